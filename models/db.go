@@ -1,0 +1,177 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"github.com/uptrace/bun/migrate"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+// DB is an open database of either kind.
+type DB struct {
+	*bun.DB
+	// URL is what the database was opened with. It may hold a password: never log it.
+	URL string
+	// Postgres says that this is PostgreSQL; otherwise it is SQLite.
+	Postgres bool
+}
+
+// ErrDatabaseURL names the two forms that a database address has.
+var ErrDatabaseURL = errors.New(`the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`)
+
+// Open opens the database at a "sqlite:FILE" or "postgres://…" address and brings its tables up to date, so that any
+// command works on an empty one. Several processes may do so at once.
+func Open(ctx context.Context, address string) (_ *DB, err error) {
+	db := &DB{URL: address}
+	switch {
+	case strings.HasPrefix(address, "sqlite:"):
+		err = db.openSQLite()
+	case strings.HasPrefix(address, "postgres://"), strings.HasPrefix(address, "postgresql://"):
+		err = db.openPostgres()
+	default:
+		err = ErrDatabaseURL
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	if _, err := db.Migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the database: %w", err), db.Close())
+	}
+	return db, nil
+}
+
+// SQLiteDSN turns "sqlite:FILE" into the driver's address with the settings that the product stands on: a write-ahead
+// log, so that readers never wait; every commit on the disk before it is answered; and transactions that take the
+// write lock at their start, as a later upgrade of a read lock fails at once instead of waiting.
+func SQLiteDSN(address string) (string, error) {
+	file := strings.TrimPrefix(address, "sqlite:")
+	if file == "" || strings.ContainsAny(file, "?\x00") || file == ":memory:" {
+		return "", fmt.Errorf("%w: %q names no file", ErrDatabaseURL, address)
+	}
+	set := url.Values{
+		"_busy_timeout": {"5000"},
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"FULL"},
+		"_foreign_keys": {"1"},
+		"_txlock":       {"immediate"},
+		"_time_format":  {"sqlite"},
+		"_timezone":     {"UTC"},
+	}
+	return file + "?" + set.Encode(), nil
+}
+
+func (db *DB) openSQLite() error {
+	dsn, err := SQLiteDSN(db.URL)
+	if err != nil {
+		return err
+	}
+	std, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return err
+	}
+	std.SetMaxOpenConns(8)
+	std.SetMaxIdleConns(8)
+	db.DB = bun.NewDB(std, sqlitedialect.New())
+	return nil
+}
+
+func (db *DB) openPostgres() error {
+	cfg, err := pgx.ParseConfig(db.URL)
+	if err != nil {
+		return err
+	}
+	// bun writes its arguments into the statement, so a cache of prepared statements would only grow.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.RuntimeParams["timezone"] = "UTC"
+	cfg.RuntimeParams["application_name"] = "tollgate"
+	std := stdlib.OpenDB(*cfg)
+	std.SetMaxOpenConns(16)
+	std.SetMaxIdleConns(16)
+	std.SetConnMaxIdleTime(5 * time.Minute)
+	db.DB, db.Postgres = bun.NewDB(std, pgdialect.New()), true
+	return nil
+}
+
+// migrationLock is the number of the PostgreSQL advisory lock that lets one process migrate at a time.
+const migrationLock = 0x746f6c6c
+
+// Migrate applies the migrations that the database lacks and returns their names.
+func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
+	dir := "migrations/sqlite"
+	if db.Postgres {
+		dir = "migrations/postgres"
+		conn, err := db.DB.DB.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, conn.Close()) }()
+		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
+			return nil, err
+		}
+		defer func() {
+			_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock)
+			err = errors.Join(err, unlockErr)
+		}()
+	}
+	files, err := fs.Sub(migrationFiles, dir)
+	if err != nil {
+		return nil, err
+	}
+	migrations := migrate.NewMigrations()
+	if err := migrations.Discover(files); err != nil {
+		return nil, err
+	}
+	m := migrate.NewMigrator(db.DB, migrations, migrate.WithMarkAppliedOnSuccess(true))
+	if err := m.Init(ctx); err != nil {
+		return nil, err
+	}
+	group, err := m.Migrate(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("migrate: %w", err)
+	}
+	var names []string
+	for _, applied := range group.Migrations {
+		names = append(names, applied.Name+"_"+applied.Comment)
+	}
+	return names, nil
+}
+
+// InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
+// (a deadlock, a serialization failure, SQLite's lock held too long) is tried again, up to five times in all.
+func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
+	for try := 1; ; try++ {
+		err := db.RunInTx(ctx, nil, do)
+		if err == nil || try == 5 || !IsRetryable(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(try*try) * 5 * time.Millisecond):
+		}
+	}
+}
+
+// forUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold the write lock.
+func (db *DB) forUpdate(q *bun.SelectQuery) *bun.SelectQuery {
+	if db.Postgres {
+		return q.For("UPDATE")
+	}
+	return q
+}

@@ -1,0 +1,89 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+)
+
+// SQLite's result codes (https://www.sqlite.org/rescode.html).
+const (
+	sqliteBusy    = 5
+	sqliteLocked  = 6
+	sqliteReadErr = 10
+	sqliteFull    = 13
+	sqliteCantOpn = 14
+
+	sqlitePrimaryKey = 1555
+	sqliteUnique     = 2067
+)
+
+// IsRetryable says that a transaction changed nothing and may succeed when run again as it is.
+func IsRetryable(err error) bool {
+	switch sqlState(err) {
+	case "40001", "40P01", "55P03":
+		return true
+	}
+	code := sqliteCode(err)
+	return code == sqliteBusy || code == sqliteLocked
+}
+
+// IsDuplicate says that a row with the same unique key is there already; the transaction changed nothing.
+func IsDuplicate(err error) bool {
+	if sqlState(err) == "23505" {
+		return true
+	}
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code() == sqliteUnique || e.Code() == sqlitePrimaryKey)
+}
+
+// IsUnavailable says that the database itself is away, full or stalled: nothing is wrong with the statement.
+func IsUnavailable(err error) bool {
+	if err == nil {
+		return false
+	}
+	if IsRetryable(err) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	if state := sqlState(err); state != "" {
+		switch state[:2] {
+		case "08", "53", "57", "58", "25": // connection, resources, operator intervention, system, read-only
+			return true
+		}
+		return false
+	}
+	if code := sqliteCode(err); code != 0 {
+		return code == sqliteFull || code == sqliteReadErr || code == sqliteCantOpn
+	}
+	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone) || isNetwork(err)
+}
+
+func sqlState(err error) string {
+	var pg interface{ SQLState() string }
+	if errors.As(err, &pg) {
+		return pg.SQLState()
+	}
+	return ""
+}
+
+func sqliteCode(err error) int {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+// isNetwork says that a connection to the database failed or broke, before or while it was used.
+func isNetwork(err error) bool {
+	var netErr net.Error
+	var connectErr *pgconn.ConnectError
+	return errors.As(err, &netErr) || errors.As(err, &connectErr) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, driver.ErrBadConn)
+}

@@ -1,0 +1,31 @@
+package models
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxEmail is the longest address that SMTP can carry (RFC 5321, 4.5.3.1.3, less the brackets), in bytes.
+const maxEmail = 254
+
+// ErrEmail says what an email address must be.
+var ErrEmail = errors.New("must be an email address, such as ada@example.com, of at most 254 bytes")
+
+// ParseEmail trims and lower-cases an address, so that one person is one row. It returns ErrEmail for what cannot be
+// an address; whether it is somebody's is for the mail server to say.
+func ParseEmail(s string) (string, error) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || local == "" || len(s) > maxEmail || !utf8.ValidString(s) || strings.Contains(domain, "@") ||
+		strings.Trim(domain, ".-") != domain || domain == "" || strings.Contains(domain, "..") {
+		return "", ErrEmail
+	}
+	for _, r := range s {
+		if unicode.IsSpace(r) || !unicode.IsPrint(r) || strings.ContainsRune(`<>()[]\,;:"`, r) {
+			return "", ErrEmail
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,81 @@
+package enforcement
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// Person names whom a call is about: by email, by Slack identity, or by both, which links the two.
+type Person struct {
+	// Email is trimmed and in lower case (models.ParseEmail); empty when only Slack's identity is known.
+	Email string
+	// Slack is the zero value when only the email is known.
+	Slack models.SlackIdentity
+}
+
+// Answer is what the gate decided, and what it recorded.
+type Answer struct {
+	// Standing is the person's after the decision.
+	Standing models.Standing
+	Verdict  models.Verdict
+	// EventID is zero when nothing was recorded.
+	EventID uuid.UUID
+	// Replayed says that this is the answer to an earlier call with the same key.
+	Replayed bool
+	// Hold is nil when the call is not about a hold, or was refused one.
+	Hold *models.UsageHold
+}
+
+// Happened is something that was done already and must be recorded, whatever the limit.
+type Happened struct {
+	Person         Person
+	Quantity       int64
+	IdempotencyKey string
+	// OccurredAt says in which billing period it counts.
+	OccurredAt time.Time
+}
+
+type kind uint8
+
+const (
+	consume kind = iota
+	record
+	hold
+	settle
+	release
+)
+
+// op is one unit of work of a group. The fields below the line are the gate's.
+type op struct {
+	kind     kind
+	person   Person
+	quantity int64
+	key      string
+	at       time.Time // record: when it occurred
+	ttl      time.Duration
+	holdID   uuid.UUID
+
+	want    models.Want // the record that it acts on
+	account *account
+	linked  bool // the person's Slack identity is that of the database
+	unknown bool // nobody is named by it: err says so, and nothing is decided
+	answer  Answer
+	err     error
+}
+
+// call is what one caller waits for: ops that are decided together or not at all.
+type call struct {
+	ctx  context.Context
+	ops  []op
+	one  [1]op
+	err  error
+	done chan struct{}
+}
+
+func (c *call) fail(err error) {
+	c.err = err
+}

@@ -1,0 +1,218 @@
+// Package enforcement is the gate: it decides and records, in one database transaction, whether a person may have more.
+//
+// Concurrent calls are grouped: what has arrived while a worker was committing one group is its next one, so a busy
+// gate pays for one transaction a group and an idle one adds no wait. A call is answered only after the commit.
+package enforcement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/models"
+)
+
+// Options are the gate's surroundings.
+type Options struct {
+	Catalogue *models.Catalogue
+	// Now is the clock.
+	Now func() time.Time
+	Log *slog.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+	// QueueLimit is the most ops that wait; a call beyond it is refused as overloaded.
+	QueueLimit int
+}
+
+const (
+	// maxGroup is the most ops of one transaction, unless one call alone has more.
+	maxGroup = 512
+	// maxPasses is how often a call is tried: for a person who is new and not linked, two passes are enough, and the others
+	// are for those who meet another process doing the same.
+	maxPasses = 6
+	// groupTimeout bounds one transaction, so that a stalled database is answered with 503.
+	groupTimeout = 5 * time.Second
+)
+
+var (
+	errStopping   = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping; try again.", RetryAfter: time.Second}
+	errOverloaded = &models.Error{Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second}
+	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This idempotency key was used with another person or quantity.", Path: "idempotency_key"}
+	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "Nobody is known by this Slack team and user id; name an email as well."}
+	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+)
+
+// ledger is one worker's own connection to the database. There are two: PostgreSQL's and SQLite's.
+type ledger interface {
+	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
+	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
+	// peek reads the records and entitlements of the emails as of now and locks nothing. Units held are the live ones.
+	peek(ctx context.Context, emails []string, now time.Time) ([]*account, error)
+	close()
+}
+
+// Gate decides. Any number of goroutines may call it; any number of processes may run one on the same PostgreSQL.
+type Gate struct {
+	db        *models.DB
+	catalogue *models.Catalogue
+	now       func() time.Time
+	log       *slog.Logger
+	metrics   *metrics
+
+	writers []*queue // by shard of the person
+	readers []*queue
+	seed    maphash.Seed
+	workers sync.WaitGroup
+}
+
+// Open starts the gate's workers.
+func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
+	g := &Gate{db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics)}
+	shards := 1 // SQLite has one writer
+	if db.Postgres {
+		shards = 2
+	}
+	for range shards {
+		for _, start := range []struct {
+			queues *[]*queue
+			run    func(ledger, *queue)
+		}{{&g.writers, g.write}, {&g.readers, g.read}} {
+			l, err := openLedger(ctx, db)
+			if err != nil {
+				g.Close()
+				return nil, fmt.Errorf("open the gate: %w", err)
+			}
+			q := newQueue(o.QueueLimit)
+			*start.queues = append(*start.queues, q)
+			g.workers.Go(func() {
+				defer l.close()
+				start.run(l, q)
+			})
+		}
+	}
+	return g, nil
+}
+
+func openLedger(ctx context.Context, db *models.DB) (ledger, error) {
+	if db.Postgres {
+		return openPostgres(ctx, db.URL)
+	}
+	return openSQLite(ctx, db.URL)
+}
+
+// Close takes no more calls, finishes those it took and returns when all are answered.
+func (g *Gate) Close() {
+	for _, q := range append(g.writers[:len(g.writers):len(g.writers)], g.readers...) {
+		q.close()
+	}
+	g.workers.Wait()
+}
+
+// Check decides and records nothing.
+func (g *Gate) Check(ctx context.Context, p Person, quantity int64) (Answer, error) {
+	return g.single(ctx, g.readers, op{kind: consume, person: p, quantity: quantity})
+}
+
+// Consume decides and records. The same key, person and quantity get the first answer again; the same key with another
+// person or quantity is idempotency_key_reused. A refusal is not remembered.
+func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string) (Answer, error) {
+	return g.single(ctx, g.writers, op{kind: consume, person: p, quantity: quantity, key: key})
+}
+
+// Hold sets units aside until they are settled, released, or ttl has passed.
+func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, ttl time.Duration) (Answer, error) {
+	return g.single(ctx, g.writers, op{kind: hold, person: p, quantity: quantity, key: key, ttl: ttl})
+}
+
+// Settle turns a hold, or a part of it, into an event of the period that the hold was made in.
+func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64) (Answer, error) {
+	return g.single(ctx, g.writers, op{kind: settle, holdID: id, quantity: quantity})
+}
+
+// Release gives a hold's units back. Releasing twice is releasing once.
+func (g *Gate) Release(ctx context.Context, id uuid.UUID) (Answer, error) {
+	return g.single(ctx, g.writers, op{kind: release, holdID: id})
+}
+
+// Outcome is what became of one entry of Record.
+type Outcome struct {
+	Answer Answer
+	// Err is idempotency_key_reused or unknown_user; it spoils only its own entry.
+	Err error
+}
+
+// Record records what already happened, in one transaction, and refuses nothing for a limit.
+func (g *Gate) Record(ctx context.Context, entries []Happened) ([]Outcome, error) {
+	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan struct{}, 1)}
+	for i, e := range entries {
+		c.ops[i] = op{kind: record, person: e.Person, quantity: e.Quantity, key: e.IdempotencyKey, at: e.OccurredAt.UTC().Truncate(time.Microsecond)}
+	}
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	if err := g.submit(g.shard(g.writers, &c.ops[0]), c); err != nil {
+		return nil, err
+	}
+	outcomes := make([]Outcome, len(c.ops))
+	for i := range c.ops {
+		outcomes[i] = Outcome{Answer: c.ops[i].answer, Err: c.ops[i].err}
+	}
+	return outcomes, nil
+}
+
+func (g *Gate) single(ctx context.Context, queues []*queue, o op) (Answer, error) {
+	c := calls.Get().(*call)
+	c.ctx, c.one[0], c.err = ctx, o, nil
+	c.ops = c.one[:]
+	if err := g.submit(g.shard(queues, &c.one[0]), c); err != nil {
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return Answer{}, err // the worker may still hold the call
+		}
+		calls.Put(c)
+		return Answer{}, err
+	}
+	answer, err := c.one[0].answer, c.one[0].err
+	c.one[0] = op{}
+	calls.Put(c)
+	return answer, err
+}
+
+// calls are used again once their worker is done with them.
+var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+
+// shard picks the queue of the person, so that two workers seldom wait for the same record.
+func (g *Gate) shard(queues []*queue, o *op) *queue {
+	if len(queues) == 1 {
+		return queues[0]
+	}
+	var h uint64
+	switch {
+	case o.person.Email != "":
+		h = maphash.String(g.seed, o.person.Email)
+	case o.kind == settle || o.kind == release:
+		h = maphash.Bytes(g.seed, o.holdID[:])
+	default:
+		h = maphash.String(g.seed, o.person.Slack.UserID)
+	}
+	return queues[h%uint64(len(queues))]
+}
+
+// submit hands the call over and waits for its end, or for that of its context; then it may be recorded or not.
+func (g *Gate) submit(q *queue, c *call) error {
+	if err := q.put(c); err != nil {
+		return err
+	}
+	select {
+	case <-c.done:
+		return c.err
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
+}

@@ -1,0 +1,326 @@
+package enforcement
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// account is one usage record under the group's lock, with what its owner may use.
+type account struct {
+	entitlement models.Entitlement
+	record      models.UsageRecord
+	// standing follows the decisions of the group.
+	standing models.Standing
+	// dirty says that the counters changed and must be written.
+	dirty bool
+}
+
+// lookups is what a group asks of its transaction before it decides.
+type lookups struct {
+	wants    []models.Want // sorted, without doubles: the order of the locks
+	keys     []string      // of events
+	holdKeys []string
+	holdIDs  []uuid.UUID
+}
+
+// found is what the transaction answered, under the locks of the wanted records.
+type found struct {
+	accounts []*account // one for each want, in their order; nil where there is no record
+	events   map[string]*models.UsageEvent
+	settled  map[uuid.UUID]*models.UsageEvent // by hold
+	holds    map[uuid.UUID]*models.UsageHold
+	holdKeys map[string]*models.UsageHold
+}
+
+// changes is what a group writes, all of it in the same transaction.
+type changes struct {
+	now      time.Time
+	events   []models.UsageEvent
+	holds    []*models.UsageHold // new ones
+	closed   []*models.UsageHold // settled or released ones
+	accounts []*account          // dirty ones
+}
+
+func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
+
+// ask says what the group must read. All wants of now are of one instant, so that a person has one want.
+func ask(calls []*call, now time.Time) lookups {
+	var l lookups
+	for _, c := range calls {
+		for i := range c.ops {
+			o := &c.ops[i]
+			if o.unknown {
+				continue
+			}
+			switch o.kind {
+			case consume:
+				o.want = models.Want{Email: o.person.Email, At: now}
+				l.keys = append(l.keys, o.key)
+			case record:
+				o.want = models.Want{Email: o.person.Email, At: o.at}
+				l.keys = append(l.keys, o.key)
+			case hold:
+				o.want = models.Want{Email: o.person.Email, At: now}
+				l.holdKeys = append(l.holdKeys, o.key)
+			case settle, release:
+				l.holdIDs = append(l.holdIDs, o.holdID)
+			}
+			l.wants = append(l.wants, o.want)
+		}
+	}
+	slices.SortFunc(l.wants, compareWants)
+	l.wants = slices.Compact(l.wants)
+	return l
+}
+
+func compareWants(a, b models.Want) int {
+	if c := strings.Compare(a.Email, b.Email); c != 0 {
+		return c
+	}
+	return a.At.Compare(b.At)
+}
+
+// split gives each op its account and separates the calls that can be decided now from those that need their people
+// linked or their records prepared first.
+func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
+	accounts := make(map[models.Want]*account, len(l.wants))
+	byRecord := make(map[int64]*account, len(l.wants))
+	fit := make(map[models.Want]bool, len(l.wants))
+	for i, w := range l.wants {
+		a := f.accounts[i]
+		if a == nil {
+			continue
+		}
+		if same, ok := byRecord[a.record.ID]; ok {
+			a = same
+		} else {
+			byRecord[a.record.ID] = a
+		}
+		var ok bool
+		if a.record.Period().Contains(now) {
+			a.standing, ok = c.Standing(w.Email, &a.entitlement, &a.record, now)
+		} else {
+			a.standing, ok = c.PastStanding(w.Email, &a.entitlement, &a.record, now)
+		}
+		accounts[w], fit[w] = a, ok
+	}
+	ready = calls[:0]
+	for _, call := range calls {
+		ok := true
+		for i := range call.ops {
+			o := &call.ops[i]
+			if o.unknown {
+				continue
+			}
+			o.account = accounts[o.want]
+			ok = ok && fit[o.want] && !o.mustLink(o.account)
+		}
+		if ok {
+			ready = append(ready, call)
+		} else {
+			unready = append(unready, call)
+		}
+	}
+	return ready, unready
+}
+
+func (o *op) mustLink(a *account) bool {
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && a.entitlement.Slack != o.person.Slack
+}
+
+// decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
+type decider struct {
+	found   *found
+	changes changes
+	now     time.Time
+	newID   func() uuid.UUID
+}
+
+func (d *decider) decide(o *op) {
+	o.answer, o.err = Answer{}, nil
+	switch o.kind {
+	case consume, record:
+		d.consume(o)
+	case hold:
+		d.hold(o)
+	case settle:
+		d.settle(o)
+	case release:
+		d.release(o)
+	}
+}
+
+func (d *decider) consume(o *op) {
+	if first, ok := d.found.events[o.key]; ok {
+		if first.Email != o.person.Email || first.Quantity != o.quantity {
+			o.err = errKeyReused
+			return
+		}
+		o.answer = replay(first)
+		return
+	}
+	a := o.account
+	verdict := models.Verdict{Allowed: true}
+	occurredAt := d.now
+	if o.kind == record {
+		occurredAt = o.at
+	} else if verdict = models.Decide(a.standing, o.quantity); !verdict.Allowed {
+		o.answer = Answer{Standing: a.standing, Verdict: verdict}
+		return
+	}
+	a.standing.Used += o.quantity
+	event := d.event(a, o.quantity, occurredAt)
+	event.IdempotencyKey = &o.key
+	d.found.events[o.key] = event
+	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
+}
+
+// event adds a line to the ledger with the standing as it is now.
+func (d *decider) event(a *account, quantity int64, occurredAt time.Time) *models.UsageEvent {
+	s := &a.standing
+	d.changes.events = append(d.changes.events, models.UsageEvent{
+		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.entitlement.WorkspaceID, Quantity: quantity,
+		OccurredAt: occurredAt, RecordedAt: d.now, PlanID: s.Plan,
+		BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
+		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
+		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents,
+	})
+	event := &d.changes.events[len(d.changes.events)-1]
+	if a.entitlement.StripeCustomerID != "" {
+		event.StripeCustomerID = &a.entitlement.StripeCustomerID
+	}
+	d.touch(a)
+	return event
+}
+
+func (d *decider) touch(a *account) {
+	if !a.dirty {
+		a.dirty = true
+		d.changes.accounts = append(d.changes.accounts, a)
+	}
+}
+
+func (d *decider) hold(o *op) {
+	if first, ok := d.found.holdKeys[o.key]; ok {
+		if first.Email != o.person.Email || first.Quantity != o.quantity {
+			o.err = errKeyReused
+			return
+		}
+		o.answer = Answer{
+			Standing: models.Standing{
+				Email: first.Email, Plan: first.PlanID, Used: first.UsedAfter, Held: first.HeldAfter, Included: first.Included,
+				OverageRateCents: first.OverageRateCents, SpendLimitCents: first.SpendLimitCents,
+				Period: models.Period{Start: first.BillingPeriodStart, End: first.BillingPeriodEnd},
+			},
+			Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first),
+		}
+		return
+	}
+	a := o.account
+	verdict := models.Decide(a.standing, o.quantity)
+	if !verdict.Allowed {
+		o.answer = Answer{Standing: a.standing, Verdict: verdict}
+		return
+	}
+	a.standing.Held += o.quantity
+	s := &a.standing
+	expires := d.now.Add(o.ttl)
+	if a.record.HoldsExpireAt == nil || expires.Before(*a.record.HoldsExpireAt) {
+		a.record.HoldsExpireAt = &expires
+	}
+	made := &models.UsageHold{
+		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, Quantity: o.quantity, IdempotencyKey: o.key,
+		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, PlanID: s.Plan,
+		BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
+		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
+		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents,
+	}
+	d.changes.holds = append(d.changes.holds, made)
+	d.found.holdKeys[o.key] = made
+	d.touch(a)
+	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made)}
+}
+
+// asOfNow is a copy of the hold, expired when its time has passed.
+func (d *decider) asOfNow(h *models.UsageHold) *models.UsageHold {
+	c := *h
+	if c.State == models.HoldOpen && !c.ExpiresAt.After(d.now) {
+		c.State = models.HoldExpired
+	}
+	return &c
+}
+
+func (d *decider) settle(o *op) {
+	h, a := d.found.holds[o.holdID], o.account
+	switch state := d.asOfNow(h).State; {
+	case state == models.HoldSettled:
+		first := d.found.settled[h.ID]
+		if first.Quantity != o.quantity {
+			o.err = &models.Error{Code: models.CodeHoldSettled, Detail: "This hold was settled with another quantity."}
+			return
+		}
+		o.answer = replay(first)
+		o.answer.Hold = d.asOfNow(h)
+		return
+	case state == models.HoldReleased:
+		o.err = &models.Error{Code: models.CodeHoldReleased, Detail: "This hold was released."}
+		return
+	case state == models.HoldExpired:
+		o.err = &models.Error{Code: models.CodeHoldExpired, Detail: "This hold has expired; record what was done through POST /v1/events."}
+		return
+	case o.quantity > h.Quantity:
+		o.err = &models.Error{Code: models.CodeInvalidRequest, Path: "quantity", Detail: "must be at most the units held"}
+		return
+	}
+	// The hold's period is the event's, even when the work ended after it.
+	occurredAt := d.now
+	if !a.standing.Period.Contains(occurredAt) {
+		occurredAt = h.CreatedAt
+	}
+	d.close(a, h, models.HoldSettled)
+	a.standing.Used += o.quantity
+	event := d.event(a, o.quantity, occurredAt)
+	event.HoldID = &h.ID
+	d.found.settled[h.ID] = event
+	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, EventID: event.ID, Hold: d.asOfNow(h)}
+}
+
+func (d *decider) release(o *op) {
+	h, a := d.found.holds[o.holdID], o.account
+	switch d.asOfNow(h).State {
+	case models.HoldSettled:
+		o.err = &models.Error{Code: models.CodeHoldSettled, Detail: "This hold was settled."}
+		return
+	case models.HoldOpen:
+		d.close(a, h, models.HoldReleased)
+	}
+	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, Hold: d.asOfNow(h)}
+}
+
+// close takes an open hold's units off the account.
+func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState) {
+	h.State = state
+	a.standing.Held -= h.Quantity
+	if a.standing.Held == 0 {
+		a.record.HoldsExpireAt = nil
+	}
+	d.changes.closed = append(d.changes.closed, h)
+	d.touch(a)
+}
+
+// replay is the answer that was given when the event was recorded.
+func replay(e *models.UsageEvent) Answer {
+	return Answer{
+		Standing: models.Standing{
+			Email: e.Email, Plan: e.PlanID, Used: e.UsedAfter, Held: e.HeldAfter, Included: e.Included,
+			OverageRateCents: e.OverageRateCents, SpendLimitCents: e.SpendLimitCents,
+			Period: models.Period{Start: e.BillingPeriodStart, End: e.BillingPeriodEnd},
+		},
+		Verdict: models.Verdict{Allowed: true}, EventID: e.ID, Replayed: true,
+	}
+}

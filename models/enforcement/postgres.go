@@ -1,0 +1,377 @@
+package enforcement
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"tollgate/models"
+)
+
+// The gate's statements. A group is two round trips: begin, lock and look up; then write and commit. Each carries whole
+// arrays, so that the database parses, plans and answers once a group and not once a call.
+const (
+	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used`
+
+	pgLock = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, ` + models.EntitlementColumns + `
+		FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord)
+		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'
+		` + models.EntitlementJoins + ` ORDER BY k.ord FOR UPDATE OF r`
+
+	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
+			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz,
+			` + models.EntitlementColumns + `
+		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord)
+		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_end > $2
+			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days'
+		` + models.EntitlementJoins
+
+	pgFigures = `plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, spend_limit_cents`
+
+	pgEvents  = `SELECT id, email, quantity, idempotency_key, NULL::uuid, ` + pgFigures + ` FROM usage_events WHERE idempotency_key = ANY($1::text[])`
+	pgSettled = `SELECT id, email, quantity, NULL::text, hold_id, ` + pgFigures + ` FROM usage_events WHERE hold_id = ANY($1::uuid[])`
+
+	pgHold       = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds `
+	pgHoldsByID  = pgHold + `WHERE id = ANY($1::uuid[])`
+	pgHoldsByKey = pgHold + `WHERE idempotency_key = ANY($1::text[])`
+
+	pgInsertEvents = `INSERT INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
+			stripe_customer_id, ` + pgFigures + `)
+		SELECT $1::timestamptz, * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::uuid[], $9::timestamptz[], $10::text[],
+			$11::text[], $12::timestamptz[], $13::timestamptz[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[])`
+
+	pgInsertHolds = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `)
+		SELECT $1::timestamptz, 'open', * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[],
+			$8::text[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])`
+
+	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::text[]) AS k (id, state) WHERE h.id = k.id`
+
+	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire
+		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS k (id, used, held, expire) WHERE r.id = k.id`
+)
+
+var pgStatements = map[string]string{
+	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
+	"lock": pgLock, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
+	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate,
+}
+
+// postgres is a ledger on a connection of its own. It connects anew when the connection broke.
+type postgres struct {
+	config *pgconn.Config
+	conn   *pgconn.PgConn
+	params params
+}
+
+func openPostgres(ctx context.Context, address string) (*postgres, error) {
+	config, err := pgconn.ParseConfig(address)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{
+		"timezone": "UTC", "application_name": "tollgate gate",
+		// A process that freezes in the middle of a group must not keep others waiting for its locks.
+		"idle_in_transaction_session_timeout": "10000", "lock_timeout": "4000", "statement_timeout": "5000",
+		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
+		// think them small and read them whole, and a prepared plan would keep to that.
+		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+	} {
+		config.RuntimeParams[name] = value
+	}
+	p := &postgres{config: config}
+	if err := p.connect(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *postgres) connect(ctx context.Context) (err error) {
+	if p.conn != nil && !p.conn.IsClosed() {
+		if p.conn.TxStatus() == 'I' {
+			return nil
+		}
+		p.close() // a transaction was left open: what became of it is the server's to say
+	}
+	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
+		return err
+	}
+	for name, text := range pgStatements {
+		if _, err := p.conn.Prepare(ctx, name, text, nil); err != nil {
+			p.close()
+			return fmt.Errorf("prepare %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p *postgres) close() {
+	if p.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = p.conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
+}
+
+// pgStep is one prepared statement of a round trip.
+type pgStep struct {
+	name string
+	args [][]byte
+	row  func([][]byte) error
+}
+
+var (
+	binaryFormat = []int16{1}
+	errNoRow     = errors.New("a statement returned a row that was not asked for")
+)
+
+// trip sends the steps at once and reads their answers.
+func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
+	var batch pgconn.Batch
+	for _, s := range steps {
+		batch.ExecPrepared(s.name, s.args, binaryFormat, binaryFormat)
+	}
+	answers := p.conn.ExecBatch(ctx, &batch)
+	var rowErr error
+	for i := 0; answers.NextResult(); i++ {
+		rows := answers.ResultReader()
+		for rows.NextRow() {
+			switch {
+			case rowErr != nil:
+			case steps[i].row == nil:
+				rowErr = errNoRow
+			default:
+				rowErr = steps[i].row(rows.Values())
+			}
+		}
+		if _, err := rows.Close(); err != nil {
+			break
+		}
+	}
+	return errors.Join(answers.Close(), rowErr)
+}
+
+func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) (err error) {
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
+			// The group's context may be over; the next group needs the connection free all the same.
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if p.trip(undo, pgStep{name: "rollback"}) != nil {
+				p.close()
+			}
+		}
+	}()
+	f := &found{
+		accounts: make([]*account, len(l.wants)), events: make(map[string]*models.UsageEvent),
+		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
+	}
+	p.params.reset()
+	steps := []pgStep{{name: "begin"}, {name: "lock", args: p.params.list(
+		p.params.texts(len(l.wants), func(i int) string { return l.wants[i].Email }),
+		p.params.times(len(l.wants), func(i int) time.Time { return l.wants[i].At }),
+	), row: func(row [][]byte) error {
+		a := readAccount(row)
+		f.accounts[a.ord] = &a.account
+		return nil
+	}}}
+	if len(l.keys) > 0 {
+		steps = append(steps, pgStep{name: "events", args: p.params.list(p.params.texts(len(l.keys), func(i int) string { return l.keys[i] })), row: f.addEvent})
+	}
+	if len(l.holdKeys) > 0 {
+		steps = append(steps, pgStep{name: "holds_by_key", args: p.params.list(p.params.texts(len(l.holdKeys), func(i int) string { return l.holdKeys[i] })), row: f.addHold})
+	}
+	if len(l.holdIDs) > 0 {
+		ids := func() []byte {
+			return p.params.uuids(len(l.holdIDs), func(i int) *uuid.UUID { return &l.holdIDs[i] })
+		}
+		steps = append(steps, pgStep{name: "holds_by_id", args: p.params.list(ids()), row: f.addHold}, pgStep{name: "settled", args: p.params.list(ids()), row: f.addEvent})
+	}
+	if err := p.trip(ctx, steps...); err != nil {
+		return err
+	}
+	c := decide(f)
+	if c.empty() {
+		return p.trip(ctx, pgStep{name: "rollback"})
+	}
+	p.params.reset()
+	return p.trip(ctx, p.writes(c)...)
+}
+
+// writes are the steps that store the changes and commit.
+func (p *postgres) writes(c *changes) []pgStep {
+	b := &p.params
+	var steps []pgStep
+	if n := len(c.events); n > 0 {
+		e := c.events
+		steps = append(steps, pgStep{name: "insert_events", args: b.list(
+			b.time(c.now),
+			b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
+			b.ints(n, func(i int) int64 { return e[i].RecordID }),
+			b.texts(n, func(i int) string { return e[i].Email }),
+			b.uuids(n, func(i int) *uuid.UUID { return e[i].WorkspaceID }),
+			b.ints(n, func(i int) int64 { return e[i].Quantity }),
+			b.optionalTexts(n, func(i int) *string { return e[i].IdempotencyKey }),
+			b.uuids(n, func(i int) *uuid.UUID { return e[i].HoldID }),
+			b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
+			b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
+			b.texts(n, func(i int) string { return string(e[i].PlanID) }),
+			b.times(n, func(i int) time.Time { return e[i].BillingPeriodStart }),
+			b.times(n, func(i int) time.Time { return e[i].BillingPeriodEnd }),
+			b.ints(n, func(i int) int64 { return e[i].UsedAfter }),
+			b.ints(n, func(i int) int64 { return e[i].HeldAfter }),
+			b.ints(n, func(i int) int64 { return e[i].Included }),
+			b.ints(n, func(i int) int64 { return e[i].OverageRateCents }),
+			b.optionalInts(n, func(i int) *int64 { return e[i].SpendLimitCents }),
+		)})
+	}
+	if n := len(c.holds); n > 0 {
+		h := c.holds
+		steps = append(steps, pgStep{name: "insert_holds", args: b.list(
+			b.time(c.now),
+			b.uuids(n, func(i int) *uuid.UUID { return &h[i].ID }),
+			b.ints(n, func(i int) int64 { return h[i].RecordID }),
+			b.texts(n, func(i int) string { return h[i].Email }),
+			b.ints(n, func(i int) int64 { return h[i].Quantity }),
+			b.texts(n, func(i int) string { return h[i].IdempotencyKey }),
+			b.times(n, func(i int) time.Time { return h[i].ExpiresAt }),
+			b.texts(n, func(i int) string { return string(h[i].PlanID) }),
+			b.times(n, func(i int) time.Time { return h[i].BillingPeriodStart }),
+			b.times(n, func(i int) time.Time { return h[i].BillingPeriodEnd }),
+			b.ints(n, func(i int) int64 { return h[i].UsedAfter }),
+			b.ints(n, func(i int) int64 { return h[i].HeldAfter }),
+			b.ints(n, func(i int) int64 { return h[i].Included }),
+			b.ints(n, func(i int) int64 { return h[i].OverageRateCents }),
+			b.optionalInts(n, func(i int) *int64 { return h[i].SpendLimitCents }),
+		)})
+	}
+	if n := len(c.closed); n > 0 {
+		steps = append(steps, pgStep{name: "close_holds", args: b.list(
+			b.uuids(n, func(i int) *uuid.UUID { return &c.closed[i].ID }),
+			b.texts(n, func(i int) string { return string(c.closed[i].State) }),
+		)})
+	}
+	a, n := c.accounts, len(c.accounts)
+	return append(steps, pgStep{name: "update", args: b.list(
+		b.ints(n, func(i int) int64 { return a[i].record.ID }),
+		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
+		b.ints(n, func(i int) int64 { return a[i].standing.Held }),
+		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
+	)}, pgStep{name: "commit"})
+}
+
+func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*account, error) {
+	if err := p.connect(ctx); err != nil {
+		return nil, err
+	}
+	accounts := make([]*account, len(emails))
+	p.params.reset()
+	err := p.trip(ctx, pgStep{name: "peek", args: p.params.list(
+		p.params.texts(len(emails), func(i int) string { return emails[i] }),
+		p.params.time(now),
+	), row: func(row [][]byte) error {
+		a := readAccount(row)
+		accounts[a.ord] = &a.account
+		return nil
+	}})
+	return accounts, err
+}
+
+type orderedAccount struct {
+	account
+	ord int
+}
+
+// readAccount reads a row of pgLock or pgPeek.
+func readAccount(row [][]byte) *orderedAccount {
+	a := &orderedAccount{ord: int(readInt(row[0])) - 1}
+	if row[1] != nil {
+		a.record = models.UsageRecord{
+			ID: readInt(row[1]), BillingPeriodStart: readTime(row[2]), BillingPeriodEnd: readTime(row[3]), PlanID: models.PlanID(row[4]),
+			SuggestionsIncluded: readInt(row[5]), SuggestionsUsed: readInt(row[6]), SuggestionsHeld: readInt(row[7]), HoldsExpireAt: readOptionalTime(row[8]),
+		}
+	}
+	e := &a.entitlement
+	e.WorkspaceID = readOptionalUUID(row[9])
+	if row[11] != nil {
+		e.Slack = models.SlackIdentity{TeamID: string(row[10]), UserID: string(row[11])}
+	}
+	e.SpendLimitCents, e.PlanID, e.StripeCustomerID = readOptionalInt(row[12]), models.PlanID(row[13]), string(row[14])
+	e.Anchor, e.PeriodStart, e.PeriodEnd = readOptionalTime(row[15]), readOptionalTime(row[16]), readOptionalTime(row[17])
+	return a
+}
+
+// addEvent reads a row of pgEvents or pgSettled.
+func (f *found) addEvent(row [][]byte) error {
+	e := &models.UsageEvent{ID: uuid.UUID(row[0]), Email: string(row[1]), Quantity: readInt(row[2]), HoldID: readOptionalUUID(row[4])}
+	readFigures(row[5:], &e.PlanID, &e.BillingPeriodStart, &e.BillingPeriodEnd, &e.UsedAfter, &e.HeldAfter, &e.Included, &e.OverageRateCents, &e.SpendLimitCents)
+	if e.HoldID != nil {
+		f.settled[*e.HoldID] = e
+	} else {
+		f.events[string(row[3])] = e
+	}
+	return nil
+}
+
+// addHold reads a row of pgHold. A hold that was found by key and by id is one value.
+func (f *found) addHold(row [][]byte) error {
+	id := uuid.UUID(row[0])
+	h, ok := f.holds[id]
+	if !ok {
+		h = &models.UsageHold{
+			ID: id, Email: string(row[1]), Quantity: readInt(row[2]), IdempotencyKey: string(row[3]), State: models.HoldState(row[4]),
+			ExpiresAt: readTime(row[5]), CreatedAt: readTime(row[6]), RecordID: readInt(row[7]),
+		}
+		readFigures(row[8:], &h.PlanID, &h.BillingPeriodStart, &h.BillingPeriodEnd, &h.UsedAfter, &h.HeldAfter, &h.Included, &h.OverageRateCents, &h.SpendLimitCents)
+		f.holds[id] = h
+	}
+	f.holdKeys[h.IdempotencyKey] = h
+	return nil
+}
+
+func readFigures(row [][]byte, plan *models.PlanID, start, end *time.Time, used, held, included, rate *int64, limit **int64) {
+	*plan, *start, *end = models.PlanID(row[0]), readTime(row[1]), readTime(row[2])
+	*used, *held, *included, *rate, *limit = readInt(row[3]), readInt(row[4]), readInt(row[5]), readInt(row[6]), readOptionalInt(row[7])
+}
+
+// PostgreSQL's binary forms: integers are big-endian, times are microseconds since 2000.
+// Source: https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES
+
+const postgresEpoch = 946684800 // seconds from 1970 to 2000
+
+func readInt(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // two's complement on both sides
+
+func readTime(b []byte) time.Time { return time.UnixMicro(readInt(b) + postgresEpoch*1e6).UTC() }
+
+func readOptionalInt(b []byte) *int64 {
+	if b == nil {
+		return nil
+	}
+	v := readInt(b)
+	return &v
+}
+
+func readOptionalTime(b []byte) *time.Time {
+	if b == nil {
+		return nil
+	}
+	v := readTime(b)
+	return &v
+}
+
+func readOptionalUUID(b []byte) *uuid.UUID {
+	if b == nil {
+		return nil
+	}
+	v := uuid.UUID(b)
+	return &v
+}

@@ -1,0 +1,300 @@
+package enforcement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// write is a writing worker: group after group until its queue is closed and empty.
+func (g *Gate) write(l ledger, q *queue) {
+	g.work(q, func(calls []*call) { g.group(l, calls, 1) })
+}
+
+// read is a reading worker: the same for checks.
+func (g *Gate) read(l ledger, q *queue) {
+	g.work(q, func(calls []*call) { g.peek(l, calls) })
+}
+
+func (g *Gate) work(q *queue, run func([]*call)) {
+	var batch, live []*call
+	for {
+		batch = q.take(batch, maxGroup)
+		if batch == nil {
+			return
+		}
+		// Somebody who has gone before the decision is not counted.
+		live = live[:0]
+		ops := 0
+		for _, c := range batch {
+			if c.ctx.Err() == nil {
+				live = append(live, c)
+				ops += len(c.ops)
+			} else {
+				c.err = context.Cause(c.ctx)
+			}
+		}
+		start := time.Now()
+		g.guard(live, run)
+		g.metrics.observe(ops, time.Since(start))
+		for _, c := range batch {
+			c.done <- struct{}{}
+		}
+	}
+}
+
+// guard turns a panic of the group into an error of its calls: the worker and the other calls go on.
+func (g *Gate) guard(batch []*call, run func([]*call)) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.log.Error("a group of calls panicked", "panic", p, "stack", string(debug.Stack()))
+			for _, c := range batch {
+				c.fail(fmt.Errorf("the gate panicked: %v", p))
+			}
+		}
+	}()
+	if len(batch) > 0 {
+		// run works on a copy of the list, as it reorders it.
+		run(slices.Clone(batch))
+	}
+}
+
+// group decides the calls, prepares people and records for those that need it, and decides these then.
+func (g *Gate) group(l ledger, calls []*call, pass int) {
+	if pass > maxPasses {
+		failAll(calls, models.Unavailable(errors.New("the records of a group were not ready after all passes")))
+		return
+	}
+	calls = g.identify(calls)
+	unready := g.transact(l, calls)
+	if len(unready) == 0 {
+		return
+	}
+	if unready = g.prepare(unready); len(unready) > 0 {
+		g.group(l, unready, pass+1)
+	}
+}
+
+// transact runs the calls as one transaction and returns those that were not decided, as their people or records must
+// be prepared first. When it fails through one call's doing, each half is tried on its own, down to the call at fault.
+func (g *Gate) transact(l ledger, calls []*call) (unready []*call) {
+	if len(calls) == 0 {
+		return nil
+	}
+	var err error
+	for try := 1; try <= 5; try++ {
+		if unready, err = g.attempt(l, calls); err == nil {
+			return unready
+		}
+		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
+			break
+		}
+		time.Sleep(time.Duration(rand.IntN(try*4000)) * time.Microsecond) //nolint:gosec // jitter needs no secrecy
+	}
+	switch {
+	case models.IsUnavailable(err):
+		failAll(calls, models.Unavailable(err))
+		return nil
+	case len(calls) == 1:
+		calls[0].fail(fmt.Errorf("decide one call: %w", err))
+		return nil
+	}
+	half := len(calls) / 2
+	return append(g.transact(l, slices.Clone(calls[:half])), g.transact(l, slices.Clone(calls[half:]))...)
+}
+
+func (g *Gate) attempt(l ledger, all []*call) (unready []*call, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	defer cancel()
+	now := models.Now(g.now)
+	calls := slices.Clone(all)
+	look := ask(calls, now)
+	err = l.transact(ctx, look, func(f *found) *changes {
+		var ready []*call
+		ready, unready = split(calls, look, f, g.catalogue, now)
+		d := decider{found: f, now: now, newID: newID, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(ready))}}
+		for _, c := range ready {
+			for i := range c.ops {
+				if o := &c.ops[i]; !o.unknown {
+					d.decide(o)
+				}
+			}
+		}
+		return &d.changes
+	})
+	return unready, err
+}
+
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// identify finds the people named by Slack identity alone, and the records of the holds that are to be closed. It
+// returns the calls that can go on.
+func (g *Gate) identify(calls []*call) []*call {
+	var slack []models.SlackIdentity
+	var holds []uuid.UUID
+	for _, c := range calls {
+		for i := range c.ops {
+			switch o := &c.ops[i]; {
+			case o.kind == settle || o.kind == release:
+				holds = append(holds, o.holdID)
+			case o.person.Email == "" && !o.unknown:
+				slack = append(slack, o.person.Slack)
+			}
+		}
+	}
+	if len(slack)+len(holds) == 0 {
+		return calls
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	defer cancel()
+	emails, err := map[models.SlackIdentity]string{}, error(nil)
+	if len(slack) > 0 {
+		emails, err = models.EmailsOf(ctx, g.db, slack)
+	}
+	wants := map[uuid.UUID]models.Want{}
+	if len(holds) > 0 && err == nil {
+		wants, err = models.RecordsOfHolds(ctx, g.db, holds)
+	}
+	if err != nil {
+		failAll(calls, g.fault(err))
+		return nil
+	}
+	var known []*call
+	for _, c := range calls {
+		some := false
+		for i := range c.ops {
+			o := &c.ops[i]
+			var ok bool
+			switch {
+			case o.kind == settle || o.kind == release:
+				if o.want, ok = wants[o.holdID]; !ok {
+					o.unknown, o.err = true, errNoHold
+				}
+			case o.person.Email == "":
+				if o.person.Email, ok = emails[o.person.Slack]; !ok {
+					o.unknown, o.err = true, errNoUser
+				}
+				o.linked = true
+			}
+			some = some || !o.unknown
+		}
+		if some {
+			known = append(known, c)
+		}
+	}
+	return known
+}
+
+// prepare links people and prepares records. It returns the calls for which that was done.
+func (g *Gate) prepare(calls []*call) []*call {
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	defer cancel()
+	now := models.Now(g.now)
+	var wants []models.Want
+	var linked []*call
+	for _, c := range calls {
+		if err := g.link(ctx, c, now); err != nil {
+			c.fail(g.fault(err))
+			continue
+		}
+		linked = append(linked, c)
+		for i := range c.ops {
+			o := &c.ops[i]
+			if o.unknown {
+				continue
+			}
+			if o.kind == consume || o.kind == hold {
+				o.want.At = now
+			}
+			wants = append(wants, o.want)
+		}
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+	slices.SortFunc(wants, compareWants)
+	if err := models.PrepareRecords(ctx, g.db, g.catalogue, now, slices.Compact(wants)); err != nil {
+		failAll(linked, g.fault(err))
+		return nil
+	}
+	return linked
+}
+
+// link tells the database who the people of the call are to Slack, where it does not know yet.
+func (g *Gate) link(ctx context.Context, c *call, now time.Time) error {
+	for i := range c.ops {
+		o := &c.ops[i]
+		if o.unknown || o.linked || o.person.Slack == (models.SlackIdentity{}) || (o.account != nil && !o.mustLink(o.account)) {
+			continue
+		}
+		if err := models.LinkPerson(ctx, g.db, now, o.person.Email, o.person.Slack); err != nil {
+			return err
+		}
+		o.linked = true
+	}
+	return nil
+}
+
+// peek answers checks.
+func (g *Gate) peek(l ledger, calls []*call) {
+	calls = g.identify(calls)
+	for range maxPasses {
+		if len(calls) == 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+		now := models.Now(g.now)
+		emails := make([]string, len(calls))
+		for i, c := range calls {
+			emails[i] = c.one[0].person.Email
+		}
+		accounts, err := l.peek(ctx, emails, now)
+		cancel()
+		if err != nil {
+			failAll(calls, g.fault(err))
+			return
+		}
+		var again []*call
+		for i, c := range calls {
+			o, a := &c.one[0], accounts[i]
+			if o.mustLink(a) {
+				if err := g.link(context.Background(), c, now); err != nil {
+					c.fail(g.fault(err))
+				} else {
+					again = append(again, c)
+				}
+				continue
+			}
+			var record *models.UsageRecord
+			if a.record.ID != 0 {
+				record = &a.record
+			}
+			standing, _ := g.catalogue.Standing(o.person.Email, &a.entitlement, record, now)
+			o.answer = Answer{Standing: standing, Verdict: models.Decide(standing, o.quantity)}
+		}
+		calls = again
+	}
+	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
+}
+
+// fault separates a database that is away from a fault of ours.
+func (g *Gate) fault(err error) error {
+	if models.IsUnavailable(err) {
+		return models.Unavailable(err)
+	}
+	return err
+}
+
+func failAll(calls []*call, err error) {
+	for _, c := range calls {
+		c.fail(err)
+	}
+}

@@ -1,0 +1,46 @@
+package models
+
+import "time"
+
+// Code names a kind of fault. The API answers with it as it is written here.
+type Code string
+
+// The faults that a caller can bring about, and the two that it can only wait out.
+const (
+	CodeInvalidRequest       Code = "invalid_request"
+	CodeUnknownUser          Code = "unknown_user"
+	CodeUnknownOrganization  Code = "unknown_organization"
+	CodeUnknownHold          Code = "unknown_hold"
+	CodeIdempotencyKeyReused Code = "idempotency_key_reused"
+	CodeHoldSettled          Code = "hold_settled"
+	CodeHoldReleased         Code = "hold_released"
+	CodeHoldExpired          Code = "hold_expired"
+	CodeUnavailable          Code = "unavailable"
+	CodeOverloaded           Code = "overloaded"
+)
+
+// Error is a fault with a code. Its text is fit for the caller to read.
+type Error struct {
+	Code   Code
+	Detail string
+	// Path is the JSON path of the field at fault, where it is one field's.
+	Path string
+	// RetryAfter is how long to wait before the next try; zero where waiting does not help.
+	RetryAfter time.Duration
+	// Cause is for the log, never for the caller.
+	Cause error
+}
+
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return string(e.Code) + ": " + e.Detail + ": " + e.Cause.Error()
+	}
+	return string(e.Code) + ": " + e.Detail
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Unavailable is the fault of a database that is away, full or stalled.
+func Unavailable(cause error) *Error {
+	return &Error{Code: CodeUnavailable, Detail: "The database does not answer; try again.", RetryAfter: time.Second, Cause: cause}
+}

@@ -1,0 +1,93 @@
+package models
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// Organization is a customer with members: it may hold a team plan for all of them.
+type Organization struct {
+	bun.BaseModel `bun:"table:organizations"`
+
+	ID        uuid.UUID `bun:",pk,type:uuid"`
+	Name      string
+	CreatedAt time.Time
+}
+
+// Workspace is a Slack team. It belongs to one organization.
+type Workspace struct {
+	bun.BaseModel `bun:"table:workspaces"`
+
+	ID             uuid.UUID `bun:",pk,type:uuid"`
+	OrganizationID uuid.UUID `bun:",type:uuid"`
+	SlackTeamID    string
+	Name           string
+	CreatedAt      time.Time
+}
+
+// Role is what a user may do in their organization.
+type Role string
+
+// The roles of an organization.
+const (
+	Member Role = "member"
+	Admin  Role = "admin"
+)
+
+// User is a person, named by their email address in lower case.
+type User struct {
+	bun.BaseModel `bun:"table:users"`
+
+	ID          uuid.UUID `bun:",pk,type:uuid"`
+	Email       string
+	Name        string
+	WorkspaceID *uuid.UUID `bun:",type:uuid"`
+	SlackUserID *string
+	Role        Role
+	// Operator says that the person runs this installation and may open its pages.
+	Operator bool
+	// SpendLimitCents is the most that overage may cost in a billing period; nil is no limit.
+	SpendLimitCents  *int64
+	StripeCustomerID *string
+	CreatedAt        time.Time
+}
+
+// SlackIdentity is who Slack says a person is. A Slack user id is unique only within its team.
+type SlackIdentity struct {
+	TeamID string
+	UserID string
+}
+
+// Subscription is a plan held by one user or by one organization. Stripe's columns are null on a plan given by hand.
+type Subscription struct {
+	bun.BaseModel `bun:"table:subscriptions"`
+
+	ID                   uuid.UUID  `bun:",pk,type:uuid"`
+	UserID               *uuid.UUID `bun:",type:uuid"`
+	OrganizationID       *uuid.UUID `bun:",type:uuid"`
+	PlanID               PlanID
+	Status               SubscriptionStatus
+	StripeSubscriptionID *string
+	StripeCustomerID     *string
+	BillingCycleAnchor   *time.Time
+	CurrentPeriodStart   *time.Time
+	CurrentPeriodEnd     *time.Time
+	// StripeEventAt is the time of the newest Stripe event that was applied.
+	StripeEventAt *time.Time
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+}
+
+// SubscriptionStatus is Stripe's word for a subscription's state.
+// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
+type SubscriptionStatus string
+
+// The statuses that give a plan, and the one that a plan taken away by hand ends in.
+const (
+	StatusActive   SubscriptionStatus = "active"
+	StatusTrialing SubscriptionStatus = "trialing"
+	StatusPastDue  SubscriptionStatus = "past_due"
+	StatusCanceled SubscriptionStatus = "canceled"
+)

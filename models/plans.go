@@ -1,0 +1,280 @@
+package models
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+)
+
+//go:embed plans.yaml
+var embeddedPlans []byte
+
+// PlanID names a plan of the catalogue, such as "pro".
+type PlanID string
+
+// FreePlan is the plan of everybody without a subscription. Every catalogue has it.
+const FreePlan PlanID = "free"
+
+// PlanType says who subscribes to a plan: one person, or an organization for each of its members.
+type PlanType string
+
+// The two types of plan.
+const (
+	Individual PlanType = "individual"
+	Team       PlanType = "team"
+)
+
+// Plan is one entry of the catalogue.
+type Plan struct {
+	ID          PlanID
+	Name        string
+	Description string
+	Type        PlanType
+	// BasePriceCents is the price a month in cents; of a team plan, a seat.
+	BasePriceCents int64
+	// Included is the number of units that the base price covers in a billing period; of a team plan, for each member.
+	Included int64
+	// OverageRateCents is the price in cents of each unit beyond the included ones. 0 is a hard cap.
+	OverageRateCents     int64
+	StripePriceID        string
+	StripeOveragePriceID string
+	// Features are the lines of the pricing page.
+	Features     []string
+	CallToAction string
+}
+
+// Catalogue is the set of plans on sale and the unit that they count.
+type Catalogue struct {
+	// UnitSingular and UnitPlural name the unit, as people read it.
+	UnitSingular string
+	UnitPlural   string
+	// Currency is an ISO 4217 code in lower case.
+	Currency string
+	// MeterEventName is the event name of the Stripe meter.
+	MeterEventName string
+	// Plans stand in the order of the file.
+	Plans []Plan
+
+	byID map[PlanID]*Plan
+}
+
+// Plan finds a plan by its id.
+func (c *Catalogue) Plan(id PlanID) (Plan, bool) {
+	p, ok := c.byID[id]
+	if !ok {
+		return Plan{}, false
+	}
+	return *p, true
+}
+
+// Free is the plan of everybody without a subscription.
+func (c *Catalogue) Free() Plan { return *c.byID[FreePlan] }
+
+// Units names n units: "1 suggestion", "5 suggestions".
+func (c *Catalogue) Units(n int64) string {
+	if n == 1 {
+		return "1 " + c.UnitSingular
+	}
+	return FormatCount(n) + " " + c.UnitPlural
+}
+
+// LoadCatalogue reads the operator's catalogue from file, or the embedded one when file is empty.
+// Every fault is reported with the line that it stands on.
+func LoadCatalogue(file string) (*Catalogue, error) {
+	if file == "" {
+		return ParseCatalogue("plans.yaml", embeddedPlans)
+	}
+	src, err := os.ReadFile(file) //nolint:gosec // the operator names the file on the command line
+	if err != nil {
+		return nil, fmt.Errorf("plan catalogue: %w", err)
+	}
+	return ParseCatalogue(file, src)
+}
+
+// The largest numbers that a catalogue may hold; they keep every later product within 64 bits.
+const (
+	maxPriceCents = 100_000_000
+	maxIncluded   = 1_000_000_000
+)
+
+var (
+	planIDPattern   = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,39}$`)
+	currencyPattern = regexp.MustCompile(`^[a-z]{3}$`)
+	meterPattern    = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
+)
+
+// ParseCatalogue reads a catalogue; name stands in its error messages.
+func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(src, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	r := catalogueReader{name: name}
+	if len(doc.Content) == 0 {
+		return nil, fmt.Errorf("%s: the file is empty", name)
+	}
+	c := r.catalogue(doc.Content[0])
+	if len(r.faults) > 0 {
+		return nil, errors.Join(r.faults...)
+	}
+	c.byID = make(map[PlanID]*Plan, len(c.Plans))
+	for i := range c.Plans {
+		c.byID[c.Plans[i].ID] = &c.Plans[i]
+	}
+	return c, nil
+}
+
+// catalogueReader walks the document by hand, as a strict decoder would name a fault's key but not its line.
+type catalogueReader struct {
+	name   string
+	faults []error
+}
+
+func (r *catalogueReader) fault(n *yaml.Node, format string, args ...any) {
+	r.faults = append(r.faults, fmt.Errorf("%s:%d: %s", r.name, n.Line, fmt.Sprintf(format, args...)))
+}
+
+// fields visits a mapping: every key known and given once, every required one there.
+func (r *catalogueReader) fields(n *yaml.Node, what string, required []string, known map[string]func(*yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		r.fault(n, "%s must be a mapping", what)
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		read, ok := known[key.Value]
+		switch {
+		case !ok:
+			r.fault(key, "unknown key %q in %s", key.Value, what)
+		case seen[key.Value]:
+			r.fault(key, "key %q given twice in %s", key.Value, what)
+		default:
+			seen[key.Value] = true
+			read(value)
+		}
+	}
+	for _, key := range required {
+		if !seen[key] {
+			r.fault(n, "%s lacks %q", what, key)
+		}
+	}
+}
+
+func (r *catalogueReader) text(into *string, key string, empty bool, pattern *regexp.Regexp) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		switch {
+		case n.Kind != yaml.ScalarNode || n.Tag != "!!str":
+			r.fault(n, "%s must be text", key)
+		case n.Value == "" && !empty:
+			r.fault(n, "%s is empty", key)
+		case pattern != nil && !pattern.MatchString(n.Value):
+			r.fault(n, "%s %q must match %s", key, n.Value, pattern)
+		case len(n.Value) > 500:
+			r.fault(n, "%s is longer than 500 bytes", key)
+		default:
+			*into = n.Value
+		}
+	}
+}
+
+func (r *catalogueReader) number(into *int64, key string, most int64) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		v, err := strconv.ParseInt(n.Value, 10, 64)
+		switch {
+		case n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil:
+			r.fault(n, "%s must be a whole number, not %q", key, n.Value)
+		case v < 0:
+			r.fault(n, "%s is negative: %d", key, v)
+		case v > most:
+			r.fault(n, "%s is %d, more than the allowed %d", key, v, most)
+		default:
+			*into = v
+		}
+	}
+}
+
+func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
+	c := &Catalogue{}
+	r.fields(n, "the catalogue", []string{"unit", "currency", "meter_event_name", "plans"}, map[string]func(*yaml.Node){
+		"unit": func(n *yaml.Node) {
+			r.fields(n, "unit", []string{"singular", "plural"}, map[string]func(*yaml.Node){
+				"singular": r.text(&c.UnitSingular, "singular", false, nil),
+				"plural":   r.text(&c.UnitPlural, "plural", false, nil),
+			})
+		},
+		"currency":         r.text(&c.Currency, "currency", false, currencyPattern),
+		"meter_event_name": r.text(&c.MeterEventName, "meter_event_name", false, meterPattern),
+		"plans":            func(n *yaml.Node) { c.Plans = r.plans(n) },
+	})
+	return c
+}
+
+func (r *catalogueReader) plans(n *yaml.Node) []Plan {
+	if n.Kind != yaml.SequenceNode {
+		r.fault(n, "plans must be a list")
+		return nil
+	}
+	var plans []Plan
+	lines := map[PlanID]int{}
+	for _, item := range n.Content {
+		p := r.plan(item)
+		if p.ID == "" {
+			continue
+		}
+		if line, doubled := lines[p.ID]; doubled {
+			r.fault(item, "plan %q is already defined on line %d", p.ID, line)
+			continue
+		}
+		lines[p.ID] = item.Line
+		plans = append(plans, p)
+	}
+	if _, ok := lines[FreePlan]; !ok {
+		r.fault(n, "the plan %q is missing: it is the plan of everybody without a subscription", FreePlan)
+	}
+	return plans
+}
+
+func (r *catalogueReader) plan(n *yaml.Node) Plan {
+	var p Plan
+	var id, kind string
+	r.fields(n, "a plan", []string{"id", "name", "type", "description", "base_price_cents", "included", "overage_rate_cents", "features", "call_to_action"},
+		map[string]func(*yaml.Node){
+			"id":   r.text(&id, "id", false, planIDPattern),
+			"name": r.text(&p.Name, "name", false, nil),
+			"type": func(n *yaml.Node) {
+				r.text(&kind, "type", false, nil)(n)
+				if kind != "" && kind != string(Individual) && kind != string(Team) {
+					r.fault(n, "type is %q, must be %q or %q", kind, Individual, Team)
+				}
+			},
+			"description":             r.text(&p.Description, "description", false, nil),
+			"base_price_cents":        r.number(&p.BasePriceCents, "base_price_cents", maxPriceCents),
+			"included":                r.number(&p.Included, "included", maxIncluded),
+			"overage_rate_cents":      r.number(&p.OverageRateCents, "overage_rate_cents", maxPriceCents),
+			"stripe_price_id":         r.text(&p.StripePriceID, "stripe_price_id", true, nil),
+			"stripe_overage_price_id": r.text(&p.StripeOveragePriceID, "stripe_overage_price_id", true, nil),
+			"features": func(n *yaml.Node) {
+				if n.Kind != yaml.SequenceNode {
+					r.fault(n, "features must be a list")
+					return
+				}
+				for _, item := range n.Content {
+					var line string
+					r.text(&line, "a feature", false, nil)(item)
+					p.Features = append(p.Features, line)
+				}
+			},
+			"call_to_action": r.text(&p.CallToAction, "call_to_action", false, nil),
+		})
+	p.ID, p.Type = PlanID(id), PlanType(kind)
+	if p.ID == FreePlan && (p.BasePriceCents != 0 || p.OverageRateCents != 0 || p.Type != Individual) {
+		r.fault(n, "the plan %q must be individual and cost nothing", FreePlan)
+	}
+	return p
+}

@@ -1,0 +1,295 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// Want names a usage record by somebody's email and an instant of its billing period.
+type Want struct {
+	Email string
+	At    time.Time
+}
+
+// PrepareRecords makes sure that each wanted record exists and is fit to be added to: the person is known, a period that
+// began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
+// before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
+func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) error {
+	emails := make([]string, 0, len(wants))
+	for _, w := range wants {
+		emails = append(emails, w.Email)
+	}
+	slices.Sort(emails)
+	emails = slices.Compact(emails)
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		people, err := lockPeople(ctx, db, tx, emails, now)
+		if err != nil {
+			return err
+		}
+		for _, w := range wants {
+			if err := people[w.Email].prepare(ctx, db, tx, c, now, w.At); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("prepare %d records: %w", len(wants), err)
+	}
+	return nil
+}
+
+// person is somebody under the lock of their row in users, which serializes all that makes or changes their periods.
+type person struct {
+	email       string
+	entitlement Entitlement
+	// records stand in order of their periods, and never overlap.
+	records []*UsageRecord
+}
+
+func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now time.Time) (map[string]*person, error) {
+	if err := ensureUsers(ctx, tx, emails, now); err != nil {
+		return nil, err
+	}
+	if err := db.forUpdate(tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).Scan(ctx, new([]string)); err != nil {
+		return nil, err
+	}
+	people := make(map[string]*person, len(emails))
+	rows, err := tx.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, bun.List(emails))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		p := &person{}
+		if err := scanEntitlement(rows, &p.email, &p.entitlement); err != nil {
+			return nil, err
+		}
+		people[p.email] = p
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	var records []*UsageRecord
+	if err := db.forUpdate(tx.NewSelect().Model(&records).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")).Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		people[r.Email].records = append(people[r.Email].records, r)
+	}
+	return people, nil
+}
+
+// ensureUsers makes the users that are missing, all at once.
+func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time) error {
+	var known []string
+	if err := tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Scan(ctx, &known); err != nil {
+		return err
+	}
+	slices.Sort(known)
+	var missing []User
+	for _, email := range emails {
+		if _, ok := slices.BinarySearch(known, email); !ok {
+			missing = append(missing, User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now})
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err := tx.NewInsert().Model(&missing).On("CONFLICT (email) DO NOTHING").Exec(ctx)
+	return err
+}
+
+func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
+	var team, slackUser, plan, customer sql.NullString
+	err := rows.Scan(email, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd)
+	if slackUser.Valid {
+		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
+	}
+	e.PlanID, e.StripeCustomerID = PlanID(plan.String), customer.String
+	return err
+}
+
+// prepare makes the person's record at an instant fit, as PrepareRecords says.
+func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now, at time.Time) error {
+	plan := c.PlanOf(&p.entitlement)
+	record, previousEnd, nextStart := p.find(at)
+	if record != nil && record.Period().Contains(now) {
+		if start, ok := p.entitlement.startsWithin(record.Period(), at); ok {
+			record.BillingPeriodEnd = start
+			if _, err := tx.NewUpdate().Model(record).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
+				return err
+			}
+			record, previousEnd = nil, start
+		}
+	}
+	if record == nil {
+		period := p.entitlement.PeriodAt(at).clip(previousEnd, nextStart)
+		record = &UsageRecord{
+			Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End,
+			PlanID: plan.ID, SuggestionsIncluded: plan.Included, CreatedAt: now,
+		}
+		if _, err := tx.NewInsert().Model(record).Exec(ctx); err != nil {
+			return err
+		}
+		p.records = append(p.records, record)
+		slices.SortFunc(p.records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
+		return nil
+	}
+	current := record.Period().Contains(now)
+	if current && (record.PlanID != plan.ID || record.SuggestionsIncluded < plan.Included) {
+		record.PlanID, record.SuggestionsIncluded = plan.ID, max(record.SuggestionsIncluded, plan.Included)
+		if _, err := tx.NewUpdate().Model(record).Column("plan_id", "suggestions_included").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+	}
+	if record.holdsLapsed(now) {
+		return giveLapsedBack(ctx, tx, record, now)
+	}
+	return nil
+}
+
+// find returns the record that contains t, or the end of the last one before and the start of the first one after it.
+func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart time.Time) {
+	for _, r := range p.records {
+		switch period := r.Period(); {
+		case period.Contains(t):
+			return r, time.Time{}, time.Time{}
+		case !period.End.After(t):
+			previousEnd = period.End
+		case nextStart.IsZero():
+			nextStart = period.Start
+		}
+	}
+	return nil, previousEnd, nextStart
+}
+
+// giveLapsedBack marks the record's lapsed holds as expired and counts its live ones anew.
+func giveLapsedBack(ctx context.Context, tx bun.IDB, record *UsageRecord, now time.Time) error {
+	if _, err := tx.NewUpdate().Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
+		Where("record_id = ? AND state = ? AND expires_at <= ?", record.ID, HoldOpen, now).Exec(ctx); err != nil {
+		return err
+	}
+	var live struct {
+		Held  int64
+		First bun.NullTime
+	}
+	if err := tx.NewSelect().Model((*UsageHold)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0) AS held, MIN(expires_at) AS first").
+		Where("record_id = ? AND state = ?", record.ID, HoldOpen).Scan(ctx, &live); err != nil {
+		return err
+	}
+	record.SuggestionsHeld, record.HoldsExpireAt = live.Held, nil
+	if !live.First.IsZero() {
+		record.HoldsExpireAt = &live.First.Time
+	}
+	_, err := tx.NewUpdate().Model(record).Column("suggestions_held", "holds_expire_at").WherePK().Exec(ctx)
+	return err
+}
+
+// LinkPerson notes that Slack knows the person with this email by this identity. What is missing is made: the user,
+// the workspace, and for a new workspace an organization of its own. The identity moves when somebody else had it.
+func LinkPerson(ctx context.Context, db *DB, now time.Time, email string, slack SlackIdentity) error {
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		workspace, err := ensureWorkspace(ctx, tx, now, slack.TeamID)
+		if err != nil {
+			return err
+		}
+		if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
+			return err
+		}
+		var users []User
+		if err := db.forUpdate(tx.NewSelect().Model(&users).
+			Where("email = ? OR (workspace_id = ? AND slack_user_id = ?)", email, workspace.ID, slack.UserID).Order("email")).Scan(ctx); err != nil {
+			return err
+		}
+		for _, u := range users {
+			if u.Email == email {
+				continue
+			}
+			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		_, err = tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", workspace.ID, slack.UserID).Where("email = ?", email).Exec(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("link a person of Slack team %q: %w", slack.TeamID, err)
+	}
+	return nil
+}
+
+func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) (*Workspace, error) {
+	w, err := workspaceByTeam(ctx, tx, team)
+	if err != nil || w != nil {
+		return w, err
+	}
+	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: "Slack team " + team, CreatedAt: now}
+	if _, err := tx.NewInsert().Model(&organization).Exec(ctx); err != nil {
+		return nil, err
+	}
+	w = &Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: organization.ID, SlackTeamID: team, Name: team, CreatedAt: now}
+	made, err := tx.NewInsert().Model(w).On("CONFLICT (slack_team_id) DO NOTHING").Exec(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := made.RowsAffected(); err != nil || n == 1 {
+		return w, err
+	}
+	// Somebody else made the workspace meanwhile; theirs stands.
+	if _, err := tx.NewDelete().Model(&organization).WherePK().Exec(ctx); err != nil {
+		return nil, err
+	}
+	return workspaceByTeam(ctx, tx, team)
+}
+
+func workspaceByTeam(ctx context.Context, db bun.IDB, team string) (*Workspace, error) {
+	var found []Workspace
+	if err := db.NewSelect().Model(&found).Where("slack_team_id = ?", team).Scan(ctx); err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// EmailsOf finds the people whom Slack knows by these identities; those that nobody has are missing from the answer.
+func EmailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]string, error) {
+	var where strings.Builder
+	args := make([]any, 0, 2*len(identities))
+	for i, id := range identities {
+		if i > 0 {
+			where.WriteString(" OR ")
+		}
+		where.WriteString("(w.slack_team_id = ? AND u.slack_user_id = ?)")
+		args = append(args, id.TeamID, id.UserID)
+	}
+	var rows []struct{ SlackTeamID, SlackUserID, Email string }
+	if err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
+		Column("w.slack_team_id", "u.slack_user_id", "u.email").Where(where.String(), args...).Scan(ctx, &rows); err != nil {
+		return nil, fmt.Errorf("find people by their Slack identity: %w", err)
+	}
+	found := make(map[SlackIdentity]string, len(rows))
+	for _, r := range rows {
+		found[SlackIdentity{TeamID: r.SlackTeamID, UserID: r.SlackUserID}] = r.Email
+	}
+	return found, nil
+}
+
+// RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
+func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]Want, error) {
+	var holds []UsageHold
+	if err := db.NewSelect().Model(&holds).Column("id", "email", "billing_period_start").Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+	}
+	wants := make(map[uuid.UUID]Want, len(holds))
+	for _, h := range holds {
+		wants[h.ID] = Want{Email: h.Email, At: h.BillingPeriodStart.UTC()}
+	}
+	return wants, nil
+}

@@ -1,0 +1,95 @@
+package models
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// UsageRecord is one person in one billing period: the counter that limits are enforced on.
+type UsageRecord struct {
+	bun.BaseModel `bun:"table:usage_records"`
+
+	ID                  int64 `bun:",pk,autoincrement"`
+	Email               string
+	BillingPeriodStart  time.Time
+	BillingPeriodEnd    time.Time
+	PlanID              PlanID
+	SuggestionsIncluded int64
+	SuggestionsUsed     int64
+	// SuggestionsHeld is the units of open holds, lapsed ones among them from HoldsExpireAt on: see LiveHeld.
+	SuggestionsHeld int64
+	// HoldsExpireAt is not after the earliest expiry of an open hold; nil when there is none.
+	HoldsExpireAt *time.Time
+	StripeMeterID *string
+	CreatedAt     time.Time
+}
+
+// Period is the record's billing period.
+func (r *UsageRecord) Period() Period {
+	return Period{Start: r.BillingPeriodStart.UTC(), End: r.BillingPeriodEnd.UTC()}
+}
+
+// UsageEvent is one grant: a line of the ledger, never changed but for what Stripe was told of it.
+// The figures are those of the answer that was given, so that a retry gets the same one.
+type UsageEvent struct {
+	bun.BaseModel `bun:"table:usage_events"`
+
+	ID                 uuid.UUID `bun:",pk,type:uuid"`
+	RecordID           int64
+	Email              string
+	WorkspaceID        *uuid.UUID `bun:",type:uuid"`
+	Quantity           int64
+	IdempotencyKey     *string
+	HoldID             *uuid.UUID `bun:",type:uuid"`
+	OccurredAt         time.Time
+	RecordedAt         time.Time
+	PlanID             PlanID
+	BillingPeriodStart time.Time
+	BillingPeriodEnd   time.Time
+	UsedAfter          int64
+	HeldAfter          int64
+	Included           int64
+	OverageRateCents   int64
+	SpendLimitCents    *int64
+	StripeCustomerID   *string
+	StripeReportedAt   *time.Time
+	StripeReportID     *uuid.UUID `bun:",type:uuid"`
+}
+
+// HoldState is where a hold has come to.
+type HoldState string
+
+// The states of a hold. A hold past its expiry counts as expired whether or not its row says so already.
+const (
+	HoldOpen     HoldState = "open"
+	HoldSettled  HoldState = "settled"
+	HoldReleased HoldState = "released"
+	HoldExpired  HoldState = "expired"
+)
+
+// UsageHold is units set aside while work runs, with the figures of the answer that made it.
+type UsageHold struct {
+	bun.BaseModel `bun:"table:usage_holds"`
+
+	ID                 uuid.UUID `bun:",pk,type:uuid"`
+	RecordID           int64
+	Email              string
+	Quantity           int64
+	IdempotencyKey     string
+	State              HoldState
+	ExpiresAt          time.Time
+	CreatedAt          time.Time
+	PlanID             PlanID
+	BillingPeriodStart time.Time
+	BillingPeriodEnd   time.Time
+	UsedAfter          int64
+	HeldAfter          int64
+	Included           int64
+	OverageRateCents   int64
+	SpendLimitCents    *int64
+}
+
+// Now is the clock's time as both databases keep it: UTC, in whole microseconds.
+func Now(clock func() time.Time) time.Time { return clock().UTC().Truncate(time.Microsecond) }
