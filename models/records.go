@@ -231,7 +231,7 @@ func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string)
 	if err != nil || w != nil {
 		return w, err
 	}
-	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: "Slack team " + team, CreatedAt: now}
+	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: automaticName(team), CreatedAt: now}
 	if _, err := tx.NewInsert().Model(&organization).Exec(ctx); err != nil {
 		return nil, err
 	}
@@ -249,6 +249,9 @@ func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string)
 	}
 	return workspaceByTeam(ctx, tx, team)
 }
+
+// automaticName is the name of the organization that a new Slack team gets.
+func automaticName(team string) string { return "Slack team " + team }
 
 func workspaceByTeam(ctx context.Context, db bun.IDB, team string) (*Workspace, error) {
 	var found []Workspace

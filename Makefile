@@ -1,0 +1,96 @@
+# `make demo` shows the product, `make test` is what every change has to pass, `make verify` what a release has to.
+.DEFAULT_GOAL := test
+.PHONY: bench demo deps fuzz generate lint soak test verify vuln
+
+# How long `make fuzz` tries each target, and how long `make soak` keeps up the load.
+FUZZTIME ?= 30s
+SOAK ?= 10m
+
+# Run at these versions wherever they run, and no part of our go.mod: their dependencies are not ours.
+golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# What `make generate` writes.
+generated := '*_templ.go' static/app.css
+
+demo:
+	go run . demo
+
+# On a machine with nothing but Go this first installs what the tests need. See deps.
+test: deps
+	go vet ./...
+	CGO_ENABLED=1 go test -race -timeout 280s ./...
+
+# Each ratio is taken within one run; the table is printed and goes to docs/benchmarks.md.
+bench: deps
+	go run ./web/bench
+
+soak: deps
+	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
+
+# `go test -fuzz` takes one target of one package, so each is found and run in turn. The first failure ends it; the
+# input that failed is then in that package's testdata, to be committed with the fix.
+fuzz: deps
+	@listed=$$(go test -list '^Fuzz' ./...) || { echo "$$listed"; exit 1; }; \
+	echo "$$listed" | \
+	awk '/^Fuzz/ { name[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2, name[i]; n = 0 }' | \
+	while read -r package name; do \
+		echo "$$package $$name"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+	done
+
+# Needs npm, for the stylesheet. No script of a package is run.
+generate:
+	go tool templ generate
+	npm ci --ignore-scripts --no-audit --no-fund
+	npm run build
+
+# Written files are compared with the committed ones, new ones included.
+verify: generate
+	git diff --exit-code -- $(generated)
+	@new=$$(git ls-files --others --exclude-standard -- $(generated)); \
+	test -z "$$new" || { echo "generated, but not committed:"; echo "$$new"; exit 1; }
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory vuln
+
+lint:
+	$(golangci-lint) run
+
+vuln:
+	$(govulncheck) ./...
+
+# Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
+# headers for the race detector, and the programs of PostgreSQL and Redis, which the tests start themselves.
+lacking = $(strip \
+	$(if $(shell echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null && echo yes),,gcc libc6-dev) \
+	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
+	$(if $(shell command -v redis-server),,redis-server))
+
+# Debian starts a server when it installs it, on the port that somebody's own may need. policy-rc.d is its way to
+# say no; one that is there already is the owner's decision and stays.
+define install
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $$policy ]; then
+		trap 'rm -f $$policy' EXIT
+		trap 'exit 1' HUP INT TERM
+		printf '#!/bin/sh\nexit 101\n' >$$policy
+		chmod 755 $$policy
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get -qq update
+	apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install "$$@" </dev/null
+endef
+export install
+
+# Asks apt for nothing when everything is there.
+deps:
+	@set -- $(lacking); \
+	if [ $$# -eq 0 ]; then exit 0; fi; \
+	echo "installing $$*"; \
+	if [ "$$(id -u)" -eq 0 ]; then \
+		sh -euc "$$install" sh "$$@" && exit 0; \
+	elif command -v sudo >/dev/null; then \
+		sudo sh -euc "$$install" sh "$$@" && exit 0; \
+	fi; \
+	echo "could not be installed. As root, run: apt-get install $$*" >&2; \
+	exit 1

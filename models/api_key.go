@@ -1,0 +1,178 @@
+package models
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// Scope is what an API key may do.
+type Scope string
+
+// The scopes of the API.
+const (
+	ScopeCheck   Scope = "check"
+	ScopeConsume Scope = "consume"
+	ScopeRead    Scope = "read"
+)
+
+// Scopes are all there are.
+var Scopes = []Scope{ScopeCheck, ScopeConsume, ScopeRead}
+
+// ParseScopes reads a comma-separated list of scopes; doubles are folded.
+func ParseScopes(list string) ([]Scope, error) {
+	var scopes []Scope
+	for word := range strings.SplitSeq(list, ",") {
+		s := Scope(strings.TrimSpace(word))
+		if !slices.Contains(Scopes, s) {
+			return nil, fmt.Errorf("unknown scope %q: must be of check, consume, read", s)
+		}
+		if !slices.Contains(scopes, s) {
+			scopes = append(scopes, s)
+		}
+	}
+	return scopes, nil
+}
+
+// APIKey is a key of the HTTP API as it is stored: what it may do, but not what it is.
+type APIKey struct {
+	bun.BaseModel `bun:"table:api_keys"`
+
+	ID   uuid.UUID `bun:",pk,type:uuid"`
+	Name string
+	// Hint is the beginning of the key, so that its owner recognizes it.
+	Hint string
+	// Hash is the SHA-256 of the key. A key has 178 bits of chance, so a plain hash cannot be guessed back.
+	Hash       []byte
+	Scopes     string
+	CreatedAt  time.Time
+	LastUsedAt *time.Time
+	RevokedAt  *time.Time
+}
+
+// Allows says whether the key has the scope.
+func (k *APIKey) Allows(s Scope) bool {
+	for word := range strings.SplitSeq(k.Scopes, ",") {
+		if word == string(s) {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	keyPrefix   = "tg_live_"
+	keyRandom   = 30 // characters of chance
+	keyChecksum = 6
+	keyHint     = len(keyPrefix) + 4
+	base62      = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+// NewKey makes a key: a prefix that scanners of leaked secrets know, 30 characters of chance, and 6 of checksum.
+func NewKey() string {
+	var b strings.Builder
+	b.WriteString(keyPrefix)
+	for b.Len() < len(keyPrefix)+keyRandom {
+		var chance [keyRandom]byte
+		_, _ = rand.Read(chance[:]) // never fails: it would end the program
+		for _, c := range chance {
+			// 248 is the largest multiple of 62 in a byte: the rest would favour some characters.
+			if c < 248 && b.Len() < len(keyPrefix)+keyRandom {
+				b.WriteByte(base62[c%62])
+			}
+		}
+	}
+	return b.String() + checksum(b.String())
+}
+
+func checksum(s string) string {
+	sum := crc32.ChecksumIEEE([]byte(s))
+	var out [keyChecksum]byte
+	for i := keyChecksum - 1; i >= 0; i-- {
+		out[i] = base62[sum%62]
+		sum /= 62
+	}
+	return string(out[:])
+}
+
+// IsKey says whether s has a key's form and checksum, so that a typo is refused without asking the database.
+func IsKey(s string) bool {
+	const n = len(keyPrefix) + keyRandom
+	return len(s) == n+keyChecksum && s[:len(keyPrefix)] == keyPrefix && s[n:] == checksum(s[:n])
+}
+
+// HashKey is what is stored of a key.
+func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
+
+// CreateAPIKey makes a key and returns it; only its hash is stored.
+func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
+	if strings.TrimSpace(name) == "" || len(name) > 100 {
+		return "", errors.New("an API key needs a name of 1 to 100 bytes")
+	}
+	if len(scopes) == 0 {
+		return "", errors.New("an API key needs at least one scope")
+	}
+	words := make([]string, len(scopes))
+	for i, s := range scopes {
+		words[i] = string(s)
+	}
+	key := NewKey()
+	hash := HashKey(key)
+	row := APIKey{ID: uuid.Must(uuid.NewV7()), Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now}
+	if _, err := db.NewInsert().Model(&row).Exec(ctx); err != nil {
+		return "", fmt.Errorf("create an API key: %w", err)
+	}
+	return key, nil
+}
+
+// ListAPIKeys returns all keys, oldest first, the revoked ones too.
+func ListAPIKeys(ctx context.Context, db bun.IDB) ([]APIKey, error) {
+	var keys []APIKey
+	if err := db.NewSelect().Model(&keys).Order("created_at", "id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list the API keys: %w", err)
+	}
+	return keys, nil
+}
+
+// RevokeAPIKey ends a key, for good. Revoking twice is revoking once; an id that no key has is an error.
+func RevokeAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) error {
+	done, err := db.NewUpdate().Model((*APIKey)(nil)).Set("revoked_at = COALESCE(revoked_at, ?)", now).Where("id = ?", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("revoke the API key %s: %w", id, err)
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(fmt.Errorf("there is no API key %s", id), err)
+	}
+	return nil
+}
+
+// APIKeyByHash finds a key by its hash; nil when there is none.
+func APIKeyByHash(ctx context.Context, db bun.IDB, hash [sha256.Size]byte) (*APIKey, error) {
+	var keys []APIKey
+	if err := db.NewSelect().Model(&keys).Where("hash = ?", hash[:]).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find an API key: %w", err)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return &keys[0], nil
+}
+
+// TouchAPIKeys notes when keys were last used.
+func TouchAPIKeys(ctx context.Context, db bun.IDB, used map[uuid.UUID]time.Time) error {
+	for id, at := range used {
+		if _, err := db.NewUpdate().Model((*APIKey)(nil)).Set("last_used_at = ?", at).Where("id = ?", id).Exec(ctx); err != nil {
+			return fmt.Errorf("note the last use of the API key %s: %w", id, err)
+		}
+	}
+	return nil
+}

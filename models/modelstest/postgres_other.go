@@ -1,0 +1,9 @@
+//go:build !linux
+
+package modelstest
+
+import "syscall"
+
+// dieWithParent does nothing here: only Linux ends a child with its parent. A test that is killed leaves its server
+// running.
+func dieWithParent(*syscall.SysProcAttr) {}

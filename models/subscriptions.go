@@ -1,0 +1,136 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// activeStatuses are those that give a plan. EntitlementJoins spells them out, as it is plain SQL.
+var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
+
+// Subscriber is who holds a subscription: a person or an organization, one of the two.
+type Subscriber struct {
+	Email          string
+	OrganizationID *uuid.UUID
+}
+
+func (s Subscriber) String() string {
+	if s.OrganizationID != nil {
+		return s.OrganizationID.String()
+	}
+	return s.Email
+}
+
+// Subscribe gives a plan by hand, without Stripe: a trial, a customer who is invoiced. It ends what the subscriber was
+// given by hand before and is newer than all they hold, so it counts from now on; a subscription of Stripe's is left to
+// Stripe. The plan free only ends what was given, and returns nil. A person unknown so far is made.
+//
+// It returns ErrEmail, an Error with CodeUnknownOrganization, and errors that say which plans there are or who may hold
+// this one.
+func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) (*Subscription, error) {
+	if who.OrganizationID == nil {
+		email, err := ParseEmail(who.Email)
+		if err != nil {
+			return nil, fmt.Errorf("subscribe a person: %q %w", who.Email, err)
+		}
+		who.Email = email
+	}
+	if err := c.checkSubscriber(who, plan); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	}
+	var made *Subscription
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive, CreatedAt: now, UpdatedAt: now}
+		if err := s.lockSubscriber(ctx, db, tx, who, now); err != nil {
+			return err
+		}
+		ended, err := s.replaceByHand(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if plan == FreePlan {
+			made = nil
+			return Audit(ctx, tx, now, ActorShell, "subscription.end", who.String(), fmt.Sprintf("ended: %s", listOr(ended, "none")))
+		}
+		if _, err := tx.NewInsert().Model(&s).Exec(ctx); err != nil {
+			return err
+		}
+		made = &s
+		return Audit(ctx, tx, now, ActorShell, "subscription.give", who.String(), fmt.Sprintf("plan %s, ended: %s", plan, listOr(ended, "none")))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	}
+	return made, nil
+}
+
+// checkSubscriber says why the subscriber cannot hold the plan.
+func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
+	plan, ok := c.Plan(id)
+	switch {
+	case !ok:
+		var ids []string
+		for _, p := range c.Plans {
+			ids = append(ids, string(p.ID))
+		}
+		return fmt.Errorf("there is no plan %q in the catalogue, only %s", id, listOr(ids, "none"))
+	case id == FreePlan:
+		return nil
+	case plan.Type == Team && who.OrganizationID == nil:
+		return fmt.Errorf("%q is a team plan: an organization may hold it, a person may not", id)
+	case plan.Type == Individual && who.OrganizationID != nil:
+		return fmt.Errorf("%q is an individual plan: a person may hold it, an organization may not", id)
+	}
+	return nil
+}
+
+// lockSubscriber locks the subscriber's row, so that two commands at once end each other's subscription.
+func (s *Subscription) lockSubscriber(ctx context.Context, db *DB, tx bun.Tx, who Subscriber, now time.Time) error {
+	if who.OrganizationID != nil {
+		if _, err := organizationByID(ctx, tx, *who.OrganizationID); err != nil {
+			return err
+		}
+		return db.forUpdate(tx.NewSelect().Model((*Organization)(nil)).Column("id").Where("id = ?", *who.OrganizationID)).Scan(ctx, new(uuid.UUID))
+	}
+	var user User
+	if err := lockUser(ctx, db, tx, now, who.Email, &user); err != nil {
+		return err
+	}
+	s.UserID = &user.ID
+	return nil
+}
+
+// replaceByHand ends the active subscriptions that the subscriber was given by hand and returns their plans. It makes
+// s newer than all that the subscriber has, even when the clock stands still or went back: the newest one counts.
+func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []string, err error) {
+	var all []Subscription
+	q := tx.NewSelect().Model(&all).Order("created_at")
+	if s.OrganizationID != nil {
+		q = q.Where("organization_id = ?", *s.OrganizationID)
+	} else {
+		q = q.Where("user_id = ?", *s.UserID)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, old := range all {
+		if !old.CreatedAt.Before(s.CreatedAt) {
+			s.CreatedAt = old.CreatedAt.UTC().Add(time.Microsecond)
+		}
+		if old.StripeSubscriptionID != nil || !old.active() {
+			continue
+		}
+		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?", StatusCanceled, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
+			return nil, err
+		}
+		ended = append(ended, string(old.PlanID))
+	}
+	return ended, nil
+}
+
+func (s *Subscription) active() bool { return slices.Contains(activeStatuses, s.Status) }
