@@ -22,8 +22,7 @@ type Entitlement struct {
 	Anchor, PeriodStart, PeriodEnd *time.Time
 }
 
-// EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with an email. They stand in every
-// statement that decides, so that all of them agree; both databases read them as they are.
+// EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with an email, on both databases.
 const (
 	EntitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.billing_cycle_anchor, s.current_period_start, s.current_period_end`
@@ -73,36 +72,56 @@ func (e *Entitlement) startsWithin(record Period, t time.Time) (time.Time, bool)
 	return start, start.After(record.Start)
 }
 
-// Standing says where a person stands at now, given their record of the period, nil when there is none.
-// ready is false when the record must be made, rolled over, raised to a new plan or cleared of lapsed holds before
-// anything is added to it; the standing is then what it will be. record.SuggestionsHeld must be the live units.
-func (c *Catalogue) Standing(email string, e *Entitlement, record *UsageRecord, now time.Time) (s Standing, ready bool) {
-	plan := c.PlanOf(e)
-	s = Standing{Email: email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: e.SpendLimitCents}
-	if record == nil {
-		s.Period = e.PeriodAt(now)
+// Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has seen to it: it
+// is the current one and what it says of the person or the plan is no longer so, or some of its holds have lapsed.
+func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
+	s = Standing{
+		Email: r.Email, Plan: r.PlanID, Used: r.SuggestionsUsed, Held: r.SuggestionsHeld, Included: r.SuggestionsIncluded,
+		OverageRateCents: r.OverageRateCents, SpendLimitCents: r.SpendLimitCents, Period: r.Period(),
+	}
+	if r.holdsLapsed(now) {
 		return s, false
 	}
-	if start, ok := e.startsWithin(record.Period(), now); ok {
-		s.Period = e.PeriodAt(now).clip(start, time.Time{})
-		return s, false
+	if !s.Period.Contains(now) {
+		return s, true
 	}
-	s.Used, s.Held, s.Period = record.SuggestionsUsed, record.SuggestionsHeld, record.Period()
-	s.Included = max(record.SuggestionsIncluded, plan.Included)
-	return s, record.PlanID == plan.ID && record.SuggestionsIncluded == s.Included && !record.holdsLapsed(now)
+	plan, known := c.byID[r.PlanID]
+	return s, r.Entitled && known && r.SuggestionsIncluded >= plan.Included && r.OverageRateCents == plan.OverageRateCents
 }
 
-// PastStanding is the standing of a period that is not the current one: the record's own figures and the plan that it
-// had. ready is false when lapsed holds must be given back first.
-func (c *Catalogue) PastStanding(email string, e *Entitlement, record *UsageRecord, now time.Time) (s Standing, ready bool) {
-	s = Standing{
-		Email: email, Plan: record.PlanID, Period: record.Period(), SpendLimitCents: e.SpendLimitCents,
-		Used: record.SuggestionsUsed, Held: record.SuggestionsHeld, Included: record.SuggestionsIncluded,
+// Foresee is the standing that the person will have once PrepareRecords has run; record is nil when there is none, and
+// its SuggestionsHeld must be the live units.
+func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, now time.Time) Standing {
+	next := UsageRecord{Email: email}
+	if record == nil {
+		record = &UsageRecord{}
+	} else if _, rolls := e.startsWithin(record.Period(), now); !rolls {
+		next = *record
 	}
-	if plan, ok := c.byID[record.PlanID]; ok {
-		s.OverageRateCents = plan.OverageRateCents
+	if period := next.Period(); !period.Contains(now) {
+		p := e.PeriodAt(now).clip(record.Period().Start, time.Time{})
+		next.BillingPeriodStart, next.BillingPeriodEnd = p.Start, p.End
 	}
-	return s, !record.holdsLapsed(now)
+	c.entitle(&next, e)
+	s, _ := c.Standing(&next, now)
+	return s
+}
+
+// entitle writes into a current record what the person may use. An upgrade counts at once; a downgrade never lowers what
+// is included before the period ends.
+func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
+	plan := c.PlanOf(e)
+	r.PlanID, r.OverageRateCents = plan.ID, plan.OverageRateCents
+	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included)
+	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
+	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID = nil, nil, nil
+	if e.Slack != (SlackIdentity{}) {
+		r.SlackTeamID, r.SlackUserID = &e.Slack.TeamID, &e.Slack.UserID
+	}
+	if e.StripeCustomerID != "" {
+		r.StripeCustomerID = &e.StripeCustomerID
+	}
+	r.Entitled = true
 }
 
 // holdsLapsed says that some of the units held may have lapsed, so that they must be summed anew.

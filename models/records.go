@@ -34,7 +34,7 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 			return err
 		}
 		for _, w := range wants {
-			if err := people[w.Email].prepare(ctx, db, tx, c, now, w.At); err != nil {
+			if err := people[w.Email].prepare(ctx, tx, c, now, w.At); err != nil {
 				return err
 			}
 		}
@@ -61,30 +61,42 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 	if err := db.forUpdate(tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).Scan(ctx, new([]string)); err != nil {
 		return nil, err
 	}
-	people := make(map[string]*person, len(emails))
-	rows, err := tx.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, bun.List(emails))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		p := &person{}
-		if err := scanEntitlement(rows, &p.email, &p.entitlement); err != nil {
-			return nil, err
-		}
-		people[p.email] = p
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
 	var records []*UsageRecord
 	if err := db.forUpdate(tx.NewSelect().Model(&records).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")).Scan(ctx); err != nil {
 		return nil, err
+	}
+	// Only now, under the locks: what changes from here on finds the records as they will be.
+	entitlements, err := EntitlementsOf(ctx, tx, emails)
+	if err != nil {
+		return nil, err
+	}
+	people := make(map[string]*person, len(emails))
+	for _, email := range emails {
+		people[email] = &person{email: email, entitlement: entitlements[email]}
 	}
 	for _, r := range records {
 		people[r.Email].records = append(people[r.Email].records, r)
 	}
 	return people, nil
+}
+
+// EntitlementsOf reads what the people with these emails may use. Somebody unknown is missing from the answer.
+func EntitlementsOf(ctx context.Context, db bun.IDB, emails []string) (map[string]Entitlement, error) {
+	rows, err := db.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, bun.List(emails))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found := make(map[string]Entitlement, len(emails))
+	for rows.Next() {
+		var email string
+		var e Entitlement
+		if err := scanEntitlement(rows, &email, &e); err != nil {
+			return nil, err
+		}
+		found[email] = e
+	}
+	return found, rows.Err()
 }
 
 // ensureUsers makes the users that are missing, all at once.
@@ -118,11 +130,10 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
 }
 
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
-func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now, at time.Time) error {
-	plan := c.PlanOf(&p.entitlement)
+func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at time.Time) error {
 	record, previousEnd, nextStart := p.find(at)
 	if record != nil && record.Period().Contains(now) {
-		if start, ok := p.entitlement.startsWithin(record.Period(), at); ok {
+		if start, rolls := p.entitlement.startsWithin(record.Period(), at); rolls {
 			record.BillingPeriodEnd = start
 			if _, err := tx.NewUpdate().Model(record).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err
@@ -132,10 +143,8 @@ func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, n
 	}
 	if record == nil {
 		period := p.entitlement.PeriodAt(at).clip(previousEnd, nextStart)
-		record = &UsageRecord{
-			Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End,
-			PlanID: plan.ID, SuggestionsIncluded: plan.Included, CreatedAt: now,
-		}
+		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
+		c.entitle(record, &p.entitlement)
 		if _, err := tx.NewInsert().Model(record).Exec(ctx); err != nil {
 			return err
 		}
@@ -143,10 +152,11 @@ func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, n
 		slices.SortFunc(p.records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
 		return nil
 	}
-	current := record.Period().Contains(now)
-	if current && (record.PlanID != plan.ID || record.SuggestionsIncluded < plan.Included) {
-		record.PlanID, record.SuggestionsIncluded = plan.ID, max(record.SuggestionsIncluded, plan.Included)
-		if _, err := tx.NewUpdate().Model(record).Column("plan_id", "suggestions_included").WherePK().Exec(ctx); err != nil {
+	if record.Period().Contains(now) {
+		c.entitle(record, &p.entitlement)
+		if _, err := tx.NewUpdate().Model(record).WherePK().
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id", "stripe_customer_id", "entitled").
+			Exec(ctx); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,16 @@ type UsageRecord struct {
 	PlanID              PlanID
 	SuggestionsIncluded int64
 	SuggestionsUsed     int64
+	// OverageRateCents is the price in cents of a unit beyond the included ones; 0 is a hard cap.
+	OverageRateCents int64
+	// What follows repeats the person's limit, workspace and payer, so that a decision reads one row. It holds while
+	// Entitled is true: the database itself sets that false when any of it changes.
+	SpendLimitCents  *int64
+	WorkspaceID      *uuid.UUID `bun:",type:uuid"`
+	SlackTeamID      *string
+	SlackUserID      *string
+	StripeCustomerID *string
+	Entitled         bool
 	// SuggestionsHeld is the units of open holds, lapsed ones among them from HoldsExpireAt on: see LiveHeld.
 	SuggestionsHeld int64
 	// HoldsExpireAt is not after the earliest expiry of an open hold; nil when there is none.
@@ -29,6 +39,14 @@ type UsageRecord struct {
 // Period is the record's billing period.
 func (r *UsageRecord) Period() Period {
 	return Period{Start: r.BillingPeriodStart.UTC(), End: r.BillingPeriodEnd.UTC()}
+}
+
+// Slack is who the person is to Slack; the zero value when they are not linked.
+func (r *UsageRecord) Slack() SlackIdentity {
+	if r.SlackTeamID == nil || r.SlackUserID == nil {
+		return SlackIdentity{}
+	}
+	return SlackIdentity{TeamID: *r.SlackTeamID, UserID: *r.SlackUserID}
 }
 
 // UsageEvent is one grant: a line of the ledger, never changed but for what Stripe was told of it.

@@ -105,7 +105,7 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 		if m.record.ID != 0 {
 			record = &m.record
 		}
-		standing, _ := c.Standing(m.email, &m.entitlement, record, now)
+		standing := c.Foresee(m.email, &m.entitlement, record, now)
 		if standing.Used > 0 {
 			s.ActiveUsers++
 			s.TotalSuggestions += standing.Used

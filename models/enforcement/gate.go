@@ -53,8 +53,8 @@ var (
 type ledger interface {
 	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
-	// peek reads the records and entitlements of the emails as of now and locks nothing. Units held are the live ones.
-	peek(ctx context.Context, emails []string, now time.Time) ([]*account, error)
+	// peek reads the current record of each email and locks nothing; nil where there is none. Units held are the live ones.
+	peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error)
 	close()
 }
 

@@ -10,10 +10,9 @@ import (
 	"tollgate/models"
 )
 
-// account is one usage record under the group's lock, with what its owner may use.
+// account is one usage record under the group's lock.
 type account struct {
-	entitlement models.Entitlement
-	record      models.UsageRecord
+	record models.UsageRecord
 	// standing follows the decisions of the group.
 	standing models.Standing
 	// dirty says that the counters changed and must be written.
@@ -102,11 +101,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 			byRecord[a.record.ID] = a
 		}
 		var ok bool
-		if a.record.Period().Contains(now) {
-			a.standing, ok = c.Standing(w.Email, &a.entitlement, &a.record, now)
-		} else {
-			a.standing, ok = c.PastStanding(w.Email, &a.entitlement, &a.record, now)
-		}
+		a.standing, ok = c.Standing(&a.record, now)
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -130,7 +125,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 }
 
 func (o *op) mustLink(a *account) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && a.entitlement.Slack != o.person.Slack
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && a.record.Slack() != o.person.Slack
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
@@ -184,18 +179,14 @@ func (d *decider) consume(o *op) {
 func (d *decider) event(a *account, quantity int64, occurredAt time.Time) *models.UsageEvent {
 	s := &a.standing
 	d.changes.events = append(d.changes.events, models.UsageEvent{
-		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.entitlement.WorkspaceID, Quantity: quantity,
+		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID, Quantity: quantity,
 		OccurredAt: occurredAt, RecordedAt: d.now, PlanID: s.Plan,
 		BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
 		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
-		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents,
+		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, StripeCustomerID: a.record.StripeCustomerID,
 	})
-	event := &d.changes.events[len(d.changes.events)-1]
-	if a.entitlement.StripeCustomerID != "" {
-		event.StripeCustomerID = &a.entitlement.StripeCustomerID
-	}
 	d.touch(a)
-	return event
+	return &d.changes.events[len(d.changes.events)-1]
 }
 
 func (d *decider) touch(a *account) {

@@ -16,21 +16,20 @@ import (
 // The gate's statements. A group is two round trips: begin, lock and look up; then write and commit. Each carries whole
 // arrays, so that the database parses, plans and answers once a group and not once a call.
 const (
-	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used`
+	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used,
+		r.overage_rate_cents, r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
 
-	pgLock = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, ` + models.EntitlementColumns + `
+	pgLock = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at
 		FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord)
 		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
 			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'
-		` + models.EntitlementJoins + ` ORDER BY k.ord FOR UPDATE OF r`
+		ORDER BY k.ord FOR UPDATE OF r`
 
 	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
-			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz,
-			` + models.EntitlementColumns + `
+			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
 		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord)
-		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_end > $2
-			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days'
-		` + models.EntitlementJoins
+		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > $2
+			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days'`
 
 	pgFigures = `plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, spend_limit_cents`
 
@@ -180,8 +179,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		p.params.texts(len(l.wants), func(i int) string { return l.wants[i].Email }),
 		p.params.times(len(l.wants), func(i int) time.Time { return l.wants[i].At }),
 	), row: func(row [][]byte) error {
-		a := readAccount(row)
-		f.accounts[a.ord] = &a.account
+		i := readInt(row[0]) - 1
+		f.accounts[i] = &account{record: readRecord(row, l.wants[i].Email)}
 		return nil
 	}}}
 	if len(l.keys) > 0 {
@@ -269,45 +268,32 @@ func (p *postgres) writes(c *changes) []pgStep {
 	)}, pgStep{name: "commit"})
 }
 
-func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*account, error) {
+func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	accounts := make([]*account, len(emails))
+	records := make([]*models.UsageRecord, len(emails))
 	p.params.reset()
 	err := p.trip(ctx, pgStep{name: "peek", args: p.params.list(
 		p.params.texts(len(emails), func(i int) string { return emails[i] }),
 		p.params.time(now),
 	), row: func(row [][]byte) error {
-		a := readAccount(row)
-		accounts[a.ord] = &a.account
+		i := readInt(row[0]) - 1
+		r := readRecord(row, emails[i])
+		records[i] = &r
 		return nil
 	}})
-	return accounts, err
+	return records, err
 }
 
-type orderedAccount struct {
-	account
-	ord int
-}
-
-// readAccount reads a row of pgLock or pgPeek.
-func readAccount(row [][]byte) *orderedAccount {
-	a := &orderedAccount{ord: int(readInt(row[0])) - 1}
-	if row[1] != nil {
-		a.record = models.UsageRecord{
-			ID: readInt(row[1]), BillingPeriodStart: readTime(row[2]), BillingPeriodEnd: readTime(row[3]), PlanID: models.PlanID(row[4]),
-			SuggestionsIncluded: readInt(row[5]), SuggestionsUsed: readInt(row[6]), SuggestionsHeld: readInt(row[7]), HoldsExpireAt: readOptionalTime(row[8]),
-		}
+// readRecord reads a row of pgLock or pgPeek.
+func readRecord(row [][]byte, email string) models.UsageRecord {
+	return models.UsageRecord{
+		ID: readInt(row[1]), Email: email, BillingPeriodStart: readTime(row[2]), BillingPeriodEnd: readTime(row[3]), PlanID: models.PlanID(row[4]),
+		SuggestionsIncluded: readInt(row[5]), SuggestionsUsed: readInt(row[6]), OverageRateCents: readInt(row[7]), SpendLimitCents: readOptionalInt(row[8]),
+		WorkspaceID: readOptionalUUID(row[9]), SlackTeamID: readOptionalText(row[10]), SlackUserID: readOptionalText(row[11]),
+		StripeCustomerID: readOptionalText(row[12]), Entitled: row[13][0] != 0, SuggestionsHeld: readInt(row[14]), HoldsExpireAt: readOptionalTime(row[15]),
 	}
-	e := &a.entitlement
-	e.WorkspaceID = readOptionalUUID(row[9])
-	if row[11] != nil {
-		e.Slack = models.SlackIdentity{TeamID: string(row[10]), UserID: string(row[11])}
-	}
-	e.SpendLimitCents, e.PlanID, e.StripeCustomerID = readOptionalInt(row[12]), models.PlanID(row[13]), string(row[14])
-	e.Anchor, e.PeriodStart, e.PeriodEnd = readOptionalTime(row[15]), readOptionalTime(row[16]), readOptionalTime(row[17])
-	return a
 }
 
 // addEvent reads a row of pgEvents or pgSettled.
@@ -357,6 +343,14 @@ func readOptionalInt(b []byte) *int64 {
 		return nil
 	}
 	v := readInt(b)
+	return &v
+}
+
+func readOptionalText(b []byte) *string {
+	if b == nil {
+		return nil
+	}
+	v := string(b)
 	return &v
 }
 

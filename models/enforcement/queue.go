@@ -1,6 +1,9 @@
 package enforcement
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // queue holds the calls that wait for one worker. What has arrived while the worker was busy is its next group.
 type queue struct {
@@ -48,6 +51,9 @@ func (q *queue) signal() {
 // queue is closed and empty. into is reused.
 func (q *queue) take(into []*call, most int) []*call {
 	for {
+		// Callers that are ready to run come first, so that they are of this group and not of the next. On an idle machine
+		// nobody is ready and this returns at once.
+		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.calls) > 0 {
 			n, ops := 0, 0

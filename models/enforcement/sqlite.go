@@ -13,20 +13,16 @@ import (
 
 // The same statements as PostgreSQL's, for one row each: there is no network to save trips on.
 const (
-	liteJoins = ` ` + models.EntitlementJoins
+	liteRecord = `r.id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used, r.overage_rate_cents,
+		r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
 
-	liteLock = `SELECT r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used, r.suggestions_held,
-			r.holds_expire_at, ` + models.EntitlementColumns + `
-		FROM usage_records r JOIN (SELECT ? AS email) k ` + liteJoins + `
-		WHERE r.email = k.email AND r.billing_period_start <= ? AND r.billing_period_end > ? ORDER BY r.billing_period_start DESC LIMIT 1`
+	liteWhere = ` FROM usage_records r WHERE r.email = ?1 AND r.billing_period_start <= ?2 AND r.billing_period_end > ?2
+		ORDER BY r.billing_period_start DESC LIMIT 1`
 
-	litePeek = `SELECT r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used,
-			CASE WHEN r.holds_expire_at <= ?2 THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
-				WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > ?2) ELSE r.suggestions_held END,
-			NULL, ` + models.EntitlementColumns + `
-		FROM (SELECT ?1 AS email) k LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_end > ?2
-			AND r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = ?1 AND m.billing_period_start <= ?2)
-		` + liteJoins
+	liteLock = `SELECT ` + liteRecord + `, r.suggestions_held, r.holds_expire_at` + liteWhere
+
+	litePeek = `SELECT ` + liteRecord + `, CASE WHEN r.holds_expire_at <= ?2 THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
+			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > ?2) ELSE r.suggestions_held END, NULL` + liteWhere
 
 	liteEvent   = `SELECT id, email, quantity, hold_id, ` + pgFigures + ` FROM usage_events WHERE idempotency_key = ?`
 	liteSettled = `SELECT id, email, quantity, hold_id, ` + pgFigures + ` FROM usage_events WHERE hold_id = ?`
@@ -119,12 +115,13 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
 	}
 	for i, w := range look.wants {
-		at := liteTime(w.At)
-		a, err := scanAccount(l.lock.QueryRowContext(ctx, w.Email, at, at))
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		r, err := scanRecord(l.lock.QueryRowContext(ctx, w.Email, liteTime(w.At)))
+		if err != nil {
 			return nil, err
 		}
-		f.accounts[i] = a
+		if r != nil {
+			f.accounts[i] = &account{record: *r}
+		}
 	}
 	for _, key := range look.keys {
 		e, err := scanEvent(l.event.QueryRowContext(ctx, key))
@@ -199,39 +196,30 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	return nil
 }
 
-func (l *lite) peek(ctx context.Context, emails []string, now time.Time) ([]*account, error) {
-	accounts := make([]*account, len(emails))
+func (l *lite) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
+	records := make([]*models.UsageRecord, len(emails))
 	at := liteTime(now)
 	for i, email := range emails {
-		a, err := scanAccount(l.look.QueryRowContext(context.WithoutCancel(ctx), email, at))
+		r, err := scanRecord(l.look.QueryRowContext(context.WithoutCancel(ctx), email, at))
 		if err != nil {
 			return nil, err
 		}
-		accounts[i] = a
+		records[i] = r
 	}
-	return accounts, nil
+	return records, nil
 }
 
 // liteTime writes a time as bun does on SQLite, so that times compare as text.
 func liteTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999-07:00") }
 
-func scanAccount(row *sql.Row) (*account, error) {
-	var id, included, used, held sql.NullInt64
-	var start, end sql.NullTime
-	var plan, team, slackUser, current, customer sql.NullString
-	a := &account{}
-	e := &a.entitlement
-	if err := row.Scan(&id, &start, &end, &plan, &included, &used, &held, &a.record.HoldsExpireAt,
-		&e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &current, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
-		return nil, err
+func scanRecord(row *sql.Row) (*models.UsageRecord, error) {
+	r := &models.UsageRecord{}
+	err := row.Scan(&r.ID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.SuggestionsUsed, &r.OverageRateCents,
+		&r.SpendLimitCents, &r.WorkspaceID, &r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.SuggestionsHeld, &r.HoldsExpireAt)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
 	}
-	a.record.ID, a.record.BillingPeriodStart, a.record.BillingPeriodEnd = id.Int64, start.Time.UTC(), end.Time.UTC()
-	a.record.PlanID, a.record.SuggestionsIncluded, a.record.SuggestionsUsed, a.record.SuggestionsHeld = models.PlanID(plan.String), included.Int64, used.Int64, held.Int64
-	if slackUser.Valid {
-		e.Slack = models.SlackIdentity{TeamID: team.String, UserID: slackUser.String}
-	}
-	e.PlanID, e.StripeCustomerID = models.PlanID(current.String), customer.String
-	return a, nil
+	return r, err
 }
 
 func scanEvent(row *sql.Row) (*models.UsageEvent, error) {

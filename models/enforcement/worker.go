@@ -256,7 +256,7 @@ func (g *Gate) peek(l ledger, calls []*call) {
 		for i, c := range calls {
 			emails[i] = c.one[0].person.Email
 		}
-		accounts, err := l.peek(ctx, emails, now)
+		standings, err := g.standings(ctx, l, emails, now)
 		cancel()
 		if err != nil {
 			failAll(calls, g.fault(err))
@@ -264,8 +264,8 @@ func (g *Gate) peek(l ledger, calls []*call) {
 		}
 		var again []*call
 		for i, c := range calls {
-			o, a := &c.one[0], accounts[i]
-			if o.mustLink(a) {
+			o, s := &c.one[0], &standings[i]
+			if !o.linked && o.person.Slack != (models.SlackIdentity{}) && s.slack != o.person.Slack {
 				if err := g.link(context.Background(), c, now); err != nil {
 					c.fail(g.fault(err))
 				} else {
@@ -273,16 +273,52 @@ func (g *Gate) peek(l ledger, calls []*call) {
 				}
 				continue
 			}
-			var record *models.UsageRecord
-			if a.record.ID != 0 {
-				record = &a.record
-			}
-			standing, _ := g.catalogue.Standing(o.person.Email, &a.entitlement, record, now)
-			o.answer = Answer{Standing: standing, Verdict: models.Decide(standing, o.quantity)}
+			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
 		}
 		calls = again
 	}
 	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
+}
+
+type known struct {
+	models.Standing
+	slack models.SlackIdentity
+}
+
+// standings reads where people stand. For those whose record is missing or out of date it foresees what the record will be.
+func (g *Gate) standings(ctx context.Context, l ledger, emails []string, now time.Time) ([]known, error) {
+	records, err := l.peek(ctx, emails, now)
+	if err != nil {
+		return nil, err
+	}
+	standings := make([]known, len(emails))
+	var unready []int
+	for i, r := range records {
+		if r != nil {
+			var ready bool
+			if standings[i].Standing, ready = g.catalogue.Standing(r, now); ready {
+				standings[i].slack = r.Slack()
+				continue
+			}
+		}
+		unready = append(unready, i)
+	}
+	if len(unready) == 0 {
+		return standings, nil
+	}
+	missing := make([]string, len(unready))
+	for n, i := range unready {
+		missing[n] = emails[i]
+	}
+	entitlements, err := models.EntitlementsOf(ctx, g.db, missing)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range unready {
+		e := entitlements[emails[i]]
+		standings[i] = known{Standing: g.catalogue.Foresee(emails[i], &e, records[i], now), slack: e.Slack}
+	}
+	return standings, nil
 }
 
 // fault separates a database that is away from a fault of ours.

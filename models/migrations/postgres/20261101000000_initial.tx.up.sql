@@ -51,7 +51,9 @@ CREATE INDEX IF NOT EXISTS subscriptions_user_id ON subscriptions (user_id, crea
 CREATE INDEX IF NOT EXISTS subscriptions_organization_id ON subscriptions (organization_id, created_at) WHERE organization_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS subscriptions_stripe_customer_id ON subscriptions (stripe_customer_id) WHERE stripe_customer_id IS NOT NULL;
 
--- One person, one billing period. suggestions_held counts the units of open holds, lapsed ones among them until
+-- One person, one billing period: all that a decision needs, so that it reads one row. What the row repeats of the
+-- person, their workspace and their subscription holds while entitled is true; the triggers at the end of this file
+-- set it false when any of that changes, and the next decision brings the row up to date first. suggestions_held counts the units of open holds, lapsed ones among them until
 -- holds_expire_at, the earliest expiry, has passed; then the live holds are summed.
 -- Free room on each page lets the gate's updates stay on it and touch no index.
 CREATE TABLE IF NOT EXISTS usage_records (
@@ -62,6 +64,13 @@ CREATE TABLE IF NOT EXISTS usage_records (
     plan_id text NOT NULL,
     suggestions_included bigint NOT NULL CHECK (suggestions_included >= 0),
     suggestions_used bigint NOT NULL DEFAULT 0 CHECK (suggestions_used >= 0),
+    overage_rate_cents bigint NOT NULL CHECK (overage_rate_cents >= 0),
+    spend_limit_cents bigint,
+    workspace_id uuid,
+    slack_team_id text COLLATE "C",
+    slack_user_id text COLLATE "C",
+    stripe_customer_id text COLLATE "C",
+    entitled boolean NOT NULL,
     suggestions_held bigint NOT NULL DEFAULT 0 CHECK (suggestions_held >= 0),
     holds_expire_at timestamptz,
     stripe_meter_id text,
@@ -180,3 +189,45 @@ CREATE TABLE IF NOT EXISTS audit_log (
     detail text NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS audit_log_at ON audit_log (at);
+
+-- A person's entitlement changed: their newest record is brought up to date before it is used again. The lock on users
+-- is the one that the making of a record holds, so a record made meanwhile is seen here or sees the change.
+CREATE OR REPLACE FUNCTION tollgate_entitlement_changed(people uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM users WHERE id = ANY (people) ORDER BY email FOR UPDATE;
+    UPDATE usage_records SET entitled = false WHERE id IN (
+        SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email AND r.billing_period_start =
+            (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+        WHERE u.id = ANY (people) AND r.entitled ORDER BY r.email FOR UPDATE OF r);
+END $$;
+
+CREATE OR REPLACE FUNCTION tollgate_user_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM tollgate_entitlement_changed(ARRAY[NEW.id]);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION tollgate_workspace_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM tollgate_entitlement_changed(ARRAY(SELECT id FROM users WHERE workspace_id = NEW.id));
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION tollgate_subscription_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    s subscriptions;
+BEGIN
+    FOREACH s IN ARRAY ARRAY[OLD, NEW] LOOP
+        PERFORM tollgate_entitlement_changed(ARRAY(
+            SELECT s.user_id WHERE s.user_id IS NOT NULL UNION ALL
+            SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = s.organization_id));
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER users_entitlement AFTER UPDATE OF email, workspace_id, slack_user_id, spend_limit_cents ON users
+    FOR EACH ROW EXECUTE FUNCTION tollgate_user_changed();
+CREATE OR REPLACE TRIGGER workspaces_entitlement AFTER UPDATE OF organization_id, slack_team_id ON workspaces
+    FOR EACH ROW EXECUTE FUNCTION tollgate_workspace_changed();
+CREATE OR REPLACE TRIGGER subscriptions_entitlement AFTER INSERT OR UPDATE OR DELETE ON subscriptions
+    FOR EACH ROW EXECUTE FUNCTION tollgate_subscription_changed();

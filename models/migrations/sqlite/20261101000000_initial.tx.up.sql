@@ -51,7 +51,9 @@ CREATE INDEX IF NOT EXISTS subscriptions_user_id ON subscriptions (user_id, crea
 CREATE INDEX IF NOT EXISTS subscriptions_organization_id ON subscriptions (organization_id, created_at) WHERE organization_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS subscriptions_stripe_customer_id ON subscriptions (stripe_customer_id) WHERE stripe_customer_id IS NOT NULL;
 
--- One person, one billing period. suggestions_held counts the units of open holds, lapsed ones among them until
+-- One person, one billing period: all that a decision needs, so that it reads one row. What the row repeats of the
+-- person, their workspace and their subscription holds while entitled is true; the triggers at the end of this file
+-- set it false when any of that changes, and the next decision brings the row up to date first. suggestions_held counts the units of open holds, lapsed ones among them until
 -- holds_expire_at, the earliest expiry, has passed; then the live holds are summed.
 CREATE TABLE IF NOT EXISTS usage_records (
     id integer PRIMARY KEY AUTOINCREMENT,
@@ -61,6 +63,13 @@ CREATE TABLE IF NOT EXISTS usage_records (
     plan_id text NOT NULL,
     suggestions_included integer NOT NULL CHECK (suggestions_included >= 0),
     suggestions_used integer NOT NULL DEFAULT 0 CHECK (suggestions_used >= 0),
+    overage_rate_cents integer NOT NULL CHECK (overage_rate_cents >= 0),
+    spend_limit_cents integer,
+    workspace_id text,
+    slack_team_id text,
+    slack_user_id text,
+    stripe_customer_id text,
+    entitled boolean NOT NULL,
     suggestions_held integer NOT NULL DEFAULT 0 CHECK (suggestions_held >= 0),
     holds_expire_at timestamp,
     stripe_meter_id text,
@@ -179,3 +188,43 @@ CREATE TABLE IF NOT EXISTS audit_log (
     detail text NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS audit_log_at ON audit_log (at);
+
+-- A person's entitlement changed: their newest record is brought up to date before it is used again.
+CREATE TRIGGER IF NOT EXISTS users_entitlement AFTER UPDATE OF email, workspace_id, slack_user_id, spend_limit_cents ON users BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.id = NEW.id);
+END;
+CREATE TRIGGER IF NOT EXISTS workspaces_entitlement AFTER UPDATE OF organization_id, slack_team_id ON workspaces BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.workspace_id = NEW.id);
+END;
+CREATE TRIGGER IF NOT EXISTS subscriptions_inserted AFTER INSERT ON subscriptions BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.id = NEW.user_id
+                OR u.workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = NEW.organization_id));
+END;
+CREATE TRIGGER IF NOT EXISTS subscriptions_deleted AFTER DELETE ON subscriptions BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.id = OLD.user_id
+                OR u.workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = OLD.organization_id));
+END;
+CREATE TRIGGER IF NOT EXISTS subscriptions_updated AFTER UPDATE ON subscriptions BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.id = NEW.user_id
+                OR u.workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = NEW.organization_id));
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND id IN (SELECT r.id FROM users u JOIN usage_records r ON r.email = u.email
+            AND r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.email = u.email)
+            WHERE u.id = OLD.user_id
+                OR u.workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = OLD.organization_id));
+END;

@@ -1,0 +1,146 @@
+package web
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/singleflight"
+
+	"tollgate/models"
+)
+
+// A key is believed for keyFresh; from then on the database is asked again in the background while the old answer
+// serves, and from keyStale on before any answer is given. So a revoked key is refused within a second, and a busy
+// server neither asks for each request nor makes one of them wait.
+const (
+	keyFresh = 300 * time.Millisecond
+	keyStale = 800 * time.Millisecond
+	// keyUseEvery is how often the last use of keys is written.
+	keyUseEvery = 15 * time.Second
+)
+
+// apiKeys answers whose key it is that a request carries.
+type apiKeys struct {
+	db    *models.DB
+	log   *slog.Logger
+	known sync.Map // of a key's text to *knownKey
+	ask   singleflight.Group
+}
+
+type knownKey struct {
+	models.APIKey
+	asked    time.Time // before the database was
+	lastUsed atomic.Int64
+	written  atomic.Int64
+	asking   atomic.Bool
+}
+
+// find returns the key, or nil when there is no such key or it was revoked.
+func (k *apiKeys) find(ctx context.Context, key string) (*knownKey, error) {
+	if v, ok := k.known.Load(key); ok {
+		known := v.(*knownKey)
+		switch age := time.Since(known.asked); {
+		case age < keyFresh:
+			return known, nil
+		case age < keyStale:
+			if known.asking.CompareAndSwap(false, true) {
+				go func() {
+					ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyStale)
+					defer cancel()
+					_, _ = k.fetch(ctx, key) // the next request asks again, and tells
+				}()
+			}
+			return known, nil
+		}
+	}
+	return k.fetch(ctx, key)
+}
+
+func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
+	v, err, _ := k.ask.Do(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		fresh := &knownKey{asked: time.Now()}
+		row, err := models.APIKeyByHash(ctx, k.db, models.HashKey(key))
+		if err != nil {
+			return nil, err
+		}
+		if row == nil || row.RevokedAt != nil {
+			k.known.Delete(key)
+			return (*knownKey)(nil), nil
+		}
+		fresh.APIKey = *row
+		if old, ok := k.known.Load(key); ok {
+			fresh.lastUsed.Store(old.(*knownKey).lastUsed.Load())
+			fresh.written.Store(old.(*knownKey).written.Load())
+		}
+		k.known.Store(key, fresh)
+		return fresh, nil
+	})
+	if err != nil {
+		return nil, models.Unavailable(err)
+	}
+	return v.(*knownKey), nil
+}
+
+// run writes down when keys were last used, until ctx ends.
+func (k *apiKeys) run(ctx context.Context) {
+	tick := time.NewTicker(keyUseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			k.writeUse(ctx)
+			return
+		case <-tick.C:
+			k.writeUse(ctx)
+		}
+	}
+}
+
+func (k *apiKeys) writeUse(ctx context.Context) {
+	used := map[uuid.UUID]time.Time{}
+	k.known.Range(func(_, v any) bool {
+		known := v.(*knownKey)
+		if at := known.lastUsed.Load(); at > known.written.Load() {
+			known.written.Store(at)
+			used[known.ID] = time.Unix(at, 0).UTC()
+		}
+		return true
+	})
+	if err := models.TouchAPIKeys(ctx, k.db, used); err != nil {
+		k.log.Warn("the last use of API keys was not noted", "error", err)
+	}
+}
+
+// needs lets a request pass whose API key has the scope.
+func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
+		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {
+			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
+		}
+		known, err := s.keys.find(c.Request().Context(), key)
+		if err != nil {
+			return err
+		}
+		if known == nil {
+			return newProblem(codeUnauthorized, "This API key is unknown or was revoked.")
+		}
+		if !known.Allows(scope) {
+			return newProblem(codeInsufficientScope, "This API key lacks the scope "+string(scope)+".")
+		}
+		if now := time.Now().Unix(); known.lastUsed.Load() != now {
+			known.lastUsed.Store(now)
+		}
+		return next(c)
+	}
+}

@@ -1,0 +1,216 @@
+package web
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// Decision is the answer of check, consume, holds and usage, as the API's document describes it. The answers themselves
+// are written by appendDecision, and a test holds the two equal.
+type Decision struct {
+	Allowed          bool          `json:"allowed" doc:"Whether the person may have the quantity asked for."`
+	Reason           *string       `json:"reason" enum:"included_exhausted,spend_limit_reached" doc:"Why not; null when allowed."`
+	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"How much of the included units is used, after the decision."`
+	Email            string        `json:"email"`
+	Plan             string        `json:"plan" doc:"The id of the person's plan."`
+	Used             int64         `json:"used" doc:"Units used in the period."`
+	Held             int64         `json:"held" doc:"Units on hold."`
+	Included         int64         `json:"included" doc:"Units that the plan covers."`
+	Remaining        int64         `json:"remaining" doc:"Included units neither used nor on hold."`
+	PercentUsed      int64         `json:"percent_used" doc:"Used over included, rounded down."`
+	Overage          int64         `json:"overage" doc:"Units used beyond the included ones."`
+	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of such a unit in cents; 0 is a hard cap."`
+	OverageCents     int64         `json:"overage_cents" doc:"The price of the overage so far in cents, before tax; an estimate."`
+	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The most that overage may cost in a period, in cents; null is no limit."`
+	Period           period        `json:"period"`
+	Notice           *string       `json:"notice" doc:"What to tell the person; null at the level safe."`
+	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null at the level safe."`
+}
+
+type period struct {
+	Start time.Time `json:"start" doc:"In UTC; in the period."`
+	End   time.Time `json:"end" doc:"In UTC; after the period."`
+}
+
+type ConsumeAnswer struct {
+	Decision
+	EventID  *string `json:"event_id" format:"uuid" doc:"The event recorded; null when refused."`
+	Replayed bool    `json:"replayed" doc:"Whether this is the answer to an earlier call with the same key."`
+}
+
+type holdAnswer struct {
+	Decision
+	Hold *holdBody `json:"hold" doc:"The hold; null when refused."`
+}
+
+type settleAnswer struct {
+	ConsumeAnswer
+	Hold *holdBody `json:"hold"`
+}
+
+type holdBody struct {
+	ID        string    `json:"id" format:"uuid"`
+	Quantity  int64     `json:"quantity" doc:"The units set aside."`
+	State     string    `json:"state" enum:"open,settled,released,expired"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// TransformSchema says what huma cannot read from the type: that these objects may be null.
+func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return nullable(s, "slack")
+}
+
+// TransformSchema is decision's, for the field hold.
+func (holdAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return nullable(s, "slack", "hold")
+}
+
+func nullable(s *huma.Schema, names ...string) *huma.Schema {
+	for _, name := range names {
+		of := s.Properties[name]
+		s.Properties[name] = &huma.Schema{Description: of.Description, OneOf: []*huma.Schema{{Ref: of.Ref}, {Type: "null"}}}
+	}
+	return s
+}
+
+// appendDecision writes a decision without the closing brace, so that what belongs to one call can follow. It is by hand
+// as this is the answer somebody waits for: reflection takes six times as long.
+func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte {
+	s := &a.Standing
+	b = append(b, `{"allowed":`...)
+	b = strconv.AppendBool(b, a.Verdict.Allowed)
+	b = append(b, `,"reason":`...)
+	b = appendOptional(b, string(a.Verdict.Reason))
+	b = append(b, `,"warning_level":"`...)
+	b = append(b, s.Level()...)
+	b = append(b, `","email":`...)
+	b = appendString(b, s.Email)
+	b = append(b, `,"plan":`...)
+	b = appendString(b, string(s.Plan))
+	b = appendInt(b, `,"used":`, s.Used)
+	b = appendInt(b, `,"held":`, s.Held)
+	b = appendInt(b, `,"included":`, s.Included)
+	b = appendInt(b, `,"remaining":`, s.Remaining())
+	b = appendInt(b, `,"percent_used":`, s.PercentUsed())
+	b = appendInt(b, `,"overage":`, s.Overage())
+	b = appendInt(b, `,"overage_rate_cents":`, s.OverageRateCents)
+	b = appendInt(b, `,"overage_cents":`, s.OverageCents())
+	b = append(b, `,"spend_limit_cents":`...)
+	if s.SpendLimitCents == nil {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, *s.SpendLimitCents, 10)
+	}
+	b = append(b, `,"period":{"start":"`...)
+	b = appendTime(b, s.Period.Start)
+	b = append(b, `","end":"`...)
+	b = appendTime(b, s.Period.End)
+	b = append(b, `"},"notice":`...)
+	notice := c.Notice(*s, a.Verdict)
+	b = appendOptional(b, notice)
+	b = append(b, `,"slack":`...)
+	if notice == "" {
+		return append(b, "null"...)
+	}
+	return appendSlackMessage(b, c, s, notice)
+}
+
+func appendInt(b []byte, name string, v int64) []byte {
+	return strconv.AppendInt(append(b, name...), v, 10)
+}
+
+func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, time.RFC3339Nano) }
+
+// appendString writes a string of ours or one that was read from valid JSON: neither can be invalid.
+func appendString(b []byte, s string) []byte {
+	b, err := jsontext.AppendQuote(b, s)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func appendOptional(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	return appendString(b, s)
+}
+
+func appendEvent(b []byte, a *enforcement.Answer) []byte {
+	b = append(b, `,"event_id":`...)
+	if a.EventID == (uuid.UUID{}) {
+		b = append(b, "null"...)
+	} else {
+		b = append(b, '"')
+		b = appendUUID(b, a.EventID)
+		b = append(b, '"')
+	}
+	return strconv.AppendBool(append(b, `,"replayed":`...), a.Replayed)
+}
+
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	for i, part := range [][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	return b
+}
+
+func appendHold(b []byte, h *models.UsageHold) []byte {
+	b = append(b, `,"hold":`...)
+	if h == nil {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"id":"`...)
+	b = appendUUID(b, h.ID)
+	b = appendInt(b, `","quantity":`, h.Quantity)
+	b = append(b, `,"state":"`...)
+	b = append(b, h.State...)
+	b = append(b, `","expires_at":"`...)
+	b = appendTime(b, h.ExpiresAt)
+	return append(b, `"}`...)
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+// answer sends a decision with what follows it.
+func (s *Server) answer(c echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
+	into := buffers.Get().(*[]byte)
+	defer buffers.Put(into)
+	b := appendDecision((*into)[:0], s.catalogue, a)
+	for _, part := range parts {
+		b = part(b, a)
+	}
+	b = append(b, '}', '\n')
+	*into = b
+	h := c.Response().Header()
+	h["Content-Type"] = jsonContentType
+	c.Response().WriteHeader(http.StatusOK)
+	_, err := c.Response().Write(b)
+	return err
+}
+
+var jsonContentType = []string{echo.MIMEApplicationJSON}
+
+func writeJSON(c echo.Context, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, append(b, '\n'))
+}

@@ -1,0 +1,197 @@
+package web
+
+import (
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// CheckRequest asks whether a person may have more.
+type CheckRequest struct {
+	PersonName
+	Quantity int64 `json:"quantity,omitempty" default:"1" minimum:"1" maximum:"10000" doc:"Units asked for."`
+}
+
+var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return &r.PersonName }),
+	field[CheckRequest]{"quantity", false, func(b *body, name string, into *CheckRequest) error {
+		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}})
+
+func (s *Server) check(c echo.Context) error {
+	r := CheckRequest{Quantity: 1}
+	var who enforcement.Person
+	err := decode(c, maxBody, func(b *body) error {
+		err := readObject(b, checkFields, &r)
+		who = b.whom(&r.PersonName, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Check(c.Request().Context(), who, r.Quantity)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a)
+}
+
+// consumeRequest asks for units and records them.
+type consumeRequest struct {
+	CheckRequest
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this piece of work: a retry with the same key gets the first answer." example:"C024BE91L-1763900000.000200"`
+}
+
+var consumeFields = append(lift(checkFields, func(r *consumeRequest) *CheckRequest { return &r.CheckRequest }),
+	field[consumeRequest]{"idempotency_key", true, func(b *body, name string, into *consumeRequest) error {
+		return b.key(name, &into.IdempotencyKey)
+	}})
+
+// lift makes the fields of an embedded struct those of the outer one.
+func lift[Outer, Inner any](fields []field[Inner], of func(*Outer) *Inner) []field[Outer] {
+	lifted := make([]field[Outer], len(fields))
+	for i, f := range fields {
+		lifted[i] = field[Outer]{f.name, f.required, func(b *body, name string, into *Outer) error { return f.read(b, name, of(into)) }}
+	}
+	return lifted
+}
+
+func (s *Server) consume(c echo.Context) error {
+	r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
+	var who enforcement.Person
+	err := decode(c, maxBody, func(b *body) error {
+		err := readObject(b, consumeFields, &r)
+		who = b.whom(&r.PersonName, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Consume(c.Request().Context(), who, r.Quantity, r.IdempotencyKey)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendEvent)
+}
+
+// holdRequest sets units aside.
+type holdRequest struct {
+	PersonName
+	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one."`
+	TTLSeconds     int64  `json:"ttl_seconds,omitempty" default:"120" minimum:"1" maximum:"86400" doc:"After so many seconds the hold expires and its units are free again."`
+}
+
+var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),
+	field[holdRequest]{"quantity", true, func(b *body, name string, into *holdRequest) error {
+		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}},
+	field[holdRequest]{"idempotency_key", true, func(b *body, name string, into *holdRequest) error {
+		return b.key(name, &into.IdempotencyKey)
+	}},
+	field[holdRequest]{"ttl_seconds", false, func(b *body, name string, into *holdRequest) error {
+		return b.integer(name, 1, maxTTL, &into.TTLSeconds)
+	}})
+
+func (s *Server) hold(c echo.Context) error {
+	r := holdRequest{TTLSeconds: defaultTTL}
+	var who enforcement.Person
+	err := decode(c, maxBody, func(b *body) error {
+		err := readObject(b, holdFields, &r)
+		who = b.whom(&r.PersonName, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Hold(c.Request().Context(), who, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendHoldOf)
+}
+
+func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b, a.Hold) }
+
+// settleRequest turns a hold into usage.
+type settleRequest struct {
+	Quantity int64 `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most those held; the rest is given back."`
+}
+
+var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name string, into *settleRequest) error {
+	return b.integer(name, 1, maxQuantity, &into.Quantity)
+}}}
+
+func (s *Server) settle(c echo.Context) error {
+	var r settleRequest
+	if err := decode(c, maxBody, func(b *body) error { return readObject(b, settleFields, &r) }); err != nil {
+		return err
+	}
+	id, err := holdID(c)
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Settle(c.Request().Context(), id, r.Quantity)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendEvent, appendHoldOf)
+}
+
+func (s *Server) release(c echo.Context) error {
+	if err := noBody(c); err != nil {
+		return err
+	}
+	id, err := holdID(c)
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Release(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendHoldOf)
+}
+
+// holdID reads the id in the address; what is not one is the id of no hold.
+func holdID(c echo.Context) (uuid.UUID, error) {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil || len(c.Param("id")) != 36 {
+		return uuid.UUID{}, &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+	}
+	return id, nil
+}
+
+// usage is the person's standing: what a check for one more unit would say.
+func (s *Server) usage(c echo.Context) error {
+	email, err := emailParam(c)
+	if err != nil {
+		return err
+	}
+	a, err := s.gate.Check(c.Request().Context(), enforcement.Person{Email: email}, 1)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a)
+}
+
+func emailParam(c echo.Context) (string, error) {
+	raw := c.Param("email")
+	// Echo matches the escaped path when there is one, and then the parameter is still escaped.
+	if c.Request().URL.RawPath != "" {
+		unescaped, err := url.PathUnescape(raw)
+		if err != nil {
+			return "", invalid(FieldError{Path: "email", Message: models.ErrEmail.Error()})
+		}
+		raw = unescaped
+	}
+	email, err := models.ParseEmail(raw)
+	if err != nil {
+		return "", invalid(FieldError{Path: "email", Message: err.Error()})
+	}
+	return email, nil
+}

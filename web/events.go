@@ -1,0 +1,153 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// eventsRequest tells of what already happened.
+type eventsRequest struct {
+	Events []eventBody `json:"events" minItems:"1" maxItems:"1000" nullable:"false" doc:"What happened. One bad entry spoils only itself."`
+}
+
+type eventBody struct {
+	PersonName
+	Quantity       int64     `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used."`
+	IdempotencyKey string    `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this piece of work; what is recorded already is not recorded again."`
+	OccurredAt     time.Time `json:"occurred_at" doc:"When it happened (RFC 3339): it counts in the billing period of then. At most 5 minutes ahead and 400 days back."`
+}
+
+var eventFields = append(personFields(func(e *eventBody) *PersonName { return &e.PersonName }),
+	field[eventBody]{"quantity", true, func(b *body, name string, into *eventBody) error {
+		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}},
+	field[eventBody]{"idempotency_key", true, func(b *body, name string, into *eventBody) error {
+		return b.key(name, &into.IdempotencyKey)
+	}},
+	field[eventBody]{"occurred_at", true, func(b *body, name string, into *eventBody) error {
+		s, ok, err := b.text(name)
+		if err != nil || !ok {
+			return err
+		}
+		if into.OccurredAt, err = time.Parse(time.RFC3339, s); err != nil {
+			b.fault(name, "must be a time such as 2026-11-23T09:30:00Z (RFC 3339)")
+		}
+		return nil
+	}})
+
+type eventsAnswer struct {
+	Results []eventResult `json:"results" nullable:"false" doc:"One for each event, in their order."`
+}
+
+type eventResult struct {
+	IdempotencyKey *string `json:"idempotency_key" doc:"The event's key; null when it had no valid one."`
+	Status         string  `json:"status" enum:"recorded,duplicate,conflict,invalid" doc:"duplicate: recorded before; conflict: the key was used with another person or quantity."`
+	EventID        *string `json:"event_id" format:"uuid" doc:"The event; null when none was recorded."`
+	Error          *string `json:"error" doc:"What is wrong; null when nothing is."`
+}
+
+// events records a batch. A fault of the batch as a whole is a problem; a fault of an entry is that entry's result.
+func (s *Server) events(c echo.Context) error {
+	var results []eventResult
+	var entries []enforcement.Happened
+	var places []int // of the entries among the results
+	now := s.now()
+	err := decode(c, maxEventsBody, func(b *body) error {
+		return readObject(b, []field[struct{}]{{"events", true, func(b *body, name string, _ *struct{}) error {
+			return b.array(name, 1, maxEvents, func(i int) error {
+				outer := b.faults
+				b.faults = nil
+				var e eventBody
+				err := readObject(b, eventFields, &e)
+				entry := enforcement.Happened{Person: b.whom(&e.PersonName, 0), Quantity: e.Quantity, IdempotencyKey: e.IdempotencyKey, OccurredAt: e.OccurredAt}
+				switch {
+				case len(b.faults) > 0:
+				case e.OccurredAt.After(now.Add(maxAhead)):
+					b.fault("occurred_at", "lies more than 5 minutes ahead")
+				case e.OccurredAt.Before(now.Add(-maxBack)):
+					b.fault("occurred_at", "lies more than 400 days back")
+				}
+				var result eventResult
+				if e.IdempotencyKey != "" {
+					result.IdempotencyKey = &e.IdempotencyKey
+				}
+				if len(b.faults) > 0 {
+					fault := strings.TrimSpace(strings.TrimPrefix(b.faults[0].Path, string(b.path)) + " " + b.faults[0].Message)
+					result.Status, result.Error = "invalid", &fault
+				} else {
+					entries, places = append(entries, entry), append(places, i)
+				}
+				results = append(results, result)
+				b.faults = outer
+				return err
+			})
+		}}}, &struct{}{})
+	})
+	if err != nil {
+		return err
+	}
+	outcomes, err := s.gate.Record(c.Request().Context(), entries)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		r := &results[places[i]]
+		var fault *models.Error
+		switch {
+		case errors.As(o.Err, &fault) && fault.Code == models.CodeIdempotencyKeyReused:
+			r.Status = "conflict"
+		case fault != nil:
+			r.Status = "invalid"
+		case o.Answer.Replayed:
+			r.Status = "duplicate"
+		default:
+			r.Status = "recorded"
+		}
+		if fault != nil {
+			r.Error = &fault.Detail
+		} else {
+			id := o.Answer.EventID.String()
+			r.EventID = &id
+		}
+	}
+	return writeJSON(c, eventsAnswer{Results: results})
+}
+
+// array reads the elements of an array of least to most.
+func (b *body) array(name string, least, most int, element func(i int) error) error {
+	message := fmt.Sprintf("must be an array of %d to %d", least, most)
+	if b.decoder.PeekKind() != '[' {
+		b.fault(name, message)
+		return b.decoder.SkipValue()
+	}
+	if _, err := b.decoder.ReadToken(); err != nil {
+		return err
+	}
+	n, path := 0, len(b.path)
+	for ; b.decoder.PeekKind() != ']'; n++ {
+		if n >= most {
+			if err := b.decoder.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
+		b.path = append(strconv.AppendInt(append(append(b.path[:path], name...), '['), int64(n), 10), "]."...)
+		if err := element(n); err != nil {
+			return err
+		}
+	}
+	b.path = b.path[:path]
+	if n < least || n > most {
+		b.fault(name, message)
+	}
+	_, err := b.decoder.ReadToken()
+	return err
+}

@@ -1,0 +1,102 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"tollgate/models"
+)
+
+// openAPI is the document of all routes, made from their Go types.
+func (s *Server) openAPI() ([]byte, error) {
+	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
+	doc := &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title: "Tollgate", Version: "1",
+			Description: "Usage limits and metering: may this person have one more, and what do I tell them? Every decision is recorded in the transaction that made it.",
+			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+		},
+		Servers:    []*huma.Server{{URL: s.baseURL}},
+		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer", Description: "An API key: tg_live_…"}}},
+	}
+	problem := schemas.Schema(reflect.TypeFor[Problem](), true, "")
+	for _, r := range s.api() {
+		op := &huma.Operation{OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description, Responses: map[string]*huma.Response{}}
+		op.Responses["200"] = &huma.Response{Description: "Done.", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}}}
+		for status, codes := range r.faults() {
+			var names []string
+			for _, code := range codes {
+				names = append(names, "`"+string(code)+"`")
+			}
+			response := &huma.Response{
+				Description: "Code " + strings.Join(names, " or ") + ".",
+				Content:     map[string]*huma.MediaType{problemContentType: {Schema: problem}},
+			}
+			if status == 503 {
+				response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds to wait before the next try.", Schema: &huma.Schema{Type: "integer"}}}
+			}
+			op.Responses[strconv.Itoa(status)] = response
+		}
+		if r.scope != "" {
+			op.Security = []map[string][]string{{"key": {}}}
+			op.Description += " Needs a key with the scope `" + string(r.scope) + "`."
+		} else {
+			op.Security = []map[string][]string{}
+		}
+		if r.request != nil {
+			op.RequestBody = &huma.RequestBody{Required: !r.optionalBody, Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.request, true, "")}}}
+		}
+		for _, m := range openAPIParameter.FindAllStringSubmatch(r.path, -1) {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+		}
+		for _, q := range r.query {
+			least, most := float64(q.least), float64(q.most)
+			op.Parameters = append(op.Parameters, &huma.Param{
+				Name: q.name, In: "query", Description: q.description, Schema: &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most, Default: q.normal},
+			})
+		}
+		doc.AddOperation(op)
+	}
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, raw, "", "  "); err != nil {
+		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
+	}
+	return append(indented.Bytes(), '\n'), nil
+}
+
+// faults are the codes that the route may answer with, by status: its own, and those that its kind brings along.
+func (r *route) faults() map[int][]models.Code {
+	codes := slices.Clone(r.codes)
+	if r.scope != "" {
+		codes = append(codes, codeUnauthorized, codeInsufficientScope, models.CodeUnavailable, codeInternal)
+	}
+	if r.request != nil {
+		codes = append(codes, codeInvalidJSON, codePayloadTooLarge, codeUnsupportedMedia, models.CodeInvalidRequest, models.CodeOverloaded)
+	}
+	byStatus := map[int][]models.Code{}
+	for _, code := range codes {
+		status := problems[code].status
+		if !slices.Contains(byStatus[status], code) {
+			byStatus[status] = append(byStatus[status], code)
+		}
+	}
+	return byStatus
+}
+
+// schemaName is the name of a Go type in the document.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	return strings.ToUpper(name[:1]) + name[1:]
+}

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+)
+
+// Problem is every error of the API: RFC 9457 with a stable code.
+type Problem struct {
+	Type   string       `json:"type" doc:"Where the code is explained." format:"uri-reference"`
+	Title  string       `json:"title" doc:"The code in words."`
+	Status int          `json:"status" doc:"The HTTP status."`
+	Code   models.Code  `json:"code" doc:"A stable name of the fault, for programs."`
+	Detail string       `json:"detail" doc:"What is wrong this time, for people."`
+	Errors []FieldError `json:"errors" doc:"The fields at fault; empty where none is." nullable:"false"`
+
+	retryAfter time.Duration
+}
+
+// FieldError is a fault of one field of a request.
+type FieldError struct {
+	Path    string `json:"path" doc:"The JSON path of the field, such as events[3].email; empty for the whole body."`
+	Message string `json:"message" doc:"What the field must be."`
+}
+
+func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
+
+// The codes of faults that never reach the models.
+const (
+	codeInvalidJSON        models.Code = "invalid_json"
+	codeUnauthorized       models.Code = "unauthorized"
+	codeInsufficientScope  models.Code = "insufficient_scope"
+	codeNotFound           models.Code = "not_found"
+	codeMethodNotAllowed   models.Code = "method_not_allowed"
+	codePayloadTooLarge    models.Code = "payload_too_large"
+	codeUnsupportedMedia   models.Code = "unsupported_media_type"
+	codeInternal           models.Code = "internal"
+	invalidRequestDetail               = "The request is well-formed, but some of it is not as it must be."
+	statusClientClosed                 = 499 // nginx's word for a client that did not wait
+	problemContentType                 = "application/problem+json"
+	databaseStalled                    = "The database does not answer; try again."
+	databaseStalledSeconds             = time.Second
+)
+
+// problems is the one map from code to HTTP status and title.
+var problems = map[models.Code]struct {
+	status int
+	title  string
+}{
+	codeInvalidJSON:                 {http.StatusBadRequest, "Not JSON"},
+	codeUnauthorized:                {http.StatusUnauthorized, "No valid API key"},
+	codeInsufficientScope:           {http.StatusForbidden, "The API key lacks the scope"},
+	codeNotFound:                    {http.StatusNotFound, "Not found"},
+	models.CodeUnknownUser:          {http.StatusNotFound, "Unknown user"},
+	models.CodeUnknownOrganization:  {http.StatusNotFound, "Unknown organization"},
+	models.CodeUnknownHold:          {http.StatusNotFound, "Unknown hold"},
+	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "Method not allowed"},
+	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused"},
+	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled"},
+	models.CodeHoldReleased:         {http.StatusConflict, "Hold released"},
+	models.CodeHoldExpired:          {http.StatusConflict, "Hold expired"},
+	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large"},
+	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON"},
+	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request"},
+	codeInternal:                    {http.StatusInternalServerError, "Internal error"},
+	models.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable"},
+	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded"},
+}
+
+func newProblem(code models.Code, detail string, errs ...FieldError) *Problem {
+	known := problems[code]
+	if errs == nil {
+		errs = []FieldError{}
+	}
+	return &Problem{Type: "/docs#" + string(code), Title: known.title, Status: known.status, Code: code, Detail: detail, Errors: errs}
+}
+
+func invalid(errs ...FieldError) *Problem {
+	return newProblem(models.CodeInvalidRequest, invalidRequestDetail, errs...)
+}
+
+// asProblem turns any error into what the caller may read of it. Nothing of SQL, files or stacks gets through.
+func asProblem(err error) *Problem {
+	var p *Problem
+	var fault *models.Error
+	var http *echo.HTTPError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &fault):
+		if fault.Code == models.CodeInvalidRequest {
+			return invalid(FieldError{Path: fault.Path, Message: fault.Detail})
+		}
+		p = newProblem(fault.Code, fault.Detail)
+		if fault.Path != "" {
+			p.Errors = []FieldError{{Path: fault.Path, Message: fault.Detail}}
+		}
+		p.retryAfter = fault.RetryAfter
+		return p
+	case errors.As(err, &http):
+		switch http.Code {
+		case 404:
+			return newProblem(codeNotFound, "There is nothing at this address.")
+		case 405:
+			return newProblem(codeMethodNotAllowed, "This address does not take this method.")
+		}
+	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
+		p = newProblem(models.CodeUnavailable, databaseStalled)
+		p.retryAfter = databaseStalledSeconds
+		return p
+	}
+	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
+}
+
+// fail answers a request with an error. It is Echo's error handler.
+func (s *Server) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
+		return
+	}
+	if errors.Is(err, context.Canceled) && c.Request().Context().Err() != nil {
+		c.Response().WriteHeader(statusClientClosed) // nobody reads it
+		return
+	}
+	p := asProblem(err)
+	if p.Status >= http.StatusInternalServerError {
+		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a request failed",
+			slog.String("request_id", requestID(c)), slog.String("path", c.Path()), slog.Int("status", p.Status), slog.String("error", err.Error()))
+	}
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, problemContentType)
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter+time.Second-1)/time.Second)))
+	}
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="tollgate"`)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		s.log.Error("an error could not be written as JSON", "error", err)
+	}
+	c.Response().WriteHeader(p.Status)
+	if c.Request().Method != http.MethodHead {
+		_, _ = c.Response().Write(body) // a client that has gone does not matter
+	}
+}

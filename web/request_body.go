@@ -1,0 +1,316 @@
+package web
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// The largest bodies, in bytes.
+const (
+	maxBody       = 64 << 10
+	maxEventsBody = 1 << 20
+)
+
+// body reads a request's JSON by hand: strictly, as encoding/json lets pass what must not (unknown and doubled fields,
+// broken UTF-8, which would make two idempotency keys one), with every fault named by its path and not only the first,
+// and at a tenth of the cost, as check and consume are on the way of somebody who waits.
+type body struct {
+	raw     bytes.Buffer
+	decoder jsontext.Decoder
+	path    []byte // of the array element being read, such as "events[3]."
+	faults  []FieldError
+}
+
+var bodies = sync.Pool{New: func() any { return new(body) }}
+
+var errNotJSON = errors.New("the body is not JSON")
+
+// decode reads the request's body with read. It returns a Problem: 413, 415, 400 or 422.
+func decode(c echo.Context, limit int64, read func(*body) error) error {
+	r := c.Request()
+	if !isJSON(r.Header.Get(echo.HeaderContentType)) {
+		return newProblem(codeUnsupportedMedia, "Send the body with Content-Type: application/json.")
+	}
+	if r.ContentLength > limit {
+		return tooLarge(limit)
+	}
+	b := bodies.Get().(*body)
+	defer func() {
+		if b.raw.Cap() <= 2*maxBody {
+			bodies.Put(b)
+		}
+	}()
+	b.raw.Reset()
+	b.faults, b.path = nil, b.path[:0]
+	switch n, err := b.raw.ReadFrom(io.LimitReader(r.Body, limit+1)); {
+	case err != nil:
+		return newProblem(codeInvalidJSON, "The body broke off.")
+	case n > limit:
+		return tooLarge(limit)
+	}
+	return b.parse(read)
+}
+
+// parse reads what is in b.raw.
+func (b *body) parse(read func(*body) error) error {
+	// Doubled fields are found below, and named.
+	b.decoder.Reset(&b.raw, jsontext.AllowDuplicateNames(true))
+	err := read(b)
+	if err == nil {
+		if _, err = b.decoder.ReadToken(); errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			err = errNotJSON
+		}
+	}
+	switch {
+	case err != nil:
+		return newProblem(codeInvalidJSON, "The body is not one JSON value in UTF-8 (RFC 8259).")
+	case len(b.faults) > 0:
+		return invalid(b.faults...)
+	}
+	return nil
+}
+
+func tooLarge(limit int64) error {
+	return newProblem(codePayloadTooLarge, fmt.Sprintf("The body has more than %d KiB.", limit>>10))
+}
+
+func isJSON(contentType string) bool {
+	if contentType == echo.MIMEApplicationJSON {
+		return true
+	}
+	kind, params, err := mime.ParseMediaType(contentType)
+	charset, has := params["charset"]
+	return err == nil && kind == echo.MIMEApplicationJSON && (!has || slices.Contains([]string{"utf-8", "UTF-8", "utf8"}, charset))
+}
+
+func (b *body) fault(name, message string) {
+	b.faults = append(b.faults, FieldError{Path: string(b.path) + name, Message: message})
+}
+
+// field is one field of an object that may be read into a T.
+type field[T any] struct {
+	name     string
+	required bool
+	read     func(b *body, name string, into *T) error
+}
+
+// readObject reads an object's fields. Faults are collected; an error means that the body is not JSON.
+func readObject[T any](b *body, fields []field[T], into *T) error {
+	if b.decoder.PeekKind() != '{' {
+		b.fault("", "must be a JSON object")
+		return b.decoder.SkipValue()
+	}
+	if _, err := b.decoder.ReadToken(); err != nil {
+		return err
+	}
+	var seen uint // a bit for each field
+	for b.decoder.PeekKind() != '}' {
+		name, err := b.decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		plain := name[1 : len(name)-1]
+		if bytes.IndexByte(plain, '\\') >= 0 {
+			if plain, err = jsontext.AppendUnquote(nil, name); err != nil {
+				return err
+			}
+		}
+		i := slices.IndexFunc(fields, func(f field[T]) bool { return string(plain) == f.name })
+		switch {
+		case i < 0:
+			if len(b.faults) < maxFaults {
+				b.fault(string(plain), "is not a field of this request")
+			}
+			if err := b.decoder.SkipValue(); err != nil {
+				return err
+			}
+		case seen&(1<<i) != 0:
+			b.fault(fields[i].name, "is given twice")
+			if err := b.decoder.SkipValue(); err != nil {
+				return err
+			}
+		default:
+			seen |= 1 << i
+			if err := fields[i].read(b, fields[i].name, into); err != nil {
+				return err
+			}
+		}
+	}
+	for i, f := range fields {
+		if f.required && seen&(1<<i) == 0 {
+			b.fault(f.name, "is required")
+		}
+	}
+	_, err := b.decoder.ReadToken()
+	return err
+}
+
+// maxFaults bounds what one answer tells of unknown fields.
+const maxFaults = 100
+
+// text reads a string; ok is false when it is something else, which is noted.
+func (b *body) text(name string) (s string, ok bool, err error) {
+	if b.decoder.PeekKind() != '"' {
+		b.fault(name, "must be a string")
+		return "", false, b.decoder.SkipValue()
+	}
+	token, err := b.decoder.ReadToken()
+	if err != nil {
+		return "", false, err
+	}
+	return token.String(), true, nil
+}
+
+// integer reads a whole number from least to most.
+func (b *body) integer(name string, least, most int64, into *int64) error {
+	message := fmt.Sprintf
+	if b.decoder.PeekKind() != '0' {
+		b.fault(name, message("must be a whole number from %d to %d", least, most))
+		return b.decoder.SkipValue()
+	}
+	value, err := b.decoder.ReadValue()
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil {
+		// 3.0 and 1e2 are whole numbers too, to JSON Schema and to JavaScript.
+		f, floatErr := strconv.ParseFloat(string(value), 64)
+		if n = int64(f); floatErr != nil || f < float64(least) || f > float64(most) || float64(n) != f {
+			b.fault(name, message("must be a whole number from %d to %d", least, most))
+			return nil
+		}
+	}
+	if n < least || n > most {
+		b.fault(name, message("must be a whole number from %d to %d", least, most))
+		return nil
+	}
+	*into = n
+	return nil
+}
+
+// The bounds of what a request may say.
+const (
+	maxQuantity = 10_000
+	maxKey      = 255
+	maxTTL      = 86_400 // seconds
+	defaultTTL  = 120    // seconds
+	maxEvents   = 1_000
+	// How far occurred_at may lie ahead (another clock) and back (a wrong unit or year).
+	maxAhead = 5 * time.Minute
+	maxBack  = 400 * 24 * time.Hour
+)
+
+func (b *body) email(name string, into *string) error {
+	s, ok, err := b.text(name)
+	if err != nil || !ok {
+		return err
+	}
+	email, invalid := models.ParseEmail(s)
+	if invalid != nil {
+		b.fault(name, invalid.Error())
+		return nil
+	}
+	*into = email
+	return nil
+}
+
+var slackIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+func (b *body) slackID(name string, into *string) error {
+	s, ok, err := b.text(name)
+	if err != nil || !ok {
+		return err
+	}
+	if !slackIDPattern.MatchString(s) {
+		b.fault(name, "must be a Slack id: 1 to 64 letters, digits, dots, dashes or underscores")
+		return nil
+	}
+	*into = s
+	return nil
+}
+
+func (b *body) key(name string, into *string) error {
+	s, ok, err := b.text(name)
+	if err != nil || !ok {
+		return err
+	}
+	if !isKey(s) {
+		b.fault(name, "must be 1 to 255 printable characters")
+		return nil
+	}
+	*into = s
+	return nil
+}
+
+func isKey(s string) bool {
+	if s == "" || utf8.RuneCountInString(s) > maxKey {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// PersonName is the part of a request that says whom it is about.
+type PersonName struct {
+	Email       string `json:"email,omitempty" doc:"The person's email address; trimmed and lower-cased. Needed unless both Slack ids name somebody known." example:"ada@example.com" maxLength:"254"`
+	SlackTeamID string `json:"slack_team_id,omitempty" doc:"The Slack team, together with slack_user_id. With an email too, the three are linked." example:"T0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+	SlackUserID string `json:"slack_user_id,omitempty" doc:"The person's Slack user id, together with slack_team_id." example:"U0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+}
+
+func personFields[T any](of func(*T) *PersonName) []field[T] {
+	return []field[T]{
+		{"email", false, func(b *body, name string, into *T) error { return b.email(name, &of(into).Email) }},
+		{"slack_team_id", false, func(b *body, name string, into *T) error { return b.slackID(name, &of(into).SlackTeamID) }},
+		{"slack_user_id", false, func(b *body, name string, into *T) error { return b.slackID(name, &of(into).SlackUserID) }},
+	}
+}
+
+// whom notes what is missing to name a person. It is called when the object was read; before counts the faults found
+// before that object, as a fault in it already says why a part is missing.
+func (b *body) whom(p *PersonName, before int) enforcement.Person {
+	if len(b.faults) == before {
+		switch {
+		case (p.SlackTeamID == "") != (p.SlackUserID == ""):
+			missing := "slack_user_id"
+			if p.SlackTeamID == "" {
+				missing = "slack_team_id"
+			}
+			b.fault(missing, "is required: a Slack user id is unique only within its team")
+		case p.Email == "" && p.SlackTeamID == "":
+			b.fault("email", "is required, or slack_team_id and slack_user_id together")
+		}
+	}
+	return enforcement.Person{Email: p.Email, Slack: models.SlackIdentity{TeamID: p.SlackTeamID, UserID: p.SlackUserID}}
+}
+
+// noBody accepts an empty body or an empty JSON object.
+func noBody(c echo.Context) error {
+	if c.Request().ContentLength == 0 || c.Request().Body == http.NoBody {
+		return nil
+	}
+	return decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })
+}

@@ -1,0 +1,198 @@
+// Package web is everything that is a request: it reads and validates, lets models decide, and writes the answer.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// Options are a server's surroundings. All but TrustedProxies and BaseURL are needed.
+type Options struct {
+	DB        *models.DB
+	Gate      *enforcement.Gate
+	Catalogue *models.Catalogue
+	Now       func() time.Time
+	Log       *slog.Logger
+	Metrics   *prometheus.Registry
+	// BaseURL is where people reach this server, such as https://tollgate.example.com.
+	BaseURL string
+	// TrustedProxies may name the client in X-Forwarded-For; from anybody else the header is ignored.
+	TrustedProxies []*net.IPNet
+	Version        string
+}
+
+// Server answers HTTP.
+type Server struct {
+	db        *models.DB
+	gate      *enforcement.Gate
+	catalogue *models.Catalogue
+	now       func() time.Time
+	log       *slog.Logger
+	metrics   *prometheus.Registry
+	baseURL   string
+	version   string
+
+	echo     *echo.Echo
+	keys     apiKeys
+	document []byte // OpenAPI
+	requests *prometheus.HistogramVec
+}
+
+// The server's timeouts: a client that is slow to send or to read is cut off.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	stopTimeout       = 20 * time.Second
+	// queryTimeout bounds what one request may ask of the database.
+	queryTimeout = 10 * time.Second
+)
+
+// New makes a server; Serve starts it.
+func New(o Options) (*Server, error) {
+	s := &Server{
+		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
+		keys: apiKeys{db: o.DB, log: o.Log},
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+		}, []string{"route", "status"}),
+	}
+	if err := o.Metrics.Register(s.requests); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = s.fail
+	e.IPExtractor = echo.ExtractIPDirect()
+	if len(o.TrustedProxies) > 0 {
+		trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+		for _, proxy := range o.TrustedProxies {
+			trust = append(trust, echo.TrustIPRange(proxy))
+		}
+		e.IPExtractor = echo.ExtractIPFromXFFHeader(trust...)
+	}
+	e.Use(s.observe)
+	s.echo = e
+	if err := s.routes(); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	return s, nil
+}
+
+// Handler is the server without its listener.
+func (s *Server) Handler() http.Handler { return s.echo }
+
+// Serve answers on l until ctx ends; then it takes no more requests and finishes those it has.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	background.Go(func() { s.keys.run(inner) })
+	return s.listen(ctx, l, s.echo)
+}
+
+// ServeMetrics answers /metrics, /healthz and /readyz on l until ctx ends.
+func (s *Server) ServeMetrics(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /healthz", s.echo)
+	mux.Handle("GET /readyz", s.echo)
+	return s.listen(ctx, l, mux)
+}
+
+func (s *Server) listen(ctx context.Context, l net.Listener, h http.Handler) error {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := server.Shutdown(patience); err != nil {
+		return errors.Join(fmt.Errorf("some requests were cut off: %w", err), server.Close())
+	}
+	return nil
+}
+
+func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
+
+// observe gives each request an id, a line in the metrics and, when it failed or was slow, one in the
+// log. It also turns a panic into a 500.
+func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		start := time.Now()
+		r, w := c.Request(), c.Response()
+		id := requestIDOf(r.Header.Get(echo.HeaderXRequestID))
+		w.Header()[echo.HeaderXRequestID] = []string{id}
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+					panic(p)
+				}
+				err = fmt.Errorf("panic: %v", p)
+				s.log.Error("a request panicked", "request_id", id, "panic", p, "stack", string(debug.Stack()))
+			}
+			if err != nil {
+				c.Error(err)
+			}
+			took := time.Since(start)
+			route := c.Path()
+			if route == "" {
+				route = "none"
+			}
+			s.requests.WithLabelValues(route, statusText(w.Status)).Observe(took.Seconds())
+			level := slog.LevelDebug
+			if w.Status >= http.StatusBadRequest || took > time.Second {
+				level = slog.LevelInfo
+			}
+			if s.log.Enabled(r.Context(), level) {
+				s.log.LogAttrs(r.Context(), level, "request", slog.String("request_id", id), slog.String("method", r.Method), slog.String("route", route),
+					slog.Int("status", w.Status), slog.Duration("took", took), slog.String("client", c.RealIP()))
+			}
+			err = nil
+		}()
+		return next(c)
+	}
+}
+
+// statusText spares the usual status its conversion.
+func statusText(status int) string {
+	if status == http.StatusOK {
+		return "200"
+	}
+	return strconv.Itoa(status)
+}
+
+// limited bounds what one request may ask of the database. The gate bounds its own transactions.
+func limited(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx, cancel := context.WithTimeout(c.Request().Context(), queryTimeout)
+		defer cancel()
+		c.SetRequest(c.Request().WithContext(ctx))
+		return next(c)
+	}
+}

@@ -1,0 +1,58 @@
+package web
+
+import (
+	"strconv"
+	"strings"
+
+	"tollgate/models"
+)
+
+// slackMessage is a message as Slack's response_url takes it.
+type slackMessage struct {
+	ResponseType string       `json:"response_type" enum:"ephemeral" doc:"Only the person sees it."`
+	Text         string       `json:"text" doc:"The message for notifications and screen readers."`
+	Blocks       []slackBlock `json:"blocks" doc:"The message in Slack's Block Kit." nullable:"false"`
+}
+
+type slackBlock struct {
+	Type     string      `json:"type"`
+	Text     *slackText  `json:"text,omitempty"`
+	Elements []slackText `json:"elements,omitempty" nullable:"false"`
+}
+
+type slackText struct {
+	Type string `json:"type"`
+	Text string `json:"text"`
+}
+
+// The marks of the levels: a word and an icon together, as colour alone is not for everybody.
+var slackMarks = map[models.WarningLevel]string{
+	models.Warning:  ":warning: *Warning*",
+	models.Critical: ":rotating_light: *Critical*",
+	models.Exceeded: ":octagonal_sign: *Limit reached*",
+}
+
+func appendSlackMessage(b []byte, c *models.Catalogue, s *models.Standing, notice string) []byte {
+	text := slackEscape.Replace(notice)
+	b = append(b, `{"response_type":"ephemeral","text":`...)
+	b = appendString(b, text)
+	b = append(b, `,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":`...)
+	b = appendString(b, slackMarks[s.Level()]+"\n"+text)
+	b = append(b, `}},{"type":"context","elements":[{"type":"mrkdwn","text":`...)
+	name := string(s.Plan)
+	if plan, ok := c.Plan(s.Plan); ok {
+		name = plan.Name
+	}
+	b = appendString(b, slackEscape.Replace(name)+" plan  "+slackBar(s.PercentUsed())+"  "+strconv.FormatInt(s.PercentUsed(), 10)+"% used")
+	return append(b, `}]}]}`...)
+}
+
+// slackEscape makes text harmless in mrkdwn.
+// Source: https://api.slack.com/reference/surfaces/formatting#escaping
+var slackEscape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// slackBar draws a percentage in ten steps.
+func slackBar(percent int64) string {
+	full := int(min(percent, 100)) / 10
+	return strings.Repeat("▰", full) + strings.Repeat("▱", 10-full)
+}
