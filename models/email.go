@@ -16,9 +16,12 @@ var ErrEmail = errors.New("must be an email address, such as ada@example.com, of
 // ParseEmail trims and lower-cases an address, so that one person is one row. It returns ErrEmail for what cannot be
 // an address; whether it is somebody's is for the mail server to say.
 func ParseEmail(s string) (string, error) {
+	if !utf8.ValidString(s) { // asked first, as lower-casing puts a valid character in the place of an invalid one
+		return "", ErrEmail
+	}
 	s = strings.ToLower(strings.TrimSpace(s))
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || local == "" || len(s) > maxEmail || !utf8.ValidString(s) || strings.Contains(domain, "@") ||
+	if !ok || local == "" || len(s) > maxEmail || strings.Contains(domain, "@") ||
 		strings.Trim(domain, ".-") != domain || domain == "" || strings.Contains(domain, "..") {
 		return "", ErrEmail
 	}

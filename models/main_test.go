@@ -21,10 +21,10 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // onBoth runs a test on a new database of each kind.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			test(t, newFixture(t, address(t)))
+			test(t, newFixtureOf(t, kind))
 		})
 	}
 }
@@ -35,11 +35,15 @@ type fixture struct {
 	ctx       context.Context
 }
 
-func newFixture(t *testing.T, address string) *fixture {
+func newFixtureOf(t *testing.T, kind string) *fixture {
 	t.Helper()
+	address := modelstest.SQLite
+	if kind == "postgres" {
+		address = modelstest.Postgres
+	}
 	f := &fixture{ctx: t.Context(), catalogue: embedded(t)}
 	var err error
-	if f.db, err = models.Open(f.ctx, address); err != nil {
+	if f.db, err = models.Open(f.ctx, address(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.db.Close() })
@@ -119,10 +123,35 @@ func (f *fixture) use(t *testing.T, email string, at time.Time, plan models.Plan
 	month := models.CalendarMonth(at)
 	r := &models.UsageRecord{
 		Email: email, BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, PlanID: plan,
-		SuggestionsIncluded: p.Included, SuggestionsUsed: used, CreatedAt: at,
+		SuggestionsIncluded: p.Included, SuggestionsUsed: used, OverageRateCents: p.OverageRateCents, Entitled: true, CreatedAt: at,
 	}
 	f.insert(t, r)
 	return r
+}
+
+// organization makes an organization of Slack teams.
+func (f *fixture) organization(t *testing.T, at time.Time, name string, teams ...string) uuid.UUID {
+	t.Helper()
+	o, err := models.CreateOrganization(f.ctx, f.db, at, name, teams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.ID
+}
+
+// member makes a person of a Slack team.
+func (f *fixture) member(t *testing.T, email, team string) {
+	t.Helper()
+	if err := models.LinkPerson(f.ctx, f.db, noon, email, models.SlackIdentity{TeamID: team, UserID: "U-" + email}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) subscribe(t *testing.T, who models.Subscriber, plan models.PlanID) {
+	t.Helper()
+	if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, who, plan); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // audited returns the audit log as "actor action subject".
@@ -142,4 +171,6 @@ type queries struct{ texts []string }
 
 func (q *queries) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
-func (q *queries) AfterQuery(_ context.Context, e *bun.QueryEvent) { q.texts = append(q.texts, e.Query) }
+func (q *queries) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	q.texts = append(q.texts, e.Query)
+}

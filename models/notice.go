@@ -13,23 +13,33 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	if s.Level() == Safe {
 		return ""
 	}
+	used := fmt.Sprintf("You have used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
+	more := c.consequence(s, v)
+	if more == "" {
+		return used + " They reset on " + FormatReset(s.Period.End) + "."
+	}
+	return used + more + " Your included " + c.UnitPlural + " reset on " + FormatReset(s.Period.End) + "."
+}
+
+// consequence says what being near or over the included units means for this person; empty when it means nothing yet.
+func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "You have used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
 	if s.Held > 0 {
-		fmt.Fprintf(&b, " %s more are set aside for work under way.", FormatCount(s.Held))
+		fmt.Fprintf(&b, " %s more set aside for work under way.", FormatCount(s.Held))
 	}
 	if cents := s.OverageCents(); cents > 0 {
 		fmt.Fprintf(&b, " The %s beyond your plan cost %s so far.", c.Units(s.Overage()), c.FormatMoney(cents))
-	} else if s.OverageRateCents > 0 && s.Used >= s.Included && v.Allowed {
+	}
+	switch {
+	case v.Reason == IncludedExhausted && s.Remaining() == 0:
+		b.WriteString(" None are left.")
+	case v.Reason == IncludedExhausted:
+		fmt.Fprintf(&b, " This needed more than the %s left.", FormatCount(s.Remaining()))
+	case v.Reason == SpendLimitReached:
+		fmt.Fprintf(&b, " Your spend limit of %s is reached.", c.FormatMoney(*s.SpendLimitCents))
+	case s.OverageRateCents > 0 && s.Remaining() == 0:
 		fmt.Fprintf(&b, " Each further one costs %s.", c.FormatMoney(s.OverageRateCents))
 	}
-	switch v.Reason {
-	case IncludedExhausted:
-		b.WriteString(" This one did not fit.")
-	case SpendLimitReached:
-		fmt.Fprintf(&b, " This one would have passed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
-	}
-	fmt.Fprintf(&b, " They reset on %s.", FormatReset(s.Period.End))
 	return b.String()
 }
 

@@ -67,14 +67,15 @@ type holdBody struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// TransformSchema says what huma cannot read from the type: that these objects may be null.
+// TransformSchema says what huma cannot read from the type: what may be null.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["reason"].Enum = append(s.Properties["reason"].Enum, nil)
 	return nullable(s, "slack")
 }
 
-// TransformSchema is decision's, for the field hold.
-func (holdAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return nullable(s, "slack", "hold")
+// TransformSchema is Decision's, for the field hold too.
+func (holdAnswer) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	return nullable(Decision{}.TransformSchema(r, s), "hold")
 }
 
 func nullable(s *huma.Schema, names ...string) *huma.Schema {

@@ -4,19 +4,20 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 )
 
 // openAPI is the document of all routes, made from their Go types.
-func (s *Server) openAPI() ([]byte, error) {
-	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
+func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
@@ -76,6 +77,10 @@ func (s *Server) openAPI() ([]byte, error) {
 	return append(indented.Bytes(), '\n'), nil
 }
 
+func (s *Server) openAPIDocument(c echo.Context) error {
+	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, s.document)
+}
+
 // faults are the codes that the route may answer with, by status: its own, and those that its kind brings along.
 func (r *route) faults() map[int][]models.Code {
 	codes := slices.Clone(r.codes)
@@ -98,5 +103,8 @@ func (r *route) faults() map[int][]models.Code {
 // schemaName is the name of a Go type in the document.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
+	if name == "" { // a plain map or list, which is written where it stands
+		return name
+	}
 	return strings.ToUpper(name[:1]) + name[1:]
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"regexp"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -84,6 +85,10 @@ func (s *Server) api() []route {
 			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
 		},
 		{
+			method: http.MethodGet, path: "/v1/openapi.json", id: "openapi", handle: s.openAPIDocument,
+			summary: "This API as a document", description: "OpenAPI 3.1.", response: reflect.TypeFor[map[string]any](),
+		},
+		{
 			method: http.MethodGet, path: "/healthz", id: "healthz", handle: s.healthz,
 			summary: "Does the process run?", response: reflect.TypeFor[healthAnswer](),
 		},
@@ -107,11 +112,14 @@ func (s *Server) routes() error {
 		}
 		s.echo.Add(r.method, openAPIParameter.ReplaceAllString(r.path, ":$1"), handle)
 	}
-	document, err := s.openAPI()
+	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
+	document, err := s.openAPI(schemas)
 	if err != nil {
 		return err
 	}
-	s.document = document
-	s.echo.GET("/v1/openapi.json", func(c echo.Context) error { return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, s.document) })
+	s.document, s.described = document, s.describe(schemas)
+	s.echo.GET("/docs", s.docs)
+	s.echo.GET("/static/*", s.asset)
+	s.echo.GET("/", func(c echo.Context) error { return c.Redirect(http.StatusSeeOther, "/docs") })
 	return nil
 }

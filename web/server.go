@@ -19,6 +19,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
+	"tollgate/views"
 )
 
 // Options are a server's surroundings. All but TrustedProxies and BaseURL are needed.
@@ -48,9 +49,10 @@ type Server struct {
 	version   string
 
 	echo     *echo.Echo
-	keys     apiKeys
-	document []byte // OpenAPI
-	requests *prometheus.HistogramVec
+	keys      apiKeys
+	document  []byte     // OpenAPI
+	described views.Docs // the same for people
+	requests  *prometheus.HistogramVec
 }
 
 // The server's timeouts: a client that is slow to send or to read is cut off.

@@ -1,0 +1,79 @@
+package models_test
+
+import (
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+func TestNotice(t *testing.T) {
+	c := embedded(t)
+	period := models.Period{Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), End: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}
+	const they = " They reset on 1 Dec 2026, 00:00 UTC."
+	const yours = " Your included suggestions reset on 1 Dec 2026, 00:00 UTC."
+	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted}, models.Verdict{Reason: models.SpendLimitReached}
+	for _, test := range []struct {
+		standing models.Standing
+		verdict  models.Verdict
+		want     string
+	}{
+		{models.Standing{Used: 59, Included: 75, OverageRateCents: 30}, allowed, ""},
+		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted, ""},
+		{models.Standing{Used: 60, Included: 75, OverageRateCents: 30}, allowed, "You have used 60 of 75 suggestions (80%)." + they},
+		{models.Standing{Used: 4, Included: 5}, allowed, "You have used 4 of 5 suggestions (80%)." + they},
+		{models.Standing{Used: 4, Included: 5}, exhausted, "You have used 4 of 5 suggestions (80%). This needed more than the 1 left." + yours},
+		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted, "You have used 4 of 5 suggestions (80%). 1 more set aside for work under way. None are left." + yours},
+		{models.Standing{Used: 5, Included: 5}, exhausted, "You have used 5 of 5 suggestions (100%). None are left." + yours},
+		{models.Standing{Used: 72, Held: 1200, Included: 75, OverageRateCents: 30}, allowed,
+			"You have used 72 of 75 suggestions (96%). 1,200 more set aside for work under way. Each further one costs $0.30." + yours},
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30}, allowed,
+			"You have used 75 of 75 suggestions (100%). Each further one costs $0.30." + yours},
+		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30}, allowed,
+			"You have used 76 of 75 suggestions (101%). The 1 suggestion beyond your plan cost $0.30 so far. Each further one costs $0.30." + yours},
+		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
+			"You have used 4,075 of 75 suggestions (5433%). The 4,000 suggestions beyond your plan cost $1,200.00 so far. Your spend limit of $1,200.00 is reached." + yours},
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
+			"You have used 75 of 75 suggestions (100%). Your spend limit of $0.00 is reached." + yours},
+	} {
+		test.standing.Period = period
+		if got := c.Notice(test.standing, test.verdict); got != test.want {
+			t.Errorf("%+v:\n%q, want\n%q", test.standing, got, test.want)
+		}
+	}
+}
+
+func TestFormatReset(t *testing.T) {
+	for instant, want := range map[time.Time]string{
+		time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC):                                            "1 Dec 2026, 00:00 UTC",
+		time.Date(2027, 2, 28, 9, 5, 59, 0, time.UTC):                                           "28 Feb 2027, 09:05 UTC",
+		time.Date(2026, 12, 31, 23, 30, 0, 0, time.FixedZone("UTC-5", -5*60*60)):                "1 Jan 2027, 04:30 UTC",
+		time.Date(2027, 1, 1, 0, 30, 0, 0, time.FixedZone("UTC+1", int(time.Hour/time.Second))): "31 Dec 2026, 23:30 UTC",
+	} {
+		if got := models.FormatReset(instant); got != want {
+			t.Errorf("%v: %q, want %q", instant, got, want)
+		}
+	}
+}
+
+func TestFormatCount(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0", 7: "7", 999: "999", 1000: "1,000", 1804: "1,804", 123456: "123,456", 1234567: "1,234,567", -5: "-5", -1000: "-1,000", -999: "-999",
+	} {
+		if got := models.FormatCount(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestFormatMoney(t *testing.T) {
+	dollars := embedded(t)
+	euros := &models.Catalogue{Currency: "eur"}
+	for cents, want := range map[int64][2]string{
+		0: {"$0.00", "0.00 EUR"}, 5: {"$0.05", "0.05 EUR"}, 150: {"$1.50", "1.50 EUR"}, 123456789: {"$1,234,567.89", "1,234,567.89 EUR"},
+	} {
+		if got := [2]string{dollars.FormatMoney(cents), euros.FormatMoney(cents)}; got != want {
+			t.Errorf("%d: %q, want %q", cents, got, want)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package models_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+func TestCreateOrganization(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		o, err := models.CreateOrganization(f.ctx, f.db, noon, "  Quiet Fox Ltd ", []string{"T2", "T1", "T2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := one[models.Organization](t, f, "id = ?", o.ID)
+		if o.Name != "Quiet Fox Ltd" || stored.Name != o.Name || !stored.CreatedAt.Equal(noon) {
+			t.Errorf("made %+v, stored %+v", o, stored)
+		}
+		var teams []string
+		for _, w := range all[models.Workspace](t, f, "slack_team_id") {
+			if w.OrganizationID != o.ID {
+				t.Errorf("team %s belongs to %s", w.SlackTeamID, w.OrganizationID)
+			}
+			teams = append(teams, w.SlackTeamID)
+		}
+		if !slices.Equal(teams, []string{"T1", "T2"}) {
+			t.Errorf("teams %v", teams)
+		}
+		if got := f.audited(t); !slices.Equal(got, []string{"shell organization.create " + o.ID.String()}) {
+			t.Errorf("audit log %q", got)
+		}
+	})
+}
+
+// A team's first call gives it an organization of its own; an operator may join several teams later.
+func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		for _, team := range []string{"T1", "T2", "T3"} {
+			slack := models.SlackIdentity{TeamID: team, UserID: "U1"}
+			if err := models.LinkPerson(f.ctx, f.db, noon, strings.ToLower(team)+"@example.com", slack); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := one[models.Workspace](t, f, "slack_team_id = ?", "T1")
+		kept := one[models.Workspace](t, f, "slack_team_id = ?", "T2").OrganizationID
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, models.Subscriber{OrganizationID: &kept}, "team"); err != nil {
+			t.Fatal(err)
+		}
+
+		o, err := models.CreateOrganization(f.ctx, f.db, noon, "Joined", []string{"T1", "T2", "T4"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := one[models.Workspace](t, f, "slack_team_id = ?", "T1")
+		if after.ID != before.ID || after.OrganizationID != o.ID {
+			t.Errorf("T1 was %+v and is %+v, want the same workspace in %s", before, after, o.ID)
+		}
+		if u := one[models.User](t, f, "email = ?", "t1@example.com"); u.WorkspaceID == nil || *u.WorkspaceID != before.ID {
+			t.Errorf("the person of T1 is in workspace %v", u.WorkspaceID)
+		}
+		if w := one[models.Workspace](t, f, "slack_team_id = ?", "T3"); w.OrganizationID == o.ID {
+			t.Error("T3 moved too")
+		}
+		entries, err := models.ListOrganizations(f.ctx, f.db, f.catalogue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// T1's own organization had nothing left; T2's has a subscription, which stays somebody's.
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name)
+		}
+		slices.Sort(names)
+		if want := []string{"Joined", "Slack team T2", "Slack team T3"}; !slices.Equal(names, want) {
+			t.Errorf("organizations %q, want %q", names, want)
+		}
+	})
+}
+
+// An organization that an operator made is not removed with its last team, whatever it is called.
+func TestCreateOrganizationKeepsWhatSomebodyMade(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		first, err := models.CreateOrganization(f.ctx, f.db, noon, "First", []string{"T1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := models.CreateOrganization(f.ctx, f.db, noon, "Second", []string{"T1"}); err != nil {
+			t.Fatal(err)
+		}
+		one[models.Organization](t, f, "id = ?", first.ID)
+	})
+}
+
+func TestCreateOrganizationRefuses(t *testing.T) {
+	f := newFixtureOf(t, "sqlite")
+	for _, test := range []struct {
+		name  string
+		teams []string
+		want  error
+	}{
+		{" \t", nil, models.ErrOrganizationName},
+		{strings.Repeat("ä", 201), nil, models.ErrOrganizationName},
+		{"a\x00b", nil, models.ErrOrganizationName},
+		{"a\xffb", nil, models.ErrOrganizationName},
+		{"Fine", []string{"T1", ""}, models.ErrSlackTeam},
+		{"Fine", []string{"T 1"}, models.ErrSlackTeam},
+		{"Fine", []string{strings.Repeat("T", 101)}, models.ErrSlackTeam},
+	} {
+		if _, err := models.CreateOrganization(f.ctx, f.db, noon, test.name, test.teams); !errors.Is(err, test.want) {
+			t.Errorf("%q with teams %q: %v, want %v", test.name, test.teams, err, test.want)
+		}
+	}
+	if n := len(all[models.Organization](t, f)) + len(all[models.Workspace](t, f)) + len(all[models.AuditEntry](t, f)); n != 0 {
+		t.Errorf("%d rows were made", n)
+	}
+	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200), nil); err != nil {
+		t.Errorf("200 characters: %v", err)
+	}
+}
+
+func TestListOrganizations(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		big := f.organization(t, noon, "Big", "T1", "T2")
+		small := f.organization(t, noon.Add(time.Hour), "Small", "T3")
+		f.organization(t, noon.Add(2*time.Hour), "Empty")
+		f.member(t, "a@example.com", "T1")
+		f.member(t, "b@example.com", "T1")
+		f.member(t, "c@example.com", "T2")
+		f.member(t, "d@example.com", "T3")
+		f.subscribe(t, models.Subscriber{OrganizationID: &big}, "team")
+		f.subscribe(t, models.Subscriber{OrganizationID: &big}, "business")
+		f.subscribe(t, models.Subscriber{OrganizationID: &small}, "team")
+		f.subscribe(t, models.Subscriber{OrganizationID: &small}, "free")
+
+		entries, err := models.ListOrganizations(f.ctx, f.db, f.catalogue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		type line struct {
+			name           string
+			teams, members int64
+			plan           models.PlanID
+		}
+		var got []line
+		for _, e := range entries {
+			got = append(got, line{e.Name, e.Teams, e.Members, e.PlanID})
+		}
+		if want := []line{{"Big", 2, 3, "business"}, {"Small", 1, 1, "free"}, {"Empty", 0, 0, "free"}}; !slices.Equal(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if entries[0].ID != big || !entries[0].CreatedAt.Equal(noon) {
+			t.Errorf("the first is %+v", entries[0].Organization)
+		}
+	})
+}
+
+func TestSetUser(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		first := f.organization(t, noon, "First", "T1", "T2")
+		second := f.organization(t, noon, "Second", "T3")
+		workspace := func(team string) uuid.UUID { return one[models.Workspace](t, f, "slack_team_id = ?", team).ID }
+		set := func(change models.UserChange) models.User {
+			t.Helper()
+			u, err := models.SetUser(f.ctx, f.db, noon, " Ada@Example.com", change)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored := one[models.User](t, f, "email = ?", "ada@example.com")
+			if stored.ID != u.ID || stored.Role != u.Role || stored.Operator != u.Operator || (stored.WorkspaceID == nil) != (u.WorkspaceID == nil) {
+				t.Fatalf("returned %+v, stored %+v", u, stored)
+			}
+			return stored
+		}
+
+		made := set(models.UserChange{})
+		if made.Role != models.Member || made.Operator || made.WorkspaceID != nil || !made.CreatedAt.Equal(noon) {
+			t.Errorf("a new person is %+v", made)
+		}
+		u := set(models.UserChange{OrganizationID: &first, Role: ptr(models.Admin), Operator: ptr(true)})
+		if u.ID != made.ID || *u.WorkspaceID != workspace("T1") || u.Role != models.Admin || !u.Operator {
+			t.Errorf("after all changes at once: %+v", u)
+		}
+		if u = set(models.UserChange{Role: ptr(models.Member)}); u.Role != models.Member || !u.Operator || *u.WorkspaceID != workspace("T1") {
+			t.Errorf("after a change of role: %+v", u)
+		}
+		if u = set(models.UserChange{Operator: ptr(false)}); u.Operator {
+			t.Errorf("still an operator: %+v", u)
+		}
+
+		// Slack put them in the second team: the organization is the same, so they stay there, with their role.
+		if err := models.LinkPerson(f.ctx, f.db, noon, "ada@example.com", models.SlackIdentity{TeamID: "T2", UserID: "U1"}); err != nil {
+			t.Fatal(err)
+		}
+		set(models.UserChange{Role: ptr(models.Admin)})
+		if u = set(models.UserChange{OrganizationID: &first}); *u.WorkspaceID != workspace("T2") || u.SlackUserID == nil || u.Role != models.Admin {
+			t.Errorf("put where they are already: %+v", u)
+		}
+		// Another organization has its own Slack user ids and its own admins.
+		if u = set(models.UserChange{OrganizationID: &second}); *u.WorkspaceID != workspace("T3") || u.SlackUserID != nil || u.Role != models.Member {
+			t.Errorf("moved to another organization: %+v", u)
+		}
+		if got := f.audited(t); len(got) != 9 || got[8] != "shell user.set ada@example.com" {
+			t.Errorf("audit log %q", got)
+		}
+		detail := all[models.AuditEntry](t, f, "id")[3].Detail
+		if want := "organization " + first.String() + ", role admin, operator true"; detail != want {
+			t.Errorf("audit detail %q, want %q", detail, want)
+		}
+	})
+}
+
+func TestSetUserRefuses(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		empty := f.organization(t, noon, "Hollow Oak")
+		unknown := newID()
+		_, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{OrganizationID: &unknown})
+		var coded *models.Error
+		if !errors.As(err, &coded) || coded.Code != models.CodeUnknownOrganization || !strings.Contains(err.Error(), unknown.String()) {
+			t.Errorf("an unknown organization: %v", err)
+		}
+		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{OrganizationID: &empty})
+		wantError(t, err, `"Hollow Oak" has no workspace to put people in: create it with --slack-team`)
+		_, err = models.SetUser(f.ctx, f.db, noon, "ada", models.UserChange{})
+		if !errors.Is(err, models.ErrEmail) {
+			t.Errorf("not an email: %v", err)
+		}
+		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Role("owner"))})
+		wantError(t, err, `the role is "owner", must be "member" or "admin"`)
+		if users := all[models.User](t, f); len(users) != 0 {
+			t.Errorf("made %+v all the same", users)
+		}
+		if got := f.audited(t); len(got) != 1 {
+			t.Errorf("audit log %q", got)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package models_test
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+// planNow is the plan that a decision would find.
+func (f *fixture) planNow(t *testing.T, email string) models.PlanID {
+	t.Helper()
+	var plan models.PlanID
+	err := f.db.QueryRowContext(f.ctx, `SELECT COALESCE(s.plan_id, 'free') FROM (SELECT ? AS email) k `+models.EntitlementJoins, email).Scan(&plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func TestSubscribePerson(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ada := models.Subscriber{Email: " Ada@example.com "}
+		// The clock stands still and then goes back, and yet the newest one counts.
+		for i, plan := range []models.PlanID{"starter", "pro", "starter"} {
+			now := noon.Add(-time.Duration(i/2) * time.Hour)
+			s, err := models.Subscribe(f.ctx, f.db, f.catalogue, now, ada, plan)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored := one[models.Subscription](t, f, "id = ?", s.ID)
+			if stored.PlanID != plan || stored.Status != models.StatusActive || stored.StripeSubscriptionID != nil || stored.OrganizationID != nil {
+				t.Errorf("stored %+v", stored)
+			}
+			if got := f.planNow(t, "ada@example.com"); got != plan {
+				t.Errorf("the plan is %q, want %q", got, plan)
+			}
+		}
+		var created []time.Time
+		for i, s := range all[models.Subscription](t, f, "created_at") {
+			if i > 0 && !s.CreatedAt.After(created[i-1]) {
+				t.Errorf("subscriptions made at %v and %v: the second is not newer", created[i-1], s.CreatedAt)
+			}
+			created = append(created, s.CreatedAt)
+			if want := i == 2; (s.Status == models.StatusActive) != want {
+				t.Errorf("subscription %d is %s", i, s.Status)
+			}
+		}
+		s, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, ada, "free")
+		if err != nil || s != nil {
+			t.Errorf("free: %+v, %v", s, err)
+		}
+		if got := f.planNow(t, "ada@example.com"); got != "free" {
+			t.Errorf("after free the plan is %q", got)
+		}
+		if n := len(all[models.Subscription](t, f)); n != 3 {
+			t.Errorf("%d subscriptions are kept, want 3", n)
+		}
+		got := f.audited(t)
+		slices.Sort(got)
+		want := []string{
+			"shell subscription.end ada@example.com", "shell subscription.give ada@example.com",
+			"shell subscription.give ada@example.com", "shell subscription.give ada@example.com",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("audit log %q, want %q", got, want)
+		}
+	})
+}
+
+func TestSubscribeOrganization(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
+		f.member(t, "ada@example.com", "T1")
+		f.subscribe(t, models.Subscriber{Email: "ada@example.com"}, "pro")
+		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "team")
+		if got := f.planNow(t, "ada@example.com"); got != "team" {
+			t.Errorf("the plan is %q, want the organization's", got)
+		}
+		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "free")
+		if got := f.planNow(t, "ada@example.com"); got != "pro" {
+			t.Errorf("without the organization's the plan is %q, want their own", got)
+		}
+	})
+}
+
+// What Stripe says of its subscriptions is Stripe's to change.
+func TestSubscribeLeavesStripeAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		u, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		later := noon.Add(time.Hour)
+		f.insert(t, &models.Subscription{
+			ID: newID(), UserID: &u.ID, PlanID: "starter", Status: models.StatusPastDue, StripeSubscriptionID: ptr("sub_1"),
+			CreatedAt: later, UpdatedAt: later,
+		})
+		f.subscribe(t, models.Subscriber{Email: u.Email}, "pro")
+		if got := f.planNow(t, u.Email); got != "pro" {
+			t.Errorf("the plan is %q: what was given now is not the newest", got)
+		}
+		f.subscribe(t, models.Subscriber{Email: u.Email}, "free")
+		if got := f.planNow(t, u.Email); got != "starter" {
+			t.Errorf("after free the plan is %q, want Stripe's", got)
+		}
+	})
+}
+
+func TestSubscribeRefuses(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		id := f.organization(t, noon, "Quiet Fox Ltd")
+		ada, fox, nobody := models.Subscriber{Email: "ada@example.com"}, models.Subscriber{OrganizationID: &id}, models.Subscriber{OrganizationID: ptr(newID())}
+		for _, test := range []struct {
+			who  models.Subscriber
+			plan models.PlanID
+			want string
+		}{
+			{ada, "gold", `there is no plan "gold" in the catalogue, only free, starter, pro, team, business`},
+			{ada, "team", `"team" is a team plan: an organization may hold it, a person may not`},
+			{fox, "pro", `"pro" is an individual plan: a person may hold it, an organization may not`},
+			{nobody, "team", "There is no organization " + nobody.String()},
+			{models.Subscriber{}, "pro", `"" must be an email address`},
+		} {
+			s, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.who, test.plan)
+			wantError(t, err, test.want)
+			if s != nil {
+				t.Errorf("%s to %s: made %+v all the same", test.who, test.plan, s)
+			}
+		}
+		_, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, nobody, "free")
+		var coded *models.Error
+		if !errors.As(err, &coded) || coded.Code != models.CodeUnknownOrganization {
+			t.Errorf("free for an unknown organization: %v", err)
+		}
+		if n := len(all[models.Subscription](t, f)) + len(all[models.User](t, f)) + len(all[models.AuditEntry](t, f)) - 1; n != 0 {
+			t.Errorf("%d rows were made", n)
+		}
+	})
+}
+
+func TestSubscribeAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				plan := []models.PlanID{"starter", "pro"}[i%2]
+				if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, models.Subscriber{Email: "ada@example.com"}, plan); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		one[models.Subscription](t, f, "status = ?", models.StatusActive)
+	})
+}

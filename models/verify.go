@@ -1,0 +1,141 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Difference is one place where what is stored is not what a recount gives.
+type Difference struct {
+	// Row names the row at fault: "usage record 17", "usage event 0198…".
+	Row string
+	// Email is whose it is; empty of a report.
+	Email string
+	// Customer is the Stripe customer of a report; empty of all else.
+	Customer string
+	// Period is the row's billing period; of a report, the minute that it was reported for.
+	Period Period
+	// Fault says what is stored and what was counted.
+	Fault string
+}
+
+// String is the difference as one line.
+func (d Difference) String() string {
+	whose := d.Email
+	if d.Customer != "" {
+		whose = "customer " + d.Customer
+	}
+	return fmt.Sprintf("%s of %s, %s to %s: %s", d.Row, whose, d.Period.Start.Format(time.RFC3339), d.Period.End.Format(time.RFC3339), d.Fault)
+}
+
+// recount is a statement that returns the rows that differ, as id, whose, start, end, stored, counted; and what is said
+// of them. The sums are the database's, which keeps on disk what its memory does not hold.
+type recount struct {
+	row, fault string // fault takes stored and counted
+	query      string
+}
+
+var recounts = []recount{
+	{row: "usage record", fault: "%[1]d units used are stored, %[2]d were counted from its events", query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_used, COALESCE(e.units, 0)
+		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events GROUP BY record_id) e ON e.record_id = r.id
+		WHERE r.suggestions_used <> COALESCE(e.units, 0) ORDER BY r.id`},
+	{row: "usage record", fault: "%[1]d units on hold are stored, %[2]d were counted from its open holds", query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, COALESCE(h.units, 0)
+		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_holds WHERE state = 'open' GROUP BY record_id) h
+			ON h.record_id = r.id
+		WHERE r.suggestions_held <> COALESCE(h.units, 0) ORDER BY r.id`},
+	{row: "usage record", fault: "of %[1]d units on hold, %[2]d expire before the record says that any do", query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, CAST(SUM(h.quantity) AS bigint)
+		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
+		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at) GROUP BY r.id ORDER BY r.id`},
+	{row: "usage record", fault: "it overlaps usage record %[2]d of the same person", query: `
+		SELECT CAST(id AS text), email, billing_period_start, billing_period_end, 0, next_id
+		FROM (SELECT id, email, billing_period_start, billing_period_end,
+				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
+			FROM usage_records WINDOW later AS (PARTITION BY email ORDER BY billing_period_start)) r
+		WHERE next_start < billing_period_end ORDER BY id`},
+	{row: "usage event", fault: "it counts on usage record %[1]d, which does not exist", query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
+		FROM usage_events e LEFT JOIN usage_records r ON r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},
+	// A record ends earlier than its event says when a subscription began in the middle of it; it never ends later.
+	{row: "usage event", fault: "it counts on usage record %[1]d, which is another person's or period's", query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
+		FROM usage_events e JOIN usage_records r ON r.id = e.record_id
+		WHERE e.email <> r.email OR e.billing_period_start <> r.billing_period_start OR e.billing_period_end < r.billing_period_end ORDER BY e.id`},
+	{row: "hold", fault: "its units are on usage record %[1]d, which does not exist", query: `
+		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
+		FROM usage_holds h LEFT JOIN usage_records r ON r.id = h.record_id WHERE r.id IS NULL ORDER BY h.id`},
+	{row: "hold", fault: "its units are on usage record %[1]d, which is another person's or period's", query: `
+		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
+		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
+		WHERE h.email <> r.email OR h.billing_period_start <> r.billing_period_start OR h.billing_period_end < r.billing_period_end ORDER BY h.id`},
+	{row: "hold", fault: "it is settled, %[1]d event is due, %[2]d were counted", query: `
+		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
+		FROM usage_holds h LEFT JOIN usage_events e ON e.hold_id = h.id
+		WHERE h.state = 'settled' GROUP BY h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
+	{row: "usage event", fault: "its %[1]d units are from a hold that has %[2]d, is not settled or is on another record", query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
+		FROM usage_events e LEFT JOIN usage_holds h ON h.id = e.hold_id
+		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity) ORDER BY e.id`},
+	{row: "report", fault: "%[1]d units are stored, %[2]d were counted from its events", query: `
+		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value, COALESCE(e.units, 0)
+		FROM stripe_reports s LEFT JOIN (SELECT stripe_report_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events
+			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
+		WHERE s.value <> COALESCE(e.units, 0) ORDER BY s.id`},
+	{row: "usage event", fault: "its %[1]d units went into a report that does not exist or is another customer's", query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
+		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id
+		WHERE e.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id) ORDER BY e.id`},
+}
+
+// Verify recounts every usage record from its events and holds and every report from its events, and calls report for
+// each difference. All is read as of one moment, so a server may run meanwhile; a ledger of any size fits in memory.
+func Verify(ctx context.Context, db *DB, report func(Difference)) error {
+	// Read-only is also what makes a transaction on SQLite one that does not take the write lock.
+	opts := &sql.TxOptions{ReadOnly: true}
+	if db.Postgres {
+		opts.Isolation = sql.LevelRepeatableRead
+	}
+	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
+		for _, r := range recounts {
+			if err := r.run(ctx, tx, report); err != nil {
+				return fmt.Errorf("%s: %w", r.row, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return nil
+}
+
+func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) error {
+	rows, err := tx.QueryContext(ctx, r.query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var stored, counted int64
+		var d Difference
+		if err := rows.Scan(&id, &d.Email, &d.Period.Start, &d.Period.End, &stored, &counted); err != nil {
+			return err
+		}
+		d.Row = r.row + " " + id
+		d.Period = Period{Start: d.Period.Start.UTC(), End: d.Period.End.UTC()}
+		if r.row == "report" {
+			d.Email, d.Customer = "", d.Email
+			d.Period.End = d.Period.Start.Add(time.Minute)
+		}
+		d.Fault = fmt.Sprintf(r.fault, stored, counted)
+		report(d)
+	}
+	return rows.Err()
+}

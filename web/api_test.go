@@ -1,0 +1,333 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+const ada = `{"email": "ada@example.com", "quantity": %d, "idempotency_key": %q}`
+
+func TestTheDocumentIsValid(t *testing.T) {
+	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
+	if ok, faults := f.schema.ValidateDocument(); !ok {
+		for _, fault := range faults {
+			t.Error(fault.Message, fault.Reason, fault.SchemaValidationErrors)
+		}
+	}
+	got := f.get("/v1/openapi.json")
+	got.want(t, 200, map[string]any{"openapi": "3.1.0"})
+}
+
+func TestConsume(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		first := f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1"))
+		first.want(t, 200, map[string]any{
+			"allowed": true, "reason": nil, "warning_level": "warning", "email": "ada@example.com", "plan": "free", "used": 4, "held": 0, "included": 5,
+			"remaining": 1, "percent_used": 80, "overage": 0, "overage_rate_cents": 0, "overage_cents": 0, "spend_limit_cents": nil,
+			"period.start": "2026-11-01T00:00:00Z", "period.end": "2026-12-01T00:00:00Z", "replayed": false,
+			"notice":              "You have used 4 of 5 suggestions (80%). They reset on 1 Dec 2026, 00:00 UTC.",
+			"slack.response_type": "ephemeral",
+		})
+		again := f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1"))
+		again.want(t, 200, map[string]any{"allowed": true, "used": 4, "replayed": true, "event_id": first.body["event_id"]})
+		f.post("/v1/consume", fmt.Sprintf(ada, 3, "k1")).want(t, 409, map[string]any{"code": "idempotency_key_reused"})
+		f.post("/v1/consume", `{"email": "bob@example.com", "quantity": 4, "idempotency_key": "k1"}`).want(t, 409, map[string]any{"code": "idempotency_key_reused"})
+		f.post("/v1/consume", fmt.Sprintf(ada, 2, "k2")).want(t, 200, map[string]any{
+			"allowed": false, "reason": "included_exhausted", "used": 4, "event_id": nil, "replayed": false,
+		})
+		f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")).want(t, 200, map[string]any{"allowed": true, "used": 5, "warning_level": "exceeded", "percent_used": 100})
+		// The first answer stands, also where the limit has been reached since.
+		f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1")).want(t, 200, map[string]any{"allowed": true, "used": 4, "replayed": true})
+		f.post("/v1/check", `{"email": " ADA@Example.com "}`).want(t, 200, map[string]any{"allowed": false, "used": 5, "email": "ada@example.com"})
+		f.get("/v1/usage/Ada%40example.com").want(t, 200, map[string]any{"used": 5, "allowed": false})
+		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"email": "ada@example.com", "periods.used": 5, "periods.plan": "free", "periods.included": 5})
+	})
+}
+
+func TestCheckRecordsNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.post("/v1/check", `{"email": "new@example.com", "quantity": 5}`).want(t, 200, map[string]any{"allowed": true, "used": 0, "plan": "free", "notice": nil, "slack": nil})
+		f.post("/v1/check", `{"email": "new@example.com", "quantity": 6}`).want(t, 200, map[string]any{"allowed": false, "reason": "included_exhausted"})
+		f.get("/v1/usage/new@example.com").want(t, 200, map[string]any{"allowed": true, "used": 0})
+		f.get("/v1/usage/new@example.com/history?months=3").want(t, 200, map[string]any{"periods": []any{}})
+		if n := f.recorded(); n != 0 {
+			t.Errorf("%d rows were made", n)
+		}
+	})
+}
+
+func TestPeopleBySlackIdentity(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		pair := `{"slack_team_id": "T1", "slack_user_id": "U1"`
+		f.post("/v1/check", pair+`}`).want(t, 404, map[string]any{"code": "unknown_user"})
+		f.post("/v1/consume", pair+`, "idempotency_key": "a"}`).want(t, 404, map[string]any{"code": "unknown_user"})
+		f.post("/v1/consume", pair+`, "email": "ada@example.com", "idempotency_key": "a"}`).want(t, 200, map[string]any{"used": 1})
+		f.post("/v1/consume", pair+`, "idempotency_key": "b"}`).want(t, 200, map[string]any{"email": "ada@example.com", "used": 2})
+		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"used": 2})
+		f.post("/v1/holds", pair+`, "idempotency_key": "c", "quantity": 1}`).want(t, 200, map[string]any{"held": 1})
+		// The same team with somebody else: one workspace, one organization.
+		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2", "email": "bob@example.com"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
+		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
+		var teams, organizations int
+		must(t, f.db.NewSelect().TableExpr("workspaces").ColumnExpr("COUNT(*)").Scan(context.Background(), &teams))
+		must(t, f.db.NewSelect().TableExpr("organizations").ColumnExpr("COUNT(*)").Scan(context.Background(), &organizations))
+		if teams != 1 || organizations != 1 {
+			t.Errorf("%d workspaces, %d organizations", teams, organizations)
+		}
+		// An email that changed at Slack: the identity moves with the person.
+		f.post("/v1/consume", pair+`, "email": "ada.new@example.com", "idempotency_key": "d"}`).want(t, 200, map[string]any{"used": 1})
+		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"email": "ada.new@example.com"})
+	})
+}
+
+func TestHolds(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		hold := `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h1"}`
+		made := f.post("/v1/holds", hold)
+		made.want(t, 200, map[string]any{"allowed": true, "used": 0, "held": 3, "remaining": 2, "hold.state": "open", "hold.quantity": 3, "hold.expires_at": "2026-11-23T12:02:00Z"})
+		id := made.body["hold"].(map[string]any)["id"].(string)
+		f.post("/v1/holds", hold).want(t, 200, map[string]any{"held": 3, "hold.id": id})
+		f.post("/v1/holds", strings.Replace(hold, "3", "2", 1)).want(t, 409, map[string]any{"code": "idempotency_key_reused"})
+		f.post("/v1/consume", fmt.Sprintf(ada, 3, "x")).want(t, 200, map[string]any{"allowed": false, "held": 3})
+		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h2"}`).want(t, 200, map[string]any{"allowed": false, "hold": nil})
+		settle := "/v1/holds/" + id + "/settle"
+		f.post(settle, `{"quantity": 4}`).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": "quantity"})
+		done := f.post(settle, `{"quantity": 2}`)
+		done.want(t, 200, map[string]any{"used": 2, "held": 0, "remaining": 3, "hold.state": "settled", "replayed": false})
+		f.post(settle, `{"quantity": 2}`).want(t, 200, map[string]any{"used": 2, "replayed": true, "event_id": done.body["event_id"]})
+		f.post(settle, `{"quantity": 1}`).want(t, 409, map[string]any{"code": "hold_settled"})
+		f.post("/v1/holds/"+id+"/release", "").want(t, 409, map[string]any{"code": "hold_settled"})
+
+		made = f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 2, "idempotency_key": "h3", "ttl_seconds": 10}`)
+		id = made.body["hold"].(map[string]any)["id"].(string)
+		f.post("/v1/holds/"+id+"/release", "").want(t, 200, map[string]any{"held": 0, "used": 2, "hold.state": "released"})
+		f.post("/v1/holds/"+id+"/release", "{}").want(t, 200, map[string]any{"held": 0, "hold.state": "released"})
+		f.post("/v1/holds/"+id+"/settle", `{"quantity": 1}`).want(t, 409, map[string]any{"code": "hold_released"})
+
+		made = f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h4", "ttl_seconds": 10}`)
+		id = made.body["hold"].(map[string]any)["id"].(string)
+		f.advance(9 * time.Second)
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"held": 3, "allowed": false})
+		f.advance(time.Second)
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"held": 0, "allowed": true})
+		f.post("/v1/holds/"+id+"/settle", `{"quantity": 1}`).want(t, 409, map[string]any{"code": "hold_expired"})
+		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h4", "ttl_seconds": 10}`).want(t, 200, map[string]any{"hold.state": "expired"})
+		f.post("/v1/consume", fmt.Sprintf(ada, 3, "y")).want(t, 200, map[string]any{"allowed": true, "used": 5, "held": 0})
+		f.post("/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", `{"quantity": 1}`).want(t, 404, map[string]any{"code": "unknown_hold"})
+		f.post("/v1/holds/nonsense/release", "").want(t, 404, map[string]any{"code": "unknown_hold"})
+	})
+}
+
+func TestAHoldBelongsToThePeriodItWasMadeIn(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.set(time.Date(2026, 11, 30, 23, 59, 30, 0, time.UTC))
+		made := f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 5, "idempotency_key": "h"}`)
+		id := made.body["hold"].(map[string]any)["id"].(string)
+		f.advance(time.Minute)
+		f.post("/v1/check", `{"email": "ada@example.com", "quantity": 5}`).want(t, 200, map[string]any{"allowed": true, "held": 0, "period.start": "2026-12-01T00:00:00Z"})
+		f.post("/v1/holds/"+id+"/settle", `{"quantity": 5}`).want(t, 200, map[string]any{"used": 5, "period.start": "2026-11-01T00:00:00Z"})
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"used": 0})
+		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.used": 5})
+	})
+}
+
+func TestEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		event := func(email string, quantity int, key, at string) string {
+			return fmt.Sprintf(`{"email": %q, "quantity": %d, "idempotency_key": %q, "occurred_at": %q}`, email, quantity, key, at)
+		}
+		batch := `{"events": [` + strings.Join([]string{
+			event("ada@example.com", 7, "e1", "2026-11-02T10:00:00Z"),
+			event("ada@example.com", 7, "e1", "2026-11-02T10:00:00Z"),
+			event("ada@example.com", 8, "e1", "2026-11-02T10:00:00Z"),
+			event("ada@example.com", 3, "e2", "2026-10-31T23:59:59Z"),
+			event("ada@example.com", 0, "e3", "2026-11-02T10:00:00Z"),
+			event("ada@example.com", 1, "e4", "2026-11-23T12:06:00Z"),
+			event("ada@example.com", 1, "e5", "2025-01-01T00:00:00Z"),
+			event("bob@example.com", 1, "e6", "2026-11-23T14:00:00+02:00"),
+			`{"slack_team_id": "T1", "slack_user_id": "U1", "quantity": 1, "idempotency_key": "e7", "occurred_at": "2026-11-02T10:00:00Z"}`,
+			`7`,
+		}, ",") + `]}`
+		for _, first := range []bool{true, false} {
+			got := f.post("/v1/events", batch)
+			got.want(t, 200, nil)
+			recorded := "recorded"
+			if !first {
+				recorded = "duplicate"
+			}
+			want := []string{recorded, "duplicate", "conflict", recorded, "invalid", "invalid", "invalid", recorded, "invalid", "invalid"}
+			results := got.body["results"].([]any)
+			if len(results) != len(want) {
+				t.Fatalf("%d results for %d events: %s", len(results), len(want), got.raw)
+			}
+			for i, r := range results {
+				if status := r.(map[string]any)["status"]; status != want[i] {
+					t.Errorf("event %d is %v, want %s: %v", i, status, want[i], r)
+				}
+			}
+		}
+		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"used": 7, "allowed": false, "percent_used": 140, "overage": 2, "overage_cents": 0})
+		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods": []any{
+			map[string]any{"period": map[string]any{"start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z"}, "plan": "free", "used": 7, "included": 5, "overage": 2, "overage_cents": 0},
+			map[string]any{"period": map[string]any{"start": "2026-10-01T00:00:00Z", "end": "2026-11-01T00:00:00Z"}, "plan": "free", "used": 3, "included": 5, "overage": 0, "overage_cents": 0},
+		}})
+		// A consume that was answered and is told of again through events counts once.
+		f.post("/v1/consume", `{"email": "bob@example.com", "idempotency_key": "c1"}`).want(t, 200, map[string]any{"used": 2})
+		f.post("/v1/events", `{"events": [`+event("bob@example.com", 1, "c1", "2026-11-23T11:00:00Z")+`]}`).want(t, 200, map[string]any{"results.status": "duplicate"})
+	})
+}
+
+func TestSpendLimitAndPlans(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ctx := context.Background()
+		catalogue, err := models.LoadCatalogue("")
+		must(t, err)
+		f.post("/v1/consume", fmt.Sprintf(ada, 5, "a")).want(t, 200, map[string]any{"used": 5, "included": 5})
+		_, err = models.Subscribe(ctx, f.db, catalogue, f.clock(), models.Subscriber{Email: "ada@example.com"}, "pro")
+		must(t, err)
+		// An upgrade counts at once and keeps what was used.
+		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
+		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{
+			"used": 80, "overage": 5, "overage_cents": 150, "percent_used": 106,
+			"notice": "You have used 80 of 75 suggestions (106%). The 5 suggestions beyond your plan cost $1.50 so far. Each further one costs $0.30. Your included suggestions reset on 1 Dec 2026, 00:00 UTC.",
+		})
+		_, err = f.db.NewUpdate().TableExpr("users").Set("spend_limit_cents = 180").Where("email = 'ada@example.com'").Exec(ctx)
+		must(t, err)
+		f.post("/v1/consume", fmt.Sprintf(ada, 2, "d")).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached", "spend_limit_cents": 180})
+		f.post("/v1/consume", fmt.Sprintf(ada, 1, "d")).want(t, 200, map[string]any{"allowed": true, "overage_cents": 180})
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached"})
+		// A downgrade leaves what was included until the period ends.
+		_, err = models.Subscribe(ctx, f.db, catalogue, f.clock().Add(time.Second), models.Subscriber{Email: "ada@example.com"}, "starter")
+		must(t, err)
+		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"plan": "starter", "included": 75, "used": 81})
+		f.set(time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC))
+		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"plan": "starter", "included": 25, "used": 0})
+		f.post("/v1/consume", fmt.Sprintf(ada, 1, "e")).want(t, 200, map[string]any{"plan": "starter", "included": 25, "used": 1})
+	})
+}
+
+// TestBadRequests sends each call what it must refuse, and looks that nothing is left behind.
+func TestBadRequests(t *testing.T) {
+	huge := strings.Repeat("x", 70<<10)
+	key := `"idempotency_key": "k"`
+	cases := []struct {
+		name, path, body string
+		status           int
+		code, field      string
+		changes          []change
+	}{
+		{"no body", "/v1/check", "", 415, "unsupported_media_type", "", nil},
+		{"empty body", "/v1/check", "", 400, "invalid_json", "", []change{withType("application/json")}},
+		{"not JSON", "/v1/consume", "{", 400, "invalid_json", "", nil},
+		{"two values", "/v1/consume", `{"email": "a@example.com", ` + key + `} {}`, 400, "invalid_json", "", nil},
+		{"broken UTF-8", "/v1/consume", "{\"email\": \"a@example.com\", \"idempotency_key\": \"\xff\"}", 400, "invalid_json", "", nil},
+		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 400, "invalid_json", "", nil},
+		{"a form", "/v1/consume", "email=a", 415, "unsupported_media_type", "", []change{withType("application/x-www-form-urlencoded")}},
+		{"another charset", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{withType("application/json; charset=latin1")}},
+		{"huge", "/v1/consume", `{"email": "` + huge + `"}`, 413, "payload_too_large", "", nil},
+		{"an array", "/v1/check", `[]`, 422, "invalid_request", "", nil},
+		{"nobody", "/v1/check", `{}`, 422, "invalid_request", "email", nil},
+		{"no email", "/v1/check", `{"email": "ada"}`, 422, "invalid_request", "email", nil},
+		{"two emails", "/v1/check", `{"email": "a@example.com", "email": "b@example.com"}`, 422, "invalid_request", "email", nil},
+		{"null email", "/v1/check", `{"email": null}`, 422, "invalid_request", "email", nil},
+		{"half an identity", "/v1/check", `{"slack_team_id": "T1"}`, 422, "invalid_request", "slack_user_id", nil},
+		{"the other half", "/v1/check", `{"email": "a@example.com", "slack_user_id": "U1"}`, 422, "invalid_request", "slack_team_id", nil},
+		{"an odd team", "/v1/check", `{"slack_team_id": "T 1", "slack_user_id": "U1"}`, 422, "invalid_request", "slack_team_id", nil},
+		{"unknown field", "/v1/check", `{"email": "a@example.com", "qty": 1}`, 422, "invalid_request", "qty", nil},
+		{"zero", "/v1/check", `{"email": "a@example.com", "quantity": 0}`, 422, "invalid_request", "quantity", nil},
+		{"negative", "/v1/consume", `{"email": "a@example.com", "quantity": -1, ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"too many", "/v1/consume", `{"email": "a@example.com", "quantity": 10001, ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"a fraction", "/v1/consume", `{"email": "a@example.com", "quantity": 1.5, ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"beyond all numbers", "/v1/consume", `{"email": "a@example.com", "quantity": 1e999, ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"a number in quotes", "/v1/consume", `{"email": "a@example.com", "quantity": "1", ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"no key", "/v1/consume", `{"email": "a@example.com"}`, 422, "invalid_request", "idempotency_key", nil},
+		{"empty key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": ""}`, 422, "invalid_request", "idempotency_key", nil},
+		{"long key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "` + strings.Repeat("k", 256) + `"}`, 422, "invalid_request", "idempotency_key", nil},
+		{"control character", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "a\u0000"}`, 422, "invalid_request", "idempotency_key", nil},
+		{"hold without quantity", "/v1/holds", `{"email": "a@example.com", ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{"hold for ever", "/v1/holds", `{"email": "a@example.com", "quantity": 1, "ttl_seconds": 86401, ` + key + `}`, 422, "invalid_request", "ttl_seconds", nil},
+		{"settle nothing", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", `{}`, 422, "invalid_request", "quantity", nil},
+		{"release something", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/release", `{"quantity": 1}`, 422, "invalid_request", "quantity", nil},
+		{"no events", "/v1/events", `{"events": []}`, 422, "invalid_request", "events", nil},
+		{"events that are none", "/v1/events", `{"events": {}}`, 422, "invalid_request", "events", nil},
+		{"1,001 events", "/v1/events", `{"events": [` + strings.Repeat("0,", 1000) + `0]}`, 422, "invalid_request", "events", nil},
+		{"huge events", "/v1/events", `{"events": ["` + strings.Repeat("x", 1<<20) + `"]}`, 413, "payload_too_large", "", nil},
+	}
+	onBoth(t, func(t *testing.T, f *fixture) {
+		checkOnly := f.newKey(models.ScopeCheck)
+		before := f.recorded()
+		for _, c := range cases {
+			got := f.post(c.path, c.body, c.changes...)
+			if got.status != c.status || got.code() != c.code || (c.field != "" && !strings.Contains(got.raw, `"path":"`+c.field+`"`)) {
+				t.Errorf("%s: %d %s", c.name, got.status, got.raw)
+			}
+		}
+		good := `{"email": "a@example.com", ` + key + `}`
+		for name, change := range map[string]change{
+			"no key":       func(r *http.Request) { r.Header.Del("Authorization") },
+			"another kind": func(r *http.Request) { r.Header.Set("Authorization", "Basic "+f.key) },
+			"a typo":       withKey(f.key[:len(f.key)-1] + "!"),
+			"unknown":      withKey(models.NewKey()),
+		} {
+			got := f.post("/v1/consume", good, change)
+			got.want(t, 401, map[string]any{"code": "unauthorized"})
+			if got.header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s: no WWW-Authenticate", name)
+			}
+		}
+		f.post("/v1/consume", good, withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
+		f.call(http.MethodGet, "/v1/usage/a@example.com", "", withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
+		f.get("/v1/usage/nobody").want(t, 422, map[string]any{"errors.path": "email"})
+		f.get("/v1/usage/a@example.com/history?months=0").want(t, 422, map[string]any{"errors.path": "months"})
+		f.get("/v1/organizations/nonsense/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
+		f.get("/v1/organizations/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
+		f.get("/v1/nothing").want(t, 404, map[string]any{"code": "not_found"})
+		f.call(http.MethodPut, "/v1/check", "{}").want(t, 405, map[string]any{"code": "method_not_allowed"})
+		if after := f.recorded(); after != before {
+			t.Errorf("bad requests left %d rows", after-before)
+		}
+	})
+}
+
+func TestARevokedKeyIsRefusedWithinASecond(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		key := f.newKey(models.ScopeCheck)
+		use := func() answer { return f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)) }
+		use().want(t, 200, nil)
+		keys, err := models.ListAPIKeys(context.Background(), f.db)
+		must(t, err)
+		must(t, models.RevokeAPIKey(context.Background(), f.db, time.Now(), keys[len(keys)-1].ID))
+		revoked := time.Now()
+		for use().status == 200 {
+			if time.Since(revoked) > time.Second {
+				t.Fatal("a revoked key still works after a second")
+			}
+		}
+		use().want(t, 401, map[string]any{"code": "unauthorized"})
+	})
+}
+
+func TestPagesAndHealth(t *testing.T) {
+	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
+	f.get("/healthz").want(t, 200, map[string]any{"status": "ok", "version": "test"})
+	f.get("/readyz").want(t, 200, map[string]any{"status": "ok"})
+	response, err := f.server.Client().Get(f.server.URL + "/docs")
+	must(t, err)
+	defer response.Body.Close()
+	if response.StatusCode != 200 || response.Header.Get("Content-Security-Policy") != pagePolicy {
+		t.Errorf("/docs: %d with the policy %q", response.StatusCode, response.Header.Get("Content-Security-Policy"))
+	}
+	must(t, f.db.Close())
+	f.get("/healthz").want(t, 200, nil)
+	gone := f.get("/readyz")
+	gone.want(t, 503, map[string]any{"code": "unavailable"})
+	if gone.header.Get("Retry-After") == "" || strings.Contains(gone.raw, "sql") {
+		t.Errorf("readyz without a database: %v %s", gone.header, gone.raw)
+	}
+}

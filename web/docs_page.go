@@ -1,0 +1,159 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/static"
+	"tollgate/views"
+)
+
+// pagePolicy lets a page load our own styles and images and nothing else.
+const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+// asPage sends the headers that every page has.
+func asPage(c echo.Context) {
+	h := c.Response().Header()
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set(echo.HeaderContentType, echo.MIMETextHTMLCharsetUTF8)
+}
+
+// asset serves an embedded file at the address that carries its checksum, to be kept for a year.
+func (s *Server) asset(c echo.Context) error {
+	content, contentType, ok := static.Open(c.Request().URL.Path)
+	if !ok {
+		return echo.ErrNotFound
+	}
+	c.Response().Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	c.Response().Header().Set("X-Content-Type-Options", "nosniff")
+	return c.Blob(http.StatusOK, contentType, content)
+}
+
+// docs is the page of the API.
+func (s *Server) docs(c echo.Context) error {
+	asPage(c)
+	return views.DocsPage(s.described).Render(c.Request().Context(), c.Response())
+}
+
+// describe makes what the page shows from the routes and the schemas of their types.
+func (s *Server) describe(schemas huma.Registry) views.Docs {
+	var d views.Docs
+	for _, r := range s.api() {
+		o := views.DocsOperation{
+			ID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description, Scope: string(r.scope),
+			Example: s.example(&r), Response: fieldsOf(schemas, "", r.response),
+		}
+		for _, q := range r.query {
+			o.Request = append(o.Request, views.DocsField{
+				Name: "?" + q.name, Type: fmt.Sprintf("integer, %d to %d", q.least, q.most), Description: q.description + fmt.Sprintf(" %d unless given.", q.normal),
+			})
+		}
+		if r.request != nil {
+			o.Request = append(o.Request, fieldsOf(schemas, "", r.request)...)
+		}
+		d.Operations = append(d.Operations, o)
+	}
+	for code, p := range problems {
+		d.Errors = append(d.Errors, views.DocsError{Code: string(code), Title: p.title, Status: strconv.Itoa(p.status)})
+	}
+	slices.SortFunc(d.Errors, func(a, b views.DocsError) int { return strings.Compare(a.Status+a.Code, b.Status+b.Code) })
+	return d
+}
+
+// exampleBodies are bodies that work as they are, by the operation's id.
+var exampleBodies = map[string]string{
+	"check":   `{"email": "ada@example.com"}`,
+	"consume": `{"email": "ada@example.com", "idempotency_key": "message-1"}`,
+	"hold":    `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "work-1"}`,
+	"settle":  `{"quantity": 2}`,
+	"events":  `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "message-2", "occurred_at": "2026-11-23T09:30:00Z"}]}`,
+}
+
+func (s *Server) example(r *route) string {
+	var b strings.Builder
+	b.WriteString("curl " + s.baseURL + r.path)
+	if r.scope != "" {
+		b.WriteString(` \` + "\n  -H 'Authorization: Bearer tg_live_…'")
+	}
+	if body, ok := exampleBodies[r.id]; ok {
+		b.WriteString(` -H 'Content-Type: application/json'` + ` \` + "\n  -d '" + body + "'")
+	} else if r.method == http.MethodPost {
+		b.WriteString(" -X POST")
+	}
+	return b.String()
+}
+
+// fieldsOf lists the fields of a type in their order; parents come before their own fields.
+func fieldsOf(schemas huma.Registry, prefix string, t reflect.Type) []views.DocsField {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	s := resolve(schemas, schemas.Schema(t, true, ""))
+	var fields []views.DocsField
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		p, ok := s.Properties[name]
+		if !ok {
+			continue
+		}
+		path := prefix + name
+		fields = append(fields, views.DocsField{Name: path, Type: describeType(schemas, p), Description: p.Description, Required: slices.Contains(s.Required, name)})
+		inner := f.Type
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+			if inner.Kind() == reflect.Slice {
+				path += "[]"
+			}
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() {
+			fields = append(fields, fieldsOf(schemas, path+".", inner)...)
+		}
+	}
+	return fields
+}
+
+func resolve(schemas huma.Registry, s *huma.Schema) *huma.Schema {
+	for s.Ref != "" {
+		s = schemas.SchemaFromRef(s.Ref)
+	}
+	return s
+}
+
+// describeType is a field's type in words.
+func describeType(schemas huma.Registry, p *huma.Schema) string {
+	orNull := p.Nullable
+	if len(p.OneOf) > 0 {
+		p, orNull = p.OneOf[0], true
+	}
+	p = resolve(schemas, p)
+	kind := p.Type
+	if p.Format != "" && p.Format != "int64" {
+		kind = p.Format
+	}
+	if len(p.Enum) > 0 {
+		var words []string
+		for _, word := range p.Enum {
+			if word != nil {
+				words = append(words, fmt.Sprint(word))
+			}
+		}
+		kind = strings.Join(words, ", ")
+	}
+	if p.Minimum != nil && p.Maximum != nil {
+		kind += fmt.Sprintf(", %.0f to %.0f", *p.Minimum, *p.Maximum)
+	}
+	if orNull {
+		kind += " or null"
+	}
+	return kind
+}

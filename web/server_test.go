@@ -1,0 +1,218 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+	"tollgate/models/modelstest"
+)
+
+func TestMain(m *testing.M) { modelstest.Main(m) }
+
+// onBoth runs a test against a real server on each database.
+func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Helper()
+	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
+		t.Run(name, func(t *testing.T) { test(t, newFixture(t, address(t))) })
+	}
+}
+
+// fixture is a server with a key for everything, and its document, which every answer is held against.
+type fixture struct {
+	t      testing.TB
+	db     *models.DB
+	server *httptest.Server
+	key    string
+	schema validator.Validator
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newFixture(t testing.TB, address string) *fixture {
+	t.Helper()
+	f := &fixture{t: t, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
+	ctx := context.Background()
+	catalogue, err := models.LoadCatalogue("")
+	must(t, err)
+	f.db, err = models.Open(ctx, address)
+	must(t, err)
+	t.Cleanup(func() { _ = f.db.Close() })
+	log := slog.New(slog.NewTextHandler(testLog{t}, nil))
+	gate, err := enforcement.Open(ctx, f.db, enforcement.Options{Catalogue: catalogue, Now: f.clock, Log: log, QueueLimit: 4096})
+	must(t, err)
+	t.Cleanup(gate.Close)
+	s, err := New(Options{
+		DB: f.db, Gate: gate, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
+	})
+	must(t, err)
+	f.server = httptest.NewServer(s.Handler())
+	t.Cleanup(f.server.Close)
+	f.key = f.newKey(models.Scopes...)
+	document, err := libopenapi.NewDocument(s.document)
+	must(t, err)
+	var errs []error
+	f.schema, errs = validator.NewValidator(document)
+	for _, err := range errs {
+		t.Fatal(err)
+	}
+	return f
+}
+
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(b []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) clock() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *fixture) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+func (f *fixture) set(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = now
+}
+
+func (f *fixture) newKey(scopes ...models.Scope) string {
+	f.t.Helper()
+	key, err := models.CreateAPIKey(context.Background(), f.db, f.clock(), "test", scopes)
+	must(f.t, err)
+	return key
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   map[string]any
+	raw    string
+}
+
+func (a answer) code() any { return a.body["code"] }
+
+type change func(*http.Request)
+
+func withKey(key string) change {
+	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+key) }
+}
+
+func withType(contentType string) change {
+	return func(r *http.Request) { r.Header.Set("Content-Type", contentType) }
+}
+
+// call sends a request with the fixture's key and holds the answer against the document.
+func (f *fixture) call(method, path, body string, changes ...change) answer {
+	f.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, f.server.URL+path, strings.NewReader(body))
+	must(f.t, err)
+	r.Header.Set("Authorization", "Bearer "+f.key)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for _, c := range changes {
+		c(r)
+	}
+	response, err := f.server.Client().Do(r)
+	must(f.t, err)
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	must(f.t, err)
+	a := answer{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	must(f.t, json.Unmarshal(raw, &a.body))
+	response.Body = io.NopCloser(bytes.NewReader(raw))
+	if _, faults := f.schema.ValidateHttpResponse(r, response); len(faults) > 0 {
+		if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed || a.code() != "not_found" && a.code() != "method_not_allowed" {
+			f.t.Errorf("%s %s answered %d, which the document does not have: %v\n%s", method, path, a.status, faults[0], raw)
+			for _, e := range faults[0].SchemaValidationErrors {
+				f.t.Errorf("  %s: %s", e.FieldPath, e.Reason)
+			}
+		}
+	}
+	if a.status >= 400 {
+		if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+			f.t.Errorf("%s %s: an error as %s", method, path, got)
+		}
+	}
+	return a
+}
+
+func (f *fixture) post(path, body string, changes ...change) answer {
+	f.t.Helper()
+	return f.call(http.MethodPost, path, body, changes...)
+}
+
+func (f *fixture) get(path string) answer {
+	f.t.Helper()
+	return f.call(http.MethodGet, path, "")
+}
+
+// want compares fields of an answer, named by path, with what they must be, as JSON writes it.
+func (a answer) want(t testing.TB, status int, fields map[string]any) {
+	t.Helper()
+	if a.status != status {
+		t.Fatalf("status %d, want %d: %s", a.status, status, a.raw)
+	}
+	for path, want := range fields {
+		var got any = a.body
+		for name := range strings.SplitSeq(path, ".") {
+			if object, ok := got.(map[string]any); ok {
+				got = object[name]
+			} else if list, ok := got.([]any); ok && len(list) > 0 {
+				got = list[0].(map[string]any)[name]
+			} else {
+				got = nil
+			}
+		}
+		wantJSON, err := json.Marshal(want)
+		must(t, err)
+		gotJSON, err := json.Marshal(got)
+		must(t, err)
+		if !bytes.Equal(wantJSON, gotJSON) {
+			t.Errorf("%s is %s, want %s in %s", path, gotJSON, wantJSON, a.raw)
+		}
+	}
+}
+
+// recorded counts everything that a call can leave behind.
+func (f *fixture) recorded() (n int) {
+	f.t.Helper()
+	for _, table := range []string{"usage_events", "usage_holds", "usage_records", "users", "workspaces", "organizations"} {
+		var rows int
+		must(f.t, f.db.NewSelect().TableExpr(table).ColumnExpr("COUNT(*)").Scan(context.Background(), &rows))
+		n += rows
+	}
+	return n
+}
