@@ -30,6 +30,8 @@ type DB struct {
 	URL string
 	// Postgres says that this is PostgreSQL; otherwise it is SQLite.
 	Postgres bool
+	// Applied are the migrations that Open applied.
+	Applied []string
 }
 
 // ErrDatabaseURL names the two forms that a database address has.
@@ -50,7 +52,7 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	if _, err := db.Migrate(ctx); err != nil {
+	if db.Applied, err = db.Migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the database: %w", err), db.Close())
 	}
 	return db, nil

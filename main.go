@@ -1,0 +1,486 @@
+// Command tollgate meters and limits what the people of a Slack app may use. It is one binary: the server, and the
+// commands of its operator. It exits with 0 when all went well, 1 when something failed or verify found a difference, and
+// 2 when it was called in a way that makes no sense.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+	"tollgate/web"
+	"tollgate/web/demo"
+)
+
+// command is the whole command line. Every flag may stand before or behind the command that it is meant for.
+type command struct {
+	Database       string    `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
+	Listen         string    `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
+	BaseURL        baseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
+	MetricsListen  string    `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
+	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
+	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
+
+	Serve   struct{} `cmd:"" help:"Serve the API."`
+	Demo    struct{} `cmd:"" help:"Serve made-up people with half a year behind them, and traffic going on; in a database that is gone afterwards, unless --database is given."`
+	Migrate struct{} `cmd:"" help:"Bring the database's tables up to date. Every other command does so too."`
+	APIKey  struct {
+		Create struct {
+			Name   string `required:"" help:"Whose key it is."`
+			Scopes string `required:"" placeholder:"check,consume,read" help:"What it may do."`
+		} `cmd:"" help:"Make a key of the HTTP API and print it, this once."`
+		List   struct{} `cmd:"" help:"List the keys."`
+		Revoke struct {
+			ID uuid.UUID `arg:"" help:"The key's id, as listed."`
+		} `cmd:"" help:"End a key, for good."`
+	} `cmd:"" name:"apikey" help:"Keys of the HTTP API."`
+	Organization struct {
+		Create struct {
+			Name      string   `arg:"" help:"What it is called."`
+			SlackTeam []string `placeholder:"ID" help:"A Slack team of it; may be given several times. A team that is known already moves to it."`
+		} `cmd:"" help:"Make an organization and print its id."`
+		List struct{} `cmd:"" help:"List the organizations."`
+	} `cmd:"" help:"Organizations and their Slack teams."`
+	User struct {
+		Set struct {
+			Email        string       `arg:"" help:"Who it is; somebody unknown is made."`
+			Organization *uuid.UUID   `placeholder:"ID" help:"Put them in this organization."`
+			Role         *models.Role `placeholder:"admin|member" help:"What they are in their organization."`
+			Operator     *bool        `negatable:"" help:"Whether they run this installation."`
+		} `cmd:"" help:"Change a person and print their id."`
+	} `cmd:"" help:"People."`
+	Subscribe struct {
+		Email        string        `required:"" xor:"subscriber" help:"The person who gets the plan."`
+		Organization *uuid.UUID    `required:"" xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan."`
+		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
+	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
+	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
+	Version struct{} `cmd:"" help:"Print the version."`
+}
+
+const (
+	defaultListen = "127.0.0.1:8080"
+	queueLimit    = 8192
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal ends all in order, a second one the process at once. One that comes with the first is its echo: what
+	// runs a command may send a signal to it and to its group.
+	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main for tests; it returns the exit status. --help alone ends the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := &command{}
+	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
+		kong.Vars{"listen": defaultListen}, kong.Writers(stdout, stderr), kong.Resolvers(kong.ResolverFunc(secretFromFile)))
+	parsed, err := parser.Parse(args)
+	if err == nil {
+		err = (&app{command: c, parsed: parsed, stdout: stdout, stderr: stderr}).run(ctx)
+	}
+	if err == nil {
+		return 0
+	}
+	text, status := strings.ReplaceAll(err.Error(), "\n", "; "), 1
+	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
+		text, status = text+" (see tollgate --help)", 2
+	}
+	_, _ = fmt.Fprintln(stderr, "tollgate:", text)
+	return status
+}
+
+// secretFromFile reads a secret from the file that its variable's name with _FILE behind it names.
+func secretFromFile(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if !flag.Tag.Has("secret") {
+		return nil, nil
+	}
+	variable := flag.Envs[0]
+	file, ok := os.LookupEnv(variable + "_FILE")
+	if !ok {
+		return nil, nil
+	}
+	if _, both := os.LookupEnv(variable); both {
+		return nil, fmt.Errorf("%[1]s and %[1]s_FILE are both set", variable)
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("%s_FILE: %w", variable, err)
+	}
+	return strings.TrimSpace(string(content)), nil
+}
+
+// baseURL is an address without a path's end, such as https://tollgate.example.com.
+type baseURL string
+
+// UnmarshalText reads a base URL from a flag.
+func (b *baseURL) UnmarshalText(text []byte) error {
+	u, err := url.Parse(string(text))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("%q is not an address such as https://tollgate.example.com", text)
+	}
+	*b = baseURL(strings.TrimRight(u.String(), "/"))
+	return nil
+}
+
+// network is an IP network, or a single address.
+type network net.IPNet
+
+// UnmarshalText reads a network from a flag.
+func (n *network) UnmarshalText(text []byte) error {
+	_, parsed, err := net.ParseCIDR(string(text))
+	if err != nil {
+		ip := net.ParseIP(string(text))
+		if ip == nil {
+			return fmt.Errorf("%q is no network such as 10.0.0.0/8 and no IP address", text)
+		}
+		if short := ip.To4(); short != nil {
+			ip = short
+		}
+		parsed = &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
+	}
+	*n = network(*parsed)
+	return nil
+}
+
+// app is one run of a command.
+type app struct {
+	*command
+	parsed         *kong.Context
+	stdout, stderr io.Writer
+	db             *models.DB
+}
+
+func (a *app) run(ctx context.Context) (err error) {
+	name := a.parsed.Command()
+	switch name {
+	case "version":
+		return a.print(version())
+	case "demo":
+		return a.demo(ctx)
+	}
+	if a.db, err = models.Open(ctx, a.Database); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.db.Close()) }()
+	switch name {
+	case "serve":
+		return a.serve(ctx)
+	case "migrate":
+		a.say("the database is up to date; migrations applied now: %d", len(a.db.Applied))
+		return nil
+	case "apikey create":
+		return a.createKey(ctx)
+	case "apikey list":
+		return a.listKeys(ctx)
+	case "apikey revoke <id>":
+		return a.revokeKey(ctx, a.APIKey.Revoke.ID)
+	case "organization create <name>":
+		o, err := models.CreateOrganization(ctx, a.db, now(), a.Organization.Create.Name, a.Organization.Create.SlackTeam)
+		return a.made(o.ID, err)
+	case "organization list":
+		return a.listOrganizations(ctx)
+	case "user set <email>":
+		set := a.User.Set
+		u, err := models.SetUser(ctx, a.db, now(), set.Email, models.UserChange{OrganizationID: set.Organization, Role: set.Role, Operator: set.Operator})
+		return a.made(u.ID, err)
+	case "subscribe":
+		return a.subscribe(ctx)
+	case "verify":
+		return a.verify(ctx)
+	}
+	return fmt.Errorf("the command %q is not wired", name)
+}
+
+func now() time.Time { return models.Now(time.Now) }
+
+// print writes what a command makes or lists.
+func (a *app) print(lines ...any) error {
+	_, err := fmt.Fprintln(a.stdout, lines...)
+	return err
+}
+
+// made prints the id of what was made.
+func (a *app) made(id uuid.UUID, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.print(id)
+}
+
+// say tells a person at the shell what a script need not read.
+func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }
+
+// given says that a flag or its variable was.
+func (a *app) given(name string) bool {
+	for _, flag := range a.parsed.Flags() {
+		if flag.Name == name {
+			return slices.ContainsFunc(a.parsed.Path, func(p *kong.Path) bool { return p.Flag == flag }) ||
+				slices.ContainsFunc(flag.Envs, func(variable string) bool { _, ok := os.LookupEnv(variable); return ok })
+		}
+	}
+	return false
+}
+
+func (a *app) createKey(ctx context.Context) error {
+	create := a.APIKey.Create
+	scopes, err := models.ParseScopes(create.Scopes)
+	if err != nil {
+		return err
+	}
+	var key string
+	err = a.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+		if key, err = models.CreateAPIKey(ctx, tx, now(), create.Name, scopes); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, now(), models.ActorShell, "apikey.create", create.Name, create.Scopes)
+	})
+	if err != nil {
+		return err
+	}
+	a.say("This key is shown once; only its hash is kept.")
+	return a.print(key)
+}
+
+func (a *app) revokeKey(ctx context.Context, id uuid.UUID) error {
+	return a.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := models.RevokeAPIKey(ctx, tx, now(), id); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, now(), models.ActorShell, "apikey.revoke", id.String(), "")
+	})
+}
+
+func (a *app) listKeys(ctx context.Context) error {
+	keys, err := models.ListAPIKeys(ctx, a.db)
+	if err != nil {
+		return err
+	}
+	date := func(t *time.Time) string {
+		if t == nil {
+			return "never"
+		}
+		return t.UTC().Format(time.RFC3339)
+	}
+	return a.table("ID\tNAME\tKEY\tSCOPES\tCREATED\tLAST USED\tREVOKED", len(keys), func(i int) string {
+		k := &keys[i]
+		return strings.Join([]string{k.ID.String(), k.Name, k.Hint + "…", k.Scopes, date(&k.CreatedAt), date(k.LastUsedAt), date(k.RevokedAt)}, "\t")
+	})
+}
+
+func (a *app) listOrganizations(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	entries, err := models.ListOrganizations(ctx, a.db, catalogue)
+	if err != nil {
+		return err
+	}
+	return a.table("ID\tNAME\tPLAN\tTEAMS\tMEMBERS", len(entries), func(i int) string {
+		e := &entries[i]
+		return fmt.Sprintf("%s\t%s\t%s\t%d\t%d", e.ID, e.Name, e.PlanID, e.Teams, e.Members)
+	})
+}
+
+func (a *app) table(head string, rows int, row func(int) string) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, head)
+	for i := range rows {
+		_, _ = fmt.Fprintln(w, row(i))
+	}
+	return w.Flush()
+}
+
+func (a *app) subscribe(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	s := a.Subscribe
+	made, err := models.Subscribe(ctx, a.db, catalogue, now(), models.Subscriber{Email: s.Email, OrganizationID: s.Organization}, s.Plan)
+	if err != nil || made == nil {
+		return err
+	}
+	return a.print(made.ID)
+}
+
+func (a *app) verify(ctx context.Context) error {
+	differences := 0
+	err := models.Verify(ctx, a.db, func(d models.Difference) {
+		differences++
+		_ = a.print(d)
+	})
+	switch {
+	case err != nil:
+		return err
+	case differences > 0:
+		return fmt.Errorf("verify: %d differences", differences)
+	}
+	a.say("every record and report is what its events add up to")
+	return nil
+}
+
+func (a *app) serve(ctx context.Context) error {
+	l, err := listen(ctx, "--listen", a.Listen)
+	if err != nil {
+		return err
+	}
+	return a.serveOn(ctx, l, nil)
+}
+
+// demo serves a made-up organization, in a database of its own unless one was given.
+func (a *app) demo(ctx context.Context) (err error) {
+	l, err := listen(ctx, "--listen", a.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) && !a.given("listen") {
+		if l, err = listen(ctx, "--listen", "127.0.0.1:0"); err == nil {
+			a.say("%s is taken, so the demo listens on %s", defaultListen, l.Addr())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	address := a.Database
+	if !a.given("database") {
+		dir, err := os.MkdirTemp("", "tollgate-demo-")
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		address = "sqlite:" + dir + "/demo.db"
+	}
+	if a.db, err = models.Open(ctx, address); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { err = errors.Join(err, a.db.Close()) }()
+	return a.serveOn(ctx, l, func(ctx context.Context, catalogue *models.Catalogue, log *slog.Logger) error {
+		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: urlOf(l), Out: a.stdout})
+	})
+}
+
+// serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
+// requests, then the gate, and the caller closes the database.
+func (a *app) serveOn(ctx context.Context, l net.Listener, beside func(context.Context, *models.Catalogue, *slog.Logger) error) (err error) {
+	defer func() { _ = l.Close() }() // already closed, unless the start failed
+	log := slog.New(logHandler(a.stderr))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	gate, err := enforcement.Open(ctx, a.db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit})
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	o := web.Options{
+		DB: a.db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, BaseURL: string(a.BaseURL), Version: version(),
+	}
+	if o.BaseURL == "" {
+		o.BaseURL = urlOf(l)
+	}
+	for _, n := range a.TrustedProxies {
+		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
+	}
+	server, err := web.New(o)
+	if err != nil {
+		return err
+	}
+	tasks := []func(context.Context) error{func(ctx context.Context) error { return server.Serve(ctx, l) }}
+	if a.MetricsListen != "" {
+		m, err := listen(ctx, "--metrics-listen", a.MetricsListen)
+		if err != nil {
+			return err
+		}
+		log.Info("metrics are served", "url", urlOf(m)+"/metrics")
+		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
+	}
+	if beside != nil {
+		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, catalogue, log) })
+	}
+	_ = a.print("listening on", urlOf(l)) // a server whose output nobody reads serves all the same
+	return together(ctx, tasks)
+}
+
+// together runs all tasks until they end; the first that fails ends the others.
+func together(ctx context.Context, tasks []func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	faults := make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for i, task := range tasks {
+		wg.Go(func() {
+			if faults[i] = task(ctx); faults[i] != nil {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(faults...)
+}
+
+// listen takes an address, which the flag chose.
+func listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is in use by another program, choose another address with %s: %w", address, flag, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// urlOf is the address at which a client on this machine reaches the listener.
+func urlOf(l net.Listener) string {
+	address, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return "http://" + l.Addr().String()
+	}
+	host := address.IP.String()
+	if address.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
+}
+
+// logHandler writes text for a person at a terminal and JSON for a program.
+func logHandler(w io.Writer) slog.Handler {
+	if file, ok := w.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.NewTextHandler(w, nil)
+		}
+	}
+	return slog.NewJSONHandler(w, nil)
+}
+
+// version is the module's, as the Go toolchain noted it at build time.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,98 @@
+// Package demo makes up an organization with half a year behind it and the Slack traffic that goes on, so that the
+// product can be looked at without any of one's own.
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"tollgate/models"
+)
+
+// Options are a demo's surroundings.
+type Options struct {
+	DB        *models.DB
+	Catalogue *models.Catalogue
+	Now       func() time.Time
+	Log       *slog.Logger
+	// URL is where the server answers, such as http://127.0.0.1:8080.
+	URL string
+	// Out gets what there is to try.
+	Out io.Writer
+}
+
+// pace is the mean time between two calls of the made-up traffic.
+const pace = 300 * time.Millisecond
+
+// Run makes up the people and their history, unless the database has them already, says what to try, and drives
+// made-up traffic through the server at o.URL until ctx ends. It returns ErrNotEmpty for somebody's database.
+func Run(ctx context.Context, o Options) error {
+	made, err := Seed(ctx, o.DB, o.Catalogue, models.Now(o.Now))
+	if err != nil {
+		return err
+	}
+	if !made {
+		o.Log.Info("the database has the demo's people and history already: they are kept as they are")
+	}
+	key, err := models.CreateAPIKey(ctx, o.DB, models.Now(o.Now), "demo", models.Scopes)
+	if err != nil {
+		return err
+	}
+	if err := guide(ctx, &o, key); err != nil {
+		return err
+	}
+	traffic := Traffic{URL: o.URL, Key: key, Log: o.Log, Pace: pace}
+	if traffic.People, err = Regulars(ctx, o.DB); err != nil {
+		return err
+	}
+	traffic.Run(ctx)
+	return nil
+}
+
+// guide writes what there is to try.
+func guide(ctx context.Context, o *Options, key string) error {
+	now := models.Now(o.Now)
+	usage, err := models.OrganizationUsage(ctx, o.DB, o.Catalogue, now, mainOrganization)
+	if err != nil {
+		return err
+	}
+	plan, _ := o.Catalogue.Plan(usage.Plan)
+	// At the very beginning of a month nobody has used anything.
+	busiest := assemble(o.Catalogue).people[0].email
+	if len(usage.TopUsers) > 0 {
+		busiest = usage.TopUsers[0].Email
+	}
+	call := func(path, body string) string {
+		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
+		if body != "" {
+			curl += "-H 'Content-Type: application/json' -d '" + body + "' "
+		}
+		return curl + o.URL + path
+	}
+	_, err = fmt.Fprintf(o.Out, `
+Tollgate runs at %[1]s with %[2]d made-up people of %[3]s on the plan %[4]s,
+people on every other plan, and half a year behind them. Made-up Slack traffic goes on until Ctrl-C.
+
+The API and its documents: %[1]s/docs
+
+An API key for all of it, told only now:
+%[5]s
+
+May this person have one more, and what are they to be told? Nothing is recorded.
+%[6]s
+
+Have one. Run it again: the key makes it the same one, counted once and answered with "replayed": true.
+%[7]s
+
+How does the organization stand this month? Run it again in a while: the traffic counts.
+%[8]s
+
+`, o.URL, usage.TotalUsers, usage.Name, plan.Name, key,
+		call("/v1/check", fmt.Sprintf(`{"email": %q}`, busiest)),
+		call("/v1/consume", fmt.Sprintf(`{"email": %q, "idempotency_key": "try-%d"}`, busiest, now.UnixMilli())),
+		call("/v1/organizations/"+usage.ID.String()+"/usage", ""))
+	return err
+}

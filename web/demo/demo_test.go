@@ -1,0 +1,493 @@
+package demo_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+	"tollgate/models/modelstest"
+	"tollgate/web"
+	"tollgate/web/demo"
+)
+
+func TestMain(m *testing.M) { modelstest.Main(m) }
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func open(t *testing.T, address string) *models.DB {
+	t.Helper()
+	db, err := models.Open(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func catalogue(t *testing.T) *models.Catalogue {
+	t.Helper()
+	c, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func seed(t *testing.T, db *models.DB, now time.Time) {
+	t.Helper()
+	if made, err := demo.Seed(t.Context(), db, catalogue(t), now); err != nil || !made {
+		t.Fatalf("made %v, %v", made, err)
+	}
+}
+
+// rows reads a table, in the order of its key, as one line of JSON a row.
+func rows[T any](t *testing.T, db *models.DB) []string {
+	t.Helper()
+	var all []T
+	if err := db.NewSelect().Model(&all).Order("id").Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := make([]string, len(all))
+	for i := range all {
+		line, err := json.Marshal(all[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The two databases write UTC differently.
+		lines[i] = strings.ReplaceAll(string(line), "+00:00", "Z")
+	}
+	return lines
+}
+
+func everything(t *testing.T, db *models.DB) []string {
+	t.Helper()
+	return slices.Concat(rows[models.Organization](t, db), rows[models.Workspace](t, db), rows[models.User](t, db), rows[models.Subscription](t, db),
+		rows[models.UsageRecord](t, db), rows[models.UsageEvent](t, db))
+}
+
+// The same clock makes the same rows, in every database of both kinds.
+func TestSeedIsTheSameEachTime(t *testing.T) {
+	first, second, third := open(t, modelstest.SQLite(t)), open(t, modelstest.SQLite(t)), open(t, modelstest.Postgres(t))
+	for _, db := range []*models.DB{first, second, third} {
+		seed(t, db, noon)
+	}
+	want := everything(t, first)
+	if len(want) < 10_000 {
+		t.Errorf("only %d rows", len(want))
+	}
+	for i, db := range []*models.DB{second, third} {
+		got := everything(t, db)
+		if len(got) != len(want) {
+			t.Fatalf("%d rows, then %d", len(want), len(got))
+		}
+		for j := range got {
+			if got[j] != want[j] {
+				t.Fatalf("database %d differs:\n%s\n%s", i+2, got[j], want[j])
+			}
+		}
+	}
+}
+
+// Whatever the day, the history is one that the gate could have recorded.
+func TestSeedVerifies(t *testing.T) {
+	for _, now := range []time.Time{
+		noon,
+		time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(2026, 12, 31, 23, 59, 59, 999_999_000, time.UTC),
+		time.Date(2028, 2, 29, 8, 30, 0, 0, time.UTC),
+	} {
+		t.Run(now.Format(time.RFC3339), func(t *testing.T) {
+			db := open(t, modelstest.SQLite(t))
+			seed(t, db, now)
+			if err := models.Verify(t.Context(), db, func(d models.Difference) { t.Error(d) }); err != nil {
+				t.Fatal(err)
+			}
+			// What a decision finds is a record that it can use as it is, or brings up to date without a change of figures.
+			before := rows[models.UsageRecord](t, db)
+			var wants []models.Want
+			var current []models.UsageRecord
+			if err := db.NewSelect().Model(&current).Where("billing_period_end > ?", now).Order("email").Scan(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range current {
+				wants = append(wants, models.Want{Email: r.Email, At: now})
+			}
+			if err := models.PrepareRecords(t.Context(), db, catalogue(t), now, append(wants, models.Want{Email: "alma.teapot@example.com", At: now})); err != nil {
+				t.Fatal(err)
+			}
+			for i, line := range rows[models.UsageRecord](t, db)[:len(before)] {
+				if got, want := line, strings.Replace(before[i], `"Entitled":false`, `"Entitled":true`, 1); got != want && got != before[i] {
+					t.Fatalf("a record became\n%s, was\n%s", got, before[i])
+				}
+			}
+			replay(t, db)
+		})
+	}
+}
+
+// replay decides each event anew, in order, and compares the figures that it was answered with.
+func replay(t *testing.T, db *models.DB) {
+	t.Helper()
+	var events []models.UsageEvent
+	if err := db.NewSelect().Model(&events).Order("occurred_at", "id").Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	used := map[int64]int64{}
+	for _, e := range events {
+		s := models.Standing{Used: used[e.RecordID], Included: e.Included, OverageRateCents: e.OverageRateCents, SpendLimitCents: e.SpendLimitCents}
+		if !models.Decide(s, e.Quantity).Allowed {
+			t.Fatalf("%+v would have been refused at %+v", e, s)
+		}
+		used[e.RecordID] += e.Quantity
+		if e.UsedAfter != used[e.RecordID] || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
+			t.Fatalf("%+v counts %d", e, used[e.RecordID])
+		}
+	}
+}
+
+func TestSeedHasAShape(t *testing.T) {
+	db := open(t, modelstest.SQLite(t))
+	seed(t, db, noon)
+	c := catalogue(t)
+
+	entries, err := models.ListOrganizations(t.Context(), db, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(entries, func(e models.OrganizationEntry) bool { return e.PlanID == "business" })
+	if i < 0 || entries[i].Members != 42 || entries[i].Teams != 2 {
+		t.Fatalf("organizations %+v", entries)
+	}
+	usage, err := models.OrganizationUsage(t.Context(), db, c, noon, entries[i].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if usage.TopUsers[0].WarningLevel != models.Exceeded || usage.TopUsers[9].WarningLevel != models.Safe || usage.ActiveUsers >= usage.TotalUsers {
+		t.Errorf("the organization's month is %+v", usage)
+	}
+
+	var events []models.UsageEvent
+	if err := db.NewSelect().Model(&events).Order("occurred_at").Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, last, plans := map[string]time.Time{}, map[string]time.Time{}, map[models.PlanID]bool{}
+	months, weekend, week := map[string]int64{}, int64(0), int64(0)
+	for _, e := range events {
+		if _, ok := first[e.Email]; !ok {
+			first[e.Email] = e.OccurredAt
+		}
+		last[e.Email] = e.OccurredAt
+		plans[e.PlanID] = true
+		months[e.OccurredAt.UTC().Format("2006-01")] += e.Quantity
+		if day := e.OccurredAt.UTC().Weekday(); day == time.Saturday || day == time.Sunday {
+			weekend += e.Quantity
+		} else {
+			week += e.Quantity
+		}
+		if !e.OccurredAt.Before(noon) {
+			t.Fatalf("an event of the future: %+v", e)
+		}
+	}
+	if len(months) != 7 || len(plans) != 5 {
+		t.Errorf("months %v, plans %v", months, plans)
+	}
+	if weekend == 0 || weekend*5 > week { // two days of seven, and yet less than a fifth of the other five
+		t.Errorf("%d units at weekends and %d in the week", weekend, week)
+	}
+	newcomers, leavers := 0, 0
+	for email := range first {
+		if noon.Sub(first[email]) < 30*24*time.Hour {
+			newcomers++
+		}
+		if noon.Sub(last[email]) > 60*24*time.Hour {
+			leavers++
+		}
+	}
+	if newcomers != 1 || leavers != 1 {
+		t.Errorf("%d newcomers and %d leavers, want one of each", newcomers, leavers)
+	}
+	over := 0
+	for _, r := range readRecords(t, db) {
+		if r.SuggestionsUsed > r.SuggestionsIncluded {
+			over++
+		}
+		if r.PlanID == models.FreePlan && r.SuggestionsUsed > r.SuggestionsIncluded {
+			t.Errorf("the free plan's cap is overshot: %+v", r)
+		}
+	}
+	if over < 10 {
+		t.Errorf("only %d times was somebody over their limit", over)
+	}
+}
+
+func readRecords(t *testing.T, db *models.DB) []models.UsageRecord {
+	t.Helper()
+	var records []models.UsageRecord
+	if err := db.NewSelect().Model(&records).Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func TestSeedDoesNotDouble(t *testing.T) {
+	db := open(t, modelstest.SQLite(t))
+	seed(t, db, noon)
+	before := everything(t, db)
+	made, err := demo.Seed(t.Context(), db, catalogue(t), noon.AddDate(0, 2, 0))
+	if err != nil || made {
+		t.Fatalf("made %v, %v", made, err)
+	}
+	if !slices.Equal(everything(t, db), before) {
+		t.Error("the rows changed")
+	}
+}
+
+// Made-up usage has no place in a database that somebody works with.
+func TestSeedLeavesSomebodysDatabaseAlone(t *testing.T) {
+	for name, use := range map[string]func(*models.DB) error{
+		"a person": func(db *models.DB) error {
+			_, err := models.SetUser(context.Background(), db, noon, "ada@example.com", models.UserChange{})
+			return err
+		},
+		"an organization": func(db *models.DB) error {
+			_, err := models.CreateOrganization(context.Background(), db, noon, "Real", nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, modelstest.SQLite(t))
+			if err := use(db); err != nil {
+				t.Fatal(err)
+			}
+			before := everything(t, db)
+			if made, err := demo.Seed(t.Context(), db, catalogue(t), noon); !errors.Is(err, demo.ErrNotEmpty) || made {
+				t.Errorf("made %v, %v", made, err)
+			}
+			if !slices.Equal(everything(t, db), before) {
+				t.Error("the rows changed")
+			}
+		})
+	}
+}
+
+// A catalogue of other plans has a demo too.
+func TestSeedOtherPlans(t *testing.T) {
+	for name, src := range map[string]string{
+		"only free": "",
+		"a large and a paid one": `
+  - {id: vast, name: Vast, type: team, description: d, base_price_cents: 1, included: 1000000000, overage_rate_cents: 5, features: [], call_to_action: c}
+  - {id: metered, name: Metered, type: individual, description: d, base_price_cents: 0, included: 0, overage_rate_cents: 5, features: [], call_to_action: c}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := models.ParseCatalogue("plans.yaml", []byte(`unit: {singular: reply, plural: replies}
+currency: eur
+meter_event_name: replies
+plans:
+  - {id: free, name: Free, type: individual, description: d, base_price_cents: 0, included: 3, overage_rate_cents: 0, features: [], call_to_action: c}`+src))
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := open(t, modelstest.SQLite(t))
+			if made, err := demo.Seed(t.Context(), db, c, noon); err != nil || !made {
+				t.Fatalf("made %v, %v", made, err)
+			}
+			if err := models.Verify(t.Context(), db, func(d models.Difference) { t.Error(d) }); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(readRecords(t, db)); n < 100 {
+				t.Errorf("%d records", n)
+			}
+		})
+	}
+}
+
+// counter counts the API's calls by path, and tells when there were enough.
+type counter struct {
+	http.Handler
+	mu     sync.Mutex
+	calls  map[string]int
+	failed []string
+	enough func(map[string]int) bool
+	done   func()
+}
+
+func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	recorded := httptest.NewRecorder()
+	c.Handler.ServeHTTP(recorded, r)
+	parts := strings.Split(r.URL.Path, "/")
+	c.mu.Lock()
+	c.calls[parts[len(parts)-1]]++
+	if recorded.Code != http.StatusOK {
+		c.failed = append(c.failed, r.URL.Path+": "+recorded.Body.String())
+	}
+	enough := c.enough(c.calls)
+	c.mu.Unlock()
+	for name, values := range recorded.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(recorded.Code)
+	_, _ = w.Write(recorded.Body.Bytes())
+	if enough {
+		c.done()
+	}
+}
+
+// serve starts the whole server and returns its address.
+func serve(t *testing.T, db *models.DB, c *counter) string {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	gate, err := enforcement.Open(t.Context(), db, enforcement.Options{Catalogue: catalogue(t), Now: time.Now, Log: log, QueueLimit: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(gate.Close)
+	server, err := web.New(web.Options{
+		DB: db, Gate: gate, Catalogue: catalogue(t), Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "http://localhost", Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Handler, c.calls = server.Handler(), map[string]int{}
+	s := httptest.NewServer(c)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestTraffic(t *testing.T) {
+	db := open(t, modelstest.SQLite(t))
+	seed(t, db, models.Now(time.Now))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c := &counter{done: cancel, enough: func(n map[string]int) bool {
+		return n["consume"] >= 20 && n["check"] >= 5 && n["holds"] >= 5 && n["settle"] >= 3 && n["release"] >= 1
+	}}
+	url := serve(t, db, c)
+	key, err := models.CreateAPIKey(ctx, db, noon, "test", models.Scopes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	people, err := demo.Regulars(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(people) != 46 { // of 48, one left and one never began
+		t.Errorf("%d people use the app", len(people))
+	}
+	traffic := demo.Traffic{URL: url, Key: key, Log: slog.New(slog.DiscardHandler), People: people, Pace: time.Millisecond}
+	traffic.Run(ctx)
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("not enough calls in time: %v", c.calls)
+	}
+	if len(c.failed) > 0 {
+		t.Errorf("failed: %q", c.failed)
+	}
+	if err := models.Verify(t.Context(), db, func(d models.Difference) { t.Error(d) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each line that is printed to be tried works as it stands.
+func TestRunPrintsWhatWorks(t *testing.T) {
+	db := open(t, modelstest.SQLite(t))
+	c := &counter{done: func() {}, enough: func(map[string]int) bool { return false }}
+	url := serve(t, db, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	printed := make(lines, 1)
+	ended := make(chan error)
+	go func() {
+		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Out: printed})
+	}()
+	var text string
+	select {
+	case text = <-printed:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	if !strings.Contains(text, url+"/docs") {
+		t.Errorf("no address of the documents in %s", text)
+	}
+	var answers []string
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "curl ") {
+			answers = append(answers, curl(t, strings.TrimSpace(line)), curl(t, strings.TrimSpace(line)))
+		} else if models.IsKey(strings.TrimSpace(line)) {
+			answers = append(answers, "key")
+		}
+	}
+	for i, want := range []string{"key", `"warning_level":`, `"warning_level":`, `"replayed":false`, `"replayed":true`, `"total_users":42`, `"total_users":42`} {
+		if i >= len(answers) || !strings.Contains(answers[i], want) {
+			t.Fatalf("answer %d is not one with %s: %q", i, want, answers)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// lines passes on what is written.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// curl does what a shell and curl would do with the line: words, quotes, -H, -d and an address.
+func curl(t *testing.T, line string) string {
+	t.Helper()
+	var words []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 0 {
+			words = append(words, strings.Fields(part)...)
+		} else {
+			words = append(words, part)
+		}
+	}
+	method, body, address := http.MethodGet, "", ""
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}} // curl's own, with -d
+	for i := 1; i < len(words); i++ {
+		switch words[i] {
+		case "-sS":
+		case "-H":
+			i++
+			name, value, _ := strings.Cut(words[i], ": ")
+			header.Set(name, value)
+		case "-d":
+			i++
+			method, body = http.MethodPost, words[i]
+		default:
+			address = words[i]
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, address, bytes.NewReader([]byte(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = header
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %s %v", line, response.Status, answer, err)
+	}
+	return string(answer)
+}

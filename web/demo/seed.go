@@ -1,0 +1,224 @@
+package demo
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// ErrNotEmpty says that a database holds something that is not the demo's.
+var ErrNotEmpty = errors.New("the database is somebody's: the demo makes up people and usage, so it needs an empty one")
+
+// insertRows is how many rows one statement inserts: enough to make the statements few, and none of them large.
+const insertRows = 400
+
+// Seed makes up the people and their history up to now, in one transaction. The same clock makes the same rows. It
+// reports false when the database has them already, and returns ErrNotEmpty when it has others.
+func Seed(ctx context.Context, db *models.DB, c *models.Catalogue, now time.Time) (bool, error) {
+	made := false
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		made = false
+		if empty, err := isEmpty(ctx, tx); err != nil || !empty {
+			return err
+		}
+		made = true
+		s := seeder{now: now, rng: rand.New(rand.NewPCG(2, 6))} //nolint:gosec // the same each time on purpose
+		return s.seed(ctx, tx, c)
+	})
+	if err != nil {
+		return false, fmt.Errorf("make up the demo: %w", err)
+	}
+	return made, nil
+}
+
+// isEmpty says that there is nothing at all. It reports false for the demo's own rows, and ErrNotEmpty for others.
+func isEmpty(ctx context.Context, tx bun.Tx) (bool, error) {
+	ours, err := tx.NewSelect().Model((*models.Organization)(nil)).Where("id = ?", mainOrganization).Exists(ctx)
+	if err != nil || ours {
+		return false, err
+	}
+	for _, model := range []any{(*models.Organization)(nil), (*models.User)(nil), (*models.UsageRecord)(nil)} {
+		if others, err := tx.NewSelect().Model(model).Exists(ctx); err != nil || others {
+			return false, errors.Join(err, ErrNotEmpty)
+		}
+	}
+	return true, nil
+}
+
+type seeder struct {
+	now time.Time
+	rng *rand.Rand
+}
+
+// id is a UUID of version 7 whose chance is the seed's.
+func (s *seeder) id(at time.Time) uuid.UUID {
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|s.rng.Uint64()>>52) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(id[8:], s.rng.Uint64())
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+func (s *seeder) seed(ctx context.Context, tx bun.Tx, c *models.Catalogue) error {
+	k := assemble(c)
+	start := historyStart(s.now)
+	organizations, workspaces, users, subscriptions := s.peopleRows(&k, start)
+	if err := insert(ctx, tx, organizations); err != nil {
+		return err
+	}
+	if err := insert(ctx, tx, workspaces); err != nil {
+		return err
+	}
+	if err := insert(ctx, tx, users); err != nil {
+		return err
+	}
+	if err := insert(ctx, tx, subscriptions); err != nil {
+		return err
+	}
+	var records []models.UsageRecord
+	var events []models.UsageEvent
+	for i := range k.people {
+		plan := planOf(c, &k, &k.people[i])
+		grants := k.people[i].uses(s.rng, plan.Included, start, s.now)
+		records, events = s.usageRows(records, events, &users[i], k.teams[k.people[i].team].slackID, plan, grants)
+	}
+	if err := insert(ctx, tx, records); err != nil {
+		return err
+	}
+	if err := number(ctx, tx, records, events); err != nil {
+		return err
+	}
+	slices.SortFunc(events, func(a, b models.UsageEvent) int {
+		if c := a.OccurredAt.Compare(b.OccurredAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Email, b.Email)
+	})
+	for i := range events {
+		events[i].ID = s.id(events[i].OccurredAt)
+		events[i].IdempotencyKey = new(fmt.Sprintf("demo-%06d", i))
+	}
+	return insert(ctx, tx, events)
+}
+
+// peopleRows are the cast but for what they used, in their order.
+func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Organization, workspaces []models.Workspace, users []models.User, subscriptions []models.Subscription) {
+	subscription := func(plan models.PlanID) models.Subscription {
+		return models.Subscription{ID: s.id(start), PlanID: plan, Status: models.StatusActive, CreatedAt: start, UpdatedAt: start}
+	}
+	for _, o := range k.organizations {
+		if o.id == uuid.Nil {
+			o.id = s.id(start)
+		}
+		organizations = append(organizations, models.Organization{ID: o.id, Name: o.name, CreatedAt: start})
+		if o.plan != "" {
+			given := subscription(o.plan)
+			given.OrganizationID = &o.id
+			subscriptions = append(subscriptions, given)
+		}
+	}
+	for _, t := range k.teams {
+		workspaces = append(workspaces, models.Workspace{
+			ID: s.id(start), OrganizationID: organizations[t.organization].ID, SlackTeamID: t.slackID, Name: t.name, CreatedAt: start,
+		})
+	}
+	for i, p := range k.people {
+		joined := start
+		if p.habit == newcomer {
+			joined = s.now.Truncate(24*time.Hour).AddDate(0, 0, -21)
+		}
+		u := models.User{
+			ID: s.id(joined), Email: p.email, Name: p.name, WorkspaceID: &workspaces[p.team].ID, SlackUserID: new(slackID(i)),
+			Role: p.role, SpendLimitCents: p.spendLimitCents, CreatedAt: joined,
+		}
+		users = append(users, u)
+		if p.plan != "" && p.plan != models.FreePlan {
+			given := subscription(p.plan)
+			given.UserID = &u.ID
+			subscriptions = append(subscriptions, given)
+		}
+	}
+	return organizations, workspaces, users, subscriptions
+}
+
+// planOf is the person's plan by the rule for everybody: the organization's first, else their own, else free.
+func planOf(c *models.Catalogue, k *cast, p *person) models.Plan {
+	id := p.plan
+	if o := k.organizations[k.teams[p.team].organization]; o.plan != "" {
+		id = o.plan
+	}
+	return c.PlanOf(&models.Entitlement{PlanID: id})
+}
+
+// usageRows turns what somebody asked for into records and events, as the gate would have: a record a month that
+// began, an event a grant, and nothing for a refusal.
+func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
+	var standing models.Standing
+	for _, g := range grants {
+		if !standing.Period.Contains(g.at) {
+			standing = models.Standing{
+				Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
+				Period: models.CalendarMonth(g.at),
+			}
+			records = append(records, models.UsageRecord{
+				Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
+				SuggestionsIncluded: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
+				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, CreatedAt: g.at,
+			})
+		}
+		if !models.Decide(standing, g.quantity).Allowed {
+			continue
+		}
+		standing.Used += g.quantity
+		records[len(records)-1].SuggestionsUsed = standing.Used
+		events = append(events, models.UsageEvent{
+			RecordID: int64(len(records)), // its place, until the record has an id
+			Email:    u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OccurredAt: g.at, RecordedAt: g.at, PlanID: plan.ID,
+			BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, UsedAfter: standing.Used, Included: standing.Included,
+			OverageRateCents: standing.OverageRateCents, SpendLimitCents: standing.SpendLimitCents,
+		})
+	}
+	return records, events
+}
+
+// number gives the events the ids of the records that were just inserted.
+func number(ctx context.Context, tx bun.Tx, records []models.UsageRecord, events []models.UsageEvent) error {
+	var stored []models.UsageRecord
+	if err := tx.NewSelect().Model(&stored).Column("id", "email", "billing_period_start").Scan(ctx); err != nil {
+		return err
+	}
+	type key struct {
+		email string
+		start int64
+	}
+	ids := make(map[key]int64, len(stored))
+	for _, r := range stored {
+		ids[key{r.Email, r.BillingPeriodStart.Unix()}] = r.ID
+	}
+	for i := range events {
+		r := &records[events[i].RecordID-1]
+		events[i].RecordID = ids[key{r.Email, r.BillingPeriodStart.Unix()}]
+	}
+	return nil
+}
+
+// insert stores rows, many to a statement.
+func insert[T any](ctx context.Context, tx bun.Tx, rows []T) error {
+	for part := range slices.Chunk(rows, insertRows) {
+		if _, err := tx.NewInsert().Model(&part).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

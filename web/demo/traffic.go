@@ -1,0 +1,163 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"tollgate/models"
+)
+
+// Regular is somebody who uses the app while the demo runs.
+type Regular struct {
+	Email       string
+	SlackTeamID string
+	SlackUserID string
+}
+
+// Regulars are the demo's people who use the app: all but those who left or never began.
+func Regulars(ctx context.Context, db *models.DB) ([]Regular, error) {
+	var found []Regular
+	if err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
+		Column("u.email", "w.slack_team_id", "u.slack_user_id").
+		Where("w.slack_team_id LIKE ?", teamPrefix+"%").Where("u.slack_user_id IS NOT NULL").Order("u.email").Scan(ctx, &found); err != nil {
+		return nil, fmt.Errorf("find the demo's people: %w", err)
+	}
+	away := map[string]bool{}
+	for i := range membersOfMain {
+		if h := habitOf(i); h == leaver || h == idle {
+			away[address(i)] = true
+		}
+	}
+	return slices.DeleteFunc(found, func(r Regular) bool { return away[r.Email] }), nil
+}
+
+// Traffic is a made-up Slack app: it asks before each suggestion, as a real one would, through the HTTP API.
+type Traffic struct {
+	URL    string
+	Key    string
+	Log    *slog.Logger
+	People []Regular
+	// Pace is the mean time between two calls.
+	Pace time.Duration
+
+	run  string // begins each idempotency key, so that two demos on one database have different ones
+	call int
+	// full are the people who have had plenty: a demo that runs for a week is no stampede.
+	full  map[string]bool
+	holds []openHold
+}
+
+// openHold is work under way.
+type openHold struct {
+	id       string
+	quantity int64
+	until    time.Time
+}
+
+// plenty is the percentage of the included units at which somebody stops.
+const plenty = 150
+
+// Run makes one call after another until ctx ends.
+func (t *Traffic) Run(ctx context.Context) {
+	t.run, t.full = fmt.Sprintf("demo-%d", time.Now().UnixNano()), map[string]bool{}
+	client := &http.Client{Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := t.step(ctx, client); err != nil && ctx.Err() == nil {
+			t.Log.Warn("a made-up call failed", "error", err)
+		}
+		timer.Reset(t.Pace/2 + time.Duration(rand.Int64N(int64(t.Pace)+1))) //nolint:gosec // made up
+	}
+}
+
+// step makes one call: it ends work that is due, or lets somebody ask.
+func (t *Traffic) step(ctx context.Context, client *http.Client) error {
+	if i := slices.IndexFunc(t.holds, func(h openHold) bool { return !h.until.After(time.Now()) }); i >= 0 {
+		h := t.holds[i]
+		t.holds = slices.Delete(t.holds, i, i+1)
+		if rand.IntN(4) == 0 { //nolint:gosec // made up
+			return t.post(ctx, client, "/v1/holds/"+h.id+"/release", map[string]any{}, nil)
+		}
+		part := 1 + rand.Int64N(h.quantity) //nolint:gosec // made up
+		return t.post(ctx, client, "/v1/holds/"+h.id+"/settle", map[string]any{"quantity": part}, nil)
+	}
+	t.call++
+	// Some have more to say than others.
+	who := t.People[int(float64(len(t.People))*rand.Float64()*rand.Float64())]                 //nolint:gosec // made up
+	body := map[string]any{"slack_team_id": who.SlackTeamID, "slack_user_id": who.SlackUserID} //nolint:gosec // made up
+	if t.call%2 == 0 {
+		body["email"] = who.Email
+	}
+	path, quantity := "/v1/consume", int64(1)
+	switch dice := rand.IntN(20); { //nolint:gosec // made up
+	case dice < 4 || t.full[who.Email]:
+		path = "/v1/check"
+	case dice < 7:
+		path, quantity = "/v1/holds", 3
+		body["ttl_seconds"] = 60
+	}
+	body["quantity"] = quantity
+	if path != "/v1/check" {
+		body["idempotency_key"] = fmt.Sprintf("%s-%d", t.run, t.call)
+	}
+	var answer struct {
+		PercentUsed int64 `json:"percent_used"`
+		Hold        *struct {
+			ID string `json:"id"`
+		} `json:"hold"`
+	}
+	if err := t.post(ctx, client, path, body, &answer); err != nil {
+		return err
+	}
+	t.full[who.Email] = answer.PercentUsed >= plenty
+	if answer.Hold != nil {
+		t.holds = append(t.holds, openHold{answer.Hold.ID, quantity, time.Now().Add(4 * t.Pace)})
+	}
+	return nil
+}
+
+// post makes a call and reads its answer; answer may be nil.
+func (t *Traffic) post(ctx context.Context, client *http.Client, path string, body, answer any) error {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL+path, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+t.Key)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s", path, response.Status, strings.TrimSpace(string(text)))
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(text, answer)
+}
