@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -59,6 +60,15 @@ var recounts = []recount{
 				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
 			FROM usage_records WINDOW later AS (PARTITION BY email ORDER BY billing_period_start)) r
 		WHERE next_start < billing_period_end ORDER BY id`},
+	// A plan that the catalogue no longer has counts as free, so a record of the free plan may stand beside any subscription.
+	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
+		FROM usage_records r JOIN (SELECT email FROM users) k ON k.email = r.email ` + EntitlementJoins + `
+		WHERE r.entitled AND r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = r.email)
+			AND (r.workspace_id IS DISTINCT FROM u.workspace_id OR r.spend_limit_cents IS DISTINCT FROM u.spend_limit_cents
+				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
+				OR (r.plan_id <> 'free' AND r.plan_id <> COALESCE(s.plan_id, 'free')))
+		ORDER BY r.id`},
 	{row: "usage event", fault: "it counts on usage record %[1]d, which does not exist", query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
 		FROM usage_events e LEFT JOIN usage_records r ON r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},
@@ -134,7 +144,10 @@ func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) e
 			d.Email, d.Customer = "", d.Email
 			d.Period.End = d.Period.Start.Add(time.Minute)
 		}
-		d.Fault = fmt.Sprintf(r.fault, stored, counted)
+		d.Fault = r.fault
+		if strings.Contains(d.Fault, "%") {
+			d.Fault = fmt.Sprintf(r.fault, stored, counted)
+		}
 		report(d)
 	}
 	return rows.Err()

@@ -1,0 +1,129 @@
+package models_test
+
+import (
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+// TestARecordIsEntitledAsLongAsItIsTrue changes everything that a record repeats, by plain SQL as a stranger would, and looks
+// that the database itself took the record out of use, that preparing it puts it right, and that verify sees one that
+// was left.
+func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		catalogue, err := models.LoadCatalogue("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		identity := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
+		if err := models.LinkPerson(f.ctx, f.db, noon, "ada@example.com", identity); err != nil {
+			t.Fatal(err)
+		}
+		wants := []models.Want{{Email: "ada@example.com", At: noon}}
+		prepare := func() *models.UsageRecord {
+			t.Helper()
+			if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, wants); err != nil {
+				t.Fatal(err)
+			}
+			r, err := models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
+			if err != nil || r == nil || !r.Entitled {
+				t.Fatalf("after preparing: %+v, %v", r, err)
+			}
+			return r
+		}
+		if r := prepare(); r.PlanID != "free" || r.Slack() != identity {
+			t.Fatalf("prepared as %+v", r)
+		}
+		subscribe := `INSERT INTO subscriptions (id, organization_id, plan_id, status, stripe_customer_id, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', organization_id, 'business', 'active', 'cus_1', ?, ? FROM workspaces`
+		changes := []struct {
+			statement string
+			args      []any
+			plan      models.PlanID
+			included  int64
+		}{
+			{"UPDATE users SET spend_limit_cents = 500", nil, "free", 5},
+			{subscribe, []any{noon, noon}, "business", 100},
+			{"UPDATE subscriptions SET plan_id = 'team'", nil, "team", 100},
+			{"UPDATE subscriptions SET stripe_customer_id = 'cus_2'", nil, "team", 100},
+			{"UPDATE users SET slack_user_id = 'U2'", nil, "team", 100},
+			{"INSERT INTO organizations (id, name, created_at) SELECT '00000000-0000-7000-8000-000000000002', 'Another', ?", []any{noon}, "", 0},
+			{"UPDATE workspaces SET organization_id = '00000000-0000-7000-8000-000000000002'", nil, "free", 100},
+			{"UPDATE subscriptions SET organization_id = '00000000-0000-7000-8000-000000000002'", nil, "team", 100},
+			{"UPDATE users SET workspace_id = NULL", nil, "free", 100},
+			{"UPDATE users SET workspace_id = (SELECT id FROM workspaces)", nil, "team", 100},
+			{"DELETE FROM subscriptions", nil, "free", 100},
+		}
+		for _, c := range changes {
+			f.exec(t, c.statement, c.args...)
+			r, err := models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.plan == "" {
+				continue // touches nobody
+			}
+			if r.Entitled {
+				t.Errorf("%s: the record still stands as entitled", c.statement)
+			}
+			if r = prepare(); r.PlanID != c.plan || r.SuggestionsIncluded != c.included {
+				t.Errorf("%s: plan %s with %d included, want %s with %d", c.statement, r.PlanID, r.SuggestionsIncluded, c.plan, c.included)
+			}
+			if lines := f.verify(t); len(lines) > 0 {
+				t.Errorf("%s: %v", c.statement, lines)
+			}
+		}
+		f.exec(t, "UPDATE users SET spend_limit_cents = 900")
+		f.exec(t, "UPDATE usage_records SET entitled = true")
+		if lines := f.verify(t); len(lines) != 1 {
+			t.Errorf("a record that says what is no longer so: %v", lines)
+		}
+	})
+}
+
+// TestASubscriptionBeginsInTheMiddleOfAMonth rolls the record over: the month ends where the subscription's own period begins.
+func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		catalogue, err := models.LoadCatalogue("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := func(now time.Time) *models.UsageRecord {
+			t.Helper()
+			if err := models.PrepareRecords(f.ctx, f.db, catalogue, now, []models.Want{{Email: "ada@example.com", At: now}}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := models.CurrentUsage(f.ctx, f.db, now, "ada@example.com")
+			if err != nil || r == nil {
+				t.Fatalf("%v: %v, %v", now, r, err)
+			}
+			return r
+		}
+		want := func(r *models.UsageRecord, start, end time.Time, plan models.PlanID) {
+			t.Helper()
+			if p := r.Period(); !p.Start.Equal(start) || !p.End.Equal(end) || r.PlanID != plan {
+				t.Errorf("%s from %v to %v, want %s from %v to %v", r.PlanID, p.Start, p.End, plan, start, end)
+			}
+		}
+		day := func(month time.Month, d int) time.Time { return time.Date(2026, month, d, 0, 0, 0, 0, time.UTC) }
+		want(at(noon), day(11, 1), day(12, 1), "free")
+		begin := noon.Add(-time.Hour)
+		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin, begin.AddDate(0, 1, 0), noon, noon)
+		want(at(noon), begin, begin.AddDate(0, 1, 0), "pro")
+		// Its period is over and Stripe has not told of the next: monthly steps from the anchor.
+		want(at(day(12, 25)), begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0), "pro")
+		f.exec(t, "UPDATE subscriptions SET status = 'canceled'")
+		want(at(day(12, 26)), begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0), "free")
+		// Then months again, cut to begin where the last period ended.
+		want(at(time.Date(2027, 1, 25, 0, 0, 0, 0, time.UTC)), begin.AddDate(0, 2, 0), time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC), "free")
+		history, err := models.UsageHistory(f.ctx, f.db, time.Date(2027, 1, 25, 0, 0, 0, 0, time.UTC), "ada@example.com", 6)
+		if err != nil || len(history) != 4 || !history[3].BillingPeriodEnd.Equal(begin) {
+			t.Errorf("%d periods, %v; the first ends %v", len(history), err, history[len(history)-1].BillingPeriodEnd)
+		}
+		if lines := f.verify(t); len(lines) > 0 {
+			t.Error(lines)
+		}
+	})
+}
