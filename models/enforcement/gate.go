@@ -82,8 +82,8 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	for range shards {
 		for _, start := range []struct {
 			queues *[]*queue
-			run    func(ledger, *queue)
-		}{{&g.writers, g.write}, {&g.readers, g.read}} {
+			run    func(*worker)
+		}{{&g.writers, (*worker).write}, {&g.readers, (*worker).read}} {
 			l, err := openLedger(ctx, db)
 			if err != nil {
 				g.Close()
@@ -93,7 +93,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 			*start.queues = append(*start.queues, q)
 			g.workers.Go(func() {
 				defer l.close()
-				start.run(l, q)
+				start.run(&worker{Gate: g, ledger: l, queue: q})
 			})
 		}
 	}

@@ -81,6 +81,15 @@ func (q *queue) take(into []*call, most int) []*call {
 	}
 }
 
+// drain takes all that wait.
+func (q *queue) drain() []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := q.calls
+	q.calls, q.ops = nil, 0
+	return waiting
+}
+
 // close lets the workers finish what was taken in and refuses the rest.
 func (q *queue) close() {
 	q.mu.Lock()

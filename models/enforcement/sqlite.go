@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,40 +12,62 @@ import (
 	"tollgate/models"
 )
 
-// The same statements as PostgreSQL's, for one row each: there is no network to save trips on.
+// The same statements as PostgreSQL's. Each stands in three sizes (see chunks), as a statement's own cost, of going through
+// database/sql, the driver and SQLite's start and reset, is several times that of one more row in it.
 const (
 	liteRecord = `r.id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used, r.overage_rate_cents,
 		r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
 
-	liteWhere = ` FROM usage_records r WHERE r.email = ?1 AND r.billing_period_start <= ?2 AND r.billing_period_end > ?2
-		ORDER BY r.billing_period_start DESC LIMIT 1`
+	// CROSS JOIN keeps the order: the few wanted ones first, then the index for each.
+	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound
+		AND r.billing_period_end > k.at`
 
-	liteLock = `SELECT ` + liteRecord + `, r.suggestions_held, r.holds_expire_at` + liteWhere
+	liteLock = `SELECT k.i, ` + liteRecord + `, r.suggestions_held, r.holds_expire_at` + liteWhere
 
-	litePeek = `SELECT ` + liteRecord + `, CASE WHEN r.holds_expire_at <= ?2 THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
-			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > ?2) ELSE r.suggestions_held END, NULL` + liteWhere
+	litePeek = `SELECT k.i, ` + liteRecord + `, CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
+			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at) ELSE r.suggestions_held END, NULL` + liteWhere
 
-	liteEvent   = `SELECT id, email, quantity, hold_id, ` + pgFigures + ` FROM usage_events WHERE idempotency_key = ?`
-	liteSettled = `SELECT id, email, quantity, hold_id, ` + pgFigures + ` FROM usage_events WHERE hold_id = ?`
-
-	liteHold      = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds `
-	liteHoldByID  = liteHold + `WHERE id = ?`
-	liteHoldByKey = liteHold + `WHERE idempotency_key = ?`
+	liteEvent = `SELECT id, email, quantity, idempotency_key, hold_id, ` + pgFigures + ` FROM usage_events WHERE `
+	liteHold  = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds WHERE `
 
 	liteInsertEvent = `INSERT INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
-			stripe_customer_id, ` + pgFigures + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	liteInsertHold = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `)
-		VALUES (?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	liteCloseHold = `UPDATE usage_holds SET state = ? WHERE id = ?`
-	liteUpdate    = `UPDATE usage_records SET suggestions_used = ?, suggestions_held = ?, holds_expire_at = ? WHERE id = ?`
+			stripe_customer_id, ` + pgFigures + `) VALUES `
+	liteInsertHold = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `) VALUES `
+	liteCloseHold  = `UPDATE usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
+	liteUpdate     = `UPDATE usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire FROM k WHERE usage_records.id = k.id`
 )
+
+// chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
+var chunkSizes = [...]int{64, 8, 1}
+
+// chunks is a statement in the three sizes.
+type chunks [len(chunkSizes)]*sql.Stmt
+
+// each calls run with a statement for the rows from i on, until all n are done.
+func (c *chunks) each(n int, run func(s *sql.Stmt, from, to int) error) error {
+	for i := 0; i < n; {
+		for size := range chunkSizes {
+			if i+chunkSizes[size] <= n {
+				if err := run(c[size], i, i+chunkSizes[size]); err != nil {
+					return err
+				}
+				i += chunkSizes[size]
+				break
+			}
+		}
+	}
+	return nil
+}
 
 // lite is a ledger on a connection of its own to the SQLite file.
 type lite struct {
 	db   *sql.DB
 	conn *sql.Conn
+	args []any // of one statement, used again
+	// times are written texts of times: the groups of one day write the same few bounds of periods again and again.
+	times map[time.Time]string
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update *sql.Stmt
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update chunks
 }
 
 func openSQLite(ctx context.Context, address string) (*lite, error) {
@@ -52,22 +75,30 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lite{}
+	l := &lite{times: map[time.Time]string{}}
 	if l.db, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, err
 	}
 	if l.conn, err = l.db.Conn(ctx); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
+	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
 	for _, s := range []struct {
-		into **sql.Stmt
-		text string
+		into               *chunks
+		before, row, after string
 	}{
-		{&l.lock, liteLock}, {&l.look, litePeek}, {&l.event, liteEvent}, {&l.settled, liteSettled}, {&l.holdByID, liteHoldByID}, {&l.holdByKey, liteHoldByKey},
-		{&l.insertEvent, liteInsertEvent}, {&l.insertHold, liteInsertHold}, {&l.closeHold, liteCloseHold}, {&l.update, liteUpdate},
+		{&l.lock, wanted[0], "(?, ?, ?, ?)", wanted[1] + liteLock}, {&l.look, wanted[0], "(?, ?, ?, ?)", wanted[1] + litePeek},
+		{&l.event, liteEvent + "idempotency_key IN (", "?", ")"}, {&l.settled, liteEvent + "hold_id IN (", "?", ")"},
+		{&l.holdByID, liteHold + "id IN (", "?", ")"}, {&l.holdByKey, liteHold + "idempotency_key IN (", "?", ")"},
+		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 17) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 14) + ")", ""},
+		{&l.closeHold, "WITH k (state, id) AS (VALUES ", "(?, ?)", ") " + liteCloseHold},
+		{&l.update, "WITH k (used, held, expire, id) AS (VALUES ", "(?, ?, ?, ?)", ") " + liteUpdate},
 	} {
-		if *s.into, err = l.conn.PrepareContext(ctx, s.text); err != nil {
-			return nil, errors.Join(err, l.db.Close())
+		for i, size := range chunkSizes {
+			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after
+			if s.into[i], err = l.conn.PrepareContext(ctx, text); err != nil {
+				return nil, errors.Join(err, l.db.Close())
+			}
 		}
 	}
 	return l, nil
@@ -77,6 +108,41 @@ func (l *lite) close() {
 	_ = l.conn.Close() // what was not committed is not answered
 	_ = l.db.Close()
 }
+
+// exec runs a statement for n rows, with the arguments that row adds for each.
+func (l *lite) exec(ctx context.Context, c *chunks, n int, row func(i int)) error {
+	return c.each(n, func(s *sql.Stmt, from, to int) error {
+		l.args = l.args[:0]
+		for i := from; i < to; i++ {
+			row(i)
+		}
+		_, err := s.ExecContext(ctx, l.args...)
+		return err
+	})
+}
+
+// query does the same for a statement that answers, and hands each row of the answer to scan.
+func (l *lite) query(ctx context.Context, c *chunks, n int, row func(i int), scan func(*sql.Rows) error) error {
+	return c.each(n, func(s *sql.Stmt, from, to int) error {
+		l.args = l.args[:0]
+		for i := from; i < to; i++ {
+			row(i)
+		}
+		rows, err := s.QueryContext(ctx, l.args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+func (l *lite) add(args ...any) { l.args = append(l.args, args...) }
 
 func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *changes) (err error) {
 	// The statements run to their end once begun: a context that ended in the middle would leave the connection unclear.
@@ -114,132 +180,141 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		accounts: make([]*account, len(look.wants)), events: make(map[string]*models.UsageEvent, len(look.keys)),
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
 	}
-	for i, w := range look.wants {
-		r, err := scanRecord(l.lock.QueryRowContext(ctx, w.Email, liteTime(w.At)))
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
+	want := func(i int) { l.want(i, look.wants[i].Email, look.wants[i].At) }
+	if err := l.query(ctx, &l.lock, len(look.wants), want, func(rows *sql.Rows) error {
+		i, r, err := scanRecord(rows)
+		if err == nil {
 			f.accounts[i] = &account{record: *r}
 		}
+		return err
+	}); err != nil {
+		return nil, err
 	}
-	for _, key := range look.keys {
-		e, err := scanEvent(l.event.QueryRowContext(ctx, key))
-		if err != nil {
+	for _, q := range []struct {
+		statement *chunks
+		n         int
+		row       func(i int)
+		scan      func(*sql.Rows) error
+	}{
+		{&l.event, len(look.keys), func(i int) { l.add(look.keys[i]) }, f.scanEvent},
+		{&l.holdByKey, len(look.holdKeys), func(i int) { l.add(look.holdKeys[i]) }, f.scanHold},
+		{&l.holdByID, len(look.holdIDs), func(i int) { l.add(look.holdIDs[i].String()) }, f.scanHold},
+		{&l.settled, len(look.holdIDs), func(i int) { l.add(look.holdIDs[i].String()) }, f.scanEvent},
+	} {
+		if err := l.query(ctx, q.statement, q.n, q.row, q.scan); err != nil {
 			return nil, err
-		}
-		if e != nil {
-			f.events[key] = e
-		}
-	}
-	for _, key := range look.holdKeys {
-		h, err := scanHold(l.holdByKey.QueryRowContext(ctx, key))
-		if err != nil {
-			return nil, err
-		}
-		if h != nil {
-			f.holdKeys[key], f.holds[h.ID] = h, h
-		}
-	}
-	for _, id := range look.holdIDs {
-		if _, ok := f.holds[id]; !ok {
-			h, err := scanHold(l.holdByID.QueryRowContext(ctx, id))
-			if err != nil {
-				return nil, err
-			}
-			if h == nil {
-				continue
-			}
-			f.holds[id], f.holdKeys[h.IdempotencyKey] = h, h
-		}
-		e, err := scanEvent(l.settled.QueryRowContext(ctx, id))
-		if err != nil {
-			return nil, err
-		}
-		if e != nil {
-			f.settled[id] = e
 		}
 	}
 	return f, nil
 }
 
+// want adds one record that is looked for. A period is at most 32 days long, so that older ones need not be looked at.
+func (l *lite) want(i int, email string, at time.Time) {
+	l.add(i, email, l.text(at), l.text(at.Add(-32*24*time.Hour)))
+}
+
 func (l *lite) save(ctx context.Context, c *changes) error {
 	now := liteTime(c.now)
-	for i := range c.events {
+	if err := l.exec(ctx, &l.insertEvent, len(c.events), func(i int) {
 		e := &c.events[i]
-		if _, err := l.insertEvent.ExecContext(ctx, now, e.ID, e.RecordID, e.Email, e.WorkspaceID, e.Quantity, e.IdempotencyKey, e.HoldID, liteTime(e.OccurredAt),
-			e.StripeCustomerID, string(e.PlanID), liteTime(e.BillingPeriodStart), liteTime(e.BillingPeriodEnd), e.UsedAfter, e.HeldAfter, e.Included,
-			e.OverageRateCents, e.SpendLimitCents); err != nil {
-			return err
-		}
+		l.add(now, e.ID.String(), e.RecordID, e.Email, optional(e.WorkspaceID), e.Quantity, optional(e.IdempotencyKey), optional(e.HoldID), l.text(e.OccurredAt),
+			optional(e.StripeCustomerID), string(e.PlanID), l.text(e.BillingPeriodStart), l.text(e.BillingPeriodEnd), e.UsedAfter, e.HeldAfter, e.Included,
+			e.OverageRateCents, optional(e.SpendLimitCents))
+	}); err != nil {
+		return err
 	}
-	for _, h := range c.holds {
-		if _, err := l.insertHold.ExecContext(ctx, now, h.ID, h.RecordID, h.Email, h.Quantity, h.IdempotencyKey, liteTime(h.ExpiresAt), string(h.PlanID),
-			liteTime(h.BillingPeriodStart), liteTime(h.BillingPeriodEnd), h.UsedAfter, h.HeldAfter, h.Included, h.OverageRateCents, h.SpendLimitCents); err != nil {
-			return err
-		}
+	if err := l.exec(ctx, &l.insertHold, len(c.holds), func(i int) {
+		h := c.holds[i]
+		l.add(now, h.ID.String(), h.RecordID, h.Email, h.Quantity, h.IdempotencyKey, liteTime(h.ExpiresAt), string(h.PlanID),
+			l.text(h.BillingPeriodStart), l.text(h.BillingPeriodEnd), h.UsedAfter, h.HeldAfter, h.Included, h.OverageRateCents, optional(h.SpendLimitCents))
+	}); err != nil {
+		return err
 	}
-	for _, h := range c.closed {
-		if _, err := l.closeHold.ExecContext(ctx, string(h.State), h.ID); err != nil {
-			return err
-		}
+	if err := l.exec(ctx, &l.closeHold, len(c.closed), func(i int) { l.add(string(c.closed[i].State), c.closed[i].ID.String()) }); err != nil {
+		return err
 	}
-	for _, a := range c.accounts {
+	return l.exec(ctx, &l.update, len(c.accounts), func(i int) {
+		a := c.accounts[i]
 		var expire any
 		if a.record.HoldsExpireAt != nil {
 			expire = liteTime(*a.record.HoldsExpireAt)
 		}
-		if _, err := l.update.ExecContext(ctx, a.standing.Used, a.standing.Held, expire, a.record.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+		l.add(a.standing.Used, a.standing.Held, expire, a.record.ID)
+	})
 }
 
 func (l *lite) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
 	records := make([]*models.UsageRecord, len(emails))
-	at := liteTime(now)
-	for i, email := range emails {
-		r, err := scanRecord(l.look.QueryRowContext(context.WithoutCancel(ctx), email, at))
-		if err != nil {
-			return nil, err
+	err := l.query(context.WithoutCancel(ctx), &l.look, len(emails), func(i int) { l.want(i, emails[i], now) }, func(rows *sql.Rows) error {
+		i, r, err := scanRecord(rows)
+		if err == nil {
+			records[i] = r
 		}
-		records[i] = r
+		return err
+	})
+	return records, err
+}
+
+// text is liteTime, remembered.
+func (l *lite) text(t time.Time) string {
+	s, ok := l.times[t]
+	if !ok {
+		if len(l.times) >= 1000 {
+			clear(l.times)
+		}
+		s = liteTime(t)
+		l.times[t] = s
 	}
-	return records, nil
+	return s
+}
+
+// optional is a nil or the value itself, as going through a pointer costs the driver a reflection.
+func optional[T any](v *T) any {
+	if v == nil {
+		return nil
+	}
+	if id, ok := any(*v).(uuid.UUID); ok {
+		return id.String()
+	}
+	return *v
 }
 
 // liteTime writes a time as bun does on SQLite, so that times compare as text.
 func liteTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999-07:00") }
 
-func scanRecord(row *sql.Row) (*models.UsageRecord, error) {
-	r := &models.UsageRecord{}
-	err := row.Scan(&r.ID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.SuggestionsUsed, &r.OverageRateCents,
+func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
+	r = &models.UsageRecord{}
+	err = rows.Scan(&i, &r.ID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.SuggestionsUsed, &r.OverageRateCents,
 		&r.SpendLimitCents, &r.WorkspaceID, &r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.SuggestionsHeld, &r.HoldsExpireAt)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return r, err
+	return i, r, err
 }
 
-func scanEvent(row *sql.Row) (*models.UsageEvent, error) {
+func (f *found) scanEvent(rows *sql.Rows) error {
 	e := &models.UsageEvent{}
-	err := row.Scan(&e.ID, &e.Email, &e.Quantity, &e.HoldID, &e.PlanID, &e.BillingPeriodStart, &e.BillingPeriodEnd, &e.UsedAfter, &e.HeldAfter, &e.Included,
-		&e.OverageRateCents, &e.SpendLimitCents)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+	if err := rows.Scan(&e.ID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID, &e.PlanID, &e.BillingPeriodStart, &e.BillingPeriodEnd, &e.UsedAfter, &e.HeldAfter,
+		&e.Included, &e.OverageRateCents, &e.SpendLimitCents); err != nil {
+		return err
 	}
 	e.BillingPeriodStart, e.BillingPeriodEnd = e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC()
-	return e, err
+	if e.HoldID != nil {
+		f.settled[*e.HoldID] = e
+	} else {
+		f.events[*e.IdempotencyKey] = e
+	}
+	return nil
 }
 
-func scanHold(row *sql.Row) (*models.UsageHold, error) {
+// scanHold reads a hold. One that was found by key and by id is one value.
+func (f *found) scanHold(rows *sql.Rows) error {
 	h := &models.UsageHold{}
-	err := row.Scan(&h.ID, &h.Email, &h.Quantity, &h.IdempotencyKey, &h.State, &h.ExpiresAt, &h.CreatedAt, &h.RecordID, &h.PlanID,
-		&h.BillingPeriodStart, &h.BillingPeriodEnd, &h.UsedAfter, &h.HeldAfter, &h.Included, &h.OverageRateCents, &h.SpendLimitCents)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+	if err := rows.Scan(&h.ID, &h.Email, &h.Quantity, &h.IdempotencyKey, &h.State, &h.ExpiresAt, &h.CreatedAt, &h.RecordID, &h.PlanID,
+		&h.BillingPeriodStart, &h.BillingPeriodEnd, &h.UsedAfter, &h.HeldAfter, &h.Included, &h.OverageRateCents, &h.SpendLimitCents); err != nil {
+		return err
 	}
 	h.BillingPeriodStart, h.BillingPeriodEnd, h.ExpiresAt, h.CreatedAt = h.BillingPeriodStart.UTC(), h.BillingPeriodEnd.UTC(), h.ExpiresAt.UTC(), h.CreatedAt.UTC()
-	return h, err
+	if first, ok := f.holds[h.ID]; ok {
+		h = first
+	}
+	f.holds[h.ID], f.holdKeys[h.IdempotencyKey] = h, h
+	return nil
 }

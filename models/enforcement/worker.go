@@ -14,20 +14,25 @@ import (
 	"tollgate/models"
 )
 
-// write is a writing worker: group after group until its queue is closed and empty.
-func (g *Gate) write(l ledger, q *queue) {
-	g.work(q, func(calls []*call) { g.group(l, calls, 1) })
+// worker runs the groups of one queue on one connection.
+type worker struct {
+	*Gate
+	ledger ledger
+	queue  *queue
 }
 
-// read is a reading worker: the same for checks.
-func (g *Gate) read(l ledger, q *queue) {
-	g.work(q, func(calls []*call) { g.peek(l, calls) })
+// write decides group after group until the queue is closed and empty.
+func (w *worker) write() {
+	w.work(func(calls []*call) { w.group(calls, 1) })
 }
 
-func (g *Gate) work(q *queue, run func([]*call)) {
+// read does the same for checks.
+func (w *worker) read() { w.work(w.peek) }
+
+func (w *worker) work(run func([]*call)) {
 	var batch, live []*call
 	for {
-		batch = q.take(batch, maxGroup)
+		batch = w.queue.take(batch, maxGroup)
 		if batch == nil {
 			return
 		}
@@ -43,8 +48,8 @@ func (g *Gate) work(q *queue, run func([]*call)) {
 			}
 		}
 		start := time.Now()
-		g.guard(live, run)
-		g.metrics.observe(ops, time.Since(start))
+		w.guard(live, run)
+		w.metrics.observe(ops, time.Since(start))
 		for _, c := range batch {
 			c.done <- struct{}{}
 		}
@@ -52,10 +57,10 @@ func (g *Gate) work(q *queue, run func([]*call)) {
 }
 
 // guard turns a panic of the group into an error of its calls: the worker and the other calls go on.
-func (g *Gate) guard(batch []*call, run func([]*call)) {
+func (w *worker) guard(batch []*call, run func([]*call)) {
 	defer func() {
 		if p := recover(); p != nil {
-			g.log.Error("a group of calls panicked", "panic", p, "stack", string(debug.Stack()))
+			w.log.Error("a group of calls panicked", "panic", p, "stack", string(debug.Stack()))
 			for _, c := range batch {
 				c.fail(fmt.Errorf("the gate panicked: %v", p))
 			}
@@ -68,30 +73,31 @@ func (g *Gate) guard(batch []*call, run func([]*call)) {
 }
 
 // group decides the calls, prepares people and records for those that need it, and decides these then.
-func (g *Gate) group(l ledger, calls []*call, pass int) {
+func (w *worker) group(calls []*call, pass int) {
 	if pass > maxPasses {
 		failAll(calls, models.Unavailable(errors.New("the records of a group were not ready after all passes")))
 		return
 	}
-	calls = g.identify(calls)
-	unready := g.transact(l, calls)
+	calls = w.identify(calls)
+	unready := w.transact(calls)
 	if len(unready) == 0 {
 		return
 	}
-	if unready = g.prepare(unready); len(unready) > 0 {
-		g.group(l, unready, pass+1)
+	if unready = w.prepare(unready); len(unready) > 0 {
+		w.group(unready, pass+1)
 	}
 }
 
 // transact runs the calls as one transaction and returns those that were not decided, as their people or records must
 // be prepared first. When it fails through one call's doing, each half is tried on its own, down to the call at fault.
-func (g *Gate) transact(l ledger, calls []*call) (unready []*call) {
+func (w *worker) transact(calls []*call) (unready []*call) {
 	if len(calls) == 0 {
 		return nil
 	}
 	var err error
-	for try := 1; try <= 5; try++ {
-		if unready, err = g.attempt(l, calls); err == nil {
+	start := time.Now()
+	for try := 1; try <= 5 && time.Since(start) < groupTimeout/2; try++ {
+		if unready, err = w.attempt(calls); err == nil {
 			return unready
 		}
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
@@ -102,24 +108,25 @@ func (g *Gate) transact(l ledger, calls []*call) (unready []*call) {
 	switch {
 	case models.IsUnavailable(err):
 		failAll(calls, models.Unavailable(err))
+		w.failWaiting(err)
 		return nil
 	case len(calls) == 1:
 		calls[0].fail(fmt.Errorf("decide one call: %w", err))
 		return nil
 	}
 	half := len(calls) / 2
-	return append(g.transact(l, slices.Clone(calls[:half])), g.transact(l, slices.Clone(calls[half:]))...)
+	return append(w.transact(slices.Clone(calls[:half])), w.transact(slices.Clone(calls[half:]))...)
 }
 
-func (g *Gate) attempt(l ledger, all []*call) (unready []*call, err error) {
+func (w *worker) attempt(all []*call) (unready []*call, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 	defer cancel()
-	now := models.Now(g.now)
+	now := models.Now(w.now)
 	calls := slices.Clone(all)
 	look := ask(calls, now)
-	err = l.transact(ctx, look, func(f *found) *changes {
+	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
-		ready, unready = split(calls, look, f, g.catalogue, now)
+		ready, unready = split(calls, look, f, w.catalogue, now)
 		d := decider{found: f, now: now, newID: newID, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(ready))}}
 		for _, c := range ready {
 			for i := range c.ops {
@@ -244,30 +251,33 @@ func (g *Gate) link(ctx context.Context, c *call, now time.Time) error {
 }
 
 // peek answers checks.
-func (g *Gate) peek(l ledger, calls []*call) {
-	calls = g.identify(calls)
+func (w *worker) peek(calls []*call) {
+	calls = w.identify(calls)
 	for range maxPasses {
 		if len(calls) == 0 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
-		now := models.Now(g.now)
+		now := models.Now(w.now)
 		emails := make([]string, len(calls))
 		for i, c := range calls {
 			emails[i] = c.one[0].person.Email
 		}
-		standings, err := g.standings(ctx, l, emails, now)
+		standings, err := w.standings(ctx, emails, now)
 		cancel()
 		if err != nil {
-			failAll(calls, g.fault(err))
+			failAll(calls, w.fault(err))
+			if models.IsUnavailable(err) {
+				w.failWaiting(err)
+			}
 			return
 		}
 		var again []*call
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
 			if !o.linked && o.person.Slack != (models.SlackIdentity{}) && s.slack != o.person.Slack {
-				if err := g.link(context.Background(), c, now); err != nil {
-					c.fail(g.fault(err))
+				if err := w.link(context.Background(), c, now); err != nil {
+					c.fail(w.fault(err))
 				} else {
 					again = append(again, c)
 				}
@@ -286,8 +296,8 @@ type known struct {
 }
 
 // standings reads where people stand. For those whose record is missing or out of date it foresees what the record will be.
-func (g *Gate) standings(ctx context.Context, l ledger, emails []string, now time.Time) ([]known, error) {
-	records, err := l.peek(ctx, emails, now)
+func (w *worker) standings(ctx context.Context, emails []string, now time.Time) ([]known, error) {
+	records, err := w.ledger.peek(ctx, emails, now)
 	if err != nil {
 		return nil, err
 	}
@@ -296,7 +306,7 @@ func (g *Gate) standings(ctx context.Context, l ledger, emails []string, now tim
 	for i, r := range records {
 		if r != nil {
 			var ready bool
-			if standings[i].Standing, ready = g.catalogue.Standing(r, now); ready {
+			if standings[i].Standing, ready = w.catalogue.Standing(r, now); ready {
 				standings[i].slack = r.Slack()
 				continue
 			}
@@ -310,13 +320,13 @@ func (g *Gate) standings(ctx context.Context, l ledger, emails []string, now tim
 	for n, i := range unready {
 		missing[n] = emails[i]
 	}
-	entitlements, err := models.EntitlementsOf(ctx, g.db, missing)
+	entitlements, err := models.EntitlementsOf(ctx, w.db, missing)
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range unready {
 		e := entitlements[emails[i]]
-		standings[i] = known{Standing: g.catalogue.Foresee(emails[i], &e, records[i], now), slack: e.Slack}
+		standings[i] = known{Standing: w.catalogue.Foresee(emails[i], &e, records[i], now), slack: e.Slack}
 	}
 	return standings, nil
 }
@@ -327,6 +337,15 @@ func (g *Gate) fault(err error) error {
 		return models.Unavailable(err)
 	}
 	return err
+}
+
+// failWaiting answers those that wait while the database is away: they would only find it away one group later, and a
+// person waits for each.
+func (w *worker) failWaiting(err error) {
+	for _, c := range w.queue.drain() {
+		c.fail(models.Unavailable(err))
+		c.done <- struct{}{}
+	}
 }
 
 func failAll(calls []*call, err error) {

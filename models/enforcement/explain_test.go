@@ -1,0 +1,124 @@
+package enforcement
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// seqScan finds a table that is read whole.
+var seqScan = regexp.MustCompile(`Seq Scan on (organizations|workspaces|users|subscriptions|usage_records|usage_events|usage_holds|api_keys)`)
+
+// grow fills the tables with what a shop of some size has, so that the planner would rather use an index.
+const grow = `
+	ALTER TABLE subscriptions DISABLE TRIGGER USER; -- they would look each person up, one after another
+	INSERT INTO organizations SELECT gen_random_uuid(), 'o' || n, now() FROM generate_series(1, 2000) n;
+	INSERT INTO workspaces SELECT gen_random_uuid(), id, 'T' || row_number() OVER (), name, now() FROM organizations;
+	INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
+		SELECT gen_random_uuid(), 'u' || n || '@example.com', (SELECT id FROM workspaces WHERE slack_team_id = 'T' || (n % 2000 + 1)), 'U' || n, now() FROM generate_series(1, 20000) n;
+	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations;
+	INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'pro', 'canceled', now(), now() FROM users;
+	INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
+		SELECT email, m, m + interval '1 month', 'team', 50, 25, true, now() FROM users, generate_series(timestamptz '2026-06-01Z', '2026-11-01Z', interval '1 month') m;
+	INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
+			used_after, held_after, included, overage_rate_cents)
+		SELECT gen_random_uuid(), id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
+	INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
+			used_after, held_after, included, overage_rate_cents)
+		SELECT gen_random_uuid(), id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
+	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at) SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(1, 5000) n;
+	ANALYZE`
+
+// TestNoStatementReadsATableWhole explains what the gate sends, prepared as it is, and what it asks for through bun.
+func TestNoStatementReadsATableWhole(t *testing.T) {
+	ctx := t.Context()
+	db, err := models.Open(ctx, modelstest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.ExecContext(ctx, grow); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPostgres(ctx, db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	arguments := map[string]string{
+		"lock": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "peek": `ARRAY['u7@example.com'], timestamptz '2026-11-23Z'`,
+		"events": `ARRAY['k7']`, "settled": `ARRAY[gen_random_uuid()]`, "holds_by_id": `ARRAY[gen_random_uuid()]`, "holds_by_key": `ARRAY['h7']`,
+		"close_holds": `ARRAY[gen_random_uuid()], ARRAY['settled']`, "update": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz]`,
+	}
+	for name := range pgStatements {
+		switch name {
+		case "begin", "commit", "rollback", "insert_events", "insert_holds":
+			continue // they read no table
+		}
+		results, err := p.conn.Exec(ctx, fmt.Sprintf("EXPLAIN EXECUTE %s (%s)", name, arguments[name])).ReadAll()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var plan strings.Builder
+		for _, row := range results[0].Rows {
+			fmt.Fprintf(&plan, "%s\n", row[0])
+		}
+		if bad := seqScan.FindString(plan.String()); bad != "" {
+			t.Errorf("%s: %s\n%s", name, bad, plan.String())
+		}
+	}
+
+	seen := &statements{}
+	watched := db.WithQueryHook(seen)
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 12, 23, 12, 0, 0, 0, time.UTC)
+	identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
+	watchedDB := &models.DB{DB: watched, URL: db.URL, Postgres: true}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(models.LinkPerson(ctx, watchedDB, now, "new@example.com", identity))
+	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.Want{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}}))
+	_, err = models.EmailsOf(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
+	must(err)
+	_, err = models.RecordsOfHolds(ctx, watchedDB, []uuid.UUID{{1}})
+	must(err)
+	_, err = models.APIKeyByHash(ctx, watchedDB, models.HashKey("x"))
+	must(err)
+	for _, statement := range seen.texts {
+		var lines []string
+		must(db.NewRaw("EXPLAIN "+statement).Scan(ctx, &lines))
+		if bad := seqScan.FindString(strings.Join(lines, "\n")); bad != "" {
+			t.Errorf("%s\n%s\n%s", bad, statement, strings.Join(lines, "\n"))
+		}
+	}
+	if len(seen.texts) < 10 {
+		t.Errorf("only %d statements were seen", len(seen.texts))
+	}
+}
+
+// statements keeps what bun sends.
+type statements struct{ texts []string }
+
+func (s *statements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	if verb := e.Operation(); verb == "SELECT" || verb == "UPDATE" || verb == "DELETE" {
+		s.texts = append(s.texts, e.Query)
+	}
+}
