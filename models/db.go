@@ -1,3 +1,5 @@
+// Package models is everything that is true: plans, periods, the decision, tables, queries and migrations. It runs without HTTP
+// and without the gate, on SQLite and on PostgreSQL alike.
 package models
 
 import (

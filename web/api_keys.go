@@ -96,9 +96,9 @@ func (k *apiKeys) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			k.writeUse(ctx)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			k.writeUse(last)
+			cancel()
 			return
 		case <-tick.C:
 			k.writeUse(ctx)

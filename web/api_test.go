@@ -317,7 +317,9 @@ func TestPagesAndHealth(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	f.get("/healthz").want(t, 200, map[string]any{"status": "ok", "version": "test"})
 	f.get("/readyz").want(t, 200, map[string]any{"status": "ok"})
-	response, err := f.server.Client().Get(f.server.URL + "/docs")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.server.URL+"/docs", http.NoBody)
+	must(t, err)
+	response, err := f.server.Client().Do(r)
 	must(t, err)
 	defer response.Body.Close()
 	if response.StatusCode != 200 || response.Header.Get("Content-Security-Policy") != pagePolicy {

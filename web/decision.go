@@ -44,6 +44,7 @@ type period struct {
 	End   time.Time `json:"end" doc:"In UTC; after the period."`
 }
 
+// ConsumeAnswer is the answer of consume.
 type ConsumeAnswer struct {
 	Decision
 	EventID  *string `json:"event_id" format:"uuid" doc:"The event recorded; null when refused."`

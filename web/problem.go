@@ -36,19 +36,18 @@ func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
 // The codes of faults that never reach the models.
 const (
-	codeInvalidJSON        models.Code = "invalid_json"
-	codeUnauthorized       models.Code = "unauthorized"
-	codeInsufficientScope  models.Code = "insufficient_scope"
-	codeNotFound           models.Code = "not_found"
-	codeMethodNotAllowed   models.Code = "method_not_allowed"
-	codePayloadTooLarge    models.Code = "payload_too_large"
-	codeUnsupportedMedia   models.Code = "unsupported_media_type"
-	codeInternal           models.Code = "internal"
-	invalidRequestDetail               = "The request is well-formed, but some of it is not as it must be."
-	statusClientClosed                 = 499 // nginx's word for a client that did not wait
-	problemContentType                 = "application/problem+json"
-	databaseStalled                    = "The database does not answer; try again."
-	databaseStalledSeconds             = time.Second
+	codeInvalidJSON       models.Code = "invalid_json"
+	codeUnauthorized      models.Code = "unauthorized"
+	codeInsufficientScope models.Code = "insufficient_scope"
+	codeNotFound          models.Code = "not_found"
+	codeMethodNotAllowed  models.Code = "method_not_allowed"
+	codePayloadTooLarge   models.Code = "payload_too_large"
+	codeUnsupportedMedia  models.Code = "unsupported_media_type"
+	codeInternal          models.Code = "internal"
+	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
+	statusClientClosed                = 499 // nginx's word for a client that did not wait
+	problemContentType                = "application/problem+json"
+	databaseStalled                   = "The database does not answer; try again."
 )
 
 // problems is the one map from code to HTTP status and title.
@@ -115,7 +114,7 @@ func asProblem(err error) *Problem {
 		}
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
 		p = newProblem(models.CodeUnavailable, databaseStalled)
-		p.retryAfter = databaseStalledSeconds
+		p.retryAfter = time.Second
 		return p
 	}
 	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")

@@ -48,7 +48,7 @@ type Server struct {
 	baseURL   string
 	version   string
 
-	echo     *echo.Echo
+	echo      *echo.Echo
 	keys      apiKeys
 	document  []byte     // OpenAPI
 	described views.Docs // the same for people

@@ -29,7 +29,6 @@ type fixture struct {
 	catalogue *models.Catalogue
 	ctx       context.Context
 
-	mu  sync.Mutex
 	now time.Time
 }
 
@@ -52,17 +51,7 @@ func newFixture(t *testing.T, address string) *fixture {
 	return f
 }
 
-func (f *fixture) clock() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.now
-}
-
-func (f *fixture) advance(d time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.now = f.now.Add(d)
-}
+func (f *fixture) clock() time.Time { return f.now }
 
 func by(email string) enforcement.Person { return enforcement.Person{Email: email} }
 

@@ -95,8 +95,8 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		{&l.update, "WITH k (used, held, expire, id) AS (VALUES ", "(?, ?, ?, ?)", ") " + liteUpdate},
 	} {
 		for i, size := range chunkSizes {
-			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after
-			if s.into[i], err = l.conn.PrepareContext(ctx, text); err != nil {
+			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all of it stands above
+			if s.into[i], err = l.conn.PrepareContext(ctx, text); err != nil {      //nolint:sqlclosecheck // closed with the connection
 				return nil, errors.Join(err, l.db.Close())
 			}
 		}
