@@ -50,7 +50,7 @@ func (s *Server) describe(schemas huma.Registry) views.Docs {
 	var d views.Docs
 	for _, r := range s.api() {
 		o := views.DocsOperation{
-			ID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description, Scope: string(r.scope),
+			ID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: strings.ReplaceAll(r.description, "`", ""), Scope: string(r.scope),
 			Example: s.example(&r), Response: fieldsOf(schemas, "", r.response),
 		}
 		for _, q := range r.query {
