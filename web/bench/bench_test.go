@@ -1,0 +1,205 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestMain plays the bench's other parts too, as the bench starts its own program again for each of them.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], rolePrefix) {
+		main()
+		return
+	}
+	// Under the race detector each program sleeps a second before it ends, and the bench runs its client twenty times.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// The whole bench in its shortest form: everything is measured and reported, and the ledgers agree. Whether the goals
+// are met is for a run of full length, on a machine that does nothing else.
+func TestShortRun(t *testing.T) {
+	report := filepath.Join(t.TempDir(), "benchmarks.md")
+	o := options{
+		Duration: 300 * time.Millisecond, Rounds: 1, OpenLoop: 500 * time.Millisecond, Output: report,
+		People: 300, Pools: []int{16}, Starts: 1,
+	}
+	var out, progress strings.Builder
+	if err := run(t.Context(), o, &out, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	written, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{
+		"consume, PostgreSQL, of the floor ", "consume, SQLite, of the floor ", "consume, PostgreSQL, of the Redis counter ",
+		"consume, PostgreSQL, of one statement a call ", "check, PostgreSQL, of the floor ",
+		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume, PostgreSQL, one person's record, of spread ones ",
+		"resident memory at its peak, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
+		"start to first decision, existing database, SQLite ",
+		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement a call ",
+		"consume, Redis counter ", "consume, Redis counter, log synced each second ",
+		"consume, one person's record, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",
+	} {
+		if !strings.Contains(out.String(), "\n| "+row) || !strings.Contains(string(written), "\n| "+row) {
+			t.Errorf("no row %q", row)
+		}
+	}
+	for _, row := range []string{
+		"2000 ", "50 ", "processor ", "cores ", "busy with other work ", "memory ", "kernel ", "file system ", "fsync of 8 KiB ", "Tollgate ", "Go ",
+		"PostgreSQL ", "Redis ", "github.com/labstack/echo/v4 ", "github.com/jackc/pgx/v5 ", "github.com/redis/go-redis/v9 ",
+		"modernc.org/sqlite ",
+	} {
+		if !strings.Contains(string(written), "\n| "+row) {
+			t.Errorf("the report has no row %q", row)
+		}
+	}
+	if strings.Contains(string(written), os.TempDir()) {
+		t.Error("the report names a directory of this machine")
+	}
+	if t.Failed() {
+		t.Logf("the report:\n%s", written)
+	}
+}
+
+// A load is worth nothing unless each of its answers is a 200 that allows.
+func TestClientRefusesOtherAnswers(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   string
+	}{
+		"allowed":        {http.StatusOK, `{"allowed":true}`, ""},
+		"refused":        {http.StatusOK, `{"allowed":false}`, "not one allowed decision"},
+		"away":           {http.StatusServiceUnavailable, `{"allowed":true}`, "503 Service Unavailable"},
+		"too long":       {http.StatusOK, `{"allowed":true}` + strings.Repeat(" ", 20<<10), "without Content-Length"},
+		"longer than it": {http.StatusOK, strings.Repeat(" ", 1500) + `{"allowed":true}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body) //nolint:errcheck // the client sends it whole
+				w.WriteHeader(test.status)
+				io.WriteString(w, test.body) //nolint:errcheck // the client says what it got
+			}))
+			defer server.Close()
+			_, err := testLoad(server, load{Measure: 20 * time.Millisecond}).run()
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// Each call has a key of its own and a person of the range, in every kind of load, and every call sent is counted.
+func TestClientCallsAreDistinct(t *testing.T) {
+	for name, l := range map[string]load{
+		"closed loop": {Measure: 50 * time.Millisecond, People: 20},
+		"open loop":   {Measure: 50 * time.Millisecond, People: 20, Rate: 2000},
+		"introduce":   {Introduce: true, People: 600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			keys, people := map[string]bool{}, map[string]bool{}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				_, key, _ := strings.Cut(string(body), `"idempotency_key":"`)
+				_, email, _ := strings.Cut(string(body), `"email":"`)
+				mu.Lock()
+				keys[key[:len(keyShape)]] = true
+				people[email[:len(emailShape)]] = true
+				mu.Unlock()
+				io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client says what it got
+			}))
+			defer server.Close()
+			o, err := testLoad(server, l).run()
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The client makes its calls past the runtime, so only the lock orders them before what follows.
+			mu.Lock()
+			defer mu.Unlock()
+			if int64(len(keys)) != o.Answers {
+				t.Errorf("%d answers to %d keys", o.Answers, len(keys))
+			}
+			if l.Introduce && o.Answers != int64(l.People) {
+				t.Errorf("%d answers for %d people", o.Answers, l.People)
+			}
+			for n := range l.People {
+				delete(people, personEmail(n))
+			}
+			if len(people) > 0 {
+				t.Errorf("calls for people out of the range: %v", people)
+			}
+		})
+	}
+}
+
+func testLoad(server *httptest.Server, l load) load {
+	l.Name, l.Addr, l.Path, l.Keyed, l.Series = "test", server.Listener.Addr().String(), "/v1/consume", true, 7
+	l.People = max(1, l.People)
+	return l
+}
+
+// A server that stalls is charged for every call that was to be sent meanwhile.
+func TestOpenLoopHidesNoStall(t *testing.T) {
+	const stall = 200 * time.Millisecond
+	begin := sync.OnceValue(time.Now)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if wait := stall - time.Since(begin()); wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-r.Context().Done():
+			}
+		}
+		io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client says what it got
+	}))
+	defer server.Close()
+	// All 800 calls are due during the stall, and there are connections for 256 of them.
+	o, err := testLoad(server, load{Measure: stall, Rate: 4000}).run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Measured != 800 {
+		t.Errorf("%d calls measured, of 800 that were due", o.Measured)
+	}
+	if o.P50 < stall/4 {
+		t.Errorf("p50 is %s with a stall of %s: the calls that waited for a connection were not charged", o.P50, stall)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, args := range [][]string{
+		{"-only", "postgres,nothing"}, {"-rounds", "0"}, {"-duration", "-1s"}, {"rest"}, {"-unknown"},
+	} {
+		if err := runFromFlags(context.Background(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q is taken", args)
+		}
+	}
+	o := options{Only: []string{postgresServer, checkCall}}
+	for name, want := range map[string]bool{
+		postgresServer: true, sqliteServer: false, checkCall: true, consumeCall: false,
+	} {
+		if o.wants(name) != want {
+			t.Errorf("-only %v: wants(%s) is %v", o.Only, name, !want)
+		}
+	}
+	if o.Only = []string{startCall}; !o.wants(floorServer) || o.wants(checkCall) {
+		t.Errorf("-only %v does not mean all servers and one call", o.Only)
+	}
+}

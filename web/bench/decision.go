@@ -1,0 +1,74 @@
+//go:build linux
+
+package main
+
+import "time"
+
+// What the bench's gate gives everybody. Included is far beyond what a run can use, so that every answer is at the
+// level "safe" and the answers of all servers keep one size.
+const (
+	benchPlan        = "business"
+	benchIncluded    = 100_000_000
+	benchOverageRate = 20
+)
+
+// consumeRequest is the body of a consume call; check leaves the key out.
+type consumeRequest struct {
+	Email          string `json:"email"`
+	Quantity       int64  `json:"quantity"`
+	IdempotencyKey string `json:"idempotency_key"`
+}
+
+// decision mirrors the gate's answer, field by field and in its order. It is written out here rather than taken from
+// the product, so that the servers compared with pay exactly what their author would pay.
+type decision struct {
+	Allowed          bool    `json:"allowed"`
+	Reason           *string `json:"reason"`
+	WarningLevel     string  `json:"warning_level"`
+	Email            string  `json:"email"`
+	Plan             string  `json:"plan"`
+	Used             int64   `json:"used"`
+	Held             int64   `json:"held"`
+	Included         int64   `json:"included"`
+	Remaining        int64   `json:"remaining"`
+	PercentUsed      int64   `json:"percent_used"`
+	Overage          int64   `json:"overage"`
+	OverageRateCents int64   `json:"overage_rate_cents"`
+	OverageCents     int64   `json:"overage_cents"`
+	SpendLimitCents  *int64  `json:"spend_limit_cents"`
+	Period           period  `json:"period"`
+	Notice           *string `json:"notice"`
+	Slack            *struct {
+		ResponseType string `json:"response_type"`
+		Text         string `json:"text"`
+		Blocks       []any  `json:"blocks"`
+	} `json:"slack"`
+}
+
+type period struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end"`
+}
+
+// consumed is the answer to a consume call.
+type consumed struct {
+	decision
+	EventID  string `json:"event_id"`
+	Replayed bool   `json:"replayed"`
+}
+
+// monthOf is the calendar month in UTC that holds t.
+func monthOf(t time.Time) period {
+	start := time.Date(t.UTC().Year(), t.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
+	return period{Start: start, End: start.AddDate(0, 1, 0)}
+}
+
+// decide draws up the answer for a person who has used so many units, as far as the bench needs it: nobody comes
+// near a limit here, so the levels above "safe" and their messages do not occur.
+func decide(email string, used int64, allowed bool, p period) decision {
+	return decision{
+		Allowed: allowed, WarningLevel: "safe", Email: email, Plan: benchPlan, Used: used, Included: benchIncluded,
+		Remaining: benchIncluded - used, PercentUsed: used * 100 / benchIncluded, OverageRateCents: benchOverageRate,
+		Period: p,
+	}
+}

@@ -1,0 +1,94 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// row is a line of the table of goals.
+type row struct {
+	What, Goal, Result, Met string
+}
+
+// goalRows holds what was measured against the goals, in their order. What was not measured has no row.
+func (b *bench) goalRows() []row {
+	var rows []row
+	add := func(what, goal, result string, met bool) {
+		word := "no"
+		if met {
+			word = "yes"
+		}
+		rows = append(rows, row{what, goal, result, word})
+	}
+	ratio := func(what string, goal float64, over, under string) {
+		ratios := b.ratios(over, under)
+		if len(ratios) == 0 {
+			return
+		}
+		middle := median(ratios)
+		add(what, fmt.Sprintf("≥ %.2f", goal), spread(ratios), middle >= goal)
+	}
+	of := func(call, server string) string { return call + " " + server }
+
+	ratio("consume, PostgreSQL, of the floor", 0.60, of(consumeCall, postgresServer), of(consumeCall, floorServer))
+	ratio("consume, SQLite, of the floor", 0.65, of(consumeCall, sqliteServer), of(consumeCall, floorServer))
+	ratio("consume, PostgreSQL, of the Redis counter", 1.5, of(consumeCall, postgresServer), of(consumeCall, redisServer))
+	ratio("consume, PostgreSQL, of one statement a call", 4.5,
+		of(consumeCall, postgresServer), of(consumeCall, oneStatementServer))
+	ratio("check, PostgreSQL, of the floor", 0.65, of(checkCall, postgresServer), of(checkCall, floorServer))
+	for _, r := range b.results[openLoopKey(busyRate)] {
+		add(fmt.Sprintf("p99 of consume at %d calls/s, open loop, PostgreSQL", busyRate), "< 10 ms", short(r.P99),
+			r.P99 < 10*time.Millisecond)
+	}
+	ratio("consume, PostgreSQL, one person's record, of spread ones", 0.9,
+		of(onePersonCall, postgresServer), of(consumeCall, postgresServer))
+	if s := b.server(postgresServer); s != nil && len(b.results) > 0 {
+		add("resident memory at its peak, PostgreSQL", "< 80 MiB", mebibytes(s.peak), s.peak < 80<<20)
+	}
+	for _, s := range b.gates() {
+		if took := b.decision[s.name]; len(took) > 0 {
+			add("start to first decision, existing database, "+title(s.name), "< 300 ms", short(median(took)),
+				median(took) < 300*time.Millisecond)
+		}
+	}
+	return rows
+}
+
+// ratios are the rates of one measurement over those of another, round by round: what the machine did in a round, it
+// did to both.
+func (b *bench) ratios(over, under string) []float64 {
+	above, below := b.results[over], b.results[under]
+	ratios := make([]float64, min(len(above), len(below)))
+	for i := range ratios {
+		ratios[i] = above[i].PerSecond / below[i].PerSecond
+	}
+	return ratios
+}
+
+// spread is the median, and from where to where the rounds went.
+func spread(values []float64) string {
+	if len(values) == 1 {
+		return fmt.Sprintf("%.2f", values[0])
+	}
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", median(values), slices.Min(values), slices.Max(values))
+}
+
+// median is the middle value; of an even number, the lower one of the middle.
+func median[T float64 | time.Duration | int64](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)-1)/2]
+}
+
+func mebibytes(bytes int64) string { return fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20)) }
+
+// title is how the report calls a server.
+func title(server string) string {
+	return map[string]string{
+		floorServer: "the floor", postgresServer: "PostgreSQL", sqliteServer: "SQLite",
+		oneStatementServer: "one statement a call", redisServer: "Redis counter",
+		redisAOFServer: "Redis counter, log synced each second",
+	}[server]
+}

@@ -1,0 +1,245 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
+)
+
+// fact is a line of the report about what was measured on, and with what.
+type fact struct{ Name, Value string }
+
+// machineFacts describes the machine, with the file system that the databases lie on.
+func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
+	model, err := field("/proc/cpuinfo", "model name")
+	if err != nil {
+		return nil, err
+	}
+	memory, err := field("/proc/meminfo", "MemTotal")
+	if err != nil {
+		return nil, err
+	}
+	kib, err := strconv.ParseFloat(strings.TrimSuffix(memory, " kB"), 64)
+	if err != nil {
+		return nil, fmt.Errorf("/proc/meminfo: MemTotal %q: %w", memory, err)
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, fmt.Errorf("kernel's version: %w", err)
+	}
+	busy, err := busyShare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if busy > 0.1 {
+		b.say("the machine is busy with other work: %.0f %% of its cores; expect numbers that say little", busy*100)
+	}
+	median, p99, err := fsyncLatency(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	system, err := fileSystem(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	return []fact{
+		{"processor", model},
+		{"cores", strconv.Itoa(runtime.NumCPU()) + ", shared by client, servers and databases"},
+		{"busy with other work", fmt.Sprintf("%.0f %% of the cores in the second before the run", busy*100)},
+		{"memory", fmt.Sprintf("%.1f GiB", kib/1024/1024)},
+		{"kernel", unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])},
+		{"file system", system},
+		{"fsync of 8 KiB", fmt.Sprintf("%s median, %s p99", short(median), short(p99))},
+	}, nil
+}
+
+// busyShare is how much of the processors is in use before the bench does anything: what else runs here runs into
+// every number.
+func busyShare(ctx context.Context) (float64, error) {
+	idle, total, err := processorTimes()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(time.Second):
+	}
+	idleAfter, totalAfter, err := processorTimes()
+	if err != nil {
+		return 0, err
+	}
+	return 1 - (idleAfter-idle)/max(1, totalAfter-total), nil
+}
+
+// processorTimes are the ticks of all processors since the machine started.
+func processorTimes() (idle, total float64, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, ticks := range strings.Fields(line)[1:] {
+		n, err := strconv.ParseFloat(ticks, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
+		}
+		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice hold already.
+		if i == 3 || i == 4 {
+			idle += n
+		}
+		if i < 8 {
+			total += n
+		}
+	}
+	return idle, total, nil
+}
+
+// field finds the value of a "name : value" line.
+func field(file, name string) (string, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel's
+	if err != nil {
+		return "", err
+	}
+	for lines := bufio.NewScanner(strings.NewReader(string(text))); lines.Scan(); {
+		key, value, found := strings.Cut(lines.Text(), ":")
+		if found && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no %q", file, name)
+}
+
+// fsyncLatency is what a commit of its own cannot go below: a page written to a growing file, and synced.
+func fsyncLatency(dir string) (median, p99 time.Duration, err error) {
+	file, err := os.CreateTemp(dir, "fsync-")
+	if err != nil {
+		return 0, 0, fmt.Errorf("fsync latency: %w", err)
+	}
+	defer os.Remove(file.Name()) //nolint:errcheck // the directory is removed at the end
+	defer file.Close()           //nolint:errcheck // only its latency matters
+	page, took := make([]byte, 8<<10), make([]time.Duration, 200)
+	for i := range took {
+		if _, err := file.Write(page); err != nil {
+			return 0, 0, fmt.Errorf("fsync latency: %w", err)
+		}
+		begin := time.Now()
+		if err := file.Sync(); err != nil {
+			return 0, 0, fmt.Errorf("fsync latency: %w", err)
+		}
+		took[i] = time.Since(begin)
+	}
+	slices.Sort(took)
+	return took[len(took)/2], took[len(took)*99/100], nil
+}
+
+// fileSystem names the type of the file system. A memory file system syncs nothing, and the report says so.
+func fileSystem(dir string) (string, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return "", fmt.Errorf("file system of the databases: %w", err)
+	}
+	switch stat.Type {
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4", nil
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs", nil
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs", nil
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlay", nil
+	case unix.TMPFS_MAGIC:
+		return "tmpfs: in memory, nothing is durable (set TMPDIR to a directory on a disk)", nil
+	}
+	return fmt.Sprintf("type %#x", stat.Type), nil
+}
+
+// toolFacts are the versions of what this program is built with, and of the product's sources.
+func toolFacts(ctx context.Context, root string) []fact {
+	facts := []fact{{"Tollgate", revision(ctx, root)}, {"Go", strings.TrimPrefix(runtime.Version(), "go")}}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return facts
+	}
+	for _, module := range info.Deps {
+		switch module.Path {
+		case "github.com/labstack/echo/v4", "github.com/jackc/pgx/v5", "github.com/redis/go-redis/v9",
+			"modernc.org/sqlite", "github.com/uptrace/bun":
+			facts = append(facts, fact{module.Path, module.Version})
+		}
+	}
+	return facts
+}
+
+// revision names the commit measured, and says so when the tree differs from it by more than the report.
+func revision(ctx context.Context, root string) string {
+	git := func(args ...string) (string, error) {
+		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output() //nolint:gosec // fixed
+		return strings.TrimSpace(string(out)), err
+	}
+	commit, err := git("rev-parse", "--short=12", "HEAD")
+	if err != nil {
+		return "not committed"
+	}
+	changes, err := git("status", "--porcelain", "--", ".", ":!"+filepath.ToSlash(defaultOutput))
+	if err != nil || changes != "" {
+		return commit + " with changes"
+	}
+	return commit
+}
+
+// postgresFact is the version of the server and the settings that decide what a commit costs.
+func postgresFact(ctx context.Context, url string) (fact, error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fact{}, fmt.Errorf("version of PostgreSQL: %w", err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing was written
+	var version string
+	var changed []string
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_version'), array_agg(name || '=' || setting ORDER BY name)
+		FROM pg_settings
+		WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_connections', 'max_wal_size',
+			'wal_sync_method')`).Scan(&version, &changed)
+	if err != nil {
+		return fact{}, fmt.Errorf("version of PostgreSQL: %w", err)
+	}
+	return fact{"PostgreSQL", version + ": " + strings.Join(changed, ", ")}, nil
+}
+
+// redisFact is the version of the server.
+func redisFact(ctx context.Context, addr string) (fact, error) {
+	rdb := redis.NewClient(&redis.Options{Addr: addr})
+	defer rdb.Close() //nolint:errcheck // nothing was written
+	info, err := rdb.InfoMap(ctx, "server").Result()
+	if err != nil {
+		return fact{}, fmt.Errorf("version of Redis: %w", err)
+	}
+	return fact{"Redis", info["Server"]["redis_version"]}, nil
+}
+
+// short spells a duration with three digits.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < 100*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}

@@ -1,0 +1,124 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// How long a server may take to come up and to go down.
+const (
+	startPatience = 20 * time.Second
+	stopPatience  = 20 * time.Second
+)
+
+// process is a program that the bench started and that it stops again.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	log  string
+	// exited is closed when the program has ended; err is why.
+	exited chan struct{}
+	err    error
+}
+
+// start runs cmd in a directory of its own and writes what it prints to a file there. It runs until it is stopped,
+// whatever becomes of the work that it was started for.
+func start(home, name string, cmd *exec.Cmd) (*process, error) {
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	out, err := os.OpenFile(filepath.Join(home, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // a name of ours
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer out.Close() //nolint:errcheck // the program has a descriptor of its own
+	cmd.Stderr = out
+	if cmd.Stdout == nil {
+		cmd.Stdout = out
+	}
+	cmd.Dir = home
+	// Nothing else of the caller's environment reaches a server: no DATABASE_URL, no Stripe key.
+	cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"), "HOME="+home, "TMPDIR="+os.TempDir())
+	// An interrupt at the terminal reaches the bench alone, which stops its servers in order; should the bench be
+	// killed, they do not outlive it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p := &process{name: name, cmd: cmd, log: out.Name(), exited: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// waitUntil asks ready again and again until it has no error, the program ends, or patience does.
+func (p *process) waitUntil(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s ended while starting: %w\n%s", p.name, p.err, p.tail())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s did not answer in %s: %w\n%s", p.name, startPatience, err, p.tail()), p.stop())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the program as an operator would. A program that ended before, or badly, is an error.
+func (p *process) stop() error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("%s ended before it was stopped: %w\n%s", p.name, p.err, p.tail())
+	default:
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(stopPatience):
+		err := p.cmd.Process.Kill()
+		<-p.exited
+		return errors.Join(fmt.Errorf("%s did not stop within %s of SIGTERM\n%s", p.name, stopPatience, p.tail()), err)
+	}
+	if p.err != nil {
+		return fmt.Errorf("stop %s: %w\n%s", p.name, p.err, p.tail())
+	}
+	return nil
+}
+
+// tail is the end of what the program printed.
+func (p *process) tail() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text[max(0, len(text)-2000):]))
+}
+
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("free port: %w", err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	return port, l.Close()
+}
