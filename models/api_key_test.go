@@ -66,15 +66,18 @@ func TestIsKeyStaysTheSame(t *testing.T) {
 }
 
 func TestParseScopes(t *testing.T) {
-	for list, want := range map[string][]models.Scope{
-		"check":                      {models.ScopeCheck},
-		"check,consume,read":         {models.ScopeCheck, models.ScopeConsume, models.ScopeRead},
-		" read , check ,read ":       {models.ScopeRead, models.ScopeCheck},
-		"consume,consume,consume":    {models.ScopeConsume},
-		"read,consume,check,consume": {models.ScopeRead, models.ScopeConsume, models.ScopeCheck},
+	for _, test := range []struct {
+		list string
+		want []models.Scope
+	}{
+		{"check", []models.Scope{models.ScopeCheck}},
+		{"check,consume,read", []models.Scope{models.ScopeCheck, models.ScopeConsume, models.ScopeRead}},
+		{" read , check ,read ", []models.Scope{models.ScopeRead, models.ScopeCheck}},
+		{"consume,consume,consume", []models.Scope{models.ScopeConsume}},
+		{"read,consume,check,consume", []models.Scope{models.ScopeRead, models.ScopeConsume, models.ScopeCheck}},
 	} {
-		if got, err := models.ParseScopes(list); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v; want %v", list, got, err, want)
+		if got, err := models.ParseScopes(test.list); err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%q: %v, %v; want %v", test.list, got, err, test.want)
 		}
 	}
 	for _, list := range []string{"", "check,", "write", "Check", "check read"} {

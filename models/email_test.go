@@ -12,17 +12,17 @@ import (
 
 func TestParseEmail(t *testing.T) {
 	long := strings.Repeat("a", 254-len("@example.com")) + "@example.com"
-	for given, want := range map[string]string{
-		"ada@example.com":           "ada@example.com",
-		" \tAda@Example.COM\n":      "ada@example.com",
-		"ada+slack@example.com":     "ada+slack@example.com",
-		"o'neill@sub.example.co.uk": "o'neill@sub.example.co.uk",
-		"ADA@localhost":             "ada@localhost",
-		"ÄDA@exämple.com":           "äda@exämple.com",
-		long:                        long,
+	for _, test := range []struct{ given, want string }{
+		{"ada@example.com", "ada@example.com"},
+		{" \tAda@Example.COM\n", "ada@example.com"},
+		{"ada+slack@example.com", "ada+slack@example.com"},
+		{"o'neill@sub.example.co.uk", "o'neill@sub.example.co.uk"},
+		{"ADA@localhost", "ada@localhost"},
+		{"ÄDA@exämple.com", "äda@exämple.com"},
+		{long, long},
 	} {
-		if got, err := models.ParseEmail(given); err != nil || got != want {
-			t.Errorf("%q: %q, %v; want %q", given, got, err, want)
+		if got, err := models.ParseEmail(test.given); err != nil || got != test.want {
+			t.Errorf("%q: %q, %v; want %q", test.given, got, err, test.want)
 		}
 	}
 	for _, given := range []string{

@@ -17,7 +17,7 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 			t.Fatal(err)
 		}
 		identity := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
-		if err := models.LinkPerson(f.ctx, f.db, noon, "ada@example.com", identity); err != nil {
+		if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
 			t.Fatal(err)
 		}
 		wants := []models.Want{{Email: "ada@example.com", At: noon}}

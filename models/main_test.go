@@ -142,7 +142,7 @@ func (f *fixture) organization(t *testing.T, at time.Time, name string, teams ..
 // member makes a person of a Slack team.
 func (f *fixture) member(t *testing.T, email, team string) {
 	t.Helper()
-	if err := models.LinkPerson(f.ctx, f.db, noon, email, models.SlackIdentity{TeamID: team, UserID: "U-" + email}); err != nil {
+	if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U-" + email}}}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -43,7 +43,7 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, team := range []string{"T1", "T2", "T3"} {
 			slack := models.SlackIdentity{TeamID: team, UserID: "U1"}
-			if err := models.LinkPerson(f.ctx, f.db, noon, strings.ToLower(team)+"@example.com", slack); err != nil {
+			if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: strings.ToLower(team) + "@example.com", Slack: slack}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -135,6 +135,10 @@ func TestListOrganizations(t *testing.T) {
 		f.member(t, "d@example.com", "T3")
 		f.subscribe(t, models.Subscriber{OrganizationID: &big}, "team")
 		f.subscribe(t, models.Subscriber{OrganizationID: &big}, "business")
+		f.insert(t, &models.Subscription{
+			ID: newID(), OrganizationID: &big, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+			CreatedAt: noon.Add(-time.Hour), UpdatedAt: noon,
+		})
 		f.subscribe(t, models.Subscriber{OrganizationID: &small}, "team")
 		f.subscribe(t, models.Subscriber{OrganizationID: &small}, "free")
 
@@ -194,7 +198,7 @@ func TestSetUser(t *testing.T) {
 		}
 
 		// Slack put them in the second team: the organization is the same, so they stay there, with their role.
-		if err := models.LinkPerson(f.ctx, f.db, noon, "ada@example.com", models.SlackIdentity{TeamID: "T2", UserID: "U1"}); err != nil {
+		if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
 			t.Fatal(err)
 		}
 		set(models.UserChange{Role: ptr(models.Admin)})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -203,35 +204,80 @@ func giveLapsedBack(ctx context.Context, tx bun.IDB, record *UsageRecord, now ti
 	return err
 }
 
-// LinkPerson notes that Slack knows the person with this email by this identity. What is missing is made: the user,
-// the workspace, and for a new workspace an organization of its own. The identity moves when somebody else had it.
-func LinkPerson(ctx context.Context, db *DB, now time.Time, email string, slack SlackIdentity) error {
+// Link says that Slack knows the person with this email by this identity.
+type Link struct {
+	Email string
+	Slack SlackIdentity
+}
+
+// LinkPeople notes who people are to Slack, all in one transaction. What is missing is made: the user, the workspace, and for
+// a new workspace an organization of its own. An identity moves when somebody else had it; of two links of one person
+// the last one stands.
+func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
+	byEmail := make(map[string]SlackIdentity, len(links))
+	teams := make([]string, 0, len(links))
+	for _, l := range links {
+		byEmail[l.Email] = l.Slack
+		teams = append(teams, l.Slack.TeamID)
+	}
+	slices.Sort(teams)
+	teams = slices.Compact(teams)
+	emails := slices.Sorted(maps.Keys(byEmail))
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		workspace, err := ensureWorkspace(ctx, tx, now, slack.TeamID)
+		workspaces := make(map[string]*Workspace, len(teams))
+		for _, team := range teams {
+			w, err := ensureWorkspace(ctx, tx, now, team)
+			if err != nil {
+				return err
+			}
+			workspaces[team] = w
+		}
+		if err := ensureUsers(ctx, tx, emails, now); err != nil {
+			return err
+		}
+		owners := map[string]bool{} // everybody whose row may change: these people, and who has their identities now
+		for _, email := range emails {
+			owners[email] = true
+		}
+		identities := slices.Collect(maps.Values(byEmail))
+		had, err := EmailsOf(ctx, tx, identities)
 		if err != nil {
 			return err
 		}
-		if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
-			return err
+		for _, email := range had {
+			owners[email] = true
 		}
 		var users []User
-		if err := db.forUpdate(tx.NewSelect().Model(&users).
-			Where("email = ? OR (workspace_id = ? AND slack_user_id = ?)", email, workspace.ID, slack.UserID).Order("email")).Scan(ctx); err != nil {
+		if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Sorted(maps.Keys(owners)))).Order("email")).Scan(ctx); err != nil {
 			return err
 		}
+		taken := make(map[SlackIdentity]string, len(byEmail))
+		for _, email := range emails {
+			taken[byEmail[email]] = email
+		}
+		// All are given up first and then given out, as no two people may have the same one at any time.
 		for _, u := range users {
-			if u.Email == email {
+			if u.SlackUserID == nil {
 				continue
 			}
 			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
 				return err
 			}
 		}
-		_, err = tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", workspace.ID, slack.UserID).Where("email = ?", email).Exec(ctx)
-		return err
+		for _, u := range users {
+			identity := byEmail[u.Email]
+			if taken[identity] != u.Email {
+				continue
+			}
+			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", workspaces[identity.TeamID].ID, identity.UserID).
+				Where("id = ?", u.ID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("link a person of Slack team %q: %w", slack.TeamID, err)
+		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
 	return nil
 }

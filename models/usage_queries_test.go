@@ -241,7 +241,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	org := one[models.Organization](t, f, "name = ?", "Organization 7")
 
 	var ran queries
-	f.db.AddQueryHook(&ran)
+	f.db.DB = f.db.WithQueryHook(&ran)
 	if _, err := models.CurrentUsage(f.ctx, f.db, noon, "p77@example.com"); err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 				continue
 			}
 			o.account = accounts[o.want]
-			ok = ok && fit[o.want] && !o.mustLink(o.account)
+			ok = ok && fit[o.want] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
 		}
 		if ok {
 			ready = append(ready, call)
@@ -124,8 +124,15 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	return ready, unready
 }
 
-func (o *op) mustLink(a *account) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && a.record.Slack() != o.person.Slack
+// mustLink says that Slack's identity of the call is not the one that the database has.
+func (o *op) mustLink(known models.SlackIdentity) bool {
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
+}
+
+// link is what the call says of the person; it is said once.
+func (o *op) link() models.Link {
+	o.linked = true
+	return models.Link{Email: o.person.Email, Slack: o.person.Slack}
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.

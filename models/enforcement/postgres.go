@@ -40,14 +40,17 @@ const (
 	pgHoldsByID  = pgHold + `WHERE id = ANY($1::uuid[])`
 	pgHoldsByKey = pgHold + `WHERE idempotency_key = ANY($1::text[])`
 
+	// Several unnest in the list of columns go hand in hand; in FROM they would first be written to a table in memory.
 	pgInsertEvents = `INSERT INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
 			stripe_customer_id, ` + pgFigures + `)
-		SELECT $1::timestamptz, * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::uuid[], $9::timestamptz[], $10::text[],
-			$11::text[], $12::timestamptz[], $13::timestamptz[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[])`
+		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::bigint[]), unnest($7::text[]),
+			unnest($8::uuid[]), unnest($9::timestamptz[]), unnest($10::text[]), unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]),
+			unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[])`
 
 	pgInsertHolds = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `)
-		SELECT $1::timestamptz, 'open', * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[],
-			$8::text[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])`
+		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::bigint[]), unnest($6::text[]),
+			unnest($7::timestamptz[]), unnest($8::text[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]), unnest($11::bigint[]), unnest($12::bigint[]),
+			unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[])`
 
 	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::text[]) AS k (id, state) WHERE h.id = k.id`
 

@@ -201,18 +201,13 @@ func (g *Gate) identify(calls []*call) []*call {
 }
 
 // prepare links people and prepares records. It returns the calls for which that was done.
-func (g *Gate) prepare(calls []*call) []*call {
+func (w *worker) prepare(calls []*call) []*call {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 	defer cancel()
-	now := models.Now(g.now)
+	now := models.Now(w.now)
 	var wants []models.Want
-	var linked []*call
+	var links []models.Link
 	for _, c := range calls {
-		if err := g.link(ctx, c, now); err != nil {
-			c.fail(g.fault(err))
-			continue
-		}
-		linked = append(linked, c)
 		for i := range c.ops {
 			o := &c.ops[i]
 			if o.unknown {
@@ -222,32 +217,29 @@ func (g *Gate) prepare(calls []*call) []*call {
 				o.want.At = now
 			}
 			wants = append(wants, o.want)
+			if o.account == nil && o.mustLink(models.SlackIdentity{}) || o.account != nil && o.mustLink(o.account.record.Slack()) {
+				links = append(links, o.link())
+			}
 		}
 	}
-	if len(wants) == 0 {
+	err := w.linkAll(ctx, links, now)
+	if err == nil {
+		slices.SortFunc(wants, compareWants)
+		err = models.PrepareRecords(ctx, w.db, w.catalogue, now, slices.Compact(wants))
+	}
+	if err != nil {
+		failAll(calls, w.fault(err))
 		return nil
 	}
-	slices.SortFunc(wants, compareWants)
-	if err := models.PrepareRecords(ctx, g.db, g.catalogue, now, slices.Compact(wants)); err != nil {
-		failAll(linked, g.fault(err))
-		return nil
-	}
-	return linked
+	return calls
 }
 
-// link tells the database who the people of the call are to Slack, where it does not know yet.
-func (g *Gate) link(ctx context.Context, c *call, now time.Time) error {
-	for i := range c.ops {
-		o := &c.ops[i]
-		if o.unknown || o.linked || o.person.Slack == (models.SlackIdentity{}) || (o.account != nil && !o.mustLink(o.account)) {
-			continue
-		}
-		if err := models.LinkPerson(ctx, g.db, now, o.person.Email, o.person.Slack); err != nil {
-			return err
-		}
-		o.linked = true
+// linkAll tells the database who people are to Slack.
+func (w *worker) linkAll(ctx context.Context, links []models.Link, now time.Time) error {
+	if len(links) == 0 {
+		return nil
 	}
-	return nil
+	return models.LinkPeople(ctx, w.db, now, links)
 }
 
 // peek answers checks.
@@ -273,17 +265,21 @@ func (w *worker) peek(calls []*call) {
 			return
 		}
 		var again []*call
+		var links []models.Link
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
-			if !o.linked && o.person.Slack != (models.SlackIdentity{}) && s.slack != o.person.Slack {
-				if err := w.link(context.Background(), c, now); err != nil {
-					c.fail(w.fault(err))
-				} else {
-					again = append(again, c)
-				}
+			if o.mustLink(s.slack) {
+				links, again = append(links, o.link()), append(again, c)
 				continue
 			}
 			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
+		}
+		ctx, cancel = context.WithTimeout(context.Background(), groupTimeout)
+		err = w.linkAll(ctx, links, now)
+		cancel()
+		if err != nil {
+			failAll(again, w.fault(err))
+			return
 		}
 		calls = again
 	}
