@@ -344,11 +344,16 @@ func (a *app) verify(ctx context.Context) error {
 }
 
 func (a *app) serve(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
 	l, err := listen(ctx, "--listen", a.Listen)
 	if err != nil {
 		return err
 	}
-	return a.serveOn(ctx, l, nil)
+	defer func() { _ = l.Close() }() // already closed, unless the start failed
+	return a.serveOn(ctx, l, catalogue, nil)
 }
 
 // demo serves a made-up organization, in a database of its own unless one was given.
@@ -362,35 +367,42 @@ func (a *app) demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = l.Close() }() // already closed, unless the start failed
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
 	address := a.Database
 	if !a.given("database") {
-		dir, err := os.MkdirTemp("", "tollgate-demo-")
-		if err != nil {
-			return errors.Join(err, l.Close())
+		dir, failed := os.MkdirTemp("", "tollgate-demo-")
+		if failed != nil {
+			return failed
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		address = "sqlite:" + dir + "/demo.db"
 	}
 	if a.db, err = models.Open(ctx, address); err != nil {
-		return errors.Join(err, l.Close())
+		return err
 	}
 	defer func() { err = errors.Join(err, a.db.Close()) }()
-	return a.serveOn(ctx, l, func(ctx context.Context, catalogue *models.Catalogue, log *slog.Logger) error {
+	made, err := demo.Seed(ctx, a.db, catalogue, now())
+	if err != nil {
+		return err
+	}
+	if !made {
+		a.say("The database has the demo's people and history already; they stay as they are.")
+	}
+	return a.serveOn(ctx, l, catalogue, func(ctx context.Context, log *slog.Logger) error {
 		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: urlOf(l), Out: a.stdout})
 	})
 }
 
 // serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
 // requests, then the gate, and the caller closes the database.
-func (a *app) serveOn(ctx context.Context, l net.Listener, beside func(context.Context, *models.Catalogue, *slog.Logger) error) (err error) {
-	defer func() { _ = l.Close() }() // already closed, unless the start failed
+func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Catalogue, beside func(context.Context, *slog.Logger) error) error {
 	log := slog.New(logHandler(a.stderr))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	catalogue, err := models.LoadCatalogue(a.Plans)
-	if err != nil {
-		return err
-	}
 	gate, err := enforcement.Open(ctx, a.db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit})
 	if err != nil {
 		return err
@@ -419,7 +431,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, beside func(context.C
 		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
 	}
 	if beside != nil {
-		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, catalogue, log) })
+		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })
 	}
 	_ = a.print("listening on", urlOf(l)) // a server whose output nobody reads serves all the same
 	return together(ctx, tasks)

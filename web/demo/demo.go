@@ -27,16 +27,17 @@ type Options struct {
 // pace is the mean time between two calls of the made-up traffic.
 const pace = 300 * time.Millisecond
 
-// Run makes up the people and their history, unless the database has them already, says what to try, and drives
-// made-up traffic through the server at o.URL until ctx ends. It returns ErrNotEmpty for somebody's database.
+// Run says what there is to try in the database that Seed filled, and drives made-up traffic through the server at o.URL
+// until ctx ends.
 func Run(ctx context.Context, o Options) error {
-	made, err := Seed(ctx, o.DB, o.Catalogue, models.Now(o.Now))
-	if err != nil {
-		return err
+	err := run(ctx, o)
+	if ctx.Err() != nil {
+		return nil // stopped in the middle of something
 	}
-	if !made {
-		o.Log.Info("the database has the demo's people and history already: they are kept as they are")
-	}
+	return err
+}
+
+func run(ctx context.Context, o Options) error {
 	key, err := models.CreateAPIKey(ctx, o.DB, models.Now(o.Now), "demo", models.Scopes)
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ type seeder struct {
 // id is a UUID of version 7 whose chance is the seed's.
 func (s *seeder) id(at time.Time) uuid.UUID {
 	var id uuid.UUID
-	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|s.rng.Uint64()>>52) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|s.rng.Uint64()>>52)
 	binary.BigEndian.PutUint64(id[8:], s.rng.Uint64())
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80

@@ -99,8 +99,8 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 	}
 	t.call++
 	// Some have more to say than others.
-	who := t.People[int(float64(len(t.People))*rand.Float64()*rand.Float64())]                 //nolint:gosec // made up
-	body := map[string]any{"slack_team_id": who.SlackTeamID, "slack_user_id": who.SlackUserID} //nolint:gosec // made up
+	who := t.People[int(float64(len(t.People))*rand.Float64()*rand.Float64())] //nolint:gosec // made up
+	body := map[string]any{"slack_team_id": who.SlackTeamID, "slack_user_id": who.SlackUserID}
 	if t.call%2 == 0 {
 		body["email"] = who.Email
 	}

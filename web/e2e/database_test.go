@@ -1,0 +1,204 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tollgate/models/modelstest"
+)
+
+// recovers is how long a process may take to decide again when the database is back.
+const recovers = 5 * time.Second
+
+// What becomes of the database becomes of no call but that it is answered later: all of it on one PostgreSQL, which is
+// killed, frozen, and frozen under more calls than a process may keep waiting.
+func TestDatabaseOutage(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	// A database that goes away under load is answered with 503, and when it is back the same processes go on.
+	t.Run("killed", func(t *testing.T) {
+		outage(t, c, "killed", 2*time.Second, func() (back func() error) {
+			if err := c.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return c.Restart(t.Context()) }
+		})
+	})
+	// One that says nothing any more in the middle of everything, as when its disk hangs, must not take its callers with
+	// it. It takes longer than any of them may wait.
+	t.Run("frozen", func(t *testing.T) {
+		outage(t, c, "frozen", hangs+2*time.Second, func() (back func() error) {
+			thaw := freezeTree(t, postmaster(t, c))
+			return func() error { thaw(); return nil }
+		})
+	})
+	t.Run("overloaded", func(t *testing.T) { overload(t, c) })
+}
+
+// outage takes the database away under load for so long.
+func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Duration, away func() (back func() error)) {
+	t.Helper()
+	if err := c.CreateDatabase(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, c.URL(name), 2)
+	l := newLoad(s, "TAWAY", 50)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	running, reading := l.start(ctx, 48), l.readers(ctx, 16)
+	wait(t, l.decided.more(500), "calls that are decided")
+	var pids []int
+	for _, p := range s.servers {
+		pids = append(pids, p.pid())
+	}
+
+	over := time.After(duration)
+	back := away()
+	// A process lives while its database does not, and says so.
+	for _, p := range s.servers {
+		begun := time.Now()
+		status, err := p.get(t.Context(), "/readyz")
+		if err != nil || status != http.StatusServiceUnavailable {
+			t.Errorf("/readyz without a database: status %d, %v; want 503", status, err)
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("/readyz without a database took %s", took)
+		}
+		if status, err := p.get(t.Context(), "/healthz"); err != nil || status != http.StatusOK {
+			t.Errorf("/healthz without a database: status %d, %v; want 200", status, err)
+		}
+	}
+	<-over
+	refused := s.client.unavailable.Load()
+	if refused == 0 {
+		t.Error("without a database no call was answered 503")
+	}
+	decided := l.decided.more(1)
+	if err := back(); err != nil {
+		t.Fatal(err)
+	}
+	returned := time.Now()
+	wait(t, decided, "the first decision after the database is back")
+	first := time.Since(returned)
+	// Both processes go on, each with all of its connections.
+	for i, p := range s.servers {
+		r := s.client.insist(t.Context(), []string{p.addr}, 0, http.MethodPost, "/v1/consume", body{"email": l.emails[i], "idempotency_key": p.name})
+		d, err := r.decision()
+		if err != nil || !d.Allowed {
+			t.Fatalf("%s after the database is back: %+v, %v", p.name, d, err)
+		}
+		l.mu.Lock()
+		l.told[p.name] = grant{*d.EventID, l.emails[i], 1}
+		l.mu.Unlock()
+	}
+	all := time.Since(returned)
+	wait(t, l.decided.more(500), "calls that are decided")
+	t.Logf("away for %s: %d calls answered 503; when it was back, the first call was decided after %s, one by each process after %s",
+		duration, refused, first.Round(time.Millisecond), all.Round(time.Millisecond))
+	if all > recovers {
+		t.Errorf("a process took %s to decide again, want at most %s", all, recovers)
+	}
+	stop()
+	running.Wait()
+	reading.Wait()
+	for i, p := range s.servers {
+		if err := p.alive(); err != nil || p.pid() != pids[i] {
+			t.Errorf("%s did not live through it: %v", p.name, err)
+		}
+	}
+	if broken := s.client.broken.Load(); broken > 0 {
+		t.Errorf("%d calls were broken off; each must be answered", broken)
+	}
+	l.settle()
+}
+
+// postmaster is the process id of the cluster's server.
+func postmaster(t *testing.T, c *modelstest.Cluster) int {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), c.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dir string
+	if err := errors.Join(conn.QueryRow(t.Context(), "SHOW data_directory").Scan(&dir), conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(lines), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatalf("postmaster.pid: %v", err)
+	}
+	return pid
+}
+
+// freezeTree freezes a process and its children.
+func freezeTree(t *testing.T, parent int) (thaw func()) {
+	t.Helper()
+	// The parent first, so that no child is made meanwhile.
+	thawParent := freeze(t, parent)
+	thawChildren := freeze(t, children(t, parent)...)
+	return func() { thawParent(); thawChildren() }
+}
+
+// freeze stops processes and returns what lets them go on. They go on at the end of the test in any case; should the
+// test be killed, the kernel lets them go on, as they are then nobody's.
+func freeze(t *testing.T, pids ...int) (thaw func()) {
+	t.Helper()
+	signal := func(s syscall.Signal) {
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) { // it has just ended
+				t.Errorf("%s to process %d: %v", s, pid, err)
+			}
+		}
+	}
+	thaw = sync.OnceFunc(func() { signal(syscall.SIGCONT) })
+	t.Cleanup(thaw)
+	signal(syscall.SIGSTOP)
+	return thaw
+}
+
+// children are the process ids of those that a process has started.
+func children(t *testing.T, parent int) []int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []int
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		// "pid (name) state parent …", and the name may hold anything.
+		var state string
+		var of, pid int
+		_, rest, _ := strings.Cut(string(text), " (")
+		if _, err := fmt.Sscan(rest[strings.LastIndex(rest, ")")+1:], &state, &of); err != nil || of != parent {
+			continue
+		}
+		if _, err := fmt.Sscan(string(text), &pid); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, pid)
+	}
+	return found
+}

@@ -1,0 +1,130 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A full disk under SQLite is answered with 503, harms nothing that was recorded, keeps nobody from reading, and when
+// there is room again the same process goes on.
+func TestDiskFull(t *testing.T) {
+	t.Run("file size limit", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "tollgate.db")
+		diskFull(t, file, func(p *server) (room func() error) {
+			// From here on the kernel lets the process grow no file beyond what the write-ahead log has now and a little.
+			info, err := os.Stat(file + "-wal")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var free unix.Rlimit
+			if err := unix.Prlimit(p.pid(), unix.RLIMIT_FSIZE, nil, &free); err != nil {
+				t.Fatal(err)
+			}
+			full := unix.Rlimit{Cur: uint64(info.Size()) + 256<<10, Max: free.Max}
+			if err := unix.Prlimit(p.pid(), unix.RLIMIT_FSIZE, &full, nil); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return unix.Prlimit(p.pid(), unix.RLIMIT_FSIZE, &free, nil) }
+		})
+	})
+	t.Run("full file system", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				t.Logf("only root can make a small file system (%v); the limit on the file size stands for it", err)
+				return
+			}
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+		diskFull(t, filepath.Join(dir, "tollgate.db"), func(*server) (room func() error) {
+			return func() error { return syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m") }
+		})
+	})
+}
+
+// diskFull runs a load until the disk is full, which it is some time after fill.
+func diskFull(t *testing.T, file string, fill func(*server) (room func() error)) {
+	t.Helper()
+	s := newSite(t, "sqlite:"+file, 1)
+	p := s.servers[0]
+	pid := p.pid()
+	l := newLoad(s, "TFULL", 20)
+	room := fill(p)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	running := l.start(ctx, 16)
+	wait(t, l.turnedAway.more(50), "calls that are refused as the disk is full")
+
+	// Nothing more can be recorded, and everything can be read.
+	before := len(l.allowed())
+	for _, call := range []struct {
+		method, path string
+		content      any
+	}{
+		{http.MethodPost, "/v1/check", body{"email": l.emails[0]}},
+		{http.MethodPost, "/v1/check", body{"email": "unknown@full.example"}},
+		{http.MethodPost, "/v1/check", body{"slack_team_id": l.team, "slack_user_id": "U1"}},
+		{http.MethodGet, "/v1/usage/" + l.emails[0], nil},
+		{http.MethodGet, "/v1/usage/" + l.emails[0] + "/history", nil},
+		{http.MethodGet, "/v1/organizations/" + l.organization + "/usage", nil},
+		{http.MethodGet, "/readyz", nil},
+	} {
+		if r := s.client.call(t.Context(), p.addr, call.method, call.path, call.content); r.err != nil || r.status != http.StatusOK {
+			t.Errorf("%s %s on a full disk: status %d, %v %s", call.method, call.path, r.status, r.err, r.body)
+		}
+	}
+	s.wantIntegrity()
+	// What was recorded can be asked for again: that writes nothing, when it is not in one group with what does.
+	for key, g := range l.allowed() {
+		r := s.client.insist(t.Context(), s.addresses(), 0, http.MethodPost, "/v1/consume", body{"email": g.email, "quantity": g.quantity, "idempotency_key": key})
+		if d, err := r.decision(); err != nil || !d.Replayed || *d.EventID != g.id {
+			t.Errorf("%s made again on a full disk: %+v, %v", key, d, err)
+		}
+		break
+	}
+
+	if err := room(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, l.decided.more(500), "calls that are decided when there is room again")
+	stop()
+	running.Wait()
+	if err := p.alive(); err != nil || p.pid() != pid {
+		t.Errorf("the process did not live through it: %v", err)
+	}
+	if broken := s.client.broken.Load(); broken > 0 {
+		t.Errorf("%d calls were broken off; each must be answered", broken)
+	}
+	t.Logf("%d calls were allowed before the disk was full", before)
+	s.wantIntegrity()
+	s.stopAll()
+	s.startAll()
+	l.settle()
+	s.wantIntegrity()
+}
+
+// wantIntegrity has SQLite check its file, from another process than the server's.
+func (s *site) wantIntegrity() {
+	s.t.Helper()
+	db := s.open()
+	var verdict string
+	if err := errors.Join(db.QueryRowContext(s.t.Context(), "PRAGMA integrity_check").Scan(&verdict), db.Close()); err != nil || verdict != "ok" {
+		s.t.Errorf("PRAGMA integrity_check says %q, %v; want ok", verdict, err)
+	}
+}

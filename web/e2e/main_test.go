@@ -1,0 +1,120 @@
+//go:build linux
+
+// Package e2e_test tests the program as it is shipped: it builds it once, runs processes of it on databases of its
+// own, calls them over HTTP as the app would, and takes away what they stand on while they work. What the processes
+// answered is then compared with what the database holds.
+//
+// All of it stays on this machine's loopback addresses, and everything that a test starts ends with it.
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"tollgate/models/modelstest"
+)
+
+// soak is how long TestSoak keeps up its load: `go test ./web/e2e -args -soak=10m`.
+var soak = flag.Duration("soak", 0, "how long TestSoak runs; 0 is its short form")
+
+// made is what the tests have in common, each part made for the first one that needs it.
+var made struct {
+	sync.Mutex
+	dir       string // of the program; empty until it is built
+	cluster   *modelstest.Cluster
+	databases int
+	ports     map[int]bool
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if made.cluster != nil {
+		if err := made.cluster.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	if made.dir != "" {
+		if err := os.RemoveAll(made.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// program builds tollgate, for the first test, and returns where it is. It is built as for a release: without the race
+// detector, whatever the tests themselves were built with.
+func program(t *testing.T) string {
+	t.Helper()
+	made.Lock()
+	defer made.Unlock()
+	path := filepath.Join(made.dir, "tollgate")
+	if made.dir != "" {
+		return path
+	}
+	root, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "tollgate").Output()
+	if err != nil {
+		t.Fatalf("find the module: %v", withOutput(err))
+	}
+	dir, err := os.MkdirTemp("", "tollgate-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "tollgate")
+	build := exec.CommandContext(t.Context(), "go", "build", "-race=false", "-o", path, "tollgate")
+	build.Dir = string(bytes.TrimSpace(root))
+	if output, err := build.CombinedOutput(); err != nil {
+		_ = os.RemoveAll(dir) // it is empty, and the other error is the one to report
+		t.Fatalf("build tollgate: %v\n%s", err, output)
+	}
+	made.dir = dir
+	return path
+}
+
+// withOutput adds what a program said of its own failure.
+func withOutput(err error) error {
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // as os/exec returns it
+		return fmt.Errorf("%w\n%s", err, exit.Stderr)
+	}
+	return err
+}
+
+// cluster starts a PostgreSQL that keeps what it commits, as it is shipped, and stops it after the test. For tests that
+// stop or freeze it; all others share one.
+func cluster(t *testing.T) *modelstest.Cluster {
+	t.Helper()
+	c, err := modelstest.StartPostgres(t.Context(), modelstest.PostgresOptions{Durable: true, MaxConnections: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func sharedCluster(t *testing.T) (*modelstest.Cluster, string) {
+	t.Helper()
+	made.Lock()
+	defer made.Unlock()
+	if made.cluster == nil {
+		// It outlives the test that happens to be the first.
+		c, err := modelstest.StartPostgres(context.WithoutCancel(t.Context()), modelstest.PostgresOptions{Durable: true, MaxConnections: 400})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.cluster = c
+	}
+	made.databases++
+	return made.cluster, fmt.Sprintf("e2e_%d", made.databases)
+}
