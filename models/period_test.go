@@ -77,13 +77,13 @@ func instants() *rapid.Generator[time.Time] {
 	})
 }
 
-// anchors are mostly on the days at which months differ.
+// anchors are mostly on the days at which months differ, in any zone.
 func anchors() *rapid.Generator[time.Time] {
 	return rapid.Custom(func(t *rapid.T) time.Time {
-		a := instants().Draw(t, "anchor").UTC()
+		a := instants().Draw(t, "anchor")
 		if rapid.Bool().Draw(t, "late") {
 			year, month, day := a.Year(), time.Month(rapid.SampledFrom([]int{1, 3, 5, 7, 8, 10, 12}).Draw(t, "month")), rapid.IntRange(28, 31).Draw(t, "day")
-			a = time.Date(year, month, day, a.Hour(), a.Minute(), a.Second(), a.Nanosecond(), time.UTC)
+			a = time.Date(year, month, day, a.Hour(), a.Minute(), a.Second(), a.Nanosecond(), time.UTC).In(a.Location())
 		}
 		return a
 	})
@@ -121,6 +121,9 @@ func TestPeriodsTileTime(t *testing.T) {
 	t.Run("anchored", rapid.MakeCheck(func(t *rapid.T) {
 		anchor := anchors().Draw(t, "anchor")
 		tile(t, func(at time.Time) models.Period { return models.AnchoredMonth(anchor, at) })
+		if at := instants().Draw(t, "instant"); models.AnchoredMonth(anchor, at) != models.AnchoredMonth(anchor.UTC(), at) {
+			t.Fatalf("the zone of the anchor %v changes the period of %v", anchor, at)
+		}
 	}))
 }
 
@@ -128,7 +131,7 @@ func TestPeriodsTileTime(t *testing.T) {
 // that has no such day.
 func TestAnchoredMonthBeginsAsStripeSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		anchor := anchors().Draw(t, "anchor")
+		anchor := anchors().Draw(t, "anchor").UTC()
 		start := models.AnchoredMonth(anchor, instants().Draw(t, "instant")).Start
 		if start.Sub(start.Truncate(24*time.Hour)) != anchor.Sub(anchor.Truncate(24*time.Hour)) {
 			t.Fatalf("anchor %v gives a start at %v: another time of day", anchor, start)

@@ -131,6 +131,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"missing key at the top", "currency: eur\n", "", []string{`my.yaml:1: the catalogue lacks "currency"`}},
 		{"missing free plan", "id: free", "id: gratis", []string{`my.yaml:7: the plan "free" is missing`}},
 		{"free plan that costs", "base_price_cents: 0", "base_price_cents: 1", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
+		{"free plan for teams", "type: individual", "type: team", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
 		{"free plan with overage", "overage_rate_cents: 0", "overage_rate_cents: 1", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
 		{"negative number", "included: 40", "included: -40", []string{`my.yaml:21: included is negative: -40`}},
 		{"negative price", "base_price_cents: 900", "base_price_cents: -1", []string{`my.yaml:20: base_price_cents is negative: -1`}},

@@ -144,16 +144,25 @@ func TestSubscribeRefuses(t *testing.T) {
 
 func TestSubscribeAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		var wg sync.WaitGroup
-		for i := range 8 {
-			wg.Go(func() {
-				plan := []models.PlanID{"starter", "pro"}[i%2]
-				if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, models.Subscriber{Email: "ada@example.com"}, plan); err != nil {
-					t.Error(err)
-				}
-			})
+		id := f.organization(t, noon, "Quiet Fox Ltd")
+		for _, test := range []struct {
+			who   models.Subscriber
+			plans []models.PlanID
+		}{
+			{models.Subscriber{Email: "ada@example.com"}, []models.PlanID{"starter", "pro"}},
+			{models.Subscriber{OrganizationID: &id}, []models.PlanID{"team", "business"}},
+		} {
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.who, test.plans[i%2]); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
 		}
-		wg.Wait()
-		one[models.Subscription](t, f, "status = ?", models.StatusActive)
+		one[models.Subscription](t, f, "status = ? AND organization_id IS NULL", models.StatusActive)
+		one[models.Subscription](t, f, "status = ? AND user_id IS NULL", models.StatusActive)
 	})
 }

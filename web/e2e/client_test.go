@@ -211,7 +211,7 @@ func (c *client) insist(ctx context.Context, addresses []string, nth int, method
 		}
 		select {
 		case <-ctx.Done():
-			return &reply{err: fmt.Errorf("%w: status %d: %w", context.Cause(ctx), r.status, r.err)}
+			return &reply{err: errors.Join(context.Cause(ctx), fmt.Errorf("the last answer: status %d %s", r.status, r.body), r.err)}
 		case <-time.After(time.Duration(2+rand.IntN(20)) * time.Millisecond):
 		}
 	}

@@ -175,6 +175,7 @@ func (l *load) start(ctx context.Context, clients int, addresses ...string) *syn
 		addresses = s.addresses()
 	}
 	var all sync.WaitGroup
+	s.t.Cleanup(all.Wait)
 	all.Go(func() {
 		spread(ctx, clients, loadCalls, func(i int) {
 			key := fmt.Sprintf("%s-%d", l.team, i)
@@ -207,6 +208,7 @@ func (l *load) start(ctx context.Context, clients int, addresses ...string) *syn
 func (l *load) readers(ctx context.Context, clients int) *sync.WaitGroup {
 	s, addresses := l.site, l.site.addresses()
 	var all sync.WaitGroup
+	s.t.Cleanup(all.Wait)
 	all.Go(func() {
 		spread(ctx, clients, loadCalls, func(i int) {
 			n := i * 7 % len(l.emails)

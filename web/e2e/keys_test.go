@@ -34,6 +34,7 @@ func TestRevokedKeyIsRefusedWithinASecond(t *testing.T) {
 
 	var used count
 	var all sync.WaitGroup
+	t.Cleanup(all.Wait)
 	lastAllowed := make([]time.Time, len(s.servers)) // when the last call was sent that was answered
 	for i, p := range s.servers {
 		all.Go(func() {

@@ -48,6 +48,7 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 	sickCtx, sickStop := context.WithCancel(ctx)
 	defer sickStop()
 	var calling sync.WaitGroup
+	t.Cleanup(calling.Wait)
 	calling.Go(func() {
 		spread(sickCtx, 24, loadCalls, func(i int) {
 			key, j := fmt.Sprintf("freeze-%d", i), job{l.emails[i%len(l.emails)], fmt.Sprintf("U%d", i%len(l.emails)), 1}

@@ -54,6 +54,7 @@ func TestSoak(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), duration)
 	defer stop()
 	var clients sync.WaitGroup
+	t.Cleanup(clients.Wait)
 	for i := range soakClients {
 		clients.Go(func() { (&caller{world: w, name: fmt.Sprintf("caller%d", i)}).run(ctx) })
 	}
