@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"strings"
 	"time"
@@ -95,6 +96,10 @@ func (db *DB) openSQLite() error {
 	return nil
 }
 
+// PostgresPatience are settings of every connection to PostgreSQL. A process that freezes in the middle of a transaction,
+// or whose machine went away, loses the transaction after three seconds, so that nobody waits for its locks for longer.
+var PostgresPatience = map[string]string{"idle_in_transaction_session_timeout": "3000", "lock_timeout": "4000"}
+
 func (db *DB) openPostgres() error {
 	cfg, err := pgx.ParseConfig(db.URL)
 	if err != nil {
@@ -104,6 +109,7 @@ func (db *DB) openPostgres() error {
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.RuntimeParams["timezone"] = "UTC"
 	cfg.RuntimeParams["application_name"] = "tollgate"
+	maps.Copy(cfg.RuntimeParams, PostgresPatience)
 	std := stdlib.OpenDB(*cfg)
 	std.SetMaxOpenConns(16)
 	std.SetMaxIdleConns(16)
@@ -125,6 +131,14 @@ func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, conn.Close()) }()
+		// However long the process that migrates may take.
+		if _, err := conn.ExecContext(ctx, `SET lock_timeout = 0`); err != nil {
+			return nil, err
+		}
+		defer func() {
+			_, resetErr := conn.ExecContext(context.WithoutCancel(ctx), `RESET lock_timeout`)
+			err = errors.Join(err, resetErr)
+		}()
 		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
 			return nil, err
 		}

@@ -34,6 +34,9 @@ func IsRetryable(err error) bool {
 	return code == sqliteBusy || code == sqliteLocked
 }
 
+// IsLockTimeout says that somebody else held a lock for longer than this transaction was to wait for it.
+func IsLockTimeout(err error) bool { return sqlState(err) == "55P03" }
+
 // IsDuplicate says that a row with the same unique key is there already; the transaction changed nothing.
 func IsDuplicate(err error) bool {
 	if sqlState(err) == "23505" {
@@ -61,7 +64,7 @@ func IsUnavailable(err error) bool {
 	if code := sqliteCode(err); code != 0 {
 		return code == sqliteFull || code == sqliteReadErr || code == sqliteCantOpn
 	}
-	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone) || isNetwork(err)
+	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || isNetwork(err)
 }
 
 func sqlState(err error) string {

@@ -63,7 +63,7 @@ const (
 	idleTimeout       = 2 * time.Minute
 	stopTimeout       = 20 * time.Second
 	// queryTimeout bounds what one request may ask of the database.
-	queryTimeout = 10 * time.Second
+	queryTimeout = 4 * time.Second
 )
 
 // New makes a server; Serve starts it.

@@ -46,12 +46,14 @@ var (
 	errOverloaded = &models.Error{Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second}
 	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This idempotency key was used with another person or quantity.", Path: "idempotency_key"}
 	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "Nobody is known by this Slack team and user id; name an email as well."}
+	errLocked     = &models.Error{Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second}
 	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
 )
 
 // ledger is one worker's own connection to the database. There are two: PostgreSQL's and SQLite's.
 type ledger interface {
 	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
+	// With l.skipLocked it waits for no record that somebody else has locked, and says in found which those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
 	// peek reads the current record of each email and locks nothing; nil where there is none. Units held are the live ones.
 	peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error)

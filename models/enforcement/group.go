@@ -25,11 +25,14 @@ type lookups struct {
 	keys     []string      // of events
 	holdKeys []string
 	holdIDs  []uuid.UUID
+
+	skipLocked bool
 }
 
 // found is what the transaction answered, under the locks of the wanted records.
 type found struct {
-	accounts []*account // one for each want, in their order; nil where there is no record
+	accounts []*account // one for each want, in their order; nil where there is no record, or a locked one that was skipped
+	locked   []bool     // the latter, in the same order; nil unless locked records are skipped
 	events   map[string]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
@@ -90,9 +93,13 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	accounts := make(map[models.Want]*account, len(l.wants))
 	byRecord := make(map[int64]*account, len(l.wants))
 	fit := make(map[models.Want]bool, len(l.wants))
+	locked := map[models.Want]bool{}
 	for i, w := range l.wants {
 		a := f.accounts[i]
 		if a == nil {
+			if f.locked != nil && f.locked[i] {
+				locked[w] = true
+			}
 			continue
 		}
 		if same, ok := byRecord[a.record.ID]; ok {
@@ -106,18 +113,22 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	}
 	ready = calls[:0]
 	for _, call := range calls {
-		ok := true
+		ok, waits := true, false
 		for i := range call.ops {
 			o := &call.ops[i]
 			if o.unknown {
 				continue
 			}
+			waits = waits || locked[o.want]
 			o.account = accounts[o.want]
 			ok = ok && fit[o.want] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
 		}
-		if ok {
+		switch {
+		case waits:
+			call.fail(errLocked)
+		case ok:
 			ready = append(ready, call)
-		} else {
+		default:
 			unready = append(unready, call)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,11 +20,13 @@ const (
 	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used,
 		r.overage_rate_cents, r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
 
-	pgLock = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at
-		FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord)
+	pgWanted = ` FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord)
 		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'
-		ORDER BY k.ord FOR UPDATE OF r`
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'`
+
+	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
+	pgLockFree = pgLock + ` SKIP LOCKED`
+	pgThere    = `SELECT k.ord` + pgWanted
 
 	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
 			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
@@ -60,7 +63,7 @@ const (
 
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
-	"lock": pgLock, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
+	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate,
 }
 
@@ -78,14 +81,15 @@ func openPostgres(ctx context.Context, address string) (*postgres, error) {
 	}
 	for name, value := range map[string]string{
 		"timezone": "UTC", "application_name": "tollgate gate",
-		// A process that freezes in the middle of a group must not keep others waiting for its locks.
-		"idle_in_transaction_session_timeout": "10000", "lock_timeout": "4000", "statement_timeout": "5000",
+		"statement_timeout": "5000",
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
+	maps.Copy(config.RuntimeParams, models.PostgresPatience)
+	config.RuntimeParams["lock_timeout"] = "1000" // all of a group wait for one locked record
 	p := &postgres{config: config}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
@@ -178,14 +182,25 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
 	}
 	p.params.reset()
-	steps := []pgStep{{name: "begin"}, {name: "lock", args: p.params.list(
+	wanted := p.params.list(
 		p.params.texts(len(l.wants), func(i int) string { return l.wants[i].Email }),
 		p.params.times(len(l.wants), func(i int) time.Time { return l.wants[i].At }),
-	), row: func(row [][]byte) error {
+	)
+	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
 		f.accounts[i] = &account{record: readRecord(row, l.wants[i].Email)}
 		return nil
-	}}}
+	}}
+	steps := []pgStep{{name: "begin"}, lock}
+	if l.skipLocked {
+		f.locked = make([]bool, len(l.wants))
+		steps[1].name = "lock_free"
+		steps = append(steps, pgStep{name: "there", args: wanted, row: func(row [][]byte) error {
+			i := readInt(row[0]) - 1
+			f.locked[i] = f.accounts[i] == nil
+			return nil
+		}})
+	}
 	if len(l.keys) > 0 {
 		steps = append(steps, pgStep{name: "events", args: p.params.list(p.params.texts(len(l.keys), func(i int) string { return l.keys[i] })), row: f.addEvent})
 	}

@@ -96,10 +96,13 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 	}
 	var err error
 	start := time.Now()
+	skipLocked := false
 	for try := 1; try <= 5 && time.Since(start) < groupTimeout/2; try++ {
-		if unready, err = w.attempt(calls); err == nil {
+		if unready, err = w.attempt(calls, skipLocked); err == nil {
 			return unready
 		}
+		// Whoever holds a record for so long is stuck. The next try leaves the calls that need it behind.
+		skipLocked = skipLocked || models.IsLockTimeout(err)
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
 			break
 		}
@@ -107,8 +110,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 	}
 	switch {
 	case models.IsUnavailable(err):
-		failAll(calls, models.Unavailable(err))
-		w.failWaiting(err)
+		w.failed(calls, err)
 		return nil
 	case len(calls) == 1:
 		calls[0].fail(fmt.Errorf("decide one call: %w", err))
@@ -118,12 +120,13 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 	return append(w.transact(slices.Clone(calls[:half])), w.transact(slices.Clone(calls[half:]))...)
 }
 
-func (w *worker) attempt(all []*call) (unready []*call, err error) {
+func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 	defer cancel()
 	now := models.Now(w.now)
 	calls := slices.Clone(all)
 	look := ask(calls, now)
+	look.skipLocked = skipLocked
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
 		ready, unready = split(calls, look, f, w.catalogue, now)
@@ -144,7 +147,7 @@ func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 // identify finds the people named by Slack identity alone, and the records of the holds that are to be closed. It
 // returns the calls that can go on.
-func (g *Gate) identify(calls []*call) []*call {
+func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
 	for _, c := range calls {
@@ -164,14 +167,14 @@ func (g *Gate) identify(calls []*call) []*call {
 	defer cancel()
 	emails, err := map[models.SlackIdentity]string{}, error(nil)
 	if len(slack) > 0 {
-		emails, err = models.EmailsOf(ctx, g.db, slack)
+		emails, err = models.EmailsOf(ctx, w.db, slack)
 	}
 	wants := map[uuid.UUID]models.Want{}
 	if len(holds) > 0 && err == nil {
-		wants, err = models.RecordsOfHolds(ctx, g.db, holds)
+		wants, err = models.RecordsOfHolds(ctx, w.db, holds)
 	}
 	if err != nil {
-		failAll(calls, g.fault(err))
+		w.failed(calls, err)
 		return nil
 	}
 	var known []*call
@@ -228,7 +231,7 @@ func (w *worker) prepare(calls []*call) []*call {
 		err = models.PrepareRecords(ctx, w.db, w.catalogue, now, slices.Compact(wants))
 	}
 	if err != nil {
-		failAll(calls, w.fault(err))
+		w.failed(calls, err)
 		return nil
 	}
 	return calls
@@ -258,10 +261,7 @@ func (w *worker) peek(calls []*call) {
 		standings, err := w.standings(ctx, emails, now)
 		cancel()
 		if err != nil {
-			failAll(calls, w.fault(err))
-			if models.IsUnavailable(err) {
-				w.failWaiting(err)
-			}
+			w.failed(calls, err)
 			return
 		}
 		var again []*call
@@ -278,7 +278,7 @@ func (w *worker) peek(calls []*call) {
 		err = w.linkAll(ctx, links, now)
 		cancel()
 		if err != nil {
-			failAll(again, w.fault(err))
+			w.failed(again, err)
 			return
 		}
 		calls = again
@@ -327,19 +327,20 @@ func (w *worker) standings(ctx context.Context, emails []string, now time.Time) 
 	return standings, nil
 }
 
-// fault separates a database that is away from a fault of ours.
-func (g *Gate) fault(err error) error {
-	if models.IsUnavailable(err) {
-		return models.Unavailable(err)
+// failed ends calls with an error. When the database is away, those that wait are ended too: they would only find it away
+// one group later, and a person waits for each. Losing against somebody else is no sign of that.
+func (w *worker) failed(calls []*call, err error) {
+	if !models.IsUnavailable(err) {
+		failAll(calls, err)
+		return
 	}
-	return err
-}
-
-// failWaiting answers those that wait while the database is away: they would only find it away one group later, and a
-// person waits for each.
-func (w *worker) failWaiting(err error) {
+	away := models.Unavailable(err)
+	failAll(calls, away)
+	if models.IsRetryable(err) {
+		return
+	}
 	for _, c := range w.queue.drain() {
-		c.fail(models.Unavailable(err))
+		c.fail(away)
 		c.done <- struct{}{}
 	}
 }

@@ -1,0 +1,521 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// tollgate is the command as a process, with the variables given and no other of its own.
+func tollgate(t *testing.T, variables []string, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), program(t), args...)
+	c.Dir = t.TempDir()
+	c.Env = append([]string{"TMPDIR=" + c.Dir, "PATH=" + os.Getenv("PATH")}, variables...)
+	return c
+}
+
+// result of a command that ended.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+// runIt runs a command to its end.
+func runIt(t *testing.T, variables []string, args ...string) result {
+	t.Helper()
+	c := tollgate(t, variables, args...)
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
+	var exit *exec.ExitError
+	if err := c.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// shell is a database and the commands run on it.
+type shell struct {
+	t        *testing.T
+	database string
+}
+
+// ok runs a command that must succeed, and returns what it printed.
+func (s shell) ok(args ...string) string {
+	s.t.Helper()
+	r := runIt(s.t, []string{"DATABASE_URL=" + s.database}, args...)
+	if r.status != 0 {
+		s.t.Fatalf("%q: status %d, %s", args, r.status, r.stderr)
+	}
+	return r.stdout
+}
+
+// fails runs a command that must fail with a status and one line of error.
+func (s shell) fails(status int, part string, args ...string) {
+	s.t.Helper()
+	r := runIt(s.t, []string{"DATABASE_URL=" + s.database}, args...)
+	if r.status != status || !strings.HasPrefix(r.stderr, "tollgate: ") || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, part) {
+		s.t.Errorf("%q: status %d with %q, want %d with %q", args, r.status, r.stderr, status, part)
+	}
+}
+
+// What makes something prints it alone, and what it made is there.
+func TestCommands(t *testing.T) {
+	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
+		t.Run(name, func(t *testing.T) {
+			s := shell{t, address(t)}
+			if r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: 1") {
+				t.Errorf("migrate: %+v", r)
+			}
+
+			key := s.ok("apikey", "create", "--name", "Slack app", "--scopes", "check,consume")
+			if !models.IsKey(strings.TrimSuffix(key, "\n")) {
+				t.Errorf("made the key %q", key)
+			}
+			list := s.ok("apikey", "list")
+			if !strings.Contains(list, "Slack app") || !strings.Contains(list, key[:12]) || strings.Contains(list, key[12:43]) {
+				t.Errorf("listed\n%s", list)
+			}
+			id := regexp.MustCompile(`[0-9a-f-]{36}`).FindString(list)
+			s.ok("apikey", "revoke", id)
+			if list = s.ok("apikey", "list"); strings.Count(list, "never") != 1 {
+				t.Errorf("after it was revoked:\n%s", list)
+			}
+
+			organization := parseID(t, s.ok("organization", "create", "Quiet Fox Ltd", "--slack-team", "T1", "--slack-team", "T2"))
+			parseID(t, s.ok("user", "set", "Ada@example.com", "--organization", organization, "--role", "admin", "--operator"))
+			parseID(t, s.ok("subscribe", "--organization", organization, "--plan", "business"))
+			parseID(t, s.ok("subscribe", "--email", "bob@example.com", "--plan", "pro"))
+			if out := s.ok("subscribe", "--email", "bob@example.com", "--plan", "free"); out != "" {
+				t.Errorf("free printed %q", out)
+			}
+			if list := s.ok("organization", "list"); !regexp.MustCompile(organization + `\s+Quiet Fox Ltd\s+business\s+2\s+1\n`).MatchString(list) {
+				t.Errorf("listed\n%s", list)
+			}
+
+			db, err := models.Open(t.Context(), s.database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = db.Close() }()
+			u := models.User{}
+			if err := db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()); err != nil || u.Role != models.Admin || !u.Operator {
+				t.Errorf("the user is %+v, %v", u, err)
+			}
+			s.ok("user", "set", "ada@example.com", "--no-operator")
+			if err := db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()); err != nil || u.Role != models.Admin || u.Operator {
+				t.Errorf("without the operator's rights: %+v, %v", u, err)
+			}
+			var actions []string
+			if err := db.NewSelect().Model((*models.AuditEntry)(nil)).Column("action").Order("at", "id").Scan(t.Context(), &actions); err != nil {
+				t.Fatal(err)
+			}
+			want := "apikey.create apikey.revoke organization.create user.set subscription.give subscription.give subscription.end user.set"
+			if got := strings.Join(actions, " "); got != want {
+				t.Errorf("audit log %q, want %q", got, want)
+			}
+
+			if out := s.ok("verify"); out != "" {
+				t.Errorf("verify printed %q", out)
+			}
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included,
+				suggestions_used, overage_rate_cents, entitled, created_at) VALUES ('ada@example.com', ?, ?, 'free', 5, 3, 0, false, ?)`,
+				time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			r := runIt(t, []string{"DATABASE_URL=" + s.database}, "verify")
+			if r.status != 1 || r.stderr != "tollgate: verify: 1 differences\n" || !strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
+				t.Errorf("with a difference: %+v", r)
+			}
+		})
+	}
+}
+
+func parseID(t *testing.T, printed string) string {
+	t.Helper()
+	id, err := uuid.Parse(strings.TrimSuffix(printed, "\n"))
+	if err != nil {
+		t.Fatalf("printed %q, want an id alone", printed)
+	}
+	return id.String()
+}
+
+func TestCommandsThatFail(t *testing.T) {
+	s := shell{t, sqliteDatabase(t)}
+	unknown := uuid.NewString()
+	s.fails(2, `expected one of "serve"`)
+	s.fails(2, "unexpected argument frob", "frob")
+	s.fails(2, "unknown flag --frob", "serve", "--frob")
+	s.fails(2, "missing flags: --name", "apikey", "create", "--scopes", "read")
+	s.fails(2, "--email", "subscribe", "--plan", "pro")
+	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
+	s.fails(2, "invalid UUID", "apikey", "revoke", "7")
+	s.fails(2, "--base-url", "serve", "--base-url", "example.com")
+	s.fails(2, "--trusted-proxies", "serve", "--trusted-proxies", "10.0.0.0/33")
+	s.fails(1, `unknown scope "all"`, "apikey", "create", "--name", "x", "--scopes", "all")
+	s.fails(1, "there is no API key "+unknown, "apikey", "revoke", unknown)
+	s.fails(1, "There is no organization "+unknown, "user", "set", "a@example.com", "--organization", unknown)
+	s.fails(1, `"team" is a team plan`, "subscribe", "--email", "a@example.com", "--plan", "team")
+	s.fails(1, "name of 1 to 200", "organization", "create", " ")
+	s.fails(1, `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`, "verify", "--database", "mysql://x")
+	s.fails(1, "no-such-plans.yaml", "serve", "--plans", "no-such-plans.yaml", "--listen", "127.0.0.1:0")
+	plans := filepath.Join(t.TempDir(), "plans.yaml")
+	if err := os.WriteFile(plans, []byte("plans: 3\ncolour: red\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.fails(1, `plans.yaml:2: unknown key "colour"`, "serve", "--plans", plans, "--listen", "127.0.0.1:0")
+	s.fails(1, "--listen", "serve", "--listen", "nowhere")
+}
+
+func TestFlagsAndVariables(t *testing.T) {
+	dir := t.TempDir()
+	a, b := "sqlite:"+filepath.Join(dir, "a.db"), "sqlite:"+filepath.Join(dir, "b.db")
+	shell{t, a}.ok("organization", "create", "In A")
+	file := filepath.Join(dir, "address")
+	if err := os.WriteFile(file, []byte(a+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		variables []string
+		args      []string
+		inA       bool
+	}{
+		"behind the command":          {nil, []string{"organization", "list", "--database", a}, true},
+		"before the command":          {nil, []string{"--database", a, "organization", "list"}, true},
+		"between":                     {nil, []string{"organization", "--database=" + a, "list"}, true},
+		"variable":                    {[]string{"DATABASE_URL=" + a}, []string{"organization", "list"}, true},
+		"a flag before its variable":  {[]string{"DATABASE_URL=" + a}, []string{"organization", "list", "--database", b}, false},
+		"a file":                      {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list"}, true},
+		"a flag before the file":      {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list", "--database", b}, false},
+		"a file of the folder it has": {nil, []string{"organization", "list"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			r := runIt(t, test.variables, test.args...)
+			if r.status != 0 || strings.Contains(r.stdout, "In A") != test.inA {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+	if r := runIt(t, []string{"DATABASE_URL=" + a, "DATABASE_URL_FILE=" + file}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL and DATABASE_URL_FILE are both set") {
+		t.Errorf("both: %+v", r)
+	}
+	if r := runIt(t, []string{"DATABASE_URL_FILE=" + file + "2"}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL_FILE: open") {
+		t.Errorf("a file that is not there: %+v", r)
+	}
+}
+
+// The help of the whole and of each command names every flag with its variable and default.
+func TestHelp(t *testing.T) {
+	space := regexp.MustCompile(`\s+`)
+	for _, command := range [][]string{nil, {"serve"}, {"user", "set"}} {
+		// Help ends the process.
+		c := tollgate(t, nil, append(command, "--help")...)
+		var stderr bytes.Buffer
+		c.Stderr = &stderr
+		stdout, err := c.Output()
+		if err != nil || stderr.Len() > 0 {
+			t.Errorf("%q: %v, %s", command, err, &stderr)
+		}
+		text := space.ReplaceAllString(string(stdout), " ")
+		for flag, variable := range map[string]string{
+			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
+			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+		} {
+			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
+				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)
+			}
+		}
+	}
+	if r := runIt(t, nil, "version"); r.status != 0 || strings.TrimSpace(r.stdout) == "" {
+		t.Errorf("version: %+v", r)
+	}
+}
+
+// server is the command while it serves.
+type listening struct {
+	*exec.Cmd
+	url    string
+	out    *bufio.Reader
+	stderr *bytes.Buffer
+}
+
+func start(t *testing.T, args ...string) *listening {
+	t.Helper()
+	s := &listening{Cmd: tollgate(t, nil, args...), stderr: &bytes.Buffer{}}
+	s.Stderr = s.stderr
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Process.Kill(); _ = s.Wait() })
+	s.out = bufio.NewReader(out)
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		_ = s.Wait()
+		t.Fatalf("%v: %s", err, s.stderr)
+	}
+	var found bool
+	if s.url, found = strings.CutPrefix(strings.TrimSpace(line), "listening on "); !found {
+		t.Fatalf("printed %q", line)
+	}
+	return s
+}
+
+func (s *listening) get(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %s %v", url, response.Status, body, err)
+	}
+	return string(body)
+}
+
+// stop sends the signal once and returns the exit status.
+func (s *listening) stop(t *testing.T, signal os.Signal) int {
+	t.Helper()
+	if err := s.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, s.out) // until it has ended: Wait closes the pipe
+	_ = s.Wait()
+	return s.ProcessState.ExitCode()
+}
+
+func TestServe(t *testing.T) {
+	s := start(t, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
+	if strings.HasSuffix(s.url, ":0") || !strings.HasPrefix(s.url, "http://127.0.0.1:") {
+		t.Errorf("listens on %q", s.url)
+	}
+	s.get(t, s.url+"/healthz")
+	s.get(t, s.url+"/readyz")
+	if document := s.get(t, s.url+"/v1/openapi.json"); !strings.Contains(document, s.url) {
+		t.Error("the document does not name the address that is listened on")
+	}
+
+	address := strings.TrimPrefix(s.url, "http://")
+	shell{t, sqliteDatabase(t)}.fails(1, address+" is in use by another program, choose another address with --listen", "serve", "--listen", address)
+	shell{t, sqliteDatabase(t)}.fails(1, "with --metrics-listen", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", address)
+
+	if status := s.stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d, %s", status, s.stderr)
+	}
+	metrics := regexp.MustCompile(`"url":"(http://[^"]+/metrics)"`).FindStringSubmatch(s.stderr.String())
+	if metrics == nil {
+		t.Errorf("the log does not say where the metrics are: %s", s.stderr)
+	}
+}
+
+func TestServeMetrics(t *testing.T) {
+	// A port that was free a moment ago: the log, where the real one is, is read only after the end.
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	s := start(t, "serve", "--database", postgresDatabase(t), "--listen", "127.0.0.1:0", "--metrics-listen", address, "--base-url", "https://tollgate.example.com/")
+	for _, want := range []string{"tollgate_gate_group_size", "go_goroutines", "process_resident_memory_bytes"} {
+		if text := s.get(t, "http://"+address+"/metrics"); !strings.Contains(text, want) {
+			t.Errorf("%s is not in the metrics", want)
+		}
+	}
+	if document := s.get(t, s.url+"/v1/openapi.json"); !strings.Contains(document, `"https://tollgate.example.com"`) {
+		t.Error("the document does not name the base URL")
+	}
+	if status := s.stop(t, os.Interrupt); status != 0 {
+		t.Errorf("status %d, %s", status, s.stderr)
+	}
+}
+
+// half opens a connection and sends a request but for its last byte, which the function that it returns sends.
+func (s *listening) half(t *testing.T, key string) (finish func() string) {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	body := `{"email": "ada@example.com", "idempotency_key": "k"}`
+	head := "POST /v1/consume HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nAuthorization: Bearer " + key +
+		"\r\nContent-Type: application/json\r\nContent-Length: 52\r\n\r\n"
+	if _, err := io.WriteString(c, head); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(c)
+	// The server asks for the body once its handler reads it: the request is under way.
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return func() string {
+		if _, err := io.WriteString(c, body); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(answer)
+	}
+}
+
+// What was taken in is finished: decided, committed and answered.
+func TestServeFinishesWhatItTook(t *testing.T) {
+	database := sqliteDatabase(t)
+	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "consume"))
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0")
+	finish := s.half(t, key)
+	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.untilRefused(t)
+	if answer := finish(); !strings.Contains(answer, "200 OK") || !strings.Contains(answer, `"event_id"`) {
+		t.Errorf("answered %q", answer)
+	}
+	_, _ = io.Copy(io.Discard, s.out)
+	if err := s.Wait(); err != nil {
+		t.Errorf("%v: %s", err, s.stderr)
+	}
+	if out := (shell{t, database}).ok("verify"); out != "" {
+		t.Errorf("verify: %s", out)
+	}
+}
+
+// untilRefused waits until the server takes no more connections.
+func (s *listening) untilRefused(t *testing.T) {
+	t.Helper()
+	for {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+	}
+}
+
+// A second signal does not wait for anybody.
+func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
+	database := sqliteDatabase(t)
+	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "consume"))
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0")
+	s.half(t, key)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, s.out)
+	}()
+	begun := time.Now()
+	for again := time.NewTicker(50 * time.Millisecond); ; {
+		_ = s.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-again.C:
+			continue
+		case <-ended:
+		}
+		break
+	}
+	_ = s.Wait()
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if s.ProcessState.ExitCode() == 0 {
+		t.Error("it pretends to have ended in order")
+	}
+}
+
+const defaultListen = "127.0.0.1:8080"
+
+// The demo takes another port when its own is taken, in a database that is gone with it.
+func TestDemo(t *testing.T) {
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", defaultListen)
+	if err == nil { // else somebody else has it, which is as good
+		defer func() { _ = taken.Close() }()
+	}
+	s := start(t, "demo")
+	if strings.HasSuffix(s.url, ":8080") {
+		t.Fatalf("listens on %s", s.url)
+	}
+	var printed strings.Builder
+	for !strings.Contains(printed.String(), "/usage\n") {
+		line, err := s.out.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %q: %s", err, printed.String(), s.stderr)
+		}
+		printed.WriteString(line)
+	}
+	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") {
+		t.Errorf("printed %s", printed.String())
+	}
+	folder := func() []string {
+		found, err := filepath.Glob(filepath.Join(s.Dir, "tollgate-demo-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if len(folder()) != 1 {
+		t.Errorf("temporary folders %q", folder())
+	}
+	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is taken, so the demo listens on 127.0.0.1:") {
+		t.Errorf("status %d, %s", status, s.stderr)
+	}
+	if len(folder()) != 0 {
+		t.Errorf("left behind: %q", folder())
+	}
+}
+
+// A second demo on one database finds the first one's people and goes on with them.
+func TestDemoAgain(t *testing.T) {
+	s := shell{t, sqliteDatabase(t)}
+	var lists []string
+	for i := range 2 {
+		d := start(t, "demo", "--database", s.database, "--listen", "127.0.0.1:0")
+		d.get(t, d.url+"/readyz")
+		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "has the demo's people and history already") != (i == 1) {
+			t.Errorf("run %d: status %d, %s", i+1, status, d.stderr)
+		}
+		lists = append(lists, s.ok("organization", "list"))
+	}
+	if lists[0] != lists[1] || !strings.Contains(lists[0], " 42\n") {
+		t.Errorf("organizations\n%s, then\n%s", lists[0], lists[1])
+	}
+}
+
+// On a database of somebody's own the demo makes nothing up.
+func TestDemoOnSomebodysDatabase(t *testing.T) {
+	s := shell{t, sqliteDatabase(t)}
+	s.ok("organization", "create", "Real")
+	s.fails(1, "the demo makes up people and usage, so it needs an empty one", "demo", "--listen", "127.0.0.1:0")
+	if list := s.ok("organization", "list"); strings.Count(list, "\n") != 2 {
+		t.Errorf("organizations\n%s", list)
+	}
+}
