@@ -81,10 +81,8 @@ type command struct {
 
 const (
 	defaultListen = "127.0.0.1:8080"
-
-	// gcPercent lets the heap of a few megabytes grow further before it is collected than Go's 100 would: see docs/decisions.md.
-	gcPercent = 300
 	queueLimit    = 8192
+	gcPercent     = 300 // instead of Go's 100, unless GOGC is given: see docs/decisions.md
 )
 
 func main() {

@@ -38,3 +38,25 @@ func TestIdentitiesMove(t *testing.T) {
 		}
 	})
 }
+
+// TestAnAdminOfOneOrganizationIsNoneOfTheNext moves an admin to another Slack team, and back.
+func TestAnAdminOfOneOrganizationIsNoneOfTheNext(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		link := func(team string) (role models.Role) {
+			t.Helper()
+			links := []models.Link{{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: team, UserID: "U1"}}}
+			if err := models.LinkPeople(f.ctx, f.db, noon, links); err != nil {
+				t.Fatal(err)
+			}
+			return one[models.User](t, f, "email = ?", "a@example.com").Role
+		}
+		link("T1")
+		f.exec(t, "UPDATE users SET role = 'admin'")
+		if role := link("T1"); role != models.Admin {
+			t.Errorf("linked again, the admin is a %s", role)
+		}
+		if role := link("T2"); role != models.Member {
+			t.Errorf("in another organization the admin is a %s", role)
+		}
+	})
+}

@@ -32,9 +32,9 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30}, allowed,
 			"You have used 76 of 75 suggestions (101%). The 1 suggestion beyond your plan cost $0.30 so far. Each further one costs $0.30." + yours},
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
-			"You have used 4,075 of 75 suggestions (5433%). The 4,000 suggestions beyond your plan cost $1,200.00 so far. Your spend limit of $1,200.00 is reached." + yours},
+			"You have used 4,075 of 75 suggestions (5433%). The 4,000 suggestions beyond your plan cost $1,200.00 so far. This would pass your spend limit of $1,200.00." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
-			"You have used 75 of 75 suggestions (100%). Your spend limit of $0.00 is reached." + yours},
+			"You have used 75 of 75 suggestions (100%). This would pass your spend limit of $0.00." + yours},
 	} {
 		test.standing.Period = period
 		if got := c.Notice(test.standing, test.verdict); got != test.want {

@@ -269,7 +269,10 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 			if taken[identity] != u.Email {
 				continue
 			}
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", workspaces[identity.TeamID].ID, identity.UserID).
+			w := workspaces[identity.TeamID]
+			// An admin of one organization is not one of the next.
+			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, identity.UserID).
+				Set("role = CASE WHEN workspace_id IN (SELECT id FROM workspaces WHERE organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
 				Where("id = ?", u.ID).Exec(ctx); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ type UsageRecord struct {
 	SlackUserID      *string
 	StripeCustomerID *string
 	Entitled         bool
-	// SuggestionsHeld is the units of open holds, lapsed ones among them from HoldsExpireAt on: see LiveHeld.
+	// SuggestionsHeld is the units of open holds, lapsed ones among them from HoldsExpireAt on, until they are given back.
 	SuggestionsHeld int64
 	// HoldsExpireAt is not after the earliest expiry of an open hold; nil when there is none.
 	HoldsExpireAt *time.Time

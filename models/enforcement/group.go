@@ -113,6 +113,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	}
 	ready = calls[:0]
 	for _, call := range calls {
+		call.err = nil // of an earlier try
 		ok, waits := true, false
 		for i := range call.ops {
 			o := &call.ops[i]

@@ -82,6 +82,10 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 	if l.conn, err = l.db.Conn(ctx); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
+	// The gate's pages are all over the ledger's index of keys, beyond the 2 MiB that SQLite keeps by itself.
+	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096"); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
 	for _, s := range []struct {
 		into               *chunks
