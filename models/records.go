@@ -272,7 +272,7 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 			w := workspaces[identity.TeamID]
 			// An admin of one organization is not one of the next.
 			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, identity.UserID).
-				Set("role = CASE WHEN workspace_id IN (SELECT id FROM workspaces WHERE organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
+				Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
 				Where("id = ?", u.ID).Exec(ctx); err != nil {
 				return err
 			}
