@@ -30,11 +30,13 @@ const (
 	liteEvent = `SELECT id, email, quantity, idempotency_key, hold_id, ` + pgFigures + ` FROM usage_events WHERE `
 	liteHold  = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds WHERE `
 
-	liteInsertEvent = `INSERT INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
+	// OR ROLLBACK: a failed statement ends the group's transaction, which it does in any case, and so needs no journal of its own
+	// to take back its first rows.
+	liteInsertEvent = `INSERT OR ROLLBACK INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
 			stripe_customer_id, ` + pgFigures + `) VALUES `
-	liteInsertHold = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `) VALUES `
-	liteCloseHold  = `UPDATE usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
-	liteUpdate     = `UPDATE usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire FROM k WHERE usage_records.id = k.id`
+	liteInsertHold = `INSERT OR ROLLBACK INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `) VALUES `
+	liteCloseHold  = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
+	liteUpdate     = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire FROM k WHERE usage_records.id = k.id`
 )
 
 // chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
@@ -83,7 +85,7 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	// The gate's pages are all over the ledger's index of keys, beyond the 2 MiB that SQLite keeps by itself.
-	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096"); err != nil {
+	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
