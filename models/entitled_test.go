@@ -111,6 +111,10 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		begin := noon.Add(-time.Hour)
 		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
 			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin, begin.AddDate(0, 1, 0), noon, noon)
+		// A late event of before then does not keep the month alive.
+		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, []models.Want{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
+			t.Fatal(err)
+		}
 		want(at(noon), begin, begin.AddDate(0, 1, 0), "pro")
 		// Its period is over and Stripe has not told of the next: monthly steps from the anchor.
 		want(at(day(12, 25)), begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0), "pro")

@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"fmt"
 	"testing"
 
 	"tollgate/models"
@@ -57,6 +58,23 @@ func TestAnAdminOfOneOrganizationIsNoneOfTheNext(t *testing.T) {
 		}
 		if role := link("T2"); role != models.Member {
 			t.Errorf("in another organization the admin is a %s", role)
+		}
+	})
+}
+
+func TestAThousandPeopleAreLinkedAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		var links []models.Link
+		var identities []models.SlackIdentity
+		for i := range 1000 {
+			identity := models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}
+			links, identities = append(links, models.Link{Email: fmt.Sprintf("p%d@example.com", i), Slack: identity}), append(identities, identity)
+		}
+		if err := models.LinkPeople(f.ctx, f.db, noon, links); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := models.EmailsOf(f.ctx, f.db, identities); err != nil || len(found) != len(links) {
+			t.Errorf("%d people found, %v", len(found), err)
 		}
 	})
 }

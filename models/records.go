@@ -132,16 +132,15 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
 
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at time.Time) error {
-	record, previousEnd, nextStart := p.find(at)
-	if record != nil && record.Period().Contains(now) {
-		if start, rolls := p.entitlement.startsWithin(record.Period(), at); rolls {
-			record.BillingPeriodEnd = start
-			if _, err := tx.NewUpdate().Model(record).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
+	if current, _, _ := p.find(now); current != nil {
+		if start, rolls := p.entitlement.startsWithin(current.Period(), now); rolls {
+			current.BillingPeriodEnd = start
+			if _, err := tx.NewUpdate().Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err
 			}
-			record, previousEnd = nil, start
 		}
 	}
+	record, previousEnd, nextStart := p.find(at)
 	if record == nil {
 		period := p.entitlement.PeriodAt(at).clip(previousEnd, nextStart)
 		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
@@ -322,6 +321,16 @@ func workspaceByTeam(ctx context.Context, db bun.IDB, team string) (*Workspace, 
 
 // EmailsOf finds the people whom Slack knows by these identities; those that nobody has are missing from the answer.
 func EmailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]string, error) {
+	found := make(map[SlackIdentity]string, len(identities))
+	for some := range slices.Chunk(identities, 200) { // SQLite bounds the depth of an expression
+		if err := emailsOf(ctx, db, some, found); err != nil {
+			return nil, fmt.Errorf("find people by their Slack identity: %w", err)
+		}
+	}
+	return found, nil
+}
+
+func emailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity, found map[SlackIdentity]string) error {
 	var where strings.Builder
 	args := make([]any, 0, 2*len(identities))
 	for i, id := range identities {
@@ -334,13 +343,12 @@ func EmailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[
 	var rows []struct{ SlackTeamID, SlackUserID, Email string }
 	if err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
 		Column("w.slack_team_id", "u.slack_user_id", "u.email").Where(where.String(), args...).Scan(ctx, &rows); err != nil {
-		return nil, fmt.Errorf("find people by their Slack identity: %w", err)
+		return err
 	}
-	found := make(map[SlackIdentity]string, len(rows))
 	for _, r := range rows {
 		found[SlackIdentity{TeamID: r.SlackTeamID, UserID: r.SlackUserID}] = r.Email
 	}
-	return found, nil
+	return nil
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.

@@ -103,7 +103,9 @@ func isJSON(contentType string) bool {
 }
 
 func (b *body) fault(name, message string) {
-	b.faults = append(b.faults, FieldError{Path: string(b.path) + name, Message: message})
+	if len(b.faults) < maxFaults {
+		b.faults = append(b.faults, FieldError{Path: string(b.path) + name, Message: message})
+	}
 }
 
 // field is one field of an object that may be read into a T.
@@ -137,9 +139,7 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 		i := slices.IndexFunc(fields, func(f field[T]) bool { return string(plain) == f.name })
 		switch {
 		case i < 0:
-			if len(b.faults) < maxFaults {
-				b.fault(string(plain), "is not a field of this request")
-			}
+			b.fault(string(plain), "is not a field of this request")
 			if err := b.decoder.SkipValue(); err != nil {
 				return err
 			}
@@ -164,7 +164,7 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 	return err
 }
 
-// maxFaults bounds what one answer tells of unknown fields.
+// maxFaults bounds what one answer tells.
 const maxFaults = 100
 
 // text reads a string; ok is false when it is something else, which is noted.
