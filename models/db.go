@@ -174,11 +174,11 @@ func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
 }
 
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
-// (a deadlock, a serialization failure, SQLite's lock held too long) is tried again, up to five times in all.
+// (a deadlock, a serialization failure, a key taken meanwhile, SQLite's lock held too long) is tried again, up to five times in all.
 func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
 	for try := 1; ; try++ {
 		err := db.RunInTx(ctx, nil, do)
-		if err == nil || try == 5 || !IsRetryable(err) {
+		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) {
 			return err
 		}
 		select {

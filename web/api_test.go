@@ -191,6 +191,7 @@ func TestSpendLimitAndPlans(t *testing.T) {
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "a")).want(t, 200, map[string]any{"used": 5, "included": 5})
 		_, err = models.Subscribe(ctx, f.db, catalogue, f.clock(), models.Subscriber{Email: "ada@example.com"}, "pro")
 		must(t, err)
+		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.plan": "pro", "periods.included": 75, "periods.used": 5})
 		// An upgrade counts at once and keeps what was used.
 		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{

@@ -39,13 +39,22 @@ func (s *Server) history(c echo.Context) error {
 			return invalid(FieldError{Path: "months", Message: fmt.Sprintf("must be a whole number from 1 to %d", maxMonths)})
 		}
 	}
-	records, err := models.UsageHistory(c.Request().Context(), s.db, models.Now(s.now), email, months)
+	now := models.Now(s.now)
+	records, err := models.UsageHistory(c.Request().Context(), s.db, now, email, months)
 	if err != nil {
 		return err
 	}
 	answer := historyAnswer{Email: email, Periods: make([]pastPeriod, len(records))}
 	for i := range records {
-		standing, _ := s.catalogue.Standing(&records[i], models.Now(s.now))
+		standing, ready := s.catalogue.Standing(&records[i], now)
+		if !ready && standing.Period.Contains(now) {
+			entitlements, err := models.EntitlementsOf(c.Request().Context(), s.db, []string{email})
+			if err != nil {
+				return err
+			}
+			e := entitlements[email]
+			standing = s.catalogue.Foresee(email, &e, &records[i], now)
+		}
 		answer.Periods[i] = pastPeriod{
 			Period: period(standing.Period), Plan: string(standing.Plan), Used: standing.Used, Included: standing.Included,
 			Overage: standing.Overage(), OverageCents: standing.OverageCents(),
