@@ -88,7 +88,7 @@ func nullable(s *huma.Schema, names ...string) *huma.Schema {
 }
 
 // appendDecision writes a decision without the closing brace, so that what belongs to one call can follow. It is by hand
-// as this is the answer somebody waits for: reflection takes six times as long.
+// as this is the answer somebody waits for, and needs no reflection.
 func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte {
 	s := &a.Standing
 	b = append(b, `{"allowed":`...)

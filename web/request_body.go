@@ -29,8 +29,7 @@ const (
 )
 
 // body reads a request's JSON by hand: strictly, as encoding/json lets pass what must not (unknown and doubled fields,
-// broken UTF-8, which would make two idempotency keys one), with every fault named by its path and not only the first,
-// and at a tenth of the cost, as check and consume are on the way of somebody who waits.
+// broken UTF-8, which would make two idempotency keys one), with every fault named by its path and not only the first.
 type body struct {
 	raw     bytes.Buffer
 	decoder jsontext.Decoder
