@@ -13,7 +13,7 @@ import (
 )
 
 // The same statements as PostgreSQL's. Each stands in three sizes (see chunks), as a statement's own cost, of going through
-// database/sql, the driver and SQLite's start and reset, is several times that of one more row in it.
+// database/sql, the driver and SQLite's start and reset, is more than that of one more row in it.
 const (
 	liteRecord = `r.id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used, r.overage_rate_cents,
 		r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
