@@ -59,10 +59,11 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 		"there": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "peek": `ARRAY['u7@example.com'], timestamptz '2026-11-23Z'`,
 		"events": `ARRAY['k7']`, "settled": `ARRAY[gen_random_uuid()]`, "holds_by_id": `ARRAY[gen_random_uuid()]`, "holds_by_key": `ARRAY['h7']`,
 		"close_holds": `ARRAY[gen_random_uuid()], ARRAY['settled']`, "update": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz]`,
+		"move": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY['7'::xid], 1`,
 	}
 	for name := range pgStatements {
 		switch name {
-		case "begin", "commit", "rollback", "insert_events", "insert_holds":
+		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
 			continue // they read no table
 		}
 		results, err := p.conn.Exec(ctx, fmt.Sprintf("EXPLAIN EXECUTE %s (%s)", name, arguments[name])).ReadAll()

@@ -50,11 +50,17 @@ var (
 	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
 )
 
+// errMoved says that a record is not as it was remembered.
+var errMoved = errors.New("a usage record changed meanwhile")
+
 // ledger is one worker's own connection to the database. There are two: PostgreSQL's and SQLite's.
 type ledger interface {
 	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
 	// With l.skipLocked it waits for no record that somebody else has locked, and says in found which those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
+	// move writes the events and counters of decisions upon records as they were last seen here. When one of them has changed
+	// since, or an idempotency key is taken, nothing is written and the error is errMoved, retryable or a duplicate.
+	move(ctx context.Context, c *changes) error
 	// peek reads the current record of each email and locks nothing; nil where there is none. Units held are the live ones.
 	peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error)
 	close()
@@ -95,7 +101,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 			*start.queues = append(*start.queues, q)
 			g.workers.Go(func() {
 				defer l.close()
-				start.run(&worker{Gate: g, ledger: l, queue: q})
+				start.run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
 			})
 		}
 	}

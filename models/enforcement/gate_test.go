@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
 	"tollgate/models"
@@ -33,6 +34,7 @@ type fixture struct {
 	db        *models.DB
 	catalogue *models.Catalogue
 	ctx       context.Context
+	metrics   *prometheus.Registry
 
 	now time.Time
 }
@@ -55,7 +57,10 @@ func newFixture(t *testing.T, address string) *fixture {
 // another opens one more gate on the same database, as another process would.
 func (f *fixture) another(t *testing.T, limit int) *enforcement.Gate {
 	t.Helper()
-	g, err := enforcement.Open(f.ctx, f.db, enforcement.Options{Catalogue: f.catalogue, Now: f.clock, Log: slog.New(slog.DiscardHandler), QueueLimit: limit})
+	f.metrics = prometheus.NewRegistry() // of the gate opened last
+	g, err := enforcement.Open(f.ctx, f.db, enforcement.Options{
+		Catalogue: f.catalogue, Now: f.clock, Log: slog.New(slog.DiscardHandler), QueueLimit: limit, Metrics: f.metrics,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

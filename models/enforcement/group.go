@@ -13,6 +13,9 @@ import (
 // account is one usage record under the group's lock.
 type account struct {
 	record models.UsageRecord
+	// version changes with every change of the record, whoever makes it. On PostgreSQL it is the row's own; on SQLite it is
+	// the whole file's, as far as other connections change it.
+	version uint32
 	// standing follows the decisions of the group.
 	standing models.Standing
 	// dirty says that the counters changed and must be written.
@@ -103,7 +106,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 			continue
 		}
 		if same, ok := byRecord[a.record.ID]; ok {
-			a = same
+			a, f.accounts[i] = same, same
 		} else {
 			byRecord[a.record.ID] = a
 		}

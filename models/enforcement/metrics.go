@@ -10,6 +10,8 @@ import (
 type metrics struct {
 	groups  prometheus.Histogram
 	seconds prometheus.Histogram
+	// remembered counts the groups written upon remembered records, moved those of them that had to be decided again.
+	remembered, moved prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -22,9 +24,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "tollgate_gate_group_seconds", Help: "Time from taking a group to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),
+		remembered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollgate_gate_remembered_groups_total", Help: "Groups written in one round trip, upon usage records as they were remembered.",
+		}),
+		moved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollgate_gate_moved_groups_total", Help: "Groups decided again under locks, as another process had changed a record or recorded a key.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.groups, m.seconds)
+		r.MustRegister(m.groups, m.seconds, m.remembered, m.moved)
 	}
 	return m
 }

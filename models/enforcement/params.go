@@ -18,6 +18,7 @@ type params struct {
 const (
 	oidInt8        = 20
 	oidText        = 25
+	oidXID         = 28
 	oidTimestamptz = 1184
 	oidUUID        = 2950
 )
@@ -58,14 +59,24 @@ func (p *params) text(s string) {
 func micros(t time.Time) int64 { return t.UnixMicro() - postgresEpoch*1e6 }
 
 // time is a single time and not an array.
-func (p *params) time(t time.Time) []byte {
-	start := len(p.buf)
-	p.buf = binary.BigEndian.AppendUint64(p.buf, uint64(micros(t))) //nolint:gosec // two's complement on both sides
-	return p.buf[start:len(p.buf):len(p.buf)]
-}
+func (p *params) time(t time.Time) []byte { return p.single(micros(t)) }
 
 func (p *params) ints(n int, at func(int) int64) []byte {
 	return p.array(oidInt8, n, func(i int) { p.int(at(i)) })
+}
+
+// single is one integer and not an array.
+func (p *params) single(v int64) []byte {
+	start := len(p.buf)
+	p.buf = binary.BigEndian.AppendUint64(p.buf, uint64(v)) //nolint:gosec // two's complement on both sides
+	return p.buf[start:len(p.buf):len(p.buf)]
+}
+
+// versions are transaction ids.
+func (p *params) versions(n int, at func(int) uint32) []byte {
+	return p.array(oidXID, n, func(i int) {
+		p.buf = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(p.buf, 4), at(i))
+	})
 }
 
 func (p *params) optionalInts(n int, at func(int) *int64) []byte {

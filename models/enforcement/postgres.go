@@ -14,8 +14,9 @@ import (
 	"tollgate/models"
 )
 
-// The gate's statements. A group is two round trips: begin, lock and look up; then write and commit. Each carries whole
-// arrays, so that the database parses, plans and answers once a group and not once a call.
+// The gate's statements. A group is two round trips: begin, lock and look up; then write and commit. One that was decided upon
+// remembered records is a single one: write, unless a record changed. Each carries whole arrays, so that the database
+// parses, plans and answers once a group and not once a call.
 const (
 	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used,
 		r.overage_rate_cents, r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
@@ -24,7 +25,7 @@ const (
 		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
 			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'`
 
-	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
+	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, r.xmin` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
 	pgLockFree = pgLock + ` SKIP LOCKED`
 	pgThere    = `SELECT k.ord` + pgWanted
 
@@ -59,12 +60,20 @@ const (
 
 	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire
 		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS k (id, used, held, expire) WHERE r.id = k.id`
+
+	// A row's xmin is the transaction that wrote this version of it, whoever that was: any change of the row is a new one.
+	// The function raises a serialization failure, which undoes all, unless every row was as it was remembered.
+	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
+	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used
+			FROM unnest($1::bigint[], $2::bigint[], $3::xid[]) AS k (id, used, version) WHERE r.id = k.id AND r.xmin = k.version RETURNING 1)
+		SELECT tollgate_moved(count(*), $4::bigint) FROM moved`
 )
 
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate,
+	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
 // postgres is a ledger on a connection of its own. It connects anew when the connection broke.
@@ -188,7 +197,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		f.accounts[i] = &account{record: readRecord(row, l.wants[i].Email)}
+		f.accounts[i] = &account{record: readRecord(row, l.wants[i].Email), version: readXID(row[16])}
 		return nil
 	}}
 	steps := []pgStep{{name: "begin"}, lock}
@@ -221,35 +230,78 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		return p.trip(ctx, pgStep{name: "rollback"})
 	}
 	p.params.reset()
-	return p.trip(ctx, p.writes(c)...)
+	var version uint32
+	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)}, pgStep{name: "commit"})
+	if err := p.trip(ctx, writes...); err != nil {
+		return err
+	}
+	for _, a := range c.accounts {
+		a.version = version
+	}
+	return nil
 }
 
-// writes are the steps that store the changes and commit.
+// move is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
+// Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+func (p *postgres) move(ctx context.Context, c *changes) error {
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	p.params.reset()
+	a, n := c.accounts, len(c.accounts)
+	var version uint32
+	moved := pgStep{name: "move", args: p.params.list(
+		p.params.ints(n, func(i int) int64 { return a[i].record.ID }),
+		p.params.ints(n, func(i int) int64 { return a[i].standing.Used }),
+		p.params.versions(n, func(i int) uint32 { return a[i].version }),
+		p.params.single(int64(n)),
+	), row: readVersion(&version)}
+	if err := p.trip(ctx, moved, p.insertEvents(c)); err != nil {
+		return err
+	}
+	for _, account := range a {
+		account.version = version
+	}
+	return nil
+}
+
+func readVersion(into *uint32) func([][]byte) error {
+	return func(row [][]byte) error {
+		*into = readXID(row[0])
+		return nil
+	}
+}
+
+func (p *postgres) insertEvents(c *changes) pgStep {
+	b, e, n := &p.params, c.events, len(c.events)
+	return pgStep{name: "insert_events", args: b.list(
+		b.time(c.now),
+		b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
+		b.ints(n, func(i int) int64 { return e[i].RecordID }),
+		b.texts(n, func(i int) string { return e[i].Email }),
+		b.uuids(n, func(i int) *uuid.UUID { return e[i].WorkspaceID }),
+		b.ints(n, func(i int) int64 { return e[i].Quantity }),
+		b.optionalTexts(n, func(i int) *string { return e[i].IdempotencyKey }),
+		b.uuids(n, func(i int) *uuid.UUID { return e[i].HoldID }),
+		b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
+		b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
+		b.texts(n, func(i int) string { return string(e[i].PlanID) }),
+		b.times(n, func(i int) time.Time { return e[i].BillingPeriodStart }),
+		b.times(n, func(i int) time.Time { return e[i].BillingPeriodEnd }),
+		b.ints(n, func(i int) int64 { return e[i].UsedAfter }),
+		b.ints(n, func(i int) int64 { return e[i].HeldAfter }),
+		b.ints(n, func(i int) int64 { return e[i].Included }),
+		b.ints(n, func(i int) int64 { return e[i].OverageRateCents }),
+		b.optionalInts(n, func(i int) *int64 { return e[i].SpendLimitCents }),
+	)}
+}
+
+// writes are the steps that store the changes.
 func (p *postgres) writes(c *changes) []pgStep {
 	b := &p.params
 	var steps []pgStep
-	if n := len(c.events); n > 0 {
-		e := c.events
-		steps = append(steps, pgStep{name: "insert_events", args: b.list(
-			b.time(c.now),
-			b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
-			b.ints(n, func(i int) int64 { return e[i].RecordID }),
-			b.texts(n, func(i int) string { return e[i].Email }),
-			b.uuids(n, func(i int) *uuid.UUID { return e[i].WorkspaceID }),
-			b.ints(n, func(i int) int64 { return e[i].Quantity }),
-			b.optionalTexts(n, func(i int) *string { return e[i].IdempotencyKey }),
-			b.uuids(n, func(i int) *uuid.UUID { return e[i].HoldID }),
-			b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
-			b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
-			b.texts(n, func(i int) string { return string(e[i].PlanID) }),
-			b.times(n, func(i int) time.Time { return e[i].BillingPeriodStart }),
-			b.times(n, func(i int) time.Time { return e[i].BillingPeriodEnd }),
-			b.ints(n, func(i int) int64 { return e[i].UsedAfter }),
-			b.ints(n, func(i int) int64 { return e[i].HeldAfter }),
-			b.ints(n, func(i int) int64 { return e[i].Included }),
-			b.ints(n, func(i int) int64 { return e[i].OverageRateCents }),
-			b.optionalInts(n, func(i int) *int64 { return e[i].SpendLimitCents }),
-		)})
+	if len(c.events) > 0 {
+		steps = append(steps, p.insertEvents(c))
 	}
 	if n := len(c.holds); n > 0 {
 		h := c.holds
@@ -283,7 +335,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Held }),
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
-	)}, pgStep{name: "commit"})
+	)})
 }
 
 func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
@@ -353,6 +405,8 @@ func readFigures(row [][]byte, plan *models.PlanID, start, end *time.Time, used,
 const postgresEpoch = 946684800 // seconds from 1970 to 2000
 
 func readInt(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // two's complement on both sides
+
+func readXID(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 
 func readTime(b []byte) time.Time { return time.UnixMicro(readInt(b) + postgresEpoch*1e6).UTC() }
 

@@ -69,6 +69,8 @@ type lite struct {
 	// times are written texts of times: the groups of one day write the same few bounds of periods again and again.
 	times map[time.Time]string
 
+	version *sql.Stmt
+
 	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update chunks
 }
 
@@ -86,6 +88,9 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 	}
 	// The gate's pages are all over the ledger's index of keys, beyond the 2 MiB that SQLite keeps by itself.
 	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY"); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil { //nolint:sqlclosecheck // closed with the connection
 		return nil, errors.Join(err, l.db.Close())
 	}
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
@@ -150,12 +155,20 @@ func (l *lite) query(ctx context.Context, c *chunks, n int, row func(i int), sca
 
 func (l *lite) add(args ...any) { l.args = append(l.args, args...) }
 
-func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *changes) (err error) {
+func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *changes) error {
 	// The statements run to their end once begun: a context that ended in the middle would leave the connection unclear.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
+	return l.inTransaction(ctx, func(version uint32) error {
+		return l.decide(ctx, version, look, decide)
+	})
+}
+
+// inTransaction holds the write lock. version is that of the file: it changes when another connection has changed anything.
+// Source: https://www.sqlite.org/pragma.html#pragma_data_version
+func (l *lite) inTransaction(ctx context.Context, do func(version uint32) error) (err error) {
 	if _, err := l.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -165,9 +178,42 @@ func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *
 			_, _ = l.conn.ExecContext(ctx, "ROLLBACK")
 		}
 	}()
+	var version uint32
+	if err := l.version.QueryRowContext(ctx).Scan(&version); err != nil {
+		return err
+	}
+	return do(version)
+}
+
+// move writes only when no other connection has changed anything since the records were read.
+func (l *lite) move(ctx context.Context, c *changes) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	return l.inTransaction(ctx, func(version uint32) error {
+		for _, a := range c.accounts {
+			if a.version != version {
+				return errMoved
+			}
+		}
+		if err := l.save(ctx, c); err != nil {
+			return err
+		}
+		_, err := l.conn.ExecContext(ctx, "COMMIT")
+		return err
+	})
+}
+
+func (l *lite) decide(ctx context.Context, version uint32, look lookups, decide func(*found) *changes) error {
 	f, err := l.find(ctx, look)
 	if err != nil {
 		return err
+	}
+	for _, a := range f.accounts {
+		if a != nil {
+			a.version = version
+		}
 	}
 	c := decide(f)
 	if c.empty() {

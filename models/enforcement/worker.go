@@ -19,6 +19,7 @@ type worker struct {
 	*Gate
 	ledger ledger
 	queue  *queue
+	memory memory
 }
 
 // write decides group after group until the queue is closed and empty.
@@ -124,23 +125,67 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 	defer cancel()
 	now := models.Now(w.now)
-	calls := slices.Clone(all)
-	look := ask(calls, now)
+	look := ask(all, now)
 	look.skipLocked = skipLocked
+	if f := w.memory.recall(look, now); f != nil {
+		if done, err := w.move(ctx, all, look, f, now); done || err != nil {
+			return nil, err
+		}
+	}
+	var accounts []*account
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
-		ready, unready = split(calls, look, f, w.catalogue, now)
-		d := decider{found: f, now: now, newID: newID, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(ready))}}
-		for _, c := range ready {
-			for i := range c.ops {
-				if o := &c.ops[i]; !o.unknown {
-					d.decide(o)
-				}
+		ready, unready = split(slices.Clone(all), look, f, w.catalogue, now)
+		accounts = f.accounts
+		return decideAll(ready, f, now)
+	})
+	if err == nil {
+		w.memory.keep(accounts, now)
+	}
+	return unready, err
+}
+
+// move decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
+// they must be decided under locks instead: a refusal has to be true at its time, and so has all that is not a consume.
+func (w *worker) move(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
+	ready, unready := split(slices.Clone(all), look, f, w.catalogue, now)
+	if len(unready) > 0 {
+		return false, nil
+	}
+	c := decideAll(ready, f, now)
+	for _, call := range ready {
+		for i := range call.ops {
+			if o := &call.ops[i]; o.kind != consume || o.err != nil || !o.answer.Verdict.Allowed {
+				return false, nil
 			}
 		}
-		return &d.changes
-	})
-	return unready, err
+	}
+	inOrder(c.accounts)
+	err = w.ledger.move(ctx, c)
+	w.memory.tell(look, err)
+	switch {
+	case err == nil:
+		w.memory.keep(c.accounts, now)
+		w.metrics.remembered.Inc()
+		return true, nil
+	case isMoved(err):
+		w.metrics.moved.Inc()
+		return false, nil
+	}
+	return false, err
+}
+
+// decideAll decides the calls one after another.
+func decideAll(calls []*call, f *found, now time.Time) *changes {
+	d := decider{found: f, now: now, newID: newID, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(calls))}}
+	for _, c := range calls {
+		for i := range c.ops {
+			if o := &c.ops[i]; !o.unknown {
+				d.decide(o)
+			}
+		}
+	}
+	return &d.changes
 }
 
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
