@@ -82,7 +82,7 @@ type command struct {
 const (
 	defaultListen = "127.0.0.1:8080"
 	queueLimit    = 8192
-	gcPercent     = 300 // instead of Go's 100, unless GOGC is given: see docs/decisions.md
+	gcPercent     = 200 // instead of Go's 100, unless GOGC is given: see docs/decisions.md
 )
 
 func main() {
