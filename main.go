@@ -329,8 +329,12 @@ func (a *app) subscribe(ctx context.Context) error {
 }
 
 func (a *app) verify(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
 	differences := 0
-	err := models.Verify(ctx, a.db, func(d models.Difference) {
+	err = models.Verify(ctx, a.db, catalogue, func(d models.Difference) {
 		differences++
 		_ = a.print(d)
 	})

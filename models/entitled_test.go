@@ -131,3 +131,47 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		}
 	})
 }
+
+// TestARecordMadeEarlyHidesNoneBefore makes the next period's record, as an event does that lies a little ahead, and then
+// changes what the person may use: the current record must be taken out of use as well.
+func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		now := models.Now(time.Now) // the triggers go by the database's clock
+		next := models.CalendarMonth(now).End
+		prepare := func() {
+			t.Helper()
+			wants := []models.Want{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, wants); err != nil {
+				t.Fatal(err)
+			}
+		}
+		prepare()
+		identity := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
+		for change, do := range map[string]func(){
+			"a person's plan": func() { f.subscribe(t, models.Subscriber{Email: "ada@example.com"}, "pro") },
+			"a workspace": func() {
+				if err := models.LinkPeople(f.ctx, f.db, now, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"a spend limit": func() { f.exec(t, "UPDATE users SET spend_limit_cents = 700") },
+		} {
+			f.exec(t, "UPDATE usage_records SET entitled = true")
+			do()
+			for _, r := range all[models.UsageRecord](t, f, "billing_period_start") {
+				if r.Entitled {
+					t.Errorf("%s changed and the record of %s still stands as entitled", change, r.BillingPeriodStart.Format(time.DateOnly))
+				}
+			}
+		}
+		f.exec(t, "UPDATE usage_records SET entitled = true")
+		if lines := f.verify(t); len(lines) != 2 {
+			t.Errorf("two records that say what is no longer so: %q", lines)
+		}
+		prepare()
+		r, err := models.CurrentUsage(f.ctx, f.db, now, "ada@example.com")
+		if err != nil || r == nil || r.PlanID != "pro" || r.SuggestionsIncluded != 75 || *r.SpendLimitCents != 700 || r.Slack() != identity {
+			t.Errorf("prepared again: %+v, %v", r, err)
+		}
+	})
+}

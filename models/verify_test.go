@@ -54,7 +54,7 @@ func (f *fixture) ledger(t *testing.T) {
 func (f *fixture) verify(t *testing.T) []string {
 	t.Helper()
 	var lines []string
-	if err := models.Verify(f.ctx, f.db, func(d models.Difference) { lines = append(lines, d.String()) }); err != nil {
+	if err := models.Verify(f.ctx, f.db, f.catalogue, func(d models.Difference) { lines = append(lines, d.String()) }); err != nil {
 		t.Fatal(err)
 	}
 	return lines
@@ -175,7 +175,7 @@ func TestVerifyReadsOneMoment(t *testing.T) {
 		f.ledger(t)
 		f.exec(t, "UPDATE usage_records SET suggestions_used = 11 WHERE id = 1")
 		var lines []string
-		err := models.Verify(f.ctx, f.db, func(d models.Difference) {
+		err := models.Verify(f.ctx, f.db, f.catalogue, func(d models.Difference) {
 			lines = append(lines, d.String())
 			// In the middle of it, a writer takes units from the counter and loses events; neither waits for the reader.
 			ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
