@@ -141,12 +141,6 @@ func (o *op) mustLink(known models.SlackIdentity) bool {
 	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
 }
 
-// link is what the call says of the person; it is said once.
-func (o *op) link() models.Link {
-	o.linked = true
-	return models.Link{Email: o.person.Email, Slack: o.person.Slack}
-}
-
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
 type decider struct {
 	found   *found
