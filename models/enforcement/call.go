@@ -76,6 +76,27 @@ type call struct {
 	done chan struct{}
 }
 
+// identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch
+// is taken in its order.
+func (c *call) identifyWithin() {
+	if len(c.ops) == 1 {
+		return
+	}
+	var links map[models.SlackIdentity]string
+	for i := range c.ops {
+		switch o := &c.ops[i]; {
+		case o.kind != record || o.person.Slack == (models.SlackIdentity{}):
+		case o.person.Email == "":
+			o.person.Email, o.linked = links[o.person.Slack], links[o.person.Slack] != ""
+		case !o.linked:
+			if links == nil {
+				links = map[models.SlackIdentity]string{}
+			}
+			links[o.person.Slack] = o.person.Email
+		}
+	}
+}
+
 func (c *call) fail(err error) {
 	c.err = err
 }

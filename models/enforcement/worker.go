@@ -151,6 +151,7 @@ func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
 	for _, c := range calls {
+		c.identifyWithin()
 		for i := range c.ops {
 			switch o := &c.ops[i]; {
 			case o.kind == settle || o.kind == release:
