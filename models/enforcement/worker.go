@@ -240,7 +240,7 @@ func linkAll(ctx context.Context, db *models.DB, ops []*op, now time.Time) error
 	}
 	links := make([]models.Link, len(ops))
 	for i, o := range ops {
-		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack}
+		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack, Gentle: o.person.Gentle}
 	}
 	if err := models.LinkPeople(ctx, db, now, links); err != nil {
 		return err
