@@ -234,12 +234,16 @@ func (a *app) made(id uuid.UUID, err error) error {
 // say tells a person at the shell what a script need not read.
 func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }
 
-// given says that a flag or its variable was.
+// given says that a flag was, or its variable, or a secret's file.
 func (a *app) given(name string) bool {
 	for _, flag := range a.parsed.Flags() {
 		if flag.Name == name {
 			return slices.ContainsFunc(a.parsed.Path, func(p *kong.Path) bool { return p.Flag == flag }) ||
-				slices.ContainsFunc(flag.Envs, func(variable string) bool { _, ok := os.LookupEnv(variable); return ok })
+				slices.ContainsFunc(flag.Envs, func(variable string) bool {
+					_, ok := os.LookupEnv(variable)
+					_, file := os.LookupEnv(variable + "_FILE")
+					return ok || file && flag.Tag.Has("secret")
+				})
 		}
 	}
 	return false
