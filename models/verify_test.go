@@ -106,6 +106,16 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{"usage record " + bob + "what it repeats of the person, their workspace or their plan is no longer so"}},
 		{"plan that is no longer so", []string{"INSERT INTO users (id, email, created_at) VALUES ('" + id(40).String() + "', 'ada@example.com', '2026-11-01 00:00:00+00:00')"},
 			[]string{"usage record " + ada + "what it repeats of the person, their workspace or their plan is no longer so"}},
+		{"free beside a plan", []string{
+			"INSERT INTO users (id, email, created_at) VALUES ('" + id(40).String() + "', 'bob@example.com', '2026-11-01 00:00:00+00:00')",
+			"INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) VALUES ('" + id(41).String() + "', '" + id(40).String() + "', 'pro', 'active', '2026-11-01 00:00:00+00:00', '2026-11-01 00:00:00+00:00')",
+			"UPDATE usage_records SET entitled = true WHERE id = 2",
+		}, []string{"usage record " + bob + "what it repeats of the person, their workspace or their plan is no longer so"}},
+		{"free beside a plan that the catalogue does not have", []string{
+			"INSERT INTO users (id, email, created_at) VALUES ('" + id(40).String() + "', 'bob@example.com', '2026-11-01 00:00:00+00:00')",
+			"INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) VALUES ('" + id(41).String() + "', '" + id(40).String() + "', 'old', 'active', '2026-11-01 00:00:00+00:00', '2026-11-01 00:00:00+00:00')",
+			"UPDATE usage_records SET entitled = true WHERE id = 2",
+		}, nil},
 		{"event without record", []string{"UPDATE usage_events SET record_id = 99 WHERE idempotency_key = 'k0'", "UPDATE usage_records SET suggestions_used = 8 WHERE id = 1"},
 			[]string{event(1, "it counts on usage record 99, which does not exist")}},
 		{"event of another person", []string{"UPDATE usage_events SET email = 'eve@example.com' WHERE idempotency_key = 'k0'"},
