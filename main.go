@@ -234,12 +234,16 @@ func (a *app) made(id uuid.UUID, err error) error {
 // say tells a person at the shell what a script need not read.
 func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }
 
-// given says that a flag or its variable was.
+// given says that a flag was, or its variable, or a secret's file.
 func (a *app) given(name string) bool {
 	for _, flag := range a.parsed.Flags() {
 		if flag.Name == name {
 			return slices.ContainsFunc(a.parsed.Path, func(p *kong.Path) bool { return p.Flag == flag }) ||
-				slices.ContainsFunc(flag.Envs, func(variable string) bool { _, ok := os.LookupEnv(variable); return ok })
+				slices.ContainsFunc(flag.Envs, func(variable string) bool {
+					_, ok := os.LookupEnv(variable)
+					_, file := os.LookupEnv(variable + "_FILE")
+					return ok || file && flag.Tag.Has("secret")
+				})
 		}
 	}
 	return false
@@ -329,8 +333,12 @@ func (a *app) subscribe(ctx context.Context) error {
 }
 
 func (a *app) verify(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
 	differences := 0
-	err := models.Verify(ctx, a.db, func(d models.Difference) {
+	err = models.Verify(ctx, a.db, catalogue, func(d models.Difference) {
 		differences++
 		_ = a.print(d)
 	})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
@@ -115,8 +116,8 @@ func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // CreateAPIKey makes a key and returns it; only its hash is stored.
 func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
-	if strings.TrimSpace(name) == "" || len(name) > 100 {
-		return "", errors.New("an API key needs a name of 1 to 100 bytes")
+	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
+		return "", errors.New("an API key needs a name of 1 to 100 bytes of printable characters")
 	}
 	if len(scopes) == 0 {
 		return "", errors.New("an API key needs at least one scope")

@@ -155,7 +155,7 @@ func (f *fixture) neverStores(t *testing.T, key string) {
 
 func TestCreateAPIKeyRefuses(t *testing.T) {
 	f := newFixtureOf(t, "sqlite")
-	for _, name := range []string{"", "  ", strings.Repeat("x", 101)} {
+	for _, name := range []string{"", "  ", strings.Repeat("x", 101), "a\nb", "a\x1b[31m", "a\x00", "a\xffb"} {
 		if _, err := models.CreateAPIKey(f.ctx, f.db, noon, name, models.Scopes); err == nil {
 			t.Errorf("the name %q is accepted", name)
 		}

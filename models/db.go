@@ -35,6 +35,16 @@ type DB struct {
 	Postgres bool
 	// Applied are the migrations that Open applied.
 	Applied []string
+
+	lockTimeout time.Duration
+}
+
+// Impatient is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
+// error that IsLockTimeout knows; they do not try again. SQLite has no locks of rows to wait for.
+func (db *DB) Impatient(wait time.Duration) *DB {
+	d := *db
+	d.lockTimeout = wait
+	return &d
 }
 
 // ErrDatabaseURL names the two forms that a database address has.
@@ -176,9 +186,18 @@ func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
 // (a deadlock, a serialization failure, a key taken meanwhile, SQLite's lock held too long) is tried again, up to five times in all.
 func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
+	run := do
+	if db.Postgres && db.lockTimeout > 0 {
+		run = func(ctx context.Context, tx bun.Tx) error {
+			if _, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", db.lockTimeout.Milliseconds())); err != nil {
+				return err
+			}
+			return do(ctx, tx)
+		}
+	}
 	for try := 1; ; try++ {
-		err := db.RunInTx(ctx, nil, do)
-		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) {
+		err := db.RunInTx(ctx, nil, run)
+		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
 			return err
 		}
 		select {

@@ -131,3 +131,121 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		}
 	})
 }
+
+// TestARecordMadeEarlyHidesNoneBefore makes the next period's record, as an event does that lies a little ahead, and then
+// changes what the person may use: the current record must be taken out of use as well.
+func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		now := models.Now(time.Now) // the triggers go by the database's clock
+		next := models.CalendarMonth(now).End
+		prepare := func() {
+			t.Helper()
+			wants := []models.Want{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, wants); err != nil {
+				t.Fatal(err)
+			}
+		}
+		prepare()
+		identity := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
+		for change, do := range map[string]func(){
+			"a person's plan": func() { f.subscribe(t, models.Subscriber{Email: "ada@example.com"}, "pro") },
+			"a workspace": func() {
+				if err := models.LinkPeople(f.ctx, f.db, now, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"a spend limit": func() { f.exec(t, "UPDATE users SET spend_limit_cents = 700") },
+		} {
+			f.exec(t, "UPDATE usage_records SET entitled = true")
+			do()
+			for _, r := range all[models.UsageRecord](t, f, "billing_period_start") {
+				if r.Entitled {
+					t.Errorf("%s changed and the record of %s still stands as entitled", change, r.BillingPeriodStart.Format(time.DateOnly))
+				}
+			}
+		}
+		f.exec(t, "UPDATE usage_records SET entitled = true")
+		if lines := f.verify(t); len(lines) != 2 {
+			t.Errorf("two records that say what is no longer so: %q", lines)
+		}
+		prepare()
+		r, err := models.CurrentUsage(f.ctx, f.db, now, "ada@example.com")
+		if err != nil || r == nil || r.PlanID != "pro" || r.SuggestionsIncluded != 75 || *r.SpendLimitCents != 700 || r.Slack() != identity {
+			t.Errorf("prepared again: %+v, %v", r, err)
+		}
+	})
+}
+
+// TestJoiningAnOrganizationThatIsGivenAPlan has a person join an organization while it is given a plan, each of the two
+// committed last in turn, and looks that the plan is theirs.
+func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
+	for _, last := range []string{"the plan", "the person", "the workspace"} {
+		t.Run(last, func(t *testing.T) {
+			f := newFixtureOf(t, "postgres")
+			id := f.organization(t, noon, "Joined", "T1")
+			f.organization(t, noon, "Another", "T2")
+			f.member(t, "ada@example.com", "T2")
+			prepare := func() {
+				t.Helper()
+				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.Want{{Email: "ada@example.com", At: noon}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			prepare()
+			give := `INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at)
+				VALUES ('00000000-0000-7000-8000-000000000001', ?, 'business', 'active', ?, ?)`
+			join := `UPDATE users SET workspace_id = (SELECT id FROM workspaces WHERE slack_team_id = 'T1') WHERE email = 'ada@example.com'`
+			if last == "the workspace" {
+				join = `UPDATE workspaces SET organization_id = '` + id.String() + `' WHERE slack_team_id = 'T2'`
+			}
+			first, second := join, give
+			firstArgs, secondArgs := []any(nil), []any{id, noon, noon}
+			if last != "the plan" {
+				first, second, firstArgs, secondArgs = second, first, secondArgs, firstArgs
+			}
+			tx, err := f.db.BeginTx(f.ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.ExecContext(f.ctx, first, firstArgs...); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := f.db.ExecContext(f.ctx, second, secondArgs...)
+				done <- err
+			}()
+			// The second one comes to its end or to a lock of the first one's.
+			for {
+				var waiting int
+				if err := f.db.NewSelect().TableExpr("pg_stat_activity").ColumnExpr("COUNT(*)").
+					Where("datname = current_database() AND wait_event_type = 'Lock'").Scan(f.ctx, &waiting); err != nil {
+					t.Fatal(err)
+				}
+				if waiting > 0 || len(done) > 0 {
+					break
+				}
+			}
+			if len(done) > 0 && last != "the plan" {
+				prepare() // it did not wait, so the record is made before the plan can be seen
+			}
+			if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			r, err := models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
+			if err == nil && !r.Entitled { // as the gate sees it
+				prepare()
+				r, err = models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
+			}
+			if err != nil || !r.Entitled || r.PlanID != "business" {
+				t.Errorf("the record says %s, entitled %t, %v; want business", r.PlanID, r.Entitled, err)
+			}
+			if lines := f.verify(t); len(lines) > 0 {
+				t.Errorf("verify: %q", lines)
+			}
+		})
+	}
+}

@@ -21,7 +21,7 @@ const maxOrganizationName = 200
 var ErrOrganizationName = fmt.Errorf("an organization needs a name of 1 to %d printable characters", maxOrganizationName)
 
 // ErrSlackTeam says what a Slack team's id must be.
-var ErrSlackTeam = errors.New(`a Slack team id is 1 to 100 letters and digits, such as "T024BE7LD"`)
+var ErrSlackTeam = errors.New("a Slack team id is " + SlackIDRule)
 
 // CreateOrganization makes an organization of Slack teams, whose ids they are. A team that is known already moves to it
 // with all its people; the organization of its own that it came with is removed when nothing else holds on to it.
@@ -55,7 +55,7 @@ func checkOrganization(name string, slackTeams []string) error {
 		return ErrOrganizationName
 	}
 	for _, team := range slackTeams {
-		if team == "" || len(team) > 100 || strings.ContainsFunc(team, isNotAlphanumeric) {
+		if !IsSlackID(team) {
 			return fmt.Errorf("%w, not %q", ErrSlackTeam, team)
 		}
 	}
@@ -63,10 +63,6 @@ func checkOrganization(name string, slackTeams []string) error {
 }
 
 func isNotPrint(r rune) bool { return !unicode.IsPrint(r) }
-
-func isNotAlphanumeric(r rune) bool {
-	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-}
 
 // joinTeam gives the organization a Slack team's workspace.
 func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organization, team string) error {
@@ -144,7 +140,7 @@ func (c *UserChange) String() string {
 }
 
 // SetUser changes a user and returns them as they are then. A person unknown so far is made. It returns ErrEmail for what
-// cannot be an address, and an Error with CodeUnknownOrganization.
+// cannot be an address, an Error with CodeUnknownOrganization, and one for an admin of no organization.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)
@@ -165,7 +161,9 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			}
 		}
 		if change.Role != nil {
-			user.Role = *change.Role
+			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
+				return errors.New("an admin is one of an organization, and they are in none: name it with --organization")
+			}
 		}
 		if change.Operator != nil {
 			user.Operator = *change.Operator

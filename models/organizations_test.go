@@ -110,7 +110,8 @@ func TestCreateOrganizationRefuses(t *testing.T) {
 		{"a\xffb", nil, models.ErrOrganizationName},
 		{"Fine", []string{"T1", ""}, models.ErrSlackTeam},
 		{"Fine", []string{"T 1"}, models.ErrSlackTeam},
-		{"Fine", []string{strings.Repeat("T", 101)}, models.ErrSlackTeam},
+		{"Fine", []string{strings.Repeat("T", 65)}, models.ErrSlackTeam},
+		{"Fine", []string{"TÄ"}, models.ErrSlackTeam},
 	} {
 		if _, err := models.CreateOrganization(f.ctx, f.db, noon, test.name, test.teams); !errors.Is(err, test.want) {
 			t.Errorf("%q with teams %q: %v, want %v", test.name, test.teams, err, test.want)
@@ -119,8 +120,8 @@ func TestCreateOrganizationRefuses(t *testing.T) {
 	if n := len(all[models.Organization](t, f)) + len(all[models.Workspace](t, f)) + len(all[models.AuditEntry](t, f)); n != 0 {
 		t.Errorf("%d rows were made", n)
 	}
-	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200), nil); err != nil {
-		t.Errorf("200 characters: %v", err)
+	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200), []string{"T-1.x_y", strings.Repeat("T", 64)}); err != nil {
+		t.Errorf("200 characters, and teams as the API takes them: %v", err)
 	}
 }
 
@@ -236,6 +237,8 @@ func TestSetUserRefuses(t *testing.T) {
 		}
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Role("owner"))})
 		wantError(t, err, `the role is "owner", must be "member" or "admin"`)
+		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Admin)})
+		wantError(t, err, "an admin is one of an organization, and they are in none: name it with --organization")
 		if users := all[models.User](t, f); len(users) != 0 {
 			t.Errorf("made %+v all the same", users)
 		}

@@ -60,6 +60,24 @@ type SlackIdentity struct {
 	UserID string
 }
 
+// SlackIDRule is what the id of a Slack team or user may be, for people to read.
+const SlackIDRule = `1 to 64 letters, digits, dots, dashes or underscores, such as "T024BE7LD"`
+
+// IsSlackID says whether s may be the id of a Slack team or user. Slack says of them only that they are text, so this is
+// wider than what it gives out.
+func IsSlackID(s string) bool {
+	if len(s) < 1 || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		b := s[i]
+		if (b < '0' || b > '9') && (b < 'A' || b > 'Z') && (b < 'a' || b > 'z') && b != '.' && b != '-' && b != '_' {
+			return false
+		}
+	}
+	return true
+}
+
 // Subscription is a plan held by one user or by one organization. Stripe's columns are null on a plan given by hand.
 type Subscription struct {
 	bun.BaseModel `bun:"table:subscriptions"`

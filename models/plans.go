@@ -1,9 +1,11 @@
 package models
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -110,13 +112,20 @@ var (
 
 // ParseCatalogue reads a catalogue; name stands in its error messages.
 func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(src, &doc); err != nil {
+	var doc, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(src))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	r := catalogueReader{name: name}
 	if len(doc.Content) == 0 {
 		return nil, fmt.Errorf("%s: the file is empty", name)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		r.fault(&second, "a second YAML document begins here, which nothing would read; the catalogue is one")
+	case !errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	c := r.catalogue(doc.Content[0])
 	if len(r.faults) > 0 {

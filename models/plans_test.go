@@ -122,6 +122,8 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		want     []string
 	}{
 		{"unknown key", "currency: eur", "currency: eur\ncolour: red", []string{`my.yaml:5: unknown key "colour" in the catalogue`}},
+		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n", []string{"my.yaml:29: a second YAML document begins here"}},
+		{"second document that is none", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml: yaml: "}},
 		{"unknown key of a unit", "plural: replies", "plural: replies\n  dual: two", []string{`my.yaml:4: unknown key "dual" in unit`}},
 		{"unknown key of a plan", "included: 40", "included: 40\n    seats: 5", []string{`my.yaml:22: unknown key "seats" in a plan`}},
 		{"doubled key", "included: 40", "included: 40\n    included: 41", []string{`my.yaml:22: key "included" given twice in a plan`}},

@@ -207,21 +207,23 @@ func giveLapsedBack(ctx context.Context, tx bun.IDB, record *UsageRecord, now ti
 type Link struct {
 	Email string
 	Slack SlackIdentity
+	// Gentle takes nothing from anybody: it does nothing when somebody has the identity, or the person another one or a
+	// place in another workspace.
+	Gentle bool
 }
 
-// LinkPeople notes who people are to Slack, all in one transaction. What is missing is made: the user, the workspace, and for
-// a new workspace an organization of its own. An identity moves when somebody else had it; of two links of one person
-// the last one stands.
+// LinkPeople notes who people are to Slack, all in one transaction and one link after another. What is missing is made: the
+// user, the workspace, and for a new workspace an organization of its own. An identity moves when somebody else had it;
+// of two links of one person or of one identity the last one stands.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
-	byEmail := make(map[string]SlackIdentity, len(links))
-	teams := make([]string, 0, len(links))
-	for _, l := range links {
-		byEmail[l.Email] = l.Slack
-		teams = append(teams, l.Slack.TeamID)
+	emails, teams := make([]string, len(links)), make([]string, len(links))
+	identities := make([]SlackIdentity, len(links))
+	for i, l := range links {
+		emails[i], teams[i], identities[i] = l.Email, l.Slack.TeamID, l.Slack
 	}
+	slices.Sort(emails)
 	slices.Sort(teams)
-	teams = slices.Compact(teams)
-	emails := slices.Sorted(maps.Keys(byEmail))
+	emails, teams = slices.Compact(emails), slices.Compact(teams)
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		workspaces := make(map[string]*Workspace, len(teams))
 		for _, team := range teams {
@@ -234,43 +236,43 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 		if err := ensureUsers(ctx, tx, emails, now); err != nil {
 			return err
 		}
-		owners := map[string]bool{} // everybody whose row may change: these people, and who has their identities now
-		for _, email := range emails {
-			owners[email] = true
-		}
-		identities := slices.Collect(maps.Values(byEmail))
-		had, err := EmailsOf(ctx, tx, identities)
+		taken, err := EmailsOf(ctx, tx, identities)
 		if err != nil {
 			return err
 		}
-		for _, email := range had {
-			owners[email] = true
-		}
+		// Everybody whose row may change: these people, and who has their identities now.
+		concerned := slices.Concat(emails, slices.Collect(maps.Values(taken)))
+		slices.Sort(concerned)
 		var users []User
-		if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Sorted(maps.Keys(owners)))).Order("email")).Scan(ctx); err != nil {
+		if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
 			return err
 		}
-		taken := make(map[SlackIdentity]string, len(byEmail))
-		for _, email := range emails {
-			taken[byEmail[email]] = email
-		}
+		given := give(links, taken, users, workspaces)
 		// All are given up first and then given out, as no two people may have the same one at any time.
-		for _, u := range users {
-			if u.SlackUserID == nil {
+		for i := range users {
+			u := &users[i]
+			_, moves := given[u.Email]
+			if u.SlackUserID == nil || !moves && !u.loses(taken, workspaces) {
 				continue
 			}
 			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
 				return err
 			}
 		}
-		for _, u := range users {
-			identity := byEmail[u.Email]
-			if taken[identity] != u.Email {
+		for i := range users {
+			u := &users[i]
+			identity, ok := given[u.Email]
+			if !ok {
 				continue
 			}
 			w := workspaces[identity.TeamID]
+			// Who lost the identity to a later one of these links is in the workspace all the same.
+			var slackUser *string
+			if taken[identity] == u.Email {
+				slackUser = &identity.UserID
+			}
 			// An admin of one organization is not one of the next.
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, identity.UserID).
+			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
 				Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
 				Where("id = ?", u.ID).Exec(ctx); err != nil {
 				return err
@@ -282,6 +284,36 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
 	return nil
+}
+
+// give takes the links one after another. It returns the last identity that each person was given, and notes in taken
+// who has each one then.
+func give(links []Link, taken map[SlackIdentity]string, users []User, workspaces map[string]*Workspace) map[string]SlackIdentity {
+	given := make(map[string]SlackIdentity, len(links))
+	for _, l := range links {
+		if l.Gentle {
+			_, others := taken[l.Slack]
+			_, again := given[l.Email]
+			i, _ := slices.BinarySearchFunc(users, l.Email, func(u User, email string) int { return strings.Compare(u.Email, email) })
+			u := &users[i]
+			if others || again || u.SlackUserID != nil || u.WorkspaceID != nil && *u.WorkspaceID != workspaces[l.Slack.TeamID].ID {
+				continue
+			}
+		}
+		given[l.Email], taken[l.Slack] = l.Slack, l.Email
+	}
+	return given
+}
+
+// loses says that the user's identity is somebody else's now.
+func (u *User) loses(taken map[SlackIdentity]string, workspaces map[string]*Workspace) bool {
+	for team, w := range workspaces {
+		if u.WorkspaceID != nil && *u.WorkspaceID == w.ID {
+			email, ok := taken[SlackIdentity{TeamID: team, UserID: *u.SlackUserID}]
+			return ok && email != u.Email
+		}
+	}
+	return false
 }
 
 func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) (*Workspace, error) {

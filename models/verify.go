@@ -38,6 +38,7 @@ func (d Difference) String() string {
 type recount struct {
 	row, fault string // fault takes stored and counted
 	query      string
+	plans      bool // the query takes the ids of the catalogue's plans
 }
 
 var recounts = []recount{
@@ -60,14 +61,16 @@ var recounts = []recount{
 				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
 			FROM usage_records WINDOW later AS (PARTITION BY email ORDER BY billing_period_start)) r
 		WHERE next_start < billing_period_end ORDER BY id`},
-	// A plan that the catalogue no longer has counts as free, so a record of the free plan may stand beside any subscription.
-	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", query: `
+	// A plan that the catalogue does not have counts as free, so a record of the free plan may stand beside a subscription to it.
+	// What the database marks when something changes is what is looked at: the newest record, and those of no ended period.
+	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", plans: true, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
 		FROM usage_records r JOIN (SELECT email FROM users) k ON k.email = r.email ` + EntitlementJoins + `
-		WHERE r.entitled AND r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = r.email)
+		WHERE r.entitled AND (r.billing_period_end > CURRENT_TIMESTAMP
+				OR r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = r.email))
 			AND (r.workspace_id IS DISTINCT FROM u.workspace_id OR r.spend_limit_cents IS DISTINCT FROM u.spend_limit_cents
 				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
-				OR (r.plan_id <> 'free' AND r.plan_id <> COALESCE(s.plan_id, 'free')))
+				OR (r.plan_id <> COALESCE(s.plan_id, 'free') AND (r.plan_id <> 'free' OR s.plan_id IN (?))))
 		ORDER BY r.id`},
 	{row: "usage event", fault: "it counts on usage record %[1]d, which does not exist", query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
@@ -105,7 +108,12 @@ var recounts = []recount{
 
 // Verify recounts every usage record from its events and holds and every report from its events, and calls report for
 // each difference. All is read as of one moment, so a server may run meanwhile; a ledger of any size fits in memory.
-func Verify(ctx context.Context, db *DB, report func(Difference)) error {
+// The catalogue must be the server's, as it says which subscriptions give a plan.
+func Verify(ctx context.Context, db *DB, c *Catalogue, report func(Difference)) error {
+	plans := make([]PlanID, len(c.Plans))
+	for i := range c.Plans {
+		plans[i] = c.Plans[i].ID
+	}
 	// Read-only is also what makes a transaction on SQLite one that does not take the write lock.
 	opts := &sql.TxOptions{ReadOnly: true}
 	if db.Postgres {
@@ -113,7 +121,7 @@ func Verify(ctx context.Context, db *DB, report func(Difference)) error {
 	}
 	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 		for _, r := range recounts {
-			if err := r.run(ctx, tx, report); err != nil {
+			if err := r.run(ctx, tx, plans, report); err != nil {
 				return fmt.Errorf("%s: %w", r.row, err)
 			}
 		}
@@ -125,8 +133,12 @@ func Verify(ctx context.Context, db *DB, report func(Difference)) error {
 	return nil
 }
 
-func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) error {
-	rows, err := tx.QueryContext(ctx, r.query)
+func (r *recount) run(ctx context.Context, tx bun.Tx, plans []PlanID, report func(Difference)) error {
+	var args []any
+	if r.plans {
+		args = []any{bun.List(plans)}
+	}
+	rows, err := tx.QueryContext(ctx, r.query, args...)
 	if err != nil {
 		return err
 	}

@@ -121,10 +121,14 @@ func (k *apiKeys) writeUse(ctx context.Context) {
 	}
 }
 
+// gentleKey is where a request says that its key may not consume, and so links people only where nobody loses anything.
+const gentleKey = "gentle"
+
 // needs lets a request pass whose API key has the scope.
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
+		key = strings.TrimLeft(key, " ") // RFC 9110, 11.4: one space or more
 		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {
 			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
 		}
@@ -137,6 +141,9 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		}
 		if !known.Allows(scope) {
 			return newProblem(codeInsufficientScope, "This API key lacks the scope "+string(scope)+".")
+		}
+		if scope == models.ScopeCheck && !known.Allows(models.ScopeConsume) {
+			c.Set(gentleKey, true)
 		}
 		if now := time.Now().Unix(); known.lastUsed.Load() != now {
 			known.lastUsed.Store(now)

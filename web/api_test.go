@@ -22,6 +22,9 @@ func TestTheDocumentIsValid(t *testing.T) {
 	}
 	got := f.get("/v1/openapi.json")
 	got.want(t, 200, map[string]any{"openapi": "3.1.0"})
+	if strings.Contains(got.raw, `"429"`) {
+		t.Error("the document promises a rate limit, which there is none of")
+	}
 }
 
 func TestConsume(t *testing.T) {

@@ -33,6 +33,7 @@ func (s *Server) check(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	who.Gentle = c.Get(gentleKey) != nil
 	a, err := s.gate.Check(c.Request().Context(), who, r.Quantity)
 	if err != nil {
 		return err

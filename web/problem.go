@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -131,10 +130,6 @@ func (s *Server) fail(err error, c echo.Context) {
 		return
 	}
 	p := asProblem(err)
-	if p.Status >= http.StatusInternalServerError {
-		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a request failed",
-			slog.String("request_id", requestID(c)), slog.String("path", c.Path()), slog.Int("status", p.Status), slog.String("error", err.Error()))
-	}
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, problemContentType)
 	if p.retryAfter > 0 {

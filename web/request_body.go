@@ -7,9 +7,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode"
@@ -98,7 +98,7 @@ func isJSON(contentType string) bool {
 	}
 	kind, params, err := mime.ParseMediaType(contentType)
 	charset, has := params["charset"]
-	return err == nil && kind == echo.MIMEApplicationJSON && (!has || slices.Contains([]string{"utf-8", "UTF-8", "utf8"}, charset))
+	return err == nil && kind == echo.MIMEApplicationJSON && (!has || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8"))
 }
 
 func (b *body) fault(name, message string) {
@@ -233,15 +233,13 @@ func (b *body) email(name string, into *string) error {
 	return nil
 }
 
-var slackIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 func (b *body) slackID(name string, into *string) error {
 	s, ok, err := b.text(name)
 	if err != nil || !ok {
 		return err
 	}
-	if !slackIDPattern.MatchString(s) {
-		b.fault(name, "must be a Slack id: 1 to 64 letters, digits, dots, dashes or underscores")
+	if !models.IsSlackID(s) {
+		b.fault(name, "must be a Slack id: "+models.SlackIDRule)
 		return nil
 	}
 	*into = s

@@ -36,7 +36,7 @@ func (s *Server) api() []route {
 	return []route{
 		{
 			method: http.MethodPost, path: "/v1/check", id: "check", scope: models.ScopeCheck, handle: s.check,
-			summary: "May this person have more?", description: "The decision; nothing is recorded." + naming,
+			summary: "May this person have more?", description: "The decision; no usage is recorded." + naming + " A key without the scope `consume` links only whom nobody knows yet: it moves no identity from one person to another, and no person to another team.",
 			request: reflect.TypeFor[CheckRequest](), response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeUnknownUser},
 		},
 		{
@@ -47,7 +47,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPost, path: "/v1/holds", id: "hold", scope: models.ScopeConsume, handle: s.hold,
-			summary: "Set units aside", description: "For work that takes a while: the units count as held until the hold is settled, released or expires." + naming,
+			summary: "Set units aside", description: "For work that takes a while: the units count as held until the hold is settled, released or expires. A retry with the same key gets the first answer, with the hold in the state that it is in now: only an open one still holds its units." + naming,
 			request: reflect.TypeFor[holdRequest](), response: reflect.TypeFor[holdAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
 		},
@@ -65,7 +65,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
-			summary: "Record what already happened", description: "Never refused for a limit. Each event counts in the billing period that it occurred in.",
+			summary: "Record what already happened", description: "Never refused for a limit. Each event counts in the billing period that it occurred in. They are taken in order: one may name somebody by the Slack ids that one before it links." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

@@ -150,13 +150,14 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		r, w := c.Request(), c.Response()
 		id := requestIDOf(r.Header.Get(echo.HeaderXRequestID))
 		w.Header()[echo.HeaderXRequestID] = []string{id}
+		var stack []slog.Attr // of a panic
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 					panic(p)
 				}
 				err = fmt.Errorf("panic: %v", p)
-				s.log.Error("a request panicked", "request_id", id, "panic", p, "stack", string(debug.Stack()))
+				stack = append(stack, slog.String("stack", string(debug.Stack())))
 			}
 			if err != nil {
 				c.Error(err)
@@ -168,12 +169,21 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			s.requests.WithLabelValues(route, statusText(w.Status)).Observe(took.Seconds())
 			level := slog.LevelDebug
-			if w.Status >= http.StatusBadRequest || took > time.Second {
+			switch {
+			case w.Status >= http.StatusInternalServerError:
+				level = slog.LevelError
+			case w.Status >= http.StatusBadRequest || took > time.Second:
 				level = slog.LevelInfo
 			}
 			if s.log.Enabled(r.Context(), level) {
-				s.log.LogAttrs(r.Context(), level, "request", slog.String("request_id", id), slog.String("method", r.Method), slog.String("route", route),
-					slog.Int("status", w.Status), slog.Duration("took", took), slog.String("client", c.RealIP()))
+				line := []slog.Attr{
+					slog.String("request_id", id), slog.String("method", r.Method), slog.String("route", route),
+					slog.Int("status", w.Status), slog.Duration("took", took), slog.String("client", c.RealIP()),
+				}
+				if level == slog.LevelError && err != nil {
+					line = append(line, slog.String("error", err.Error()))
+				}
+				s.log.LogAttrs(r.Context(), level, "request", append(line, stack...)...)
 			}
 			err = nil
 		}()

@@ -36,6 +36,7 @@ func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 type fixture struct {
 	t      testing.TB
 	db     *models.DB
+	web    *Server
 	server *httptest.Server
 	key    string
 	schema validator.Validator
@@ -64,6 +65,7 @@ func newFixture(t testing.TB, address string) *fixture {
 		DB: f.db, Gate: gate, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
 	})
 	must(t, err)
+	f.web = s
 	f.server = httptest.NewServer(s.Handler())
 	t.Cleanup(f.server.Close)
 	f.key = f.newKey(models.Scopes...)

@@ -34,8 +34,9 @@ func (s *Server) history(c echo.Context) error {
 		return err
 	}
 	months := models.DefaultHistoryMonths
-	if text := c.QueryParam("months"); c.QueryParams().Has("months") {
-		if months, err = strconv.Atoi(text); err != nil || months < 1 || months > maxMonths {
+	if given := c.QueryParams()["months"]; given != nil {
+		// A number is written in one way only, so that nothing is read into "+1" or "01".
+		if months, err = strconv.Atoi(given[0]); err != nil || strconv.Itoa(months) != given[0] || months < 1 || months > maxMonths || len(given) > 1 {
 			return invalid(FieldError{Path: "months", Message: fmt.Sprintf("must be a whole number from 1 to %d", maxMonths)})
 		}
 	}

@@ -15,6 +15,8 @@ type Person struct {
 	Email string
 	// Slack is the zero value when only the email is known.
 	Slack models.SlackIdentity
+	// Gentle links the two only where that takes nothing from anybody (models.Link); the call is about the email either way.
+	Gentle bool
 }
 
 // Answer is what the gate decided, and what it recorded.
@@ -74,6 +76,27 @@ type call struct {
 	one  [1]op
 	err  error
 	done chan struct{}
+}
+
+// identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch
+// is taken in its order.
+func (c *call) identifyWithin() {
+	if len(c.ops) == 1 {
+		return
+	}
+	var links map[models.SlackIdentity]string
+	for i := range c.ops {
+		switch o := &c.ops[i]; {
+		case o.kind != record || o.person.Slack == (models.SlackIdentity{}):
+		case o.person.Email == "":
+			o.person.Email, o.linked = links[o.person.Slack], links[o.person.Slack] != ""
+		case !o.linked:
+			if links == nil {
+				links = map[models.SlackIdentity]string{}
+			}
+			links[o.person.Slack] = o.person.Email
+		}
+	}
 }
 
 func (c *call) fail(err error) {

@@ -141,13 +141,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 
 // mustLink says that Slack's identity of the call is not the one that the database has.
 func (o *op) mustLink(known models.SlackIdentity) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
-}
-
-// link is what the call says of the person; it is said once.
-func (o *op) link() models.Link {
-	o.linked = true
-	return models.Link{Email: o.person.Email, Slack: o.person.Slack}
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known && (!o.person.Gentle || known == (models.SlackIdentity{}))
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.

@@ -196,6 +196,7 @@ func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
 	for _, c := range calls {
+		c.identifyWithin()
 		for i := range c.ops {
 			switch o := &c.ops[i]; {
 			case o.kind == settle || o.kind == release:
@@ -250,44 +251,98 @@ func (w *worker) identify(calls []*call) []*call {
 
 // prepare links people and prepares records. It returns the calls for which that was done.
 func (w *worker) prepare(calls []*call) []*call {
-	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
-	defer cancel()
 	now := models.Now(w.now)
-	var wants []models.Want
-	var links []models.Link
-	for _, c := range calls {
-		for i := range c.ops {
-			o := &c.ops[i]
-			if o.unknown {
-				continue
-			}
-			if o.kind == consume || o.kind == hold {
-				o.want.At = now
-			}
-			wants = append(wants, o.want)
-			if o.account == nil && o.mustLink(models.SlackIdentity{}) || o.account != nil && o.mustLink(o.account.record.Slack()) {
-				links = append(links, o.link())
+	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
+		var wants []models.Want
+		var links []*op
+		for _, c := range calls {
+			for i := range c.ops {
+				o := &c.ops[i]
+				if o.unknown {
+					continue
+				}
+				if o.kind == consume || o.kind == hold {
+					o.want.At = now
+				}
+				wants = append(wants, o.want)
+				if o.account == nil && o.mustLink(models.SlackIdentity{}) || o.account != nil && o.mustLink(o.account.record.Slack()) {
+					links = append(links, o)
+				}
 			}
 		}
-	}
-	err := w.linkAll(ctx, links, now)
-	if err == nil {
+		if err := linkAll(ctx, db, links, now); err != nil {
+			return err
+		}
 		slices.SortFunc(wants, compareWants)
-		err = models.PrepareRecords(ctx, w.db, w.catalogue, now, slices.Compact(wants))
-	}
-	if err != nil {
-		w.failed(calls, err)
-		return nil
-	}
-	return calls
+		return models.PrepareRecords(ctx, db, w.catalogue, now, slices.Compact(wants))
+	})
 }
 
-// linkAll tells the database who people are to Slack.
-func (w *worker) linkAll(ctx context.Context, links []models.Link, now time.Time) error {
-	if len(links) == 0 {
+// linkAll tells the database who people are to Slack; each op says it once.
+func linkAll(ctx context.Context, db *models.DB, ops []*op, now time.Time) error {
+	if len(ops) == 0 {
 		return nil
 	}
-	return models.LinkPeople(ctx, w.db, now, links)
+	links := make([]models.Link, len(ops))
+	for i, o := range ops {
+		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack, Gentle: o.person.Gentle}
+	}
+	if err := models.LinkPeople(ctx, db, now, links); err != nil {
+		return err
+	}
+	for _, o := range ops {
+		o.linked = true
+	}
+	return nil
+}
+
+// How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:
+// whoever keeps a lock for so long is stuck, and each part that needs it only finds out.
+const (
+	groupPatience = time.Second
+	partPatience  = 50 * time.Millisecond
+)
+
+// apart has all calls prepared as do says, and returns those for which it went well. When it fails through one call's
+// doing, or as somebody else keeps a row locked that one person needs, each half is tried on its own, down to the call at fault.
+func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout-groupPatience) // the rest is for asking whether the database answers
+	defer cancel()
+	var half func(calls []*call, patience time.Duration) []*call
+	half = func(calls []*call, patience time.Duration) []*call {
+		err := do(ctx, w.db.Impatient(patience), calls)
+		switch {
+		case err == nil:
+			return calls
+		case models.IsLockTimeout(err):
+			patience = partPatience
+			err = errLocked
+		case errors.Is(err, context.DeadlineExceeded) && w.answers():
+			// The locks of many people, one after another. The database is not away, so whoever waits in the queue may go on.
+			failAll(calls, errLocked)
+			return nil
+		case models.IsUnavailable(err):
+			w.failed(calls, err)
+			return nil
+		default:
+			err = fmt.Errorf("prepare one call: %w", err)
+		}
+		if len(calls) == 1 {
+			calls[0].fail(err)
+			return nil
+		}
+		n := len(calls) / 2
+		return append(half(calls[:n:n], patience), half(calls[n:], patience)...)
+	}
+	return half(calls, groupPatience)
+}
+
+// answers says that the database does.
+func (w *worker) answers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), groupPatience)
+	defer cancel()
+	_, err := w.db.ExecContext(ctx, "SELECT 1")
+	return err == nil
 }
 
 // peek answers checks.
@@ -310,23 +365,24 @@ func (w *worker) peek(calls []*call) {
 			return
 		}
 		var again []*call
-		var links []models.Link
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
 			if o.mustLink(s.slack) {
-				links, again = append(links, o.link()), append(again, c)
+				again = append(again, c)
 				continue
 			}
 			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
 		}
-		ctx, cancel = context.WithTimeout(context.Background(), groupTimeout)
-		err = w.linkAll(ctx, links, now)
-		cancel()
-		if err != nil {
-			w.failed(again, err)
+		if len(again) == 0 {
 			return
 		}
-		calls = again
+		calls = w.apart(again, func(ctx context.Context, db *models.DB, calls []*call) error {
+			links := make([]*op, len(calls))
+			for i, c := range calls {
+				links[i] = &c.one[0]
+			}
+			return linkAll(ctx, db, links, now)
+		})
 	}
 	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
 }

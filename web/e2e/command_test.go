@@ -510,11 +510,19 @@ func TestDemoAgain(t *testing.T) {
 	}
 }
 
-// On a database of somebody's own the demo makes nothing up.
+// On a database of somebody's own the demo makes nothing up, however it was given.
 func TestDemoOnSomebodysDatabase(t *testing.T) {
 	s := shell{t, sqliteDatabase(t)}
 	s.ok("organization", "create", "Real")
 	s.fails(1, "the demo makes up people and usage, so it needs an empty one", "demo", "--listen", "127.0.0.1:0")
+	file := filepath.Join(t.TempDir(), "address")
+	if err := os.WriteFile(file, []byte(s.database+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := runIt(t, []string{"DATABASE_URL_FILE=" + file}, "demo", "--listen", "127.0.0.1:0")
+	if r.status != 1 || !strings.Contains(r.stderr, "so it needs an empty one") {
+		t.Errorf("given by a file: %+v", r)
+	}
 	if list := s.ok("organization", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("organizations\n%s", list)
 	}
