@@ -213,6 +213,14 @@ type Link struct {
 // a new workspace an organization of its own. An identity moves when somebody else had it; of two links of one person
 // the last one stands.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeople(ctx, db, tx, now, links) })
+	if err != nil {
+		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
+	}
+	return nil
+}
+
+func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
 	byEmail := make(map[string]SlackIdentity, len(links))
 	teams := make([]string, 0, len(links))
 	for _, l := range links {
@@ -222,64 +230,58 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 	slices.Sort(teams)
 	teams = slices.Compact(teams)
 	emails := slices.Sorted(maps.Keys(byEmail))
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		workspaces := make(map[string]*Workspace, len(teams))
-		for _, team := range teams {
-			w, err := ensureWorkspace(ctx, tx, now, team)
-			if err != nil {
-				return err
-			}
-			workspaces[team] = w
-		}
-		if err := ensureUsers(ctx, tx, emails, now); err != nil {
-			return err
-		}
-		owners := map[string]bool{} // everybody whose row may change: these people, and who has their identities now
-		for _, email := range emails {
-			owners[email] = true
-		}
-		identities := slices.Collect(maps.Values(byEmail))
-		had, err := EmailsOf(ctx, tx, identities)
+	workspaces := make(map[string]*Workspace, len(teams))
+	for _, team := range teams {
+		w, err := ensureWorkspace(ctx, tx, now, team)
 		if err != nil {
 			return err
 		}
-		for _, email := range had {
-			owners[email] = true
+		workspaces[team] = w
+	}
+	if err := ensureUsers(ctx, tx, emails, now); err != nil {
+		return err
+	}
+	owners := map[string]bool{} // everybody whose row may change: these people, and who has their identities now
+	for _, email := range emails {
+		owners[email] = true
+	}
+	identities := slices.Collect(maps.Values(byEmail))
+	had, err := EmailsOf(ctx, tx, identities)
+	if err != nil {
+		return err
+	}
+	for _, email := range had {
+		owners[email] = true
+	}
+	var users []User
+	if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Sorted(maps.Keys(owners)))).Order("email")).Scan(ctx); err != nil {
+		return err
+	}
+	taken := make(map[SlackIdentity]string, len(byEmail))
+	for _, email := range emails {
+		taken[byEmail[email]] = email
+	}
+	// All are given up first and then given out, as no two people may have the same one at any time.
+	for _, u := range users {
+		if u.SlackUserID == nil {
+			continue
 		}
-		var users []User
-		if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Sorted(maps.Keys(owners)))).Order("email")).Scan(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
 			return err
 		}
-		taken := make(map[SlackIdentity]string, len(byEmail))
-		for _, email := range emails {
-			taken[byEmail[email]] = email
+	}
+	for _, u := range users {
+		identity := byEmail[u.Email]
+		if taken[identity] != u.Email {
+			continue
 		}
-		// All are given up first and then given out, as no two people may have the same one at any time.
-		for _, u := range users {
-			if u.SlackUserID == nil {
-				continue
-			}
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
-				return err
-			}
+		w := workspaces[identity.TeamID]
+		// An admin of one organization is not one of the next.
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, identity.UserID).
+			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
+			Where("id = ?", u.ID).Exec(ctx); err != nil {
+			return err
 		}
-		for _, u := range users {
-			identity := byEmail[u.Email]
-			if taken[identity] != u.Email {
-				continue
-			}
-			w := workspaces[identity.TeamID]
-			// An admin of one organization is not one of the next.
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, identity.UserID).
-				Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
-				Where("id = ?", u.ID).Exec(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func TestCommands(t *testing.T) {
 	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
 		t.Run(name, func(t *testing.T) {
 			s := shell{t, address(t)}
-			if r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: 1") {
+			if r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: 2") {
 				t.Errorf("migrate: %+v", r)
 			}
 
@@ -237,7 +237,8 @@ func TestHelp(t *testing.T) {
 		text := space.ReplaceAllString(string(stdout), " ")
 		for flag, variable := range map[string]string{
 			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
-			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)",
+			"--metrics-listen=":                 "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
 				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)
