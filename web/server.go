@@ -224,9 +224,11 @@ func statusText(status int) string {
 // limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		ctx, cancel := context.WithTimeout(c.Request().Context(), within)
+		request := c.Request()
+		ctx, cancel := context.WithTimeout(request.Context(), within)
 		defer cancel()
-		c.SetRequest(c.Request().WithContext(ctx))
+		c.SetRequest(request.WithContext(ctx))
+		defer c.SetRequest(request) // whoever tells of a fault has the time for it
 		return next(c)
 	}
 }
