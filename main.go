@@ -53,7 +53,7 @@ type command struct {
 	SignIn  struct {
 		Email string `arg:"" help:"Who signs in with it; somebody who is known."`
 	} `cmd:"" help:"Make a link that signs somebody in once, within ten minutes, and print it."`
-	APIKey  struct {
+	APIKey struct {
 		Create struct {
 			Name   string `required:"" help:"Whose key it is."`
 			Scopes string `required:"" placeholder:"check,consume,read" help:"What it may do."`

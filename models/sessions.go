@@ -111,12 +111,12 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 	}
 	r := &rows[0]
 	data := r.Data
-	v := &Viewer{Session: r.Session.read(), User: User{
+	v := &Viewer{Session: r.read(), User: User{
 		ID: r.UserID, Email: r.Email, Name: r.Name, WorkspaceID: r.WorkspaceID, SlackUserID: r.SlackUserID, Role: r.Role, Operator: r.Operator,
 		SpendLimitCents: r.SpendLimitCents, StripeCustomerID: r.StripeCustomerID, CreatedAt: r.UserCreatedAt.UTC(),
 	}}
 	if r.OrganizationID != nil {
-		v.Organization = &Organization{ID: *r.OrganizationID, Name: r.OrganizationName, CreatedAt: r.OrganizationCreatedAt.Time.UTC()}
+		v.Organization = &Organization{ID: *r.OrganizationID, Name: r.OrganizationName, CreatedAt: r.OrganizationCreatedAt.UTC()}
 	}
 	return v, data, nil
 }

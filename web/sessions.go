@@ -59,6 +59,12 @@ func newSessions(o *Options, secure bool) *sessions {
 	return s
 }
 
+// What our cookies are called.
+const (
+	sessionCookie = "tollgate"
+	attemptCookie = "tollgate-sign-in"
+)
+
 // cookieName is a name that the browser lets only us set, and only for us, where it can: under HTTPS.
 func cookieName(secure bool, name string) string {
 	if secure {
@@ -67,9 +73,10 @@ func cookieName(secure bool, name string) string {
 	return name
 }
 
-func (s *sessions) cookie(value string, maxAge int) *http.Cookie {
+// cookie is one of ours; a negative maxAge, in seconds, takes it away.
+func (s *sessions) cookie(name, value string, maxAge int) *http.Cookie {
 	return &http.Cookie{ //nolint:gosec // secure wherever people reach us by HTTPS
-		Name: cookieName(s.secure, "tollgate"), Value: value, Path: "/", MaxAge: maxAge,
+		Name: cookieName(s.secure, name), Value: value, Path: "/", MaxAge: maxAge,
 		Secure: s.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
 }
@@ -80,7 +87,7 @@ type viewerKey struct{}
 func (s *sessions) load(c echo.Context) (*models.Viewer, error) {
 	r := c.Request()
 	var token string
-	if cookie, err := r.Cookie(cookieName(s.secure, "tollgate")); err == nil {
+	if cookie, err := r.Cookie(cookieName(s.secure, sessionCookie)); err == nil {
 		token = cookie.Value
 	}
 	var who *models.Viewer
@@ -113,7 +120,7 @@ func (s *sessions) begin(c echo.Context, email string) error {
 	if err != nil {
 		return fmt.Errorf("begin a session: %w", err)
 	}
-	c.SetCookie(s.cookie(token, int(models.SessionLifetime.Seconds())))
+	c.SetCookie(s.cookie(sessionCookie, token, int(models.SessionLifetime.Seconds())))
 	return nil
 }
 
@@ -122,7 +129,7 @@ func (s *sessions) end(c echo.Context) error {
 	if err := s.manager.Destroy(c.Request().Context()); err != nil {
 		return fmt.Errorf("end a session: %w", err)
 	}
-	c.SetCookie(s.cookie("", -1))
+	c.SetCookie(s.cookie(sessionCookie, "", -1))
 	return nil
 }
 

@@ -204,7 +204,7 @@ func TestLookingWritesNothing(t *testing.T) {
 		}
 		began := stored()
 		watch := &watch{}
-		f.db.AddQueryHook(watch)
+		f.db.DB = f.db.WithQueryHook(watch)
 		f.advance(lastSeenEvery - time.Second)
 		for _, path := range []string{"/settings", "/", "/docs", "/sign-in"} {
 			b.get(path)
@@ -258,7 +258,7 @@ func TestWhoLooksIsAskedOnce(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
 	watch := &watch{}
-	f.db.AddQueryHook(watch)
+	f.db.DB = f.db.WithQueryHook(watch)
 	of := func() (n int) {
 		for _, q := range watch.take() {
 			if strings.Contains(q, "sessions") || strings.Contains(q, "users") {

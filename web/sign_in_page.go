@@ -79,26 +79,20 @@ func leave(c echo.Context, name, address string) error {
 	return show(c, http.StatusOK, views.LeavePage(views.Leave{Name: name, Address: address}))
 }
 
-// attemptCookie keeps an attempt in the browser that made it. It needs no signature: who can write the cookie can only
+// keepAttempt leaves an attempt with the browser that made it. It needs no signature: who can write the cookie can only
 // begin a sign-in of their own in this browser, and the name keeps other sites from that where there is HTTPS.
-func (s *Server) attemptCookie(value string, maxAge int) *http.Cookie {
-	cookie := s.sessions.cookie(value, maxAge)
-	cookie.Name = cookieName(s.sessions.secure, "tollgate-sign-in")
-	return cookie
-}
-
 func (s *Server) keepAttempt(c echo.Context, a *attempt) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("begin a sign-in: %w", err)
 	}
-	c.SetCookie(s.attemptCookie(base64.RawURLEncoding.EncodeToString(text), int(attemptLife.Seconds())))
+	c.SetCookie(s.sessions.cookie(attemptCookie, base64.RawURLEncoding.EncodeToString(text), int(attemptLife.Seconds())))
 	return nil
 }
 
 // attempt returns the one that the browser made; nil without one.
 func (s *Server) attempt(c echo.Context) *attempt {
-	cookie, err := c.Cookie(s.attemptCookie("", 0).Name)
+	cookie, err := c.Cookie(cookieName(s.https, attemptCookie))
 	if err != nil {
 		return nil
 	}
@@ -116,7 +110,7 @@ func (s *Server) finishSignIn(c echo.Context, _ *models.Viewer) error {
 		// Not begun in this browser: somebody may want them signed in as somebody else.
 		return s.signInFailed(c, errors.New("the state is not that of a sign-in that this browser began"))
 	}
-	c.SetCookie(s.attemptCookie("", -1)) // it was for this once
+	c.SetCookie(s.sessions.cookie(attemptCookie, "", -1)) // it was for this once
 	if fault := c.QueryParam("error"); fault != "" {
 		return s.signInFailed(c, fmt.Errorf("the issuer said %q", fault))
 	}

@@ -107,9 +107,9 @@ func TestAttacksOnTheCallback(t *testing.T) {
 			return b.through(i, "")
 		}
 	}
-	token := func(make func(claims string) string) func(*testIssuer, *browser) string {
+	token := func(forge func(claims string) string) func(*testIssuer, *browser) string {
 		return func(i *testIssuer, b *browser) string {
-			i.token = make
+			i.token = forge
 			return b.through(i, "")
 		}
 	}
