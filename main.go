@@ -41,11 +41,19 @@ type command struct {
 	MetricsListen  string    `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
 	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
 	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
+	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
 
-	Serve   struct{} `cmd:"" help:"Serve the API."`
+	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
+	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
+	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
+
+	Serve   struct{} `cmd:"" help:"Serve the API and the pages."`
 	Demo    struct{} `cmd:"" help:"Serve made-up people with half a year behind them, and traffic going on; in a database that is gone afterwards, unless --database is given."`
 	Migrate struct{} `cmd:"" help:"Bring the database's tables up to date. Every other command does so too."`
-	APIKey  struct {
+	SignIn  struct {
+		Email string `arg:"" help:"Who signs in with it; somebody who is known."`
+	} `cmd:"" help:"Make a link that signs somebody in once, within ten minutes, and print it."`
+	APIKey struct {
 		Create struct {
 			Name   string `required:"" help:"Whose key it is."`
 			Scopes string `required:"" placeholder:"check,consume,read" help:"What it may do."`
@@ -97,7 +105,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := &command{}
 	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
-		kong.Vars{"listen": defaultListen}, kong.Writers(stdout, stderr), kong.Resolvers(kong.ResolverFunc(secretFromFile)))
+		kong.Vars{"listen": defaultListen, "slack": web.SlackIssuer}, kong.Writers(stdout, stderr), kong.Resolvers(kong.ResolverFunc(secretFromFile)))
 	parsed, err := parser.Parse(args)
 	if err == nil {
 		err = (&app{command: c, parsed: parsed, stdout: stdout, stderr: stderr}).run(ctx)
@@ -192,6 +200,8 @@ func (a *app) run(ctx context.Context) (err error) {
 	case "migrate":
 		a.say("the database is up to date; migrations applied now: %d", len(a.db.Applied))
 		return nil
+	case "sign-in <email>":
+		return a.signIn(ctx)
 	case "apikey create":
 		return a.createKey(ctx)
 	case "apikey list":
@@ -247,6 +257,27 @@ func (a *app) given(name string) bool {
 		}
 	}
 	return false
+}
+
+// signIn prints a one-time link to the server that this command line would start.
+func (a *app) signIn(ctx context.Context) error {
+	base := string(a.BaseURL)
+	if base == "" {
+		address, err := net.ResolveTCPAddr("tcp", a.Listen)
+		if err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+		if address.Port == 0 {
+			return errors.New("--listen names no port to put into the link: give the server's address with --base-url")
+		}
+		base = urlOf(address)
+	}
+	token, err := models.CreateSignInLink(ctx, a.db, now(), a.SignIn.Email)
+	if err != nil {
+		return err
+	}
+	a.say("This link works once, within ten minutes. Whoever opens it is %s.", a.SignIn.Email)
+	return a.print(base + "/sign-in/" + token)
 }
 
 func (a *app) createKey(ctx context.Context) error {
@@ -402,7 +433,7 @@ func (a *app) demo(ctx context.Context) (err error) {
 		a.say("The database has the demo's people and history already; they stay as they are.")
 	}
 	return a.serveOn(ctx, l, catalogue, func(ctx context.Context, log *slog.Logger) error {
-		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: urlOf(l), Out: a.stdout})
+		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: urlOf(l.Addr()), Out: a.stdout})
 	})
 }
 
@@ -422,9 +453,10 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	defer gate.Close()
 	o := web.Options{
 		DB: a.db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, BaseURL: string(a.BaseURL), Version: version(),
+		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret},
 	}
 	if o.BaseURL == "" {
-		o.BaseURL = urlOf(l)
+		o.BaseURL = urlOf(l.Addr())
 	}
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
@@ -439,13 +471,13 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		if err != nil {
 			return err
 		}
-		log.Info("metrics are served", "url", urlOf(m)+"/metrics")
+		log.Info("metrics are served", "url", urlOf(m.Addr())+"/metrics")
 		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
 	}
 	if beside != nil {
 		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })
 	}
-	_ = a.print("listening on", urlOf(l)) // a server whose output nobody reads serves all the same
+	_ = a.print("listening on", urlOf(l.Addr())) // a server whose output nobody reads serves all the same
 	return together(ctx, tasks)
 }
 
@@ -478,14 +510,14 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// urlOf is the address at which a client on this machine reaches the listener.
-func urlOf(l net.Listener) string {
-	address, ok := l.Addr().(*net.TCPAddr)
+// urlOf is the address at which a client on this machine reaches who listens at a.
+func urlOf(a net.Addr) string {
+	address, ok := a.(*net.TCPAddr)
 	if !ok {
-		return "http://" + l.Addr().String()
+		return "http://" + a.String()
 	}
 	host := address.IP.String()
-	if address.IP.IsUnspecified() {
+	if len(address.IP) == 0 || address.IP.IsUnspecified() {
 		host = "localhost"
 	}
 	return "http://" + net.JoinHostPort(host, fmt.Sprint(address.Port))

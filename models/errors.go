@@ -5,7 +5,7 @@ import "time"
 // Code names a kind of fault. The API answers with it as it is written here.
 type Code string
 
-// The faults that a caller can bring about, and the two that it can only wait out.
+// The faults that a caller can bring about, the two that it can only wait out, and those of signing in, which only pages tell of.
 const (
 	CodeInvalidRequest       Code = "invalid_request"
 	CodeUnknownUser          Code = "unknown_user"
@@ -17,6 +17,8 @@ const (
 	CodeHoldExpired          Code = "hold_expired"
 	CodeUnavailable          Code = "unavailable"
 	CodeOverloaded           Code = "overloaded"
+	CodeUnknownLink          Code = "unknown_link"
+	CodeSignInRefused        Code = "sign_in_refused"
 )
 
 // Error is a fault with a code. Its text is fit for the caller to read.

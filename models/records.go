@@ -216,6 +216,14 @@ type Link struct {
 // user, the workspace, and for a new workspace an organization of its own. An identity moves when somebody else had it;
 // of two links of one person or of one identity the last one stands.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeople(ctx, db, tx, now, links) })
+	if err != nil {
+		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
+	}
+	return nil
+}
+
+func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
 	emails, teams := make([]string, len(links)), make([]string, len(links))
 	identities := make([]SlackIdentity, len(links))
 	for i, l := range links {
@@ -224,70 +232,62 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error 
 	slices.Sort(emails)
 	slices.Sort(teams)
 	emails, teams = slices.Compact(emails), slices.Compact(teams)
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		workspaces := make(map[string]*Workspace, len(teams))
-		for _, team := range teams {
-			w, err := ensureWorkspace(ctx, tx, now, team)
-			if err != nil {
-				return err
-			}
-			workspaces[team] = w
-		}
-		if err := ensureUsers(ctx, tx, emails, now); err != nil {
-			return err
-		}
-		taken, err := EmailsOf(ctx, tx, identities)
+	workspaces := make(map[string]*Workspace, len(teams))
+	for _, team := range teams {
+		w, err := ensureWorkspace(ctx, tx, now, team)
 		if err != nil {
 			return err
 		}
-		// Everybody whose row may change: these people, and who has their identities now.
-		concerned := slices.Concat(emails, slices.Collect(maps.Values(taken)))
-		slices.Sort(concerned)
-		var users []User
-		if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
+		workspaces[team] = w
+	}
+	if err := ensureUsers(ctx, tx, emails, now); err != nil {
+		return err
+	}
+	taken, err := EmailsOf(ctx, tx, identities)
+	if err != nil {
+		return err
+	}
+	// Everybody whose row may change: these people, and who has their identities now.
+	concerned := slices.Concat(emails, slices.Collect(maps.Values(taken)))
+	slices.Sort(concerned)
+	var users []User
+	if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
+		return err
+	}
+	given := give(links, taken, users, workspaces)
+	// All are given up first and then given out, as no two people may have the same one at any time.
+	for i := range users {
+		u := &users[i]
+		_, moves := given[u.Email]
+		if u.SlackUserID == nil || !moves && !u.loses(taken, workspaces) {
+			continue
+		}
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
 			return err
 		}
-		given := give(links, taken, users, workspaces)
-		// All are given up first and then given out, as no two people may have the same one at any time.
-		for i := range users {
-			u := &users[i]
-			_, moves := given[u.Email]
-			if u.SlackUserID == nil || !moves && !u.loses(taken, workspaces) {
-				continue
-			}
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
-				return err
-			}
+	}
+	for i := range users {
+		u := &users[i]
+		identity, ok := given[u.Email]
+		if !ok {
+			continue
 		}
-		for i := range users {
-			u := &users[i]
-			identity, ok := given[u.Email]
-			if !ok {
-				continue
-			}
-			w := workspaces[identity.TeamID]
-			// Who lost the identity to a later one of these links is in the workspace all the same.
-			var slackUser *string
-			if taken[identity] == u.Email {
-				slackUser = &identity.UserID
-			}
-			// An admin of one organization is not one of the next.
-			if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
-				Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
-				Where("id = ?", u.ID).Exec(ctx); err != nil {
-				return err
-			}
+		w := workspaces[identity.TeamID]
+		// Who lost the identity to a later one of these links is in the workspace all the same.
+		var slackUser *string
+		if taken[identity] == u.Email {
+			slackUser = &identity.UserID
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
+		// An admin of one organization is not one of the next.
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
+			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
+			Where("id = ?", u.ID).Exec(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// give takes the links one after another. It returns the last identity that each person was given, and notes in taken
-// who has each one then.
 func give(links []Link, taken map[SlackIdentity]string, users []User, workspaces map[string]*Workspace) map[string]SlackIdentity {
 	given := make(map[string]SlackIdentity, len(links))
 	for _, l := range links {

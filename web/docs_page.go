@@ -12,21 +12,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/labstack/echo/v4"
 
+	"tollgate/models"
 	"tollgate/static"
 	"tollgate/views"
 )
-
-// pagePolicy lets a page load our own styles and images and nothing else.
-const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-
-// asPage sends the headers that every page has.
-func asPage(c echo.Context) {
-	h := c.Response().Header()
-	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "same-origin")
-	h.Set(echo.HeaderContentType, echo.MIMETextHTMLCharsetUTF8)
-}
 
 // asset serves an embedded file at the address that carries its checksum, to be kept for a year.
 func (s *Server) asset(c echo.Context) error {
@@ -40,9 +29,8 @@ func (s *Server) asset(c echo.Context) error {
 }
 
 // docs is the page of the API.
-func (s *Server) docs(c echo.Context) error {
-	asPage(c)
-	return views.DocsPage(s.described).Render(c.Request().Context(), c.Response())
+func (s *Server) docs(c echo.Context, _ *models.Viewer) error {
+	return show(c, http.StatusOK, views.DocsPage(s.described))
 }
 
 // describe makes what the page shows from the routes and the schemas of their types.
@@ -64,6 +52,9 @@ func (s *Server) describe(schemas huma.Registry) views.Docs {
 		d.Operations = append(d.Operations, o)
 	}
 	for code, p := range problems {
+		if p.onPages {
+			continue
+		}
 		d.Errors = append(d.Errors, views.DocsError{Code: string(code), Title: p.title, Status: strconv.Itoa(p.status)})
 	}
 	slices.SortFunc(d.Errors, func(a, b views.DocsError) int { return strings.Compare(a.Status+a.Code, b.Status+b.Code) })

@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
+	"tollgate/views"
 )
 
 // Problem is every error of the API: RFC 9457 with a stable code.
@@ -23,6 +24,7 @@ type Problem struct {
 	Errors []FieldError `json:"errors" doc:"The fields at fault; empty where none is." nullable:"false"`
 
 	retryAfter time.Duration
+	helpers    []string // people who can help; on pages
 }
 
 // FieldError is a fault of one field of a request.
@@ -43,35 +45,46 @@ const (
 	codePayloadTooLarge   models.Code = "payload_too_large"
 	codeUnsupportedMedia  models.Code = "unsupported_media_type"
 	codeInternal          models.Code = "internal"
+	codeBadForm           models.Code = "bad_form"
+	codeSignInFailed      models.Code = "sign_in_failed"
+	codeForbidden         models.Code = "forbidden"
+	codeCrossSite         models.Code = "cross_site"
 	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
 	statusClientClosed                = 499 // nginx's word for a client that did not wait
 	problemContentType                = "application/problem+json"
 	databaseStalled                   = "The database does not answer; try again."
 )
 
-// problems is the one map from code to HTTP status and title.
+// problems is the one map from code to HTTP status and title. onPages are those that no answer of the API carries.
 var problems = map[models.Code]struct {
-	status int
-	title  string
+	status  int
+	title   string
+	onPages bool
 }{
-	codeInvalidJSON:                 {http.StatusBadRequest, "Not JSON"},
-	codeUnauthorized:                {http.StatusUnauthorized, "No valid API key"},
-	codeInsufficientScope:           {http.StatusForbidden, "The API key lacks the scope"},
-	codeNotFound:                    {http.StatusNotFound, "Not found"},
-	models.CodeUnknownUser:          {http.StatusNotFound, "Unknown user"},
-	models.CodeUnknownOrganization:  {http.StatusNotFound, "Unknown organization"},
-	models.CodeUnknownHold:          {http.StatusNotFound, "Unknown hold"},
-	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "Method not allowed"},
-	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused"},
-	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled"},
-	models.CodeHoldReleased:         {http.StatusConflict, "Hold released"},
-	models.CodeHoldExpired:          {http.StatusConflict, "Hold expired"},
-	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large"},
-	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON"},
-	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request"},
-	codeInternal:                    {http.StatusInternalServerError, "Internal error"},
-	models.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable"},
-	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded"},
+	codeInvalidJSON:                 {http.StatusBadRequest, "Not JSON", false},
+	codeUnauthorized:                {http.StatusUnauthorized, "No valid API key", false},
+	codeInsufficientScope:           {http.StatusForbidden, "The API key lacks the scope", false},
+	codeNotFound:                    {http.StatusNotFound, "Not found", false},
+	models.CodeUnknownUser:          {http.StatusNotFound, "Unknown user", false},
+	models.CodeUnknownOrganization:  {http.StatusNotFound, "Unknown organization", false},
+	models.CodeUnknownHold:          {http.StatusNotFound, "Unknown hold", false},
+	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "Method not allowed", false},
+	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused", false},
+	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled", false},
+	models.CodeHoldReleased:         {http.StatusConflict, "Hold released", false},
+	models.CodeHoldExpired:          {http.StatusConflict, "Hold expired", false},
+	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large", false},
+	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON", false},
+	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request", false},
+	codeInternal:                    {http.StatusInternalServerError, "Internal error", false},
+	models.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable", false},
+	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded", false},
+	codeBadForm:                     {http.StatusBadRequest, "That did not work", true},
+	codeSignInFailed:                {http.StatusBadRequest, "You are not signed in", true},
+	codeForbidden:                   {http.StatusForbidden, "Not for you", true},
+	codeCrossSite:                   {http.StatusForbidden, "Sent from another site", true},
+	models.CodeSignInRefused:        {http.StatusForbidden, "You are not signed in", true},
+	models.CodeUnknownLink:          {http.StatusNotFound, "This link does not work", true},
 }
 
 func newProblem(code models.Code, detail string, errs ...FieldError) *Problem {
@@ -131,10 +144,17 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	p := asProblem(err)
 	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, problemContentType)
 	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter+time.Second-1)/time.Second)))
+		h.Set("Retry-After", seconds(p.retryAfter))
 	}
+	if isPage(c.Request().URL.Path) {
+		if err := show(c, p.Status, views.FaultPage(p.onPage(c))); err != nil {
+			s.log.Error("an error could not be drawn", "error", err)
+			c.Response().WriteHeader(p.Status)
+		}
+		return
+	}
+	h.Set(echo.HeaderContentType, problemContentType)
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="tollgate"`)
 	}
@@ -147,3 +167,14 @@ func (s *Server) fail(err error, c echo.Context) {
 		_, _ = c.Response().Write(body) // a client that has gone does not matter
 	}
 }
+
+// onPage is the problem as a page tells it.
+func (p *Problem) onPage(c echo.Context) views.Fault {
+	return views.Fault{
+		Status: p.Status, Title: p.Title, Detail: p.Detail, Helpers: p.helpers, RequestID: requestID(c),
+		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,
+	}
+}
+
+// seconds is a wait as Retry-After says it, rounded up.
+func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }

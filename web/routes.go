@@ -74,13 +74,13 @@ func (s *Server) api() []route {
 			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
-			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead, handle: limited(s.history),
+			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead, handle: limited(queryTimeout, s.history),
 			summary: "A person's billing periods", description: "Newest first, the current one included.",
 			query:    []queryParameter{{"months", "How many periods at most.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response: reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
-			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead, handle: limited(s.organizationUsage),
+			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead, handle: limited(queryTimeout, s.organizationUsage),
 			summary: "An organization's usage", description: "Totals and the ten people who used most, in the current billing period.",
 			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
 		},
@@ -118,8 +118,6 @@ func (s *Server) routes() error {
 		return err
 	}
 	s.document, s.described = document, s.describe(schemas)
-	s.echo.GET("/docs", s.docs)
 	s.echo.GET("/static/*", s.asset)
-	s.echo.GET("/", func(c echo.Context) error { return c.Redirect(http.StatusSeeOther, "/docs") })
-	return nil
+	return s.addPages(s.pages())
 }

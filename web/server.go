@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -22,7 +23,7 @@ import (
 	"tollgate/views"
 )
 
-// Options are a server's surroundings. All but TrustedProxies and BaseURL are needed.
+// Options are a server's surroundings. All but TrustedProxies are needed.
 type Options struct {
 	DB        *models.DB
 	Gate      *enforcement.Gate
@@ -35,6 +36,8 @@ type Options struct {
 	// TrustedProxies may name the client in X-Forwarded-For; from anybody else the header is ignored.
 	TrustedProxies []*net.IPNet
 	Version        string
+	// SignIn is who signs people in, beside one-time links.
+	SignIn SignIn
 }
 
 // Server answers HTTP.
@@ -50,6 +53,10 @@ type Server struct {
 
 	echo      *echo.Echo
 	keys      apiKeys
+	sessions  *sessions
+	issuer    *issuer
+	crossSite *http.CrossOriginProtection
+	https     bool       // is how people reach us
 	document  []byte     // OpenAPI
 	described views.Docs // the same for people
 	requests  *prometheus.HistogramVec
@@ -79,6 +86,9 @@ func New(o Options) (*Server, error) {
 	if err := o.Metrics.Register(s.requests); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
+	if err := s.guard(&o); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.fail
@@ -98,6 +108,21 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
+// guard sets up what pages are guarded by.
+func (s *Server) guard(o *Options) error {
+	base, err := url.Parse(o.BaseURL)
+	if err != nil {
+		return err
+	}
+	if err := o.SignIn.check(); err != nil {
+		return err
+	}
+	s.https = base.Scheme == "https"
+	s.sessions, s.issuer, s.crossSite = newSessions(o, s.https), newIssuer(o), http.NewCrossOriginProtection()
+	// Behind a proxy that gives us another host name than the browser has.
+	return s.crossSite.AddTrustedOrigin(base.Scheme + "://" + base.Host)
+}
+
 // Handler is the server without its listener.
 func (s *Server) Handler() http.Handler { return s.echo }
 
@@ -108,6 +133,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
 	background.Go(func() { s.keys.run(inner) })
+	background.Go(func() { s.sessions.run(inner) })
 	return s.listen(ctx, l, s.echo)
 }
 
@@ -140,6 +166,9 @@ func (s *Server) listen(ctx context.Context, l net.Listener, h http.Handler) err
 	return nil
 }
 
+// hsts lets a browser that reached us by HTTPS once do only so, for a year. Other names of the domain are not ours to speak for.
+var hsts = []string{"max-age=31536000"}
+
 func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
 
 // observe gives each request an id, a line in the metrics and, when it failed or was slow, one in the
@@ -150,6 +179,9 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		r, w := c.Request(), c.Response()
 		id := requestIDOf(r.Header.Get(echo.HeaderXRequestID))
 		w.Header()[echo.HeaderXRequestID] = []string{id}
+		if s.https {
+			w.Header()["Strict-Transport-Security"] = hsts
+		}
 		var stack []slog.Attr // of a panic
 		defer func() {
 			if p := recover(); p != nil {
@@ -199,12 +231,14 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// limited bounds what one request may ask of the database. The gate bounds its own transactions.
-func limited(next echo.HandlerFunc) echo.HandlerFunc {
+// limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions.
+func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		ctx, cancel := context.WithTimeout(c.Request().Context(), queryTimeout)
+		request := c.Request()
+		ctx, cancel := context.WithTimeout(request.Context(), within)
 		defer cancel()
-		c.SetRequest(c.Request().WithContext(ctx))
+		c.SetRequest(request.WithContext(ctx))
+		defer c.SetRequest(request) // whoever tells of a fault has the time for it
 		return next(c)
 	}
 }

@@ -45,7 +45,7 @@ type fixture struct {
 	now time.Time
 }
 
-func newFixture(t testing.TB, address string) *fixture {
+func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
 	ctx := context.Background()
@@ -61,12 +61,16 @@ func newFixture(t testing.TB, address string) *fixture {
 	gate, err := enforcement.Open(ctx, f.db, enforcement.Options{Catalogue: catalogue, Now: f.clock, Log: log, QueueLimit: 4096})
 	must(t, err)
 	t.Cleanup(gate.Close)
-	s, err := New(Options{
+	o := Options{
 		DB: f.db, Gate: gate, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
-	})
+		SignIn: SignIn{Issuer: SlackIssuer},
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	s, err := New(o)
 	must(t, err)
-	f.web = s
-	f.server = httptest.NewServer(s.Handler())
+	f.web, f.server = s, httptest.NewServer(s.Handler())
 	t.Cleanup(f.server.Close)
 	f.key = f.newKey(models.Scopes...)
 	document, err := libopenapi.NewDocument(s.document)

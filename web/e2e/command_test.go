@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +82,7 @@ func TestCommands(t *testing.T) {
 	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
 		t.Run(name, func(t *testing.T) {
 			s := shell{t, address(t)}
-			if r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: 1") {
+			if r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: 2") {
 				t.Errorf("migrate: %+v", r)
 			}
 
@@ -237,7 +238,8 @@ func TestHelp(t *testing.T) {
 		text := space.ReplaceAllString(string(stdout), " ")
 		for flag, variable := range map[string]string{
 			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
-			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)",
+			"--metrics-listen=":                 "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
 				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)
@@ -259,7 +261,13 @@ type listening struct {
 
 func start(t *testing.T, args ...string) *listening {
 	t.Helper()
-	s := &listening{Cmd: tollgate(t, nil, args...), stderr: &bytes.Buffer{}}
+	return startWith(t, nil, args...)
+}
+
+// startWith starts it with variables.
+func startWith(t *testing.T, variables []string, args ...string) *listening {
+	t.Helper()
+	s := &listening{Cmd: tollgate(t, variables, args...), stderr: &bytes.Buffer{}}
 	s.Stderr = s.stderr
 	out, err := s.StdoutPipe()
 	if err != nil {
@@ -333,6 +341,97 @@ func TestServe(t *testing.T) {
 	if metrics == nil {
 		t.Errorf("the log does not say where the metrics are: %s", s.stderr)
 	}
+}
+
+// A link that the command prints signs in once at the server that it is for.
+func TestSignInLink(t *testing.T) {
+	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
+		t.Run(name, func(t *testing.T) {
+			sh := shell{t, address(t)}
+			s := start(t, "serve", "--database", sh.database, "--listen", "127.0.0.1:0")
+			sh.fails(1, "Nobody has the email ada@example.com; make them known with: tollgate user set ada@example.com", "sign-in", "ada@example.com")
+			sh.ok("user", "set", "ada@example.com")
+			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "127.0.0.1:0")
+			for args, base := range map[string]string{"--listen=:9000": "http://localhost:9000", "--listen=[::1]:9000": "http://[::1]:9000", "--base-url=https://a.example/": "https://a.example"} {
+				if link := sh.ok("sign-in", "ada@example.com", args); !regexp.MustCompile(`^` + regexp.QuoteMeta(base) + `/sign-in/[A-Z2-7]{26}\n$`).MatchString(link) {
+					t.Errorf("with %s it printed %q", args, link)
+				}
+			}
+
+			link := strings.TrimSpace(sh.ok("sign-in", "Ada@example.com", "--listen", strings.TrimPrefix(s.url, "http://")))
+			jar, err := cookiejar.New(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			send := func(method, url string) int {
+				t.Helper()
+				r, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
+				if err != nil {
+					t.Fatal(err)
+				}
+				response, err := browser.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = response.Body.Close()
+				return response.StatusCode
+			}
+			for _, step := range []struct {
+				method, url string
+				status      int
+			}{
+				{http.MethodGet, s.url + "/settings", 303}, {http.MethodGet, link, 200}, {http.MethodPost, link, 303}, {http.MethodGet, s.url + "/settings", 200},
+				{http.MethodPost, link, 404}, {http.MethodPost, s.url + "/sign-out", 303}, {http.MethodGet, s.url + "/settings", 303}, {http.MethodGet, link, 404},
+			} {
+				if status := send(step.method, step.url); status != step.status {
+					t.Errorf("%s %s: %d, want %d", step.method, step.url, status, step.status)
+				}
+			}
+			if status := s.stop(t, syscall.SIGTERM); status != 0 {
+				t.Errorf("status %d, %s", status, s.stderr)
+			}
+			if token := link[strings.LastIndex(link, "/")+1:]; strings.Contains(s.stderr.String(), token) {
+				t.Error("the log has the link")
+			}
+		})
+	}
+}
+
+// The issuer and what it knows the server by come from variables, and from files that they name.
+func TestSignInSettings(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		variables []string
+		shows     string
+	}{
+		"nothing": {nil, "SLACK_CLIENT_SECRET"}, "half": {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_SECRET"},
+		"away":  {[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached"},
+		"other": {[]string{"SLACK_CLIENT_ID=1.2", "OIDC_ISSUER=https://id.example.com"}, "id.example.com is not set up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startWith(t, test.variables, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/sign-in", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), test.shows) || strings.Contains(string(body), "s3cret") {
+				t.Errorf("%v, the page is %s", err, body)
+			}
+			if s.stop(t, syscall.SIGTERM); strings.Contains(s.stderr.String(), "s3cret") {
+				t.Error("the log has the secret")
+			}
+		})
+	}
+	shell{t, sqliteDatabase(t)}.fails(1, `the OpenID issuer "http://id.example.com" is not an address`, "serve", "--listen", "127.0.0.1:0", "--oidc-issuer", "http://id.example.com")
 }
 
 func TestServeMetrics(t *testing.T) {

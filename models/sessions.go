@@ -1,0 +1,196 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// How long a session lasts: what is reached first ends it. See docs/decisions.md.
+const (
+	SessionIdle     = 7 * 24 * time.Hour
+	SessionLifetime = 30 * 24 * time.Hour
+)
+
+// maxUserAgent is in bytes.
+const maxUserAgent = 300
+
+// Session is somebody's being signed in in one browser.
+type Session struct {
+	bun.BaseModel `bun:"table:sessions"`
+
+	// TokenHash is the SHA-256 of what the browser's cookie holds. A token is 32 bytes of chance, so a plain hash cannot be
+	// guessed back, and who reads this table can sign in as nobody.
+	TokenHash []byte `bun:",pk"`
+	// ID names the session to its owner; it opens nothing.
+	ID    uuid.UUID `bun:",type:uuid"`
+	Email string
+	// Data is what the session manager keeps in it.
+	Data []byte
+	// UserAgent is what the browser called itself at the sign-in.
+	UserAgent string
+	// CreatedAt is the time of the sign-in.
+	CreatedAt time.Time
+	// LastSeenAt is some minutes behind, as it is not written at each request.
+	LastSeenAt time.Time
+	ExpiresAt  time.Time
+}
+
+// expiry is when a session of this sign-in ends unless it is used again after seen.
+func expiry(signedIn, seen time.Time) time.Time {
+	idle, last := seen.Add(SessionIdle), signedIn.Add(SessionLifetime)
+	if idle.Before(last) {
+		return idle
+	}
+	return last
+}
+
+// Viewer is somebody who looks at a page, as the database has them at that moment.
+type Viewer struct {
+	User User
+	// Organization is nil for somebody without a workspace.
+	Organization *Organization
+	// Session is the one that the request came with; without its data.
+	Session Session
+}
+
+// IsAdmin says that the viewer may see everybody in their organization.
+func (v *Viewer) IsAdmin() bool { return v.Organization != nil && v.User.Role == Admin }
+
+// IsOperator says that the viewer runs this installation.
+func (v *Viewer) IsOperator() bool { return v.User.Operator }
+
+// SaveSession stores a session that begins. What its ID and times are follows from now.
+func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte, email, userAgent string, data []byte) error {
+	if len(userAgent) > maxUserAgent {
+		userAgent = userAgent[:maxUserAgent]
+	}
+	s := Session{
+		TokenHash: tokenHash, ID: uuid.Must(uuid.NewV7()), Email: email, Data: data, UserAgent: printable(userAgent),
+		CreatedAt: now, LastSeenAt: now, ExpiresAt: expiry(now, now),
+	}
+	if _, err := db.NewInsert().Model(&s).Exec(ctx); err != nil {
+		return fmt.Errorf("save a session of %s: %w", email, err)
+	}
+	return nil
+}
+
+// FindSession returns who a token's session belongs to, all that a page needs to know of them in one query, and the
+// session's data; nil when the session is unknown, ended or expired.
+func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte) (*Viewer, []byte, error) {
+	var rows []struct {
+		Session               `bun:",extend"`
+		UserID                uuid.UUID
+		Name                  string
+		WorkspaceID           *uuid.UUID
+		SlackUserID           *string
+		Role                  Role
+		Operator              bool
+		SpendLimitCents       *int64
+		StripeCustomerID      *string
+		UserCreatedAt         time.Time
+		OrganizationID        *uuid.UUID
+		OrganizationName      string
+		OrganizationCreatedAt bun.NullTime
+	}
+	err := db.NewSelect().TableExpr("sessions AS s").Join("JOIN users AS u ON u.email = s.email").
+		Join("LEFT JOIN workspaces AS w ON w.id = u.workspace_id").Join("LEFT JOIN organizations AS o ON o.id = w.organization_id").
+		Column("s.token_hash", "s.id", "s.email", "s.data", "s.user_agent", "s.created_at", "s.last_seen_at", "s.expires_at").
+		ColumnExpr("u.id AS user_id, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents, u.stripe_customer_id").
+		ColumnExpr("u.created_at AS user_created_at, o.id AS organization_id, COALESCE(o.name, '') AS organization_name").
+		ColumnExpr("o.created_at AS organization_created_at").
+		Where("s.token_hash = ?", tokenHash).Where("s.expires_at > ?", now).Scan(ctx, &rows)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find a session: %w", err)
+	}
+	if len(rows) == 0 {
+		return nil, nil, nil
+	}
+	r := &rows[0]
+	data := r.Data
+	v := &Viewer{Session: r.read(), User: User{
+		ID: r.UserID, Email: r.Email, Name: r.Name, WorkspaceID: r.WorkspaceID, SlackUserID: r.SlackUserID, Role: r.Role, Operator: r.Operator,
+		SpendLimitCents: r.SpendLimitCents, StripeCustomerID: r.StripeCustomerID, CreatedAt: r.UserCreatedAt.UTC(),
+	}}
+	if r.OrganizationID != nil {
+		v.Organization = &Organization{ID: *r.OrganizationID, Name: r.OrganizationName, CreatedAt: r.OrganizationCreatedAt.UTC()}
+	}
+	return v, data, nil
+}
+
+// read is the session as it leaves models: in UTC, and without its data.
+func (s Session) read() Session {
+	s.Data, s.CreatedAt, s.LastSeenAt, s.ExpiresAt = nil, s.CreatedAt.UTC(), s.LastSeenAt.UTC(), s.ExpiresAt.UTC()
+	return s
+}
+
+// ListSessions returns a person's sessions that have not expired, the one last seen first.
+func ListSessions(ctx context.Context, db bun.IDB, now time.Time, email string) ([]Session, error) {
+	var sessions []Session
+	err := db.NewSelect().Model(&sessions).Where("email = ?", email).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the sessions of %s: %w", email, err)
+	}
+	for i := range sessions {
+		sessions[i] = sessions[i].read()
+	}
+	return sessions, nil
+}
+
+// EndSession ends one of a person's sessions, and returns false when they have none with this id.
+func EndSession(ctx context.Context, db bun.IDB, email string, id uuid.UUID) (bool, error) {
+	n, err := endSessions(ctx, db.NewDelete().Where("email = ? AND id = ?", email, id))
+	if err != nil {
+		return false, fmt.Errorf("end the session %s of %s: %w", id, email, err)
+	}
+	return n > 0, nil
+}
+
+// EndOtherSessions ends all of a person's sessions but one, and returns how many that were.
+func EndOtherSessions(ctx context.Context, db bun.IDB, email string, but uuid.UUID) (int64, error) {
+	n, err := endSessions(ctx, db.NewDelete().Where("email = ? AND id <> ?", email, but))
+	if err != nil {
+		return 0, fmt.Errorf("end the other sessions of %s: %w", email, err)
+	}
+	return n, nil
+}
+
+// EndSessionByToken ends the session of a token; one that has ended already is no error.
+func EndSessionByToken(ctx context.Context, db bun.IDB, tokenHash []byte) error {
+	if _, err := endSessions(ctx, db.NewDelete().Where("token_hash = ?", tokenHash)); err != nil {
+		return fmt.Errorf("end a session: %w", err)
+	}
+	return nil
+}
+
+func endSessions(ctx context.Context, q *bun.DeleteQuery) (int64, error) {
+	done, err := q.Model((*Session)(nil)).Exec(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return done.RowsAffected()
+}
+
+// TouchSession notes that a session was used at seen, which puts its end off. One that has ended meanwhile stays ended,
+// and what another process has seen later stands.
+func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) error {
+	_, err := db.NewUpdate().Model((*Session)(nil)).Set("last_seen_at = ?, expires_at = ?", seen, expiry(s.CreatedAt, seen)).
+		Where("token_hash = ? AND last_seen_at < ?", s.TokenHash, seen).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("note the use of a session of %s: %w", s.Email, err)
+	}
+	return nil
+}
+
+// RemoveExpired removes sessions and sign-in links that have expired.
+func RemoveExpired(ctx context.Context, db bun.IDB, now time.Time) error {
+	for _, model := range []any{(*Session)(nil), (*SignInLink)(nil)} {
+		if _, err := db.NewDelete().Model(model).Where("expires_at <= ?", now).Exec(ctx); err != nil {
+			return fmt.Errorf("remove what has expired: %w", err)
+		}
+	}
+	return nil
+}

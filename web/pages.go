@@ -1,0 +1,202 @@
+package web
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+)
+
+// rule is who may open a page. The zero value is none: a page without a rule is not registered.
+type rule string
+
+const (
+	// anyone: nobody is asked who they are, so the page stands without the database. who is nil.
+	anyone rule = "anyone"
+	// public: who is nil when signed out.
+	public rule = "public"
+	// member: whoever is signed in.
+	member rule = "member"
+	// admin: whoever is an admin of an organization, which is theirs in who. A member gets 403 and the admins' names.
+	admin rule = "admin"
+	// operator: for everybody else there is no such page (404). Nobody whom they could ask can let them in, so they need
+	// not know of it.
+	operator rule = "operator"
+)
+
+// pageRoute is a page, or what a form of a page posts to. A handler that is given an id of something looks for it among
+// what is who's own: what belongs to somebody else is a 404.
+type pageRoute struct {
+	method, path string
+	rule         rule
+	handle       func(c echo.Context, who *models.Viewer) error
+	// within is how long it may take; zero is queryTimeout.
+	within time.Duration
+}
+
+// pages are all pages.
+func (s *Server) pages() []pageRoute {
+	get, post := http.MethodGet, http.MethodPost
+	return []pageRoute{
+		{method: get, path: "/", rule: anyone, handle: func(c echo.Context, _ *models.Viewer) error { return c.Redirect(http.StatusSeeOther, "/docs") }},
+		{method: get, path: "/docs", rule: anyone, handle: s.docs},
+		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout},
+		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},
+		{method: get, path: callbackPath, rule: public, handle: s.finishSignIn, within: 3*issuerPatience + queryTimeout},
+		{method: get, path: "/sign-in/:token", rule: public, handle: s.signInLinkPage},
+		{method: post, path: "/sign-in/:token", rule: public, handle: s.useSignInLink},
+		{method: post, path: "/sign-out", rule: public, handle: s.signOut},
+		{method: get, path: "/settings", rule: member, handle: s.settingsPage},
+		{method: post, path: "/settings/sessions/:id/end", rule: member, handle: s.endSession},
+		{method: post, path: "/settings/sessions/end-others", rule: member, handle: s.endOtherSessions},
+	}
+}
+
+// addPages registers pages.
+func (s *Server) addPages(pages []pageRoute) error {
+	for _, r := range pages {
+		switch r.rule {
+		case anyone, public, member, admin, operator:
+			s.echo.Add(r.method, r.path, s.page(&r))
+		default:
+			return fmt.Errorf("the page %s %s has the rule %q", r.method, r.path, r.rule)
+		}
+	}
+	return nil
+}
+
+// formLimit is the largest form that a page takes, in bytes.
+const formLimit = 64 << 10
+
+// page is all that stands before a page's handler.
+func (s *Server) page(r *pageRoute) echo.HandlerFunc {
+	within := r.within
+	if within == 0 {
+		within = queryTimeout
+	}
+	return limited(within, func(c echo.Context) error {
+		request := c.Request()
+		if err := s.crossSite.Check(request); err != nil {
+			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was done. Open the page here and send it again.")
+		}
+		if request.Method != http.MethodGet {
+			request.Body = http.MaxBytesReader(c.Response(), request.Body, formLimit)
+			if err := request.ParseForm(); err != nil {
+				if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+					return newProblem(codePayloadTooLarge, "The form is too large.")
+				}
+				return newProblem(codeBadForm, "The form could not be read.")
+			}
+		}
+		if r.rule == anyone {
+			return r.handle(c, nil)
+		}
+		who, err := s.sessions.load(c)
+		if err != nil {
+			return err
+		}
+		if who == nil && r.rule != public {
+			return c.Redirect(http.StatusSeeOther, signInAddress(request))
+		}
+		switch {
+		case r.rule == admin && !who.IsAdmin():
+			return s.needsAdmin(c, who)
+		case r.rule == operator && !who.IsOperator():
+			return echo.ErrNotFound
+		}
+		return r.handle(c, who)
+	})
+}
+
+// signInAddress is where somebody signs in who wanted r. What a form was to do is not repeated after it.
+func signInAddress(r *http.Request) string {
+	if r.Method != http.MethodGet {
+		return "/sign-in"
+	}
+	return "/sign-in?next=" + url.QueryEscape(r.URL.RequestURI())
+}
+
+// needsAdmin refuses an admin's page to a member, and says who can help.
+func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
+	p := newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
+	if who.Organization == nil {
+		return p
+	}
+	admins, err := models.AdminsOf(c.Request().Context(), s.db, who.Organization.ID)
+	if err != nil {
+		return err
+	}
+	p.Detail = fmt.Sprintf("This page is for the admins of %s. It has none yet; whoever runs this service can name one.", who.Organization.Name)
+	if len(admins) > 0 {
+		p.Detail = fmt.Sprintf("This page is for the admins of %s. They can help you:", who.Organization.Name)
+	}
+	for _, a := range admins {
+		helper := a.Email
+		if a.Name != "" {
+			helper = fmt.Sprintf("%s (%s)", a.Name, a.Email)
+		}
+		p.helpers = append(p.helpers, helper)
+	}
+	return p
+}
+
+// pagePolicy lets a page load our own styles and images and nothing else. Nowhere may a form of ours lead but to
+// ourselves; see leave.
+const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+// asPage sends the headers that every page has.
+func asPage(c echo.Context) {
+	h := c.Response().Header()
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	// Not no-referrer: with it a browser says Origin: null of a form, and one that says no Sec-Fetch-Site would be refused.
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
+	h.Set("Cache-Control", "private, no-store")
+	h.Set(echo.HeaderContentType, echo.MIMETextHTMLCharsetUTF8)
+}
+
+// show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.
+func show(c echo.Context, status int, page templ.Component) error {
+	var b bytes.Buffer
+	if err := page.Render(c.Request().Context(), &b); err != nil {
+		return fmt.Errorf("draw a page: %w", err)
+	}
+	asPage(c)
+	c.Response().WriteHeader(status)
+	_, _ = b.WriteTo(c.Response()) // a client that has gone does not matter
+	return nil
+}
+
+// isPage says that an address is one of a person at a browser, which is told of a fault by a page.
+func isPage(path string) bool {
+	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && !strings.HasPrefix(path, "/static/")
+}
+
+// maxNext is in bytes; it travels in a cookie, which a browser keeps up to 4 kB of.
+const maxNext = 1000
+
+// ownPath returns next when it is an address of ours, such as /org/members?sort=name, and otherwise an empty text: an
+// address of somebody else's would let a link to our sign-in end on their page.
+func ownPath(next string) string {
+	if len(next) > maxNext || !strings.HasPrefix(next, "/") || strings.Contains(next, "//") || strings.Contains(next, `\`) || strings.ContainsFunc(next, isControl) {
+		return ""
+	}
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" {
+		return ""
+	}
+	return u.RequestURI()
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

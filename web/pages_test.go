@@ -1,0 +1,323 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+	"tollgate/static"
+)
+
+// addTestPages adds a page of each rule, which says who looks at it.
+func (f *fixture) addTestPages() {
+	f.t.Helper()
+	var pages []pageRoute
+	for _, r := range []rule{anyone, public, member, admin, operator} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, who *models.Viewer) error {
+				if who == nil {
+					return c.String(http.StatusOK, "nobody")
+				}
+				organization := "none"
+				if who.Organization != nil {
+					organization = who.Organization.Name
+				}
+				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", who.User.Email, who.User.Role, who.IsOperator(), organization))
+			}})
+		}
+	}
+	must(f.t, f.web.addPages(pages))
+}
+
+// cast are browsers of every kind of person. ada, an admin, and bob, a member, are of Acme; eve is an admin of another
+// organization, lea an admin of none, and otto runs the installation.
+func (f *fixture) cast() map[string]func() *browser {
+	f.t.Helper()
+	ctx := context.Background()
+	yes, boss := true, models.Admin
+	person := func(email, team string, change models.UserChange) {
+		if team != "" {
+			must(f.t, models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U1" + email[:3]}}}))
+		}
+		_, err := models.SetUser(ctx, f.db, f.clock(), email, change)
+		must(f.t, err)
+	}
+	_, err := models.CreateOrganization(ctx, f.db, f.clock(), "Acme", []string{"T1"})
+	must(f.t, err)
+	_, err = models.CreateOrganization(ctx, f.db, f.clock(), "Evil", []string{"T2"})
+	must(f.t, err)
+	person("ada@example.com", "T1", models.UserChange{Role: &boss})
+	person("bob@example.com", "T1", models.UserChange{})
+	person("eve@example.com", "T2", models.UserChange{Role: &boss})
+	person("lea@example.com", "", models.UserChange{Role: &boss})
+	person("otto@example.com", "", models.UserChange{Operator: &yes})
+	cast := map[string]func() *browser{"signed out": f.browser}
+	for _, name := range []string{"ada", "bob", "eve", "lea", "otto"} {
+		cast[name] = func() *browser { return f.signedIn(name + "@example.com") }
+	}
+	return cast
+}
+
+// example is an address for a route that has parameters: that of something which is Acme's.
+type example struct {
+	// theirs are those of the cast for whom it is there; for everybody else whom the rule lets in it is not found.
+	theirs []string
+	path   func(f *fixture) string
+}
+
+// examples has one for each route of a page with a parameter.
+var examples = map[string]example{
+	"/sign-in/:token": {[]string{"signed out", "ada", "bob", "eve", "lea", "otto"}, func(f *fixture) string { return f.link("bob@example.com") }},
+	"/settings/sessions/:id/end": {[]string{"bob"}, func(f *fixture) string {
+		who, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
+		must(f.t, err)
+		return "/settings/sessions/" + who.Session.ID.String() + "/end"
+	}},
+}
+
+// TestEveryRoleAtEveryRoute crosses all kinds of people with all routes of the router. A new route needs a rule, and an
+// example when it has a parameter, or this fails.
+func TestEveryRoleAtEveryRoute(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, _ *testIssuer) {
+		f.addTestPages()
+		cast := f.cast()
+		rules, unruled := f.rules()
+		if len(unruled) > 0 {
+			t.Errorf("routes without a rule: %q", unruled)
+		}
+		for _, route := range slices.SortedFunc(maps.Keys(rules), func(a, b [2]string) int { return strings.Compare(a[1]+a[0], b[1]+b[0]) }) {
+			method, path := route[0], route[1]
+			of, hasExample := examples[path]
+			if strings.ContainsAny(path, ":*") && !hasExample {
+				t.Errorf("%s has no example", path)
+				continue
+			}
+			for _, name := range slices.Sorted(maps.Keys(cast)) {
+				address, found := path, true
+				if hasExample {
+					address, found = of.path(f), slices.Contains(of.theirs, name)
+				}
+				b := cast[name]()
+				wanted := wanted(rules[route], name, found)
+				if got := outcome(b.send(method, address, nil)); got != wanted {
+					t.Errorf("%s %s by %s: %s, want %s", method, path, name, got, wanted)
+				}
+				if method == http.MethodGet {
+					continue
+				}
+				if hasExample {
+					address = of.path(f)
+				}
+				b = cast[name]()
+				sessions := f.sessions()
+				for _, evil := range []change{
+					from("cross-site", "https://evil.example"), from("same-site", "https://shop.example.com"), from("cross-site", "null"), from("", "https://evil.example"), from("", "null"),
+				} {
+					if p := b.send(method, address, nil, evil); p.status != http.StatusForbidden || !strings.Contains(p.body, "another site") || len(b.last) > 0 {
+						t.Errorf("%s %s by %s from another site: %s, cookies %v\n%s", method, path, name, p.kind(), b.last, p.body)
+					}
+				}
+				if f.sessions() != sessions {
+					t.Errorf("%s %s by %s from another site made or ended a session", method, path, name)
+				}
+			}
+		}
+		// The API has no cookies to ride on.
+		f.post("/v1/check", `{"email": "ada@example.com"}`, from("cross-site", "https://evil.example")).want(t, 200, nil)
+	})
+}
+
+// rules are those of all routes of pages, and the routes that have none and are not of the API.
+func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
+	rules = map[[2]string]rule{}
+	pages := f.web.pages()
+	for _, r := range []rule{anyone, public, member, admin, operator} {
+		pages = append(pages, pageRoute{method: http.MethodGet, path: "/test/" + string(r), rule: r}, pageRoute{method: http.MethodPost, path: "/test/" + string(r), rule: r})
+	}
+	for _, p := range pages {
+		rules[[2]string{p.method, p.path}] = p.rule
+	}
+	known := map[[2]string]bool{{http.MethodGet, "/static/*"}: true}
+	for _, r := range f.web.api() {
+		known[[2]string{r.method, openAPIParameter.ReplaceAllString(r.path, ":$1")}] = true
+	}
+	for _, r := range f.web.echo.Routes() {
+		route := [2]string{r.Method, r.Path}
+		if _, ok := rules[route]; !ok && !known[route] {
+			unruled = append(unruled, r.Method+" "+r.Path)
+		}
+	}
+	return rules, unruled
+}
+
+// outcome is what became of somebody at a route.
+func outcome(p page) string {
+	switch {
+	case p.status == http.StatusSeeOther && (p.location == "/sign-in" || strings.HasPrefix(p.location, "/sign-in?next=")):
+		return "sign in"
+	case p.status == http.StatusForbidden && strings.Contains(p.body, "ada@example.com"):
+		return "ask ada"
+	case p.status == http.StatusForbidden && strings.Contains(p.body, "you belong to none"):
+		return "no organization"
+	case p.status == http.StatusForbidden:
+		return "forbidden"
+	case p.status == http.StatusNotFound:
+		return "not found"
+	case p.status >= 500:
+		return p.kind()
+	}
+	return "in"
+}
+
+// wanted is what must become of one of the cast at a route with the rule; found says that what it names is there for them.
+func wanted(r rule, name string, found bool) string {
+	signedOut := name == "signed out"
+	switch {
+	case r != anyone && r != public && signedOut:
+		return "sign in"
+	case r == operator && name != "otto":
+		return "not found"
+	case r == admin && name == "bob":
+		return "ask ada"
+	case r == admin && (name == "lea" || name == "otto"):
+		return "no organization"
+	case !found:
+		return "not found"
+	}
+	return "in"
+}
+
+func TestARouteWithoutARuleIsNoticed(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	for _, r := range []rule{"", "everybody"} {
+		if err := f.web.addPages([]pageRoute{{method: http.MethodGet, path: "/new", rule: r}}); err == nil {
+			t.Errorf("a page with the rule %q was registered", r)
+		}
+	}
+	f.web.echo.GET("/stray", func(echo.Context) error { return nil })
+	if _, unruled := f.rules(); !slices.Equal(unruled, []string{"GET /stray"}) {
+		t.Errorf("routes without a rule: %q", unruled)
+	}
+}
+
+func TestViewers(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.addTestPages()
+		cast := f.cast()
+		for name, want := range map[string]string{
+			"signed out": "nobody", "ada": "ada@example.com admin false Acme", "bob": "bob@example.com member false Acme",
+			"eve": "eve@example.com admin false Evil", "lea": "lea@example.com admin false none", "otto": "otto@example.com member true none",
+		} {
+			if p := cast[name]().get("/test/public"); p.body != want {
+				t.Errorf("%s is %q", name, p.body)
+			}
+		}
+		if p := cast["ada"]().get("/test/anyone"); p.body != "nobody" {
+			t.Errorf("a page for anyone knows %q", p.body)
+		}
+	})
+}
+
+func TestHeadersOfPages(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	b := f.signedIn("ada@example.com")
+	for _, path := range []string{"/settings", "/docs", "/sign-in", f.link("ada@example.com"), "/nothing", "/auth/callback", "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+		p := f.browser().get(path)
+		if path == "/settings" {
+			p = b.get(path)
+		}
+		for name, want := range map[string]string{
+			"Content-Security-Policy":    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+			"X-Content-Type-Options":     "nosniff",
+			"Referrer-Policy":            "same-origin",
+			"Cross-Origin-Opener-Policy": "same-origin",
+			"Cache-Control":              "private, no-store",
+			"Content-Type":               "text/html; charset=UTF-8",
+			"Strict-Transport-Security":  "max-age=31536000",
+		} {
+			if got := p.header.Get(name); got != want {
+				t.Errorf("%s: %s is %q", path, name, got)
+			}
+		}
+		if p.header.Get("Permissions-Policy") == "" || strings.Contains(p.body, "style=") || strings.Contains(p.body, "<script") {
+			t.Errorf("%s: %v %s", path, p.header, p.body)
+		}
+	}
+	if p := b.get(static.Address("app.css")); p.header.Get("Cache-Control") != "public, max-age=31536000, immutable" {
+		t.Errorf("a static file: %v", p.header)
+	}
+}
+
+// A person at a browser is told of a fault by a page, a program by a problem.
+func TestFaultsOfPages(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	must(t, f.web.addPages([]pageRoute{
+		{method: http.MethodGet, path: "/broken", rule: public, handle: func(echo.Context, *models.Viewer) error { return errors.New("SELECT secret") }},
+		{method: http.MethodGet, path: "/panics", rule: public, handle: func(echo.Context, *models.Viewer) error { panic("secret") }},
+		{method: http.MethodGet, path: "/away", rule: public, handle: func(echo.Context, *models.Viewer) error { return models.Unavailable(errors.New("secret")) }},
+		{method: http.MethodGet, path: "/slow", rule: public, within: time.Millisecond, handle: func(c echo.Context, _ *models.Viewer) error {
+			<-c.Request().Context().Done()
+			return c.Request().Context().Err()
+		}},
+	}))
+	b := f.browser()
+	for path, want := range map[string]int{"/nothing": 404, "/broken": 500, "/panics": 500, "/away": 503, "/slow": 503, "/settings/": 404, "/v2": 404} {
+		p := b.get(path)
+		if p.status != want || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") || !strings.Contains(p.body, p.header.Get("X-Request-Id")) ||
+			strings.Contains(p.body, "secret") || (p.status == 503) != (p.header.Get("Retry-After") == "1") {
+			t.Errorf("%s: %s %v\n%s", path, p.kind(), p.header, p.body)
+		}
+	}
+	if p := b.send(http.MethodDelete, "/settings", nil); p.status != 405 || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") {
+		t.Errorf("another method: %s %v", p.kind(), p.header)
+	}
+	for _, path := range []string{"/v1/nothing", "/v1/", "/v1", "/static/app.css"} {
+		if p := b.get(path); p.status != 404 || p.header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %s %v", path, p.kind(), p.header)
+		}
+	}
+	b = f.signedIn("ada@example.com")
+	if p := b.post("/settings/sessions/"+uuid.NewString()+"/end", url.Values{"x": {strings.Repeat("a", formLimit)}}); p.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large form: %s", p.kind())
+	}
+	if p := b.send(http.MethodPost, "/sign-out", nil, func(r *http.Request) { r.URL.RawQuery = "%zz" }); p.status != http.StatusBadRequest || b.session() == "" {
+		t.Errorf("a form that is none: %s", p.kind())
+	}
+	// Nothing that only pages tell of is in the API's documents.
+	for _, code := range []string{"cross_site", "sign_in", "unknown_link", "forbidden"} {
+		if strings.Contains(b.get("/docs").body, code) || strings.Contains(string(f.web.document), code) {
+			t.Errorf("the API's documents tell of %s", code)
+		}
+	}
+}
+
+// Without its database a page is a 503, and those that need none stand.
+func TestPagesWithoutTheDatabase(t *testing.T) {
+	cluster, err := modelstest.StartPostgres(t.Context(), modelstest.PostgresOptions{})
+	must(t, err)
+	defer func() { must(t, cluster.Stop()) }()
+	must(t, cluster.CreateDatabase(t.Context(), "pages"))
+	f := newFixture(t, cluster.URL("pages"))
+	b := f.signedIn("ada@example.com")
+	must(t, cluster.StopKeep())
+	for path, want := range map[string]int{"/settings": 503, "/sign-in": 503, "/docs": 200, static.Address("app.css"): 200} {
+		if p := b.get(path); p.status != want || (want == 503) != (p.header.Get("Retry-After") == "1") {
+			t.Errorf("%s: %s %v", path, p.kind(), p.header)
+		}
+	}
+	if b.session() == "" {
+		t.Error("the session's cookie is gone")
+	}
+}

@@ -1,0 +1,432 @@
+package web
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc/oidctest"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// withIssuer runs a test against a real server and a real issuer, on each database.
+func withIssuer(t *testing.T, test func(t *testing.T, f *fixture, i *testIssuer)) {
+	t.Helper()
+	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			i := newTestIssuer(t)
+			test(t, newFixture(t, address(t), i.signsIn), i)
+		})
+	}
+}
+
+func TestSignInThroughTheIssuer(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		b := f.browser()
+		if p := b.get("/sign-in?next=/settings"); p.status != 200 || !strings.Contains(p.body, `value="/settings"`) {
+			t.Errorf("the sign-in page: %d %s", p.status, p.body)
+		}
+		i.says["email"] = " Ada@Example.com"
+		back := b.through(i, "/settings?from=issuer")
+		for name, want := range map[string]string{"response_type": "code", "client_id": clientID, "scope": "openid profile email", "code_challenge_method": "S256"} {
+			if got := i.asked.Get(name); got != want {
+				t.Errorf("the issuer was asked with %s=%q, want %q", name, got, want)
+			}
+		}
+		if len(i.asked.Get("state")) < 26 || len(i.asked.Get("nonce")) < 26 || i.asked.Get("state") == i.asked.Get("nonce") {
+			t.Errorf("state %q and nonce %q", i.asked.Get("state"), i.asked.Get("nonce"))
+		}
+		if p := b.get(back); p.kind() != "See Other /settings?from=issuer" {
+			t.Fatalf("back from the issuer: %s %s", p.kind(), p.body)
+		}
+		if p := b.get("/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") {
+			t.Errorf("signed in: %d %s", p.status, p.body)
+		}
+		if _, left := b.cookies["__Host-tollgate-sign-in"]; left {
+			t.Error("the attempt's cookie is left")
+		}
+		var u models.User
+		must(t, f.db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()))
+		if u.Name != "Ada Lovelace" || u.SlackUserID == nil || *u.SlackUserID != "U1" {
+			t.Errorf("the user is %+v", u)
+		}
+		// What counts from now on is who Slack says they are, whatever their email is there.
+		i.set(func() { i.says["email"] = "somebody@example.com" })
+		again := f.browser()
+		if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
+			t.Errorf("again: %s", p.kind())
+		}
+		if p := again.get("/settings"); !strings.Contains(p.body, "Signed in as ada@example.com") {
+			t.Errorf("with another email: %s", p.body)
+		}
+	})
+}
+
+// Other issuers know nothing of Slack: there the verified email is the person. Some of them have no PKCE, or take the
+// secret in the form.
+func TestSignInThroughAnotherIssuer(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		i.pkce, i.post = false, true
+		i.says = map[string]any{"sub": "7", "email": "Grace@example.com", "email_verified": true, "name": "Grace\u202e Hopper\n"}
+		b := f.browser()
+		back := b.through(i, "")
+		if i.asked.Has("code_challenge") {
+			t.Error("an issuer without PKCE was sent a challenge")
+		}
+		if p := b.get(back); p.kind() != "See Other /usage" {
+			t.Fatalf("back from the issuer: %s %s", p.kind(), p.body)
+		}
+		var u models.User
+		must(t, f.db.NewSelect().Model(&u).Where("email = 'grace@example.com'").Scan(t.Context()))
+		if u.Name != "Grace Hopper" || u.WorkspaceID != nil {
+			t.Errorf("the user is %+v", u)
+		}
+		if p := b.get("/settings"); !strings.Contains(p.body, "grace@example.com") {
+			t.Errorf("signed in: %s", p.body)
+		}
+	})
+}
+
+// Each of these makes no session: nothing is stored, and no cookie is given.
+func TestAttacksOnTheCallback(t *testing.T) {
+	lie := func(name string, value any) func(*testIssuer, *browser) string {
+		return func(i *testIssuer, b *browser) string {
+			i.lie = func(claims map[string]any) {
+				if claims[name] = value; value == nil {
+					delete(claims, name)
+				}
+			}
+			return b.through(i, "")
+		}
+	}
+	token := func(forge func(claims string) string) func(*testIssuer, *browser) string {
+		return func(i *testIssuer, b *browser) string {
+			i.token = forge
+			return b.through(i, "")
+		}
+	}
+	with := func(name, value string) func(*testIssuer, *browser) string {
+		return func(i *testIssuer, b *browser) string {
+			back, query, _ := strings.Cut(b.through(i, ""), "?")
+			values, _ := url.ParseQuery(query)
+			values.Set(name, value)
+			return back + "?" + values.Encode()
+		}
+	}
+	expired := time.Date(2026, 11, 23, 11, 59, 59, 0, time.UTC)
+	attacks := map[string]func(*testIssuer, *browser) string{
+		"another state":     with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty state":    with("state", ""),
+		"a code of nobody":  with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty code":     with("code", ""),
+		"a refusal":         with("error", "access_denied"),
+		"another nonce":     lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty nonce":    lie("nonce", ""),
+		"no nonce":          lie("nonce", nil),
+		"another audience":  lie("aud", "another"),
+		"audiences":         lie("aud", []string{clientID, "another"}),
+		"for somebody else": lie("azp", "another"),
+		"another issuer":    lie("iss", "https://slack.com"),
+		"an expired token":  lie("exp", expired.Unix()),
+		"no expiry":         lie("exp", nil),
+		"unverified":        lie("email_verified", false),
+		"not said verified": lie("email_verified", nil),
+		"verified in words": lie("email_verified", "true"),
+		"no email":          lie("email", nil),
+		"no address":        lie("email", "ada"),
+		"no team":           lie("https://slack.com/team_id", nil),
+		"no user":           lie("https://slack.com/user_id", ""),
+		"a team that is no": lie("https://slack.com/team_id", "T1' OR 1=1"),
+		"another's key":     token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
+		"an unknown key":    token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
+		"no signature": token(func(claims string) string {
+			return unsigned(`{"alg":"none"}`, claims, func(string) []byte { return nil })
+		}),
+		"the secret as key": token(func(claims string) string {
+			return unsigned(`{"alg":"HS256"}`, claims, func(text string) []byte {
+				mac := hmac.New(sha256.New, []byte(clientSecret))
+				mac.Write([]byte(text))
+				return mac.Sum(nil)
+			})
+		}),
+		"changed claims": token(func(claims string) string {
+			parts := strings.Split(oidctest.SignIDToken(issuerKey(), "1", "RS256", strings.Replace(claims, "ada@", "eve@", 1)), ".")
+			forged := strings.Split(oidctest.SignIDToken(otherKey(), "1", "RS256", claims), ".")
+			return parts[0] + "." + forged[1] + "." + parts[2]
+		}),
+		"no token": token(func(string) string { return "" }),
+		"another browser": func(i *testIssuer, b *browser) string {
+			return b.f.browser().through(i, "") // b has no attempt
+		},
+		"another browser's state": func(i *testIssuer, b *browser) string {
+			b.through(i, "") // b has an attempt, of its own
+			return b.f.browser().through(i, "")
+		},
+		"an attempt without anything": func(i *testIssuer, b *browser) string {
+			b.through(i, "")
+			b.cookies["__Host-tollgate-sign-in"] = "e30" // {}
+			return "/auth/callback?code=1&state="
+		},
+		"an attempt without a nonce": func(i *testIssuer, b *browser) string {
+			i.lie = func(claims map[string]any) { claims["nonce"] = "" }
+			back, _ := url.Parse(b.through(i, ""))
+			b.cookies["__Host-tollgate-sign-in"] = encodeAttempt(`{"state":"` + back.Query().Get("state") + `","verifier":"x"}`)
+			i.pkce = false
+			return back.RequestURI()
+		},
+		"another verifier": func(i *testIssuer, b *browser) string {
+			back := b.through(i, "")
+			b.cookies["__Host-tollgate-sign-in"] = encodeAttempt(`{"state":"` + i.asked.Get("state") + `","nonce":"` + i.asked.Get("nonce") + `","verifier":"x"}`)
+			return back
+		},
+		"a used code": func(i *testIssuer, b *browser) string {
+			other := b.f.browser()
+			first, _ := url.Parse(other.through(i, ""))
+			if p := other.get(first.RequestURI()); p.kind() != "See Other /usage" {
+				b.f.t.Fatalf("the first use: %s", p.kind())
+			}
+			other.post("/sign-out", nil)
+			return with("code", first.Query().Get("code"))(i, b)
+		},
+		"an expired code": func(i *testIssuer, b *browser) string {
+			back := b.through(i, "")
+			i.codes = map[string]url.Values{}
+			return back
+		},
+	}
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		for name, attack := range attacks {
+			t.Run(name, func(t *testing.T) {
+				i.lie, i.token, i.pkce = nil, nil, true
+				b := f.browser()
+				p := b.get(attack(i, b))
+				if p.status != http.StatusBadRequest || !strings.Contains(p.body, startAgain) {
+					t.Errorf("answered %s: %s", p.kind(), p.body)
+				}
+				if b.session() != "" || f.sessions() > 0 {
+					t.Errorf("it made a session: %q, %d stored", b.session(), f.sessions())
+				}
+				if p := b.get("/settings"); p.kind() != "See Other /sign-in?next=%2Fsettings" {
+					t.Errorf("then /settings: %s", p.kind())
+				}
+			})
+		}
+	})
+}
+
+// encodeAttempt writes an attempt as a cookie holds it.
+func encodeAttempt(text string) string { return encode64([]byte(text)) }
+
+func TestAReplayedCallbackSignsInOnce(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		b := f.browser()
+		back := b.through(i, "")
+		kept := b.cookies["__Host-tollgate-sign-in"]
+		if p := b.get(back); p.kind() != "See Other /usage" {
+			t.Fatalf("the callback: %s", p.kind())
+		}
+		if p := b.get(back); p.status != http.StatusBadRequest {
+			t.Errorf("again: %s", p.kind())
+		}
+		thief := f.browser()
+		thief.cookies["__Host-tollgate-sign-in"] = kept
+		if p := thief.get(back); p.status != http.StatusBadRequest || thief.session() != "" {
+			t.Errorf("with the attempt's cookie: %s, session %q", p.kind(), thief.session())
+		}
+		if n := f.sessions(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// Slack always names a team and a user, so that a token without them is none of Slack's.
+func TestSlackNamesTeamAndUser(t *testing.T) {
+	i := newTestIssuer(t)
+	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
+	i.says = map[string]any{"sub": "7", "email": "grace@example.com", "email_verified": true}
+	b := f.browser()
+	back := b.through(i, "")
+	f.web.issuer.Issuer = SlackIssuer
+	if p := b.get(back); p.status != http.StatusBadRequest || f.sessions() != 0 {
+		t.Errorf("without a team: %s, %d sessions", p.kind(), f.sessions())
+	}
+}
+
+// A Slack team says which email its people have. It cannot say so of somebody of another team.
+func TestAnEmailIsNotTakenFromAnotherTeam(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		first := f.browser()
+		first.get(first.through(i, ""))
+		i.set(func() { i.says = slackSays("T2", "U9", "ada@example.com") })
+		b := f.browser()
+		p := b.get(b.through(i, ""))
+		if p.status != http.StatusForbidden || !strings.Contains(p.body, "another Slack workspace") || b.session() != "" {
+			t.Errorf("from another team: %s %s", p.kind(), p.body)
+		}
+		if p := first.get("/settings"); p.status != 200 {
+			t.Errorf("the first one's session: %s", p.kind())
+		}
+	})
+}
+
+func TestSignInPageSaysWhatIsMissing(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t), func(o *Options) { o.SignIn.ClientID = clientID })
+	b := f.browser()
+	if p := b.get("/sign-in"); p.status != 200 || !strings.Contains(p.body, "SLACK_CLIENT_SECRET") || strings.Contains(p.body, "SLACK_CLIENT_ID") || strings.Contains(p.body, "<form") {
+		t.Errorf("the page: %d %s", p.status, p.body)
+	}
+	if p := b.post("/sign-in/slack", nil); p.kind() != "See Other /sign-in" {
+		t.Errorf("beginning all the same: %s", p.kind())
+	}
+	if p := b.get("/auth/callback?code=1&state="); p.status != 400 || f.sessions() != 0 {
+		t.Errorf("the callback: %s", p.kind())
+	}
+}
+
+// A server starts without its issuer, says so, and finds it when it is there.
+func TestAnIssuerThatIsAway(t *testing.T) {
+	i := newTestIssuer(t)
+	address := freeAddress(t)
+	f := newFixture(t, modelstest.SQLite(t), i.signsIn, func(o *Options) { o.SignIn.Issuer = "http://" + address })
+	b := f.browser()
+	p := b.get("/sign-in")
+	if p.status != 503 || !strings.Contains(p.body, "cannot be reached") || p.header.Get("Retry-After") != "5" {
+		t.Errorf("the page: %s %s", p.kind(), p.body)
+	}
+	if p := b.post("/sign-in/slack", nil); p.status != 503 || p.header.Get("Retry-After") != "5" || !strings.Contains(p.body, "cannot be reached") {
+		t.Errorf("the start: %s %s", p.kind(), p.body)
+	}
+	i.start(address)
+	if p := b.get("/sign-in"); p.status != 503 {
+		t.Errorf("asked again at once: %s", p.kind())
+	}
+	f.advance(issuerRetry)
+	if p := b.get("/sign-in"); p.status != 200 {
+		t.Errorf("a while later: %s %s", p.kind(), p.body)
+	}
+	back := b.through(i, "")
+	// What it said of itself is known and stays so, but now it does not answer.
+	i.server.Close()
+	f.advance(issuerFresh)
+	if p := b.get(back); p.status != 503 || b.session() != "" {
+		t.Errorf("away in the middle of it: %s", p.kind())
+	}
+}
+
+func TestIssuersThatCannotBeOne(t *testing.T) {
+	for issuer, good := range map[string]bool{
+		"https://slack.com": true, "https://id.example.com/realms/a": true, "http://127.0.0.1:5556/dex": true, "http://[::1]:5556": true, "http://localhost": true,
+		"http://id.example.com": false, "http://10.0.0.1": false, "slack.com": false, "": false, "https://": false, "https://a@example.com": false,
+		"https://example.com?x=1": false, "ftp://example.com": false, "http://localhost.example.com": false, "http://127.0.0.1.example.com": false,
+	} {
+		if err := (&SignIn{Issuer: issuer}).check(); (err == nil) != good {
+			t.Errorf("%q: %v", issuer, err)
+		}
+	}
+}
+
+func TestALinkSignsInOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.signedIn("ada@example.com").post("/sign-out", nil)
+		link := f.link("ada@example.com")
+		b := f.browser()
+		for range 3 { // a chat program that shows what is behind it, and a person who looks twice
+			if p := b.get(link + "?next=/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") || !strings.Contains(p.body, `value="/settings"`) {
+				t.Fatalf("the link's page: %d %s", p.status, p.body)
+			}
+		}
+		if n := f.sessions(); n != 0 {
+			t.Errorf("looking at it made %d sessions", n)
+		}
+		if p := b.post(link, url.Values{"next": {"/settings"}}); p.kind() != "See Other /settings" || f.sessions() != 1 {
+			t.Errorf("used: %s", p.kind())
+		}
+		for _, p := range []page{f.browser().post(link, nil), f.browser().get(link)} {
+			if p.status != http.StatusNotFound || !strings.Contains(p.body, "used before") {
+				t.Errorf("used again: %s %s", p.kind(), p.body)
+			}
+		}
+		old := f.link("ada@example.com")
+		f.advance(models.SignInLinkLife)
+		for _, path := range []string{old, "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA", "/sign-in/%00", link + "A", strings.ToLower(f.link("ada@example.com"))} {
+			if p := f.browser().post(path, nil); p.status != http.StatusNotFound {
+				t.Errorf("%s: %s", path, p.kind())
+			}
+		}
+		if n := f.sessions(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+func TestOfTwoWhoUseALinkOneSignsIn(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.signedIn("ada@example.com").post("/sign-out", nil)
+		for range 5 {
+			link := f.link("ada@example.com")
+			before := f.sessions()
+			var all sync.WaitGroup
+			kinds := make([]string, 8)
+			for i := range kinds {
+				all.Go(func() { kinds[i] = f.browser().post(link, nil).kind() })
+			}
+			all.Wait()
+			if n := f.sessions() - before; n != 1 {
+				t.Errorf("%d sessions of %q", n, kinds)
+			}
+		}
+	})
+}
+
+// What is stored of a link opens nothing.
+func TestAStolenLinkOpensNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.signedIn("ada@example.com").post("/sign-out", nil)
+		f.link("ada@example.com")
+		var stored models.SignInLink
+		must(t, f.db.NewSelect().Model(&stored).Scan(context.Background()))
+		for _, token := range spellings(stored.TokenHash) {
+			if p := f.browser().post("/sign-in/"+url.PathEscape(token), nil); p.status != http.StatusNotFound || f.sessions() != 0 {
+				t.Errorf("%q: %s", token, p.kind())
+			}
+		}
+	})
+}
+
+func TestNextIsAPathOfOurOwn(t *testing.T) {
+	for next, want := range map[string]string{
+		"/usage": "/usage", "/": "/", "/org/members?sort=-used&q=a%20b": "/org/members?sort=-used&q=a%20b", "/usage#months": "/usage", "/é": "/%C3%A9", "/a:b": "/a:b",
+		"/a?next=https:%2F%2Fevil.example": "/a?next=https:%2F%2Fevil.example",
+	} {
+		if got := ownPath(next); got != want {
+			t.Errorf("%q is %q, want %q", next, got, want)
+		}
+	}
+	for _, next := range []string{
+		"", "usage", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example", "\\\\evil.example", "https://evil.example", "https:evil.example",
+		"javascript:alert(1)", "data:text/html,x", "//evil.example/%2f..", "/a//evil.example", "/.//evil.example", "/..//evil.example", "/\t/evil.example", "/\n/evil.example",
+		"/a\r\nSet-Cookie: x=1", "\t//evil.example", " //evil.example", " /usage", "/a\x00", "/a\x7f", "/%zz", "?x=1", "#x", "@evil.example", "evil.example/usage", "/" + strings.Repeat("a", 1000),
+	} {
+		if got := ownPath(next); got != "" {
+			t.Errorf("%q is let through as %q", next, got)
+		}
+	}
+	f := newFixture(t, modelstest.SQLite(t))
+	b := f.signedIn("ada@example.com")
+	for _, next := range []string{"//evil.example", `/\evil.example`, "https://evil.example", "/a\r\nX: 1"} {
+		if p := b.post(f.link("ada@example.com"), url.Values{"next": {next}}); p.kind() != "See Other /usage" {
+			t.Errorf("the link led from %q to %s", next, p.kind())
+		}
+		if p := b.get("/sign-in?next=" + url.QueryEscape(next)); p.kind() != "See Other /usage" {
+			t.Errorf("the page led from %q to %s", next, p.kind())
+		}
+	}
+}
