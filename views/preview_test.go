@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/a-h/templ"
+	"github.com/google/uuid"
 
 	"tollgate/models"
 	"tollgate/static"
@@ -192,7 +194,183 @@ func usagePages(t testing.TB) map[string]templ.Component {
 func allPages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
-	maps.Copy(pages, usagePages(t))
+	for _, some := range []map[string]templ.Component{usagePages(t), orgPages(t), planPages(t), otherPages(t)} {
+		maps.Copy(pages, some)
+	}
+	return pages
+}
+
+var names = strings.Fields(`Alma_Teapot Bruno_Paperclip Cora_Lamplight Dario_Windowsill Elsa_Buttonhole Felix_Doormat Greta_Inkpot Hugo_Umbrella
+	Ida_Candlestick Jonas_Wheelbarrow Klara_Matchbox Leo_Birdhouse Mira_Thimble Nico_Hammock Olga_Snowglobe Paul_Weathervane Quinn_Bookend
+	Rosa_Kettledrum Sami_Lighthouse Tilda_Wristwatch Ugo_Pinecone Vera_Hourglass Wim_Gingerbread Xenia_Clothespin Yara_Tambourine`)
+
+// memberRows are a page of people, who used less and less.
+func memberRows(t testing.TB) []views.MemberRow {
+	t.Helper()
+	var rows []views.MemberRow
+	for i, name := range names {
+		row := views.MemberRow{
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "), Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
+			Standing: models.Standing{
+				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business", Used: max(0, int64(118-6*i)), Included: 100, OverageRateCents: 20, Period: november,
+			},
+			Months: months(100, max(0, int64(118-6*i)), 0, int64(20+3*i), 60, int64(130-5*i), 80, int64(90-3*i)),
+		}
+		switch i {
+		case 0:
+			row.Role = models.Admin
+		case 22:
+			row.Name = ""
+		case 24:
+			row.LastPeriod, row.Months = nil, months(100, 0, 5)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// orgPages are the admin's pages.
+func orgPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	c, business := catalogue(t), plan(t, "business")
+	admin := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
+	summary := models.OrganizationSummary{Name: "Lantern and Kettle", Plan: "business", Period: november, TotalUsers: 42, ActiveUsers: 37, TotalSuggestions: 1804, AverageHundredths: 4295}
+	for i, row := range memberRows(t)[:10] {
+		summary.TopUsers = append(summary.TopUsers, models.RankedUser{
+			Rank: i + 1, Email: row.Standing.Email, Name: row.Name, Used: row.Standing.Used, Included: 100, PercentUsed: row.Standing.PercentUsed(), WarningLevel: row.Standing.Level(),
+		})
+	}
+	org := views.Org{
+		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business, Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
+		Summary: views.Loaded(summary), Overage: views.Loaded(views.OrgOverage{Units: 36, Cents: 720, People: 3}),
+		Days:   views.Loaded(charts.Daily{Period: november, Now: now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
+		Months: views.Loaded(months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
+	}
+	pages := map[string]templ.Component{"org": views.OrgPage(org)}
+	quiet := org
+	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
+	quiet.Overage, quiet.StripeConnected = views.Loaded(views.OrgOverage{}), false
+	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
+	quiet.Months = views.Loaded(months(100, 0, 5))
+	pages["org-new"] = views.OrgPage(quiet)
+	failed := org
+	failed.Summary.Failed, failed.Overage.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["org-failed"] = views.OrgPage(failed)
+
+	members := views.Members{
+		Frame: admin, Catalogue: c, Organization: summary.Name, Query: views.ParseMembersQuery(nil), Billed: true,
+		List: views.Loaded(views.MembersList{Rows: memberRows(t), Found: 42, Total: 42}),
+	}
+	pages["members"] = views.OrgMembersPage(members)
+	narrowed := members
+	narrowed.Query = views.MembersQuery{Search: "example", Level: models.Safe, Sort: views.SortName, Page: 2}
+	narrowed.List = views.Loaded(views.MembersList{Rows: memberRows(t)[7:19], Found: 37, Total: 42})
+	pages["members-narrowed"] = views.OrgMembersPage(narrowed)
+	narrowed.Query.Search, narrowed.List = "<b>nobody", views.Loaded(views.MembersList{Total: 42})
+	pages["members-none"] = views.OrgMembersPage(narrowed)
+	narrowed.List.Failed = "9f2c41d07be84a55"
+	pages["members-failed"] = views.OrgMembersPage(narrowed)
+
+	own := member(t, "business", 118, 100)
+	pages["member"] = views.OrgMemberPage(views.OrgMember{
+		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com", Role: models.Admin, SignedUp: now.AddDate(-1, 0, 0), Plan: business,
+		Standing: own.Standing, Days: own.Days, Months: own.Months, Comparison: own.Comparison,
+	})
+	return pages
+}
+
+// planPages are the pricing page as different people see it.
+func planPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	costs := views.Loaded(&views.PlanCosts{Months: 6, Plans: map[models.PlanID]views.PlanCost{
+		"free": {Refused: 393}, "starter": {Cents: 12905}, "pro": {Cents: 11430},
+	}})
+	d := views.Plans{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: catalogue(t), Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
+	}
+	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
+	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
+	d.MayBuyTeam = true
+	pages["plans-paid"] = views.PlansPage(d)
+	d.StripeConnected = false
+	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
+	pages["plans-no-stripe"] = views.PlansPage(d)
+	d = views.Plans{Frame: ui.Frame{Now: now}, Catalogue: catalogue(t), StripeConnected: true}
+	pages["plans-signed-out"] = views.PlansPage(d)
+	d = views.Plans{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: catalogue(t), StripeConnected: true,
+		Current: views.Subscription{Plan: plan(t, "business"), Status: models.StatusActive, Organization: "Lantern and Kettle"},
+	}
+	pages["plans-team"] = views.PlansPage(d)
+	return pages
+}
+
+// otherPages are settings, operations, the ways in, and errors.
+func otherPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	c := catalogue(t)
+	sessions := []views.Session{
+		{ID: "1", Browser: "Firefox on Linux", SignedInAt: now.AddDate(0, 0, -2), SeenAt: now, Current: true},
+		{ID: "2", Browser: "Safari on an iPhone", SignedInAt: now.AddDate(0, 0, -9), SeenAt: now.Add(-5 * time.Hour)},
+	}
+	settings := views.Settings{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"), Sessions: views.Loaded(sessions),
+		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on 1 Dec 2026, 00:00 UTC."),
+	}
+	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "The session is ended"}}
+	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
+	settings.Frame = frame(ui.Viewer{})
+	settings.Notice, settings.Sessions = views.Loaded(""), views.Loaded(sessions[:1])
+	pages["settings-alone"] = views.SettingsPage(settings)
+	settings.Notice.Failed, settings.Sessions.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["settings-failed"] = views.SettingsPage(settings)
+
+	keys := []models.APIKey{
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("1")), Name: "Slack app, production", Hint: "tg_live_8fQ2", Scopes: "check,consume", CreatedAt: now.AddDate(0, -4, 0), LastUsedAt: new(now.Add(-3 * time.Minute))},
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("2")), Name: "Reports", Hint: "tg_live_Zk01", Scopes: "read", CreatedAt: now.AddDate(0, -2, 0)},
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("3")), Name: "Old laptop", Hint: "tg_live_c9Lm", Scopes: "check,consume,read", CreatedAt: now.AddDate(-1, 0, 0), RevokedAt: new(now.AddDate(0, -6, 0))},
+	}
+	var entries []models.AuditEntry
+	for i := range 8 {
+		entries = append(entries, models.AuditEntry{
+			At: now.Add(time.Duration(-i*7) * time.Hour), Actor: models.ActorShell, Action: "user.set", Subject: "alma.teapot@example.com", Detail: "role admin",
+		})
+	}
+	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
+	ops := views.Ops{Frame: operator, Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+	pages["ops"] = views.OpsPage(ops)
+	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
+	pages["ops-new-key"] = views.OpsPage(ops)
+	ops.NewKey, ops.Form = "", views.KeyForm{NameFault: "A key needs a name.", ScopesFault: "Choose at least one."}
+	ops.Keys, ops.Audit = views.Loaded[[]models.APIKey](nil), views.Loaded(views.AuditLog{Page: 1, Last: 1})
+	pages["ops-new"] = views.OpsPage(ops)
+	ops.Keys.Failed, ops.Audit.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["ops-failed"] = views.OpsPage(ops)
+
+	out := ui.Frame{Now: now}
+	missing := []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
+	pages["landing"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack"}})
+	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack", Missing: missing}})
+	pages["sign-in"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Next: "/org/members?q=a&level=safe", Fault: "Slack’s answer did not fit our question. Start again."})
+	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Missing: missing})
+	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Token: "made-up", Email: "hugo.umbrella@example.com"})
+	pages["sign-in-link-used"] = views.SignInLinkPage(views.SignInLink{Frame: out})
+
+	pages["error-403"] = views.ErrorPage(views.Error{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Status: 403, RequestID: "9f2c41d07be84a55",
+		Admins: []views.Person{{Name: "Alma Teapot", Email: "alma.teapot@example.com"}, {Email: "bruno.paperclip@example.com"}},
+	})
+	for _, status := range []int{404, 500, 503} {
+		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: "9f2c41d07be84a55"})
+	}
+	pages["docs"] = views.DocsPage(views.Docs{
+		Operations: []views.DocsOperation{{
+			ID: "check", Method: "POST", Path: "/v1/check", Summary: "May this person have more?", Description: "The decision; nothing is recorded.", Scope: "check",
+			Example: "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'", Request: []views.DocsField{{Name: "email", Type: "string"}},
+			Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "May they?", Required: true}},
+		}},
+		Errors: []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
+	})
 	return pages
 }
 

@@ -102,23 +102,22 @@ func limitInUnits(c *models.Catalogue, rate, cents int64) string {
 
 // compared says how a period goes beside the one before.
 func compared(c *models.Catalogue, d Comparison) string {
-	span := "On the first day"
+	used := c.Units(d.Used) + " used on the first day"
 	if d.Days > 1 {
-		span = fmt.Sprintf("In the first %d days", d.Days)
+		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
 	}
 	if d.Before == nil {
-		return fmt.Sprintf("%s %s were used. New: there is no last period to compare with.", span, c.Units(d.Used))
+		return used + ". New: there is no last period to compare with."
 	}
-	same := fmt.Sprintf("%s %s used, after %s in the same days of the last period", span, c.Units(d.Used), models.FormatCount(*d.Before))
 	switch before := *d.Before; {
 	case d.Used == before:
-		return same + ": just as many."
+		return used + ", just as many as in the same days of the last period."
 	case before == 0:
-		return same + "."
+		return used + ", none in the same days of the last period."
 	case d.Used > before:
-		return fmt.Sprintf("%s: %d%% more.", same, (d.Used-before)*100/before)
+		return fmt.Sprintf("%s, %d%% more than in the same days of the last period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s: %d%% fewer.", same, (before-d.Used)*100/before)
+		return fmt.Sprintf("%s, %d%% fewer than in the same days of the last period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
 	}
 }
 

@@ -68,7 +68,7 @@ func UsagePage(d Usage) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Heading("Usage", "Your plan: "+d.Subscription.Plan.Name+origin(d)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Heading("Usage", d.Subscription.Plan.Name+" plan"+origin(d)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -152,9 +152,9 @@ func origin(d Usage) string {
 	case d.Subscription.Organization != "":
 		return ", from " + d.Subscription.Organization
 	case d.Frame.Viewer != nil && d.Frame.Viewer.Organization != "":
-		return ". " + d.Frame.Viewer.Organization
+		return " · " + d.Frame.Viewer.Organization
 	}
-	return ". You belong to no organization."
+	return " · in no organization"
 }
 
 func subscriptionNotice(s Subscription) templ.Component {
@@ -729,7 +729,7 @@ func standing(c *models.Catalogue, s models.Standing, id string) templ.Component
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Stat("Percent used", fmt.Sprintf("%d%% used", s.PercentUsed())).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Stat("Percent used", fmt.Sprintf("%d%%", s.PercentUsed())).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"tollgate/models"
-	"tollgate/views/ui"
 )
 
-// Where the forms of the pages go. Each is a POST that answers 303 to the page it came from.
+// Where the forms of the pages go. Each is a POST unless it says otherwise, and answers 303 unless it says otherwise.
 const (
+	// PathSignInSlack is a GET that leads to the issuer; it takes FieldNext, a path of ours to come back to.
+	PathSignInSlack = "/sign-in/slack"
+	// PathSignInLink is a one-time link's page; its POST takes FieldToken and signs in.
+	PathSignInLink = "/sign-in/link"
 	// PathSpendLimit takes FieldAmount (as typed) and, to confirm a limit below what is spent, FieldConfirm.
 	PathSpendLimit = "/usage/spend-limit"
 	// PathSpendLimitRemove takes nothing.
@@ -39,6 +42,7 @@ const (
 	FieldName    = "name"
 	FieldScope   = "scope"
 	FieldToken   = "token"
+	FieldNext    = "next"
 )
 
 // Widget is a part of a page that comes from a query of its own, so that one that fails empties no page.
@@ -78,5 +82,3 @@ type Comparison struct {
 
 // billed says whether money is to be shown: not on a plan that costs nothing.
 func billed(p models.Plan) bool { return p.BasePriceCents > 0 || p.OverageRateCents > 0 }
-
-func updated(f ui.Frame) bool { return !f.Now.IsZero() }

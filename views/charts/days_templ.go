@@ -524,7 +524,11 @@ func Days(id string, c *models.Catalogue, d Daily) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 41, "<span>today underlined</span></p><details class=\"mt-3 text-sm\"><summary class=\"inline-block py-1 font-medium\">The days as a table</summary>")
+		templ_7745c5c3_Err = key("now", "", "today, so far").Render(ctx, templ_7745c5c3_Buffer)
+		if templ_7745c5c3_Err != nil {
+			return templ_7745c5c3_Err
+		}
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 41, "</p><details class=\"mt-3 text-sm\"><summary class=\"py-1 font-medium\">The days as a table</summary>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
