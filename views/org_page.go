@@ -34,14 +34,14 @@ type OrgOverage struct {
 	Units, Cents, People int64
 }
 
-func orgFinding(c *models.Catalogue, s models.OrganizationSummary) string {
+func orgFinding(s models.OrganizationSummary) string {
 	switch {
 	case s.TotalUsers == 0:
 		return "Nobody belongs to this organization yet."
 	case s.ActiveUsers == 0:
-		return fmt.Sprintf("None of %s used any in this billing period yet.", people(s.TotalUsers))
+		return fmt.Sprintf("By none of %s, in this billing period.", people(s.TotalUsers))
 	}
-	return fmt.Sprintf("%s used by %s of %s.", c.Units(s.TotalSuggestions), models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
+	return fmt.Sprintf("By %s of %s, in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
 }
 
 func people(n int64) string { return ui.Count(n, "person", "people") }

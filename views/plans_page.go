@@ -95,9 +95,9 @@ func priceUnit(p models.Plan) string {
 // overageLine says what happens beyond what the plan includes.
 func overageLine(c *models.Catalogue, p models.Plan) string {
 	if p.OverageRateCents == 0 {
-		return "Stops there until the reset"
+		return ", then paused until the reset"
 	}
-	return "then " + c.FormatMoney(p.OverageRateCents) + " each"
+	return ", then " + c.FormatMoney(p.OverageRateCents) + " each"
 }
 
 // includedLine says what the base price covers.

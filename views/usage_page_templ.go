@@ -582,9 +582,9 @@ func usageAnswers(d Usage, s models.Standing) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var20 string
-				templ_7745c5c3_Var20, templ_7745c5c3_Err = templ.JoinStringErrs(foreseen(d.Catalogue, s, *d.Forecast))
+				templ_7745c5c3_Var20, templ_7745c5c3_Err = templ.JoinStringErrs(foreseen(d.Catalogue, s, *d.Forecast) + " ")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 123, Col: 44}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 123, Col: 50}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var20))
 				if templ_7745c5c3_Err != nil {
@@ -734,13 +734,13 @@ func standing(c *models.Catalogue, s models.Standing, id string) templ.Component
 			return templ_7745c5c3_Err
 		}
 		if s.Held > 0 {
-			templ_7745c5c3_Err = ui.Stat("Held for work under way", models.FormatCount(s.Held)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Stat("Held", models.FormatCount(s.Held)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 		}
 		if s.Overage() > 0 {
-			templ_7745c5c3_Err = ui.Stat("Overage, beyond the plan", models.FormatCount(s.Overage())).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Stat("Overage", models.FormatCount(s.Overage())).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
