@@ -1,0 +1,118 @@
+package charts
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+func TestAxisHasRoundTicks(t *testing.T) {
+	for _, test := range []struct {
+		most, steps int64
+		want        []int64
+	}{
+		{0, 4, []int64{0, 1}},
+		{1, 4, []int64{0, 1}},
+		{3, 4, []int64{0, 1, 2, 3}},
+		{5, 4, []int64{0, 2, 4, 6}},
+		{9, 4, []int64{0, 5, 10}},
+		{75, 4, []int64{0, 20, 40, 60, 80}},
+		{98, 4, []int64{0, 50, 100}},
+		{100, 4, []int64{0, 50, 100}},
+		{101, 4, []int64{0, 50, 100, 150}},
+		{1804, 4, []int64{0, 500, 1000, 1500, 2000}},
+		{12_345_678, 4, []int64{0, 5_000_000, 10_000_000, 15_000_000}},
+	} {
+		if got := NewAxis(test.most, test.steps).Ticks; !slices.Equal(got, test.want) {
+			t.Errorf("NewAxis(%d, %d) = %v, want %v", test.most, test.steps, got, test.want)
+		}
+	}
+}
+
+func TestAxisReachesEveryValueInFewSteps(t *testing.T) {
+	for most := range int64(3000) {
+		a := NewAxis(most, 4)
+		if a.Top() < most || len(a.Ticks) > 5 {
+			t.Fatalf("NewAxis(%d, 4) = %v: must reach it in at most four steps", most, a.Ticks)
+		}
+	}
+}
+
+func TestHeight(t *testing.T) {
+	a := NewAxis(100, 4)
+	for v, want := range map[float64]float64{0: 0, 50: 80, 100: 160, 300: 160, -1: 0} {
+		if got := a.Height(v, 160); got != want {
+			t.Errorf("the height of %v is %v, want %v", v, got, want)
+		}
+	}
+}
+
+func TestLengths(t *testing.T) {
+	for _, test := range []struct {
+		part, whole float64
+		want        string
+	}{{1, 3, "33.33%"}, {1, 2, "50%"}, {100, 100, "100%"}, {0, 5, "0%"}, {3, 0, "0%"}} {
+		if got := percent(test.part, test.whole); got != test.want {
+			t.Errorf("percent(%v, %v) = %q, want %q", test.part, test.whole, got, test.want)
+		}
+	}
+}
+
+func at(s string) time.Time {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func TestDaysOfAPeriod(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		start, end string
+		now        string
+		days       int
+		today      int
+		pace       float64
+	}{
+		{"a calendar month", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-23T23:59:59Z", 30, 22, 2.5},
+		{"its first instant", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-01T00:00:00Z", 30, 0, 2.5},
+		{"its last one", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-30T23:59:59Z", 30, 29, 2.5},
+		{"from noon to noon it touches one date more", "2026-11-14T12:00:00Z", "2026-12-14T12:00:00Z", "2026-12-14T11:00:00Z", 31, 30, 2.5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := Daily{
+				Period: models.Period{Start: at(test.start), End: at(test.end)}, Now: at(test.now), Used: []int64{3, 0, 6}, Previous: []int64{1}, Included: 75,
+			}
+			days := d.days()
+			if len(days) != test.days {
+				t.Fatalf("%d days, want %d", len(days), test.days)
+			}
+			for i, one := range days {
+				if one.today != (i == test.today) || one.upcoming != (i > test.today) {
+					t.Errorf("day %d: today %t, upcoming %t; today is day %d", i, one.today, one.upcoming, test.today)
+				}
+			}
+			if days[0].used != 3 || days[2].used != 6 || days[3].used != 0 || days[0].previous != 1 || days[1].previous != 0 {
+				t.Errorf("the days' figures are not those given: %+v", days[:4])
+			}
+			if got := d.pace(); got != test.pace {
+				t.Errorf("pace %v, want %v", got, test.pace)
+			}
+		})
+	}
+}
+
+func TestMonthIsNamedAfterItsMiddle(t *testing.T) {
+	for _, test := range []struct{ start, end, want string }{
+		{"2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "Nov 2026"},
+		{"2026-11-28T15:00:00Z", "2026-12-28T15:00:00Z", "Dec 2026"},
+	} {
+		m := Month{Period: models.Period{Start: at(test.start), End: at(test.end)}}
+		if got := m.name(); got != test.want {
+			t.Errorf("%s to %s is %q, want %q", test.start, test.end, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package views
+
+import (
+	"net/http"
+
+	"tollgate/views/ui"
+)
+
+// Error is a page that could not be shown.
+type Error struct {
+	Frame ui.Frame
+	// Status is the HTTP status: 403, 404, 500 or 503 have words of their own.
+	Status int
+	// RequestID names the request in the operator's log.
+	RequestID string
+	// Admins are who can help, on a 403; empty when nobody can.
+	Admins []Person
+}
+
+// Person is somebody with a name and an address.
+type Person struct{ Name, Email string }
+
+func errorTitle(status int) string {
+	switch status {
+	case http.StatusForbidden:
+		return "This page is for admins"
+	case http.StatusNotFound:
+		return "There is no such page"
+	case http.StatusServiceUnavailable:
+		return "Back in a moment"
+	case http.StatusInternalServerError:
+		return "Something went wrong"
+	}
+	return http.StatusText(status)
+}
+
+func errorText(status int) string {
+	switch status {
+	case http.StatusForbidden:
+		return "Your own usage is yours to see; this page shows that of others."
+	case http.StatusNotFound:
+		return "It may have moved, or it belongs to another organization."
+	case http.StatusServiceUnavailable:
+		return "The database does not answer at the moment. Nothing is lost. Load the page again in a few seconds."
+	case http.StatusInternalServerError:
+		return "It is our fault, not yours, and it is in the log. Try again; if it stays, pass the request id on."
+	}
+	return "The request could not be answered."
+}

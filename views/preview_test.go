@@ -1,0 +1,420 @@
+package views_test
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/a-h/templ"
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/static"
+	"tollgate/views"
+	"tollgate/views/charts"
+	"tollgate/views/ui"
+)
+
+// With -out every page is written there in every state, beside the files it links to, to be looked at and measured.
+var out = flag.String("out", "", "the folder to write the pages to")
+
+// now is the clock of all made-up figures.
+var now = time.Date(2026, 11, 23, 14, 5, 0, 0, time.UTC)
+
+var november = models.CalendarMonth(now)
+
+func catalogue(t testing.TB) *models.Catalogue {
+	t.Helper()
+	c, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func plan(t testing.TB, id models.PlanID) models.Plan {
+	t.Helper()
+	p, ok := catalogue(t).Plan(id)
+	if !ok {
+		t.Fatalf("the catalogue has no plan %q", id)
+	}
+	return p
+}
+
+func frame(v ui.Viewer) ui.Frame {
+	v.Email, v.Name = "hugo.umbrella@example.com", "Hugo Umbrella"
+	return ui.Frame{Viewer: &v, Now: now}
+}
+
+// render draws a page into a string.
+func render(t testing.TB, page templ.Component) string {
+	t.Helper()
+	var b strings.Builder
+	if err := page.Render(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// spread divides a sum over days, unevenly and the same each time.
+func spread(sum int64, days int) []int64 {
+	used := make([]int64, days)
+	for i := int64(0); sum > 0; i++ {
+		day := (i*i*3 + i*5) % int64(days)
+		n := min(sum, max(1, sum/int64(2*days))+i%3)
+		used[day] += n
+		sum -= n
+	}
+	return used
+}
+
+// months are six, of which the first so many are before sign-up.
+func months(included, nowUsed int64, before int, shares ...int64) []charts.Month {
+	var list []charts.Month
+	for i := range 6 {
+		m := charts.Month{Period: models.CalendarMonth(time.Date(2026, time.Month(6+i), 15, 0, 0, 0, 0, time.UTC)), BeforeSignUp: i < before}
+		switch {
+		case i == 5:
+			m.Used, m.Included, m.Current = nowUsed, included, true
+		case i >= before:
+			m.Used, m.Included = shares[i]*included/100, included
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+// member is the usual usage page of somebody who used so much.
+func member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
+	t.Helper()
+	c, p := catalogue(t), plan(t, id)
+	d := views.Usage{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, SignedUp: now.AddDate(-1, 0, 0), StripeConnected: true,
+		Standing: views.Loaded(models.Standing{
+			Email: "hugo.umbrella@example.com", Plan: id, Used: used, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
+		}),
+		Days:       views.Loaded(charts.Daily{Period: november, Now: now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included}),
+		Months:     views.Loaded(months(included, used, 0, 64, 90, 0, 124, 71)),
+		Comparison: views.Loaded(views.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
+		Forecast:   new(used * 30 / 23),
+	}
+	if p.Type == models.Team {
+		d.Subscription.Organization = "Lantern and Kettle"
+	} else if p.BasePriceCents > 0 {
+		d.Subscription.Status, d.Subscription.Manageable = models.StatusActive, true
+	}
+	for i := range d.Months.Value {
+		m := &d.Months.Value[i]
+		m.OverageCents = max(0, m.Used-m.Included) * p.OverageRateCents
+		if p.OverageRateCents == 0 {
+			m.Used = min(m.Used, m.Included)
+		}
+	}
+	return d
+}
+
+// usagePages are the states of a member's page, by name.
+func usagePages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	pages := map[string]templ.Component{}
+	add := func(name string, d views.Usage) { pages["usage-"+name] = views.UsagePage(d) }
+
+	add("safe", member(t, "pro", 43, 75))
+	add("warning", member(t, "pro", 62, 75))
+	add("critical", member(t, "pro", 73, 75))
+
+	d := member(t, "pro", 62, 75)
+	d.Standing.Value.Held = 3
+	add("held", d)
+
+	add("free", member(t, "free", 2, 5))
+	add("free-paused", member(t, "free", 5, 5))
+
+	add("billed", member(t, "pro", 96, 75))
+	d = member(t, "pro", 84, 75)
+	d.Standing.Value.SpendLimitCents, d.Standing.Value.Held = new(int64(600)), 4
+	add("billed-with-limit", d)
+	d = member(t, "pro", 85, 75)
+	d.Standing.Value.SpendLimitCents = new(int64(300))
+	add("spend-limit-reached", d)
+	d = member(t, "pro", 96, 75)
+	d.Limit = views.SpendLimit{Confirm: new(int64(250))}
+	add("spend-limit-confirm", d)
+	d = member(t, "pro", 43, 75)
+	d.Limit = views.SpendLimit{Entered: "three", Fault: "Type an amount such as 5 or 7.50."}
+	add("spend-limit-fault", d)
+
+	d = member(t, "free", 0, 5)
+	d.Frame.Viewer.Organization = ""
+	d.SignedUp, d.Forecast = now, nil
+	d.Months = views.Loaded(months(5, 0, 5))
+	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
+	d.Comparison = views.Loaded(views.Comparison{Days: 1})
+	add("new", d)
+
+	d = member(t, "starter", 11, 25)
+	d.Months = views.Loaded(months(25, 11, 5))
+	d.Days.Value.Previous = nil
+	d.Comparison.Value.Before = nil
+	add("first-month", d)
+
+	add("team", member(t, "business", 88, 100))
+
+	d = member(t, "pro", 40, 75)
+	d.Subscription.Status = models.StatusPastDue
+	add("past-due", d)
+	d = member(t, "pro", 40, 75)
+	d.Subscription.EndsAt = new(november.End)
+	add("cancelled-at-end", d)
+	d = member(t, "free", 1, 5)
+	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
+	add("cancelled", d)
+	d = member(t, "free", 3, 5)
+	d.StripeConnected = false
+	add("no-stripe", d)
+
+	d = member(t, "pro", 43, 75)
+	d.Standing.Failed, d.Days.Failed, d.Months.Failed, d.Comparison.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	add("failed", d)
+
+	d = member(t, "pro", 61, 75)
+	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), now)
+	d.Days.Value.Period = d.Standing.Value.Period
+	add("anchored", d)
+	return pages
+}
+
+// allPages are all pages in all their states.
+func allPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	pages := map[string]templ.Component{}
+	for _, some := range []map[string]templ.Component{usagePages(t), orgPages(t), planPages(t), otherPages(t)} {
+		maps.Copy(pages, some)
+	}
+	return pages
+}
+
+var names = strings.Fields(`Alma_Teapot Bruno_Paperclip Cora_Lamplight Dario_Windowsill Elsa_Buttonhole Felix_Doormat Greta_Inkpot Hugo_Umbrella
+	Ida_Candlestick Jonas_Wheelbarrow Klara_Matchbox Leo_Birdhouse Mira_Thimble Nico_Hammock Olga_Snowglobe Paul_Weathervane Quinn_Bookend
+	Rosa_Kettledrum Sami_Lighthouse Tilda_Wristwatch Ugo_Pinecone Vera_Hourglass Wim_Gingerbread Xenia_Clothespin Yara_Tambourine`)
+
+// memberRows are a page of people, who used less and less.
+func memberRows(t testing.TB) []views.MemberRow {
+	t.Helper()
+	var rows []views.MemberRow
+	for i, name := range names {
+		row := views.MemberRow{
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "), Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
+			Standing: models.Standing{
+				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business", Used: max(0, int64(118-6*i)), Included: 100, OverageRateCents: 20, Period: november,
+			},
+			Months: months(100, max(0, int64(118-6*i)), 0, int64(20+3*i), 60, int64(130-5*i), 80, int64(90-3*i)),
+		}
+		switch i {
+		case 0:
+			row.Role = models.Admin
+		case 22:
+			row.Name = ""
+		case 24:
+			row.LastPeriod, row.Months = nil, months(100, 0, 5)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// orgPages are the admin's pages.
+func orgPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	c, business := catalogue(t), plan(t, "business")
+	admin := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
+	summary := models.OrganizationSummary{Name: "Lantern and Kettle", Plan: "business", Period: november, TotalUsers: 42, ActiveUsers: 37, TotalSuggestions: 1804, AverageHundredths: 4295}
+	for i, row := range memberRows(t)[:10] {
+		summary.TopUsers = append(summary.TopUsers, models.RankedUser{
+			Rank: i + 1, Email: row.Standing.Email, Name: row.Name, Used: row.Standing.Used, Included: 100, PercentUsed: row.Standing.PercentUsed(), WarningLevel: row.Standing.Level(),
+		})
+	}
+	org := views.Org{
+		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business, Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
+		Summary: views.Loaded(summary), Overage: views.Loaded(views.OrgOverage{Units: 36, Cents: 720, People: 3}),
+		Days:   views.Loaded(charts.Daily{Period: november, Now: now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
+		Months: views.Loaded(months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
+	}
+	pages := map[string]templ.Component{"org": views.OrgPage(org)}
+	quiet := org
+	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
+	quiet.Overage, quiet.StripeConnected = views.Loaded(views.OrgOverage{}), false
+	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
+	quiet.Months = views.Loaded(months(100, 0, 5))
+	pages["org-new"] = views.OrgPage(quiet)
+	failed := org
+	failed.Summary.Failed, failed.Overage.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["org-failed"] = views.OrgPage(failed)
+
+	members := views.Members{
+		Frame: admin, Catalogue: c, Organization: summary.Name, Query: views.ParseMembersQuery(nil), Billed: true,
+		List: views.Loaded(views.MembersList{Rows: memberRows(t), Found: 42, Total: 42}),
+	}
+	pages["members"] = views.OrgMembersPage(members)
+	narrowed := members
+	narrowed.Query = views.MembersQuery{Search: "example", Level: models.Safe, Sort: views.SortName, Page: 2}
+	narrowed.List = views.Loaded(views.MembersList{Rows: memberRows(t)[7:19], Found: 37, Total: 42})
+	pages["members-narrowed"] = views.OrgMembersPage(narrowed)
+	narrowed.Query.Search, narrowed.List = "<b>nobody", views.Loaded(views.MembersList{Total: 42})
+	pages["members-none"] = views.OrgMembersPage(narrowed)
+	narrowed.List.Failed = "9f2c41d07be84a55"
+	pages["members-failed"] = views.OrgMembersPage(narrowed)
+
+	own := member(t, "business", 118, 100)
+	pages["member"] = views.OrgMemberPage(views.OrgMember{
+		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com", Role: models.Admin, SignedUp: now.AddDate(-1, 0, 0), Plan: business,
+		Standing: own.Standing, Days: own.Days, Months: own.Months, Comparison: own.Comparison,
+	})
+	return pages
+}
+
+// planPages are the pricing page as different people see it.
+func planPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	costs := views.Loaded(&views.PlanCosts{Months: 6, Plans: map[models.PlanID]views.PlanCost{
+		"free": {Refused: 393}, "starter": {Cents: 12905}, "pro": {Cents: 11430},
+	}})
+	d := views.Plans{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: catalogue(t), Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
+	}
+	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
+	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
+	d.MayBuyTeam = true
+	pages["plans-paid"] = views.PlansPage(d)
+	d.StripeConnected = false
+	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
+	pages["plans-no-stripe"] = views.PlansPage(d)
+	d = views.Plans{Frame: ui.Frame{Now: now}, Catalogue: catalogue(t), StripeConnected: true}
+	pages["plans-signed-out"] = views.PlansPage(d)
+	d = views.Plans{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: catalogue(t), StripeConnected: true,
+		Current: views.Subscription{Plan: plan(t, "business"), Status: models.StatusActive, Organization: "Lantern and Kettle"},
+	}
+	pages["plans-team"] = views.PlansPage(d)
+	return pages
+}
+
+// otherPages are settings, operations, the ways in, and errors.
+func otherPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	c := catalogue(t)
+	sessions := []views.Session{
+		{ID: "1", Browser: "Firefox on Linux", SignedInAt: now.AddDate(0, 0, -2), SeenAt: now, Current: true},
+		{ID: "2", Browser: "Safari on an iPhone", SignedInAt: now.AddDate(0, 0, -9), SeenAt: now.Add(-5 * time.Hour)},
+	}
+	settings := views.Settings{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"), Sessions: views.Loaded(sessions),
+		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on 1 Dec 2026, 00:00 UTC."),
+	}
+	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "The session is ended"}}
+	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
+	settings.Frame = frame(ui.Viewer{})
+	settings.Notice, settings.Sessions = views.Loaded(""), views.Loaded(sessions[:1])
+	pages["settings-alone"] = views.SettingsPage(settings)
+	settings.Notice.Failed, settings.Sessions.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["settings-failed"] = views.SettingsPage(settings)
+
+	keys := []models.APIKey{
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("1")), Name: "Slack app, production", Hint: "tg_live_8fQ2", Scopes: "check,consume", CreatedAt: now.AddDate(0, -4, 0), LastUsedAt: new(now.Add(-3 * time.Minute))},
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("2")), Name: "Reports", Hint: "tg_live_Zk01", Scopes: "read", CreatedAt: now.AddDate(0, -2, 0)},
+		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("3")), Name: "Old laptop", Hint: "tg_live_c9Lm", Scopes: "check,consume,read", CreatedAt: now.AddDate(-1, 0, 0), RevokedAt: new(now.AddDate(0, -6, 0))},
+	}
+	var entries []models.AuditEntry
+	for i := range 8 {
+		entries = append(entries, models.AuditEntry{
+			At: now.Add(time.Duration(-i*7) * time.Hour), Actor: models.ActorShell, Action: "user.set", Subject: "alma.teapot@example.com", Detail: "role admin",
+		})
+	}
+	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
+	ops := views.Ops{Frame: operator, Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+	pages["ops"] = views.OpsPage(ops)
+	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
+	pages["ops-new-key"] = views.OpsPage(ops)
+	ops.NewKey, ops.Form = "", views.KeyForm{NameFault: "A key needs a name.", ScopesFault: "Choose at least one."}
+	ops.Keys, ops.Audit = views.Loaded[[]models.APIKey](nil), views.Loaded(views.AuditLog{Page: 1, Last: 1})
+	pages["ops-new"] = views.OpsPage(ops)
+	ops.Keys.Failed, ops.Audit.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	pages["ops-failed"] = views.OpsPage(ops)
+
+	out := ui.Frame{Now: now}
+	missing := []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
+	pages["landing"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack"}})
+	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack", Missing: missing}})
+	pages["sign-in"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Next: "/org/members?q=a&level=safe", Fault: "Slack’s answer did not fit our question. Start again."})
+	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Missing: missing})
+	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Token: "made-up", Email: "hugo.umbrella@example.com"})
+	pages["sign-in-link-used"] = views.SignInLinkPage(views.SignInLink{Frame: out})
+
+	pages["error-403"] = views.ErrorPage(views.Error{
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Status: 403, RequestID: "9f2c41d07be84a55",
+		Admins: []views.Person{{Name: "Alma Teapot", Email: "alma.teapot@example.com"}, {Email: "bruno.paperclip@example.com"}},
+	})
+	for _, status := range []int{404, 500, 503} {
+		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: "9f2c41d07be84a55"})
+	}
+	pages["docs"] = views.DocsPage(views.Docs{
+		Operations: []views.DocsOperation{{
+			ID: "check", Method: "POST", Path: "/v1/check", Summary: "May this person have more?", Description: "The decision; nothing is recorded.", Scope: "check",
+			Example: "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'", Request: []views.DocsField{{Name: "email", Type: "string"}},
+			Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "May they?", Required: true}},
+		}},
+		Errors: []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
+	})
+	return pages
+}
+
+func TestEveryPageIsWholeInEveryState(t *testing.T) {
+	pages := allPages(t)
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		t.Run(name, func(t *testing.T) {
+			page := render(t, pages[name])
+			for _, part := range []string{"<main id=\"main\"", static.Address("app.css"), static.Address("favicon.svg"), "lang=\"en\""} {
+				if !strings.Contains(page, part) {
+					t.Errorf("the page has no %s", part)
+				}
+			}
+			if n := strings.Count(page, "<h1"); n != 1 {
+				t.Errorf("the page has %d h1, want 1", n)
+			}
+			for _, part := range []string{"<script", " style=", " onclick=", "%!"} {
+				if strings.Contains(page, part) {
+					t.Errorf("the page has %q", part)
+				}
+			}
+			if first := strings.Index(page, "<a "); !strings.HasPrefix(page[first:], `<a href="#main"`) {
+				t.Error("the first link is not the one that skips to the content")
+			}
+			if *out != "" {
+				write(t, name+".html", []byte(page))
+			}
+		})
+	}
+	if *out != "" {
+		for _, name := range []string{"app.css", "favicon.svg"} {
+			content, _, _ := static.Open(static.Address(name))
+			write(t, static.Address(name), content)
+		}
+	}
+}
+
+func write(t *testing.T, name string, content []byte) {
+	t.Helper()
+	file := filepath.Join(*out, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,39 @@
+package ui_test
+
+import (
+	"testing"
+	"time"
+
+	"tollgate/views/ui"
+)
+
+func TestRelative(t *testing.T) {
+	now := time.Date(2026, 11, 23, 14, 5, 0, 0, time.UTC)
+	for _, test := range []struct {
+		t    time.Time
+		want string
+	}{
+		{time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), "in 8 days"},
+		{time.Date(2026, 11, 24, 14, 5, 0, 0, time.UTC), "in 1 day"},
+		{time.Date(2026, 11, 24, 14, 4, 0, 0, time.UTC), "in 23 hours"},
+		{time.Date(2026, 11, 23, 15, 5, 0, 0, time.UTC), "in 1 hour"},
+		{time.Date(2026, 11, 23, 14, 10, 0, 0, time.UTC), "in 5 minutes"},
+		{time.Date(2026, 11, 23, 14, 5, 30, 0, time.UTC), "in less than a minute"},
+		{now, "just now"},
+		{time.Date(2026, 11, 23, 14, 2, 0, 0, time.UTC), "3 minutes ago"},
+		{time.Date(2026, 11, 20, 23, 0, 0, 0, time.UTC), "3 days ago"},
+		{time.Date(2026, 12, 1, 1, 0, 0, 0, time.FixedZone("", 3600)), "in 8 days"},
+	} {
+		if got := ui.Relative(test.t, now); got != test.want {
+			t.Errorf("%s is %q, want %q", test.t, got, test.want)
+		}
+	}
+}
+
+func TestHundredths(t *testing.T) {
+	for n, want := range map[int64]string{4295: "42.95", 0: "0.00", 5: "0.05", 123456: "1,234.56"} {
+		if got := ui.Hundredths(n); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package views
+
+import (
+	"fmt"
+	"time"
+
+	"tollgate/models"
+	"tollgate/views/charts"
+	"tollgate/views/ui"
+)
+
+// Usage is what a member sees of their own.
+type Usage struct {
+	Frame     ui.Frame
+	Catalogue *models.Catalogue
+	// Standing is where the gate says that the person stands in the current period; for somebody without a record what
+	// models.Catalogue.Foresee gives.
+	Standing Widget[models.Standing]
+	// Subscription is the person's plan and what becomes of it.
+	Subscription Subscription
+	// SignedUp is when the person became known.
+	SignedUp time.Time
+	// Days are those of the current period, Months at most six, oldest first, the current one last.
+	Days   Widget[charts.Daily]
+	Months Widget[[]charts.Month]
+	// Comparison is with the same days of the last period.
+	Comparison Widget[Comparison]
+	// Forecast is the units that a straight line reaches at the period's end; nil in its first five days and under ten
+	// events.
+	Forecast *int64
+	// Limit is the state of the spend limit's form.
+	Limit SpendLimit
+	// StripeConnected says that plans can be bought and overage is billed.
+	StripeConnected bool
+}
+
+// SpendLimit is the state of the form; the limit itself is in the Standing.
+type SpendLimit struct {
+	// Entered is what was typed, when it is shown again; Fault says what is wrong with it.
+	Entered string
+	Fault   string
+	// Confirm is a limit in cents that is below what is spent already, and so waits to be confirmed; else nil.
+	Confirm *int64
+}
+
+// paused says that the next unit would be refused.
+func paused(s models.Standing) bool { return !models.Decide(s, 1).Allowed }
+
+// headline is the answer to the first question.
+func headline(c *models.Catalogue, s models.Standing) string {
+	if s.Overage() > 0 {
+		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage()))
+	}
+	return c.Units(s.Remaining()) + " left"
+}
+
+// verdictTitle says what it means to be where the person is; empty while there is nothing to say.
+func verdictTitle(c *models.Catalogue, s models.Standing) string {
+	switch v := models.Decide(s, 1); {
+	case v.Reason == models.SpendLimitReached:
+		return "Paused: your spend limit is reached"
+	case v.Reason == models.IncludedExhausted:
+		return "Paused until the reset"
+	case s.Level() == models.Exceeded:
+		return "Going on, billed by the " + c.UnitSingular
+	}
+	return ""
+}
+
+// verdictText goes with verdictTitle.
+func verdictText(c *models.Catalogue, s models.Standing) string {
+	reset := models.FormatReset(s.Period.End)
+	switch v := models.Decide(s, 1); {
+	case v.Reason == models.SpendLimitReached:
+		return fmt.Sprintf("One more %s would pass the %s that you set. They go on at %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
+	case v.Reason == models.IncludedExhausted && s.Used >= s.Included:
+		return fmt.Sprintf("All included %s are used. New ones begin at %s; an upgrade gives more at once.", c.UnitPlural, reset)
+	case v.Reason == models.IncludedExhausted:
+		return fmt.Sprintf("All that are left are held for work under way. What that does not use comes back; new ones begin at %s.", reset)
+	case s.SpendLimitCents != nil:
+		return fmt.Sprintf("The included %s are used. Each further one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+	}
+	return fmt.Sprintf("The included %s are used. Each further one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+}
+
+// atTheLimit says what happens when the included units are used up.
+func atTheLimit(c *models.Catalogue, s models.Standing) string {
+	switch {
+	case s.OverageRateCents <= 0:
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives more at once.", c.Units(s.Included))
+	case s.SpendLimitCents == nil:
+		return fmt.Sprintf("Each %s beyond the %s included costs %s. Nothing stops them: no spend limit is set.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+	}
+	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
+		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
+}
+
+// limitInUnits writes a limit in money and in the units that it buys: "$3.00 (10 suggestions beyond the plan)".
+func limitInUnits(c *models.Catalogue, rate, cents int64) string {
+	return fmt.Sprintf("%s (%s beyond the plan)", c.FormatMoney(cents), c.Units(cents/rate))
+}
+
+// compared says how a period goes beside the one before.
+func compared(c *models.Catalogue, d Comparison) string {
+	used := c.Units(d.Used) + " used on the first day"
+	if d.Days > 1 {
+		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
+	}
+	if d.Before == nil {
+		return used + ". New: there is no last period to compare with."
+	}
+	switch before := *d.Before; {
+	case d.Used == before:
+		return used + ", just as many as in the same days of the last period."
+	case before == 0:
+		return used + ", none in the same days of the last period."
+	case d.Used > before:
+		return fmt.Sprintf("%s, %d%% more than in the same days of the last period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
+	default:
+		return fmt.Sprintf("%s, %d%% fewer than in the same days of the last period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
+	}
+}
+
+// foreseen says where the pace leads to.
+func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
+	text := fmt.Sprintf("At this pace about %s by the reset", c.Units(units))
+	over := units - s.Included
+	switch {
+	case over <= 0:
+		return text + ", within the plan."
+	case s.OverageRateCents <= 0:
+		return text + ", more than the plan includes."
+	}
+	return fmt.Sprintf("%s, %s beyond the plan: %s of overage.", text, models.FormatCount(over), c.FormatMoney(over*s.OverageRateCents))
+}
+
+// below says what a limit that is less than what is spent does.
+func below(c *models.Catalogue, s models.Standing, cents int64) string {
+	return fmt.Sprintf("%s of overage is spent already in this period. With a limit of %s, %s stop at once, until %s. What is spent is billed all the same.",
+		c.FormatMoney(s.OverageCents()), c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+}
+
+// typed is a limit as it stands in the form: "3.00".
+func typed(f SpendLimit, s models.Standing) string {
+	switch {
+	case f.Entered != "" || f.Fault != "":
+		return f.Entered
+	case f.Confirm != nil:
+		return amount(*f.Confirm)
+	case s.SpendLimitCents != nil:
+		return amount(*s.SpendLimitCents)
+	}
+	return ""
+}
+
+// amount writes cents as they are typed into a form: no currency, no thousands apart.
+func amount(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
+
+func amountField(c *models.Catalogue, f SpendLimit, s models.Standing) ui.Field {
+	prefix := "$"
+	if c.Currency != "usd" {
+		prefix = c.Currency
+	}
+	return ui.Field{
+		ID: "spend-limit-amount", Name: FieldAmount, Label: "Most that overage may cost in a billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
+		MaxLength: 12, Prefix: prefix, Value: typed(f, s), Fault: f.Fault,
+		Hint: fmt.Sprintf("Each %s beyond the plan costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
+	}
+}
+
+// whatCounts is the one sentence beside the meter.
+func whatCounts(c *models.Catalogue) string {
+	return fmt.Sprintf("What counts: each %s that was made for you, a second try of one included. One that failed does not count.", c.UnitSingular)
+}

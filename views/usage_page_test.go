@@ -1,0 +1,263 @@
+package views_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/views"
+)
+
+// text is what a page says: its words without marks, spaces folded.
+func text(page string) string {
+	var b strings.Builder
+	for rest := page; rest != ""; {
+		before, after, _ := strings.Cut(rest, "<")
+		b.WriteString(before + " ")
+		_, rest, _ = strings.Cut(after, ">")
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+func TestUsagePageAtTheLevelsBoundaries(t *testing.T) {
+	for _, test := range []struct {
+		used          int64
+		word          string
+		percent, left int64
+	}{
+		{399, "Safe", 79, 101},
+		{400, "Warning", 80, 100},
+		{474, "Warning", 94, 26},
+		{475, "Critical", 95, 25},
+		{499, "Critical", 99, 1},
+		{500, "Exceeded", 100, 0},
+		{501, "Exceeded", 100, 0},
+	} {
+		t.Run(fmt.Sprint(test.used), func(t *testing.T) {
+			page := render(t, views.UsagePage(member(t, "pro", test.used, 500)))
+			said := text(page)
+			for _, want := range []string{
+				fmt.Sprintf("Used %d Included 500 Left %d Percent used %d%%", test.used, test.left, test.percent),
+				fmt.Sprintf("%d used of 500 suggestions included: %d%% used, %d left.", test.used, test.percent, test.left),
+			} {
+				if !strings.Contains(said, want) {
+					t.Errorf("the page does not say %q", want)
+				}
+			}
+			// The badge: the word, with its icon, in its colour.
+			_, badge, found := strings.Cut(page, "rounded-full border border-current")
+			badge, _, _ = strings.Cut(badge, "</span>")
+			if !found || !strings.HasSuffix(text("<"+badge), test.word) || !strings.Contains(badge, "text-level-"+strings.ToLower(test.word)) || !strings.Contains(badge, "<svg") {
+				t.Errorf("the badge is %q, want the word, icon and colour of %s", badge, test.word)
+			}
+		})
+	}
+}
+
+func TestUsagePageSaysWhatFollows(t *testing.T) {
+	limited := func(used, cents int64) views.Usage {
+		d := member(t, "pro", used, 75)
+		d.Standing.Value.SpendLimitCents = &cents
+		return d
+	}
+	confirming := limited(96, 900)
+	confirming.Limit.Confirm = new(int64(250))
+	held := member(t, "free", 3, 5)
+	held.Standing.Value.Held = 2
+	compare := func(used int64, before *int64) views.Usage {
+		d := member(t, "pro", used, 75)
+		d.Comparison.Value = views.Comparison{Days: 23, Used: used, Before: before}
+		return d
+	}
+	early := member(t, "pro", 9, 75)
+	early.Forecast = nil
+	for _, test := range []struct {
+		name    string
+		page    views.Usage
+		want    []string
+		without []string
+	}{
+		{"the reset has date, hour, zone and distance", member(t, "pro", 43, 75), []string{"1 Dec 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
+		{"free shows no money", member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
+		{"what is held is not used", held, []string{"Held 2", "All that are left are held for work under way"}, []string{"$"}},
+		{"overage stands apart", member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
+		{"overage that is billed goes on", member(t, "pro", 96, 75), []string{"Going on, billed by the suggestion", "No spend limit is set."}, []string{"Paused"}},
+		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "It stops suggestions"}, nil},
+		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would pass the $3.00 that you set."}, nil},
+		{"a limit below what is spent waits", confirming, []string{
+			"$6.30 of overage is spent already in this period. With a limit of $2.50, suggestions stop at once, until 1 Dec 2026, 00:00 UTC.", "Stop suggestions at $2.50",
+		}, nil},
+		{"more than before", compare(62, new(int64(49))), []string{"62 suggestions used in the first 23 days, 26% more than in the same days of the last period (49)."}, nil},
+		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the last period (50)."}, nil},
+		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the last period."}, []string{"%!"}},
+		{"nothing to compare with", compare(40, nil), []string{"New: there is no last period to compare with."}, nil},
+		{"a forecast is an estimate", member(t, "pro", 62, 75), []string{"At this pace about 80 suggestions by the reset, 5 beyond the plan: $1.50 of overage. estimate"}, nil},
+		{"no forecast early", early, nil, []string{"At this pace"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			said := text(render(t, views.UsagePage(test.page)))
+			for _, want := range test.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("the page does not say %q:\n%s", want, said)
+				}
+			}
+			for _, not := range test.without {
+				if strings.Contains(said, not) {
+					t.Errorf("the page says %q", not)
+				}
+			}
+		})
+	}
+}
+
+func TestMonthsBeforeSignUpAreNotZero(t *testing.T) {
+	d := member(t, "pro", 43, 75)
+	d.Months.Value = months(75, 43, 3, 0, 0, 0, 0, 10)
+	said := text(render(t, views.UsagePage(d)))
+	for _, want := range []string{"Jun 2026 — — — —", "Sep 2026 0 75 0 $0.00", "Oct 2026 7 75 0 $0.00", "Nov 2026 , so far 43 75 0"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the table of months does not say %q:\n%s", want, said)
+		}
+	}
+}
+
+func TestUnitsAreNamedByTheCatalogue(t *testing.T) {
+	d := member(t, "pro", 96, 75)
+	c := *catalogue(t)
+	c.UnitSingular, c.UnitPlural = "summary", "summaries"
+	d.Catalogue = &c
+	said := text(render(t, views.UsagePage(d)))
+	if !strings.Contains(said, "21 summaries beyond your plan") || strings.Contains(said, "uggestion") {
+		t.Errorf("the page names another unit than the catalogue's:\n%s", said)
+	}
+}
+
+func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
+	d := member(t, "pro", 43, 75)
+	d.Days.Failed = "request-7"
+	said := text(render(t, views.UsagePage(d)))
+	for _, want := range []string{"This part could not be loaded. Request id request-7", "32 suggestions left", "Most was used in"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if n := strings.Count(said, "could not be loaded"); n != 1 {
+		t.Errorf("%d parts are said to have failed, want 1", n)
+	}
+}
+
+func TestPagesOfTheOrganization(t *testing.T) {
+	pages := orgPages(t)
+	for _, test := range []struct {
+		page    string
+		want    []string
+		without []string
+	}{
+		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20 of overage"}, nil},
+		{"org-new", []string{"By none of 1 person", "Nothing is used yet", "no overage so far"}, nil},
+		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
+		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
+		{"members-none", []string{"0 of 42 people", "Nobody is found"}, []string{"<b>"}},
+	} {
+		t.Run(test.page, func(t *testing.T) {
+			said := text(render(t, pages[test.page]))
+			for _, want := range test.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("the page does not say %q:\n%s", want, said)
+				}
+			}
+			for _, not := range test.without {
+				if strings.Contains(said, not) {
+					t.Errorf("the page says %q", not)
+				}
+			}
+		})
+	}
+	narrowed := render(t, pages["members-narrowed"])
+	for _, want := range []string{
+		`aria-sort="ascending"`, `href="/org/members.csv?level=safe&amp;q=example&amp;sort=name"`, `href="/org/members?level=safe&amp;q=example&amp;sort=name"`,
+		`value="safe" selected`, `name="sort" value="name"`,
+	} {
+		if !strings.Contains(narrowed, want) {
+			t.Errorf("the narrowed table has no %s", want)
+		}
+	}
+	if n := strings.Count(narrowed, "aria-sort"); n != 1 {
+		t.Errorf("%d columns say that the table is sorted by them, want 1", n)
+	}
+}
+
+func TestNavigationOffersWhatOpens(t *testing.T) {
+	for _, test := range []struct {
+		page string
+		want []string
+		not  []string
+	}{
+		{"usage-safe", []string{`href="/usage"`, `action="/sign-out"`}, []string{`href="/org"`, `href="/org/members"`, `href="/ops"`}},
+		{"org", []string{`href="/org"`, `href="/org/members"`}, []string{`href="/ops"`}},
+		{"ops", []string{`href="/org"`, `href="/ops"`}, nil},
+		{"landing", []string{`href="/sign-in"`, `href="/sign-in/slack"`}, []string{`href="/usage"`, `action="/sign-out"`}},
+		{"landing-locked", []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}, []string{`href="/sign-in/slack"`}},
+	} {
+		page := render(t, allPages(t)[test.page])
+		for _, want := range test.want {
+			if !strings.Contains(page, want) {
+				t.Errorf("%s has no %s", test.page, want)
+			}
+		}
+		for _, not := range test.not {
+			if strings.Contains(page, not) {
+				t.Errorf("%s has %s", test.page, not)
+			}
+		}
+	}
+}
+
+func TestPlansCannotBeBoughtInVain(t *testing.T) {
+	pages := planPages(t)
+	for name, want := range map[string]int{"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0} {
+		if got := strings.Count(render(t, pages[name]), `action="`+views.PathCheckout+`"`); got != want {
+			t.Errorf("%s offers %d purchases, want %d", name, got, want)
+		}
+	}
+	said := text(render(t, pages["plans"]))
+	for _, want := range []string{"With your last 6 months, Pro would have cost $114.30.", "Free would have cost nothing and refused 393 suggestions.", "Free current plan"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the plans do not say %q", want)
+		}
+	}
+}
+
+func TestAKeyIsShownOnce(t *testing.T) {
+	pages := otherPages(t)
+	const key = "tg_live_made0up0for0this0picture0only00000x7Ab"
+	if n := strings.Count(render(t, pages["ops-new-key"]), key); n != 1 {
+		t.Errorf("the answer shows the key %d times, want once", n)
+	}
+	if strings.Contains(render(t, pages["ops"]), key) {
+		t.Error("the page shows a key that was not just made")
+	}
+}
+
+func TestErrorPagesNameTheRequest(t *testing.T) {
+	pages := otherPages(t)
+	for name, want := range map[string]string{
+		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "There is no such page", "error-500": "Something went wrong", "error-503": "The database does not answer",
+	} {
+		said := text(render(t, pages[name]))
+		if !strings.Contains(said, want) || !strings.Contains(said, "request id 9f2c41d07be84a55") {
+			t.Errorf("%s does not say %q and the request id:\n%s", name, want, said)
+		}
+	}
+}
+
+func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
+	d := member(t, "pro", 43, 75)
+	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), now)
+	said := text(render(t, views.UsagePage(d)))
+	if !strings.Contains(said, "14 Dec 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "14 Nov 2026, 15:20 UTC to 14 Dec 2026, 15:20 UTC") {
+		t.Errorf("the page does not say the period:\n%s", said)
+	}
+}

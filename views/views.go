@@ -1,0 +1,84 @@
+// Package views is everything that is seen. It draws plain values and asks nobody for more.
+//
+// A page takes a struct of values as models have them: units are whole numbers, money is in cents of the catalogue's
+// currency, instants are drawn in UTC. How they are written is decided here.
+package views
+
+import (
+	"time"
+
+	"tollgate/models"
+)
+
+// Where the forms of the pages go. Each is a POST unless it says otherwise, and answers 303 unless it says otherwise.
+const (
+	// PathSignInSlack is a GET that leads to the issuer; it takes FieldNext, a path of ours to come back to.
+	PathSignInSlack = "/sign-in/slack"
+	// PathSignInLink is a one-time link's page; its POST takes FieldToken and signs in.
+	PathSignInLink = "/sign-in/link"
+	// PathSpendLimit takes FieldAmount (as typed) and, to confirm a limit below what is spent, FieldConfirm.
+	PathSpendLimit = "/usage/spend-limit"
+	// PathSpendLimitRemove takes nothing.
+	PathSpendLimitRemove = "/usage/spend-limit/remove"
+	// PathCheckout takes FieldPlan and leads to Stripe Checkout.
+	PathCheckout = "/plans/checkout"
+	// PathPortal takes nothing and leads to Stripe's Billing Portal.
+	PathPortal = "/plans/portal"
+	// PathSessionEnd takes FieldID; PathSessionsEndOthers takes nothing.
+	PathSessionEnd        = "/settings/sessions/end"
+	PathSessionsEndOthers = "/settings/sessions/end-others"
+	// PathKeys takes FieldName and any number of FieldScope; it answers with the page, as the key is shown once.
+	PathKeys = "/ops/keys"
+	// PathKeyRevoke takes FieldID.
+	PathKeyRevoke = "/ops/keys/revoke"
+)
+
+// The names of the forms' fields.
+const (
+	FieldAmount  = "amount"
+	FieldConfirm = "confirm"
+	FieldPlan    = "plan"
+	FieldID      = "id"
+	FieldName    = "name"
+	FieldScope   = "scope"
+	FieldToken   = "token"
+	FieldNext    = "next"
+)
+
+// Widget is a part of a page that comes from a query of its own, so that one that fails empties no page.
+type Widget[T any] struct {
+	Value T
+	// Failed is the request's id when the query failed; Value is then not shown.
+	Failed string
+}
+
+// Loaded is a widget whose query succeeded.
+func Loaded[T any](value T) Widget[T] { return Widget[T]{Value: value} }
+
+// Subscription is where a person's plan comes from and what will become of it.
+type Subscription struct {
+	Plan models.Plan
+	// Status is Stripe's word; empty on the free plan. A canceled one says that the plan was free from EndsAt on.
+	Status models.SubscriptionStatus
+	// Organization is the name of who holds the subscription; empty when the person does.
+	Organization string
+	// EndsAt is set when the subscription was cancelled: at that time the free plan begins, or began.
+	EndsAt *time.Time
+	// ByHand says that the operator gave the plan: nothing is paid through Stripe.
+	ByHand bool
+	// Manageable says that the viewer may open Stripe's Billing Portal for it.
+	Manageable bool
+}
+
+// Comparison sets a period against the same number of days of the one before.
+type Comparison struct {
+	// Days is how many days are compared, today included.
+	Days int
+	// Used is the units of the current period's days.
+	Used int64
+	// Before is the units of the previous period's days; nil when there was no previous period.
+	Before *int64
+}
+
+// billed says whether money is to be shown: not on a plan that costs nothing.
+func billed(p models.Plan) bool { return p.BasePriceCents > 0 || p.OverageRateCents > 0 }
