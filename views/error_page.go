@@ -11,6 +11,10 @@ type Error struct {
 	Frame ui.Frame
 	// Status is the HTTP status: 403, 404, 500 or 503 have words of their own.
 	Status int
+	// Title and Detail say what is wrong, where there is more to say than the status does; else they are empty.
+	Title, Detail string
+	// SignIn offers to sign in again.
+	SignIn bool
 	// RequestID names the request in the operator's log.
 	RequestID string
 	// Admins are who can help, on a 403; empty when nobody can.
@@ -20,8 +24,11 @@ type Error struct {
 // Person is somebody with a name and an address.
 type Person struct{ Name, Email string }
 
-func errorTitle(status int) string {
-	switch status {
+func (d *Error) title() string {
+	if d.Title != "" {
+		return d.Title
+	}
+	switch d.Status {
 	case http.StatusForbidden:
 		return "This page is for admins"
 	case http.StatusNotFound:
@@ -31,11 +38,14 @@ func errorTitle(status int) string {
 	case http.StatusInternalServerError:
 		return "Something went wrong"
 	}
-	return http.StatusText(status)
+	return http.StatusText(d.Status)
 }
 
-func errorText(status int) string {
-	switch status {
+func (d *Error) text() string {
+	if d.Detail != "" {
+		return d.Detail
+	}
+	switch d.Status {
 	case http.StatusForbidden:
 		return "Your own usage is yours to see; this page shows that of others."
 	case http.StatusNotFound:

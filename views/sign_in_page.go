@@ -1,10 +1,6 @@
 package views
 
-import (
-	"net/url"
-
-	"tollgate/views/ui"
-)
+import "tollgate/views/ui"
 
 // SignIn is the page that leads in.
 type SignIn struct {
@@ -15,22 +11,24 @@ type SignIn struct {
 	Issuer string
 	// Next is the path of ours that the person wanted; empty for /usage.
 	Next string
-	// Fault says, to the person, why the last try failed; empty at the first one.
-	Fault string
+	// Away says that the issuer cannot be reached.
+	Away bool
 }
 
 // SignInLink is the page of a one-time link. Opening it changes nothing, as mail programs open links too.
 type SignInLink struct {
 	Frame ui.Frame
-	// Token is the link's; empty when it was used, is too old or never was.
-	Token string
 	// Email is who it signs in.
 	Email string
+	// Instead is who is signed in so far, when that is somebody else; else empty.
+	Instead string
+	// Next is the path of ours that the person wanted; empty for /usage.
+	Next string
 }
 
-func slackURL(d SignIn) string {
-	if d.Next == "" {
-		return PathSignInSlack
-	}
-	return PathSignInSlack + "?" + url.Values{FieldNext: {d.Next}}.Encode()
+// Leave is a page that leads to another site at once.
+type Leave struct {
+	Frame ui.Frame
+	// Name is what people know the site by, Address where it is.
+	Name, Address string
 }

@@ -12,10 +12,8 @@ import (
 
 // Where the forms of the pages go. Each is a POST unless it says otherwise, and answers 303 unless it says otherwise.
 const (
-	// PathSignInSlack is a GET that leads to the issuer; it takes FieldNext, a path of ours to come back to.
+	// PathSignInSlack leads to the issuer; it takes FieldNext, a path of ours to come back to.
 	PathSignInSlack = "/sign-in/slack"
-	// PathSignInLink is a one-time link's page; its POST takes FieldToken and signs in.
-	PathSignInLink = "/sign-in/link"
 	// PathSpendLimit takes FieldAmount (as typed) and, to confirm a limit below what is spent, FieldConfirm.
 	PathSpendLimit = "/usage/spend-limit"
 	// PathSpendLimitRemove takes nothing.
@@ -24,8 +22,7 @@ const (
 	PathCheckout = "/plans/checkout"
 	// PathPortal takes nothing and leads to Stripe's Billing Portal.
 	PathPortal = "/plans/portal"
-	// PathSessionEnd takes FieldID; PathSessionsEndOthers takes nothing.
-	PathSessionEnd        = "/settings/sessions/end"
+	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
 	// PathKeys takes FieldName and any number of FieldScope; it answers with the page, as the key is shown once.
 	PathKeys = "/ops/keys"
@@ -41,9 +38,11 @@ const (
 	FieldID      = "id"
 	FieldName    = "name"
 	FieldScope   = "scope"
-	FieldToken   = "token"
 	FieldNext    = "next"
 )
+
+// sessionEnd is where the form goes that ends a session. It takes nothing.
+func sessionEnd(id string) string { return "/settings/sessions/" + id + "/end" }
 
 // Widget is a part of a page that comes from a query of its own, so that one that fails empties no page.
 type Widget[T any] struct {

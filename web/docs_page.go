@@ -30,7 +30,9 @@ func (s *Server) asset(c echo.Context) error {
 
 // docs is the page of the API.
 func (s *Server) docs(c echo.Context, _ *models.Viewer) error {
-	return show(c, http.StatusOK, views.DocsPage(s.described))
+	page := s.described
+	page.Frame = s.frame(c)
+	return show(c, http.StatusOK, views.DocsPage(page))
 }
 
 // describe makes what the page shows from the routes and the schemas of their types.

@@ -2,8 +2,10 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +15,9 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
+	"tollgate/models/enforcement"
+	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // rule is who may open a page. The zero value is none: a page without a rule is not registered.
@@ -103,6 +108,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
+		c.Set(viewerName, who)
 		if who == nil && r.rule != public {
 			return c.Redirect(http.StatusSeeOther, signInAddress(request))
 		}
@@ -139,11 +145,7 @@ func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 		p.Detail = fmt.Sprintf("This page is for the admins of %s. They can help you:", who.Organization.Name)
 	}
 	for _, a := range admins {
-		helper := a.Email
-		if a.Name != "" {
-			helper = fmt.Sprintf("%s (%s)", a.Name, a.Email)
-		}
-		p.helpers = append(p.helpers, helper)
+		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})
 	}
 	return p
 }
@@ -164,6 +166,40 @@ func asPage(c echo.Context) {
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 	h.Set("Cache-Control", "private, no-store")
 	h.Set(echo.HeaderContentType, echo.MIMETextHTMLCharsetUTF8)
+}
+
+// viewerName is where a request keeps who looks.
+const viewerName = "viewer"
+
+// frame is what is around a page: who looks, and when. A page that asks nobody who they are has the frame of somebody who is
+// not signed in.
+func (s *Server) frame(c echo.Context) ui.Frame {
+	f := ui.Frame{Now: models.Now(s.now)}
+	if who, _ := c.Get(viewerName).(*models.Viewer); who != nil {
+		f.Viewer = &ui.Viewer{Email: who.User.Email, Name: who.User.Name, Admin: who.IsAdmin(), Operator: who.IsOperator()}
+		if who.Organization != nil {
+			f.Viewer.Organization = who.Organization.Name
+		}
+	}
+	return f
+}
+
+// load asks for one part of a page. One that fails says so in its place, with the request's id, and the rest of the page
+// stands; only when the database is away altogether is there no page, as the viewer could not be asked for either.
+func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
+	v, err := ask(c.Request().Context())
+	if err != nil {
+		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a part of a page failed", slog.String("request_id", requestID(c)),
+			slog.String("route", c.Path()), slog.String("part", part), slog.String("error", err.Error()))
+		return views.Widget[T]{Failed: requestID(c)}
+	}
+	return views.Loaded(v)
+}
+
+// standing is where a person stands: what the API's usage and check say, as the gate says it to all of them.
+func (s *Server) standing(ctx context.Context, email string) (models.Standing, error) {
+	a, err := s.gate.Check(ctx, enforcement.Person{Email: email}, 1)
+	return a.Standing, err
 }
 
 // show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.

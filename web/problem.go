@@ -24,7 +24,7 @@ type Problem struct {
 	Errors []FieldError `json:"errors" doc:"The fields at fault; empty where none is." nullable:"false"`
 
 	retryAfter time.Duration
-	helpers    []string // people who can help; on pages
+	helpers    []views.Person // people who can help; on pages
 }
 
 // FieldError is a fault of one field of a request.
@@ -148,7 +148,7 @@ func (s *Server) fail(err error, c echo.Context) {
 		h.Set("Retry-After", seconds(p.retryAfter))
 	}
 	if isPage(c.Request().URL.Path) {
-		if err := show(c, p.Status, views.FaultPage(p.onPage(c))); err != nil {
+		if err := show(c, p.Status, views.ErrorPage(s.onPage(c, p))); err != nil {
 			s.log.Error("an error could not be drawn", "error", err)
 			c.Response().WriteHeader(p.Status)
 		}
@@ -169,11 +169,18 @@ func (s *Server) fail(err error, c echo.Context) {
 }
 
 // onPage is the problem as a page tells it.
-func (p *Problem) onPage(c echo.Context) views.Fault {
-	return views.Fault{
-		Status: p.Status, Title: p.Title, Detail: p.Detail, Helpers: p.helpers, RequestID: requestID(c),
+func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
+	page := views.Error{
+		Frame: s.frame(c), Status: p.Status, Title: p.Title, Detail: p.Detail, Admins: p.helpers, RequestID: requestID(c),
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,
 	}
+	switch p.Code {
+	case codeNotFound, codeInternal, models.CodeUnavailable:
+		page.Title, page.Detail = "", "" // the page has words of its own
+	case codeForbidden:
+		page.Title = ""
+	}
+	return page
 }
 
 // seconds is a wait as Retry-After says it, rounded up.

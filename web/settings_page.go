@@ -1,7 +1,9 @@
 package web
 
 import (
+	"context"
 	"net/http"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -12,18 +14,57 @@ import (
 
 // settingsPage lists where a person is signed in.
 func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
-	sessions, err := models.ListSessions(c.Request().Context(), s.db, models.Now(s.now), who.User.Email)
-	if err != nil {
-		return err
-	}
-	page := views.Settings{Email: who.User.Email, Name: who.User.Name}
-	for i := range sessions {
-		page.Sessions = append(page.Sessions, views.Session{
-			ID: sessions[i].ID.String(), UserAgent: sessions[i].UserAgent, SignedInAt: sessions[i].CreatedAt, LastSeenAt: sessions[i].LastSeenAt,
-			ExpiresAt: sessions[i].ExpiresAt, Current: sessions[i].ID == who.Session.ID,
-		})
-	}
+	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: who.User.Role, Plan: s.catalogue.Free()}
+	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
+		a, err := s.standing(ctx, who.User.Email)
+		if err != nil {
+			return "", err
+		}
+		page.Plan, _ = s.catalogue.Plan(a.Plan)
+		return s.catalogue.Notice(a, models.Decide(a, 1)), nil
+	})
+	page.Sessions = load(s, c, "sessions", func(ctx context.Context) ([]views.Session, error) {
+		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, who.User.Email)
+		if err != nil {
+			return nil, err
+		}
+		var shown []views.Session
+		for i := range sessions {
+			shown = append(shown, views.Session{
+				ID: sessions[i].ID.String(), Browser: browserName(sessions[i].UserAgent), SignedInAt: sessions[i].CreatedAt, SeenAt: sessions[i].LastSeenAt,
+				Current: sessions[i].ID == who.Session.ID,
+			})
+		}
+		return shown, nil
+	})
 	return show(c, http.StatusOK, views.SettingsPage(page))
+}
+
+// browserName is what people call the browser and system of a user agent; the agent's own first word where nothing is known.
+// Source: https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Browser_detection_using_the_user_agent
+func browserName(agent string) string {
+	named := func(names [][2]string) string {
+		for _, n := range names {
+			if strings.Contains(agent, n[0]) {
+				return n[1]
+			}
+		}
+		return ""
+	}
+	// Each of these claims to be the ones after it as well.
+	browser := named([][2]string{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}})
+	system := named([][2]string{{"iPhone", "iPhone"}, {"iPad", "iPad"}, {"Android", "Android"}, {"Windows", "Windows"}, {"Mac OS X", "macOS"}, {"Linux", "Linux"}})
+	switch {
+	case browser == "":
+		browser, _, _ = strings.Cut(agent, "/")
+		if browser = strings.TrimSpace(browser); browser == "" {
+			return "An unknown browser"
+		}
+		return browser
+	case system == "":
+		return browser
+	}
+	return browser + " on " + system
 }
 
 // endSession ends one of a person's sessions, which may be this one.

@@ -35,7 +35,7 @@ func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
 	if who != nil {
 		return landed(c, next)
 	}
-	page := views.SignIn{Issuer: s.issuer.name(), Next: next, Missing: s.issuer.missing()}
+	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Missing: s.issuer.missing()}
 	status := http.StatusOK
 	if len(page.Missing) == 0 {
 		if _, err := s.issuer.discover(c.Request().Context()); err != nil {
@@ -68,15 +68,15 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	if err := s.keepAttempt(c, a); err != nil {
 		return err
 	}
-	return leave(c, s.issuer.name(), known.address(a))
+	return s.leave(c, s.issuer.name(), known.address(a))
 }
 
 // leave sends a browser to an address of somebody else's after a form of ours. It is a page that leads on at once and not
 // a redirect: Chromium and Safari hold every redirect after a form against the form-action of our policy, also those of
 // the sites that follow, whose addresses nobody knows beforehand.
-func leave(c echo.Context, name, address string) error {
+func (s *Server) leave(c echo.Context, name, address string) error {
 	c.Response().Header().Set("Refresh", "0; url="+address)
-	return show(c, http.StatusOK, views.LeavePage(views.Leave{Name: name, Address: address}))
+	return show(c, http.StatusOK, views.LeavePage(views.Leave{Frame: s.frame(c), Name: name, Address: address}))
 }
 
 // keepAttempt leaves an attempt with the browser that made it. It needs no signature: who can write the cookie can only
@@ -150,7 +150,7 @@ func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
 	if err != nil {
 		return err
 	}
-	page := views.SignInLink{Email: email, Next: ownPath(c.QueryParam("next"))}
+	page := views.SignInLink{Frame: s.frame(c), Email: email, Next: ownPath(c.QueryParam("next"))}
 	if who != nil && who.User.Email != email {
 		page.Instead = who.User.Email
 	}
