@@ -114,10 +114,16 @@ func IsKey(s string) bool {
 // HashKey is what is stored of a key.
 func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
+// ErrKeyName says what an API key's name must be.
+var ErrKeyName = errors.New("an API key needs a name of 1 to 100 bytes of printable characters")
+
+// ErrNoKey is that nobody has an API key of an id.
+var ErrNoKey = errors.New("there is no API key")
+
 // CreateAPIKey makes a key and returns it; only its hash is stored.
 func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
 	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
-		return "", errors.New("an API key needs a name of 1 to 100 bytes of printable characters")
+		return "", ErrKeyName
 	}
 	if len(scopes) == 0 {
 		return "", errors.New("an API key needs at least one scope")
@@ -151,7 +157,7 @@ func RevokeAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) 
 		return fmt.Errorf("revoke the API key %s: %w", id, err)
 	}
 	if n, err := done.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(fmt.Errorf("there is no API key %s", id), err)
+		return errors.Join(fmt.Errorf("%w %s", ErrNoKey, id), err)
 	}
 	return nil
 }

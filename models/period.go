@@ -12,6 +12,11 @@ type Period struct {
 // bound to look at one or two records of a person and not at all of them.
 const maxPeriod = 32 * 24 * time.Hour
 
+// Previous is the monthly period before this one.
+func (p Period) Previous() Period {
+	return Period{Start: AnchoredMonth(p.Start, p.Start.Add(-time.Microsecond)).Start, End: p.Start}
+}
+
 // Contains says whether t is in the period.
 func (p Period) Contains(t time.Time) bool { return !t.Before(p.Start) && t.Before(p.End) }
 

@@ -122,7 +122,7 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 		if !old.CreatedAt.Before(s.CreatedAt) {
 			s.CreatedAt = old.CreatedAt.UTC().Add(time.Microsecond)
 		}
-		if old.StripeSubscriptionID != nil || !old.active() {
+		if old.StripeSubscriptionID != nil || !old.Active() {
 			continue
 		}
 		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?", StatusCanceled, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
@@ -133,4 +133,30 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 	return ended, nil
 }
 
-func (s *Subscription) active() bool { return slices.Contains(activeStatuses, s.Status) }
+
+// Held is the subscription that a person's plan comes from, and its holder.
+type Held struct {
+	Subscription
+	// Organization is the name of the organization that holds it; empty when the person does.
+	Organization string
+}
+
+// SubscriptionOf returns the active subscription that gives a person their plan, as EntitlementJoins picks it; without one the
+// newest that ended; nil for somebody who never had any.
+func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error) {
+	var found []Held
+	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
+		JOIN subscriptions s ON s.user_id = u.id OR s.organization_id = w.organization_id LEFT JOIN organizations o ON o.id = s.organization_id
+		WHERE u.email = ? ORDER BY CASE WHEN s.status IN (?) THEN 0 ELSE 1 END, CASE WHEN s.status IN (?) AND s.organization_id IS NULL THEN 1 ELSE 0 END,
+			s.created_at DESC LIMIT 1`, email, bun.List(activeStatuses), bun.List(activeStatuses)).Scan(ctx, &found)
+	if err != nil {
+		return nil, fmt.Errorf("read the subscription of %s: %w", email, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
+// Active says that the subscription gives its plan.
+func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }

@@ -54,10 +54,14 @@ type OrganizationSummary struct {
 	// TotalUsers is the number of people in its workspaces, ActiveUsers that of those who used any unit.
 	TotalUsers  int64
 	ActiveUsers int64
+	// Included is the units that all their plans cover.
+	Included int64
 	// TotalSuggestions is in units; units on hold are not used yet.
 	TotalSuggestions int64
 	// AverageHundredths is the average over TotalUsers in hundredths of a unit, rounded half up; 0 without users.
 	AverageHundredths int64
+	// OverageUnits are beyond the plans of OveragePeople, OverageCents is their price in cents, before tax.
+	OverageUnits, OverageCents, OveragePeople int64
 	// TopUsers are at most ten of the active ones, by units used, then by email.
 	TopUsers []RankedUser
 }
@@ -101,11 +105,13 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(&e).ID, Period: e.PeriodAt(now)}
 	err = eachMember(ctx, db, now, id, func(m *member) {
 		s.TotalUsers++
-		var record *UsageRecord
-		if m.record.ID != 0 {
-			record = &m.record
+		standing := m.standing(c, now)
+		s.Included += standing.Included
+		if standing.Overage() > 0 {
+			s.OveragePeople++
+			s.OverageUnits += standing.Overage()
+			s.OverageCents += standing.OverageCents()
 		}
-		standing := c.Foresee(m.email, &m.entitlement, record, now)
 		if standing.Used > 0 {
 			s.ActiveUsers++
 			s.TotalSuggestions += standing.Used
@@ -155,15 +161,27 @@ func (s *OrganizationSummary) rank(u RankedUser) {
 
 // member is one person of an organization; the record is zero when they have none of the current period.
 type member struct {
+	id          uuid.UUID
 	email, name string
+	role        Role
+	signedUp    time.Time
 	entitlement Entitlement
 	record      UsageRecord
+}
+
+// standing is the member's, without units on hold.
+func (m *member) standing(c *Catalogue, now time.Time) Standing {
+	var record *UsageRecord
+	if m.record.ID != 0 {
+		record = &m.record
+	}
+	return c.Foresee(m.email, &m.entitlement, record, now)
 }
 
 // eachMember reads the organization's people, one at a time, with what a standing of theirs depends on but for units
 // on hold. What a person may use is read as for a decision, so that no figure of a page differs from the gate's.
 func eachMember(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, visit func(*member)) (err error) {
-	rows, err := db.QueryContext(ctx, `SELECT k.email, k.name, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included,
+	rows, err := db.QueryContext(ctx, `SELECT k.id, k.email, k.name, k.role, k.created_at, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included,
 			r.suggestions_used, `+EntitlementColumns+`
 		FROM workspaces team JOIN users k ON k.workspace_id = team.id
 		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= ? AND r.billing_period_start > ? AND r.billing_period_end > ? `+
@@ -178,7 +196,7 @@ func eachMember(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, vi
 		var recordPlan, team, slackUser, plan, customer sql.NullString
 		m := &member{}
 		e := &m.entitlement
-		if err := rows.Scan(&m.email, &m.name, &recordID, &start, &end, &recordPlan, &included, &used,
+		if err := rows.Scan(&m.id, &m.email, &m.name, &m.role, &m.signedUp, &recordID, &start, &end, &recordPlan, &included, &used,
 			&e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
 			return err
 		}

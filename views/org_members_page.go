@@ -2,6 +2,7 @@ package views
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -35,6 +36,8 @@ type MemberRow struct {
 	ID   uuid.UUID
 	Name string
 	Role models.Role
+	// SignedUp is when the person became known.
+	SignedUp time.Time
 	// Standing is that of the current period; it has the email.
 	Standing models.Standing
 	// LastPeriod is the units of the period before; nil before sign-up.

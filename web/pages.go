@@ -51,7 +51,8 @@ type pageRoute struct {
 func (s *Server) pages() []pageRoute {
 	get, post := http.MethodGet, http.MethodPost
 	return []pageRoute{
-		{method: get, path: "/", rule: anyone, handle: func(c echo.Context, _ *models.Viewer) error { return c.Redirect(http.StatusSeeOther, "/docs") }},
+		{method: get, path: "/", rule: public, handle: s.landingPage},
+		{method: get, path: "/plans", rule: public, handle: s.plansPage},
 		{method: get, path: "/docs", rule: anyone, handle: s.docs},
 		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout},
 		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},
@@ -59,6 +60,17 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/sign-in/:token", rule: public, handle: s.signInLinkPage},
 		{method: post, path: "/sign-in/:token", rule: public, handle: s.useSignInLink},
 		{method: post, path: "/sign-out", rule: public, handle: s.signOut},
+		{method: get, path: homePath, rule: member, handle: s.usagePage},
+		{method: get, path: "/usage.csv", rule: member, handle: s.usageCSV},
+		{method: post, path: views.PathSpendLimit, rule: member, handle: s.setSpendLimit},
+		{method: post, path: views.PathSpendLimitRemove, rule: member, handle: s.removeSpendLimit},
+		{method: get, path: "/org", rule: admin, handle: s.orgPage},
+		{method: get, path: "/org/members", rule: admin, handle: s.orgMembersPage},
+		{method: get, path: "/org/members.csv", rule: admin, handle: s.orgMembersCSV},
+		{method: get, path: "/org/members/:id", rule: admin, handle: s.orgMemberPage},
+		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
+		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
+		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},
 		{method: get, path: "/settings", rule: member, handle: s.settingsPage},
 		{method: post, path: "/settings/sessions/:id/end", rule: member, handle: s.endSession},
 		{method: post, path: "/settings/sessions/end-others", rule: member, handle: s.endOtherSessions},

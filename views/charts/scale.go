@@ -127,6 +127,23 @@ func (d *Daily) days() []day {
 	return days
 }
 
+// Date is one date in UTC and the units of it.
+type Date struct {
+	Date time.Time
+	Used int64
+}
+
+// Until lists the dates up to today, as the chart's table has them.
+func (d *Daily) Until() []Date {
+	var dates []Date
+	for _, one := range d.days() {
+		if !one.upcoming {
+			dates = append(dates, Date{one.date, one.used})
+		}
+	}
+	return dates
+}
+
 // pace is the units a day that use the included ones up exactly at the period's end.
 func (d *Daily) pace() float64 {
 	length := d.Period.End.Sub(d.Period.Start).Hours() / 24

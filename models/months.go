@@ -1,0 +1,140 @@
+package models
+
+import "time"
+
+// HistoryMonths is how many billing periods the pages show.
+const HistoryMonths = 6
+
+// PastPeriod is what was used in one billing period, which may be the current one.
+type PastPeriod struct {
+	Period Period
+	// BeforeSignUp says that there was nobody to use anything, which is not the same as 0.
+	BeforeSignUp bool
+	// Used and Included are units; Included is the period's own limit, not today's.
+	Used, Included int64
+	// OverageCents is the price of the overage in cents, before tax.
+	OverageCents int64
+	// Current says that the period is not over.
+	Current bool
+}
+
+// periodsBack lists the n periods up to the current one, oldest first, with nothing used in them: monthly steps back from
+// its start.
+func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {
+	months := make([]PastPeriod, n)
+	p := current
+	for i := n - 1; i >= 0; i-- {
+		months[i] = PastPeriod{Period: p, BeforeSignUp: !p.End.After(signedUp), Current: i == n-1}
+		p = Period{Start: AnchoredMonth(current.Start, p.Start.Add(-time.Microsecond)).Start, End: p.Start} // the anchor's day, also after a short month
+	}
+	return months
+}
+
+// Months lists a person's n newest billing periods, oldest first. The current one is as the standing says; those before are as
+// their records say; a period without a record has nothing used, and the limit of today.
+func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) []PastPeriod {
+	months := periodsBack(current.Period, signedUp, n)
+	last := &months[n-1]
+	last.Used, last.Included, last.OverageCents, last.BeforeSignUp = current.Used, current.Included, current.OverageCents(), false
+	for i := range months[:n-1] {
+		months[i].Included = current.Included
+	}
+	for i := range records {
+		r := &records[i]
+		start := r.BillingPeriodStart.UTC()
+		for j := range months[:n-1] {
+			m := &months[j]
+			if !m.Period.Contains(start) {
+				continue
+			}
+			s := Standing{Used: r.SuggestionsUsed, Included: r.SuggestionsIncluded, OverageRateCents: r.OverageRateCents}
+			if m.BeforeSignUp || m.Used == 0 && m.OverageCents == 0 {
+				m.Included = 0
+			}
+			m.Used, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.OverageCents+s.OverageCents(), false
+			// A period that a new subscription cut short shares its month with the next one: the larger limit is the month's.
+			m.Included = max(m.Included, s.Included)
+		}
+	}
+	return months
+}
+
+// The forecast is absent where a straight line would be a guess.
+const (
+	forecastDays   = 5
+	forecastEvents = 10
+)
+
+// Forecast is the units that a straight line from the period's start through now reaches at its end, rounded down. ok is
+// false in the first five days and under ten units: a unit is at most one event, so fewer units are fewer events too.
+func (s Standing) Forecast(now time.Time) (units int64, ok bool) {
+	elapsed, length := now.Sub(s.Period.Start), s.Period.End.Sub(s.Period.Start)
+	if elapsed < forecastDays*24*time.Hour || s.Used < forecastEvents || elapsed > length {
+		return 0, false
+	}
+	return int64(float64(s.Used) * float64(length) / float64(elapsed)), true
+}
+
+// CostOf is what a plan would have come to in billing periods with these units used: base price and overage in cents, and
+// the units that a hard cap would have refused.
+func (p Plan) CostOf(used []int64) (cents, refused int64) {
+	for _, n := range used {
+		cents += p.BasePriceCents
+		switch over := max(0, n-p.Included); {
+		case p.OverageRateCents > 0:
+			cents += over * p.OverageRateCents
+		default:
+			refused += over
+		}
+	}
+	return cents, refused
+}
+
+// Days is the units of each UTC date of a billing period, and of the one before.
+type Days struct {
+	Period Period
+	Used   []int64
+	// Previous is empty when there was no period before; Known says that there was one, in which perhaps nothing was used.
+	Previous []int64
+	Known    bool
+}
+
+// DaysOf takes the days of the current period and of the one before from a person's records.
+func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
+	d := Days{Period: current.Period, Known: signedUp.Before(current.Period.Start)}
+	for i := range records {
+		switch period := records[i].Period(); {
+		case period.Start.Equal(current.Period.Start):
+			d.Used = records[i].Daily.Units()
+		case period.End.Equal(current.Period.Start):
+			d.Previous, d.Known = records[i].Daily.Units(), true
+		}
+	}
+	return d
+}
+
+// Compared sets the first days of a period against as many of the one before.
+type Compared struct {
+	// Days is how many days are compared, today included.
+	Days int
+	Used int64
+	// Before is nil when there was no period before.
+	Before *int64
+}
+
+// Compare sets the days up to now against as many of the period before.
+func (d Days) Compare(now time.Time) Compared {
+	c := Compared{Days: DayOf(d.Period.Start, now) + 1}
+	sum := func(days []int64) (units int64) {
+		for _, n := range days[:min(len(days), c.Days)] {
+			units += n
+		}
+		return units
+	}
+	c.Used = sum(d.Used)
+	if d.Known {
+		before := sum(d.Previous)
+		c.Before = &before
+	}
+	return c
+}

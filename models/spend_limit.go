@@ -1,0 +1,72 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// maxSpendLimitCents is a million of the currency, and keeps every product within 64 bits.
+const maxSpendLimitCents = 100_000_000
+
+// ErrAmount says what an amount of money must be.
+var ErrAmount = errors.New("must be an amount such as 25 or 12.50, from 0 to 1,000,000")
+
+// ParseAmount reads money as people type it, in cents: "25", "12.5", "12,50", "$ 1,000.00". It returns ErrAmount.
+func ParseAmount(text string) (int64, error) {
+	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "$"))
+	whole, part := text, ""
+	if i := strings.LastIndexAny(text, ".,"); i >= 0 && len(text)-i <= 3 {
+		whole, part = text[:i], text[i+1:]
+		if part == "" {
+			return 0, ErrAmount
+		}
+	}
+	if groups := strings.Split(whole, ","); len(groups) > 1 {
+		for i, g := range groups {
+			if len(g) != 3 && (i > 0 || g == "" || len(g) > 3) {
+				return 0, ErrAmount
+			}
+		}
+		whole = strings.Join(groups, "")
+	}
+	if whole == "" || len(whole) > 9 || strings.Trim(whole+part, "0123456789") != "" {
+		return 0, ErrAmount
+	}
+	cents, err := strconv.ParseInt(whole+part+strings.Repeat("0", 2-len(part)), 10, 64)
+	if err != nil || cents > maxSpendLimitCents {
+		return 0, ErrAmount
+	}
+	return cents, nil
+}
+
+// SetSpendLimit sets the most that a person's overage may cost in a billing period, in cents; nil is no limit. It counts from
+// the next decision on, and leaves a line in the audit log.
+func SetSpendLimit(ctx context.Context, db *DB, now time.Time, actor, email string, cents *int64) error {
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var user User
+		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("spend_limit_cents = ?", cents).Where("id = ?", user.ID).Exec(ctx); err != nil {
+			return err
+		}
+		return Audit(ctx, tx, now, actor, "spend_limit.set", email, limitText(user.SpendLimitCents)+" to "+limitText(cents))
+	})
+	if err != nil {
+		return fmt.Errorf("set the spend limit of %s: %w", email, err)
+	}
+	return nil
+}
+
+func limitText(cents *int64) string {
+	if cents == nil {
+		return "no limit"
+	}
+	return strconv.FormatInt(*cents, 10) + " cents"
+}

@@ -1,0 +1,44 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/views"
+	"tollgate/views/charts"
+)
+
+// orgPage shows an admin what the organization used.
+func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
+	o := who.Organization
+	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free()}
+	now := page.Frame.Now
+	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
+		return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
+	})
+	if failed := page.Summary.Failed; failed != "" {
+		page.Overage.Failed, page.Days.Failed, page.Months.Failed = failed, failed, failed
+		return show(c, http.StatusOK, views.OrgPage(page))
+	}
+	summary := page.Summary.Value
+	page.Plan, _ = s.catalogue.Plan(summary.Plan)
+	page.Subscription = views.Subscription{Plan: page.Plan}
+	page.Overage = views.Loaded(views.OrgOverage{Units: summary.OverageUnits, Cents: summary.OverageCents, People: summary.OveragePeople})
+	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
+		return models.OrganizationMonths(ctx, s.db, &summary, o.CreatedAt, models.HistoryMonths)
+	})
+	page.Months = views.Widget[[]charts.Month]{Value: chartMonths(months.Value), Failed: months.Failed}
+	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
+		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
+		var err error
+		if d.Used, err = models.OrganizationDays(ctx, s.db, summary.Period, o.ID); err != nil {
+			return d, err
+		}
+		d.Previous, err = models.OrganizationDays(ctx, s.db, summary.Period.Previous(), o.ID)
+		return d, err
+	})
+	return show(c, http.StatusOK, views.OrgPage(page))
+}

@@ -1,0 +1,55 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/views"
+)
+
+// landingPage says what this is, to whoever is not signed in.
+func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
+	if who != nil {
+		return c.Redirect(http.StatusSeeOther, homePath)
+	}
+	page := views.Landing{Frame: s.frame(c), Catalogue: s.catalogue}
+	page.SignIn = views.SignIn{Frame: page.Frame, Issuer: s.issuer.name(), Missing: s.issuer.missing()}
+	return show(c, http.StatusOK, views.LandingPage(page))
+}
+
+// plansPage is the pricing page; somebody signed in sees what each plan would have cost them.
+func (s *Server) plansPage(c echo.Context, who *models.Viewer) error {
+	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue}
+	if who == nil {
+		return show(c, http.StatusOK, views.PlansPage(page))
+	}
+	page.MayBuyTeam = who.IsAdmin()
+	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
+	page.Current = s.subscription(c, who.User.Email, p.standing)
+	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {
+		var used []int64
+		for _, m := range p.months.Value {
+			if !m.BeforeSignUp {
+				used = append(used, m.Used)
+			}
+		}
+		if len(used) == 0 {
+			return nil, nil
+		}
+		costs := &views.PlanCosts{Months: len(used), Plans: map[models.PlanID]views.PlanCost{}}
+		for _, plan := range s.catalogue.Plans {
+			if plan.Type == models.Individual {
+				cents, refused := plan.CostOf(used)
+				costs.Plans[plan.ID] = views.PlanCost{Cents: cents, Refused: refused}
+			}
+		}
+		return costs, nil
+	})
+	if p.months.Failed != "" {
+		page.Costs = views.Widget[*views.PlanCosts]{Failed: p.months.Failed}
+	}
+	return show(c, http.StatusOK, views.PlansPage(page))
+}

@@ -1,0 +1,156 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/views"
+	"tollgate/views/charts"
+	"tollgate/views/ui"
+)
+
+// historySpan reaches back over the periods that a page shows, in whatever months they began.
+const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
+
+// usagePage shows a member what they used.
+func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
+	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{})
+}
+
+// savedLimit is what the page's address says after the spend limit was changed.
+const savedLimit = "spend-limit"
+
+// showUsage draws the page with the state of its form.
+func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
+	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, SignedUp: who.User.CreatedAt, Limit: limit}
+	if c.QueryParam("saved") == savedLimit {
+		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The spend limit is changed.", Text: "It counts from now on."})
+	}
+	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
+	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
+	page.Subscription = s.subscription(c, who.User.Email, p.standing)
+	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
+		page.Forecast = &units
+	}
+	return show(c, status, views.UsagePage(page))
+}
+
+// person is what the pages about one person show.
+type person struct {
+	standing   views.Widget[models.Standing]
+	days       views.Widget[charts.Daily]
+	months     views.Widget[[]charts.Month]
+	comparison views.Widget[views.Comparison]
+}
+
+// loadPerson asks for where a person stands, and for their records. Without a standing there is nothing to set them against.
+func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Time) person {
+	var p person
+	p.standing = load(s, c, "standing", func(ctx context.Context) (models.Standing, error) { return s.standing(ctx, email) })
+	history := load(s, c, "history", func(ctx context.Context) ([]models.UsageRecord, error) {
+		byEmail, err := models.RecordsSince(ctx, s.db, now.Add(-historySpan), []string{email})
+		return byEmail[email], err
+	})
+	for _, failed := range []string{p.standing.Failed, history.Failed} {
+		if failed != "" {
+			p.days.Failed, p.months.Failed, p.comparison.Failed = failed, failed, failed
+			return p
+		}
+	}
+	standing, records := p.standing.Value, history.Value
+	p.months = views.Loaded(chartMonths(models.Months(standing, records, signedUp, models.HistoryMonths)))
+	days := models.DaysOf(standing, records, signedUp)
+	p.days = views.Loaded(charts.Daily{Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included})
+	compared := days.Compare(now)
+	p.comparison = views.Loaded(views.Comparison{Days: compared.Days, Used: compared.Used, Before: compared.Before})
+	return p
+}
+
+func chartMonths(months []models.PastPeriod) []charts.Month {
+	drawn := make([]charts.Month, len(months))
+	for i, m := range months {
+		drawn[i] = charts.Month(m)
+	}
+	return drawn
+}
+
+// subscription is a person's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
+func (s *Server) subscription(c echo.Context, email string, standing views.Widget[models.Standing]) views.Subscription {
+	shown := views.Subscription{Plan: s.catalogue.Free()}
+	if plan, ok := s.catalogue.Plan(standing.Value.Plan); ok {
+		shown.Plan = plan
+	}
+	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) { return models.SubscriptionOf(ctx, s.db, email) }).Value
+	if held == nil {
+		return shown
+	}
+	shown.Status, shown.Organization, shown.ByHand = held.Status, held.Organization, held.StripeSubscriptionID == nil
+	if !held.Active() {
+		shown.Status = models.StatusCanceled
+		ended := held.UpdatedAt.UTC()
+		shown.EndsAt = &ended
+	}
+	return shown
+}
+
+// setSpendLimit takes the form of the spend limit. A limit below what is spent already stops the person at once, so it is
+// asked for twice.
+func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
+	entered := c.FormValue(views.FieldAmount)
+	cents, err := models.ParseAmount(entered)
+	if err != nil {
+		return s.showUsage(c, who, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Fault: "The limit " + err.Error() + "."})
+	}
+	if c.FormValue(views.FieldConfirm) == "" {
+		standing, err := s.standing(c.Request().Context(), who.User.Email)
+		if err != nil {
+			return err
+		}
+		if cents < standing.OverageCents() {
+			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Confirm: &cents})
+		}
+	}
+	return s.saveSpendLimit(c, who, &cents)
+}
+
+func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
+	return s.saveSpendLimit(c, who, nil)
+}
+
+func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
+		return err
+	}
+	return c.Redirect(http.StatusSeeOther, homePath+"?saved="+savedLimit)
+}
+
+// usageCSV is what /usage shows as a file: a row a billing period, then one a day of the current one.
+func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
+	now := models.Now(s.now)
+	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, now)
+	if p.standing.Failed != "" || p.months.Failed != "" {
+		return models.Unavailable(fmt.Errorf("a file has no place for a part that failed: request %s", requestID(c)))
+	}
+	standing := p.standing.Value
+	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
+		row("row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level", "overage", "overage_cents")
+		for _, m := range p.months.Value {
+			switch {
+			case m.Current:
+				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
+					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
+			case !m.BeforeSignUp:
+				past := models.Standing{Used: m.Used, Included: m.Included}
+				row("period", m.Period.Start, m.Period.End, "", m.Used, m.Included, "", past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
+			}
+		}
+		for _, d := range p.days.Value.Until() {
+			row("day", d.Date, d.Date.AddDate(0, 0, 1), "", d.Used, "", "", "", "", "", "", "")
+		}
+	})
+}
