@@ -172,16 +172,29 @@ func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
 	if err := m.Init(ctx); err != nil {
 		return nil, err
 	}
-	group, err := m.Migrate(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("migrate: %w", err)
-	}
 	var names []string
-	for _, applied := range group.Migrations {
-		names = append(names, applied.Name+"_"+applied.Comment)
+	for {
+		group, err := m.Migrate(ctx)
+		for _, applied := range group.Migrations {
+			names = append(names, applied.Name+"_"+applied.Comment)
+		}
+		if err == nil {
+			return names, nil
+		}
+		if db.Postgres || !isColumnThere(err) {
+			return nil, fmt.Errorf("migrate: %w", err)
+		}
+		// The one that failed is the group's last.
+		if err := m.MarkApplied(ctx, &group.Migrations[len(group.Migrations)-1]); err != nil {
+			return nil, fmt.Errorf("migrate: %w", err)
+		}
 	}
-	return names, nil
 }
+
+// isColumnThere says that a migration of SQLite, which has no ADD COLUMN IF NOT EXISTS, found its column. The column comes
+// first in its transaction, so all of the migration was done, and only the mark is missing: the process that did it ended
+// before it set the mark, or sets it right now.
+func isColumnThere(err error) bool { return strings.Contains(err.Error(), "duplicate column name") }
 
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
 // (a deadlock, a serialization failure, a key taken meanwhile, SQLite's lock held too long) is tried again, up to five times in all.

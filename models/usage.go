@@ -32,6 +32,8 @@ type UsageRecord struct {
 	SuggestionsHeld int64
 	// HoldsExpireAt is not after the earliest expiry of an open hold; nil when there is none.
 	HoldsExpireAt *time.Time
+	// Daily is SuggestionsUsed by day, so that what shows days needs no events.
+	Daily         Daily
 	StripeMeterID *string
 	CreatedAt     time.Time
 }

@@ -38,7 +38,8 @@ func (d Difference) String() string {
 type recount struct {
 	row, fault string // fault takes stored and counted
 	query      string
-	plans      bool // the query takes the ids of the catalogue's plans
+	lite       string // the query on SQLite, where that is another one
+	plans      bool   // the query takes the ids of the catalogue's plans
 }
 
 var recounts = []recount{
@@ -46,6 +47,12 @@ var recounts = []recount{
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_used, COALESCE(e.units, 0)
 		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events GROUP BY record_id) e ON e.record_id = r.id
 		WHERE r.suggestions_used <> COALESCE(e.units, 0) ORDER BY r.id`},
+	{row: "usage record", fault: "%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do",
+		query: dailyRecount(`SELECT r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint) FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
+			`GREATEST(0, (e.occurred_at AT TIME ZONE 'UTC')::date - (r.billing_period_start AT TIME ZONE 'UTC')::date)`),
+		// Times are text in UTC there, of which the first ten characters are the date.
+		lite: dailyRecount(`SELECT r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
+			`MAX(0, CAST(julianday(substr(e.occurred_at, 1, 10)) - julianday(substr(r.billing_period_start, 1, 10)) AS integer))`)},
 	{row: "usage record", fault: "%[1]d units on hold are stored, %[2]d were counted from its open holds", query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, COALESCE(h.units, 0)
 		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_holds WHERE state = 'open' GROUP BY record_id) h
@@ -106,6 +113,20 @@ var recounts = []recount{
 		WHERE e.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id) ORDER BY e.id`},
 }
 
+// dailyRecount is the statement that compares each record's units by day. stored selects them as record, day and units, of
+// the name r; day is that of the event e.
+func dailyRecount(stored, day string) string {
+	return `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end,
+			CAST(SUM(CASE WHEN d.units > 0 THEN d.units ELSE 0 END) AS bigint), CAST(SUM(CASE WHEN d.units < 0 THEN -d.units ELSE 0 END) AS bigint)
+		FROM (SELECT record_id, SUM(units) AS units FROM (
+				SELECT e.record_id, ` + day + ` AS day, -SUM(e.quantity) AS units
+				FROM usage_events e JOIN usage_records r ON r.id = e.record_id GROUP BY 1, 2
+				UNION ALL ` + stored + `) u
+			GROUP BY record_id, day HAVING SUM(units) <> 0) d
+		JOIN usage_records r ON r.id = d.record_id GROUP BY r.id ORDER BY r.id`
+}
+
 // Verify recounts every usage record from its events and holds and every report from its events, and calls report for
 // each difference. All is read as of one moment, so a server may run meanwhile; a ledger of any size fits in memory.
 // The catalogue must be the server's, as it says which subscriptions give a plan.
@@ -121,6 +142,9 @@ func Verify(ctx context.Context, db *DB, c *Catalogue, report func(Difference)) 
 	}
 	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 		for _, r := range recounts {
+			if !db.Postgres && r.lite != "" {
+				r.query = r.lite
+			}
 			if err := r.run(ctx, tx, plans, report); err != nil {
 				return fmt.Errorf("%s: %w", r.row, err)
 			}

@@ -25,7 +25,7 @@ func (f *fixture) ledger(t *testing.T) {
 	cut := f.use(t, "ada@example.com", noon.AddDate(0, -1, 0), "free", 4)
 	minute := noon.Truncate(time.Minute)
 	f.insert(t, &models.UsageEvent{
-		ID: id(4), RecordID: cut.ID, Email: "ada@example.com", Quantity: 4, IdempotencyKey: ptr("k4"), OccurredAt: noon, RecordedAt: noon, PlanID: "free",
+		ID: id(4), RecordID: cut.ID, Email: "ada@example.com", Quantity: 4, IdempotencyKey: ptr("k4"), OccurredAt: noon.AddDate(0, -1, 0), RecordedAt: noon, PlanID: "free",
 		BillingPeriodStart: cut.BillingPeriodStart, BillingPeriodEnd: cut.BillingPeriodEnd, UsedAfter: 4, Included: 5,
 	})
 	f.exec(t, "UPDATE usage_records SET billing_period_end = ? WHERE id = ?", cut.BillingPeriodEnd.AddDate(0, 0, -5), cut.ID)
@@ -45,6 +45,9 @@ func (f *fixture) ledger(t *testing.T) {
 		h.ID, h.RecordID, h.Email, h.IdempotencyKey = id(20+i), ada.ID, ada.Email, fmt.Sprint("h", i)
 		h.ExpiresAt, h.CreatedAt, h.PlanID, h.BillingPeriodStart, h.BillingPeriodEnd = noon.Add(time.Minute), noon, "pro", november.Start, november.End
 		f.insert(t, &h)
+	}
+	for i, daily := range []models.Daily{models.Daily("").Add(22, 9), "", models.Daily("").Add(22, 4)} {
+		f.exec(t, "UPDATE usage_records SET daily = ? WHERE id = ?", daily, i+1)
 	}
 	f.exec(t, "UPDATE usage_records SET suggestions_held = 2, holds_expire_at = ? WHERE id = ?", noon.Add(time.Minute), ada.ID)
 	f.exec(t, `INSERT INTO stripe_reports (id, identifier, stripe_customer_id, meter_event_name, minute, value, state, created_at)
@@ -81,6 +84,9 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 	hold := func(n int, fault string) string {
 		return strings.Replace(event(n, fault), "usage event", "hold", 1)
 	}
+	days := func(stored, missing int) string {
+		return fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do", stored, missing)
+	}
 	for _, test := range []struct {
 		name  string
 		plant []string
@@ -91,7 +97,16 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"counter without events", []string{"UPDATE usage_records SET suggestions_used = 1 WHERE id = 2"},
 			[]string{"usage record " + bob + "1 units used are stored, 0 were counted from its events"}},
 		{"event lost", []string{"DELETE FROM usage_events WHERE idempotency_key = 'k4'"},
-			[]string{"usage record " + october + "4 units used are stored, 0 were counted from its events"}},
+			[]string{"usage record " + october + "4 units used are stored, 0 were counted from its events", "usage record " + october + days(4, 0)}},
+		{"unit on another day", []string{"UPDATE usage_records SET daily = replace(daily, '0,9', '2,7') WHERE id = 1"},
+			[]string{"usage record " + ada + days(2, 2)}},
+		{"no days", []string{"UPDATE usage_records SET daily = ''"},
+			[]string{"usage record " + ada + days(0, 9), "usage record " + october + days(0, 4)}},
+		{"days without events", []string{"UPDATE usage_records SET daily = '0,3' WHERE id = 2"},
+			[]string{"usage record " + bob + days(3, 0)}},
+		{"event of another day", []string{"UPDATE usage_events SET occurred_at = '2026-11-23 23:59:59.999999+00:00' WHERE idempotency_key = 'k0'",
+			"UPDATE usage_events SET occurred_at = '2026-11-24 00:00:00+00:00' WHERE idempotency_key = 'k1'"},
+			[]string{"usage record " + ada + days(5, 5)}},
 		{"held too few", []string{"UPDATE usage_records SET suggestions_held = 1 WHERE id = 1"},
 			[]string{"usage record " + ada + "1 units on hold are stored, 2 were counted from its open holds"}},
 		{"held without holds", []string{"UPDATE usage_records SET suggestions_held = 3 WHERE id = 2"},
@@ -117,7 +132,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			"UPDATE usage_records SET entitled = true WHERE id = 2",
 		}, nil},
 		{"event without record", []string{"UPDATE usage_events SET record_id = 99 WHERE idempotency_key = 'k0'", "UPDATE usage_records SET suggestions_used = 8 WHERE id = 1"},
-			[]string{event(1, "it counts on usage record 99, which does not exist")}},
+			[]string{"usage record " + ada + days(1, 0), event(1, "it counts on usage record 99, which does not exist")}},
 		{"event of another person", []string{"UPDATE usage_events SET email = 'eve@example.com' WHERE idempotency_key = 'k0'"},
 			[]string{strings.Replace(event(1, "it counts on usage record 1, which is another person's or period's"), "ada@", "eve@", 1)}},
 		{"event of another period", []string{"UPDATE usage_events SET billing_period_start = '2026-11-02 00:00:00+00:00' WHERE idempotency_key = 'k0'"},

@@ -18,6 +18,8 @@ type account struct {
 	version uint32
 	// standing follows the decisions of the group.
 	standing models.Standing
+	// daily follows them as well; the record's own is what is stored.
+	daily models.Daily
 	// dirty says that the counters changed and must be written.
 	dirty bool
 }
@@ -112,6 +114,7 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 		}
 		var ok bool
 		a.standing, ok = c.Standing(&a.record, now)
+		a.daily = a.record.Daily
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -191,7 +194,7 @@ func (d *decider) consume(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
 }
 
-// event adds a line to the ledger with the standing as it is now.
+// event adds a line to the ledger with the standing as it is now, and its units to their day.
 func (d *decider) event(a *account, quantity int64, occurredAt time.Time) *models.UsageEvent {
 	s := &a.standing
 	d.changes.events = append(d.changes.events, models.UsageEvent{
@@ -201,6 +204,7 @@ func (d *decider) event(a *account, quantity int64, occurredAt time.Time) *model
 		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
 		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, StripeCustomerID: a.record.StripeCustomerID,
 	})
+	a.daily = a.daily.Add(models.DayOf(s.Period.Start, occurredAt), quantity)
 	d.touch(a)
 	return &d.changes.events[len(d.changes.events)-1]
 }

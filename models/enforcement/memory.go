@@ -9,7 +9,7 @@ import (
 	"tollgate/models"
 )
 
-// maxRemembered bounds the records that one worker remembers; each takes some 300 bytes.
+// maxRemembered bounds the records that one worker remembers; each takes some 400 bytes.
 const maxRemembered = 16384
 
 // maxCaution is the most groups that are decided under locks after one was decided upon what was no longer so.
@@ -33,7 +33,7 @@ func (m *memory) keep(accounts []*account, now time.Time) {
 		if _, known := m.accounts[a.record.Email]; !known && len(m.accounts) >= maxRemembered {
 			clear(m.accounts) // a worker with so many people at once is rare, and knows them again after one group each
 		}
-		a.record.SuggestionsUsed, a.record.SuggestionsHeld, a.dirty = a.standing.Used, a.standing.Held, false
+		a.record.SuggestionsUsed, a.record.SuggestionsHeld, a.record.Daily, a.dirty = a.standing.Used, a.standing.Held, a.daily, false
 		m.accounts[a.record.Email] = a
 	}
 }

@@ -25,7 +25,7 @@ const (
 		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
 			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'`
 
-	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, r.xmin` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
+	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, r.xmin, r.daily` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
 	pgLockFree = pgLock + ` SKIP LOCKED`
 	pgThere    = `SELECT k.ord` + pgWanted
 
@@ -58,15 +58,15 @@ const (
 
 	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::text[]) AS k (id, state) WHERE h.id = k.id`
 
-	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire
-		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS k (id, used, held, expire) WHERE r.id = k.id`
+	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
+		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[]) AS k (id, used, held, expire, daily) WHERE r.id = k.id`
 
 	// A row's xmin is the transaction that wrote this version of it, whoever that was: any change of the row is a new one.
 	// The function raises a serialization failure, which undoes all, unless every row was as it was remembered.
 	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
-	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used
-			FROM unnest($1::bigint[], $2::bigint[], $3::xid[]) AS k (id, used, version) WHERE r.id = k.id AND r.xmin = k.version RETURNING 1)
-		SELECT tollgate_moved(count(*), $4::bigint) FROM moved`
+	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used, daily = k.daily
+			FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::xid[]) AS k (id, used, daily, version) WHERE r.id = k.id AND r.xmin = k.version RETURNING 1)
+		SELECT tollgate_moved(count(*), $5::bigint) FROM moved`
 )
 
 var pgStatements = map[string]string{
@@ -197,7 +197,9 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		f.accounts[i] = &account{record: readRecord(row, l.wants[i].Email), version: readXID(row[16])}
+		a := &account{record: readRecord(row, l.wants[i].Email), version: readXID(row[16])}
+		a.record.Daily = models.Daily(row[17])
+		f.accounts[i] = a
 		return nil
 	}}
 	steps := []pgStep{{name: "begin"}, lock}
@@ -253,6 +255,7 @@ func (p *postgres) move(ctx context.Context, c *changes) error {
 	moved := pgStep{name: "move", args: p.params.list(
 		p.params.ints(n, func(i int) int64 { return a[i].record.ID }),
 		p.params.ints(n, func(i int) int64 { return a[i].standing.Used }),
+		p.params.texts(n, func(i int) string { return string(a[i].daily) }),
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	), row: readVersion(&version)}
@@ -335,6 +338,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Held }),
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
+		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	)})
 }
 

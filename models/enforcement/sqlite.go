@@ -22,10 +22,10 @@ const (
 	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound
 		AND r.billing_period_end > k.at`
 
-	liteLock = `SELECT k.i, ` + liteRecord + `, r.suggestions_held, r.holds_expire_at` + liteWhere
+	liteLock = `SELECT k.i, ` + liteRecord + `, r.suggestions_held, r.holds_expire_at, r.daily` + liteWhere
 
 	litePeek = `SELECT k.i, ` + liteRecord + `, CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
-			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at) ELSE r.suggestions_held END, NULL` + liteWhere
+			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at) ELSE r.suggestions_held END, NULL, ''` + liteWhere
 
 	liteEvent = `SELECT id, email, quantity, idempotency_key, hold_id, ` + pgFigures + ` FROM usage_events WHERE `
 	liteHold  = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds WHERE `
@@ -36,7 +36,8 @@ const (
 			stripe_customer_id, ` + pgFigures + `) VALUES `
 	liteInsertHold = `INSERT OR ROLLBACK INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `) VALUES `
 	liteCloseHold  = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
-	liteUpdate     = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire FROM k WHERE usage_records.id = k.id`
+	liteUpdate     = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
+		FROM k WHERE usage_records.id = k.id`
 )
 
 // chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
@@ -103,7 +104,7 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		{&l.holdByID, liteHold + "id IN (", "?", ")"}, {&l.holdByKey, liteHold + "idempotency_key IN (", "?", ")"},
 		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 17) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 14) + ")", ""},
 		{&l.closeHold, "WITH k (state, id) AS (VALUES ", "(?, ?)", ") " + liteCloseHold},
-		{&l.update, "WITH k (used, held, expire, id) AS (VALUES ", "(?, ?, ?, ?)", ") " + liteUpdate},
+		{&l.update, "WITH k (used, held, expire, daily, id) AS (VALUES ", "(?, ?, ?, ?, ?)", ") " + liteUpdate},
 	} {
 		for i, size := range chunkSizes {
 			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all of it stands above
@@ -291,7 +292,7 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 		if a.record.HoldsExpireAt != nil {
 			expire = liteTime(*a.record.HoldsExpireAt)
 		}
-		l.add(a.standing.Used, a.standing.Held, expire, a.record.ID)
+		l.add(a.standing.Used, a.standing.Held, expire, string(a.daily), a.record.ID)
 	})
 }
 
@@ -337,7 +338,7 @@ func liteTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.9
 func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	r = &models.UsageRecord{}
 	err = rows.Scan(&i, &r.ID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.SuggestionsUsed, &r.OverageRateCents,
-		&r.SpendLimitCents, &r.WorkspaceID, &r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.SuggestionsHeld, &r.HoldsExpireAt)
+		&r.SpendLimitCents, &r.WorkspaceID, &r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.SuggestionsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }
 

@@ -181,7 +181,9 @@ func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEv
 			continue
 		}
 		standing.Used += g.quantity
-		records[len(records)-1].SuggestionsUsed = standing.Used
+		record := &records[len(records)-1]
+		record.SuggestionsUsed = standing.Used
+		record.Daily = record.Daily.Add(models.DayOf(standing.Period.Start, g.at), g.quantity)
 		events = append(events, models.UsageEvent{
 			RecordID: int64(len(records)), // its place, until the record has an id
 			Email:    u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OccurredAt: g.at, RecordedAt: g.at, PlanID: plan.ID,
