@@ -277,7 +277,7 @@ func (a *app) signIn(ctx context.Context) error {
 		return err
 	}
 	a.say("This link works once, within ten minutes. Whoever opens it is %s.", a.SignIn.Email)
-	return a.print(base + "/sign-in/" + token)
+	return a.print(base + web.SignInLinkPath + token)
 }
 
 func (a *app) createKey(ctx context.Context) error {

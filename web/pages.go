@@ -57,8 +57,8 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout},
 		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},
 		{method: get, path: callbackPath, rule: public, handle: s.finishSignIn, within: 3*issuerPatience + queryTimeout},
-		{method: get, path: "/sign-in/:token", rule: public, handle: s.signInLinkPage},
-		{method: post, path: "/sign-in/:token", rule: public, handle: s.useSignInLink},
+		{method: get, path: SignInLinkPath + ":token", rule: public, handle: s.signInLinkPage},
+		{method: post, path: SignInLinkPath + ":token", rule: public, handle: s.useSignInLink},
 		{method: post, path: "/sign-out", rule: public, handle: s.signOut},
 		{method: get, path: homePath, rule: member, handle: s.usagePage},
 		{method: get, path: "/usage.csv", rule: member, handle: s.usageCSV},
@@ -230,6 +230,9 @@ func show(c echo.Context, status int, page templ.Component) error {
 func isPage(path string) bool {
 	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && !strings.HasPrefix(path, "/static/")
 }
+
+// SignInLinkPath is where a one-time link's token stands behind.
+const SignInLinkPath = "/sign-in/"
 
 // maxNext is in bytes; it travels in a cookie, which a browser keeps up to 4 kB of.
 const maxNext = 1000

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tollgate/models"
+	"tollgate/web"
 )
 
 // Options are a demo's surroundings.
@@ -61,10 +62,22 @@ func guide(ctx context.Context, o *Options, key string) error {
 		return err
 	}
 	plan, _ := o.Catalogue.Plan(usage.Plan)
+	people := assemble(o.Catalogue).people
+	admin, busiest := people[0].email, people[1].email
 	// At the very beginning of a month nobody has used anything.
-	busiest := assemble(o.Catalogue).people[0].email
-	if len(usage.TopUsers) > 0 {
-		busiest = usage.TopUsers[0].Email
+	for _, top := range usage.TopUsers {
+		if top.Email != admin {
+			busiest = top.Email
+			break
+		}
+	}
+	links := make([]any, 2)
+	for i, email := range []string{admin, busiest} {
+		token, err := models.CreateSignInLink(ctx, o.DB, now, email)
+		if err != nil {
+			return err
+		}
+		links[i] = o.URL + web.SignInLinkPath + token
 	}
 	call := func(path, body string) string {
 		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
@@ -76,6 +89,10 @@ func guide(ctx context.Context, o *Options, key string) error {
 	_, err = fmt.Fprintf(o.Out, `
 Tollgate runs at %[1]s with %[2]d made-up people of %[3]s on the plan %[4]s,
 people on every other plan, and half a year behind them. Made-up Slack traffic goes on until Ctrl-C.
+
+The pages, each link for one sign-in within ten minutes ("tollgate sign-in EMAIL" makes another):
+the admin's, who is the operator too   %[9]s
+a member's                             %[10]s
 
 The API and its documents: %[1]s/docs
 
@@ -94,6 +111,6 @@ How does the organization stand this month? Run it again in a while: the traffic
 `, o.URL, usage.TotalUsers, usage.Name, plan.Name, key,
 		call("/v1/check", fmt.Sprintf(`{"email": %q}`, busiest)),
 		call("/v1/consume", fmt.Sprintf(`{"email": %q, "idempotency_key": "try-%d"}`, busiest, now.UnixMilli())),
-		call("/v1/organizations/"+usage.ID.String()+"/usage", ""))
+		call("/v1/organizations/"+usage.ID.String()+"/usage", ""), links[0], links[1])
 	return err
 }

@@ -140,7 +140,7 @@ func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Or
 		}
 		u := models.User{
 			ID: s.id(joined), Email: p.email, Name: p.name, WorkspaceID: &workspaces[p.team].ID, SlackUserID: new(slackID(i)),
-			Role: p.role, SpendLimitCents: p.spendLimitCents, CreatedAt: joined,
+			Role: p.role, Operator: p.role == models.Admin, SpendLimitCents: p.spendLimitCents, CreatedAt: joined,
 		}
 		users = append(users, u)
 		if p.plan != "" && p.plan != models.FreePlan {
