@@ -1,6 +1,8 @@
 package views_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"flag"
 	"maps"
 	"os"
@@ -406,6 +408,33 @@ func TestEveryPageIsWholeInEveryState(t *testing.T) {
 			write(t, static.Address(name), content)
 		}
 	}
+}
+
+// TestPagesAreSmall holds each page, with all that it makes a browser fetch, to 25 kB as sent.
+func TestPagesAreSmall(t *testing.T) {
+	var files int
+	for _, name := range []string{"app.css", "favicon.svg"} {
+		content, _, _ := static.Open(static.Address(name))
+		files += compressed(t, content)
+	}
+	for name, page := range allPages(t) {
+		if size := files + compressed(t, []byte(render(t, page))); size > 25_000 {
+			t.Errorf("%s is %d bytes compressed, with its files; at most 25,000", name, size)
+		}
+	}
+}
+
+func compressed(t *testing.T, content []byte) int {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Len()
 }
 
 func write(t *testing.T, name string, content []byte) {
