@@ -97,7 +97,7 @@ func member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	t.Helper()
 	c, p := catalogue(t), plan(t, id)
 	d := views.Usage{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, SignedUp: now.AddDate(-1, 0, 0), StripeConnected: true,
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, StripeConnected: true,
 		Standing: views.Loaded(models.Standing{
 			Email: "hugo.umbrella@example.com", Plan: id, Used: used, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
 		}),
@@ -154,7 +154,7 @@ func usagePages(t testing.TB) map[string]templ.Component {
 
 	d = member(t, "free", 0, 5)
 	d.Frame.Viewer.Organization = ""
-	d.SignedUp, d.Forecast = now, nil
+	d.Forecast = nil
 	d.Months = views.Loaded(months(5, 0, 5))
 	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
 	d.Comparison = views.Loaded(views.Comparison{Days: 1})
