@@ -131,7 +131,7 @@ func SettingsPage(d Settings) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				for _, start := range levelStarts() {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<li class=\"flex flex-wrap items-center gap-x-3\"><span class=\"w-24\">")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<li class=\"flex flex-wrap items-center gap-x-3\"><span class=\"flex w-24\">")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
