@@ -1,6 +1,8 @@
 package views_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"flag"
 	"maps"
 	"os"
@@ -95,7 +97,7 @@ func member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	t.Helper()
 	c, p := catalogue(t), plan(t, id)
 	d := views.Usage{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, SignedUp: now.AddDate(-1, 0, 0), StripeConnected: true,
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, StripeConnected: true,
 		Standing: views.Loaded(models.Standing{
 			Email: "hugo.umbrella@example.com", Plan: id, Used: used, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
 		}),
@@ -152,7 +154,7 @@ func usagePages(t testing.TB) map[string]templ.Component {
 
 	d = member(t, "free", 0, 5)
 	d.Frame.Viewer.Organization = ""
-	d.SignedUp, d.Forecast = now, nil
+	d.Forecast = nil
 	d.Months = views.Loaded(months(5, 0, 5))
 	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
 	d.Comparison = views.Loaded(views.Comparison{Days: 1})
@@ -410,6 +412,33 @@ func TestEveryPageIsWholeInEveryState(t *testing.T) {
 			write(t, static.Address(name), content)
 		}
 	}
+}
+
+// TestPagesAreSmall holds each page, with all that it makes a browser fetch, to 25 kB as sent.
+func TestPagesAreSmall(t *testing.T) {
+	var files int
+	for _, name := range []string{"app.css", "favicon.svg"} {
+		content, _, _ := static.Open(static.Address(name))
+		files += compressed(t, content)
+	}
+	for name, page := range allPages(t) {
+		if size := files + compressed(t, []byte(render(t, page))); size > 25_000 {
+			t.Errorf("%s is %d bytes compressed, with its files; at most 25,000", name, size)
+		}
+	}
+}
+
+func compressed(t *testing.T, content []byte) int {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Len()
 }
 
 func write(t *testing.T, name string, content []byte) {

@@ -2,7 +2,6 @@ package views
 
 import (
 	"fmt"
-	"time"
 
 	"tollgate/models"
 	"tollgate/views/charts"
@@ -18,8 +17,6 @@ type Usage struct {
 	Standing Widget[models.Standing]
 	// Subscription is the person's plan and what becomes of it.
 	Subscription Subscription
-	// SignedUp is when the person became known.
-	SignedUp time.Time
 	// Days are those of the current period, Months at most six, oldest first, the current one last.
 	Days   Widget[charts.Daily]
 	Months Widget[[]charts.Month]
@@ -42,9 +39,6 @@ type SpendLimit struct {
 	// Confirm is a limit in cents that is below what is spent already, and so waits to be confirmed; else nil.
 	Confirm *int64
 }
-
-// paused says that the next unit would be refused.
-func paused(s models.Standing) bool { return !models.Decide(s, 1).Allowed }
 
 // headline is the answer to the first question.
 func headline(c *models.Catalogue, s models.Standing) string {

@@ -63,8 +63,6 @@ type Subscription struct {
 	Organization string
 	// EndsAt is set when the subscription was cancelled: at that time the free plan begins, or began.
 	EndsAt *time.Time
-	// ByHand says that the operator gave the plan: nothing is paid through Stripe.
-	ByHand bool
 	// Manageable says that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
 }

@@ -27,7 +27,7 @@ const savedLimit = "spend-limit"
 
 // showUsage draws the page with the state of its form.
 func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
-	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, SignedUp: who.User.CreatedAt, Limit: limit}
+	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit}
 	if c.QueryParam("saved") == savedLimit {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The spend limit is changed.", Text: "It counts from now on."})
 	}
@@ -89,7 +89,7 @@ func (s *Server) subscription(c echo.Context, email string, standing views.Widge
 	if held == nil {
 		return shown
 	}
-	shown.Status, shown.Organization, shown.ByHand = held.Status, held.Organization, held.StripeSubscriptionID == nil
+	shown.Status, shown.Organization = held.Status, held.Organization
 	if !held.Active() {
 		shown.Status = models.StatusCanceled
 		ended := held.UpdatedAt.UTC()
