@@ -42,7 +42,10 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Cause }
 
+// DatabaseStalled is what a caller may read when the database is away, full or stalled.
+const DatabaseStalled = "The database does not answer; try again."
+
 // Unavailable is the fault of a database that is away, full or stalled.
 func Unavailable(cause error) *Error {
-	return &Error{Code: CodeUnavailable, Detail: "The database does not answer; try again.", RetryAfter: time.Second, Cause: cause}
+	return &Error{Code: CodeUnavailable, Detail: DatabaseStalled, RetryAfter: time.Second, Cause: cause}
 }

@@ -133,7 +133,6 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 	return ended, nil
 }
 
-
 // Held is the subscription that a person's plan comes from, and its holder.
 type Held struct {
 	Subscription

@@ -43,7 +43,7 @@ func (f *fixture) link(email string) string {
 func (b *browser) follow(link string) {
 	b.f.t.Helper()
 	if p := b.post(link, nil); p.status != http.StatusSeeOther || b.session() == "" {
-		b.f.t.Fatalf("the link answered %d: %s", p.status, p.body)
+		b.f.t.Fatalf("the link answered %d: %s", p.status, p.main())
 	}
 }
 

@@ -130,8 +130,14 @@ func TestAddressesAndMethods(t *testing.T) {
 	}
 	f.get("/v1/usage/%20Ada%2Bb%40Example.com").want(t, 200, map[string]any{"email": "ada+b@example.com"})
 	f.call(http.MethodGet, "/v1/usage/a@example.com", `{"quantity": 7}`).want(t, 200, map[string]any{"used": 0})
-	for _, path := range []string{"/v1/check/", "/v1", "/v1/", "/v2/check", "/v1/usage", "/v1/usage/a@example.com/", "/V1/check", "//v1/check", "/v1/holds/x", "/.env"} {
+	for _, path := range []string{"/v1/check/", "/v1", "/v1/", "/v1/usage", "/v1/usage/a@example.com/", "/v1/holds/x"} {
 		f.get(path).want(t, 404, map[string]any{"code": "not_found"})
+	}
+	// What is not of the API is answered as a page is.
+	for _, path := range []string{"/v2/check", "/V1/check", "//v1/check", "/.env"} {
+		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" || !strings.Contains(p.main(), "There is no such page") {
+			t.Errorf("%s: %s %s", path, p.kind(), p.main())
+		}
 	}
 	for _, c := range []struct{ method, path string }{
 		{http.MethodGet, "/v1/check"}, {http.MethodDelete, "/v1/usage/a@example.com"}, {http.MethodPut, "/v1/consume"}, {http.MethodPatch, "/v1/events"}, {http.MethodPost, "/v1/openapi.json"},

@@ -18,6 +18,7 @@ import (
 	"tollgate/models"
 	"tollgate/models/modelstest"
 	"tollgate/static"
+	"tollgate/views"
 )
 
 // addTestPages adds a page of each rule, which says who looks at it.
@@ -61,7 +62,10 @@ func (f *fixture) cast() map[string]func() *browser {
 	person("ada@example.com", "T1", models.UserChange{Role: &boss})
 	person("bob@example.com", "T1", models.UserChange{})
 	person("eve@example.com", "T2", models.UserChange{Role: &boss})
-	person("lea@example.com", "", models.UserChange{Role: &boss})
+	person("lea@example.com", "", models.UserChange{})
+	// SetUser makes no admin of no organization. Somebody who is one all the same is let in nowhere.
+	_, err = f.db.NewUpdate().Model((*models.User)(nil)).Set("role = ?", boss).Where("email = 'lea@example.com'").Exec(ctx)
+	must(f.t, err)
 	person("otto@example.com", "", models.UserChange{Operator: &yes})
 	cast := map[string]func() *browser{"signed out": f.browser}
 	for _, name := range []string{"ada", "bob", "eve", "lea", "otto"} {
@@ -75,16 +79,32 @@ type example struct {
 	// theirs are those of the cast for whom it is there; for everybody else whom the rule lets in it is not found.
 	theirs []string
 	path   func(f *fixture) string
+	// form is what is sent with a POST; nil for nothing.
+	form func(f *fixture) url.Values
 }
 
-// examples has one for each route of a page with a parameter.
+// examples has one for each route of a page with a parameter, and for the forms that name something.
 var examples = map[string]example{
-	"/sign-in/:token": {[]string{"signed out", "ada", "bob", "eve", "lea", "otto"}, func(f *fixture) string { return f.link("bob@example.com") }},
-	"/settings/sessions/:id/end": {[]string{"bob"}, func(f *fixture) string {
+	"/sign-in/:token": {theirs: []string{"signed out", "ada", "bob", "eve", "lea", "otto"}, path: func(f *fixture) string { return f.link("bob@example.com") }},
+	"/settings/sessions/:id/end": {theirs: []string{"bob"}, path: func(f *fixture) string {
 		who, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
 		must(f.t, err)
 		return "/settings/sessions/" + who.Session.ID.String() + "/end"
 	}},
+	"/org/members/:id": {theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() }},
+	views.PathKeyRevoke: {theirs: []string{"otto"}, path: func(*fixture) string { return views.PathKeyRevoke }, form: func(f *fixture) url.Values {
+		f.newKey(models.ScopeRead)
+		keys, err := models.ListAPIKeys(context.Background(), f.db)
+		must(f.t, err)
+		return url.Values{views.FieldID: {keys[len(keys)-1].ID.String()}}
+	}},
+}
+
+// user reads a person.
+func (f *fixture) user(email string) (u models.User) {
+	f.t.Helper()
+	must(f.t, f.db.NewSelect().Model(&u).Where("email = ?", email).Scan(context.Background()))
+	return u
 }
 
 // TestEveryRoleAtEveryRoute crosses all kinds of people with all routes of the router. A new route needs a rule, and an
@@ -106,12 +126,16 @@ func TestEveryRoleAtEveryRoute(t *testing.T) {
 			}
 			for _, name := range slices.Sorted(maps.Keys(cast)) {
 				address, found := path, true
+				var form url.Values
 				if hasExample {
 					address, found = of.path(f), slices.Contains(of.theirs, name)
 				}
+				if of.form != nil {
+					form = of.form(f)
+				}
 				b := cast[name]()
 				wanted := wanted(rules[route], name, found)
-				if got := outcome(b.send(method, address, nil)); got != wanted {
+				if got := outcome(b.send(method, address, form)); got != wanted {
 					t.Errorf("%s %s by %s: %s, want %s", method, path, name, got, wanted)
 				}
 				if method == http.MethodGet {
@@ -125,8 +149,8 @@ func TestEveryRoleAtEveryRoute(t *testing.T) {
 				for _, evil := range []change{
 					from("cross-site", "https://evil.example"), from("same-site", "https://shop.example.com"), from("cross-site", "null"), from("", "https://evil.example"), from("", "null"),
 				} {
-					if p := b.send(method, address, nil, evil); p.status != http.StatusForbidden || !strings.Contains(p.body, "another site") || len(b.last) > 0 {
-						t.Errorf("%s %s by %s from another site: %s, cookies %v\n%s", method, path, name, p.kind(), b.last, p.body)
+					if p := b.send(method, address, form, evil); p.status != http.StatusForbidden || !strings.Contains(p.body, "another site") || len(b.last) > 0 {
+						t.Errorf("%s %s by %s from another site: %s, cookies %v\n%s", method, path, name, p.kind(), b.last, p.main())
 					}
 				}
 				if f.sessions() != sessions {
@@ -221,11 +245,11 @@ func TestViewers(t *testing.T) {
 			"eve": "eve@example.com admin false Evil", "lea": "lea@example.com admin false none", "otto": "otto@example.com member true none",
 		} {
 			if p := cast[name]().get("/test/public"); p.body != want {
-				t.Errorf("%s is %q", name, p.body)
+				t.Errorf("%s is %q", name, p.main())
 			}
 		}
 		if p := cast["ada"]().get("/test/anyone"); p.body != "nobody" {
-			t.Errorf("a page for anyone knows %q", p.body)
+			t.Errorf("a page for anyone knows %q", p.main())
 		}
 	})
 }
@@ -252,7 +276,7 @@ func TestHeadersOfPages(t *testing.T) {
 			}
 		}
 		if p.header.Get("Permissions-Policy") == "" || strings.Contains(p.body, "style=") || strings.Contains(p.body, "<script") {
-			t.Errorf("%s: %v %s", path, p.header, p.body)
+			t.Errorf("%s: %v %s", path, p.header, p.main())
 		}
 	}
 	if p := b.get(static.Address("app.css")); p.header.Get("Cache-Control") != "public, max-age=31536000, immutable" {
@@ -277,7 +301,7 @@ func TestFaultsOfPages(t *testing.T) {
 		p := b.get(path)
 		if p.status != want || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") || !strings.Contains(p.body, p.header.Get("X-Request-Id")) ||
 			strings.Contains(p.body, "secret") || (p.status == 503) != (p.header.Get("Retry-After") == "1") {
-			t.Errorf("%s: %s %v\n%s", path, p.kind(), p.header, p.body)
+			t.Errorf("%s: %s %v\n%s", path, p.kind(), p.header, p.main())
 		}
 	}
 	if p := b.send(http.MethodDelete, "/settings", nil); p.status != 405 || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") {

@@ -52,7 +52,6 @@ const (
 	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
 	statusClientClosed                = 499 // nginx's word for a client that did not wait
 	problemContentType                = "application/problem+json"
-	databaseStalled                   = "The database does not answer; try again."
 )
 
 // problems is the one map from code to HTTP status and title. onPages are those that no answer of the API carries.
@@ -125,7 +124,7 @@ func asProblem(err error) *Problem {
 			return newProblem(codeMethodNotAllowed, "This address does not take this method.")
 		}
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
-		p = newProblem(models.CodeUnavailable, databaseStalled)
+		p = newProblem(models.CodeUnavailable, models.DatabaseStalled)
 		p.retryAfter = time.Second
 		return p
 	}
@@ -174,11 +173,11 @@ func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 		Frame: s.frame(c), Status: p.Status, Title: p.Title, Detail: p.Detail, Admins: p.helpers, RequestID: requestID(c),
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,
 	}
-	switch p.Code {
-	case codeNotFound, codeInternal, models.CodeUnavailable:
+	switch {
+	case p.Code == codeNotFound, p.Code == codeInternal, p.Code == models.CodeUnavailable && p.Detail == models.DatabaseStalled:
 		page.Title, page.Detail = "", "" // the page has words of its own
-	case codeForbidden:
-		page.Title = ""
+	case p.Code == models.CodeUnavailable, p.Code == models.CodeOverloaded, p.Code == codeForbidden:
+		page.Title = "" // the status' own; what is away, or who can help, is in the detail
 	}
 	return page
 }

@@ -58,16 +58,16 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	if t, ok := t.(*testing.T); ok { // a fuzz test must not log from outside of its target
 		log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	}
-	gate, err := enforcement.Open(ctx, f.db, enforcement.Options{Catalogue: catalogue, Now: f.clock, Log: log, QueueLimit: 4096})
-	must(t, err)
-	t.Cleanup(gate.Close)
 	o := Options{
-		DB: f.db, Gate: gate, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
+		DB: f.db, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
 		SignIn: SignIn{Issuer: SlackIssuer},
 	}
 	for _, change := range changes {
 		change(&o)
 	}
+	o.Gate, err = enforcement.Open(ctx, f.db, enforcement.Options{Catalogue: o.Catalogue, Now: f.clock, Log: log, QueueLimit: 4096})
+	must(t, err)
+	t.Cleanup(o.Gate.Close)
 	s, err := New(o)
 	must(t, err)
 	f.web, f.server = s, httptest.NewServer(s.Handler())

@@ -79,7 +79,7 @@ func TestAPlantedSessionIsNotTakenOver(t *testing.T) {
 			thief := f.browser()
 			thief.cookies["__Host-tollgate"] = planted
 			if p := thief.get("/settings"); p.kind() != toSignIn {
-				t.Errorf("%s: the planted session sees %s %s", name, p.kind(), p.body)
+				t.Errorf("%s: the planted session sees %s %s", name, p.kind(), p.main())
 			}
 		}
 	})
@@ -111,17 +111,24 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 		eve := f.signedIn("eve@example.com")
 		list, err := models.ListSessions(t.Context(), f.db, f.clock(), "ada@example.com")
 		must(t, err)
-		page := here.get("/settings").body
+		own, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(here.session()))
+		must(t, err)
+		page := here.get("/settings")
+		shown := page.find("section", "aria-labelledby", "sessions")
 		for _, s := range list {
-			if strings.Count(page, s.ID.String()) != 1 {
-				t.Errorf("the session %s is not on the page:\n%s", s.ID, page)
+			forms := 1 // that ends it; one's own is ended by signing out
+			if s.ID == own.Session.ID {
+				forms = 0
+			}
+			if n := strings.Count(page.body, s.ID.String()); n != forms {
+				t.Errorf("the session %s is on the page %d times, want %d: %s", s.ID, n, forms, textOf(shown))
 			}
 			if s.UserAgent != "Testfox" || !s.CreatedAt.Equal(f.clock()) || !s.LastSeenAt.Equal(f.clock()) {
 				t.Errorf("listed as %+v", s)
 			}
 		}
-		if len(list) != 3 || strings.Count(page, "(this browser)") != 1 || strings.Contains(page, here.session()) {
-			t.Errorf("%d sessions on\n%s", len(list), page)
+		if text := textOf(shown); len(list) != 3 || strings.Count(text, "Testfox") != 3 || strings.Count(text, "this browser") != 1 || strings.Contains(page.body, here.session()) {
+			t.Errorf("%d sessions: %s", len(list), text)
 		}
 		endOf := func(b *browser) string {
 			who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(b.session()))
@@ -197,6 +204,7 @@ func TestSessionsEndByThemselves(t *testing.T) {
 // Looking at pages writes nothing; that a session was used is noted later, and not each time.
 func TestLookingWritesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
+		f.person("ada@example.com", "T1", models.Admin, true)
 		b := f.signedIn("ada@example.com")
 		stored := func() (s models.Session) {
 			must(t, f.db.NewSelect().Model(&s).Scan(context.Background()))
@@ -206,8 +214,14 @@ func TestLookingWritesNothing(t *testing.T) {
 		watch := &watch{}
 		f.db.DB = f.db.WithQueryHook(watch)
 		f.advance(lastSeenEvery - time.Second)
-		for _, path := range []string{"/settings", "/", "/docs", "/sign-in"} {
-			b.get(path)
+		recorded := f.recorded()
+		for _, path := range []string{"/settings", "/", "/docs", "/sign-in", "/usage", "/usage.csv", "/plans", "/org", "/org/members", "/org/members.csv", "/ops"} {
+			if p := b.get(path); p.status != 200 && p.status != 303 {
+				t.Errorf("%s: %s", path, p.kind())
+			}
+		}
+		if n := f.recorded() - recorded; n != 0 {
+			t.Errorf("looking made %d rows", n)
 		}
 		f.web.sessions.tend(t.Context())
 		f.advance(time.Second)
@@ -269,7 +283,7 @@ func TestWhoLooksIsAskedOnce(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/v1/openapi.json": 0, "/healthz": 0, "/readyz": 0, static.Address("app.css"): 0, "/docs": 0, "/v1/organizations/7/usage": 0,
-		"/sign-in": 1, "/settings": 2, // itself lists the sessions
+		"/sign-in": 1, "/settings": 3, // itself lists the sessions, and says where the person stands
 	} {
 		b.get(path)
 		if n := of(); n != want {

@@ -407,6 +407,7 @@ func serve(t *testing.T, db *models.DB, c *counter) string {
 	t.Cleanup(gate.Close)
 	server, err := web.New(web.Options{
 		DB: db, Gate: gate, Catalogue: catalogue(t), Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "http://localhost", Version: "test",
+		SignIn: web.SignIn{Issuer: web.SlackIssuer},
 	})
 	if err != nil {
 		t.Fatal(err)

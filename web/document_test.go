@@ -1,0 +1,122 @@
+package web
+
+import (
+	"context"
+	"encoding/csv"
+	"iter"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"tollgate/models"
+)
+
+// document is the page as a browser reads it.
+func (p page) document() *html.Node {
+	d, err := html.Parse(strings.NewReader(p.body))
+	if err != nil {
+		panic(err) // a parser of pages takes everything
+	}
+	return d
+}
+
+// main is the text of the page's content; all of the body of what has none.
+func (p page) main() string {
+	if m := p.find("main", "", ""); m != nil {
+		return textOf(m)
+	}
+	return p.body
+}
+
+// find is the first element with the tag and the attribute; nil without one. An empty name asks for no attribute.
+func (p page) find(tag, name, value string) *html.Node { return find(p.document(), tag, name, value) }
+
+func find(of *html.Node, tag, name, value string) *html.Node {
+	for n := range elements(of, tag) {
+		if name == "" || attribute(n, name) == value {
+			return n
+		}
+	}
+	return nil
+}
+
+// elements are those of a tag below a node, in their order; none of nil.
+func elements(of *html.Node, tag string) iter.Seq[*html.Node] {
+	return func(yield func(*html.Node) bool) {
+		if of == nil {
+			return
+		}
+		for n := range of.Descendants() {
+			if n.Type == html.ElementNode && n.Data == tag && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+func attribute(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+// textOf is the text of a node with one space between words.
+func textOf(n *html.Node) string {
+	if n == nil {
+		return ""
+	}
+	var b strings.Builder
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			b.WriteString(d.Data + " ")
+		}
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+// table is the text of the cells of the first table below a node, its header row first.
+func table(of *html.Node) (rows [][]string) {
+	t := find(of, "table", "", "")
+	for tr := range elements(t, "tr") {
+		var row []string
+		for cell := range tr.ChildNodes() {
+			if cell.Type == html.ElementNode && (cell.Data == "td" || cell.Data == "th") {
+				row = append(row, textOf(cell))
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// section is the part of the page under the heading with the id.
+func (p page) section(id string) *html.Node { return p.find("section", "aria-labelledby", id) }
+
+// csv is the rows of a file.
+func (p page) csv(t testing.TB) [][]string {
+	t.Helper()
+	if got := p.header.Get("Content-Type"); p.status != 200 || got != "text/csv; charset=utf-8" {
+		t.Fatalf("the file is %s, %q: %s", p.kind(), got, p.main())
+	}
+	r := csv.NewReader(strings.NewReader(p.body))
+	rows, err := r.ReadAll()
+	must(t, err)
+	return rows
+}
+
+// person makes somebody, of a Slack team when one is named, and returns them.
+func (f *fixture) person(email, team string, role models.Role, operator bool) models.User {
+	f.t.Helper()
+	ctx := context.Background()
+	if team != "" {
+		user := "U" + strings.ToUpper(strings.NewReplacer("@", "", ".", "", "-", "", "+", "").Replace(email))
+		must(f.t, models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: user}}}))
+	}
+	u, err := models.SetUser(ctx, f.db, f.clock(), email, models.UserChange{Role: &role, Operator: &operator})
+	must(f.t, err)
+	return u
+}
