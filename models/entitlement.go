@@ -97,6 +97,7 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, n
 		record = &UsageRecord{}
 	} else if _, rolls := e.startsWithin(record.Period(), now); !rolls {
 		next = *record
+		next.Email = email
 	}
 	if period := next.Period(); !period.Contains(now) {
 		p := e.PeriodAt(now).clip(record.Period().Start, time.Time{})

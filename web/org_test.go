@@ -176,6 +176,12 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 		if len(all) != 62 {
 			t.Fatalf("%d people in the file", len(all)-1)
 		}
+		var emails []string
+		must(t, f.db.NewSelect().Model((*models.User)(nil)).Column("email").Scan(t.Context(), &emails))
+		slices.Sort(emails)
+		if got := slices.Sorted(slices.Values(column(all, "email"))); !slices.Equal(got, emails) {
+			t.Fatalf("the file has %q, want %q", got, emails)
+		}
 		cell := func(row []string, name string) string { return row[slices.Index(all[0], name)] }
 		number := func(text string) int {
 			n, err := strconv.Atoi(cmp.Or(text, "-1")) // who was not there comes before all who were
