@@ -91,7 +91,7 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
-	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil { //nolint:sqlclosecheck // closed with the connection
+	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
