@@ -600,7 +600,7 @@ func topUsers(d Org, s models.OrganizationSummary) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Scroll("Who used most").Render(templ.WithChildren(ctx, templ_7745c5c3_Var17), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Scroll("Who used most as a table").Render(templ.WithChildren(ctx, templ_7745c5c3_Var17), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -96,7 +96,9 @@ func memberOrder(by views.MemberSort) func(a, b *views.MemberRow) int {
 	}
 	switch by {
 	case views.SortName:
-		return func(a, b *views.MemberRow) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) }
+		return func(a, b *views.MemberRow) int {
+			return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+		}
 	case views.SortEmail:
 		return func(a, b *views.MemberRow) int { return strings.Compare(a.Standing.Email, b.Standing.Email) }
 	case views.SortIncluded:

@@ -362,13 +362,16 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	for _, status := range []int{404, 500, 503} {
 		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: "9f2c41d07be84a55"})
 	}
+	check := views.DocsOperation{
+		ID: "check", Method: "POST", Path: "/v1/check", Summary: "May this person have more?", Description: "The decision; nothing is recorded.", Scope: "check",
+		Example: "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'", Request: []views.DocsField{{Name: "email", Type: "string"}},
+		Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "May they?", Required: true}},
+	}
+	consume := check
+	consume.ID, consume.Path, consume.Summary, consume.Scope = "consume", "/v1/consume", "Decide and count", "consume"
 	pages["docs"] = views.DocsPage(views.Docs{
-		Operations: []views.DocsOperation{{
-			ID: "check", Method: "POST", Path: "/v1/check", Summary: "May this person have more?", Description: "The decision; nothing is recorded.", Scope: "check",
-			Example: "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'", Request: []views.DocsField{{Name: "email", Type: "string"}},
-			Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "May they?", Required: true}},
-		}},
-		Errors: []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
+		Operations: []views.DocsOperation{check, consume},
+		Errors:     []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
 	})
 	return pages
 }

@@ -33,8 +33,8 @@ import (
 )
 
 var (
-	// all is `make browser`: axe in each theme at each width, nine times a page instead of three.
-	all = flag.Bool("all", false, "look at every page in every theme at every width with axe")
+	// all is `make browser`: each theme at each width, nine looks at a page instead of three.
+	all = flag.Bool("all", false, "look at every page in every theme at every width")
 	// shots is `make screenshots`.
 	shots = flag.String("shots", "", "the folder to write screenshots to")
 )
@@ -59,26 +59,27 @@ type page struct {
 	Address string `json:"address"`
 	// Printed must be on paper, with every table of the page; empty when the page need not be printed.
 	Printed string `json:"printed,omitempty"`
-	// Shot is the file that a screenshot is written to, when that is asked for.
-	Shot   string `json:"shot,omitempty"`
-	Scheme string `json:"scheme,omitempty"`
+	// Shots are pictures to take of it, by scheme, in place of all checks.
+	Shots map[string]string `json:"shots,omitempty"`
 }
 
-// view is how a page is looked at. Axe says whether axe runs, which takes most of the time; the rest is always checked.
+// view is how a page is looked at. Walk says to go through it by the keyboard as well.
 type view struct {
 	Scheme string `json:"scheme"`
 	Forced bool   `json:"forced"`
 	Width  int    `json:"width"`
-	Axe    bool   `json:"axe"`
+	Walk   bool   `json:"walk"`
 }
 
-// looks are all themes at all widths. Unless -all is given axe sees each theme and each width once.
+// looks are all themes at all widths; unless -all is given each theme and each width once.
 func looks() []view {
 	var list []view
 	for i, width := range []int{320, 768, 1280} {
 		for k, theme := range []view{{Scheme: "light"}, {Scheme: "dark"}, {Scheme: "light", Forced: true}} {
-			theme.Width, theme.Axe = width, *all || i == k
-			list = append(list, theme)
+			if theme.Width = width; i == k || *all {
+				theme.Walk = k == 0
+				list = append(list, theme)
+			}
 		}
 	}
 	return list
@@ -88,7 +89,6 @@ func looks() []view {
 type result struct {
 	Name   string  `json:"name"`
 	Faults []fault `json:"faults"`
-	Looks  int     `json:"looks"`
 }
 
 type fault struct {
@@ -163,7 +163,7 @@ func find(t *testing.T, program string) string {
 }
 
 // run starts a browser and hands on what is said of each page.
-func run(t *testing.T, script string, j job, each func(result)) {
+func run(t *testing.T, j job, each func(result)) {
 	t.Helper()
 	packages(t)
 	j.Chromium, j.Tabs = find(t, "chromium"), 2
@@ -176,7 +176,7 @@ func run(t *testing.T, script string, j job, each func(result)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), find(t, "node"), script)
+	cmd := exec.CommandContext(t.Context(), find(t, "node"), "check.mjs")
 	cmd.Stdin = bytes.NewReader(input)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -195,13 +195,13 @@ func run(t *testing.T, script string, j job, each func(result)) {
 	for lines.Scan() {
 		var r result
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			t.Errorf("%s said: %s", script, lines.Text())
+			t.Errorf("check.mjs said: %s", lines.Text())
 			continue
 		}
 		each(r)
 	}
 	if err := cmd.Wait(); err != nil || lines.Err() != nil {
-		t.Fatalf("%s: %v, %v\n%s", script, err, lines.Err(), &stderr)
+		t.Fatalf("check.mjs: %v, %v\n%s", err, lines.Err(), &stderr)
 	}
 }
 
@@ -217,10 +217,9 @@ func TestEveryPageInABrowser(t *testing.T) {
 		}
 		j.Pages = append(j.Pages, p)
 	}
-	seen, times := map[string]bool{}, 0
-	run(t, "check.mjs", j, func(r result) {
+	seen := map[string]bool{}
+	run(t, j, func(r result) {
 		seen[r.Name] = true
-		times += r.Looks
 		t.Run(r.Name, func(t *testing.T) {
 			for _, f := range r.Faults {
 				t.Errorf("%s (%s): %s", f.Check, f.Where, f.What)
@@ -230,7 +229,7 @@ func TestEveryPageInABrowser(t *testing.T) {
 	if len(seen) != len(pages) {
 		t.Errorf("%d of %d pages were looked at", len(seen), len(pages))
 	}
-	fmt.Printf("%d states of pages, axe %d times, in %s\n", len(seen), times, time.Since(began).Round(time.Second))
+	fmt.Printf("%d states of pages, each in %d views, in %s\n", len(seen), len(j.Views), time.Since(began).Round(time.Second))
 }
 
 // A page that has every fault shows that each check can find one.
@@ -243,7 +242,7 @@ func TestChecksFindFaults(t *testing.T) {
 		<noscript>Please turn on JavaScript.</noscript></main></body></html>`})
 	j := job{Views: looks(), Pages: []page{{Name: "broken", Address: server.URL + "/broken", Printed: "Billing period: "}}}
 	found := map[string]int{}
-	run(t, "check.mjs", j, func(r result) {
+	run(t, j, func(r result) {
 		for _, f := range r.Faults {
 			if *all {
 				t.Logf("%s (%s): %s", f.Check, f.Where, f.What)
@@ -258,6 +257,41 @@ func TestChecksFindFaults(t *testing.T) {
 	}
 	if found["look"] != 0 {
 		t.Error("the look at the page failed itself")
+	}
+}
+
+// `make screenshots`.
+func TestScreenshots(t *testing.T) {
+	if *shots == "" {
+		t.Skip("there is no folder to write them to: make screenshots")
+	}
+	if err := os.MkdirAll(*shots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pages := drawn(t)
+	server := serve(t, pages)
+	var j job
+	for name, state := range map[string]string{"usage": "usage-billed-with-limit", "org": "org"} {
+		p := page{Name: state, Address: server.URL + "/" + state, Shots: map[string]string{}}
+		for _, scheme := range []string{"light", "dark"} {
+			p.Shots[scheme] = filepath.Join(*shots, name+"-"+scheme+".png")
+		}
+		j.Pages = append(j.Pages, p)
+	}
+	run(t, j, func(r result) {
+		for _, f := range r.Faults {
+			t.Errorf("%s: %s", r.Name, f.What)
+		}
+	})
+	for _, p := range j.Pages {
+		for _, file := range p.Shots {
+			info, err := os.Stat(file)
+			if err != nil {
+				t.Error(err)
+			} else if info.Size() > shotLimit {
+				t.Errorf("%s has %d bytes, more than %d", file, info.Size(), shotLimit)
+			}
+		}
 	}
 }
 

@@ -1,9 +1,9 @@
 // Looks at pages in Debian's Chromium and prints what is wrong with them, one line of JSON a page. What to look at comes
 // as JSON on standard input:
 //
-//	{chromium, arguments, tabs, pages: [{name, address, printed}], views: [{scheme, forced, width, axe}]}
+//	{chromium, arguments, tabs, pages: [{name, address, printed, shots}], views: [{scheme, forced, width, walk}]}
 //
-// A line is {name, faults: [{check, where, what}], looks}: looks counts how often axe ran.
+// A line is {name, faults: [{check, where, what}]}.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,6 +18,7 @@ const html = new HtmlValidate({
 	rules: {
 		'doctype-style': 'off', // templ writes it in lower case
 		'void-style': 'off', // both are HTML
+		'form-dup-name': ['error', { shared: ['radio', 'checkbox', 'submit', 'button'] }], // of several boxes any number is sent
 	},
 });
 const height = 900;
@@ -31,13 +32,13 @@ try {
 		for (let page; (page = waiting.shift()); ) {
 			const faults = [];
 			const fault = (check, where, what) => faults.push({ check, where, what });
-			let looks = 0;
 			try {
-				looks = await look(context, plain, page, fault);
+				if (page.shots) await shoot(context, page);
+				else await look(context, plain, page, fault);
 			} catch (error) {
 				fault('look', '', String(error.stack));
 			}
-			console.log(JSON.stringify({ name: page.name, faults, looks }));
+			console.log(JSON.stringify({ name: page.name, faults }));
 		}
 	}));
 } finally {
@@ -60,26 +61,29 @@ async function look(context, plain, { name, address, printed }, fault) {
 
 	// A script of a test is not the page's, so its policy does not stop it; nor does it let the page load anything.
 	await tab.evaluate(axe);
-	let looks = 0;
-	const walked = new Set();
 	for (const view of job.views) {
 		const where = `${view.scheme}${view.forced ? ' forced' : ''} ${view.width}`;
 		await tab.setViewportSize({ width: view.width, height });
 		await tab.emulateMedia({ media: 'screen', colorScheme: view.scheme, forcedColors: view.forced ? 'active' : 'none' });
 		for (const [check, what] of await tab.evaluate(measure)) fault(check, where, what);
-		if (view.axe) {
-			looks++;
-			for (const what of await tab.evaluate(runAxe)) fault('axe', where, what);
-		}
-		if (!walked.has(view.width)) {
-			walked.add(view.width);
-			await walk(tab, where, fault);
-		}
+		for (const what of await tab.evaluate(runAxe)) fault('axe', where, what);
+		if (view.walk) await walk(tab, where, fault);
 	}
 	if (printed) await print(tab, printed, fault);
 	await withoutScript(tab, plain, address, fault);
 	await tab.close();
-	return looks;
+}
+
+// shoot takes the pictures of a page.
+async function shoot(context, { address, shots }) {
+	const tab = await context.newPage();
+	await tab.setViewportSize({ width: 1280, height });
+	for (const [colorScheme, path] of Object.entries(shots)) {
+		await tab.emulateMedia({ colorScheme });
+		await tab.goto(address);
+		await tab.screenshot({ path, fullPage: true });
+	}
+	await tab.close();
 }
 
 // runAxe runs in the page.
@@ -119,19 +123,23 @@ function measure() {
 // walk goes through the page by the keyboard alone.
 async function walk(tab, where, fault) {
 	const expected = await tab.evaluate(() => {
-		document.activeElement?.blur();
-		scrollTo(0, 0);
-		getSelection().removeAllRanges();
+		// Tab goes on from where the focus was last: from here, the top.
+		const top = document.createElement('i');
+		top.tabIndex = -1;
+		document.body.prepend(top);
+		top.focus();
+		top.remove();
+		window.watched ??= !document.addEventListener('focusin', ({ target }) => {
+			window.walked.push(target);
+			// A field may leave it to what is around it.
+			const shown = [target, target.parentElement].some((e) => {
+				const { outlineStyle, outlineWidth } = getComputedStyle(e);
+				return outlineStyle !== 'none' && parseFloat(outlineWidth) > 0;
+			});
+			if (!shown) window.unseen.push(target.outerHTML.slice(0, 160));
+		});
 		window.walked = [];
 		window.unseen = [];
-		window.onfocusin ??= (() => {
-			document.addEventListener('focusin', ({ target }) => {
-				window.walked.push(target);
-				const { outlineStyle, outlineWidth } = getComputedStyle(target);
-				if (outlineStyle === 'none' || !parseFloat(outlineWidth)) window.unseen.push(target.outerHTML.slice(0, 120));
-			});
-			return () => {};
-		})();
 		const radios = new Set();
 		window.reachable = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]')].filter((e) => {
 			if (e.disabled || !e.checkVisibility({ visibilityProperty: true })) return false;
@@ -196,11 +204,9 @@ async function withoutScript(tab, plain, address, fault) {
 	await tab.setViewportSize({ width: 1280, height });
 	const bare = await plain.newPage();
 	await bare.goto(address);
-	const folded = await bare.locator('main summary').count();
-	for (let i = 0; i < folded; i++) {
-		await bare.locator('main summary').nth(i).click();
-		await tab.locator('main summary').nth(i).click();
-	}
+	const unfold = () => document.querySelectorAll('main summary').forEach((e) => e.click());
+	await bare.evaluate(unfold);
+	await tab.evaluate(unfold);
 	if ((await bare.evaluate(said)) !== (await tab.evaluate(said))) fault('script', '', 'the page says something else without JavaScript');
 	if (await bare.evaluate(() => [...document.querySelectorAll('main details:not([open])')].length)) fault('script', '', 'a part does not unfold without JavaScript');
 	if (await bare.evaluate(() => document.body.innerText.trim() === '')) fault('script', '', 'the page is empty without JavaScript');
