@@ -27,14 +27,25 @@ const browser = await chromium.launch({ executablePath: job.chromium, args: job.
 try {
 	const waiting = [...job.pages];
 	await Promise.all(Array.from({ length: job.tabs }, async () => {
-		const context = await browser.newContext({ reducedMotion: 'reduce' });
+		const context = await browser.newContext({ reducedMotion: 'reduce', viewport: { width: 1280, height } });
 		const plain = await browser.newContext({ javaScriptEnabled: false, viewport: { width: 1280, height } });
+		// A new tab is a new process, so all pages go through these two.
+		const tab = await context.newPage();
+		const bare = await plain.newPage();
+		let faults;
+		const fault = (check, where, what) => faults.push({ check, where, what });
+		for (const t of [tab, bare]) {
+			t.on('console', (message) => {
+				if (['error', 'warning'].includes(message.type())) fault('console', message.location().url, message.text());
+			});
+			t.on('pageerror', (error) => fault('console', t.url(), String(error)));
+			t.on('requestfailed', (request) => fault('console', request.url(), request.failure()?.errorText ?? 'failed'));
+		}
 		for (let page; (page = waiting.shift()); ) {
-			const faults = [];
-			const fault = (check, where, what) => faults.push({ check, where, what });
+			faults = [];
 			try {
-				if (page.shots) await shoot(context, page);
-				else await look(context, plain, page, fault);
+				if (page.shots) await shoot(tab, page);
+				else await look(tab, bare, page, fault);
 			} catch (error) {
 				fault('look', '', String(error.stack));
 			}
@@ -45,13 +56,7 @@ try {
 	await browser.close();
 }
 
-async function look(context, plain, { name, address, printed }, fault) {
-	const tab = await context.newPage();
-	tab.on('console', (message) => {
-		if (['error', 'warning'].includes(message.type())) fault('console', name, message.text());
-	});
-	tab.on('pageerror', (error) => fault('console', name, String(error)));
-	tab.on('requestfailed', (request) => fault('console', request.url(), request.failure()?.errorText ?? 'failed'));
+async function look(tab, bare, { address, printed }, fault) {
 	const response = await tab.goto(address);
 
 	const report = await html.validateString(await response.text());
@@ -70,20 +75,17 @@ async function look(context, plain, { name, address, printed }, fault) {
 		if (view.walk) await walk(tab, where, fault);
 	}
 	if (printed) await print(tab, printed, fault);
-	await withoutScript(tab, plain, address, fault);
-	await tab.close();
+	await withoutScript(tab, bare, address, fault);
 }
 
 // shoot takes the pictures of a page.
-async function shoot(context, { address, shots }) {
-	const tab = await context.newPage();
+async function shoot(tab, { address, shots }) {
 	await tab.setViewportSize({ width: 1280, height });
 	for (const [colorScheme, path] of Object.entries(shots)) {
 		await tab.emulateMedia({ colorScheme });
 		await tab.goto(address);
 		await tab.screenshot({ path, fullPage: true });
 	}
-	await tab.close();
 }
 
 // runAxe runs in the page.
@@ -198,11 +200,10 @@ async function print(tab, printed, fault) {
 }
 
 // withoutScript compares what the page says with and without JavaScript, folded parts included.
-async function withoutScript(tab, plain, address, fault) {
+async function withoutScript(tab, bare, address, fault) {
 	const said = () => document.body.innerText.replace(/\s+/g, ' ');
 	await tab.emulateMedia({ media: 'screen', colorScheme: 'light', forcedColors: 'none' });
 	await tab.setViewportSize({ width: 1280, height });
-	const bare = await plain.newPage();
 	await bare.goto(address);
 	const unfold = () => document.querySelectorAll('main summary').forEach((e) => e.click());
 	await bare.evaluate(unfold);
@@ -210,5 +211,4 @@ async function withoutScript(tab, plain, address, fault) {
 	if ((await bare.evaluate(said)) !== (await tab.evaluate(said))) fault('script', '', 'the page says something else without JavaScript');
 	if (await bare.evaluate(() => [...document.querySelectorAll('main details:not([open])')].length)) fault('script', '', 'a part does not unfold without JavaScript');
 	if (await bare.evaluate(() => document.body.innerText.trim() === '')) fault('script', '', 'the page is empty without JavaScript');
-	await bare.close();
 }
