@@ -78,13 +78,13 @@ async function look(tab, bare, { address, printed }, fault) {
 	await withoutScript(tab, bare, address, fault);
 }
 
-// shoot takes the pictures of a page.
+// shoot takes pictures of as much of a page as its first questions and a chart need.
 async function shoot(tab, { address, shots }) {
-	await tab.setViewportSize({ width: 1280, height });
+	await tab.setViewportSize({ width: 1280, height: 1590 });
 	for (const [colorScheme, path] of Object.entries(shots)) {
 		await tab.emulateMedia({ colorScheme });
 		await tab.goto(address);
-		await tab.screenshot({ path, fullPage: true });
+		await tab.screenshot({ path });
 	}
 }
 
