@@ -61,6 +61,8 @@ type page struct {
 	Printed string `json:"printed,omitempty"`
 	// Shots are pictures to take of it, by scheme, in place of all checks.
 	Shots map[string]string `json:"shots,omitempty"`
+	// Shown is the height of the pictures in pixels, to the end of a card.
+	Shown int `json:"shown,omitempty"`
 }
 
 // view is how a page is looked at. Walk says to go through it by the keyboard as well.
@@ -271,10 +273,13 @@ func TestScreenshots(t *testing.T) {
 	pages := drawn(t)
 	server := serve(t, pages)
 	var j job
-	for name, state := range map[string]string{"usage": "usage-billed-with-limit", "org": "org"} {
-		p := page{Name: state, Address: server.URL + "/" + state, Shots: map[string]string{}}
+	for _, shot := range []struct {
+		name, state string
+		shown       int
+	}{{"usage", "usage-billed-with-limit", 1595}, {"org", "org", 1326}} {
+		p := page{Name: shot.state, Address: server.URL + "/" + shot.state, Shots: map[string]string{}, Shown: shot.shown}
 		for _, scheme := range []string{"light", "dark"} {
-			p.Shots[scheme] = filepath.Join(*shots, name+"-"+scheme+".png")
+			p.Shots[scheme] = filepath.Join(*shots, shot.name+"-"+scheme+".png")
 		}
 		j.Pages = append(j.Pages, p)
 	}

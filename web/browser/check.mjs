@@ -1,7 +1,7 @@
 // Looks at pages in Debian's Chromium and prints what is wrong with them, one line of JSON a page. What to look at comes
 // as JSON on standard input:
 //
-//	{chromium, arguments, tabs, pages: [{name, address, printed, shots}], views: [{scheme, forced, width, walk}]}
+//	{chromium, arguments, tabs, pages: [{name, address, printed, shots, shown}], views: [{scheme, forced, width, walk}]}
 //
 // A line is {name, faults: [{check, where, what}]}.
 
@@ -79,8 +79,8 @@ async function look(tab, bare, { address, printed }, fault) {
 }
 
 // shoot takes pictures of as much of a page as its first questions and a chart need.
-async function shoot(tab, { address, shots }) {
-	await tab.setViewportSize({ width: 1280, height: 1590 });
+async function shoot(tab, { address, shots, shown }) {
+	await tab.setViewportSize({ width: 1280, height: shown });
 	for (const [colorScheme, path] of Object.entries(shots)) {
 		await tab.emulateMedia({ colorScheme });
 		await tab.goto(address);
