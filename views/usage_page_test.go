@@ -199,8 +199,8 @@ func TestNavigationOffersWhatOpens(t *testing.T) {
 		{"usage-safe", []string{`href="/usage"`, `action="/sign-out"`}, []string{`href="/org"`, `href="/org/members"`, `href="/ops"`}},
 		{"org", []string{`href="/org"`, `href="/org/members"`}, []string{`href="/ops"`}},
 		{"ops", []string{`href="/org"`, `href="/ops"`}, nil},
-		{"landing", []string{`href="/sign-in"`, `href="/sign-in/slack"`}, []string{`href="/usage"`, `action="/sign-out"`}},
-		{"landing-locked", []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}, []string{`href="/sign-in/slack"`}},
+		{"landing", []string{`href="/sign-in"`, `action="/sign-in/slack"`}, []string{`href="/usage"`, `action="/sign-out"`}},
+		{"landing-locked", []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}, []string{`action="/sign-in/slack"`}},
 	} {
 		page := viewstest.Render(t, viewstest.Pages(t)[test.page])
 		for _, want := range test.want {
