@@ -1,6 +1,6 @@
 # `make demo` shows the product, `make test` is what every change has to pass, `make verify` what a release has to.
 .DEFAULT_GOAL := test
-.PHONY: bench demo deps fuzz generate lint soak test verify vuln
+.PHONY: bench browser demo deps fuzz generate lint screenshots soak test verify vuln
 
 # How long `make fuzz` tries each target, and how long `make soak` keeps up the load.
 FUZZTIME ?= 30s
@@ -19,7 +19,7 @@ demo:
 # On a machine with nothing but Go this first installs what the tests need. See deps.
 test: deps
 	go vet ./...
-	CGO_ENABLED=1 go test -race -timeout 280s ./...
+	CGO_ENABLED=1 go test -race -timeout 12m ./...
 
 # Each ratio is taken within one run; the table is printed and goes to docs/benchmarks.md.
 bench: deps
@@ -27,6 +27,14 @@ bench: deps
 
 soak: deps
 	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
+
+# Every state of every page, in every theme at every width. `make test` looks at each theme and each width once.
+browser: deps
+	go test ./web/browser -count=1 -timeout 40m -args -all
+
+# The pictures of the README.
+screenshots: deps
+	go test ./web/browser -count=1 -run TestScreenshots -args -shots=$(CURDIR)/docs/screenshots
 
 # `go test -fuzz` takes one target of one package, so each is found and run in turn. The first failure ends it; the
 # input that failed is then in that package's testdata, to be committed with the fix.
@@ -60,11 +68,15 @@ vuln:
 	$(govulncheck) ./...
 
 # Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
-# headers for the race detector, and the programs of PostgreSQL and Redis, which the tests start themselves.
+# headers for the race detector, the programs of PostgreSQL and Redis, which the tests start themselves, and a browser with
+# Node, which drives it.
 lacking = $(strip \
 	$(if $(shell echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null && echo yes),,gcc libc6-dev) \
 	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
-	$(if $(shell command -v redis-server),,redis-server))
+	$(if $(shell command -v redis-server),,redis-server) \
+	$(if $(shell command -v chromium),,chromium) \
+	$(if $(shell command -v node),,nodejs) \
+	$(if $(shell command -v npm),,npm))
 
 # Debian starts a server when it installs it, on the port that somebody's own may need. policy-rc.d is its way to
 # say no; one that is there already is the owner's decision and stays.

@@ -8,6 +8,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/viewstest"
 )
 
 // text is what a page says: its words without marks, spaces folded.
@@ -36,7 +37,7 @@ func TestUsagePageAtTheLevelsBoundaries(t *testing.T) {
 		{501, "Exceeded", 100, 0},
 	} {
 		t.Run(fmt.Sprint(test.used), func(t *testing.T) {
-			page := render(t, views.UsagePage(member(t, "pro", test.used, 500)))
+			page := viewstest.Render(t, views.UsagePage(viewstest.Member(t, "pro", test.used, 500)))
 			said := text(page)
 			for _, want := range []string{
 				fmt.Sprintf("Used %d Included 500 Left %d Percent used %d%%", test.used, test.left, test.percent),
@@ -58,20 +59,20 @@ func TestUsagePageAtTheLevelsBoundaries(t *testing.T) {
 
 func TestUsagePageSaysWhatFollows(t *testing.T) {
 	limited := func(used, cents int64) views.Usage {
-		d := member(t, "pro", used, 75)
+		d := viewstest.Member(t, "pro", used, 75)
 		d.Standing.Value.SpendLimitCents = &cents
 		return d
 	}
 	confirming := limited(96, 900)
 	confirming.Limit.Confirm = new(int64(250))
-	held := member(t, "free", 3, 5)
+	held := viewstest.Member(t, "free", 3, 5)
 	held.Standing.Value.Held = 2
 	compare := func(used int64, before *int64) views.Usage {
-		d := member(t, "pro", used, 75)
+		d := viewstest.Member(t, "pro", used, 75)
 		d.Comparison.Value = views.Comparison{Days: 23, Used: used, Before: before}
 		return d
 	}
-	early := member(t, "pro", 9, 75)
+	early := viewstest.Member(t, "pro", 9, 75)
 	early.Forecast = nil
 	for _, test := range []struct {
 		name    string
@@ -79,11 +80,11 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"the reset has date, hour, zone and distance", member(t, "pro", 43, 75), []string{"1 Dec 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
-		{"free shows no money", member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
+		{"the reset has date, hour, zone and distance", viewstest.Member(t, "pro", 43, 75), []string{"1 Dec 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
+		{"free shows no money", viewstest.Member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
 		{"what is held is not used", held, []string{"Held 2", "All that are left are held for work under way"}, []string{"$"}},
-		{"overage stands apart", member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
-		{"overage that is billed goes on", member(t, "pro", 96, 75), []string{"Going on, billed by the suggestion", "No spend limit is set."}, []string{"Paused"}},
+		{"overage stands apart", viewstest.Member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
+		{"overage that is billed goes on", viewstest.Member(t, "pro", 96, 75), []string{"Going on, billed by the suggestion", "No spend limit is set."}, []string{"Paused"}},
 		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "It stops suggestions"}, nil},
 		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would pass the $3.00 that you set."}, nil},
 		{"a limit below what is spent waits", confirming, []string{
@@ -93,11 +94,11 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the last period (50)."}, nil},
 		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the last period."}, []string{"%!"}},
 		{"nothing to compare with", compare(40, nil), []string{"New: there is no last period to compare with."}, nil},
-		{"a forecast is an estimate", member(t, "pro", 62, 75), []string{"At this pace about 80 suggestions by the reset, 5 beyond the plan: $1.50 of overage. estimate"}, nil},
+		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace about 80 suggestions by the reset, 5 beyond the plan: $1.50 of overage. estimate"}, nil},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			said := text(render(t, views.UsagePage(test.page)))
+			said := text(viewstest.Render(t, views.UsagePage(test.page)))
 			for _, want := range test.want {
 				if !strings.Contains(said, want) {
 					t.Errorf("the page does not say %q:\n%s", want, said)
@@ -113,9 +114,9 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 }
 
 func TestMonthsBeforeSignUpAreNotZero(t *testing.T) {
-	d := member(t, "pro", 43, 75)
-	d.Months.Value = months(75, 43, 3, 0, 0, 0, 0, 10)
-	said := text(render(t, views.UsagePage(d)))
+	d := viewstest.Member(t, "pro", 43, 75)
+	d.Months.Value = viewstest.Months(75, 43, 3, 0, 0, 0, 0, 10)
+	said := text(viewstest.Render(t, views.UsagePage(d)))
 	for _, want := range []string{"Jun 2026 — — — —", "Sep 2026 0 75 0 $0.00", "Oct 2026 7 75 0 $0.00", "Nov 2026, so far 43 75 0"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the table of months does not say %q:\n%s", want, said)
@@ -124,20 +125,20 @@ func TestMonthsBeforeSignUpAreNotZero(t *testing.T) {
 }
 
 func TestUnitsAreNamedByTheCatalogue(t *testing.T) {
-	d := member(t, "pro", 96, 75)
-	c := *catalogue(t)
+	d := viewstest.Member(t, "pro", 96, 75)
+	c := *viewstest.Catalogue(t)
 	c.UnitSingular, c.UnitPlural = "summary", "summaries"
 	d.Catalogue = &c
-	said := text(render(t, views.UsagePage(d)))
+	said := text(viewstest.Render(t, views.UsagePage(d)))
 	if !strings.Contains(said, "21 summaries beyond your plan") || strings.Contains(said, "uggestion") {
 		t.Errorf("the page names another unit than the catalogue's:\n%s", said)
 	}
 }
 
 func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
-	d := member(t, "pro", 43, 75)
+	d := viewstest.Member(t, "pro", 43, 75)
 	d.Days.Failed = "request-7"
-	said := text(render(t, views.UsagePage(d)))
+	said := text(viewstest.Render(t, views.UsagePage(d)))
 	for _, want := range []string{"This part could not be loaded. Request id request-7", "32 suggestions left", "Most was used in"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q", want)
@@ -149,7 +150,7 @@ func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
 }
 
 func TestPagesOfTheOrganization(t *testing.T) {
-	pages := orgPages(t)
+	pages := viewstest.OrgPages(t)
 	for _, test := range []struct {
 		page    string
 		want    []string
@@ -162,7 +163,7 @@ func TestPagesOfTheOrganization(t *testing.T) {
 		{"members-none", []string{"0 of 42 people", "Nobody is found"}, []string{"<b>"}},
 	} {
 		t.Run(test.page, func(t *testing.T) {
-			said := text(render(t, pages[test.page]))
+			said := text(viewstest.Render(t, pages[test.page]))
 			for _, want := range test.want {
 				if !strings.Contains(said, want) {
 					t.Errorf("the page does not say %q:\n%s", want, said)
@@ -175,7 +176,7 @@ func TestPagesOfTheOrganization(t *testing.T) {
 			}
 		})
 	}
-	narrowed := render(t, pages["members-narrowed"])
+	narrowed := viewstest.Render(t, pages["members-narrowed"])
 	for _, want := range []string{
 		`aria-sort="ascending"`, `href="/org/members.csv?level=safe&amp;q=example&amp;sort=name"`, `href="/org/members?level=safe&amp;q=example&amp;sort=name"`,
 		`value="safe" selected`, `name="sort" value="name"`,
@@ -201,7 +202,7 @@ func TestNavigationOffersWhatOpens(t *testing.T) {
 		{"landing", []string{`href="/sign-in"`, `action="/sign-in/slack"`}, []string{`href="/usage"`, `action="/sign-out"`}},
 		{"landing-locked", []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}, []string{`action="/sign-in/slack"`}},
 	} {
-		page := render(t, allPages(t)[test.page])
+		page := viewstest.Render(t, viewstest.Pages(t)[test.page])
 		for _, want := range test.want {
 			if !strings.Contains(page, want) {
 				t.Errorf("%s has no %s", test.page, want)
@@ -216,13 +217,13 @@ func TestNavigationOffersWhatOpens(t *testing.T) {
 }
 
 func TestPlansCannotBeBoughtInVain(t *testing.T) {
-	pages := planPages(t)
+	pages := viewstest.PlanPages(t)
 	for name, want := range map[string]int{"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0} {
-		if got := strings.Count(render(t, pages[name]), `action="`+views.PathCheckout+`"`); got != want {
+		if got := strings.Count(viewstest.Render(t, pages[name]), `action="`+views.PathCheckout+`"`); got != want {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
 		}
 	}
-	said := text(render(t, pages["plans"]))
+	said := text(viewstest.Render(t, pages["plans"]))
 	for _, want := range []string{"With your last 6 months, Pro would have cost $114.30.", "Free would have cost nothing and refused 393 suggestions.", "Free current plan"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the plans do not say %q", want)
@@ -231,22 +232,22 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 }
 
 func TestAKeyIsShownOnce(t *testing.T) {
-	pages := otherPages(t)
+	pages := viewstest.OtherPages(t)
 	const key = "tg_live_made0up0for0this0picture0only00000x7Ab"
-	if n := strings.Count(render(t, pages["ops-new-key"]), key); n != 1 {
+	if n := strings.Count(viewstest.Render(t, pages["ops-new-key"]), key); n != 1 {
 		t.Errorf("the answer shows the key %d times, want once", n)
 	}
-	if strings.Contains(render(t, pages["ops"]), key) {
+	if strings.Contains(viewstest.Render(t, pages["ops"]), key) {
 		t.Error("the page shows a key that was not just made")
 	}
 }
 
 func TestErrorPagesNameTheRequest(t *testing.T) {
-	pages := otherPages(t)
+	pages := viewstest.OtherPages(t)
 	for name, want := range map[string]string{
 		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "There is no such page", "error-500": "Something went wrong", "error-503": "The database does not answer",
 	} {
-		said := text(render(t, pages[name]))
+		said := text(viewstest.Render(t, pages[name]))
 		if !strings.Contains(said, want) || !strings.Contains(said, "request id 9f2c41d07be84a55") {
 			t.Errorf("%s does not say %q and the request id:\n%s", name, want, said)
 		}
@@ -254,9 +255,9 @@ func TestErrorPagesNameTheRequest(t *testing.T) {
 }
 
 func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
-	d := member(t, "pro", 43, 75)
-	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), now)
-	said := text(render(t, views.UsagePage(d)))
+	d := viewstest.Member(t, "pro", 43, 75)
+	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), viewstest.Now)
+	said := text(viewstest.Render(t, views.UsagePage(d)))
 	if !strings.Contains(said, "14 Dec 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "14 Nov 2026, 15:20 UTC to 14 Dec 2026, 15:20 UTC") {
 		t.Errorf("the page does not say the period:\n%s", said)
 	}

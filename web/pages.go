@@ -166,9 +166,8 @@ func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 // ourselves; see leave.
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// asPage sends the headers that every page has.
-func asPage(c echo.Context) {
-	h := c.Response().Header()
+// PageHeaders sets the headers that every page has.
+func PageHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", pagePolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not no-referrer: with it a browser says Origin: null of a form, and one that says no Sec-Fetch-Site would be refused.
@@ -220,7 +219,7 @@ func show(c echo.Context, status int, page templ.Component) error {
 	if err := page.Render(c.Request().Context(), &b); err != nil {
 		return fmt.Errorf("draw a page: %w", err)
 	}
-	asPage(c)
+	PageHeaders(c.Response().Header())
 	c.Response().WriteHeader(status)
 	_, _ = b.WriteTo(c.Response()) // a client that has gone does not matter
 	return nil

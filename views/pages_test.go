@@ -1,0 +1,62 @@
+package views_test
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tollgate/static"
+	"tollgate/views/viewstest"
+)
+
+// With -out every page is written there in every state, beside the files it links to, to be looked at and measured.
+var out = flag.String("out", "", "the folder to write the pages to")
+
+func TestEveryPageIsWholeInEveryState(t *testing.T) {
+	pages := viewstest.Pages(t)
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		t.Run(name, func(t *testing.T) {
+			page := viewstest.Render(t, pages[name])
+			for _, part := range []string{"<main id=\"main\"", static.Address("app.css"), static.Address("favicon.svg"), "lang=\"en\""} {
+				if !strings.Contains(page, part) {
+					t.Errorf("the page has no %s", part)
+				}
+			}
+			if n := strings.Count(page, "<h1"); n != 1 {
+				t.Errorf("the page has %d h1, want 1", n)
+			}
+			for _, part := range []string{"<script", " style=", " onclick=", "%!"} {
+				if strings.Contains(page, part) {
+					t.Errorf("the page has %q", part)
+				}
+			}
+			if first := strings.Index(page, "<a "); !strings.HasPrefix(page[first:], `<a href="#main"`) {
+				t.Error("the first link is not the one that skips to the content")
+			}
+			if *out != "" {
+				write(t, name+".html", []byte(page))
+			}
+		})
+	}
+	if *out != "" {
+		for _, name := range []string{"app.css", "favicon.svg"} {
+			content, _, _ := static.Open(static.Address(name))
+			write(t, static.Address(name), content)
+		}
+	}
+}
+
+func write(t *testing.T, name string, content []byte) {
+	t.Helper()
+	file := filepath.Join(*out, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

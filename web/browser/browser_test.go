@@ -1,0 +1,334 @@
+// Package browser_test looks at every page, in every state, as Debian's Chromium draws it: light, dark and in forced colours,
+// on a phone, a tablet and a desk. The pages are those of views/viewstest, sent by a server on loopback with the headers
+// of ours.
+//
+// What looks is check.mjs; see there for what it finds. Node's packages come by package-lock.json and without their scripts.
+package browser_test
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollgate/static"
+	"tollgate/views/viewstest"
+	"tollgate/web"
+)
+
+var (
+	// all is `make browser`: each theme at each width, nine looks at a page instead of three.
+	all = flag.Bool("all", false, "look at every page in every theme at every width")
+	// shots is `make screenshots`.
+	shots = flag.String("shots", "", "the folder to write screenshots to")
+)
+
+// pageLimit is the most that a page may weigh with its stylesheet and icon, in bytes, compressed.
+const pageLimit = 25_000
+
+// shotLimit is the most that a screenshot may weigh, in bytes.
+const shotLimit = 200_000
+
+// job is what check.mjs is to do.
+type job struct {
+	Chromium  string   `json:"chromium"`
+	Arguments []string `json:"arguments"`
+	Tabs      int      `json:"tabs"`
+	Pages     []page   `json:"pages"`
+	Views     []view   `json:"views"`
+}
+
+type page struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// Printed must be on paper, with every table of the page; empty when the page need not be printed.
+	Printed string `json:"printed,omitempty"`
+	// Shots are pictures to take of it, by scheme, in place of all checks.
+	Shots map[string]string `json:"shots,omitempty"`
+	// Shown is the height of the pictures in pixels, to the end of a card.
+	Shown int `json:"shown,omitempty"`
+}
+
+// view is how a page is looked at. Walk says to go through it by the keyboard as well.
+type view struct {
+	Scheme string `json:"scheme"`
+	Forced bool   `json:"forced"`
+	Width  int    `json:"width"`
+	Walk   bool   `json:"walk"`
+}
+
+// looks are all themes at all widths; unless -all is given each theme and each width once.
+func looks() []view {
+	var list []view
+	for i, width := range []int{320, 768, 1280} {
+		for k, theme := range []view{{Scheme: "light"}, {Scheme: "dark"}, {Scheme: "light", Forced: true}} {
+			if theme.Width = width; i == k || *all {
+				theme.Walk = k == 0
+				list = append(list, theme)
+			}
+		}
+	}
+	return list
+}
+
+// result is what check.mjs says of a page.
+type result struct {
+	Name   string  `json:"name"`
+	Faults []fault `json:"faults"`
+}
+
+type fault struct {
+	Check string `json:"check"`
+	Where string `json:"where"`
+	What  string `json:"what"`
+}
+
+// serve sends pages as the product does, each at /name.
+func serve(t *testing.T, pages map[string]string) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if content, contentType, ok := static.Open(r.URL.Path); ok {
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			_, _ = w.Write(content)
+			return
+		}
+		content, ok := pages[strings.TrimPrefix(r.URL.Path, "/")]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		web.PageHeaders(w.Header())
+		_, _ = io.WriteString(w, content)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// drawn are all pages in all states.
+func drawn(t *testing.T) map[string]string {
+	t.Helper()
+	pages := map[string]string{}
+	for name, page := range viewstest.Pages(t) {
+		pages[name] = viewstest.Render(t, page)
+	}
+	return pages
+}
+
+// packages sees to it that Node's packages are those of package-lock.json.
+func packages(t *testing.T) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	lock, err := os.Stat(filepath.Join(root, "package-lock.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// npm writes this one at the end of an installation.
+	installed, err := os.Stat(filepath.Join(root, "node_modules", ".package-lock.json"))
+	if err == nil && !installed.ModTime().Before(lock.ModTime()) {
+		return
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), find(t, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci: %v\n%s", err, out)
+	}
+}
+
+// find fails without a program: a test that is left out would look like one that passed.
+func find(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatalf("%v: `make deps` installs it", err)
+	}
+	return path
+}
+
+// run starts a browser and hands on what is said of each page.
+func run(t *testing.T, j job, each func(result)) {
+	t.Helper()
+	packages(t)
+	j.Chromium, j.Tabs = find(t, "chromium"), 2
+	// Nothing but the pages; the sandbox needs what root and containers do not have.
+	j.Arguments = []string{
+		"--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
+		"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+	}
+	input, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), find(t, "node"), "check.mjs")
+	cmd.Stdin = bytes.NewReader(input)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	// Node ends the browser when it is asked to end itself.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var r result
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			t.Errorf("check.mjs said: %s", lines.Text())
+			continue
+		}
+		each(r)
+	}
+	if err := cmd.Wait(); err != nil || lines.Err() != nil {
+		t.Fatalf("check.mjs: %v, %v\n%s", err, lines.Err(), &stderr)
+	}
+}
+
+func TestEveryPageInABrowser(t *testing.T) {
+	began := time.Now()
+	pages := drawn(t)
+	server := serve(t, pages)
+	j := job{Views: looks()}
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		p := page{Name: name, Address: server.URL + "/" + name}
+		if strings.HasPrefix(name, "usage-") && name != "usage-failed" {
+			p.Printed = "Billing period: "
+		}
+		j.Pages = append(j.Pages, p)
+	}
+	seen := map[string]bool{}
+	run(t, j, func(r result) {
+		seen[r.Name] = true
+		t.Run(r.Name, func(t *testing.T) {
+			for _, f := range r.Faults {
+				t.Errorf("%s (%s): %s", f.Check, f.Where, f.What)
+			}
+		})
+	})
+	if len(seen) != len(pages) {
+		t.Errorf("%d of %d pages were looked at", len(seen), len(pages))
+	}
+	fmt.Printf("%d states of pages, each in %d views, in %s\n", len(seen), len(j.Views), time.Since(began).Round(time.Second))
+}
+
+// A page that has every fault shows that each check can find one.
+func TestChecksFindFaults(t *testing.T) {
+	server := serve(t, map[string]string{"broken": `<!DOCTYPE html><html lang="en"><head><title>Broken</title>
+		<style>p { color: red }</style><link rel="stylesheet" href="` + static.Address("app.css") + `"></head>
+		<body><a href="/">Home</a><a href="#main">Skip</a><main id="main">
+		<div style="x">wide</div><svg width="1400" height="9"></svg><img src="/missing.png">
+		<button class="no-print">.</button><a href="/hidden" tabindex="-1">Not by the keyboard alone, as it should</a>
+		<noscript>Please turn on JavaScript.</noscript></main></body></html>`})
+	j := job{Views: looks(), Pages: []page{{Name: "broken", Address: server.URL + "/broken", Printed: "Billing period: "}}}
+	found := map[string]int{}
+	run(t, j, func(r result) {
+		for _, f := range r.Faults {
+			if *all {
+				t.Logf("%s (%s): %s", f.Check, f.Where, f.What)
+			}
+			found[f.Check]++
+		}
+	})
+	for _, check := range []string{"axe", "console", "html", "keyboard", "print", "script", "skip", "target", "width"} {
+		if found[check] == 0 {
+			t.Errorf("the check %s found nothing; found were %v", check, found)
+		}
+	}
+	if found["look"] != 0 {
+		t.Error("the look at the page failed itself")
+	}
+}
+
+// `make screenshots`.
+func TestScreenshots(t *testing.T) {
+	if *shots == "" {
+		t.Skip("there is no folder to write them to: make screenshots")
+	}
+	if err := os.MkdirAll(*shots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pages := drawn(t)
+	server := serve(t, pages)
+	var j job
+	for _, shot := range []struct {
+		name, state string
+		shown       int
+	}{{"usage", "usage-billed-with-limit", 1595}, {"org", "org", 1326}} {
+		p := page{Name: shot.state, Address: server.URL + "/" + shot.state, Shots: map[string]string{}, Shown: shot.shown}
+		for _, scheme := range []string{"light", "dark"} {
+			p.Shots[scheme] = filepath.Join(*shots, shot.name+"-"+scheme+".png")
+		}
+		j.Pages = append(j.Pages, p)
+	}
+	run(t, j, func(r result) {
+		for _, f := range r.Faults {
+			t.Errorf("%s: %s", r.Name, f.What)
+		}
+	})
+	for _, p := range j.Pages {
+		for _, file := range p.Shots {
+			info, err := os.Stat(file)
+			if err != nil {
+				t.Error(err)
+			} else if info.Size() > shotLimit {
+				t.Errorf("%s has %d bytes, more than %d", file, info.Size(), shotLimit)
+			}
+		}
+	}
+}
+
+// What a browser loads for a page, compressed as a proxy does it.
+func TestPagesAreLight(t *testing.T) {
+	shared := 0
+	for _, name := range []string{"app.css", "favicon.svg"} {
+		content, _, _ := static.Open(static.Address(name))
+		shared += compressed(t, content)
+	}
+	most, heaviest := 0, ""
+	for name, page := range drawn(t) {
+		n := shared + compressed(t, []byte(page))
+		if n > most {
+			most, heaviest = n, name
+		}
+		if n > pageLimit {
+			t.Errorf("%s weighs %d bytes with its stylesheet and icon, more than %d", name, n, pageLimit)
+		}
+	}
+	t.Logf("the heaviest page, %s, weighs %d bytes, %d of them the stylesheet and the icon", heaviest, most, shared)
+}
+
+func compressed(t *testing.T, content []byte) int {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Len()
+}

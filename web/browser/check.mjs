@@ -1,0 +1,214 @@
+// Looks at pages in Debian's Chromium and prints what is wrong with them, one line of JSON a page. What to look at comes
+// as JSON on standard input:
+//
+//	{chromium, arguments, tabs, pages: [{name, address, printed, shots, shown}], views: [{scheme, forced, width, walk}]}
+//
+// A line is {name, faults: [{check, where, what}]}.
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { text } from 'node:stream/consumers';
+import { HtmlValidate } from 'html-validate';
+import { chromium } from 'playwright-core';
+
+const job = JSON.parse(await text(process.stdin));
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const html = new HtmlValidate({
+	extends: ['html-validate:recommended'],
+	rules: {
+		'doctype-style': 'off', // templ writes it in lower case
+		'void-style': 'off', // both are HTML
+		'form-dup-name': ['error', { shared: ['radio', 'checkbox', 'submit', 'button'] }], // of several boxes any number is sent
+	},
+});
+const height = 900;
+
+const browser = await chromium.launch({ executablePath: job.chromium, args: job.arguments, chromiumSandbox: false });
+try {
+	const waiting = [...job.pages];
+	await Promise.all(Array.from({ length: job.tabs }, async () => {
+		const context = await browser.newContext({ reducedMotion: 'reduce', viewport: { width: 1280, height } });
+		const plain = await browser.newContext({ javaScriptEnabled: false, viewport: { width: 1280, height } });
+		// A new tab is a new process, so all pages go through these two.
+		const tab = await context.newPage();
+		const bare = await plain.newPage();
+		let faults;
+		const fault = (check, where, what) => faults.push({ check, where, what });
+		for (const t of [tab, bare]) {
+			t.on('console', (message) => {
+				if (['error', 'warning'].includes(message.type())) fault('console', message.location().url, message.text());
+			});
+			t.on('pageerror', (error) => fault('console', t.url(), String(error)));
+			t.on('requestfailed', (request) => fault('console', request.url(), request.failure()?.errorText ?? 'failed'));
+		}
+		for (let page; (page = waiting.shift()); ) {
+			faults = [];
+			try {
+				if (page.shots) await shoot(tab, page);
+				else await look(tab, bare, page, fault);
+			} catch (error) {
+				fault('look', '', String(error.stack));
+			}
+			console.log(JSON.stringify({ name: page.name, faults }));
+		}
+	}));
+} finally {
+	await browser.close();
+}
+
+async function look(tab, bare, { address, printed }, fault) {
+	const response = await tab.goto(address);
+
+	const report = await html.validateString(await response.text());
+	for (const { messages } of report.results) {
+		for (const m of messages) fault('html', `${m.line}:${m.column} ${m.selector ?? ''}`, `${m.ruleId}: ${m.message}`);
+	}
+
+	// A script of a test is not the page's, so its policy does not stop it; nor does it let the page load anything.
+	await tab.evaluate(axe);
+	for (const view of job.views) {
+		const where = `${view.scheme}${view.forced ? ' forced' : ''} ${view.width}`;
+		await tab.setViewportSize({ width: view.width, height });
+		await tab.emulateMedia({ media: 'screen', colorScheme: view.scheme, forcedColors: view.forced ? 'active' : 'none' });
+		for (const [check, what] of await tab.evaluate(measure)) fault(check, where, what);
+		for (const what of await tab.evaluate(runAxe)) fault('axe', where, what);
+		if (view.walk) await walk(tab, where, fault);
+	}
+	if (printed) await print(tab, printed, fault);
+	await withoutScript(tab, bare, address, fault);
+}
+
+// shoot takes pictures of as much of a page as its first questions and a chart need.
+async function shoot(tab, { address, shots, shown }) {
+	await tab.setViewportSize({ width: 1280, height: shown });
+	for (const [colorScheme, path] of Object.entries(shots)) {
+		await tab.emulateMedia({ colorScheme });
+		await tab.goto(address);
+		await tab.screenshot({ path });
+	}
+}
+
+// runAxe runs in the page.
+async function runAxe() {
+	await Promise.all(document.getAnimations().map((a) => a.finished));
+	// Nothing of another site is in a page, and the policy lets no script load it again.
+	const { violations } = await axe.run(document, { preload: false, resultTypes: ['violations'] });
+	return violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target.join(' ')}: ${n.failureSummary.replaceAll('\n', ' ')}`));
+}
+
+// measure runs in the page: does it fit, and can what is to be hit be hit?
+function measure() {
+	const faults = [];
+	const root = document.documentElement;
+	if (root.scrollWidth > innerWidth) {
+		const wide = [...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5).slice(0, 3);
+		faults.push(['width', `${root.scrollWidth} px in a window of ${innerWidth}; beyond it: ${wide.map((e) => e.outerHTML.slice(0, 120)).join(' | ')}`]);
+	}
+	for (const e of document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary')) {
+		if (!e.checkVisibility({ visibilityProperty: true })) continue;
+		// What only shows when it has the focus is measured then.
+		if (e.matches('a[href="#main"]')) continue;
+		// What is hit is the label as well, if the field is in it.
+		const box = (e.closest('label') ?? e).getBoundingClientRect();
+		if (box.width >= 23.99 && box.height >= 23.99) continue;
+		// A link within a sentence is as high as its line (WCAG 2.5.8, inline).
+		if (e.tagName === 'A' && getComputedStyle(e).display === 'inline') {
+			let block = e.parentElement;
+			while (getComputedStyle(block).display === 'inline') block = block.parentElement;
+			if (block.textContent.trim() !== e.textContent.trim()) continue;
+		}
+		faults.push(['target', `${box.width.toFixed(1)}x${box.height.toFixed(1)}: ${e.outerHTML.slice(0, 160)}`]);
+	}
+	return faults;
+}
+
+// walk goes through the page by the keyboard alone.
+async function walk(tab, where, fault) {
+	const expected = await tab.evaluate(() => {
+		// Tab goes on from where the focus was last: from here, the top.
+		const top = document.createElement('i');
+		top.tabIndex = -1;
+		document.body.prepend(top);
+		top.focus();
+		top.remove();
+		window.watched ??= !document.addEventListener('focusin', ({ target }) => {
+			window.walked.push(target);
+			// A field may leave it to what is around it.
+			const shown = [target, target.parentElement].some((e) => {
+				const { outlineStyle, outlineWidth } = getComputedStyle(e);
+				return outlineStyle !== 'none' && parseFloat(outlineWidth) > 0;
+			});
+			if (!shown) window.unseen.push(target.outerHTML.slice(0, 160));
+		});
+		window.walked = [];
+		window.unseen = [];
+		const radios = new Set();
+		window.reachable = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]')].filter((e) => {
+			if (e.disabled || !e.checkVisibility({ visibilityProperty: true })) return false;
+			if (e.type !== 'radio') return true;
+			const first = !radios.has(e.name); // the keyboard reaches a group, and arrows what is in it
+			radios.add(e.name);
+			return first;
+		});
+		return window.reachable.length;
+	});
+
+	await tab.keyboard.press('Tab');
+	const skip = await tab.evaluate(() => {
+		const e = document.activeElement;
+		const box = e.getBoundingClientRect();
+		const seen = box.width >= 24 && box.height >= 24 && box.left >= 0 && box.top >= 0 && box.right <= innerWidth;
+		return e.matches('a[href="#main"]') ? (seen ? '' : `it cannot be seen: ${box.width}x${box.height}`) : `the first is ${e.outerHTML.slice(0, 120)}`;
+	});
+	if (skip) fault('skip', where, skip);
+
+	for (let i = 1; i < expected + 2; i++) await tab.keyboard.press('Tab');
+	const { missed, unseen } = await tab.evaluate(() => ({
+		missed: window.reachable.filter((e) => !window.walked.includes(e)).map((e) => e.outerHTML.slice(0, 160)),
+		unseen: [...new Set(window.unseen)],
+	}));
+	for (const what of missed) fault('keyboard', where, `not reached by Tab: ${what}`);
+	for (const what of unseen) fault('focus', where, `has the focus and does not show it: ${what}`);
+
+	if (!skip) {
+		await tab.evaluate(() => document.querySelector('a[href="#main"]').focus());
+		await tab.keyboard.press('Enter');
+		await tab.keyboard.press('Tab');
+		const past = await tab.evaluate(() => {
+			const main = document.getElementById('main');
+			const inMain = window.reachable.some((e) => main.contains(e));
+			return !inMain || main.contains(document.activeElement) ? '' : `it leads to ${document.activeElement.outerHTML.slice(0, 120)}`;
+		});
+		if (past) fault('skip', where, past);
+	}
+}
+
+// print looks at what is on paper: the period, and every table that a screen folds away.
+async function print(tab, printed, fault) {
+	await tab.emulateMedia({ media: 'print', colorScheme: 'light', forcedColors: 'none' });
+	const missing = await tab.evaluate((printed) => {
+		const missing = [];
+		const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0;
+		const rows = [...document.querySelectorAll('main tr')];
+		if (rows.length === 0) missing.push('there is no table');
+		for (const e of rows) if (!seen(e)) missing.push(`not on paper: ${e.outerHTML.slice(0, 120)}`);
+		if (!document.body.innerText.includes(printed)) missing.push(`not on paper: ${printed}`);
+		for (const e of document.querySelectorAll('nav, button')) if (seen(e)) missing.push(`of no use on paper: ${e.outerHTML.slice(0, 120)}`);
+		return missing;
+	}, printed);
+	for (const what of missing) fault('print', 'print', what);
+}
+
+// withoutScript compares what the page says with and without JavaScript, folded parts included.
+async function withoutScript(tab, bare, address, fault) {
+	const said = () => document.body.innerText.replace(/\s+/g, ' ');
+	await tab.emulateMedia({ media: 'screen', colorScheme: 'light', forcedColors: 'none' });
+	await tab.setViewportSize({ width: 1280, height });
+	await bare.goto(address);
+	const unfold = () => document.querySelectorAll('main summary').forEach((e) => e.click());
+	await bare.evaluate(unfold);
+	await tab.evaluate(unfold);
+	if ((await bare.evaluate(said)) !== (await tab.evaluate(said))) fault('script', '', 'the page says something else without JavaScript');
+	if (await bare.evaluate(() => [...document.querySelectorAll('main details:not([open])')].length)) fault('script', '', 'a part does not unfold without JavaScript');
+	if (await bare.evaluate(() => document.body.innerText.trim() === '')) fault('script', '', 'the page is empty without JavaScript');
+}
