@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
-	"github.com/alexedwards/scs/v2/memstore"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -48,14 +47,10 @@ type seenSession struct {
 }
 
 func newSessions(o *Options, secure bool) *sessions {
-	s := &sessions{db: o.DB, now: o.Now, log: o.Log, secure: secure, manager: scs.New(), seen: map[string]seenSession{}}
-	if unused, ok := s.manager.Store.(*memstore.MemStore); ok {
-		unused.StopCleanup() // a goroutine
-	}
-	s.manager.Store = sessionStore{s}
-	s.manager.HashTokenInStore = true
-	s.manager.Lifetime = models.SessionLifetime
-	// The manager's own idle timeout writes the session at each request; ours is in models.FindSession and tend.
+	s := &sessions{db: o.DB, now: o.Now, log: o.Log, secure: secure, seen: map[string]seenSession{}}
+	// Not by scs.New, which starts a store in memory whose goroutine cannot be stopped without a data race. The manager's own
+	// idle timeout writes the session at each request; ours is in models.FindSession and tend.
+	s.manager = &scs.SessionManager{Store: sessionStore{s}, Codec: scs.GobCodec{}, HashTokenInStore: true, Lifetime: models.SessionLifetime}
 	return s
 }
 
