@@ -413,7 +413,7 @@ func TestSignInSettings(t *testing.T) {
 	}{
 		"nothing": {nil, "SLACK_CLIENT_SECRET"}, "half": {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_SECRET"},
 		"away":  {[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached"},
-		"other": {[]string{"SLACK_CLIENT_ID=1.2", "OIDC_ISSUER=https://id.example.com"}, "id.example.com is not set up"},
+		"other": {[]string{"SLACK_CLIENT_ID=1.2", "OIDC_ISSUER=https://id.example.com"}, "Signing in with id.example.com is not configured"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startWith(t, test.variables, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")
