@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -253,15 +254,24 @@ func TestLookingWritesNothing(t *testing.T) {
 }
 
 // watch keeps the statements that were run.
-type watch struct{ texts []string }
+type watch struct {
+	mu    sync.Mutex // pages and the server's workers ask at the same time
+	texts []string
+}
 
 var _ bun.QueryHook = (*watch)(nil)
 
 func (w *watch) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
-func (w *watch) AfterQuery(_ context.Context, e *bun.QueryEvent) { w.texts = append(w.texts, e.Query) }
+func (w *watch) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts = append(w.texts, e.Query)
+}
 
 func (w *watch) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	texts := w.texts
 	w.texts = nil
 	return texts
