@@ -63,15 +63,3 @@ func date(t time.Time) time.Time {
 	year, month, day := t.UTC().Date()
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
-
-// SumDaily adds the units of d to those of the same days in into, which it extends where d has more days.
-func SumDaily(into []int64, d Daily) []int64 {
-	var room [periodDays]int64
-	for i, units := range d.appendTo(room[:0]) {
-		if i == len(into) {
-			into = append(into, 0)
-		}
-		into[i] += units
-	}
-	return into
-}

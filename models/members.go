@@ -143,10 +143,10 @@ func OrganizationDays(ctx context.Context, db bun.IDB, period Period, id uuid.UU
 	if err != nil {
 		return nil, fmt.Errorf("sum up the days of the organization %s: %w", id, err)
 	}
-	first, last := midnight(period.Start), midnight(period.End.Add(-time.Microsecond))
+	first, last := date(period.Start), date(period.End.Add(-time.Microsecond))
 	days := make([]int64, int(last.Sub(first)/(24*time.Hour))+1)
 	for i := range rows {
-		offset := int(midnight(rows[i].Start).Sub(first) / (24 * time.Hour))
+		offset := int(date(rows[i].Start).Sub(first) / (24 * time.Hour))
 		for day, units := range rows[i].Daily.Units() {
 			if at := offset + day; at >= 0 && at < len(days) {
 				days[at] += units
@@ -154,10 +154,4 @@ func OrganizationDays(ctx context.Context, db bun.IDB, period Period, id uuid.UU
 		}
 	}
 	return days, nil
-}
-
-// midnight is the beginning of t's date in UTC.
-func midnight(t time.Time) time.Time {
-	y, m, d := t.UTC().Date()
-	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 }
