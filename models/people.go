@@ -94,6 +94,11 @@ type Subscription struct {
 	CurrentPeriodEnd     *time.Time
 	// StripeEventAt is the time of the newest Stripe event that was applied.
 	StripeEventAt *time.Time
+	// StripePriceID is the price that it is charged by; Seats, the quantity of a team plan; CancelAt, when it ends, where that
+	// is known.
+	StripePriceID *string
+	Seats         *int64
+	CancelAt      *time.Time
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }

@@ -1,0 +1,172 @@
+package models
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// ReportState is where a report has come to.
+type ReportState string
+
+// The states of a report. Those from ReportConflict on want a person's eye; their units are shown until somebody sees to them.
+const (
+	// ReportSealed is frozen and not sent yet.
+	ReportSealed ReportState = "sealed"
+	// ReportUnknown was sent at least once, and no answer says what became of it.
+	ReportUnknown ReportState = "unknown"
+	// ReportAccepted was received by Stripe, which does not mean counted.
+	ReportAccepted ReportState = "accepted"
+	// ReportVerified was counted: Stripe's total of its minute is its value.
+	ReportVerified ReportState = "verified"
+	// ReportMissing never arrived; another report took its events.
+	ReportMissing ReportState = "missing"
+	// ReportConflict has another total at Stripe than its value, or was there before it was ever sent.
+	ReportConflict ReportState = "conflict"
+	// ReportRejected was received, and a day later still not counted.
+	ReportRejected ReportState = "rejected"
+	// ReportExpired is of usage that is too old for Stripe to take.
+	ReportExpired ReportState = "expired"
+	// ReportDead was refused for good.
+	ReportDead ReportState = "dead"
+	// ReportGivenUp was ended by an operator, with a reason.
+	ReportGivenUp ReportState = "given_up"
+)
+
+// ReportStates are all of them, in the order in which pages and metrics list them.
+var ReportStates = []ReportState{
+	ReportSealed, ReportUnknown, ReportAccepted, ReportVerified, ReportMissing,
+	ReportConflict, ReportRejected, ReportExpired, ReportDead, ReportGivenUp,
+}
+
+// Failed says that the report wants a person's eye.
+func (s ReportState) Failed() bool {
+	switch s {
+	case ReportConflict, ReportRejected, ReportExpired, ReportDead:
+		return true
+	}
+	return false
+}
+
+// StripeReport is one meter event to be. Its identifier, customer, minute and value never change once it is committed.
+type StripeReport struct {
+	bun.BaseModel `bun:"table:stripe_reports"`
+
+	ID uuid.UUID `bun:",pk,type:uuid"`
+	// Identifier is by which Stripe knows a second one; at most 100 characters.
+	Identifier       string
+	StripeCustomerID string
+	MeterEventName   string
+	// Minute is the report's timestamp. No other report of the customer and meter has it, so Stripe's total of this minute
+	// says whether this report was counted.
+	Minute time.Time
+	// Value is in units.
+	Value    int64
+	State    ReportState
+	Attempts int
+	// FirstAttemptAt and LastAttemptAt are when sending began; nil before.
+	FirstAttemptAt, LastAttemptAt *time.Time
+	// NextAttemptAt is when it is next sent or, once sending has ended, next read.
+	NextAttemptAt *time.Time
+	AcceptedAt    *time.Time
+	VerifiedAt    *time.Time
+	// ZeroSince is when Stripe was first seen to have nothing for the minute.
+	ZeroSince *time.Time
+	// Confirmed is Stripe's total of the minute when it was last read, in units; nil before.
+	Confirmed *int64
+	// ReplacedBy is the report that took over the events of a missing one.
+	ReplacedBy *uuid.UUID `bun:",type:uuid"`
+	LastError  *string
+	CreatedAt  time.Time
+}
+
+// StripeStream is all that Stripe takes one after another: the reports of one customer to one meter.
+type StripeStream struct {
+	bun.BaseModel `bun:"table:stripe_streams"`
+
+	StripeCustomerID string `bun:",pk"`
+	MeterEventName   string `bun:",pk"`
+	// NextAttemptAt is nil while there is nothing to send.
+	NextAttemptAt *time.Time
+	// Failures is how often in a row sending did not succeed.
+	Failures    int
+	LeaseToken  *uuid.UUID `bun:",type:uuid"`
+	LeasedUntil *time.Time
+	// Blocked says why nothing is sent until an operator has seen to it; nil when nothing is the matter.
+	Blocked *string
+}
+
+// StripeTotal is what Stripe had of a customer's billing period when it was last asked; all but times are units.
+type StripeTotal struct {
+	bun.BaseModel `bun:"table:stripe_totals"`
+
+	StripeCustomerID string    `bun:",pk"`
+	MeterEventName   string    `bun:",pk"`
+	PeriodStart      time.Time `bun:",pk"`
+	PeriodEnd        time.Time
+	// Used is the ledger's, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
+	Used, Waiting, Sent, Confirmed int64
+	// Difference is Confirmed less what should be there; 0 when all is well.
+	Difference int64
+	CheckedAt  time.Time
+}
+
+// StripeState is the one row that says whose account this is and whether anything is sent to it.
+type StripeState struct {
+	bun.BaseModel `bun:"table:stripe_state"`
+
+	ID        int `bun:",pk"`
+	AccountID string
+	Livemode  *bool
+	// Stopped says why sending stopped by itself; Paused, why an operator paused it. Nil when it goes on.
+	Stopped    *string
+	StoppedAt  *time.Time
+	Paused     *string
+	PausedAt   *time.Time
+	TotalsAt   *time.Time
+	ResyncedAt *time.Time
+}
+
+// StripeObject is something set up at Stripe, by a name of ours: "meter", "price:pro", "overage:pro", "webhook".
+type StripeObject struct {
+	bun.BaseModel `bun:"table:stripe_objects"`
+
+	Name      string `bun:",pk"`
+	StripeID  string
+	UpdatedAt time.Time
+}
+
+// StripeCustomer is whose a customer of Stripe's is: a person, an organization, or nobody known.
+type StripeCustomer struct {
+	bun.BaseModel `bun:"table:stripe_customers"`
+
+	ID             string     `bun:",pk"`
+	UserID         *uuid.UUID `bun:",type:uuid"`
+	OrganizationID *uuid.UUID `bun:",type:uuid"`
+	Deleted        bool
+	LeaseToken     *uuid.UUID `bun:",type:uuid"`
+	LeasedUntil    *time.Time
+	// NextAttemptAt is when what happened to the customer is applied (again); nil when all is.
+	NextAttemptAt *time.Time
+	Failures      int
+	// Fault is what an operator should know: a price that no plan has, an owner who is not named. Nil when all is well.
+	Fault     *string
+	CreatedAt time.Time
+}
+
+// StripeWebhookEvent is a webhook of Stripe's, kept before it is applied.
+type StripeWebhookEvent struct {
+	bun.BaseModel `bun:"table:stripe_webhook_events"`
+
+	ID      string `bun:",pk"`
+	Type    string
+	Payload string
+	// StripeCustomerID is whom it is about; nil when nobody.
+	StripeCustomerID *string
+	// OccurredAt is Stripe's time of it.
+	OccurredAt *time.Time
+	ReceivedAt time.Time
+	AppliedAt  *time.Time
+	LastError  *string
+}
