@@ -70,8 +70,8 @@ func (rt *route) run(c *call) *answer {
 	for _, name := range names {
 		plain := index.ReplaceAllString(name, "[]")
 		if !slices.ContainsFunc(rt.params, func(p string) bool {
-			before, any := strings.CutSuffix(p, "*]")
-			return p == "*" || p == plain || (any && strings.HasPrefix(plain, before) && strings.HasSuffix(plain, "]"))
+			before, every := strings.CutSuffix(p, "*]")
+			return p == "*" || p == plain || (every && strings.HasPrefix(plain, before) && strings.HasSuffix(plain, "]"))
 		}) {
 			return invalid("parameter_unknown", name, "Received unknown parameter: %s", name)
 		}
@@ -83,8 +83,8 @@ func (rt *route) run(c *call) *answer {
 type answer struct {
 	status int
 	body   any
-	// html is sent instead of a body.
-	html string
+	// html sends a page instead of the body.
+	html bool
 	// invalid says that the request never began, so that no Idempotency-Key keeps it.
 	invalid bool
 	// replayed says that an Idempotency-Key had it.
@@ -92,10 +92,10 @@ type answer struct {
 }
 
 func (a *answer) write(w http.ResponseWriter) {
-	if a.html != "" {
+	if a.html {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(a.status)
-		fmt.Fprint(w, a.html)
+		fmt.Fprint(w, "<!doctype html><title>Please wait</title><p>Please wait.\n")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -159,9 +159,7 @@ func unknownError() *answer {
 	return a
 }
 
-func html() *answer {
-	return &answer{status: http.StatusOK, html: "<!doctype html><title>Please wait</title><p>Please wait.\n"}
-}
+func html() *answer { return &answer{status: http.StatusOK, html: true} }
 
 // require says which of the parameters is not there, or nil.
 func (c *call) require(names ...string) *answer {
