@@ -187,13 +187,13 @@ func (c *call) seconds(name string, otherwise int64) (int64, *answer) {
 // listParams are those of every list.
 var listParams = []string{"limit", "starting_after", "ending_before"}
 
-// page answers with a part of a list that is in order, newest first.
-func (c *call) page(all []object) *answer {
+// cut is the page that a call asks for of a list that is in order, newest first, and whether there is more.
+func (c *call) cut(all []object) (data []object, more bool, a *answer) {
 	limit := 10
 	if text := c.form.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 100 {
-			return invalid("parameter_invalid_integer", "limit", "This value must be between 1 and 100.")
+			return nil, false, invalid("parameter_invalid_integer", "limit", "This value must be between 1 and 100.")
 		}
 		limit = n
 	}
@@ -205,31 +205,26 @@ func (c *call) page(all []object) *answer {
 		}
 		return i, nil
 	}
-	data := all
-	more := false
+	data = all
 	switch {
 	case c.form.Get("starting_after") != "":
 		i, a := at("starting_after")
 		if a != nil {
-			return a
+			return nil, false, a
 		}
 		data = all[i+1:]
 	case c.form.Get("ending_before") != "":
 		i, a := at("ending_before")
 		if a != nil {
-			return a
+			return nil, false, a
 		}
 		// The page is the one that ends there, so it is cut at its beginning.
-		data = all[max(0, i-limit):i]
-		more = i > limit
+		return all[max(0, i-limit):i], i > limit, nil
 	}
 	if len(data) > limit {
-		data, more = data[:limit], true
+		return data[:limit], true, nil
 	}
-	if data == nil {
-		data = []object{}
-	}
-	return ok(object{"object": "list", "url": c.path, "has_more": more, "data": data})
+	return data, false, nil
 }
 
 // collection is the objects of one kind, in the order in which they were made.
@@ -256,6 +251,12 @@ func (c *collection) put(o object) object {
 	}
 	c.by[id] = o
 	return o
+}
+
+// remove takes an object away.
+func (c *collection) remove(id string) {
+	delete(c.by, id)
+	c.order = slices.DeleteFunc(c.order, func(other string) bool { return other == id })
 }
 
 // newest are the objects that fit, the newest first; nil fits all.
