@@ -131,7 +131,7 @@ func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	now := r.now()
 	var due []models.StripeReport
-	if err := tx.NewSelect().Model(&due).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-resendGuard)).
+	if err := tx.NewSelect().Model(&due).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
 		Where("next_attempt_at <= ?", now).Order("next_attempt_at", "minute").Limit(1).Scan(ctx); err != nil {
 		return false, err
 	}
@@ -157,7 +157,7 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 func (r *Reporter) letGo(ctx context.Context, tx bun.Tx, l *lease, notBefore time.Time) error {
 	var first bun.NullTime
 	if err := tx.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("MIN(next_attempt_at)").
-		Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, r.now().Add(-resendGuard)).Scan(ctx, &first); err != nil {
+		Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, r.now().Add(-r.guard)).Scan(ctx, &first); err != nil {
 		return err
 	}
 	l.stream.NextAttemptAt, l.stream.LeaseToken, l.stream.LeasedUntil = nil, nil, nil
@@ -204,7 +204,7 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 			return err
 		}
 		if wait == 0 && o.verdict != ours && l.stream.Blocked == nil {
-			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-resendGuard)).
+			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
 				Where("next_attempt_at <= ?", now).Exists(ctx)
 			if err != nil || due {
 				more = due

@@ -59,7 +59,7 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 		due = nil
 		now := r.now()
 		q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ?", now).
-			Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-resendGuard), now.Add(-requestSettles)).
+			Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
 			Order("next_attempt_at").Limit(readAtOnce)
 		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(due) == 0 {
 			return err

@@ -66,8 +66,10 @@ type Options struct {
 type Reporter struct {
 	Options
 	environment string
-	limit       *limiter
-	wake        chan struct{}
+	// guard is resendGuard, but for the test that shows what it is for.
+	guard time.Duration
+	limit *limiter
+	wake  chan struct{}
 
 	mu        sync.Mutex
 	contacted bool
@@ -84,7 +86,7 @@ func NewReporter(o Options) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{Options: o, environment: "test"}
+	r := &Reporter{Options: o, environment: "test", guard: resendGuard}
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate
