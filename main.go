@@ -28,6 +28,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/models/enforcement"
 	"tollgate/web"
 	"tollgate/web/demo"
@@ -35,17 +36,21 @@ import (
 
 // command is the whole command line. Every flag may stand before or behind the command that it is meant for.
 type command struct {
-	Database       string    `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
-	Listen         string    `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
-	BaseURL        baseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
-	MetricsListen  string    `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
-	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
-	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
-	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
+	Database       string        `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
+	Listen         string        `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
+	BaseURL        baseURL       `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
+	MetricsListen  string        `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
+	Plans          string        `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
+	TrustedProxies []network     `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
+	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
+	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
+	ReportEvery    time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is put into reports to Stripe."`
 
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
+
+	StripeSecretKey string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
 
 	Serve   struct{} `cmd:"" help:"Serve the API and the pages."`
 	Demo    struct{} `cmd:"" help:"Serve made-up people with half a year behind them, and traffic going on; in a database that is gone afterwards, unless --database is given."`
@@ -460,6 +465,15 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	}
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
+	}
+	if a.StripeSecretKey != "" {
+		client, err := billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+		if err != nil {
+			return err
+		}
+		reporter := billing.NewReporter(billing.Options{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: a.ReportEvery})
+		reporter.Start(ctx)
+		defer reporter.Stop()
 	}
 	server, err := web.New(o)
 	if err != nil {
