@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,10 +23,11 @@ const (
 	// signatureTolerance is how far a signature's time may be from ours, in both directions. Stripe signs each try anew.
 	// Source: https://docs.stripe.com/webhooks#replay-attacks
 	signatureTolerance = 5 * time.Minute
-	// receivePatience is how long a webhook's answer waits for the webhook to be applied, and receiveWaiters how many may
-	// wait at a time; the rest are answered at once.
+	// receivePatience is how long a webhook's answer waits for the webhook to be applied, receiveWaiters how many may wait at
+	// a time, and customerWaiters how many of one customer's; the rest are answered at once.
 	receivePatience = 2 * time.Second
 	receiveWaiters  = 64
+	customerWaiters = 4
 	// receivePoll is how often one that waits looks, as another process may be the one that applies it.
 	receivePoll = 250 * time.Millisecond
 	// maxEventID is in bytes; Stripe's ids have at most 255 characters.
@@ -242,13 +244,18 @@ func makeDue(ctx context.Context, db bun.IDB, now time.Time, ids []string) error
 
 // await waits a moment for the event to be applied, here or by another process.
 func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) {
+	customer := *event.StripeCustomerID
+	told, ok := w.tell(customer)
+	nudge(w.wake)
+	if !ok {
+		return
+	}
+	defer w.forget(customer, told)
 	ctx, cancel := context.WithTimeout(ctx, receivePatience)
 	defer cancel()
 	poll := time.NewTicker(receivePoll)
 	defer poll.Stop()
 	for {
-		told := w.tell(*event.StripeCustomerID)
-		nudge(w.wake)
 		select {
 		case <-ctx.Done():
 			return
@@ -257,6 +264,7 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 				return
 			}
 		case <-poll.C:
+			nudge(w.wake)
 		}
 		waiting, err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("id = ? AND applied_at IS NULL", event.ID).Exists(ctx)
 		if err != nil || !waiting {
@@ -265,13 +273,25 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 	}
 }
 
-// tell returns a channel that says once that a customer was applied, or failed to be.
-func (w *Webhooks) tell(customer string) <-chan bool {
+// tell returns a channel that says each time that a customer was applied, or failed to be; not when enough are told already.
+func (w *Webhooks) tell(customer string) (told chan bool, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	told := make(chan bool, 1)
+	if len(w.waiting[customer]) >= customerWaiters {
+		return nil, false
+	}
+	told = make(chan bool, 1)
 	w.waiting[customer] = append(w.waiting[customer], told)
-	return told
+	return told, true
+}
+
+func (w *Webhooks) forget(customer string, told chan bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting[customer] = slices.DeleteFunc(w.waiting[customer], func(c chan bool) bool { return c == told })
+	if len(w.waiting[customer]) == 0 {
+		delete(w.waiting, customer)
+	}
 }
 
 // settle tells those who wait for a customer.
@@ -279,7 +299,9 @@ func (w *Webhooks) settle(customer string, succeeded bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, told := range w.waiting[customer] {
-		told <- succeeded
+		select {
+		case told <- succeeded:
+		default: // it was told and has not looked yet
+		}
 	}
-	delete(w.waiting, customer)
 }

@@ -28,6 +28,9 @@ const (
 	customerPoll = 5 * time.Second
 	// customerEvents is how many events are marked at a time as applied; the rest follow at once.
 	customerEvents = 5000
+	// A customer of whom more than a flood of events came at once rests before the next question: the next flood may be on
+	// its way.
+	customerFlood, customerRest = 20, time.Second
 	// The waits between tries that fail double from the first to the last, each drawn evenly from zero on (full jitter).
 	firstRetry, lastRetry = 5 * time.Second, 15 * time.Minute
 	// actorStripe is the audit log's actor of what follows from Stripe.
@@ -276,6 +279,9 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	}
 	if more {
 		customer.NextAttemptAt = &a.now
+	}
+	if len(events) > customerFlood {
+		customer.LeasedUntil = new(a.now.Add(customerRest))
 	}
 	_, err = a.tx.NewUpdate().Model(customer).WherePK().Exec(ctx)
 	return err

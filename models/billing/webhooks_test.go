@@ -628,7 +628,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 		}
 		processes := []*Webhooks{f.hook, f.process(), f.process()}
 		for _, p := range processes {
-			p.resyncNotBefore = f.at.Add(time.Hour)
+			p.Now, p.resyncNotBefore = time.Now, time.Now().Add(time.Hour)
 			p.Start(f.Context())
 			defer p.Stop()
 		}
@@ -638,7 +638,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 			wg.Go(func() {
 				for i := next.Add(1); i <= int64(n); i = next.Add(1) {
 					payload := event(fmt.Sprintf("evt_%d", i), "invoice.created", f.at, object{"id": "in_1", "object": "invoice", "customer": "cus_1"})
-					if err := processes[i%3].Receive(f.Context(), payload, sign(payload, f.at)); err != nil {
+					if err := processes[i%3].Receive(f.Context(), payload, sign(payload, time.Now())); err != nil {
 						f.Errorf("event %d: %v", i, err)
 					}
 				}
@@ -646,7 +646,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 		for f.unapplied() > 0 {
-			f.must(f.hook.applyDue(f.Context()))
+			time.Sleep(receivePoll) // the workers do it, and rest in between
 		}
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		kept, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NOT NULL").Count(f.Context())
@@ -654,7 +654,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 		subs, err := f.db.NewSelect().Model((*models.Subscription)(nil)).Count(f.Context())
 		f.must(err)
 		f.Logf("%d events, %d requests to Stripe", kept, f.stub.asked())
-		if int(kept) != n || subs != 1 || f.stub.asked() > n {
+		if int(kept) != n || subs != 1 || f.stub.asked() > n/10 {
 			f.Errorf("%d of %d events are applied, with %d requests; %d subscriptions", kept, n, f.stub.asked(), subs)
 		}
 	})
