@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/models/enforcement"
 	"tollgate/web"
 	"tollgate/web/demo"
@@ -42,10 +44,14 @@ type command struct {
 	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
 	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
 	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
+	StripeAPIBase  string    `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
 
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
+
+	StripeSecretKey     string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
+	StripeWebhookSecret string `hidden:"" env:"STRIPE_WEBHOOK_SECRET" secret:""`
 
 	Serve   struct{} `cmd:"" help:"Serve the API and the pages."`
 	Demo    struct{} `cmd:"" help:"Serve made-up people with half a year behind them, and traffic going on; in a database that is gone afterwards, unless --database is given."`
@@ -460,6 +466,19 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	}
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
+	}
+	if a.StripeSecretKey != "" {
+		client, err := billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+		if err != nil {
+			return err
+		}
+		if a.StripeWebhookSecret != "" {
+			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+				DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
+			})
+			o.Webhooks.Start(ctx)
+			defer o.Webhooks.Stop()
+		}
 	}
 	server, err := web.New(o)
 	if err != nil {

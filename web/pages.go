@@ -227,7 +227,7 @@ func show(c echo.Context, status int, page templ.Component) error {
 
 // isPage says that an address is one of a person at a browser, which is told of a fault by a page.
 func isPage(path string) bool {
-	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && !strings.HasPrefix(path, "/static/")
+	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && path != webhookPath && !strings.HasPrefix(path, "/static/")
 }
 
 // SignInLinkPath is where a one-time link's token stands behind.

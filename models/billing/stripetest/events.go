@@ -248,21 +248,7 @@ func (s *Stripe) summaries(c *call) *answer {
 		})
 	}
 	slices.SortFunc(all, func(a, b object) int { return int(b["start_time"].(int64) - a["start_time"].(int64)) })
-	return c.page(all)
-}
-
-// AddCustomer adds a customer, or changes the metadata of one; nil is none.
-func (s *Stripe) AddCustomer(id string, metadata map[string]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	meta := object{}
-	for k, v := range metadata {
-		meta[k] = v
-	}
-	s.kind("customer").put(object{
-		"id": id, "object": "customer", "created": s.settle().Unix(), "livemode": s.o.Livemode, "metadata": meta,
-		"email": nil, "name": nil, "description": nil,
-	})
+	return s.list(c, all)
 }
 
 // AddForeign counts an event that somebody else sent to the first meter, of which there must be one, to be seen in the

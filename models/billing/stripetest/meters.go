@@ -84,7 +84,7 @@ func (s *Stripe) meterOf(eventName string) object {
 
 func (s *Stripe) listMeters(c *call) *answer {
 	status := c.form.Get("status")
-	return c.page(s.kind("meter").newest(func(m object) bool { return status == "" || m["status"] == status }))
+	return s.list(c, s.kind("meter").newest(func(m object) bool { return status == "" || m["status"] == status }))
 }
 
 func (s *Stripe) createMeter(c *call) *answer {

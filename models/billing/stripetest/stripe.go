@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -68,6 +70,7 @@ type Stripe struct {
 	keys    map[string]*kept
 	calls   map[string]int
 	meter   meterState
+	subs    map[string]*Subscription
 }
 
 // pending is a request whose effect is still to come.
@@ -88,8 +91,10 @@ func New(o Options) *Stripe {
 	if o.Account == "" {
 		o.Account = "acct_standin"
 	}
-	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState()}
-	s.routes = slices.Concat(s.meterRoutes(), s.accountRoutes())
+	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(), subs: map[string]*Subscription{}}
+	s.routes = slices.Concat(
+		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(), s.webhookRoutes(),
+	)
 	return s
 }
 
@@ -211,7 +216,7 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // serve is one request from its arrival to its answer. An error means that the answer was lost.
 func (s *Stripe) serve(r *http.Request) (*answer, error) {
-	if err := r.ParseForm(); err != nil {
+	if err := parseForm(r); err != nil {
 		return refuse(http.StatusBadRequest, "parameter_invalid", "", "Invalid body: %v", err), nil
 	}
 	rt, id := s.route(r)
@@ -255,6 +260,23 @@ func (s *Stripe) serve(r *http.Request) (*answer, error) {
 	return s.answer(r, rt, id, fault, alone)
 }
 
+// parseForm reads the parameters. Go's own reads those of a DELETE from its address only.
+func parseForm(r *http.Request) error {
+	if err := r.ParseForm(); err != nil || r.Method != http.MethodDelete || r.Body == nil {
+		return err
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	more, err := url.ParseQuery(string(body))
+	if err != nil {
+		return err
+	}
+	maps.Copy(r.Form, more)
+	return nil
+}
+
 // answer is what becomes of a request, with the stand-in locked.
 func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alone bool) (*answer, error) {
 	now := s.settle()
@@ -275,8 +297,8 @@ func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alon
 	}
 
 	var a *answer
-	if r.Method == http.MethodPost {
-		a = s.post(r, rt, id, fault, alone, now)
+	if r.Method != http.MethodGet {
+		a = s.change(r, rt, id, fault, alone, now)
 	} else {
 		a = rt.run(&call{id: id, path: r.URL.Path, form: r.Form, now: now})
 		if fault == ErrorBefore || fault == ErrorAfter {
@@ -292,11 +314,11 @@ func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alon
 	return a, nil
 }
 
-// post answers a request that has an effect, once for each Idempotency-Key. It is nil when the effect is still to come.
+// change answers a request that has an effect, once for each Idempotency-Key. It is nil when the effect is still to come.
 //
 // What is not begun is not kept: a request that meets another one, or one with wrong parameters.
 // Source: https://docs.stripe.com/api/idempotent_requests.
-func (s *Stripe) post(r *http.Request, rt *route, id string, fault Fault, alone bool, now time.Time) *answer {
+func (s *Stripe) change(r *http.Request, rt *route, id string, fault Fault, alone bool, now time.Time) *answer {
 	key := r.Header.Get("Idempotency-Key")
 	request := r.URL.Path + "?" + r.Form.Encode()
 	if k := s.keys[key]; key != "" && k != nil && k.at.Add(remembered).After(now) {

@@ -70,8 +70,8 @@ func (rt *route) run(c *call) *answer {
 	for _, name := range names {
 		plain := index.ReplaceAllString(name, "[]")
 		if !slices.ContainsFunc(rt.params, func(p string) bool {
-			before, any := strings.CutSuffix(p, "*]")
-			return p == "*" || p == plain || (any && strings.HasPrefix(plain, before) && strings.HasSuffix(plain, "]"))
+			before, every := strings.CutSuffix(p, "*]")
+			return p == "*" || p == plain || (every && strings.HasPrefix(plain, before) && strings.HasSuffix(plain, "]"))
 		}) {
 			return invalid("parameter_unknown", name, "Received unknown parameter: %s", name)
 		}
@@ -83,8 +83,8 @@ func (rt *route) run(c *call) *answer {
 type answer struct {
 	status int
 	body   any
-	// html is sent instead of a body.
-	html string
+	// html sends a page instead of the body.
+	html bool
 	// invalid says that the request never began, so that no Idempotency-Key keeps it.
 	invalid bool
 	// replayed says that an Idempotency-Key had it.
@@ -92,10 +92,10 @@ type answer struct {
 }
 
 func (a *answer) write(w http.ResponseWriter) {
-	if a.html != "" {
+	if a.html {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(a.status)
-		fmt.Fprint(w, a.html)
+		fmt.Fprint(w, "<!doctype html><title>Please wait</title><p>Please wait.\n")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -159,9 +159,7 @@ func unknownError() *answer {
 	return a
 }
 
-func html() *answer {
-	return &answer{status: http.StatusOK, html: "<!doctype html><title>Please wait</title><p>Please wait.\n"}
-}
+func html() *answer { return &answer{status: http.StatusOK, html: true} }
 
 // require says which of the parameters is not there, or nil.
 func (c *call) require(names ...string) *answer {
@@ -189,13 +187,13 @@ func (c *call) seconds(name string, otherwise int64) (int64, *answer) {
 // listParams are those of every list.
 var listParams = []string{"limit", "starting_after", "ending_before"}
 
-// page answers with a part of a list that is in order, newest first.
-func (c *call) page(all []object) *answer {
+// cut is the page that a call asks for of a list that is in order, newest first, and whether there is more.
+func (c *call) cut(all []object) (data []object, more bool, a *answer) {
 	limit := 10
 	if text := c.form.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 100 {
-			return invalid("parameter_invalid_integer", "limit", "This value must be between 1 and 100.")
+			return nil, false, invalid("parameter_invalid_integer", "limit", "This value must be between 1 and 100.")
 		}
 		limit = n
 	}
@@ -207,31 +205,26 @@ func (c *call) page(all []object) *answer {
 		}
 		return i, nil
 	}
-	data := all
-	more := false
+	data = all
 	switch {
 	case c.form.Get("starting_after") != "":
 		i, a := at("starting_after")
 		if a != nil {
-			return a
+			return nil, false, a
 		}
 		data = all[i+1:]
 	case c.form.Get("ending_before") != "":
 		i, a := at("ending_before")
 		if a != nil {
-			return a
+			return nil, false, a
 		}
 		// The page is the one that ends there, so it is cut at its beginning.
-		data = all[max(0, i-limit):i]
-		more = i > limit
+		return all[max(0, i-limit):i], i > limit, nil
 	}
 	if len(data) > limit {
-		data, more = data[:limit], true
+		return data[:limit], true, nil
 	}
-	if data == nil {
-		data = []object{}
-	}
-	return ok(object{"object": "list", "url": c.path, "has_more": more, "data": data})
+	return data, false, nil
 }
 
 // collection is the objects of one kind, in the order in which they were made.
@@ -258,6 +251,12 @@ func (c *collection) put(o object) object {
 	}
 	c.by[id] = o
 	return o
+}
+
+// remove takes an object away.
+func (c *collection) remove(id string) {
+	delete(c.by, id)
+	c.order = slices.DeleteFunc(c.order, func(other string) bool { return other == id })
 }
 
 // newest are the objects that fit, the newest first; nil fits all.

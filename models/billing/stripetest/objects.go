@@ -1,0 +1,318 @@
+package stripetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// whole are the parameters that are numbers; other texts stay what they are.
+func whole(name string) bool {
+	switch name {
+	case "unit_amount", "flat_amount", "quantity", "interval_count", "trial_period_days", "up_to":
+		return true
+	}
+	return false
+}
+
+// nested are parameters as the object that they stand for: a[b]=1 and c[0][d]=2. A text that is empty unsets, as Stripe has it.
+func nested(form url.Values) object {
+	tree := object{}
+	for _, name := range slices.Sorted(maps.Keys(form)) {
+		parts := strings.FieldsFunc(name, func(r rune) bool { return r == '[' || r == ']' })
+		values := form[name]
+		if strings.HasSuffix(name, "[]") {
+			for i, v := range values {
+				plant(tree, append(slices.Clone(parts), strconv.Itoa(i)), v)
+			}
+			continue
+		}
+		plant(tree, parts, values[0])
+	}
+	return listed(tree).(object)
+}
+
+func plant(tree object, parts []string, text string) {
+	for _, part := range parts[:len(parts)-1] {
+		next, is := tree[part].(object)
+		if !is {
+			next = object{}
+			tree[part] = next
+		}
+		tree = next
+	}
+	name := parts[len(parts)-1]
+	tree[name] = text
+	if slices.Contains(parts[:len(parts)-1], "metadata") {
+		return
+	}
+	switch n, err := strconv.ParseInt(text, 10, 64); {
+	case err == nil && whole(name):
+		tree[name] = n
+	case text == "true", text == "false":
+		tree[name] = text == "true"
+	case text == "":
+		tree[name] = nil
+	}
+}
+
+// listed makes lists of the objects whose keys are indexes.
+func listed(v any) any {
+	o, is := v.(object)
+	if !is {
+		return v
+	}
+	indexes := make([]int, 0, len(o))
+	for key := range o {
+		o[key] = listed(o[key])
+		if i, err := strconv.Atoi(key); err == nil {
+			indexes = append(indexes, i)
+		}
+	}
+	if len(o) == 0 || len(indexes) < len(o) {
+		return o
+	}
+	slices.Sort(indexes)
+	list := make([]any, len(indexes))
+	for i, index := range indexes {
+		list[i] = o[strconv.Itoa(index)]
+	}
+	return list
+}
+
+// merge changes an object as parameters say: lists and plain values are replaced, objects merged, and a metadata key that is
+// set to nothing is removed.
+func merge(o, change object) {
+	for key, v := range change {
+		old, isObject := o[key].(object)
+		with, withObject := v.(object)
+		switch {
+		case key == "metadata" && withObject:
+			if !isObject {
+				old = object{}
+				o[key] = old
+			}
+			for name, text := range with {
+				old[name] = text
+				if text == "" {
+					delete(old, name)
+				}
+			}
+		case isObject && withObject:
+			merge(old, with)
+		default:
+			o[key] = v
+		}
+	}
+}
+
+// clone is a deep copy, of what JSON makes of an object.
+func clone(o object) object {
+	text, err := json.Marshal(o)
+	if err != nil {
+		// Every object is made of strings, numbers, maps and lists here.
+		panic(err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var again object
+	if err := d.Decode(&again); err != nil {
+		panic(err)
+	}
+	return again
+}
+
+// find is the object of an id, of whichever kind, or nil.
+func (s *Stripe) find(id string) object {
+	for _, c := range s.objects {
+		if o := c.by[id]; o != nil {
+			return o
+		}
+	}
+	return nil
+}
+
+// Object is a copy of what the stand-in has by an id, as a webhook has it; nil when it has nothing.
+func (s *Stripe) Object(id string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
+	o := s.find(id)
+	if o == nil {
+		return nil
+	}
+	return hide(clone(o)).(object)
+}
+
+// hide takes away what is only there when it is asked for, and what is told once.
+func hide(v any) any {
+	switch v := v.(type) {
+	case object:
+		switch v["object"] {
+		case "price":
+			delete(v, "tiers")
+		case "webhook_endpoint":
+			delete(v, "secret")
+		case "checkout.session":
+			delete(v, "line_items")
+			delete(v, "subscription_data")
+		}
+		for key := range v {
+			v[key] = hide(v[key])
+		}
+	case []any:
+		for i := range v {
+			v[i] = hide(v[i])
+		}
+	}
+	return v
+}
+
+// one answers with an object, expanded as the call asks.
+func (s *Stripe) one(c *call, o object) *answer {
+	shown := hide(clone(o)).(object)
+	for _, path := range c.expansions() {
+		if !s.expand(shown, strings.Split(path, ".")) {
+			return invalid("", "expand", "This property cannot be expanded (%s).", path)
+		}
+	}
+	return ok(shown)
+}
+
+// list answers with a page of objects, expanded as the call asks.
+func (s *Stripe) list(c *call, all []object) *answer {
+	data, more, a := c.cut(all)
+	if a != nil {
+		return a
+	}
+	shown := make([]object, len(data))
+	for i, o := range data {
+		shown[i] = hide(clone(o)).(object)
+		for _, path := range c.expansions() {
+			below, is := strings.CutPrefix(path, "data.")
+			if !is || !s.expand(shown[i], strings.Split(below, ".")) {
+				return invalid("", "expand", "This property cannot be expanded (%s).", path)
+			}
+		}
+	}
+	return ok(object{"object": "list", "url": c.path, "has_more": more, "data": shown})
+}
+
+// expansions are what a call asks to be expanded.
+func (c *call) expansions() []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(c.form)) {
+		if strings.HasPrefix(name, "expand[") {
+			all = append(all, c.form[name]...)
+		}
+	}
+	return all
+}
+
+// expand puts objects in the place of ids, and adds what is only there when it is asked for.
+func (s *Stripe) expand(o object, path []string) bool {
+	key := path[0]
+	value, there := o[key]
+	id, _ := o["id"].(string)
+	switch {
+	case !there && o["object"] == "price" && key == "tiers":
+		tiers := s.find(id)["tiers"]
+		if tiers == nil {
+			return true
+		}
+		o[key] = clone(object{key: tiers})[key]
+	case !there && o["object"] == "customer" && key == "subscriptions":
+		subs := s.kind("subscription").newest(func(sub object) bool { return sub["customer"] == id && sub["status"] != "canceled" })
+		o[key] = hide(clone(object{"object": "list", "url": "/v1/customers/" + id + "/subscriptions", "has_more": false, "data": subs}))
+	case !there && o["object"] == "checkout.session" && key == "line_items":
+		o[key] = hide(clone(s.find(id)["line_items"].(object)))
+	case !there:
+		return false
+	}
+	switch v := value.(type) {
+	case string:
+		found := s.find(v)
+		if found == nil {
+			return false
+		}
+		o[key] = hide(clone(found))
+	case nil:
+		// What is not set cannot be expanded any further.
+		if there {
+			return true
+		}
+	}
+	if len(path) == 1 {
+		return true
+	}
+	switch below := o[key].(type) {
+	case object:
+		return s.expand(below, path[1:])
+	case []any:
+		for _, each := range below {
+			if inner, is := each.(object); !is || !s.expand(inner, path[1:]) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// get answers with an object of a kind; what is its name in an error.
+func (s *Stripe) get(kind, what string) func(*call) *answer {
+	return s.withObject(kind, what, nil)
+}
+
+// withObject answers with an object of a kind after a change, which may be nil and may refuse.
+func (s *Stripe) withObject(kind, what string, change func(*call, object) *answer) func(*call) *answer {
+	return func(c *call) *answer {
+		o := s.kind(kind).by[c.id]
+		if o == nil {
+			return missing(http.StatusNotFound, "id", what, c.id)
+		}
+		if change != nil {
+			if a := change(c, o); a != nil {
+				return a
+			}
+		}
+		// The change may have put another one in its place.
+		return s.one(c, s.kind(kind).by[c.id])
+	}
+}
+
+// change is what the parameters say, without those that are for the answer or the way.
+func (c *call) change() object {
+	tree := nested(c.form)
+	delete(tree, "expand")
+	return tree
+}
+
+// update merges the parameters into an object.
+func update(c *call, o object) *answer {
+	merge(o, c.change())
+	return nil
+}
+
+// filter fits objects by plain parameters of the same name as the field; those that are not given fit all.
+func (c *call) filter(fields ...string) func(object) bool {
+	want := c.change()
+	return func(o object) bool {
+		for _, field := range fields {
+			if w, given := want[field]; given && o[field] != w {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// params joins lists of parameters, of which each may be expanded.
+func params(lists ...[]string) []string {
+	return append(slices.Concat(lists...), "expand[]")
+}
