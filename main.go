@@ -46,6 +46,8 @@ type command struct {
 	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
 	StripeAPIBase  string    `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
 
+	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
+
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
@@ -89,6 +91,11 @@ type command struct {
 		Organization *uuid.UUID    `required:"" xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan."`
 		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
 	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
+	Stripe struct {
+		Reconcile struct {
+			Restored bool `help:"The database came back from a backup and nothing is sent yet: settle first what Stripe has already."`
+		} `cmd:"" help:"Compare what was used and sent with what Stripe has, by customer and billing period; exits 1 on any difference."`
+	} `cmd:"" help:"Stripe's part."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -227,6 +234,8 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.subscribe(ctx)
 	case "verify":
 		return a.verify(ctx)
+	case "stripe reconcile":
+		return a.reconcile(ctx)
 	}
 	return fmt.Errorf("the command %q is not wired", name)
 }
@@ -389,6 +398,30 @@ func (a *app) verify(ctx context.Context) error {
 	return nil
 }
 
+// stripeClient is Stripe by the key of this command line.
+func (a *app) stripeClient() (*billing.Client, error) {
+	if a.StripeSecretKey == "" {
+		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
+	}
+	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+}
+
+func (a *app) reporter(client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
+	return billing.NewReporter(billing.Options{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: a.ReportEvery})
+}
+
+func (a *app) reconcile(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	return a.reporter(client, catalogue, slog.New(slog.DiscardHandler)).PrintReconciliation(ctx, a.stdout, a.stderr, a.Stripe.Reconcile.Restored)
+}
+
 func (a *app) serve(ctx context.Context) error {
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
@@ -468,9 +501,19 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
 	}
 	if a.StripeSecretKey != "" {
-		client, err := billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+		client, err := a.stripeClient()
 		if err != nil {
 			return err
+		}
+		if err := billing.RegisterMetrics(registry, a.db, time.Now, log); err != nil {
+			return err
+		}
+		o.Reporter = a.reporter(client, catalogue, log)
+		if a.ReportEvery > 0 {
+			o.Reporter.Start(ctx)
+			defer o.Reporter.Stop()
+		} else {
+			log.Warn("nothing is sent to Stripe: --report-every is 0")
 		}
 		if a.StripeWebhookSecret != "" {
 			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
