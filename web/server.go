@@ -85,7 +85,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
 		reporter: o.Reporter, webhooks: o.Webhooks,
-		keys:     apiKeys{db: o.DB, log: o.Log},
+		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
