@@ -89,6 +89,11 @@ type command struct {
 		Organization *uuid.UUID    `required:"" xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan."`
 		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
 	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
+	Stripe struct {
+		Setup struct {
+			DryRun bool `help:"Only list what would be made and what differs."`
+		} `cmd:"" help:"Make at Stripe what the plan catalogue needs, or find it: meter, products, prices, webhook endpoint, portal. What differs is listed. A new endpoint's secret is printed, this once."`
+	} `cmd:"" help:"What is set up at Stripe."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -225,6 +230,8 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.made(u.ID, err)
 	case "subscribe":
 		return a.subscribe(ctx)
+	case "stripe setup":
+		return a.setUpStripe(ctx)
 	case "verify":
 		return a.verify(ctx)
 	}
@@ -369,6 +376,39 @@ func (a *app) subscribe(ctx context.Context) error {
 	return a.print(made.ID)
 }
 
+func (a *app) setUpStripe(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return errors.New("STRIPE_SECRET_KEY is not set")
+	}
+	report, err := billing.Setup(ctx, billing.SetupOptions{
+		DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: string(a.BaseURL), DryRun: a.Stripe.Setup.DryRun,
+	})
+	for _, line := range report.Lines() {
+		a.say("%s", line)
+	}
+	if report.WebhookSecret != "" {
+		a.say("This is the endpoint's secret, for STRIPE_WEBHOOK_SECRET. Stripe tells it this once.")
+		return errors.Join(err, a.print(report.WebhookSecret))
+	}
+	return err
+}
+
+// stripeClient is nil when no key is given.
+func (a *app) stripeClient() (*billing.Client, error) {
+	if a.StripeSecretKey == "" {
+		return nil, nil
+	}
+	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+}
+
 func (a *app) verify(ctx context.Context) error {
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
@@ -467,18 +507,16 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
 	}
-	if a.StripeSecretKey != "" {
-		client, err := billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
-		if err != nil {
-			return err
-		}
-		if a.StripeWebhookSecret != "" {
-			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-				DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
-			})
-			o.Webhooks.Start(ctx)
-			defer o.Webhooks.Stop()
-		}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	if client != nil && a.StripeWebhookSecret != "" {
+		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+			DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
+		})
+		o.Webhooks.Start(ctx)
+		defer o.Webhooks.Stop()
 	}
 	server, err := web.New(o)
 	if err != nil {
