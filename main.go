@@ -92,10 +92,13 @@ type command struct {
 		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
 	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
 	Stripe struct {
+		Setup struct {
+			DryRun bool `help:"Only list what would be made and what differs."`
+		} `cmd:"" help:"Make at Stripe what the plan catalogue needs, or find it: meter, products, prices, webhook endpoint, portal. What differs is listed. A new endpoint's secret is printed, this once."`
 		Reconcile struct {
 			Restored bool `help:"The database came back from a backup and nothing is sent yet: settle first what Stripe has already."`
 		} `cmd:"" help:"Compare what was used and sent with what Stripe has, by customer and billing period; exits 1 on any difference."`
-	} `cmd:"" help:"Stripe's part."`
+	} `cmd:"" help:"What is set up at Stripe, and what was sent there."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -232,6 +235,8 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.made(u.ID, err)
 	case "subscribe":
 		return a.subscribe(ctx)
+	case "stripe setup":
+		return a.setUpStripe(ctx)
 	case "verify":
 		return a.verify(ctx)
 	case "stripe reconcile":
@@ -378,6 +383,28 @@ func (a *app) subscribe(ctx context.Context) error {
 	return a.print(made.ID)
 }
 
+func (a *app) setUpStripe(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	report, err := billing.Setup(ctx, billing.SetupOptions{
+		DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: string(a.BaseURL), DryRun: a.Stripe.Setup.DryRun,
+	})
+	for _, line := range report.Lines() {
+		a.say("%s", line)
+	}
+	if report.WebhookSecret != "" {
+		a.say("This is the endpoint's secret, for STRIPE_WEBHOOK_SECRET. Stripe tells it this once.")
+		return errors.Join(err, a.print(report.WebhookSecret))
+	}
+	return err
+}
+
 func (a *app) verify(ctx context.Context) error {
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
@@ -396,6 +423,40 @@ func (a *app) verify(ctx context.Context) error {
 	}
 	a.say("every record and report is what its events add up to")
 	return nil
+}
+
+// startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
+func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
+	if a.StripeSecretKey == "" {
+		return func() {}, nil
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return nil, err
+	}
+	if err := billing.RegisterMetrics(o.Metrics, a.db, time.Now, o.Log); err != nil {
+		return nil, err
+	}
+	var stops []func()
+	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
+	if a.ReportEvery > 0 {
+		o.Reporter.Start(ctx)
+		stops = append(stops, o.Reporter.Stop)
+	} else {
+		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
+	}
+	if a.StripeWebhookSecret != "" {
+		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+			DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+		})
+		o.Webhooks.Start(ctx)
+		stops = append(stops, o.Webhooks.Stop)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}, nil
 }
 
 // stripeClient is Stripe by the key of this command line.
@@ -500,28 +561,12 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
 	}
-	if a.StripeSecretKey != "" {
-		client, err := a.stripeClient()
+	if beside == nil { // made-up usage is nobody's bill
+		stop, err := a.startStripe(ctx, &o)
 		if err != nil {
 			return err
 		}
-		if err := billing.RegisterMetrics(registry, a.db, time.Now, log); err != nil {
-			return err
-		}
-		o.Reporter = a.reporter(client, catalogue, log)
-		if a.ReportEvery > 0 {
-			o.Reporter.Start(ctx)
-			defer o.Reporter.Stop()
-		} else {
-			log.Warn("nothing is sent to Stripe: --report-every is 0")
-		}
-		if a.StripeWebhookSecret != "" {
-			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-				DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
-			})
-			o.Webhooks.Start(ctx)
-			defer o.Webhooks.Stop()
-		}
+		defer stop()
 	}
 	server, err := web.New(o)
 	if err != nil {

@@ -60,7 +60,8 @@ type WebhookOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
-	// Secret is the endpoint's signing secret.
+	// Secret is the endpoint's signing secret. Several are separated by commas: thin events are sent by a destination with a
+	// secret of its own, and one that is replaced is valid for a while beside the new one.
 	Secret string
 	Now    func() time.Time
 	// Random is evenly spread over [0, 1).
@@ -136,7 +137,8 @@ func nudge(c chan struct{}) {
 
 // read checks the signature on the raw bytes and takes from them what the inbox notes.
 func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*models.StripeWebhookEvent, error) {
-	if err := webhook.ValidatePayloadIgnoringTolerance(payload, signature, w.Secret); err != nil {
+	secret, err := w.secretOf(payload, signature)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotStripes, err)
 	}
 	// The package would measure by a clock of its own, and lets pass what is ahead of time.
@@ -151,15 +153,15 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 		return nil, fmt.Errorf("%w: it is no event", ErrNotStripes)
 	}
 	kept := &models.StripeWebhookEvent{ID: head.ID, Type: head.Type, Payload: strings.ToValidUTF8(string(payload), "\uFFFD"), ReceivedAt: now}
-	if isOneOf(head.Type, ThinWebhookTypes) {
+	if slices.Contains(ThinWebhookTypes, head.Type) {
 		kept.OccurredAt = thinTime(head.Created)
 		return kept, nil
 	}
 	kept.AppliedAt = &now
-	if !isOneOf(head.Type, WebhookTypes) {
+	if !slices.Contains(WebhookTypes, head.Type) {
 		return kept, nil
 	}
-	event, err := webhook.ConstructEventWithOptions(payload, signature, w.Secret, webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})
+	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})
 	if err != nil || event.Data == nil {
 		return nil, fmt.Errorf("%w: it is no event: %w", ErrNotStripes, err)
 	}
@@ -172,13 +174,21 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	return kept, nil
 }
 
-func isOneOf(one string, of []string) bool {
-	for _, s := range of {
-		if s == one {
-			return true
+// secretOf is the one of the secrets that a payload is signed with.
+func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, err error) {
+	for text := range strings.SplitSeq(w.Secret, ",") {
+		// Without a secret everybody could sign.
+		if secret = strings.TrimSpace(text); secret == "" {
+			continue
+		}
+		if err = webhook.ValidatePayloadIgnoringTolerance(payload, signature, secret); err == nil {
+			return secret, nil
 		}
 	}
-	return false
+	if err == nil {
+		err = errors.New("there is no secret")
+	}
+	return "", err
 }
 
 // signedAt is the time of a signature that is known to be whole. Of several times the last one counts, as it does for what
