@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -36,21 +37,23 @@ import (
 
 // command is the whole command line. Every flag may stand before or behind the command that it is meant for.
 type command struct {
-	Database       string        `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
-	Listen         string        `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
-	BaseURL        baseURL       `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
-	MetricsListen  string        `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
-	Plans          string        `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
-	TrustedProxies []network     `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
-	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
-	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
-	ReportEvery    time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is put into reports to Stripe."`
+	Database       string    `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
+	Listen         string    `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
+	BaseURL        baseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
+	MetricsListen  string    `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
+	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
+	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
+	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
+	StripeAPIBase  string    `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
+
+	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
 
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
 
-	StripeSecretKey string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
+	StripeSecretKey     string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
+	StripeWebhookSecret string `hidden:"" env:"STRIPE_WEBHOOK_SECRET" secret:""`
 
 	Serve   struct{} `cmd:"" help:"Serve the API and the pages."`
 	Demo    struct{} `cmd:"" help:"Serve made-up people with half a year behind them, and traffic going on; in a database that is gone afterwards, unless --database is given."`
@@ -88,6 +91,14 @@ type command struct {
 		Organization *uuid.UUID    `required:"" xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan."`
 		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
 	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
+	Stripe struct {
+		Setup struct {
+			DryRun bool `help:"Only list what would be made and what differs."`
+		} `cmd:"" help:"Make at Stripe what the plan catalogue needs, or find it: meter, products, prices, webhook endpoint, portal. What differs is listed. A new endpoint's secret is printed, this once."`
+		Reconcile struct {
+			Restored bool `help:"The database came back from a backup and nothing is sent yet: settle first what Stripe has already."`
+		} `cmd:"" help:"Compare what was used and sent with what Stripe has, by customer and billing period; exits 1 on any difference."`
+	} `cmd:"" help:"What is set up at Stripe, and what was sent there."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -224,8 +235,12 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.made(u.ID, err)
 	case "subscribe":
 		return a.subscribe(ctx)
+	case "stripe setup":
+		return a.setUpStripe(ctx)
 	case "verify":
 		return a.verify(ctx)
+	case "stripe reconcile":
+		return a.reconcile(ctx)
 	}
 	return fmt.Errorf("the command %q is not wired", name)
 }
@@ -368,6 +383,28 @@ func (a *app) subscribe(ctx context.Context) error {
 	return a.print(made.ID)
 }
 
+func (a *app) setUpStripe(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	report, err := billing.Setup(ctx, billing.SetupOptions{
+		DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: string(a.BaseURL), DryRun: a.Stripe.Setup.DryRun,
+	})
+	for _, line := range report.Lines() {
+		a.say("%s", line)
+	}
+	if report.WebhookSecret != "" {
+		a.say("This is the endpoint's secret, for STRIPE_WEBHOOK_SECRET. Stripe tells it this once.")
+		return errors.Join(err, a.print(report.WebhookSecret))
+	}
+	return err
+}
+
 func (a *app) verify(ctx context.Context) error {
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
@@ -386,6 +423,64 @@ func (a *app) verify(ctx context.Context) error {
 	}
 	a.say("every record and report is what its events add up to")
 	return nil
+}
+
+// startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
+func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
+	if a.StripeSecretKey == "" {
+		return func() {}, nil
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return nil, err
+	}
+	if err := billing.RegisterMetrics(o.Metrics, a.db, time.Now, o.Log); err != nil {
+		return nil, err
+	}
+	var stops []func()
+	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
+	if a.ReportEvery > 0 {
+		o.Reporter.Start(ctx)
+		stops = append(stops, o.Reporter.Stop)
+	} else {
+		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
+	}
+	if a.StripeWebhookSecret != "" {
+		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+			DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+		})
+		o.Webhooks.Start(ctx)
+		stops = append(stops, o.Webhooks.Stop)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}, nil
+}
+
+// stripeClient is Stripe by the key of this command line.
+func (a *app) stripeClient() (*billing.Client, error) {
+	if a.StripeSecretKey == "" {
+		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
+	}
+	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+}
+
+func (a *app) reporter(client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
+	return billing.NewReporter(billing.Options{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: a.ReportEvery})
+}
+
+func (a *app) reconcile(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	return a.reporter(client, catalogue, slog.New(slog.DiscardHandler)).PrintReconciliation(ctx, a.stdout, a.stderr, a.Stripe.Reconcile.Restored)
 }
 
 func (a *app) serve(ctx context.Context) error {
@@ -466,14 +561,12 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
 	}
-	if a.StripeSecretKey != "" {
-		client, err := billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+	if beside == nil { // made-up usage is nobody's bill
+		stop, err := a.startStripe(ctx, &o)
 		if err != nil {
 			return err
 		}
-		reporter := billing.NewReporter(billing.Options{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: a.ReportEvery})
-		reporter.Start(ctx)
-		defer reporter.Stop()
+		defer stop()
 	}
 	server, err := web.New(o)
 	if err != nil {

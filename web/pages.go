@@ -71,6 +71,11 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
 		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},
+		{method: post, path: views.PathStripePause, rule: operator, handle: s.pauseStripe},
+		{method: post, path: views.PathStripeResume, rule: operator, handle: s.resumeStripe},
+		{method: post, path: views.PathStripeUnblock, rule: operator, handle: s.unblockStripe},
+		{method: post, path: views.PathReportRetry, rule: operator, handle: s.retryReport},
+		{method: post, path: views.PathReportGiveUp, rule: operator, handle: s.giveUpReport},
 		{method: get, path: "/settings", rule: member, handle: s.settingsPage},
 		{method: post, path: "/settings/sessions/:id/end", rule: member, handle: s.endSession},
 		{method: post, path: "/settings/sessions/end-others", rule: member, handle: s.endOtherSessions},
@@ -227,7 +232,7 @@ func show(c echo.Context, status int, page templ.Component) error {
 
 // isPage says that an address is one of a person at a browser, which is told of a fault by a page.
 func isPage(path string) bool {
-	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && !strings.HasPrefix(path, "/static/")
+	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && path != webhookPath && !strings.HasPrefix(path, "/static/")
 }
 
 // SignInLinkPath is where a one-time link's token stands behind.

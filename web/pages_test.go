@@ -173,7 +173,7 @@ func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
 	for _, p := range pages {
 		rules[[2]string{p.method, p.path}] = p.rule
 	}
-	known := map[[2]string]bool{{http.MethodGet, "/static/*"}: true}
+	known := map[[2]string]bool{{http.MethodGet, "/static/*"}: true, {http.MethodPost, webhookPath}: true}
 	for _, r := range f.web.api() {
 		known[[2]string{r.method, openAPIParameter.ReplaceAllString(r.path, ":$1")}] = true
 	}

@@ -49,12 +49,13 @@ const (
 	codeSignInFailed      models.Code = "sign_in_failed"
 	codeForbidden         models.Code = "forbidden"
 	codeCrossSite         models.Code = "cross_site"
+	codeBadSignature      models.Code = "bad_signature"
 	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
 	statusClientClosed                = 499 // nginx's word for a client that did not wait
 	problemContentType                = "application/problem+json"
 )
 
-// problems is the one map from code to HTTP status and title. onPages are those that no answer of the API carries.
+// problems is the one map from code to HTTP status and title. onPages are those that no answer of the API carries, but pages and Stripe's webhook do.
 var problems = map[models.Code]struct {
 	status  int
 	title   string
@@ -82,6 +83,7 @@ var problems = map[models.Code]struct {
 	codeSignInFailed:                {http.StatusBadRequest, "You are not signed in", true},
 	codeForbidden:                   {http.StatusForbidden, "Not for you", true},
 	codeCrossSite:                   {http.StatusForbidden, "Sent from another site", true},
+	codeBadSignature:                {http.StatusBadRequest, "Not signed by Stripe", true},
 	models.CodeSignInRefused:        {http.StatusForbidden, "You are not signed in", true},
 	models.CodeUnknownLink:          {http.StatusNotFound, "This link does not work", true},
 }

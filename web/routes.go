@@ -119,5 +119,6 @@ func (s *Server) routes() error {
 	}
 	s.document, s.described = document, s.describe(schemas)
 	s.echo.GET("/static/*", s.asset)
+	s.echo.POST(webhookPath, limited(webhookPatience, s.stripeWebhook))
 	return s.addPages(s.pages())
 }

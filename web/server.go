@@ -19,11 +19,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/models/enforcement"
 	"tollgate/views"
 )
 
-// Options are a server's surroundings. All but TrustedProxies are needed.
+// Options are a server's surroundings. All but TrustedProxies and Stripe's are needed.
 type Options struct {
 	DB        *models.DB
 	Gate      *enforcement.Gate
@@ -38,6 +39,10 @@ type Options struct {
 	Version        string
 	// SignIn is who signs people in, beside one-time links.
 	SignIn SignIn
+	// Reporter is what the operator steers reports by; nil without Stripe.
+	Reporter *billing.Reporter
+	// Webhooks takes what Stripe tells of; nil where there is no secret to know it by.
+	Webhooks *billing.Webhooks
 }
 
 // Server answers HTTP.
@@ -50,6 +55,8 @@ type Server struct {
 	metrics   *prometheus.Registry
 	baseURL   string
 	version   string
+	reporter  *billing.Reporter
+	webhooks  *billing.Webhooks
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -77,6 +84,7 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
+		reporter: o.Reporter, webhooks: o.Webhooks,
 		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",

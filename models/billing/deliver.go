@@ -33,9 +33,9 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	if err := r.limit.wait(ctx); err != nil {
 		return false, nil //nolint:nilerr // stopped
 	}
-	l, err := r.claim(ctx)
+	l, found, err := r.claim(ctx)
 	if err != nil || l == nil {
-		return false, err
+		return found, err
 	}
 	for {
 		o := r.send(ctx, l)
@@ -63,11 +63,11 @@ func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
 }
 
-// claim takes the stream that has waited longest, and counts the attempt of its first report.
-func (r *Reporter) claim(ctx context.Context) (*lease, error) {
-	var got *lease
-	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		got = nil
+// claim takes the stream that has waited longest, and counts the attempt of its first report. A stream that was found may turn out to have
+// nothing to send; then there is no lease, and others may be due.
+func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error) {
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		got, found = nil, false
 		now := r.now()
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
@@ -75,6 +75,7 @@ func (r *Reporter) claim(ctx context.Context) (*lease, error) {
 		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
 		}
+		found = true
 		l := &lease{stream: streams[0], token: r.NewID()}
 		ok, err := r.begin(ctx, tx, l)
 		if err == nil && ok {
@@ -83,9 +84,9 @@ func (r *Reporter) claim(ctx context.Context) (*lease, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim a stream: %w", err)
+		return nil, false, fmt.Errorf("claim a stream: %w", err)
 	}
-	return got, nil
+	return got, found, nil
 }
 
 // next counts the attempt of the stream's next report, if the lease is still ours and something is due.

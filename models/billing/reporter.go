@@ -72,6 +72,7 @@ type Reporter struct {
 	wake  chan struct{}
 
 	mu        sync.Mutex
+	started   bool
 	contacted bool
 	meterID   string
 
@@ -105,6 +106,7 @@ func NewReporter(o Options) *Reporter {
 
 // Start sets the workers to work until Stop.
 func (r *Reporter) Start(ctx context.Context) {
+	r.started = true
 	for _, w := range r.workers {
 		w.Start(ctx)
 	}
@@ -206,7 +208,7 @@ func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
 }
 
 // contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first
-// contact decides which. A mismatch stops all sending.
+// contact decides which. A mismatch stops all sending; a process that starts to report with a key that fits goes on with it.
 func (r *Reporter) contact(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -231,7 +233,10 @@ func (r *Reporter) contact(ctx context.Context) error {
 			text := fmt.Sprintf("this database reports to account %s (%s), and the key is of %s (%s)", s.AccountID, mode(*s.Livemode), account, mode(r.Client.Live))
 			s.Stopped, s.StoppedAt = &text, &now
 		default:
-			s.Livemode, s.Stopped, s.StoppedAt = &r.Client.Live, nil, nil
+			s.Livemode = &r.Client.Live
+			if r.started {
+				s.Stopped, s.StoppedAt = nil, nil
+			}
 			if account != "" {
 				s.AccountID = account
 			}

@@ -25,7 +25,7 @@ import (
 
 // `make soak` runs more schedules than the suite, and a seed that failed is run again with -seed.
 var (
-	schedules = flag.Int("schedules", 6, "how many schedules of six days are simulated, on each database")
+	schedules = flag.Int("schedules", 2, "how many schedules of six days are simulated, on each database")
 	seedFlag  = flag.Uint64("seed", 0, "simulate this schedule alone")
 )
 

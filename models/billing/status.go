@@ -29,8 +29,9 @@ type Status struct {
 	Blocked []models.StripeStream
 	// Differences are the customers' billing periods of which Stripe has another total.
 	Differences []models.StripeTotal
-	// Compared is the number of customers' billing periods that were compared.
-	Compared int64
+	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
+	Compared   int64
+	ComparedAt *time.Time
 }
 
 // Drift is the sum of the differences without their signs, in units.
@@ -87,15 +88,32 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0").Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read differences: %w", err)
 	}
-	if s.Compared, err = count(ctx, db.NewSelect().Model((*models.StripeTotal)(nil))); err != nil {
+	var compared struct {
+		Periods int64
+		Last    bun.NullTime
+	}
+	if err := db.NewRaw(`SELECT COUNT(*) AS periods, MAX(checked_at) AS last FROM stripe_totals`).Scan(ctx, &compared); err != nil {
 		return nil, fmt.Errorf("count what was compared: %w", err)
+	}
+	if s.Compared = compared.Periods; !compared.Last.IsZero() {
+		at := compared.Last.UTC()
+		s.ComparedAt = &at
 	}
 	return s, nil
 }
 
-func count(ctx context.Context, q *bun.SelectQuery) (int64, error) {
-	n, err := q.Count(ctx)
-	return int64(n), err
+// WebhookFaults returns the customers whose plan could not be followed, and the latest errors that Stripe told of in counting, newest
+// first.
+func WebhookFaults(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []models.StripeWebhookEvent, error) {
+	var customers []models.StripeCustomer
+	if err := db.NewSelect().Model(&customers).Where("fault IS NOT NULL").Order("id").Limit(listed).Scan(ctx); err != nil {
+		return nil, nil, fmt.Errorf("read customers with a fault: %w", err)
+	}
+	var events []models.StripeWebhookEvent
+	if err := db.NewSelect().Model(&events).Where("type IN (?)", bun.List(ThinWebhookTypes)).Order("received_at DESC").Limit(10).Scan(ctx); err != nil {
+		return nil, nil, fmt.Errorf("read the errors of meters: %w", err)
+	}
+	return customers, events, nil
 }
 
 // Failures returns the failed reports, those of most units first, at most a hundred.

@@ -1,0 +1,199 @@
+package billing
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-mock/embedded"
+	"github.com/stripe/stripe-mock/server"
+
+	"tollgate/models/billing/stripetest"
+)
+
+// mockClient asks stripe-mock, which refuses requests of another shape than Stripe's and remembers nothing. Each path that
+// was asked for is noted.
+func mockClient(t *testing.T) (client *Client, asked *[]string) {
+	t.Helper()
+	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
+	must(t, err)
+	fixtures, err := server.LoadFixtures(embedded.OpenAPIFixtures, "")
+	must(t, err)
+	stub, err := server.NewStubServer(fixtures, spec, false, false)
+	must(t, err)
+	asked = &[]string{}
+	mock := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		*asked = append(*asked, r.Method+" "+r.URL.Path)
+		stub.HandleRequest(w, r)
+	}))
+	t.Cleanup(mock.Close)
+	client, err = NewClient(ClientOptions{Key: "sk_test_1", APIBase: mock.URL})
+	must(t, err)
+	return client, asked
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// standIn is a Stripe that remembers.
+func standIn(t *testing.T, now func() time.Time) (*stripetest.Stripe, *Client) {
+	t.Helper()
+	s := stripetest.New(stripetest.Options{Now: now, Rand: rand.New(rand.NewPCG(1, 2))})
+	client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: s.Transport()})
+	must(t, err)
+	return s, client
+}
+
+// written are the POSTs that Stripe was sent.
+func written(s *stripetest.Stripe) (n int) {
+	for call, times := range s.Calls() {
+		if strings.HasPrefix(call, "POST ") {
+			n += times
+		}
+	}
+	return n
+}
+
+func TestSetup(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		stand, client := standIn(f.T, func() time.Time { return f.at })
+		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com", DryRun: true}
+		setup := func() SetupReport {
+			f.Helper()
+			r, err := Setup(f.Context(), o)
+			f.must(err)
+			return r
+		}
+		dry := setup()
+		if written(stand) != 0 || len(dry.Found) != 0 || len(dry.Drift) != 0 || dry.WebhookSecret != "" {
+			f.Errorf("a dry run: %+v", dry)
+		}
+		if ids, err := stripeObjects(f.Context(), f.db); err != nil || len(ids) != 0 {
+			f.Errorf("a dry run wrote %v, %v", ids, err)
+		}
+		o.DryRun = false
+		first := setup()
+		// The meter, for four plans a product and two prices each, the endpoint and the portal.
+		if len(first.Made) != 15 || len(dry.Made) != 15 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
+			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
+		}
+		ids, err := stripeObjects(f.Context(), f.db)
+		f.must(err)
+		if len(ids) != 15 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" || ids["meter"] == "" || ids["product:business"] == "" {
+			f.Errorf("kept: %v", ids)
+		}
+		pro := stand.Object(ids["price:pro"])
+		if fmt.Sprint(pro["unit_amount"]) != "1800" || pro["lookup_key"] != "tollgate_base_pro" || pro["currency"] != "usd" {
+			f.Errorf("the price is %v", pro)
+		}
+		over, err := client.Prices.Get(ids["overage:pro"], &stripe.PriceParams{Expand: stripe.StringSlice([]string{"tiers"})})
+		f.must(err)
+		if got := tiersOf(over.Tiers); got != "up to 75 at 0 cents, beyond at 30 cents" || over.Recurring.Meter != ids["meter"] || over.Recurring.UsageType != "metered" {
+			f.Errorf("the overage price is %s of %+v", got, over.Recurring)
+		}
+		wrote := written(stand)
+		second := setup()
+		if written(stand) != wrote || len(second.Made)+len(second.Drift) != 0 || len(second.Found) != 15 || second.WebhookSecret != "" {
+			f.Errorf("the second run: %s", strings.Join(second.Lines(), "\n"))
+		}
+		again, err := stripeObjects(f.Context(), f.db)
+		f.must(err)
+		for name, id := range ids {
+			if again[name] != id {
+				f.Errorf("%s became %s", name, again[name])
+			}
+		}
+
+		// What somebody changed, here and there, is listed and left.
+		changed := *f.hook.Catalogue
+		changed.Plans = slices.Clone(changed.Plans)
+		changed.Currency = "eur"
+		for i := range changed.Plans {
+			if p := &changed.Plans[i]; p.ID == "pro" {
+				p.BasePriceCents, p.Included = 1900, 80
+			}
+		}
+		o.Catalogue = &changed
+		_, err = client.Prices.Update(ids["price:starter"], &stripe.PriceParams{Active: stripe.Bool(false)})
+		f.must(err)
+		_, err = client.WebhookEndpoints.Update(ids["webhook"], &stripe.WebhookEndpointParams{EnabledEvents: stripe.StringSlice([]string{"invoice.paid", "charge.failed"})})
+		f.must(err)
+		_, err = client.Products.Update(ids["product:team"], &stripe.ProductParams{Active: stripe.Bool(false), Name: stripe.String("Crew")})
+		f.must(err)
+		_, err = client.BillingPortalConfigurations.Update(ids["portal"], &stripe.BillingPortalConfigurationParams{Active: stripe.Bool(false)})
+		f.must(err)
+		_, err = client.BillingMeters.Deactivate(ids["meter"], nil)
+		f.must(err)
+		wrote = written(stand)
+		drift := strings.Join(setup().Drift, "\n")
+		for _, part := range []string{
+			"it is 1800 cents, and the catalogue says 1900", "its tiers are up to 75 at 0 cents, beyond at 30 cents, and the catalogue says up to 80 at 0 cents, beyond at 30 cents",
+			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive", "is not sent checkout.session.completed",
+			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
+		} {
+			if !strings.Contains(drift, part) {
+				f.Errorf("%q is not listed in\n%s", part, drift)
+			}
+		}
+		if written(stand) != wrote {
+			f.Error("drift was changed")
+		}
+	})
+}
+
+// Prices that an operator has already are taken from the catalogue, and Stripe reaches no address without HTTPS.
+func TestSetupWithPricesOfTheCatalogue(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		_, client := standIn(f.T, func() time.Time { return f.at })
+		changed := *f.hook.Catalogue
+		changed.Plans = slices.Clone(changed.Plans)
+		product, err := client.Products.New(&stripe.ProductParams{Name: stripe.String("Pro"), Metadata: map[string]string{metadataPlan: "pro"}})
+		f.must(err)
+		price, err := client.Prices.New(basePrice(&changed, changed.Plans[2], product.ID))
+		f.must(err)
+		changed.Plans[2].StripePriceID, changed.Plans[1].StripePriceID = price.ID, "price_nowhere"
+		r, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: &changed, Now: f.hook.Now, BaseURL: "http://127.0.0.1:8080"})
+		f.must(err)
+		lines := strings.Join(r.Lines(), "\n")
+		for _, part := range []string{"found: price:pro, " + price.ID, "differs: Stripe does not know the price price_nowhere", "note: no webhook endpoint"} {
+			if !strings.Contains(lines, part) {
+				f.Errorf("%q is not in\n%s", part, lines)
+			}
+		}
+		if r.WebhookSecret != "" || len(r.Drift) != 1 {
+			f.Errorf("%s", lines)
+		}
+	})
+}
+
+// Every request has the shape that Stripe's specification gives it.
+func TestSetupIsUnderstoodByStripe(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		client, asked := mockClient(f.T)
+		_, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com"})
+		f.must(err)
+		for _, part := range []string{"meters", "products", "prices", "webhook_endpoints", "configurations"} {
+			for _, method := range []string{"GET", "POST"} {
+				if !slices.ContainsFunc(*asked, func(path string) bool { return strings.HasPrefix(path, method) && strings.HasSuffix(path, "/"+part) }) {
+					f.Errorf("%s of %s was not asked in %q", method, part, *asked)
+				}
+			}
+		}
+		// And what the webhooks ask.
+		f.hook.Client = client
+		_, err = f.hook.ask(f.Context(), "cus_1")
+		f.must(err)
+		_, err = f.hook.differing(f.Context())
+		f.must(err)
+	})
+}

@@ -1,0 +1,317 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/webhook"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+const (
+	// signatureTolerance is how far a signature's time may be from ours, in both directions. Stripe signs each try anew.
+	// Source: https://docs.stripe.com/webhooks#replay-attacks
+	signatureTolerance = 5 * time.Minute
+	// receivePatience is how long a webhook's answer waits for the webhook to be applied, receiveWaiters how many may wait at
+	// a time, and customerWaiters how many of one customer's; the rest are answered at once.
+	receivePatience = 2 * time.Second
+	receiveWaiters  = 64
+	customerWaiters = 4
+	// receivePoll is how often one that waits looks, as another process may be the one that applies it.
+	receivePoll = 250 * time.Millisecond
+	// maxEventID is in bytes; Stripe's ids have at most 255 characters.
+	maxEventID = 255
+)
+
+// WebhookPath is where Stripe's events are sent, behind the base URL.
+const WebhookPath = "/stripe/webhook"
+
+// WebhookTypes are the types of events that are asked for and applied, thin ones aside. Any other is kept and left at that.
+var WebhookTypes = []string{
+	"checkout.session.completed",
+	"customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted",
+	"customer.subscription.paused", "customer.subscription.resumed", "customer.deleted",
+	"invoice.created", "invoice.finalized", "invoice.paid", "invoice.payment_failed",
+}
+
+// checkoutCompleted is the event that names whom a subscription is for by Checkout's client_reference_id.
+const checkoutCompleted = "checkout.session.completed"
+
+// ThinWebhookTypes are those of the thin events: what Stripe refused of what the meter was told.
+// Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-errors
+var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"}
+
+// ErrNotStripes says that a webhook is not Stripe's, or not of now: its signature is missing, wrong, too old or ahead of time.
+var ErrNotStripes = errors.New("the webhook is not signed by Stripe, or not now")
+
+// WebhookOptions are the surroundings of webhooks. All are needed.
+type WebhookOptions struct {
+	DB        *models.DB
+	Client    *Client
+	Catalogue *models.Catalogue
+	// Secret is the endpoint's signing secret. Several are separated by commas: thin events are sent by a destination with a
+	// secret of its own, and one that is replaced is valid for a while beside the new one.
+	Secret string
+	Now    func() time.Time
+	// Random is evenly spread over [0, 1).
+	Random func() float64
+	Log    *slog.Logger
+}
+
+// Webhooks keep what Stripe tells of and bring the plans into line with it. No event's own state is ever applied: an event
+// says whose subscriptions are to be asked for anew, so events may come late, twice and out of order.
+type Webhooks struct {
+	WebhookOptions
+
+	// wake and wakeThin make a worker look at once.
+	wake, wakeThin chan struct{}
+	waiters        chan struct{}
+	stop           context.CancelFunc
+	running        sync.WaitGroup
+
+	mu sync.Mutex
+	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
+	waiting map[string][]chan bool
+
+	// thinFailures and thinNotBefore hold back the fetching of thin events. Only the housekeeper knows them.
+	thinFailures  int
+	thinNotBefore time.Time
+	// resyncNotBefore spares the database the question.
+	resyncNotBefore time.Time
+}
+
+// NewWebhooks makes webhooks that can be received; Start applies them.
+func NewWebhooks(o WebhookOptions) *Webhooks {
+	return &Webhooks{
+		WebhookOptions: o, wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
+		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{},
+	}
+}
+
+// Receive keeps a webhook by its event's id, of which a second one changes nothing, and waits a moment for it to be applied. Once
+// it is kept there is no error any more. It returns ErrNotStripes, or what is wrong with the database.
+func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string) error {
+	now := models.Now(w.Now)
+	event, err := w.read(payload, signature, now)
+	if err != nil {
+		return err
+	}
+	fresh, err := w.keep(ctx, event, now)
+	if err != nil {
+		return fmt.Errorf("keep the webhook %s: %w", event.ID, err)
+	}
+	if !fresh || event.AppliedAt != nil {
+		return nil
+	}
+	if event.StripeCustomerID == nil {
+		nudge(w.wakeThin)
+		return nil
+	}
+	select {
+	case w.waiters <- struct{}{}:
+		defer func() { <-w.waiters }()
+		w.await(ctx, event)
+	default:
+		nudge(w.wake)
+	}
+	return nil
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // as many are awake as there are
+	}
+}
+
+// read checks the signature on the raw bytes and takes from them what the inbox notes.
+func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*models.StripeWebhookEvent, error) {
+	secret, err := w.secretOf(payload, signature)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotStripes, err)
+	}
+	// The package would measure by a clock of its own, and lets pass what is ahead of time.
+	if d := now.Sub(signedAt(signature)); d > signatureTolerance || d < -signatureTolerance {
+		return nil, fmt.Errorf("%w: it was signed %s from now", ErrNotStripes, d)
+	}
+	var head struct {
+		ID, Type, Object string
+		Created          json.RawMessage
+	}
+	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID {
+		return nil, fmt.Errorf("%w: it is no event", ErrNotStripes)
+	}
+	kept := &models.StripeWebhookEvent{ID: head.ID, Type: head.Type, Payload: strings.ToValidUTF8(string(payload), "\uFFFD"), ReceivedAt: now}
+	if slices.Contains(ThinWebhookTypes, head.Type) {
+		kept.OccurredAt = thinTime(head.Created)
+		return kept, nil
+	}
+	kept.AppliedAt = &now
+	if !slices.Contains(WebhookTypes, head.Type) {
+		return kept, nil
+	}
+	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})
+	if err != nil || event.Data == nil {
+		return nil, fmt.Errorf("%w: it is no event: %w", ErrNotStripes, err)
+	}
+	if event.Created > 0 {
+		kept.OccurredAt = new(time.Unix(event.Created, 0).UTC())
+	}
+	if id := customerOf(&event); id != "" {
+		kept.StripeCustomerID, kept.AppliedAt = &id, nil
+	}
+	return kept, nil
+}
+
+// secretOf is the one of the secrets that a payload is signed with.
+func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, err error) {
+	for text := range strings.SplitSeq(w.Secret, ",") {
+		// Without a secret everybody could sign.
+		if secret = strings.TrimSpace(text); secret == "" {
+			continue
+		}
+		if err = webhook.ValidatePayloadIgnoringTolerance(payload, signature, secret); err == nil {
+			return secret, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("there is no secret")
+	}
+	return "", err
+}
+
+// signedAt is the time of a signature that is known to be whole. Of several times the last one counts, as it does for what
+// checks the signature.
+func signedAt(signature string) (at time.Time) {
+	for pair := range strings.SplitSeq(signature, ",") {
+		if text, ok := strings.CutPrefix(pair, "t="); ok {
+			if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+				at = time.Unix(seconds, 0)
+			}
+		}
+	}
+	return at
+}
+
+// customerOf is the id of the customer that an event is about; empty when it is about nobody's.
+func customerOf(event *stripe.Event) string {
+	var object struct {
+		ID, Object string
+		Customer   json.RawMessage
+	}
+	if json.Unmarshal(event.Data.Raw, &object) != nil {
+		return ""
+	}
+	if object.Object == "customer" {
+		return object.ID
+	}
+	var id string
+	if json.Unmarshal(object.Customer, &id) == nil {
+		return id
+	}
+	var expanded struct{ ID string }
+	_ = json.Unmarshal(object.Customer, &expanded) // without one it is nobody's
+	return expanded.ID
+}
+
+// keep stores the event and makes its customer due, in one transaction. fresh is false when it was there already.
+func (w *Webhooks) keep(ctx context.Context, event *models.StripeWebhookEvent, now time.Time) (fresh bool, err error) {
+	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		made, err := tx.NewInsert().Model(event).On("CONFLICT (id) DO NOTHING").Exec(ctx)
+		if err != nil {
+			return err
+		}
+		n, err := made.RowsAffected()
+		if fresh = n == 1; err != nil || !fresh || event.StripeCustomerID == nil {
+			return err
+		}
+		return makeDue(ctx, tx, now, []string{*event.StripeCustomerID})
+	})
+	return fresh, err
+}
+
+// makeDue has customers of Stripe's asked for anew, now.
+func makeDue(ctx context.Context, db bun.IDB, now time.Time, ids []string) error {
+	rows := make([]models.StripeCustomer, len(ids))
+	for i, id := range ids {
+		rows[i] = models.StripeCustomer{ID: id, NextAttemptAt: &now, CreatedAt: now}
+	}
+	_, err := db.NewInsert().Model(&rows).On("CONFLICT (id) DO UPDATE").Set("next_attempt_at = EXCLUDED.next_attempt_at").
+		Where("stripe_customer.next_attempt_at IS NULL OR stripe_customer.next_attempt_at > EXCLUDED.next_attempt_at").Exec(ctx)
+	return err
+}
+
+// await waits a moment for the event to be applied, here or by another process.
+func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) {
+	customer := *event.StripeCustomerID
+	told, ok := w.tell(customer)
+	nudge(w.wake)
+	if !ok {
+		return
+	}
+	defer w.forget(customer, told)
+	ctx, cancel := context.WithTimeout(ctx, receivePatience)
+	defer cancel()
+	poll := time.NewTicker(receivePoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case succeeded := <-told:
+			if !succeeded {
+				return
+			}
+		case <-poll.C:
+			nudge(w.wake)
+		}
+		waiting, err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("id = ? AND applied_at IS NULL", event.ID).Exists(ctx)
+		if err != nil || !waiting {
+			return
+		}
+	}
+}
+
+// tell returns a channel that says each time that a customer was applied, or failed to be; not when enough are told already.
+func (w *Webhooks) tell(customer string) (told chan bool, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.waiting[customer]) >= customerWaiters {
+		return nil, false
+	}
+	told = make(chan bool, 1)
+	w.waiting[customer] = append(w.waiting[customer], told)
+	return told, true
+}
+
+func (w *Webhooks) forget(customer string, told chan bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting[customer] = slices.DeleteFunc(w.waiting[customer], func(c chan bool) bool { return c == told })
+	if len(w.waiting[customer]) == 0 {
+		delete(w.waiting, customer)
+	}
+}
+
+// settle tells those who wait for a customer.
+func (w *Webhooks) settle(customer string, succeeded bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, told := range w.waiting[customer] {
+		select {
+		case told <- succeeded:
+		default: // it was told and has not looked yet
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+const (
+	// resyncEvery is how often all subscriptions are compared, and resyncRetry how soon again when that failed.
+	resyncEvery = 24 * time.Hour
+	resyncRetry = 30 * time.Minute
+	// resyncLook is how often a process looks whether it is time.
+	resyncLook = 10 * time.Minute
+	// thinVersion is a version of Stripe's API that serves thin events.
+	// Source: https://docs.stripe.com/api/v2/core/events/retrieve
+	thinVersion = "2024-10-28.acacia"
+	// thinPatience is how long a thin event's content is asked for; after that it is kept without.
+	thinPatience = 3 * 24 * time.Hour
+)
+
+// keepHouse applies thin events, and once a day compares all subscriptions.
+func (w *Webhooks) keepHouse(ctx context.Context) error {
+	if err := w.applyThin(ctx); err != nil {
+		return err
+	}
+	now := models.Now(w.Now)
+	if now.Before(w.resyncNotBefore) {
+		return nil
+	}
+	w.resyncNotBefore = now.Add(resyncLook)
+	_, err := w.Resync(ctx)
+	return err
+}
+
+// Resync compares all subscriptions of the account with ours, when the last time is a day ago and no other process does it. Each
+// customer of whom something differs is then applied as after a webhook of theirs. It returns how many those are.
+func (w *Webhooks) Resync(ctx context.Context) (int, error) {
+	now := models.Now(w.Now)
+	claimed, err := w.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("resynced_at = ?", now).
+		Where("id = 1 AND (resynced_at IS NULL OR resynced_at <= ?)", now.Add(-resyncEvery)).Exec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("begin a comparison with Stripe: %w", err)
+	}
+	if n, err := claimed.RowsAffected(); err != nil || n == 0 {
+		return 0, err
+	}
+	customers, err := w.differing(ctx)
+	if err == nil {
+		for some := range slices.Chunk(customers, 500) {
+			if err = makeDue(ctx, w.DB, now, some); err != nil {
+				break
+			}
+			nudge(w.wake)
+		}
+	}
+	if err != nil {
+		// Whoever comes next may try again before the day is over.
+		again := now.Add(resyncRetry - resyncEvery)
+		_, failed := w.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("resynced_at = ?", again).Where("id = 1 AND resynced_at = ?", now).Exec(context.WithoutCancel(ctx))
+		if failed != nil {
+			w.Log.LogAttrs(ctx, slog.LevelError, "the next comparison with Stripe is a day away", slog.String("error", failed.Error()))
+		}
+		return 0, fmt.Errorf("compare all subscriptions with Stripe's: %w", err)
+	}
+	return len(customers), nil
+}
+
+// differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
+// gone by now.
+func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
+	var rows []models.Subscription
+	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status NOT IN (?)",
+		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
+		return nil, err
+	}
+	ours := make(map[string]*models.Subscription, len(rows))
+	for i := range rows {
+		ours[*rows[i].StripeSubscriptionID] = &rows[i]
+	}
+	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
+	if err != nil {
+		return nil, err
+	}
+	var customers []string
+	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("fault IS NOT NULL").Scan(ctx, &customers); err != nil {
+		return nil, err
+	}
+	list := &stripe.SubscriptionListParams{} // without a status: all but those that ended
+	list.Context, list.Limit = ctx, stripe.Int64(100)
+	found := w.Client.Subscriptions.List(list)
+	for found.Next() {
+		s := found.Subscription()
+		row := ours[s.ID]
+		delete(ours, s.ID)
+		if s.Customer != nil && (row == nil || prices.differs(s, row)) {
+			customers = append(customers, s.Customer.ID)
+		}
+	}
+	if err := found.Err(); err != nil {
+		return nil, err
+	}
+	for _, gone := range ours {
+		customers = append(customers, *gone.StripeCustomerID)
+	}
+	slices.Sort(customers)
+	return slices.Compact(customers), nil
+}
+
+// differs says that a subscription of Stripe's may not be what its row says.
+func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) bool {
+	plan, item, reason := p.planOf(s)
+	ends := unixTime(s.CancelAt)
+	if ends == nil && s.CancelAtPeriodEnd {
+		ends = unixTime(s.CurrentPeriodEnd)
+	}
+	return reason != "" || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
+		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil || s.Customer.ID != *row.StripeCustomerID ||
+		row.Seats != nil && *row.Seats != item.Quantity || !sameTime(ends, row.CancelAt) ||
+		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)
+}
+
+// meterErrors is a thin event: what a meter was told and did not count, with samples.
+type meterErrors struct {
+	stripe.APIResource
+	Data *struct {
+		DeveloperMessageSummary string `json:"developer_message_summary"`
+		Reason                  struct {
+			ErrorCount int64 `json:"error_count"`
+			ErrorTypes []struct {
+				Code         string `json:"code"`
+				ErrorCount   int64  `json:"error_count"`
+				SampleErrors []struct {
+					ErrorMessage string `json:"error_message"`
+					Request      struct {
+						Identifier string `json:"identifier"`
+					} `json:"request"`
+				} `json:"sample_errors"`
+			} `json:"error_types"`
+		} `json:"reason"`
+	} `json:"data"`
+}
+
+// summary is what an operator reads of it.
+func (e *meterErrors) summary() string {
+	if e.Data == nil {
+		return "Stripe gave no details"
+	}
+	parts := []string{e.Data.DeveloperMessageSummary}
+	for _, t := range e.Data.Reason.ErrorTypes {
+		parts = append(parts, fmt.Sprintf("%s: %d", t.Code, t.ErrorCount))
+	}
+	return strings.Trim(strings.Join(parts, "; "), "; ")
+}
+
+// thinTime is when a thin event happened. Its time is a text, where an ordinary one's is a number.
+func thinTime(raw json.RawMessage) *time.Time {
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		var seconds int64
+		_ = json.Unmarshal(raw, &seconds) // what is neither is no time
+		return unixTime(seconds)
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return nil
+	}
+	return new(at.UTC().Truncate(time.Microsecond))
+}
+
+// applyThin notes on the reports what Stripe says of them, and has those read soon that it received.
+func (w *Webhooks) applyThin(ctx context.Context) error {
+	now := models.Now(w.Now)
+	if now.Before(w.thinNotBefore) {
+		return nil
+	}
+	for {
+		var events []models.StripeWebhookEvent
+		if err := w.DB.NewSelect().Model(&events).Where("applied_at IS NULL AND stripe_customer_id IS NULL AND type IN (?)", bun.List(ThinWebhookTypes)).
+			Order("received_at").Limit(20).Scan(ctx); err != nil {
+			return fmt.Errorf("read the errors of meters: %w", err)
+		}
+		if len(events) == 0 {
+			w.thinFailures = 0
+			return nil
+		}
+		for i := range events {
+			if err := w.applyThinEvent(ctx, now, &events[i]); err != nil {
+				w.thinNotBefore = now.Add(time.Duration(w.Random() * float64(min(lastRetry, firstRetry<<min(w.thinFailures, 20)))))
+				w.thinFailures++
+				return fmt.Errorf("apply the event %s: %w", events[i].ID, err)
+			}
+		}
+	}
+}
+
+func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *models.StripeWebhookEvent) error {
+	var content meterErrors
+	if err := json.Unmarshal([]byte(event.Payload), &content); err != nil {
+		content.Data = nil // of a form that is not known; its summary says so
+	} else if content.Data == nil && now.Sub(event.ReceivedAt) < thinPatience {
+		ask := params(ctx)
+		ask.Headers = http.Header{"Stripe-Version": {thinVersion}}
+		err := w.Client.Customers.B.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.Customers.Key, &ask, &content)
+		// One that is not there is kept without; anything else may pass.
+		if e := stripeError(err); err != nil && (e == nil || e.HTTPStatusCode != http.StatusNotFound) {
+			return err
+		}
+	}
+	summary := content.summary()
+	w.Log.LogAttrs(ctx, slog.LevelError, "Stripe did not count what its meter was told", slog.String("event", event.ID), slog.String("type", event.Type), slog.String("summary", summary))
+	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		marked, err := tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?, last_error = ?", now, summary).
+			Where("id = ? AND applied_at IS NULL", event.ID).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := marked.RowsAffected(); err != nil || n == 0 || content.Data == nil {
+			return err
+		}
+		for _, kind := range content.Data.Reason.ErrorTypes {
+			for _, sample := range kind.SampleErrors {
+				if sample.Request.Identifier == "" {
+					continue
+				}
+				_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).
+					Set("last_error = ?", strings.Trim(kind.Code+": "+sample.ErrorMessage, ": ")).
+					Set("next_attempt_at = CASE WHEN state = ? THEN ? ELSE next_attempt_at END", models.ReportAccepted, now).
+					Where("identifier = ?", sample.Request.Identifier).Exec(ctx)
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
