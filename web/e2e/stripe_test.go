@@ -189,6 +189,8 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 	a := &account{victims: map[int]chan error{}, seen: map[string]bool{}}
 	a.Stripe = stripetest.New(stripetest.Options{
 		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.fault,
+		// Some come before the second try, and some after.
+		Latest: 15 * time.Second,
 		// As long as Stripe may take, so that two calls at a time would be seen.
 		Wait: func(*http.Request) { time.Sleep(10 * time.Millisecond) },
 	})
@@ -224,7 +226,7 @@ func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
 	a.lost.Add(1)
 	ways := []stripetest.Fault{
 		stripetest.LostBefore, stripetest.LostAfter, stripetest.ErrorBefore, stripetest.ErrorAfter, stripetest.HTMLBefore, stripetest.HTMLAfter,
-		stripetest.Conflict, stripetest.LockTimeout, stripetest.TooFast,
+		stripetest.Late, stripetest.Conflict, stripetest.LockTimeout, stripetest.TooFast,
 	}
 	return ways[len(a.seen)/oneFault%len(ways)]
 }

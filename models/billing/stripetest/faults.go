@@ -17,7 +17,7 @@ const (
 	LostBefore
 	// LostAfter breaks it after.
 	LostAfter
-	// Late breaks it, and the effect comes up to an hour later, by the rules of that moment.
+	// Late breaks it, and the effect comes up to an hour later (Options.Latest), by the rules of that moment.
 	Late
 	// ErrorBefore is a 500 without an effect, kept under the Idempotency-Key like any answer.
 	ErrorBefore

@@ -26,7 +26,7 @@ const (
 	remembered = 24 * time.Hour
 	oldest     = 35 * 24 * time.Hour
 	ahead      = 5 * time.Minute
-	// latest is how long after it was lost a late request may still be processed.
+	// latest is how long after it was lost a late request may still be processed, unless Options say otherwise.
 	latest = time.Hour
 )
 
@@ -50,6 +50,8 @@ type Options struct {
 	// Fault is asked at each request, with its parameters, and with the stand-in locked, so it must not call it but may use
 	// the same Rand; nil is None. See Mix.
 	Fault func(*http.Request, url.Values) Fault
+	// Latest is how long after it was lost a Late request has its effect at the latest; 0 is an hour.
+	Latest time.Duration
 	// Wait is called while a request is under way, after it arrived and before its effect; nil is not at all. It is the
 	// place for latency over sockets, and for a test to hold a call open.
 	Wait func(*http.Request)
@@ -90,6 +92,9 @@ type kept struct {
 func New(o Options) *Stripe {
 	if o.Account == "" {
 		o.Account = "acct_standin"
+	}
+	if o.Latest == 0 {
+		o.Latest = latest
 	}
 	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(), subs: map[string]*Subscription{}}
 	s.routes = slices.Concat(
@@ -161,7 +166,7 @@ func (s *Stripe) settle() time.Time {
 
 // later has an effect between now and the latest moment.
 func (s *Stripe) later(now time.Time, run func(time.Time)) {
-	p := pending{due: now.Add(time.Duration(1 + s.o.Rand.Int64N(int64(latest)))), run: run}
+	p := pending{due: now.Add(time.Duration(1 + s.o.Rand.Int64N(int64(s.o.Latest)))), run: run}
 	at, _ := slices.BinarySearchFunc(s.pending, p, func(a, b pending) int {
 		// One that is due at the same moment stays before.
 		return cmp.Or(a.due.Compare(b.due), -1)

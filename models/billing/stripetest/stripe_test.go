@@ -404,6 +404,18 @@ func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
 	}
 }
 
+func TestHowLateALateEffectIs(t *testing.T) {
+	s := newStandIn(func(o *stripetest.Options) { o.Latest = time.Second })
+	s.SetFault(func(*http.Request, url.Values) stripetest.Fault { return stripetest.Late })
+	if _, err := s.do(t, t.Context(), post, event("a", "3", start), ""); !errors.Is(err, stripetest.ErrLost) || s.total() != 0 {
+		t.Errorf("%v, total %d", err, s.total())
+	}
+	s.Add(time.Second)
+	if s.total() != 3 {
+		t.Errorf("total %d", s.total())
+	}
+}
+
 func TestOneCallAtATimeForACustomerAndMeter(t *testing.T) {
 	arrived, leave := make(chan struct{}), make(chan struct{})
 	s := newStandIn(func(o *stripetest.Options) {
