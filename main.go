@@ -511,7 +511,8 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	if err != nil {
 		return err
 	}
-	if client != nil && a.StripeWebhookSecret != "" {
+	if client != nil {
+		o.Shop = billing.NewShop(billing.ShopOptions{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: log})
 		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 			DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
 		})

@@ -41,6 +41,8 @@ type Options struct {
 	SignIn SignIn
 	// Webhooks takes what Stripe tells of; nil where there is no secret to know it by.
 	Webhooks *billing.Webhooks
+	// Shop is what people buy at Stripe; nil where it is not connected.
+	Shop *billing.Shop
 }
 
 // Server answers HTTP.
@@ -54,6 +56,7 @@ type Server struct {
 	baseURL   string
 	version   string
 	webhooks  *billing.Webhooks
+	shop      *billing.Shop
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -81,8 +84,8 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
-		webhooks: o.Webhooks,
-		keys:     apiKeys{db: o.DB, log: o.Log},
+		webhooks: o.Webhooks, shop: o.Shop,
+		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
