@@ -354,7 +354,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		s.made("%s", name)
 		return nil
 	default:
-		want.Params.Context = ctx
+		want.Context = ctx
 		var err error
 		if found, err = s.Client.Prices.New(want); err != nil {
 			return fmt.Errorf("make %s: %w", name, err)

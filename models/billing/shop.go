@@ -182,7 +182,7 @@ func (s *Shop) begin(ctx context.Context, session *stripe.CheckoutSessionParams,
 // members is how many people an organization has, at least one.
 func (s *Shop) members(ctx context.Context, organization uuid.UUID) (int64, error) {
 	n, err := s.DB.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", organization).Count(ctx)
-	return max(1, int64(n)), err
+	return max(1, n), err
 }
 
 // items are what a subscription to the plan is charged by.
