@@ -83,6 +83,8 @@ type Webhooks struct {
 	mu sync.Mutex
 	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
 	waiting map[string][]chan bool
+	// accountKnown says that the key was found to be of the right account.
+	accountKnown bool
 
 	// thinFailures and thinNotBefore hold back the fetching of thin events. Only the housekeeper knows them.
 	thinFailures  int

@@ -80,6 +80,9 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 // differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
 // gone by now.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
+	if err := w.checkAccount(ctx); err != nil {
+		return nil, err
+	}
 	var rows []models.Subscription
 	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status NOT IN (?)",
 		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
