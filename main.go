@@ -46,6 +46,8 @@ type command struct {
 	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
 	StripeAPIBase  string    `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
 
+	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
+
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
@@ -93,7 +95,10 @@ type command struct {
 		Setup struct {
 			DryRun bool `help:"Only list what would be made and what differs."`
 		} `cmd:"" help:"Make at Stripe what the plan catalogue needs, or find it: meter, products, prices, webhook endpoint, portal. What differs is listed. A new endpoint's secret is printed, this once."`
-	} `cmd:"" help:"What is set up at Stripe."`
+		Reconcile struct {
+			Restored bool `help:"The database came back from a backup and nothing is sent yet: settle first what Stripe has already."`
+		} `cmd:"" help:"Compare what was used and sent with what Stripe has, by customer and billing period; exits 1 on any difference."`
+	} `cmd:"" help:"What is set up at Stripe, and what was sent there."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -234,6 +239,8 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.setUpStripe(ctx)
 	case "verify":
 		return a.verify(ctx)
+	case "stripe reconcile":
+		return a.reconcile(ctx)
 	}
 	return fmt.Errorf("the command %q is not wired", name)
 }
@@ -385,9 +392,6 @@ func (a *app) setUpStripe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if client == nil {
-		return errors.New("STRIPE_SECRET_KEY is not set")
-	}
 	report, err := billing.Setup(ctx, billing.SetupOptions{
 		DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: string(a.BaseURL), DryRun: a.Stripe.Setup.DryRun,
 	})
@@ -399,14 +403,6 @@ func (a *app) setUpStripe(ctx context.Context) error {
 		return errors.Join(err, a.print(report.WebhookSecret))
 	}
 	return err
-}
-
-// stripeClient is nil when no key is given.
-func (a *app) stripeClient() (*billing.Client, error) {
-	if a.StripeSecretKey == "" {
-		return nil, nil
-	}
-	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
 }
 
 func (a *app) verify(ctx context.Context) error {
@@ -427,6 +423,63 @@ func (a *app) verify(ctx context.Context) error {
 	}
 	a.say("every record and report is what its events add up to")
 	return nil
+}
+
+// startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
+func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
+	if a.StripeSecretKey == "" {
+		return func() {}, nil
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return nil, err
+	}
+	if err := billing.RegisterMetrics(o.Metrics, a.db, time.Now, o.Log); err != nil {
+		return nil, err
+	}
+	var stops []func()
+	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
+	if a.ReportEvery > 0 {
+		o.Reporter.Start(ctx)
+		stops = append(stops, o.Reporter.Stop)
+	} else {
+		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
+	}
+	o.Shop = billing.NewShop(billing.ShopOptions{DB: a.db, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log})
+	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+		DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+	})
+	o.Webhooks.Start(ctx)
+	stops = append(stops, o.Webhooks.Stop)
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}, nil
+}
+
+// stripeClient is Stripe by the key of this command line.
+func (a *app) stripeClient() (*billing.Client, error) {
+	if a.StripeSecretKey == "" {
+		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
+	}
+	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
+}
+
+func (a *app) reporter(client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
+	return billing.NewReporter(billing.Options{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: a.ReportEvery})
+}
+
+func (a *app) reconcile(ctx context.Context) error {
+	catalogue, err := models.LoadCatalogue(a.Plans)
+	if err != nil {
+		return err
+	}
+	client, err := a.stripeClient()
+	if err != nil {
+		return err
+	}
+	return a.reporter(client, catalogue, slog.New(slog.DiscardHandler)).PrintReconciliation(ctx, a.stdout, a.stderr, a.Stripe.Reconcile.Restored)
 }
 
 func (a *app) serve(ctx context.Context) error {
@@ -507,17 +560,12 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
 	}
-	client, err := a.stripeClient()
-	if err != nil {
-		return err
-	}
-	if client != nil {
-		o.Shop = billing.NewShop(billing.ShopOptions{DB: a.db, Client: client, Catalogue: catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: log})
-		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-			DB: a.db, Client: client, Catalogue: catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: log,
-		})
-		o.Webhooks.Start(ctx)
-		defer o.Webhooks.Stop()
+	if beside == nil { // made-up usage is nobody's bill
+		stop, err := a.startStripe(ctx, &o)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	server, err := web.New(o)
 	if err != nil {

@@ -61,6 +61,8 @@ type StripeReport struct {
 	// Minute is the report's timestamp. No other report of the customer and meter has it, so Stripe's total of this minute
 	// says whether this report was counted.
 	Minute time.Time
+	// PeriodStart and PeriodEnd are the billing period of its events, as they say.
+	PeriodStart, PeriodEnd time.Time
 	// Value is in units.
 	Value    int64
 	State    ReportState

@@ -102,11 +102,12 @@ var recounts = []recount{
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_holds h ON h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity) ORDER BY e.id`},
+	// The events of a report that never arrived went into the one that replaces it.
 	{row: "report", fault: "%[1]d units are stored, %[2]d were counted from its events", query: `
-		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value, COALESCE(e.units, 0)
-		FROM stripe_reports s LEFT JOIN (SELECT stripe_report_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events
+		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value, COALESCE(e.units, 0) + COALESCE(n.value, 0)
+		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events
 			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
-		WHERE s.value <> COALESCE(e.units, 0) ORDER BY s.id`},
+		WHERE s.value <> COALESCE(e.units, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
 	{row: "usage event", fault: "its %[1]d units went into a report that does not exist or is another customer's", query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id

@@ -17,7 +17,10 @@ type Ops struct {
 	// NewKey is a key that was just made. It is shown on the answer to its making and never again; else empty.
 	NewKey string
 	// Form is the state of the form that makes a key.
-	Form  KeyForm
+	Form   KeyForm
+	Stripe Widget[OpsStripe]
+	// Unit names the units that are counted, in the plural.
+	Unit  string
 	Audit Widget[AuditLog]
 }
 

@@ -30,6 +30,14 @@ const (
 	PathKeys = "/ops/keys"
 	// PathKeyRevoke takes FieldID.
 	PathKeyRevoke = "/ops/keys/revoke"
+	// PathStripePause and PathStripeResume take nothing.
+	PathStripePause  = "/ops/stripe/pause"
+	PathStripeResume = "/ops/stripe/resume"
+	// PathStripeUnblock takes FieldID, a customer of Stripe's.
+	PathStripeUnblock = "/ops/stripe/unblock"
+	// PathReportRetry takes FieldID; PathReportGiveUp takes FieldReason as well.
+	PathReportRetry  = "/ops/reports/retry"
+	PathReportGiveUp = "/ops/reports/give-up"
 )
 
 // The names of the forms' fields.
@@ -40,6 +48,7 @@ const (
 	FieldID      = "id"
 	FieldName    = "name"
 	FieldScope   = "scope"
+	FieldReason  = "reason"
 	FieldNext    = "next"
 )
 

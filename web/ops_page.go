@@ -21,15 +21,21 @@ const auditPerPage = 50
 
 // opsPage is the operator's.
 func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
-	return s.showOps(c, http.StatusOK, views.KeyForm{}, "")
+	return s.showOps(c, http.StatusOK, views.KeyForm{}, "", "")
 }
 
-func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey string) error {
+func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey, reasonFault string) error {
 	page := views.Ops{Frame: s.frame(c), Form: form, NewKey: newKey}
 	if c.QueryParam("saved") == revokedKey {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The key is revoked."})
 	}
+	if title, ok := stripeDone[c.QueryParam("saved")]; ok {
+		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: title})
+	}
 	page.Keys = load(s, c, "keys", func(ctx context.Context) ([]models.APIKey, error) { return models.ListAPIKeys(ctx, s.db) })
+	page.Unit = s.catalogue.UnitPlural
+	page.Stripe = load(s, c, "Stripe", s.opsStripe)
+	page.Stripe.Value.ReasonFault = reasonFault
 	page.Audit = load(s, c, "audit log", func(ctx context.Context) (views.AuditLog, error) {
 		number, err := strconv.Atoi(c.QueryParam("page"))
 		if err != nil || number < 1 {
@@ -54,7 +60,7 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	scopes, err := models.ParseScopes(list)
 	if err != nil {
 		form.ScopesFault = "Choose at least one of the scopes."
-		return s.showOps(c, http.StatusUnprocessableEntity, form, "")
+		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
 	}
 	var key string
 	err = s.db.InTx(c.Request().Context(), func(ctx context.Context, tx bun.Tx) (err error) {
@@ -65,12 +71,12 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	})
 	if errors.Is(err, models.ErrKeyName) {
 		form.NameFault = "Give it a name of 1 to 100 printable characters."
-		return s.showOps(c, http.StatusUnprocessableEntity, form, "")
+		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
 	}
 	if err != nil {
 		return err
 	}
-	return s.showOps(c, http.StatusOK, views.KeyForm{}, key)
+	return s.showOps(c, http.StatusOK, views.KeyForm{}, key, "")
 }
 
 // revokeKey ends an API key, for good.

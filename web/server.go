@@ -39,7 +39,9 @@ type Options struct {
 	Version        string
 	// SignIn is who signs people in, beside one-time links.
 	SignIn SignIn
-	// Webhooks takes what Stripe tells of; nil where there is no secret to know it by.
+	// Reporter is what the operator steers reports by; nil without Stripe.
+	Reporter *billing.Reporter
+	// Webhooks takes what Stripe tells of; nil without Stripe.
 	Webhooks *billing.Webhooks
 	// Shop is what people buy at Stripe; nil where it is not connected.
 	Shop *billing.Shop
@@ -55,6 +57,7 @@ type Server struct {
 	metrics   *prometheus.Registry
 	baseURL   string
 	version   string
+	reporter  *billing.Reporter
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
 
@@ -84,7 +87,7 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
-		webhooks: o.Webhooks, shop: o.Shop,
+		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop,
 		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",

@@ -6,14 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
+
+	"tollgate/models"
 )
 
 // requestTimeout bounds a request to Stripe from its first byte to the answer's last one.
@@ -37,11 +41,14 @@ type Client struct {
 	*client.API
 	// Live says that the key is one of live mode, in which money moves.
 	Live bool
+
+	key     string
+	backend stripe.Backend
 }
 
 // NewClient makes a client; it sends nothing yet.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{Live: strings.HasPrefix(o.Key, "sk_live_") || strings.HasPrefix(o.Key, "rk_live_")}
+	c := &Client{key: o.Key, Live: strings.HasPrefix(o.Key, "sk_live_") || strings.HasPrefix(o.Key, "rk_live_")}
 	cfg := &stripe.BackendConfig{
 		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: o.Transport},
 		MaxNetworkRetries: stripe.Int64(0),
@@ -57,8 +64,8 @@ func NewClient(o ClientOptions) (*Client, error) {
 		}
 		cfg.URL = stripe.String(strings.TrimRight(o.APIBase, "/"))
 	}
-	backend := stripe.GetBackendWithConfig(stripe.APIBackend, cfg)
-	c.API = client.New(o.Key, &stripe.Backends{API: backend, Connect: backend, Uploads: backend})
+	c.backend = stripe.GetBackendWithConfig(stripe.APIBackend, cfg)
+	c.API = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
 	return c, nil
 }
 
@@ -84,4 +91,64 @@ func stripeError(err error) *stripe.Error {
 		return e
 	}
 	return nil
+}
+
+// account returns the id of the key's account. A restricted key may not be allowed to read it, and a stand-in may not have one; then
+// it is empty. The SDK's own call takes no context.
+func (c *Client) account(ctx context.Context) (string, error) {
+	var a stripe.Account
+	err := c.backend.Call(http.MethodGet, "/v1/account", c.key, &stripe.AccountParams{Params: params(ctx)}, &a)
+	if e := stripeError(err); e != nil && (e.HTTPStatusCode == http.StatusForbidden || e.HTTPStatusCode == http.StatusNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask Stripe for the account: %w", err)
+	}
+	return a.ID, nil
+}
+
+// sendMeterEvent tells Stripe of a report. Each attempt has an idempotency key of its own: a constant one would give a stored fault back
+// for a day.
+func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) error {
+	p := &stripe.BillingMeterEventParams{
+		Params:     params(ctx),
+		EventName:  &r.MeterEventName,
+		Identifier: &r.Identifier,
+		Timestamp:  stripe.Int64(r.Minute.Unix()),
+		Payload:    map[string]string{"stripe_customer_id": r.StripeCustomerID, "value": strconv.FormatInt(r.Value, 10)},
+	}
+	p.SetIdempotencyKey(r.Identifier + ":" + strconv.Itoa(r.Attempts))
+	_, err := c.BillingMeterEvents.New(p)
+	return err
+}
+
+// total is Stripe's total of a customer in [from, to), whole minutes, in units.
+func (c *Client) total(ctx context.Context, meterID, customer string, from, to time.Time) (int64, error) {
+	p := &stripe.BillingMeterEventSummaryListParams{ID: &meterID, Customer: &customer, StartTime: stripe.Int64(from.Unix()), EndTime: stripe.Int64(to.Unix())}
+	p.Context = ctx
+	var sum float64
+	list := c.BillingMeterEventSummaries.List(p)
+	for list.Next() {
+		sum += list.BillingMeterEventSummary().AggregatedValue
+	}
+	if err := list.Err(); err != nil {
+		return 0, fmt.Errorf("read Stripe's total of %s from %s: %w", customer, from.Format(time.RFC3339), err)
+	}
+	return int64(math.Round(sum)), nil
+}
+
+// findMeter returns the id of the active meter of an event name; empty when there is none.
+func (c *Client) findMeter(ctx context.Context, eventName string) (string, error) {
+	p := &stripe.BillingMeterListParams{Status: stripe.String("active")}
+	p.Context = ctx
+	list := c.BillingMeters.List(p)
+	for list.Next() {
+		if m := list.BillingMeter(); m.EventName == eventName {
+			return m.ID, nil
+		}
+	}
+	if err := list.Err(); err != nil {
+		return "", fmt.Errorf("list Stripe's meters: %w", err)
+	}
+	return "", nil
 }

@@ -193,17 +193,12 @@ func (w *Webhooks) checkAccount(ctx context.Context) error {
 	if known {
 		return nil
 	}
-	var account stripe.Account
-	err := w.Client.Accounts.B.Call(http.MethodGet, "/v1/account", w.Client.Accounts.Key, &stripe.AccountParams{Params: params(ctx)}, &account)
-	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusForbidden {
-		// A restricted key need not be allowed to ask. It has its mode all the same.
-		account.ID, err = "", nil
-	}
+	account, err := w.Client.account(ctx)
 	if err != nil {
-		return fmt.Errorf("ask Stripe whose the key is: %w", err)
+		return err
 	}
 	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account.ID).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
 			return err
 		}
 		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", w.Client.Live).Where("id = 1 AND livemode IS NULL").Exec(ctx); err != nil {
@@ -213,7 +208,7 @@ func (w *Webhooks) checkAccount(ctx context.Context) error {
 		if err := tx.NewSelect().Model(&state).Where("id = 1").Scan(ctx); err != nil {
 			return err
 		}
-		if account.ID != "" && state.AccountID != account.ID || *state.Livemode != w.Client.Live {
+		if account != "" && state.AccountID != account || *state.Livemode != w.Client.Live {
 			return errOtherAccount
 		}
 		return nil

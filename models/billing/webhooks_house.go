@@ -215,7 +215,7 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 	} else if content.Data == nil && now.Sub(event.ReceivedAt) < thinPatience {
 		ask := params(ctx)
 		ask.Headers = http.Header{"Stripe-Version": {thinVersion}}
-		err := w.Client.Customers.B.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.Customers.Key, &ask, &content)
+		err := w.Client.backend.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.key, &ask, &content)
 		// One that is not there is kept without; anything else may pass.
 		if e := stripeError(err); err != nil && (e == nil || e.HTTPStatusCode != http.StatusNotFound) {
 			return err

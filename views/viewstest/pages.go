@@ -350,13 +350,15 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	}
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
 	ops := views.Ops{Frame: operator, Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
 	pages["ops"] = views.OpsPage(ops)
+	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
 	ops.NewKey, ops.Form = "", views.KeyForm{NameFault: "A key needs a name.", ScopesFault: "Choose at least one."}
 	ops.Keys, ops.Audit = views.Loaded[[]models.APIKey](nil), views.Loaded(views.AuditLog{Page: 1, Last: 1})
 	pages["ops-new"] = views.OpsPage(ops)
-	ops.Keys.Failed, ops.Audit.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
 	pages["ops-failed"] = views.OpsPage(ops)
 
 	out := ui.Frame{Now: Now}

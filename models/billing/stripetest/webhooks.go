@@ -67,13 +67,9 @@ func (s *Stripe) createEndpoint(c *call) *answer {
 	if a := checkEndpoint(change); a != nil {
 		return a
 	}
-	secret := make([]byte, 16)
-	for i := range secret {
-		secret[i] = byte(s.o.Rand.UintN(256))
-	}
 	o := s.kind("webhook_endpoint").put(object{
 		"id": s.newID("we"), "object": "webhook_endpoint", "livemode": s.o.Livemode, "created": c.now.Unix(), "api_version": nil, "description": nil,
-		"metadata": object{}, "status": "enabled", "application": nil, "secret": "whsec_" + hex.EncodeToString(secret),
+		"metadata": object{}, "status": "enabled", "application": nil, "secret": fmt.Sprintf("whsec_%016x%016x", s.o.Rand.Uint64(), s.o.Rand.Uint64()),
 	})
 	merge(o, change)
 	return ok(o)

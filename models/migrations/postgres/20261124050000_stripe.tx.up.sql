@@ -3,16 +3,19 @@
 
 -- A report that never arrived is replaced by a new one: its events move there, and its value stays what was sent.
 -- zero_since is when Stripe was first seen to have nothing for its minute; next_attempt_at is when it is next sent or, once
--- sending has ended, next read.
+-- sending has ended, next read. period_start and period_end are the billing period of its events.
 ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS last_attempt_at timestamptz;
 ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS zero_since timestamptz;
 ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS replaced_by uuid;
+ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS period_start timestamptz;
+ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS period_end timestamptz;
 ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS confirmed bigint;
 
 -- The reports that want something done, by stream and by time; those that are settled are out of them, and are most.
 CREATE INDEX IF NOT EXISTS stripe_reports_to_send ON stripe_reports (stripe_customer_id, meter_event_name, next_attempt_at)
     WHERE state IN ('sealed', 'unknown');
-CREATE INDEX IF NOT EXISTS stripe_reports_to_read ON stripe_reports (next_attempt_at) WHERE state IN ('unknown', 'accepted');
+CREATE INDEX IF NOT EXISTS stripe_reports_to_read ON stripe_reports (next_attempt_at)
+    WHERE state <> 'sealed' AND next_attempt_at IS NOT NULL;
 
 -- All that Stripe takes one after another: the reports of one customer to one meter. Who sends them holds the lease, by its
 -- token. next_attempt_at is null while nothing is to be sent.

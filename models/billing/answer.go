@@ -1,0 +1,94 @@
+package billing
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/stripe/stripe-go/v76"
+)
+
+// verdict is what an answer to a meter event means.
+type verdict int
+
+const (
+	// accepted: Stripe has it.
+	accepted verdict = iota
+	// clash: Stripe has one of this identifier that we did not send.
+	clash
+	// unknown: it may have been taken or not, or be taken yet.
+	unknown
+	// busy: it was not taken, and neither would the stream's next one be.
+	busy
+	// tooFast: it was not taken, and the whole process is to slow down.
+	tooFast
+	// ours: the key, the address or the request is wrong, and would be for every report.
+	ours
+	// noMeter and noCustomer: it would be so for every report to this meter, or of this customer.
+	noMeter
+	noCustomer
+	// tooOld: it is never taken.
+	tooOld
+	// refused: it was not taken, and likely never is.
+	refused
+)
+
+// outcome is a verdict and Stripe's own words.
+type outcome struct {
+	verdict verdict
+	text    string
+}
+
+// classify says what the answer to a report's attempt means; attempts counts this one. Codes and words are those of
+// https://docs.stripe.com/api/errors and https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-meter-event-errors.
+func classify(err error, attempts int) outcome {
+	if err == nil {
+		return outcome{verdict: accepted}
+	}
+	e := stripeError(err)
+	if e == nil {
+		return outcome{unknown, short(err.Error())}
+	}
+	o := outcome{unknown, short(strings.TrimSpace(http.StatusText(e.HTTPStatusCode) + ": " + e.Msg))}
+	says := func(words ...string) bool {
+		for _, w := range words {
+			if strings.Contains(strings.ToLower(e.Msg+" "+string(e.Code)), w) {
+				return true
+			}
+		}
+		return false
+	}
+	switch status := e.HTTPStatusCode; {
+	case e.Type == stripe.ErrorTypeIdempotency, status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound:
+		o.verdict = ours
+	case status == http.StatusConflict, status == http.StatusTooManyRequests && (e.Code == stripe.ErrorCodeLockTimeout || says("lock_timeout")):
+		o.verdict = busy
+	case status == http.StatusTooManyRequests:
+		o.verdict = tooFast
+	case status >= 500 || status < 400:
+		o.verdict = unknown
+	case says("already exists with identifier", "already exists with this identifier"), says("identifier") && says("already exists"):
+		o.verdict = accepted
+		if attempts == 1 {
+			o.verdict = clash
+		}
+	case says("timestamp_too_far_in_past", "too far in the past", "past 35 calendar days", "35 days"):
+		o.verdict = tooOld
+	case says("no such customer", "customer_not_found", "no_customer_defined"), e.Code == stripe.ErrorCodeResourceMissing && strings.Contains(e.Param, "customer"):
+		o.verdict = noCustomer
+	case says("no_meter", "archived_meter", "no such meter", "no active meter", "no meter", "inactive meter", "meter is inactive", "deactivated", "archived"):
+		o.verdict = noMeter
+	default:
+		o.verdict = refused
+	}
+	return o
+}
+
+// short cuts what is kept of an answer.
+func short(text string) string {
+	const most = 500
+	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,288 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// lease is a stream that this process sends, until the lease runs out.
+type lease struct {
+	stream models.StripeStream
+	token  uuid.UUID
+	// report is the one to send, its attempt already counted; before is the state that it had.
+	report models.StripeReport
+	before models.ReportState
+}
+
+// stopPatience is how long a stopping process waits for the answers of calls that are under way.
+const stopPatience = 5 * time.Second
+
+// sendable are a stream's reports that may be sent: those frozen, and those of which nothing is known while Stripe surely
+// knows their identifier. It takes the end of the guard.
+const sendable = `stripe_customer_id = ? AND meter_event_name = ? AND state IN ('sealed', 'unknown') AND (first_attempt_at IS NULL OR first_attempt_at > ?)`
+
+// DeliverStream claims a stream that has something to send, and sends its due reports one after another. It returns false when there
+// is no such stream, or nothing is to be sent. No transaction is open while Stripe is asked.
+func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
+	if err := r.limit.wait(ctx); err != nil {
+		return false, nil //nolint:nilerr // stopped
+	}
+	l, found, err := r.claim(ctx)
+	if err != nil || l == nil {
+		return found, err
+	}
+	for {
+		o := r.send(ctx, l)
+		// The answer is written down even when the process is about to stop.
+		more, err := r.settle(context.WithoutCancel(ctx), l, o)
+		if err != nil || !more {
+			return true, err
+		}
+		if err := r.limit.wait(ctx); err != nil {
+			return true, r.release(context.WithoutCancel(ctx), l)
+		}
+		if more, err = r.next(ctx, l); err != nil || !more {
+			return true, err
+		}
+	}
+}
+
+// send makes the call. It never outlives the lease, even when the process was frozen meanwhile: then it is not begun.
+func (r *Reporter) send(ctx context.Context, l *lease) outcome {
+	until := l.stream.LeasedUntil.Sub(r.now()) - requestTimeout/2
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(requestTimeout, until))
+	defer cancel()
+	// A process that stops waits a little for an answer: without it the report is unknown for a day at worst.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })()
+	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
+}
+
+// claim takes the stream that has waited longest, and counts the attempt of its first report. A stream that was found may turn out to have
+// nothing to send; then there is no lease, and others may be due.
+func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error) {
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		got, found = nil, false
+		now := r.now()
+		var streams []models.StripeStream
+		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
+		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(streams) == 0 {
+			return err
+		}
+		found = true
+		l := &lease{stream: streams[0], token: r.NewID()}
+		ok, err := r.begin(ctx, tx, l)
+		if err == nil && ok {
+			got = l
+		}
+		return err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("claim a stream: %w", err)
+	}
+	return got, found, nil
+}
+
+// next counts the attempt of the stream's next report, if the lease is still ours and something is due.
+func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		more = false
+		held, err := r.holds(ctx, tx, l)
+		if err != nil || !held {
+			return err
+		}
+		s, err := State(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if s.Stopped != nil || s.Paused != nil {
+			return r.letGo(ctx, tx, l, time.Time{})
+		}
+		more, err = r.begin(ctx, tx, l)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("begin the next report of %s: %w", l.stream.StripeCustomerID, err)
+	}
+	return more, nil
+}
+
+// holds locks the stream and says whether the lease is still ours.
+func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
+	var streams []models.StripeStream
+	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
+	if r.DB.Postgres {
+		q = q.For("UPDATE")
+	}
+	if err := q.Scan(ctx); err != nil || len(streams) == 0 {
+		return false, err
+	}
+	l.stream = streams[0]
+	return l.stream.LeaseToken != nil && *l.stream.LeaseToken == l.token, nil
+}
+
+// begin picks the due report of a locked stream that has waited longest, and commits that it is being sent before its first byte leaves. With nothing
+// due, the stream is let go.
+func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
+	now := r.now()
+	var due []models.StripeReport
+	if err := tx.NewSelect().Model(&due).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
+		Where("next_attempt_at <= ?", now).Order("next_attempt_at", "minute").Limit(1).Scan(ctx); err != nil {
+		return false, err
+	}
+	if len(due) == 0 {
+		return false, r.letGo(ctx, tx, l, time.Time{})
+	}
+	l.report, l.before = due[0], due[0].State
+	l.report.State, l.report.LastAttemptAt = models.ReportUnknown, &now
+	l.report.Attempts++
+	if l.report.FirstAttemptAt == nil {
+		l.report.FirstAttemptAt = &now
+	}
+	if _, err := tx.NewUpdate().Model(&l.report).Column("state", "attempts", "first_attempt_at", "last_attempt_at").WherePK().Exec(ctx); err != nil {
+		return false, err
+	}
+	until := now.Add(leaseTime)
+	l.stream.LeaseToken, l.stream.LeasedUntil = &l.token, &until
+	_, err := tx.NewUpdate().Model(&l.stream).Column("lease_token", "leased_until").WherePK().Exec(ctx)
+	return true, err
+}
+
+// letGo ends the lease of a locked stream. It is next looked at when its next report is due, and not before notBefore.
+func (r *Reporter) letGo(ctx context.Context, tx bun.Tx, l *lease, notBefore time.Time) error {
+	var first bun.NullTime
+	if err := tx.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("MIN(next_attempt_at)").
+		Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, r.now().Add(-r.guard)).Scan(ctx, &first); err != nil {
+		return err
+	}
+	l.stream.NextAttemptAt, l.stream.LeaseToken, l.stream.LeasedUntil = nil, nil, nil
+	if !first.IsZero() {
+		next := first.UTC()
+		if next.Before(notBefore) {
+			next = notBefore
+		}
+		l.stream.NextAttemptAt = &next
+	}
+	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked").WherePK().Exec(ctx)
+	return err
+}
+
+// release gives the stream back unsent.
+func (r *Reporter) release(ctx context.Context, l *lease) error {
+	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		held, err := r.holds(ctx, tx, l)
+		if err != nil || !held {
+			return err
+		}
+		return r.letGo(ctx, tx, l, time.Time{})
+	})
+}
+
+// settle writes down what the answer means, in one transaction. It returns true when the lease is kept, as more is due.
+func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, err error) {
+	if o.verdict == tooFast {
+		r.limit.halve()
+	}
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		more = false
+		held, err := r.holds(ctx, tx, l)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		// Whoever took over a lease that ran out knows what its own attempt brought; that Stripe accepted ours stays true.
+		if !held && o.verdict != accepted {
+			return nil
+		}
+		wait, err := r.judge(ctx, tx, l, o, now)
+		if err != nil || !held {
+			return err
+		}
+		if wait == 0 && o.verdict != ours && l.stream.Blocked == nil {
+			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
+				Where("next_attempt_at <= ?", now).Exists(ctx)
+			if err != nil || due {
+				more = due
+				return err
+			}
+		}
+		return r.letGo(ctx, tx, l, now.Add(wait))
+	})
+	if err != nil {
+		return false, fmt.Errorf("write down the answer to report %s: %w", l.report.Identifier, err)
+	}
+	if o.verdict == ours {
+		return false, r.stop(ctx, o.text)
+	}
+	return more, nil
+}
+
+// judge changes the report, and what of its stream the answer is about. It returns how long the stream is to wait.
+func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, now time.Time) (time.Duration, error) {
+	report, stream := l.report, &l.stream
+	at := func(t time.Time) *time.Time { return &t }
+	var wait time.Duration
+	if o.text != "" {
+		report.LastError = &o.text
+	}
+	stream.Failures++
+	switch o.verdict {
+	case accepted:
+		stream.Failures = 0
+		report.State, report.AcceptedAt, report.NextAttemptAt, report.LastError = models.ReportAccepted, &now, at(now.Add(firstRead)), nil
+		if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_reported_at = ?", now).Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
+			return 0, err
+		}
+	case clash:
+		report.State, report.NextAttemptAt = models.ReportConflict, at(now.Add(firstRead))
+	case unknown:
+		delay := r.jitter(report.Attempts)
+		report.NextAttemptAt = at(now.Add(delay))
+		// One report that is never answered holds its stream's others up for a minute a try.
+		wait = min(delay, time.Minute)
+	case busy, tooFast:
+		report.State = l.before
+		wait = min(r.jitter(stream.Failures), 2*time.Minute)
+		report.NextAttemptAt = at(now.Add(wait))
+	case ours:
+		report.State = l.before
+	case noMeter:
+		report.State = l.before
+		stream.Blocked = &o.text
+		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = ?", o.text).
+			Where("meter_event_name = ? AND blocked IS NULL", stream.MeterEventName).Exec(ctx); err != nil {
+			return 0, err
+		}
+	case noCustomer:
+		report.State = l.before
+		stream.Blocked = &o.text
+	case tooOld:
+		report.State, report.NextAttemptAt = models.ReportExpired, readLater(l, now)
+	case refused:
+		report.State, report.NextAttemptAt = l.before, at(now.Add(r.jitter(report.Attempts)))
+		if report.Attempts >= deadAfter {
+			report.State, report.NextAttemptAt = models.ReportDead, readLater(l, now)
+		}
+	}
+	if report.State.Failed() || stream.Blocked != nil {
+		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
+			"units", report.Value, "state", report.State, "answer", o.text)
+	}
+	_, err := tx.NewUpdate().Model(&report).Column("state", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
+	return wait, err
+}
+
+// readLater is when a report is read that was refused for good: not at all, unless an attempt before may have been taken.
+func readLater(l *lease, now time.Time) *time.Time {
+	if l.before != models.ReportUnknown {
+		return nil
+	}
+	t := now.Add(firstRead)
+	return &t
+}

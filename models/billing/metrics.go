@@ -1,0 +1,97 @@
+package billing
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/uptrace/bun"
+)
+
+// How long a scrape may take to read the status, and how old one may be that it gets.
+const (
+	scrapeTimeout = 5 * time.Second
+	scrapeCache   = 15 * time.Second
+)
+
+// metrics are the figures of Status, read when they are scraped.
+type metrics struct {
+	db  bun.IDB
+	now func() time.Time
+	log *slog.Logger
+
+	reports, units, unsealed, oldest, drift, blocked, sending *prometheus.Desc
+
+	mu   sync.Mutex
+	last *Status
+	read time.Time
+}
+
+// RegisterMetrics adds the figures of /ops to a registry.
+func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, now func() time.Time, log *slog.Logger) error {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
+	}
+	return registry.Register(&metrics{
+		db: db, now: now, log: log,
+		reports:  desc("reports", "Reports by state.", "state"),
+		units:    desc("report_units", "Units of the reports by state.", "state"),
+		unsealed: desc("unsealed_units", "Units that are in no report yet."),
+		oldest:   desc("oldest_unsent_seconds", "Age of the oldest usage that Stripe has not accepted."),
+		drift:    desc("drift_units", "Units by which Stripe's totals differ from what was sent, summed without their signs."),
+		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
+		sending:  desc("sending", "1 while reports are sent, 0 while sending is paused or stopped."),
+	})
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.sending} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector. Without a database there are no figures.
+func (m *metrics) Collect(to chan<- prometheus.Metric) {
+	s := m.status()
+	if s == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, c := range s.Counts {
+		gauge(m.reports, float64(c.Reports), string(c.State))
+		gauge(m.units, float64(c.Units), string(c.State))
+	}
+	gauge(m.unsealed, float64(s.UnsealedUnits))
+	age := 0.0
+	if s.OldestUnsent != nil {
+		age = max(0, m.now().Sub(*s.OldestUnsent).Seconds())
+	}
+	gauge(m.oldest, age)
+	gauge(m.drift, float64(s.Drift()))
+	gauge(m.blocked, float64(len(s.Blocked)))
+	sending := 1.0
+	if s.State.Stopped != nil || s.State.Paused != nil {
+		sending = 0
+	}
+	gauge(m.sending, sending)
+}
+
+func (m *metrics) status() *Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.read) > scrapeCache {
+		ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+		defer cancel()
+		s, err := ReadStatus(ctx, m.db)
+		if err != nil {
+			m.log.Error("could not read the figures of reports", "error", err)
+		}
+		m.last, m.read = s, now
+	}
+	return m.last
+}

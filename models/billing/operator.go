@@ -1,0 +1,123 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// What an operator may be told no for.
+var (
+	ErrNoSuchReport = errors.New("there is no such report")
+	ErrNotFailed    = errors.New("the report has not failed, so there is nothing to retry or to give up")
+	ErrReason       = errors.New("giving up wants a reason of 1 to 500 characters")
+)
+
+// Retry sends the units of a failed report anew, in a report of another identifier and minute: of one that Stripe refused, rejected or never
+// had. One that Stripe has another total for is read again instead, as sending it could bill it twice. The audit log tells of it.
+func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error {
+	return r.act(ctx, id, func(ctx context.Context, tx bun.Tx, report *models.StripeReport) error {
+		now := r.now()
+		if report.State == models.ReportConflict || report.FirstAttemptAt != nil && report.Confirmed == nil {
+			report.NextAttemptAt = &now
+			if _, err := tx.NewUpdate().Model(report).Column("next_attempt_at").WherePK().Exec(ctx); err != nil {
+				return err
+			}
+			return models.Audit(ctx, tx, now, actor, "report.read", report.Identifier, fmt.Sprintf("%d units of customer %s", report.Value, report.StripeCustomerID))
+		}
+		state := report.State
+		text := "sent anew by " + actor
+		total := int64(0)
+		if report.Confirmed != nil {
+			total = *report.Confirmed
+		}
+		if err := r.replace(ctx, tx, report, reading{state: models.ReportMissing, total: total, zeroSince: report.ZeroSince, text: text}, now); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("%d units of customer %s, it was %s", report.Value, report.StripeCustomerID, state))
+	})
+}
+
+// GiveUp ends a failed report for a reason; its units are not billed. The audit log tells of it.
+func (r *Reporter) GiveUp(ctx context.Context, actor string, id uuid.UUID, reason string) error {
+	reason = strings.TrimSpace(reason)
+	if reason == "" || len([]rune(reason)) > 500 {
+		return ErrReason
+	}
+	return r.act(ctx, id, func(ctx context.Context, tx bun.Tx, report *models.StripeReport) error {
+		text := fmt.Sprintf("given up by %s: %s", actor, reason)
+		state := report.State
+		report.State, report.NextAttemptAt, report.LastError = models.ReportGivenUp, nil, &text
+		if _, err := tx.NewUpdate().Model(report).Column("state", "next_attempt_at", "last_error").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, r.now(), actor, "report.give-up", report.Identifier,
+			fmt.Sprintf("%d units of customer %s, it was %s: %s", report.Value, report.StripeCustomerID, state, reason))
+	})
+}
+
+// act changes a failed report under its lock.
+func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Context, bun.Tx, *models.StripeReport) error) error {
+	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var found []models.StripeReport
+		q := tx.NewSelect().Model(&found).Where("id = ?", id)
+		if r.DB.Postgres {
+			q = q.For("UPDATE")
+		}
+		if err := q.Scan(ctx); err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return ErrNoSuchReport
+		}
+		if !found[0].State.Failed() {
+			return ErrNotFailed
+		}
+		return change(ctx, tx, &found[0])
+	})
+}
+
+// Unblock lets a customer's stream go on, and with it what waits in it. The audit log tells of it.
+func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer string) error {
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", now).
+			Where("stripe_customer_id = ? AND blocked IS NOT NULL", customer).Exec(ctx); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, now, actor, "stripe.unblock", customer, "")
+	})
+}
+
+// Pause stops all sending, of every process, until Resume. Usage is counted and sealed all the while. The audit log tells of both.
+func Pause(ctx context.Context, db *models.DB, now time.Time, actor string) error {
+	text := "paused by " + actor
+	return switchSending(ctx, db, now, actor, "stripe.pause", &text)
+}
+
+// Resume goes on with sending, whether it was paused or stopped by itself. If what stopped it is still so, the next call stops it again.
+func Resume(ctx context.Context, db *models.DB, now time.Time, actor string) error {
+	return switchSending(ctx, db, now, actor, "stripe.resume", nil)
+}
+
+func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, action string, paused *string) error {
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		s := models.StripeState{ID: 1, Paused: paused}
+		columns := []string{"paused", "paused_at"}
+		if paused != nil {
+			s.PausedAt = &now
+		} else {
+			columns = append(columns, "stopped", "stopped_at")
+		}
+		if _, err := tx.NewUpdate().Model(&s).Column(columns...).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		return models.Audit(ctx, tx, now, actor, action, "sending", "")
+	})
+}

@@ -1,0 +1,272 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// readAtOnce is how many reports one process reads before it looks which are due.
+const readAtOnce = 50
+
+// readAgain is when a report is read again whose total could not be read, or is not there yet.
+const readAgain = 6 * time.Hour
+
+// errNoMeter says that Stripe has no active meter of the catalogue's event name, so there is no total to read.
+var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it") //nolint:staticcheck // Stripe is a name
+
+// errStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
+var errStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
+
+// Reconcile reads the minutes of the reports that are due, and decides by Stripe's total what became of each. It returns how many it
+// read. Reports of which nothing is known are read when they can no longer be sent again, accepted ones hours later.
+func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
+	read := 0
+	for {
+		reports, err := r.claimReads(ctx)
+		if err != nil {
+			return read, fmt.Errorf("claim reports to read: %w", err)
+		}
+		if len(reports) == 0 {
+			return read, nil
+		}
+		meter, err := r.meter(ctx)
+		if err != nil {
+			return read, err
+		}
+		for i := range reports {
+			if err := r.limit.wait(ctx); err != nil {
+				return read, nil //nolint:nilerr // stopped
+			}
+			if err := r.readBack(ctx, meter, &reports[i]); err != nil {
+				return read, err
+			}
+			read++
+		}
+	}
+}
+
+// claimReads takes some of the reports that are due to be read. Another process takes them only when this one did not come to it.
+func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error) {
+	var due []models.StripeReport
+	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		due = nil
+		now := r.now()
+		q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ?", now).
+			Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
+			Order("next_attempt_at").Limit(readAtOnce)
+		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(due) == 0 {
+			return err
+		}
+		ids := make([]uuid.UUID, len(due))
+		for i := range due {
+			ids[i] = due[i].ID
+		}
+		_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now.Add(maxDelay)).Where("id IN (?)", bun.List(ids)).Exec(ctx)
+		return err
+	})
+	return due, err
+}
+
+// meter is the id of the catalogue's meter at Stripe.
+func (r *Reporter) meter(ctx context.Context) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.meterID != "" {
+		return r.meterID, nil
+	}
+	id, err := r.Client.findMeter(ctx, r.Catalogue.MeterEventName)
+	if err == nil && id == "" {
+		err = fmt.Errorf("%q: %w", r.Catalogue.MeterEventName, errNoMeter)
+	}
+	if err != nil {
+		return "", err
+	}
+	r.meterID = id
+	return id, nil
+}
+
+// readBack reads a report's minute and writes down what it says. A total that cannot be read is read again later; only the database's
+// errors are returned.
+func (r *Reporter) readBack(ctx context.Context, meter string, report *models.StripeReport) error {
+	total, err := r.Client.total(ctx, meter, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+	if err != nil {
+		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
+		if o := classify(err, 1); o.verdict == ours {
+			return r.stop(ctx, o.text)
+		}
+		return nil
+	}
+	now := r.now()
+	v := verify(report, total, now)
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		// One who read it twice changes it once.
+		held, err := r.lockReport(ctx, tx, report)
+		if err != nil || !held {
+			return err
+		}
+		if v.state == models.ReportMissing {
+			return r.replace(ctx, tx, report, v, now)
+		}
+		return r.write(ctx, tx, report, v)
+	})
+	if err != nil && !errors.Is(err, errStreamBusy) {
+		return fmt.Errorf("write down what Stripe has of report %s: %w", report.Identifier, err)
+	}
+	return nil
+}
+
+// lockReport locks the report and says whether it is still in the state in which it was read.
+func (r *Reporter) lockReport(ctx context.Context, tx bun.Tx, report *models.StripeReport) (bool, error) {
+	var found []models.StripeReport
+	q := tx.NewSelect().Model(&found).Where("id = ? AND state = ?", report.ID, report.State)
+	if r.DB.Postgres {
+		q = q.For("UPDATE")
+	}
+	if err := q.Scan(ctx); err != nil || len(found) == 0 {
+		return false, err
+	}
+	*report = found[0]
+	return true, nil
+}
+
+// reading is what a total says of a report.
+type reading struct {
+	state     models.ReportState
+	total     int64
+	zeroSince *time.Time
+	// next is when the report is read again; nil when never.
+	next *time.Time
+	text string
+}
+
+// verify decides by Stripe's total of a report's minute, which is no other report's, what became of it.
+func verify(report *models.StripeReport, total int64, now time.Time) reading {
+	v := reading{state: report.State, total: total}
+	later := func(d time.Duration) {
+		t := now.Add(d)
+		v.next = &t
+	}
+	switch {
+	case total == report.Value:
+		v.state = models.ReportVerified
+		return v
+	case total != 0:
+		v.state = models.ReportConflict
+		v.text = fmt.Sprintf("Stripe has %d units for this minute, and this report has %d", total, report.Value)
+		if now.Sub(report.CreatedAt) < watched {
+			later(24 * time.Hour)
+		}
+		return v
+	}
+	// Nothing is there. That is believed when it stayed so for as long as a total may lag behind.
+	v.zeroSince = report.ZeroSince
+	if v.zeroSince == nil {
+		v.zeroSince = &now
+	}
+	settled := now.Sub(*v.zeroSince) >= summarySettles
+	switch report.State {
+	case models.ReportUnknown:
+		if settled {
+			v.state = models.ReportMissing
+			v.text = "Stripe never had it; its units went into another report"
+			return v
+		}
+		later(min(readAgain, summarySettles-now.Sub(*v.zeroSince)))
+	case models.ReportAccepted:
+		if age := now.Sub(*report.AcceptedAt); age >= summarySettles {
+			v.state = models.ReportRejected
+			v.text = "Stripe received it and did not count it"
+			later(24 * time.Hour)
+		} else {
+			later(summarySettles - age)
+		}
+	default:
+		if now.Sub(report.CreatedAt) < watched {
+			later(24 * time.Hour)
+		}
+	}
+	return v
+}
+
+// write changes the report as it was read.
+func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading) error {
+	now := r.now()
+	accepted := report.State == models.ReportAccepted
+	report.State, report.Confirmed, report.ZeroSince, report.NextAttemptAt = v.state, &v.total, v.zeroSince, v.next
+	if v.text != "" {
+		report.LastError = &v.text
+	}
+	if v.state == models.ReportVerified {
+		report.VerifiedAt, report.LastError = &now, nil
+		if !accepted {
+			if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_reported_at = ?", now).
+				Where("stripe_report_id = ? AND stripe_reported_at IS NULL", report.ID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if v.state.Failed() {
+		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
+			"units", report.Value, "state", v.state, "answer", v.text)
+	}
+	_, err := tx.NewUpdate().Model(report).Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "replaced_by").WherePK().Exec(ctx)
+	return err
+}
+
+// replace freezes the events of a report that never arrived into a new one, of another identifier and minute.
+func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
+	streams, err := lockStreams(ctx, r.DB, tx, report.MeterEventName, []string{report.StripeCustomerID})
+	if err == nil && len(streams) == 0 {
+		err = errStreamBusy
+	}
+	if err != nil {
+		return err
+	}
+	if now.Sub(report.Minute.UTC()) > maxAge {
+		v.state, v.text = models.ReportExpired, "Stripe never had it, and it is too old to be sent again"
+		return r.write(ctx, tx, report, v)
+	}
+	var last struct{ Last bun.NullTime }
+	if err := tx.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("MAX(occurred_at) AS last").Where("stripe_report_id = ?", report.ID).Scan(ctx, &last); err != nil {
+		return err
+	}
+	hour := report.Minute.UTC().Truncate(time.Hour)
+	s := slice{
+		customer: report.StripeCustomerID, period: models.Period{Start: report.PeriodStart.UTC(), End: report.PeriodEnd.UTC()},
+		from: hour, until: hour.Add(time.Hour), last: last.Last.UTC(),
+	}
+	boundaries, err := boundariesOf(ctx, tx, []string{report.StripeCustomerID})
+	if err != nil {
+		return err
+	}
+	s.within(boundaries[s.customer])
+	taken, err := takenMinutes(ctx, tx, report.MeterEventName, []slice{s})
+	if err != nil {
+		return err
+	}
+	minute, ok, err := taken.take(ctx, tx, &s, now)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		v.state, v.text = models.ReportDead, "Stripe never had it, and each minute of its billing period has a report"
+		return r.write(ctx, tx, report, v)
+	}
+	fresh := r.newReport(&s, minute, now)
+	fresh.Value = report.Value
+	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
+		return err
+	}
+	if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = ?, stripe_reported_at = NULL", fresh.ID).Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
+		return err
+	}
+	report.ReplacedBy = &fresh.ID
+	return r.write(ctx, tx, report, v)
+}

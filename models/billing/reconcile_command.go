@@ -1,0 +1,60 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+// PrintReconciliation compares everything with Stripe now, prints a line a customer and billing period, and returns an error when
+// anything differs or a report has failed. With restored it first makes it safe to send again, as Restored does.
+func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, restored bool) error {
+	if err := r.contact(ctx); err != nil {
+		return err
+	}
+	if restored {
+		n, err := r.Restored(ctx)
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were settled by what Stripe has\n", n)
+	}
+	if _, err := r.Reconcile(ctx); err != nil {
+		return err
+	}
+	totals, err := r.Totals(ctx)
+	if err != nil {
+		return err
+	}
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE")
+	differences := 0
+	for _, t := range totals {
+		if t.Difference != 0 {
+			differences++
+		}
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%+d\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), t.PeriodEnd.UTC().Format(time.RFC3339),
+			t.Used, t.Waiting, t.Sent, t.Confirmed, t.Difference)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	failed, err := Failures(ctx, r.DB)
+	if err != nil {
+		return err
+	}
+	for _, f := range failed {
+		text := ""
+		if f.LastError != nil {
+			text = *f.LastError
+		}
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s, is %s: %s\n", f.Identifier, f.StripeCustomerID, f.Value, f.Minute.UTC().Format(time.RFC3339), f.State, text)
+	}
+	if differences > 0 || len(failed) > 0 {
+		return fmt.Errorf("stripe reconcile: %d differences, %d failed reports", differences, len(failed))
+	}
+	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
+	return nil
+}

@@ -1,0 +1,263 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// Stripe's limits, and the margins that are kept to them.
+// Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
+const (
+	// sealGrace is how long after an hour's end its events are taken.
+	sealGrace = 2 * time.Minute
+	// maxAge is the age from which nothing is sent; Stripe takes 35 days.
+	maxAge = 34 * 24 * time.Hour
+	// resendGuard is how long after its first attempt a report may be sent again: Stripe knows its identifier for 24 hours.
+	resendGuard = 23 * time.Hour
+	// requestSettles is how long a request may take to have its effect, or else never has it.
+	requestSettles = time.Hour
+	// summarySettles is how long a total may lack what was counted.
+	summarySettles = 24 * time.Hour
+	// firstRead is when an accepted report is first read.
+	firstRead = 2 * time.Hour
+	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.
+	watched = 7 * 24 * time.Hour
+
+	leaseTime = 2 * requestTimeout
+	minDelay  = 5 * time.Second
+	maxDelay  = 15 * time.Minute
+	// deadAfter is the number of refusals that end a report.
+	deadAfter = 3
+)
+
+// Calls a second, of a thousand that Stripe allows in live mode and 25 in test mode, and streams at a time.
+const (
+	liveRate, testRate       = 200, 15
+	liveStreams, testStreams = 48, 8
+)
+
+// Options are what a Reporter works with.
+type Options struct {
+	DB        *models.DB
+	Client    *Client
+	Catalogue *models.Catalogue
+	Now       func() time.Time
+	Log       *slog.Logger
+	// Every is how often events are sealed into reports.
+	Every time.Duration
+	// Rate is the most calls a second that this process makes; 0 takes the mode's own.
+	Rate float64
+	// Random returns a number in [0, 1), and NewID a UUID that nobody else makes; nil takes the runtime's.
+	Random func() float64
+	NewID  func() uuid.UUID
+}
+
+// Reporter tells Stripe of every unit once: it seals events into reports, delivers them and reads back what was counted. Any number of processes
+// may run one on one database.
+type Reporter struct {
+	Options
+	environment string
+	// guard is resendGuard, but for the test that shows what it is for.
+	guard time.Duration
+	limit *limiter
+	wake  chan struct{}
+
+	mu        sync.Mutex
+	started   bool
+	contacted bool
+	meterID   string
+
+	workers []*worker
+}
+
+// NewReporter makes a reporter; it does nothing before Start.
+func NewReporter(o Options) *Reporter {
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	if o.NewID == nil {
+		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+	}
+	r := &Reporter{Options: o, environment: "test", guard: resendGuard}
+	streams, rate := testStreams, float64(testRate)
+	if o.Client.Live {
+		r.environment, streams, rate = "live", liveStreams, liveRate
+	}
+	if o.Rate > 0 {
+		rate = o.Rate
+	}
+	r.limit = newLimiter(rate)
+	r.wake = make(chan struct{}, streams)
+	r.workers = append(r.workers, newWorker(r.sealing), newWorker(r.reconciling))
+	for i := range streams {
+		r.workers = append(r.workers, newWorker(func(ctx context.Context) { r.delivering(ctx, i == 0) }))
+	}
+	return r
+}
+
+// Start sets the workers to work until Stop.
+func (r *Reporter) Start(ctx context.Context) {
+	r.started = true
+	for _, w := range r.workers {
+		w.Start(ctx)
+	}
+}
+
+// Stop ends the workers. A call to Stripe that is under way has a few seconds to be answered.
+func (r *Reporter) Stop() {
+	for _, w := range r.workers {
+		w.cancel()
+	}
+	for _, w := range r.workers {
+		w.Stop()
+	}
+}
+
+// sealing seals every so often, and tells those who deliver.
+func (r *Reporter) sealing(ctx context.Context) {
+	every(ctx, r.Every, func() {
+		sealed, err := r.Seal(ctx)
+		r.report(ctx, "seal events into reports", err)
+		if sealed > 0 {
+			r.nudge()
+		}
+	})
+}
+
+// reconciling reads what is due, and once a day the totals.
+func (r *Reporter) reconciling(ctx context.Context) {
+	every(ctx, max(r.Every, time.Minute), func() {
+		if r.contact(ctx) != nil {
+			return
+		}
+		_, err := r.Reconcile(ctx)
+		r.report(ctx, "read reports back", err)
+		due, err := r.totalsDue(ctx)
+		if err == nil && due {
+			_, err = r.Totals(ctx)
+		}
+		r.report(ctx, "compare totals", err)
+	})
+}
+
+// delivering delivers one stream after another. Of those that find nothing to do, one looks again each second and the rest sleep until
+// somebody finds something.
+func (r *Reporter) delivering(ctx context.Context, looks bool) {
+	for ctx.Err() == nil {
+		found := false
+		err := r.contact(ctx)
+		if err == nil {
+			if found, err = r.DeliverStream(ctx); found {
+				r.nudge()
+			}
+			r.report(ctx, "deliver reports", err)
+		}
+		if found && err == nil {
+			continue
+		}
+		var look <-chan time.Time
+		if looks || err != nil {
+			look = time.After(time.Second)
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-look:
+		}
+	}
+}
+
+// nudge wakes one of those who deliver.
+func (r *Reporter) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Reporter) report(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		r.Log.Error("could not "+what, "error", err)
+	}
+}
+
+func (r *Reporter) now() time.Time { return models.Now(r.Now) }
+
+// jitter is a delay after so many failures in a row: full jitter, from minDelay to at most maxDelay.
+func (r *Reporter) jitter(failures int) time.Duration {
+	most := min(maxDelay, minDelay<<min(failures, 8))
+	return max(minDelay, time.Duration(r.Random()*float64(most)))
+}
+
+// State returns the row that says whether anything is sent.
+func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
+	var s models.StripeState
+	if err := db.NewSelect().Model(&s).Where("id = 1").Scan(ctx); err != nil {
+		return s, fmt.Errorf("read the state of sending: %w", err)
+	}
+	return s, nil
+}
+
+// contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first
+// contact decides which. A mismatch stops all sending; a process that starts to report with a key that fits goes on with it.
+func (r *Reporter) contact(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.contacted {
+		return nil
+	}
+	account, err := r.Client.account(ctx)
+	if err != nil {
+		if o := classify(err, 1); o.verdict == ours {
+			err = fmt.Errorf("stop sending: %w", r.stop(ctx, o.text))
+		}
+		return err
+	}
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		s, err := State(ctx, tx)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		switch {
+		case s.AccountID != "" && account != "" && s.AccountID != account || s.Livemode != nil && *s.Livemode != r.Client.Live:
+			text := fmt.Sprintf("this database reports to account %s (%s), and the key is of %s (%s)", s.AccountID, mode(*s.Livemode), account, mode(r.Client.Live))
+			s.Stopped, s.StoppedAt = &text, &now
+		default:
+			s.Livemode = &r.Client.Live
+			if r.started {
+				s.Stopped, s.StoppedAt = nil, nil
+			}
+			if account != "" {
+				s.AccountID = account
+			}
+		}
+		_, err = tx.NewUpdate().Model(&s).Column("account_id", "livemode", "stopped", "stopped_at").WherePK().Exec(ctx)
+		return err
+	})
+	r.contacted = err == nil
+	return err
+}
+
+func mode(live bool) string {
+	if live {
+		return "live mode"
+	}
+	return "test mode"
+}
+
+// stop ends all sending, of every process, until one starts with another key or an operator goes on.
+func (r *Reporter) stop(ctx context.Context, why string) error {
+	r.Log.Error("all sending to Stripe is stopped", "reason", why)
+	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
+	return err
+}

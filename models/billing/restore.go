@@ -1,0 +1,123 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// hourOf is an hour of a customer.
+type hourOf struct {
+	customer string
+	start    time.Time
+}
+
+// Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
+// alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
+// there in part is a conflict, which nobody sends. It must run before sending goes on, and returns how many reports it settled.
+func (r *Reporter) Restored(ctx context.Context) (int, error) {
+	meter, err := r.meter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := r.Seal(ctx); err != nil {
+		return 0, err
+	}
+	var reports []*models.StripeReport
+	if err := r.DB.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").Scan(ctx); err != nil {
+		return 0, fmt.Errorf("read what was not sent: %w", err)
+	}
+	open := map[hourOf][]*models.StripeReport{}
+	var hours []hourOf
+	for _, report := range reports {
+		h := hourOf{report.StripeCustomerID, report.Minute.UTC().Truncate(time.Hour)}
+		if open[h] == nil {
+			hours = append(hours, h)
+		}
+		open[h] = append(open[h], report)
+	}
+	settled := 0
+	for _, h := range hours {
+		n, err := r.restoreHour(ctx, meter, h, open[h])
+		if err != nil {
+			return settled, fmt.Errorf("hold an hour of %s against Stripe: %w", h.customer, err)
+		}
+		settled += n
+	}
+	return settled, nil
+}
+
+// restoreHour settles the unsent reports of an hour by what Stripe has of it.
+func (r *Reporter) restoreHour(ctx context.Context, meter string, h hourOf, reports []*models.StripeReport) (int, error) {
+	if err := r.limit.wait(ctx); err != nil {
+		return 0, err
+	}
+	there, err := r.Client.total(ctx, meter, h.customer, h.start, h.start.Add(time.Hour))
+	if err != nil {
+		return 0, err
+	}
+	var known int64
+	if err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(CAST(SUM(value) AS bigint), 0)").
+		Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN ('accepted', 'verified')",
+			h.customer, r.Catalogue.MeterEventName, h.start, h.start.Add(time.Hour)).Scan(ctx, &known); err != nil {
+		return 0, err
+	}
+	more := there - known
+	if more <= 0 {
+		return 0, nil
+	}
+	settled := 0
+	var rest []*models.StripeReport
+	var units int64
+	for _, report := range reports {
+		if err := r.limit.wait(ctx); err != nil {
+			return settled, err
+		}
+		has, err := r.Client.total(ctx, meter, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+		if err != nil {
+			return settled, err
+		}
+		if has != report.Value {
+			rest, units = append(rest, report), units+report.Value
+			continue
+		}
+		more -= has
+		if err := r.settleRestored(ctx, report, reading{state: models.ReportVerified, total: has}); err != nil {
+			return settled, err
+		}
+		settled++
+	}
+	if more == 0 {
+		return settled, nil
+	}
+	v := reading{state: models.ReportVerified}
+	if more != units {
+		v.state = models.ReportConflict
+		v.text = fmt.Sprintf("Stripe has %d units of this hour by reports that this database does not know, and %d were not sent: sending them could bill them twice", more, units)
+	}
+	for _, report := range rest {
+		v.total = 0
+		if v.state == models.ReportVerified {
+			v.total = report.Value
+		}
+		if err := r.settleRestored(ctx, report, v); err != nil {
+			return settled, err
+		}
+		settled++
+	}
+	return settled, nil
+}
+
+func (r *Reporter) settleRestored(ctx context.Context, report *models.StripeReport, v reading) error {
+	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		held, err := r.lockReport(ctx, tx, report)
+		if err != nil || !held {
+			return err
+		}
+		return r.write(ctx, tx, report, v)
+	})
+}

@@ -1,0 +1,396 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// How much is sealed in one transaction: on PostgreSQL nobody waits for it, on SQLite the gate does.
+const (
+	customersAtOnce       = 200
+	customersAtOnceSQLite = 20
+)
+
+// slice is a stretch of one customer's unsealed events that one report may stand for: within one UTC hour, one billing period, and one
+// side of the subscription's own boundary.
+type slice struct {
+	customer string
+	// period is the events' billing period, of which [from, until) is the part to seal.
+	period      models.Period
+	from, until time.Time
+	// last is not before the last event; a minute up to it lies in the same period as the events do.
+	last time.Time
+	// [low, high) is what of the period lies on the slice's side of the boundaries.
+	low, high time.Time
+}
+
+// Seal freezes the events that are due into reports and returns how many reports it made. Events of an hour are due when it has been over for
+// a while, and those before the end of a billing period when it has ended. What comes later makes another report in another minute.
+func (r *Reporter) Seal(ctx context.Context) (int, error) {
+	sealed, after := 0, ""
+	limit := customersAtOnce
+	if !r.DB.Postgres {
+		limit = customersAtOnceSQLite
+	}
+	for {
+		customers, err := r.unsealed(ctx, after, limit)
+		if err != nil {
+			return sealed, fmt.Errorf("find customers with unreported events: %w", err)
+		}
+		if len(customers) == 0 {
+			return sealed, nil
+		}
+		after = customers[len(customers)-1]
+		n, err := r.sealCustomers(ctx, customers)
+		sealed += n
+		if err != nil {
+			return sealed, fmt.Errorf("seal the events of %d customers: %w", len(customers), err)
+		}
+	}
+}
+
+// unsealed returns the next customers, in their order, that have events in no report. It steps from one to the next in the index, and so reads
+// one entry a customer and not all their events.
+func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]string, error) {
+	var found []string
+	err := r.DB.NewRaw(`WITH RECURSIVE c (id) AS (
+			SELECT MIN(stripe_customer_id) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND stripe_customer_id > ?
+			UNION ALL
+			SELECT (SELECT MIN(e.stripe_customer_id) FROM usage_events e
+				WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id > c.id)
+			FROM c WHERE c.id IS NOT NULL)
+		SELECT id FROM c WHERE id IS NOT NULL LIMIT ?`, after, limit).Scan(ctx, &found)
+	return found, err
+}
+
+// sealCustomers seals what is due of some customers, in one transaction.
+func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, error) {
+	sealed := 0
+	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		sealed = 0
+		meter := r.Catalogue.MeterEventName
+		customers, err := lockStreams(ctx, r.DB, tx, meter, customers)
+		if err != nil || len(customers) == 0 {
+			return err
+		}
+		now := r.now()
+		due, err := dueSlices(ctx, r.DB, tx, customers, now)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		minutes, err := takenMinutes(ctx, tx, meter, due)
+		if err != nil {
+			return err
+		}
+		reports := make([]*models.StripeReport, 0, len(due))
+		sealable := due[:0]
+		for _, s := range due {
+			minute, ok, err := minutes.take(ctx, tx, &s, now)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				// All its minutes are taken: the events stay unsealed, and are counted as waiting.
+				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "from", s.from)
+				continue
+			}
+			reports, sealable = append(reports, r.newReport(&s, minute, now)), append(sealable, s)
+		}
+		reports, err = markEvents(ctx, r.DB, tx, reports, sealable)
+		if err != nil || len(reports) == 0 {
+			return err
+		}
+		sealed = len(reports)
+		return insertReports(ctx, tx, reports, now)
+	})
+	return sealed, err
+}
+
+// newReport is a report of what the slice holds; its value is not known yet.
+func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeReport {
+	id := r.NewID()
+	report := &models.StripeReport{
+		ID: id, Identifier: r.identifier(id.String()), StripeCustomerID: s.customer, MeterEventName: r.Catalogue.MeterEventName,
+		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
+	}
+	if now.Sub(minute) > maxAge {
+		text := "too old to be sent: Stripe takes what is up to 35 days old"
+		report.State, report.NextAttemptAt, report.LastError = models.ReportExpired, nil, &text
+	}
+	return report
+}
+
+// identifier has at most 100 characters, as Stripe takes.
+func (r *Reporter) identifier(id string) string {
+	name := r.Catalogue.MeterEventName
+	return r.environment + ":" + name[:min(len(name), 50)] + ":" + id
+}
+
+// lockStreams makes the customers' streams where they are missing, locks them for this transaction and returns whose it got: what another
+// process is at is left to it.
+func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, customers []string) ([]string, error) {
+	streams := make([]models.StripeStream, len(customers))
+	for i, c := range customers {
+		streams[i] = models.StripeStream{StripeCustomerID: c, MeterEventName: meter}
+	}
+	if _, err := tx.NewInsert().Model(&streams).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+		return nil, err
+	}
+	var got []string
+	q := tx.NewSelect().Model((*models.StripeStream)(nil)).Column("stripe_customer_id").
+		Where("meter_event_name = ? AND stripe_customer_id IN (?)", meter, bun.List(customers)).Order("stripe_customer_id")
+	err := forUpdateSkipLocked(db, q).Scan(ctx, &got)
+	return got, err
+}
+
+// forUpdateSkipLocked locks the rows that a query selects and leaves out those that others hold. SQLite has one writer at a time.
+func forUpdateSkipLocked(db *models.DB, q *bun.SelectQuery) *bun.SelectQuery {
+	if db.Postgres {
+		return q.For("UPDATE SKIP LOCKED")
+	}
+	return q
+}
+
+// dueSlices finds what is due of the customers.
+func dueSlices(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, now time.Time) ([]slice, error) {
+	boundaries, err := boundariesOf(ctx, tx, customers)
+	if err != nil {
+		return nil, err
+	}
+	hour := "date_trunc('hour', e.occurred_at)"
+	if !db.Postgres {
+		hour = "substr(e.occurred_at, 1, 13)"
+	}
+	cutoff := now.Add(-sealGrace).Truncate(time.Hour)
+	var groups []struct {
+		Customer    string
+		First, Last time.Time
+		Start, Stop time.Time
+	}
+	// Those of the hour that goes on are looked at as well when a period ended in it.
+	err = tx.NewRaw(`SELECT e.stripe_customer_id AS customer, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last, e.billing_period_start AS start, e.billing_period_end AS stop
+		FROM usage_events e WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id IN (?)
+			AND (e.occurred_at < ? OR e.billing_period_end <= ?
+				OR e.occurred_at < (SELECT MAX(s.current_period_start) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id)
+				OR (SELECT MAX(s.current_period_end) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id) <= ?)
+		GROUP BY e.stripe_customer_id, `+hour+`, e.billing_period_start, e.billing_period_end ORDER BY customer, first`,
+		bun.List(customers), cutoff, now, now).Scan(ctx, &groups)
+	if err != nil {
+		return nil, err
+	}
+	var due []slice
+	for _, g := range groups {
+		period := models.Period{Start: g.Start.UTC(), End: g.Stop.UTC()}
+		due = append(due, split(g.Customer, period, g.First.UTC(), g.Last.UTC(), boundaries[g.Customer], now)...)
+	}
+	return due, nil
+}
+
+// boundariesOf returns where the customers' subscriptions begin and end a billing period, as Stripe last said.
+func boundariesOf(ctx context.Context, tx bun.Tx, customers []string) (map[string][]time.Time, error) {
+	var subscriptions []models.Subscription
+	if err := tx.NewSelect().Model(&subscriptions).Column("stripe_customer_id", "current_period_start", "current_period_end").
+		Where("stripe_customer_id IN (?)", bun.List(customers)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	boundaries := map[string][]time.Time{}
+	for _, s := range subscriptions {
+		for _, t := range []*time.Time{s.CurrentPeriodStart, s.CurrentPeriodEnd} {
+			if t != nil {
+				boundaries[*s.StripeCustomerID] = append(boundaries[*s.StripeCustomerID], t.UTC())
+			}
+		}
+	}
+	return boundaries, nil
+}
+
+// split cuts the events of one hour and billing period, the first and the last of which are given, at the boundaries of the subscription, and
+// returns the parts that are due.
+func split(customer string, period models.Period, first, last time.Time, boundaries []time.Time, now time.Time) []slice {
+	hour := first.Truncate(time.Hour)
+	end := hour.Add(time.Hour)
+	cuts := slices.Concat(boundaries, []time.Time{period.End})
+	slices.SortFunc(cuts, time.Time.Compare)
+	var due []slice
+	from := hour
+	for _, until := range append(slices.CompactFunc(cuts, time.Time.Equal), end) {
+		if !until.After(from) || until.After(end) {
+			continue
+		}
+		over := until
+		if until.Equal(end) {
+			over = end.Add(sealGrace)
+		}
+		if !over.After(now) {
+			s := slice{customer: customer, period: period, from: from, until: until, last: earlier(last, until.Add(-time.Microsecond))}
+			s.within(boundaries)
+			due = append(due, s)
+		}
+		from = until
+	}
+	return due
+}
+
+// within sets low and high by the subscription's boundaries around the last event.
+func (s *slice) within(boundaries []time.Time) {
+	s.low, s.high = s.period.Start, s.period.End
+	for _, b := range boundaries {
+		if !b.After(s.last) && b.After(s.low) {
+			s.low = b
+		}
+		if b.After(s.last) && b.Before(s.high) {
+			s.high = b
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// minutes are the minutes that reports have already, by customer.
+type minutes struct {
+	meter string
+	taken map[string]map[time.Time]bool
+}
+
+// takenMinutes reads those of the hours that the slices are of.
+func takenMinutes(ctx context.Context, tx bun.Tx, meter string, due []slice) (*minutes, error) {
+	m := &minutes{meter: meter, taken: map[string]map[time.Time]bool{}}
+	first, last := due[0].from, due[0].from
+	var customers []string
+	for _, s := range due {
+		first = earlier(first, s.from)
+		if s.from.After(last) {
+			last = s.from
+		}
+		customers = append(customers, s.customer)
+	}
+	return m, m.read(ctx, tx, slices.Compact(customers), first.Truncate(time.Hour), last.Truncate(time.Hour).Add(time.Hour))
+}
+
+func (m *minutes) read(ctx context.Context, tx bun.Tx, customers []string, from, to time.Time) error {
+	var found []models.StripeReport
+	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "minute").
+		Where("stripe_customer_id IN (?) AND meter_event_name = ? AND minute >= ? AND minute < ?", bun.List(customers), m.meter, from, to).Scan(ctx)
+	for _, f := range found {
+		m.add(f.StripeCustomerID, f.Minute.UTC())
+	}
+	return err
+}
+
+func (m *minutes) add(customer string, minute time.Time) {
+	if m.taken[customer] == nil {
+		m.taken[customer] = map[time.Time]bool{}
+	}
+	m.taken[customer][minute] = true
+}
+
+// take finds a minute that no report of the customer has, and takes it: in the slice's part of its hour, and only when all those are
+// taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period.
+func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
+	start := s.from
+	if start.Before(s.low) {
+		start = s.low
+	}
+	if minute, ok := m.free(s.customer, start, earlier(s.until, s.high), s.last); ok {
+		return minute, true, nil
+	}
+	end := earlier(s.high, now)
+	if err := m.read(ctx, tx, []string{s.customer}, s.low, end); err != nil {
+		return time.Time{}, false, err
+	}
+	minute, ok := m.free(s.customer, s.low, end, s.last)
+	return minute, ok, nil
+}
+
+// free takes the last free minute that begins in [start, end) and not after last, else the first one after it.
+func (m *minutes) free(customer string, start, end, last time.Time) (time.Time, bool) {
+	middle := last.Truncate(time.Minute)
+	for t := middle; !t.Before(start); t = t.Add(-time.Minute) {
+		if !m.taken[customer][t] {
+			m.add(customer, t)
+			return t, true
+		}
+	}
+	for t := middle.Add(time.Minute); t.Before(end); t = t.Add(time.Minute) {
+		if !t.Before(start) && !m.taken[customer][t] {
+			m.add(customer, t)
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// markEvents puts the events into their reports and returns the reports that got some, with the sum of them as their value. What is
+// summed is what was marked, whatever is recorded meanwhile.
+func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice) ([]*models.StripeReport, error) {
+	if len(reports) == 0 {
+		return nil, nil
+	}
+	const of = `stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND e.stripe_customer_id = `
+	var rows []string
+	var args []any
+	for i, r := range reports {
+		s := &due[i]
+		if db.Postgres {
+			rows = append(rows, "(?::uuid, ?::text, ?::timestamptz, ?::timestamptz, ?::timestamptz, ?::timestamptz)")
+			args = append(args, r.ID, s.customer, s.from, s.until, s.period.Start, s.period.End)
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND occurred_at >= ? AND occurred_at < ? AND billing_period_start = ? AND billing_period_end = ?`,
+			r.ID, s.customer, s.from, s.until, s.period.Start, s.period.End); err != nil {
+			return nil, err
+		}
+	}
+	var sums []struct {
+		Report uuid.UUID `bun:",type:uuid"`
+		Units  int64
+	}
+	var err error
+	if db.Postgres {
+		err = tx.NewRaw(`WITH g (report, customer, from_time, until_time, period_start, period_end) AS (VALUES `+strings.Join(rows, ", ")+`),
+			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
+				AND e.billing_period_start = g.period_start AND e.billing_period_end = g.period_end RETURNING g.report, e.quantity)
+			SELECT report, CAST(SUM(quantity) AS bigint) AS units FROM m GROUP BY report`, args...).Scan(ctx, &sums)
+	} else {
+		ids := make([]uuid.UUID, len(reports))
+		for i, r := range reports {
+			ids[i] = r.ID
+		}
+		err = tx.NewRaw(`SELECT stripe_report_id AS report, SUM(quantity) AS units FROM usage_events WHERE stripe_report_id IN (?) GROUP BY 1`, bun.List(ids)).Scan(ctx, &sums)
+	}
+	units := make(map[uuid.UUID]int64, len(sums))
+	for _, s := range sums {
+		units[s.Report] = s.Units
+	}
+	return slices.DeleteFunc(reports, func(r *models.StripeReport) bool {
+		r.Value = units[r.ID]
+		return r.Value == 0
+	}), err
+}
+
+// insertReports commits the reports, and says that their streams have something to send.
+func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeReport, now time.Time) error {
+	if _, err := tx.NewInsert().Model(&reports).Exec(ctx); err != nil {
+		return err
+	}
+	customers := make([]string, 0, len(reports))
+	for _, r := range reports {
+		customers = append(customers, r.StripeCustomerID)
+	}
+	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at ELSE ? END", now, now).
+		Where("meter_event_name = ? AND stripe_customer_id IN (?)", reports[0].MeterEventName, bun.List(customers)).Exec(ctx)
+	return err
+}

@@ -1,0 +1,175 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// totalsEvery is how often the totals of all customers are compared.
+const totalsEvery = 24 * time.Hour
+
+// totalsDue says that the totals are to be compared now, by this process: it has noted that it does so.
+func (r *Reporter) totalsDue(ctx context.Context) (bool, error) {
+	now := r.now()
+	res, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", now).
+		Where("id = 1 AND (totals_at IS NULL OR totals_at <= ?)", now.Add(-totalsEvery)).Exec(ctx)
+	if err != nil {
+		return false, fmt.Errorf("claim the comparison of totals: %w", err)
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+// Totals compares, for each customer and each billing period that Stripe still takes events of, what it has with what it should have,
+// and returns what it found, by customer and period. Where Stripe has less, the reports of the period are read again, one by one, so that the one
+// it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered.
+func (r *Reporter) Totals(ctx context.Context) ([]models.StripeTotal, error) {
+	meter, err := r.meter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	customers, err := r.customers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the customers with usage: %w", err)
+	}
+	var all []models.StripeTotal
+	for _, customer := range customers {
+		periods, err := r.periods(ctx, customer)
+		if err != nil {
+			return all, fmt.Errorf("find the billing periods of %s: %w", customer, err)
+		}
+		for _, p := range periods {
+			if err := r.limit.wait(ctx); err != nil {
+				return all, err
+			}
+			t, err := r.compare(ctx, meter, customer, p)
+			if err != nil {
+				return all, err
+			}
+			all = append(all, *t)
+		}
+	}
+	return all, nil
+}
+
+// customers are all that ever had something to report.
+func (r *Reporter) customers(ctx context.Context) ([]string, error) {
+	var customers []string
+	if err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("stripe_customer_id").Distinct().Scan(ctx, &customers); err != nil {
+		return nil, err
+	}
+	for after := ""; ; {
+		more, err := r.unsealed(ctx, after, customersAtOnce)
+		if err != nil {
+			return nil, err
+		}
+		if len(more) == 0 {
+			slices.Sort(customers)
+			return slices.Compact(customers), nil
+		}
+		customers, after = append(customers, more...), more[len(more)-1]
+	}
+}
+
+// periods are a customer's billing periods of the last 35 days, cut where a next one begins.
+func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Period, error) {
+	var labels []struct{ Start, Stop time.Time }
+	since := r.now().Add(-35 * 24 * time.Hour)
+	err := r.DB.NewRaw(`SELECT period_start AS start, period_end AS stop FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? GROUP BY 1, 2
+		UNION SELECT billing_period_start, billing_period_end FROM usage_events
+			WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND stripe_customer_id = ? AND occurred_at >= ? GROUP BY 1, 2
+		UNION SELECT current_period_start, current_period_end FROM subscriptions WHERE stripe_customer_id = ? AND current_period_end > current_period_start`,
+		customer, r.Catalogue.MeterEventName, since, customer, since, customer).Scan(ctx, &labels)
+	if err != nil {
+		return nil, err
+	}
+	var periods []models.Period
+	for _, l := range labels {
+		periods = append(periods, models.Period{Start: l.Start.UTC(), End: l.Stop.UTC()})
+	}
+	slices.SortFunc(periods, func(a, b models.Period) int { return a.Start.Compare(b.Start) })
+	var cut []models.Period
+	for _, p := range periods {
+		if n := len(cut); n > 0 {
+			if cut[n-1].Start.Equal(p.Start) {
+				if p.End.After(cut[n-1].End) {
+					cut[n-1].End = p.End
+				}
+				continue
+			}
+			cut[n-1].End = earlier(cut[n-1].End, p.Start)
+		}
+		cut = append(cut, p)
+	}
+	return cut, nil
+}
+
+// compare asks Stripe for a total and writes down what comes of it.
+func (r *Reporter) compare(ctx context.Context, meter, customer string, p models.Period) (*models.StripeTotal, error) {
+	now := r.now()
+	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: r.Catalogue.MeterEventName, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
+	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
+	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, now))
+	if to.After(from) {
+		confirmed, err := r.Client.total(ctx, meter, customer, from, to)
+		if err != nil {
+			if o := classify(err, 1); o.verdict == ours {
+				return nil, fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
+			}
+			return nil, err
+		}
+		t.Confirmed = confirmed
+	}
+	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
+	var sums struct{ Used, Waiting, Open, GivenUp, Unsealed int64 }
+	err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
+			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
+			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' OR (state = 'accepted' AND last_attempt_at > ?) THEN value ELSE 0 END) AS bigint), 0) AS open,
+			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' THEN value ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE((SELECT CAST(SUM(quantity) AS bigint) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL
+				AND stripe_customer_id = ? AND occurred_at >= ? AND occurred_at < ?), 0) AS unsealed
+		FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state <> 'missing'`,
+		now, customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
+	if err != nil {
+		return nil, err
+	}
+	t.Used, t.Waiting = sums.Used+sums.Unsealed, sums.Waiting+sums.Unsealed
+	t.Sent = t.Used - t.Waiting - sums.GivenUp
+	t.Difference = t.Confirmed - t.Sent
+	if t.Difference < 0 && -t.Difference <= sums.Open {
+		t.Difference = 0 // no answer says yet whether it arrived
+	}
+	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if t.Difference < 0 {
+			if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
+				Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN ('accepted', 'verified')",
+					customer, t.MeterEventName, p.Start, p.End).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		_, err := tx.NewInsert().Model(t).On("CONFLICT (stripe_customer_id, meter_event_name, period_start) DO UPDATE").
+			Set("period_end = EXCLUDED.period_end, used = EXCLUDED.used, waiting = EXCLUDED.waiting, sent = EXCLUDED.sent").
+			Set("confirmed = EXCLUDED.confirmed, difference = EXCLUDED.difference, checked_at = EXCLUDED.checked_at").Exec(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write down the total of %s: %w", customer, err)
+	}
+	if t.Difference != 0 {
+		r.Log.Warn("Stripe's total is not what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)
+	}
+	return t, nil
+}
+
+func ceilMinute(t time.Time) time.Time {
+	if whole := t.Truncate(time.Minute); !whole.Equal(t) {
+		return whole.Add(time.Minute)
+	}
+	return t
+}

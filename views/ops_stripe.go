@@ -1,0 +1,108 @@
+package views
+
+import (
+	"fmt"
+	"time"
+
+	"tollgate/models"
+)
+
+// OpsStripe is what the operator is told of Stripe: what it was sent, what it has, and what wants a person's eye.
+type OpsStripe struct {
+	// Connected says that this server has a key of Stripe's; without one, only what was sent before is shown.
+	Connected bool
+	// Account is whose it is; empty while nobody asked. Live says that money moves.
+	Account string
+	Live    bool
+	// Paused and Stopped say why nothing is sent; empty when it is.
+	Paused, Stopped string
+	// Counts has each state that has reports.
+	Counts []ReportCount
+	// Waiting is the units that are in no report yet; OldestUnsent is when the oldest usage is of that Stripe has not accepted.
+	Waiting      int64
+	OldestUnsent *time.Time
+	// Totals are the customers' billing periods of which Stripe has another total, and Compared how many were compared, at ComparedAt.
+	Totals     []models.StripeTotal
+	Compared   int64
+	ComparedAt *time.Time
+	// Failures are the reports that want a person's eye, those of most units first.
+	Failures []models.StripeReport
+	// Blocked are the customers whose reports wait for an operator; Faults, those whose plan could not be followed.
+	Blocked []models.StripeStream
+	Faults  []models.StripeCustomer
+	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
+	MeterErrors []models.StripeWebhookEvent
+	// ReasonFault says what is wrong with the reason that was given for giving up; else empty.
+	ReasonFault string
+}
+
+// ReportCount is how many reports are in a state, and their units.
+type ReportCount struct {
+	State          models.ReportState
+	Reports, Units int64
+}
+
+// stateMeaning says what a state of a report means.
+func stateMeaning(s models.ReportState) string {
+	switch s {
+	case models.ReportSealed:
+		return "frozen, not sent yet"
+	case models.ReportUnknown:
+		return "sent, without an answer; sent again or read back"
+	case models.ReportAccepted:
+		return "received by Stripe, to be read back"
+	case models.ReportVerified:
+		return "counted: Stripe’s total says so"
+	case models.ReportMissing:
+		return "never arrived; its units went into another report"
+	case models.ReportConflict:
+		return "Stripe has another total for its minute"
+	case models.ReportRejected:
+		return "received, and a day later still not counted"
+	case models.ReportExpired:
+		return "too old for Stripe to take"
+	case models.ReportDead:
+		return "refused for good"
+	case models.ReportGivenUp:
+		return "given up by an operator, with a reason"
+	}
+	return ""
+}
+
+func stateWord(s models.ReportState) string {
+	if s == models.ReportGivenUp {
+		return "given up"
+	}
+	return string(s)
+}
+
+// signed is a difference with its sign.
+func signed(n int64) string {
+	if n > 0 {
+		return "+" + models.FormatCount(n)
+	}
+	return models.FormatCount(n)
+}
+
+func textOr(text *string, none string) string {
+	if text == nil || *text == "" {
+		return none
+	}
+	return *text
+}
+
+func totalPeriod(t models.StripeTotal) models.Period {
+	return models.Period{Start: t.PeriodStart.UTC(), End: t.PeriodEnd.UTC()}
+}
+
+// retryLabel says what the retry of a report does.
+func retryLabel(r models.StripeReport) string {
+	if r.State == models.ReportConflict || r.FirstAttemptAt != nil && r.Confirmed == nil {
+		return "Read again"
+	}
+	return "Send anew"
+}
+
+func reportCalled(r models.StripeReport) string {
+	return fmt.Sprintf("the report of %d units of %s", r.Value, r.StripeCustomerID)
+}

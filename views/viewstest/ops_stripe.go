@@ -1,0 +1,44 @@
+package viewstest
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/views"
+)
+
+// opsStripe is a Stripe that mostly has what it was sent.
+func opsStripe() views.OpsStripe {
+	compared, oldest := Now.Add(-5*time.Hour), Now.Add(-70*time.Minute)
+	return views.OpsStripe{
+		Connected: true, Account: "acct_1MadeUp", Waiting: 42, OldestUnsent: &oldest, Compared: 214, ComparedAt: &compared,
+		Counts: []views.ReportCount{
+			{State: models.ReportSealed, Reports: 3, Units: 17}, {State: models.ReportUnknown, Reports: 1, Units: 4},
+			{State: models.ReportAccepted, Reports: 96, Units: 812}, {State: models.ReportVerified, Reports: 48210, Units: 391004}, {State: models.ReportMissing, Reports: 2, Units: 11},
+		},
+	}
+}
+
+// opsStopped is a page on which everything wants an eye.
+func opsStopped(ops views.Ops) views.Ops {
+	text := func(t string) *string { return &t }
+	s := opsStripe()
+	s.Live, s.Stopped, s.Paused, s.ReasonFault = true, "Unauthorized: Invalid API Key provided.", "paused by alma.teapot@example.com", "Giving up wants a reason of 1 to 500 characters."
+	start := time.Date(2026, 11, 7, 9, 30, 0, 0, time.UTC)
+	s.Totals = []models.StripeTotal{
+		{StripeCustomerID: "cus_LanternKettle", PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0), Sent: 1804, Confirmed: 1799, Difference: -5},
+		{StripeCustomerID: "cus_Umbrella", PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0), Sent: 60, Confirmed: 67, Difference: 7},
+	}
+	confirmed := int64(0)
+	s.Failures = []models.StripeReport{
+		{ID: uuid.MustParse("0199f1d2-0000-7000-8000-000000000011"), StripeCustomerID: "cus_LanternKettle", Minute: start, Value: 5, State: models.ReportRejected, FirstAttemptAt: &start, Confirmed: &confirmed, LastError: text("Stripe received it and did not count it")},
+		{ID: uuid.MustParse("0199f1d2-0000-7000-8000-000000000012"), StripeCustomerID: "cus_Umbrella", Minute: start, Value: 4, State: models.ReportConflict, FirstAttemptAt: &start, LastError: text("Stripe has 11 units for this minute, and this report has 4")},
+	}
+	s.Blocked = []models.StripeStream{{StripeCustomerID: "cus_Paperclip", Blocked: text("Bad Request: No such customer: 'cus_Paperclip'")}}
+	s.Faults = []models.StripeCustomer{{ID: "cus_Marble", Fault: text("the price price_1Old is no plan's; the plan stays as it was")}}
+	s.MeterErrors = []models.StripeWebhookEvent{{ID: "evt_1", ReceivedAt: Now.Add(-time.Hour), LastError: text("3 events: no such customer")}}
+	ops.Stripe = views.Loaded(s)
+	return ops
+}

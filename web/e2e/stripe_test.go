@@ -1,0 +1,396 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+const (
+	// reported and reportedShort are how many events TestReported records, in its long form and in the suite.
+	reported, reportedShort = 20_000, 4_000
+	// reportedHours are so many hours of the past that events belong to, the last of them over for some time.
+	reportedHours = 10
+	// reportedPatience is how long delivery may take once everything is recorded. A stream of a process that was killed
+	// waits for the end of its lease, a minute, and calls to Stripe are slow in test mode.
+	reportedPatience = 4 * time.Minute
+	// oneFault is the number of reports of which one gets no good answer to its first call.
+	oneFault = 30
+)
+
+// Four processes report to one Stripe: each is killed in the middle of a call, the database once, and answers stay out. Stripe is told of
+// every unit of the ledger once, in its hour, and never hears two calls at a time for one customer. With -soak there are more events,
+// and the leases of the dead run out by themselves.
+func TestReported(t *testing.T) {
+	t.Parallel()
+	events := reportedShort
+	if *soak > 0 {
+		events = reported
+	}
+	c := cluster(t)
+	if err := c.CreateDatabase(t.Context(), "stripe"); err != nil {
+		t.Fatal(err)
+	}
+	s, account := newStripeSite(t, c.URL("stripe"), 4)
+	payers := account.payers(s)
+
+	// The past ends so long ago that everything of it is due at once.
+	last := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
+	const batch = 50
+	batches := events / batch
+	killAt := map[int]int{}
+	for i := range s.servers {
+		killAt[batches*(2*i+1)/(2*len(s.servers))] = i
+	}
+	told := map[hour]int64{}
+	var mu sync.Mutex
+	var disturbing sync.WaitGroup
+	addresses := s.addresses()
+	begun := time.Now()
+	spread(t.Context(), 8, batches, func(i int) {
+		if victim, kill := killAt[i]; kill {
+			disturbing.Go(func() {
+				wait(t, account.kill(victim), fmt.Sprintf("the death of %s", s.servers[victim].name))
+				s.restart(s.servers[victim])
+			})
+		}
+		if i == batches/2 {
+			disturbing.Go(func() {
+				if err := errors.Join(c.Kill(), c.Restart(t.Context())); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		var list []body
+		units := map[hour]int64{}
+		for n := range batch {
+			p := payers[rand.IntN(len(payers))]
+			at := last.Add(-time.Duration(rand.Int64N(int64(reportedHours * time.Hour)))).Truncate(time.Second)
+			quantity := 1 + rand.Int64N(3)
+			units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
+			list = append(list, body{"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at})
+		}
+		var answer struct {
+			Results []struct{ Status string }
+		}
+		if err := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/events", body{"events": list}).read(http.StatusOK, &answer); err != nil {
+			t.Error(err)
+			return
+		}
+		for _, r := range answer.Results {
+			if r.Status != "recorded" && r.Status != "duplicate" {
+				t.Errorf("an event is %s", r.Status)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for k, n := range units {
+			told[k] += n
+		}
+	})
+	disturbing.Wait()
+	recorded := time.Since(begun)
+	if t.Failed() {
+		t.FailNow()
+	}
+	if *soak == 0 {
+		s.endLeases()
+	}
+	s.wantReported()
+
+	ledger := s.hours()
+	if !maps.Equal(told, ledger) {
+		t.Errorf("units by customer and hour: sent %v, in the ledger %v", told, ledger)
+	}
+	wrong := 0
+	for k, units := range ledger {
+		if got := account.Total(k.customer, k.start, k.start.Add(time.Hour)); got != units {
+			if wrong++; wrong <= 10 {
+				t.Errorf("%s, %s: the ledger has %d, Stripe %d", k.customer, k.start.Format(time.RFC3339), units, got)
+			}
+		}
+	}
+	var stripes, ours int64
+	for _, e := range account.Events() {
+		stripes += e.Value * int64(e.Times)
+	}
+	for _, units := range ledger {
+		ours += units
+	}
+	if stripes != ours {
+		t.Errorf("the ledger has %d units, Stripe %d", ours, stripes)
+	}
+	for customer, most := range account.MaxConcurrent() {
+		if most > 1 {
+			t.Errorf("%d calls at a time for %s", most, customer)
+		}
+	}
+	t.Logf("%d events of %d customers recorded in %s and reported in %s more, by %d calls, %d of them without a good answer",
+		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
+		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load())
+	s.judge()
+	s.verify()
+}
+
+// account is a stand-in for Stripe that the processes call, each at an address of its own, so that it knows who calls.
+type account struct {
+	*stripetest.Stripe
+	customers []string
+	servers   []*server
+	lost      atomic.Int64
+
+	mu sync.Mutex
+	// victims are those that are killed at their next call, and what is closed then.
+	victims map[int]chan struct{}
+	seen    map[string]bool
+}
+
+// payer is a person and the customer who pays for them.
+type payer struct{ email, customer string }
+
+// hour is one of a customer's.
+type hour struct {
+	customer string
+	start    time.Time
+}
+
+// newStripeSite is a site whose processes report to a stand-in.
+func newStripeSite(t *testing.T, database string, processes int) (*site, *account) {
+	t.Helper()
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &account{victims: map[int]chan struct{}{}, seen: map[string]bool{}}
+	a.Stripe = stripetest.New(stripetest.Options{
+		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.fault,
+		// As long as Stripe may take, so that two calls at a time would be seen.
+		Wait: func(*http.Request) { time.Sleep(10 * time.Millisecond) },
+	})
+	a.AddMeter(catalogue.MeterEventName)
+	s := &site{t: t, database: database, program: program(t)}
+	s.client = newClient(s.apiKey("e2e", "check,consume,read"))
+	t.Cleanup(s.client.http.CloseIdleConnections)
+	for i := range processes {
+		stand := httptest.NewServer(a.listener(t, i))
+		t.Cleanup(stand.Close)
+		p := newServer(t, fmt.Sprintf("process %d", i+1), database)
+		p.args = append(p.args, "--stripe-api-base", stand.URL, "--report-every", "1s")
+		p.env = append(p.env, "STRIPE_SECRET_KEY=sk_test_1")
+		s.servers = append(s.servers, p)
+	}
+	a.servers = s.servers
+	s.startAll()
+	return s, a
+}
+
+// fault loses a few answers, each once: a second try that failed too would only take more of the test's time.
+func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := form.Get("identifier")
+	if r.Method != http.MethodPost || a.seen[id] {
+		return stripetest.None
+	}
+	a.seen[id] = true
+	if len(a.seen)%oneFault != 0 {
+		return stripetest.None
+	}
+	a.lost.Add(1)
+	ways := []stripetest.Fault{
+		stripetest.LostBefore, stripetest.LostAfter, stripetest.ErrorBefore, stripetest.ErrorAfter, stripetest.HTMLBefore, stripetest.HTMLAfter,
+		stripetest.Conflict, stripetest.LockTimeout, stripetest.TooFast,
+	}
+	return ways[len(a.seen)/oneFault%len(ways)]
+}
+
+// kill kills a process in the middle of its next call with a meter event. The channel is closed when it is dead.
+func (a *account) kill(process int) <-chan struct{} {
+	dead := make(chan struct{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.victims[process] = dead
+	return dead
+}
+
+// listener is what one process takes for Stripe.
+func (a *account) listener(t *testing.T, process int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		dead := a.victims[process]
+		if dead == nil || r.Method != http.MethodPost {
+			a.mu.Unlock()
+			a.ServeHTTP(w, r)
+			return
+		}
+		delete(a.victims, process)
+		a.mu.Unlock()
+		defer close(dead)
+		// All of the request is here before its sender is gone.
+		if err := r.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		crash := func() {
+			if err := a.servers[process].crash(); err != nil {
+				t.Error(err)
+			}
+		}
+		// Every second one is dead before its call has its effect, the others after.
+		if process%2 == 0 {
+			crash()
+			a.ServeHTTP(w, r)
+			return
+		}
+		defer crash()
+		a.ServeHTTP(httptest.NewRecorder(), r)
+	})
+}
+
+// payers makes customers of Stripe's: two organizations, and some people who pay for themselves.
+func (a *account) payers(s *site) []payer {
+	s.t.Helper()
+	var all []payer
+	// Whole days, so that all of the hours lie in one billing period.
+	start := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5)
+	db := s.open()
+	pays := func(column string, subscriber any) string {
+		customer := fmt.Sprintf("cus_%d", len(a.customers)+1)
+		a.customers = append(a.customers, customer)
+		a.AddCustomer(customer, nil)
+		got, err := db.ExecContext(s.t.Context(), `UPDATE subscriptions SET stripe_customer_id = $1, billing_cycle_anchor = $2, current_period_start = $2, current_period_end = $3 WHERE `+column+` = $4`,
+			customer, start, start.AddDate(0, 1, 0), subscriber)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if n, err := got.RowsAffected(); err != nil || n != 1 {
+			s.t.Fatalf("%d subscriptions of %v, %v", n, subscriber, err)
+		}
+		return customer
+	}
+	for i := range 2 {
+		organization, emails := s.business(fmt.Sprintf("TPAYS%d", i), 10)
+		customer := pays("organization_id", organization)
+		for _, email := range emails {
+			all = append(all, payer{email, customer})
+		}
+	}
+	for i := range 6 {
+		email := fmt.Sprintf("payer%d@pays.example", i)
+		subscription := s.command("subscribe", "--email", email, "--plan", "pro")
+		all = append(all, payer{email, pays("id", subscription)})
+	}
+	if err := db.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	return all
+}
+
+// endLeases stops all processes, and ends the leases that are left, which would run out in a minute: those of processes that were
+// killed, and of calls whose answer could not be written down as the database was away.
+func (s *site) endLeases() {
+	s.t.Helper()
+	s.stopAll()
+	db := s.open()
+	got, err := db.ExecContext(s.t.Context(), `UPDATE stripe_streams SET leased_until = now() WHERE leased_until > now()`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n, err := got.RowsAffected()
+	if err := errors.Join(err, db.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("%d leases were left behind", n)
+	s.startAll()
+}
+
+// wantReported returns when Stripe has accepted all reports of all events, and no report wants an operator's eye.
+func (s *site) wantReported() {
+	s.t.Helper()
+	db := s.open()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	end := time.Now().Add(reportedPatience)
+	for {
+		var events int
+		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(*) FROM usage_events WHERE stripe_customer_id IS NOT NULL AND stripe_reported_at IS NULL`).Scan(&events); err != nil {
+			s.t.Fatal(err)
+		}
+		if events == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%d events are not reported within %s; reports by state: %v", events, reportedPatience, s.states())
+		}
+		<-again.C
+	}
+	if err := db.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	if states := s.states(); !slices.Equal(slices.Collect(maps.Keys(states)), []string{string(models.ReportAccepted)}) {
+		s.t.Errorf("reports by state: %v, want all accepted", states)
+	}
+}
+
+// states are how many reports there are in each state.
+func (s *site) states() map[string]int {
+	s.t.Helper()
+	db := s.open()
+	rows, err := db.QueryContext(s.t.Context(), `SELECT state, COUNT(*) FROM stripe_reports GROUP BY state`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	all := map[string]int{}
+	for rows.Next() {
+		var state string
+		var n int
+		if err := rows.Scan(&state, &n); err != nil {
+			s.t.Fatal(err)
+		}
+		all[state] = n
+	}
+	if err := errors.Join(rows.Err(), db.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	return all
+}
+
+// hours are the ledger's units by customer and hour.
+func (s *site) hours() map[hour]int64 {
+	s.t.Helper()
+	db := s.open()
+	rows, err := db.QueryContext(s.t.Context(), `SELECT stripe_customer_id, date_trunc('hour', occurred_at), CAST(SUM(quantity) AS bigint)
+		FROM usage_events WHERE stripe_customer_id IS NOT NULL GROUP BY 1, 2`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	all := map[hour]int64{}
+	for rows.Next() {
+		var k hour
+		var units int64
+		if err := rows.Scan(&k.customer, &k.start, &units); err != nil {
+			s.t.Fatal(err)
+		}
+		k.start = k.start.UTC()
+		all[k] = units
+	}
+	if err := errors.Join(rows.Err(), db.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	return all
+}

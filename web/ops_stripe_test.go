@@ -1,0 +1,138 @@
+package web
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
+	"tollgate/views"
+)
+
+// The operator sees what Stripe was sent, what it has and what wants an eye, and steers it; what they do is in the audit log.
+func TestOperatorSteersReports(t *testing.T) {
+	test := func(t *testing.T, address string) {
+		var f *fixture
+		stripe := stripetest.New(stripetest.Options{Now: func() time.Time { return f.clock() }, Rand: rand.New(rand.NewPCG(1, 1))})
+		server := httptest.NewServer(stripe)
+		t.Cleanup(server.Close)
+		client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", APIBase: server.URL})
+		must(t, err)
+		var reporter *billing.Reporter
+		f = newFixture(t, address, func(o *Options) {
+			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			o.Reporter = reporter
+		})
+		stripe.AddMeter(f.web.catalogue.MeterEventName)
+		stripe.AddCustomer("cus_1", nil)
+		f.person("ada@example.com", "", models.Member, false)
+		f.person("otto@example.com", "", models.Member, true)
+		ada, otto := f.signedIn("ada@example.com"), f.signedIn("otto@example.com")
+
+		use := func(customer string, units int64) {
+			t.Helper()
+			key, at, month := uuid.NewString(), f.clock().Add(-3*time.Hour), models.CalendarMonth(f.clock())
+			_, err := f.db.NewInsert().Model(&models.UsageEvent{
+				ID: uuid.New(), Email: "ada@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
+				BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+			}).Exec(t.Context())
+			must(t, err)
+		}
+		deliver := func() {
+			t.Helper()
+			_, err := reporter.Seal(t.Context())
+			must(t, err)
+			for found := true; found; {
+				found, err = reporter.DeliverStream(t.Context())
+				must(t, err)
+			}
+		}
+		says := func(words ...string) {
+			t.Helper()
+			text := textOf(otto.get("/ops").section("stripe"))
+			for _, w := range words {
+				if !strings.Contains(text, w) {
+					t.Errorf("the page does not say %q: %s", w, text)
+				}
+			}
+		}
+		for _, path := range []string{views.PathStripePause, views.PathStripeResume, views.PathStripeUnblock, views.PathReportRetry, views.PathReportGiveUp} {
+			if p := ada.post(path, nil); p.status != http.StatusNotFound {
+				t.Errorf("a member at %s: %s", path, p.kind())
+			}
+		}
+		if p := otto.post(views.PathStripePause, nil); p.kind() != "See Other /ops?saved=paused#stripe" {
+			t.Fatalf("paused: %s", p.kind())
+		}
+		use("cus_1", 3)
+		use("cus_gone", 4)
+		says("Sending is paused", "paused by otto@example.com", "7 suggestions")
+		deliver()
+		says("sealed 2 7")
+		if n := len(stripe.Events()); n != 0 {
+			t.Fatalf("%d events were sent while paused", n)
+		}
+		otto.post(views.PathStripeResume, nil)
+		deliver()
+		says("accepted 1 3", "Customers whose reports wait", "cus_gone", "No such customer")
+		stripe.AddCustomer("cus_gone", nil)
+		otto.post(views.PathStripeUnblock, url.Values{"id": {"cus_gone"}})
+		deliver()
+		says("accepted 2 7")
+
+		// One that Stripe took and never counted.
+		stripe.Lose(stripe.Events()[0].Identifier)
+		for range 26 {
+			f.advance(time.Hour)
+			_, err := reporter.Reconcile(t.Context())
+			must(t, err)
+		}
+		says("Reports that want your eye", "rejected", "Stripe received it and did not count it")
+		var failed models.StripeReport
+		must(t, f.db.NewSelect().Model(&failed).Where("state = 'rejected'").Scan(t.Context()))
+		id := url.Values{"id": {failed.ID.String()}}
+		for _, reason := range []string{"", "   ", strings.Repeat("x", 501)} {
+			p := otto.post(views.PathReportGiveUp, url.Values{"id": id["id"], "reason": {reason}})
+			if p.status != http.StatusUnprocessableEntity || !strings.Contains(p.main(), "Giving up wants a reason") {
+				t.Errorf("gave up for %q: %s", reason, p.kind())
+			}
+		}
+		if p := otto.post(views.PathReportRetry, id); p.kind() != "See Other /ops?saved=retry#stripe" {
+			t.Fatalf("retried: %s %s", p.kind(), p.main())
+		}
+		if p := otto.post(views.PathReportRetry, id); p.status != http.StatusConflict {
+			t.Errorf("retried twice: %s", p.kind())
+		}
+		deliver()
+		if got := stripe.Total(failed.StripeCustomerID, f.clock().Add(-48*time.Hour), f.clock()); got != failed.Value {
+			t.Errorf("after the retry Stripe has %d of %d units", got, failed.Value)
+		}
+		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_reports SET state = 'dead' WHERE state = 'accepted'")
+		must(t, err)
+		must(t, f.db.NewSelect().Model(&failed).Where("state = 'dead'").Limit(1).Scan(t.Context()))
+		if p := otto.post(views.PathReportGiveUp, url.Values{"id": {failed.ID.String()}, "reason": {"the customer was refunded"}}); p.kind() != "See Other /ops?saved=given#stripe" {
+			t.Fatalf("given up: %s %s", p.kind(), p.main())
+		}
+		says("given up")
+		for _, bad := range []string{"", "7", uuid.NewString()} {
+			if p := otto.post(views.PathReportRetry, url.Values{"id": {bad}}); p.status != http.StatusNotFound {
+				t.Errorf("retried %q: %s", bad, p.kind())
+			}
+		}
+		if got := strings.Join(f.audited("report"), "\n"); !strings.Contains(got, "otto@example.com report.retry") || !strings.Contains(got, "the customer was refunded") {
+			t.Errorf("the audit log has %s", got)
+		}
+	}
+	t.Run("sqlite", func(t *testing.T) { test(t, modelstest.SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, modelstest.Postgres(t)) })
+}
