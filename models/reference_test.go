@@ -173,6 +173,8 @@ func (f *fixture) referenceDays(t *testing.T, period models.Period, id uuid.UUID
 // shop is made-up organizations, and a clock that goes on.
 type shop struct {
 	*fixture
+	// ended is of one server; what it remembers must follow all changes.
+	ended         models.EndedSums
 	random        *rand.Rand
 	now           time.Time
 	organizations []uuid.UUID
@@ -358,33 +360,113 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 		t.Errorf("summary\n%+v, want\n%+v", got, want)
 	}
 	founded := one[models.Organization](t, s.fixture, "id = ?", id).CreatedAt.UTC()
-	months, err := models.OrganizationMonths(s.ctx, s.db, &want, founded, 6)
+	months, err := s.ended.OrganizationMonths(s.ctx, s.db, s.now, &want, founded, 6)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if reference := s.referenceMonths(t, &want, founded, 6); !slices.Equal(months, reference) {
 		t.Errorf("months\n%+v, want\n%+v", months, reference)
 	}
-	for _, period := range []models.Period{want.Period, want.Period.Previous()} {
-		days, err := models.OrganizationDays(s.ctx, s.db, period, id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if reference := s.referenceDays(t, period, id); !slices.Equal(days, reference) {
-			t.Errorf("days of %v\n%v, want\n%v", period, days, reference)
-		}
-	}
-	members := s.referenceMembers(t, s.now, id)
-	found, err := models.OrganizationMembers(s.ctx, s.db, s.catalogue, s.now, id)
+	days, before, err := s.ended.OrganizationDays(s.ctx, s.db, s.now, want.Period, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(found, func(a, b models.MemberUsage) int { return strings.Compare(a.Standing.Email, b.Standing.Email) })
-	if len(found) != len(members) {
-		t.Fatalf("%d members, want %d", len(found), len(members))
+	if reference := s.referenceDays(t, want.Period, id); !slices.Equal(days, reference) {
+		t.Errorf("days of %v\n%v, want\n%v", want.Period, days, reference)
 	}
-	for i := range found {
-		sameMember(t, &found[i], &members[i].MemberUsage)
+	if reference := s.referenceDays(t, want.Period.Previous(), id); !slices.Equal(before, reference) {
+		t.Errorf("days before %v\n%v, want\n%v", want.Period, before, reference)
+	}
+	members := s.referenceMembers(t, s.now, id)
+	searches := []string{"", "a", "É", "zoë", "\"X\" 100%_\\", "_", "nobody at all", "nul \x00", "\xff"}
+	for _, sort := range []models.MemberSort{
+		models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
+	} {
+		q := models.MemberQuery{
+			Sort: sort, Descending: s.random.IntN(2) == 0, PerPage: []int{0, 4, 7}[s.random.IntN(3)],
+			Level: []models.WarningLevel{"", "", "", models.Safe, models.Warning, models.Critical, models.Exceeded}[s.random.IntN(7)],
+		}
+		if s.random.IntN(2) == 0 {
+			q.Search = searches[s.random.IntN(len(searches))]
+		}
+		s.compareList(t, id, q, members)
+	}
+}
+
+// compareList looks at all pages of a query, and at one beyond the last.
+func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, members []referenceMember) {
+	t.Helper()
+	search := strings.ToLower(q.Search)
+	found := slices.DeleteFunc(slices.Clone(members), func(m referenceMember) bool {
+		return q.Level != "" && m.Standing.Level() != q.Level || !strings.Contains(m.Standing.Email, search) && !strings.Contains(strings.ToLower(m.Name), search)
+	})
+	slices.SortFunc(found, func(a, b referenceMember) int {
+		by := compareMembers(q.Sort, &a.MemberUsage, &b.MemberUsage)
+		if q.Descending {
+			by = -by
+		}
+		return cmp.Or(by, strings.Compare(a.Standing.Email, b.Standing.Email))
+	})
+	billed := slices.ContainsFunc(found, func(m referenceMember) bool { return m.Standing.OverageRateCents > 0 })
+	perPage := len(found)
+	if q.PerPage > 0 {
+		perPage = q.PerPage
+	}
+	for q.Page = 1; ; q.Page++ {
+		list, err := models.FindMembers(s.ctx, s.db, s.catalogue, s.now, id, q)
+		if err != nil {
+			t.Fatalf("%+v: %v", q, err)
+		}
+		last := 1
+		if perPage > 0 {
+			last = max(1, (len(found)+perPage-1)/perPage)
+		}
+		page := min(q.Page, last)
+		want := found[min(len(found), (page-1)*perPage):min(len(found), page*perPage)]
+		if list.Found != int64(len(found)) || list.Total != int64(len(members)) || list.Page != page || list.Billed != billed || len(list.Rows) != len(want) {
+			t.Fatalf("%+v: %d of %d on page %d, billed %t, %d rows; want %d of %d on page %d, %t, %d", q, list.Found, list.Total, list.Page, list.Billed, len(list.Rows),
+				len(found), len(members), page, billed, len(want))
+		}
+		for i := range want {
+			sameMember(t, &list.Rows[i], &want[i].MemberUsage)
+		}
+		if t.Failed() {
+			t.Fatalf("%+v", q)
+		}
+		if q.Page > last {
+			return
+		}
+	}
+}
+
+// compareMembers is the order by a column.
+func compareMembers(by models.MemberSort, a, b *models.MemberUsage) int {
+	level := func(m *models.MemberUsage) int {
+		return slices.Index([]models.WarningLevel{models.Safe, models.Warning, models.Critical, models.Exceeded}, m.Standing.Level())
+	}
+	last := func(m *models.MemberUsage) int64 {
+		if m.LastPeriod == nil {
+			return -1
+		}
+		return *m.LastPeriod
+	}
+	switch x, y := a.Standing, b.Standing; by {
+	case models.SortName:
+		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	case models.SortEmail:
+		return strings.Compare(x.Email, y.Email)
+	case models.SortIncluded:
+		return cmp.Compare(x.Included, y.Included)
+	case models.SortPercent:
+		return cmp.Compare(x.PercentUsed(), y.PercentUsed())
+	case models.SortLevel:
+		return cmp.Compare(level(a), level(b))
+	case models.SortOverage:
+		return cmp.Compare(x.OverageCents(), y.OverageCents())
+	case models.SortLastPeriod:
+		return cmp.Compare(last(a), last(b))
+	default:
+		return cmp.Compare(x.Used, y.Used)
 	}
 }
 

@@ -50,6 +50,8 @@ type Server struct {
 	metrics   *prometheus.Registry
 	baseURL   string
 	version   string
+	// ended remembers what organizations used in periods that are over.
+	ended models.EndedSums
 
 	echo      *echo.Echo
 	keys      apiKeys
