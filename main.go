@@ -445,13 +445,12 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	} else {
 		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
 	}
-	if a.StripeWebhookSecret != "" {
-		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-			DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
-		})
-		o.Webhooks.Start(ctx)
-		stops = append(stops, o.Webhooks.Stop)
-	}
+	o.Shop = billing.NewShop(billing.ShopOptions{DB: a.db, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log})
+	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+		DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+	})
+	o.Webhooks.Start(ctx)
+	stops = append(stops, o.Webhooks.Stop)
 	return func() {
 		for _, stop := range stops {
 			stop()

@@ -157,5 +157,19 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 	return &found[0], nil
 }
 
+// SubscriptionOfOrganization returns the subscription that an organization's plan comes from; without an active one the newest
+// that ended; nil for an organization that never had any.
+func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
+	var found []Subscription
+	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
+		OrderExpr("CASE WHEN status IN (?) THEN 0 ELSE 1 END, created_at DESC", bun.List(activeStatuses)).Limit(1).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read the subscription of organization %s: %w", id, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
 // Active says that the subscription gives its plan.
 func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }

@@ -19,6 +19,8 @@ type Plans struct {
 	MayBuyTeam bool
 	// StripeConnected says that plans can be bought.
 	StripeConnected bool
+	// Invoices are the last ones of what the viewer may manage; none when Stripe does not answer.
+	Invoices []Invoice
 }
 
 // PlanCosts sets the plans against what the viewer used.

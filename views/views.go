@@ -22,6 +22,8 @@ const (
 	PathCheckout = "/plans/checkout"
 	// PathPortal takes nothing and leads to Stripe's Billing Portal.
 	PathPortal = "/plans/portal"
+	// PathReturn is where Stripe Checkout leads back to. It is a GET, with the plan and Checkout's session.
+	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
 	// PathKeys takes FieldName and any number of FieldScope; it answers with the page, as the key is shown once.

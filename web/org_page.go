@@ -14,7 +14,7 @@ import (
 // orgPage shows an admin what the organization used.
 func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 	o := who.Organization
-	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free()}
+	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
 	now := page.Frame.Now
 	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
 		return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
@@ -26,18 +26,21 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 	summary := page.Summary.Value
 	page.Plan, _ = s.catalogue.Plan(summary.Plan)
 	page.Subscription = views.Subscription{Plan: page.Plan}
+	held := load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
+		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
+	}).Value
+	if held != nil {
+		s.becomes(&page.Subscription, held, who)
+	}
 	page.Overage = views.Loaded(views.OrgOverage{Units: summary.OverageUnits, Cents: summary.OverageCents, People: summary.OveragePeople})
 	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
-		return models.OrganizationMonths(ctx, s.db, &summary, o.CreatedAt, models.HistoryMonths)
+		return s.ended.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})
 	page.Months = views.Widget[[]charts.Month]{Value: chartMonths(months.Value), Failed: months.Failed}
 	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
 		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
 		var err error
-		if d.Used, err = models.OrganizationDays(ctx, s.db, summary.Period, o.ID); err != nil {
-			return d, err
-		}
-		d.Previous, err = models.OrganizationDays(ctx, s.db, summary.Period.Previous(), o.ID)
+		d.Used, d.Previous, err = s.ended.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
 		return d, err
 	})
 	return show(c, http.StatusOK, views.OrgPage(page))

@@ -53,6 +53,9 @@ func (s *Server) pages() []pageRoute {
 	return []pageRoute{
 		{method: get, path: "/", rule: public, handle: s.landingPage},
 		{method: get, path: "/plans", rule: public, handle: s.plansPage},
+		{method: post, path: views.PathCheckout, rule: member, handle: s.checkout, within: shopPatience},
+		{method: post, path: views.PathPortal, rule: member, handle: s.portal, within: shopPatience},
+		{method: get, path: views.PathReturn, rule: member, handle: s.plansReturn},
 		{method: get, path: "/docs", rule: anyone, handle: s.docs},
 		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout},
 		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},

@@ -8,6 +8,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // landingPage says what this is, to whoever is not signed in.
@@ -22,13 +23,17 @@ func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
 
 // plansPage is the pricing page; somebody signed in sees what each plan would have cost them.
 func (s *Server) plansPage(c echo.Context, who *models.Viewer) error {
-	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue}
+	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
 	if who == nil {
 		return show(c, http.StatusOK, views.PlansPage(page))
 	}
 	page.MayBuyTeam = who.IsAdmin()
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
-	page.Current = s.subscription(c, who.User.Email, p.standing)
+	page.Current = s.subscription(c, who, p.standing)
+	if c.QueryParam("saved") == boughtPlan {
+		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "Your plan is " + page.Current.Plan.Name + " now.", Text: "It counts from now on."})
+	}
+	page.Invoices = s.invoices(c, who)
 	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {
 		var used []int64
 		for _, m := range p.months.Value {

@@ -41,8 +41,10 @@ type Options struct {
 	SignIn SignIn
 	// Reporter is what the operator steers reports by; nil without Stripe.
 	Reporter *billing.Reporter
-	// Webhooks takes what Stripe tells of; nil where there is no secret to know it by.
+	// Webhooks takes what Stripe tells of; nil without Stripe.
 	Webhooks *billing.Webhooks
+	// Shop is what people buy at Stripe; nil where it is not connected.
+	Shop *billing.Shop
 }
 
 // Server answers HTTP.
@@ -57,6 +59,9 @@ type Server struct {
 	version   string
 	reporter  *billing.Reporter
 	webhooks  *billing.Webhooks
+	shop      *billing.Shop
+	// ended remembers what organizations used in periods that are over.
+	ended models.EndedSums
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -84,7 +89,7 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
-		reporter: o.Reporter, webhooks: o.Webhooks,
+		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop,
 		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",

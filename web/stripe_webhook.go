@@ -23,7 +23,7 @@ const (
 // stripeWebhook takes an event of Stripe's. It is 200 as soon as the event is kept: whatever becomes of it then, Stripe need not
 // send it again.
 func (s *Server) stripeWebhook(c echo.Context) error {
-	if s.webhooks == nil {
+	if s.webhooks == nil || !s.webhooks.Receives() {
 		return newProblem(codeNotFound, "No secret of Stripe's webhooks is configured here.")
 	}
 	request := c.Request()

@@ -27,13 +27,13 @@ const savedLimit = "spend-limit"
 
 // showUsage draws the page with the state of its form.
 func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
-	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit}
+	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
 	if c.QueryParam("saved") == savedLimit {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The spend limit is changed.", Text: "It counts from now on."})
 	}
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
-	page.Subscription = s.subscription(c, who.User.Email, p.standing)
+	page.Subscription = s.subscription(c, who, p.standing)
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
 	}
@@ -79,23 +79,45 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 	return drawn
 }
 
-// subscription is a person's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
-func (s *Server) subscription(c echo.Context, email string, standing views.Widget[models.Standing]) views.Subscription {
+// subscription is the viewer's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
+func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
 	shown := views.Subscription{Plan: s.catalogue.Free()}
 	if plan, ok := s.catalogue.Plan(standing.Value.Plan); ok {
 		shown.Plan = plan
 	}
-	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) { return models.SubscriptionOf(ctx, s.db, email) }).Value
-	if held == nil {
-		return shown
-	}
-	shown.Status, shown.Organization = held.Status, held.Organization
-	if !held.Active() {
-		shown.Status = models.StatusCanceled
-		ended := held.UpdatedAt.UTC()
-		shown.EndsAt = &ended
+	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
+		return models.SubscriptionOf(ctx, s.db, who.User.Email)
+	}).Value
+	if held != nil {
+		shown.Organization = held.Organization
+		s.becomes(&shown, &held.Subscription, who)
 	}
 	return shown
+}
+
+// becomes says what becomes of a subscription, and whether the viewer may manage it at Stripe.
+func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, who *models.Viewer) {
+	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
+	shown.Manageable = s.mayManage(held, who)
+	if !held.Active() {
+		shown.Status = models.StatusCanceled
+		if shown.EndsAt == nil {
+			shown.EndsAt = utc(&held.UpdatedAt)
+		}
+	}
+}
+
+// mayManage says that the viewer may open Stripe's portal for a subscription: it is theirs, or their organization's and they
+// are an admin of it.
+func (s *Server) mayManage(held *models.Subscription, who *models.Viewer) bool {
+	return s.shop != nil && held.StripeCustomerID != nil && (held.OrganizationID == nil || who.IsAdmin() && *held.OrganizationID == who.Organization.ID)
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	return new(t.UTC())
 }
 
 // setSpendLimit takes the form of the spend limit. A limit below what is spent already stops the person at once, so it is

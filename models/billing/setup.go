@@ -120,8 +120,12 @@ func (s *setup) keepID(ctx context.Context, name, id string) error {
 		return nil
 	}
 	s.objects[name] = id
-	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: models.Now(s.Now)}
-	_, err := s.DB.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
+	return keepObject(ctx, s.DB, models.Now(s.Now), name, id)
+}
+
+func keepObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
+	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: now}
+	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
 	return err
 }
 
@@ -350,7 +354,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		s.made("%s", name)
 		return nil
 	default:
-		want.Params.Context = ctx
+		want.Context = ctx
 		var err error
 		if found, err = s.Client.Prices.New(want); err != nil {
 			return fmt.Errorf("make %s: %w", name, err)

@@ -55,13 +55,13 @@ var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.b
 // ErrNotStripes says that a webhook is not Stripe's, or not of now: its signature is missing, wrong, too old or ahead of time.
 var ErrNotStripes = errors.New("the webhook is not signed by Stripe, or not now")
 
-// WebhookOptions are the surroundings of webhooks. All are needed.
+// WebhookOptions are the surroundings of webhooks. All but Secret are needed.
 type WebhookOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
 	// Secret is the endpoint's signing secret. Several are separated by commas: thin events are sent by a destination with a
-	// secret of its own, and one that is replaced is valid for a while beside the new one.
+	// secret of its own, and one that is replaced is valid for a while beside the new one. Without one nothing is received, and the daily comparison alone brings plans into line.
 	Secret string
 	Now    func() time.Time
 	// Random is evenly spread over [0, 1).
@@ -83,6 +83,8 @@ type Webhooks struct {
 	mu sync.Mutex
 	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
 	waiting map[string][]chan bool
+	// accountKnown says that the key was found to be of the right account.
+	accountKnown bool
 
 	// thinFailures and thinNotBefore hold back the fetching of thin events. Only the housekeeper knows them.
 	thinFailures  int
@@ -98,6 +100,9 @@ func NewWebhooks(o WebhookOptions) *Webhooks {
 		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{},
 	}
 }
+
+// Receives says that there is a secret to know Stripe by.
+func (w *Webhooks) Receives() bool { return strings.Trim(w.Secret, ", ") != "" }
 
 // Receive keeps a webhook by its event's id, of which a second one changes nothing, and waits a moment for it to be applied. Once
 // it is kept there is no error any more. It returns ErrNotStripes, or what is wrong with the database.

@@ -163,6 +163,9 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	}
 	patience, cancel := context.WithTimeout(ctx, customerPatience)
 	defer cancel()
+	if err := w.checkAccount(patience); err != nil {
+		return err
+	}
 	at, err := w.ask(patience, customer.ID)
 	if err != nil {
 		return fmt.Errorf("ask Stripe for %s: %w", customer.ID, err)
@@ -174,6 +177,48 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
 	}
+	return nil
+}
+
+// errOtherAccount says that the key is another account's than everything here is of.
+var errOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
+
+// checkAccount sees to it that the key is of the account and mode that all customers here are of. With another one's key Stripe
+// knows none of them, as if they had all been deleted, and everybody's plan would end. The first account that is seen is
+// the one.
+func (w *Webhooks) checkAccount(ctx context.Context) error {
+	w.mu.Lock()
+	known := w.accountKnown
+	w.mu.Unlock()
+	if known {
+		return nil
+	}
+	account, err := w.Client.account(ctx)
+	if err != nil {
+		return err
+	}
+	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", w.Client.Live).Where("id = 1 AND livemode IS NULL").Exec(ctx); err != nil {
+			return err
+		}
+		var state models.StripeState
+		if err := tx.NewSelect().Model(&state).Where("id = 1").Scan(ctx); err != nil {
+			return err
+		}
+		if account != "" && state.AccountID != account || *state.Livemode != w.Client.Live {
+			return errOtherAccount
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.accountKnown = true
 	return nil
 }
 

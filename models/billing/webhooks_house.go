@@ -80,6 +80,9 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 // differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
 // gone by now.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
+	if err := w.checkAccount(ctx); err != nil {
+		return nil, err
+	}
 	var rows []models.Subscription
 	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status NOT IN (?)",
 		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
@@ -212,7 +215,7 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 	} else if content.Data == nil && now.Sub(event.ReceivedAt) < thinPatience {
 		ask := params(ctx)
 		ask.Headers = http.Header{"Stripe-Version": {thinVersion}}
-		err := w.Client.Customers.B.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.Customers.Key, &ask, &content)
+		err := w.Client.backend.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.key, &ask, &content)
 		// One that is not there is kept without; anything else may pass.
 		if e := stripeError(err); err != nil && (e == nil || e.HTTPStatusCode != http.StatusNotFound) {
 			return err

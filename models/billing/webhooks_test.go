@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type stripeStub struct {
 	customers     map[string]object
 	subscriptions map[string]object
 	thin          map[string]object
+	account       string
 	requests      int
 	// fail answers every request with this status; 0 answers truly.
 	fail int
@@ -69,6 +71,10 @@ func (s *stripeStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		answer(200, s.thin[id])
+		return
+	}
+	if r.URL.Path == "/v1/account" {
+		answer(200, object{"id": cmp.Or(s.account, "acct_1"), "object": "account"})
 		return
 	}
 	if id, ok := strings.CutPrefix(r.URL.Path, "/v1/customers/"); ok {
@@ -165,10 +171,12 @@ func (f *webhookFixture) process() *Webhooks {
 	f.must(err)
 	catalogue, err := models.LoadCatalogue("")
 	f.must(err)
-	return NewWebhooks(WebhookOptions{
+	w := NewWebhooks(WebhookOptions{
 		DB: f.db, Client: client, Catalogue: catalogue, Secret: webhookSecret, Now: func() time.Time { return f.at }, Random: func() float64 { return 0.5 },
 		Log: slog.New(slog.DiscardHandler),
 	})
+	w.accountKnown = true // so that a test's requests are its own; see TestAKeyOfAnotherAccount
+	return w
 }
 
 func (f *webhookFixture) must(err error) {
@@ -810,5 +818,43 @@ func TestADayLater(t *testing.T) {
 		f.wantPlan("u3@example.com", "starter by cus_3")
 		f.at = f.at.Add(resyncEvery)
 		resync(f.hook, 0)
+	})
+}
+
+// With a key of another account, or of the other mode, Stripe knows nobody. That is nobody's end.
+func TestAKeyOfAnotherAccount(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
+		f.hook.accountKnown = false
+		f.tell("customer.subscription.created", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		if asked := f.stub.asked(); asked != 3 {
+			f.Errorf("%d requests", asked)
+		}
+		f.tell("customer.subscription.updated", "cus_1")
+		if asked := f.stub.asked(); asked != 5 {
+			f.Errorf("%d requests: whose the key is was asked again", asked)
+		}
+		f.stub.customers, f.stub.subscriptions = map[string]object{}, map[string]object{}
+		for name, change := range map[string]func(*Webhooks){
+			"another account": func(*Webhooks) { f.stub.account = "acct_2" },
+			"the other mode":  func(w *Webhooks) { f.stub.account = ""; w.Client.Live = true },
+		} {
+			other := f.process()
+			other.accountKnown = false
+			change(other)
+			f.at = f.at.Add(resyncEvery)
+			f.sent++
+			f.receive(event(fmt.Sprintf("evt_%d", f.sent), "customer.subscription.updated", f.at, object{"object": "subscription", "customer": "cus_1"}))
+			f.must(other.applyDue(f.Context()))
+			if _, err := other.Resync(f.Context()); !errors.Is(err, errOtherAccount) {
+				f.Errorf("%s: %v", name, err)
+			}
+			f.wantPlan("ada@example.com", "pro by cus_1")
+			if c := f.customer("cus_1"); c.Failures == 0 {
+				f.Errorf("%s: %+v", name, c)
+			}
+		}
 	})
 }

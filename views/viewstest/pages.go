@@ -286,6 +286,12 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
 	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
 	d.MayBuyTeam = true
+	d.Invoices = []views.Invoice{
+		{Status: "draft", Total: 2130, Currency: "usd", Created: Now.AddDate(0, 0, -1)},
+		{Number: "LK-0003", Status: "open", Total: 1800, Currency: "usd", Created: Now.AddDate(0, -1, 0), URL: "https://invoice.example.com/i/3"},
+		{Number: "LK-0002", Status: "paid", Total: 123456, Currency: "eur", Created: Now.AddDate(0, -2, 0), URL: "https://invoice.example.com/i/2"},
+		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
+	}
 	pages["plans-paid"] = views.PlansPage(d)
 	d.StripeConnected = false
 	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
@@ -297,6 +303,17 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		Current: views.Subscription{Plan: plan(t, "business"), Status: models.StatusActive, Organization: "Lantern and Kettle"},
 	}
 	pages["plans-team"] = views.PlansPage(d)
+	buyer := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
+	pages["purchase-waiting"] = views.PurchasePage(views.Purchase{
+		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. The plan begins as soon as Stripe tells us, usually within seconds."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
+	})
+	pages["purchase-late"] = views.PurchasePage(views.Purchase{
+		Frame: buyer, Title: "It takes longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
+		Lines: []string{"Stripe has not told us of your order yet.", "Nothing is lost: the plan begins by itself when it does."},
+	})
+	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
+		Frame: buyer, Title: "There is a subscription already", Lines: []string{"A second one beside it would be paid for as well, so none was begun."}, Portal: true,
+	})
 	return pages
 }
 

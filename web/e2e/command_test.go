@@ -241,8 +241,8 @@ func TestHelp(t *testing.T) {
 		text := space.ReplaceAllString(string(stdout), " ")
 		for flag, variable := range map[string]string{
 			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
-			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)",
-			"--metrics-listen=":                 "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)", "--stripe-api-base=": "($STRIPE_API_BASE)",
+			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
 				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)

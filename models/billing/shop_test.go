@@ -1,0 +1,304 @@
+package billing
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// shopFixture is a shop whose Stripe is set up.
+type shopFixture struct {
+	*webhookFixture
+	shop  *Shop
+	stand *stripetest.Stripe
+	ids   map[string]string
+}
+
+func onBothShops(t *testing.T, test func(f *shopFixture)) {
+	t.Helper()
+	onBothWebhooks(t, func(w *webhookFixture) {
+		f := &shopFixture{webhookFixture: w}
+		stand, client := standIn(w.T, func() time.Time { return w.at })
+		f.stand, w.hook.Client = stand, client
+		f.shop = NewShop(ShopOptions{
+			DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com", Log: slog.New(slog.DiscardHandler),
+		})
+		_, err := Setup(f.Context(), SetupOptions{DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com"})
+		f.must(err)
+		f.ids, err = stripeObjects(f.Context(), w.db)
+		f.must(err)
+		test(f)
+	})
+}
+
+func (f *shopFixture) buyer(email string) Buyer {
+	f.Helper()
+	u, err := models.SetUser(f.Context(), f.db, f.at, email, models.UserChange{})
+	f.must(err)
+	return Buyer{UserID: u.ID, Email: email}
+}
+
+func (f *shopFixture) planOf(id models.PlanID) models.Plan {
+	f.Helper()
+	plan, ok := f.shop.Catalogue.Plan(id)
+	if !ok {
+		f.Fatalf("no plan %s", id)
+	}
+	return plan
+}
+
+// checkout begins a purchase and returns its session's id.
+func (f *shopFixture) checkout(who Buyer, plan models.PlanID) string {
+	f.Helper()
+	address, err := f.shop.Checkout(f.Context(), who, f.planOf(plan))
+	f.must(err)
+	return address[strings.LastIndex(address, "/")+1:]
+}
+
+// pay pays a purchase, and has Stripe tell of it.
+func (f *shopFixture) pay(session string) (subscription string) {
+	f.Helper()
+	subscription = f.stand.CompleteCheckout(session)
+	if subscription == "" {
+		f.Fatalf("%s is not open", session)
+	}
+	f.hear("customer.subscription.created", f.stand.Object(subscription))
+	f.hear("checkout.session.completed", f.stand.Object(session))
+	return subscription
+}
+
+// hear receives an event that the stand-in signed, and applies it.
+func (f *shopFixture) hear(kind string, of map[string]any) {
+	f.Helper()
+	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, of)
+	e, err := f.hook.read(body, signature, models.Now(f.hook.Now))
+	f.must(err)
+	_, err = f.hook.keep(f.Context(), e, f.at)
+	f.must(err)
+	f.must(f.hook.applyDue(f.Context()))
+}
+
+func TestAPersonBuysAPlan(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		if _, err := f.shop.CustomerOf(f.Context(), ada); !errors.Is(err, ErrNoCustomer) {
+			f.Errorf("before: %v", err)
+		}
+		first := f.checkout(ada, "pro")
+		if again := f.checkout(ada, "pro"); again != first {
+			f.Errorf("a double click made %s and %s", first, again)
+		}
+		if other := f.checkout(ada, "starter"); other == first {
+			f.Error("two plans have one session")
+		}
+		if other := f.checkout(f.buyer("eve@example.com"), "pro"); other == first {
+			f.Error("two people have one session")
+		}
+		session := f.stand.Object(first)
+		if session["client_reference_id"] != "user:"+ada.UserID.String() || session["customer_email"] != "ada@example.com" || session["customer"] != nil ||
+			session["success_url"] != "https://tollgate.example.com/plans/return?plan=pro&session_id={CHECKOUT_SESSION_ID}" || session["cancel_url"] != "https://tollgate.example.com/plans" {
+			f.Errorf("the session is %v", session)
+		}
+		bought := f.pay(first)
+		row := f.row(bought)
+		if row == nil || *row.UserID != ada.UserID || *row.StripePriceID != f.ids["price:pro"] || row.Seats != nil {
+			f.Fatalf("the row is %+v", row)
+		}
+		customer := *row.StripeCustomerID
+		f.wantPlan("ada@example.com", "pro by "+customer)
+		if arrived, err := f.shop.Arrived(f.Context(), ada, "pro"); err != nil || !arrived {
+			f.Errorf("arrived: %t %v", arrived, err)
+		}
+		if arrived, err := f.shop.Arrived(f.Context(), ada, "starter"); err != nil || arrived {
+			f.Errorf("another plan arrived: %t %v", arrived, err)
+		}
+		for _, status := range []string{"active", "past_due", "unpaid", "paused"} {
+			f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = status })
+			f.hear("customer.subscription.updated", f.stand.Object(bought))
+			if _, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter")); !errors.Is(err, ErrHasPlan) {
+				f.Errorf("a second one beside one that is %s: %v", status, err)
+			}
+		}
+		// The items have both prices, and the customer stays theirs.
+		for i, want := range []string{f.ids["price:pro"], f.ids["overage:pro"]} {
+			items := f.stand.Object(bought)["items"].(map[string]any)["data"].([]any)
+			if got := items[i].(map[string]any)["price"].(map[string]any)["id"]; got != want {
+				f.Errorf("item %d has the price %v", i, got)
+			}
+		}
+		f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "canceled" })
+		f.hear("customer.subscription.deleted", f.stand.Object(bought))
+		again := f.checkout(ada, "pro")
+		if o := f.stand.Object(again); again == first || o["customer"] != customer || o["customer_email"] != nil {
+			f.Errorf("bought again: %v", o)
+		}
+		// A customer who is gone at Stripe, of which nobody told us, is made anew.
+		f.stand.DeleteCustomer(customer)
+		f.at = f.at.Add(sessionAge)
+		if o := f.stand.Object(f.checkout(ada, "pro")); o["customer"] != nil || o["customer_email"] != "ada@example.com" {
+			f.Errorf("after the customer was deleted: %v", o)
+		}
+	})
+}
+
+func TestATeamBuysSeats(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
+		f.must(err)
+		join := func(n int) {
+			f.Helper()
+			for i := range n {
+				f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}}}))
+			}
+		}
+		admin := f.buyer("u0@example.com")
+		admin.OrganizationID = &o.ID
+		one := f.checkout(admin, "team")
+		join(7)
+		seven := f.checkout(admin, "team")
+		if one == seven {
+			f.Error("one seat and seven have one session")
+		}
+		price, err := f.shop.Client.Prices.List(&stripe.PriceListParams{LookupKeys: stripe.StringSlice([]string{"tollgate_overage_team_7"}), Expand: stripe.StringSlice([]string{"data.tiers"})}), error(nil)
+		f.must(err)
+		if !price.Next() || tiersOf(price.Price().Tiers) != "up to 350 at 0 cents, beyond at 25 cents" {
+			f.Errorf("the overage price of seven seats: %+v", price.Price())
+		}
+		wrote := f.stand.Calls()["POST /v1/prices"]
+		if f.checkout(admin, "team"); f.stand.Calls()["POST /v1/prices"] != wrote {
+			f.Error("the price of seven seats was made twice")
+		}
+		row := f.row(f.pay(seven))
+		if row == nil || *row.OrganizationID != o.ID || *row.Seats != 7 || row.PlanID != "team" {
+			f.Fatalf("the row is %+v", row)
+		}
+		f.wantPlan("u3@example.com", "team by "+*row.StripeCustomerID)
+	})
+}
+
+func TestWhatCannotBeBought(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		_, err := f.db.NewDelete().Model((*models.StripeObject)(nil)).Where("name = 'price:pro' OR name = 'overage:starter'").Exec(f.Context())
+		f.must(err)
+		for _, plan := range []models.PlanID{"pro", "starter"} {
+			if _, err := f.shop.Checkout(f.Context(), ada, f.planOf(plan)); !errors.Is(err, ErrNotSetUp) {
+				f.Errorf("%s without a price: %v", plan, err)
+			}
+		}
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com"})
+		f.must(err)
+		// A stored 500 does not stand in the way for as long as its key does.
+		broken := 0
+		f.stand.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+			if r.URL.Path == "/v1/checkout/sessions" && broken == 0 {
+				broken++
+				return stripetest.ErrorBefore
+			}
+			return stripetest.None
+		})
+		f.checkout(ada, "pro")
+		f.stand.SetFault(nil)
+		f.stand.SetOutage(true)
+		if _, err := f.shop.Checkout(f.Context(), f.buyer("bob@example.com"), f.planOf("pro")); !IsStripe(err) {
+			f.Errorf("while Stripe is away: %v", err)
+		}
+		f.stand.SetOutage(false)
+	})
+}
+
+func TestThePortalAndInvoices(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		f.stand.AddCustomer("cus_1", nil)
+		address, err := f.shop.Portal(f.Context(), "cus_1")
+		f.must(err)
+		o := f.stand.Object(address[strings.LastIndex(address, "/")+1:])
+		if o["configuration"] != f.ids["portal"] || o["return_url"] != "https://tollgate.example.com/plans" {
+			f.Errorf("the portal is %v", o)
+		}
+		if _, err := f.shop.Portal(f.Context(), "cus_none"); !errors.Is(err, ErrNoCustomer) {
+			f.Errorf("somebody unknown: %v", err)
+		}
+		for i := range 15 {
+			f.stand.AddInvoice(stripetest.Invoice{
+				Customer: "cus_1", Number: fmt.Sprintf("A-%02d", i), Status: "paid", Currency: "usd", Total: int64(i), Created: f.at.AddDate(0, i-15, 0), HostedURL: "https://invoice.example.com/" + fmt.Sprint(i),
+			})
+		}
+		f.stand.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "draft", Currency: "eur", Total: 5, Created: f.at, HostedURL: "javascript:alert(1)"})
+		got := f.shop.Invoices(f.Context(), "cus_1")
+		if len(got) != 12 || got[0] != (Invoice{Number: "A-14", Status: "paid", Total: 14, Currency: "usd", Created: f.at.AddDate(0, -1, 0), URL: "https://invoice.example.com/14"}) {
+			f.Errorf("%d invoices, the first %+v", len(got), got[0])
+		}
+		if got := f.shop.Invoices(f.Context(), "cus_2"); len(got) != 1 || got[0].URL != "" {
+			f.Errorf("a draft: %+v", got)
+		}
+		asked := f.stand.Calls()["GET /v1/invoices"]
+		f.shop.Invoices(f.Context(), "cus_1")
+		if f.stand.Calls()["GET /v1/invoices"] != asked {
+			f.Error("they were asked for again at once")
+		}
+		// When Stripe is away, those of before are shown, and nobody waits for the next ones at each page.
+		f.at = f.at.Add(invoicesFresh)
+		f.stand.SetOutage(true)
+		for range 3 {
+			if got := f.shop.Invoices(f.Context(), "cus_1"); len(got) != 12 {
+				f.Errorf("%d invoices while Stripe is away", len(got))
+			}
+		}
+		if f.shop.Invoices(f.Context(), "cus_3") != nil || f.stand.Calls()["GET /v1/invoices"] != asked+2 {
+			f.Errorf("asked %d times", f.stand.Calls()["GET /v1/invoices"]-asked)
+		}
+	})
+}
+
+// A webhook that never comes is not needed: the return page asks.
+func TestAPurchaseWithoutItsWebhook(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		session := f.checkout(ada, "pro")
+		f.must(f.shop.Hurry(f.Context(), session))
+		f.must(f.hook.applyDue(f.Context()))
+		f.wantPlan("ada@example.com", "free")
+		f.stand.CompleteCheckout(session)
+		f.must(f.shop.Hurry(f.Context(), session))
+		f.must(f.hook.applyDue(f.Context()))
+		if arrived, err := f.shop.Arrived(f.Context(), ada, "pro"); err != nil || !arrived {
+			f.Errorf("arrived: %t %v", arrived, err)
+		}
+	})
+}
+
+func TestTheShopIsUnderstoodByStripe(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		client, asked := mockClient(f.T)
+		f.shop.Client = client
+		ada := f.buyer("ada@example.com")
+		_, err := f.shop.Checkout(f.Context(), ada, f.planOf("pro"))
+		f.must(err)
+		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
+		f.must(err)
+		f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, {Email: "b@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}}))
+		_, err = f.shop.Checkout(f.Context(), Buyer{UserID: ada.UserID, Email: ada.Email, OrganizationID: &o.ID}, f.planOf("team"))
+		f.must(err)
+		_, err = f.shop.Portal(f.Context(), "cus_1")
+		f.must(err)
+		f.must(f.shop.Hurry(f.Context(), "cs_test_1"))
+		f.shop.Invoices(f.Context(), "cus_1")
+		if kept := f.shop.invoices["cus_1"]; kept.until.Sub(f.at) != invoicesFresh {
+			f.Error("Stripe's specification refuses the question for invoices")
+		}
+		if len(*asked) < 7 {
+			f.Errorf("asked %q", *asked)
+		}
+	})
+}

@@ -1,0 +1,207 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/views"
+)
+
+const (
+	// shopPatience is how long Stripe may take to begin something.
+	shopPatience = 20 * time.Second
+	// boughtPlan is what the address of /plans says after a purchase.
+	boughtPlan = "plan"
+	// returnTries is how often the return page looks for the webhook, and returnEvery how long it waits in between, in seconds.
+	// At the tries returnHurries it asks Stripe itself: the webhook may be lost.
+	returnTries = 15
+	returnEvery = 2
+)
+
+var returnHurries = map[int]bool{3: true, 8: true, returnTries: true}
+
+// checkout leads to Stripe Checkout for a plan: a person's own, or for an admin their organization's.
+func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
+	plan, ok := s.catalogue.Plan(models.PlanID(c.FormValue(views.FieldPlan)))
+	if !ok || plan.ID == models.FreePlan {
+		return newProblem(codeBadForm, "There is no such plan to buy.")
+	}
+	if s.shop == nil {
+		return s.showPurchase(c, http.StatusConflict, notConnected)
+	}
+	if plan.Type == models.Team && !who.IsAdmin() {
+		return s.needsAdmin(c, who)
+	}
+	if plan.Type == models.Individual {
+		held, err := models.SubscriptionOf(c.Request().Context(), s.db, who.User.Email)
+		if err != nil {
+			return err
+		}
+		if held != nil && held.Active() && held.OrganizationID != nil {
+			return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "Your plan comes from " + held.Organization, Lines: []string{
+				"A plan of your own beside it would be paid for and never used, so no purchase was begun.",
+			}})
+		}
+	}
+	address, err := s.shop.Checkout(c.Request().Context(), buyer(who, plan), plan)
+	switch {
+	case errors.Is(err, billing.ErrHasPlan):
+		return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "There is a subscription already", Portal: true, Lines: []string{
+			"A second one beside it would be paid for as well, so no purchase was begun.",
+			"Stripe's portal shows the subscription and ends it. It then goes on until the end of what is paid for, and " + plan.Name + " can be bought after that.",
+		}})
+	case errors.Is(err, billing.ErrNotSetUp):
+		s.log.ErrorContext(c.Request().Context(), "a plan cannot be bought: run tollgate stripe setup", "plan", plan.ID)
+		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: plan.Name + " cannot be bought yet", Lines: []string{
+			"It has no price at Stripe. Whoever runs this service can set it up; nothing was bought.",
+		}})
+	case err != nil:
+		return s.stripeAway(c, err)
+	}
+	return s.leave(c, "Stripe", address)
+}
+
+// buyer is who gets the plan.
+func buyer(who *models.Viewer, plan models.Plan) billing.Buyer {
+	b := billing.Buyer{UserID: who.User.ID, Email: who.User.Email}
+	if plan.Type == models.Team && who.Organization != nil {
+		b.OrganizationID = &who.Organization.ID
+	}
+	return b
+}
+
+var notConnected = views.Purchase{Title: "Stripe is not connected here", Lines: []string{"Usage is counted and limits hold, but no plan can be bought or managed."}}
+
+func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) error {
+	page.Frame = s.frame(c)
+	return show(c, status, views.PurchasePage(page))
+}
+
+// stripeAway tells of a request to Stripe that failed. What is wrong with our own database is no news of Stripe's.
+func (s *Server) stripeAway(c echo.Context, err error) error {
+	if models.IsUnavailable(err) && !billing.IsStripe(err) {
+		return err
+	}
+	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "Stripe did not do what it was asked", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+	c.Response().Header().Set("Retry-After", "30")
+	return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe does not answer", Lines: []string{
+		"Nothing was bought or changed. Please try again in a minute.",
+	}})
+}
+
+// portal leads to Stripe's Billing Portal.
+func (s *Server) portal(c echo.Context, who *models.Viewer) error {
+	if s.shop == nil {
+		return s.showPurchase(c, http.StatusConflict, notConnected)
+	}
+	customer, err := s.managed(c.Request().Context(), who)
+	if err != nil {
+		return err
+	}
+	var address string
+	if customer != "" {
+		address, err = s.shop.Portal(c.Request().Context(), customer)
+	}
+	if customer == "" || errors.Is(err, billing.ErrNoCustomer) {
+		return s.showPurchase(c, http.StatusNotFound, views.Purchase{Title: "There is nothing to manage", Lines: []string{
+			"You have bought no plan here. An organization's plan is managed by its admins.",
+		}})
+	}
+	if err != nil {
+		return s.stripeAway(c, err)
+	}
+	return s.leave(c, "Stripe", address)
+}
+
+// managed is the customer of Stripe's that the viewer may manage: whose subscription gives them their plan, else who was one
+// once; empty when there is none.
+func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error) {
+	held, err := models.SubscriptionOf(ctx, s.db, who.User.Email)
+	if err != nil {
+		return "", err
+	}
+	if held != nil && held.Active() && s.mayManage(&held.Subscription, who) {
+		return *held.StripeCustomerID, nil
+	}
+	buyers := []billing.Buyer{{UserID: who.User.ID}}
+	if who.IsAdmin() {
+		buyers = append(buyers, billing.Buyer{OrganizationID: &who.Organization.ID})
+	}
+	for _, b := range buyers {
+		if customer, err := s.shop.CustomerOf(ctx, b); !errors.Is(err, billing.ErrNoCustomer) {
+			return customer, err
+		}
+	}
+	return "", nil
+}
+
+// invoices are the last ones of what the viewer may manage.
+func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
+	if s.shop == nil {
+		return nil
+	}
+	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
+		customer, err := s.managed(ctx, who)
+		if err != nil || customer == "" {
+			return nil, err
+		}
+		for _, i := range s.shop.Invoices(ctx, customer) {
+			invoices = append(invoices, views.Invoice(i))
+		}
+		return invoices, nil
+	})
+	return shown.Value
+}
+
+// plansReturn is where Stripe Checkout leads back to. It waits for the webhook by looking again, without script, and at last
+// says what to do.
+func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
+	plan, ok := s.catalogue.Plan(models.PlanID(c.QueryParam("plan")))
+	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !who.IsAdmin() {
+		return c.Redirect(http.StatusSeeOther, "/plans")
+	}
+	ctx := c.Request().Context()
+	arrived, err := s.shop.Arrived(ctx, buyer(who, plan), plan.ID)
+	if err != nil {
+		return err
+	}
+	if arrived {
+		return c.Redirect(http.StatusSeeOther, "/plans?saved="+boughtPlan)
+	}
+	session := c.QueryParam("session_id")
+	if !billing.IsSession(session) {
+		session = ""
+	}
+	try, err := strconv.Atoi(c.QueryParam("try"))
+	if err != nil || try < 1 || try > returnTries {
+		try = 1
+	}
+	if session != "" && returnHurries[try] {
+		patience, cancel := context.WithTimeout(ctx, queryTimeout/2)
+		defer cancel()
+		if err := s.shop.Hurry(patience, session); err != nil {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "Stripe could not be asked about a purchase", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+		}
+	}
+	if try == returnTries {
+		return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "It takes longer than usual", Reference: session, Lines: []string{
+			"Stripe has not told us of your order yet. Nothing is lost: " + plan.Name + " begins by itself when it does.",
+			"Please look at the plans again in some minutes. If nothing has changed in an hour, tell whoever runs this service, with the reference below. Do not buy it a second time.",
+		}})
+	}
+	next := views.PathReturn + "?" + url.Values{"plan": {string(plan.ID)}, "session_id": {session}, "try": {strconv.Itoa(try + 1)}}.Encode()
+	c.Response().Header().Set("Refresh", fmt.Sprintf("%d; url=%s", returnEvery, next))
+	return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "One moment", Waiting: true, Next: next, Lines: []string{
+		"Stripe has your order. " + plan.Name + " begins as soon as Stripe tells us, usually within seconds. This page looks by itself.",
+	}})
+}

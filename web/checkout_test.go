@@ -1,0 +1,264 @@
+package web
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
+	"tollgate/views"
+)
+
+// withStripe is a server that is connected to a stand-in for Stripe, which is set up.
+func withStripe(t *testing.T, test func(t *testing.T, f *fixture, stand *stripetest.Stripe)) {
+	t.Helper()
+	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			var stand *stripetest.Stripe
+			f := newFixture(t, address(t), func(o *Options) {
+				stand = stripetest.New(stripetest.Options{Now: o.Now, Rand: rand.New(rand.NewPCG(1, 2))})
+				client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: stand.Transport()})
+				must(t, err)
+				log := slog.New(slog.DiscardHandler)
+				_, err = billing.Setup(t.Context(), billing.SetupOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL})
+				must(t, err)
+				o.Shop = billing.NewShop(billing.ShopOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL, Log: log})
+				o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+					DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
+				})
+				o.Webhooks.Start(context.Background())
+				t.Cleanup(o.Webhooks.Stop)
+			})
+			test(t, f, stand)
+		})
+	}
+}
+
+// hear has the server hear of something at the stand-in.
+func (f *fixture) hear(stand *stripetest.Stripe, kind, id string) {
+	f.t.Helper()
+	body, _ := stand.SignedEvent(webhookSecret, f.clock(), kind, stand.Object(id))
+	f.webhook(string(body), f.clock()).want(f.t, 200, nil)
+}
+
+// left is where a page of ours leads on to.
+func (p page) left(t testing.TB) string {
+	t.Helper()
+	address, ok := strings.CutPrefix(p.header.Get("Refresh"), "0; url=")
+	if p.status != http.StatusOK || !ok || attribute(p.find("a", "href", address), "href") == "" {
+		t.Fatalf("it does not lead on: %s %v %s", p.kind(), p.header, p.main())
+	}
+	return address
+}
+
+// buttons are the labels of the forms of a page that post to an address.
+func (p page) buttons(action string) (labels []string) {
+	for form := range elements(p.document(), "form") {
+		if attribute(form, "action") == action {
+			labels = append(labels, textOf(form))
+		}
+	}
+	return labels
+}
+
+func has(n *html.Node, text string) bool { return strings.Contains(textOf(n), text) }
+
+func TestBuyingAPlan(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		b := f.signedIn("ada@example.com")
+		if p := b.get("/plans"); strings.Contains(p.main(), "not connected") || len(p.buttons(views.PathCheckout)) != 2 || len(p.buttons(views.PathPortal)) != 0 {
+			t.Errorf("before: %v %s", p.buttons(views.PathCheckout), p.main())
+		}
+		if p := f.browser().post(views.PathCheckout, url.Values{"plan": {"pro"}}); p.kind() != "See Other /sign-in" {
+			t.Errorf("signed out: %s", p.kind())
+		}
+		for _, plan := range []string{"", "free", "gold"} {
+			if p := b.post(views.PathCheckout, url.Values{"plan": {plan}}); p.status != http.StatusBadRequest {
+				t.Errorf("the plan %q: %s", plan, p.kind())
+			}
+		}
+		if p := b.post(views.PathPortal, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "nothing to manage") {
+			t.Errorf("the portal of nobody: %s %s", p.kind(), p.main())
+		}
+		address := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t)
+		if again := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t); again != address {
+			t.Errorf("a double click leads to %s and %s", address, again)
+		}
+		session := address[strings.LastIndex(address, "/")+1:]
+		back := views.PathReturn + "?plan=pro&session_id=" + session
+		// Before the webhook the page waits by itself, and at last says what to do.
+		p := b.get(back)
+		for range returnTries - 1 {
+			next, ok := strings.CutPrefix(p.header.Get("Refresh"), "2; url=")
+			if p.status != http.StatusOK || !ok || p.find("a", "href", next) == nil || !strings.Contains(p.main(), "One moment") {
+				t.Fatalf("it waits: %s %v %s", p.kind(), p.header, p.main())
+			}
+			p = b.get(next)
+		}
+		if p.header.Get("Refresh") != "" || !strings.Contains(p.main(), "It takes longer than usual") || !strings.Contains(p.main(), session) {
+			t.Errorf("at last: %v %s", p.header, p.main())
+		}
+		bought := stand.CompleteCheckout(session)
+		f.hear(stand, "customer.subscription.created", bought)
+		if p := b.get(back); p.kind() != "See Other /plans?saved=plan" {
+			t.Errorf("after the webhook: %s %s", p.kind(), p.main())
+		}
+		customer := stand.Object(bought)["customer"].(string)
+		stand.AddInvoice(stripetest.Invoice{Customer: customer, Number: "A-1", Status: "paid", Currency: "usd", Total: 1800, Created: f.clock(), HostedURL: "https://invoice.example.com/1"})
+		p = b.get("/plans?saved=plan")
+		if !strings.Contains(p.main(), "Your plan is Pro now.") || len(p.buttons(views.PathPortal)) == 0 || len(p.buttons(views.PathCheckout)) != 0 {
+			t.Errorf("bought: %s", p.main())
+		}
+		if rows := table(p.section("invoices")); len(rows) != 2 || strings.Join(rows[1], " ") != "A-1 23 Nov 2026 $18.00 Paid" || p.find("a", "href", "https://invoice.example.com/1") == nil {
+			t.Errorf("the invoices: %q", rows)
+		}
+		if p := b.get("/usage"); len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
+			t.Errorf("/usage: %s", p.main())
+		}
+		p = b.post(views.PathCheckout, url.Values{"plan": {"starter"}})
+		if p.status != http.StatusConflict || !strings.Contains(p.main(), "There is a subscription already") || len(p.buttons(views.PathPortal)) != 1 {
+			t.Errorf("a second one: %s %s", p.kind(), p.main())
+		}
+		if address := b.post(views.PathPortal, nil).left(t); stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"] != customer {
+			t.Errorf("the portal is at %s", address)
+		}
+		// Past due and about to end are told where it counts.
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "past_due" })
+		f.hear(stand, "invoice.payment_failed", bought)
+		if p := b.get("/usage"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 2 {
+			t.Errorf("past due: %s", p.main())
+		}
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "active", true })
+		f.hear(stand, "customer.subscription.updated", bought)
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro ends soon") || !strings.Contains(p.main(), "23 Dec 2026") {
+			t.Errorf("about to end: %s", p.main())
+		}
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
+		f.hear(stand, "customer.subscription.deleted", bought)
+		p = b.get("/usage")
+		if !strings.Contains(p.main(), "Your subscription has ended") || !strings.Contains(p.main(), "23 Nov 2026, 12:00 UTC") {
+			t.Errorf("ended: %s", p.main())
+		}
+		// The invoices are still to be had, and a plan can be bought again.
+		if p := b.get("/plans"); p.section("invoices") == nil || len(p.buttons(views.PathCheckout)) == 0 {
+			t.Errorf("after the end: %s", p.main())
+		}
+		b.post(views.PathPortal, nil).left(t)
+		if again := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t); again == address {
+			t.Error("a purchase that is over is offered again")
+		}
+	})
+}
+
+func TestBuyingAPlanForAnOrganization(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		cast := f.cast()
+		ada, bob, eve, lea := cast["ada"](), cast["bob"](), cast["eve"](), cast["lea"]()
+		team := url.Values{"plan": {"team"}}
+		if p := bob.post(views.PathCheckout, team); outcome(p) != "ask ada" {
+			t.Errorf("a member: %s", p.main())
+		}
+		if p := lea.post(views.PathCheckout, team); outcome(p) != "no organization" {
+			t.Errorf("an admin of none: %s", p.main())
+		}
+		address := ada.post(views.PathCheckout, team).left(t)
+		session := address[strings.LastIndex(address, "/")+1:]
+		bought := stand.CompleteCheckout(session)
+		f.hear(stand, "customer.subscription.created", bought)
+		back := views.PathReturn + "?plan=team&session_id=" + session
+		if p := ada.get(back); p.kind() != "See Other /plans?saved=plan" {
+			t.Errorf("back: %s", p.kind())
+		}
+		for name, b := range map[string]*browser{"bob": bob, "lea": lea} {
+			if p := b.get(back); p.kind() != "See Other /plans" {
+				t.Errorf("%s comes back: %s", name, p.kind())
+			}
+		}
+		f.post("/v1/check", `{"email": "bob@example.com"}`).want(t, 200, map[string]any{"plan": "team", "included": 50})
+		customer := stand.Object(bought)["customer"].(string)
+		stand.AddInvoice(stripetest.Invoice{Customer: customer, Number: "T-1", Status: "open", Currency: "usd", Total: 2400, Created: f.clock()})
+		// Its admin manages it, its members do not, and nobody else sees any of it.
+		if p := ada.get("/plans"); len(p.buttons(views.PathPortal)) == 0 || !has(p.section("invoices"), "T-1") {
+			t.Errorf("ada: %s", p.main())
+		}
+		for name, b := range map[string]*browser{"bob": bob, "eve": eve, "lea": lea} {
+			if p := b.get("/plans"); len(p.buttons(views.PathPortal)) != 0 || p.section("invoices") != nil {
+				t.Errorf("%s: %s", name, p.main())
+			}
+			if p := b.post(views.PathPortal, nil); p.status != http.StatusNotFound {
+				t.Errorf("%s at the portal: %s", name, p.kind())
+			}
+		}
+		if got := stand.Object(bought)["items"].(map[string]any)["data"].([]any)[0].(map[string]any)["quantity"]; got == nil || !strings.HasPrefix(textOfNumber(got), "2") {
+			t.Errorf("seats: %v", got)
+		}
+		p := bob.post(views.PathCheckout, url.Values{"plan": {"pro"}})
+		if p.status != http.StatusConflict || !strings.Contains(p.main(), "Your plan comes from Acme") {
+			t.Errorf("a plan of one's own beside it: %s %s", p.kind(), p.main())
+		}
+		if p := ada.post(views.PathCheckout, url.Values{"plan": {"business"}}); p.status != http.StatusConflict || len(p.buttons(views.PathPortal)) != 1 {
+			t.Errorf("a second one: %s %s", p.kind(), p.main())
+		}
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "past_due" })
+		f.hear(stand, "invoice.payment_failed", bought)
+		if p := ada.get("/org"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
+			t.Errorf("/org: %s", p.main())
+		}
+		if p := bob.get("/usage"); !strings.Contains(p.main(), "The admins of Acme can update the payment method.") || len(p.buttons(views.PathPortal)) != 0 {
+			t.Errorf("bob past due: %s", p.main())
+		}
+	})
+}
+
+func textOfNumber(v any) string {
+	if n, ok := v.(interface{ String() string }); ok {
+		return n.String()
+	}
+	return ""
+}
+
+// When Stripe is away the pages stand, and what needs it says so.
+func TestStripeIsAway(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		b := f.signedIn("ada@example.com")
+		stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})
+		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: &[]models.User{f.user("ada@example.com")}[0].ID, CreatedAt: f.clock()}).Scan(context.Background()))
+		stand.SetOutage(true)
+		if p := b.get("/plans"); p.status != 200 || p.section("invoices") != nil || strings.Contains(p.main(), "could not be loaded") {
+			t.Errorf("/plans: %s %s", p.kind(), p.main())
+		}
+		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
+			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe does not answer") || p.header.Get("Retry-After") == "" {
+				t.Errorf("%s: %s %s", path, p.kind(), p.main())
+			}
+		}
+		if p := b.get(views.PathReturn + "?plan=pro&session_id=cs_1&try=3"); p.status != 200 || !strings.Contains(p.main(), "One moment") {
+			t.Errorf("back: %s %s", p.kind(), p.main())
+		}
+	})
+}
+
+func TestWithoutStripeNothingIsSold(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	b := f.signedIn("ada@example.com")
+	if p := b.get("/plans"); len(p.buttons(views.PathCheckout)) != 0 || !strings.Contains(p.main(), "Stripe is not connected here") {
+		t.Errorf("/plans: %s", p.main())
+	}
+	for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
+		if p := b.post(path, form); p.status != http.StatusConflict || !strings.Contains(p.main(), "Stripe is not connected here") {
+			t.Errorf("%s: %s %s", path, p.kind(), p.main())
+		}
+	}
+	if p := b.get(views.PathReturn + "?plan=pro"); p.kind() != "See Other /plans" {
+		t.Errorf("back: %s", p.kind())
+	}
+}

@@ -1,0 +1,89 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollgate/models/billing/stripetest"
+)
+
+// Set-up prints the webhook's secret alone and once; a server that has it follows what is bought.
+func TestStripeFromTheShell(t *testing.T) {
+	stand := stripetest.New(stripetest.Options{Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)), Key: "sk_test_e2e"})
+	server := httptest.NewServer(stand)
+	defer server.Close()
+	database := sqliteDatabase(t)
+	variables := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_API_BASE=" + server.URL}
+	setup := func(args ...string) result {
+		t.Helper()
+		return runIt(t, variables, append([]string{"stripe", "setup", "--base-url", "https://tollgate.example.com"}, args...)...)
+	}
+	if r := setup("--dry-run"); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "made: ") != 15 {
+		t.Errorf("a dry run: %+v", r)
+	}
+	first := setup()
+	secret := strings.TrimSpace(first.stdout)
+	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") || strings.Count(first.stderr, "made: ") != 15 || strings.Contains(first.stderr, secret) {
+		t.Fatalf("set up: %+v", first)
+	}
+	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 15 || strings.Contains(r.stderr, "made: ") {
+		t.Errorf("again: %+v", r)
+	}
+	sh := shell{t, database}
+	sh.fails(1, "STRIPE_SECRET_KEY is not set", "stripe", "setup")
+	if r := runIt(t, []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_live_1", "STRIPE_API_BASE=" + server.URL}, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key goes to Stripe alone") {
+		t.Errorf("a live key and a stand-in: %+v", r)
+	}
+
+	// The secret comes from a file, as a secret may.
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startWith(t, append(variables, "STRIPE_WEBHOOK_SECRET_FILE="+file), "serve", "--listen", "127.0.0.1:0")
+	key := strings.TrimSpace(sh.ok("apikey", "create", "--name", "app", "--scopes", "check"))
+	stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})
+	_, after, _ := strings.Cut(first.stderr, "made: price:pro, ")
+	price, _, _ := strings.Cut(after, "\n")
+	bought := stand.AddSubscription(stripetest.Subscription{Customer: "cus_1", Items: []stripetest.Item{{Price: price, Quantity: 1}}})
+	body, signature := stand.SignedEvent(secret, time.Now(), "customer.subscription.created", stand.Object(bought))
+	send := func(path, body, header, value string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, bytes.NewBufferString(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set(header, value)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		answer, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, string(answer)
+	}
+	if status, answer := send("/stripe/webhook", string(body), "Stripe-Signature", signature); status != http.StatusOK {
+		t.Fatalf("the webhook is answered %d %s", status, answer)
+	}
+	if status, answer := send("/v1/check", `{"email": "ada@example.com"}`, "Authorization", "Bearer "+key); status != http.StatusOK || !strings.Contains(answer, `"plan":"pro"`) {
+		t.Errorf("after it: %d %s", status, answer)
+	}
+	if status := s.stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d, %s", status, s.stderr)
+	}
+}
