@@ -184,7 +184,8 @@ func setName(ctx context.Context, tx bun.IDB, email, name string) error {
 	if utf8.RuneCountInString(name) > maxPersonName {
 		name = string([]rune(name)[:maxPersonName])
 	}
-	_, err := tx.NewUpdate().Model((*User)(nil)).Set("name = ?", name).Where("email = ? AND name <> ?", email, name).Exec(ctx)
+	_, err := tx.NewUpdate().Model((*User)(nil)).Set("name = ?, folded_name = ?", name, strings.ToLower(name)).
+		Where("email = ? AND (name <> ? OR folded_name IS NULL)", email, name).Exec(ctx)
 	return err
 }
 

@@ -1,11 +1,8 @@
 package models
 
 import (
-	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -102,110 +99,71 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	if err != nil {
 		return OrganizationSummary{}, err
 	}
-	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(&e).ID, Period: e.PeriodAt(now)}
-	err = eachMember(ctx, db, now, id, func(m *member) {
-		s.TotalUsers++
-		standing := m.standing(c, now)
-		s.Included += standing.Included
-		if standing.Overage() > 0 {
-			s.OveragePeople++
-			s.OverageUnits += standing.Overage()
-			s.OverageCents += standing.OverageCents()
-		}
-		if standing.Used > 0 {
-			s.ActiveUsers++
-			s.TotalSuggestions += standing.Used
-			s.rank(RankedUser{
-				Email: m.email, Name: m.name, Used: standing.Used, Included: standing.Included,
-				PercentUsed: standing.PercentUsed(), WarningLevel: standing.Level(),
-			})
-		}
-	})
+	people, err := peopleOf(ctx, db, c, now, id, e)
 	if err != nil {
+		return OrganizationSummary{}, err
+	}
+	usual := &people.usual.entitlement
+	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual).ID, Period: usual.PeriodAt(now)}
+	if len(people.workspaces) == 0 {
+		return s, nil
+	}
+	if err := people.sumUp(ctx, db, &s); err != nil {
 		return OrganizationSummary{}, err
 	}
 	if s.TotalUsers > 0 {
 		s.AverageHundredths = (s.TotalSuggestions*200 + s.TotalUsers) / (2 * s.TotalUsers)
 	}
-	for i := range s.TopUsers {
-		s.TopUsers[i].Rank = i + 1
+	if s.TopUsers, err = people.top(ctx, db); err != nil {
+		return OrganizationSummary{}, err
 	}
 	return s, nil
 }
 
-// organizationEntitlement is what the organization's newest active subscription gives; the zero value without one.
-func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (Entitlement, error) {
+// sumUp adds the people's figures to the summary. Who has no current record has used nothing, and what their plan includes.
+func (p *people) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) error {
+	if err := db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("workspace_id IN (?)", bun.List(p.workspaces)).Scan(ctx, &s.TotalUsers); err != nil {
+		return err
+	}
+	s.Included = (s.TotalUsers - int64(len(p.own))) * p.usual.included
+	for i := range p.own {
+		s.Included += p.own[i].included
+	}
+	var sums struct{ Active, Used, More, People, Units, Cents int64 }
+	err := db.NewRaw(`SELECT COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active, CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
+			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
+			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.overage * m.rate), 0) AS bigint) AS cents
+		FROM (?) m`, p.counted()).Scan(ctx, &sums)
+	if err != nil {
+		return err
+	}
+	s.Included += sums.More
+	s.ActiveUsers, s.TotalSuggestions = sums.Active, sums.Used
+	s.OveragePeople, s.OverageUnits, s.OverageCents = sums.People, sums.Units, sums.Cents
+	return nil
+}
+
+// top are the people who used most.
+func (p *people) top(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
+	var ranked []RankedUser
+	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.included FROM (SELECT * FROM (?) m WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t
+		JOIN users u ON u.email = t.email ORDER BY t.used DESC, t.email`, p.counted(), topUsers).Scan(ctx, &ranked)
+	for i := range ranked {
+		u := &ranked[i]
+		s := Standing{Used: u.Used, Included: u.Included}
+		u.Rank, u.PercentUsed, u.WarningLevel = i+1, s.PercentUsed(), s.Level()
+	}
+	return ranked, err
+}
+
+// organizationEntitlement is what the organization's newest active subscription gives; nil without one.
+func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (*Entitlement, error) {
 	var newest []Subscription
 	err := db.NewSelect().Model(&newest).Where("organization_id = ?", id).Where("status IN (?)", bun.List(activeStatuses)).
 		Order("created_at DESC").Limit(1).Scan(ctx)
 	if err != nil || len(newest) == 0 {
-		return Entitlement{}, err
+		return nil, err
 	}
 	s := &newest[0]
-	return Entitlement{PlanID: s.PlanID, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd}, nil
-}
-
-// rank keeps the first ten.
-func (s *OrganizationSummary) rank(u RankedUser) {
-	i, _ := slices.BinarySearchFunc(s.TopUsers, u, func(a, b RankedUser) int {
-		return cmp.Or(cmp.Compare(b.Used, a.Used), cmp.Compare(a.Email, b.Email))
-	})
-	if i >= topUsers {
-		return
-	}
-	if len(s.TopUsers) == topUsers {
-		s.TopUsers = s.TopUsers[:topUsers-1]
-	}
-	s.TopUsers = slices.Insert(s.TopUsers, i, u)
-}
-
-// member is one person of an organization; the record is zero when they have none of the current period.
-type member struct {
-	id          uuid.UUID
-	email, name string
-	role        Role
-	signedUp    time.Time
-	entitlement Entitlement
-	record      UsageRecord
-}
-
-// standing is the member's, without units on hold.
-func (m *member) standing(c *Catalogue, now time.Time) Standing {
-	var record *UsageRecord
-	if m.record.ID != 0 {
-		record = &m.record
-	}
-	return c.Foresee(m.email, &m.entitlement, record, now)
-}
-
-// eachMember reads the organization's people, one at a time, with what a standing of theirs depends on but for units
-// on hold. What a person may use is read as for a decision, so that no figure of a page differs from the gate's.
-func eachMember(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, visit func(*member)) (err error) {
-	rows, err := db.QueryContext(ctx, `SELECT k.id, k.email, k.name, k.role, k.created_at, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included,
-			r.suggestions_used, `+EntitlementColumns+`
-		FROM workspaces team JOIN users k ON k.workspace_id = team.id
-		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= ? AND r.billing_period_start > ? AND r.billing_period_end > ? `+
-		EntitlementJoins+` WHERE team.organization_id = ?`, now, now.Add(-maxPeriod), now, id)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var recordID, included, used sql.NullInt64
-		var start, end sql.NullTime
-		var recordPlan, team, slackUser, plan, customer sql.NullString
-		m := &member{}
-		e := &m.entitlement
-		if err := rows.Scan(&m.id, &m.email, &m.name, &m.role, &m.signedUp, &recordID, &start, &end, &recordPlan, &included, &used,
-			&e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
-			return err
-		}
-		e.PlanID, e.StripeCustomerID = PlanID(plan.String), customer.String
-		m.record = UsageRecord{
-			ID: recordID.Int64, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time, PlanID: PlanID(recordPlan.String),
-			SuggestionsIncluded: included.Int64, SuggestionsUsed: used.Int64,
-		}
-		visit(m)
-	}
-	return rows.Err()
+	return &Entitlement{PlanID: s.PlanID, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -239,6 +240,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 		SELECT md5('os' || n)::uuid, md5('o' || n)::uuid, 'team', 'active', now(), now() FROM generate_series(1, 400) n`)
 	f.exec(t, "ANALYZE")
 	org := one[models.Organization](t, f, "name = ?", "Organization 7")
+	another := one[models.Organization](t, f, "name = ?", "Organization 400")
 
 	var ran queries
 	f.db.DB = f.db.WithQueryHook(&ran)
@@ -252,11 +254,37 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	if err != nil || s.TotalUsers != 50 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	if len(ran.texts) < 5 {
+	// One whose people have plans of their own.
+	f.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", another.ID)
+	if s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, another.ID); err != nil || s.Plan != models.FreePlan || s.Included < 50*75 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	var ended models.EndedSums
+	if _, err := ended.OrganizationMonths(f.ctx, f.db, noon, &s, noon, 6); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ended.OrganizationDays(f.ctx, f.db, noon, s.Period, s.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []models.Organization{org, another} {
+		for _, sort := range []models.MemberSort{
+			models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
+		} {
+			for _, level := range []models.WarningLevel{"", models.Safe} {
+				if _, err := models.FindMembers(f.ctx, f.db, f.catalogue, noon, o.ID, models.MemberQuery{Sort: sort, Level: level, Page: 2, PerPage: 10}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if len(ran.texts) < 80 {
 		t.Fatalf("only these were run: %q", ran.texts)
 	}
 	scan := regexp.MustCompile(`Seq Scan on (users|usage_records|usage_events|usage_holds|subscriptions)\b`)
 	for _, text := range ran.texts {
+		if !strings.HasPrefix(text, "SELECT") {
+			continue
+		}
 		var lines []string
 		if err := f.db.NewRaw("EXPLAIN "+text).Scan(f.ctx, &lines); err != nil {
 			t.Fatalf("explain %s: %v", text, err)

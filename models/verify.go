@@ -79,6 +79,9 @@ var recounts = []recount{
 				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
 				OR (r.plan_id <> COALESCE(s.plan_id, 'free') AND (r.plan_id <> 'free' OR s.plan_id IN (?))))
 		ORDER BY r.id`},
+	{row: "usage record", fault: "its organization's pages count it in another workspace than its person's", query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
+		FROM usage_records r LEFT JOIN users u ON u.email = r.email WHERE r.present_workspace_id IS DISTINCT FROM u.workspace_id ORDER BY r.id`},
 	{row: "usage event", fault: "it counts on usage record %[1]d, which does not exist", query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
 		FROM usage_events e LEFT JOIN usage_records r ON r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},

@@ -131,6 +131,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			"INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) VALUES ('" + id(41).String() + "', '" + id(40).String() + "', 'old', 'active', '2026-11-01 00:00:00+00:00', '2026-11-01 00:00:00+00:00')",
 			"UPDATE usage_records SET entitled = true WHERE id = 2",
 		}, nil},
+		{"counted in another workspace", []string{"UPDATE usage_records SET present_workspace_id = '" + id(40).String() + "' WHERE id = 2"},
+			[]string{"usage record " + bob + "its organization's pages count it in another workspace than its person's"}},
 		{"event without record", []string{"UPDATE usage_events SET record_id = 99 WHERE idempotency_key = 'k0'", "UPDATE usage_records SET suggestions_used = 8 WHERE id = 1"},
 			[]string{"usage record " + ada + days(1, 0), event(1, "it counts on usage record 99, which does not exist")}},
 		{"event of another person", []string{"UPDATE usage_events SET email = 'eve@example.com' WHERE idempotency_key = 'k0'"},

@@ -13,18 +13,18 @@ import (
 const MembersPerPage = 25
 
 // MemberSort is a column that the members' table is sorted by.
-type MemberSort string
+type MemberSort = models.MemberSort
 
 // The columns, as they stand in the address. Ties are always by email.
 const (
-	SortName       MemberSort = "name"
-	SortEmail      MemberSort = "email"
-	SortUsed       MemberSort = "used"
-	SortIncluded   MemberSort = "included"
-	SortPercent    MemberSort = "percent"
-	SortLevel      MemberSort = "level"
-	SortOverage    MemberSort = "overage"
-	SortLastPeriod MemberSort = "last"
+	SortName       = models.SortName
+	SortEmail      = models.SortEmail
+	SortUsed       = models.SortUsed
+	SortIncluded   = models.SortIncluded
+	SortPercent    = models.SortPercent
+	SortLevel      = models.SortLevel
+	SortOverage    = models.SortOverage
+	SortLastPeriod = models.SortLastPeriod
 )
 
 var memberSorts = []MemberSort{SortName, SortEmail, SortUsed, SortIncluded, SortPercent, SortLevel, SortOverage, SortLastPeriod}

@@ -1,11 +1,8 @@
 package web
 
 import (
-	"cmp"
 	"context"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,16 +18,16 @@ func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Query: views.ParseMembersQuery(c.QueryParams()),
 	}
 	page.List = load(s, c, "members", func(ctx context.Context) (views.MembersList, error) {
-		found, total, err := s.findMembers(ctx, who.Organization.ID, page.Query, page.Frame.Now)
+		found, err := s.findMembers(ctx, who.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
 		if err != nil {
 			return views.MembersList{}, err
 		}
-		list := views.MembersList{Found: int64(len(found)), Total: total}
-		last := max(1, (len(found)+views.MembersPerPage-1)/views.MembersPerPage)
-		page.Query.Page = min(page.Query.Page, last)
-		first := (page.Query.Page - 1) * views.MembersPerPage
-		list.Rows = found[first:min(len(found), first+views.MembersPerPage)]
-		page.Billed = slices.ContainsFunc(found, func(m views.MemberRow) bool { return m.Standing.OverageRateCents > 0 })
+		page.Query.Page, page.Billed = found.Page, found.Billed
+		list := views.MembersList{Found: found.Found, Total: found.Total, Rows: make([]views.MemberRow, len(found.Rows))}
+		for i := range found.Rows {
+			m := &found.Rows[i]
+			list.Rows[i] = views.MemberRow{ID: m.ID, Name: m.Name, Role: m.Role, SignedUp: m.SignedUp, Standing: m.Standing, LastPeriod: m.LastPeriod}
+		}
 		return list, s.addMonths(ctx, list.Rows, page.Frame.Now)
 	})
 	return show(c, http.StatusOK, views.OrgMembersPage(page))
@@ -39,14 +36,14 @@ func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
 // orgMembersCSV is the same people in the same order, on one page.
 func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
 	now := models.Now(s.now)
-	found, _, err := s.findMembers(c.Request().Context(), who.Organization.ID, views.ParseMembersQuery(c.QueryParams()), now)
+	found, err := s.findMembers(c.Request().Context(), who.Organization.ID, views.ParseMembersQuery(c.QueryParams()), 0, now)
 	if err != nil {
 		return err
 	}
 	return writeCSV(c, "members-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
 		row("name", "email", "role", "plan", "period_start", "period_end", "used", "included", "percent_used", "warning_level", "overage", "overage_cents", "last_period_used")
-		for i := range found {
-			m := &found[i]
+		for i := range found.Rows {
+			m := &found.Rows[i]
 			last := any("")
 			if m.LastPeriod != nil {
 				last = *m.LastPeriod
@@ -57,67 +54,11 @@ func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
 	})
 }
 
-// findMembers returns whom a query finds, in its order, and how many there are in all.
-func (s *Server) findMembers(ctx context.Context, organization uuid.UUID, q views.MembersQuery, now time.Time) ([]views.MemberRow, int64, error) {
-	all, err := models.OrganizationMembers(ctx, s.db, s.catalogue, now, organization)
-	if err != nil {
-		return nil, 0, err
-	}
-	search := strings.ToLower(q.Search)
-	found := make([]views.MemberRow, 0, len(all))
-	for i := range all {
-		m := &all[i]
-		if q.Level != "" && m.Standing.Level() != q.Level {
-			continue
-		}
-		if search != "" && !strings.Contains(m.Standing.Email, search) && !strings.Contains(strings.ToLower(m.Name), search) {
-			continue
-		}
-		found = append(found, views.MemberRow{ID: m.ID, Name: m.Name, Role: m.Role, SignedUp: m.SignedUp, Standing: m.Standing, LastPeriod: m.LastPeriod})
-	}
-	order := memberOrder(q.Sort)
-	slices.SortFunc(found, func(a, b views.MemberRow) int {
-		by := order(&a, &b)
-		if q.Descending {
-			by = -by
-		}
-		return cmp.Or(by, strings.Compare(a.Standing.Email, b.Standing.Email))
+// findMembers returns whom a query finds; with 0 a page, all of them.
+func (s *Server) findMembers(ctx context.Context, organization uuid.UUID, q views.MembersQuery, perPage int, now time.Time) (models.MemberList, error) {
+	return models.FindMembers(ctx, s.db, s.catalogue, now, organization, models.MemberQuery{
+		Search: q.Search, Level: q.Level, Sort: q.Sort, Descending: q.Descending, Page: q.Page, PerPage: perPage,
 	})
-	return found, int64(len(all)), nil
-}
-
-// levelRanks are the levels from none to all of the plan used.
-var levelRanks = []models.WarningLevel{models.Safe, models.Warning, models.Critical, models.Exceeded}
-
-// memberOrder compares two people by a column. Who has no name or no last period comes before all who have.
-func memberOrder(by views.MemberSort) func(a, b *views.MemberRow) int {
-	number := func(of func(*views.MemberRow) int64) func(a, b *views.MemberRow) int {
-		return func(a, b *views.MemberRow) int { return cmp.Compare(of(a), of(b)) }
-	}
-	switch by {
-	case views.SortName:
-		return func(a, b *views.MemberRow) int {
-			return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
-		}
-	case views.SortEmail:
-		return func(a, b *views.MemberRow) int { return strings.Compare(a.Standing.Email, b.Standing.Email) }
-	case views.SortIncluded:
-		return number(func(m *views.MemberRow) int64 { return m.Standing.Included })
-	case views.SortPercent:
-		return number(func(m *views.MemberRow) int64 { return m.Standing.PercentUsed() })
-	case views.SortLevel:
-		return number(func(m *views.MemberRow) int64 { return int64(slices.Index(levelRanks, m.Standing.Level())) })
-	case views.SortOverage:
-		return number(func(m *views.MemberRow) int64 { return m.Standing.OverageCents() })
-	case views.SortLastPeriod:
-		return number(func(m *views.MemberRow) int64 {
-			if m.LastPeriod == nil {
-				return -1
-			}
-			return *m.LastPeriod
-		})
-	}
-	return number(func(m *views.MemberRow) int64 { return m.Standing.Used })
 }
 
 // addMonths gives the people of one page their last months.

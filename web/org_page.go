@@ -34,16 +34,13 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 	}
 	page.Overage = views.Loaded(views.OrgOverage{Units: summary.OverageUnits, Cents: summary.OverageCents, People: summary.OveragePeople})
 	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
-		return models.OrganizationMonths(ctx, s.db, &summary, o.CreatedAt, models.HistoryMonths)
+		return s.ended.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})
 	page.Months = views.Widget[[]charts.Month]{Value: chartMonths(months.Value), Failed: months.Failed}
 	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
 		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
 		var err error
-		if d.Used, err = models.OrganizationDays(ctx, s.db, summary.Period, o.ID); err != nil {
-			return d, err
-		}
-		d.Previous, err = models.OrganizationDays(ctx, s.db, summary.Period.Previous(), o.ID)
+		d.Used, d.Previous, err = s.ended.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
 		return d, err
 	})
 	return show(c, http.StatusOK, views.OrgPage(page))

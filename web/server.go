@@ -60,6 +60,8 @@ type Server struct {
 	reporter  *billing.Reporter
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
+	// ended remembers what organizations used in periods that are over.
+	ended models.EndedSums
 
 	echo      *echo.Echo
 	keys      apiKeys

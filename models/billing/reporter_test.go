@@ -417,3 +417,26 @@ func TestPauseAndUnblock(t *testing.T) {
 		}
 	})
 }
+
+// What the reporter asks has the shape that Stripe's specification gives it.
+func TestReporterRequestsFitStripe(t *testing.T) {
+	client, asked := mockClient(t)
+	ctx := t.Context()
+	if id, err := client.account(ctx); err != nil || id == "" {
+		t.Errorf("the account is %q, %v", id, err)
+	}
+	if _, err := client.findMeter(ctx, "suggestions"); err != nil {
+		t.Error(err)
+	}
+	minute := time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC)
+	if _, err := client.total(ctx, "mtr_1", "cus_1", minute, minute.Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+	if err := client.sendMeterEvent(ctx, &models.StripeReport{Identifier: "test:suggestions:1", MeterEventName: "suggestions", StripeCustomerID: "cus_1", Minute: minute, Value: 3, Attempts: 1}); err != nil {
+		t.Error(err)
+	}
+	want := "GET /v1/account, GET /v1/billing/meters, GET /v1/billing/meters/mtr_1/event_summaries, POST /v1/billing/meter_events"
+	if got := strings.Join(*asked, ", "); got != want {
+		t.Errorf("asked %s, want %s", got, want)
+	}
+}

@@ -59,7 +59,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 		"there": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "peek": `ARRAY['u7@example.com'], timestamptz '2026-11-23Z'`,
 		"events": `ARRAY['k7']`, "settled": `ARRAY[gen_random_uuid()]`, "holds_by_id": `ARRAY[gen_random_uuid()]`, "holds_by_key": `ARRAY['h7']`,
 		"close_holds": `ARRAY[gen_random_uuid()], ARRAY['settled']`, "update": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
-		"move": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY['1'], ARRAY['7'::xid], 1`,
+		"move": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY['1'], ARRAY['7'::xid], 1`, "late": `ARRAY[7::bigint]`,
 	}
 	for name := range pgStatements {
 		switch name {

@@ -55,6 +55,16 @@ type changes struct {
 
 func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
 
+// late are the ids of the changed records whose period is over.
+func (c *changes) late() (ids []int64) {
+	for _, a := range c.accounts {
+		if !a.record.BillingPeriodEnd.After(c.now) {
+			ids = append(ids, a.record.ID)
+		}
+	}
+	return ids
+}
+
 // ask says what the group must read. All wants of now are of one instant, so that a person has one want.
 func ask(calls []*call, now time.Time) lookups {
 	var l lookups

@@ -61,6 +61,11 @@ const (
 	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
 		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[]) AS k (id, used, held, expire, daily) WHERE r.id = k.id`
 
+	// What ended periods count is remembered elsewhere (models.EndedSums) while the version of the workspace stands.
+	pgLate = `INSERT INTO usage_versions (workspace_id, version)
+		SELECT DISTINCT present_workspace_id, 1 FROM usage_records WHERE id = ANY($1::bigint[]) AND present_workspace_id IS NOT NULL ORDER BY 1
+		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`
+
 	// A row's xmin is the transaction that wrote this version of it, whoever that was: any change of the row is a new one.
 	// The function raises a serialization failure, which undoes all, unless every row was as it was remembered.
 	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
@@ -72,7 +77,7 @@ const (
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
-	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate,
+	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
@@ -333,13 +338,17 @@ func (p *postgres) writes(c *changes) []pgStep {
 		)})
 	}
 	a, n := c.accounts, len(c.accounts)
-	return append(steps, pgStep{name: "update", args: b.list(
+	steps = append(steps, pgStep{name: "update", args: b.list(
 		b.ints(n, func(i int) int64 { return a[i].record.ID }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Held }),
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	)})
+	if late := c.late(); len(late) > 0 {
+		steps = append(steps, pgStep{name: "late", args: b.list(b.ints(len(late), func(i int) int64 { return late[i] }))})
+	}
+	return steps
 }
 
 func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {

@@ -38,6 +38,8 @@ const (
 	liteCloseHold  = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
 	liteUpdate     = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
 		FROM k WHERE usage_records.id = k.id`
+	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT present_workspace_id, 1 FROM usage_records
+		WHERE present_workspace_id IS NOT NULL AND id IN (`
 )
 
 // chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
@@ -72,7 +74,7 @@ type lite struct {
 
 	version *sql.Stmt
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
 
 func openSQLite(ctx context.Context, address string) (*lite, error) {
@@ -105,6 +107,7 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 17) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 14) + ")", ""},
 		{&l.closeHold, "WITH k (state, id) AS (VALUES ", "(?, ?)", ") " + liteCloseHold},
 		{&l.update, "WITH k (used, held, expire, daily, id) AS (VALUES ", "(?, ?, ?, ?, ?)", ") " + liteUpdate},
+		{&l.late, liteLate, "?", ") ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1"},
 	} {
 		for i, size := range chunkSizes {
 			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all of it stands above
@@ -284,6 +287,10 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 		return err
 	}
 	if err := l.exec(ctx, &l.closeHold, len(c.closed), func(i int) { l.add(string(c.closed[i].State), c.closed[i].ID.String()) }); err != nil {
+		return err
+	}
+	late := c.late()
+	if err := l.exec(ctx, &l.late, len(late), func(i int) { l.add(late[i]) }); err != nil {
 		return err
 	}
 	return l.exec(ctx, &l.update, len(c.accounts), func(i int) {

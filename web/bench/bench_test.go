@@ -34,7 +34,7 @@ func TestShortRun(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
 		Duration: 300 * time.Millisecond, Rounds: 1, OpenLoop: 500 * time.Millisecond, Output: report,
-		People: 300, Pools: []int{16}, Starts: 1,
+		People: 300, Pools: []int{16}, Starts: 1, Members: 60, Events: 3000,
 	}
 	var out, progress strings.Builder
 	if err := run(t.Context(), o, &out, &progress); err != nil {
@@ -53,6 +53,7 @@ func TestShortRun(t *testing.T) {
 		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement a call ",
 		"consume, Redis counter ", "consume, Redis counter, log synced each second ",
 		"consume, one person's record, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",
+		"/usage ", "/org ", "/org/members by last ", "/org/members, a search ", "/org/members, one level ",
 	} {
 		if !strings.Contains(out.String(), "\n| "+row) || !strings.Contains(string(written), "\n| "+row) {
 			t.Errorf("no row %q", row)

@@ -24,6 +24,8 @@ type gate struct {
 	name     string
 	database string
 	token    string
+	// plans is the catalogue's file; empty for the product's own.
+	plans string
 }
 
 // plansFile is a catalogue whose business plan nobody here can exhaust. The product's own would do for the
@@ -67,7 +69,8 @@ func newGate(ctx context.Context, binary, dir, name, database string) (*gate, er
 		return nil, err
 	}
 	plans := fmt.Sprintf(plansFile, benchPlan, benchIncluded, benchOverageRate)
-	if err := os.WriteFile(filepath.Join(g.home, "plans.yaml"), []byte(plans), 0o600); err != nil {
+	g.plans = filepath.Join(g.home, "plans.yaml")
+	if err := os.WriteFile(g.plans, []byte(plans), 0o600); err != nil {
 		return nil, err
 	}
 	if _, err := g.command(ctx, "migrate"); err != nil {
@@ -86,7 +89,11 @@ func newGate(ctx context.Context, binary, dir, name, database string) (*gate, er
 
 // environment is all that the product sees of ours.
 func (g *gate) environment() []string {
-	return []string{"DATABASE_URL=" + g.database, "TOLLGATE_PLANS=" + filepath.Join(g.home, "plans.yaml")}
+	environment := []string{"DATABASE_URL=" + g.database}
+	if g.plans != "" {
+		environment = append(environment, "TOLLGATE_PLANS="+g.plans)
+	}
+	return environment
 }
 
 // command runs the product's command line and returns what it made.

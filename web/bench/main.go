@@ -52,6 +52,9 @@ type options struct {
 	People int
 	Pools  []int
 	Starts int
+	// Members and Events are what the pages are measured with.
+	Members int
+	Events  int64
 }
 
 // The servers and the calls, as -only names them.
@@ -88,6 +91,14 @@ func (o options) wants(name string) bool {
 	return named(name) || !slices.ContainsFunc(kind, named)
 }
 
+// wantsPages says whether the pages are measured: they are unless -only names other things.
+func (o options) wantsPages() bool { return len(o.Only) == 0 || slices.Contains(o.Only, pagesMeasure) }
+
+// wantsServers says whether anything else is: it is unless -only names the pages alone.
+func (o options) wantsServers() bool {
+	return len(o.Only) == 0 || slices.ContainsFunc(o.Only, func(name string) bool { return name != pagesMeasure })
+}
+
 const defaultOutput = "docs/benchmarks.md"
 
 func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) error {
@@ -97,9 +108,11 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	flags.DurationVar(&o.Duration, "duration", 8*time.Second, "length of one measurement")
 	flags.DurationVar(&o.OpenLoop, "open-loop", 15*time.Second, "length of one measurement at a fixed rate of calls")
 	flags.IntVar(&o.Rounds, "rounds", 3, "how often each measurement is repeated")
-	only := flags.String("only", "", "a comma list of what to measure: "+
-		strings.Join(append(allServers(), allCalls()...), ", "))
-	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+", none with -only)")
+	flags.IntVar(&o.Members, "members", 10_000, "how many members the organization has whose pages are measured")
+	flags.Int64Var(&o.Events, "events", 10_000_000, "how many events are behind them")
+	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure})
+	only := flags.String("only", "", "a comma list of what to measure: "+strings.Join(names, ", "))
+	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+", none with -only). With -only pages, their section in it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -109,12 +122,12 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 		o.Output = defaultOutput
 	}
 	for _, name := range o.Only {
-		if !slices.Contains(allServers(), name) && !slices.Contains(allCalls(), name) {
+		if !slices.Contains(names, name) {
 			return fmt.Errorf("-only %s: there is no %q", *only, name)
 		}
 	}
-	if o.Duration <= 0 || o.OpenLoop <= 0 || o.Rounds <= 0 || flags.NArg() > 0 {
-		return fmt.Errorf("the durations and rounds must be positive, and nothing may follow the flags: %q", args)
+	if o.Duration <= 0 || o.OpenLoop <= 0 || o.Rounds <= 0 || o.Members <= 0 || o.Events < 10 || flags.NArg() > 0 {
+		return fmt.Errorf("the durations and numbers must be positive, and nothing may follow the flags: %q", args)
 	}
 	return run(ctx, o, out, progress)
 }

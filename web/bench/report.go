@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,7 @@ import (
 )
 
 // report prints the tables, and writes the whole report to the file.
-func (b *bench) report(out io.Writer) error {
+func (b *bench) report(ctx context.Context, out io.Writer) error {
 	goals := [][]string{{"", "goal", "result", "met"}}
 	for _, r := range b.goalRows() {
 		goals = append(goals, []string{r.What, r.Goal, r.Result, r.Met})
@@ -22,6 +23,11 @@ func (b *bench) report(out io.Writer) error {
 	rates := b.rateTable()
 	if _, err := fmt.Fprintf(out, "\n%s\n%s", table(goals), table(rates)); err != nil {
 		return err
+	}
+	if len(b.pages) > 0 {
+		if _, err := fmt.Fprintf(out, "\n%s", table(b.pagesTable())); err != nil {
+			return err
+		}
 	}
 	if b.Output == "" {
 		return nil
@@ -38,13 +44,24 @@ func (b *bench) report(out io.Writer) error {
 		fmt.Fprintf(&text, "\nThe gate on PostgreSQL in an open loop of %s: calls are sent evenly at their times, however late "+
 			"answers are, and a latency counts from the time the call was to be sent at.\n\n%s", b.OpenLoop, table(loops))
 	}
+	if len(b.pages) > 0 {
+		text.WriteString("\n" + b.pagesSection(ctx))
+	}
 	text.WriteString("\n## How\n\n" + strings.Join(b.how(), "\n") + "\n\n## Where\n\n" + table(b.factTable()))
 
-	path := b.Output
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(b.root, path)
+	return b.write(text.String())
+}
+
+// output is the file that the report is written to.
+func (b *bench) output() string {
+	if filepath.IsAbs(b.Output) {
+		return b.Output
 	}
-	if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil { //nolint:gosec // a document
+	return filepath.Join(b.root, b.Output)
+}
+
+func (b *bench) write(text string) error {
+	if err := os.WriteFile(b.output(), []byte(text), 0o644); err != nil { //nolint:gosec // a document
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil

@@ -33,6 +33,8 @@ type bench struct {
 	poolTries []poolTry
 	pool      int
 	facts     []fact
+	// pages are the rounds of the measurement of the pages: with a tenth of the events, and with all.
+	pages []pageShop
 }
 
 // server is one of those that are compared.
@@ -70,14 +72,19 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		results: map[string][]result{}, decision: map[string][]time.Duration{},
 	}
 	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
-	for _, step := range []func(context.Context) error{
-		b.describe, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.starts, b.checkLedgers,
-	} {
+	steps := []func(context.Context) error{b.describe}
+	if o.wantsServers() {
+		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.starts, b.checkLedgers)
+	}
+	for _, step := range append(steps, b.measurePages) {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return b.report(out)
+	if !o.wantsServers() {
+		return b.reportPages(ctx, out)
+	}
+	return b.report(ctx, out)
 }
 
 // stop ends everything that was started, last first.

@@ -86,12 +86,8 @@ func (b *bench) startOnPostgres(ctx context.Context) error {
 }
 
 func (b *bench) startGate(ctx context.Context, name, database string) error {
-	if b.binary == "" {
-		binary, err := buildProduct(ctx, b.root, b.dir)
-		if err != nil {
-			return err
-		}
-		b.binary = binary
+	if err := b.build(ctx); err != nil {
+		return err
 	}
 	g, err := newGate(ctx, b.binary, b.dir, name, database)
 	if err != nil {

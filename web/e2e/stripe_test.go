@@ -28,6 +28,8 @@ const (
 	// reportedPatience is how long delivery may take once everything is recorded. A stream of a process that was killed
 	// waits for the end of its lease, a minute, and calls to Stripe are slow in test mode.
 	reportedPatience = 4 * time.Minute
+	// killPatience is how long a process that is to be killed has for a call to die in.
+	killPatience = 15 * time.Second
 	// oneFault is the number of reports of which one gets no good answer to its first call.
 	oneFault = 30
 )
@@ -37,16 +39,16 @@ const (
 // and the leases of the dead run out by themselves.
 func TestReported(t *testing.T) {
 	t.Parallel()
-	events := reportedShort
+	events, people := reportedShort, 6
 	if *soak > 0 {
-		events = reported
+		events, people = reported, 30
 	}
 	c := cluster(t)
 	if err := c.CreateDatabase(t.Context(), "stripe"); err != nil {
 		t.Fatal(err)
 	}
 	s, account := newStripeSite(t, c.URL("stripe"), 4)
-	payers := account.payers(s)
+	payers := account.payers(s, people)
 
 	// The past ends so long ago that everything of it is due at once.
 	last := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
@@ -59,17 +61,25 @@ func TestReported(t *testing.T) {
 	told := map[hour]int64{}
 	var mu sync.Mutex
 	var disturbing sync.WaitGroup
+	// A process only starts while there is a database, so the two come one after another.
+	var up sync.Mutex
 	addresses := s.addresses()
 	begun := time.Now()
 	spread(t.Context(), 8, batches, func(i int) {
 		if victim, kill := killAt[i]; kill {
 			disturbing.Go(func() {
-				wait(t, account.kill(victim), fmt.Sprintf("the death of %s", s.servers[victim].name))
+				if err := account.kill(victim); err != nil {
+					t.Error(err)
+				}
+				up.Lock()
+				defer up.Unlock()
 				s.restart(s.servers[victim])
 			})
 		}
 		if i == batches/2 {
 			disturbing.Go(func() {
+				up.Lock()
+				defer up.Unlock()
 				if err := errors.Join(c.Kill(), c.Restart(t.Context())); err != nil {
 					t.Error(err)
 				}
@@ -139,9 +149,9 @@ func TestReported(t *testing.T) {
 			t.Errorf("%d calls at a time for %s", most, customer)
 		}
 	}
-	t.Logf("%d events of %d customers recorded in %s and reported in %s more, by %d calls, %d of them without a good answer",
+	t.Logf("%d events of %d customers recorded in %s and reported in %s more, by %d calls, %d of them without a good answer; %d processes died in the middle of one",
 		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
-		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load())
+		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load(), account.inCalls.Load())
 	s.judge()
 	s.verify()
 }
@@ -151,11 +161,12 @@ type account struct {
 	*stripetest.Stripe
 	customers []string
 	servers   []*server
-	lost      atomic.Int64
+	// lost are calls that got no good answer, inCalls the processes that died in the middle of one.
+	lost, inCalls atomic.Int64
 
 	mu sync.Mutex
-	// victims are those that are killed at their next call, and what is closed then.
-	victims map[int]chan struct{}
+	// victims are those that are killed at their next call, and what hears of it.
+	victims map[int]chan error
 	seen    map[string]bool
 }
 
@@ -175,7 +186,7 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &account{victims: map[int]chan struct{}{}, seen: map[string]bool{}}
+	a := &account{victims: map[int]chan error{}, seen: map[string]bool{}}
 	a.Stripe = stripetest.New(stripetest.Options{
 		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.fault,
 		// As long as Stripe may take, so that two calls at a time would be seen.
@@ -218,13 +229,26 @@ func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
 	return ways[len(a.seen)/oneFault%len(ways)]
 }
 
-// kill kills a process in the middle of its next call with a meter event. The channel is closed when it is dead.
-func (a *account) kill(process int) <-chan struct{} {
-	dead := make(chan struct{})
+// kill kills a process in the middle of its next call with a meter event. One that makes none for a while, as all that there is to
+// send is another process's or has to wait, is killed all the same.
+func (a *account) kill(process int) error {
+	dead := make(chan error, 1)
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.victims[process] = dead
-	return dead
+	a.mu.Unlock()
+	select {
+	case err := <-dead:
+		return err
+	case <-time.After(killPatience):
+	}
+	a.mu.Lock()
+	_, waits := a.victims[process]
+	delete(a.victims, process)
+	a.mu.Unlock()
+	if !waits {
+		return <-dead
+	}
+	return a.servers[process].crash()
 }
 
 // listener is what one process takes for Stripe.
@@ -239,29 +263,25 @@ func (a *account) listener(t *testing.T, process int) http.Handler {
 		}
 		delete(a.victims, process)
 		a.mu.Unlock()
-		defer close(dead)
+		a.inCalls.Add(1)
 		// All of the request is here before its sender is gone.
 		if err := r.ParseForm(); err != nil {
 			t.Error(err)
 		}
-		crash := func() {
-			if err := a.servers[process].crash(); err != nil {
-				t.Error(err)
-			}
-		}
 		// Every second one is dead before its call has its effect, the others after.
+		// A fault may end this handler by a panic, as it breaks the connection.
 		if process%2 == 0 {
-			crash()
-			a.ServeHTTP(w, r)
-			return
+			err := a.servers[process].crash()
+			defer func() { dead <- err }()
+		} else {
+			defer func() { dead <- a.servers[process].crash() }()
 		}
-		defer crash()
 		a.ServeHTTP(httptest.NewRecorder(), r)
 	})
 }
 
-// payers makes customers of Stripe's: two organizations, and some people who pay for themselves.
-func (a *account) payers(s *site) []payer {
+// payers makes customers of Stripe's: two organizations, and so many people who pay for themselves.
+func (a *account) payers(s *site, people int) []payer {
 	s.t.Helper()
 	var all []payer
 	// Whole days, so that all of the hours lie in one billing period.
@@ -288,7 +308,7 @@ func (a *account) payers(s *site) []payer {
 			all = append(all, payer{email, customer})
 		}
 	}
-	for i := range 6 {
+	for i := range people {
 		email := fmt.Sprintf("payer%d@pays.example", i)
 		subscription := s.command("subscribe", "--email", email, "--plan", "pro")
 		all = append(all, payer{email, pays("id", subscription)})

@@ -1,0 +1,109 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// fill records events of customers, spread over the hours before now, so that each customer has some in every hour.
+func fill(b *testing.B, db *models.DB, events, customers int, now time.Time) {
+	b.Helper()
+	_, err := db.ExecContext(context.Background(), `INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
+		SELECT gen_random_uuid(), 1 + n % ?, 'person' || n % ? || '@example.com', 1 + n % 3, gen_random_uuid()::text, ?::timestamptz - interval '4 hours' + (n % 7200) * interval '1 second', now(), 'pro',
+			?, ?, 1, 0, 75, 30, 'cus_' || n % ? FROM generate_series(1, ?) n`,
+		customers, customers, now, models.CalendarMonth(now).Start, models.CalendarMonth(now).End, customers, events)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := db.ExecContext(context.Background(), "ANALYZE usage_events"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func benchReporter(b *testing.B, events, customers int, transport http.RoundTripper, live bool) (*Reporter, time.Time) {
+	b.Helper()
+	cluster, err := modelstest.StartPostgres(context.Background(), modelstest.PostgresOptions{Durable: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			b.Error(err)
+		}
+	})
+	db, err := models.Open(context.Background(), cluster.URL("postgres"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)
+	fill(b, db, events, customers, now)
+	key := "sk_test_bench"
+	if live {
+		key = "sk_live_bench"
+	}
+	c, err := NewClient(ClientOptions{Key: key, Transport: transport})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return NewReporter(Options{DB: db, Client: c, Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Every: time.Minute}), now
+}
+
+// BenchmarkSealMillion seals a million events of ten thousand customers, once each time.
+func BenchmarkSealMillion(b *testing.B) {
+	r, _ := benchReporter(b, 1_000_000, 10_000, nil, false)
+	b.ResetTimer()
+	n, err := r.Seal(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(n), "reports")
+	b.ReportMetric(b.Elapsed().Seconds(), "s")
+}
+
+// BenchmarkDelivery delivers for ten seconds to a Stripe that takes 150 ms for each call, and says how many calls a second that were.
+func BenchmarkDelivery(b *testing.B) {
+	for _, live := range []bool{false, true} {
+		b.Run(fmt.Sprintf("live=%t", live), func(b *testing.B) {
+			var calls atomic.Int64
+			transport := carry(func(r *http.Request) (*http.Response, error) {
+				if r.Method != http.MethodPost {
+					return answer(200, `{"object": "account", "id": "acct_1"}`)(r)
+				}
+				select {
+				case <-time.After(150 * time.Millisecond):
+				case <-r.Context().Done():
+					return nil, errors.New("too late")
+				}
+				calls.Add(1)
+				return answer(200, `{"object": "billing.meter_event"}`)(r)
+			})
+			r, _ := benchReporter(b, 100_000, 10_000, transport, live)
+			if _, err := r.Seal(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+			b.ResetTimer()
+			r.Start(context.Background())
+			time.Sleep(2 * time.Second)
+			before := calls.Load()
+			time.Sleep(10 * time.Second)
+			after := calls.Load()
+			r.Stop()
+			b.ReportMetric(float64(after-before)/10, "calls/s")
+		})
+	}
+}

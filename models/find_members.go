@@ -1,0 +1,193 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// MemberSort is a column that an organization's members are sorted by.
+type MemberSort string
+
+// The columns, as they stand in the page's address.
+const (
+	SortName       MemberSort = "name"
+	SortEmail      MemberSort = "email"
+	SortUsed       MemberSort = "used"
+	SortIncluded   MemberSort = "included"
+	SortPercent    MemberSort = "percent"
+	SortLevel      MemberSort = "level"
+	SortOverage    MemberSort = "overage"
+	SortLastPeriod MemberSort = "last"
+)
+
+// MemberQuery says which members are looked for, and in which order.
+type MemberQuery struct {
+	// Search is a part of a name or an email, in letters of any size; empty for everybody.
+	Search string
+	// Level narrows to one warning level; empty for all.
+	Level WarningLevel
+	// Sort and Descending give the order; ties are by email. Who has no name or no last period comes before all who have.
+	Sort       MemberSort
+	Descending bool
+	// Page counts from 1; one beyond the last is the last. PerPage is how many a page has, 0 for all on one.
+	Page, PerPage int
+}
+
+// MemberList is what a query finds.
+type MemberList struct {
+	// Rows are those of the page.
+	Rows []MemberUsage
+	// Page is the page that they are on.
+	Page int
+	// Found is how many the query finds on all its pages, Total how many belong to the organization.
+	Found, Total int64
+	// Billed says that the overage of some whom the query finds has a price.
+	Billed bool
+}
+
+// FindMembers returns a page of the people of an organization, those who used nothing among them. Each stands where the gate
+// says, but for units on hold.
+func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+	list, err := findMembers(ctx, db, c, now, id, q)
+	if err != nil {
+		return MemberList{}, fmt.Errorf("list the members of the organization %s: %w", id, err)
+	}
+	return list, nil
+}
+
+func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+	list := MemberList{Page: 1}
+	e, err := organizationEntitlement(ctx, db, id)
+	if err != nil {
+		return list, err
+	}
+	p, err := peopleOf(ctx, db, c, now, id, e)
+	if err != nil || len(p.workspaces) == 0 {
+		return list, err
+	}
+	if err := p.count(ctx, db, &q, &list); err != nil || list.Found == 0 {
+		return list, err
+	}
+	perPage, offset := int(list.Found), 0
+	if q.PerPage > 0 {
+		perPage = q.PerPage
+		list.Page = max(1, min(q.Page, (int(list.Found)+perPage-1)/perPage))
+		offset = (list.Page - 1) * perPage
+	}
+	key, join := p.sortKey(q.Sort)
+	direction := bun.SafeQuery("ASC")
+	if q.Descending {
+		direction = bun.SafeQuery("DESC")
+	}
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id, r.billing_period_start, r.billing_period_end,
+			r.suggestions_included, r.suggestions_used, last.suggestions_used
+		FROM (SELECT m.id, m.email, m.record_id, m.starts, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
+		JOIN users u ON u.id = page.id LEFT JOIN usage_records r ON r.id = page.record_id
+		LEFT JOIN usage_records last ON last.email = u.email AND last.billing_period_end = page.starts AND last.billing_period_start > ?
+			AND last.billing_period_start < ? AND last.billing_period_end <= ?
+		ORDER BY page.sort_key ?, page.email`,
+		key, p.everybody(), join, p.found(&q), direction, perPage, offset, now.Add(-2*maxPeriod), now, now, direction)
+	if err != nil {
+		return list, err
+	}
+	defer rows.Close()
+	own := make(map[uuid.UUID]*Entitlement, len(p.own))
+	for i := range p.own {
+		own[p.own[i].user] = &p.own[i].entitlement
+	}
+	for rows.Next() {
+		var m MemberUsage
+		var email string
+		var limit *int64
+		var recordID, included, used, last sql.NullInt64
+		var start, end sql.NullTime
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &used, &last); err != nil {
+			return list, err
+		}
+		entitlement := p.usual.entitlement
+		if e, ok := own[m.ID]; ok {
+			entitlement = *e
+		}
+		entitlement.SpendLimitCents = limit
+		var record *UsageRecord
+		if recordID.Valid {
+			record = &UsageRecord{
+				ID: recordID.Int64, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time, SuggestionsIncluded: included.Int64, SuggestionsUsed: used.Int64,
+			}
+		}
+		m.SignedUp = m.SignedUp.UTC()
+		m.Standing = c.Foresee(email, &entitlement, record, now)
+		if last.Valid || m.SignedUp.Before(m.Standing.Period.Start) {
+			m.LastPeriod = &last.Int64
+		}
+		list.Rows = append(list.Rows, m)
+	}
+	return list, rows.Err()
+}
+
+// count tells how many there are and how many are found. Without a level to look for, nobody's record is read.
+func (p *people) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *MemberList) error {
+	from := p.everybody()
+	if q.Level == "" {
+		from = bun.SafeQuery("SELECT u.email, ? AS folded, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
+			p.folded(), p.either("rate", p.usual.rate), p.join(), bun.List(p.workspaces))
+	}
+	var counted struct{ Total, Found, Rate int64 }
+	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
+		p.found(q), p.found(q), from).Scan(ctx, &counted)
+	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
+	return err
+}
+
+// found is the condition on m that a query finds it.
+func (p *people) found(q *MemberQuery) schema.QueryAppender {
+	level := bun.SafeQuery("TRUE")
+	if q.Level != "" {
+		level = bun.SafeQuery("("+levelRank+") = ?", slices.Index(levels(), q.Level))
+	}
+	search := strings.ToLower(q.Search)
+	switch {
+	case search == "":
+		return level
+	case !utf8.ValidString(search) || strings.ContainsRune(search, 0):
+		return bun.SafeQuery("FALSE") // no name has it, and PostgreSQL takes no such text
+	}
+	position := "instr"
+	if p.postgres {
+		position = "strpos"
+	}
+	return bun.SafeQuery("? AND ("+position+"(m.email, ?) > 0 OR "+position+"(m.folded, ?) > 0)", level, search, search)
+}
+
+// sortKey is what a column sorts m by, and what must be joined for it.
+func (p *people) sortKey(by MemberSort) (key, join schema.QueryAppender) {
+	join = bun.SafeQuery("")
+	switch by {
+	case SortName:
+		return bun.SafeQuery("m.folded"), join
+	case SortEmail:
+		return bun.SafeQuery("m.email"), join
+	case SortIncluded:
+		return bun.SafeQuery("m.included"), join
+	case SortPercent:
+		return bun.SafeQuery(percentUsed), join
+	case SortLevel:
+		return bun.SafeQuery(levelRank), join
+	case SortOverage:
+		return bun.SafeQuery("m.overage * m.rate"), join
+	case SortLastPeriod:
+		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < m.starts THEN 0 ELSE -1 END)"),
+			bun.SafeQuery(`LEFT JOIN usage_records b ON b.email = m.email AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
+				AND b.billing_period_end <= ? AND b.billing_period_end = m.starts`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now)
+	}
+	return bun.SafeQuery("m.used"), join
+}

@@ -1,0 +1,482 @@
+package models_test
+
+import (
+	"cmp"
+	"database/sql"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// What an organization's pages show, computed in the plainest way: every member's record is read and stands where the gate
+// says. The queries that do it in the database are held against this.
+
+const longestPeriod = 32 * 24 * time.Hour
+
+type referenceMember struct {
+	models.MemberUsage
+	entitlement models.Entitlement
+}
+
+func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []referenceMember {
+	t.Helper()
+	rows, err := f.db.QueryContext(f.ctx, `SELECT k.id, k.email, k.name, k.role, k.created_at, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included,
+			r.suggestions_used, `+models.EntitlementColumns+`
+		FROM workspaces team JOIN users k ON k.workspace_id = team.id
+		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= ? AND r.billing_period_end > ? `+
+		models.EntitlementJoins+` WHERE team.organization_id = ?`, now, now, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var all []referenceMember
+	for rows.Next() {
+		var recordID, included, used sql.NullInt64
+		var start, end sql.NullTime
+		var recordPlan, team, slackUser, plan, customer sql.NullString
+		var m referenceMember
+		var email string
+		e := &m.entitlement
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &recordID, &start, &end, &recordPlan, &included, &used,
+			&e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
+			t.Fatal(err)
+		}
+		e.PlanID, e.StripeCustomerID = models.PlanID(plan.String), customer.String
+		var record *models.UsageRecord
+		if recordID.Valid {
+			record = &models.UsageRecord{
+				ID: recordID.Int64, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time, PlanID: models.PlanID(recordPlan.String),
+				SuggestionsIncluded: included.Int64, SuggestionsUsed: used.Int64,
+			}
+		}
+		m.SignedUp = m.SignedUp.UTC()
+		m.Standing = f.catalogue.Foresee(email, e, record, now)
+		all = append(all, m)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	records := f.recordsOf(t, id)
+	for i := range all {
+		m := &all[i]
+		var before int64
+		known := m.SignedUp.Before(m.Standing.Period.Start)
+		for _, r := range records {
+			if r.Email == m.Standing.Email && r.BillingPeriodEnd.Equal(m.Standing.Period.Start) && r.BillingPeriodStart.After(now.Add(-2*longestPeriod)) && !r.BillingPeriodEnd.After(now) {
+				before, known = r.SuggestionsUsed, true
+			}
+		}
+		if known {
+			m.LastPeriod = &before
+		}
+	}
+	slices.SortFunc(all, func(a, b referenceMember) int { return strings.Compare(a.Standing.Email, b.Standing.Email) })
+	return all
+}
+
+// recordsOf are the records of the organization's present members.
+func (f *fixture) recordsOf(t *testing.T, id uuid.UUID) []models.UsageRecord {
+	t.Helper()
+	var records []models.UsageRecord
+	err := f.db.NewSelect().Model(&records).
+		Where("email IN (SELECT u.email FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = ?)", id).Scan(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) models.OrganizationSummary {
+	t.Helper()
+	o := one[models.Organization](t, f, "id = ?", id)
+	s := models.OrganizationSummary{ID: id, Name: o.Name, Plan: models.FreePlan, Period: models.CalendarMonth(now)}
+	var newest []models.Subscription
+	if err := f.db.NewSelect().Model(&newest).Where("organization_id = ? AND status IN ('active', 'trialing', 'past_due')", id).Order("created_at DESC").Limit(1).Scan(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range newest {
+		e := models.Entitlement{PlanID: n.PlanID, Anchor: n.BillingCycleAnchor, PeriodStart: n.CurrentPeriodStart, PeriodEnd: n.CurrentPeriodEnd}
+		s.Plan, s.Period = f.catalogue.PlanOf(&e).ID, e.PeriodAt(now)
+	}
+	for _, m := range f.referenceMembers(t, now, id) {
+		st := &m.Standing
+		s.TotalUsers++
+		s.Included += st.Included
+		if st.Overage() > 0 {
+			s.OveragePeople++
+			s.OverageUnits += st.Overage()
+			s.OverageCents += st.OverageCents()
+		}
+		if st.Used > 0 {
+			s.ActiveUsers++
+			s.TotalSuggestions += st.Used
+			s.TopUsers = append(s.TopUsers, models.RankedUser{
+				Email: st.Email, Name: m.Name, Used: st.Used, Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
+			})
+		}
+	}
+	slices.SortFunc(s.TopUsers, func(a, b models.RankedUser) int {
+		return cmp.Or(cmp.Compare(b.Used, a.Used), cmp.Compare(a.Email, b.Email))
+	})
+	s.TopUsers = s.TopUsers[:min(10, len(s.TopUsers))]
+	for i := range s.TopUsers {
+		s.TopUsers[i].Rank = i + 1
+	}
+	if s.TotalUsers > 0 {
+		s.AverageHundredths = (s.TotalSuggestions*200 + s.TotalUsers) / (2 * s.TotalUsers)
+	}
+	return s
+}
+
+func (f *fixture) referenceMonths(t *testing.T, s *models.OrganizationSummary, founded time.Time, n int) []models.PastPeriod {
+	t.Helper()
+	months := models.Months(models.Standing{Period: s.Period, Used: s.TotalSuggestions, Included: s.Included}, nil, founded, n)
+	for i := range months[:n-1] {
+		months[i].Included = 0
+	}
+	months[n-1].OverageCents = s.OverageCents
+	for _, r := range f.recordsOf(t, s.ID) {
+		for i := range months[:n-1] {
+			if m := &months[i]; m.Period.Contains(r.BillingPeriodStart.UTC()) {
+				m.Used, m.Included, m.BeforeSignUp = m.Used+r.SuggestionsUsed, m.Included+r.SuggestionsIncluded, false
+				m.OverageCents += max(0, r.SuggestionsUsed-r.SuggestionsIncluded) * r.OverageRateCents
+			}
+		}
+	}
+	return months
+}
+
+func (f *fixture) referenceDays(t *testing.T, period models.Period, id uuid.UUID) []int64 {
+	t.Helper()
+	midnight := func(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
+	first := midnight(period.Start)
+	days := make([]int64, int(midnight(period.End.Add(-time.Microsecond)).Sub(first)/(24*time.Hour))+1)
+	for _, r := range f.recordsOf(t, id) {
+		if !r.BillingPeriodStart.After(period.Start.Add(-longestPeriod)) || !r.BillingPeriodStart.Before(period.End) {
+			continue
+		}
+		for i, units := range r.Daily.Units() {
+			if at := int(midnight(r.BillingPeriodStart).Sub(first)/(24*time.Hour)) + i; at >= 0 && at < len(days) {
+				days[at] += units
+			}
+		}
+	}
+	return days
+}
+
+// shop is made-up organizations, and a clock that goes on.
+type shop struct {
+	*fixture
+	// ended is of one server; what it remembers must follow all changes.
+	ended         models.EndedSums
+	random        *rand.Rand
+	now           time.Time
+	organizations []uuid.UUID
+	workspaces    []models.Workspace
+	emails        []string
+	plans         []models.PlanID
+}
+
+func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
+	t.Helper()
+	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team", "business", "gone"}} //nolint:gosec // a test's chance
+	for i := range 3 {
+		o := models.Organization{ID: id(10_000 + i), Name: strings.Repeat("O", i+1), CreatedAt: now.AddDate(0, -s.random.IntN(8), 0)}
+		f.insert(t, &o)
+		s.organizations = append(s.organizations, o.ID)
+		for j := range 1 + i%2 {
+			w := models.Workspace{ID: id(20_000 + 10*i + j), OrganizationID: o.ID, SlackTeamID: "T" + strings.Repeat("x", 3*i+j), CreatedAt: now}
+			f.insert(t, &w)
+			s.workspaces = append(s.workspaces, w)
+		}
+	}
+	names := []string{"", "ada", "Ada", "Éva Ö", "éva ö", "ZOË", "Zoë", "bob", "\"x\" 100%_\\", "Émile", "ÄRGER"}
+	for i := range 45 {
+		email := strings.ToLower(string(rune('a'+s.random.IntN(26)))) + string(rune('0'+s.random.IntN(10))) + "_" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "@example.com"
+		u := models.User{ID: id(30_000 + i), Email: email, Role: models.Member, CreatedAt: now.Add(-time.Duration(s.random.IntN(5000)) * time.Hour)}
+		if s.random.IntN(12) > 0 {
+			u.WorkspaceID = &s.workspaces[s.random.IntN(len(s.workspaces))].ID
+		}
+		if s.random.IntN(6) == 0 {
+			limit := int64(s.random.IntN(2000))
+			u.SpendLimitCents = &limit
+		}
+		s.emails = append(s.emails, email)
+		before := s.random.IntN(4) == 0 // somebody's records may be older than what is known of them
+		if before {
+			s.records(t, email)
+		}
+		f.insert(t, &u)
+		if _, err := models.SignInByEmail(f.ctx, f.db, now, email, names[s.random.IntN(len(names))]); err != nil {
+			t.Fatal(err)
+		}
+		if !before {
+			s.records(t, email)
+		}
+		if s.random.IntN(3) == 0 {
+			s.subscription(t, &models.Subscription{UserID: &u.ID})
+		}
+	}
+	return s
+}
+
+// records makes the past of a person: periods that never overlap, of calendar months, of an anchor, or cut.
+func (s *shop) records(t *testing.T, email string) {
+	t.Helper()
+	at := s.now.AddDate(0, -9, 0)
+	anchor := at.Add(time.Duration(s.random.IntN(60*24)) * time.Hour)
+	end := time.Time{}
+	for at.Before(s.now.Add(time.Duration(s.random.IntN(60)) * time.Hour)) {
+		p := models.CalendarMonth(at)
+		if s.random.IntN(3) == 0 {
+			p = models.AnchoredMonth(anchor, at)
+		}
+		if p.Start.Before(end) {
+			p.Start = end
+		}
+		if s.random.IntN(6) == 0 && p.End.Sub(p.Start) > 48*time.Hour {
+			p.End = p.Start.Add(time.Duration(24+s.random.IntN(24)) * time.Hour)
+		}
+		at, end = p.End, p.End
+		if s.random.IntN(5) == 0 {
+			continue
+		}
+		r := &models.UsageRecord{
+			Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
+			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)), Entitled: true, CreatedAt: p.Start,
+		}
+		for range s.random.IntN(5) {
+			units := int64(s.random.IntN(45))
+			r.SuggestionsUsed += units
+			r.Daily = r.Daily.Add(s.random.IntN(models.DayOf(p.Start, p.End.Add(-time.Microsecond))+1), units)
+		}
+		s.insert(t, r)
+	}
+}
+
+// subscription gives a plan, with Stripe's period or by hand, active or over.
+func (s *shop) subscription(t *testing.T, of *models.Subscription) {
+	t.Helper()
+	of.ID, of.PlanID, of.Status = uuid.New(), s.plans[1+s.random.IntN(len(s.plans)-1)], models.StatusActive
+	of.CreatedAt = s.now.Add(-time.Duration(1+s.random.IntN(1e6)) * time.Second)
+	of.UpdatedAt = of.CreatedAt
+	if s.random.IntN(4) == 0 {
+		of.Status = []models.SubscriptionStatus{models.StatusCanceled, models.StatusPastDue, models.StatusTrialing}[s.random.IntN(3)]
+	}
+	anchor := s.now.Add(-time.Duration(s.random.IntN(70*24)) * time.Hour)
+	p := models.AnchoredMonth(anchor, s.now)
+	switch s.random.IntN(5) {
+	case 0: // by hand
+	case 1: // a year
+		end := anchor.AddDate(1, 0, 0)
+		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &anchor, &end
+	case 2: // not renewed yet, as far as is known
+		end := anchor.Add(20 * time.Hour)
+		of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &end
+	default:
+		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &p.Start, &p.End
+	}
+	if of.CurrentPeriodStart != nil {
+		of.StripeSubscriptionID, of.StripeCustomerID = ptr("sub_"+of.ID.String()), ptr("cus_1")
+	}
+	s.insert(t, of)
+}
+
+// change does one of the things that change who belongs where, what they may use, or which records there are.
+func (s *shop) change(t *testing.T) {
+	t.Helper()
+	email := s.emails[s.random.IntN(len(s.emails))]
+	at := s.now
+	switch s.random.IntN(8) {
+	case 0, 1:
+		w := &s.workspaces[s.random.IntN(len(s.workspaces))]
+		if err := models.LinkPeople(s.ctx, s.db, s.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
+			t.Fatal(err)
+		}
+	case 2:
+		s.exec(t, "UPDATE users SET workspace_id = NULL WHERE email = ?", email)
+	case 3:
+		s.subscription(t, &models.Subscription{OrganizationID: &s.organizations[s.random.IntN(len(s.organizations))]})
+	case 4:
+		s.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", s.organizations[s.random.IntN(len(s.organizations))])
+	case 5: // a late event wants a record of a period that is over
+		at = s.now.AddDate(0, 0, -1-s.random.IntN(200))
+		fallthrough
+	case 6:
+		if err := models.PrepareRecords(s.ctx, s.db, s.catalogue, s.now, []models.Want{{Email: email, At: at}}); err != nil {
+			t.Fatal(err)
+		}
+	case 7:
+		w := s.workspaces[s.random.IntN(len(s.workspaces))]
+		s.exec(t, "UPDATE workspaces SET organization_id = ? WHERE id = ?", s.organizations[s.random.IntN(len(s.organizations))], w.ID)
+	}
+	// Most changes follow each other closely; a few months pass.
+	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour, 24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
+}
+
+// TestOrganizationPagesAreAsTheReferenceSays makes up organizations, changes them, and looks at all figures after each change.
+func TestOrganizationPagesAreAsTheReferenceSays(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		for seed := range uint64(3) {
+			clear := []string{"usage_records", "subscriptions", "users", "workspaces", "organizations"}
+			for _, table := range clear {
+				f.exec(t, "DELETE FROM "+table)
+			}
+			// The last one is the first minute of a month.
+			s := newShop(t, f, seed, []time.Time{noon, noon.Add(11 * time.Hour), november.End.Add(time.Minute)}[seed])
+			for step := range 16 {
+				for _, id := range s.organizations {
+					s.compare(t, id)
+					if t.Failed() {
+						t.Fatalf("seed %d, step %d, organization %s, at %v", seed, step, id, s.now)
+					}
+				}
+				s.change(t)
+			}
+		}
+	})
+}
+
+func (s *shop) compare(t *testing.T, id uuid.UUID) {
+	t.Helper()
+	want := s.referenceUsage(t, s.now, id)
+	got, err := models.OrganizationUsage(s.ctx, s.db, s.catalogue, s.now, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.TopUsers, want.TopUsers) {
+		t.Errorf("top users\n%+v, want\n%+v", got.TopUsers, want.TopUsers)
+	}
+	got.TopUsers, want.TopUsers = nil, nil
+	if got.ID != want.ID || got.Name != want.Name || got.Plan != want.Plan || got.Period != want.Period || got.TotalUsers != want.TotalUsers || got.ActiveUsers != want.ActiveUsers ||
+		got.Included != want.Included || got.TotalSuggestions != want.TotalSuggestions || got.AverageHundredths != want.AverageHundredths ||
+		got.OverageUnits != want.OverageUnits || got.OverageCents != want.OverageCents || got.OveragePeople != want.OveragePeople {
+		t.Errorf("summary\n%+v, want\n%+v", got, want)
+	}
+	founded := one[models.Organization](t, s.fixture, "id = ?", id).CreatedAt.UTC()
+	months, err := s.ended.OrganizationMonths(s.ctx, s.db, s.now, &want, founded, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reference := s.referenceMonths(t, &want, founded, 6); !slices.Equal(months, reference) {
+		t.Errorf("months\n%+v, want\n%+v", months, reference)
+	}
+	days, before, err := s.ended.OrganizationDays(s.ctx, s.db, s.now, want.Period, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reference := s.referenceDays(t, want.Period, id); !slices.Equal(days, reference) {
+		t.Errorf("days of %v\n%v, want\n%v", want.Period, days, reference)
+	}
+	if reference := s.referenceDays(t, want.Period.Previous(), id); !slices.Equal(before, reference) {
+		t.Errorf("days before %v\n%v, want\n%v", want.Period, before, reference)
+	}
+	members := s.referenceMembers(t, s.now, id)
+	searches := []string{"", "a", "É", "zoë", "\"X\" 100%_\\", "_", "nobody at all", "nul \x00", "\xff"}
+	for _, sort := range []models.MemberSort{
+		models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
+	} {
+		q := models.MemberQuery{
+			Sort: sort, Descending: s.random.IntN(2) == 0, PerPage: []int{0, 4, 7}[s.random.IntN(3)],
+			Level: []models.WarningLevel{"", "", "", models.Safe, models.Warning, models.Critical, models.Exceeded}[s.random.IntN(7)],
+		}
+		if s.random.IntN(2) == 0 {
+			q.Search = searches[s.random.IntN(len(searches))]
+		}
+		s.compareList(t, id, q, members)
+	}
+}
+
+// compareList looks at all pages of a query, and at one beyond the last.
+func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, members []referenceMember) {
+	t.Helper()
+	search := strings.ToLower(q.Search)
+	found := slices.DeleteFunc(slices.Clone(members), func(m referenceMember) bool {
+		return q.Level != "" && m.Standing.Level() != q.Level || !strings.Contains(m.Standing.Email, search) && !strings.Contains(strings.ToLower(m.Name), search)
+	})
+	slices.SortFunc(found, func(a, b referenceMember) int {
+		by := compareMembers(q.Sort, &a.MemberUsage, &b.MemberUsage)
+		if q.Descending {
+			by = -by
+		}
+		return cmp.Or(by, strings.Compare(a.Standing.Email, b.Standing.Email))
+	})
+	billed := slices.ContainsFunc(found, func(m referenceMember) bool { return m.Standing.OverageRateCents > 0 })
+	perPage := len(found)
+	if q.PerPage > 0 {
+		perPage = q.PerPage
+	}
+	for q.Page = 1; ; q.Page++ {
+		list, err := models.FindMembers(s.ctx, s.db, s.catalogue, s.now, id, q)
+		if err != nil {
+			t.Fatalf("%+v: %v", q, err)
+		}
+		last := 1
+		if perPage > 0 {
+			last = max(1, (len(found)+perPage-1)/perPage)
+		}
+		page := min(q.Page, last)
+		want := found[min(len(found), (page-1)*perPage):min(len(found), page*perPage)]
+		if list.Found != int64(len(found)) || list.Total != int64(len(members)) || list.Page != page || list.Billed != billed || len(list.Rows) != len(want) {
+			t.Fatalf("%+v: %d of %d on page %d, billed %t, %d rows; want %d of %d on page %d, %t, %d", q, list.Found, list.Total, list.Page, list.Billed, len(list.Rows),
+				len(found), len(members), page, billed, len(want))
+		}
+		for i := range want {
+			sameMember(t, &list.Rows[i], &want[i].MemberUsage)
+		}
+		if t.Failed() {
+			t.Fatalf("%+v", q)
+		}
+		if q.Page > last {
+			return
+		}
+	}
+}
+
+// compareMembers is the order by a column.
+func compareMembers(by models.MemberSort, a, b *models.MemberUsage) int {
+	level := func(m *models.MemberUsage) int {
+		return slices.Index([]models.WarningLevel{models.Safe, models.Warning, models.Critical, models.Exceeded}, m.Standing.Level())
+	}
+	last := func(m *models.MemberUsage) int64 {
+		if m.LastPeriod == nil {
+			return -1
+		}
+		return *m.LastPeriod
+	}
+	switch x, y := a.Standing, b.Standing; by {
+	case models.SortName:
+		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	case models.SortEmail:
+		return strings.Compare(x.Email, y.Email)
+	case models.SortIncluded:
+		return cmp.Compare(x.Included, y.Included)
+	case models.SortPercent:
+		return cmp.Compare(x.PercentUsed(), y.PercentUsed())
+	case models.SortLevel:
+		return cmp.Compare(level(a), level(b))
+	case models.SortOverage:
+		return cmp.Compare(x.OverageCents(), y.OverageCents())
+	case models.SortLastPeriod:
+		return cmp.Compare(last(a), last(b))
+	default:
+		return cmp.Compare(x.Used, y.Used)
+	}
+}
+
+func sameMember(t *testing.T, got, want *models.MemberUsage) {
+	t.Helper()
+	same := func(a, b *int64) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+	g, w := got.Standing, want.Standing
+	limits := same(g.SpendLimitCents, w.SpendLimitCents)
+	g.SpendLimitCents, w.SpendLimitCents = nil, nil
+	if got.ID != want.ID || got.Name != want.Name || got.Role != want.Role || !got.SignedUp.Equal(want.SignedUp) || g != w || !limits || !same(got.LastPeriod, want.LastPeriod) {
+		t.Errorf("member\n%+v, want\n%+v", got, want)
+	}
+}

@@ -1,0 +1,176 @@
+package models
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// people are an organization's present members, with all that their standings depend on but their records, so that the
+// database can compute Foresee for all of them and send only what is shown. What somebody may use is the same for everybody
+// whose organization has a plan; without one it differs for those few who have a plan of their own.
+type people struct {
+	postgres bool
+	now      time.Time
+	// workspaces are the organization's. They stand in the queries as they are, so that the planner knows how many people they have.
+	workspaces []uuid.UUID
+	// version is that of what the ended periods of the workspaces count; EndedSums keeps to it.
+	version string
+	usual   stake
+	own     []stake
+}
+
+// stake is what an entitlement comes to now.
+type stake struct {
+	user           uuid.UUID
+	entitlement    Entitlement
+	included, rate int64
+	// begins is the earliest start that the current record can have: an older one ended when the subscription's period began.
+	begins time.Time
+	// starts is when the period began for somebody without a current record.
+	starts time.Time
+}
+
+func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
+	plan := c.PlanOf(e)
+	s := stake{entitlement: *e, included: plan.Included, rate: plan.OverageRateCents, starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
+	if _, has := e.startsWithin(Period{}, now); has {
+		s.begins = s.starts
+	}
+	return s
+}
+
+// peopleOf reads who they are; e is what the organization's own subscription gives, nil without one.
+func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*people, error) {
+	p := &people{postgres: db.Dialect().Name() == dialect.PG, now: now}
+	var err error
+	if p.workspaces, p.version, err = workspacesOf(ctx, db, id); err != nil {
+		return nil, err
+	}
+	if e != nil || len(p.workspaces) == 0 {
+		p.usual = c.stakeOf(cmp.Or(e, &Entitlement{}), now)
+		return p, nil
+	}
+	p.usual = c.stakeOf(&Entitlement{}, now)
+	rows, err := db.QueryContext(ctx, `SELECT s.user_id, s.plan_id, s.billing_cycle_anchor, s.current_period_start, s.current_period_end
+		FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.status IN (?) ORDER BY s.created_at DESC`,
+		bun.List(p.workspaces), bun.List(activeStatuses))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	known := map[uuid.UUID]bool{}
+	for rows.Next() {
+		var user uuid.UUID
+		var e Entitlement
+		if err := rows.Scan(&user, &e.PlanID, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
+			return nil, err
+		}
+		if !known[user] { // the newest one counts
+			known[user] = true
+			own := c.stakeOf(&e, now)
+			own.user = user
+			p.own = append(p.own, own)
+		}
+	}
+	return p, rows.Err()
+}
+
+// workspacesOf returns the organization's workspaces, and a text that differs whenever what their ended periods count may.
+func workspacesOf(ctx context.Context, db bun.IDB, id uuid.UUID) (ids []uuid.UUID, version string, err error) {
+	var rows []struct {
+		ID      uuid.UUID
+		Version string
+	}
+	err = db.NewRaw(`SELECT w.id, CAST(COALESCE(v.version, 0) AS text) AS version FROM workspaces w LEFT JOIN usage_versions v ON v.workspace_id = w.id
+		WHERE w.organization_id = ? ORDER BY w.id`, id).Scan(ctx, &rows)
+	for _, r := range rows {
+		ids = append(ids, r.ID)
+		version += r.ID.String() + " " + r.Version + "\n"
+	}
+	return ids, version, err
+}
+
+// join is what joins o, which is null for all who have what is usual.
+func (p *people) join() schema.QueryAppender {
+	if len(p.own) == 0 {
+		return bun.SafeQuery("")
+	}
+	row := ", (?, ?, ?, ?, ?)"
+	if p.postgres { // which takes the types from the first row
+		row = ", (CAST(? AS uuid), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
+	}
+	args := make([]any, 0, 5*len(p.own))
+	for i := range p.own {
+		o := &p.own[i]
+		args = append(args, o.user, o.included, o.rate, o.begins, o.starts)
+	}
+	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, included, rate, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
+		") SELECT * FROM given) o ON o.user_id = u.id", args...)
+}
+
+// either is a column of o, or what is usual.
+func (p *people) either(column string, usual any) schema.QueryAppender {
+	if len(p.own) == 0 {
+		return bun.SafeQuery("?", usual)
+	}
+	return bun.SafeQuery("COALESCE(o."+column+", ?)", usual)
+}
+
+// isCurrent is the condition that r is the current record of one of the people.
+func (p *people) isCurrent() schema.QueryAppender {
+	q := bun.SafeQuery("r.present_workspace_id IN (?) AND r.billing_period_start <= ? AND r.billing_period_start >= ? AND r.billing_period_end > ?",
+		bun.List(p.workspaces), p.now, p.now.Add(-maxPeriod+time.Microsecond), p.now)
+	return bun.SafeQuery("? AND r.billing_period_start >= ?", q, p.either("begins", p.usual.begins))
+}
+
+// counted is a query of those who have a current record: their units used and included, of_plan among these what the plan
+// includes, those beyond, and the rate.
+func (p *people) counted() schema.QueryAppender {
+	from := "usage_records r"
+	if len(p.own) > 0 {
+		from += " JOIN users u ON u.email = r.email"
+	}
+	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate FROM "+from+" ? WHERE ?",
+		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
+}
+
+// everybody is a query of all, with the id of the current record, null without one, and the start of the period.
+func (p *people) everybody() schema.QueryAppender {
+	return standings("u.id, u.email, ? AS folded, u.created_at, r.id AS record_id, COALESCE(r.billing_period_start, ?) AS starts, "+
+		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.suggestions_included, 0) AS given, ? AS of_plan, ? AS rate "+
+		"FROM users u ? LEFT JOIN usage_records r ON r.email = u.email AND ? WHERE u.workspace_id IN (?)",
+		p.folded(), p.either("starts", p.usual.starts), p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent(), bun.List(p.workspaces))
+}
+
+// standings adds to a query with given and of_plan what is included and what is used beyond: an upgrade counts at once, a
+// downgrade lowers nothing before the period ends.
+func standings(query string, args ...any) schema.QueryAppender {
+	return bun.SafeQuery(`SELECT i.*, CASE WHEN i.used > i.included THEN i.used - i.included ELSE 0 END AS overage
+		FROM (SELECT g.*, CASE WHEN g.given > g.of_plan THEN g.given ELSE g.of_plan END AS included FROM (SELECT ?) g) i`, bun.SafeQuery(query, args...))
+}
+
+// folded is the name as it is searched and sorted by. Names of before folded_name are as the database folds them.
+func (p *people) folded() schema.QueryAppender {
+	if p.postgres {
+		return bun.SafeQuery(`COALESCE(u.folded_name, lower(u.name)) COLLATE "C"`)
+	}
+	return bun.SafeQuery("COALESCE(u.folded_name, lower(u.name))")
+}
+
+// Standing.PercentUsed and Standing.Level in SQL, the level as its place from safe to exceeded.
+const (
+	percentUsed = `CASE WHEN m.included > 0 THEN m.used * 100 / m.included WHEN m.used > 0 THEN 100 ELSE 0 END`
+
+	levelRank = `CASE WHEN m.included <= 0 THEN CASE WHEN m.used > 0 THEN 3 ELSE 0 END
+		WHEN m.used * 100 >= m.included * 100 THEN 3 WHEN m.used * 100 >= m.included * 95 THEN 2 WHEN m.used * 100 >= m.included * 80 THEN 1 ELSE 0 END`
+)
+
+// levels are in the order of their ranks.
+func levels() []WarningLevel { return []WarningLevel{Safe, Warning, Critical, Exceeded} }

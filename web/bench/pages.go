@@ -1,0 +1,355 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tollgate/models/modelstest"
+)
+
+// pagesMeasure is what -only calls the measurement of the pages.
+const pagesMeasure = "pages"
+
+// pageRequests is how often each page is asked for, after pageWarmUp times that are not counted.
+const (
+	pageRequests = 60
+	pageWarmUp   = 5
+)
+
+// pageMonths is how many billing periods have records, the current one among them.
+const pageMonths = 6
+
+// pageShop is what one round of the measurement of the pages was made on.
+type pageShop struct {
+	events                  int64
+	made, verified, started time.Duration
+	size                    string
+	// latencies are those of each page's requests, in the order of pageLines.
+	latencies [][]time.Duration
+}
+
+// pageLine is a line of the table: some addresses, of which the slowest counts.
+type pageLine struct {
+	title     string
+	goal      time.Duration
+	addresses func(members int) []string
+}
+
+// pageLines are what is measured, with the goals for the median.
+func pageLines() []pageLine {
+	only := func(addresses ...string) func(int) []string { return func(int) []string { return addresses } }
+	lines := []pageLine{{"/usage", 5 * time.Millisecond, only("/usage")}, {"/org", 25 * time.Millisecond, only("/org")}}
+	for _, sort := range []string{"name", "email", "used", "included", "percent", "level", "overage", "last"} {
+		lines = append(lines, pageLine{"/org/members by " + sort, 25 * time.Millisecond, func(members int) (addresses []string) {
+			last := (members + 24) / 25
+			for _, order := range []string{"asc", "desc"} {
+				for _, page := range []int{1, (last + 1) / 2, last} {
+					addresses = append(addresses, fmt.Sprintf("/org/members?sort=%s&order=%s&page=%d", sort, order, page))
+				}
+			}
+			return addresses
+		}})
+	}
+	return append(lines,
+		pageLine{"/org/members, a search", 25 * time.Millisecond, only("/org/members?q=person+77", "/org/members?q=7", "/org/members?q=nobody")},
+		pageLine{"/org/members, one level", 25 * time.Millisecond, only("/org/members?level=safe", "/org/members?level=exceeded", "/org/members?level=warning&q=7&sort=last")})
+}
+
+// measurePages makes an organization with a tenth of the events and one with all of them, and looks at its pages.
+func (b *bench) measurePages(ctx context.Context) (err error) {
+	if !b.wantsPages() {
+		return nil
+	}
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	postgres, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, postgres.Stop()) }()
+	for _, events := range []int64{b.Events / 10, b.Events} {
+		name := fmt.Sprintf("pages_%d", events)
+		if err := postgres.CreateDatabase(ctx, name); err != nil {
+			return err
+		}
+		s, err := b.pagesOf(ctx, name, postgres.URL(name), events)
+		if err != nil {
+			return fmt.Errorf("pages: %w", err)
+		}
+		b.pages = append(b.pages, s)
+	}
+	return nil
+}
+
+func (b *bench) build(ctx context.Context) (err error) {
+	if b.binary == "" {
+		b.binary, err = buildProduct(ctx, b.root, b.dir)
+	}
+	return err
+}
+
+func (b *bench) pagesOf(ctx context.Context, name, database string, events int64) (s pageShop, err error) {
+	g := &gate{binary: b.binary, home: filepath.Join(b.dir, name), name: name, database: database}
+	if err := os.MkdirAll(g.home, 0o700); err != nil {
+		return s, err
+	}
+	begin := time.Now()
+	if _, err := g.command(ctx, "migrate"); err != nil {
+		return s, err
+	}
+	organization, err := g.command(ctx, "organization", "create", "Acme", "--slack-team", slackTeam)
+	if err != nil {
+		return s, err
+	}
+	if _, err := g.command(ctx, "subscribe", "--organization", organization, "--plan", benchPlan); err != nil {
+		return s, err
+	}
+	if s.events, s.size, err = b.fill(ctx, database, events); err != nil {
+		return s, err
+	}
+	s.made = time.Since(begin)
+	b.say("pages: %d members and %d events made in %s, %s", b.Members, s.events, s.made.Round(time.Second), s.size)
+	begin = time.Now()
+	if err := g.verify(ctx); err != nil {
+		return s, err
+	}
+	s.verified = time.Since(begin)
+	b.say("pages: verify found no difference in %s", s.verified.Round(time.Second))
+	admin := personEmail(0)
+	if _, err := g.command(ctx, "user", "set", admin, "--role", "admin"); err != nil {
+		return s, err
+	}
+	p, addr, err := g.serve(ctx)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if err := g.ready(ctx, p, addr); err != nil {
+		return s, err
+	}
+	client, err := g.signIn(ctx, addr, admin)
+	if err != nil {
+		return s, err
+	}
+	for _, line := range pageLines() {
+		var slowest []time.Duration
+		for _, address := range line.addresses(b.Members) {
+			took, err := timePage(ctx, client, "http://"+addr+address)
+			if err != nil {
+				return s, err
+			}
+			if slowest == nil || median(took) > median(slowest) {
+				slowest = took
+			}
+		}
+		s.latencies = append(s.latencies, slowest)
+		b.say("pages: %-26s p50 %s, p99 %s", line.title, short(median(slowest)), short(late(slowest)))
+	}
+	client.CloseIdleConnections()
+	return s, nil
+}
+
+// late is the 99th percentile.
+func late(took []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(took))
+	return sorted[len(sorted)*99/100]
+}
+
+// signIn follows a one-time link.
+func (g *gate) signIn(ctx context.Context, addr, email string) (*http.Client, error) {
+	link, err := g.command(ctx, "sign-in", email)
+	if err != nil {
+		return nil, err
+	}
+	address, err := url.Parse(link)
+	if err != nil {
+		return nil, err
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Jar: jar}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+address.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("sign in: %s", answer.Status)
+	}
+	return client, nil
+}
+
+// timePage asks for a page again and again, one request after another, each until its last byte.
+func timePage(ctx context.Context, client *http.Client, address string) ([]time.Duration, error) {
+	took := make([]time.Duration, 0, pageRequests)
+	for n := range pageWarmUp + pageRequests {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return nil, err
+		}
+		begin := time.Now()
+		answer, err := client.Do(request)
+		if err != nil {
+			return nil, err
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		elapsed := time.Since(begin)
+		switch {
+		case err != nil:
+			return nil, err
+		case answer.StatusCode != http.StatusOK || strings.Contains(string(body), "could not be loaded") || answer.Request.URL.Path == "/sign-in":
+			return nil, fmt.Errorf("%s is not whole: %s", address, answer.Status)
+		}
+		if n >= pageWarmUp {
+			took = append(took, elapsed)
+		}
+	}
+	return took, nil
+}
+
+// fill makes the members, their records and the events, in the database. A record has from one event to twice the average,
+// of one unit each, on all its days in turn. It returns how many events there are, and how much room the tables take.
+func (b *bench) fill(ctx context.Context, database string, events int64) (made int64, size string, err error) {
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		return 0, "", err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // what it wrote is committed
+	average := max(1, events/int64(b.Members*pageMonths))
+	for _, statement := range []string{
+		"SET timezone = 'UTC'; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 0",
+		fmt.Sprintf(`INSERT INTO users (id, email, name, workspace_id, slack_user_id, created_at)
+			SELECT gen_random_uuid(), 'user-' || to_char(n + 1, 'FM00000') || '@example.com', 'Person ' || n, (SELECT id FROM workspaces), 'U' || n, date_trunc('month', now()) - interval '7 months'
+			FROM generate_series(0, %d) n`, b.Members-1),
+		// The days of a record are those of its month that are over; which of them has the first event is by the person.
+		fmt.Sprintf(`INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents,
+				workspace_id, slack_team_id, slack_user_id, entitled, daily, created_at)
+			SELECT u.email, m.start, m.start + interval '1 month', '%s', 100, m.units, %d, u.workspace_id, '%s', u.slack_user_id, true,
+				(SELECT regexp_replace(string_agg((m.units / m.days + CASE WHEN (d - m.hash %% m.days + m.days) %% m.days < m.units %% m.days THEN 1 ELSE 0 END)::text, ',' ORDER BY d),
+					'^0(,0)*$|(,0)+$', '') FROM generate_series(0, m.days - 1) d), m.start
+			FROM (SELECT *, abs(hashtext(email)) AS hash FROM users) u, generate_series(date_trunc('month', now()) - interval '%d months', now(), interval '1 month') start,
+			LATERAL (SELECT start, u.hash, GREATEST(1, LEAST(start + interval '1 month', now())::date - start::date)::integer AS days,
+				1 + (abs(hashtext(u.email || start::text)) %% %d)::bigint AS units) m ORDER BY m.start, random()`, benchPlan, benchOverageRate, slackTeam, pageMonths-1, 2*average-1),
+		// The key's index is built at once, which takes less than half of the time.
+		"ALTER TABLE usage_events DROP CONSTRAINT usage_events_idempotency_key_key",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return 0, "", fmt.Errorf("%w in %s", err, statement)
+		}
+	}
+	for month := range pageMonths {
+		tag, err := conn.Exec(ctx, `INSERT INTO usage_events (id, record_id, email, workspace_id, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+				billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
+			SELECT gen_random_uuid(), r.id, r.email, r.workspace_id, 1, r.id || '-' || n, at, at, r.plan_id,
+				r.billing_period_start, r.billing_period_end, n + 1, 0, r.suggestions_included, r.overage_rate_cents
+			FROM (SELECT *, abs(hashtext(email)) AS hash, GREATEST(1, LEAST(billing_period_end, now())::date - billing_period_start::date)::integer AS days FROM usage_records) r,
+				generate_series(0, r.suggestions_used - 1) n,
+				LATERAL (SELECT r.billing_period_start + interval '1 day' * ((r.hash % r.days + n) % r.days) + interval '1 second' * (n * 7919 % 86400) AS at) e
+			WHERE r.billing_period_start = date_trunc('month', now()) - interval '1 month' * $1`, pageMonths-1-month)
+		if err != nil {
+			return 0, "", fmt.Errorf("make events: %w", err)
+		}
+		made += tag.RowsAffected()
+		b.say("pages: %d events", made)
+	}
+	for _, statement := range []string{
+		"ALTER TABLE usage_events ADD CONSTRAINT usage_events_idempotency_key_key UNIQUE (idempotency_key)", "VACUUM ANALYZE", "CHECKPOINT",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return 0, "", fmt.Errorf("%w in %s", err, statement)
+		}
+	}
+	err = conn.QueryRow(ctx, "SELECT pg_size_pretty(pg_database_size(current_database()))").Scan(&size)
+	return made, size, err
+}
+
+// pagesTable sets the pages at all of the events against those at a tenth of them.
+func (b *bench) pagesTable() [][]string {
+	fewer, all := b.pages[0], b.pages[1]
+	count := func(n int64) string { return strconv.FormatFloat(float64(n)/1e6, 'f', 2, 64) + " M events" }
+	table := [][]string{{"page", "goal", "p50", "p99", "p50 at " + count(fewer.events), "p99", "met"}}
+	for i, line := range pageLines() {
+		met := "yes"
+		if median(all.latencies[i]) >= line.goal {
+			met = "no"
+		}
+		table = append(table, []string{
+			line.title, "< " + short(line.goal), short(median(all.latencies[i])), short(late(all.latencies[i])),
+			short(median(fewer.latencies[i])), short(late(fewer.latencies[i])), met,
+		})
+	}
+	return table
+}
+
+const pagesHeading = "## Pages"
+
+// pagesSection is the part of the report about the pages.
+func (b *bench) pagesSection(ctx context.Context) string {
+	all := b.pages[1]
+	busy := ""
+	for _, f := range b.facts {
+		if strings.HasPrefix(f.Name, "busy") {
+			busy = " The machine was busy with other work by " + f.Value + "."
+		}
+	}
+	return fmt.Sprintf("%s\n\nMeasured by `go run ./web/bench -only pages` on %s at %s. PostgreSQL, with one organization of %d members, a record of each in each of "+
+		"%d months, and %d events behind them (%s), which were made in %s; then `tollgate verify` found no difference in %s. An admin who signed in by a one-time "+
+		"link asks for each page %d times, one after another over one connection; a time is from the request to the last byte of the answer. A line with several addresses "+
+		"(both directions; the first, the middle and the last page; three searches; three levels) shows the slowest of them.%s\n\n%s",
+		pagesHeading, time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths, all.events, all.size,
+		all.made.Round(time.Second), all.verified.Round(time.Second), pageRequests, busy, table(b.pagesTable()))
+}
+
+// withPages is a report with the section in the place of the one that it had.
+func withPages(report, section string) string {
+	before, rest, found := strings.Cut(report, pagesHeading+"\n")
+	if found {
+		if _, after, more := strings.Cut(rest, "\n## "); more {
+			return before + section + "\n## " + after
+		}
+		return before + section
+	}
+	before, rest, found = strings.Cut(report, "## How\n")
+	if !found {
+		return strings.TrimRight(report, "\n") + "\n\n" + section
+	}
+	return before + section + "\n## How\n" + rest
+}
+
+// reportPages prints the table, and writes the section into the file, whose other parts stay.
+func (b *bench) reportPages(ctx context.Context, out io.Writer) error {
+	if _, err := fmt.Fprintf(out, "\n%s", table(b.pagesTable())); err != nil || b.Output == "" {
+		return err
+	}
+	text, err := os.ReadFile(b.output())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("report: %w", err)
+	}
+	return b.write(withPages(string(text), b.pagesSection(ctx)))
+}
