@@ -92,6 +92,9 @@ var examples = map[string]example{
 		return "/settings/sessions/" + who.Session.ID.String() + "/end"
 	}},
 	"/org/members/:id": {theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() }},
+	// Without Stripe there are no reports, also for an operator; TestOperatorSteersReports has some.
+	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
+	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
 	views.PathKeyRevoke: {theirs: []string{"otto"}, path: func(*fixture) string { return views.PathKeyRevoke }, form: func(f *fixture) url.Values {
 		f.newKey(models.ScopeRead)
 		keys, err := models.ListAPIKeys(context.Background(), f.db)

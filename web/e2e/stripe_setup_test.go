@@ -41,7 +41,7 @@ func TestStripeFromTheShell(t *testing.T) {
 		t.Errorf("again: %+v", r)
 	}
 	sh := shell{t, database}
-	sh.fails(1, "STRIPE_SECRET_KEY is not set", "stripe", "setup")
+	sh.fails(1, "Stripe is not connected: set STRIPE_SECRET_KEY", "stripe", "setup")
 	if r := runIt(t, []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_live_1", "STRIPE_API_BASE=" + server.URL}, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key goes to Stripe alone") {
 		t.Errorf("a live key and a stand-in: %+v", r)
 	}
