@@ -27,8 +27,8 @@ const pagesMeasure = "pages"
 
 // pageRequests is how often each page is asked for, after pageWarmUp times that are not counted.
 const (
-	pageRequests = 60
-	pageWarmUp   = 5
+	pageRequests = 50
+	pageWarmUp   = 3
 )
 
 // pageMonths is how many billing periods have records, the current one among them.
