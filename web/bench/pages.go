@@ -36,9 +36,9 @@ const pageMonths = 6
 
 // pageShop is what one round of the measurement of the pages was made on.
 type pageShop struct {
-	events                  int64
-	made, verified, started time.Duration
-	size                    string
+	events         int64
+	made, verified time.Duration
+	size           string
 	// latencies are those of each page's requests, in the order of pageLines.
 	latencies [][]time.Duration
 }
