@@ -88,14 +88,16 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	if q.Descending {
 		direction = bun.SafeQuery("DESC")
 	}
+	// The page's people are found first, by as little as their order needs; what is shown is read of them alone.
 	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id, r.billing_period_start, r.billing_period_end,
 			r.suggestions_included, r.suggestions_used, last.suggestions_used
-		FROM (SELECT m.id, m.email, m.record_id, m.starts, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id LEFT JOIN usage_records r ON r.id = page.record_id
-		LEFT JOIN usage_records last ON last.email = u.email AND last.billing_period_end = page.starts AND last.billing_period_start > ?
+		FROM (SELECT m.id, m.email, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
+		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.email = u.email AND ?
+		LEFT JOIN usage_records last ON last.email = u.email AND last.billing_period_end = COALESCE(r.billing_period_start, ?) AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
-		key, p.everybody(), join, p.found(&q), direction, perPage, offset, now.Add(-2*maxPeriod), now, now, direction)
+		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
+		p.join(), p.isCurrent(), p.either("starts", p.usual.starts), now.Add(-2*maxPeriod), now, now, direction)
 	if err != nil {
 		return list, err
 	}
@@ -138,14 +140,21 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 func (p *people) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *MemberList) error {
 	from := p.everybody()
 	if q.Level == "" {
-		from = bun.SafeQuery("SELECT u.email, ? AS folded, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
-			p.folded(), p.either("rate", p.usual.rate), p.join(), bun.List(p.workspaces))
+		from = p.known()
 	}
 	var counted struct{ Total, Found, Rate int64 }
 	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
 		p.found(q), p.found(q), from).Scan(ctx, &counted)
 	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
 	return err
+}
+
+// ordered is the query of all with the columns that one of members is found and sorted by.
+func (p *people) ordered(q *MemberQuery) schema.QueryAppender {
+	if q.Level == "" && (q.Sort == SortName || q.Sort == SortEmail) {
+		return p.known()
+	}
+	return p.everybody()
 }
 
 // found is the condition on m that a query finds it.

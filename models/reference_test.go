@@ -185,7 +185,7 @@ type shop struct {
 
 func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 	t.Helper()
-	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team", "business", "gone"}} //nolint:gosec // a test's chance
+	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team", "business", "gone"}}
 	for i := range 3 {
 		o := models.Organization{ID: id(10_000 + i), Name: strings.Repeat("O", i+1), CreatedAt: now.AddDate(0, -s.random.IntN(8), 0)}
 		f.insert(t, &o)
@@ -324,8 +324,8 @@ func (s *shop) change(t *testing.T) {
 func TestOrganizationPagesAreAsTheReferenceSays(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for seed := range uint64(3) {
-			clear := []string{"usage_records", "subscriptions", "users", "workspaces", "organizations"}
-			for _, table := range clear {
+			tables := []string{"usage_records", "subscriptions", "users", "workspaces", "organizations"}
+			for _, table := range tables {
 				f.exec(t, "DELETE FROM "+table)
 			}
 			// The last one is the first minute of a month.

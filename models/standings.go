@@ -141,9 +141,15 @@ func (p *people) counted() schema.QueryAppender {
 		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
 }
 
-// everybody is a query of all, with the id of the current record, null without one, and the start of the period.
+// known is a query of all that reads nobody's record.
+func (p *people) known() schema.QueryAppender {
+	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
+		p.folded(), p.either("rate", p.usual.rate), p.join(), bun.List(p.workspaces))
+}
+
+// everybody is a query of all, with the start of the period.
 func (p *people) everybody() schema.QueryAppender {
-	return standings("u.id, u.email, ? AS folded, u.created_at, r.id AS record_id, COALESCE(r.billing_period_start, ?) AS starts, "+
+	return standings("u.id, u.email, ? AS folded, u.created_at, COALESCE(r.billing_period_start, ?) AS starts, "+
 		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.suggestions_included, 0) AS given, ? AS of_plan, ? AS rate "+
 		"FROM users u ? LEFT JOIN usage_records r ON r.email = u.email AND ? WHERE u.workspace_id IN (?)",
 		p.folded(), p.either("starts", p.usual.starts), p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent(), bun.List(p.workspaces))

@@ -27,8 +27,8 @@ const pagesMeasure = "pages"
 
 // pageRequests is how often each page is asked for, after pageWarmUp times that are not counted.
 const (
-	pageRequests = 60
-	pageWarmUp   = 5
+	pageRequests = 50
+	pageWarmUp   = 3
 )
 
 // pageMonths is how many billing periods have records, the current one among them.
@@ -36,9 +36,9 @@ const pageMonths = 6
 
 // pageShop is what one round of the measurement of the pages was made on.
 type pageShop struct {
-	events                  int64
-	made, verified, started time.Duration
-	size                    string
+	events         int64
+	made, verified time.Duration
+	size           string
 	// latencies are those of each page's requests, in the order of pageLines.
 	latencies [][]time.Duration
 }
