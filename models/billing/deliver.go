@@ -31,7 +31,7 @@ const sendable = `stripe_customer_id = ? AND meter_event_name = ? AND state IN (
 // is no such stream, or nothing is to be sent. No transaction is open while Stripe is asked.
 func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	if err := r.limit.wait(ctx); err != nil {
-		return false, nil //nolint:nilerr // stopped
+		return false, nil
 	}
 	l, found, err := r.claim(ctx)
 	if err != nil || l == nil {

@@ -42,7 +42,7 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 		}
 		for i := range reports {
 			if err := r.limit.wait(ctx); err != nil {
-				return read, nil //nolint:nilerr // stopped
+				return read, nil
 			}
 			if err := r.readBack(ctx, meter, &reports[i]); err != nil {
 				return read, err
