@@ -6,6 +6,9 @@
 FUZZTIME ?= 30s
 SOAK ?= 10m
 
+# How many schedules of six days `make soak` simulates, on each database.
+SCHEDULES ?= 100
+
 # Run at these versions wherever they run, and no part of our go.mod: their dependencies are not ours.
 golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -27,6 +30,7 @@ bench: deps
 
 soak: deps
 	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
+	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES)
 
 # Every state of every page, in every theme at every width. `make test` looks at each theme and each width once.
 browser: deps

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -37,14 +36,14 @@ import (
 
 // command is the whole command line. Every flag may stand before or behind the command that it is meant for.
 type command struct {
-	Database       string    `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
-	Listen         string    `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
-	BaseURL        baseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
-	MetricsListen  string    `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
-	Plans          string    `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
-	TrustedProxies []network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
-	OIDCIssuer     string    `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
-	StripeAPIBase  string    `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
+	Database       string        `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"The database, sqlite:FILE or postgres://USER@HOST/NAME; or $$DATABASE_URL_FILE, a file with its address."`
+	Listen         string        `env:"TOLLGATE_LISTEN" default:"${listen}" help:"Where the server listens; port 0 takes a free one."`
+	BaseURL        web.BaseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"Where people reach the server. Unless given, where it listens."`
+	MetricsListen  string        `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"Where /metrics, /healthz and /readyz are served as well. Unless given, /metrics is off."`
+	Plans          string        `env:"TOLLGATE_PLANS" placeholder:"FILE" help:"The plan catalogue. Unless given, the embedded one."`
+	TrustedProxies []web.Network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"The proxies whose forwarded headers are believed. Unless given, none."`
+	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"The OpenID issuer that signs people in, Slack or another one. It knows this server by $$SLACK_CLIENT_ID and $$SLACK_CLIENT_SECRET, or by the files that each of them with _FILE behind it names; without them only one-time links sign in."`
+	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
 
@@ -157,39 +156,6 @@ func secretFromFile(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error)
 	return strings.TrimSpace(string(content)), nil
 }
 
-// baseURL is an address without a path's end, such as https://tollgate.example.com.
-type baseURL string
-
-// UnmarshalText reads a base URL from a flag.
-func (b *baseURL) UnmarshalText(text []byte) error {
-	u, err := url.Parse(string(text))
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return fmt.Errorf("%q is not an address such as https://tollgate.example.com", text)
-	}
-	*b = baseURL(strings.TrimRight(u.String(), "/"))
-	return nil
-}
-
-// network is an IP network, or a single address.
-type network net.IPNet
-
-// UnmarshalText reads a network from a flag.
-func (n *network) UnmarshalText(text []byte) error {
-	_, parsed, err := net.ParseCIDR(string(text))
-	if err != nil {
-		ip := net.ParseIP(string(text))
-		if ip == nil {
-			return fmt.Errorf("%q is no network such as 10.0.0.0/8 and no IP address", text)
-		}
-		if short := ip.To4(); short != nil {
-			ip = short
-		}
-		parsed = &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
-	}
-	*n = network(*parsed)
-	return nil
-}
-
 // app is one run of a command.
 type app struct {
 	*command
@@ -290,7 +256,7 @@ func (a *app) signIn(ctx context.Context) error {
 		if address.Port == 0 {
 			return errors.New("--listen names no port to put into the link: give the server's address with --base-url")
 		}
-		base = urlOf(address)
+		base = web.URLOf(address)
 	}
 	token, err := models.CreateSignInLink(ctx, a.db, now(), a.SignIn.Email)
 	if err != nil {
@@ -487,7 +453,7 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := listen(ctx, "--listen", a.Listen)
+	l, err := web.Listen(ctx, "--listen", a.Listen)
 	if err != nil {
 		return err
 	}
@@ -497,9 +463,9 @@ func (a *app) serve(ctx context.Context) error {
 
 // demo serves a made-up organization, in a database of its own unless one was given.
 func (a *app) demo(ctx context.Context) (err error) {
-	l, err := listen(ctx, "--listen", a.Listen)
+	l, err := web.Listen(ctx, "--listen", a.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) && !a.given("listen") {
-		if l, err = listen(ctx, "--listen", "127.0.0.1:0"); err == nil {
+		if l, err = web.Listen(ctx, "--listen", "127.0.0.1:0"); err == nil {
 			a.say("%s is taken, so the demo listens on %s", defaultListen, l.Addr())
 		}
 	}
@@ -532,7 +498,7 @@ func (a *app) demo(ctx context.Context) (err error) {
 		a.say("The database has the demo's people and history already; they stay as they are.")
 	}
 	return a.serveOn(ctx, l, catalogue, func(ctx context.Context, log *slog.Logger) error {
-		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: urlOf(l.Addr()), Out: a.stdout})
+		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Out: a.stdout})
 	})
 }
 
@@ -555,7 +521,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret},
 	}
 	if o.BaseURL == "" {
-		o.BaseURL = urlOf(l.Addr())
+		o.BaseURL = web.URLOf(l.Addr())
 	}
 	for _, n := range a.TrustedProxies {
 		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
@@ -573,17 +539,17 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	}
 	tasks := []func(context.Context) error{func(ctx context.Context) error { return server.Serve(ctx, l) }}
 	if a.MetricsListen != "" {
-		m, err := listen(ctx, "--metrics-listen", a.MetricsListen)
+		m, err := web.Listen(ctx, "--metrics-listen", a.MetricsListen)
 		if err != nil {
 			return err
 		}
-		log.Info("metrics are served", "url", urlOf(m.Addr())+"/metrics")
+		log.Info("metrics are served", "url", web.URLOf(m.Addr())+"/metrics")
 		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
 	}
 	if beside != nil {
 		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })
 	}
-	_ = a.print("listening on", urlOf(l.Addr())) // a server whose output nobody reads serves all the same
+	_ = a.print("listening on", web.URLOf(l.Addr())) // a server whose output nobody reads serves all the same
 	return together(ctx, tasks)
 }
 
@@ -602,31 +568,6 @@ func together(ctx context.Context, tasks []func(context.Context) error) error {
 	}
 	wg.Wait()
 	return errors.Join(faults...)
-}
-
-// listen takes an address, which the flag chose.
-func listen(ctx context.Context, flag, address string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is in use by another program, choose another address with %s: %w", address, flag, err)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	return l, nil
-}
-
-// urlOf is the address at which a client on this machine reaches who listens at a.
-func urlOf(a net.Addr) string {
-	address, ok := a.(*net.TCPAddr)
-	if !ok {
-		return "http://" + a.String()
-	}
-	host := address.IP.String()
-	if len(address.IP) == 0 || address.IP.IsUnspecified() {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
 }
 
 // logHandler writes text for a person at a terminal and JSON for a program.

@@ -221,8 +221,16 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 	}
 }
 
-// forUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold the write lock.
-func (db *DB) forUpdate(q *bun.SelectQuery) *bun.SelectQuery {
+// ForUpdateSkipLocked is ForUpdate, and leaves out the rows that others hold.
+func (db *DB) ForUpdateSkipLocked(q *bun.SelectQuery) *bun.SelectQuery {
+	if db.Postgres {
+		return q.For("UPDATE SKIP LOCKED")
+	}
+	return q
+}
+
+// ForUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold the write lock.
+func (db *DB) ForUpdate(q *bun.SelectQuery) *bun.SelectQuery {
 	if db.Postgres {
 		return q.For("UPDATE")
 	}

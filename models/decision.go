@@ -20,6 +20,9 @@ const (
 	Exceeded WarningLevel = "exceeded"
 )
 
+// WarningLevels are all of them, in that order.
+var WarningLevels = []WarningLevel{Safe, Warning, Critical, Exceeded}
+
 // The percentages of the included units at which the levels begin.
 const (
 	warningPercent  = 80

@@ -161,7 +161,7 @@ func (p *people) ordered(q *MemberQuery) schema.QueryAppender {
 func (p *people) found(q *MemberQuery) schema.QueryAppender {
 	level := bun.SafeQuery("TRUE")
 	if q.Level != "" {
-		level = bun.SafeQuery("("+levelRank+") = ?", slices.Index(levels(), q.Level))
+		level = bun.SafeQuery("("+levelRank+") = ?", slices.Index(WarningLevels, q.Level))
 	}
 	search := strings.ToLower(q.Search)
 	switch {

@@ -67,7 +67,7 @@ func isNotPrint(r rune) bool { return !unicode.IsPrint(r) }
 // joinTeam gives the organization a Slack team's workspace.
 func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organization, team string) error {
 	var known []Workspace
-	if err := db.forUpdate(tx.NewSelect().Model(&known).Where("slack_team_id = ?", team)).Scan(ctx); err != nil {
+	if err := db.ForUpdate(tx.NewSelect().Model(&known).Where("slack_team_id = ?", team)).Scan(ctx); err != nil {
 		return err
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}
@@ -185,7 +185,7 @@ func lockUser(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email strin
 		return err
 	}
 	*user = User{}
-	return db.forUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
+	return db.ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
 }
 
 // moveTo puts the user in the organization's first workspace.

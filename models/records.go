@@ -59,11 +59,11 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return nil, err
 	}
-	if err := db.forUpdate(tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).Scan(ctx, new([]string)); err != nil {
+	if err := db.ForUpdate(tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).Scan(ctx, new([]string)); err != nil {
 		return nil, err
 	}
 	var records []*UsageRecord
-	if err := db.forUpdate(tx.NewSelect().Model(&records).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")).Scan(ctx); err != nil {
+	if err := db.ForUpdate(tx.NewSelect().Model(&records).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")).Scan(ctx); err != nil {
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
@@ -98,6 +98,15 @@ func EntitlementsOf(ctx context.Context, db bun.IDB, emails []string) (map[strin
 		found[email] = e
 	}
 	return found, rows.Err()
+}
+
+// EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
+func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (id uuid.UUID, err error) {
+	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
+		return id, err
+	}
+	err = tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &id)
+	return id, err
 }
 
 // ensureUsers makes the users that are missing, all at once.
@@ -251,7 +260,7 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	concerned := slices.Concat(emails, slices.Collect(maps.Values(taken)))
 	slices.Sort(concerned)
 	var users []User
-	if err := db.forUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
+	if err := db.ForUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
 		return err
 	}
 	given := give(links, taken, users, workspaces)

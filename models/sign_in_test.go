@@ -46,10 +46,14 @@ func TestSignInLinks(t *testing.T) {
 				t.Errorf("looked at: %q, %v", email, err)
 			}
 		}
+		other := "A" + token[1:]
+		if other == token {
+			other = "B" + token[1:]
+		}
 		for _, use := range []func() (string, error){
 			func() (string, error) { return models.SignInLinkEmail(f.ctx, f.db, late, token) },
 			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, late, token) },
-			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, noon, "A"+token[1:]) },
+			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, noon, other) },
 			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, noon, "") },
 		} {
 			_, err := use()

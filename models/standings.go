@@ -3,6 +3,7 @@ package models
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -170,13 +171,9 @@ func (p *people) folded() schema.QueryAppender {
 	return bun.SafeQuery("COALESCE(u.folded_name, lower(u.name))")
 }
 
-// Standing.PercentUsed and Standing.Level in SQL, the level as its place from safe to exceeded.
-const (
-	percentUsed = `CASE WHEN m.included > 0 THEN m.used * 100 / m.included WHEN m.used > 0 THEN 100 ELSE 0 END`
+// percentUsed is Standing.PercentUsed in SQL.
+const percentUsed = `CASE WHEN m.included > 0 THEN m.used * 100 / m.included WHEN m.used > 0 THEN 100 ELSE 0 END`
 
-	levelRank = `CASE WHEN m.included <= 0 THEN CASE WHEN m.used > 0 THEN 3 ELSE 0 END
-		WHEN m.used * 100 >= m.included * 100 THEN 3 WHEN m.used * 100 >= m.included * 95 THEN 2 WHEN m.used * 100 >= m.included * 80 THEN 1 ELSE 0 END`
-)
-
-// levels are in the order of their ranks.
-func levels() []WarningLevel { return []WarningLevel{Safe, Warning, Critical, Exceeded} }
+// levelRank is Standing.Level in SQL, as its place in WarningLevels.
+var levelRank = fmt.Sprintf(`CASE WHEN m.included <= 0 THEN CASE WHEN m.used > 0 THEN 3 ELSE 0 END
+	WHEN m.used * 100 >= m.included * %d THEN 3 WHEN m.used * 100 >= m.included * %d THEN 2 WHEN m.used * 100 >= m.included * %d THEN 1 ELSE 0 END`, exceededPercent, criticalPercent, warningPercent)

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,14 +41,11 @@ var ReportStates = []ReportState{
 	ReportConflict, ReportRejected, ReportExpired, ReportDead, ReportGivenUp,
 }
 
+// FailedStates are those of reports that want a person's eye.
+var FailedStates = []ReportState{ReportConflict, ReportRejected, ReportExpired, ReportDead}
+
 // Failed says that the report wants a person's eye.
-func (s ReportState) Failed() bool {
-	switch s {
-	case ReportConflict, ReportRejected, ReportExpired, ReportDead:
-		return true
-	}
-	return false
-}
+func (s ReportState) Failed() bool { return slices.Contains(FailedStates, s) }
 
 // StripeReport is one meter event to be. Its identifier, customer, minute and value never change once it is committed.
 type StripeReport struct {
@@ -81,6 +79,12 @@ type StripeReport struct {
 	ReplacedBy *uuid.UUID `bun:",type:uuid"`
 	LastError  *string
 	CreatedAt  time.Time
+}
+
+// ReadFirst says that a failed report is to be read at Stripe before anything is done with it: sending one that Stripe has another
+// total for, or that was sent and never read, could bill it twice.
+func (r *StripeReport) ReadFirst() bool {
+	return r.State == ReportConflict || r.FirstAttemptAt != nil && r.Confirmed == nil
 }
 
 // StripeStream is all that Stripe takes one after another: the reports of one customer to one meter.

@@ -95,7 +95,7 @@ func (s *Subscription) lockSubscriber(ctx context.Context, db *DB, tx bun.Tx, wh
 		if _, err := organizationByID(ctx, tx, *who.OrganizationID); err != nil {
 			return err
 		}
-		return db.forUpdate(tx.NewSelect().Model((*Organization)(nil)).Column("id").Where("id = ?", *who.OrganizationID)).Scan(ctx, new(uuid.UUID))
+		return db.ForUpdate(tx.NewSelect().Model((*Organization)(nil)).Column("id").Where("id = ?", *who.OrganizationID)).Scan(ctx, new(uuid.UUID))
 	}
 	var user User
 	if err := lockUser(ctx, db, tx, now, who.Email, &user); err != nil {

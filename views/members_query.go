@@ -29,9 +29,6 @@ const (
 
 var memberSorts = []MemberSort{SortName, SortEmail, SortUsed, SortIncluded, SortPercent, SortLevel, SortOverage, SortLastPeriod}
 
-// memberLevels are the levels that the table can be narrowed to.
-var memberLevels = []models.WarningLevel{models.Safe, models.Warning, models.Critical, models.Exceeded}
-
 // maxSearch is in bytes; nobody is called so.
 const maxSearch = 200
 
@@ -55,7 +52,7 @@ func ParseMembersQuery(v url.Values) MembersQuery {
 	if len(q.Search) > maxSearch {
 		q.Search = strings.ToValidUTF8(q.Search[:maxSearch], "")
 	}
-	if level := models.WarningLevel(v.Get("level")); slices.Contains(memberLevels, level) {
+	if level := models.WarningLevel(v.Get("level")); slices.Contains(models.WarningLevels, level) {
 		q.Level = level
 	}
 	if sort := MemberSort(v.Get("sort")); slices.Contains(memberSorts, sort) {

@@ -97,7 +97,7 @@ func totalPeriod(t models.StripeTotal) models.Period {
 
 // retryLabel says what the retry of a report does.
 func retryLabel(r models.StripeReport) string {
-	if r.State == models.ReportConflict || r.FirstAttemptAt != nil && r.Confirmed == nil {
+	if r.ReadFirst() {
 		return "Read again"
 	}
 	return "Send anew"

@@ -107,6 +107,12 @@ func (c *Client) account(ctx context.Context) (string, error) {
 	return a.ID, nil
 }
 
+// The keys of a meter event's payload.
+const (
+	meterCustomerKey = "stripe_customer_id"
+	meterValueKey    = "value"
+)
+
 // sendMeterEvent tells Stripe of a report. Each attempt has an idempotency key of its own: a constant one would give a stored fault back
 // for a day.
 func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) error {
@@ -115,7 +121,7 @@ func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) err
 		EventName:  &r.MeterEventName,
 		Identifier: &r.Identifier,
 		Timestamp:  stripe.Int64(r.Minute.Unix()),
-		Payload:    map[string]string{"stripe_customer_id": r.StripeCustomerID, "value": strconv.FormatInt(r.Value, 10)},
+		Payload:    map[string]string{meterCustomerKey: r.StripeCustomerID, meterValueKey: strconv.FormatInt(r.Value, 10)},
 	}
 	p.SetIdempotencyKey(r.Identifier + ":" + strconv.Itoa(r.Attempts))
 	_, err := c.BillingMeterEvents.New(p)
@@ -137,18 +143,18 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 	return int64(math.Round(sum)), nil
 }
 
-// findMeter returns the id of the active meter of an event name; empty when there is none.
-func (c *Client) findMeter(ctx context.Context, eventName string) (string, error) {
-	p := &stripe.BillingMeterListParams{Status: stripe.String("active")}
-	p.Context = ctx
-	list := c.BillingMeters.List(p)
-	for list.Next() {
-		if m := list.BillingMeter(); m.EventName == eventName {
-			return m.ID, nil
+// findMeter returns the meter of an event name, the active one of several; nil when there is none.
+func (c *Client) findMeter(ctx context.Context, eventName string) (found *stripe.BillingMeter, err error) {
+	list := &stripe.BillingMeterListParams{}
+	list.Context, list.Limit = ctx, stripe.Int64(100)
+	meters := c.BillingMeters.List(list)
+	for meters.Next() {
+		if m := meters.BillingMeter(); m.EventName == eventName && (found == nil || m.Status == stripe.BillingMeterStatusActive) {
+			found = m
 		}
 	}
-	if err := list.Err(); err != nil {
-		return "", fmt.Errorf("list Stripe's meters: %w", err)
+	if err := meters.Err(); err != nil {
+		return nil, fmt.Errorf("list Stripe's meters: %w", err)
 	}
-	return "", nil
+	return found, nil
 }

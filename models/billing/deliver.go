@@ -59,7 +59,8 @@ func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(requestTimeout, until))
 	defer cancel()
 	// A process that stops waits a little for an answer: without it the report is unknown for a day at worst.
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })()
+	forget := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
+	defer forget()
 	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
 }
 
@@ -72,7 +73,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
-		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(streams) == 0 {
+		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
 		}
 		found = true
@@ -117,10 +118,7 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	var streams []models.StripeStream
 	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
-	if r.DB.Postgres {
-		q = q.For("UPDATE")
-	}
-	if err := q.Scan(ctx); err != nil || len(streams) == 0 {
+	if err := r.DB.ForUpdate(q).Scan(ctx); err != nil || len(streams) == 0 {
 		return false, err
 	}
 	l.stream = streams[0]

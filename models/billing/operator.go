@@ -25,7 +25,7 @@ var (
 func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error {
 	return r.act(ctx, id, func(ctx context.Context, tx bun.Tx, report *models.StripeReport) error {
 		now := r.now()
-		if report.State == models.ReportConflict || report.FirstAttemptAt != nil && report.Confirmed == nil {
+		if report.ReadFirst() {
 			report.NextAttemptAt = &now
 			if _, err := tx.NewUpdate().Model(report).Column("next_attempt_at").WherePK().Exec(ctx); err != nil {
 				return err
@@ -68,10 +68,7 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var found []models.StripeReport
 		q := tx.NewSelect().Model(&found).Where("id = ?", id)
-		if r.DB.Postgres {
-			q = q.For("UPDATE")
-		}
-		if err := q.Scan(ctx); err != nil {
+		if err := r.DB.ForUpdate(q).Scan(ctx); err != nil {
 			return err
 		}
 		if len(found) == 0 {

@@ -11,20 +11,6 @@ import (
 	"tollgate/models"
 )
 
-// The names of what is set up, as stripe_objects has them.
-const (
-	objectMeter    = "meter"
-	objectWebhook  = "webhook"
-	objectPortal   = "portal"
-	objectProduct  = "product:"
-	objectPrice    = "price:"
-	objectOverage  = "overage:"
-	lookupBase     = "tollgate_base_"
-	lookupOverage  = "tollgate_overage_"
-	metadataPlan   = "tollgate_plan"
-	metadataObject = "tollgate"
-)
-
 // planPrices knows which plan a price of Stripe's is the base price of.
 type planPrices struct {
 	catalogue *models.Catalogue
@@ -34,12 +20,14 @@ type planPrices struct {
 // readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
 	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}}
-	var objects []models.StripeObject
-	if err := db.NewSelect().Model(&objects).Where("name LIKE ?", objectPrice+"%").Scan(ctx); err != nil {
-		return nil, fmt.Errorf("read the prices that were set up: %w", err)
+	objects, err := stripeObjects(ctx, db)
+	if err != nil {
+		return nil, err
 	}
-	for _, o := range objects {
-		p.byID[o.StripeID] = models.PlanID(strings.TrimPrefix(o.Name, objectPrice))
+	for name, id := range objects {
+		if plan, ok := strings.CutPrefix(name, objectPrice); ok {
+			p.byID[id] = models.PlanID(plan)
+		}
 	}
 	for i := range c.Plans {
 		if id := c.Plans[i].StripePriceID; id != "" {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stripe/stripe-go/v76"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -61,7 +62,7 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 		q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ?", now).
 			Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
 			Order("next_attempt_at").Limit(readAtOnce)
-		if err := forUpdateSkipLocked(r.DB, q).Scan(ctx); err != nil || len(due) == 0 {
+		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(due) == 0 {
 			return err
 		}
 		ids := make([]uuid.UUID, len(due))
@@ -81,15 +82,15 @@ func (r *Reporter) meter(ctx context.Context) (string, error) {
 	if r.meterID != "" {
 		return r.meterID, nil
 	}
-	id, err := r.Client.findMeter(ctx, r.Catalogue.MeterEventName)
-	if err == nil && id == "" {
+	found, err := r.Client.findMeter(ctx, r.Catalogue.MeterEventName)
+	if err == nil && (found == nil || found.Status != stripe.BillingMeterStatusActive) {
 		err = fmt.Errorf("%q: %w", r.Catalogue.MeterEventName, errNoMeter)
 	}
 	if err != nil {
 		return "", err
 	}
-	r.meterID = id
-	return id, nil
+	r.meterID = found.ID
+	return found.ID, nil
 }
 
 // readBack reads a report's minute and writes down what it says. A total that cannot be read is read again later; only the database's
@@ -126,10 +127,7 @@ func (r *Reporter) readBack(ctx context.Context, meter string, report *models.St
 func (r *Reporter) lockReport(ctx context.Context, tx bun.Tx, report *models.StripeReport) (bool, error) {
 	var found []models.StripeReport
 	q := tx.NewSelect().Model(&found).Where("id = ? AND state = ?", report.ID, report.State)
-	if r.DB.Postgres {
-		q = q.For("UPDATE")
-	}
-	if err := q.Scan(ctx); err != nil || len(found) == 0 {
+	if err := r.DB.ForUpdate(q).Scan(ctx); err != nil || len(found) == 0 {
 		return false, err
 	}
 	*report = found[0]
@@ -187,6 +185,14 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		} else {
 			later(summarySettles - age)
 		}
+	case models.ReportVerified:
+		// The period's total was lower than what was sent, so this one was read again: Stripe had counted it once.
+		if settled {
+			v.state = models.ReportRejected
+			v.text = "Stripe counted it once and has nothing of it any more"
+			return v
+		}
+		later(summarySettles - now.Sub(*v.zeroSince))
 	default:
 		if now.Sub(report.CreatedAt) < watched {
 			later(24 * time.Hour)

@@ -24,7 +24,7 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
 	}
-	totals, err := r.Totals(ctx)
+	totals, err := r.Totals(ctx, true)
 	if err != nil {
 		return err
 	}

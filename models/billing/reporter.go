@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/uptrace/bun"
 
 	"tollgate/models"
 )
@@ -33,8 +33,6 @@ const (
 	watched = 7 * 24 * time.Hour
 
 	leaseTime = 2 * requestTimeout
-	minDelay  = 5 * time.Second
-	maxDelay  = 15 * time.Minute
 	// deadAfter is the number of refusals that end a report.
 	deadAfter = 3
 )
@@ -76,7 +74,7 @@ type Reporter struct {
 	contacted bool
 	meterID   string
 
-	workers []*worker
+	workers workers
 }
 
 // NewReporter makes a reporter; it does nothing before Start.
@@ -107,20 +105,11 @@ func NewReporter(o Options) *Reporter {
 // Start sets the workers to work until Stop.
 func (r *Reporter) Start(ctx context.Context) {
 	r.started = true
-	for _, w := range r.workers {
-		w.Start(ctx)
-	}
+	r.workers.Start(ctx)
 }
 
 // Stop ends the workers. A call to Stripe that is under way has a few seconds to be answered.
-func (r *Reporter) Stop() {
-	for _, w := range r.workers {
-		w.cancel()
-	}
-	for _, w := range r.workers {
-		w.Stop()
-	}
-}
+func (r *Reporter) Stop() { r.workers.Stop() }
 
 // sealing seals every so often, and tells those who deliver.
 func (r *Reporter) sealing(ctx context.Context) {
@@ -128,7 +117,7 @@ func (r *Reporter) sealing(ctx context.Context) {
 		sealed, err := r.Seal(ctx)
 		r.report(ctx, "seal events into reports", err)
 		if sealed > 0 {
-			r.nudge()
+			nudge(r.wake)
 		}
 	})
 }
@@ -141,11 +130,7 @@ func (r *Reporter) reconciling(ctx context.Context) {
 		}
 		_, err := r.Reconcile(ctx)
 		r.report(ctx, "read reports back", err)
-		due, err := r.totalsDue(ctx)
-		if err == nil && due {
-			_, err = r.Totals(ctx)
-		}
-		r.report(ctx, "compare totals", err)
+		r.report(ctx, "compare totals", r.dailyTotals(ctx))
 	})
 }
 
@@ -157,7 +142,7 @@ func (r *Reporter) delivering(ctx context.Context, looks bool) {
 		err := r.contact(ctx)
 		if err == nil {
 			if found, err = r.DeliverStream(ctx); found {
-				r.nudge()
+				nudge(r.wake)
 			}
 			r.report(ctx, "deliver reports", err)
 		}
@@ -176,14 +161,6 @@ func (r *Reporter) delivering(ctx context.Context, looks bool) {
 	}
 }
 
-// nudge wakes one of those who deliver.
-func (r *Reporter) nudge() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
 func (r *Reporter) report(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
 		r.Log.Error("could not "+what, "error", err)
@@ -192,19 +169,9 @@ func (r *Reporter) report(ctx context.Context, what string, err error) {
 
 func (r *Reporter) now() time.Time { return models.Now(r.Now) }
 
-// jitter is a delay after so many failures in a row: full jitter, from minDelay to at most maxDelay.
+// jitter is a wait after so many failures in a row, of minDelay at least.
 func (r *Reporter) jitter(failures int) time.Duration {
-	most := min(maxDelay, minDelay<<min(failures, 8))
-	return max(minDelay, time.Duration(r.Random()*float64(most)))
-}
-
-// State returns the row that says whether anything is sent.
-func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
-	var s models.StripeState
-	if err := db.NewSelect().Model(&s).Where("id = 1").Scan(ctx); err != nil {
-		return s, fmt.Errorf("read the state of sending: %w", err)
-	}
-	return s, nil
+	return max(minDelay, fullJitter(r.Random(), failures))
 }
 
 // contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first
@@ -215,44 +182,17 @@ func (r *Reporter) contact(ctx context.Context) error {
 	if r.contacted {
 		return nil
 	}
-	account, err := r.Client.account(ctx)
-	if err != nil {
-		if o := classify(err, 1); o.verdict == ours {
-			err = fmt.Errorf("stop sending: %w", r.stop(ctx, o.text))
-		}
-		return err
+	err := r.Client.claimAccount(ctx, r.DB)
+	switch o := classify(err, 1); {
+	case errors.Is(err, errOtherAccount):
+		err = r.stop(ctx, err.Error())
+	case err != nil && o.verdict == ours:
+		return fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
+	case err == nil && r.started:
+		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
 	}
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		s, err := State(ctx, tx)
-		if err != nil {
-			return err
-		}
-		now := r.now()
-		switch {
-		case s.AccountID != "" && account != "" && s.AccountID != account || s.Livemode != nil && *s.Livemode != r.Client.Live:
-			text := fmt.Sprintf("this database reports to account %s (%s), and the key is of %s (%s)", s.AccountID, mode(*s.Livemode), account, mode(r.Client.Live))
-			s.Stopped, s.StoppedAt = &text, &now
-		default:
-			s.Livemode = &r.Client.Live
-			if r.started {
-				s.Stopped, s.StoppedAt = nil, nil
-			}
-			if account != "" {
-				s.AccountID = account
-			}
-		}
-		_, err = tx.NewUpdate().Model(&s).Column("account_id", "livemode", "stopped", "stopped_at").WherePK().Exec(ctx)
-		return err
-	})
 	r.contacted = err == nil
 	return err
-}
-
-func mode(live bool) string {
-	if live {
-		return "live mode"
-	}
-	return "test mode"
 }
 
 // stop ends all sending, of every process, until one starts with another key or an operator goes on.

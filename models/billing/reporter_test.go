@@ -1,7 +1,6 @@
 package billing
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -73,14 +72,19 @@ func (d *desk) must(err error) {
 	}
 }
 
-// use records units of a customer at an instant of November.
+// use records units of a customer at an instant, in its calendar month.
 func (d *desk) use(customer string, units int64, at time.Time) {
 	d.t.Helper()
+	d.useIn(models.CalendarMonth(at), customer, units, at)
+}
+
+// useIn records units in a billing period.
+func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
+	d.t.Helper()
 	key := uuid.NewString()
-	month := models.CalendarMonth(at)
 	_, err := d.db.NewInsert().Model(&models.UsageEvent{
 		ID: uuid.New(), Email: customer + "@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now, PlanID: "pro",
-		BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+		BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, StripeCustomerID: &customer,
 	}).Exec(d.ctx)
 	d.must(err)
 }
@@ -291,131 +295,6 @@ func TestLiveKeyAndStandIn(t *testing.T) {
 			t.Errorf("%s is taken for a stand-in", base)
 		}
 	}
-}
-
-// What somebody lost, doubled or added at Stripe is seen in the totals and in what `stripe reconcile` prints.
-func TestPlantedDifferences(t *testing.T) {
-	plant := map[string]struct {
-		do   func(d *desk)
-		want int64
-	}{
-		"nothing": {func(*desk) {}, 0},
-		"lost":    {func(d *desk) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
-		"doubled": {func(d *desk) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
-		"foreign": {func(d *desk) { d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
-	}
-	for name, p := range plant {
-		t.Run(name, func(t *testing.T) {
-			onBoth(t, nil, func(t *testing.T, d *desk) {
-				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-				d.use("cus_1", 4, d.now.Add(-2*time.Hour))
-				d.use("cus_1", 5, d.now.Add(-time.Minute)) // not due yet
-				_, err := d.Seal(d.ctx)
-				d.must(err)
-				d.deliver()
-				p.do(d)
-				var out, notes bytes.Buffer
-				err = d.PrintReconciliation(d.ctx, &out, &notes, false)
-				if (err != nil) != (p.want != 0) {
-					t.Errorf("the error is %v", err)
-				}
-				lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-				if len(lines) != 2 {
-					t.Fatalf("printed:\n%s", out.String())
-				}
-				confirmed := 7 + p.want
-				got := strings.Join(strings.Fields(lines[1]), " ")
-				sign := "+"
-				if p.want < 0 {
-					sign = ""
-				}
-				want := "cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 5 7 " + strconv.FormatInt(confirmed, 10) + " " + sign + strconv.FormatInt(p.want, 10)
-				if got != want {
-					t.Errorf("printed %q, want %q", got, want)
-				}
-				if s := d.status(); s.Drift() != max(p.want, -p.want) || s.Compared != 1 {
-					t.Errorf("the drift is %d of %d periods", s.Drift(), s.Compared)
-				}
-				// The report that Stripe lacks is found by reading each again, a day later when it is surely lost.
-				if name == "lost" {
-					for range 60 {
-						d.now = d.now.Add(time.Hour)
-						_, err := d.Reconcile(d.ctx)
-						d.must(err)
-					}
-					if r := d.reports()[0]; r.State != models.ReportRejected {
-						t.Errorf("the lost report is %s", r.State)
-					}
-					d.must(d.Retry(d.ctx, "op@example.com", d.reports()[0].ID))
-					d.deliver()
-					if got := d.stripe.Total("cus_1", d.now.Add(-200*time.Hour), d.now); got != 7 {
-						t.Errorf("after a retry Stripe has %d units, want 7", got)
-					}
-				}
-			})
-		})
-	}
-}
-
-// A database that came back from a backup does not know what was sent since. What Stripe has already is not sent again.
-func TestRestored(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
-		d.stripe.AddCustomer("cus_2", nil)
-		d.stripe.AddCustomer("cus_3", nil)
-		hour := d.now.Add(-3 * time.Hour)
-		d.use("cus_1", 3, hour) // sealed and sent after the backup
-		d.use("cus_2", 4, hour) // sealed in the backup, sent after it
-		d.use("cus_3", 5, hour) // never sent
-		// What the lost database had sent, by identifiers that this one never made.
-		d.stripe.AddForeign("cus_1", 3, hour)
-		_, err := d.sealCustomers(d.ctx, []string{"cus_2"})
-		d.must(err)
-		d.stripe.AddForeign("cus_2", 4, d.reports()[0].Minute)
-		var out, notes bytes.Buffer
-		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
-		d.deliver()
-		for customer, want := range map[string]int64{"cus_1": 3, "cus_2": 4, "cus_3": 5} {
-			if got := d.stripe.Total(customer, d.now.Add(-24*time.Hour), d.now); got != want {
-				t.Errorf("%s has %d units at Stripe, want %d", customer, got, want)
-			}
-		}
-		// What cannot be told apart is left to a person.
-		d.use("cus_3", 6, hour.Add(-time.Hour))
-		d.stripe.AddForeign("cus_3", 2, hour.Add(-time.Hour))
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, true); err == nil {
-			t.Error("a conflict is no difference")
-		}
-		d.deliver()
-		if got := d.stripe.Total("cus_3", d.now.Add(-24*time.Hour), d.now); got != 7 {
-			t.Errorf("cus_3 has %d units at Stripe, want 7", got)
-		}
-	})
-}
-
-// Paused, nothing is sent, and nothing is lost.
-func TestPauseAndUnblock(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
-		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
-		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
-		_, err := d.Seal(d.ctx)
-		d.must(err)
-		d.deliver()
-		if n := len(d.stripe.Events()); n != 0 {
-			t.Errorf("%d events were sent while sending was paused", n)
-		}
-		d.must(Resume(d.ctx, d.db, d.now, "op@example.com"))
-		d.deliver()
-		if s := d.status(); len(d.stripe.Events()) != 1 || len(s.Blocked) != 1 || s.Blocked[0].StripeCustomerID != "cus_gone" {
-			t.Errorf("%d events were sent, and blocked is %+v", len(d.stripe.Events()), s.Blocked)
-		}
-		d.stripe.AddCustomer("cus_gone", nil)
-		d.must(Unblock(d.ctx, d.db, d.now, "op@example.com", "cus_gone"))
-		d.deliver()
-		if n := len(d.stripe.Events()); n != 2 {
-			t.Errorf("%d events were sent after unblocking, want 2", n)
-		}
-	})
 }
 
 // What the reporter asks has the shape that Stripe's specification gives it.

@@ -147,16 +147,8 @@ func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, cu
 	var got []string
 	q := tx.NewSelect().Model((*models.StripeStream)(nil)).Column("stripe_customer_id").
 		Where("meter_event_name = ? AND stripe_customer_id IN (?)", meter, bun.List(customers)).Order("stripe_customer_id")
-	err := forUpdateSkipLocked(db, q).Scan(ctx, &got)
+	err := db.ForUpdateSkipLocked(q).Scan(ctx, &got)
 	return got, err
-}
-
-// forUpdateSkipLocked locks the rows that a query selects and leaves out those that others hold. SQLite has one writer at a time.
-func forUpdateSkipLocked(db *models.DB, q *bun.SelectQuery) *bun.SelectQuery {
-	if db.Postgres {
-		return q.For("UPDATE SKIP LOCKED")
-	}
-	return q
 }
 
 // dueSlices finds what is due of the customers.

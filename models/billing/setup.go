@@ -9,19 +9,9 @@ import (
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
-	"github.com/uptrace/bun"
 
 	"tollgate/models"
 )
-
-// The keys of a meter event's payload.
-const (
-	meterCustomerKey = "stripe_customer_id"
-	meterValueKey    = "value"
-)
-
-// lookupsAtATime is how many lookup keys Stripe takes in one question.
-const lookupsAtATime = 10
 
 // SetupOptions are what set-up is done with.
 type SetupOptions struct {
@@ -101,19 +91,6 @@ func (s *setup) known(ctx context.Context) (err error) {
 	return err
 }
 
-// stripeObjects are the ids of what was set up, by name.
-func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
-	var rows []models.StripeObject
-	if err := db.NewSelect().Model(&rows).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("read what was set up at Stripe: %w", err)
-	}
-	ids := make(map[string]string, len(rows))
-	for _, r := range rows {
-		ids[r.Name] = r.StripeID
-	}
-	return ids, nil
-}
-
 // keepID writes an id down under its name.
 func (s *setup) keepID(ctx context.Context, name, id string) error {
 	if s.DryRun || id == "" || s.objects[name] == id {
@@ -121,12 +98,6 @@ func (s *setup) keepID(ctx context.Context, name, id string) error {
 	}
 	s.objects[name] = id
 	return keepObject(ctx, s.DB, models.Now(s.Now), name, id)
-}
-
-func keepObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
-	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: now}
-	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
-	return err
 }
 
 // onlyMissing turns Stripe's answer that something is not there into nothing.
@@ -140,24 +111,15 @@ func onlyMissing(err error) error {
 // meter finds the catalogue's meter by its event name, of which Stripe allows one active one.
 func (s *setup) meter(ctx context.Context) error {
 	name := s.Catalogue.MeterEventName
-	var found *stripe.BillingMeter
-	list := &stripe.BillingMeterListParams{}
-	list.Context, list.Limit = ctx, stripe.Int64(100)
-	meters := s.Client.BillingMeters.List(list)
-	for meters.Next() {
-		if m := meters.BillingMeter(); m.EventName == name && (found == nil || m.Status == stripe.BillingMeterStatusActive) {
-			found = m
-		}
-	}
-	if err := meters.Err(); err != nil {
-		return fmt.Errorf("list the meters: %w", err)
+	found, err := s.Client.findMeter(ctx, name)
+	if err != nil {
+		return err
 	}
 	if found == nil {
 		if s.DryRun {
 			s.made("the meter %s", name)
 			return nil
 		}
-		var err error
 		found, err = s.Client.BillingMeters.New(&stripe.BillingMeterParams{
 			Params: params(ctx), DisplayName: stripe.String(s.Catalogue.UnitPlural), EventName: &name,
 			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(stripe.BillingMeterDefaultAggregationFormulaSum))},
@@ -232,25 +194,6 @@ func (s *setup) findProducts(ctx context.Context) error {
 	return nil
 }
 
-// pricesByKey finds prices by their lookup keys, with their tiers.
-func pricesByKey(ctx context.Context, client *Client, keys []string) (map[string]*stripe.Price, error) {
-	prices := map[string]*stripe.Price{}
-	for some := range slices.Chunk(keys, lookupsAtATime) {
-		list := &stripe.PriceListParams{LookupKeys: stripe.StringSlice(some), Expand: stripe.StringSlice([]string{"data.tiers"})}
-		list.Context, list.Limit = ctx, stripe.Int64(100)
-		found := client.Prices.List(list)
-		for found.Next() {
-			if p := found.Price(); p.LookupKey != "" {
-				prices[p.LookupKey] = p
-			}
-		}
-		if err := found.Err(); err != nil {
-			return nil, fmt.Errorf("list the prices: %w", err)
-		}
-	}
-	return prices, nil
-}
-
 func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	product := s.products[p.ID]
 	switch {
@@ -290,47 +233,6 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	return s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID))
 }
 
-// basePrice is the monthly price of a plan; of a team plan, of a seat.
-func basePrice(c *models.Catalogue, p models.Plan, product string) *stripe.PriceParams {
-	return &stripe.PriceParams{
-		Currency: &c.Currency, Product: &product, UnitAmount: &p.BasePriceCents, LookupKey: stripe.String(lookupBase + string(p.ID)),
-		Recurring: &stripe.PriceRecurringParams{
-			Interval: stripe.String(string(stripe.PriceRecurringIntervalMonth)), UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeLicensed)),
-		},
-		Metadata: map[string]string{metadataPlan: string(p.ID)},
-	}
-}
-
-// overageKey is the lookup key of a plan's overage price. A team's tiers depend on its seats: what is included is included for
-// each member, while Stripe counts a customer's usage as one.
-func overageKey(p models.Plan, seats int64) string {
-	if p.Type == models.Team {
-		return fmt.Sprintf("%s%s_%d", lookupOverage, p.ID, seats)
-	}
-	return lookupOverage + string(p.ID)
-}
-
-// overagePrice bills usage: all of it is reported, and the first tier leaves what is included free.
-func overagePrice(c *models.Catalogue, p models.Plan, seats int64, product, meter string) *stripe.PriceParams {
-	var tiers []*stripe.PriceTierParams
-	included := p.Included
-	if p.Type == models.Team {
-		included *= seats
-	}
-	if included > 0 {
-		tiers = append(tiers, &stripe.PriceTierParams{UpTo: &included, UnitAmount: stripe.Int64(0)})
-	}
-	tiers = append(tiers, &stripe.PriceTierParams{UpToInf: stripe.Bool(true), UnitAmount: &p.OverageRateCents})
-	return &stripe.PriceParams{
-		Currency: &c.Currency, Product: &product, LookupKey: stripe.String(overageKey(p, seats)), Tiers: tiers,
-		BillingScheme: stripe.String(string(stripe.PriceBillingSchemeTiered)), TiersMode: stripe.String(string(stripe.PriceTiersModeGraduated)),
-		Recurring: &stripe.PriceRecurringParams{
-			Interval: stripe.String(string(stripe.PriceRecurringIntervalMonth)), UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeMetered)), Meter: &meter,
-		},
-		Metadata: map[string]string{metadataPlan: string(p.ID)},
-	}
-}
-
 // price finds a price, by the id that the catalogue has or by its lookup key, or makes it.
 func (s *setup) price(ctx context.Context, name, inCatalogue string, want *stripe.PriceParams) error {
 	found := s.prices[*want.LookupKey]
@@ -362,69 +264,6 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		s.made("%s, %s", name, found.ID)
 	}
 	return s.keepID(ctx, name, found.ID)
-}
-
-// priceDifferences are what of a price is not as it must be.
-func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string) {
-	differs := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	if !p.Active {
-		differs("it is inactive")
-	}
-	if string(p.Currency) != *want.Currency {
-		differs("it is in %s, and the catalogue in %s", p.Currency, *want.Currency)
-	}
-	if p.Product != nil && *want.Product != "" && p.Product.ID != *want.Product {
-		differs("it is of the product %s, not %s", p.Product.ID, *want.Product)
-	}
-	switch r := p.Recurring; {
-	case r == nil || string(r.Interval) != *want.Recurring.Interval || r.IntervalCount > 1:
-		differs("it is not monthly")
-	case string(r.UsageType) != *want.Recurring.UsageType:
-		differs("it is %s, not %s", r.UsageType, *want.Recurring.UsageType)
-	case want.Recurring.Meter != nil && r.Meter != *want.Recurring.Meter:
-		differs("it counts by the meter %q, not %q", r.Meter, *want.Recurring.Meter)
-	}
-	if want.UnitAmount != nil && (p.UnitAmount != *want.UnitAmount || p.BillingScheme != stripe.PriceBillingSchemePerUnit) {
-		differs("it is %d cents, and the catalogue says %d", p.UnitAmount, *want.UnitAmount)
-	}
-	if len(want.Tiers) > 0 {
-		if got, should := tiersOf(p.Tiers), tiersWanted(want.Tiers); got != should || p.TiersMode != stripe.PriceTiersModeGraduated {
-			differs("its tiers are %s, and the catalogue says %s", got, should)
-		}
-	}
-	return lines
-}
-
-func tiersOf(tiers []*stripe.PriceTier) string {
-	var parts []string
-	for _, t := range tiers {
-		parts = append(parts, tierText(t.UpTo, t.UnitAmount, t.FlatAmount))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func tiersWanted(tiers []*stripe.PriceTierParams) string {
-	var parts []string
-	for _, t := range tiers {
-		var upTo int64
-		if t.UpTo != nil {
-			upTo = *t.UpTo
-		}
-		parts = append(parts, tierText(upTo, *t.UnitAmount, 0))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// tierText is a tier in words; no bound is 0.
-func tierText(upTo, cents, flat int64) string {
-	text := fmt.Sprintf("beyond at %d cents", cents)
-	if upTo > 0 {
-		text = fmt.Sprintf("up to %d at %d cents", upTo, cents)
-	}
-	if flat > 0 {
-		text += fmt.Sprintf(" and %d flat", flat)
-	}
-	return text
 }
 
 // webhook sets up the endpoint that Stripe sends its events to, when Stripe can reach it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -97,7 +98,7 @@ func newWorld(t testing.TB, address string, s schedule) *world {
 		w.db.SetMaxOpenConns(1)
 		w.exec("PRAGMA synchronous = OFF")
 	}
-	w.db.AddQueryHook(w)
+	w.db.DB = w.db.WithQueryHook(w)
 	faults := rand.New(rand.NewPCG(s.seed, 2))
 	mix := stripetest.Mix(faults, 0.25)
 	w.stripe = stripetest.New(stripetest.Options{
@@ -139,7 +140,8 @@ func (w *world) process() *Reporter {
 	ids := rand.NewChaCha8([32]byte{byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32())})
 	r := NewReporter(Options{
 		DB: w.db, Client: c, Catalogue: w.catalogue, Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Every: time.Minute,
-		Rate: 1e9, Random: w.rand.Float64, NewID: func() uuid.UUID { return uuid.Must(uuid.NewRandomFromReader(ids)) },
+		Rate:   math.Inf(1), // its time is the real one, of which none passes here
+		Random: w.rand.Float64, NewID: func() uuid.UUID { return uuid.Must(uuid.NewRandomFromReader(ids)) },
 	})
 	if w.s.without == noGuard {
 		r.guard = 1000 * time.Hour
@@ -307,11 +309,7 @@ func (w *world) work(crashes bool) {
 		}
 	}
 	_, _ = r.Reconcile(w.ctx) // Stripe's meters may not be listed at this moment
-	due, err := r.totalsDue(w.ctx)
-	w.must(err)
-	if due {
-		_, _ = r.Totals(w.ctx)
-	}
+	_ = r.dailyTotals(w.ctx)
 }
 
 // run lets six days pass, and then as many without faults as it takes until nothing is open.
@@ -319,7 +317,7 @@ func (w *world) run() {
 	begin := w.now
 	end := begin.Add(6 * 24 * time.Hour)
 	away := begin.Add(time.Duration(w.rand.Int64N(int64(4 * 24 * time.Hour))))
-	back := away.Add(time.Duration(w.rand.Int64N(int64(40 * time.Hour))))
+	back := away.Add(20*time.Hour + time.Duration(w.rand.Int64N(int64(20*time.Hour)))) // so that Stripe often forgets meanwhile
 	for w.now.Before(end) {
 		w.now = w.now.Add(time.Duration(1+w.rand.IntN(50)) * time.Minute).Add(time.Duration(w.rand.IntN(60_000_000)) * time.Microsecond)
 		w.stripe.SetOutage(w.now.After(away) && w.now.Before(back))
@@ -487,7 +485,7 @@ func TestSimulationWithDrops(t *testing.T) {
 func TestSimulationNoticesWhatIsLeftOut(t *testing.T) {
 	for name, without := range map[string]fault{"identifier": noIdentifier, "guard": noGuard, "private minute": noPrivateMinute, "freeze": noFreeze} {
 		t.Run(name, func(t *testing.T) {
-			for seed := uint64(4); seed <= 15; seed++ {
+			for seed := uint64(1); seed <= 12; seed++ {
 				if faults := simulate(t, modelstest.SQLite(t), schedule{seed: seed, without: without}); len(faults) > 0 {
 					t.Logf("seed %d: %d faults, such as: %s", seed, len(faults), faults[0])
 					return

@@ -119,7 +119,7 @@ func WebhookFaults(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []
 // Failures returns the failed reports, those of most units first, at most a hundred.
 func Failures(ctx context.Context, db bun.IDB) ([]models.StripeReport, error) {
 	var failed []models.StripeReport
-	err := db.NewSelect().Model(&failed).Where("state IN ('conflict', 'rejected', 'expired', 'dead')").Order("value DESC", "minute").Limit(listed).Scan(ctx)
+	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).Order("value DESC", "minute").Limit(listed).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read failed reports: %w", err)
 	}

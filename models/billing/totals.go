@@ -11,25 +11,24 @@ import (
 	"tollgate/models"
 )
 
-// totalsEvery is how often the totals of all customers are compared.
-const totalsEvery = 24 * time.Hour
+// totalsRetry is how soon the totals are compared again when Stripe or the database did not answer.
+const totalsRetry = time.Hour
 
-// totalsDue says that the totals are to be compared now, by this process: it has noted that it does so.
-func (r *Reporter) totalsDue(ctx context.Context) (bool, error) {
-	now := r.now()
-	res, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", now).
-		Where("id = 1 AND (totals_at IS NULL OR totals_at <= ?)", now.Add(-totalsEvery)).Exec(ctx)
-	if err != nil {
-		return false, fmt.Errorf("claim the comparison of totals: %w", err)
-	}
-	n, err := res.RowsAffected()
-	return n == 1, err
+// dailyTotals compares the totals of all customers once a day.
+func (r *Reporter) dailyTotals(ctx context.Context) error {
+	return onceADay(ctx, r.DB, r.now(), "totals_at", totalsRetry, func() error {
+		_, err := r.Totals(ctx, false)
+		return err
+	})
 }
 
 // Totals compares, for each customer and each billing period that Stripe still takes events of, what it has with what it should have,
 // and returns what it found, by customer and period. Where Stripe has less, the reports of the period are read again, one by one, so that the one
 // it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered.
-func (r *Reporter) Totals(ctx context.Context) ([]models.StripeTotal, error) {
+//
+// What Stripe accepted may be missing from its totals for a while, and each report is read by itself later. So it is no difference
+// yet, unless strict says that it is.
+func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
 	meter, err := r.meter(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +47,7 @@ func (r *Reporter) Totals(ctx context.Context) ([]models.StripeTotal, error) {
 			if err := r.limit.wait(ctx); err != nil {
 				return all, err
 			}
-			t, err := r.compare(ctx, meter, customer, p)
+			t, err := r.compare(ctx, meter, customer, p, strict)
 			if err != nil {
 				return all, err
 			}
@@ -111,7 +110,7 @@ func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Perio
 }
 
 // compare asks Stripe for a total and writes down what comes of it.
-func (r *Reporter) compare(ctx context.Context, meter, customer string, p models.Period) (*models.StripeTotal, error) {
+func (r *Reporter) compare(ctx context.Context, meter, customer string, p models.Period, strict bool) (*models.StripeTotal, error) {
 	now := r.now()
 	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: r.Catalogue.MeterEventName, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
 	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
@@ -127,15 +126,19 @@ func (r *Reporter) compare(ctx context.Context, meter, customer string, p models
 		t.Confirmed = confirmed
 	}
 	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
+	open := []models.ReportState{models.ReportUnknown}
+	if !strict {
+		open = append(open, models.ReportAccepted)
+	}
 	var sums struct{ Used, Waiting, Open, GivenUp, Unsealed int64 }
 	err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
-			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' OR (state = 'accepted' AND last_attempt_at > ?) THEN value ELSE 0 END) AS bigint), 0) AS open,
+			COALESCE(CAST(SUM(CASE WHEN state IN (?) THEN value ELSE 0 END) AS bigint), 0) AS open,
 			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' THEN value ELSE 0 END) AS bigint), 0) AS given_up,
 			COALESCE((SELECT CAST(SUM(quantity) AS bigint) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL
 				AND stripe_customer_id = ? AND occurred_at >= ? AND occurred_at < ?), 0) AS unsealed
 		FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state <> 'missing'`,
-		now, customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
+		bun.List(open), customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func (r *Reporter) compare(ctx context.Context, meter, customer string, p models
 	t.Sent = t.Used - t.Waiting - sums.GivenUp
 	t.Difference = t.Confirmed - t.Sent
 	if t.Difference < 0 && -t.Difference <= sums.Open {
-		t.Difference = 0 // no answer says yet whether it arrived
+		t.Difference = 0 // it may be there yet
 	}
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if t.Difference < 0 {

@@ -77,8 +77,7 @@ type Webhooks struct {
 	// wake and wakeThin make a worker look at once.
 	wake, wakeThin chan struct{}
 	waiters        chan struct{}
-	stop           context.CancelFunc
-	running        sync.WaitGroup
+	workers        workers
 
 	mu sync.Mutex
 	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
@@ -95,10 +94,15 @@ type Webhooks struct {
 
 // NewWebhooks makes webhooks that can be received; Start applies them.
 func NewWebhooks(o WebhookOptions) *Webhooks {
-	return &Webhooks{
+	w := &Webhooks{
 		WebhookOptions: o, wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
 		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{},
 	}
+	for range customerWorkers {
+		w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wake, w.applyDue) }))
+	}
+	w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wakeThin, w.keepHouse) }))
+	return w
 }
 
 // Receives says that there is a secret to know Stripe by.
@@ -131,13 +135,6 @@ func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string
 		nudge(w.wake)
 	}
 	return nil
-}
-
-func nudge(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // as many are awake as there are
-	}
 }
 
 // read checks the signature on the raw bytes and takes from them what the inbox notes.

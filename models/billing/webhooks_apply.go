@@ -31,8 +31,6 @@ const (
 	// A customer of whom more than a flood of events came at once rests before the next question: the next flood may be on
 	// its way.
 	customerFlood, customerRest = 20, time.Second
-	// The waits between tries that fail double from the first to the last, each drawn evenly from zero on (full jitter).
-	firstRetry, lastRetry = 5 * time.Second, 15 * time.Minute
 	// actorStripe is the audit log's actor of what follows from Stripe.
 	actorStripe = "stripe"
 )
@@ -41,19 +39,10 @@ const (
 var errLeaseLost = errors.New("the lease ran out and is somebody else's")
 
 // Start applies what is kept and what comes, until Stop or until ctx ends. Any number of processes may do so at once.
-func (w *Webhooks) Start(ctx context.Context) {
-	ctx, w.stop = context.WithCancel(ctx)
-	for range customerWorkers {
-		w.running.Go(func() { w.run(ctx, w.wake, w.applyDue) })
-	}
-	w.running.Go(func() { w.run(ctx, w.wakeThin, w.keepHouse) })
-}
+func (w *Webhooks) Start(ctx context.Context) { w.workers.Start(ctx) }
 
 // Stop ends the workers and waits for them. A customer that is being applied is left to the next process.
-func (w *Webhooks) Stop() {
-	w.stop()
-	w.running.Wait()
-}
+func (w *Webhooks) Stop() { w.workers.Stop() }
 
 // run does some work whenever it is woken, and now and then without that.
 func (w *Webhooks) run(ctx context.Context, wake <-chan struct{}, work func(context.Context) error) {
@@ -105,12 +94,8 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 	var claimed *models.StripeCustomer
 	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		claimed = nil
-		q := due(tx)
-		if w.DB.Postgres {
-			q = q.For("UPDATE SKIP LOCKED")
-		}
 		var found []models.StripeCustomer
-		if err := q.Model(&found).Scan(ctx); err != nil || len(found) == 0 {
+		if err := w.DB.ForUpdateSkipLocked(due(tx).Model(&found)).Scan(ctx); err != nil || len(found) == 0 {
 			return err
 		}
 		claimed = &found[0]
@@ -125,8 +110,7 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 // one may try at once.
 func (w *Webhooks) putOff(ctx context.Context, customer *models.StripeCustomer, reason error) error {
 	now := models.Now(w.Now)
-	wait := min(lastRetry, firstRetry<<min(customer.Failures, 20))
-	next, failures := now.Add(time.Duration(w.Random()*float64(wait))), customer.Failures+1
+	next, failures := now.Add(fullJitter(w.Random(), customer.Failures)), customer.Failures+1
 	if ctx.Err() != nil {
 		next, failures = now, customer.Failures
 	} else {
@@ -180,12 +164,8 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	return nil
 }
 
-// errOtherAccount says that the key is another account's than everything here is of.
-var errOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
-
 // checkAccount sees to it that the key is of the account and mode that all customers here are of. With another one's key Stripe
-// knows none of them, as if they had all been deleted, and everybody's plan would end. The first account that is seen is
-// the one.
+// knows none of them, as if they had all been deleted, and everybody's plan would end.
 func (w *Webhooks) checkAccount(ctx context.Context) error {
 	w.mu.Lock()
 	known := w.accountKnown
@@ -193,27 +173,7 @@ func (w *Webhooks) checkAccount(ctx context.Context) error {
 	if known {
 		return nil
 	}
-	account, err := w.Client.account(ctx)
-	if err != nil {
-		return err
-	}
-	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
-			return err
-		}
-		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", w.Client.Live).Where("id = 1 AND livemode IS NULL").Exec(ctx); err != nil {
-			return err
-		}
-		var state models.StripeState
-		if err := tx.NewSelect().Model(&state).Where("id = 1").Scan(ctx); err != nil {
-			return err
-		}
-		if account != "" && state.AccountID != account || *state.Livemode != w.Client.Live {
-			return errOtherAccount
-		}
-		return nil
-	})
-	if err != nil {
+	if err := w.Client.claimAccount(ctx, w.DB); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -282,10 +242,7 @@ func (a *application) fault(format string, args ...any) {
 func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer, events []models.StripeWebhookEvent) error {
 	var held []models.StripeCustomer
 	q := a.tx.NewSelect().Model(&held).Where("id = ? AND lease_token = ?", claimed.ID, *claimed.LeaseToken)
-	if a.DB.Postgres {
-		q = q.For("UPDATE")
-	}
-	if err := q.Scan(ctx); err != nil {
+	if err := a.DB.ForUpdate(q).Scan(ctx); err != nil {
 		return err
 	}
 	if len(held) == 0 {
@@ -331,182 +288,3 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	_, err = a.tx.NewUpdate().Model(customer).WherePK().Exec(ctx)
 	return err
 }
-
-// applySubscriptions makes a row of each subscription that Stripe has, and ends those that it no longer has.
-func (a *application) applySubscriptions(ctx context.Context, customer *models.StripeCustomer) error {
-	ids := []string{""} // an empty list is no SQL
-	for _, s := range a.at.subscriptions {
-		ids = append(ids, s.ID)
-	}
-	var rows []models.Subscription
-	if err := a.tx.NewSelect().Model(&rows).Where("stripe_customer_id = ? OR stripe_subscription_id IN (?)", customer.ID, bun.List(ids)).Scan(ctx); err != nil {
-		return err
-	}
-	known := map[string]*models.Subscription{}
-	for i := range rows {
-		if rows[i].StripeSubscriptionID != nil {
-			known[*rows[i].StripeSubscriptionID] = &rows[i]
-		}
-	}
-	for _, s := range a.at.subscriptions {
-		row := known[s.ID]
-		delete(known, s.ID)
-		if err := a.applySubscription(ctx, customer, s, row); err != nil {
-			return fmt.Errorf("subscription %s: %w", s.ID, err)
-		}
-	}
-	for _, gone := range known {
-		if gone.Status == models.StatusCanceled {
-			continue
-		}
-		next := *gone
-		next.Status = models.StatusCanceled
-		if next.CancelAt == nil || next.CancelAt.After(a.now) {
-			next.CancelAt = &a.now
-		}
-		if err := a.write(ctx, gone, &next); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// applySubscription makes row what Stripe has; row is nil when there is none yet. What cannot be is told to the operator, and
-// nobody's plan changes by it.
-func (a *application) applySubscription(ctx context.Context, customer *models.StripeCustomer, s *stripe.Subscription, row *models.Subscription) error {
-	next := models.Subscription{CreatedAt: a.now, StripeSubscriptionID: &s.ID, StripeCustomerID: &customer.ID}
-	if s.Created > 0 {
-		next.CreatedAt = time.Unix(s.Created, 0).UTC()
-	}
-	if row != nil {
-		next = *row
-		next.StripeCustomerID = &customer.ID
-	}
-	next.Status = models.SubscriptionStatus(s.Status)
-	ends := next.Active() // whether anybody's plan is at stake
-	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
-		if ends {
-			a.fault("subscription %s: Stripe gives it no billing period (from %d to %d), as versions of its API after %s do; it stays as it was",
-				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd, stripe.APIVersion)
-			return nil
-		}
-	} else {
-		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
-	}
-	next.BillingCycleAnchor = unixTime(s.BillingCycleAnchor)
-	switch {
-	case s.EndedAt > 0:
-		next.CancelAt = unixTime(s.EndedAt)
-	case s.CancelAt > 0:
-		next.CancelAt = unixTime(s.CancelAt)
-	case s.CancelAtPeriodEnd:
-		next.CancelAt = next.CurrentPeriodEnd
-	default:
-		next.CancelAt = nil
-	}
-	kept, err := a.givePlan(ctx, s, &next, ends)
-	if err != nil || !kept {
-		return err
-	}
-	return a.write(ctx, row, &next)
-}
-
-// unixTime is Stripe's time; nil for its 0, which is none.
-func unixTime(seconds int64) *time.Time {
-	if seconds <= 0 {
-		return nil
-	}
-	return new(time.Unix(seconds, 0).UTC())
-}
-
-// givePlan sets whose the subscription is and which plan it gives. Where that cannot be said, a row that is there keeps its
-// plan and its holder, and one that is not there is not made: kept is false.
-func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next *models.Subscription, active bool) (kept bool, err error) {
-	isNew := next.ID == uuid.UUID{}
-	fault := func(format string, args ...any) (bool, error) {
-		if active {
-			a.fault("subscription "+s.ID+": "+format, args...)
-		}
-		return !isNew, nil
-	}
-	plan, item, reason := a.prices.planOf(s)
-	if item != nil {
-		next.StripePriceID = &item.Price.ID
-	}
-	if reason != "" {
-		return fault("%s", reason)
-	}
-	holder := a.owner
-	if named, reason, err := a.named(ctx, s.Metadata); err != nil {
-		return false, err
-	} else if reason != "" {
-		return fault("its metadata names %s", reason)
-	} else if !named.none() {
-		holder = named
-	}
-	if holder.none() && !isNew {
-		holder = owner{user: next.UserID, organization: next.OrganizationID}
-	}
-	switch {
-	case holder.none():
-		return fault("nobody is named whom it is for, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor by Checkout's client_reference_id")
-	case plan.Type == models.Team && holder.organization == nil:
-		return fault("%q is a team plan, which an organization may hold, and it is a person's", plan.ID)
-	case plan.Type == models.Individual && holder.organization != nil:
-		return fault("%q is an individual plan, which a person may hold, and it is an organization's", plan.ID)
-	}
-	next.PlanID, next.UserID, next.OrganizationID, next.Seats = plan.ID, holder.user, holder.organization, nil
-	if plan.Type == models.Team {
-		next.Seats = &item.Quantity
-	}
-	if a.owner.none() {
-		a.owner = holder // the customer is theirs, until its own metadata says otherwise
-	}
-	return true, nil
-}
-
-// write stores what changed of a subscription. The database's triggers then have the people's records brought up to date, so
-// nothing is written when nothing changed.
-func (a *application) write(ctx context.Context, row, next *models.Subscription) error {
-	if a.newest != nil && (next.StripeEventAt == nil || next.StripeEventAt.Before(*a.newest)) {
-		next.StripeEventAt = a.newest
-	}
-	if row == nil {
-		next.ID, next.UpdatedAt = uuid.Must(uuid.NewV7()), a.now
-		if _, err := a.tx.NewInsert().Model(next).Exec(ctx); err != nil {
-			return err
-		}
-		return a.audit(ctx, "subscription.begin", next)
-	}
-	if sameSubscription(row, next) {
-		if sameTime(row.StripeEventAt, next.StripeEventAt) {
-			return nil
-		}
-		_, err := a.tx.NewUpdate().Model(next).Column("stripe_event_at").WherePK().Exec(ctx)
-		return err
-	}
-	next.UpdatedAt = a.now
-	if _, err := a.tx.NewUpdate().Model(next).WherePK().Exec(ctx); err != nil {
-		return err
-	}
-	if row.PlanID != next.PlanID || row.Status != next.Status {
-		return a.audit(ctx, "subscription.change", next)
-	}
-	return nil
-}
-
-func (a *application) audit(ctx context.Context, action string, s *models.Subscription) error {
-	return models.Audit(ctx, a.tx, a.now, actorStripe, action, *s.StripeSubscriptionID, fmt.Sprintf("plan %s, %s, customer %s", s.PlanID, s.Status, *s.StripeCustomerID))
-}
-
-// sameSubscription says that nothing that matters to anybody differs.
-func sameSubscription(a, b *models.Subscription) bool {
-	return a.PlanID == b.PlanID && a.Status == b.Status && same(a.UserID, b.UserID) && same(a.OrganizationID, b.OrganizationID) &&
-		same(a.StripeCustomerID, b.StripeCustomerID) && same(a.StripePriceID, b.StripePriceID) && same(a.Seats, b.Seats) &&
-		sameTime(a.BillingCycleAnchor, b.BillingCycleAnchor) && sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) &&
-		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt)
-}
-
-func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
-
-func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }

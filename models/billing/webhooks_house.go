@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// resyncEvery is how often all subscriptions are compared, and resyncRetry how soon again when that failed.
-	resyncEvery = 24 * time.Hour
+	// resyncRetry is how soon all subscriptions are compared again when that failed.
 	resyncRetry = 30 * time.Minute
 	// resyncLook is how often a process looks whether it is time.
 	resyncLook = 10 * time.Minute
@@ -48,33 +47,25 @@ func (w *Webhooks) keepHouse(ctx context.Context) error {
 // customer of whom something differs is then applied as after a webhook of theirs. It returns how many those are.
 func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	now := models.Now(w.Now)
-	claimed, err := w.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("resynced_at = ?", now).
-		Where("id = 1 AND (resynced_at IS NULL OR resynced_at <= ?)", now.Add(-resyncEvery)).Exec(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("begin a comparison with Stripe: %w", err)
-	}
-	if n, err := claimed.RowsAffected(); err != nil || n == 0 {
-		return 0, err
-	}
-	customers, err := w.differing(ctx)
-	if err == nil {
+	differ := 0
+	err := onceADay(ctx, w.DB, now, "resynced_at", resyncRetry, func() error {
+		customers, err := w.differing(ctx)
+		if err != nil {
+			return err
+		}
+		differ = len(customers)
 		for some := range slices.Chunk(customers, 500) {
-			if err = makeDue(ctx, w.DB, now, some); err != nil {
-				break
+			if err := makeDue(ctx, w.DB, now, some); err != nil {
+				return err
 			}
 			nudge(w.wake)
 		}
-	}
+		return nil
+	})
 	if err != nil {
-		// Whoever comes next may try again before the day is over.
-		again := now.Add(resyncRetry - resyncEvery)
-		_, failed := w.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("resynced_at = ?", again).Where("id = 1 AND resynced_at = ?", now).Exec(context.WithoutCancel(ctx))
-		if failed != nil {
-			w.Log.LogAttrs(ctx, slog.LevelError, "the next comparison with Stripe is a day away", slog.String("error", failed.Error()))
-		}
 		return 0, fmt.Errorf("compare all subscriptions with Stripe's: %w", err)
 	}
-	return len(customers), nil
+	return differ, nil
 }
 
 // differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
@@ -200,7 +191,7 @@ func (w *Webhooks) applyThin(ctx context.Context) error {
 		}
 		for i := range events {
 			if err := w.applyThinEvent(ctx, now, &events[i]); err != nil {
-				w.thinNotBefore = now.Add(time.Duration(w.Random() * float64(min(lastRetry, firstRetry<<min(w.thinFailures, 20)))))
+				w.thinNotBefore = now.Add(fullJitter(w.Random(), w.thinFailures))
 				w.thinFailures++
 				return fmt.Errorf("apply the event %s: %w", events[i].ID, err)
 			}

@@ -101,14 +101,8 @@ func (a *application) byEmail(ctx context.Context, text string) (owner, error) {
 	if err != nil {
 		return owner{}, nil
 	}
-	user := models.User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: models.Member, CreatedAt: a.now}
-	if _, err := a.tx.NewInsert().Model(&user).On("CONFLICT (email) DO NOTHING").Exec(ctx); err != nil {
-		return owner{}, err
-	}
-	if err := a.tx.NewSelect().Model(&user).Column("id").Where("email = ?", email).Scan(ctx); err != nil {
-		return owner{}, err
-	}
-	return owner{user: &user.ID}, nil
+	id, err := models.EnsureUser(ctx, a.tx, email, a.now)
+	return owner{user: &id}, err
 }
 
 // checkedOut is whom the Checkouts of a customer were for. That is told by their events alone, applied ones too: the one

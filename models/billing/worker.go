@@ -27,6 +27,46 @@ func (w *worker) Stop() {
 	w.done.Wait()
 }
 
+// workers are several that work together.
+type workers []*worker
+
+// Start sets all to work.
+func (ws workers) Start(ctx context.Context) {
+	for _, w := range ws {
+		w.Start(ctx)
+	}
+}
+
+// Stop tells all to end, and returns when they have.
+func (ws workers) Stop() {
+	for _, w := range ws {
+		w.cancel()
+	}
+	for _, w := range ws {
+		w.Stop()
+	}
+}
+
+// nudge wakes one of those who wait on a channel, unless as many are awake already as there are.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// The waits between tries that fail double from the first to the last.
+const (
+	minDelay = 5 * time.Second
+	maxDelay = 15 * time.Minute
+)
+
+// fullJitter is a wait after so many failures in a row, drawn evenly from zero on by a number in [0, 1), so that those who
+// failed together do not come back together.
+func fullJitter(random float64, failures int) time.Duration {
+	return time.Duration(random * float64(min(maxDelay, minDelay<<min(failures, 20))))
+}
+
 // every calls do at once and then each time that the interval has passed since it last returned.
 func every(ctx context.Context, interval time.Duration, do func()) {
 	for {

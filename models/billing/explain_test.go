@@ -1,0 +1,147 @@
+package billing
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// statements collects what is run, with its arguments in it.
+type statements struct{ texts []string }
+
+func (s *statements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	s.texts = append(s.texts, e.Query)
+}
+
+// No statement of the reporter reads a table that grows from its beginning to its end: not the events that are reported already, and not the reports
+// that are settled. What counts all reports by state is asked by an operator and by metrics, and is left out.
+func TestStatementsUseIndexes(t *testing.T) {
+	for name, address := range databases {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, address(t), nil)
+			history(t, d)
+			var ran statements
+			d.db.DB = d.db.WithQueryHook(&ran)
+			d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+			d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+			_, err := d.Seal(d.ctx)
+			d.must(err)
+			d.deliver()
+			d.now = d.now.Add(25 * time.Hour)
+			_, err = d.Reconcile(d.ctx)
+			d.must(err)
+			meter, err := d.meter(d.ctx)
+			d.must(err)
+			periods, err := d.periods(d.ctx, "cus_1")
+			d.must(err)
+			for _, p := range periods {
+				_, err := d.compare(d.ctx, meter, "cus_1", p, false)
+				d.must(err)
+			}
+			if len(ran.texts) < 30 {
+				t.Fatalf("only these were run: %q", ran.texts)
+			}
+			explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (stripe_reports|usage_events|stripe_streams|subscriptions)\b`)
+			if !d.db.Postgres {
+				explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(`^SCAN (stripe_report|stripe_reports|usage_event|usage_events|e|stripe_stream|subscription|s)$`)
+			}
+			seen := map[string]bool{}
+			for _, text := range ran.texts {
+				if verb, _, _ := strings.Cut(text, " "); verb != "SELECT" && verb != "UPDATE" && verb != "WITH" {
+					continue
+				}
+				for _, line := range plan(t, d, explain+text) {
+					if line = strings.TrimSpace(line); scan.MatchString(line) && !seen[line+text] {
+						seen[line+text] = true
+						t.Errorf("%s\n%s", text, line)
+					}
+				}
+			}
+		})
+	}
+}
+
+// oldCustomer is one of 676.
+func oldCustomer(n int) string { return "cus_old" + string(rune('a'+n%26)) + string(rune('a'+n/26%26)) }
+
+// history is a past of many customers, all of it reported and settled.
+func history(t *testing.T, d *desk) {
+	t.Helper()
+	var events []models.UsageEvent
+	var reports []models.StripeReport
+	flush := func() {
+		t.Helper()
+		_, err := d.db.NewInsert().Model(&events).Exec(d.ctx)
+		d.must(err)
+		_, err = d.db.NewInsert().Model(&reports).Exec(d.ctx)
+		d.must(err)
+		events, reports = nil, nil
+	}
+	month := models.CalendarMonth(d.now)
+	for n := range 12_000 {
+		customer := oldCustomer(n)
+		at := month.Start.Add(time.Duration(n) * time.Minute)
+		r := models.StripeReport{
+			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.catalogue.MeterEventName, Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
+			Value: 1, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
+		}
+		r.Identifier = d.identifier(r.ID.String())
+		reports = append(reports, r)
+		key := r.Identifier
+		events = append(events, models.UsageEvent{
+			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
+			BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
+		})
+		if len(events) == 500 {
+			flush()
+		}
+	}
+	var streams []models.StripeStream
+	var users []models.User
+	var subscriptions []models.Subscription
+	for n := range 26 * 26 {
+		customer := oldCustomer(n)
+		streams = append(streams, models.StripeStream{StripeCustomerID: customer, MeterEventName: d.catalogue.MeterEventName})
+		users = append(users, models.User{ID: d.NewID(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now})
+		subscriptions = append(subscriptions, models.Subscription{
+			ID: d.NewID(), UserID: &users[n].ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
+			CurrentPeriodStart: &month.Start, CurrentPeriodEnd: &month.End, CreatedAt: d.now, UpdatedAt: d.now,
+		})
+	}
+	for _, rows := range []any{&streams, &users, &subscriptions} {
+		_, err := d.db.NewInsert().Model(rows).Exec(d.ctx)
+		d.must(err)
+	}
+	_, err := d.db.ExecContext(d.ctx, "ANALYZE")
+	d.must(err)
+}
+
+// plan is how the database would run a statement.
+func plan(t *testing.T, d *desk, statement string) []string {
+	t.Helper()
+	rows, err := d.db.DB.DB.QueryContext(d.ctx, statement)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	defer func() { _ = rows.Close() }()
+	var lines []string
+	for rows.Next() {
+		var line string
+		into := []any{&line}
+		if !d.db.Postgres {
+			into = []any{new(int), new(int), new(int), &line}
+		}
+		d.must(rows.Scan(into...))
+		lines = append(lines, line)
+	}
+	d.must(rows.Err())
+	return lines
+}

@@ -1,0 +1,45 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// The names of what is set up, as stripe_objects has them.
+const (
+	objectMeter    = "meter"
+	objectWebhook  = "webhook"
+	objectPortal   = "portal"
+	objectProduct  = "product:"
+	objectPrice    = "price:"
+	objectOverage  = "overage:"
+	lookupBase     = "tollgate_base_"
+	lookupOverage  = "tollgate_overage_"
+	metadataPlan   = "tollgate_plan"
+	metadataObject = "tollgate"
+)
+
+// stripeObjects are the ids of what was set up, by name.
+func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
+	var rows []models.StripeObject
+	if err := db.NewSelect().Model(&rows).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read what was set up at Stripe: %w", err)
+	}
+	ids := make(map[string]string, len(rows))
+	for _, r := range rows {
+		ids[r.Name] = r.StripeID
+	}
+	return ids, nil
+}
+
+// keepObject writes the id of something down under its name.
+func keepObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
+	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: now}
+	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
+	return err
+}

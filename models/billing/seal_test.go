@@ -1,0 +1,104 @@
+package billing
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// The end of a billing period divides the reports of its hour, as it divides the invoices: whether the events say so, or only the subscription does.
+func TestReportsStayOnTheirSide(t *testing.T) {
+	hour := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
+	for _, boundary := range []time.Duration{20 * time.Second, 30*time.Minute + 20*time.Second, 30 * time.Minute, 59*time.Minute + 30*time.Second} {
+		for _, said := range []string{"events", "subscription"} {
+			t.Run(fmt.Sprintf("%v by the %s", boundary, said), func(t *testing.T) {
+				onBoth(t, nil, func(t *testing.T, d *desk) {
+					turn := hour.Add(boundary)
+					previous, current := models.Period{Start: turn.AddDate(0, -1, 0), End: turn}, models.Period{Start: turn, End: turn.AddDate(0, 1, 0)}
+					if said == "subscription" {
+						// The events are in the calendar month, which says nothing of the boundary.
+						user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
+						_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
+						d.must(err)
+						customer := "cus_1"
+						_, err = d.db.NewInsert().Model(&models.Subscription{
+							ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
+							CurrentPeriodStart: &current.Start, CurrentPeriodEnd: &current.End, CreatedAt: d.now, UpdatedAt: d.now,
+						}).Exec(d.ctx)
+						d.must(err)
+						previous = models.CalendarMonth(turn)
+						current = previous
+					}
+					var before, after int64
+					for i, offset := range []time.Duration{-time.Minute, -time.Microsecond, 0, time.Microsecond, 10 * time.Second} {
+						at, units := turn.Add(offset), int64(1)<<i
+						if at.Before(turn) {
+							d.useIn(previous, "cus_1", units, at)
+							before += units
+						} else {
+							d.useIn(current, "cus_1", units, at)
+							after += units
+						}
+					}
+					_, err := d.Seal(d.ctx)
+					d.must(err)
+					for _, r := range d.reports() {
+						if r.Minute.Before(turn) {
+							before -= r.Value
+						} else {
+							after -= r.Value
+						}
+					}
+					if before != 0 || after != 0 {
+						t.Errorf("%d units are missing before the boundary and %d after it: %+v", before, after, d.reports())
+					}
+				})
+			})
+		}
+	}
+}
+
+// Each report has a minute that no other one of its customer has. With more reports than an hour has minutes, they are of other hours of the
+// billing period, and never outside of it.
+func TestEachReportHasItsMinute(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.now = time.Date(2026, 11, 1, 1, 30, 0, 0, time.UTC)
+		at := time.Date(2026, 11, 1, 0, 20, 0, 0, time.UTC)
+		for range 80 {
+			d.use("cus_1", 1, at)
+			_, err := d.Seal(d.ctx)
+			d.must(err)
+		}
+		seen := map[time.Time]bool{}
+		month := models.CalendarMonth(at)
+		for _, r := range d.reports() {
+			minute := r.Minute.UTC()
+			if seen[minute] || !month.Contains(minute) || minute.After(d.now) || !minute.Equal(minute.Truncate(time.Minute)) {
+				t.Errorf("a report is at %v", minute)
+			}
+			seen[minute] = true
+		}
+		inHour := 0
+		for minute := range seen {
+			if minute.Before(at.Truncate(time.Hour).Add(time.Hour)) {
+				inHour++
+			}
+		}
+		if len(seen) != 80 || inHour != 60 {
+			t.Errorf("%d reports, %d in the events' hour", len(seen), inHour)
+		}
+		// When every minute so far is taken, the events wait and are not lost.
+		for range 20 {
+			d.use("cus_1", 1, at)
+			_, err := d.Seal(d.ctx)
+			d.must(err)
+		}
+		if s := d.status(); s.UnsealedUnits != 10 {
+			t.Errorf("%d units wait, want 10", s.UnsealedUnits)
+		}
+	})
+}

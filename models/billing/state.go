@@ -1,0 +1,78 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// State returns the row that says whether anything is sent.
+func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
+	var s models.StripeState
+	if err := db.NewSelect().Model(&s).Where("id = 1").Scan(ctx); err != nil {
+		return s, fmt.Errorf("read the state of sending: %w", err)
+	}
+	return s, nil
+}
+
+// errOtherAccount says that the key is another account's than everything here is of.
+var errOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
+
+// claimAccount sees to it that the key is of the account and mode that this database is of: the first that is seen. It returns
+// errOtherAccount, or what is wrong with Stripe or the database.
+func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
+	account, err := c.account(ctx)
+	if err != nil {
+		return err
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
+			return err
+		}
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", c.Live).Where("id = 1 AND livemode IS NULL").Exec(ctx); err != nil {
+			return err
+		}
+		s, err := State(ctx, tx)
+		if err != nil {
+			return err
+		}
+		// A key that may not read its account is taken by its mode alone.
+		if account != "" && s.AccountID != account || *s.Livemode != c.Live {
+			return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", errOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
+		}
+		return nil
+	})
+}
+
+func mode(live bool) string {
+	if live {
+		return "live mode"
+	}
+	return "test mode"
+}
+
+// onceADay does something when a day has passed since the time in a column of the state, in one process of all. When it fails,
+// whoever looks next after retry does it again.
+func onceADay(ctx context.Context, db *models.DB, now time.Time, column string, retry time.Duration, do func() error) error {
+	const day = 24 * time.Hour
+	note := func(ctx context.Context, at time.Time, where string, args ...any) (int64, error) {
+		res, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("? = ?", bun.Ident(column), at).Where("id = 1").Where(where, args...).Exec(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("note in the state when %s was: %w", column, err)
+		}
+		return res.RowsAffected()
+	}
+	if n, err := note(ctx, now, "? IS NULL OR ? <= ?", bun.Ident(column), bun.Ident(column), now.Add(-day)); err != nil || n == 0 {
+		return err
+	}
+	if err := do(); err != nil {
+		_, failed := note(context.WithoutCancel(ctx), now.Add(retry-day), "? = ?", bun.Ident(column), now)
+		return errors.Join(err, failed)
+	}
+	return nil
+}

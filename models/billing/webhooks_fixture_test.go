@@ -1,0 +1,294 @@
+package billing
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76/webhook"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+const webhookSecret = "whsec_test"
+
+// webhookNoon is the tests' clock: in the middle of a month.
+var webhookNoon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+type object = map[string]any
+
+// stripeStub has customers and subscriptions as Stripe shows them, and thin events.
+type stripeStub struct {
+	mu            sync.Mutex
+	customers     map[string]object
+	subscriptions map[string]object
+	thin          map[string]object
+	account       string
+	requests      int
+	// fail answers every request with this status; 0 answers truly.
+	fail int
+	// before runs before an answer, without the lock.
+	before func(path string)
+}
+
+func (s *stripeStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	before := s.before
+	s.requests++
+	s.mu.Unlock()
+	if before != nil {
+		before(r.URL.Path)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	answer := func(status int, v any) {
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	missing := object{"error": object{"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"}}
+	if s.fail != 0 {
+		answer(s.fail, object{"error": object{"type": "api_error", "message": "stub"}})
+		return
+	}
+	if id, ok := strings.CutPrefix(r.URL.Path, "/v2/core/events/"); ok {
+		if s.thin[id] == nil {
+			answer(404, missing)
+			return
+		}
+		answer(200, s.thin[id])
+		return
+	}
+	if r.URL.Path == "/v1/account" {
+		answer(200, object{"id": cmp.Or(s.account, "acct_1"), "object": "account"})
+		return
+	}
+	if id, ok := strings.CutPrefix(r.URL.Path, "/v1/customers/"); ok {
+		if s.customers[id] == nil {
+			answer(404, missing)
+			return
+		}
+		answer(200, s.customers[id])
+		return
+	}
+	if r.URL.Path == "/v1/subscriptions" {
+		var data []object
+		ids := slices.Sorted(maps.Keys(s.subscriptions))
+		for _, id := range ids {
+			sub := s.subscriptions[id]
+			ended := sub["status"] == "canceled" && r.FormValue("status") != "all"
+			if c := r.FormValue("customer"); !ended && (c == "" || sub["customer"] == c) && id > r.FormValue("starting_after") {
+				data = append(data, sub)
+			}
+		}
+		more := len(data) > 2 // so that pages are turned
+		if more {
+			data = data[:2]
+		}
+		answer(200, object{"object": "list", "data": data, "has_more": more, "url": "/v1/subscriptions"})
+		return
+	}
+	answer(404, missing)
+}
+
+// set makes or changes a subscription; a nil value takes a field away.
+func (s *stripeStub) set(id string, fields object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := object{}
+	maps.Copy(next, s.subscriptions[id])
+	maps.Copy(next, fields)
+	next["id"], next["object"] = id, "subscription"
+	s.subscriptions[id] = next
+}
+
+func (s *stripeStub) customer(id string, metadata object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.customers[id] = object{"id": id, "object": "customer", "metadata": metadata}
+}
+
+func (s *stripeStub) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests
+}
+
+// items are those of a subscription to a plan, by the lookup keys of set-up.
+func items(plan string, seats int) object {
+	return object{"object": "list", "data": []object{
+		{"id": "si_over", "price": object{"id": "price_over_" + plan, "lookup_key": "tollgate_overage_" + plan, "recurring": object{"usage_type": "metered"}}},
+		{"id": "si_base", "quantity": seats, "price": object{"id": "price_" + plan, "lookup_key": lookupBase + plan, "recurring": object{"usage_type": "licensed"}}},
+	}}
+}
+
+// webhookFixture is a server's half that hears of Stripe, and the Stripe that it asks.
+type webhookFixture struct {
+	*testing.T
+	db   *models.DB
+	stub *stripeStub
+	hook *Webhooks
+	at   time.Time
+	sent int
+}
+
+func onBothWebhooks(t *testing.T, test func(f *webhookFixture)) {
+	t.Helper()
+	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &webhookFixture{T: t, at: webhookNoon, stub: &stripeStub{customers: map[string]object{}, subscriptions: map[string]object{}, thin: map[string]object{}}}
+			var err error
+			f.db, err = models.Open(t.Context(), address(t))
+			f.must(err)
+			t.Cleanup(func() { _ = f.db.Close() })
+			f.hook = f.process()
+			test(f)
+		})
+	}
+}
+
+// process is what one more process has.
+func (f *webhookFixture) process() *Webhooks {
+	f.Helper()
+	server := httptest.NewServer(f.stub)
+	f.Cleanup(server.Close)
+	client, err := NewClient(ClientOptions{Key: "sk_test_1", APIBase: server.URL})
+	f.must(err)
+	catalogue, err := models.LoadCatalogue("")
+	f.must(err)
+	w := NewWebhooks(WebhookOptions{
+		DB: f.db, Client: client, Catalogue: catalogue, Secret: webhookSecret, Now: func() time.Time { return f.at }, Random: func() float64 { return 0.5 },
+		Log: slog.New(slog.DiscardHandler),
+	})
+	w.accountKnown = true // so that a test's requests are its own; see TestAKeyOfAnotherAccount
+	return w
+}
+
+func (f *webhookFixture) must(err error) {
+	f.Helper()
+	if err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *webhookFixture) email(email string) string {
+	f.Helper()
+	u, err := models.SetUser(f.Context(), f.db, f.at, email, models.UserChange{})
+	f.must(err)
+	return u.ID.String()
+}
+
+// sign signs a payload as Stripe does.
+func sign(payload []byte, at time.Time) string {
+	return webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: payload, Secret: webhookSecret, Timestamp: at}).Header
+}
+
+// event is the payload of an ordinary one.
+func event(id, kind string, at time.Time, of object) []byte {
+	payload, err := json.Marshal(object{"id": id, "object": "event", "type": kind, "created": at.Unix(), "api_version": "2099-01-01", "data": object{"object": of}})
+	if err != nil {
+		panic(err) // maps of texts and numbers
+	}
+	return payload
+}
+
+// receive keeps an event without anybody who applies it, and without the wait for that.
+func (f *webhookFixture) receive(payload []byte) {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
+	defer cancel()
+	e, err := f.hook.read(payload, sign(payload, f.at), models.Now(f.hook.Now))
+	f.must(err)
+	_, err = f.hook.keep(ctx, e, models.Now(f.hook.Now))
+	f.must(err)
+}
+
+// tell sends an event of a customer's and has all applied that is due.
+func (f *webhookFixture) tell(kind, customer string) {
+	f.Helper()
+	f.sent++
+	f.receive(event(fmt.Sprintf("evt_%d", f.sent), kind, f.at, object{"id": "sub_1", "object": "subscription", "customer": customer}))
+	f.must(f.hook.applyDue(f.Context()))
+}
+
+// plan is what a person may use now, as the gate reads it.
+func (f *webhookFixture) plan(email string) string {
+	f.Helper()
+	e, err := models.EntitlementsOf(f.Context(), f.db, []string{email})
+	f.must(err)
+	of := e[email]
+	plan := string(f.hook.Catalogue.PlanOf(&of).ID)
+	if of.StripeCustomerID != "" {
+		plan += " by " + of.StripeCustomerID
+	}
+	return plan
+}
+
+func (f *webhookFixture) wantPlan(email, want string) {
+	f.Helper()
+	if got := f.plan(email); got != want {
+		f.Errorf("%s has %q, want %q", email, got, want)
+	}
+}
+
+func (f *webhookFixture) row(id string) *models.Subscription {
+	f.Helper()
+	var rows []models.Subscription
+	f.must(f.db.NewSelect().Model(&rows).Where("stripe_subscription_id = ?", id).Scan(f.Context()))
+	if len(rows) == 0 {
+		return nil
+	}
+	return &rows[0]
+}
+
+func (f *webhookFixture) customer(id string) models.StripeCustomer {
+	f.Helper()
+	var row models.StripeCustomer
+	f.must(f.db.NewSelect().Model(&row).Where("id = ?", id).Scan(f.Context()))
+	return row
+}
+
+func (f *webhookFixture) wantFault(id, part string) {
+	f.Helper()
+	c := f.customer(id)
+	switch {
+	case part == "" && c.Fault != nil:
+		f.Errorf("%s has the fault %q", id, *c.Fault)
+	case part != "" && (c.Fault == nil || !strings.Contains(*c.Fault, part)):
+		f.Errorf("%s has the fault %v, want one with %q", id, text(c.Fault), part)
+	}
+}
+
+func text(s *string) string {
+	if s == nil {
+		return "none"
+	}
+	return *s
+}
+
+// unapplied is how many events wait.
+func (f *webhookFixture) unapplied() int {
+	f.Helper()
+	n, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Count(f.Context())
+	f.must(err)
+	return int(n)
+}
+
+func subscription(customer, plan, status string, start time.Time, seats int) object {
+	return object{
+		"customer": customer, "status": status, "created": start.Unix(), "billing_cycle_anchor": start.Unix(),
+		"current_period_start": start.Unix(), "current_period_end": start.AddDate(0, 1, 0).Unix(), "items": items(plan, seats),
+	}
+}

@@ -1,0 +1,245 @@
+package billing
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+func TestPlansFollowStripe(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		ada := f.email("ada@example.com")
+		f.stub.customer("cus_1", object{"tollgate_user": ada})
+		start := f.at.Add(-time.Hour)
+		steps := []struct {
+			name   string
+			change object
+			kind   string
+			want   string
+		}{
+			{"trial", subscription("cus_1", "starter", "trialing", start, 1), "customer.subscription.created", "starter by cus_1"},
+			{"active", object{"status": "active"}, "invoice.paid", "starter by cus_1"},
+			{"upgrade", object{"items": items("pro", 1)}, "customer.subscription.updated", "pro by cus_1"},
+			{"downgrade", object{"items": items("starter", 1)}, "customer.subscription.updated", "starter by cus_1"},
+			{"past due", object{"status": "past_due"}, "invoice.payment_failed", "starter by cus_1"},
+			{"unpaid", object{"status": "unpaid"}, "customer.subscription.updated", "free"},
+			{"paid", object{"status": "active"}, "invoice.paid", "starter by cus_1"},
+			{"paused", object{"status": "paused"}, "customer.subscription.paused", "free"},
+			{"resumed", object{"status": "active"}, "customer.subscription.resumed", "starter by cus_1"},
+			{"cancelled at the period's end", object{"cancel_at_period_end": true}, "customer.subscription.updated", "starter by cus_1"},
+			{"deleted", object{"status": "canceled", "ended_at": f.at.Unix()}, "customer.subscription.deleted", "free"},
+		}
+		for _, s := range steps {
+			f.at = f.at.Add(time.Minute)
+			f.stub.set("sub_1", s.change)
+			f.tell(s.kind, "cus_1")
+			if got := f.plan("ada@example.com"); got != s.want {
+				f.Errorf("%s: %q, want %q", s.name, got, s.want)
+			}
+			row := f.row("sub_1")
+			if row == nil || string(row.Status) != f.stub.subscriptions["sub_1"]["status"] || !row.StripeEventAt.Equal(f.at) {
+				f.Fatalf("%s: %+v", s.name, row)
+			}
+			if s.name == "cancelled at the period's end" && (row.CancelAt == nil || !row.CancelAt.Equal(start.AddDate(0, 1, 0))) {
+				f.Errorf("it ends at %v", row.CancelAt)
+			}
+		}
+		f.wantFault("cus_1", "")
+		if n := f.unapplied(); n != 0 {
+			f.Errorf("%d events wait", n)
+		}
+	})
+}
+
+func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
+		f.must(err)
+		f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: "bob@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}}))
+		f.stub.customer("cus_1", nil)
+		sub := subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 12)
+		sub["metadata"] = object{"organization_id": o.ID.String()}
+		f.stub.set("sub_1", sub)
+		f.tell("customer.subscription.created", "cus_1")
+		f.wantPlan("bob@example.com", "team by cus_1")
+		if row := f.row("sub_1"); row == nil || row.Seats == nil || *row.Seats != 12 || *row.StripePriceID != "price_team" {
+			f.Errorf("the row is %+v", row)
+		}
+		// A plan of the other kind is nobody's: an organization's is for a team, a person's is not.
+		f.stub.set("sub_1", object{"items": items("pro", 1)})
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("bob@example.com", "team by cus_1")
+		f.wantFault("cus_1", `"pro" is an individual plan`)
+		f.stub.customer("cus_2", object{"email": "carl@example.com"})
+		f.stub.set("sub_2", subscription("cus_2", "team", "active", f.at, 1))
+		f.tell("customer.subscription.created", "cus_2")
+		f.wantPlan("carl@example.com", "free")
+		f.wantFault("cus_2", `"team" is a team plan`)
+	})
+}
+
+func TestWhoseASubscriptionIs(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", nil)
+		f.must(err)
+		ada := f.email("ada@example.com")
+		for i, c := range []struct {
+			customer, subscription object
+			checkout               string
+			plan, want, fault      string
+		}{
+			{object{"tollgate_user": ada}, nil, "", "pro", "ada@example.com", ""},
+			{object{"user_id": ada}, nil, "", "pro", "ada@example.com", ""},
+			{object{"tollgate_email": " Ada@Example.com "}, nil, "", "pro", "ada@example.com", ""},
+			{object{"email": "new@example.com"}, nil, "", "pro", "new@example.com", ""},
+			{nil, object{"tollgate_user": ada}, "", "pro", "ada@example.com", ""},
+			{object{"tollgate_organization": o.ID.String()}, nil, "", "team", o.ID.String(), ""},
+			{nil, nil, "organization:" + o.ID.String(), "business", o.ID.String(), ""},
+			{nil, nil, o.ID.String(), "team", o.ID.String(), ""},
+			{nil, nil, "user:" + ada, "starter", "ada@example.com", ""},
+			{nil, nil, ada, "starter", "ada@example.com", ""},
+			{nil, nil, "ada@example.com", "starter", "ada@example.com", ""},
+			{nil, nil, "", "pro", "", "nobody is named"},
+			{nil, nil, uuid.NewString(), "pro", "", "whom nobody knows"},
+			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "whom nobody knows"},
+			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "whom nobody knows"},
+		} {
+			customer, sub := fmt.Sprintf("cus_%d", i), fmt.Sprintf("sub_%d", i)
+			f.stub.customer(customer, c.customer)
+			s := subscription(customer, c.plan, "active", f.at, 1)
+			s["metadata"] = c.subscription
+			f.stub.set(sub, s)
+			if c.checkout != "" {
+				// It comes after the subscription's own event, which nobody could be given the plan of.
+				f.tell("customer.subscription.created", customer)
+				f.wantFault(customer, "nobody is named")
+				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session", "customer": customer, "client_reference_id": c.checkout}))
+				f.must(f.hook.applyDue(f.Context()))
+			} else {
+				f.tell("customer.subscription.created", customer)
+			}
+			f.wantFault(customer, c.fault)
+			row, got := f.row(sub), ""
+			switch {
+			case row == nil:
+			case row.OrganizationID != nil:
+				got = row.OrganizationID.String()
+			default:
+				f.must(f.db.NewSelect().Model((*models.User)(nil)).Column("email").Where("id = ?", *row.UserID).Scan(f.Context(), &got))
+			}
+			if got != c.want || row != nil && string(row.PlanID) != c.plan {
+				f.Errorf("%d %+v: it is %q's, want %q", i, c, got, c.want)
+			}
+		}
+	})
+}
+
+func TestWhatCannotBeChangesNoPlan(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		sub := subscription("cus_1", "gold", "active", f.at, 1)
+		f.stub.set("sub_1", sub)
+		f.tell("customer.subscription.created", "cus_1")
+		f.wantPlan("ada@example.com", "free")
+		f.wantFault("cus_1", "no plan has the price price_gold")
+		if f.unapplied() != 0 || f.row("sub_1") != nil {
+			f.Error("an unknown price left something to do")
+		}
+		// Once the operator has put it right.
+		_, err := f.db.NewInsert().Model(&models.StripeObject{Name: objectPrice + "pro", StripeID: "price_gold", UpdatedAt: f.at}).Exec(f.Context())
+		f.must(err)
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		f.wantFault("cus_1", "")
+		// A newer version of the API has the period elsewhere, so it reads as 0.
+		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		f.wantFault("cus_1", "no billing period")
+		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
+			f.Errorf("the period ends at %v", row.CurrentPeriodEnd)
+		}
+		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		f.wantFault("cus_1", "price_silver")
+		// What ended needs no plan to end.
+		f.stub.set("sub_1", object{"status": "canceled"})
+		f.tell("customer.subscription.deleted", "cus_1")
+		f.wantPlan("ada@example.com", "free")
+		f.wantFault("cus_1", "")
+	})
+}
+
+func TestADeletedCustomerHasNoPlan(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		for i, gone := range []object{nil, {"id": "cus_1", "object": "customer", "deleted": true}} {
+			customer, email := fmt.Sprintf("cus_%d", i), fmt.Sprintf("ada%d@example.com", i)
+			f.stub.customer(customer, object{"tollgate_email": email})
+			f.stub.set("sub_"+customer, subscription(customer, "pro", "active", f.at, 1))
+			f.tell("customer.subscription.created", customer)
+			f.wantPlan(email, "pro by "+customer)
+			f.stub.customers[customer] = gone
+			delete(f.stub.subscriptions, "sub_"+customer)
+			f.receive(event("evt_gone"+customer, "customer.deleted", f.at, object{"id": customer, "object": "customer"}))
+			f.must(f.hook.applyDue(f.Context()))
+			f.wantPlan(email, "free")
+			if c := f.customer(customer); !c.Deleted || c.UserID == nil {
+				f.Errorf("%+v", c)
+			}
+		}
+		// Of a subscription that is no longer there while its customer is.
+		f.stub.customer("cus_9", object{"tollgate_email": "eve@example.com"})
+		f.stub.set("sub_9", subscription("cus_9", "pro", "active", f.at, 1))
+		f.tell("customer.subscription.created", "cus_9")
+		delete(f.stub.subscriptions, "sub_9")
+		f.tell("customer.subscription.deleted", "cus_9")
+		f.wantPlan("eve@example.com", "free")
+	})
+}
+
+// A subscription that begins in the middle of a month opens a period of its own, and what was used before it is nobody's bill.
+func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		prepared := func() []models.UsageRecord {
+			f.Helper()
+			f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.Want{{Email: "ada@example.com", At: f.at}}))
+			var records []models.UsageRecord
+			f.must(f.db.NewSelect().Model(&records).Order("billing_period_start").Scan(f.Context()))
+			return records
+		}
+		if free := prepared(); len(free) != 1 || free[0].PlanID != "free" || free[0].StripeCustomerID != nil {
+			f.Fatalf("before: %+v", free)
+		}
+		start := f.at.Add(-time.Minute)
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", start, 1))
+		f.tell("customer.subscription.created", "cus_1")
+		records := prepared()
+		if len(records) != 2 {
+			f.Fatalf("%d records", len(records))
+		}
+		before, own := records[0], records[1]
+		if before.StripeCustomerID != nil || !before.Period().End.Equal(start) || before.PlanID != "free" {
+			f.Errorf("before the upgrade: %+v", before)
+		}
+		if text(own.StripeCustomerID) != "cus_1" || own.PlanID != "pro" || own.Period() != (models.Period{Start: start, End: start.AddDate(0, 1, 0)}) || !own.Entitled {
+			f.Errorf("of the subscription: %+v", own)
+		}
+		// An upgrade within it counts at once, a downgrade takes nothing of the period's away.
+		for _, step := range []struct {
+			plan     string
+			included int64
+		}{{"starter", 75}, {"pro", 75}} {
+			f.stub.set("sub_1", object{"items": items(step.plan, 1)})
+			f.tell("customer.subscription.updated", "cus_1")
+			if r := prepared(); len(r) != 2 || string(r[1].PlanID) != step.plan || r[1].SuggestionsIncluded != step.included {
+				f.Errorf("%s: %+v", step.plan, r)
+			}
+		}
+	})
+}

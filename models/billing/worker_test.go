@@ -1,0 +1,61 @@
+package billing
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+)
+
+// calls is how many calls a limiter lets several callers make in a while.
+func calls(l *limiter, callers int, while time.Duration) (n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), while)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for l.wait(ctx) == nil {
+				mu.Lock()
+				n++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return n
+}
+
+// A process makes as many calls as it may and no more, half as many after Stripe said that it was too fast, and comes back to all by itself.
+func TestLimiter(t *testing.T) {
+	l := newLimiter(200)
+	if n := calls(l, 8, 500*time.Millisecond); n < 80 || n > 125 {
+		t.Errorf("%d calls in half a second at 200 a second", n)
+	}
+	l.halve()
+	l.halve()
+	if n := calls(l, 8, 500*time.Millisecond); n < 15 || n > 50 {
+		t.Errorf("%d calls in half a second at 50 a second", n)
+	}
+	for range 20 {
+		l.halve()
+	}
+	if l.rate != 1 {
+		t.Errorf("it is slowed down to %g calls a second", l.rate)
+	}
+	for range 12 {
+		l.slow = l.slow.Add(-2 * time.Second)
+		l.next = time.Time{}
+		if err := l.wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.rate != 200 {
+		t.Errorf("it came back to %g calls a second", l.rate)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if l.wait(ended) == nil {
+		t.Error("a call is let through after the end")
+	}
+}

@@ -1,0 +1,69 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"syscall"
+)
+
+// BaseURL is an address without a path's end, such as https://tollgate.example.com.
+type BaseURL string
+
+// UnmarshalText reads a base URL from a flag.
+func (b *BaseURL) UnmarshalText(text []byte) error {
+	u, err := url.Parse(string(text))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("%q is not an address such as https://tollgate.example.com", text)
+	}
+	*b = BaseURL(strings.TrimRight(u.String(), "/"))
+	return nil
+}
+
+// Network is an IP network, or a single address.
+type Network net.IPNet
+
+// UnmarshalText reads a network from a flag.
+func (n *Network) UnmarshalText(text []byte) error {
+	_, parsed, err := net.ParseCIDR(string(text))
+	if err != nil {
+		ip := net.ParseIP(string(text))
+		if ip == nil {
+			return fmt.Errorf("%q is no network such as 10.0.0.0/8 and no IP address", text)
+		}
+		if short := ip.To4(); short != nil {
+			ip = short
+		}
+		parsed = &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
+	}
+	*n = Network(*parsed)
+	return nil
+}
+
+// Listen takes an address, which the flag chose.
+func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is in use by another program, choose another address with %s: %w", address, flag, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// URLOf is the address at which a client on this machine reaches who listens at a.
+func URLOf(a net.Addr) string {
+	address, ok := a.(*net.TCPAddr)
+	if !ok {
+		return "http://" + a.String()
+	}
+	host := address.IP.String()
+	if len(address.IP) == 0 || address.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
+}

@@ -1,0 +1,71 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"math/rand/v2"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// A server reports by itself; with --report-every 0 it sends nothing. `stripe reconcile` is 0 while Stripe has what it was sent, and 1
+// with a line of it when not.
+func TestReconcileFromTheShell(t *testing.T) {
+	stand := stripetest.New(stripetest.Options{Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)), Key: "sk_test_e2e"})
+	stripe := httptest.NewServer(stand)
+	defer stripe.Close()
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stand.AddMeter(catalogue.MeterEventName)
+	stand.AddCustomer("cus_1", nil)
+	database := sqliteDatabase(t)
+	db, err := models.Open(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UTC().Add(-3 * time.Hour)
+	key, customer, month := "k", "cus_1", models.CalendarMonth(at)
+	_, err = db.NewInsert().Model(&models.UsageEvent{
+		ID: uuid.New(), Email: "ada@example.com", Quantity: 4, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
+		BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+	}).Exec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	variables := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_API_BASE=" + stripe.URL}
+	sent := func() int { return stand.Calls()["POST /v1/billing/meter_events"] }
+
+	off := startWith(t, append(variables, "TOLLGATE_REPORT_EVERY=0"), "serve", "--listen", "127.0.0.1:0")
+	time.Sleep(3 * time.Second) // one that sends does it within a second
+	if status := off.stop(t, syscall.SIGTERM); status != 0 || sent() != 0 {
+		t.Fatalf("with sending off: status %d, %d calls", status, sent())
+	}
+	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stdout, "cus_1") || sent() != 0 {
+		t.Errorf("before anything was sent: %+v, %d calls", r, sent())
+	}
+	on := startWith(t, variables, "serve", "--listen", "127.0.0.1:0", "--report-every", "1s")
+	eventually(t, "the report to be sent", func() bool { return len(stand.Events()) == 1 })
+	if status := on.stop(t, syscall.SIGTERM); status != 0 {
+		t.Fatalf("status %d, %s", status, on.stderr)
+	}
+	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0") {
+		t.Errorf("all is there: %+v", r)
+	}
+	stand.Lose(stand.Events()[0].Identifier)
+	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 1 || !strings.Contains(r.stdout, "-4") || !strings.Contains(r.stderr, "1 differences") {
+		t.Errorf("one is lost: %+v", r)
+	}
+}
