@@ -30,7 +30,7 @@ bench: deps
 
 soak: deps
 	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
-	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES)
+	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Every state of every page, in every theme at every width. `make test` looks at each theme and each width once.
 browser: deps

@@ -24,9 +24,10 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// `make soak` runs more schedules than the suite, and a seed that failed is run again with -seed.
+// `make soak` runs more and longer schedules than the suite, and a seed that failed is run again with -seed and the same -days.
 var (
-	schedules = flag.Int("schedules", 1, "how many schedules of six days are simulated, on each database")
+	days      = flag.Int("days", 3, "how many days a schedule has, and then as many as it takes to settle")
+	schedules = flag.Int("schedules", 1, "how many schedules are simulated, on each database")
 	seedFlag  = flag.Uint64("seed", 0, "simulate this schedule alone")
 )
 
@@ -217,7 +218,7 @@ func (w *world) spoil(form url.Values) {
 func (w *world) subscribe(i int) {
 	p := &payer{id: fmt.Sprintf("cus_%d", i), email: fmt.Sprintf("payer%d@example.com", i), subscription: uuid.New()}
 	w.stripe.AddCustomer(p.id, nil)
-	turn := w.now.Add(time.Duration(w.rand.Int64N(int64(6 * 24 * time.Hour)))).Truncate(time.Second)
+	turn := w.now.Add(time.Duration(w.rand.Int64N(int64(*days) * int64(24*time.Hour)))).Truncate(time.Second)
 	p.periods = []models.Period{{Start: models.AnchoredMonth(turn, turn.Add(-time.Second)).Start, End: turn}}
 	w.customers = append(w.customers, p)
 	user := uuid.New()
@@ -312,11 +313,11 @@ func (w *world) work(crashes bool) {
 	_ = r.dailyTotals(w.ctx)
 }
 
-// run lets six days pass, and then as many without faults as it takes until nothing is open.
+// run lets the days of a schedule pass, and then as many without faults as it takes until nothing is open.
 func (w *world) run() {
 	begin := w.now
-	end := begin.Add(6 * 24 * time.Hour)
-	away := begin.Add(time.Duration(w.rand.Int64N(int64(4 * 24 * time.Hour))))
+	end := begin.Add(time.Duration(*days) * 24 * time.Hour)
+	away := begin.Add(time.Duration(w.rand.Int64N(int64(end.Sub(begin)) * 2 / 3)))
 	back := away.Add(20*time.Hour + time.Duration(w.rand.Int64N(int64(20*time.Hour)))) // so that Stripe often forgets meanwhile
 	for w.now.Before(end) {
 		w.now = w.now.Add(time.Duration(1+w.rand.IntN(50)) * time.Minute).Add(time.Duration(w.rand.IntN(60_000_000)) * time.Microsecond)
@@ -385,7 +386,7 @@ func (w *world) faults() (faults []string) {
 	}
 	var events []models.UsageEvent
 	w.must(w.db.NewSelect().Model(&events).Scan(w.ctx))
-	if len(events) < 300 {
+	if len(events) < 50**days {
 		note("only %d events were recorded", len(events))
 	}
 	ledger := map[hour]int64{}
@@ -450,7 +451,7 @@ func seeds() []uint64 {
 	return all
 }
 
-// Six days with a quarter of the calls faulted, crashes, an outage, late events, period ends and upgrades: whatever happens, Stripe has what the ledger has, of
+// Some days with a quarter of the calls faulted, crashes, an outage, late events, period ends and upgrades: whatever happens, Stripe has what the ledger has, of
 // each customer, in each hour and billing period.
 func TestSimulation(t *testing.T) {
 	for name, address := range databases {
@@ -458,7 +459,7 @@ func TestSimulation(t *testing.T) {
 			for _, seed := range seeds() {
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
 					if faults := simulate(t, address(t), schedule{seed: seed}); len(faults) > 0 {
-						t.Errorf("run it again with -args -seed=%d\n%s", seed, strings.Join(faults, "\n"))
+						t.Errorf("run it again with -args -seed=%d -days=%d\n%s", seed, *days, strings.Join(faults, "\n"))
 					}
 				})
 			}
@@ -473,7 +474,7 @@ func TestSimulationWithDrops(t *testing.T) {
 			for _, seed := range seeds() {
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
 					if faults := simulate(t, address(t), schedule{seed: seed, dropped: 0.01}); len(faults) > 0 {
-						t.Errorf("run it again with -args -seed=%d\n%s", seed, strings.Join(faults, "\n"))
+						t.Errorf("run it again with -args -seed=%d -days=%d\n%s", seed, *days, strings.Join(faults, "\n"))
 					}
 				})
 			}
