@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"tollgate/models"
 )
@@ -87,23 +88,37 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	if db.Postgres {
 		shards = 2
 	}
-	for range shards {
-		for _, start := range []struct {
-			queues *[]*queue
-			run    func(*worker)
-		}{{&g.writers, (*worker).write}, {&g.readers, (*worker).read}} {
+	// Each worker has a connection of its own; they are made side by side, as somebody waits for the start.
+	ledgers := make([]ledger, 2*shards)
+	var opening errgroup.Group
+	for i := range ledgers {
+		opening.Go(func() error {
 			l, err := openLedger(ctx, db)
-			if err != nil {
-				g.Close()
-				return nil, fmt.Errorf("open the gate: %w", err)
+			if err == nil {
+				ledgers[i] = l
 			}
-			q := newQueue(o.QueueLimit)
-			*start.queues = append(*start.queues, q)
-			g.workers.Go(func() {
-				defer l.close()
-				start.run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
-			})
+			return err
+		})
+	}
+	if err := opening.Wait(); err != nil {
+		for _, l := range ledgers {
+			if l != nil {
+				l.close()
+			}
 		}
+		return nil, fmt.Errorf("open the gate: %w", err)
+	}
+	for i, l := range ledgers {
+		queues, run := &g.writers, (*worker).write
+		if i >= shards {
+			queues, run = &g.readers, (*worker).read
+		}
+		q := newQueue(o.QueueLimit)
+		*queues = append(*queues, q)
+		g.workers.Go(func() {
+			defer l.close()
+			run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
+		})
 	}
 	return g, nil
 }

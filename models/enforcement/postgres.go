@@ -121,13 +121,20 @@ func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
 		return err
 	}
-	for name, text := range pgStatements {
-		if _, err := p.conn.Prepare(ctx, name, text, nil); err != nil {
-			p.close()
-			return fmt.Errorf("prepare %q: %w", name, err)
-		}
+	if err := p.prepare(ctx); err != nil {
+		p.close()
+		return fmt.Errorf("prepare the gate's statements: %w", err)
 	}
 	return nil
+}
+
+// prepare is one round trip, so that a start and a reconnection take no longer than they must.
+func (p *postgres) prepare(ctx context.Context) error {
+	pipeline := p.conn.StartPipeline(ctx)
+	for name, text := range pgStatements {
+		pipeline.SendPrepare(name, text, nil)
+	}
+	return errors.Join(pipeline.Sync(), pipeline.Close()) // Close reads the answers
 }
 
 func (p *postgres) close() {
