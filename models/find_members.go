@@ -77,6 +77,11 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	if err := p.count(ctx, db, &q, &list); err != nil || list.Found == 0 {
 		return list, err
 	}
+	if q.Sort == SortLastPeriod && q.Level == "" {
+		if err := p.compareStarts(ctx, db); err != nil {
+			return list, err
+		}
+	}
 	perPage, offset := int(list.Found), 0
 	if q.PerPage > 0 {
 		perPage = q.PerPage
@@ -151,10 +156,23 @@ func (p *people) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *Me
 
 // ordered is the query of all with the columns that one of members is found and sorted by.
 func (p *people) ordered(q *MemberQuery) schema.QueryAppender {
-	if q.Level == "" && (q.Sort == SortName || q.Sort == SortEmail) {
+	if q.Level == "" && (q.Sort == SortName || q.Sort == SortEmail || q.Sort == SortLastPeriod && p.inStep) {
 		return p.known()
 	}
 	return p.everybody()
+}
+
+// compareStarts finds out whether everybody's period began at the usual moment, as those of an organization mostly do. Then its
+// members are sorted by the last one without reading the current one of each.
+func (p *people) compareStarts(ctx context.Context, db bun.IDB) error {
+	if len(p.own) > 0 {
+		return nil
+	}
+	var others bool
+	err := db.NewRaw(`SELECT EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start < ?) OR EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start > ?)`,
+		p.isCurrent(), p.usual.starts, p.isCurrent(), p.usual.starts).Scan(ctx, &others)
+	p.inStep = err == nil && !others
+	return err
 }
 
 // found is the condition on m that a query finds it.
@@ -194,9 +212,13 @@ func (p *people) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	case SortOverage:
 		return bun.SafeQuery("m.overage * m.rate"), join
 	case SortLastPeriod:
-		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < m.starts THEN 0 ELSE -1 END)"),
+		starts := bun.SafeQuery("m.starts")
+		if p.inStep {
+			starts = bun.SafeQuery("?", p.usual.starts)
+		}
+		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", starts),
 			bun.SafeQuery(`LEFT JOIN usage_records b ON b.email = m.email AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
-				AND b.billing_period_end <= ? AND b.billing_period_end = m.starts`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now)
+				AND b.billing_period_end <= ? AND b.billing_period_end = ?`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now, starts)
 	}
 	return bun.SafeQuery("m.used"), join
 }

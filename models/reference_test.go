@@ -480,3 +480,39 @@ func sameMember(t *testing.T, got, want *models.MemberUsage) {
 		t.Errorf("member\n%+v, want\n%+v", got, want)
 	}
 }
+
+// Members are sorted by their last period whether it ended for everybody at once or, for one of them, in the middle of the month.
+func TestMembersByLastPeriod(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		s := &shop{fixture: f, now: noon}
+		o := models.Organization{ID: id(1), Name: "Acme", CreatedAt: noon}
+		w := models.Workspace{ID: id(2), OrganizationID: o.ID, SlackTeamID: "T1", CreatedAt: noon}
+		f.insert(t, &o)
+		f.insert(t, &w)
+		f.insert(t, &models.Subscription{ID: id(3), OrganizationID: &o.ID, PlanID: "team", Status: models.StatusActive, CreatedAt: noon, UpdatedAt: noon})
+		october := november.Previous()
+		record := func(email string, p models.Period, used int64) {
+			f.insert(t, &models.UsageRecord{
+				Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
+			})
+		}
+		for i, used := range []int64{30, 10, 20, -1, -1} {
+			u := models.User{ID: id(10 + i), Email: string(rune('a'+i)) + "@example.com", Role: models.Member, WorkspaceID: &w.ID, CreatedAt: october.Start.AddDate(0, i/4*2, 0)}
+			f.insert(t, &u)
+			if used >= 0 {
+				record(u.Email, october, used)
+				record(u.Email, november, 1)
+			}
+		}
+		compare := func() {
+			for _, descending := range []bool{false, true} {
+				s.compareList(t, o.ID, models.MemberQuery{Sort: models.SortLastPeriod, Descending: descending, PerPage: 2}, s.referenceMembers(t, s.now, o.ID))
+			}
+		}
+		compare()
+		cut := november.Start.AddDate(0, 0, 10)
+		f.exec(t, "UPDATE usage_records SET billing_period_end = ?, suggestions_used = 99 WHERE email = 'b@example.com' AND billing_period_start = ?", cut, november.Start)
+		record("b@example.com", models.Period{Start: cut, End: november.End}, 1)
+		compare()
+	})
+}

@@ -25,6 +25,8 @@ type people struct {
 	version string
 	usual   stake
 	own     []stake
+	// inStep says that everybody's current period began when the usual one did.
+	inStep bool
 }
 
 // stake is what an entitlement comes to now.
@@ -144,7 +146,7 @@ func (p *people) counted() schema.QueryAppender {
 
 // known is a query of all that reads nobody's record.
 func (p *people) known() schema.QueryAppender {
-	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
+	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, u.created_at, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
 		p.folded(), p.either("rate", p.usual.rate), p.join(), bun.List(p.workspaces))
 }
 
