@@ -72,7 +72,7 @@ func Layout(f Frame, title, path string) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "\"></head><body class=\"flex min-h-screen flex-col bg-base-200 text-base text-base-content\"><a href=\"#main\" class=\"sr-only no-print focus:not-sr-only focus:absolute focus:z-10 focus:m-2 focus:rounded-field focus:bg-base-100 focus:p-3\">Skip to the content</a><header class=\"border-b border-base-300 bg-base-100\"><div class=\"mx-auto flex max-w-5xl flex-wrap items-center gap-x-6 px-4 sm:px-6\"><a href=\"/\" class=\"flex items-center gap-2 py-3 text-lg font-semibold tracking-tight\"><img src=\"")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "\"></head><body class=\"flex min-h-screen flex-col bg-base-200 text-base text-base-content\"><a href=\"#main\" class=\"sr-only no-print focus:not-sr-only focus:absolute focus:z-10 focus:m-2 focus:rounded-field focus:bg-base-100 focus:p-3\">Skip to the content</a><header class=\"border-b border-base-300 bg-base-100\"><div class=\"mx-auto flex max-w-6xl flex-wrap items-center gap-x-6 px-4 sm:px-6\"><a href=\"/\" class=\"flex items-center gap-2 py-3 text-lg font-semibold tracking-tight\"><img src=\"")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -179,7 +179,7 @@ func Layout(f Frame, title, path string) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "</div></div></header><main id=\"main\" class=\"mx-auto w-full max-w-5xl grow px-4 py-6 sm:px-6 sm:py-8\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "</div></div></header><main id=\"main\" class=\"mx-auto w-full max-w-6xl grow px-4 py-6 sm:px-6 sm:py-8\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -224,7 +224,7 @@ func Layout(f Frame, title, path string) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "</main><footer class=\"border-t border-base-300\"><p class=\"mx-auto flex max-w-5xl flex-wrap gap-x-4 px-4 py-4 text-xs text-muted sm:px-6\"><span class=\"py-1\">All times are UTC.</span> <a class=\"link inline-block py-1\" href=\"/docs\">HTTP API</a></p></footer></body></html>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "</main><footer class=\"border-t border-base-300\"><p class=\"mx-auto flex max-w-6xl flex-wrap gap-x-4 px-4 py-4 text-xs text-muted sm:px-6\"><span class=\"py-1\">All times are UTC.</span> <a class=\"link inline-block py-1\" href=\"/docs\">HTTP API</a></p></footer></body></html>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
