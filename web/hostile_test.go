@@ -148,15 +148,17 @@ func TestAddressesAndMethods(t *testing.T) {
 			t.Errorf("%s %s: no Allow", c.method, c.path)
 		}
 	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, f.server.URL+"/v1/check", http.NoBody)
-	must(t, err)
-	response, err := f.server.Client().Do(r)
-	must(t, err)
-	body, err := io.ReadAll(response.Body)
-	must(t, err)
-	must(t, response.Body.Close())
-	if response.StatusCode != 405 || len(body) != 0 {
-		t.Errorf("HEAD: %d with %q", response.StatusCode, body)
+	for path, status := range map[string]int{"/v1/check": 405, "/v1/usage/a@example.com": 401, "/healthz": 200, "/plans": 200, "/nothing": 404} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, f.server.URL+path, http.NoBody)
+		must(t, err)
+		response, err := f.server.Client().Do(r)
+		must(t, err)
+		body, err := io.ReadAll(response.Body)
+		must(t, err)
+		must(t, response.Body.Close())
+		if response.StatusCode != status || len(body) != 0 {
+			t.Errorf("HEAD %s: %d with %q", path, response.StatusCode, body)
+		}
 	}
 	for header, status := range map[string]int{
 		"bearer " + f.key: 200, "BEARER " + f.key: 200, "Bearer  " + f.key: 200,

@@ -164,9 +164,7 @@ func (s *Server) fail(err error, c echo.Context) {
 		s.log.Error("an error could not be written as JSON", "error", err)
 	}
 	c.Response().WriteHeader(p.Status)
-	if c.Request().Method != http.MethodHead {
-		_, _ = c.Response().Write(body) // a client that has gone does not matter
-	}
+	_, _ = c.Response().Write(body) // a client that has gone does not matter
 }
 
 // onPage is the problem as a page tells it.

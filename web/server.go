@@ -136,8 +136,18 @@ func (s *Server) guard(o *Options) error {
 	return s.crossSite.AddTrustedOrigin(base.Scheme + "://" + base.Host)
 }
 
-// Handler is the server without its listener.
-func (s *Server) Handler() http.Handler { return s.echo }
+// Handler is the server without its listener. It answers HEAD wherever there is a GET: net/http sends the header alone, as it
+// knows the request by its own method.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
+		}
+		s.echo.ServeHTTP(w, r)
+	})
+}
 
 // Serve answers on l until ctx ends; then it takes no more requests and finishes those it has.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
@@ -147,15 +157,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	background.Go(func() { s.keys.run(inner) })
 	background.Go(func() { s.sessions.run(inner) })
-	return s.listen(ctx, l, s.echo)
+	return s.listen(ctx, l, s.Handler())
 }
 
 // ServeMetrics answers /metrics, /healthz and /readyz on l until ctx ends.
 func (s *Server) ServeMetrics(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
-	mux.Handle("GET /healthz", s.echo)
-	mux.Handle("GET /readyz", s.echo)
+	mux.Handle("GET /healthz", s.Handler())
+	mux.Handle("GET /readyz", s.Handler())
 	return s.listen(ctx, l, mux)
 }
 

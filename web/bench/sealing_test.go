@@ -1,0 +1,136 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/models/enforcement"
+	"tollgate/models/modelstest"
+)
+
+const (
+	sealedEvents    = 1_000_000
+	sealedCustomers = 10_000
+	// besideRate is how many calls a second are made beside the sealing.
+	besideRate = 2000
+)
+
+// BenchmarkConsumeBesideSealing seals a million events of ten thousand customers while a gate on the same PostgreSQL is asked at a fixed rate,
+// and says how long its calls took meanwhile and just before. A latency counts from the time that the call was to be made at.
+func BenchmarkConsumeBesideSealing(b *testing.B) {
+	ctx := context.Background()
+	cluster, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			b.Error(err)
+		}
+	})
+	db, err := models.Open(ctx, cluster.URL("postgres"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	month := models.CalendarMonth(time.Now())
+	if _, err := db.ExecContext(ctx, `INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
+		SELECT gen_random_uuid(), 1 + n % ?, 'person' || n % ? || '@example.com', 1 + n % 3, gen_random_uuid()::text, now() - interval '4 hours' + (n % 7200) * interval '1 second', now(), 'pro',
+			?, ?, 1, 0, 75, 30, 'cus_' || n % ? FROM generate_series(1, ?) n`,
+		sealedCustomers, sealedCustomers, month.Start, month.End, sealedCustomers, sealedEvents); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := db.ExecContext(ctx, "VACUUM ANALYZE usage_events"); err != nil {
+		b.Fatal(err)
+	}
+	organization, err := models.CreateOrganization(ctx, db, models.Now(time.Now), "bench", []string{slackTeam})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := models.Subscribe(ctx, db, catalogue, models.Now(time.Now), models.Subscriber{OrganizationID: &organization.ID}, benchPlan); err != nil {
+		b.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	gate, err := enforcement.Open(ctx, db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, QueueLimit: 10_000})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(gate.Close)
+	client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	reporter := billing.NewReporter(billing.Options{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: time.Minute})
+
+	var calls atomic.Int64
+	// ask makes calls until the end is closed, and returns their latencies in order.
+	ask := func(end <-chan struct{}) []time.Duration {
+		var mu sync.Mutex
+		var took []time.Duration
+		var wait sync.WaitGroup
+		begin := time.Now()
+		for n := 0; ; n++ {
+			due := begin.Add(time.Duration(n) * time.Second / besideRate)
+			time.Sleep(time.Until(due))
+			select {
+			case <-end:
+				wait.Wait()
+				slices.Sort(took)
+				return took
+			default:
+			}
+			wait.Go(func() {
+				key := calls.Add(1)
+				who := enforcement.Person{Email: fmt.Sprintf("caller%d@example.com", key%1000), Slack: models.SlackIdentity{TeamID: slackTeam, UserID: fmt.Sprint("U", key%1000)}}
+				if answer, err := gate.Consume(ctx, who, 1, fmt.Sprint(key)); err != nil || !answer.Verdict.Allowed {
+					b.Error(answer, err)
+				}
+				d := time.Since(due)
+				mu.Lock()
+				took = append(took, d)
+				mu.Unlock()
+			})
+		}
+	}
+	after := func(d time.Duration) <-chan struct{} {
+		end := make(chan struct{})
+		time.AfterFunc(d, func() { close(end) })
+		return end
+	}
+	ask(after(3 * time.Second)) // everybody's record is made
+	alone := ask(after(10 * time.Second))
+	sealed := make(chan struct{})
+	var reports int
+	begin := time.Now()
+	b.ResetTimer()
+	go func() {
+		defer close(sealed)
+		var err error
+		if reports, err = reporter.Seal(ctx); err != nil {
+			b.Error(err)
+		}
+	}()
+	beside := ask(sealed)
+	b.ReportMetric(time.Since(begin).Seconds(), "sealing-s")
+	b.ReportMetric(float64(reports), "reports")
+	for name, took := range map[string][]time.Duration{"alone": alone, "beside": beside} {
+		b.ReportMetric(float64(len(took)), name+"-calls")
+		b.ReportMetric(took[len(took)/2].Seconds()*1000, name+"-p50-ms")
+		b.ReportMetric(took[len(took)*99/100].Seconds()*1000, name+"-p99-ms")
+	}
+}
