@@ -65,7 +65,7 @@ type StripeReport struct {
 	Value    int64
 	State    ReportState
 	Attempts int
-	// FirstAttemptAt and LastAttemptAt are when sending began; nil before.
+	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
 	FirstAttemptAt, LastAttemptAt *time.Time
 	// NextAttemptAt is when it is next sent or, once sending has ended, next read.
 	NextAttemptAt *time.Time
@@ -81,10 +81,19 @@ type StripeReport struct {
 	CreatedAt  time.Time
 }
 
-// ReadFirst says that a failed report is to be read at Stripe before anything is done with it: sending one that Stripe has another
-// total for, or that was sent and never read, could bill it twice.
-func (r *StripeReport) ReadFirst() bool {
-	return r.State == ReportConflict || r.FirstAttemptAt != nil && r.Confirmed == nil
+// StripeTotalsSettle is how long Stripe's totals may lack what it counted.
+const StripeTotalsSettle = 24 * time.Hour
+
+// ReadFirst says that a failed report is to be read at Stripe before its units are sent anew: when Stripe has another total for it, and when it
+// may have been taken and was not seen to be absent for as long as a total may lag, up to the last reading that was due.
+func (r *StripeReport) ReadFirst(now time.Time) bool {
+	switch {
+	case r.State == ReportConflict:
+		return true
+	case r.State == ReportRejected || r.FirstAttemptAt == nil:
+		return false
+	}
+	return r.ZeroSince == nil || now.Sub(*r.ZeroSince) < StripeTotalsSettle || r.NextAttemptAt != nil && !r.NextAttemptAt.After(now)
 }
 
 // StripeStream is all that Stripe takes one after another: the reports of one customer to one meter.

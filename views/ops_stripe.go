@@ -96,8 +96,8 @@ func totalPeriod(t models.StripeTotal) models.Period {
 }
 
 // retryLabel says what the retry of a report does.
-func retryLabel(r models.StripeReport) string {
-	if r.ReadFirst() {
+func retryLabel(r models.StripeReport, now time.Time) string {
+	if r.ReadFirst(now) {
 		return "Read again"
 	}
 	return "Send anew"

@@ -272,7 +272,10 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", report.State, "answer", o.text)
 	}
-	_, err := tx.NewUpdate().Model(&report).Column("state", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
+	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {
+		report.FirstAttemptAt = nil // Stripe said that nothing came of it, and nothing did of those before
+	}
+	_, err := tx.NewUpdate().Model(&report).Column("state", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
 	return wait, err
 }
 

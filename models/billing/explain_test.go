@@ -38,7 +38,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 			d.now = d.now.Add(25 * time.Hour)
 			_, err = d.Reconcile(d.ctx)
 			d.must(err)
-			meter, err := d.meter(d.ctx)
+			meter, err := d.meter(d.ctx, d.catalogue.MeterEventName)
 			d.must(err)
 			periods, err := d.periods(d.ctx, "cus_1")
 			d.must(err)
@@ -93,7 +93,7 @@ func history(t *testing.T, d *desk) {
 			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.catalogue.MeterEventName, Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
 			Value: 1, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
 		}
-		r.Identifier = d.identifier(r.ID.String())
+		r.Identifier = d.identifier(r.MeterEventName, r.ID.String())
 		reports = append(reports, r)
 		key := r.Identifier
 		events = append(events, models.UsageEvent{

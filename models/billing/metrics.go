@@ -72,8 +72,8 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		age = max(0, m.now().Sub(*s.OldestUnsent).Seconds())
 	}
 	gauge(m.oldest, age)
-	gauge(m.drift, float64(s.Drift()))
-	gauge(m.blocked, float64(len(s.Blocked)))
+	gauge(m.drift, float64(s.Drift))
+	gauge(m.blocked, float64(s.BlockedStreams))
 	sending := 1.0
 	if s.State.Stopped != nil || s.State.Paused != nil {
 		sending = 0

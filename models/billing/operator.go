@@ -25,7 +25,7 @@ var (
 func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error {
 	return r.act(ctx, id, func(ctx context.Context, tx bun.Tx, report *models.StripeReport) error {
 		now := r.now()
-		if report.ReadFirst() {
+		if report.ReadFirst(now) {
 			report.NextAttemptAt = &now
 			if _, err := tx.NewUpdate().Model(report).Column("next_attempt_at").WherePK().Exec(ctx); err != nil {
 				return err
@@ -81,11 +81,12 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 	})
 }
 
-// Unblock lets a customer's stream go on, and with it what waits in it. The audit log tells of it.
+// Unblock lets a customer's stream go on, and with it what waits in it, and all other streams that the same answer of Stripe's blocked: a
+// meter that is missing is everybody's. The audit log tells of it.
 func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer string) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", now).
-			Where("stripe_customer_id = ? AND blocked IS NOT NULL", customer).Exec(ctx); err != nil {
+			Where("blocked IN (SELECT s.blocked FROM stripe_streams s WHERE s.stripe_customer_id = ?)", customer).Exec(ctx); err != nil {
 			return err
 		}
 		return models.Audit(ctx, tx, now, actor, "stripe.unblock", customer, "")

@@ -37,15 +37,11 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 		if len(reports) == 0 {
 			return read, nil
 		}
-		meter, err := r.meter(ctx)
-		if err != nil {
-			return read, err
-		}
 		for i := range reports {
 			if err := r.limit.wait(ctx); err != nil {
 				return read, nil
 			}
-			if err := r.readBack(ctx, meter, &reports[i]); err != nil {
+			if err := r.readBack(ctx, &reports[i]); err != nil {
 				return read, err
 			}
 			read++
@@ -75,28 +71,35 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 	return due, err
 }
 
-// meter is the id of the catalogue's meter at Stripe.
-func (r *Reporter) meter(ctx context.Context) (string, error) {
+// meter is the id at Stripe of the meter of an event name. A report stays with the meter it was sealed for, whatever the catalogue names later.
+func (r *Reporter) meter(ctx context.Context, eventName string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.meterID != "" {
-		return r.meterID, nil
+	if id := r.meters[eventName]; id != "" {
+		return id, nil
 	}
-	found, err := r.Client.findMeter(ctx, r.Catalogue.MeterEventName)
+	found, err := r.Client.findMeter(ctx, eventName)
 	if err == nil && (found == nil || found.Status != stripe.BillingMeterStatusActive) {
-		err = fmt.Errorf("%q: %w", r.Catalogue.MeterEventName, errNoMeter)
+		err = fmt.Errorf("%q: %w", eventName, errNoMeter)
 	}
 	if err != nil {
 		return "", err
 	}
-	r.meterID = found.ID
+	r.meters[eventName] = found.ID
 	return found.ID, nil
 }
 
 // readBack reads a report's minute and writes down what it says. A total that cannot be read is read again later; only the database's
 // errors are returned.
-func (r *Reporter) readBack(ctx context.Context, meter string, report *models.StripeReport) error {
-	total, err := r.Client.total(ctx, meter, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) error {
+	meter, err := r.meter(ctx, report.MeterEventName)
+	if errors.Is(err, errNoMeter) && report.MeterEventName == r.Catalogue.MeterEventName {
+		return err
+	}
+	var total int64
+	if err == nil {
+		total, err = r.totalOf(ctx, meter, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+	}
 	if err != nil {
 		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
 		if o := classify(err, 1); o.verdict == ours {
@@ -121,6 +124,15 @@ func (r *Reporter) readBack(ctx context.Context, meter string, report *models.St
 		return fmt.Errorf("write down what Stripe has of report %s: %w", report.Identifier, err)
 	}
 	return nil
+}
+
+// totalOf is Stripe's total of a customer's minutes. Stripe bills nothing to a customer that it does not know, and has nothing of theirs.
+func (r *Reporter) totalOf(ctx context.Context, meter, customer string, from, to time.Time) (int64, error) {
+	total, err := r.Client.total(ctx, meter, customer, from, to)
+	if err != nil && classify(err, 1).verdict == noCustomer {
+		return 0, nil
+	}
+	return total, err
 }
 
 // lockReport locks the report and says whether it is still in the state in which it was read.
@@ -265,7 +277,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		v.state, v.text = models.ReportDead, "Stripe never had it, and each minute of its billing period has a report"
 		return r.write(ctx, tx, report, v)
 	}
-	fresh := r.newReport(&s, minute, now)
+	fresh := r.newReport(report.MeterEventName, &s, minute, now)
 	fresh.Value = report.Value
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
 		return err

@@ -2,10 +2,15 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
 )
 
 // PrintReconciliation compares everything with Stripe now, prints a line a customer and billing period, and returns an error when
@@ -15,19 +20,21 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	if restored {
-		n, err := r.Restored(ctx)
+		n, again, err := r.Restored(ctx)
 		if err != nil {
 			return err
 		}
 		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were settled by what Stripe has\n", n)
+		if again.IsZero() {
+			_, _ = fmt.Fprintln(notes, "sending goes on")
+		} else {
+			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for a day what was sent last: run this again from %s on\n", again.Format(time.RFC3339))
+		}
 	}
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
 	}
-	totals, err := r.Totals(ctx, true)
-	if err != nil {
-		return err
-	}
+	totals, untold := r.Totals(ctx, true)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE")
 	differences := 0
@@ -41,9 +48,18 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if err := out.Flush(); err != nil {
 		return err
 	}
+	if differences > 0 {
+		if err := r.totalsSoon(ctx); err != nil {
+			return err
+		}
+	}
 	failed, err := Failures(ctx, r.DB)
 	if err != nil {
 		return err
+	}
+	failures, err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN (?)", bun.List(models.FailedStates)).Count(ctx)
+	if err != nil {
+		return fmt.Errorf("count failed reports: %w", err)
 	}
 	for _, f := range failed {
 		text := ""
@@ -52,8 +68,14 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		}
 		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s, is %s: %s\n", f.Identifier, f.StripeCustomerID, f.Value, f.Minute.UTC().Format(time.RFC3339), f.State, text)
 	}
-	if differences > 0 || len(failed) > 0 {
-		return fmt.Errorf("stripe reconcile: %d differences, %d failed reports", differences, len(failed))
+	if more := int(failures) - len(failed); more > 0 {
+		_, _ = fmt.Fprintf(notes, "and %d more failed reports\n", more)
+	}
+	if differences > 0 || failures > 0 {
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports", differences, failures), untold)
+	}
+	if untold != nil {
+		return untold
 	}
 	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
 	return nil

@@ -26,7 +26,7 @@ const (
 	// requestSettles is how long a request may take to have its effect, or else never has it.
 	requestSettles = time.Hour
 	// summarySettles is how long a total may lack what was counted.
-	summarySettles = 24 * time.Hour
+	summarySettles = models.StripeTotalsSettle
 	// firstRead is when an accepted report is first read.
 	firstRead = 2 * time.Hour
 	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.
@@ -72,7 +72,9 @@ type Reporter struct {
 	mu        sync.Mutex
 	started   bool
 	contacted bool
-	meterID   string
+	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
+	refused error
+	meters  map[string]string // their ids, by event name
 
 	workers workers
 }
@@ -85,7 +87,7 @@ func NewReporter(o Options) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{Options: o, environment: "test", guard: resendGuard}
+	r := &Reporter{Options: o, environment: "test", guard: resendGuard, meters: map[string]string{}}
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate
@@ -175,17 +177,21 @@ func (r *Reporter) jitter(failures int) time.Duration {
 }
 
 // contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first
-// contact decides which. A mismatch stops all sending; a process that starts to report with a key that fits goes on with it.
+// contact decides which. A process whose key does not fit sends and reads nothing, and when it was started to report it stops all sending,
+// for somebody to see; one that starts to report with a key that fits goes on with it.
 func (r *Reporter) contact(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.contacted {
-		return nil
+	if r.contacted || r.refused != nil {
+		return r.refused
 	}
 	err := r.Client.claimAccount(ctx, r.DB)
 	switch o := classify(err, 1); {
 	case errors.Is(err, errOtherAccount):
-		err = r.stop(ctx, err.Error())
+		r.refused = err
+		if r.started {
+			err = errors.Join(err, r.stop(ctx, err.Error()))
+		}
 	case err != nil && o.verdict == ours:
 		return fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
 	case err == nil && r.started:

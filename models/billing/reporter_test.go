@@ -266,7 +266,9 @@ func TestAnotherAccount(t *testing.T) {
 		d.must(err)
 		d.stripe.SetAccount("acct_other")
 		d.contacted = false
-		d.must(d.contact(d.ctx))
+		if err := d.contact(d.ctx); !errors.Is(err, errOtherAccount) {
+			t.Errorf("the contact with another account: %v", err)
+		}
 		d.deliver()
 		if n := len(d.stripe.Events()); n != 0 {
 			t.Errorf("%d events went to another account", n)
@@ -275,7 +277,7 @@ func TestAnotherAccount(t *testing.T) {
 			t.Errorf("the state is %+v", s.State)
 		}
 		d.stripe.SetAccount("acct_standin")
-		d.contacted = false
+		d.refused = nil
 		d.must(d.contact(d.ctx))
 		d.deliver()
 		if n := len(d.stripe.Events()); n != 1 {

@@ -12,18 +12,45 @@ import (
 
 // hourOf is an hour of a customer.
 type hourOf struct {
-	customer string
-	start    time.Time
+	customer, meter string // the meter by its event name
+	start           time.Time
 }
+
+// restoredPause is why nothing is sent while Stripe's totals may still lack what the lost database sent last.
+const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again a day after this"
 
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
 // alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
-// there in part is a conflict, which nobody sends. It must run before sending goes on, and returns how many reports it settled.
-func (r *Reporter) Restored(ctx context.Context) (int, error) {
-	meter, err := r.meter(ctx)
-	if err != nil {
-		return 0, err
+// there in part is a conflict, which nobody sends. Totals may lag, so the first run pauses all sending, and the one that lets it go on is
+// the first that comes when they have settled. It returns how many reports it settled, and from when on it is to run again; the zero time
+// when sending goes on.
+func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, err error) {
+	if again, err = r.holdRestored(ctx); err != nil {
+		return 0, again, err
 	}
+	settled, err = r.settleAll(ctx)
+	if err != nil || again.After(r.now()) {
+		return settled, again, err
+	}
+	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_at = NULL").Where("id = 1 AND paused = ?", restoredPause).Exec(ctx)
+	return settled, time.Time{}, err
+}
+
+// holdRestored pauses sending, unless it is paused for this already, and returns when totals have settled since.
+func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
+	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = ?, paused_at = ?", restoredPause, r.now()).
+		Where("id = 1 AND (paused IS NULL OR paused <> ?)", restoredPause).Exec(ctx); err != nil {
+		return time.Time{}, fmt.Errorf("pause sending: %w", err)
+	}
+	s, err := State(ctx, r.DB)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return s.PausedAt.UTC().Add(summarySettles), nil
+}
+
+// settleAll settles what is unsent, hour by hour.
+func (r *Reporter) settleAll(ctx context.Context) (int, error) {
 	if _, err := r.Seal(ctx); err != nil {
 		return 0, err
 	}
@@ -34,7 +61,7 @@ func (r *Reporter) Restored(ctx context.Context) (int, error) {
 	open := map[hourOf][]*models.StripeReport{}
 	var hours []hourOf
 	for _, report := range reports {
-		h := hourOf{report.StripeCustomerID, report.Minute.UTC().Truncate(time.Hour)}
+		h := hourOf{report.StripeCustomerID, report.MeterEventName, report.Minute.UTC().Truncate(time.Hour)}
 		if open[h] == nil {
 			hours = append(hours, h)
 		}
@@ -42,7 +69,7 @@ func (r *Reporter) Restored(ctx context.Context) (int, error) {
 	}
 	settled := 0
 	for _, h := range hours {
-		n, err := r.restoreHour(ctx, meter, h, open[h])
+		n, err := r.restoreHour(ctx, h, open[h])
 		if err != nil {
 			return settled, fmt.Errorf("hold an hour of %s against Stripe: %w", h.customer, err)
 		}
@@ -52,18 +79,22 @@ func (r *Reporter) Restored(ctx context.Context) (int, error) {
 }
 
 // restoreHour settles the unsent reports of an hour by what Stripe has of it.
-func (r *Reporter) restoreHour(ctx context.Context, meter string, h hourOf, reports []*models.StripeReport) (int, error) {
+func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.StripeReport) (int, error) {
+	meter, err := r.meter(ctx, h.meter)
+	if err != nil {
+		return 0, err
+	}
 	if err := r.limit.wait(ctx); err != nil {
 		return 0, err
 	}
-	there, err := r.Client.total(ctx, meter, h.customer, h.start, h.start.Add(time.Hour))
+	there, err := r.totalOf(ctx, meter, h.customer, h.start, h.start.Add(time.Hour))
 	if err != nil {
 		return 0, err
 	}
 	var known int64
 	if err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(CAST(SUM(value) AS bigint), 0)").
 		Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN ('accepted', 'verified')",
-			h.customer, r.Catalogue.MeterEventName, h.start, h.start.Add(time.Hour)).Scan(ctx, &known); err != nil {
+			h.customer, h.meter, h.start, h.start.Add(time.Hour)).Scan(ctx, &known); err != nil {
 		return 0, err
 	}
 	more := there - known
@@ -77,7 +108,7 @@ func (r *Reporter) restoreHour(ctx context.Context, meter string, h hourOf, repo
 		if err := r.limit.wait(ctx); err != nil {
 			return settled, err
 		}
-		has, err := r.Client.total(ctx, meter, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+		has, err := r.totalOf(ctx, meter, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 		if err != nil {
 			return settled, err
 		}

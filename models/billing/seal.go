@@ -102,7 +102,7 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "from", s.from)
 				continue
 			}
-			reports, sealable = append(reports, r.newReport(&s, minute, now)), append(sealable, s)
+			reports, sealable = append(reports, r.newReport(meter, &s, minute, now)), append(sealable, s)
 		}
 		reports, err = markEvents(ctx, r.DB, tx, reports, sealable)
 		if err != nil || len(reports) == 0 {
@@ -115,10 +115,10 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 }
 
 // newReport is a report of what the slice holds; its value is not known yet.
-func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeReport {
+func (r *Reporter) newReport(meter string, s *slice, minute, now time.Time) *models.StripeReport {
 	id := r.NewID()
 	report := &models.StripeReport{
-		ID: id, Identifier: r.identifier(id.String()), StripeCustomerID: s.customer, MeterEventName: r.Catalogue.MeterEventName,
+		ID: id, Identifier: r.identifier(meter, id.String()), StripeCustomerID: s.customer, MeterEventName: meter,
 		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
@@ -129,9 +129,8 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 }
 
 // identifier has at most 100 characters, as Stripe takes.
-func (r *Reporter) identifier(id string) string {
-	name := r.Catalogue.MeterEventName
-	return r.environment + ":" + name[:min(len(name), 50)] + ":" + id
+func (r *Reporter) identifier(meter, id string) string {
+	return r.environment + ":" + meter[:min(len(meter), 50)] + ":" + id
 }
 
 // lockStreams makes the customers' streams where they are missing, locks them for this transaction and returns whose it got: what another

@@ -25,22 +25,16 @@ type Status struct {
 	UnsealedEvents, UnsealedUnits int64
 	// OldestUnsent is when the oldest event or report that Stripe has not accepted is of; nil when there is none.
 	OldestUnsent *time.Time
-	// Blocked are the streams that wait for an operator.
-	Blocked []models.StripeStream
-	// Differences are the customers' billing periods of which Stripe has another total.
+	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
+	Blocked        []models.StripeStream
+	BlockedStreams int64
+	// Differences are the customers' billing periods of which Stripe had another total when all were last compared, at most a hundred of those
+	// whose differences, without their signs, sum to Drift units.
 	Differences []models.StripeTotal
+	Drift       int64
 	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
 	Compared   int64
 	ComparedAt *time.Time
-}
-
-// Drift is the sum of the differences without their signs, in units.
-func (s *Status) Drift() int64 {
-	var sum int64
-	for _, d := range s.Differences {
-		sum += max(d.Difference, -d.Difference)
-	}
-	return sum
 }
 
 // listed is the most of blocked streams, differences and failures that are read at once.
@@ -82,11 +76,21 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 			s.OldestUnsent = &at
 		}
 	}
-	if err := db.NewSelect().Model(&s.Blocked).Where("blocked IS NOT NULL").Order("stripe_customer_id").Limit(listed).Scan(ctx); err != nil {
+	blocked, err := db.NewSelect().Model(&s.Blocked).Where("blocked IS NOT NULL").Order("stripe_customer_id").Limit(listed).ScanAndCount(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("read blocked streams: %w", err)
 	}
-	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0").Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
+	s.BlockedStreams = int64(blocked)
+	// Periods that Stripe takes nothing for any more are not compared again, and nobody can do anything about them here.
+	var since time.Time
+	if state.TotalsAt != nil {
+		since = state.TotalsAt.Add(-48 * time.Hour)
+	}
+	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0 AND checked_at >= ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read differences: %w", err)
+	}
+	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0 AND checked_at >= ?`, since).Scan(ctx, &s.Drift); err != nil {
+		return nil, fmt.Errorf("sum differences: %w", err)
 	}
 	var compared struct {
 		Periods int64

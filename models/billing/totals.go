@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,6 +23,13 @@ func (r *Reporter) dailyTotals(ctx context.Context) error {
 	})
 }
 
+// totalsSoon has the totals compared again in an hour. Whoever asked strictly left differences behind that may only have lagged.
+func (r *Reporter) totalsSoon(ctx context.Context) error {
+	soon := r.now().Add(totalsRetry - 24*time.Hour)
+	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", soon).Where("id = 1 AND totals_at > ?", soon).Exec(ctx)
+	return err
+}
+
 // Totals compares, for each customer and each billing period that Stripe still takes events of, what it has with what it should have,
 // and returns what it found, by customer and period. Where Stripe has less, the reports of the period are read again, one by one, so that the one
 // it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered.
@@ -29,7 +37,7 @@ func (r *Reporter) dailyTotals(ctx context.Context) error {
 // What Stripe accepted may be missing from its totals for a while, and each report is read by itself later. So it is no difference
 // yet, unless strict says that it is.
 func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
-	meter, err := r.meter(ctx)
+	meter, err := r.meter(ctx, r.Catalogue.MeterEventName)
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +46,7 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 		return nil, fmt.Errorf("list the customers with usage: %w", err)
 	}
 	var all []models.StripeTotal
+	var untold []error
 	for _, customer := range customers {
 		periods, err := r.periods(ctx, customer)
 		if err != nil {
@@ -48,19 +57,29 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 				return all, err
 			}
 			t, err := r.compare(ctx, meter, customer, p, strict)
-			if err != nil {
+			switch {
+			case err == nil:
+				all = append(all, *t)
+			case classify(err, 1).verdict == refused:
+				// What Stripe does not tell of one customer hides nothing of the others.
+				untold = append(untold, fmt.Errorf("compare the total of %s: %w", customer, err))
+			default:
 				return all, err
 			}
-			all = append(all, *t)
 		}
 	}
-	return all, nil
+	return all, errors.Join(untold...)
 }
 
-// customers are all that ever had something to report.
+// totalsReach is how far back Stripe takes events, and so for how long its totals change.
+const totalsReach = 35 * 24 * time.Hour
+
+// customers are all that ever had something to report, and all who subscribe: what somebody else told Stripe is on their invoice as well.
 func (r *Reporter) customers(ctx context.Context) ([]string, error) {
 	var customers []string
-	if err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("stripe_customer_id").Distinct().Scan(ctx, &customers); err != nil {
+	err := r.DB.NewRaw(`SELECT stripe_customer_id FROM stripe_streams UNION SELECT stripe_customer_id FROM subscriptions WHERE stripe_customer_id IS NOT NULL AND current_period_end > ?`,
+		r.now().Add(-totalsReach)).Scan(ctx, &customers)
+	if err != nil {
 		return nil, err
 	}
 	for after := ""; ; {
@@ -79,12 +98,12 @@ func (r *Reporter) customers(ctx context.Context) ([]string, error) {
 // periods are a customer's billing periods of the last 35 days, cut where a next one begins.
 func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Period, error) {
 	var labels []struct{ Start, Stop time.Time }
-	since := r.now().Add(-35 * 24 * time.Hour)
+	since := r.now().Add(-totalsReach)
 	err := r.DB.NewRaw(`SELECT period_start AS start, period_end AS stop FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? GROUP BY 1, 2
 		UNION SELECT billing_period_start, billing_period_end FROM usage_events
 			WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND stripe_customer_id = ? AND occurred_at >= ? GROUP BY 1, 2
-		UNION SELECT current_period_start, current_period_end FROM subscriptions WHERE stripe_customer_id = ? AND current_period_end > current_period_start`,
-		customer, r.Catalogue.MeterEventName, since, customer, since, customer).Scan(ctx, &labels)
+		UNION SELECT current_period_start, current_period_end FROM subscriptions WHERE stripe_customer_id = ? AND current_period_end > current_period_start AND current_period_end > ?`,
+		customer, r.Catalogue.MeterEventName, since, customer, since, customer, since).Scan(ctx, &labels)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +135,7 @@ func (r *Reporter) compare(ctx context.Context, meter, customer string, p models
 	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
 	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, now))
 	if to.After(from) {
-		confirmed, err := r.Client.total(ctx, meter, customer, from, to)
+		confirmed, err := r.totalOf(ctx, meter, customer, from, to)
 		if err != nil {
 			if o := classify(err, 1); o.verdict == ours {
 				return nil, fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
@@ -126,26 +145,27 @@ func (r *Reporter) compare(ctx context.Context, meter, customer string, p models
 		t.Confirmed = confirmed
 	}
 	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
-	open := []models.ReportState{models.ReportUnknown}
-	if !strict {
-		open = append(open, models.ReportAccepted)
-	}
-	var sums struct{ Used, Waiting, Open, GivenUp, Unsealed int64 }
+	var sums struct{ Used, Waiting, Unknown, Accepted, GivenUp, Unsealed int64 }
 	err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
-			COALESCE(CAST(SUM(CASE WHEN state IN (?) THEN value ELSE 0 END) AS bigint), 0) AS open,
-			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' THEN value ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
+			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
+			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
 			COALESCE((SELECT CAST(SUM(quantity) AS bigint) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL
 				AND stripe_customer_id = ? AND occurred_at >= ? AND occurred_at < ?), 0) AS unsealed
 		FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state <> 'missing'`,
-		bun.List(open), customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
+		customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
 	if err != nil {
 		return nil, err
 	}
 	t.Used, t.Waiting = sums.Used+sums.Unsealed, sums.Waiting+sums.Unsealed
 	t.Sent = t.Used - t.Waiting - sums.GivenUp
+	open := sums.Unknown
+	if !strict {
+		open += sums.Accepted
+	}
 	t.Difference = t.Confirmed - t.Sent
-	if t.Difference < 0 && -t.Difference <= sums.Open {
+	if t.Difference < 0 && -t.Difference <= open {
 		t.Difference = 0 // it may be there yet
 	}
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {

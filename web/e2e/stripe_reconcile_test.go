@@ -56,6 +56,19 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stdout, "cus_1") || sent() != 0 {
 		t.Errorf("before anything was sent: %+v, %d calls", r, sent())
 	}
+	// A day passes.
+	if db, err = models.Open(t.Context(), database); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused_at = ?", time.Now().Add(-25*time.Hour)).Where("paused IS NOT NULL").Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stderr, "sending goes on") || sent() != 0 {
+		t.Errorf("a day later: %+v, %d calls", r, sent())
+	}
 	on := startWith(t, variables, "serve", "--listen", "127.0.0.1:0", "--report-every", "1s")
 	eventually(t, "the report to be sent", func() bool { return len(stand.Events()) == 1 })
 	if status := on.stop(t, syscall.SIGTERM); status != 0 {
