@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ func benchReporter(b *testing.B, events, customers int, transport http.RoundTrip
 // BenchmarkSealMillion seals a million events of ten thousand customers, once each time.
 func BenchmarkSealMillion(b *testing.B) {
 	r, _ := benchReporter(b, 1_000_000, 10_000, nil, false)
+	reportHeap(b, "heap-before-MiB")
 	b.ResetTimer()
 	n, err := r.Seal(context.Background())
 	if err != nil {
@@ -73,6 +75,16 @@ func BenchmarkSealMillion(b *testing.B) {
 	}
 	b.ReportMetric(float64(n), "reports")
 	b.ReportMetric(b.Elapsed().Seconds(), "s")
+	reportHeap(b, "heap-after-MiB")
+}
+
+// reportHeap reports what is in use, so that it is seen whether it grows.
+func reportHeap(b *testing.B, name string) {
+	b.Helper()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapAlloc)/(1<<20), name)
 }
 
 // BenchmarkDelivery delivers for ten seconds to a Stripe that takes 150 ms for each call, and says how many calls a second that were.
@@ -99,9 +111,11 @@ func BenchmarkDelivery(b *testing.B) {
 			b.ResetTimer()
 			r.Start(context.Background())
 			time.Sleep(2 * time.Second)
+			reportHeap(b, "heap-before-MiB")
 			before := calls.Load()
 			time.Sleep(10 * time.Second)
 			after := calls.Load()
+			reportHeap(b, "heap-after-MiB")
 			r.Stop()
 			b.ReportMetric(float64(after-before)/10, "calls/s")
 		})
