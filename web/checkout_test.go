@@ -247,6 +247,22 @@ func TestStripeIsAway(t *testing.T) {
 	})
 }
 
+func TestAKeyOfAnotherAccountSellsNothing(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		b := f.signedIn("ada@example.com")
+		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}).Scan(context.Background()))
+		stand.SetAccount("acct_other")
+		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
+			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe is set up for another account") {
+				t.Errorf("%s: %s %s", path, p.kind(), p.main())
+			}
+		}
+		if calls := stand.Calls(); calls["POST /v1/checkout/sessions"]+calls["POST /v1/billing_portal/sessions"] != 0 {
+			t.Errorf("the other account was sent %v", calls)
+		}
+	})
+}
+
 func TestWithoutStripeNothingIsSold(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")

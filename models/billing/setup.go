@@ -53,10 +53,11 @@ func (r *SetupReport) Lines() []string {
 
 // Setup makes at Stripe what the catalogue needs, or finds it: the meter, a product a plan with its monthly price and its
 // overage price, the webhook endpoint and the portal's configuration. A second run makes nothing. What differs is listed and
-// left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them.
+// left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them. With a key of another account
+// than the database is of, nothing is made.
 func Setup(ctx context.Context, o SetupOptions) (SetupReport, error) {
 	s := &setup{SetupOptions: o, products: map[models.PlanID]*stripe.Product{}, prices: map[string]*stripe.Price{}}
-	for _, step := range []func(context.Context) error{s.known, s.meter, s.plans, s.webhook, s.portal} {
+	for _, step := range []func(context.Context) error{s.account, s.known, s.meter, s.plans, s.webhook, s.portal} {
 		if err := step(ctx); err != nil {
 			return s.SetupReport, fmt.Errorf("set up Stripe: %w", err)
 		}
@@ -83,6 +84,14 @@ func (s *setup) found(format string, args ...any) {
 }
 func (s *setup) differs(format string, args ...any) {
 	s.Drift = append(s.Drift, fmt.Sprintf(format, args...))
+}
+
+// account sees to it that the key is of the account that the database is of, or claims it for a database that is of none yet.
+func (s *setup) account(ctx context.Context) error {
+	if s.DryRun {
+		return s.Client.compareAccount(ctx, s.DB)
+	}
+	return s.Client.claimAccount(ctx, s.DB)
 }
 
 // known reads what was set up before.

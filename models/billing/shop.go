@@ -45,6 +45,8 @@ var (
 	ErrNotSetUp = errors.New("the plan is not set up at Stripe")
 	// ErrNoCustomer says that Stripe knows nobody whom the portal could be for.
 	ErrNoCustomer = errors.New("nobody is a customer of Stripe here")
+	// ErrOtherAccount says that the key is of another account than what is kept here, so nothing is sold by it.
+	ErrOtherAccount = errOtherAccount
 )
 
 // ShopOptions are the surroundings of a shop. All are needed.
@@ -61,6 +63,7 @@ type ShopOptions struct {
 // Shop is what people buy and manage at Stripe: Checkout, the Billing Portal and invoices.
 type Shop struct {
 	ShopOptions
+	accountCheck
 
 	mu       sync.Mutex
 	invoices map[string]keptInvoices
@@ -106,8 +109,11 @@ func (b Buyer) reference() (reference, key, id string) {
 const ReturnPath = "/plans/return"
 
 // Checkout begins a purchase and returns where it goes on. Two clicks one after the other lead to the same one. It
-// returns ErrHasPlan, ErrNotSetUp, and what is wrong with Stripe or the database.
+// returns ErrHasPlan, ErrNotSetUp, ErrOtherAccount, and what is wrong with Stripe or the database.
 func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (address string, err error) {
+	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+		return "", fmt.Errorf("begin a purchase: %w", err)
+	}
 	column, id := who.owner()
 	var held []models.Subscription
 	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).Scan(ctx); err != nil {
@@ -256,8 +262,11 @@ func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 }
 
 // Portal opens Stripe's Billing Portal for a customer and returns where it is. It returns ErrNoCustomer when Stripe does not
-// know them.
+// know them, and ErrOtherAccount.
 func (s *Shop) Portal(ctx context.Context, customer string) (address string, err error) {
+	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+		return "", fmt.Errorf("open the portal: %w", err)
+	}
 	objects, err := stripeObjects(ctx, s.DB)
 	if err != nil {
 		return "", err

@@ -71,7 +71,7 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 // differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
 // gone by now.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
-	if err := w.checkAccount(ctx); err != nil {
+	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
 	}
 	var rows []models.Subscription
