@@ -3,6 +3,9 @@ package billing
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -23,6 +26,24 @@ const (
 	metadataPlan   = "tollgate_plan"
 	metadataObject = "tollgate"
 )
+
+// seatsObject names a team's overage price of a number of seats other than one, such as "overage:team:7".
+func seatsObject(plan models.PlanID, seats int64) string {
+	return fmt.Sprintf("%s%s:%d", objectOverage, plan, seats)
+}
+
+// seatsOf are the numbers of seats that a team plan has overage prices of beside that of one, in ascending order.
+func seatsOf(objects map[string]string, plan models.Plan) (seats []int64) {
+	for name := range objects {
+		if text, ok := strings.CutPrefix(name, objectOverage+string(plan.ID)+":"); ok && plan.Type == models.Team {
+			if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+				seats = append(seats, n)
+			}
+		}
+	}
+	slices.Sort(seats)
+	return seats
+}
 
 // stripeObjects are the ids of what was set up, by name.
 func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {

@@ -170,6 +170,9 @@ func (s *setup) plans(ctx context.Context) error {
 	var keys []string
 	for _, p := range s.Catalogue.Plans {
 		keys = append(keys, lookupBase+string(p.ID), overageKey(p, 1))
+		for _, seats := range seatsOf(s.objects, p) {
+			keys = append(keys, overageKey(p, seats))
+		}
 	}
 	var err error
 	if s.prices, err = pricesByKey(ctx, s.Client, keys); err != nil {
@@ -239,7 +242,15 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	if p.OverageRateCents == 0 {
 		return nil // a hard cap: there is nothing to bill
 	}
-	return s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID))
+	if err := s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID)); err != nil || p.StripeOveragePriceID != "" {
+		return err
+	}
+	for _, seats := range seatsOf(s.objects, p) {
+		if err := s.price(ctx, seatsObject(p.ID, seats), "", overagePrice(s.Catalogue, p, seats, product.ID, s.meterID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // price finds a price, by the id that the catalogue has or by its lookup key, or makes it.

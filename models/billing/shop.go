@@ -217,17 +217,17 @@ func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*str
 	return append(items, &stripe.CheckoutSessionLineItemParams{Price: &overage}), nil
 }
 
-// overageOf is the overage price of a plan, of which a team's is one for each number of seats, made when it is first needed.
+// overageOf is the overage price of a plan. Set-up makes that of one seat; a team's of more seats is made when it is first needed,
+// and held against the catalogue each time.
 func (s *Shop) overageOf(ctx context.Context, objects map[string]string, plan models.Plan, seats int64) (string, error) {
-	name := objectOverage + string(plan.ID)
-	if plan.Type == models.Team && seats != 1 {
-		name = fmt.Sprintf("%s:%d", name, seats)
-	}
-	if id := objects[name]; id != "" {
-		return id, nil
+	if plan.Type != models.Team || seats == 1 {
+		if id := objects[objectOverage+string(plan.ID)]; id != "" {
+			return id, nil
+		}
+		return "", ErrNotSetUp
 	}
 	product, meter := objects[objectProduct+string(plan.ID)], objects[objectMeter]
-	if product == "" || meter == "" || plan.Type != models.Team {
+	if product == "" || meter == "" {
 		return "", ErrNotSetUp
 	}
 	key := overageKey(plan, seats)
@@ -244,7 +244,10 @@ func (s *Shop) overageOf(ctx context.Context, objects map[string]string, plan mo
 			return "", fmt.Errorf("make the overage price of %d seats: %w", seats, err)
 		}
 	}
-	return price.ID, keepObject(ctx, s.DB, models.Now(s.Now), name, price.ID)
+	if name := seatsObject(plan.ID, seats); objects[name] != price.ID {
+		err = keepObject(ctx, s.DB, models.Now(s.Now), name, price.ID)
+	}
+	return price.ID, err
 }
 
 // CustomerOf is the customer of Stripe's that a person or an organization is; ErrNoCustomer when they are none.
