@@ -307,6 +307,54 @@ func TestThePortalAndInvoices(t *testing.T) {
 	})
 }
 
+// When a plan's price is raised, a new price takes over the lookup key, and those who subscribed before keep the old one and the plan.
+func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		bought := f.pay(f.checkout(f.buyer("ada@example.com"), "pro"))
+		customer := *f.row(bought).StripeCustomerID
+		want := basePrice(f.shop.Catalogue, f.planOf("pro"), f.ids["product:pro"])
+		want.UnitAmount, want.TransferLookupKey = stripe.Int64(2500), stripe.Bool(true)
+		raised, err := f.shop.Client.Prices.New(want)
+		f.must(err)
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com"})
+		f.must(err)
+		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.wantFault(customer, "")
+		f.at = f.at.Add(24 * time.Hour)
+		if differ, err := f.hook.Resync(f.Context()); err != nil || differ != 0 {
+			f.Errorf("%d customers differ, %v", differ, err)
+		}
+		// Also when the database does not know the subscription, as after a restore.
+		_, err = f.db.NewDelete().Model((*models.Subscription)(nil)).Where("stripe_subscription_id = ?", bought).Exec(f.Context())
+		f.must(err)
+		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.wantFault(customer, "")
+		f.wantPlan("ada@example.com", "pro by "+customer)
+		if row := f.row(bought); row == nil || *row.StripePriceID != f.ids["price:pro"] {
+			f.Errorf("the row is %+v", row)
+		}
+		eve := f.row(f.pay(f.checkout(f.buyer("eve@example.com"), "pro")))
+		if *eve.StripePriceID != raised.ID || eve.PlanID != "pro" {
+			f.Errorf("who buys after it has %+v", eve)
+		}
+
+		// Metadata alone makes no price a plan's.
+		product, err := f.shop.Client.Products.New(&stripe.ProductParams{Name: stripe.String("Coffee")})
+		f.must(err)
+		for customer, of := range map[string]string{"cus_foreign": product.ID, "cus_starter": f.ids["product:starter"]} {
+			foreign := basePrice(f.shop.Catalogue, f.planOf("pro"), of)
+			foreign.LookupKey = nil
+			price, err := f.shop.Client.Prices.New(foreign)
+			f.must(err)
+			f.stand.AddCustomer(customer, map[string]string{"tollgate_email": "bob@example.com"})
+			other := f.stand.AddSubscription(stripetest.Subscription{Customer: customer, Items: []stripetest.Item{{Price: price.ID, Quantity: 1}}})
+			f.hear("customer.subscription.created", f.stand.Object(other))
+			f.wantFault(customer, "no plan has the price "+price.ID)
+			f.wantPlan("bob@example.com", "free")
+		}
+	})
+}
+
 // A webhook that never comes is not needed: the return page asks.
 func TestAPurchaseWithoutItsWebhook(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
