@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -67,6 +68,9 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 		}})
 	case err != nil:
 		return s.stripeAway(c, err)
+	}
+	if strings.HasPrefix(address, s.baseURL+"/") {
+		return c.Redirect(http.StatusSeeOther, address) // it is bought already, and Stripe has not told of it yet
 	}
 	return s.leave(c, "Stripe", address)
 }

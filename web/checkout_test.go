@@ -108,6 +108,9 @@ func TestBuyingAPlan(t *testing.T) {
 			t.Errorf("at last: %v %s", p.header, p.main())
 		}
 		bought := stand.CompleteCheckout(session)
+		if p := b.post(views.PathCheckout, url.Values{"plan": {"starter"}}); p.kind() != "See Other https://tollgate.example.com"+back {
+			t.Errorf("another plan before the webhook: %s %s", p.kind(), p.main())
+		}
 		f.hear(stand, "customer.subscription.created", bought)
 		if p := b.get(back); p.kind() != "See Other /plans?saved=plan" {
 			t.Errorf("after the webhook: %s %s", p.kind(), p.main())

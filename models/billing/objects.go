@@ -21,6 +21,7 @@ const (
 	objectProduct  = "product:"
 	objectPrice    = "price:"
 	objectOverage  = "overage:"
+	objectCheckout = "checkout:" // and a buyer's reference: their last Checkout, which is not set up
 	lookupBase     = "tollgate_base_"
 	lookupOverage  = "tollgate_overage_"
 	metadataPlan   = "tollgate_plan"
@@ -48,7 +49,7 @@ func seatsOf(objects map[string]string, plan models.Plan) (seats []int64) {
 // stripeObjects are the ids of what was set up, by name.
 func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
 	var rows []models.StripeObject
-	if err := db.NewSelect().Model(&rows).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&rows).Where("name NOT LIKE ?", objectCheckout+"%").Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read what was set up at Stripe: %w", err)
 	}
 	ids := make(map[string]string, len(rows))

@@ -241,6 +241,9 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if err := a.applySubscriptions(ctx, customer); err != nil {
 		return err
 	}
+	if err := a.checkSingle(ctx, customer); err != nil {
+		return err
+	}
 	for some := range slices.Chunk(events, 500) {
 		ids := make([]string, len(some))
 		for i, e := range some {
