@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -68,6 +69,9 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	case err != nil:
 		return s.stripeAway(c, err)
 	}
+	if strings.HasPrefix(address, s.baseURL+"/") {
+		return c.Redirect(http.StatusSeeOther, address) // it is bought already, and Stripe has not told of it yet
+	}
 	return s.leave(c, "Stripe", address)
 }
 
@@ -93,6 +97,12 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 		return err
 	}
 	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "Stripe did not do what it was asked", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+	if errors.Is(err, billing.ErrOtherAccount) {
+		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe is set up for another account", Lines: []string{
+			"This service has a key of another account at Stripe than the one that its plans are of, so nothing was bought or changed.",
+			"Whoever runs this service can mend that.",
+		}})
+	}
 	c.Response().Header().Set("Retry-After", "30")
 	return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe does not answer", Lines: []string{
 		"Nothing was bought or changed. Please try again in a minute.",

@@ -108,6 +108,9 @@ func TestBuyingAPlan(t *testing.T) {
 			t.Errorf("at last: %v %s", p.header, p.main())
 		}
 		bought := stand.CompleteCheckout(session)
+		if p := b.post(views.PathCheckout, url.Values{"plan": {"starter"}}); p.kind() != "See Other https://tollgate.example.com"+back {
+			t.Errorf("another plan before the webhook: %s %s", p.kind(), p.main())
+		}
 		f.hear(stand, "customer.subscription.created", bought)
 		if p := b.get(back); p.kind() != "See Other /plans?saved=plan" {
 			t.Errorf("after the webhook: %s %s", p.kind(), p.main())
@@ -243,6 +246,22 @@ func TestStripeIsAway(t *testing.T) {
 		}
 		if p := b.get(views.PathReturn + "?plan=pro&session_id=cs_1&try=3"); p.status != 200 || !strings.Contains(p.main(), "One moment") {
 			t.Errorf("back: %s %s", p.kind(), p.main())
+		}
+	})
+}
+
+func TestAKeyOfAnotherAccountSellsNothing(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		b := f.signedIn("ada@example.com")
+		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}).Scan(context.Background()))
+		stand.SetAccount("acct_other")
+		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
+			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe is set up for another account") {
+				t.Errorf("%s: %s %s", path, p.kind(), p.main())
+			}
+		}
+		if calls := stand.Calls(); calls["POST /v1/checkout/sessions"]+calls["POST /v1/billing_portal/sessions"] != 0 {
+			t.Errorf("the other account was sent %v", calls)
 		}
 	})
 }

@@ -15,11 +15,13 @@ import (
 type planPrices struct {
 	catalogue *models.Catalogue
 	byID      map[string]models.PlanID
+	// byProduct is of the products that set-up wrote down.
+	byProduct map[string]models.PlanID
 }
 
 // readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
-	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}}
+	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}}
 	objects, err := stripeObjects(ctx, db)
 	if err != nil {
 		return nil, err
@@ -27,6 +29,9 @@ func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*plan
 	for name, id := range objects {
 		if plan, ok := strings.CutPrefix(name, objectPrice); ok {
 			p.byID[id] = models.PlanID(plan)
+		}
+		if plan, ok := strings.CutPrefix(name, objectProduct); ok {
+			p.byProduct[id] = models.PlanID(plan)
 		}
 	}
 	for i := range c.Plans {
@@ -68,14 +73,18 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	return models.Plan{}, nil, "it has no price that a plan could have"
 }
 
+// plan is the one that a price is the base price of, now or once: when another price takes over its lookup key, those who subscribed
+// before keep it, and its metadata, which set-up gave it, says of which plan it was.
 func (p *planPrices) plan(price *stripe.Price) (models.Plan, bool) {
-	id, ok := p.byID[price.ID]
-	if !ok {
-		key, ours := strings.CutPrefix(price.LookupKey, lookupBase)
-		if !ours {
-			return models.Plan{}, false
-		}
-		id = models.PlanID(key)
+	if id, ok := p.byID[price.ID]; ok {
+		return p.catalogue.Plan(id)
 	}
-	return p.catalogue.Plan(id)
+	if key, ok := strings.CutPrefix(price.LookupKey, lookupBase); ok {
+		return p.catalogue.Plan(models.PlanID(key))
+	}
+	// Anybody may write metadata; with a product of another plan's, or of none, it says nothing.
+	if id := models.PlanID(price.Metadata[metadataPlan]); price.Product != nil && id != "" && p.byProduct[price.Product.ID] == id {
+		return p.catalogue.Plan(id)
+	}
+	return models.Plan{}, false
 }

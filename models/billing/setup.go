@@ -53,10 +53,11 @@ func (r *SetupReport) Lines() []string {
 
 // Setup makes at Stripe what the catalogue needs, or finds it: the meter, a product a plan with its monthly price and its
 // overage price, the webhook endpoint and the portal's configuration. A second run makes nothing. What differs is listed and
-// left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them.
+// left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them. With a key of another account
+// than the database is of, nothing is made.
 func Setup(ctx context.Context, o SetupOptions) (SetupReport, error) {
 	s := &setup{SetupOptions: o, products: map[models.PlanID]*stripe.Product{}, prices: map[string]*stripe.Price{}}
-	for _, step := range []func(context.Context) error{s.known, s.meter, s.plans, s.webhook, s.portal} {
+	for _, step := range []func(context.Context) error{s.account, s.known, s.meter, s.plans, s.webhook, s.portal} {
 		if err := step(ctx); err != nil {
 			return s.SetupReport, fmt.Errorf("set up Stripe: %w", err)
 		}
@@ -83,6 +84,14 @@ func (s *setup) found(format string, args ...any) {
 }
 func (s *setup) differs(format string, args ...any) {
 	s.Drift = append(s.Drift, fmt.Sprintf(format, args...))
+}
+
+// account sees to it that the key is of the account that the database is of, or claims it for a database that is of none yet.
+func (s *setup) account(ctx context.Context) error {
+	if s.DryRun {
+		return s.Client.compareAccount(ctx, s.DB)
+	}
+	return s.Client.claimAccount(ctx, s.DB)
 }
 
 // known reads what was set up before.
@@ -161,6 +170,9 @@ func (s *setup) plans(ctx context.Context) error {
 	var keys []string
 	for _, p := range s.Catalogue.Plans {
 		keys = append(keys, lookupBase+string(p.ID), overageKey(p, 1))
+		for _, seats := range seatsOf(s.objects, p) {
+			keys = append(keys, overageKey(p, seats))
+		}
 	}
 	var err error
 	if s.prices, err = pricesByKey(ctx, s.Client, keys); err != nil {
@@ -230,7 +242,15 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	if p.OverageRateCents == 0 {
 		return nil // a hard cap: there is nothing to bill
 	}
-	return s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID))
+	if err := s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID)); err != nil || p.StripeOveragePriceID != "" {
+		return err
+	}
+	for _, seats := range seatsOf(s.objects, p) {
+		if err := s.price(ctx, seatsObject(p.ID, seats), "", overagePrice(s.Catalogue, p, seats, product.ID, s.meterID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // price finds a price, by the id that the catalogue has or by its lookup key, or makes it.

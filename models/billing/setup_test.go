@@ -1,7 +1,9 @@
 package billing
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -80,6 +82,9 @@ func TestSetup(t *testing.T) {
 		}
 		if ids, err := stripeObjects(f.Context(), f.db); err != nil || len(ids) != 0 {
 			f.Errorf("a dry run wrote %v, %v", ids, err)
+		}
+		if state, err := State(f.Context(), f.db); err != nil || state.AccountID != "" || state.Livemode != nil {
+			f.Errorf("a dry run claimed the account: %+v, %v", state, err)
 		}
 		o.DryRun = false
 		first := setup()
@@ -172,6 +177,48 @@ func TestSetupWithPricesOfTheCatalogue(t *testing.T) {
 		}
 		if r.WebhookSecret != "" || len(r.Drift) != 1 {
 			f.Errorf("%s", lines)
+		}
+	})
+}
+
+// What is kept here stays that of the account which was set up first: with another one's key nothing is made and nothing is sold.
+func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		other := stripetest.New(stripetest.Options{Now: f.shop.Now, Account: "acct_other", Rand: rand.New(rand.NewPCG(9, 9))})
+		other.AddMeter("another") // so that the ids differ
+		client, err := NewClient(ClientOptions{Key: "sk_test_2", Transport: other.Transport()})
+		f.must(err)
+		for _, dry := range []bool{true, false} {
+			o := SetupOptions{DB: f.db, Client: client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com", DryRun: dry}
+			if r, err := Setup(f.Context(), o); !errors.Is(err, errOtherAccount) || len(r.Lines()) != 0 {
+				f.Errorf("a dry run: %t; %v, %q", dry, err, r.Lines())
+			}
+		}
+		if written(other) != 0 {
+			f.Errorf("the other account was sent %v", other.Calls())
+		}
+		ids, err := stripeObjects(f.Context(), f.db)
+		f.must(err)
+		if !maps.Equal(ids, f.ids) {
+			f.Errorf("%v became %v", f.ids, ids)
+		}
+		shop := NewShop(f.shop.ShopOptions)
+		shop.Client = client
+		if _, err := shop.Checkout(f.Context(), f.buyer("ada@example.com"), f.planOf("pro")); !errors.Is(err, ErrOtherAccount) {
+			f.Errorf("a purchase: %v", err)
+		}
+		if _, err := shop.Portal(f.Context(), "cus_1"); !errors.Is(err, ErrOtherAccount) {
+			f.Errorf("the portal: %v", err)
+		}
+		if written(other) != 0 {
+			f.Errorf("the other account was sent %v", other.Calls())
+		}
+		// With the right key the account is asked for once.
+		asked := f.stand.Calls()["GET /v1/account"]
+		f.checkout(f.buyer("ada@example.com"), "pro")
+		f.checkout(f.buyer("bob@example.com"), "pro")
+		if again := f.stand.Calls()["GET /v1/account"]; again != asked+1 {
+			f.Errorf("the account was asked for %d times", again-asked)
 		}
 	})
 }

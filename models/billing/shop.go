@@ -2,12 +2,9 @@ package billing
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -31,10 +28,6 @@ const (
 	invoicesPatience = 3 * time.Second
 	// invoicesKept bounds the customers whose invoices are remembered.
 	invoicesKept = 1000
-	// sessionAge is how long a click leads to the same Checkout as the one before. Stripe keeps one open for a day.
-	sessionAge = time.Hour
-	// sessionTries is how often a Checkout is asked for: an answer of Stripe's that something broke is kept with its key.
-	sessionTries = 2
 )
 
 // Errors of what cannot be bought or managed.
@@ -45,6 +38,8 @@ var (
 	ErrNotSetUp = errors.New("the plan is not set up at Stripe")
 	// ErrNoCustomer says that Stripe knows nobody whom the portal could be for.
 	ErrNoCustomer = errors.New("nobody is a customer of Stripe here")
+	// ErrOtherAccount says that the key is of another account than what is kept here, so nothing is sold by it.
+	ErrOtherAccount = errOtherAccount
 )
 
 // ShopOptions are the surroundings of a shop. All are needed.
@@ -61,6 +56,7 @@ type ShopOptions struct {
 // Shop is what people buy and manage at Stripe: Checkout, the Billing Portal and invoices.
 type Shop struct {
 	ShopOptions
+	accountCheck
 
 	mu       sync.Mutex
 	invoices map[string]keptInvoices
@@ -105,9 +101,12 @@ func (b Buyer) reference() (reference, key, id string) {
 // ReturnPath is where people come back to who bought a plan.
 const ReturnPath = "/plans/return"
 
-// Checkout begins a purchase and returns where it goes on. Two clicks one after the other lead to the same one. It
-// returns ErrHasPlan, ErrNotSetUp, and what is wrong with Stripe or the database.
+// Checkout begins a purchase and returns where it goes on. Two clicks one after the other lead to the same one, and a click after a
+// purchase of which Stripe has not told yet, to where that is waited for. It returns ErrHasPlan, ErrNotSetUp, ErrOtherAccount, and what is wrong with Stripe or the database.
 func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (address string, err error) {
+	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+		return "", fmt.Errorf("begin a purchase: %w", err)
+	}
 	column, id := who.owner()
 	var held []models.Subscription
 	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).Scan(ctx); err != nil {
@@ -137,46 +136,24 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	session := &stripe.CheckoutSessionParams{
 		Mode: stripe.String(string(stripe.CheckoutSessionModeSubscription)), ClientReferenceID: &reference, LineItems: items,
 		SubscriptionData: &stripe.CheckoutSessionSubscriptionDataParams{Metadata: map[string]string{key: value}},
-		SuccessURL:       stripe.String(s.BaseURL + ReturnPath + "?plan=" + string(plan.ID) + "&session_id={CHECKOUT_SESSION_ID}"),
+		SuccessURL:       stripe.String(s.BaseURL + ReturnPath + "?plan=" + string(plan.ID) + "&session_id=" + sessionInAddress),
 		CancelURL:        stripe.String(s.BaseURL + "/plans"),
 	}
-	made, err := s.begin(ctx, session, who, customer, len(held))
-	if e := stripeError(err); e != nil && e.Code == stripe.ErrorCodeResourceMissing && e.Param == "customer" {
-		// They were deleted at Stripe, and we have not heard of it.
-		made, err = s.begin(ctx, session, who, "", len(held))
-	}
-	if err != nil {
-		return "", fmt.Errorf("begin a purchase of %s: %w", plan.ID, err)
-	}
-	return made.URL, nil
-}
-
-// begin asks for the session. The key is of all that the purchase consists of, so that a second click gets the first one's
-// session; what was bought before is among it, so that nobody is led to one that is over.
-func (s *Shop) begin(ctx context.Context, session *stripe.CheckoutSessionParams, who Buyer, customer string, before int) (made *stripe.CheckoutSession, err error) {
-	session.Customer, session.CustomerEmail = nil, nil
 	if customer != "" {
 		session.Customer = &customer
 	} else {
 		session.CustomerEmail = &who.Email
 	}
-	parts := []string{*session.ClientReferenceID, customer, who.Email, s.BaseURL, fmt.Sprint(before), models.Now(s.Now).Truncate(sessionAge).Format(time.RFC3339)}
-	for _, i := range session.LineItems {
-		parts = append(parts, *i.Price)
-		if i.Quantity != nil {
-			parts = append(parts, fmt.Sprint(*i.Quantity))
-		}
+	address, err = s.begin(ctx, session)
+	if e := stripeError(err); e != nil && e.Code == stripe.ErrorCodeResourceMissing && e.Param == "customer" {
+		// They were deleted at Stripe, and we have not heard of it.
+		session.Customer, session.CustomerEmail = nil, &who.Email
+		address, err = s.begin(ctx, session)
 	}
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
-	for try := range sessionTries {
-		session.Params = params(ctx)
-		session.SetIdempotencyKey(fmt.Sprintf("checkout:%s:%d", hex.EncodeToString(sum[:16]), try))
-		made, err = s.Client.CheckoutSessions.New(session)
-		if e := stripeError(err); err == nil || e != nil && e.HTTPStatusCode < http.StatusInternalServerError {
-			return made, err
-		}
+	if err != nil {
+		return "", fmt.Errorf("begin a purchase of %s: %w", plan.ID, err)
 	}
-	return made, err
+	return address, nil
 }
 
 // members is how many people an organization has, at least one.
@@ -211,17 +188,17 @@ func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*str
 	return append(items, &stripe.CheckoutSessionLineItemParams{Price: &overage}), nil
 }
 
-// overageOf is the overage price of a plan, of which a team's is one for each number of seats, made when it is first needed.
+// overageOf is the overage price of a plan. Set-up makes that of one seat; a team's of more seats is made when it is first needed,
+// and held against the catalogue each time.
 func (s *Shop) overageOf(ctx context.Context, objects map[string]string, plan models.Plan, seats int64) (string, error) {
-	name := objectOverage + string(plan.ID)
-	if plan.Type == models.Team && seats != 1 {
-		name = fmt.Sprintf("%s:%d", name, seats)
-	}
-	if id := objects[name]; id != "" {
-		return id, nil
+	if plan.Type != models.Team || seats == 1 {
+		if id := objects[objectOverage+string(plan.ID)]; id != "" {
+			return id, nil
+		}
+		return "", ErrNotSetUp
 	}
 	product, meter := objects[objectProduct+string(plan.ID)], objects[objectMeter]
-	if product == "" || meter == "" || plan.Type != models.Team {
+	if product == "" || meter == "" {
 		return "", ErrNotSetUp
 	}
 	key := overageKey(plan, seats)
@@ -238,7 +215,10 @@ func (s *Shop) overageOf(ctx context.Context, objects map[string]string, plan mo
 			return "", fmt.Errorf("make the overage price of %d seats: %w", seats, err)
 		}
 	}
-	return price.ID, keepObject(ctx, s.DB, models.Now(s.Now), name, price.ID)
+	if name := seatsObject(plan.ID, seats); objects[name] != price.ID {
+		err = keepObject(ctx, s.DB, models.Now(s.Now), name, price.ID)
+	}
+	return price.ID, err
 }
 
 // CustomerOf is the customer of Stripe's that a person or an organization is; ErrNoCustomer when they are none.
@@ -256,8 +236,11 @@ func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 }
 
 // Portal opens Stripe's Billing Portal for a customer and returns where it is. It returns ErrNoCustomer when Stripe does not
-// know them.
+// know them, and ErrOtherAccount.
 func (s *Shop) Portal(ctx context.Context, customer string) (address string, err error) {
+	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+		return "", fmt.Errorf("open the portal: %w", err)
+	}
 	objects, err := stripeObjects(ctx, s.DB)
 	if err != nil {
 		return "", err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -41,12 +42,54 @@ func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
 		if err != nil {
 			return err
 		}
-		// A key that may not read its account is taken by its mode alone.
-		if account != "" && s.AccountID != account || *s.Livemode != c.Live {
-			return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", errOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
-		}
-		return nil
+		return c.fits(s, account)
 	})
+}
+
+// compareAccount is claimAccount that writes nothing: a database that is of no account yet fits every key.
+func (c *Client) compareAccount(ctx context.Context, db *models.DB) error {
+	account, err := c.account(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := State(ctx, db)
+	if err != nil {
+		return err
+	}
+	return c.fits(s, account)
+}
+
+// fits returns errOtherAccount when the key, which is of this account, is not of the one that is kept. A key that may not read its
+// account is taken by its mode alone.
+func (c *Client) fits(s models.StripeState, account string) error {
+	if s.Livemode == nil || (account == "" || s.AccountID == "" || s.AccountID == account) && *s.Livemode == c.Live {
+		return nil
+	}
+	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", errOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
+}
+
+// accountCheck finds out once in a process that its key is of the right account.
+type accountCheck struct {
+	accountMu    sync.Mutex
+	accountKnown bool
+}
+
+// checkAccount sees to it that the key is of the account and mode that all customers and prices here are of. With another one's key
+// Stripe knows none of them, as if they had all been deleted: everybody's plan would end, and what is sold would be paid elsewhere.
+func (a *accountCheck) checkAccount(ctx context.Context, client *Client, db *models.DB) error {
+	a.accountMu.Lock()
+	known := a.accountKnown
+	a.accountMu.Unlock()
+	if known {
+		return nil
+	}
+	if err := client.claimAccount(ctx, db); err != nil {
+		return err
+	}
+	a.accountMu.Lock()
+	defer a.accountMu.Unlock()
+	a.accountKnown = true
+	return nil
 }
 
 func mode(live bool) string {

@@ -73,6 +73,7 @@ type WebhookOptions struct {
 // says whose subscriptions are to be asked for anew, so events may come late, twice and out of order.
 type Webhooks struct {
 	WebhookOptions
+	accountCheck
 
 	// wake and wakeThin make a worker look at once.
 	wake, wakeThin chan struct{}
@@ -82,8 +83,6 @@ type Webhooks struct {
 	mu sync.Mutex
 	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
 	waiting map[string][]chan bool
-	// accountKnown says that the key was found to be of the right account.
-	accountKnown bool
 
 	// thinFailures and thinNotBefore hold back the fetching of thin events. Only the housekeeper knows them.
 	thinFailures  int

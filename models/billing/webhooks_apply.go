@@ -147,7 +147,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	}
 	patience, cancel := context.WithTimeout(ctx, customerPatience)
 	defer cancel()
-	if err := w.checkAccount(patience); err != nil {
+	if err := w.checkAccount(patience, w.Client, w.DB); err != nil {
 		return err
 	}
 	at, err := w.ask(patience, customer.ID)
@@ -161,24 +161,6 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
 	}
-	return nil
-}
-
-// checkAccount sees to it that the key is of the account and mode that all customers here are of. With another one's key Stripe
-// knows none of them, as if they had all been deleted, and everybody's plan would end.
-func (w *Webhooks) checkAccount(ctx context.Context) error {
-	w.mu.Lock()
-	known := w.accountKnown
-	w.mu.Unlock()
-	if known {
-		return nil
-	}
-	if err := w.Client.claimAccount(ctx, w.DB); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.accountKnown = true
 	return nil
 }
 
@@ -257,6 +239,9 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 		return err
 	}
 	if err := a.applySubscriptions(ctx, customer); err != nil {
+		return err
+	}
+	if err := a.checkSingle(ctx, customer); err != nil {
 		return err
 	}
 	for some := range slices.Chunk(events, 500) {

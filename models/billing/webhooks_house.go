@@ -68,10 +68,10 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	return differ, nil
 }
 
-// differing are the customers of whom Stripe has another subscription than we do, and those who have a fault, which may be
-// gone by now.
+// differing are the customers of whom Stripe has another subscription than we do, those who have a fault, which may be gone by now, and
+// those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
-	if err := w.checkAccount(ctx); err != nil {
+	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
 	}
 	var rows []models.Subscription
@@ -80,17 +80,28 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	ours := make(map[string]*models.Subscription, len(rows))
+	held := map[holder]string{}
+	var customers []string
 	for i := range rows {
 		ours[*rows[i].StripeSubscriptionID] = &rows[i]
+		if !rows[i].Active() {
+			continue
+		}
+		of := holderOf(&rows[i])
+		if held[of] != "" {
+			customers = append(customers, held[of])
+		}
+		held[of] = *rows[i].StripeCustomerID
 	}
 	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
 	if err != nil {
 		return nil, err
 	}
-	var customers []string
-	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("fault IS NOT NULL").Scan(ctx, &customers); err != nil {
+	var faulty []string
+	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("fault IS NOT NULL").Scan(ctx, &faulty); err != nil {
 		return nil, err
 	}
+	customers = append(customers, faulty...)
 	list := &stripe.SubscriptionListParams{} // without a status: all but those that ended
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	found := w.Client.Subscriptions.List(list)

@@ -3,6 +3,8 @@ package billing
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,6 +91,54 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		return err
 	}
 	return a.write(ctx, row, &next)
+}
+
+// checkSingle tells the operator of each holder who pays for a subscription of the customer's and for another one beside it: one of
+// them gives the plan, and which one is to end only a person can say.
+func (a *application) checkSingle(ctx context.Context, customer *models.StripeCustomer) error {
+	active := func(column string, id any) (active []models.Subscription, err error) {
+		var rows []models.Subscription
+		err = a.tx.NewSelect().Model(&rows).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).Order("created_at", "id").Scan(ctx)
+		return slices.DeleteFunc(rows, func(s models.Subscription) bool { return !s.Active() }), err
+	}
+	theirs, err := active("stripe_customer_id", customer.ID)
+	if err != nil {
+		return err
+	}
+	told := map[holder]bool{}
+	for i := range theirs {
+		of := holderOf(&theirs[i])
+		if told[of] {
+			continue
+		}
+		told[of] = true
+		all, err := active(of.column, of.id)
+		if err != nil {
+			return err
+		}
+		if len(all) < 2 {
+			continue
+		}
+		ids := make([]string, len(all))
+		for i := range all {
+			ids[i] = *all[i].StripeSubscriptionID
+		}
+		a.fault("one holder pays for %d subscriptions, %s: all but one are to be ended at Stripe", len(ids), strings.Join(ids, " and "))
+	}
+	return nil
+}
+
+// holder is whose a subscription is, by the column that says so.
+type holder struct {
+	column string
+	id     uuid.UUID
+}
+
+func holderOf(s *models.Subscription) holder {
+	if s.OrganizationID != nil {
+		return holder{"organization_id", *s.OrganizationID}
+	}
+	return holder{"user_id", *s.UserID}
 }
 
 // unixTime is Stripe's time; nil for its 0, which is none.

@@ -134,6 +134,8 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			if got != c.want || row != nil && string(row.PlanID) != c.plan {
 				f.Errorf("%d %+v: it is %q's, want %q", i, c, got, c.want)
 			}
+			f.stub.set(sub, object{"status": "canceled"}) // so that the next one is not beside it
+			f.tell("customer.subscription.deleted", customer)
 		}
 	})
 }

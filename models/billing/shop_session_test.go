@@ -1,0 +1,183 @@
+package billing
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// Of two tabs one can be paid: the later one.
+func TestABuyerHasOneOpenCheckout(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		pro := f.checkout(ada, "pro")
+		starter := f.checkout(ada, "starter")
+		if f.stand.CompleteCheckout(pro) != "" {
+			f.Error("the first tab can still be paid")
+		}
+		again := f.checkout(ada, "pro")
+		if again == pro || f.stand.CompleteCheckout(starter) != "" {
+			f.Errorf("from pro %s to starter %s and back to pro %s", pro, starter, again)
+		}
+		f.at = f.at.Add(sessionAge)
+		later := f.checkout(ada, "pro")
+		if later == again || f.stand.CompleteCheckout(again) != "" {
+			f.Errorf("after an hour there is %s beside %s", later, again)
+		}
+		// An organization of hers buys for itself.
+		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
+		f.must(err)
+		f.checkout(Buyer{UserID: ada.UserID, Email: ada.Email, OrganizationID: &o.ID}, "team")
+		f.pay(later)
+	})
+}
+
+// Who has paid and clicks again before Stripe tells of it, in another tab or over the full hour, is led to where that is waited for.
+func TestAPaidCheckoutIsWaitedFor(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		f.at = time.Date(2026, 11, 23, 12, 59, 59, 0, time.UTC)
+		session := f.checkout(ada, "pro")
+		bought := f.stand.CompleteCheckout(session)
+		f.at = f.at.Add(2 * time.Second)
+		for _, plan := range []models.PlanID{"pro", "starter"} {
+			address, err := f.shop.Checkout(f.Context(), ada, f.planOf(plan))
+			f.must(err)
+			if want := "https://tollgate.example.com/plans/return?plan=pro&session_id=" + session; address != want {
+				f.Errorf("%s leads to %s, not to %s", plan, address, want)
+			}
+		}
+		// One that ended at Stripe before anybody heard of it is not waited for.
+		f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "canceled" })
+		if again := f.checkout(ada, "pro"); f.stand.Object(again)["status"] != "open" {
+			f.Errorf("bought again: %v", f.stand.Object(again))
+		}
+	})
+}
+
+// A Checkout that is paid in the moment in which it is about to be closed is found to be paid.
+func TestACheckoutIsPaidWhileItIsClosed(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		session := f.checkout(ada, "pro")
+		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: transport(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/expire") {
+				f.stand.CompleteCheckout(session)
+			}
+			return f.stand.Transport().RoundTrip(r)
+		})})
+		f.must(err)
+		f.shop.Client = client
+		address, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter"))
+		f.must(err)
+		if !strings.HasSuffix(address, "&session_id="+session) || f.stand.Calls()["POST /v1/checkout/sessions"] != 1 {
+			f.Errorf("it leads to %s, after %v", address, f.stand.Calls())
+		}
+	})
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
+
+// However two clicks of a buyer fall together, in one process or in several, one of them at most can be paid.
+func TestTwoClicksAtATimeAreOnePurchase(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		for i := range 10 {
+			who := f.buyer(fmt.Sprintf("u%d@example.com", i))
+			led := map[string]bool{}
+			var mu sync.Mutex
+			var clicks sync.WaitGroup
+			for _, plan := range []models.PlanID{"pro", "starter"} {
+				shop := NewShop(f.shop.ShopOptions)
+				clicks.Go(func() {
+					address, err := shop.Checkout(f.Context(), who, f.planOf(plan))
+					mu.Lock()
+					defer mu.Unlock()
+					if err != nil {
+						f.Errorf("%s: %v", plan, err)
+					}
+					led[address[strings.LastIndex(address, "/")+1:]] = true
+				})
+			}
+			clicks.Wait()
+			paid := 0
+			for session := range led {
+				if f.stand.CompleteCheckout(session) != "" {
+					paid++
+				}
+			}
+			if paid != 1 {
+				f.Errorf("%d of %v could be paid", paid, led)
+			}
+		}
+	})
+}
+
+// What is remembered of Checkouts is no part of what is set up, and is forgotten.
+func TestCheckoutsAreForgotten(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		count := func() int64 {
+			f.Helper()
+			n, err := f.db.NewSelect().Model((*models.StripeObject)(nil)).Where("name LIKE 'checkout:%'").Count(f.Context())
+			f.must(err)
+			return n
+		}
+		for i := range 3 {
+			f.checkout(f.buyer(fmt.Sprintf("u%d@example.com", i)), "pro")
+		}
+		ids, err := stripeObjects(f.Context(), f.db)
+		f.must(err)
+		if len(ids) != len(f.ids) || count() != 3 {
+			f.Errorf("%d Checkouts; set up is %v", count(), ids)
+		}
+		f.at = f.at.Add(sessionsKept + time.Second)
+		f.checkout(f.buyer("u0@example.com"), "pro")
+		if n := count(); n != 1 {
+			f.Errorf("%d are kept", n)
+		}
+	})
+}
+
+// Two subscriptions of one holder, however they came to be, are the operator's to see to.
+func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
+	onBothShops(t, func(f *shopFixture) {
+		ada := f.buyer("ada@example.com")
+		first := f.pay(f.checkout(ada, "pro"))
+		f.wantFault(*f.row(first).StripeCustomerID, "")
+		items := []stripetest.Item{{Price: f.ids["price:starter"], Quantity: 1}}
+		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
+		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
+		f.hear("customer.subscription.created", f.stand.Object(second))
+		f.wantFault("cus_2", fmt.Sprintf("one holder pays for 2 subscriptions, %s and %s", first, second))
+
+		// When both were heard of at the same time, the daily comparison tells.
+		_, err := f.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("fault = NULL").Where("fault IS NOT NULL").Exec(f.Context())
+		f.must(err)
+		resync := func() {
+			f.Helper()
+			f.at = f.at.Add(24 * time.Hour)
+			_, err := f.hook.Resync(f.Context())
+			f.must(err)
+			f.must(f.hook.applyDue(f.Context()))
+		}
+		resync()
+		customers, _, err := WebhookFaults(f.Context(), f.db)
+		f.must(err)
+		if len(customers) != 1 || !strings.Contains(*customers[0].Fault, first) || !strings.Contains(*customers[0].Fault, second) {
+			f.Errorf("/ops shows %+v", customers)
+		}
+		f.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status = "canceled" })
+		f.hear("customer.subscription.deleted", f.stand.Object(second))
+		resync()
+		f.wantFault("cus_2", "")
+		f.wantFault(*f.row(first).StripeCustomerID, "")
+		f.wantPlan("ada@example.com", "pro by "+*f.row(first).StripeCustomerID)
+	})
+}
