@@ -36,7 +36,7 @@ func TestALockedPersonHoldsNobodyUp(t *testing.T) {
 	for i := range 200 {
 		wg.Go(func() {
 			email, user := fmt.Sprintf("p%d@example.com", i), fmt.Sprint("U", i)
-			locked := i%50 == 7
+			locked := i%100 == 7
 			if locked {
 				email = "ada@example.com"
 			}
