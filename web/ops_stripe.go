@@ -84,6 +84,8 @@ func (s *Server) onReport(c echo.Context, done string, do func(context.Context, 
 		return s.showOps(c, http.StatusUnprocessableEntity, views.KeyForm{}, "", "Giving up wants a reason of 1 to 500 characters.")
 	case errors.Is(err, billing.ErrNotFailed):
 		return s.showOps(c, http.StatusConflict, views.KeyForm{}, "", "Nothing was done: meanwhile the report is no longer one that failed.")
+	case errors.Is(err, billing.ErrStreamBusy):
+		return s.showOps(c, http.StatusConflict, views.KeyForm{}, "", "Nothing was done: the customer's reports are at work in this moment. Try again.")
 	}
 	return opsDone(c, done, err)
 }

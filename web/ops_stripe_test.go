@@ -100,6 +100,16 @@ func TestOperatorSteersReports(t *testing.T) {
 		says("Reports that want your eye", "rejected", "Stripe received it and did not count it")
 		var failed models.StripeReport
 		must(t, f.db.NewSelect().Model(&failed).Where("state = 'rejected'").Scan(t.Context()))
+		if f.db.Postgres {
+			tx, err := f.db.BeginTx(t.Context(), nil)
+			must(t, err)
+			_, err = tx.ExecContext(t.Context(), "SELECT 1 FROM stripe_streams FOR UPDATE")
+			must(t, err)
+			if p := otto.post(views.PathReportRetry, url.Values{"id": {failed.ID.String()}}); p.status != http.StatusConflict || !strings.Contains(textOf(p.section("stripe")), "Try again.") {
+				t.Errorf("a retry while the stream is busy: %s", p.kind())
+			}
+			must(t, tx.Rollback())
+		}
 		id := url.Values{"id": {failed.ID.String()}}
 		for _, reason := range []string{"", "   ", strings.Repeat("x", 501)} {
 			p := otto.post(views.PathReportGiveUp, url.Values{"id": id["id"], "reason": {reason}})

@@ -22,8 +22,8 @@ const readAgain = 6 * time.Hour
 // errNoMeter says that Stripe has no active meter of the catalogue's event name, so there is no total to read.
 var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it") //nolint:staticcheck // Stripe is a name
 
-// errStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
-var errStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
+// ErrStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
+var ErrStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
 
 // Reconcile reads the minutes of the reports that are due, and decides by Stripe's total what became of each. It returns how many it
 // read. Reports of which nothing is known are read when they can no longer be sent again, accepted ones hours later.
@@ -120,7 +120,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 		}
 		return r.write(ctx, tx, report, v)
 	})
-	if err != nil && !errors.Is(err, errStreamBusy) {
+	if err != nil && !errors.Is(err, ErrStreamBusy) {
 		return fmt.Errorf("write down what Stripe has of report %s: %w", report.Identifier, err)
 	}
 	return nil
@@ -242,7 +242,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
 	streams, err := lockStreams(ctx, r.DB, tx, report.MeterEventName, []string{report.StripeCustomerID})
 	if err == nil && len(streams) == 0 {
-		err = errStreamBusy
+		err = ErrStreamBusy
 	}
 	if err != nil {
 		return err
