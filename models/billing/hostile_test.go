@@ -238,7 +238,7 @@ func TestRetryWaitsForTotals(t *testing.T) {
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
 		switch {
 		case n == 1:
-			_, _ = d.stripe.Transport().RoundTrip(r) //nolint:bodyclose // the answer is lost
+			_, _ = d.stripe.Transport().RoundTrip(r)
 			return nil, errors.New("the answer was lost")
 		case n <= 4:
 			return answer(400, `{"error": {"type": "invalid_request_error", "message": "Your account cannot do this now."}}`)(r)

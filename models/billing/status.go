@@ -80,7 +80,7 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read blocked streams: %w", err)
 	}
-	s.BlockedStreams = int64(blocked)
+	s.BlockedStreams = blocked
 	// Periods that Stripe takes nothing for any more are not compared again, and nobody can do anything about them here.
 	var since time.Time
 	if state.TotalsAt != nil {
