@@ -20,7 +20,8 @@ demo:
 	go run . demo
 
 # On a machine with nothing but Go this first installs what the tests need. See deps. The race detector watches all code
-# but SQLite's own, which is C made into Go: under it SQLite takes ten times as long, and most of the suite with it.
+# but SQLite's own, which is C made into Go: with it one schedule of the simulation on SQLite
+# took 16.7 s, and without it 4.3 s.
 test: deps
 	go vet ./...
 	CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false' -timeout 12m ./...

@@ -81,8 +81,13 @@ type StripeReport struct {
 	CreatedAt  time.Time
 }
 
-// StripeTotalsSettle is how long Stripe's totals may lack what it counted.
-const StripeTotalsSettle = 24 * time.Hour
+// What Stripe is taken to keep to.
+const (
+	// StripeRequestSettles is how long a request may take to have its effect, or else never has it.
+	StripeRequestSettles = time.Hour
+	// StripeTotalsSettle is how long Stripe's totals may lack what it counted.
+	StripeTotalsSettle = 24 * time.Hour
+)
 
 // ReadFirst says that a failed report is to be read at Stripe before its units are sent anew: when Stripe has another total for it, and when it
 // may have been taken and was not seen to be absent for as long as a total may lag, up to the last reading that was due.
@@ -93,7 +98,8 @@ func (r *StripeReport) ReadFirst(now time.Time) bool {
 	case r.State == ReportRejected || r.FirstAttemptAt == nil:
 		return false
 	}
-	return r.ZeroSince == nil || now.Sub(*r.ZeroSince) < StripeTotalsSettle || r.NextAttemptAt != nil && !r.NextAttemptAt.After(now)
+	return r.ZeroSince == nil || now.Sub(*r.ZeroSince) < StripeTotalsSettle || now.Sub(*r.LastAttemptAt) < StripeRequestSettles+StripeTotalsSettle ||
+		r.NextAttemptAt != nil && !r.NextAttemptAt.After(now)
 }
 
 // StripeStream is all that Stripe takes one after another: the reports of one customer to one meter.

@@ -1,13 +1,20 @@
 package billing
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/models"
 )
 
 // Paused, nothing is sent, and nothing is lost.
@@ -16,8 +23,7 @@ func TestPauseAndUnblock(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
-		_, err := d.Seal(d.ctx)
-		d.must(err)
+		d.seal()
 		d.deliver()
 		if n := len(d.stripe.Events()); n != 0 {
 			t.Errorf("%d events were sent while sending was paused", n)
@@ -36,17 +42,94 @@ func TestPauseAndUnblock(t *testing.T) {
 	})
 }
 
+// The units of a report that an earlier attempt may have brought are not sent anew before totals have settled, however often somebody asks.
+func TestRetryWaitsForTotals(t *testing.T) {
+	var d *desk
+	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
+		switch {
+		case n == 1:
+			_, _ = d.stripe.Transport().RoundTrip(r)
+			return nil, errors.New("the answer was lost")
+		case n <= 4:
+			return answer(400, `{"error": {"type": "invalid_request_error", "message": "Your account cannot do this now."}}`)(r)
+		}
+		return nil, nil
+	})
+	onBoth(t, transport, func(t *testing.T, of *desk) {
+		d = of
+		again()
+		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		for range 20 {
+			d.deliver()
+			d.now = d.now.Add(time.Minute)
+		}
+		r := d.reports()[0]
+		if r.State != models.ReportDead {
+			t.Fatalf("the report is %s", r.State)
+		}
+		for range 3 {
+			d.must(d.Retry(d.ctx, "op", r.ID))
+			d.read()
+		}
+		d.hours(5)
+		if got := d.stripe.Total("cus_1", d.now.Add(-48*time.Hour), d.now); got != 3 {
+			t.Errorf("%d units are billed, want 3", got)
+		}
+	})
+}
+
+// A missing meter is one fault: what it blocked goes on together, and is counted in full.
+func TestAMissingMeterIsOneFault(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		const customers = listed + 20
+		for i := range customers {
+			c := fmt.Sprintf("cus_%03d", i)
+			d.stripe.AddCustomer(c, nil)
+			d.use(c, 1, d.now.Add(-3*time.Hour))
+		}
+		d.seal()
+		found, err := d.Client.findMeter(d.ctx, d.catalogue.MeterEventName)
+		d.must(err)
+		_, err = d.Client.BillingMeters.Deactivate(found.ID, nil)
+		d.must(err)
+		d.deliver()
+		if n := d.status().BlockedStreams; n != customers {
+			t.Errorf("%d streams are blocked, want %d", n, customers)
+		}
+		_, err = d.Client.BillingMeters.Reactivate(found.ID, nil)
+		d.must(err)
+		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_007"))
+		d.hours(1)
+		if n := len(d.stripe.Events()); n != customers || d.status().BlockedStreams != 0 {
+			t.Errorf("%d of %d reports were sent", n, customers)
+		}
+		for _, e := range d.stripe.Events() {
+			d.stripe.Lose(e.Identifier)
+		}
+		d.hours(30)
+		var out, notes bytes.Buffer
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%d differences, %d failed", customers, customers)) {
+			t.Errorf("reconciled: %v", err)
+		}
+		if drift := d.status().Drift; drift != customers {
+			t.Errorf("the drift is %d, want %d", drift, customers)
+		}
+	})
+}
+
 // The metrics are the figures of /ops.
 func TestMetrics(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 5, d.now)
-		_, err := d.Seal(d.ctx)
-		d.must(err)
+		d.seal()
 		d.deliver()
 		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
-		_, err = d.Totals(d.ctx, true)
+		_, err := d.Totals(d.ctx, true)
 		d.must(err)
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
 		registry := prometheus.NewRegistry()

@@ -28,7 +28,7 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		if again.IsZero() {
 			_, _ = fmt.Fprintln(notes, "sending goes on")
 		} else {
-			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for a day what was sent last: run this again from %s on\n", again.Format(time.RFC3339))
+			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again from %s on\n", again.Format(time.RFC3339))
 		}
 	}
 	if _, err := r.Reconcile(ctx); err != nil {

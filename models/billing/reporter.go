@@ -22,10 +22,8 @@ const (
 	// maxAge is the age from which nothing is sent; Stripe takes 35 days.
 	maxAge = 34 * 24 * time.Hour
 	// resendGuard is how long after its first attempt a report may be sent again: Stripe knows its identifier for 24 hours.
-	resendGuard = 23 * time.Hour
-	// requestSettles is how long a request may take to have its effect, or else never has it.
-	requestSettles = time.Hour
-	// summarySettles is how long a total may lack what was counted.
+	resendGuard    = 23 * time.Hour
+	requestSettles = models.StripeRequestSettles
 	summarySettles = models.StripeTotalsSettle
 	// firstRead is when an accepted report is first read.
 	firstRead = 2 * time.Hour
@@ -187,7 +185,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 	}
 	err := r.Client.claimAccount(ctx, r.DB)
 	switch o := classify(err, 1); {
-	case errors.Is(err, errOtherAccount):
+	case errors.Is(err, ErrOtherAccount):
 		r.refused = err
 		if r.started {
 			err = errors.Join(err, r.stop(ctx, err.Error()))

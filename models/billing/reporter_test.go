@@ -1,129 +1,15 @@
 package billing
 
 import (
-	"context"
 	"errors"
 	"io"
-	"log/slog"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"tollgate/models"
-	"tollgate/models/billing/stripetest"
 )
-
-// desk is a ledger with some usage and one process that reports it, with a clock that the test moves.
-type desk struct {
-	t         *testing.T
-	ctx       context.Context
-	db        *models.DB
-	catalogue *models.Catalogue
-	now       time.Time
-	stripe    *stripetest.Stripe
-	*Reporter
-}
-
-// carry is a transport of one function.
-type carry func(*http.Request) (*http.Response, error)
-
-func (c carry) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
-
-// onBoth runs a test on each database. transport is what carries requests; nil carries them to the stand-in.
-func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *desk)) {
-	t.Helper()
-	for name, address := range databases {
-		t.Run(name, func(t *testing.T) { test(t, newDesk(t, address(t), transport)) })
-	}
-}
-
-func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
-	t.Helper()
-	d := &desk{t: t, ctx: t.Context(), now: time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)}
-	var err error
-	d.catalogue, err = models.LoadCatalogue("")
-	d.must(err)
-	d.db, err = models.Open(d.ctx, address)
-	d.must(err)
-	t.Cleanup(func() { _ = d.db.Close() })
-	d.stripe = stripetest.New(stripetest.Options{Now: d.clock, Rand: rand.New(rand.NewPCG(1, 1))})
-	d.stripe.AddMeter(d.catalogue.MeterEventName)
-	d.stripe.AddCustomer("cus_1", nil)
-	if transport == nil {
-		transport = d.stripe.Transport()
-	}
-	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: transport})
-	d.must(err)
-	d.Reporter = NewReporter(Options{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
-	return d
-}
-
-func (d *desk) clock() time.Time { return d.now }
-
-func (d *desk) must(err error) {
-	d.t.Helper()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// use records units of a customer at an instant, in its calendar month.
-func (d *desk) use(customer string, units int64, at time.Time) {
-	d.t.Helper()
-	d.useIn(models.CalendarMonth(at), customer, units, at)
-}
-
-// useIn records units in a billing period.
-func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
-	d.t.Helper()
-	key := uuid.NewString()
-	_, err := d.db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: customer + "@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now, PlanID: "pro",
-		BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, StripeCustomerID: &customer,
-	}).Exec(d.ctx)
-	d.must(err)
-}
-
-// deliver sends all that is due.
-func (d *desk) deliver() {
-	d.t.Helper()
-	for {
-		found, err := d.DeliverStream(d.ctx)
-		d.must(err)
-		if !found {
-			return
-		}
-	}
-}
-
-func (d *desk) reports() []models.StripeReport {
-	d.t.Helper()
-	var all []models.StripeReport
-	d.must(d.db.NewSelect().Model(&all).Order("created_at", "minute").Scan(d.ctx))
-	return all
-}
-
-func (d *desk) status() *Status {
-	d.t.Helper()
-	s, err := ReadStatus(d.ctx, d.db)
-	d.must(err)
-	return s
-}
-
-func answer(status int, body string) carry {
-	return func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
-	}
-}
-
-func problem(kind, code, message, param string) string {
-	return `{"error": {"type": ` + strconv.Quote(kind) + `, "code": ` + strconv.Quote(code) + `, "message": ` + strconv.Quote(message) + `, "param": ` + strconv.Quote(param) + `}}`
-}
 
 // Each row of the table of answers, through the SDK: what becomes of the report, its stream, and all sending.
 func TestAnswers(t *testing.T) {
@@ -231,8 +117,7 @@ func TestAttemptsAreTheSame(t *testing.T) {
 	d := newDesk(t, databases["sqlite"](t), transport)
 	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 	for range 200 {
-		_, err := d.Seal(d.ctx)
-		d.must(err)
+		d.seal()
 		d.deliver()
 		d.now = d.now.Add(17 * time.Minute)
 		d.use("cus_1", 1, d.now.Add(-30*time.Hour)) // late, and of other hours
@@ -256,47 +141,116 @@ func TestAttemptsAreTheSame(t *testing.T) {
 	}
 }
 
-// Another account, or the other mode, is not reported to.
-func TestAnotherAccount(t *testing.T) {
+// What Stripe surely did not take is sent however long sending was off since.
+func TestRefusedWithoutEffectIsSentAnyTimeLater(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
-		d.started = true
-		d.must(d.contact(d.ctx))
-		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-		_, err := d.Seal(d.ctx)
-		d.must(err)
-		d.stripe.SetAccount("acct_other")
-		d.contacted = false
-		if err := d.contact(d.ctx); !errors.Is(err, errOtherAccount) {
-			t.Errorf("the contact with another account: %v", err)
-		}
-		d.deliver()
-		if n := len(d.stripe.Events()); n != 0 {
-			t.Errorf("%d events went to another account", n)
-		}
-		if s := d.status(); s.State.Stopped == nil || !strings.Contains(*s.State.Stopped, "acct_other") || s.State.AccountID != "acct_standin" {
-			t.Errorf("the state is %+v", s.State)
-		}
-		d.stripe.SetAccount("acct_standin")
-		d.refused = nil
-		d.must(d.contact(d.ctx))
-		d.deliver()
-		if n := len(d.stripe.Events()); n != 1 {
-			t.Errorf("%d events went to the account, want 1", n)
+		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver() // there is no such customer
+		d.stripe.SetKey("sk_test_other")
+		d.use("cus_1", 5, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.deliver() // the key is revoked
+		d.now = d.now.Add(48 * time.Hour)
+		d.stripe.SetKey("sk_test_desk")
+		d.stripe.AddCustomer("cus_gone", nil)
+		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_gone"))
+		d.hours(30)
+		for _, r := range d.reports() {
+			if r.State != models.ReportVerified {
+				t.Errorf("the report of %s is %s after %d attempts", r.StripeCustomerID, r.State, r.Attempts)
+			}
 		}
 	})
 }
 
-func TestLiveKeyAndStandIn(t *testing.T) {
-	for base, key := range map[string]string{"http://127.0.0.1:1": "sk_live_x", "http://localhost:1": "rk_live_x"} {
-		if _, err := NewClient(ClientOptions{Key: key, APIBase: base}); !errors.Is(err, ErrLiveKey) {
-			t.Errorf("a live key goes to %s: %v", base, err)
+func TestPausedForTwoDaysAfterTooManyRequests(t *testing.T) {
+	var d *desk
+	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
+		if n == 1 {
+			return answer(429, `{"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests"}}`)(r)
 		}
-	}
-	for _, base := range []string{"http://stripe.example.com", "127.0.0.1:12111", "http://10.0.0.1", "http://127.0.0.1:1/path", "ftp://localhost"} {
-		if _, err := NewClient(ClientOptions{Key: "sk_test_x", APIBase: base}); err == nil {
-			t.Errorf("%s is taken for a stand-in", base)
+		return nil, nil
+	})
+	onBoth(t, transport, func(t *testing.T, of *desk) {
+		d = of
+		again()
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		d.must(Pause(d.ctx, d.db, d.now, "op"))
+		d.now = d.now.Add(48 * time.Hour)
+		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		d.hours(30)
+		if r := d.reports()[0]; r.State != models.ReportVerified {
+			t.Errorf("the report is %s after %d attempts", r.State, r.Attempts)
 		}
-	}
+	})
+}
+
+// The report of a customer that Stripe does not know any more, sent without an answer, ends where somebody sees it.
+func TestUnknownReportOfAnUnknownCustomer(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_nobody", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.stripe.SetOutage(true)
+		d.deliver()
+		d.now = d.now.Add(24 * time.Hour)
+		d.stripe.SetOutage(false)
+		d.hours(60)
+		if s := d.status(); d.reports()[0].State == models.ReportUnknown || len(s.Blocked) != 1 {
+			t.Errorf("it is %s, and blocked is %+v", d.reports()[0].State, s.Blocked)
+		}
+	})
+}
+
+// A report stays with the meter that it was sealed for, and so does the one that takes its place.
+func TestTheMeterIsRenamed(t *testing.T) {
+	var d *desk
+	lost := 0
+	transport := carry(func(r *http.Request) (*http.Response, error) {
+		if lost < 2 && strings.HasSuffix(r.URL.Path, "/meter_events") {
+			if lost++; lost == 1 { // the answer is lost, and then a request
+				_, _ = d.stripe.Transport().RoundTrip(r)
+			}
+			return nil, errors.New("lost")
+		}
+		return d.stripe.Transport().RoundTrip(r)
+	})
+	onBoth(t, transport, func(t *testing.T, of *desk) {
+		d, lost = of, 0
+		d.stripe.AddCustomer("cus_2", nil)
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_2", 4, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		old, renamed := d.catalogue.MeterEventName, *d.catalogue
+		renamed.MeterEventName = "suggestions_v2"
+		d.stripe.AddMeter(renamed.MeterEventName)
+		o := d.Options
+		o.Catalogue = &renamed
+		d.Reporter = NewReporter(o)
+		d.now = d.now.Add(24 * time.Hour)
+		d.hours(60)
+		d.use("cus_1", 1, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		var sum int64
+		for _, e := range d.stripe.Events() {
+			sum += e.Value
+		}
+		states := map[models.ReportState]int{}
+		for _, r := range d.reports() {
+			states[r.State]++
+			if r.Value > 1 && r.MeterEventName != old {
+				t.Errorf("the report of %d units is for %s, want %s", r.Value, r.MeterEventName, old)
+			}
+		}
+		if sum != 8 || states[models.ReportVerified] != 2 || states[models.ReportMissing] != 1 || states[models.ReportAccepted] != 1 {
+			t.Errorf("Stripe was told of %d units, used were 8; the reports are %v", sum, states)
+		}
+	})
 }
 
 // What the reporter asks has the shape that Stripe's specification gives it.

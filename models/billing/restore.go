@@ -17,7 +17,7 @@ type hourOf struct {
 }
 
 // restoredPause is why nothing is sent while Stripe's totals may still lack what the lost database sent last.
-const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again a day after this"
+const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
 // alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
@@ -36,7 +36,7 @@ func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, 
 	return settled, time.Time{}, err
 }
 
-// holdRestored pauses sending, unless it is paused for this already, and returns when totals have settled since.
+// holdRestored pauses sending, unless it is paused for this already, and returns when what was sent until now is in Stripe's totals, if ever.
 func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = ?, paused_at = ?", restoredPause, r.now()).
 		Where("id = 1 AND (paused IS NULL OR paused <> ?)", restoredPause).Exec(ctx); err != nil {
@@ -46,7 +46,7 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return s.PausedAt.UTC().Add(summarySettles), nil
+	return s.PausedAt.UTC().Add(requestSettles + summarySettles), nil
 }
 
 // settleAll settles what is unsent, hour by hour.

@@ -15,7 +15,7 @@ import (
 
 // How much is sealed in one transaction: on PostgreSQL nobody waits for it, on SQLite the gate does.
 const (
-	customersAtOnce       = 40
+	customersAtOnce       = 200
 	customersAtOnceSQLite = 20
 )
 

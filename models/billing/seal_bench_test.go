@@ -15,22 +15,6 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// fill records events of customers, spread over the hours before now, so that each customer has some in every hour.
-func fill(b *testing.B, db *models.DB, events, customers int, now time.Time) {
-	b.Helper()
-	_, err := db.ExecContext(context.Background(), `INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
-			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
-		SELECT gen_random_uuid(), 1 + n % ?, 'person' || n % ? || '@example.com', 1 + n % 3, gen_random_uuid()::text, ?::timestamptz - interval '4 hours' + (n % 7200) * interval '1 second', now(), 'pro',
-			?, ?, 1, 0, 75, 30, 'cus_' || n % ? FROM generate_series(1, ?) n`,
-		customers, customers, now, models.CalendarMonth(now).Start, models.CalendarMonth(now).End, customers, events)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := db.ExecContext(context.Background(), "ANALYZE usage_events"); err != nil {
-		b.Fatal(err)
-	}
-}
-
 func benchReporter(b *testing.B, events, customers int, transport http.RoundTripper, live bool) (*Reporter, time.Time) {
 	b.Helper()
 	cluster, err := modelstest.StartPostgres(context.Background(), modelstest.PostgresOptions{Durable: true})
@@ -52,7 +36,8 @@ func benchReporter(b *testing.B, events, customers int, transport http.RoundTrip
 		b.Fatal(err)
 	}
 	now := time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)
-	fill(b, db, events, customers, now)
+	month := models.CalendarMonth(now)
+	modelstest.FillEvents(b, db.DB.DB, events, customers, now, month.Start, month.End)
 	key := "sk_test_bench"
 	if live {
 		key = "sk_live_bench"
@@ -67,8 +52,8 @@ func benchReporter(b *testing.B, events, customers int, transport http.RoundTrip
 // BenchmarkSealMillion seals a million events of ten thousand customers, once each time.
 func BenchmarkSealMillion(b *testing.B) {
 	r, _ := benchReporter(b, 1_000_000, 10_000, nil, false)
-	reportHeap(b, "heap-before-MiB")
 	b.ResetTimer()
+	reportHeap(b, "heap-before-MiB")
 	n, err := r.Seal(context.Background())
 	if err != nil {
 		b.Fatal(err)

@@ -44,8 +44,7 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 							after += units
 						}
 					}
-					_, err := d.Seal(d.ctx)
-					d.must(err)
+					d.seal()
 					for _, r := range d.reports() {
 						if r.Minute.Before(turn) {
 							before -= r.Value
@@ -70,8 +69,7 @@ func TestEachReportHasItsMinute(t *testing.T) {
 		at := time.Date(2026, 11, 1, 0, 20, 0, 0, time.UTC)
 		for range 80 {
 			d.use("cus_1", 1, at)
-			_, err := d.Seal(d.ctx)
-			d.must(err)
+			d.seal()
 		}
 		seen := map[time.Time]bool{}
 		month := models.CalendarMonth(at)
@@ -94,8 +92,7 @@ func TestEachReportHasItsMinute(t *testing.T) {
 		// When every minute so far is taken, the events wait and are not lost.
 		for range 20 {
 			d.use("cus_1", 1, at)
-			_, err := d.Seal(d.ctx)
-			d.must(err)
+			d.seal()
 		}
 		if s := d.status(); s.UnsealedUnits != 10 {
 			t.Errorf("%d units wait, want 10", s.UnsealedUnits)

@@ -190,7 +190,7 @@ func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 		f.must(err)
 		for _, dry := range []bool{true, false} {
 			o := SetupOptions{DB: f.db, Client: client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com", DryRun: dry}
-			if r, err := Setup(f.Context(), o); !errors.Is(err, errOtherAccount) || len(r.Lines()) != 0 {
+			if r, err := Setup(f.Context(), o); !errors.Is(err, ErrOtherAccount) || len(r.Lines()) != 0 {
 				f.Errorf("a dry run: %t; %v, %q", dry, err, r.Lines())
 			}
 		}

@@ -38,8 +38,6 @@ var (
 	ErrNotSetUp = errors.New("the plan is not set up at Stripe")
 	// ErrNoCustomer says that Stripe knows nobody whom the portal could be for.
 	ErrNoCustomer = errors.New("nobody is a customer of Stripe here")
-	// ErrOtherAccount says that the key is of another account than what is kept here, so nothing is sold by it.
-	ErrOtherAccount = errOtherAccount
 )
 
 // ShopOptions are the surroundings of a shop. All are needed.

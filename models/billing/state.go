@@ -21,11 +21,11 @@ func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
 	return s, nil
 }
 
-// errOtherAccount says that the key is another account's than everything here is of.
-var errOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
+// ErrOtherAccount says that the key is another account's than everything here is of.
+var ErrOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
 
 // claimAccount sees to it that the key is of the account and mode that this database is of: the first that is seen. It returns
-// errOtherAccount, or what is wrong with Stripe or the database.
+// ErrOtherAccount, or what is wrong with Stripe or the database.
 func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
 	account, err := c.account(ctx)
 	if err != nil {
@@ -59,13 +59,13 @@ func (c *Client) compareAccount(ctx context.Context, db *models.DB) error {
 	return c.fits(s, account)
 }
 
-// fits returns errOtherAccount when the key, which is of this account, is not of the one that is kept. A key that may not read its
+// fits returns ErrOtherAccount when the key, which is of this account, is not of the one that is kept. A key that may not read its
 // account is taken by its mode alone.
 func (c *Client) fits(s models.StripeState, account string) error {
 	if s.Livemode == nil || (account == "" || s.AccountID == "" || s.AccountID == account) && *s.Livemode == c.Live {
 		return nil
 	}
-	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", errOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
+	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
 }
 
 // accountCheck finds out once in a process that its key is of the right account.

@@ -28,8 +28,8 @@ type Status struct {
 	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
 	Blocked        []models.StripeStream
 	BlockedStreams int64
-	// Differences are the customers' billing periods of which Stripe had another total when all were last compared, at most a hundred of those
-	// whose differences, without their signs, sum to Drift units.
+	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still; at
+	// most a hundred of those whose differences, without their signs, sum to Drift units.
 	Differences []models.StripeTotal
 	Drift       int64
 	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
@@ -81,15 +81,15 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 		return nil, fmt.Errorf("read blocked streams: %w", err)
 	}
 	s.BlockedStreams = blocked
-	// Periods that Stripe takes nothing for any more are not compared again, and nobody can do anything about them here.
+	// Nobody can do anything here about a period that Stripe takes nothing for any more.
 	var since time.Time
 	if state.TotalsAt != nil {
-		since = state.TotalsAt.Add(-48 * time.Hour)
+		since = state.TotalsAt.Add(-totalsReach)
 	}
-	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0 AND checked_at >= ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0 AND period_end > ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read differences: %w", err)
 	}
-	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0 AND checked_at >= ?`, since).Scan(ctx, &s.Drift); err != nil {
+	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0 AND period_end > ?`, since).Scan(ctx, &s.Drift); err != nil {
 		return nil, fmt.Errorf("sum differences: %w", err)
 	}
 	var compared struct {

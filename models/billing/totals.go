@@ -12,6 +12,9 @@ import (
 	"tollgate/models"
 )
 
+// errUntold says that Stripe answered for some customers only.
+var errUntold = errors.New("Stripe does not tell the totals of some customers") //nolint:staticcheck // Stripe is a name
+
 // totalsRetry is how soon the totals are compared again when Stripe or the database did not answer.
 const totalsRetry = time.Hour
 
@@ -19,6 +22,10 @@ const totalsRetry = time.Hour
 func (r *Reporter) dailyTotals(ctx context.Context) error {
 	return onceADay(ctx, r.DB, r.now(), "totals_at", totalsRetry, func() error {
 		_, err := r.Totals(ctx, false)
+		if errors.Is(err, errUntold) {
+			r.report(ctx, "compare some totals", err) // Stripe says so tomorrow as well, and is asked no sooner
+			return nil
+		}
 		return err
 	})
 }
@@ -32,7 +39,7 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 
 // Totals compares, for each customer and each billing period that Stripe still takes events of, what it has with what it should have,
 // and returns what it found, by customer and period. Where Stripe has less, the reports of the period are read again, one by one, so that the one
-// it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered.
+// it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered. With errUntold it found all but what that names.
 //
 // What Stripe accepted may be missing from its totals for a while, and each report is read by itself later. So it is no difference
 // yet, unless strict says that it is.
@@ -68,7 +75,10 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 			}
 		}
 	}
-	return all, errors.Join(untold...)
+	if untold != nil {
+		return all, fmt.Errorf("%w: %w", errUntold, errors.Join(untold...))
+	}
+	return all, nil
 }
 
 // totalsReach is how far back Stripe takes events, and so for how long its totals change.

@@ -137,7 +137,7 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 			f.sent++
 			f.receive(event(fmt.Sprintf("evt_%d", f.sent), "customer.subscription.updated", f.at, object{"object": "subscription", "customer": "cus_1"}))
 			f.must(other.applyDue(f.Context()))
-			if _, err := other.Resync(f.Context()); !errors.Is(err, errOtherAccount) {
+			if _, err := other.Resync(f.Context()); !errors.Is(err, ErrOtherAccount) {
 				f.Errorf("%s: %v", name, err)
 			}
 			f.wantPlan("ada@example.com", "pro by cus_1")

@@ -48,16 +48,7 @@ func BenchmarkConsumeBesideSealing(b *testing.B) {
 		b.Fatal(err)
 	}
 	month := models.CalendarMonth(time.Now())
-	if _, err := db.ExecContext(ctx, `INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
-			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
-		SELECT gen_random_uuid(), 1 + n % ?, 'person' || n % ? || '@example.com', 1 + n % 3, gen_random_uuid()::text, now() - interval '4 hours' + (n % 7200) * interval '1 second', now(), 'pro',
-			?, ?, 1, 0, 75, 30, 'cus_' || n % ? FROM generate_series(1, ?) n`,
-		sealedCustomers, sealedCustomers, month.Start, month.End, sealedCustomers, sealedEvents); err != nil {
-		b.Fatal(err)
-	}
-	if _, err := db.ExecContext(ctx, "VACUUM ANALYZE usage_events"); err != nil {
-		b.Fatal(err)
-	}
+	modelstest.FillEvents(b, db.DB.DB, sealedEvents, sealedCustomers, time.Now(), month.Start, month.End)
 	organization, err := models.CreateOrganization(ctx, db, models.Now(time.Now), "bench", []string{slackTeam})
 	if err != nil {
 		b.Fatal(err)

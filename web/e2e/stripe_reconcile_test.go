@@ -60,7 +60,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if db, err = models.Open(t.Context(), database); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused_at = ?", time.Now().Add(-25*time.Hour)).Where("paused IS NOT NULL").Exec(t.Context()); err != nil {
+	if _, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused_at = ?", time.Now().Add(-26*time.Hour)).Where("paused IS NOT NULL").Exec(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {

@@ -1,0 +1,97 @@
+package billing
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// Another account, or the other mode, is not reported to.
+func TestAnotherAccount(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.started = true
+		d.must(d.contact(d.ctx))
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.stripe.SetAccount("acct_other")
+		d.contacted = false
+		if err := d.contact(d.ctx); !errors.Is(err, ErrOtherAccount) {
+			t.Errorf("the contact with another account: %v", err)
+		}
+		d.deliver()
+		if n := len(d.stripe.Events()); n != 0 {
+			t.Errorf("%d events went to another account", n)
+		}
+		if s := d.status(); s.State.Stopped == nil || !strings.Contains(*s.State.Stopped, "acct_other") || s.State.AccountID != "acct_standin" {
+			t.Errorf("the state is %+v", s.State)
+		}
+		d.stripe.SetAccount("acct_standin")
+		d.refused = nil
+		d.must(d.contact(d.ctx))
+		d.deliver()
+		if n := len(d.stripe.Events()); n != 1 {
+			t.Errorf("%d events went to the account, want 1", n)
+		}
+	})
+}
+
+// wrongAccount is a process with the key of another account, which knows some of the customers as well.
+func (d *desk) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe) {
+	other := stripetest.New(stripetest.Options{Now: d.clock, Account: "acct_wrong", Rand: rand.New(rand.NewPCG(9, 9))})
+	other.AddMeter(d.catalogue.MeterEventName)
+	for _, c := range customers {
+		other.AddCustomer(c, nil)
+	}
+	client, err := NewClient(ClientOptions{Key: "sk_test_wrong", Transport: other.Transport()})
+	d.must(err)
+	o := d.Options
+	o.Client = client
+	return NewReporter(o), other
+}
+
+// A process of another account sends nothing and reads nothing, whoever goes on with sending.
+func TestAnotherAccountStaysRefused(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.must(d.contact(d.ctx))
+		wrong, other := d.wrongAccount("cus_1")
+		wrong.started = true
+		if err := wrong.contact(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped == nil {
+			t.Errorf("%v, and sending is not stopped", err)
+		}
+		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		if err := wrong.contact(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
+			t.Errorf("the second time: %v", err)
+		}
+		d.deliver()
+		d.now = d.now.Add(25 * time.Hour)
+		var out, notes bytes.Buffer
+		shell, _ := d.wrongAccount("cus_1")
+		if err := shell.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
+			t.Errorf("reconciled with another account: %v", err)
+		}
+		if r := d.reports()[0]; r.State != models.ReportAccepted || len(other.Events()) != 0 {
+			t.Errorf("the report is %s, and the other account has %+v", r.State, other.Events())
+		}
+	})
+}
+
+func TestLiveKeyAndStandIn(t *testing.T) {
+	for base, key := range map[string]string{"http://127.0.0.1:1": "sk_live_x", "http://localhost:1": "rk_live_x"} {
+		if _, err := NewClient(ClientOptions{Key: key, APIBase: base}); !errors.Is(err, ErrLiveKey) {
+			t.Errorf("a live key goes to %s: %v", base, err)
+		}
+	}
+	for _, base := range []string{"http://stripe.example.com", "127.0.0.1:12111", "http://10.0.0.1", "http://127.0.0.1:1/path", "ftp://localhost"} {
+		if _, err := NewClient(ClientOptions{Key: "sk_test_x", APIBase: base}); err == nil {
+			t.Errorf("%s is taken for a stand-in", base)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package billing
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// desk is a ledger with some usage and one process that reports it, with a clock that the test moves.
+type desk struct {
+	t         *testing.T
+	ctx       context.Context
+	db        *models.DB
+	catalogue *models.Catalogue
+	now       time.Time
+	stripe    *stripetest.Stripe
+	*Reporter
+}
+
+// carry is a transport of one function.
+type carry func(*http.Request) (*http.Response, error)
+
+func (c carry) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+
+// onBoth runs a test on each database. transport is what carries requests; nil carries them to the stand-in.
+func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *desk)) {
+	t.Helper()
+	for name, address := range databases {
+		t.Run(name, func(t *testing.T) { test(t, newDesk(t, address(t), transport)) })
+	}
+}
+
+func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
+	t.Helper()
+	d := &desk{t: t, ctx: t.Context(), now: time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)}
+	var err error
+	d.catalogue, err = models.LoadCatalogue("")
+	d.must(err)
+	d.db, err = models.Open(d.ctx, address)
+	d.must(err)
+	t.Cleanup(func() { _ = d.db.Close() })
+	d.stripe = stripetest.New(stripetest.Options{Now: d.clock, Rand: rand.New(rand.NewPCG(1, 1))})
+	d.stripe.AddMeter(d.catalogue.MeterEventName)
+	d.stripe.AddCustomer("cus_1", nil)
+	if transport == nil {
+		transport = d.stripe.Transport()
+	}
+	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: transport})
+	d.must(err)
+	d.Reporter = NewReporter(Options{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	return d
+}
+
+func (d *desk) clock() time.Time { return d.now }
+
+func (d *desk) must(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// use records units of a customer at an instant, in its calendar month.
+func (d *desk) use(customer string, units int64, at time.Time) {
+	d.t.Helper()
+	d.useIn(models.CalendarMonth(at), customer, units, at)
+}
+
+// useIn records units in a billing period.
+func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
+	d.t.Helper()
+	key := uuid.NewString()
+	_, err := d.db.NewInsert().Model(&models.UsageEvent{
+		ID: uuid.New(), Email: customer + "@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now, PlanID: "pro",
+		BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, StripeCustomerID: &customer,
+	}).Exec(d.ctx)
+	d.must(err)
+}
+
+// seal freezes all that is due.
+func (d *desk) seal() {
+	d.t.Helper()
+	_, err := d.Seal(d.ctx)
+	d.must(err)
+}
+
+// deliver sends all that is due.
+func (d *desk) deliver() {
+	d.t.Helper()
+	for {
+		found, err := d.DeliverStream(d.ctx)
+		d.must(err)
+		if !found {
+			return
+		}
+	}
+}
+
+// read reads back all that is due.
+func (d *desk) read() {
+	d.t.Helper()
+	_, err := d.Reconcile(d.ctx)
+	d.must(err)
+}
+
+// hours lets some pass, in each of which what is due is delivered and read.
+func (d *desk) hours(n int) {
+	for range n {
+		d.deliver()
+		d.read()
+		d.now = d.now.Add(time.Hour)
+	}
+}
+
+func (d *desk) reports() []models.StripeReport {
+	d.t.Helper()
+	var all []models.StripeReport
+	d.must(d.db.NewSelect().Model(&all).Order("created_at", "minute").Scan(d.ctx))
+	return all
+}
+
+func (d *desk) status() *Status {
+	d.t.Helper()
+	s, err := ReadStatus(d.ctx, d.db)
+	d.must(err)
+	return s
+}
+
+func answer(status int, body string) carry {
+	return func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	}
+}
+
+func problem(kind, code, message, param string) string {
+	return `{"error": {"type": ` + strconv.Quote(kind) + `, "code": ` + strconv.Quote(code) + `, "message": ` + strconv.Quote(message) + `, "param": ` + strconv.Quote(param) + `}}`
+}
+
+// meterEvents carries calls to the desk's Stripe, but for what answers meter events in its place; n counts these from 1.
+func meterEvents(d **desk, instead func(n int, r *http.Request) (*http.Response, error)) (transport http.RoundTripper, again func()) {
+	n := 0
+	return carry(func(r *http.Request) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/meter_events") {
+			n++
+			if response, err := instead(n, r); response != nil || err != nil {
+				return response, err
+			}
+		}
+		return (*d).stripe.Transport().RoundTrip(r)
+	}), func() { n = 0 }
+}

@@ -1,0 +1,85 @@
+package billing
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// A database that came back from a backup does not know what was sent since. What Stripe has already is not sent again.
+func TestRestored(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.stripe.AddCustomer("cus_2", nil)
+		d.stripe.AddCustomer("cus_3", nil)
+		hour := d.now.Add(-3 * time.Hour)
+		d.use("cus_1", 3, hour) // sealed and sent after the backup
+		d.use("cus_2", 4, hour) // sealed in the backup, sent after it
+		d.use("cus_3", 5, hour) // never sent
+		// What the lost database had sent, by identifiers that this one never made.
+		d.stripe.AddForeign("cus_1", 3, hour)
+		_, err := d.sealCustomers(d.ctx, []string{"cus_2"})
+		d.must(err)
+		d.stripe.AddForeign("cus_2", 4, d.reports()[0].Minute)
+		var out, notes bytes.Buffer
+		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		d.deliver()
+		held := func() {
+			t.Helper()
+			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || !strings.Contains(notes.String(), "again from") {
+				t.Errorf("%d units were sent while totals may lag, and it said: %s", got, &notes)
+			}
+			notes.Reset()
+		}
+		held()
+		d.now = d.now.Add(summarySettles) // what was sent last may have had its effect an hour after
+		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		d.deliver()
+		held()
+		d.now = d.now.Add(requestSettles)
+		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		d.deliver()
+		for customer, want := range map[string]int64{"cus_1": 3, "cus_2": 4, "cus_3": 5} {
+			if got := d.stripe.Total(customer, d.now.Add(-48*time.Hour), d.now); got != want {
+				t.Errorf("%s has %d units at Stripe, want %d", customer, got, want)
+			}
+		}
+		// What cannot be told apart is left to a person.
+		d.use("cus_3", 6, hour.Add(-time.Hour))
+		d.stripe.AddForeign("cus_3", 2, hour.Add(-time.Hour))
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, true); err == nil {
+			t.Error("a conflict is no difference")
+		}
+		d.deliver()
+		if failed, err := Failures(d.ctx, d.db); err != nil || len(failed) != 1 || failed[0].State != models.ReportConflict || failed[0].Value != 6 {
+			t.Errorf("what cannot be told apart is %+v, %v", failed, err)
+		}
+		if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 7 {
+			t.Errorf("cus_3 has %d units at Stripe, want 7", got)
+		}
+	})
+}
+
+// What was sent just before the database was lost is not in Stripe's totals yet, and is not sent again.
+func TestRestoredWhileTotalsLag(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
+		d.stripe.SetLag(stripetest.Uniform(time.Hour))
+		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
+			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.catalogue.MeterEventName, Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Attempts: 1,
+		}))
+		d.now = d.now.Add(time.Minute)
+		for range 2 {
+			var out, notes bytes.Buffer
+			d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+			d.deliver()
+			d.now = d.now.Add(25 * time.Hour)
+		}
+		if got := d.stripe.Total("cus_1", d.now.Add(-72*time.Hour), d.now); got != 3 {
+			t.Errorf("%d units are billed, want 3", got)
+		}
+	})
+}

@@ -1,0 +1,265 @@
+package billing
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+// What somebody lost, doubled or added at Stripe is seen in the totals and in what `stripe reconcile` prints.
+func TestPlantedDifferences(t *testing.T) {
+	plant := map[string]struct {
+		do   func(d *desk)
+		want int64
+	}{
+		"nothing": {func(*desk) {}, 0},
+		"lost":    {func(d *desk) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
+		"doubled": {func(d *desk) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
+		"foreign": {func(d *desk) { d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
+	}
+	for name, p := range plant {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, nil, func(t *testing.T, d *desk) {
+				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+				d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+				d.use("cus_1", 5, d.now.Add(-time.Minute)) // not due yet
+				d.seal()
+				d.deliver()
+				p.do(d)
+				var out, notes bytes.Buffer
+				err := d.PrintReconciliation(d.ctx, &out, &notes, false)
+				if (err != nil) != (p.want != 0) {
+					t.Errorf("the error is %v", err)
+				}
+				lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+				if len(lines) != 2 {
+					t.Fatalf("printed:\n%s", out.String())
+				}
+				confirmed := 7 + p.want
+				got := strings.Join(strings.Fields(lines[1]), " ")
+				sign := "+"
+				if p.want < 0 {
+					sign = ""
+				}
+				want := "cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 5 7 " + strconv.FormatInt(confirmed, 10) + " " + sign + strconv.FormatInt(p.want, 10)
+				if got != want {
+					t.Errorf("printed %q, want %q", got, want)
+				}
+				if s := d.status(); s.Drift != max(p.want, -p.want) || s.Compared != 1 {
+					t.Errorf("the drift is %d of %d periods", s.Drift, s.Compared)
+				}
+				// The report that Stripe lacks is found by reading each again, a day later when it is surely lost.
+				if name == "lost" {
+					for range 60 {
+						d.now = d.now.Add(time.Hour)
+						d.read()
+					}
+					if r := d.reports()[0]; r.State != models.ReportRejected {
+						t.Errorf("the lost report is %s", r.State)
+					}
+					d.must(d.Retry(d.ctx, "op@example.com", d.reports()[0].ID))
+					d.deliver()
+					if got := d.stripe.Total("cus_1", d.now.Add(-200*time.Hour), d.now); got != 7 {
+						t.Errorf("after a retry Stripe has %d units, want 7", got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A day whose totals could not be compared is not lost.
+func TestTotalsAreTriedAgain(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		compared := func() int64 { return d.status().Compared }
+		d.stripe.SetOutage(true)
+		if err := d.dailyTotals(d.ctx); err == nil {
+			t.Error("totals were compared with nobody")
+		}
+		d.stripe.SetOutage(false)
+		d.now = d.now.Add(totalsRetry - time.Minute)
+		d.must(d.dailyTotals(d.ctx))
+		if n := compared(); n != 0 {
+			t.Errorf("%d periods were compared too soon", n)
+		}
+		d.now = d.now.Add(time.Minute)
+		d.must(d.dailyTotals(d.ctx))
+		if n := compared(); n != 1 {
+			t.Errorf("%d periods were compared, want 1", n)
+		}
+		calls := func() int { return d.stripe.Calls()["GET /v1/billing/meters/{id}/event_summaries"] }
+		before := calls()
+		d.now = d.now.Add(24*time.Hour - time.Minute)
+		d.must(d.dailyTotals(d.ctx))
+		if calls() != before {
+			t.Error("totals were compared twice in a day")
+		}
+		d.now = d.now.Add(time.Minute)
+		d.must(d.dailyTotals(d.ctx))
+		if calls() == before {
+			t.Error("totals were not compared on the next day")
+		}
+	})
+}
+
+// What was accepted a moment ago and is in no total yet is no difference to the daily comparison, and one to somebody who asks now.
+func TestTotalsThatLag(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		d.must(d.dailyTotals(d.ctx))
+		if s := d.status(); s.Compared != 1 || s.Drift != 0 {
+			t.Errorf("a drift of %d in %d periods", s.Drift, s.Compared)
+		}
+		if all, err := d.Totals(d.ctx, true); err != nil || len(all) != 1 || all[0].Difference != -3 {
+			t.Errorf("asked now: %+v, %v", all, err)
+		}
+		// More than what was accepted is a difference at once.
+		d.stripe.AddForeign("cus_1", 9, d.now.Add(-5*time.Hour))
+		if all, err := d.Totals(d.ctx, false); err != nil || len(all) != 1 || all[0].Difference != 6 {
+			t.Errorf("with somebody else's: %+v, %v", all, err)
+		}
+	})
+}
+
+// A customer that Stripe does not know hides nothing of the others.
+func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_0gone", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.deliver()
+		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		var out, notes bytes.Buffer
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "cus_0gone") || !strings.Contains(out.String(), "+7") {
+			t.Errorf("%v\n%s", err, &out)
+		}
+		d.must(d.dailyTotals(d.ctx))
+		if drift := d.status().Drift; drift != 7 {
+			t.Errorf("the drift is %d, want 7", drift)
+		}
+	})
+}
+
+// What Stripe refuses to tell of one customer is said, hides nothing of the others, and is asked for once a day.
+func TestTotalsThatAreNotTold(t *testing.T) {
+	var d *desk
+	asked := 0
+	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Query().Get("customer") == "cus_0" {
+			asked++
+			return answer(400, problem("invalid_request_error", "", "Summaries of this customer cannot be listed.", ""))(r)
+		}
+		return d.stripe.Transport().RoundTrip(r)
+	}), func(t *testing.T, of *desk) {
+		d, asked = of, 0
+		d.stripe.AddCustomer("cus_0", nil)
+		d.use("cus_0", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
+		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		var out, notes bytes.Buffer
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errUntold) || !strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
+			t.Errorf("%v\n%s", err, &out)
+		}
+		for asked = 0; asked < 2; d.now = d.now.Add(2 * time.Hour) {
+			begin := asked
+			d.must(d.dailyTotals(d.ctx))
+			d.must(d.dailyTotals(d.ctx))
+			if asked > begin+1 {
+				t.Fatalf("it was asked for %d times at once", asked-begin)
+			}
+		}
+		if days := d.now.Sub(time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)); days < 24*time.Hour {
+			t.Errorf("it was asked for twice within %s", days)
+		}
+	})
+}
+
+// What is said to be on a subscriber's invoice by somebody else is seen, though they used nothing here.
+func TestForeignUsageAlone(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		u, err := models.SetUser(d.ctx, d.db, d.now, "ada@example.com", models.UserChange{})
+		d.must(err)
+		start, end, sub, customer := d.now.Add(-100*time.Hour), d.now.Add(600*time.Hour), "sub_1", "cus_1"
+		_, err = d.db.NewInsert().Model(&models.Subscription{
+			ID: d.NewID(), UserID: &u.ID, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: &sub, StripeCustomerID: &customer,
+			CurrentPeriodStart: &start, CurrentPeriodEnd: &end, CreatedAt: d.now, UpdatedAt: d.now,
+		}).Exec(d.ctx)
+		d.must(err)
+		d.stripe.AddForeign("cus_1", 700, d.now.Add(-5*time.Hour))
+		var out, notes bytes.Buffer
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "+700") {
+			t.Errorf("%v\n%s", err, &out)
+		}
+	})
+}
+
+// A doubled report that is given up is still at Stripe.
+func TestGivingUpTakesNothingBack(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		d.stripe.Double(d.reports()[0].Identifier)
+		d.now = d.now.Add(3 * time.Hour)
+		d.read()
+		d.must(d.GiveUp(d.ctx, "op", d.reports()[0].ID, "credited by hand"))
+		totals, err := d.Totals(d.ctx, true)
+		d.must(err)
+		if len(totals) != 1 || totals[0].Difference != 4 {
+			t.Errorf("the totals are %+v", totals)
+		}
+	})
+}
+
+// A question from the shell leaves no alarm behind, and neither does what nobody can mend any more.
+func TestAlarmsEnd(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
+		d.must(d.dailyTotals(d.ctx))
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		var out, notes bytes.Buffer
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil {
+			t.Error("what is not there yet is no difference to who asks")
+		}
+		d.now = d.now.Add(totalsRetry)
+		d.must(d.dailyTotals(d.ctx))
+		if drift := d.status().Drift; drift != 0 {
+			t.Errorf("an hour later the drift is %d", drift)
+		}
+		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		d.now = d.now.Add(25 * time.Hour)
+		d.must(d.dailyTotals(d.ctx))
+		if drift := d.status().Drift; drift != 7 {
+			t.Errorf("the drift is %d, want 7", drift)
+		}
+		d.stripe.SetOutage(true)
+		for range 10 {
+			d.now = d.now.Add(25 * time.Hour)
+			if err := d.dailyTotals(d.ctx); err == nil {
+				t.Error("totals were compared with nobody")
+			}
+		}
+		if drift := d.status().Drift; drift != 7 {
+			t.Errorf("with Stripe away for ten days the drift is %d, want 7", drift)
+		}
+		d.stripe.SetOutage(false)
+		d.now = d.now.Add(90 * 24 * time.Hour)
+		d.must(d.dailyTotals(d.ctx))
+		if drift := d.status().Drift; drift != 0 {
+			t.Errorf("three months later the drift is %d", drift)
+		}
+	})
+}

@@ -1,0 +1,25 @@
+package modelstest
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+)
+
+// FillEvents records events of customers of Stripe's in PostgreSQL, none of them reported: each of one to three units, spread over the third and the
+// fourth hour before now, within a billing period that holds these. They belong to no usage record.
+func FillEvents(t testing.TB, db *sql.DB, events, customers int, now, periodStart, periodEnd time.Time) {
+	t.Helper()
+	_, err := db.ExecContext(context.Background(), `INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
+		SELECT gen_random_uuid(), 1 + n % $1::int, 'person' || n % $1::int || '@example.com', 1 + n % 3, gen_random_uuid()::text,
+			$3::timestamptz - interval '4 hours' + (n % 7200) * interval '1 second', $3::timestamptz, 'pro', $4::timestamptz, $5::timestamptz, 1, 0, 75, 30, 'cus_' || n % $1::int
+		FROM generate_series(1, $2::int) n`, customers, events, now, periodStart, periodEnd)
+	if err == nil {
+		_, err = db.ExecContext(context.Background(), "VACUUM ANALYZE usage_events")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
