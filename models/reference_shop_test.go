@@ -1,0 +1,162 @@
+package models_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// shop is made-up organizations, and a clock that goes on.
+type shop struct {
+	*fixture
+	// ended is of one server; what it remembers must follow all changes.
+	ended         models.EndedSums
+	random        *rand.Rand
+	now           time.Time
+	organizations []uuid.UUID
+	workspaces    []models.Workspace
+	emails        []string
+	plans         []models.PlanID
+}
+
+func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
+	t.Helper()
+	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team", "business", "gone"}}
+	for i := range 3 {
+		o := models.Organization{ID: id(10_000 + i), Name: strings.Repeat("O", i+1), CreatedAt: now.AddDate(0, -s.random.IntN(8), 0)}
+		f.insert(t, &o)
+		s.organizations = append(s.organizations, o.ID)
+		for j := range 1 + i%2 {
+			w := models.Workspace{ID: id(20_000 + 10*i + j), OrganizationID: o.ID, SlackTeamID: "T" + strings.Repeat("x", 3*i+j), CreatedAt: now}
+			f.insert(t, &w)
+			s.workspaces = append(s.workspaces, w)
+		}
+	}
+	names := []string{"", "ada", "Ada", "Éva Ö", "éva ö", "ZOË", "Zoë", "bob", "\"x\" 100%_\\", "Émile", "ÄRGER"}
+	for i := range 45 {
+		email := strings.ToLower(string(rune('a'+s.random.IntN(26)))) + string(rune('0'+s.random.IntN(10))) + "_" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "@example.com"
+		u := models.User{ID: id(30_000 + i), Email: email, Role: models.Member, CreatedAt: now.Add(-time.Duration(s.random.IntN(5000)) * time.Hour)}
+		if s.random.IntN(12) > 0 {
+			u.WorkspaceID = &s.workspaces[s.random.IntN(len(s.workspaces))].ID
+		}
+		if s.random.IntN(6) == 0 {
+			limit := int64(s.random.IntN(2000))
+			u.SpendLimitCents = &limit
+		}
+		s.emails = append(s.emails, email)
+		before := s.random.IntN(4) == 0 // somebody's records may be older than what is known of them
+		if before {
+			s.records(t, email)
+		}
+		f.insert(t, &u)
+		if _, err := models.SignInByEmail(f.ctx, f.db, now, email, names[s.random.IntN(len(names))]); err != nil {
+			t.Fatal(err)
+		}
+		if !before {
+			s.records(t, email)
+		}
+		if s.random.IntN(3) == 0 {
+			s.subscription(t, &models.Subscription{UserID: &u.ID})
+		}
+	}
+	return s
+}
+
+// records makes the past of a person: periods that never overlap, of calendar months, of an anchor, or cut.
+func (s *shop) records(t *testing.T, email string) {
+	t.Helper()
+	at := s.now.AddDate(0, -9, 0)
+	anchor := at.Add(time.Duration(s.random.IntN(60*24)) * time.Hour)
+	end := time.Time{}
+	for at.Before(s.now.Add(time.Duration(s.random.IntN(60)) * time.Hour)) {
+		p := models.CalendarMonth(at)
+		if s.random.IntN(3) == 0 {
+			p = models.AnchoredMonth(anchor, at)
+		}
+		if p.Start.Before(end) {
+			p.Start = end
+		}
+		if s.random.IntN(6) == 0 && p.End.Sub(p.Start) > 48*time.Hour {
+			p.End = p.Start.Add(time.Duration(24+s.random.IntN(24)) * time.Hour)
+		}
+		at, end = p.End, p.End
+		if s.random.IntN(5) == 0 {
+			continue
+		}
+		r := &models.UsageRecord{
+			Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
+			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)), Entitled: true, CreatedAt: p.Start,
+		}
+		for range s.random.IntN(5) {
+			units := int64(s.random.IntN(45))
+			r.SuggestionsUsed += units
+			r.Daily = r.Daily.Add(s.random.IntN(models.DayOf(p.Start, p.End.Add(-time.Microsecond))+1), units)
+		}
+		s.insert(t, r)
+	}
+}
+
+// subscription gives a plan, with Stripe's period or by hand, active or over.
+func (s *shop) subscription(t *testing.T, of *models.Subscription) {
+	t.Helper()
+	of.ID, of.PlanID, of.Status = uuid.New(), s.plans[1+s.random.IntN(len(s.plans)-1)], models.StatusActive
+	of.CreatedAt = s.now.Add(-time.Duration(1+s.random.IntN(1e6)) * time.Second)
+	of.UpdatedAt = of.CreatedAt
+	if s.random.IntN(4) == 0 {
+		of.Status = []models.SubscriptionStatus{models.StatusCanceled, models.StatusPastDue, models.StatusTrialing}[s.random.IntN(3)]
+	}
+	anchor := s.now.Add(-time.Duration(s.random.IntN(70*24)) * time.Hour)
+	p := models.AnchoredMonth(anchor, s.now)
+	switch s.random.IntN(5) {
+	case 0: // by hand
+	case 1: // a year
+		end := anchor.AddDate(1, 0, 0)
+		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &anchor, &end
+	case 2: // not renewed yet, as far as is known
+		end := anchor.Add(20 * time.Hour)
+		of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &end
+	default:
+		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &p.Start, &p.End
+	}
+	if of.CurrentPeriodStart != nil {
+		of.StripeSubscriptionID, of.StripeCustomerID = ptr("sub_"+of.ID.String()), ptr("cus_1")
+	}
+	s.insert(t, of)
+}
+
+// change does one of the things that change who belongs where, what they may use, or which records there are.
+func (s *shop) change(t *testing.T) {
+	t.Helper()
+	email := s.emails[s.random.IntN(len(s.emails))]
+	at := s.now
+	switch s.random.IntN(8) {
+	case 0, 1:
+		w := &s.workspaces[s.random.IntN(len(s.workspaces))]
+		if err := models.LinkPeople(s.ctx, s.db, s.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
+			t.Fatal(err)
+		}
+	case 2:
+		s.exec(t, "UPDATE users SET workspace_id = NULL WHERE email = ?", email)
+	case 3:
+		s.subscription(t, &models.Subscription{OrganizationID: &s.organizations[s.random.IntN(len(s.organizations))]})
+	case 4:
+		s.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", s.organizations[s.random.IntN(len(s.organizations))])
+	case 5: // a late event wants a record of a period that is over
+		at = s.now.AddDate(0, 0, -1-s.random.IntN(200))
+		fallthrough
+	case 6:
+		if err := models.PrepareRecords(s.ctx, s.db, s.catalogue, s.now, []models.Want{{Email: email, At: at}}); err != nil {
+			t.Fatal(err)
+		}
+	case 7:
+		w := s.workspaces[s.random.IntN(len(s.workspaces))]
+		s.exec(t, "UPDATE workspaces SET organization_id = ? WHERE id = ?", s.organizations[s.random.IntN(len(s.organizations))], w.ID)
+	}
+	// Most changes follow each other closely; a few months pass.
+	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour, 24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
+}
