@@ -72,7 +72,8 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}
 	// The team's first call may make its workspace between the look and the insert.
-	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").Exec(ctx); err != nil {
+	if _, err := tx.NewInsert().Model(&w).ModelTableExpr("workspaces AS w").On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").
+		Set("joined_at = CASE WHEN w.organization_id = EXCLUDED.organization_id THEN w.joined_at ELSE ? END", now).Exec(ctx); err != nil {
 		return err
 	}
 	if len(known) == 0 {
@@ -156,7 +157,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			return err
 		}
 		if change.OrganizationID != nil {
-			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
+			if err := user.moveTo(ctx, tx, now, *change.OrganizationID); err != nil {
 				return err
 			}
 		}
@@ -168,7 +169,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "joined_at", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
 			return err
 		}
 		return Audit(ctx, tx, now, ActorShell, "user.set", email, change.String())
@@ -189,7 +190,7 @@ func lockUser(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email strin
 }
 
 // moveTo puts the user in the organization's first workspace.
-func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
+func (u *User) moveTo(ctx context.Context, tx bun.Tx, now time.Time, id uuid.UUID) error {
 	o, err := organizationByID(ctx, tx, id)
 	if err != nil {
 		return err
@@ -207,7 +208,7 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 		}
 	}
 	// A Slack user id means nothing in another team, and being an admin nothing in another organization.
-	u.WorkspaceID, u.SlackUserID, u.Role = &workspaces[0].ID, nil, Member
+	u.WorkspaceID, u.JoinedAt, u.SlackUserID, u.Role = &workspaces[0].ID, u.joinsAt(now), nil, Member
 	return nil
 }
 

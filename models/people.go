@@ -24,7 +24,9 @@ type Workspace struct {
 	OrganizationID uuid.UUID `bun:",type:uuid"`
 	SlackTeamID    string
 	Name           string
-	CreatedAt      time.Time
+	// JoinedAt is when it came from another organization; nil when it did not.
+	JoinedAt  *time.Time
+	CreatedAt time.Time
 }
 
 // Role is what a user may do in their organization.
@@ -44,6 +46,8 @@ type User struct {
 	Email       string
 	Name        string
 	WorkspaceID *uuid.UUID `bun:",type:uuid"`
+	// JoinedAt is when the person came to their organization; nil when they were in it from the first call that named them.
+	JoinedAt    *time.Time
 	SlackUserID *string
 	Role        Role
 	// Operator says that the person runs this installation and may open its pages.

@@ -49,8 +49,8 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 
 // person is somebody under the lock of their row in users, which serializes all that makes or changes their periods.
 type person struct {
-	email       string
-	entitlement Entitlement
+	email string
+	past  *Past
 	// records stand in order of their periods, and never overlap.
 	records []*UsageRecord
 }
@@ -67,13 +67,13 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
-	entitlements, err := EntitlementsOf(ctx, tx, emails)
+	pasts, err := PastsOf(ctx, tx, emails)
 	if err != nil {
 		return nil, err
 	}
 	people := make(map[string]*person, len(emails))
 	for _, email := range emails {
-		people[email] = &person{email: email, entitlement: entitlements[email]}
+		people[email] = &person{email: email, past: pasts[email]}
 	}
 	for _, r := range records {
 		people[r.Email].records = append(people[r.Email].records, r)
@@ -141,8 +141,9 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
 
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at time.Time) error {
+	entitlement := p.past.Now
 	if current, _, _ := p.find(now); current != nil {
-		if start, rolls := p.entitlement.startsWithin(current.Period(), now); rolls {
+		if start, rolls := entitlement.startsWithin(current.Period(), now); rolls {
 			current.BillingPeriodEnd = start
 			if _, err := tx.NewUpdate().Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err
@@ -151,9 +152,15 @@ func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at t
 	}
 	record, previousEnd, nextStart := p.find(at)
 	if record == nil {
-		period := p.entitlement.PeriodAt(at).clip(previousEnd, nextStart)
+		if current := entitlement.PeriodAt(now); !current.Contains(at) {
+			entitlement = p.past.At(at)
+			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
+				nextStart = current.Start // where the person's current record begins or will begin
+			}
+		}
+		period := entitlement.PeriodAt(at).clip(previousEnd, nextStart)
 		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
-		c.entitle(record, &p.entitlement)
+		c.entitle(record, &entitlement)
 		if _, err := tx.NewInsert().Model(record).Exec(ctx); err != nil {
 			return err
 		}
@@ -162,7 +169,7 @@ func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at t
 		return nil
 	}
 	if record.Period().Contains(now) {
-		c.entitle(record, &p.entitlement)
+		c.entitle(record, &entitlement)
 		if _, err := tx.NewUpdate().Model(record).WherePK().
 			Column("plan_id", "suggestions_included", "overage_rate_cents", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id", "stripe_customer_id", "entitled").
 			Exec(ctx); err != nil {
@@ -290,6 +297,8 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 		// An admin of one organization is not one of the next.
 		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
 			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
+			Set("joined_at = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id = ?) THEN joined_at ELSE ? END",
+				w.OrganizationID, u.joinsAt(now)).
 			Where("id = ?", u.ID).Exec(ctx); err != nil {
 			return err
 		}
@@ -312,6 +321,14 @@ func give(links []Link, taken map[SlackIdentity]string, users []User, workspaces
 		given[l.Email], taken[l.Slack] = l.Slack, l.Email
 	}
 	return given
+}
+
+// joinsAt is when somebody who is put in an organization came to it; nil for somebody who is new, as all that is told of them was there.
+func (u *User) joinsAt(now time.Time) *time.Time {
+	if !u.CreatedAt.Before(now) {
+		return nil
+	}
+	return &now
 }
 
 // loses says that the user's identity is somebody else's now.

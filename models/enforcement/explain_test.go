@@ -94,6 +94,8 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	_, err = models.PastsOf(ctx, watchedDB, []string{"u7@example.com"})
+	must(err)
 	must(models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}}))
 	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.Want{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}}))
 	_, err = models.EmailsOf(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})

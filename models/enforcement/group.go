@@ -199,6 +199,9 @@ func (d *decider) consume(o *op) {
 	}
 	a.standing.Used += o.quantity
 	event := d.event(a, o.quantity, occurredAt)
+	if o.kind == record {
+		event.StripeCustomerID = o.customer
+	}
 	event.IdempotencyKey = &o.key
 	d.found.events[o.key] = event
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
