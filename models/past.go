@@ -70,10 +70,14 @@ func (p *Past) At(t time.Time) Entitlement {
 	return e
 }
 
-// gaveAt says that the subscription gave the person its plan at t. Of a status that gives none it is not known when it
-// began, but for the last one: a subscription that ended did so once.
+// gaveAt says that the subscription gave the person its plan at t. One that is backdated gave it from the start of its period.
+// Of a status that gives none it is not known when it began, but for the last one: a subscription that ended did so once.
 func (s *pastSubscription) gaveAt(t time.Time) bool {
-	if t.Before(s.CreatedAt) || t.Before(s.MemberSince.Time) || t.Before(s.WorkspaceSince.Time) {
+	began := s.CreatedAt
+	if s.CurrentPeriodStart != nil && s.CurrentPeriodStart.Before(began) {
+		began = *s.CurrentPeriodStart
+	}
+	if t.Before(began) || t.Before(s.MemberSince.Time) || t.Before(s.WorkspaceSince.Time) {
 		return false
 	}
 	if s.Status != StatusCanceled {

@@ -17,11 +17,13 @@ type planPrices struct {
 	byID      map[string]models.PlanID
 	// byProduct is of the products that set-up wrote down.
 	byProduct map[string]models.PlanID
+	// seatsByID is of the overage prices of team plans.
+	seatsByID map[string]int64
 }
 
 // readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
-	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}}
+	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, seatsByID: map[string]int64{}}
 	objects, err := stripeObjects(ctx, db)
 	if err != nil {
 		return nil, err
@@ -34,9 +36,18 @@ func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*plan
 			p.byProduct[id] = models.PlanID(plan)
 		}
 	}
-	for i := range c.Plans {
-		if id := c.Plans[i].StripePriceID; id != "" {
-			p.byID[id] = c.Plans[i].ID
+	for _, plan := range c.Plans {
+		if plan.StripePriceID != "" {
+			p.byID[plan.StripePriceID] = plan.ID
+		}
+		if plan.Type != models.Team {
+			continue
+		}
+		if id := objects[objectOverage+string(plan.ID)]; id != "" && id != plan.StripeOveragePriceID {
+			p.seatsByID[id] = 1
+		}
+		for _, n := range seatsOf(objects, plan) {
+			p.seatsByID[objects[seatsObject(plan.ID, n)]] = n
 		}
 	}
 	return p, nil

@@ -73,7 +73,8 @@ type setup struct {
 	objects  map[string]string // ids of what was set up before, by name
 	meterID  string
 	products map[models.PlanID]*stripe.Product
-	prices   map[string]*stripe.Price // by lookup key
+	prices   map[string]*stripe.Price  // by lookup key
+	seats    map[models.PlanID][]int64 // of team plans: what there are overage prices of, and what teams have now
 }
 
 func (s *setup) made(format string, args ...any) {
@@ -96,8 +97,25 @@ func (s *setup) account(ctx context.Context) error {
 
 // known reads what was set up before.
 func (s *setup) known(ctx context.Context) (err error) {
-	s.objects, err = stripeObjects(ctx, s.DB)
-	return err
+	if s.objects, err = stripeObjects(ctx, s.DB); err != nil {
+		return err
+	}
+	all, err := teams(ctx, s.DB)
+	if err != nil {
+		return err
+	}
+	s.seats = map[models.PlanID][]int64{}
+	for _, p := range s.Catalogue.Plans {
+		seats := seatsOf(s.objects, p)
+		for _, t := range all {
+			if t.PlanID == p.ID && t.Members > 1 {
+				seats = append(seats, t.Members)
+			}
+		}
+		slices.Sort(seats)
+		s.seats[p.ID] = slices.Compact(seats)
+	}
+	return nil
 }
 
 // keepID writes an id down under its name.
@@ -170,7 +188,7 @@ func (s *setup) plans(ctx context.Context) error {
 	var keys []string
 	for _, p := range s.Catalogue.Plans {
 		keys = append(keys, lookupBase+string(p.ID), overageKey(p, 1))
-		for _, seats := range seatsOf(s.objects, p) {
+		for _, seats := range s.seats[p.ID] {
 			keys = append(keys, overageKey(p, seats))
 		}
 	}
@@ -245,7 +263,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	if err := s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID)); err != nil || p.StripeOveragePriceID != "" {
 		return err
 	}
-	for _, seats := range seatsOf(s.objects, p) {
+	for _, seats := range s.seats[p.ID] {
 		if err := s.price(ctx, seatsObject(p.ID, seats), "", overagePrice(s.Catalogue, p, seats, product.ID, s.meterID)); err != nil {
 			return err
 		}

@@ -118,7 +118,7 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	seats := int64(1)
 	if plan.Type == models.Team {
-		if seats, err = s.members(ctx, id); err != nil {
+		if seats, err = members(ctx, s.DB, id); err != nil {
 			return "", fmt.Errorf("begin a purchase: %w", err)
 		}
 	}
@@ -152,12 +152,6 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 		return "", fmt.Errorf("begin a purchase of %s: %w", plan.ID, err)
 	}
 	return address, nil
-}
-
-// members is how many people an organization has, at least one.
-func (s *Shop) members(ctx context.Context, organization uuid.UUID) (int64, error) {
-	n, err := s.DB.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", organization).Count(ctx)
-	return max(1, n), err
 }
 
 // items are what a subscription to the plan is charged by.

@@ -68,8 +68,8 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	return differ, nil
 }
 
-// differing are the customers of whom Stripe has another subscription than we do, those who have a fault, which may be gone by now, and
-// those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
+// differing are the customers of whom Stripe has another subscription than we do, those who have a fault, which may be gone by now, those
+// who pay for another number of seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
@@ -102,6 +102,15 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	customers = append(customers, faulty...)
+	all, err := teams(ctx, w.DB)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		if t.Seats != t.Members {
+			customers = append(customers, t.StripeCustomerID)
+		}
+	}
 	list := &stripe.SubscriptionListParams{} // without a status: all but those that ended
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	found := w.Client.Subscriptions.List(list)

@@ -86,9 +86,15 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	default:
 		next.CancelAt = nil
 	}
+	faults := len(a.faults)
 	kept, err := a.givePlan(ctx, s, &next, ends)
 	if err != nil || !kept {
 		return err
+	}
+	if len(a.faults) == faults { // else it is not the plan's own subscription
+		if err := a.checkCharges(ctx, s, &next); err != nil {
+			return err
+		}
 	}
 	return a.write(ctx, row, &next)
 }

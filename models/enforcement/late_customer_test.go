@@ -126,6 +126,13 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		late("hal@example.com", at(-3*day), "", "team")
 		late("hal@example.com", at(-day), "cus_beta", "team")
 
+		// A backdated subscription, which Stripe bills from the start of its period.
+		backdated := subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
+		_, err = f.db.NewUpdate().Model(backdated).Set("created_at = ?", at(-hour)).WherePK().Exec(f.ctx)
+		must(err)
+		late("ida@example.com", at(-day), "cus_ida", "pro")
+		late("ida@example.com", at(-3*day), "", "free")
+
 		// A subscription that ended, and the time after it.
 		ended := subscribe("gus@example.com", nil, "pro", "cus_gus", at(-day))
 		f.consume(t, "gus@example.com", 1, "gus")
