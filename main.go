@@ -400,7 +400,7 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	if err != nil {
 		return nil, err
 	}
-	if err := billing.RegisterMetrics(o.Metrics, a.db, time.Now, o.Log); err != nil {
+	if err := billing.RegisterMetrics(o.Metrics, a.db, a.ReportEvery > 0, time.Now, o.Log); err != nil {
 		return nil, err
 	}
 	var stops []func()

@@ -18,9 +18,10 @@ const (
 
 // metrics are the figures of Status, read when they are scraped.
 type metrics struct {
-	db  bun.IDB
-	now func() time.Time
-	log *slog.Logger
+	db    bun.IDB
+	sends bool
+	now   func() time.Time
+	log   *slog.Logger
 
 	reports, units, unsealed, oldest, drift, blocked, sending *prometheus.Desc
 
@@ -29,20 +30,20 @@ type metrics struct {
 	read time.Time
 }
 
-// RegisterMetrics adds the figures of /ops to a registry.
-func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, now func() time.Time, log *slog.Logger) error {
+// RegisterMetrics adds the figures of /ops to a registry. sends says that this process is to send reports.
+func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends bool, now func() time.Time, log *slog.Logger) error {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
 	}
 	return registry.Register(&metrics{
-		db: db, now: now, log: log,
+		db: db, sends: sends, now: now, log: log,
 		reports:  desc("reports", "Reports by state.", "state"),
 		units:    desc("report_units", "Units of the reports by state.", "state"),
 		unsealed: desc("unsealed_units", "Units that are in no report yet."),
 		oldest:   desc("oldest_unsent_seconds", "Age of the oldest usage that Stripe has not accepted."),
 		drift:    desc("drift_units", "Units by which Stripe's totals differ from what was sent, summed without their signs."),
 		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
-		sending:  desc("sending", "1 while reports are sent, 0 while sending is paused or stopped."),
+		sending:  desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),
 	})
 }
 
@@ -74,9 +75,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.oldest, age)
 	gauge(m.drift, float64(s.Drift))
 	gauge(m.blocked, float64(s.BlockedStreams))
-	sending := 1.0
-	if s.State.Stopped != nil || s.State.Paused != nil {
-		sending = 0
+	sending := 0.0
+	if m.sends && s.State.Stopped == nil && s.State.Paused == nil {
+		sending = 1
 	}
 	gauge(m.sending, sending)
 }

@@ -133,7 +133,7 @@ func TestMetrics(t *testing.T) {
 		d.must(err)
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
 		registry := prometheus.NewRegistry()
-		d.must(RegisterMetrics(registry, d.db, d.clock, slog.New(slog.DiscardHandler)))
+		d.must(RegisterMetrics(registry, d.db, true, d.clock, slog.New(slog.DiscardHandler)))
 		want := map[string]string{
 			"tollgate_stripe_reports":               "accepted 1, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 1, unknown 0, verified 0",
 			"tollgate_stripe_report_units":          "accepted 3, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 4, unknown 0, verified 0",
@@ -159,6 +159,18 @@ func TestMetrics(t *testing.T) {
 			}
 			if got := strings.Join(parts, ", "); got != want[f.GetName()] {
 				t.Errorf("%s is %s, want %s", f.GetName(), got, want[f.GetName()])
+			}
+		}
+		d.must(Resume(d.ctx, d.db, d.now, "op@example.com"))
+		for _, sends := range []bool{true, false} {
+			registry := prometheus.NewRegistry()
+			d.must(RegisterMetrics(registry, d.db, sends, d.clock, slog.New(slog.DiscardHandler)))
+			families, err := registry.Gather()
+			d.must(err)
+			for _, f := range families {
+				if f.GetName() == "tollgate_stripe_sending" && f.Metric[0].Gauge.GetValue() == 1 != sends {
+					t.Errorf("a process that sends (%t) has %s %v", sends, f.GetName(), f.Metric[0].Gauge.GetValue())
+				}
 			}
 		}
 	})

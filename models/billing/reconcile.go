@@ -71,12 +71,16 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 	return due, err
 }
 
+// meterLife is how long a meter's id is taken for true. One that is archived may be made anew, and the sums of the old one would say that
+// nothing arrives any more; a report is taken for lost only after a day of that.
+const meterLife = time.Hour
+
 // meter is the id at Stripe of the meter of an event name. A report stays with the meter it was sealed for, whatever the catalogue names later.
 func (r *Reporter) meter(ctx context.Context, eventName string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if id := r.meters[eventName]; id != "" {
-		return id, nil
+	if m := r.meters[eventName]; m.id != "" && r.now().Before(m.until) {
+		return m.id, nil
 	}
 	found, err := r.Client.findMeter(ctx, eventName)
 	if err == nil && (found == nil || found.Status != stripe.BillingMeterStatusActive) {
@@ -85,7 +89,7 @@ func (r *Reporter) meter(ctx context.Context, eventName string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	r.meters[eventName] = found.ID
+	r.meters[eventName] = knownMeter{id: found.ID, until: r.now().Add(meterLife)}
 	return found.ID, nil
 }
 

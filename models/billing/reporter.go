@@ -72,9 +72,14 @@ type Reporter struct {
 	contacted bool
 	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
 	refused error
-	meters  map[string]string // their ids, by event name
+	meters  map[string]knownMeter // by event name
 
 	workers workers
+}
+
+type knownMeter struct {
+	id    string
+	until time.Time
 }
 
 // NewReporter makes a reporter; it does nothing before Start.
@@ -85,7 +90,7 @@ func NewReporter(o Options) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{Options: o, environment: "test", guard: resendGuard, meters: map[string]string{}}
+	r := &Reporter{Options: o, environment: "test", guard: resendGuard, meters: map[string]knownMeter{}}
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate

@@ -275,3 +275,64 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 		t.Errorf("asked %s, want %s", got, want)
 	}
 }
+
+// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure does not send before that is over.
+func TestAFailureIsWaitedOut(t *testing.T) {
+	var d *desk
+	calls := 0
+	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
+		if calls = n; n <= 4 {
+			return answer(http.StatusTooManyRequests, problem("rate_limit_error", "rate_limit", "slow down", ""))(r)
+		}
+		return nil, nil
+	})
+	onBoth(t, transport, func(t *testing.T, at *desk) {
+		d, calls = at, 0
+		again()
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		var wait time.Duration
+		for n := 1; n <= 4; n++ {
+			d.deliver()
+			if calls != n {
+				t.Fatalf("%d calls, want %d", calls, n)
+			}
+			var stream models.StripeStream
+			d.must(d.db.NewSelect().Model(&stream).Scan(d.ctx))
+			wait = stream.NextAttemptAt.Sub(d.now)
+			d.now = d.now.Add(wait / 2)
+			d.use("cus_1", 1, d.now.Add(-3*time.Hour).Add(time.Duration(n)*time.Minute))
+			d.seal()
+			d.deliver()
+			if calls != n {
+				t.Errorf("called again after %s of %s", wait/2, wait)
+			}
+			d.now = d.now.Add(wait - wait/2)
+		}
+		d.deliver()
+		if sent := d.stripe.Total("cus_1", d.now.Add(-24*time.Hour), d.now); sent != 7 {
+			t.Errorf("%d units arrived, want 7", sent)
+		}
+	})
+}
+
+// TestAMeterIsMadeAnew: reports are read back at the meter that Stripe counts them by now.
+func TestAMeterIsMadeAnew(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		old, err := d.meter(d.ctx, d.catalogue.MeterEventName)
+		d.must(err)
+		_, err = d.Client.BillingMeters.Deactivate(old, nil)
+		d.must(err)
+		made := d.stripe.AddMeter(d.catalogue.MeterEventName)
+		d.now = d.now.Add(meterLife)
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.hours(30)
+		if now, err := d.meter(d.ctx, d.catalogue.MeterEventName); err != nil || now != made || made == old {
+			t.Errorf("the meter is %q, %v; it was %q and is now %q", now, err, old, made)
+		}
+		if all := d.reports(); len(all) != 1 || all[0].State != models.ReportVerified {
+			t.Errorf("the reports are %+v", all)
+		}
+	})
+}

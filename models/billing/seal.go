@@ -372,7 +372,7 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	}), err
 }
 
-// insertReports commits the reports, and says that their streams have something to send.
+// insertReports commits the reports, and says that their streams have something to send. A stream that waits after a failure goes on waiting.
 func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeReport, now time.Time) error {
 	if _, err := tx.NewInsert().Model(&reports).Exec(ctx); err != nil {
 		return err
@@ -381,7 +381,7 @@ func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeRepor
 	for _, r := range reports {
 		customers = append(customers, r.StripeCustomerID)
 	}
-	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at ELSE ? END", now, now).
+	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("next_attempt_at = CASE WHEN next_attempt_at < ? OR failures > 0 AND next_attempt_at IS NOT NULL THEN next_attempt_at ELSE ? END", now, now).
 		Where("meter_event_name = ? AND stripe_customer_id IN (?)", reports[0].MeterEventName, bun.List(customers)).Exec(ctx)
 	return err
 }
