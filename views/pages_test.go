@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,9 @@ import (
 	"tollgate/static"
 	"tollgate/views/viewstest"
 )
+
+// glued is a word without the space between it and what stands beside it.
+var glued = regexp.MustCompile(`[\pL\pN,.]<(a|code|span|strong|time)\b[^>]*>[\pL\pN]|[\pL\pN]</(a|code|span|strong|time)>[\pL\pN]`)
 
 // With -out every page is written there in every state, beside the files it links to, to be looked at and measured.
 var out = flag.String("out", "", "the folder to write the pages to")
@@ -33,6 +37,9 @@ func TestEveryPageIsWholeInEveryState(t *testing.T) {
 				if strings.Contains(page, part) {
 					t.Errorf("the page has %q", part)
 				}
+			}
+			for _, words := range glued.FindAllString(page, -1) {
+				t.Errorf("the page has %q without a space", words)
 			}
 			if first := strings.Index(page, "<a "); !strings.HasPrefix(page[first:], `<a href="#main"`) {
 				t.Error("the first link is not the one that skips to the content")
