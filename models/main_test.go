@@ -13,7 +13,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-func TestMain(m *testing.M) { modelstest.Main(m) }
+func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
 // noon is the tests' clock: within a calendar month, on a whole microsecond.
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

@@ -22,7 +22,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-func TestMain(m *testing.M) { modelstest.Main(m) }
+func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
 // onBoth runs a test against a real server on each database.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {

@@ -3,7 +3,8 @@ package billing
 import (
 	"testing"
 
+	"tollgate/models"
 	"tollgate/models/modelstest"
 )
 
-func TestMain(m *testing.M) { modelstest.Main(m) }
+func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }

@@ -19,7 +19,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-func TestMain(m *testing.M) { modelstest.Main(m) }
+func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
 // onBoth runs a test on each database, with a clock that the test may move.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {

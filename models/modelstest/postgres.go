@@ -139,11 +139,15 @@ func (c *Cluster) URL(db string) string {
 }
 
 // CreateDatabase makes an empty database.
-func (c *Cluster) CreateDatabase(ctx context.Context, name string) (err error) {
+func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
+	// Not template1, PostgreSQL's default: a database cannot be copied while somebody is connected to it, and nobody can
+	// connect to template0.
+	return c.createDatabase(ctx, name, "template0")
+}
+
+func (c *Cluster) createDatabase(ctx context.Context, name, template string) (err error) {
 	defer wrap(&err, "create database %q", name)
-	// Not template1, PostgreSQL's default: a database cannot be copied while somebody, autovacuum for one, is
-	// connected to it, and nobody can connect to template0.
-	return c.exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE template0")
+	return c.exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE "+pgx.Identifier{template}.Sanitize())
 }
 
 // Stop ends the server in order, cutting the connections that are left, and removes its folder. It may be called
@@ -470,15 +474,36 @@ var shared struct {
 	server *Cluster
 	err    error // of the first start: tried once, reported by every test that needs it
 	made   int   // databases
+
+	prepare func(ctx context.Context, url string) error // nil: databases are empty
 }
 
+// Prepared once, and copied for each test.
+var (
+	postgresTemplate = sync.OnceValue(func() error { return preparePostgres(context.Background()) })
+	sqliteTemplate   = sync.OnceValues(func() ([]byte, error) { return prepareSQLite(context.Background()) })
+)
+
+const templateName = "prepared"
+
 // Main runs a package's tests and then stops the cluster that Postgres may have started. A package whose tests call
-// Postgres calls it from its TestMain:
+// Postgres or SQLite calls it from its TestMain. What open makes of an empty database is what these begin with: it is
+// made once and copied, as to make the tables anew would take longer than most tests.
 //
-//	func TestMain(m *testing.M) { modelstest.Main(m) }
-func Main(m *testing.M) {
+//	func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
+func Main[D io.Closer](m *testing.M, open func(ctx context.Context, url string) (D, error)) {
+	run(m, func(ctx context.Context, url string) error {
+		db, err := open(ctx, url)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+}
+
+func run(m *testing.M, prepare func(ctx context.Context, url string) error) {
 	shared.Lock()
-	shared.main = true
+	shared.main, shared.prepare = true, prepare
 	shared.Unlock()
 
 	code := m.Run()
@@ -494,13 +519,45 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Postgres returns the URL of a new, empty database, dropped after the test with whatever is still connected to
+func preparePostgres(ctx context.Context) (err error) {
+	defer wrap(&err, "prepare a database to copy")
+	if err := shared.server.CreateDatabase(ctx, templateName); err != nil {
+		return err
+	}
+	return shared.prepare(ctx, shared.server.URL(templateName))
+}
+
+func prepareSQLite(ctx context.Context) (file []byte, err error) {
+	defer wrap(&err, "prepare a database to copy")
+	dir, err := os.MkdirTemp("", "tollgate-sqlite-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "prepared.db")
+	if err := shared.prepare(ctx, "sqlite:"+path); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("its log was not written back into it: %v", err)
+	}
+	return os.ReadFile(path)
+}
+
+// Postgres returns the URL of a new database, empty but for what Main prepares, dropped after the test with whatever is still connected to
 // it. It lies in a cluster that all tests of the binary share. The cluster is not durable: what a crash leaves
 // behind is tested with StartPostgres.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	server, name := sharedDatabase(t)
-	if err := server.CreateDatabase(t.Context(), name); err != nil {
+	template := "template0"
+	if shared.prepare != nil {
+		if err := postgresTemplate(); err != nil {
+			t.Fatal(err)
+		}
+		template = templateName
+	}
+	if err := server.createDatabase(t.Context(), name, template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -533,8 +590,18 @@ func sharedDatabase(t testing.TB) (*Cluster, string) {
 	return shared.server, "test_" + strconv.Itoa(shared.made)
 }
 
-// SQLite returns the URL of a new database in a folder of the test's own. The file is not made yet.
+// SQLite returns the URL of a new database in a folder of the test's own: of what Main prepares, or of none yet.
 func SQLite(t testing.TB) string {
 	t.Helper()
-	return "sqlite:" + filepath.Join(t.TempDir(), "test.db")
+	path := filepath.Join(t.TempDir(), "test.db")
+	if shared.prepare != nil {
+		file, err := sqliteTemplate()
+		if err == nil {
+			err = os.WriteFile(path, file, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "sqlite:" + path
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(orphanVariable) != "" {
 		orphan()
 	}
-	Main(m)
+	run(m, nil)
 }
 
 func TestClusterThroughItsLife(t *testing.T) {
