@@ -400,11 +400,11 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	if err != nil {
 		return nil, err
 	}
-	if err := billing.RegisterMetrics(o.Metrics, a.db, a.ReportEvery > 0, time.Now, o.Log); err != nil {
+	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
+	if err := billing.RegisterMetrics(o.Metrics, a.db, o.Reporter.Sends, time.Now, o.Log); err != nil {
 		return nil, err
 	}
 	var stops []func()
-	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
 	if a.ReportEvery > 0 {
 		o.Reporter.Start(ctx)
 		stops = append(stops, o.Reporter.Stop)

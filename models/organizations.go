@@ -72,12 +72,11 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}
 	// The team's first call may make its workspace between the look and the insert.
-	if _, err := tx.NewInsert().Model(&w).ModelTableExpr("workspaces AS w").On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").
-		Set("joined_at = CASE WHEN w.organization_id = EXCLUDED.organization_id THEN w.joined_at ELSE ? END", now).Exec(ctx); err != nil {
+	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").Exec(ctx); err != nil {
 		return err
 	}
-	if len(known) == 0 {
-		return nil
+	if err := noteMemberships(ctx, tx, now, bun.SafeQuery("w.slack_team_id = ?", team)); err != nil || len(known) == 0 {
+		return err
 	}
 	_, err := tx.NewDelete().Model((*Organization)(nil)).
 		Where("id = ? AND name = ?", known[0].OrganizationID, automaticName(team)).
@@ -157,7 +156,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			return err
 		}
 		if change.OrganizationID != nil {
-			if err := user.moveTo(ctx, tx, now, *change.OrganizationID); err != nil {
+			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
 				return err
 			}
 		}
@@ -169,7 +168,10 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "joined_at", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := noteMemberships(ctx, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
 			return err
 		}
 		return Audit(ctx, tx, now, ActorShell, "user.set", email, change.String())
@@ -190,7 +192,7 @@ func lockUser(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email strin
 }
 
 // moveTo puts the user in the organization's first workspace.
-func (u *User) moveTo(ctx context.Context, tx bun.Tx, now time.Time, id uuid.UUID) error {
+func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 	o, err := organizationByID(ctx, tx, id)
 	if err != nil {
 		return err
@@ -208,7 +210,7 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, now time.Time, id uuid.UUI
 		}
 	}
 	// A Slack user id means nothing in another team, and being an admin nothing in another organization.
-	u.WorkspaceID, u.JoinedAt, u.SlackUserID, u.Role = &workspaces[0].ID, u.joinsAt(now), nil, Member
+	u.WorkspaceID, u.SlackUserID, u.Role = &workspaces[0].ID, nil, Member
 	return nil
 }
 

@@ -24,9 +24,7 @@ type Workspace struct {
 	OrganizationID uuid.UUID `bun:",type:uuid"`
 	SlackTeamID    string
 	Name           string
-	// JoinedAt is when it came from another organization; nil when it did not.
-	JoinedAt  *time.Time
-	CreatedAt time.Time
+	CreatedAt      time.Time
 }
 
 // Role is what a user may do in their organization.
@@ -46,8 +44,6 @@ type User struct {
 	Email       string
 	Name        string
 	WorkspaceID *uuid.UUID `bun:",type:uuid"`
-	// JoinedAt is when the person came to their organization; nil when they were in it from the first call that named them.
-	JoinedAt    *time.Time
 	SlackUserID *string
 	Role        Role
 	// Operator says that the person runs this installation and may open its pages.
@@ -103,6 +99,8 @@ type Subscription struct {
 	StripePriceID *string
 	Seats         *int64
 	CancelAt      *time.Time
+	// InactiveSince is when it ceased to give its plan; nil while it does, and where that is not known.
+	InactiveSince *time.Time
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 )
 
 // Want names a usage record by somebody's email and an instant of its billing period.
@@ -35,7 +36,7 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 			return err
 		}
 		for _, w := range wants {
-			if err := people[w.Email].prepare(ctx, tx, c, now, w.At); err != nil {
+			if err := people[w.Email].prepare(ctx, db, tx, c, now, w.At); err != nil {
 				return err
 			}
 		}
@@ -49,8 +50,8 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 
 // person is somebody under the lock of their row in users, which serializes all that makes or changes their periods.
 type person struct {
-	email string
-	past  *Past
+	email       string
+	entitlement Entitlement
 	// records stand in order of their periods, and never overlap.
 	records []*UsageRecord
 }
@@ -67,13 +68,13 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
-	pasts, err := PastsOf(ctx, tx, emails)
+	entitlements, err := EntitlementsOf(ctx, tx, emails)
 	if err != nil {
 		return nil, err
 	}
 	people := make(map[string]*person, len(emails))
 	for _, email := range emails {
-		people[email] = &person{email: email, past: pasts[email]}
+		people[email] = &person{email: email, entitlement: entitlements[email]}
 	}
 	for _, r := range records {
 		people[r.Email].records = append(people[r.Email].records, r)
@@ -98,6 +99,25 @@ func EntitlementsOf(ctx context.Context, db bun.IDB, emails []string) (map[strin
 		found[email] = e
 	}
 	return found, rows.Err()
+}
+
+// entitlementAt reads what somebody might use at an instant; the zero value when they are unknown.
+func entitlementAt(ctx context.Context, db *DB, tx bun.IDB, email string, at time.Time) (e Entitlement, err error) {
+	k := "(SELECT ? AS email, ? AS at) k "
+	if db.Postgres {
+		k = "(SELECT CAST(? AS text) AS email, CAST(? AS timestamptz) AS at) k "
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM `+k+EntitlementJoinsAt, email, at)
+	if err != nil {
+		return e, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scanEntitlement(rows, &email, &e); err != nil {
+			return e, err
+		}
+	}
+	return e, rows.Err()
 }
 
 // EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
@@ -140,10 +160,9 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
 }
 
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
-func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at time.Time) error {
-	entitlement := p.past.Now
+func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now, at time.Time) error {
 	if current, _, _ := p.find(now); current != nil {
-		if start, rolls := entitlement.startsWithin(current.Period(), now); rolls {
+		if start, rolls := p.entitlement.startsWithin(current.Period(), now); rolls {
 			current.BillingPeriodEnd = start
 			if _, err := tx.NewUpdate().Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err
@@ -152,8 +171,12 @@ func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at t
 	}
 	record, previousEnd, nextStart := p.find(at)
 	if record == nil {
+		entitlement := p.entitlement
 		if current := entitlement.PeriodAt(now); !current.Contains(at) {
-			entitlement = p.past.At(at)
+			var err error
+			if entitlement, err = entitlementAt(ctx, db, tx, p.email, at); err != nil {
+				return err
+			}
 			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
 				nextStart = current.Start // where the person's current record begins or will begin
 			}
@@ -161,6 +184,7 @@ func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at t
 		period := entitlement.PeriodAt(at).clip(previousEnd, nextStart)
 		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
 		c.entitle(record, &entitlement)
+		record.Entitled = period.Contains(now) // what it repeats may no longer be so; nobody asks of a period that is over
 		if _, err := tx.NewInsert().Model(record).Exec(ctx); err != nil {
 			return err
 		}
@@ -169,7 +193,7 @@ func (p *person) prepare(ctx context.Context, tx bun.Tx, c *Catalogue, now, at t
 		return nil
 	}
 	if record.Period().Contains(now) {
-		c.entitle(record, &entitlement)
+		c.entitle(record, &p.entitlement)
 		if _, err := tx.NewUpdate().Model(record).WherePK().
 			Column("plan_id", "suggestions_included", "overage_rate_cents", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id", "stripe_customer_id", "entitled").
 			Exec(ctx); err != nil {
@@ -297,9 +321,25 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 		// An admin of one organization is not one of the next.
 		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
 			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
-			Set("joined_at = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id = ?) THEN joined_at ELSE ? END",
-				w.OrganizationID, u.joinsAt(now)).
 			Where("id = ?", u.ID).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return noteMemberships(ctx, tx, now, bun.SafeQuery("u.email IN (?)", bun.List(emails)))
+}
+
+// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations. Whoever is new was in theirs
+// always: it is the first that is heard of them.
+func noteMemberships(ctx context.Context, tx bun.IDB, now time.Time, who schema.QueryAppender) error {
+	for _, which := range []struct {
+		condition string
+		since     time.Time
+	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
+		_, err := tx.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
+			SELECT u.id, w.organization_id, ? FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
+				AND w.organization_id IS DISTINCT FROM (SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1)
+			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, which.since, who, now).Exec(ctx)
+		if err != nil {
 			return err
 		}
 	}
@@ -321,14 +361,6 @@ func give(links []Link, taken map[SlackIdentity]string, users []User, workspaces
 		given[l.Email], taken[l.Slack] = l.Slack, l.Email
 	}
 	return given
-}
-
-// joinsAt is when somebody who is put in an organization came to it; nil for somebody who is new, as all that is told of them was there.
-func (u *User) joinsAt(now time.Time) *time.Time {
-	if !u.CreatedAt.Before(now) {
-		return nil
-	}
-	return &now
 }
 
 // loses says that the user's identity is somebody else's now.

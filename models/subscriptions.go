@@ -125,7 +125,7 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 		if old.StripeSubscriptionID != nil || !old.Active() {
 			continue
 		}
-		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?", StatusCanceled, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?, inactive_since = ?", StatusCanceled, s.UpdatedAt, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
 			return nil, err
 		}
 		ended = append(ended, string(old.PlanID))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,14 +144,18 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 	return int64(math.Round(sum)), nil
 }
 
-// findMeter returns the meter of an event name, the active one of several; nil when there is none.
-func (c *Client) findMeter(ctx context.Context, eventName string) (found *stripe.BillingMeter, err error) {
+// findMeters returns the meters of an event name, the one that is active first, if there is one, and those that are archived after it.
+func (c *Client) findMeters(ctx context.Context, eventName string) (found []*stripe.BillingMeter, err error) {
 	list := &stripe.BillingMeterListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	meters := c.BillingMeters.List(list)
 	for meters.Next() {
-		if m := meters.BillingMeter(); m.EventName == eventName && (found == nil || m.Status == stripe.BillingMeterStatusActive) {
-			found = m
+		switch m := meters.BillingMeter(); {
+		case m.EventName != eventName:
+		case m.Status == stripe.BillingMeterStatusActive:
+			found = slices.Insert(found, 0, m)
+		default:
+			found = append(found, m)
 		}
 	}
 	if err := meters.Err(); err != nil {

@@ -36,12 +36,12 @@ func TestStatementsUseIndexes(t *testing.T) {
 			d.deliver()
 			d.now = d.now.Add(25 * time.Hour)
 			d.read()
-			meter, err := d.meter(d.ctx, d.catalogue.MeterEventName)
+			meters, err := d.meters(d.ctx, d.catalogue.MeterEventName)
 			d.must(err)
 			periods, err := d.periods(d.ctx, "cus_1")
 			d.must(err)
 			for _, p := range periods {
-				_, err := d.compare(d.ctx, meter, "cus_1", p, false)
+				_, err := d.compare(d.ctx, meters, "cus_1", p, false)
 				d.must(err)
 			}
 			if len(ran.texts) < 30 {

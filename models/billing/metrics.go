@@ -19,7 +19,7 @@ const (
 // metrics are the figures of Status, read when they are scraped.
 type metrics struct {
 	db    bun.IDB
-	sends bool
+	sends func() bool
 	now   func() time.Time
 	log   *slog.Logger
 
@@ -30,8 +30,8 @@ type metrics struct {
 	read time.Time
 }
 
-// RegisterMetrics adds the figures of /ops to a registry. sends says that this process is to send reports.
-func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends bool, now func() time.Time, log *slog.Logger) error {
+// RegisterMetrics adds the figures of /ops to a registry. sends says whether this process sends reports.
+func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bool, now func() time.Time, log *slog.Logger) error {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
 	}
@@ -76,7 +76,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.drift, float64(s.Drift))
 	gauge(m.blocked, float64(s.BlockedStreams))
 	sending := 0.0
-	if m.sends && s.State.Stopped == nil && s.State.Paused == nil {
+	if m.sends() && s.State.Stopped == nil && s.State.Paused == nil {
 		sending = 1
 	}
 	gauge(m.sending, sending)

@@ -90,15 +90,15 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 			d.use(c, 1, d.now.Add(-3*time.Hour))
 		}
 		d.seal()
-		found, err := d.Client.findMeter(d.ctx, d.catalogue.MeterEventName)
+		found, err := d.Client.findMeters(d.ctx, d.catalogue.MeterEventName)
 		d.must(err)
-		_, err = d.Client.BillingMeters.Deactivate(found.ID, nil)
+		_, err = d.Client.BillingMeters.Deactivate(found[0].ID, nil)
 		d.must(err)
 		d.deliver()
 		if n := d.status().BlockedStreams; n != customers {
 			t.Errorf("%d streams are blocked, want %d", n, customers)
 		}
-		_, err = d.Client.BillingMeters.Reactivate(found.ID, nil)
+		_, err = d.Client.BillingMeters.Reactivate(found[0].ID, nil)
 		d.must(err)
 		d.must(Resume(d.ctx, d.db, d.now, "op"))
 		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_007"))
@@ -133,7 +133,7 @@ func TestMetrics(t *testing.T) {
 		d.must(err)
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
 		registry := prometheus.NewRegistry()
-		d.must(RegisterMetrics(registry, d.db, true, d.clock, slog.New(slog.DiscardHandler)))
+		d.must(RegisterMetrics(registry, d.db, func() bool { return true }, d.clock, slog.New(slog.DiscardHandler)))
 		want := map[string]string{
 			"tollgate_stripe_reports":               "accepted 1, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 1, unknown 0, verified 0",
 			"tollgate_stripe_report_units":          "accepted 3, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 4, unknown 0, verified 0",
@@ -164,7 +164,8 @@ func TestMetrics(t *testing.T) {
 		d.must(Resume(d.ctx, d.db, d.now, "op@example.com"))
 		for _, sends := range []bool{true, false} {
 			registry := prometheus.NewRegistry()
-			d.must(RegisterMetrics(registry, d.db, sends, d.clock, slog.New(slog.DiscardHandler)))
+			d.started, d.refused = sends, nil
+			d.must(RegisterMetrics(registry, d.db, d.Sends, d.clock, slog.New(slog.DiscardHandler)))
 			families, err := registry.Gather()
 			d.must(err)
 			for _, f := range families {

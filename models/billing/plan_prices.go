@@ -17,17 +17,26 @@ type planPrices struct {
 	byID      map[string]models.PlanID
 	// byProduct is of the products that set-up wrote down.
 	byProduct map[string]models.PlanID
-	// seatsByID is of the overage prices of team plans.
-	seatsByID map[string]int64
+	// overageByID is of the overage prices that set-up wrote down.
+	overageByID map[string]soldOverage
+	// meter is the id of ours; empty when set-up has not written it down.
+	meter string
+}
+
+// soldOverage is what an overage price is made for: a plan and, of a team's, a number of seats.
+type soldOverage struct {
+	plan  models.PlanID
+	seats int64
 }
 
 // readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
-	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, seatsByID: map[string]int64{}}
+	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, overageByID: map[string]soldOverage{}}
 	objects, err := stripeObjects(ctx, db)
 	if err != nil {
 		return nil, err
 	}
+	p.meter = objects[objectMeter]
 	for name, id := range objects {
 		if plan, ok := strings.CutPrefix(name, objectPrice); ok {
 			p.byID[id] = models.PlanID(plan)
@@ -40,14 +49,11 @@ func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*plan
 		if plan.StripePriceID != "" {
 			p.byID[plan.StripePriceID] = plan.ID
 		}
-		if plan.Type != models.Team {
-			continue
-		}
-		if id := objects[objectOverage+string(plan.ID)]; id != "" && id != plan.StripeOveragePriceID {
-			p.seatsByID[id] = 1
+		if id := objects[objectOverage+string(plan.ID)]; id != "" {
+			p.overageByID[id] = soldOverage{plan.ID, 1}
 		}
 		for _, n := range seatsOf(objects, plan) {
-			p.seatsByID[objects[seatsObject(plan.ID, n)]] = n
+			p.overageByID[objects[seatsObject(plan.ID, n)]] = soldOverage{plan.ID, n}
 		}
 	}
 	return p, nil

@@ -71,38 +71,46 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 	return due, err
 }
 
-// meterLife is how long a meter's id is taken for true. One that is archived may be made anew, and the sums of the old one would say that
-// nothing arrives any more; a report is taken for lost only after a day of that.
-const meterLife = time.Hour
+// metersLife is how long the ids of an event name's meters are taken for true. A meter that is archived may be made anew, and the sums of the old
+// one would say that nothing arrives any more; a report is taken for lost only after a day of that.
+const metersLife = time.Hour
 
-// meter is the id at Stripe of the meter of an event name. A report stays with the meter it was sealed for, whatever the catalogue names later.
-func (r *Reporter) meter(ctx context.Context, eventName string) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if m := r.meters[eventName]; m.id != "" && r.now().Before(m.until) {
-		return m.id, nil
+// meters are the ids at Stripe of the meters of an event name: the active one, and those that were archived before it was made. What was sent is
+// at one of them. A report stays with the event name it was sealed for, whatever the catalogue names later.
+func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, error) {
+	r.metersMu.Lock()
+	known := r.knownMeters[eventName]
+	r.metersMu.Unlock()
+	if len(known.ids) > 0 && r.now().Before(known.until) {
+		return known.ids, nil
 	}
-	found, err := r.Client.findMeter(ctx, eventName)
-	if err == nil && (found == nil || found.Status != stripe.BillingMeterStatusActive) {
+	found, err := r.Client.findMeters(ctx, eventName)
+	if err == nil && (len(found) == 0 || found[0].Status != stripe.BillingMeterStatusActive) {
 		err = fmt.Errorf("%q: %w", eventName, errNoMeter)
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	r.meters[eventName] = knownMeter{id: found.ID, until: r.now().Add(meterLife)}
-	return found.ID, nil
+	known = knownMeters{until: r.now().Add(metersLife)}
+	for _, m := range found {
+		known.ids = append(known.ids, m.ID)
+	}
+	r.metersMu.Lock()
+	defer r.metersMu.Unlock()
+	r.knownMeters[eventName] = known
+	return known.ids, nil
 }
 
 // readBack reads a report's minute and writes down what it says. A total that cannot be read is read again later; only the database's
 // errors are returned.
 func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) error {
-	meter, err := r.meter(ctx, report.MeterEventName)
+	meters, err := r.meters(ctx, report.MeterEventName)
 	if errors.Is(err, errNoMeter) && report.MeterEventName == r.Catalogue.MeterEventName {
 		return err
 	}
 	var total int64
 	if err == nil {
-		total, err = r.totalOf(ctx, meter, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+		total, err = r.totalOf(ctx, meters, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 	}
 	if err != nil {
 		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
@@ -131,12 +139,18 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 }
 
 // totalOf is Stripe's total of a customer's minutes. Stripe bills nothing to a customer that it does not know, and has nothing of theirs.
-func (r *Reporter) totalOf(ctx context.Context, meter, customer string, from, to time.Time) (int64, error) {
-	total, err := r.Client.total(ctx, meter, customer, from, to)
-	if err != nil && classify(err, 1).verdict == noCustomer {
-		return 0, nil
+func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string, from, to time.Time) (sum int64, err error) {
+	for _, meter := range meters {
+		total, err := r.Client.total(ctx, meter, customer, from, to)
+		if err != nil && classify(err, 1).verdict == noCustomer {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		sum += total
 	}
-	return total, err
+	return sum, nil
 }
 
 // lockReport locks the report and says whether it is still in the state in which it was read.
@@ -264,11 +278,11 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		customer: report.StripeCustomerID, period: models.Period{Start: report.PeriodStart.UTC(), End: report.PeriodEnd.UTC()},
 		from: hour, until: hour.Add(time.Hour), last: last.Last.UTC(),
 	}
-	boundaries, err := boundariesOf(ctx, tx, []string{report.StripeCustomerID})
+	known, err := boundariesOf(ctx, tx, []string{report.StripeCustomerID})
 	if err != nil {
 		return err
 	}
-	s.within(boundaries[s.customer])
+	s.within(known[s.customer])
 	taken, err := takenMinutes(ctx, tx, report.MeterEventName, []slice{s})
 	if err != nil {
 		return err

@@ -72,13 +72,15 @@ type Reporter struct {
 	contacted bool
 	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
 	refused error
-	meters  map[string]knownMeter // by event name
+
+	metersMu    sync.Mutex
+	knownMeters map[string]knownMeters // by event name
 
 	workers workers
 }
 
-type knownMeter struct {
-	id    string
+type knownMeters struct {
+	ids   []string
 	until time.Time
 }
 
@@ -90,7 +92,7 @@ func NewReporter(o Options) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{Options: o, environment: "test", guard: resendGuard, meters: map[string]knownMeter{}}
+	r := &Reporter{Options: o, environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{}}
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate
@@ -109,7 +111,9 @@ func NewReporter(o Options) *Reporter {
 
 // Start sets the workers to work until Stop.
 func (r *Reporter) Start(ctx context.Context) {
+	r.mu.Lock()
 	r.started = true
+	r.mu.Unlock()
 	r.workers.Start(ctx)
 }
 
@@ -177,6 +181,13 @@ func (r *Reporter) now() time.Time { return models.Now(r.Now) }
 // jitter is a wait after so many failures in a row, of minDelay at least.
 func (r *Reporter) jitter(failures int) time.Duration {
 	return max(minDelay, fullJitter(r.Random(), failures))
+}
+
+// Sends says that this process sends reports, unless sending is paused or stopped for all.
+func (r *Reporter) Sends() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started && r.refused == nil
 }
 
 // contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,7 +261,7 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	if id, err := client.account(ctx); err != nil || id == "" {
 		t.Errorf("the account is %q, %v", id, err)
 	}
-	if _, err := client.findMeter(ctx, "suggestions"); err != nil {
+	if _, err := client.findMeters(ctx, "suggestions"); err != nil {
 		t.Error(err)
 	}
 	minute := time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC)
@@ -276,42 +277,51 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	}
 }
 
-// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure does not send before that is over.
+// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure sends nothing before that is over, and is not held up for long by
+// one report that is never answered.
 func TestAFailureIsWaitedOut(t *testing.T) {
 	var d *desk
 	calls := 0
-	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
-		if calls = n; n <= 4 {
-			return answer(http.StatusTooManyRequests, problem("rate_limit_error", "rate_limit", "slow down", ""))(r)
+	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
+		if calls = n; n <= 12 {
+			return nil, errors.New("connection reset")
 		}
 		return nil, nil
 	})
 	onBoth(t, transport, func(t *testing.T, at *desk) {
 		d, calls = at, 0
 		again()
-		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.Random = func() float64 { return 0.999 }
+		d.use("cus_1", 1, d.now.Add(-3*time.Hour))
 		d.seal()
-		var wait time.Duration
-		for n := 1; n <= 4; n++ {
+		next := func() time.Time {
+			t.Helper()
+			var stream models.StripeStream
+			d.must(d.db.NewSelect().Model(&stream).Scan(d.ctx))
+			return stream.NextAttemptAt.UTC()
+		}
+		for n := 1; n <= 12; n++ {
+			d.now = next()
 			d.deliver()
 			if calls != n {
 				t.Fatalf("%d calls, want %d", calls, n)
 			}
-			var stream models.StripeStream
-			d.must(d.db.NewSelect().Model(&stream).Scan(d.ctx))
-			wait = stream.NextAttemptAt.Sub(d.now)
-			d.now = d.now.Add(wait / 2)
-			d.use("cus_1", 1, d.now.Add(-3*time.Hour).Add(time.Duration(n)*time.Minute))
-			d.seal()
-			d.deliver()
-			if calls != n {
-				t.Errorf("called again after %s of %s", wait/2, wait)
+			wait := next().Sub(d.now)
+			if n == 3 || n == 12 { // briefly, and for a quarter of an hour
+				d.use("cus_1", 1, d.now.Add(-3*time.Hour).Add(time.Duration(n)*time.Minute))
+				d.seal()
+				d.deliver()
+				if calls != n {
+					t.Errorf("called again at once, in a wait of %s", wait)
+				}
+				if now := next().Sub(d.now); now != min(wait, failurePatience) {
+					t.Errorf("a new report waits %s in a wait of %s", now, wait)
+				}
 			}
-			d.now = d.now.Add(wait - wait/2)
 		}
-		d.deliver()
-		if sent := d.stripe.Total("cus_1", d.now.Add(-24*time.Hour), d.now); sent != 7 {
-			t.Errorf("%d units arrived, want 7", sent)
+		d.hours(2)
+		if sent := d.stripe.Total("cus_1", d.now.Add(-24*time.Hour), d.now); sent != 3 {
+			t.Errorf("%d units arrived, want 3", sent)
 		}
 	})
 }
@@ -319,20 +329,60 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 // TestAMeterIsMadeAnew: reports are read back at the meter that Stripe counts them by now.
 func TestAMeterIsMadeAnew(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
-		old, err := d.meter(d.ctx, d.catalogue.MeterEventName)
-		d.must(err)
-		_, err = d.Client.BillingMeters.Deactivate(old, nil)
-		d.must(err)
-		made := d.stripe.AddMeter(d.catalogue.MeterEventName)
-		d.now = d.now.Add(meterLife)
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.hours(30)
-		if now, err := d.meter(d.ctx, d.catalogue.MeterEventName); err != nil || now != made || made == old {
-			t.Errorf("the meter is %q, %v; it was %q and is now %q", now, err, old, made)
+		old, err := d.meters(d.ctx, d.catalogue.MeterEventName)
+		d.must(err)
+		_, err = d.Client.BillingMeters.Deactivate(old[0], nil)
+		d.must(err)
+		made := d.stripe.AddMeter(d.catalogue.MeterEventName)
+		d.now = d.now.Add(metersLife)
+		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.hours(30)
+		if now, err := d.meters(d.ctx, d.catalogue.MeterEventName); err != nil || !slices.Equal(now, []string{made, old[0]}) {
+			t.Errorf("the meters are %q, %v; it was %q and is now %q", now, err, old, made)
 		}
-		if all := d.reports(); len(all) != 1 || all[0].State != models.ReportVerified {
+		totals, err := d.Totals(d.ctx, true)
+		d.must(err)
+		d.hours(30)
+		for _, total := range totals {
+			if total.Difference != 0 {
+				t.Errorf("the totals differ: %+v", total)
+			}
+		}
+		if all := d.reports(); len(all) != 2 || all[0].State != models.ReportVerified || all[1].State != models.ReportVerified {
 			t.Errorf("the reports are %+v", all)
 		}
 	})
+}
+
+// TestAMetersListMayHang: meanwhile reports are delivered.
+func TestAMetersListMayHang(t *testing.T) {
+	hang, asked := make(chan struct{}), make(chan struct{}, 10)
+	var d *desk
+	transport := carry(func(r *http.Request) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/billing/meters") {
+			asked <- struct{}{}
+			<-hang
+		}
+		return d.stripe.Transport().RoundTrip(r)
+	})
+	d = newDesk(t, databases["sqlite"](t), transport)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = d.Totals(d.ctx, false)
+	}()
+	<-asked
+	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+	d.seal()
+	d.must(d.contact(d.ctx))
+	d.deliver()
+	if all := d.reports(); all[0].State != models.ReportAccepted {
+		t.Errorf("the report is %s", all[0].State)
+	}
+	close(hang)
+	<-done
 }

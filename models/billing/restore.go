@@ -80,14 +80,14 @@ func (r *Reporter) settleAll(ctx context.Context) (int, error) {
 
 // restoreHour settles the unsent reports of an hour by what Stripe has of it.
 func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.StripeReport) (int, error) {
-	meter, err := r.meter(ctx, h.meter)
+	meters, err := r.meters(ctx, h.meter)
 	if err != nil {
 		return 0, err
 	}
 	if err := r.limit.wait(ctx); err != nil {
 		return 0, err
 	}
-	there, err := r.totalOf(ctx, meter, h.customer, h.start, h.start.Add(time.Hour))
+	there, err := r.totalOf(ctx, meters, h.customer, h.start, h.start.Add(time.Hour))
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +108,7 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 		if err := r.limit.wait(ctx); err != nil {
 			return settled, err
 		}
-		has, err := r.totalOf(ctx, meter, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
+		has, err := r.totalOf(ctx, meters, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 		if err != nil {
 			return settled, err
 		}

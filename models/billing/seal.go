@@ -30,6 +30,8 @@ type slice struct {
 	last time.Time
 	// [low, high) is what of the period lies on the slice's side of the boundaries.
 	low, high time.Time
+	// certain says that Stripe was heard of after the slice, so that no boundary in it is unknown.
+	certain bool
 }
 
 // Seal freezes the events that are due into reports and returns how many reports it made. Events of an hour are due when it has been over for
@@ -152,7 +154,7 @@ func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, cu
 
 // dueSlices finds what is due of the customers.
 func dueSlices(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, now time.Time) ([]slice, error) {
-	boundaries, err := boundariesOf(ctx, tx, customers)
+	known, err := boundariesOf(ctx, tx, customers)
 	if err != nil {
 		return nil, err
 	}
@@ -180,35 +182,47 @@ func dueSlices(ctx context.Context, db *models.DB, tx bun.Tx, customers []string
 	var due []slice
 	for _, g := range groups {
 		period := models.Period{Start: g.Start.UTC(), End: g.Stop.UTC()}
-		due = append(due, split(g.Customer, period, g.First.UTC(), g.Last.UTC(), boundaries[g.Customer], now)...)
+		due = append(due, split(g.Customer, period, g.First.UTC(), g.Last.UTC(), known[g.Customer], now)...)
 	}
 	return due, nil
 }
 
-// boundariesOf returns where the customers' subscriptions begin and end a billing period, as Stripe last said.
-func boundariesOf(ctx context.Context, tx bun.Tx, customers []string) (map[string][]time.Time, error) {
+// boundaries are where a customer's subscriptions begin and end a billing period, as Stripe last said, and when that was; never for one without.
+type boundaries struct {
+	at    []time.Time
+	heard time.Time
+}
+
+func boundariesOf(ctx context.Context, tx bun.Tx, customers []string) (map[string]boundaries, error) {
 	var subscriptions []models.Subscription
-	if err := tx.NewSelect().Model(&subscriptions).Column("stripe_customer_id", "current_period_start", "current_period_end").
+	if err := tx.NewSelect().Model(&subscriptions).Column("stripe_customer_id", "current_period_start", "current_period_end", "stripe_event_at", "updated_at").
 		Where("stripe_customer_id IN (?)", bun.List(customers)).Scan(ctx); err != nil {
 		return nil, err
 	}
-	boundaries := map[string][]time.Time{}
+	known := map[string]boundaries{}
 	for _, s := range subscriptions {
+		b := known[*s.StripeCustomerID]
 		for _, t := range []*time.Time{s.CurrentPeriodStart, s.CurrentPeriodEnd} {
 			if t != nil {
-				boundaries[*s.StripeCustomerID] = append(boundaries[*s.StripeCustomerID], t.UTC())
+				b.at = append(b.at, t.UTC())
 			}
 		}
+		for _, t := range []*time.Time{s.StripeEventAt, &s.UpdatedAt} {
+			if t != nil && t.After(b.heard) {
+				b.heard = t.UTC()
+			}
+		}
+		known[*s.StripeCustomerID] = b
 	}
-	return boundaries, nil
+	return known, nil
 }
 
 // split cuts the events of one hour and billing period, the first and the last of which are given, at the boundaries of the subscription, and
 // returns the parts that are due.
-func split(customer string, period models.Period, first, last time.Time, boundaries []time.Time, now time.Time) []slice {
+func split(customer string, period models.Period, first, last time.Time, known boundaries, now time.Time) []slice {
 	hour := first.Truncate(time.Hour)
 	end := hour.Add(time.Hour)
-	cuts := slices.Concat(boundaries, []time.Time{period.End})
+	cuts := slices.Concat(known.at, []time.Time{period.End})
 	slices.SortFunc(cuts, time.Time.Compare)
 	var due []slice
 	from := hour
@@ -222,7 +236,7 @@ func split(customer string, period models.Period, first, last time.Time, boundar
 		}
 		if !over.After(now) {
 			s := slice{customer: customer, period: period, from: from, until: until, last: earlier(last, until.Add(-time.Microsecond))}
-			s.within(boundaries)
+			s.within(known)
 			due = append(due, s)
 		}
 		from = until
@@ -230,9 +244,14 @@ func split(customer string, period models.Period, first, last time.Time, boundar
 	return due
 }
 
-// within sets low and high by the subscription's boundaries around the last event.
-func (s *slice) within(boundaries []time.Time) {
+// within sets low and high by the subscription's boundaries around the last event, as far as they are known.
+func (s *slice) within(known boundaries) {
+	s.certain = known.heard.IsZero() || !known.heard.Before(s.until)
 	s.low, s.high = s.period.Start, s.period.End
+	s.narrow(known.at)
+}
+
+func (s *slice) narrow(boundaries []time.Time) {
 	for _, b := range boundaries {
 		if !b.After(s.last) && b.After(s.low) {
 			s.low = b
@@ -254,11 +273,13 @@ func earlier(a, b time.Time) time.Time {
 type minutes struct {
 	meter string
 	taken map[string]map[time.Time]bool
+	// bounds are where these reports' billing periods begin and end: a subscription says that of its current one alone.
+	bounds map[string][]time.Time
 }
 
 // takenMinutes reads those of the hours that the slices are of.
 func takenMinutes(ctx context.Context, tx bun.Tx, meter string, due []slice) (*minutes, error) {
-	m := &minutes{meter: meter, taken: map[string]map[time.Time]bool{}}
+	m := &minutes{meter: meter, taken: map[string]map[time.Time]bool{}, bounds: map[string][]time.Time{}}
 	first, last := due[0].from, due[0].from
 	var customers []string
 	for _, s := range due {
@@ -273,10 +294,15 @@ func takenMinutes(ctx context.Context, tx bun.Tx, meter string, due []slice) (*m
 
 func (m *minutes) read(ctx context.Context, tx bun.Tx, customers []string, from, to time.Time) error {
 	var found []models.StripeReport
-	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "minute").
+	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "minute", "period_start", "period_end").
 		Where("stripe_customer_id IN (?) AND meter_event_name = ? AND minute >= ? AND minute < ?", bun.List(customers), m.meter, from, to).Scan(ctx)
 	for _, f := range found {
 		m.add(f.StripeCustomerID, f.Minute.UTC())
+		for _, t := range []time.Time{f.PeriodStart.UTC(), f.PeriodEnd.UTC()} {
+			if !slices.Contains(m.bounds[f.StripeCustomerID], t) {
+				m.bounds[f.StripeCustomerID] = append(m.bounds[f.StripeCustomerID], t)
+			}
+		}
 	}
 	return err
 }
@@ -289,20 +315,26 @@ func (m *minutes) add(customer string, minute time.Time) {
 }
 
 // take finds a minute that no report of the customer has, and takes it: in the slice's part of its hour, and only when all those are
-// taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period.
+// taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period. Those after it
+// may lie in the next one as long as Stripe was not heard of since.
 func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
+	s.narrow(m.bounds[s.customer])
 	start := s.from
 	if start.Before(s.low) {
 		start = s.low
 	}
-	if minute, ok := m.free(s.customer, start, earlier(s.until, s.high), s.last); ok {
+	until := earlier(s.until, s.high)
+	if !s.certain {
+		until = start
+	}
+	if minute, ok := m.free(s.customer, start, until, s.last); ok {
 		return minute, true, nil
 	}
-	end := earlier(s.high, now)
-	if err := m.read(ctx, tx, []string{s.customer}, s.low, end); err != nil {
+	if err := m.read(ctx, tx, []string{s.customer}, s.low, earlier(s.high, now)); err != nil {
 		return time.Time{}, false, err
 	}
-	minute, ok := m.free(s.customer, s.low, end, s.last)
+	s.narrow(m.bounds[s.customer])
+	minute, ok := m.free(s.customer, s.low, earlier(s.high, now), s.last)
 	return minute, ok, nil
 }
 
@@ -372,7 +404,8 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	}), err
 }
 
-// insertReports commits the reports, and says that their streams have something to send. A stream that waits after a failure goes on waiting.
+// insertReports commits the reports, and says that their streams have something to send. A stream that waits after a failure goes on waiting,
+// though not for long: what it waits for may be another report's next try.
 func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeReport, now time.Time) error {
 	if _, err := tx.NewInsert().Model(&reports).Exec(ctx); err != nil {
 		return err
@@ -381,7 +414,8 @@ func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeRepor
 	for _, r := range reports {
 		customers = append(customers, r.StripeCustomerID)
 	}
-	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("next_attempt_at = CASE WHEN next_attempt_at < ? OR failures > 0 AND next_attempt_at IS NOT NULL THEN next_attempt_at ELSE ? END", now, now).
+	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set(`next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at WHEN failures = 0 OR next_attempt_at IS NULL THEN ?
+			WHEN next_attempt_at < ? THEN next_attempt_at ELSE ? END`, now, now, now.Add(failurePatience), now.Add(failurePatience)).
 		Where("meter_event_name = ? AND stripe_customer_id IN (?)", reports[0].MeterEventName, bun.List(customers)).Exec(ctx)
 	return err
 }

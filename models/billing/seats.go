@@ -13,13 +13,13 @@ import (
 	"tollgate/models"
 )
 
-// members is how many people an organization has, at least one.
+// members is how many people an organization has.
 func members(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, error) {
 	n, err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", organization).Count(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("count the members of %s: %w", organization, err)
 	}
-	return max(1, int64(n)), nil
+	return n, nil
 }
 
 // team is an organization with an active subscription of Stripe's, by the seats that it pays for and the members that it has.
@@ -44,68 +44,89 @@ func teams(ctx context.Context, db bun.IDB) ([]team, error) {
 	return found, nil
 }
 
-// checkCharges tells the operator what of an active subscription will not be charged as the plan is sold. Nothing of it is changed
-// here: it is somebody's money, and usage before the change of a metered price would be billed to nobody.
+// uncharged says what of an active subscription is not charged as its plan is sold, but for seats that are not the members. Nothing of it is
+// changed by us: it is somebody's money, and usage before the change of a metered price would be billed to nobody.
 // Source: https://docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup
-func (a *application) checkCharges(ctx context.Context, s *stripe.Subscription, row *models.Subscription) error {
-	plan, ok := a.Catalogue.Plan(row.PlanID)
-	if !ok || !row.Active() {
-		return nil
+func (p *planPrices) uncharged(s *stripe.Subscription, row *models.Subscription) string {
+	plan, ok := p.catalogue.Plan(row.PlanID)
+	if !ok || !row.Active() || plan.OverageRateCents == 0 {
+		return ""
 	}
-	if plan.OverageRateCents > 0 {
-		overage := overageItem(s)
-		switch {
-		case overage == nil:
-			a.fault("subscription %s: it has no metered price, so what is used of %q beyond the included units is billed to nobody; add the overage price of the plan at Stripe", s.ID, plan.ID)
-		case row.Seats != nil:
-			if of, ok := a.prices.seatsOf(plan, overage); ok && of != *row.Seats {
-				a.fault("subscription %s: it pays for %d %s, and its overage price is that of %d, which leaves %d units free and not %d; give it the price %s when the next period begins",
-					s.ID, *row.Seats, seatWord(*row.Seats), of, of*plan.Included, *row.Seats*plan.Included, overageKey(plan, *row.Seats))
-			}
-		}
+	seats := int64(1)
+	if row.Seats != nil {
+		seats = *row.Seats
 	}
-	if row.Seats == nil || row.OrganizationID == nil {
-		return nil
+	price := p.overageOf(s)
+	if price == nil {
+		return fmt.Sprintf("it has no price by our meter, so what is used of %q beyond the included units is billed to nobody; add the price %s when the next period begins",
+			plan.ID, overageKey(plan, seats))
 	}
-	n, err := members(ctx, a.tx, *row.OrganizationID)
-	if err != nil {
-		return err
+	switch sold, known := p.soldOverage(price, plan.StripeOveragePriceID); {
+	case known && sold.plan != plan.ID:
+		return fmt.Sprintf("it is of %q and its overage price is that of %q; give it the price %s when the next period begins", plan.ID, sold.plan, overageKey(plan, seats))
+	case known && sold.seats != seats:
+		return fmt.Sprintf("it pays for %s, and its overage price is that of %d, which leaves %d units free and not %d; give it the price %s when the next period begins",
+			counted(seats, "seat"), sold.seats, sold.seats*plan.Included, seats*plan.Included, overageKey(plan, seats))
 	}
-	if n != *row.Seats {
-		a.fault("subscription %s: it pays for %d %s, and the organization has %d members; set its quantity to %d at Stripe",
-			s.ID, *row.Seats, seatWord(*row.Seats), n, n)
-	}
-	return nil
+	return ""
 }
 
-func seatWord(n int64) string {
-	if n == 1 {
-		return "seat"
-	}
-	return "seats"
-}
-
-// overageItem is what a subscription's usage is billed by; nil without.
-func overageItem(s *stripe.Subscription) *stripe.Price {
+// overageOf is the price that a subscription's usage is billed by; nil without.
+func (p *planPrices) overageOf(s *stripe.Subscription) *stripe.Price {
 	if s.Items == nil {
 		return nil
 	}
 	for _, i := range s.Items.Data {
-		if i.Price != nil && i.Price.Recurring != nil && i.Price.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered {
+		if i.Price == nil || i.Price.Recurring == nil || i.Price.Recurring.UsageType != stripe.PriceRecurringUsageTypeMetered {
+			continue
+		}
+		if by := i.Price.Recurring.Meter; by == "" || p.meter == "" || by == p.meter {
 			return i.Price
 		}
 	}
 	return nil
 }
 
-// seatsOf is the number of seats that an overage price of a team plan is made for, as far as set-up or its lookup key says.
-func (p *planPrices) seatsOf(plan models.Plan, price *stripe.Price) (int64, bool) {
-	if n, ok := p.seatsByID[price.ID]; ok {
-		return n, true
+// soldOverage is what an overage price is made for, as far as set-up or its lookup key says. One that the catalogue names is taken as it is.
+func (p *planPrices) soldOverage(price *stripe.Price, inCatalogue string) (soldOverage, bool) {
+	if price.ID == inCatalogue {
+		return soldOverage{}, false
 	}
-	if text, ok := strings.CutPrefix(price.LookupKey, lookupOverage+string(plan.ID)+"_"); ok {
-		n, err := strconv.ParseInt(text, 10, 64)
-		return n, err == nil
+	if sold, ok := p.overageByID[price.ID]; ok {
+		return sold, true
 	}
-	return 0, false
+	text, ok := strings.CutPrefix(price.LookupKey, lookupOverage)
+	if !ok {
+		return soldOverage{}, false
+	}
+	id, number, team := strings.Cut(text, "_")
+	sold := soldOverage{models.PlanID(id), 1}
+	if team {
+		var err error
+		if sold.seats, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return soldOverage{}, false
+		}
+	}
+	plan, ok := p.catalogue.Plan(sold.plan)
+	return sold, ok && team == (plan.Type == models.Team)
+}
+
+// checkSeats tells the operator of a team that pays for fewer seats than it has members.
+func (a *application) checkSeats(ctx context.Context, s *stripe.Subscription, row *models.Subscription) error {
+	if row.Seats == nil || row.OrganizationID == nil || !row.Active() {
+		return nil
+	}
+	n, err := members(ctx, a.tx, *row.OrganizationID)
+	if err == nil && n > *row.Seats {
+		a.fault("subscription %s: it pays for %s, and the organization has %d members; set its quantity to %d at Stripe", s.ID, counted(*row.Seats, "seat"), n, n)
+	}
+	return err
+}
+
+// counted is a number of things.
+func counted(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

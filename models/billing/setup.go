@@ -74,7 +74,7 @@ type setup struct {
 	meterID  string
 	products map[models.PlanID]*stripe.Product
 	prices   map[string]*stripe.Price  // by lookup key
-	seats    map[models.PlanID][]int64 // of team plans: what there are overage prices of, and what teams have now
+	seats    map[models.PlanID][]int64 // of team plans: what there are overage prices of, and what teams pay for and have now
 }
 
 func (s *setup) made(format string, args ...any) {
@@ -108,8 +108,10 @@ func (s *setup) known(ctx context.Context) (err error) {
 	for _, p := range s.Catalogue.Plans {
 		seats := seatsOf(s.objects, p)
 		for _, t := range all {
-			if t.PlanID == p.ID && t.Members > 1 {
-				seats = append(seats, t.Members)
+			for _, n := range []int64{t.Seats, t.Members} {
+				if t.PlanID == p.ID && n > 1 {
+					seats = append(seats, n)
+				}
 			}
 		}
 		slices.Sort(seats)
@@ -138,11 +140,16 @@ func onlyMissing(err error) error {
 // meter finds the catalogue's meter by its event name, of which Stripe allows one active one.
 func (s *setup) meter(ctx context.Context) error {
 	name := s.Catalogue.MeterEventName
-	found, err := s.Client.findMeter(ctx, name)
+	all, err := s.Client.findMeters(ctx, name)
 	if err != nil {
 		return err
 	}
-	if found == nil {
+	var found *stripe.BillingMeter
+	if len(all) > 0 {
+		found = all[0]
+		s.found("the meter %s, %s", name, found.ID)
+		s.checkMeter(found)
+	} else {
 		if s.DryRun {
 			s.made("the meter %s", name)
 			return nil
@@ -157,9 +164,6 @@ func (s *setup) meter(ctx context.Context) error {
 			return fmt.Errorf("make the meter %s: %w", name, err)
 		}
 		s.made("the meter %s, %s", name, found.ID)
-	} else {
-		s.found("the meter %s, %s", name, found.ID)
-		s.checkMeter(found)
 	}
 	s.meterID = found.ID
 	return s.keepID(ctx, objectMeter, found.ID)

@@ -118,9 +118,11 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	seats := int64(1)
 	if plan.Type == models.Team {
-		if seats, err = members(ctx, s.DB, id); err != nil {
+		n, err := members(ctx, s.DB, id)
+		if err != nil {
 			return "", fmt.Errorf("begin a purchase: %w", err)
 		}
+		seats = max(1, n)
 	}
 	items, err := s.items(ctx, plan, seats)
 	if err != nil {

@@ -151,7 +151,7 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 		ada := f.buyer("ada@example.com")
 		first := f.pay(f.checkout(ada, "pro"))
 		f.wantFault(*f.row(first).StripeCustomerID, "")
-		items := []stripetest.Item{{Price: f.ids["price:starter"], Quantity: 1}}
+		items := []stripetest.Item{{Price: f.ids["price:starter"], Quantity: 1}, {Price: f.ids["overage:starter"]}}
 		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
 		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
 		f.hear("customer.subscription.created", f.stand.Object(second))

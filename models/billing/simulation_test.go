@@ -70,9 +70,10 @@ func (w *world) faults() (faults []string) {
 	for _, e := range events {
 		h := hour{*e.StripeCustomerID, e.OccurredAt.UTC().Truncate(time.Hour)}
 		if e.StripeReportID != nil {
-			// A report that never arrived is replaced in another minute. Where a billing period has none left of the hour, that is another hour's.
+			// A report that never arrived is replaced in another minute. Where a billing period has none left of the hour up to the event, that is
+			// another hour's: a minute after it may lie in the next period.
 			reported := hour{h.customer, byID[*e.StripeReportID].Minute.UTC().Truncate(time.Hour)}
-			if reported != h && w.noMinuteLeft(h.customer, e.OccurredAt.UTC(), func(t time.Time) bool { return taken[hour{h.customer, t}] }) {
+			if reported != h && w.noMinuteBefore(h.customer, e.OccurredAt.UTC(), func(t time.Time) bool { return taken[hour{h.customer, t}] }) {
 				h = reported
 			}
 		}
@@ -124,18 +125,17 @@ func simulate(t testing.TB, address string, s schedule) []string {
 
 var databases = map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres}
 
-// noMinuteLeft says that each minute is taken that begins in the hour of at and in the customer's billing period that at is in.
-func (w *world) noMinuteLeft(customer string, at time.Time, taken func(time.Time) bool) bool {
+// noMinuteBefore says that each minute is taken that begins in the hour of at, before at, and in the customer's billing period that at is in.
+func (w *world) noMinuteBefore(customer string, at time.Time, taken func(time.Time) bool) bool {
 	start := at.Truncate(time.Hour)
-	end := start.Add(time.Hour)
 	for _, p := range w.customers {
 		for _, period := range p.periods {
 			if p.id == customer && period.Contains(at) {
-				start, end = slices.MaxFunc([]time.Time{start, ceilMinute(period.Start)}, time.Time.Compare), earlier(end, period.End)
+				start = slices.MaxFunc([]time.Time{start, ceilMinute(period.Start)}, time.Time.Compare)
 			}
 		}
 	}
-	for t := start; t.Before(end); t = t.Add(time.Minute) {
+	for t := start; !t.After(at); t = t.Add(time.Minute) {
 		if !taken(t) {
 			return false
 		}

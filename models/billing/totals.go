@@ -44,7 +44,7 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 // What Stripe accepted may be missing from its totals for a while, and each report is read by itself later. So it is no difference
 // yet, unless strict says that it is.
 func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
-	meter, err := r.meter(ctx, r.Catalogue.MeterEventName)
+	meters, err := r.meters(ctx, r.Catalogue.MeterEventName)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 			if err := r.limit.wait(ctx); err != nil {
 				return all, err
 			}
-			t, err := r.compare(ctx, meter, customer, p, strict)
+			t, err := r.compare(ctx, meters, customer, p, strict)
 			switch {
 			case err == nil:
 				all = append(all, *t)
@@ -139,13 +139,13 @@ func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Perio
 }
 
 // compare asks Stripe for a total and writes down what comes of it.
-func (r *Reporter) compare(ctx context.Context, meter, customer string, p models.Period, strict bool) (*models.StripeTotal, error) {
+func (r *Reporter) compare(ctx context.Context, meters []string, customer string, p models.Period, strict bool) (*models.StripeTotal, error) {
 	now := r.now()
 	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: r.Catalogue.MeterEventName, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
 	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
 	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, now))
 	if to.After(from) {
-		confirmed, err := r.totalOf(ctx, meter, customer, from, to)
+		confirmed, err := r.totalOf(ctx, meters, customer, from, to)
 		if err != nil {
 			if o := classify(err, 1); o.verdict == ours {
 				return nil, fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))

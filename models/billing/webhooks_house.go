@@ -69,7 +69,7 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 }
 
 // differing are the customers of whom Stripe has another subscription than we do, those who have a fault, which may be gone by now, those
-// who pay for another number of seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
+// who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	for _, t := range all {
-		if t.Seats != t.Members {
+		if t.Seats < t.Members {
 			customers = append(customers, t.StripeCustomerID)
 		}
 	}
@@ -139,7 +139,7 @@ func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) b
 	if ends == nil && s.CancelAtPeriodEnd {
 		ends = unixTime(s.CurrentPeriodEnd)
 	}
-	return reason != "" || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
+	return reason != "" || p.uncharged(s, row) != "" || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
 		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil || s.Customer.ID != *row.StripeCustomerID ||
 		row.Seats != nil && *row.Seats != item.Quantity || !sameTime(ends, row.CancelAt) ||
 		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)

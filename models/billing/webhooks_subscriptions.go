@@ -92,7 +92,10 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		return err
 	}
 	if len(a.faults) == faults { // else it is not the plan's own subscription
-		if err := a.checkCharges(ctx, s, &next); err != nil {
+		if fault := a.prices.uncharged(s, &next); fault != "" {
+			a.fault("subscription %s: %s", s.ID, fault)
+		}
+		if err := a.checkSeats(ctx, s, &next); err != nil {
 			return err
 		}
 	}
@@ -206,6 +209,16 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 func (a *application) write(ctx context.Context, row, next *models.Subscription) error {
 	if a.newest != nil && (next.StripeEventAt == nil || next.StripeEventAt.Before(*a.newest)) {
 		next.StripeEventAt = a.newest
+	}
+	switch {
+	case next.Active():
+		next.InactiveSince = nil
+	case next.Status == models.StatusCanceled && next.CancelAt != nil && (row == nil || row.Active()):
+		next.InactiveSince = next.CancelAt // when it ended
+	case row == nil:
+		next.InactiveSince = &next.CreatedAt
+	case row.Active():
+		next.InactiveSince = &a.now
 	}
 	if row == nil {
 		next.ID, next.UpdatedAt = uuid.Must(uuid.NewV7()), a.now

@@ -245,3 +245,47 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 		}
 	})
 }
+
+// TestSinceWhenASubscriptionGivesNothing: what is told late is paid by a subscription for as long as it gave its plan, and no longer.
+func TestSinceWhenASubscriptionGivesNothing(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_user": f.email("ada@example.com")})
+		begin := f.at.Add(-time.Hour)
+		f.stub.set("sub_1", subscription("cus_1", "pro", "incomplete", begin, 1))
+		want := func(since *time.Time) {
+			t.Helper()
+			f.tell("customer.subscription.updated", "cus_1")
+			if row := f.row("sub_1"); row == nil || !sameTime(row.InactiveSince, since) {
+				f.Errorf("%s: inactive since %v, want %v", row.Status, row.InactiveSince, since)
+			}
+		}
+		want(&begin)
+		for _, step := range []struct {
+			change object
+			since  time.Duration // after now; -1 for none
+		}{
+			{object{"status": "active"}, -1},
+			{object{"status": "past_due"}, -1},
+			{object{"status": "unpaid"}, 0},
+			{object{"status": "paused"}, -time.Minute},
+			{object{"status": "active"}, -1},
+			{object{"status": "canceled", "ended_at": f.at.Add(5 * time.Minute).Unix()}, -time.Minute},
+		} {
+			f.at = f.at.Add(time.Minute)
+			f.stub.set("sub_1", step.change)
+			if step.since == -1 {
+				want(nil)
+			} else {
+				want(new(f.at.Add(step.since)))
+			}
+		}
+		// Unpaid until it ended.
+		f.stub.set("sub_2", subscription("cus_1", "pro", "unpaid", begin, 1))
+		f.tell("customer.subscription.updated", "cus_1")
+		f.stub.set("sub_2", object{"status": "canceled", "ended_at": f.at.Unix()})
+		f.tell("customer.subscription.deleted", "cus_1")
+		if row := f.row("sub_2"); !sameTime(row.InactiveSince, &begin) {
+			f.Errorf("inactive since %v, want %v", row.InactiveSince, begin)
+		}
+	})
+}

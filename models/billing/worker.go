@@ -59,6 +59,8 @@ func nudge(c chan struct{}) {
 const (
 	minDelay = 5 * time.Second
 	maxDelay = 15 * time.Minute
+	// failurePatience is how long a stream that failed goes on waiting at most, once there is something new to send.
+	failurePatience = time.Minute
 )
 
 // fullJitter is a wait after so many failures in a row, drawn evenly from zero on by a number in [0, 1), so that those who

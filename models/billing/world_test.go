@@ -240,7 +240,7 @@ func (w *world) upgrade(p *payer) {
 // hear is the webhook that tells of a customer's period, at once or much later.
 func (w *world) hear(p *payer) {
 	current := w.current(p)
-	w.exec(`UPDATE subscriptions SET current_period_start = ?, current_period_end = ? WHERE id = ?`, current.Start, current.End, p.subscription)
+	w.exec(`UPDATE subscriptions SET current_period_start = ?, current_period_end = ?, updated_at = ? WHERE id = ?`, current.Start, current.End, w.now, p.subscription)
 }
 
 // use records some usage, some of it of hours ago.

@@ -61,13 +61,12 @@ type op struct {
 	ttl      time.Duration
 	holdID   uuid.UUID
 
-	want     models.Want // the record that it acts on
-	account  *account
-	customer *string // record: who pays for what was done then, at Stripe; nil for nobody
-	linked   bool    // the person's Slack identity is that of the database
-	unknown  bool    // nobody is named by it: err says so, and nothing is decided
-	answer   Answer
-	err      error
+	want    models.Want // the record that it acts on
+	account *account
+	linked  bool // the person's Slack identity is that of the database
+	unknown bool // nobody is named by it: err says so, and nothing is decided
+	answer  Answer
+	err     error
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.

@@ -27,6 +27,7 @@ type account struct {
 // lookups is what a group asks of its transaction before it decides.
 type lookups struct {
 	wants    []models.Want // sorted, without doubles: the order of the locks
+	late     []models.Want // those of them that were done before: who paid then is asked as well
 	keys     []string      // of events
 	holdKeys []string
 	holdIDs  []uuid.UUID
@@ -36,8 +37,9 @@ type lookups struct {
 
 // found is what the transaction answered, under the locks of the wanted records.
 type found struct {
-	accounts []*account // one for each want, in their order; nil where there is no record, or a locked one that was skipped
-	locked   []bool     // the latter, in the same order; nil unless locked records are skipped
+	accounts []*account             // one for each want, in their order; nil where there is no record, or a locked one that was skipped
+	locked   []bool                 // the latter, in the same order; nil unless locked records are skipped
+	payers   map[models.Want]string // customers of Stripe's; nobody paid for what is missing
 	events   map[string]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
@@ -80,6 +82,7 @@ func ask(calls []*call, now time.Time) lookups {
 				l.keys = append(l.keys, o.key)
 			case record:
 				o.want = models.Want{Email: o.person.Email, At: o.at}
+				l.late = append(l.late, o.want)
 				l.keys = append(l.keys, o.key)
 			case hold:
 				o.want = models.Want{Email: o.person.Email, At: now}
@@ -90,8 +93,10 @@ func ask(calls []*call, now time.Time) lookups {
 			l.wants = append(l.wants, o.want)
 		}
 	}
-	slices.SortFunc(l.wants, compareWants)
-	l.wants = slices.Compact(l.wants)
+	for _, wants := range []*[]models.Want{&l.wants, &l.late} {
+		slices.SortFunc(*wants, compareWants)
+		*wants = slices.Compact(*wants)
+	}
 	return l
 }
 
@@ -200,7 +205,11 @@ func (d *decider) consume(o *op) {
 	a.standing.Used += o.quantity
 	event := d.event(a, o.quantity, occurredAt)
 	if o.kind == record {
-		event.StripeCustomerID = o.customer
+		// The record may have got another customer since.
+		event.StripeCustomerID = nil
+		if customer, ok := d.found.payers[o.want]; ok {
+			event.StripeCustomerID = &customer
+		}
 	}
 	event.IdempotencyKey = &o.key
 	d.found.events[o.key] = event

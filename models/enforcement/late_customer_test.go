@@ -1,6 +1,9 @@
 package enforcement_test
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,71 +13,96 @@ import (
 	"tollgate/models/enforcement"
 )
 
+const day = 24 * time.Hour
+
+// payers are people and organizations who buy, join and leave.
+type payers struct {
+	*fixture
+	t *testing.T
+}
+
+func (p payers) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// subscribe is a subscription of an organization or, without one, of a person, as Stripe's webhooks write it.
+func (p payers) subscribe(email string, organization *uuid.UUID, plan models.PlanID, customer string, start time.Time) *models.Subscription {
+	p.t.Helper()
+	s := &models.Subscription{
+		ID: uuid.New(), OrganizationID: organization, PlanID: plan, Status: models.StatusActive, StripeSubscriptionID: new("sub_" + customer), StripeCustomerID: &customer,
+		CurrentPeriodStart: &start, CurrentPeriodEnd: new(start.AddDate(0, 1, 0)), BillingCycleAnchor: &start, CreatedAt: start, UpdatedAt: p.now,
+	}
+	if organization == nil {
+		user, err := models.SetUser(p.ctx, p.db, p.now, email, models.UserChange{})
+		p.must(err)
+		s.UserID = &user.ID
+	}
+	_, err := p.db.NewInsert().Model(s).Exec(p.ctx)
+	p.must(err)
+	return s
+}
+
+// change writes what a subscription is from now on.
+func (p payers) change(s *models.Subscription, change func()) {
+	p.t.Helper()
+	change()
+	s.UpdatedAt = p.now
+	_, err := p.db.NewUpdate().Model(s).WherePK().Exec(p.ctx)
+	p.must(err)
+}
+
+func (p payers) organization(founded time.Time, name string, teams ...string) uuid.UUID {
+	p.t.Helper()
+	o, err := models.CreateOrganization(p.ctx, p.db, founded, name, teams)
+	p.must(err)
+	return o.ID
+}
+
+// join links somebody to a Slack team.
+func (p payers) join(at time.Time, email, team string) {
+	p.t.Helper()
+	p.must(models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}}))
+}
+
+// late tells of usage and wants it to be paid by a customer; empty is nobody.
+func (p payers) late(email string, occurred time.Time, customer string, plan models.PlanID) {
+	p.t.Helper()
+	key := uuid.NewString()
+	outcomes, err := p.Record(p.ctx, []enforcement.Happened{{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred}})
+	p.must(err)
+	p.must(outcomes[0].Err)
+	var e models.UsageEvent
+	p.must(p.db.NewSelect().Model(&e).Where("idempotency_key = ?", key).Scan(p.ctx))
+	got := ""
+	if e.StripeCustomerID != nil {
+		got = *e.StripeCustomerID
+	}
+	if got != customer || e.PlanID != plan || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
+		p.t.Errorf("%s at %s: customer %q on %s in the period from %s to %s; want customer %q on %s", email, occurred, got, e.PlanID,
+			e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC(), customer, plan)
+	}
+}
+
 // TestLateUsageIsPaidByTheCustomerOfItsMoment: what is told late is billed to whoever paid when it was done, and to nobody when
 // nobody did.
 func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
+		p := payers{f, t}
 		noon := f.now
-		at := func(offset time.Duration) time.Time { return noon.Add(offset) }
-		const hour, day = time.Hour, 24 * time.Hour
-		must := func(err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		// A subscription of an organization or, without one, of a person, as Stripe's webhooks write it.
-		subscribe := func(email string, organization *uuid.UUID, plan models.PlanID, customer string, start time.Time) *models.Subscription {
-			t.Helper()
-			s := &models.Subscription{
-				ID: uuid.New(), OrganizationID: organization, PlanID: plan, Status: models.StatusActive, StripeSubscriptionID: new("sub_" + customer), StripeCustomerID: &customer,
-				CurrentPeriodStart: &start, CurrentPeriodEnd: new(start.AddDate(0, 1, 0)), BillingCycleAnchor: &start, CreatedAt: start, UpdatedAt: f.now,
-			}
-			if organization == nil {
-				user, err := models.SetUser(f.ctx, f.db, f.now, email, models.UserChange{})
-				must(err)
-				s.UserID = &user.ID
-			}
-			_, err := f.db.NewInsert().Model(s).Exec(f.ctx)
-			must(err)
-			return s
-		}
-		end := func(s *models.Subscription, at time.Time) {
-			t.Helper()
-			s.Status, s.CancelAt = models.StatusCanceled, &at
-			_, err := f.db.NewUpdate().Model(s).Column("status", "cancel_at").WherePK().Exec(f.ctx)
-			must(err)
-		}
-		join := func(email, team string) {
-			t.Helper()
-			must(models.LinkPeople(f.ctx, f.db, f.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}}))
-		}
-		late := func(email string, occurred time.Time, customer string, plan models.PlanID) {
-			t.Helper()
-			key := uuid.NewString()
-			outcomes, err := f.Record(f.ctx, []enforcement.Happened{{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred}})
-			must(err)
-			must(outcomes[0].Err)
-			var e models.UsageEvent
-			must(f.db.NewSelect().Model(&e).Where("idempotency_key = ?", key).Scan(f.ctx))
-			got := ""
-			if e.StripeCustomerID != nil {
-				got = *e.StripeCustomerID
-			}
-			if got != customer || e.PlanID != plan || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
-				t.Errorf("%s at %s: customer %q on %s in the period from %s to %s; want customer %q on %s", email, occurred, got, e.PlanID,
-					e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC(), customer, plan)
-			}
-		}
-		acme, err := models.CreateOrganization(f.ctx, f.db, at(-60*day), "Acme", []string{"T9"})
-		must(err)
-		subscribe("", &acme.ID, "team", "cus_org", at(-10*day))
+		at := noon.Add
+		const hour = time.Hour
+		acme := p.organization(at(-60*day), "Acme", "T9")
+		p.subscribe("", &acme, "team", "cus_org", at(-10*day))
 
 		// Nothing was recorded of then, and nobody paid.
-		subscribe("ada@example.com", nil, "pro", "cus_ada", at(-hour))
-		late("ada@example.com", at(-2*day), "", "free")
-		late("ada@example.com", at(-time.Minute), "cus_ada", "pro")
-		late("ada@example.com", at(-40*day), "", "free")
+		p.subscribe("ada@example.com", nil, "pro", "cus_ada", at(-hour))
+		p.late("ada@example.com", at(-2*day), "", "free")
+		f.clean(t)
+		p.late("ada@example.com", at(-time.Minute), "cus_ada", "pro")
+		p.late("ada@example.com", at(-40*day), "", "free")
 		if answer := f.consume(t, "ada@example.com", 1, "ada"); answer.Standing.Plan != "pro" || answer.Standing.Used != 4 {
 			t.Errorf("ada has %d units on %s, want 4 on pro", answer.Standing.Used, answer.Standing.Plan)
 		}
@@ -82,64 +110,183 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		// The record of then is there.
 		f.consume(t, "bob@example.com", 1, "bob")
 		f.now = at(hour)
-		subscribe("bob@example.com", nil, "pro", "cus_bob", f.now)
+		p.subscribe("bob@example.com", nil, "pro", "cus_bob", f.now)
 		f.consume(t, "bob@example.com", 1, "bob 2")
-		late("bob@example.com", at(-30*time.Minute), "", "free")
-		late("bob@example.com", at(hour), "cus_bob", "pro")
+		p.late("bob@example.com", at(-30*time.Minute), "", "free")
+		p.late("bob@example.com", at(hour), "cus_bob", "pro")
 
 		// Without a plan or with one's own into an organization that pays for long; its period is that of the record from then on.
 		f.consume(t, "cyd@example.com", 1, "cyd")
-		subscribe("dia@example.com", nil, "pro", "cus_dia", at(-day))
+		p.subscribe("dia@example.com", nil, "pro", "cus_dia", at(-day))
 		f.consume(t, "dia@example.com", 1, "dia")
 		f.now = at(2 * hour)
-		join("cyd@example.com", "T9")
-		join("dia@example.com", "T9")
+		p.join(f.now, "cyd@example.com", "T9")
+		p.join(f.now, "dia@example.com", "T9")
 		f.consume(t, "cyd@example.com", 1, "cyd 2")
 		f.consume(t, "dia@example.com", 1, "dia 2")
 		f.now = at(3 * hour)
-		late("cyd@example.com", at(hour), "", "team")
-		late("cyd@example.com", at(2*hour), "cus_org", "team")
-		late("dia@example.com", at(hour), "cus_dia", "team")
-		late("dia@example.com", at(150*time.Minute), "cus_org", "team")
+		p.late("cyd@example.com", at(hour), "", "team")
+		p.late("cyd@example.com", at(2*hour), "cus_org", "team")
+		p.late("dia@example.com", at(hour), "cus_dia", "team")
+		p.late("dia@example.com", at(150*time.Minute), "cus_org", "team")
 
 		// Named for the first time, in the organization's Slack team: they were there.
-		join("eve@example.com", "T9")
-		late("eve@example.com", at(-3*day), "cus_org", "team")
-		late("eve@example.com", at(-11*day), "", "free")
+		p.join(f.now, "eve@example.com", "T9")
+		p.late("eve@example.com", at(-3*day), "cus_org", "team")
+		p.late("eve@example.com", at(-11*day), "", "free")
 
-		// Over to another workspace of the same organization, whose other workspace comes later.
-		must(models.LinkPeople(f.ctx, f.db, at(-5*day), []models.Link{{Email: "fay@example.com", Slack: models.SlackIdentity{TeamID: "T10", UserID: "Ufay"}}}))
-		_, err = f.db.ExecContext(f.ctx, "UPDATE workspaces SET organization_id = ?, joined_at = ? WHERE slack_team_id = 'T10'", acme.ID, at(-2*day))
-		must(err)
-		late("fay@example.com", at(-3*day), "", "team")
-		late("fay@example.com", at(-day), "cus_org", "team")
+		// A workspace that goes from the organization of its first call to one that pays; within that one people move freely.
+		p.join(at(-5*day), "hal@example.com", "T11")
+		beta := p.organization(at(-2*day), "Beta", "T11", "T12")
+		p.subscribe("", &beta, "team", "cus_beta", at(-4*day))
+		p.late("hal@example.com", at(-3*day), "", "team")
+		p.late("hal@example.com", at(-day), "cus_beta", "team")
+		p.join(f.now, "hal@example.com", "T12")
+		p.late("hal@example.com", at(-3*day), "", "team")
+		p.late("hal@example.com", at(-day), "cus_beta", "team")
+		p.join(at(-9*day), "ivo@example.com", "T12")
+		p.join(f.now, "ivo@example.com", "T11")
+		p.late("ivo@example.com", at(-3*day), "cus_beta", "team")
+
+		// Into another organization and back: each pays for its time, that of an ended period as well.
+		p.join(at(-40*day), "jim@example.com", "T9")
+		p.join(at(-2*day), "jim@example.com", "T11")
 		f.now = at(4 * hour)
-		join("eve@example.com", "T10")
-		join("eve@example.com", "T9")
-		late("eve@example.com", at(-2*day), "cus_org", "team")
-
-		// A workspace that goes from the organization of its first call to one that pays.
-		must(models.LinkPeople(f.ctx, f.db, at(-5*day), []models.Link{{Email: "hal@example.com", Slack: models.SlackIdentity{TeamID: "T11", UserID: "Uhal"}}}))
-		beta, err := models.CreateOrganization(f.ctx, f.db, at(-2*day), "Beta", []string{"T11"})
-		must(err)
-		subscribe("", &beta.ID, "team", "cus_beta", at(-4*day))
-		late("hal@example.com", at(-3*day), "", "team")
-		late("hal@example.com", at(-day), "cus_beta", "team")
+		p.join(at(-day), "jim@example.com", "T9")
+		p.late("jim@example.com", at(-3*day), "cus_org", "team")
+		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
+		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
 
 		// A backdated subscription, which Stripe bills from the start of its period.
-		backdated := subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
-		_, err = f.db.NewUpdate().Model(backdated).Set("created_at = ?", at(-hour)).WherePK().Exec(f.ctx)
-		must(err)
-		late("ida@example.com", at(-day), "cus_ida", "pro")
-		late("ida@example.com", at(-3*day), "", "free")
+		backdated := p.subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
+		p.change(backdated, func() { backdated.CreatedAt = at(-hour) })
+		p.late("ida@example.com", at(-day), "cus_ida", "pro")
+		p.late("ida@example.com", at(-3*day), "", "free")
 
-		// A subscription that ended, and the time after it.
-		ended := subscribe("gus@example.com", nil, "pro", "cus_gus", at(-day))
+		// A subscription that ended, and the time after it; one that gave no plan for a while before, told and not told since when.
+		gus := p.subscribe("gus@example.com", nil, "pro", "cus_gus", at(-20*day))
+		kay := p.subscribe("kay@example.com", nil, "pro", "cus_kay", at(-20*day))
 		f.consume(t, "gus@example.com", 1, "gus")
+		f.consume(t, "kay@example.com", 1, "kay")
 		f.now = at(6 * hour)
-		end(ended, at(5*hour))
-		late("gus@example.com", at(5*hour-time.Second), "cus_gus", "free")
-		late("gus@example.com", at(5*hour), "", "free")
+		p.change(gus, func() { gus.Status, gus.CancelAt = models.StatusCanceled, new(at(5*hour)) })
+		p.late("gus@example.com", at(5*hour-time.Second), "cus_gus", "free")
+		p.late("gus@example.com", at(5*hour), "", "free")
+		p.change(kay, func() { kay.Status = "unpaid" })
+		p.late("kay@example.com", at(5*hour), "cus_kay", "free")
+		p.change(kay, func() {
+			kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
+		})
+		p.late("kay@example.com", at(hour), "cus_kay", "free")
+		p.late("kay@example.com", at(3*hour), "", "free")
 		f.clean(t)
+	})
+}
+
+// TestRecordsOfThePastFit lets people buy, join, leave and use, and tells much of it late: no two records of a person overlap, each event
+// lies in its record's period as it was, and the recount finds nothing.
+func TestRecordsOfThePastFit(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		p := payers{f, t}
+		base := f.now
+		for seed := range uint64(6) {
+			rng := rand.New(rand.NewPCG(seed, 7))
+			minutes := func(within time.Duration) time.Duration {
+				return time.Duration(rng.Int64N(int64(within/time.Minute))) * time.Minute
+			}
+			f.now = base.Add(minutes(40 * day))
+			email := func() string { return fmt.Sprintf("%d%d0@example.com", seed, rng.IntN(2)) }
+			var teams [2]string
+			var organizations [2]uuid.UUID
+			for i := range teams {
+				teams[i] = fmt.Sprintf("T%dx%d", seed, i)
+				organizations[i] = p.organization(f.now.Add(-60*day), teams[i], teams[i])
+			}
+			var subscriptions []*models.Subscription
+			for step := range 25 {
+				f.now = f.now.Add(minutes(3 * day))
+				switch who := email(); rng.IntN(9) {
+				case 0:
+					s := p.subscribe(who, nil, "pro", uuid.NewString(), f.now.Add(-minutes(25*day)))
+					subscriptions = append(subscriptions, s)
+				case 1:
+					s := p.subscribe("", &organizations[rng.IntN(2)], "team", uuid.NewString(), f.now.Add(-minutes(25*day)))
+					p.change(s, func() { s.CreatedAt, s.BillingCycleAnchor = f.now, new(s.CurrentPeriodStart.Add(-minutes(20*day))) })
+					subscriptions = append(subscriptions, s)
+				case 2:
+					if len(subscriptions) == 0 {
+						break
+					}
+					s := subscriptions[rng.IntN(len(subscriptions))]
+					p.change(s, func() {
+						switch rng.IntN(3) {
+						case 0:
+							s.Status = "unpaid"
+						case 1:
+							s.Status, s.CancelAt = models.StatusCanceled, new(f.now.Add(-minutes(10*time.Hour)))
+						case 2: // its period begins anew
+							s.CurrentPeriodStart, s.CurrentPeriodEnd, s.BillingCycleAnchor = new(f.now), new(f.now.AddDate(0, 1, 0)), new(f.now)
+						}
+					})
+				case 3:
+					p.join(f.now, who, teams[rng.IntN(2)])
+				case 4:
+					f.consume(t, who, 1, uuid.NewString())
+				default:
+					occurred := f.now.Add(-minutes(45 * day))
+					if rng.IntN(8) == 0 {
+						occurred = f.now.Add(minutes(5 * time.Minute))
+					}
+					var batch []enforcement.Happened
+					for range 1 + rng.IntN(2) {
+						batch = append(batch, enforcement.Happened{Person: by(who), Quantity: 1, IdempotencyKey: uuid.NewString(), OccurredAt: occurred})
+						occurred = occurred.Add(-minutes(5 * day))
+					}
+					outcomes, err := f.Record(f.ctx, batch)
+					p.must(err)
+					for _, o := range outcomes {
+						p.must(o.Err)
+					}
+				}
+				var overlaps, outside int
+				p.must(f.db.NewRaw(`SELECT COUNT(*) FROM usage_records a JOIN usage_records b ON b.email = a.email AND b.id <> a.id
+					AND b.billing_period_start >= a.billing_period_start AND b.billing_period_start < a.billing_period_end`).Scan(f.ctx, &overlaps))
+				p.must(f.db.NewRaw(`SELECT COUNT(*) FROM usage_events WHERE occurred_at < billing_period_start OR occurred_at >= billing_period_end`).Scan(f.ctx, &outside))
+				if overlaps > 0 || outside > 0 {
+					t.Fatalf("seed %d, step %d: %d overlaps, %d events outside of their period", seed, step, overlaps, outside)
+				}
+			}
+			f.clean(t)
+		}
+	})
+}
+
+// TestLateUsageWaitsForNoPage: the gate has connections of its own, so it goes on while all others are in use.
+func TestLateUsageWaitsForNoPage(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		p := payers{f, t}
+		f.consume(t, "ada@example.com", 1, "ada")
+		f.consume(t, "bob@example.com", 1, "bob")
+		f.db.SetMaxOpenConns(1)
+		conn, err := f.db.DB.DB.Conn(f.ctx)
+		p.must(err)
+		defer func() { _ = conn.Close() }()
+		start := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			outcomes, err := f.Record(f.ctx, []enforcement.Happened{{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: "late", OccurredAt: f.now.Add(-time.Minute)}})
+			if err != nil || outcomes[0].Err != nil {
+				t.Errorf("told late: %v, %v", err, outcomes)
+			}
+		})
+		wg.Go(func() {
+			if _, err := f.Consume(f.ctx, by("bob@example.com"), 1, "bob 2"); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("it took %s", took)
+		}
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"tollgate/models"
 )
 
 // params writes arrays in PostgreSQL's binary form into one buffer that is used again, as going through a reflecting
@@ -105,6 +107,11 @@ func (p *params) optionalTexts(n int, at func(int) *string) []byte {
 
 func (p *params) times(n int, at func(int) time.Time) []byte {
 	return p.array(oidTimestamptz, n, func(i int) { p.int(micros(at(i))) })
+}
+
+// wants are two arrays, of emails and of instants.
+func (p *params) wants(w []models.Want) [][]byte {
+	return p.list(p.texts(len(w), func(i int) string { return w[i].Email }), p.times(len(w), func(i int) time.Time { return w[i].At }))
 }
 
 func (p *params) optionalTimes(n int, at func(int) *time.Time) []byte {

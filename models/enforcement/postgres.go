@@ -29,6 +29,8 @@ const (
 	pgLockFree = pgLock + ` SKIP LOCKED`
 	pgThere    = `SELECT k.ord` + pgWanted
 
+	pgPayers = `SELECT k.ord, s.stripe_customer_id FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord) ` + models.EntitlementJoinsAt
+
 	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
 			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
 		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord)
@@ -76,7 +78,7 @@ const (
 
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
-	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
+	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "payers": pgPayers, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
@@ -199,14 +201,11 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		}
 	}()
 	f := &found{
-		accounts: make([]*account, len(l.wants)), events: make(map[string]*models.UsageEvent),
+		accounts: make([]*account, len(l.wants)), payers: map[models.Want]string{}, events: make(map[string]*models.UsageEvent),
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
 	}
 	p.params.reset()
-	wanted := p.params.list(
-		p.params.texts(len(l.wants), func(i int) string { return l.wants[i].Email }),
-		p.params.times(len(l.wants), func(i int) time.Time { return l.wants[i].At }),
-	)
+	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
 		a := &account{record: readRecord(row, l.wants[i].Email), version: readXID(row[16])}
@@ -221,6 +220,14 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		steps = append(steps, pgStep{name: "there", args: wanted, row: func(row [][]byte) error {
 			i := readInt(row[0]) - 1
 			f.locked[i] = f.accounts[i] == nil
+			return nil
+		}})
+	}
+	if len(l.late) > 0 {
+		steps = append(steps, pgStep{name: "payers", args: p.params.wants(l.late), row: func(row [][]byte) error {
+			if row[1] != nil {
+				f.payers[l.late[readInt(row[0])-1]] = string(row[1])
+			}
 			return nil
 		}})
 	}

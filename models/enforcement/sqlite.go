@@ -24,6 +24,8 @@ const (
 
 	liteLock = `SELECT k.i, ` + liteRecord + `, r.suggestions_held, r.holds_expire_at, r.daily` + liteWhere
 
+	litePayers = `SELECT k.i, s.stripe_customer_id FROM k ` + models.EntitlementJoinsAt
+
 	litePeek = `SELECT k.i, ` + liteRecord + `, CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
 			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at) ELSE r.suggestions_held END, NULL, ''` + liteWhere
 
@@ -74,7 +76,7 @@ type lite struct {
 
 	version *sql.Stmt
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
+	lock, look, payers, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
 
 func openSQLite(ctx context.Context, address string) (*lite, error) {
@@ -102,6 +104,7 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		before, row, after string
 	}{
 		{&l.lock, wanted[0], "(?, ?, ?, ?)", wanted[1] + liteLock}, {&l.look, wanted[0], "(?, ?, ?, ?)", wanted[1] + litePeek},
+		{&l.payers, wanted[0], "(?, ?, ?, ?)", wanted[1] + litePayers},
 		{&l.event, liteEvent + "idempotency_key IN (", "?", ")"}, {&l.settled, liteEvent + "hold_id IN (", "?", ")"},
 		{&l.holdByID, liteHold + "id IN (", "?", ")"}, {&l.holdByKey, liteHold + "idempotency_key IN (", "?", ")"},
 		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 17) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 14) + ")", ""},
@@ -233,7 +236,7 @@ func (l *lite) decide(ctx context.Context, version uint32, look lookups, decide 
 
 func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 	f := &found{
-		accounts: make([]*account, len(look.wants)), events: make(map[string]*models.UsageEvent, len(look.keys)),
+		accounts: make([]*account, len(look.wants)), payers: map[models.Want]string{}, events: make(map[string]*models.UsageEvent, len(look.keys)),
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
 	}
 	want := func(i int) { l.want(i, look.wants[i].Email, look.wants[i].At) }
@@ -241,6 +244,17 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		i, r, err := scanRecord(rows)
 		if err == nil {
 			f.accounts[i] = &account{record: *r}
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if err := l.query(ctx, &l.payers, len(look.late), func(i int) { l.want(i, look.late[i].Email, look.late[i].At) }, func(rows *sql.Rows) error {
+		var i int
+		var customer *string
+		err := rows.Scan(&i, &customer)
+		if err == nil && customer != nil {
+			f.payers[look.late[i]] = *customer
 		}
 		return err
 	}); err != nil {

@@ -132,9 +132,6 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 			return nil, err
 		}
 	}
-	if err := w.findCustomers(ctx, all); err != nil {
-		return nil, err
-	}
 	var accounts []*account
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
@@ -146,38 +143,6 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		w.memory.keep(accounts, now)
 	}
 	return unready, err
-}
-
-// findCustomers says who pays for what was done before: the record that it counts in may have got another customer since.
-func (w *worker) findCustomers(ctx context.Context, calls []*call) error {
-	var emails []string
-	late := func(each func(*op)) {
-		for _, c := range calls {
-			for i := range c.ops {
-				if o := &c.ops[i]; o.kind == record && !o.unknown {
-					each(o)
-				}
-			}
-		}
-	}
-	late(func(o *op) { emails = append(emails, o.person.Email) })
-	if len(emails) == 0 {
-		return nil
-	}
-	slices.Sort(emails)
-	pasts, err := models.PastsOf(ctx, w.db, slices.Compact(emails))
-	if err != nil {
-		return err
-	}
-	late(func(o *op) {
-		o.customer = nil
-		if past, ok := pasts[o.person.Email]; ok {
-			if customer := past.At(o.at).StripeCustomerID; customer != "" {
-				o.customer = &customer
-			}
-		}
-	})
-	return nil
 }
 
 // move decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when

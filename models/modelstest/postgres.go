@@ -538,8 +538,8 @@ func prepareSQLite(ctx context.Context) (file []byte, err error) {
 	if err := shared.prepare(ctx, "sqlite:"+path); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("its log was not written back into it: %v", err)
+	if _, err := os.Stat(path + "-wal"); err == nil {
+		return nil, errors.New("its log was not written back into it")
 	}
 	return os.ReadFile(path)
 }

@@ -51,6 +51,7 @@ type stream struct{ customer, eventName string }
 type record struct {
 	identifier string
 	stream
+	meter     string // the id of the one that counted it
 	value     int64
 	timestamp int64
 	received  time.Time
@@ -116,6 +117,7 @@ func (s *Stripe) createEvent(c *call) *answer {
 	case m["status"] != "active":
 		return refuse(http.StatusBadRequest, "archived_meter", "event_name", "The meter with event name %s is inactive.", r.eventName)
 	}
+	r.meter = m["id"].(string)
 	customerKey := m["customer_mapping"].(object)["event_payload_key"].(string)
 	valueKey := m["value_settings"].(object)["event_payload_key"].(string)
 	customerParam, valueParam := "payload["+customerKey+"]", "payload["+valueKey+"]"
@@ -224,7 +226,7 @@ func (s *Stripe) summaries(c *call) *answer {
 	}
 	sums := map[int64]int64{}
 	for _, r := range s.meter.byCustomer[customer] {
-		if r.lost || r.eventName != m["event_name"] || r.timestamp < start || r.timestamp >= end || r.visible.After(c.now) {
+		if r.lost || r.meter != m["id"] || r.timestamp < start || r.timestamp >= end || r.visible.After(c.now) {
 			continue
 		}
 		by := r.value
@@ -259,7 +261,8 @@ func (s *Stripe) AddForeign(customer string, value int64, at time.Time) {
 	now := s.settle()
 	r := &record{identifier: s.newID("foreign:mtr_evt"), value: value, timestamp: at.Unix(), received: now, visible: now}
 	meters := s.kind("meter")
-	r.stream = stream{customer, meters.by[meters.order[0]]["event_name"].(string)}
+	r.meter = meters.order[0]
+	r.stream = stream{customer, meters.by[r.meter]["event_name"].(string)}
 	s.meter.records = append(s.meter.records, r)
 	s.meter.byCustomer[customer] = append(s.meter.byCustomer[customer], r)
 }
