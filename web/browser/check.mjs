@@ -1,7 +1,7 @@
 // Looks at pages in Debian's Chromium and prints what is wrong with them, one line of JSON a page. What to look at comes
 // as JSON on standard input:
 //
-//	{chromium, arguments, tabs, pages: [{name, address, printed, shots, shown}], views: [{scheme, forced, width, walk}]}
+//	{chromium, arguments, tabs, pages: [{name, address, printed, view, shots, shown}], views: [{scheme, forced, width, walk}]}
 //
 // A line is {name, faults: [{check, where, what}]}.
 
@@ -56,7 +56,7 @@ try {
 	await browser.close();
 }
 
-async function look(tab, bare, { address, printed }, fault) {
+async function look(tab, bare, { address, printed, view: only }, fault) {
 	const response = await tab.goto(address);
 
 	const report = await html.validateString(await response.text());
@@ -66,7 +66,7 @@ async function look(tab, bare, { address, printed }, fault) {
 
 	// A script of a test is not the page's, so its policy does not stop it; nor does it let the page load anything.
 	await tab.evaluate(axe);
-	for (const view of job.views) {
+	for (const view of only === undefined ? job.views : [job.views[only]]) {
 		const where = `${view.scheme}${view.forced ? ' forced' : ''} ${view.width}`;
 		await tab.setViewportSize({ width: view.width, height });
 		await tab.emulateMedia({ media: 'screen', colorScheme: view.scheme, forcedColors: view.forced ? 'active' : 'none' });
