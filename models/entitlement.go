@@ -37,13 +37,14 @@ const (
 )
 
 // EntitlementJoinsAt read what was at an instant, given a row k with an email and the instant at: the subscription that gave a plan
-// then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period,
+// then, of the organization that the person was in or else their own. Whose memberships nobody noted was always where they are. One that is backdated gave it from the start of its period,
 // and one that ended did so until then. What has no history, such as the person's own limit, is as it is now.
 const EntitlementJoinsAt = `LEFT JOIN users u ON u.email = k.email
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(
-			(SELECT o.id FROM subscriptions o WHERE o.organization_id =
-				(SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id AND m.since <= k.at ORDER BY m.since DESC LIMIT 1) AND ` + gaveAt + `),
+			(SELECT o.id FROM subscriptions o WHERE o.organization_id = COALESCE(
+				(SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id AND m.since <= k.at ORDER BY m.since DESC LIMIT 1),
+				CASE WHEN NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id) THEN w.organization_id END) AND ` + gaveAt + `),
 			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
 
 const gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')

@@ -135,6 +135,12 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("eve@example.com", at(-3*day), "cus_org", "team")
 		p.late("eve@example.com", at(-11*day), "", "free")
 
+		// Whose memberships were not noted is taken for a member from the beginning.
+		p.join(at(-day), "lea@example.com", "T9")
+		_, err := f.db.ExecContext(f.ctx, "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE email = 'lea@example.com')")
+		p.must(err)
+		p.late("lea@example.com", at(-3*day), "cus_org", "team")
+
 		// A workspace that goes from the organization of its first call to one that pays; within that one people move freely.
 		p.join(at(-5*day), "hal@example.com", "T11")
 		beta := p.organization(at(-2*day), "Beta", "T11", "T12")
