@@ -19,8 +19,7 @@ generated := '*_templ.go' static/app.css
 demo:
 	go run . demo
 
-# The race detector watches all code but SQLite's own, which is C made into Go: with it one schedule of the simulation on SQLite
-# took 16.7 s, and without it 4.3 s.
+# The race detector watches all code but SQLite's own, which is C made into Go and takes several times as long under it.
 race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false'
 
 # What runs side by side: the gate and the reporter. Under the race detector a test takes about twice the time.

@@ -37,8 +37,9 @@ const (
 )
 
 // EntitlementJoinsAt read what was at an instant, given a row k with an email and the instant at: the subscription that gave a plan
-// then, of the organization that the person was in or else their own. Whose memberships nobody noted was always where they are. One that is backdated gave it from the start of its period,
-// and one that ended did so until then. What has no history, such as the person's own limit, is as it is now.
+// then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and
+// one that ended did so until then. Whose memberships nobody noted was always where they are. What has no history, such as the
+// person's own limit, is as it is now.
 const EntitlementJoinsAt = `LEFT JOIN users u ON u.email = k.email
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(

@@ -63,7 +63,7 @@ func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 	p.usual = c.stakeOf(&Entitlement{}, now)
 	rows, err := db.QueryContext(ctx, `SELECT s.user_id, s.plan_id, s.billing_cycle_anchor, s.current_period_start, s.current_period_end
 		FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.status IN (?) ORDER BY s.created_at DESC`,
-		bun.List(p.workspaces), bun.List(activeStatuses))
+		bun.List(p.workspaces), bun.List(ActiveStatuses))
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// activeStatuses are those that give a plan. EntitlementJoins spells them out, as it is plain SQL.
-var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
+// ActiveStatuses are those that give a plan. EntitlementJoins and EntitlementJoinsAt spell them out, as they are plain SQL.
+var ActiveStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
 
 // Subscriber is who holds a subscription: a person or an organization, one of the two.
 type Subscriber struct {
@@ -147,7 +147,7 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		JOIN subscriptions s ON s.user_id = u.id OR s.organization_id = w.organization_id LEFT JOIN organizations o ON o.id = s.organization_id
 		WHERE u.email = ? ORDER BY CASE WHEN s.status IN (?) THEN 0 ELSE 1 END, CASE WHEN s.status IN (?) AND s.organization_id IS NULL THEN 1 ELSE 0 END,
-			s.created_at DESC LIMIT 1`, email, bun.List(activeStatuses), bun.List(activeStatuses)).Scan(ctx, &found)
+			s.created_at DESC LIMIT 1`, email, bun.List(ActiveStatuses), bun.List(ActiveStatuses)).Scan(ctx, &found)
 	if err != nil {
 		return nil, fmt.Errorf("read the subscription of %s: %w", email, err)
 	}
@@ -162,7 +162,7 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
 	var found []Subscription
 	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
-		OrderExpr("CASE WHEN status IN (?) THEN 0 ELSE 1 END, created_at DESC", bun.List(activeStatuses)).Limit(1).Scan(ctx); err != nil {
+		OrderExpr("CASE WHEN status IN (?) THEN 0 ELSE 1 END, created_at DESC", bun.List(ActiveStatuses)).Limit(1).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read the subscription of organization %s: %w", id, err)
 	}
 	if len(found) == 0 {
@@ -172,4 +172,4 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 }
 
 // Active says that the subscription gives its plan.
-func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
+func (s *Subscription) Active() bool { return slices.Contains(ActiveStatuses, s.Status) }

@@ -99,3 +99,47 @@ func TestEachReportHasItsMinute(t *testing.T) {
 		}
 	})
 }
+
+// When each minute of the hour up to the last event is taken, a later one is only for reports that it surely bills in the events' period: Stripe was
+// heard of since, and no other report of the customer is of a period that began in between.
+func TestALaterMinuteIsOfTheSamePeriod(t *testing.T) {
+	hour := time.Date(2026, 11, 20, 11, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name  string
+		heard time.Duration // after the hour began
+		turns bool          // a period began in the hour, which no subscription says any more
+		want  time.Duration // the minute of the second report
+	}{
+		{"heard of since", time.Hour, false, time.Minute},
+		{"not heard of since", 30 * time.Minute, false, -time.Minute},
+		{"a period began", time.Hour, true, -time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onBoth(t, nil, func(t *testing.T, d *desk) {
+				start := hour.AddDate(0, 0, -10)
+				old := models.Period{Start: start, End: start.AddDate(0, 1, 0)}
+				user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
+				_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
+				d.must(err)
+				_, err = d.db.NewInsert().Model(&models.Subscription{
+					ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: new("cus_1"),
+					CurrentPeriodStart: &old.Start, CurrentPeriodEnd: &old.End, CreatedAt: old.Start, UpdatedAt: hour.Add(c.heard),
+				}).Exec(d.ctx)
+				d.must(err)
+				d.useIn(old, "cus_1", 1, hour.Add(10*time.Second))
+				if c.turns {
+					turn := hour.Add(25 * time.Second)
+					d.useIn(models.Period{Start: turn, End: turn.AddDate(0, 1, 0)}, "cus_1", 4, hour.Add(30*time.Minute))
+				}
+				d.seal()
+				d.useIn(old, "cus_1", 2, hour.Add(20*time.Second))
+				d.seal()
+				for _, r := range d.reports() {
+					if want := hour.Add(c.want); r.Value == 2 && !r.Minute.Equal(want) {
+						t.Errorf("the report is at %s, want %s", r.Minute.UTC(), want)
+					}
+				}
+			})
+		})
+	}
+}

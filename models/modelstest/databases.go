@@ -1,0 +1,155 @@
+package modelstest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// shared is the cluster that the tests of one test binary have in common: starting one takes a second, making a
+// database in it some hundredths.
+var shared struct {
+	sync.Mutex
+	main   bool // Main runs, so the cluster will be stopped
+	server *Cluster
+	err    error // of the first start: tried once, reported by every test that needs it
+	made   int   // databases
+
+	prepare func(ctx context.Context, url string) error // nil: databases are empty
+}
+
+// Prepared once, and copied for each test.
+var (
+	postgresTemplate = sync.OnceValue(func() error { return preparePostgres(context.Background()) })
+	sqliteTemplate   = sync.OnceValues(func() ([]byte, error) { return prepareSQLite(context.Background()) })
+)
+
+const templateName = "prepared"
+
+// Main runs a package's tests and then stops the cluster that Postgres may have started. A package whose tests call
+// Postgres or SQLite calls it from its TestMain. What open makes of an empty database is what these begin with: it is
+// made once and copied, as to make the tables anew would take longer than most tests.
+//
+//	func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
+func Main[D io.Closer](m *testing.M, open func(ctx context.Context, url string) (D, error)) {
+	run(m, func(ctx context.Context, url string) error {
+		db, err := open(ctx, url)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+}
+
+func run(m *testing.M, prepare func(ctx context.Context, url string) error) {
+	shared.Lock()
+	shared.main, shared.prepare = true, prepare
+	shared.Unlock()
+
+	code := m.Run()
+
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server != nil {
+		if err := shared.server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+func preparePostgres(ctx context.Context) (err error) {
+	defer wrap(&err, "prepare a database to copy")
+	if err := shared.server.CreateDatabase(ctx, templateName); err != nil {
+		return err
+	}
+	return shared.prepare(ctx, shared.server.URL(templateName))
+}
+
+func prepareSQLite(ctx context.Context) (file []byte, err error) {
+	defer wrap(&err, "prepare a database to copy")
+	dir, err := os.MkdirTemp("", "tollgate-sqlite-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "prepared.db")
+	if err := shared.prepare(ctx, "sqlite:"+path); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path + "-wal"); err == nil {
+		return nil, errors.New("its log was not written back into it")
+	}
+	return os.ReadFile(path)
+}
+
+// Postgres returns the URL of a new database, empty but for what Main prepares, dropped after the test with whatever is still connected to
+// it. It lies in a cluster that all tests of the binary share. The cluster is not durable: what a crash leaves
+// behind is tested with StartPostgres.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	server, name := sharedDatabase(t)
+	template := "template0"
+	if shared.prepare != nil {
+		if err := postgresTemplate(); err != nil {
+			t.Fatal(err)
+		}
+		template = templateName
+	}
+	if err := server.createDatabase(t.Context(), name, template); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// The test's own context has ended by now.
+		err := server.exec(context.Background(), "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+		if err != nil {
+			t.Errorf("drop the test's database: %v", err)
+		}
+	})
+	return server.URL(name)
+}
+
+// sharedDatabase returns the shared cluster, starting it for the first test, and a name for a database in it.
+func sharedDatabase(t testing.TB) (*Cluster, string) {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.main {
+		t.Fatal("nobody would stop PostgreSQL: call modelstest.Main from the package's TestMain")
+	}
+	if shared.server == nil && shared.err == nil {
+		// It outlives the test that happens to be the first, so it does not get that test's context. Tests run
+		// side by side, each with pools of its own: hence the connections.
+		shared.server, shared.err = StartPostgres(context.Background(), PostgresOptions{MaxConnections: 400})
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	shared.made++
+	return shared.server, "test_" + strconv.Itoa(shared.made)
+}
+
+// SQLite returns the URL of a new database in a folder of the test's own: of what Main prepares, or of none yet.
+func SQLite(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "test.db")
+	if shared.prepare != nil {
+		file, err := sqliteTemplate()
+		if err == nil {
+			err = os.WriteFile(path, file, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "sqlite:" + path
+}
