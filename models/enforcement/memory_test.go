@@ -154,3 +154,36 @@ func TestOneProcessAloneRemembers(t *testing.T) {
 		}
 	})
 }
+
+// TestAnotherTablesChangeIsNoFault writes on another connection what no decision depends on, such as the last use of a key. A whole
+// SQLite file has one version, so this is where the gate would forget everybody, again and again.
+func TestAnotherTablesChangeIsNoFault(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		email := func(i int) string { return fmt.Sprintf("p%d@example.com", i) }
+		n := 0
+		consume := func(i int) {
+			t.Helper()
+			n++
+			if _, err := f.Consume(f.ctx, by(email(i)), 1, fmt.Sprint("key", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const people = 10
+		for i := range people {
+			consume(i)
+			consume(i)
+		}
+		faults, quick := f.counted(t, moved), f.counted(t, remembered)
+		for i := range people {
+			f.exec(t, "INSERT INTO audit_log (id, at, actor, action, subject) VALUES (?, ?, 'test', 'test', 'test')", fmt.Sprintf("00000000-0000-0000-0000-%012d", i), f.now)
+			consume(i)
+		}
+		if got := f.counted(t, moved) - faults; got != 0 {
+			t.Errorf("%v of %d groups were taken for out of date", got, people)
+		}
+		if got := f.counted(t, remembered) - quick; got != people {
+			t.Errorf("%v of %d groups were decided upon memory", got, people)
+		}
+		f.clean(t)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"reflect"
 	"strings"
 	"time"
 
@@ -192,17 +193,16 @@ func (l *lite) inTransaction(ctx context.Context, do func(version uint32) error)
 	return do(version)
 }
 
-// move writes only when no other connection has changed anything since the records were read.
+// move writes only when every record is as it was read. What other connections have not changed since is; where they have changed
+// anything at all, as when the last use of a key is noted, the records are read again and compared.
 func (l *lite) move(ctx context.Context, c *changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	return l.inTransaction(ctx, func(version uint32) error {
-		for _, a := range c.accounts {
-			if a.version != version {
-				return errMoved
-			}
+		if err := l.confirm(ctx, c, version); err != nil {
+			return err
 		}
 		if err := l.save(ctx, c); err != nil {
 			return err
@@ -210,6 +210,32 @@ func (l *lite) move(ctx context.Context, c *changes) error {
 		_, err := l.conn.ExecContext(ctx, "COMMIT")
 		return err
 	})
+}
+
+// confirm reads the records that are remembered from another version of the file, and ends with errMoved when one is not the same.
+func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
+	var old []*account
+	for _, a := range c.accounts {
+		if a.version != version {
+			old = append(old, a)
+		}
+	}
+	same := 0
+	want := func(i int) { l.want(i, old[i].record.Email, c.now) }
+	if err := l.query(ctx, &l.lock, len(old), want, func(rows *sql.Rows) error {
+		i, r, err := scanRecord(rows)
+		if err == nil && reflect.DeepEqual(*r, old[i].record) {
+			old[i].version = version
+			same++
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if same < len(old) {
+		return errMoved
+	}
+	return nil
 }
 
 func (l *lite) decide(ctx context.Context, version uint32, look lookups, decide func(*found) *changes) error {
