@@ -272,14 +272,6 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	slices.Sort(emails)
 	slices.Sort(teams)
 	emails, teams = slices.Compact(emails), slices.Compact(teams)
-	workspaces := make(map[string]*Workspace, len(teams))
-	for _, team := range teams {
-		w, err := ensureWorkspace(ctx, tx, now, team)
-		if err != nil {
-			return err
-		}
-		workspaces[team] = w
-	}
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return err
 	}
@@ -293,6 +285,13 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	var users []User
 	if err := db.ForUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
 		return err
+	}
+	// Only under these locks: whoever links others of a new workspace waits until it is there, and must not wait for these people too.
+	workspaces := make(map[string]*Workspace, len(teams))
+	for _, team := range teams {
+		if workspaces[team], err = ensureWorkspace(ctx, tx, now, team); err != nil {
+			return err
+		}
 	}
 	given := give(links, taken, users, workspaces)
 	// All are given up first and then given out, as no two people may have the same one at any time.

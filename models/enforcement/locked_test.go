@@ -13,11 +13,10 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestALockedPersonHoldsNobodyUp has a stranger's session keep one person's row locked while many new people arrive, some of
-// them to be linked. The person is told to come back; everybody else is served.
-func TestALockedPersonHoldsNobodyUp(t *testing.T) {
-	f := newFixture(t, modelstest.Postgres(t))
-	f.exec(t, "INSERT INTO users (id, email, created_at) VALUES ('00000000-0000-7000-8000-000000000001', 'ada@example.com', ?)", f.now)
+// lock makes a person whose row a stranger's session keeps locked until the returned function is called.
+func (f *fixture) lock(t *testing.T, email string) (free func()) {
+	t.Helper()
+	f.exec(t, "INSERT INTO users (id, email, created_at) VALUES ('00000000-0000-7000-8000-000000000001', ?, ?)", email, f.now)
 	stranger, err := sql.Open("pgx", f.db.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +29,18 @@ func TestALockedPersonHoldsNobodyUp(t *testing.T) {
 	if _, err := tx.ExecContext(f.ctx, "SELECT 1 FROM users FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
+	return func() {
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
+// TestALockedPersonHoldsNobodyUp has a stranger's session keep one person's row locked while many new people arrive, some of
+// them to be linked. The person is told to come back; everybody else is served.
+func TestALockedPersonHoldsNobodyUp(t *testing.T) {
+	f := newFixture(t, modelstest.Postgres(t))
+	free := f.lock(t, "ada@example.com")
 	slack := func(user string) models.SlackIdentity { return models.SlackIdentity{TeamID: "T1", UserID: user} }
 	var wg sync.WaitGroup
 	for i := range 200 {
@@ -62,11 +72,42 @@ func TestALockedPersonHoldsNobodyUp(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
+	free()
 	if a, err := f.Consume(f.ctx, enforcement.Person{Email: "ada@example.com", Slack: slack("ADA")}, 1, "free"); err != nil || !a.Verdict.Allowed {
 		t.Errorf("once the lock is gone: %+v, %v", a.Verdict, err)
 	}
 	f.clean(t)
+}
+
+// TestANewWorkspaceIsNotHeldUp has one gate wait for a locked person who is the first of a workspace. Another gate's call
+// for a second person of it is answered meanwhile.
+func TestANewWorkspaceIsNotHeldUp(t *testing.T) {
+	f := newFixture(t, modelstest.Postgres(t))
+	other := f.another(t, 4096)
+	f.lock(t, "ada@example.com")
+	waited := make(chan error)
+	go func() {
+		_, err := f.Consume(f.ctx, enforcement.Person{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, 1, "ada")
+		waited <- err
+	}()
+	for blocked := 0; blocked == 0; time.Sleep(time.Millisecond) {
+		if err := f.db.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&blocked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered := make(chan error)
+	go func() {
+		_, err := other.Check(f.ctx, enforcement.Person{Email: "ben@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}, 1)
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+		<-waited
+	case <-waited:
+		t.Error("the second person waited for the first")
+		<-answered
+	}
 }
