@@ -81,18 +81,13 @@ func SQLiteDSN(address string) (string, error) {
 	}
 	set := url.Values{
 		"_busy_timeout": {"5000"},
+		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"1"},
 		"_txlock":       {"immediate"},
-		"_pragma": {
-			// A consume changes a page of its record and, as idempotency keys are random, one of their index; small pages
-			// leave less to write. A file keeps the size that it was made with, so this is for new ones and comes before the log.
-			"page_size(1024)",
-			"journal_mode(WAL)",
-			// Bringing the log's pages home once in 16 MiB and not once in 1 MiB writes each page less often; what is
-			// committed is in the log and on the disk either way. A start after a crash reads all of the log.
-			"wal_autocheckpoint(16384)",
-		},
+		// Random idempotency keys change a page of their index each. Bringing the log's pages home once in 64 MiB and not once in
+		// 4 MiB writes each page less often; what is committed is in the log and on the disk either way.
+		"_pragma":      {"wal_autocheckpoint(16384)"},
 		"_time_format": {"sqlite"},
 		"_timezone":    {"UTC"},
 	}

@@ -187,3 +187,41 @@ func TestAnotherTablesChangeIsNoFault(t *testing.T) {
 		f.clean(t)
 	})
 }
+
+// TestOneOfAGroupHasMoved has another gate change one person before a group of many is decided. The others are as they are remembered,
+// and must not make up for the one who is not.
+func TestOneOfAGroupHasMoved(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		other := f.another(t, 4096)
+		mine := f.another(t, 4096)
+		const people, rounds = 20, 30
+		email := func(i int) string { return fmt.Sprintf("p%d@example.com", i) }
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, f.now, models.Subscriber{Email: email(0)}, "pro"); err != nil {
+			t.Fatal(err)
+		}
+		for n := range rounds {
+			if n%3 == 2 {
+				if _, err := other.Consume(f.ctx, by(email(0)), 7, fmt.Sprint("theirs", n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var wg sync.WaitGroup
+			for i := range people {
+				wg.Go(func() {
+					if _, err := mine.Consume(f.ctx, by(email(i)), 1, fmt.Sprint(i, "-", n)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		if f.counted(t, moved) == 0 {
+			t.Error("no group was found out of date, so this test shows nothing")
+		}
+		r, err := models.CurrentUsage(f.ctx, f.db, f.now, email(0))
+		if want := int64(rounds + 7*rounds/3); err != nil || r.SuggestionsUsed != want {
+			t.Errorf("%d units used, %v; want %d", r.SuggestionsUsed, err, want)
+		}
+		f.clean(t)
+	})
+}
