@@ -1,0 +1,87 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const defaultListen = "127.0.0.1:8080"
+
+// The demo takes another port when its own is taken, in a database that is gone with it.
+func TestDemo(t *testing.T) {
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", defaultListen)
+	if err == nil { // else somebody else has it, which is as good
+		defer func() { _ = taken.Close() }()
+	}
+	s := start(t, "demo")
+	if strings.HasSuffix(s.url, ":8080") {
+		t.Fatalf("listens on %s", s.url)
+	}
+	var printed strings.Builder
+	for !strings.Contains(printed.String(), "/usage\n") {
+		line, err := s.out.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %q: %s", err, printed.String(), s.stderr)
+		}
+		printed.WriteString(line)
+	}
+	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") {
+		t.Errorf("printed %s", printed.String())
+	}
+	folder := func() []string {
+		found, err := filepath.Glob(filepath.Join(s.Dir, "tollgate-demo-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if len(folder()) != 1 {
+		t.Errorf("temporary folders %q", folder())
+	}
+	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is taken, so the demo listens on 127.0.0.1:") {
+		t.Errorf("status %d, %s", status, s.stderr)
+	}
+	if len(folder()) != 0 {
+		t.Errorf("left behind: %q", folder())
+	}
+}
+
+// A second demo on one database finds the first one's people and goes on with them.
+func TestDemoAgain(t *testing.T) {
+	s := shell{t, sqliteDatabase(t)}
+	var lists []string
+	for i := range 2 {
+		d := start(t, "demo", "--database", s.database, "--listen", "127.0.0.1:0")
+		d.get(t, d.url+"/readyz")
+		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "has the demo's people and history already") != (i == 1) {
+			t.Errorf("run %d: status %d, %s", i+1, status, d.stderr)
+		}
+		lists = append(lists, s.ok("organization", "list"))
+	}
+	if lists[0] != lists[1] || !strings.Contains(lists[0], " 42\n") {
+		t.Errorf("organizations\n%s, then\n%s", lists[0], lists[1])
+	}
+}
+
+// On a database of somebody's own the demo makes nothing up, however it was given.
+func TestDemoOnSomebodysDatabase(t *testing.T) {
+	s := shell{t, sqliteDatabase(t)}
+	s.ok("organization", "create", "Real")
+	s.fails(1, "the demo makes up people and usage, so it needs an empty one", "demo", "--listen", "127.0.0.1:0")
+	file := filepath.Join(t.TempDir(), "address")
+	if err := os.WriteFile(file, []byte(s.database+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := runIt(t, []string{"DATABASE_URL_FILE=" + file}, "demo", "--listen", "127.0.0.1:0")
+	if r.status != 1 || !strings.Contains(r.stderr, "so it needs an empty one") {
+		t.Errorf("given by a file: %+v", r)
+	}
+	if list := s.ok("organization", "list"); strings.Count(list, "\n") != 2 {
+		t.Errorf("organizations\n%s", list)
+	}
+}
