@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -76,6 +77,7 @@ type lite struct {
 	times map[time.Time]string
 
 	version *sql.Stmt
+	log     liteLog
 
 	lock, look, payers, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
@@ -93,12 +95,13 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	// The gate's pages are all over the ledger's index of keys, beyond the 2 MiB that SQLite keeps by itself.
-	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY"); err != nil {
+	if _, err := l.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = %d", logMost)); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
+	l.log.aside = make(chan struct{}, 1)
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
 	for _, s := range []struct {
 		into               *chunks
@@ -124,6 +127,9 @@ func openSQLite(ctx context.Context, address string) (*lite, error) {
 }
 
 func (l *lite) close() {
+	if l.log.busy {
+		<-l.log.aside
+	}
 	_ = l.conn.Close() // what was not committed is not answered
 	_ = l.db.Close()
 }
@@ -204,11 +210,7 @@ func (l *lite) move(ctx context.Context, c *changes) error {
 		if err := l.confirm(ctx, c, version); err != nil {
 			return err
 		}
-		if err := l.save(ctx, c); err != nil {
-			return err
-		}
-		_, err := l.conn.ExecContext(ctx, "COMMIT")
-		return err
+		return l.save(ctx, c)
 	})
 }
 
@@ -253,11 +255,7 @@ func (l *lite) decide(ctx context.Context, version uint32, look lookups, decide 
 		_, err = l.conn.ExecContext(ctx, "ROLLBACK")
 		return err
 	}
-	if err := l.save(ctx, c); err != nil {
-		return err
-	}
-	_, err = l.conn.ExecContext(ctx, "COMMIT")
-	return err
+	return l.save(ctx, c)
 }
 
 func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
@@ -309,6 +307,7 @@ func (l *lite) want(i int, email string, at time.Time) {
 	l.add(i, email, l.text(at), l.text(at.Add(-32*24*time.Hour)))
 }
 
+// save writes the changes and commits.
 func (l *lite) save(ctx context.Context, c *changes) error {
 	now := liteTime(c.now)
 	if err := l.exec(ctx, &l.insertEvent, len(c.events), func(i int) {
@@ -333,14 +332,60 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	if err := l.exec(ctx, &l.late, len(late), func(i int) { l.add(late[i]) }); err != nil {
 		return err
 	}
-	return l.exec(ctx, &l.update, len(c.accounts), func(i int) {
+	if err := l.exec(ctx, &l.update, len(c.accounts), func(i int) {
 		a := c.accounts[i]
 		var expire any
 		if a.record.HoldsExpireAt != nil {
 			expire = liteTime(*a.record.HoldsExpireAt)
 		}
 		l.add(a.standing.Used, a.standing.Held, expire, string(a.daily), a.record.ID)
-	})
+	}); err != nil {
+		return err
+	}
+	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	l.tidy(ctx, len(c.events)+len(c.holds)+len(c.closed)+len(c.accounts))
+	return nil
+}
+
+// liteLog is what the gate knows of the write-ahead log.
+type liteLog struct {
+	rows  int           // written since it was last brought home; each changes a page at least
+	busy  bool          // it is being brought home by another connection
+	aside chan struct{} // that is done
+}
+
+const (
+	// logRows is after how many rows the log is brought home, about 64 MiB.
+	logRows = 16384
+	// logMost is after how many pages, 256 MiB, SQLite does it by itself, within a commit, should others have kept the gate from it.
+	logMost = 65536
+)
+
+// tidy brings the pages in the log home. What it takes is mostly the wait for the disk, so another connection does it while
+// the gate goes on. The log begins anew only when all of it is home, so the gate itself brings what has come meanwhile, which
+// is little. A fault loses nothing: the log stays, and grows to where SQLite does it and tells.
+// Source: https://www.sqlite.org/wal.html#ckpt
+func (l *lite) tidy(ctx context.Context, rows int) {
+	const home = "PRAGMA wal_checkpoint(PASSIVE)"
+	if l.log.rows += rows; l.log.rows < logRows {
+		return
+	}
+	if !l.log.busy {
+		l.log.busy = true
+		go func() {
+			_, _ = l.db.ExecContext(ctx, home)
+			l.log.aside <- struct{}{}
+		}()
+		return
+	}
+	select {
+	case <-l.log.aside:
+		_, _ = l.conn.ExecContext(ctx, home)
+		l.log.busy, l.log.rows = false, 0
+	default:
+	}
 }
 
 func (l *lite) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
