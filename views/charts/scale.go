@@ -61,6 +61,15 @@ func number(v float64) string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
+// How wide a plot is at least, in pixels: on a phone of 320, and from 1024 on.
+const (
+	phonePlot = 210
+	deskPlot  = 850
+)
+
+// fit says that values of up to most stand side by side above n bars; a digit is some 8 pixels wide.
+func fit(most int64, n, width int) bool { return n*(8*len(models.FormatCount(most))+2) <= width }
+
 // Month is one billing period of a person or an organization, for the chart of months.
 type Month struct {
 	Period models.Period

@@ -116,3 +116,15 @@ func TestMonthIsNamedAfterItsMiddle(t *testing.T) {
 		}
 	}
 }
+
+func TestValuesStandSideBySide(t *testing.T) {
+	for _, test := range []struct {
+		most     int64
+		n, width int
+		fit      bool
+	}{{999, 6, phonePlot, true}, {1000, 6, phonePlot, false}, {999, 31, deskPlot, true}, {1000, 31, deskPlot, false}, {12345, 6, 500, true}} {
+		if fit(test.most, test.n, test.width) != test.fit {
+			t.Errorf("%d above %d bars in %d pixels: want %v", test.most, test.n, test.width, test.fit)
+		}
+	}
+}

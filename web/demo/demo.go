@@ -71,13 +71,13 @@ func guide(ctx context.Context, o *Options, key string) error {
 			break
 		}
 	}
-	links := make([]any, 2)
-	for i, email := range []string{admin, busiest} {
-		token, err := models.CreateSignInLink(ctx, o.DB, now, email)
+	links := make([]string, 2)
+	for i, who := range []struct{ email, lands string }{{admin, "?next=/org"}, {busiest, ""}} {
+		token, err := models.CreateSignInLink(ctx, o.DB, now, who.email)
 		if err != nil {
 			return err
 		}
-		links[i] = o.URL + web.SignInLinkPath + token
+		links[i] = o.URL + web.SignInLinkPath + token + who.lands
 	}
 	call := func(path, body string) string {
 		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
