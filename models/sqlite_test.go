@@ -7,7 +7,7 @@ import (
 	"tollgate/models"
 )
 
-// TestSQLiteSettings holds every connection to what the gate's speed and its promises stand on.
+// TestSQLiteSettings holds a connection to what the gate's speed and its promises stand on.
 func TestSQLiteSettings(t *testing.T) {
 	db, err := models.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "settings.db"))
 	if err != nil {

@@ -13,11 +13,8 @@ import (
 	"tollgate/models"
 )
 
-// How much is sealed in one transaction: on PostgreSQL nobody waits for it, on SQLite the gate does.
-const (
-	customersAtOnce       = 200
-	customersAtOnceSQLite = 20
-)
+// customersAtOnce is how many are sealed in one transaction. On SQLite the gate waits meanwhile.
+const customersAtOnce = 20
 
 // slice is a stretch of one customer's unsealed events that one report may stand for: within one UTC hour, one billing period, and one
 // side of the subscription's own boundary.
@@ -38,12 +35,8 @@ type slice struct {
 // a while, and those before the end of a billing period when it has ended. What comes later makes another report in another minute.
 func (r *Reporter) Seal(ctx context.Context) (int, error) {
 	sealed, after := 0, ""
-	limit := customersAtOnce
-	if !r.DB.Postgres {
-		limit = customersAtOnceSQLite
-	}
 	for {
-		customers, err := r.unsealed(ctx, after, limit)
+		customers, err := r.unsealed(ctx, after, customersAtOnce)
 		if err != nil {
 			return sealed, fmt.Errorf("find customers with unreported events: %w", err)
 		}

@@ -85,17 +85,22 @@ func TestANewWorkspaceIsNotHeldUp(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	other := f.another(t, 4096)
 	f.lock(t, "ada@example.com")
-	waited := make(chan error)
+	waited := make(chan error, 1)
 	go func() {
 		_, err := f.Consume(f.ctx, enforcement.Person{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, 1, "ada")
 		waited <- err
 	}()
-	for blocked := 0; blocked == 0; time.Sleep(time.Millisecond) {
+	for blocked := 0; blocked == 0; {
+		select {
+		case err := <-waited:
+			t.Fatalf("the call for the locked person was not seen to wait: %v", err)
+		case <-time.After(time.Millisecond):
+		}
 		if err := f.db.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&blocked); err != nil {
 			t.Fatal(err)
 		}
 	}
-	answered := make(chan error)
+	answered := make(chan error, 1)
 	go func() {
 		_, err := other.Check(f.ctx, enforcement.Person{Email: "ben@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}, 1)
 		answered <- err

@@ -196,8 +196,10 @@ func TestOneOfAGroupHasMoved(t *testing.T) {
 		mine := f.another(t, 4096)
 		const people, rounds = 20, 30
 		email := func(i int) string { return fmt.Sprintf("p%d@example.com", i) }
-		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, f.now, models.Subscriber{Email: email(0)}, "pro"); err != nil {
-			t.Fatal(err)
+		for i := range people {
+			if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, f.now, models.Subscriber{Email: email(i)}, "pro"); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for n := range rounds {
 			if n%3 == 2 {

@@ -351,21 +351,21 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 
 // liteLog is what the gate knows of the write-ahead log.
 type liteLog struct {
-	rows  int           // written since it was last brought home; each changes a page at least
+	rows  int           // written since it was last brought home; an event changes some two pages
 	busy  bool          // it is being brought home by another connection
 	aside chan struct{} // that is done
 }
 
 const (
-	// logRows is after how many rows the log is brought home, about 64 MiB.
+	// logRows is after how many rows the log is brought home: at most some 64 MiB of it.
 	logRows = 16384
-	// logMost is after how many pages, 256 MiB, SQLite does it by itself, within a commit, should others have kept the gate from it.
-	logMost = 65536
+	// logMost is from how many pages on, 96 MiB, SQLite tries so by itself in each commit: somebody who reads keeps the log from beginning anew.
+	logMost = 24576
 )
 
 // tidy brings the pages in the log home. What it takes is mostly the wait for the disk, so another connection does it while
-// the gate goes on. The log begins anew only when all of it is home, so the gate itself brings what has come meanwhile, which
-// is little. A fault loses nothing: the log stays, and grows to where SQLite does it and tells.
+// the gate goes on. The log begins anew only when all of it is home and nobody reads from it, so the gate itself brings what
+// has come meanwhile, which is little. A fault loses nothing: the log stays and grows, and a disk that it fills ends the next commit.
 // Source: https://www.sqlite.org/wal.html#ckpt
 func (l *lite) tidy(ctx context.Context, rows int) {
 	const home = "PRAGMA wal_checkpoint(PASSIVE)"
