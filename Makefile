@@ -79,8 +79,9 @@ verify: generate
 lint:
 	$(golangci-lint) run
 
+# VULNDB may name a copy of the database, such as file:///srv/vulndb, where vuln.go.dev cannot be reached.
 vuln:
-	$(govulncheck) ./...
+	$(govulncheck) $(if $(VULNDB),-db $(VULNDB)) ./...
 
 # Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
 # headers for the race detector, the programs of PostgreSQL and Redis, which the tests start themselves, and a browser with

@@ -1,0 +1,60 @@
+package web
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"tollgate/models/modelstest"
+)
+
+// logged keeps what is logged.
+type logged struct {
+	sync.Mutex
+	strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.Lock()
+	defer l.Unlock()
+	return l.Builder.Write(b)
+}
+
+// TestOnlyATrustedProxyNamesTheClient sends the headers in which a proxy names its client, and reads the log.
+func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
+	loopback := &net.IPNet{IP: net.IPv4(127, 0, 0, 0), Mask: net.CIDRMask(8, 32)}
+	elsewhere := &net.IPNet{IP: net.IPv4(10, 0, 0, 0), Mask: net.CIDRMask(8, 32)}
+	for name, test := range map[string]struct {
+		proxies   []*net.IPNet
+		forwarded string
+		client    string
+	}{
+		"nobody is trusted":                   {nil, "203.0.113.7", "127.0.0.1"},
+		"another network is":                  {[]*net.IPNet{elsewhere}, "203.0.113.7", "127.0.0.1"},
+		"the proxy is":                        {[]*net.IPNet{loopback}, "203.0.113.7", "203.0.113.7"},
+		"what the client itself wrote is not": {[]*net.IPNet{loopback}, "198.51.100.1, 203.0.113.7", "203.0.113.7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logged
+			f := newFixture(t, modelstest.SQLite(t), func(o *Options) {
+				o.TrustedProxies, o.Log = test.proxies, slog.New(slog.NewTextHandler(&log, nil))
+			})
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.server.URL+"/v1/usage/ada@example.com", nil)
+			must(t, err)
+			r.Header.Set("X-Forwarded-For", test.forwarded)
+			r.Header.Set("X-Real-IP", "192.0.2.9")
+			response, err := http.DefaultClient.Do(r)
+			must(t, err)
+			must(t, response.Body.Close())
+			f.server.Close() // the line is written by now
+			log.Lock()
+			defer log.Unlock()
+			if text := log.String(); response.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "client="+test.client+"\n") {
+				t.Errorf("status %d, logged %s", response.StatusCode, text)
+			}
+		})
+	}
+}
