@@ -110,9 +110,10 @@ func TestANewWorkspaceIsNotHeldUp(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		<-waited
-	case <-waited:
-		t.Error("the second person waited for the first")
-		<-answered
+		if err := <-waited; err == nil {
+			t.Error("the locked person was served")
+		}
+	case err := <-waited:
+		t.Errorf("the second person waited for the first, who was told: %v. Then: %v", err, <-answered)
 	}
 }
