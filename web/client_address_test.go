@@ -5,23 +5,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"tollgate/models/modelstest"
 )
-
-// logged keeps what is logged.
-type logged struct {
-	sync.Mutex
-	strings.Builder
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.Lock()
-	defer l.Unlock()
-	return l.Builder.Write(b)
-}
 
 // TestOnlyATrustedProxyNamesTheClient sends the headers in which a proxy names its client, and reads the log.
 func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
@@ -38,7 +25,7 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 		"what the client itself wrote is not": {[]*net.IPNet{loopback}, "198.51.100.1, 203.0.113.7", "203.0.113.7"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var log logged
+			var log lines
 			f := newFixture(t, modelstest.SQLite(t), func(o *Options) {
 				o.TrustedProxies, o.Log = test.proxies, slog.New(slog.NewTextHandler(&log, nil))
 			})
@@ -50,9 +37,7 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 			must(t, err)
 			must(t, response.Body.Close())
 			f.server.Close() // the line is written by now
-			log.Lock()
-			defer log.Unlock()
-			if text := log.String(); response.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "client="+test.client+"\n") {
+			if text := strings.Join(log.take(), "\n") + "\n"; response.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "client="+test.client+"\n") {
 				t.Errorf("status %d, logged %s", response.StatusCode, text)
 			}
 		})

@@ -33,6 +33,7 @@ func TestTheLogIsBroughtHome(t *testing.T) {
 				}
 				tx, err := f.db.BeginTx(f.ctx, &sql.TxOptions{ReadOnly: true})
 				if err != nil {
+					t.Error(err)
 					return
 				}
 				var n int

@@ -2,6 +2,7 @@ package charts
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +126,36 @@ func TestValuesStandSideBySide(t *testing.T) {
 	}{{999, 6, phonePlot, true}, {1000, 6, phonePlot, false}, {999, 31, deskPlot, true}, {1000, 31, deskPlot, false}, {12345, 6, 500, true}} {
 		if fit(test.most, test.n, test.width) != test.fit {
 			t.Errorf("%d above %d bars in %d pixels: want %v", test.most, test.n, test.width, test.fit)
+		}
+	}
+}
+
+// TestValuesThatDoNotFitAreLeftToTheTable draws charts whose values are and are not too wide for where they stand.
+func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
+	c, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for used, fits := range map[int64]bool{999: true, 1000: false} {
+		months := Monthly{ID: "m", Months: make([]Month, 6)}
+		for i := range months.Months {
+			months.Months[i].Used = used
+		}
+		var b strings.Builder
+		if err := Months(c, months).Render(t.Context(), &b); err != nil {
+			t.Fatal(err)
+		}
+		if onPhone := !strings.Contains(b.String(), "hidden sm:block"); onPhone != fits {
+			t.Errorf("months of %d: on a phone %v, want %v", used, onPhone, fits)
+		}
+		b.Reset()
+		start := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+		days := Daily{Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, Now: start, Used: []int64{used}}
+		if err := Days("d", c, days).Render(t.Context(), &b); err != nil {
+			t.Fatal(err)
+		}
+		if printed := strings.Contains(b.String(), `class="strong`); printed != fits {
+			t.Errorf("days of %d: printed %v, want %v", used, printed, fits)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestDemo(t *testing.T) {
 		}
 		printed.WriteString(line)
 	}
-	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") {
+	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") || !strings.Contains(printed.String(), "?next=/org\n") {
 		t.Errorf("printed %s", printed.String())
 	}
 	folder := func() []string {
