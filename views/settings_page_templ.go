@@ -194,7 +194,7 @@ func SettingsPage(d Settings) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					for _, s := range d.Sessions.Value {
-						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 13, "<li class=\"flex flex-wrap items-center justify-between gap-x-6 gap-y-2 border-b border-base-300 py-3\"><div class=\"min-w-0\"><p class=\"font-medium\">")
+						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 13, "<li class=\"flex flex-wrap items-center justify-between gap-x-6 gap-y-2 border-b border-base-300 py-3 last:border-0\"><div class=\"min-w-0\"><p class=\"font-medium\">")
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}

@@ -125,7 +125,11 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	case s.OverageRateCents <= 0:
 		return text + ", more than the plan includes."
 	}
-	return fmt.Sprintf("%s, %s beyond the plan: %s of overage.", text, models.FormatCount(over), c.FormatMoney(over*s.OverageRateCents))
+	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over))
+	if cents := over * s.OverageRateCents; s.SpendLimitCents == nil || cents <= *s.SpendLimitCents {
+		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(cents))
+	}
+	return fmt.Sprintf("%s, if the spend limit of %s did not stop them before.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
 // below says what a limit that is less than what is spent does.

@@ -530,9 +530,9 @@ func usageAnswers(d Usage, s models.Standing) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var20 string
-			templ_7745c5c3_Var20, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Billing period: %s (UTC). The included %s begin anew with each.", ui.Span(s.Period), d.Catalogue.UnitPlural))
+			templ_7745c5c3_Var20, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Billing period: %s. The included %s begin anew with each.", ui.Span(s.Period), d.Catalogue.UnitPlural))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 108, Col: 161}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 108, Col: 155}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var20))
 			if templ_7745c5c3_Err != nil {
@@ -821,7 +821,7 @@ func cost(d Usage, s models.Standing) templ.Component {
 			}
 		}
 		if s.OverageRateCents > 0 {
-			templ_7745c5c3_Err = line(fmt.Sprintf("Overage: %s × %s", models.FormatCount(s.Overage()), d.Catalogue.FormatMoney(s.OverageRateCents)), d.Catalogue.FormatMoney(s.OverageCents()), d.Subscription.Organization != "").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = line(fmt.Sprintf("Overage: %s × %s", models.FormatCount(s.Overage()), d.Catalogue.FormatMoney(s.OverageRateCents)), d.Catalogue.FormatMoney(s.OverageCents()), false).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

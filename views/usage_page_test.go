@@ -94,7 +94,9 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the last period (50)."}, nil},
 		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the last period."}, []string{"%!"}},
 		{"nothing to compare with", compare(40, nil), []string{"New: there is no last period to compare with."}, nil},
-		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace about 80 suggestions by the reset, 5 beyond the plan: $1.50 of overage. estimate"}, nil},
+		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil},
+		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"did not stop them"}},
+		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan, if the spend limit of $2.09 did not stop them before. estimate"}, []string{"$2.10"}},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 // dailyFinding says what the chart of days shows.
 func dailyFinding(c *models.Catalogue, d *Daily) string {
-	text := fmt.Sprintf("%s %s a day on average so far", oneDecimal(d.average()), c.UnitPlural)
+	text := fmt.Sprintf("On average %s %s a day so far", oneDecimal(d.average()), c.UnitPlural)
 	if d.Included <= 0 {
 		return text + "."
 	}

@@ -177,7 +177,10 @@ func (d *Daily) average() float64 {
 	return float64(sum) / float64(n)
 }
 
-// oneDecimal writes a rate: "2.5", "12".
+// oneDecimal writes a rate: "2.5", "12"; one that is too small for it is "under 0.1", as it is not nothing.
 func oneDecimal(v float64) string {
+	if v > 0 && v < 0.05 {
+		return "under 0.1"
+	}
 	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
 }

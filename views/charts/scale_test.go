@@ -159,3 +159,11 @@ func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
 		}
 	}
 }
+
+func TestOneDecimal(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.04: "under 0.1", 0.05: "0.1", 2.5: "2.5", 12: "12"} {
+		if got := oneDecimal(v); got != want {
+			t.Errorf("%v is %q, want %q", v, got, want)
+		}
+	}
+}

@@ -71,13 +71,16 @@ func Hundredths(n int64) string {
 	return fmt.Sprintf("%s.%02d", models.FormatCount(n/100), n%100)
 }
 
-// Span is a billing period in words. Its end is the first instant that is no more of it.
+// Span is a billing period in words, with its time zone. Its end is the first instant that is no more of it.
 func Span(p models.Period) string {
-	if p.Start.UTC().Hour() == 0 && p.End.UTC().Hour() == 0 {
-		return Day(p.Start) + " to " + Day(p.End.Add(-time.Second))
+	if midnight(p.Start) && midnight(p.End) {
+		return Day(p.Start) + " to " + Day(p.End.Add(-time.Second)) + " (UTC)"
 	}
 	return models.FormatReset(p.Start) + " to " + models.FormatReset(p.End)
 }
+
+// midnight says whether a day begins at t, in UTC.
+func midnight(t time.Time) bool { return t.UTC().Truncate(24 * time.Hour).Equal(t) }
 
 // LevelWord is the level as people read it.
 func LevelWord(l models.WarningLevel) string {

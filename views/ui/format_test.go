@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate/models"
 	"tollgate/views/ui"
 )
 
@@ -34,6 +35,22 @@ func TestHundredths(t *testing.T) {
 	for n, want := range map[int64]string{4295: "42.95", 0: "0.00", 5: "0.05", 123456: "1,234.56"} {
 		if got := ui.Hundredths(n); got != want {
 			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestSpan(t *testing.T) {
+	at := func(day, hour, minute int) time.Time { return time.Date(2026, 11, day, hour, minute, 0, 0, time.UTC) }
+	for _, test := range []struct {
+		start, end time.Time
+		want       string
+	}{
+		{at(1, 0, 0), at(31, 0, 0), "1 Nov 2026 to 30 Nov 2026 (UTC)"},
+		{at(1, 0, 15), at(30, 0, 15), "1 Nov 2026, 00:15 UTC to 30 Nov 2026, 00:15 UTC"},
+		{at(1, 15, 20), at(30, 15, 20), "1 Nov 2026, 15:20 UTC to 30 Nov 2026, 15:20 UTC"},
+	} {
+		if got := ui.Span(models.Period{Start: test.start, End: test.end}); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
 }

@@ -97,7 +97,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 		Days:       views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included}),
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
 		Comparison: views.Loaded(views.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
-		Forecast:   new(used * 30 / 23),
+	}
+	if units, ok := d.Standing.Value.Forecast(Now); ok {
+		d.Forecast = &units
 	}
 	if p.Type == models.Team {
 		d.Subscription.Organization = "Lantern and Kettle"
@@ -147,7 +149,6 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 
 	d = Member(t, "free", 0, 5)
 	d.Frame.Viewer.Organization = ""
-	d.Forecast = nil
 	d.Months = views.Loaded(Months(5, 0, 5))
 	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
 	d.Comparison = views.Loaded(views.Comparison{Days: 1})
@@ -181,6 +182,9 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 61, 75)
 	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), Now)
 	d.Days.Value.Period = d.Standing.Value.Period
+	d.Comparison.Value.Days = 10
+	units, _ := d.Standing.Value.Forecast(Now)
+	d.Forecast = &units
 	add("anchored", d)
 	return pages
 }
