@@ -79,10 +79,11 @@ type command struct {
 	} `cmd:"" help:"Organizations and their Slack teams."`
 	User struct {
 		Set struct {
-			Email        string       `arg:"" help:"Who it is; somebody unknown is made."`
-			Organization *uuid.UUID   `placeholder:"ID" help:"Put them in this organization."`
-			Role         *models.Role `placeholder:"admin|member" help:"What they are in their organization."`
-			Operator     *bool        `negatable:"" help:"Whether they run this installation."`
+			Email          string       `arg:"" help:"Who it is; somebody unknown is made."`
+			Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put them in this organization."`
+			NoOrganization bool         `xor:"organization" help:"Take them out of their organization."`
+			Role           *models.Role `placeholder:"admin|member" help:"What they are in their organization."`
+			Operator       *bool        `negatable:"" help:"Whether they run this installation."`
 		} `cmd:"" help:"Change a person and print their id."`
 	} `cmd:"" help:"People."`
 	Subscribe struct {
@@ -197,7 +198,7 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.listOrganizations(ctx)
 	case "user set <email>":
 		set := a.User.Set
-		u, err := models.SetUser(ctx, a.db, now(), set.Email, models.UserChange{OrganizationID: set.Organization, Role: set.Role, Operator: set.Operator})
+		u, err := models.SetUser(ctx, a.db, now(), set.Email, models.UserChange{OrganizationID: set.Organization, Leaves: set.NoOrganization, Role: set.Role, Operator: set.Operator})
 		return a.made(u.ID, err)
 	case "subscribe":
 		return a.subscribe(ctx)

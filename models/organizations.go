@@ -121,14 +121,19 @@ type UserChange struct {
 	// OrganizationID is the organization that the user is put in: in its first workspace, unless they are in one of its
 	// workspaces already. A role goes with an organization, so in another one the user is a member again.
 	OrganizationID *uuid.UUID
-	Role           *Role
-	Operator       *bool
+	// Leaves takes the user out of their organization: its seats, its pages, its plan. What they used there is billed to it as before.
+	Leaves   bool
+	Role     *Role
+	Operator *bool
 }
 
 func (c *UserChange) String() string {
 	var parts []string
 	if c.OrganizationID != nil {
 		parts = append(parts, "organization "+c.OrganizationID.String())
+	}
+	if c.Leaves {
+		parts = append(parts, "no organization")
 	}
 	if c.Role != nil {
 		parts = append(parts, "role "+string(*c.Role))
@@ -159,6 +164,9 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
 				return err
 			}
+		}
+		if change.Leaves {
+			user.WorkspaceID, user.SlackUserID, user.Role = nil, nil, Member
 		}
 		if change.Role != nil {
 			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {

@@ -210,8 +210,20 @@ func TestSetUser(t *testing.T) {
 		if u = set(models.UserChange{OrganizationID: &second}); *u.WorkspaceID != workspace("T3") || u.SlackUserID != nil || u.Role != models.Member {
 			t.Errorf("moved to another organization: %+v", u)
 		}
-		if got := f.audited(t); len(got) != 9 || got[8] != "shell user.set ada@example.com" {
+		// Who leaves is no member, no admin, and known by no Slack user id.
+		f.exec(t, "UPDATE users SET slack_user_id = 'U1'")
+		set(models.UserChange{Role: ptr(models.Admin)})
+		if u = set(models.UserChange{Leaves: true}); u.WorkspaceID != nil || u.SlackUserID != nil || u.Role != models.Member {
+			t.Errorf("taken out of their organization: %+v", u)
+		}
+		if _, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Leaves: true, Role: ptr(models.Admin)}); err == nil {
+			t.Error("an admin of no organization")
+		}
+		if got := f.audited(t); len(got) != 11 || got[10] != "shell user.set ada@example.com" {
 			t.Errorf("audit log %q", got)
+		}
+		if detail := all[models.AuditEntry](t, f, "id")[10].Detail; detail != "no organization" {
+			t.Errorf("audit detail %q", detail)
 		}
 		detail := all[models.AuditEntry](t, f, "id")[3].Detail
 		if want := "organization " + first.String() + ", role admin, operator true"; detail != want {

@@ -327,17 +327,17 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	return noteMemberships(ctx, tx, now, bun.SafeQuery("u.email IN (?)", bun.List(emails)))
 }
 
-// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations. Whoever is new was in theirs
-// always: it is the first that is heard of them.
+// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
+// none any more. Whoever is new was in theirs always: it is the first that is heard of them.
 func noteMemberships(ctx context.Context, tx bun.IDB, now time.Time, who schema.QueryAppender) error {
 	for _, which := range []struct {
 		condition string
 		since     time.Time
 	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
 		_, err := tx.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
-			SELECT u.id, w.organization_id, ? FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
-				AND w.organization_id IS DISTINCT FROM (SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1)
-			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, which.since, who, now).Exec(ctx)
+			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
+				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1), ?)
+			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Exec(ctx)
 		if err != nil {
 			return err
 		}

@@ -67,6 +67,13 @@ func (p payers) join(at time.Time, email, team string) {
 	p.must(models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}}))
 }
 
+// leave takes somebody out of their organization.
+func (p payers) leave(at time.Time, email string) {
+	p.t.Helper()
+	_, err := models.SetUser(p.ctx, p.db, at, email, models.UserChange{Leaves: true})
+	p.must(err)
+}
+
 // late tells of usage and wants it to be paid by a customer; empty is nobody.
 func (p payers) late(email string, occurred time.Time, customer string, plan models.PlanID) {
 	p.t.Helper()
@@ -163,6 +170,15 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
 		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
 
+		// Out of an organization and into it again.
+		p.join(at(-8*day), "mia@example.com", "T9")
+		p.leave(at(-3*day), "mia@example.com")
+		p.late("mia@example.com", at(-4*day), "cus_org", "free")
+		p.late("mia@example.com", at(-2*day), "", "free")
+		p.join(at(-day), "mia@example.com", "T9")
+		p.late("mia@example.com", at(-2*day), "", "team")
+		p.late("mia@example.com", at(-12*hour), "cus_org", "team")
+
 		// A backdated subscription, which Stripe bills from the start of its period.
 		backdated := p.subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
 		p.change(backdated, func() { backdated.CreatedAt = at(-hour) })
@@ -211,7 +227,7 @@ func TestRecordsOfThePastFit(t *testing.T) {
 			var subscriptions []*models.Subscription
 			for step := range 25 {
 				f.now = f.now.Add(minutes(3 * day))
-				switch who := email(); rng.IntN(9) {
+				switch who := email(); rng.IntN(10) {
 				case 0:
 					s := p.subscribe(who, nil, "pro", uuid.NewString(), f.now.Add(-minutes(25*day)))
 					subscriptions = append(subscriptions, s)
@@ -237,6 +253,8 @@ func TestRecordsOfThePastFit(t *testing.T) {
 				case 3:
 					p.join(f.now, who, teams[rng.IntN(2)])
 				case 4:
+					p.leave(f.now, who)
+				case 5:
 					f.consume(t, who, 1, uuid.NewString())
 				default:
 					occurred := f.now.Add(-minutes(45 * day))
