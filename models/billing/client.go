@@ -3,9 +3,11 @@
 package billing
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -30,14 +32,15 @@ type ClientOptions struct {
 	Key string
 	// APIBase is a stand-in's address; empty for Stripe's own.
 	APIBase string
-	// Transport is what carries requests; nil is a transport of the client's own.
+	// Transport is what carries requests; nil is net/http's own.
 	Transport http.RoundTripper
 }
 
 // ErrLiveKey says that a live key must not reach anything but Stripe.
 var ErrLiveKey = errors.New("a live key goes to Stripe alone: leave out --stripe-api-base, or use a test key")
 
-// Client is Stripe's API by one key. The SDK's own retries are off: they ignore the context and skip what matters.
+// Client is Stripe's API by one key. One call is one request: the SDK's own retries are off, as they ignore the context and skip what
+// matters, and so are those of net/http.
 type Client struct {
 	*client.API
 	// Live says that the key is one of live mode, in which money moves.
@@ -50,8 +53,15 @@ type Client struct {
 // NewClient makes a client; it sends nothing yet.
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{key: o.Key, Live: strings.HasPrefix(o.Key, "sk_live_") || strings.HasPrefix(o.Key, "rk_live_")}
+	transport := o.Transport
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
 	cfg := &stripe.BackendConfig{
-		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: o.Transport},
+		HTTPClient: &http.Client{
+			Timeout: requestTimeout, Transport: once{transport},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 		MaxNetworkRetries: stripe.Int64(0),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
 		EnableTelemetry:   stripe.Bool(false),
@@ -68,6 +78,30 @@ func NewClient(o ClientOptions) (*Client, error) {
 	c.backend = stripe.GetBackendWithConfig(stripe.APIBackend, cfg)
 	c.API = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
 	return c, nil
+}
+
+// once carries a request once. net/http takes a POST with an Idempotency-Key for one that may be sent again, and does so by itself when a
+// connection that was kept open breaks before the answer. The answer to that would be taken for the only one, so a report that
+// Stripe has could be seen as refused, and be billed twice a day later.
+// Source: https://pkg.go.dev/net/http#Transport
+type once struct{ next http.RoundTripper }
+
+// RoundTrip sends a body that says its length and cannot be read a second time.
+func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPost {
+		return o.next.RoundTrip(r)
+	}
+	var body []byte
+	if r.Body != nil {
+		var err error
+		body, err = io.ReadAll(r.Body)
+		if err = errors.Join(err, r.Body.Close()); err != nil {
+			return nil, err
+		}
+	}
+	r = r.Clone(r.Context())
+	r.Body, r.GetBody, r.ContentLength = io.NopCloser(bytes.NewReader(body)), nil, int64(len(body))
+	return o.next.RoundTrip(r)
 }
 
 // checkBase says why an address is no stand-in's on this machine.
