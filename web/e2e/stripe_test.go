@@ -149,6 +149,13 @@ func TestReported(t *testing.T) {
 			t.Errorf("%d calls at a time for %s", most, customer)
 		}
 	}
+	account.mu.Lock()
+	for key, times := range account.keys {
+		if times > 1 {
+			t.Errorf("the attempt %s was sent %d times", key, times)
+		}
+	}
+	account.mu.Unlock()
 	t.Logf("%d events of %d customers recorded in %s and reported in %s more, by %d calls, %d of them without a good answer; %d processes died in the middle of one",
 		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
 		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load(), account.inCalls.Load())
@@ -168,6 +175,8 @@ type account struct {
 	// victims are those that are killed at their next call, and what hears of it.
 	victims map[int]chan error
 	seen    map[string]bool
+	// keys are the Idempotency-Keys, and how often each came.
+	keys map[string]int
 }
 
 // payer is a person and the customer who pays for them.
@@ -186,7 +195,7 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &account{victims: map[int]chan error{}, seen: map[string]bool{}}
+	a := &account{victims: map[int]chan error{}, seen: map[string]bool{}, keys: map[string]int{}}
 	a.Stripe = stripetest.New(stripetest.Options{
 		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.fault,
 		// Some come before the second try, and some after.
@@ -215,6 +224,9 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if key := r.Header.Get("Idempotency-Key"); key != "" {
+		a.keys[key]++
+	}
 	id := form.Get("identifier")
 	if r.Method != http.MethodPost || a.seen[id] {
 		return stripetest.None

@@ -180,8 +180,8 @@ func (s *Stripe) newID(prefix string) string {
 	return fmt.Sprintf("%s_%08d", prefix, s.serial)
 }
 
-// ServeHTTP answers over sockets. Where a fault loses the answer, it closes the connection. A client of Go's that had the
-// connection from an earlier request then sends one with an Idempotency-Key again by itself.
+// ServeHTTP answers over sockets. Where a fault loses the answer, it closes the connection. net/http then sends a request with an
+// Idempotency-Key again by itself, if it can read the body again and had the connection from an earlier one.
 func (s *Stripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, err := s.serve(r)
 	if err != nil {
