@@ -25,10 +25,3 @@ type SignInLink struct {
 	// Next is the path of ours that the person wanted; empty for /usage.
 	Next string
 }
-
-// Leave is a page that leads to another site at once.
-type Leave struct {
-	Frame ui.Frame
-	// Name is what people know the site by, Address where it is.
-	Name, Address string
-}

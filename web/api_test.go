@@ -326,7 +326,7 @@ func TestPagesAndHealth(t *testing.T) {
 	response, err := f.server.Client().Do(r)
 	must(t, err)
 	defer response.Body.Close()
-	if response.StatusCode != 200 || response.Header.Get("Content-Security-Policy") != pagePolicy {
+	if response.StatusCode != 200 || response.Header.Get("Content-Security-Policy") != PagePolicy {
 		t.Errorf("/docs: %d with the policy %q", response.StatusCode, response.Header.Get("Content-Security-Policy"))
 	}
 	must(t, f.db.Close())

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -69,10 +68,7 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	case err != nil:
 		return s.stripeAway(c, err)
 	}
-	if strings.HasPrefix(address, s.baseURL+"/") {
-		return c.Redirect(http.StatusSeeOther, address) // it is bought already, and Stripe has not told of it yet
-	}
-	return s.leave(c, "Stripe", address)
+	return c.Redirect(http.StatusSeeOther, address)
 }
 
 // buyer is who gets the plan.
@@ -130,7 +126,7 @@ func (s *Server) portal(c echo.Context, who *models.Viewer) error {
 	if err != nil {
 		return s.stripeAway(c, err)
 	}
-	return s.leave(c, "Stripe", address)
+	return c.Redirect(http.StatusSeeOther, address)
 }
 
 // managed is the customer of Stripe's that the viewer may manage: whose subscription gives them their plan, else who was one

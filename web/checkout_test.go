@@ -53,8 +53,8 @@ func (f *fixture) hear(stand *stripetest.Stripe, kind, id string) {
 // left is where a page of ours leads on to.
 func (p page) left(t testing.TB) string {
 	t.Helper()
-	address, ok := strings.CutPrefix(p.header.Get("Refresh"), "0; url=")
-	if p.status != http.StatusOK || !ok || attribute(p.find("a", "href", address), "href") == "" {
+	address := p.header.Get("Location")
+	if p.status != http.StatusSeeOther || address == "" {
 		t.Fatalf("it does not lead on: %s %v %s", p.kind(), p.header, p.main())
 	}
 	return address

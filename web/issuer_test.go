@@ -178,9 +178,9 @@ func (b *browser) through(i *testIssuer, next string) string {
 	t := b.f.t
 	t.Helper()
 	p := b.post("/sign-in/slack", url.Values{"next": {next}})
-	_, address, ok := strings.Cut(p.header.Get("Refresh"), "0; url=")
-	if p.status != http.StatusOK || !ok || !strings.HasPrefix(address, i.server.URL+"/authorize?") {
-		t.Fatalf("the sign-in began with %d and %q: %s", p.status, p.header.Get("Refresh"), p.main())
+	address := p.header.Get("Location")
+	if p.status != http.StatusSeeOther || !strings.HasPrefix(address, i.server.URL+"/authorize?") {
+		t.Fatalf("the sign-in began with %d and %q: %s", p.status, address, p.main())
 	}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
 	must(t, err)

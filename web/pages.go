@@ -45,27 +45,29 @@ type pageRoute struct {
 	handle       func(c echo.Context, who *models.Viewer) error
 	// within is how long it may take; zero is queryTimeout.
 	within time.Duration
+	// leads says that a form of the page may lead to another site: to Stripe, or to who signs people in.
+	leads bool
 }
 
 // pages are all pages.
 func (s *Server) pages() []pageRoute {
 	get, post := http.MethodGet, http.MethodPost
 	return []pageRoute{
-		{method: get, path: "/", rule: public, handle: s.landingPage},
-		{method: get, path: "/plans", rule: public, handle: s.plansPage},
-		{method: post, path: views.PathCheckout, rule: member, handle: s.checkout, within: shopPatience},
-		{method: post, path: views.PathPortal, rule: member, handle: s.portal, within: shopPatience},
+		{method: get, path: "/", rule: public, handle: s.landingPage, leads: true},
+		{method: get, path: "/plans", rule: public, handle: s.plansPage, leads: true},
+		{method: post, path: views.PathCheckout, rule: member, handle: s.checkout, within: shopPatience, leads: true},
+		{method: post, path: views.PathPortal, rule: member, handle: s.portal, within: shopPatience, leads: true},
 		{method: get, path: views.PathReturn, rule: member, handle: s.plansReturn},
 		{method: get, path: "/docs", rule: anyone, handle: s.docs},
-		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout},
+		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout, leads: true},
 		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},
 		{method: get, path: callbackPath, rule: public, handle: s.finishSignIn, within: 3*issuerPatience + queryTimeout},
 		{method: get, path: SignInLinkPath + ":token", rule: public, handle: s.signInLinkPage},
 		{method: post, path: SignInLinkPath + ":token", rule: public, handle: s.useSignInLink},
 		{method: post, path: "/sign-out", rule: public, handle: s.signOut},
-		{method: get, path: homePath, rule: member, handle: s.usagePage},
+		{method: get, path: homePath, rule: member, handle: s.usagePage, leads: true},
 		{method: get, path: "/usage.csv", rule: member, handle: s.usageCSV},
-		{method: post, path: views.PathSpendLimit, rule: member, handle: s.setSpendLimit},
+		{method: post, path: views.PathSpendLimit, rule: member, handle: s.setSpendLimit, leads: true},
 		{method: post, path: views.PathSpendLimitRemove, rule: member, handle: s.removeSpendLimit},
 		{method: get, path: "/org", rule: admin, handle: s.orgPage},
 		{method: get, path: "/org/members", rule: admin, handle: s.orgMembersPage},
@@ -109,6 +111,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 	}
 	return limited(within, func(c echo.Context) error {
 		request := c.Request()
+		c.Set(policyName, s.policy(r))
 		if err := s.crossSite.Check(request); err != nil {
 			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was done. Open the page here and send it again.")
 		}
@@ -170,13 +173,31 @@ func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 	return p
 }
 
-// pagePolicy lets a page load our own styles and images and nothing else. Nowhere may a form of ours lead but to
-// ourselves; see leave.
-const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+// A page may load our own styles and images and nothing else, and its forms lead to ourselves. Where an answer of ours leads on, as to
+// Stripe, browsers hold that against the page's policy too, and all redirects of the sites that follow, whose addresses nobody knows
+// beforehand; so such a page lets forms lead to any site by HTTPS, and on a server that has none itself to this machine.
+const (
+	PagePolicy    = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+	LeadingPolicy = PagePolicy + " https:"
+	LocalPolicy   = LeadingPolicy + " http://127.0.0.1:* http://localhost:*"
+)
+
+// policyName is where a request keeps the policy of its page.
+const policyName = "policy"
+
+func (s *Server) policy(r *pageRoute) string {
+	switch {
+	case !r.leads:
+		return PagePolicy
+	case s.https:
+		return LeadingPolicy
+	}
+	return LocalPolicy
+}
 
 // PageHeaders sets the headers that every page has.
-func PageHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", pagePolicy)
+func PageHeaders(h http.Header, policy string) {
+	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not no-referrer: with it a browser says Origin: null of a form, and one that says no Sec-Fetch-Site would be refused.
 	h.Set("Referrer-Policy", "same-origin")
@@ -227,7 +248,11 @@ func show(c echo.Context, status int, page templ.Component) error {
 	if err := page.Render(c.Request().Context(), &b); err != nil {
 		return fmt.Errorf("draw a page: %w", err)
 	}
-	PageHeaders(c.Response().Header())
+	policy, ok := c.Get(policyName).(string)
+	if !ok {
+		policy = PagePolicy
+	}
+	PageHeaders(c.Response().Header(), policy)
 	c.Response().WriteHeader(status)
 	_, _ = b.WriteTo(c.Response()) // a client that has gone does not matter
 	return nil

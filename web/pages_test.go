@@ -260,13 +260,17 @@ func TestViewers(t *testing.T) {
 func TestHeadersOfPages(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
-	for _, path := range []string{"/settings", "/docs", "/sign-in", f.link("ada@example.com"), "/nothing", "/auth/callback", "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+	for _, path := range []string{"/settings", "/usage", "/docs", "/sign-in", f.link("ada@example.com"), "/nothing", "/auth/callback", "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
 		p := f.browser().get(path)
-		if path == "/settings" {
+		if path == "/settings" || path == "/usage" {
 			p = b.get(path)
 		}
+		policy := "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+		if path == "/sign-in" || path == "/usage" {
+			policy += " https:"
+		}
 		for name, want := range map[string]string{
-			"Content-Security-Policy":    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+			"Content-Security-Policy":    policy,
 			"X-Content-Type-Options":     "nosniff",
 			"Referrer-Policy":            "same-origin",
 			"Cross-Origin-Opener-Policy": "same-origin",

@@ -68,15 +68,7 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	if err := s.keepAttempt(c, a); err != nil {
 		return err
 	}
-	return s.leave(c, s.issuer.name(), known.address(a))
-}
-
-// leave sends a browser to an address of somebody else's after a form of ours. It is a page that leads on at once and not
-// a redirect: Chromium and Safari hold every redirect after a form against the form-action of our policy, also those of
-// the sites that follow, whose addresses nobody knows beforehand.
-func (s *Server) leave(c echo.Context, name, address string) error {
-	c.Response().Header().Set("Refresh", "0; url="+address)
-	return show(c, http.StatusOK, views.LeavePage(views.Leave{Frame: s.frame(c), Name: name, Address: address}))
+	return c.Redirect(http.StatusSeeOther, known.address(a))
 }
 
 // keepAttempt leaves an attempt with the browser that made it. It needs no signature: who can write the cookie can only

@@ -373,7 +373,6 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["sign-in-away"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Away: true})
 	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Missing: missing})
 	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Email: "hugo.umbrella@example.com", Instead: "alma.teapot@example.com"})
-	pages["leave"] = views.LeavePage(views.Leave{Frame: out, Name: "Slack", Address: "https://slack.example/authorize"})
 	pages["sign-in-link-used"] = views.ErrorPage(views.Error{
 		Frame: out, Status: 404, Title: "This link leads nowhere any more", Detail: "It was used before, or it is older than 10 minutes. Ask for a new one.", SignIn: true, RequestID: "9f2c41d07be84a55",
 	})

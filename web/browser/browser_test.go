@@ -65,6 +65,8 @@ type page struct {
 	Shots map[string]string `json:"shots,omitempty"`
 	// Shown is the height of the pictures in pixels, to the end of a card.
 	Shown int `json:"shown,omitempty"`
+	// Leads is where the button of its form must lead, in place of all checks.
+	Leads string `json:"leads,omitempty"`
 }
 
 // view is how a page is looked at. Walk says to go through it by the keyboard as well.
@@ -116,7 +118,7 @@ func serve(t *testing.T, pages map[string]string) *httptest.Server {
 			http.NotFound(w, r)
 			return
 		}
-		web.PageHeaders(w.Header())
+		web.PageHeaders(w.Header(), web.PagePolicy)
 		_, _ = io.WriteString(w, content)
 	}))
 	t.Cleanup(server.Close)
@@ -269,6 +271,34 @@ func TestChecksFindFaults(t *testing.T) {
 	if found["look"] != 0 {
 		t.Error("the look at the page failed itself")
 	}
+}
+
+// A browser holds a redirect after a form, and those of the site that it leads to, against the policy of the form's page.
+func TestFormsLeadOn(t *testing.T) {
+	arrive := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "there") }))
+	defer arrive.Close()
+	onward := httptest.NewServer(http.RedirectHandler(arrive.URL+"/there", http.StatusFound))
+	defer onward.Close()
+	policies := map[string]string{"stays": web.PagePolicy, "leads": web.LocalPolicy}
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			http.Redirect(w, r, onward.URL, http.StatusSeeOther)
+			return
+		}
+		web.PageHeaders(w.Header(), policies[strings.TrimPrefix(r.URL.Path, "/")])
+		_, _ = io.WriteString(w, `<!DOCTYPE html><html lang="en"><title>Form</title><link rel="icon" href="data:,"><main><form method="post"><button>Go</button></form></main></html>`)
+	}))
+	defer site.Close()
+	var j job
+	for name := range policies {
+		j.Pages = append(j.Pages, page{Name: name, Address: site.URL + "/" + name, Leads: arrive.URL + "/there"})
+	}
+	run(t, j, func(r result) {
+		stayed := slices.ContainsFunc(r.Faults, func(f fault) bool { return f.Check == "leads" })
+		if stayed != (r.Name == "stays") {
+			t.Errorf("%s: %+v", r.Name, r.Faults)
+		}
+	})
 }
 
 // `make screenshots`.

@@ -1,7 +1,7 @@
 // Looks at pages in Debian's Chromium and prints what is wrong with them, one line of JSON a page. What to look at comes
 // as JSON on standard input:
 //
-//	{chromium, arguments, tabs, pages: [{name, address, printed, view, shots, shown}], views: [{scheme, forced, width, walk}]}
+//	{chromium, arguments, tabs, pages: [{name, address, printed, view, shots, shown, leads}], views: [{scheme, forced, width, walk}]}
 //
 // A line is {name, faults: [{check, where, what}]}.
 
@@ -45,6 +45,7 @@ try {
 			faults = [];
 			try {
 				if (page.shots) await shoot(tab, page);
+				else if (page.leads) await follow(bare, page, fault);
 				else await look(tab, bare, page, fault);
 			} catch (error) {
 				fault('look', '', String(error.stack));
@@ -79,6 +80,12 @@ async function look(tab, bare, { address, printed, view: only }, fault) {
 }
 
 // shoot takes pictures of as much of a page as its first questions and a chart need.
+async function follow(bare, { address, leads }, fault) {
+	await bare.goto(address);
+	await bare.locator('main form button').click();
+	await bare.waitForURL(leads, { timeout: 3000 }).catch(() => fault('leads', address, `the form led to ${bare.url()}`));
+}
+
 async function shoot(tab, { address, shots, shown }) {
 	await tab.setViewportSize({ width: 1280, height: shown });
 	for (const [colorScheme, path] of Object.entries(shots)) {
