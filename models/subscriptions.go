@@ -43,6 +43,9 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 	if err := c.checkSubscriber(who, plan); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", who, err)
 	}
+	if err := keepFromSubscriber(ctx, db, c, now, who, plan); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	}
 	var made *Subscription
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive, CreatedAt: now, UpdatedAt: now}
@@ -67,6 +70,56 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 		return nil, fmt.Errorf("subscribe %s: %w", who, err)
 	}
 	return made, nil
+}
+
+// keepFromSubscriber does as KeepIncluded for each active subscription of the subscriber that includes more than the plan.
+func keepFromSubscriber(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) error {
+	var held []Subscription
+	q := db.NewSelect().Model(&held).Where("status IN (?)", bun.List(ActiveStatuses))
+	if who.OrganizationID != nil {
+		q = q.Where("organization_id = ?", *who.OrganizationID)
+	} else {
+		q = q.Where("user_id = (SELECT u.id FROM users u WHERE u.email = ?)", who.Email)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return err
+	}
+	for i := range held {
+		if err := held[i].KeepIncluded(ctx, db, c, now, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// KeepIncluded writes down what the people of an active subscription may use until their period ends, when the plan that follows it includes
+// less. Without that only those would keep it who used something meanwhile: a record hears of a plan when it is next added to.
+func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, now time.Time, next PlanID) error {
+	before, known := c.Plan(s.PlanID)
+	after, follows := c.Plan(next)
+	if !known || follows && after.Included >= before.Included {
+		return nil
+	}
+	var emails []string
+	q := db.NewSelect().TableExpr("users AS u").Column("u.email").Order("u.email")
+	if s.OrganizationID != nil {
+		q = q.Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", *s.OrganizationID)
+	} else {
+		q = q.Where("u.id = ?", *s.UserID)
+	}
+	if err := q.Scan(ctx, &emails); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(emails, 200) {
+		wants := make([]Want, len(some))
+		for i, email := range some {
+			wants[i] = Want{Email: email, At: now}
+		}
+		if err := PrepareRecords(ctx, db, c, now, wants); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkSubscriber says why the subscriber cannot hold the plan.

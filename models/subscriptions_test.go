@@ -71,6 +71,59 @@ func TestSubscribePerson(t *testing.T) {
 	})
 }
 
+// included is what a person may use in the period of an instant, as the next decision finds it.
+func (f *fixture) included(t *testing.T, email string, at time.Time) int64 {
+	t.Helper()
+	entitlements, err := models.EntitlementsOf(f.ctx, f.db, []string{email})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := models.CurrentUsage(f.ctx, f.db, at, email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entitlements[email]
+	return f.catalogue.Foresee(email, &e, record, at).Included
+}
+
+// TestADowngradeKeepsWhatIsIncluded: also for somebody who used nothing while the better plan was theirs.
+func TestADowngradeKeepsWhatIsIncluded(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		want := func(email string, at time.Time, included int64) {
+			t.Helper()
+			if got := f.included(t, email, at); got != included {
+				t.Errorf("%s has %d included, want %d", email, got, included)
+			}
+		}
+		next := noon.AddDate(0, 1, 0)
+		ada := models.Subscriber{Email: "ada@example.com"}
+		for _, step := range []struct {
+			plan     models.PlanID
+			included int64
+		}{{"starter", 25}, {"pro", 75}, {"starter", 75}, {"free", 75}} {
+			f.subscribe(t, ada, step.plan)
+			want("ada@example.com", noon, step.included)
+		}
+		want("ada@example.com", next, 5)
+
+		acme := f.organization(t, noon, "Acme", "T1")
+		f.member(t, "bob@example.com", "T1")
+		f.member(t, "cyd@example.com", "T1")
+		for _, step := range []struct {
+			plan     models.PlanID
+			included int64
+		}{{"team", 50}, {"business", 100}, {"team", 100}, {"free", 100}} {
+			f.subscribe(t, models.Subscriber{OrganizationID: &acme}, step.plan)
+			want("bob@example.com", noon, step.included)
+			want("cyd@example.com", noon, step.included)
+		}
+		want("bob@example.com", next, 5)
+		if lines := f.verify(t); len(lines) > 0 {
+			t.Error(lines)
+		}
+	})
+}
+
 func TestSubscribeOrganization(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")

@@ -119,11 +119,15 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
 		return "Your plan comes from " + d.Current.Organization + "."
+	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
+		return fmt.Sprintf("%s goes on until %s; %s can be bought then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
+	case running(d.Current) && p.Type == d.Current.Plan.Type:
+		return fmt.Sprintf("You pay for %s. End it under “Invoices and payment”: it goes on until what is paid for is over, and %s can be bought then.", d.Current.Plan.Name, p.Name)
 	}
 	return ""
 }
 
-// running says that the viewer pays for a plan already, which the Billing Portal changes rather than a second purchase.
+// running says that the viewer pays for a plan already. The Billing Portal ends it; it cannot change one that bills usage.
 func running(s Subscription) bool {
 	return s.Manageable && s.Status != "" && s.Status != models.StatusCanceled
 }

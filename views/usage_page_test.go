@@ -225,6 +225,12 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
 		}
 	}
+	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You pay for Pro. End it under “Invoices and payment”: it goes on until what is paid for is over, and Starter can be bought then.") {
+		t.Errorf("who pays is not told how to change: %s", said)
+	}
+	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro goes on until 1 Dec 2026; Starter can be bought then.") {
+		t.Errorf("who cancelled is not told since when to buy: %s", said)
+	}
 	said := text(viewstest.Render(t, pages["plans"]))
 	for _, want := range []string{"With your last 6 months, Pro would have cost $114.30.", "Free would have cost nothing and refused 393 suggestions.", "Free current plan"} {
 		if !strings.Contains(said, want) {

@@ -238,7 +238,7 @@ func TestSetupIsUnderstoodByStripe(t *testing.T) {
 		}
 		// And what the webhooks ask.
 		f.hook.Client = client
-		_, err = f.hook.ask(f.Context(), "cus_1")
+		_, err = f.hook.ask(f.Context(), "cus_1", nil)
 		f.must(err)
 		_, err = f.hook.differing(f.Context())
 		f.must(err)

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -150,9 +151,16 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err := w.checkAccount(patience, w.Client, w.DB); err != nil {
 		return err
 	}
-	at, err := w.ask(patience, customer.ID)
+	named, err := w.named(ctx, customer.ID)
+	if err != nil {
+		return fmt.Errorf("read the subscriptions of %s: %w", customer.ID, err)
+	}
+	at, err := w.ask(patience, customer.ID, named)
 	if err != nil {
 		return fmt.Errorf("ask Stripe for %s: %w", customer.ID, err)
+	}
+	if err := w.keepIncluded(ctx, customer.ID, at); err != nil {
+		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
 	}
 	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		a := application{Webhooks: w, tx: tx, now: models.Now(w.Now), at: at, newest: newestOf(events)}
@@ -160,6 +168,34 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	})
 	if err != nil {
 		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
+	}
+	return nil
+}
+
+// keepIncluded writes down what people may use by subscriptions that end or change within their period.
+func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStripe) error {
+	now := models.Now(w.Now)
+	var rows []models.Subscription
+	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND status IN (?) AND current_period_end > ?", customer, bun.List(models.ActiveStatuses), now).Scan(ctx); err != nil || len(rows) == 0 {
+		return err
+	}
+	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		next := models.FreePlan
+		for _, s := range at.subscriptions {
+			if s.ID == *rows[i].StripeSubscriptionID && (&models.Subscription{Status: models.SubscriptionStatus(s.Status)}).Active() {
+				next = rows[i].PlanID // one whose plan cannot be said keeps it
+				if plan, _, reason := prices.planOf(s); reason == "" {
+					next = plan.ID
+				}
+			}
+		}
+		if err := rows[i].KeepIncluded(ctx, w.DB, w.Catalogue, now, next); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -181,28 +217,82 @@ type atStripe struct {
 	subscriptions []*stripe.Subscription
 }
 
-// ask fetches a customer and all their subscriptions, ended ones too. A customer that Stripe does not know is as one that
-// was deleted.
-func (w *Webhooks) ask(ctx context.Context, id string) (*atStripe, error) {
-	c, err := w.Client.Customers.Get(id, &stripe.CustomerParams{Params: params(ctx)})
-	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusNotFound && e.Code == stripe.ErrorCodeResourceMissing {
-		return &atStripe{deleted: true}, nil
+// ask fetches a customer and all their subscriptions, ended ones too, and those that are named beside what the list has. A customer that Stripe
+// does not know, of whom it has no subscription either, is as one that was deleted.
+func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStripe, error) {
+	c, unknown := w.Client.Customers.Get(id, &stripe.CustomerParams{Params: params(ctx)})
+	if unknown != nil && !isMissing(unknown) {
+		return nil, unknown
 	}
-	if err != nil {
-		return nil, err
+	at := &atStripe{}
+	if unknown == nil {
+		if c.Deleted {
+			return &atStripe{deleted: true}, nil
+		}
+		at.metadata = c.Metadata
 	}
-	if c.Deleted {
-		return &atStripe{deleted: true}, nil
-	}
-	at := &atStripe{metadata: c.Metadata}
 	list := &stripe.SubscriptionListParams{Customer: &id, Status: stripe.String("all")}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	for found := w.Client.Subscriptions.List(list); ; {
-		if !found.Next() {
-			return at, found.Err()
-		}
-		at.subscriptions = append(at.subscriptions, found.Subscription())
+	found := w.Client.Subscriptions.List(list)
+	for found.Next() {
+		at.add(id, found.Subscription())
 	}
+	unlisted := found.Err()
+	if unlisted != nil && !isMissing(unlisted) {
+		return nil, unlisted
+	}
+	for _, n := range named {
+		if slices.ContainsFunc(at.subscriptions, func(s *stripe.Subscription) bool { return s.ID == n }) {
+			continue
+		}
+		s, err := w.Client.Subscriptions.Get(n, &stripe.SubscriptionParams{Params: params(ctx)})
+		if err == nil {
+			at.add(id, s)
+		} else if !isMissing(err) {
+			return nil, err
+		}
+	}
+	switch {
+	case len(at.subscriptions) > 0:
+	case unknown != nil && stripeError(unknown).Code != stripe.ErrorCodeResourceMissing:
+		return nil, unknown // somebody else's 404
+	case unknown == nil && unlisted != nil:
+		return nil, unlisted
+	default:
+		at.deleted = unknown != nil
+	}
+	return at, nil
+}
+
+func (at *atStripe) add(customer string, s *stripe.Subscription) {
+	if s.Customer != nil && s.Customer.ID == customer {
+		at.subscriptions = append(at.subscriptions, s)
+	}
+}
+
+func isMissing(err error) bool {
+	e := stripeError(err)
+	return e != nil && (e.HTTPStatusCode == http.StatusNotFound || e.Code == stripe.ErrorCodeResourceMissing)
+}
+
+// named are the subscriptions of a customer that the newest waiting events tell of.
+func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error) {
+	var payloads []string
+	if err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Column("payload").
+		Where("stripe_customer_id = ? AND applied_at IS NULL AND type LIKE 'customer.subscription.%'", customer).
+		Order("received_at DESC").Limit(5).Scan(ctx, &payloads); err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, p := range payloads {
+		var event struct {
+			Data struct{ Object struct{ ID string } }
+		}
+		if json.Unmarshal([]byte(p), &event) == nil && event.Data.Object.ID != "" && !slices.Contains(ids, event.Data.Object.ID) {
+			ids = append(ids, event.Data.Object.ID)
+		}
+	}
+	return ids, nil
 }
 
 // application is one customer's transaction.

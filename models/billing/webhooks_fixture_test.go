@@ -38,6 +38,8 @@ type stripeStub struct {
 	requests      int
 	// fail answers every request with this status; 0 answers truly.
 	fail int
+	// noLists answers 404 to who asks for all subscriptions.
+	noLists bool
 	// before runs before an answer, without the lock.
 	before func(path string)
 }
@@ -82,7 +84,11 @@ func (s *stripeStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(200, s.customers[id])
 		return
 	}
-	if r.URL.Path == "/v1/subscriptions" {
+	if id, ok := strings.CutPrefix(r.URL.Path, "/v1/subscriptions/"); ok && s.subscriptions[id] != nil {
+		answer(200, s.subscriptions[id])
+		return
+	}
+	if r.URL.Path == "/v1/subscriptions" && !s.noLists {
 		var data []object
 		ids := slices.Sorted(maps.Keys(s.subscriptions))
 		for _, id := range ids {

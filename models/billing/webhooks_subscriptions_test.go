@@ -204,6 +204,82 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 	})
 }
 
+// What is included stays until the period ends, for somebody who used nothing as well; and not beyond that.
+func TestWhatIsIncludedStays(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		const day = 24 * time.Hour
+		begin := f.at
+		included := func(email string) int64 {
+			f.Helper()
+			e, err := models.EntitlementsOf(f.Context(), f.db, []string{email})
+			f.must(err)
+			record, err := models.CurrentUsage(f.Context(), f.db, f.at, email)
+			f.must(err)
+			of := e[email]
+			return f.hook.Catalogue.Foresee(email, &of, record, f.at).Included
+		}
+		for _, c := range []struct {
+			name         string
+			change       object
+			later        time.Duration
+			plan         string
+			within, next int64
+		}{
+			{"ended", object{"status": "canceled"}, day, "free", 75, 5},
+			{"smaller", object{"items": items("starter", 1)}, day, "starter by cus_smaller", 75, 25},
+			{"late", object{"status": "canceled"}, 32 * day, "free", 5, 5},
+		} {
+			f.at = begin
+			customer, email := "cus_"+c.name, c.name+"@example.com"
+			f.stub.customer(customer, object{"tollgate_email": email})
+			f.stub.set("sub_"+c.name, subscription(customer, "pro", "active", f.at, 1))
+			f.tell("customer.subscription.created", customer)
+			if got := included(email); got != 75 {
+				f.Errorf("%s: %d included by pro", c.name, got)
+			}
+			f.at = begin.Add(c.later)
+			f.stub.set("sub_"+c.name, c.change)
+			f.tell("customer.subscription.updated", customer)
+			f.wantPlan(email, c.plan)
+			if got := included(email); got != c.within {
+				f.Errorf("%s: %d included, want %d", c.name, got, c.within)
+			}
+			f.at = begin.Add(64 * day)
+			if got := included(email); got != c.next {
+				f.Errorf("%s: %d included in a later period, want %d", c.name, got, c.next)
+			}
+		}
+	})
+}
+
+// The subscription that an event names is asked for when neither its customer nor a list has it.
+func TestASubscriptionIsFoundByItsID(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.noLists = true
+		sub := subscription("cus_1", "pro", "active", f.at, 1)
+		sub["metadata"] = object{"tollgate_email": "ada@example.com"}
+		f.stub.set("sub_1", sub)
+		f.tell("customer.subscription.created", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		f.stub.customer("cus_1", nil)
+		f.stub.set("sub_1", object{"status": "past_due"})
+		f.tell("customer.subscription.updated", "cus_1")
+		if row := f.row("sub_1"); row.Status != models.StatusPastDue {
+			f.Errorf("the subscription is %s", row.Status)
+		}
+		// Without any of them it is not known whether the customer has none, or whether that was not Stripe.
+		delete(f.stub.subscriptions, "sub_1")
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		// That of another customer is not theirs.
+		f.stub.set("sub_1", subscription("cus_2", "starter", "active", f.at, 1))
+		f.stub.noLists = false
+		f.at = f.at.Add(time.Hour)
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "free")
+	})
+}
+
 // A subscription that begins in the middle of a month opens a period of its own, and what was used before it is nobody's bill.
 func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {

@@ -297,6 +297,9 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
 	}
 	pages["plans-paid"] = views.PlansPage(d)
+	d.Current.EndsAt = new(november.End)
+	pages["plans-ending"] = views.PlansPage(d)
+	d.Current.EndsAt = nil
 	d.StripeConnected = false
 	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
 	pages["plans-no-stripe"] = views.PlansPage(d)
