@@ -3,7 +3,6 @@ package billing
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -207,7 +206,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 			err = errors.Join(err, r.stop(ctx, err.Error()))
 		}
 	case err != nil && o.verdict == ours:
-		return fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
+		return errors.Join(err, r.stop(ctx, o.text))
 	case err == nil && r.started:
 		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
 	}
@@ -217,7 +216,13 @@ func (r *Reporter) contact(ctx context.Context) error {
 
 // stop ends all sending, of every process, until one starts with another key or an operator goes on.
 func (r *Reporter) stop(ctx context.Context, why string) error {
+	stopped, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
+	if err != nil {
+		return err
+	}
+	if n, err := stopped.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
 	r.Log.Error("all sending to Stripe is stopped", "reason", why)
-	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
-	return err
+	return nil
 }

@@ -148,7 +148,7 @@ func (r *Reporter) compare(ctx context.Context, meters []string, customer string
 		confirmed, err := r.totalOf(ctx, meters, customer, from, to)
 		if err != nil {
 			if o := classify(err, 1); o.verdict == ours {
-				return nil, fmt.Errorf("%w; %w", err, r.stop(ctx, o.text))
+				return nil, errors.Join(err, r.stop(ctx, o.text))
 			}
 			return nil, err
 		}

@@ -87,8 +87,14 @@ var pgStatements = map[string]string{
 type postgres struct {
 	config *pgconn.Config
 	conn   *pgconn.PgConn
+	// used is when the server last answered on conn.
+	used   time.Time
 	params params
 }
+
+// restful is how long a connection may rest and still be taken for alive. One that rested for longer is asked first: the database may
+// have been restarted meanwhile, and a call that only finds that out would be refused.
+const restful = time.Second
 
 func openPostgres(ctx context.Context, address string) (*postgres, error) {
 	config, err := pgconn.ParseConfig(address)
@@ -115,10 +121,10 @@ func openPostgres(ctx context.Context, address string) (*postgres, error) {
 
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
-		if p.conn.TxStatus() == 'I' {
+		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.alive(ctx)) {
 			return nil
 		}
-		p.close() // a transaction was left open: what became of it is the server's to say
+		p.close() // it is broken, or a transaction was left open: what became of that is the server's to say
 	}
 	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
 		return err
@@ -127,7 +133,14 @@ func (p *postgres) connect(ctx context.Context) (err error) {
 		p.close()
 		return fmt.Errorf("prepare the gate's statements: %w", err)
 	}
+	p.used = time.Now()
 	return nil
+}
+
+func (p *postgres) alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return p.conn.Ping(ctx) == nil
 }
 
 // prepare is one round trip, so that a start and a reconnection take no longer than they must.
@@ -183,6 +196,7 @@ func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 			break
 		}
 	}
+	p.used = time.Now()
 	return errors.Join(answers.Close(), rowErr)
 }
 

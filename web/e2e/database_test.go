@@ -47,6 +47,37 @@ func TestDatabaseOutage(t *testing.T) {
 		})
 	})
 	t.Run("overloaded", func(t *testing.T) { overload(t, c) })
+	t.Run("restarted unseen", func(t *testing.T) { restartUnseen(t, c) })
+}
+
+// restartUnseen restarts the database while nobody asks: nobody hears of it, though each of the process's connections is gone.
+func restartUnseen(t *testing.T, c *modelstest.Cluster) {
+	if err := c.CreateDatabase(t.Context(), "unseen"); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, c.URL("unseen"), 1)
+	ask := func(round string) {
+		t.Helper()
+		for i := range 40 { // people of all the gate's shards
+			email := fmt.Sprintf("u%d@example.com", i)
+			for _, r := range []*reply{
+				s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume", body{"email": email, "idempotency_key": round + email}),
+				s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": email}),
+				s.client.call(t.Context(), s.servers[0].addr, http.MethodGet, "/v1/usage/"+email, nil),
+			} {
+				if r.err != nil || r.status != http.StatusOK {
+					t.Fatalf("%s, call of %s: status %d, %v %s", round, email, r.status, r.err, r.body)
+				}
+			}
+		}
+	}
+	ask("before")
+	if err := errors.Join(c.StopKeep(), c.Restart(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1100 * time.Millisecond) // a call within a second of the last one goes out unasked
+	ask("after")
+	s.stopAll()
 }
 
 // outage takes the database away under load for so long.
