@@ -220,7 +220,11 @@ func split(customer string, period models.Period, first, last time.Time, known b
 	var due []slice
 	from := hour
 	for _, until := range append(slices.CompactFunc(cuts, time.Time.Equal), end) {
-		if !until.After(from) || until.After(end) {
+		if !until.After(from) || until.After(end) || from.After(last) {
+			continue
+		}
+		if !until.After(first) { // all of them are later
+			from = until
 			continue
 		}
 		over := until

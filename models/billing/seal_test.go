@@ -1,7 +1,9 @@
 package billing
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -59,6 +61,33 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The hour in which a subscription begins has a part before it, of which nothing is to be reported, and so nothing to complain of.
+func TestTheFirstHourOfASubscription(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		var log bytes.Buffer
+		d.Log = slog.New(slog.NewTextHandler(&log, nil))
+		begin := time.Date(2026, 11, 20, 9, 0, 20, 0, time.UTC)
+		period := models.Period{Start: begin, End: begin.AddDate(0, 1, 0)}
+		user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
+		_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
+		d.must(err)
+		customer := "cus_1"
+		_, err = d.db.NewInsert().Model(&models.Subscription{
+			ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
+			CurrentPeriodStart: &period.Start, CurrentPeriodEnd: &period.End, CreatedAt: d.now, UpdatedAt: d.now,
+		}).Exec(d.ctx)
+		d.must(err)
+		d.useIn(period, customer, 3, begin.Add(10*time.Minute))
+		d.seal()
+		if got := d.reports(); len(got) != 1 || got[0].Value != 3 || got[0].Minute.Before(begin) {
+			t.Errorf("reports %+v", got)
+		}
+		if log.Len() > 0 {
+			t.Errorf("the log says %s", &log)
+		}
+	})
 }
 
 // Each report has a minute that no other one of its customer has. With more reports than an hour has minutes, they are of other hours of the
