@@ -221,6 +221,9 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 	return more, nil
 }
 
+// meterBlock begins what blocks all streams of a meter, also those that are made later. A process that starts tries them again.
+const meterBlock = "The meter takes nothing. "
+
 // judge changes the report, and what of its stream the answer is about. It returns how long the stream is to wait.
 func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, now time.Time) (time.Duration, error) {
 	report, stream := l.report, &l.stream
@@ -252,8 +255,8 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 	case noMeter:
 		report.State = l.before
-		stream.Blocked = &o.text
-		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = ?", o.text).
+		stream.Blocked = new(meterBlock + o.text)
+		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = ?", *stream.Blocked).
 			Where("meter_event_name = ? AND blocked IS NULL", stream.MeterEventName).Exec(ctx); err != nil {
 			return 0, err
 		}

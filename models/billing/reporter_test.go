@@ -2,6 +2,7 @@ package billing
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -103,6 +104,40 @@ func TestAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A meter that takes nothing blocks the customers who come later as well, until a process starts anew.
+func TestAMeterThatTakesNothing(t *testing.T) {
+	calls, inactive := 0, true
+	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+		if r.Method != http.MethodPost {
+			return answer(200, `{"id": "acct_standin", "object": "account"}`)(r)
+		}
+		calls++
+		if inactive {
+			return answer(400, problem("invalid_request_error", "archived_meter", "The meter is inactive.", "event_name"))(r)
+		}
+		return answer(200, `{"object": "billing.meter_event"}`)(r)
+	}), func(t *testing.T, d *desk) {
+		calls, inactive = 0, true
+		for i := range 3 {
+			d.use(fmt.Sprintf("cus_%d", i), 3, d.now.Add(-3*time.Hour))
+			d.seal()
+			d.deliver()
+			d.now = d.now.Add(time.Hour)
+		}
+		if s := d.status(); calls != 1 || len(s.Blocked) != 3 {
+			t.Errorf("%d calls, %d customers wait; want 1 and 3", calls, len(s.Blocked))
+		}
+		inactive = false
+		again := NewReporter(d.Options)
+		again.started = true
+		d.must(again.contact(d.ctx))
+		d.deliver()
+		if s := d.status(); calls != 4 || len(s.Blocked) != 0 {
+			t.Errorf("after a start %d calls, %d customers wait; want 4 and 0", calls, len(s.Blocked))
+		}
+	})
 }
 
 // A value, an identifier, a customer and a timestamp never change from one attempt to the next; the idempotency key always does.
