@@ -103,6 +103,17 @@ type command struct {
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
+// AfterApply makes secrets fit: one that a shell read from a file ends with a line.
+func (c *command) AfterApply() error {
+	for _, secret := range []*string{&c.SlackClientID, &c.SlackClientSecret, &c.StripeSecretKey, &c.StripeWebhookSecret} {
+		*secret = strings.TrimSpace(*secret)
+	}
+	if c.ReportEvery < 0 {
+		return fmt.Errorf("--report-every: %s is less than nothing", c.ReportEvery)
+	}
+	return nil
+}
+
 const (
 	defaultListen = "127.0.0.1:8080"
 	queueLimit    = 8192

@@ -24,7 +24,7 @@ const (
 // send it again.
 func (s *Server) stripeWebhook(c echo.Context) error {
 	if s.webhooks == nil || !s.webhooks.Receives() {
-		return newProblem(codeNotFound, "No secret of Stripe's webhooks is configured here.")
+		return newProblem(codeNotFound, "Stripe is not connected here: it takes STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET.")
 	}
 	request := c.Request()
 	payload, err := io.ReadAll(http.MaxBytesReader(c.Response(), request.Body, webhookLimit))
@@ -37,7 +37,7 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 	switch {
 	case errors.Is(err, billing.ErrNotStripes):
 		s.log.WarnContext(request.Context(), "a webhook was refused", "request_id", requestID(c), "reason", err.Error())
-		return newProblem(codeBadSignature, "The webhook is not signed by Stripe with the secret of this endpoint, or its signature is not of the last five minutes.")
+		return newProblem(codeBadSignature, "The webhook is not signed by Stripe with the secret of this endpoint, its signature is not of the last five minutes, or it is no event.")
 	case err != nil:
 		return err
 	}

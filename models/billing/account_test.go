@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -94,4 +95,29 @@ func TestLiveKeyAndStandIn(t *testing.T) {
 			t.Errorf("%s is taken for a stand-in", base)
 		}
 	}
+}
+
+// What a key that Stripe refuses holds up is told plainly, also to who compares the totals by a good one.
+func TestAStopIsToldPlainly(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.must(d.contact(d.ctx))
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		client, err := NewClient(ClientOptions{Key: "sk_test_old", Transport: carry(func(r *http.Request) (*http.Response, error) {
+			return answer(http.StatusUnauthorized, problem("invalid_request_error", "", "Invalid API Key provided", ""))(r)
+		})})
+		d.must(err)
+		o := d.Options
+		o.Client = client
+		var out, notes bytes.Buffer
+		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(), "Invalid API Key") || strings.Contains(err.Error(), "%!") {
+			t.Errorf("a refused key: %v", err)
+		}
+		err = d.PrintReconciliation(d.ctx, &out, &notes, false)
+		for _, want := range []string{"3 suggestions wait to be sent\n", "all sending is stopped: Unauthorized: Invalid API Key provided\n"} {
+			if !strings.Contains(notes.String(), want) {
+				t.Errorf("%q is not among the notes %q (%v)", want, &notes, err)
+			}
+		}
+	})
 }

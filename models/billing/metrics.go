@@ -13,7 +13,7 @@ import (
 // How long a scrape may take to read the status, and how old one may be that it gets.
 const (
 	scrapeTimeout = 5 * time.Second
-	scrapeCache   = 15 * time.Second
+	scrapeCache   = 2 * time.Second
 )
 
 // metrics are the figures of Status, read when they are scraped.

@@ -20,7 +20,7 @@ const readAtOnce = 50
 const readAgain = 6 * time.Hour
 
 // errNoMeter says that Stripe has no active meter of the catalogue's event name, so there is no total to read.
-var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it") //nolint:staticcheck // Stripe is a name
+var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of it") //nolint:staticcheck // Stripe is a name
 
 // ErrStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
 var ErrStreamBusy = errors.New("the customer's stream is busy at this moment; try again")

@@ -71,6 +71,9 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if more := int(failures) - len(failed); more > 0 {
 		_, _ = fmt.Fprintf(notes, "and %d more failed reports\n", more)
 	}
+	if err := r.noteWaiting(ctx, notes); err != nil {
+		return err
+	}
 	if differences > 0 || failures > 0 {
 		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports", differences, failures), untold)
 	}
@@ -78,5 +81,28 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return untold
 	}
 	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
+	return nil
+}
+
+// noteWaiting says what waits to be sent, and why when nothing is.
+func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
+	s, err := State(ctx, r.DB)
+	if err != nil {
+		return err
+	}
+	var units int64
+	if err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(SUM(value), 0)").
+		Where("state IN (?)", bun.List([]models.ReportState{models.ReportSealed, models.ReportUnknown})).Scan(ctx, &units); err != nil {
+		return fmt.Errorf("count what waits: %w", err)
+	}
+	if units > 0 {
+		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
+	}
+	if s.Stopped != nil {
+		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.Stopped)
+	}
+	if s.Paused != nil {
+		_, _ = fmt.Fprintf(notes, "sending is paused: %s\n", *s.Paused)
+	}
 	return nil
 }

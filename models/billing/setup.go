@@ -27,8 +27,8 @@ type SetupOptions struct {
 
 // SetupReport is what set-up did and found.
 type SetupReport struct {
-	// Made is what was made, or would be; Found, what was there and fits.
-	Made, Found []string
+	// Made is what was made, Missing what would be without DryRun, Found what was there and fits.
+	Made, Missing, Found []string
 	// Drift is what is there and differs from the catalogue. It is left as it is.
 	Drift []string
 	// Notes are what a person has to do.
@@ -43,7 +43,7 @@ func (r *SetupReport) Lines() []string {
 	for _, part := range []struct {
 		word  string
 		lines []string
-	}{{"made", r.Made}, {"found", r.Found}, {"differs", r.Drift}, {"note", r.Notes}} {
+	}{{"made", r.Made}, {"would make", r.Missing}, {"found", r.Found}, {"differs", r.Drift}, {"note", r.Notes}} {
 		for _, line := range part.lines {
 			lines = append(lines, part.word+": "+line)
 		}
@@ -78,7 +78,11 @@ type setup struct {
 }
 
 func (s *setup) made(format string, args ...any) {
-	s.Made = append(s.Made, fmt.Sprintf(format, args...))
+	to := &s.Made
+	if s.DryRun {
+		to = &s.Missing
+	}
+	*to = append(*to, fmt.Sprintf(format, args...))
 }
 func (s *setup) found(format string, args ...any) {
 	s.Found = append(s.Found, fmt.Sprintf(format, args...))

@@ -89,7 +89,7 @@ func TestSetup(t *testing.T) {
 		o.DryRun = false
 		first := setup()
 		// The meter, for four plans a product and two prices each, the endpoint and the portal.
-		if len(first.Made) != 15 || len(dry.Made) != 15 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
+		if len(first.Made) != 15 || len(dry.Missing) != 15 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
 			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
 		}
 		ids, err := stripeObjects(f.Context(), f.db)
