@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 const ada = `{"email": "ada@example.com", "quantity": %d, "idempotency_key": %q}`
@@ -335,5 +336,30 @@ func TestPagesAndHealth(t *testing.T) {
 	gone.want(t, 503, map[string]any{"code": "unavailable"})
 	if gone.header.Get("Retry-After") == "" || strings.Contains(gone.raw, "sql") {
 		t.Errorf("readyz without a database: %v %s", gone.header, gone.raw)
+	}
+}
+
+// What the document lets pass as a request is what the server takes.
+func TestTheDocumentKnowsWhoIsNamed(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	for body, fits := range map[string]bool{
+		`{"email": "ada@example.com"}`: true,
+		`{"email": "ada@example.com", "slack_team_id": "T1", "slack_user_id": "U1", "quantity": 2}`: true,
+		`{"slack_team_id": "T1", "slack_user_id": "U1"}`:                                            true,
+		`{}`:                      false,
+		`{"slack_team_id": "T1"}`: false,
+		`{"email": "ada@example.com", "slack_user_id": "U1"}`: false,
+		`{"email": "ada@example.com", "quantity": 0}`:         false,
+		`{"email": "ada@example.com", "unknown": 1}`:          false,
+	} {
+		a := f.call(http.MethodPost, "/v1/check", body)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.URL+"/v1/check", strings.NewReader(body))
+		must(t, err)
+		r.Header.Set("Authorization", "Bearer "+f.key)
+		r.Header.Set("Content-Type", "application/json")
+		documented, faults := f.schema.ValidateHttpRequest(r)
+		if taken := a.status != http.StatusUnprocessableEntity; taken != fits || documented != fits {
+			t.Errorf("%s: taken %v, documented %v, want %v; %v", body, taken, documented, fits, faults)
+		}
 	}
 }

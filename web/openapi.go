@@ -47,7 +47,7 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 			op.Responses[strconv.Itoa(status)] = response
 		}
 		if r.scope != "" {
-			op.Security = []map[string][]string{{"key": {}}}
+			op.Security = []map[string][]string{{"key": {string(r.scope)}}}
 			op.Description += " Needs a key with the scope `" + string(r.scope) + "`."
 		} else {
 			op.Security = []map[string][]string{}
@@ -65,6 +65,12 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 			})
 		}
 		doc.AddOperation(op)
+	}
+	for _, schema := range schemas.Map() {
+		if p := schema.Properties; p["email"] != nil && p["slack_team_id"] != nil && p["slack_user_id"] != nil {
+			schema.AnyOf = []*huma.Schema{{Required: []string{"email"}}, {Required: []string{"slack_team_id", "slack_user_id"}}}
+			schema.DependentRequired = map[string][]string{"slack_team_id": {"slack_user_id"}, "slack_user_id": {"slack_team_id"}}
+		}
 	}
 	raw, err := json.Marshal(doc)
 	if err != nil {
