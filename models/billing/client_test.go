@@ -62,6 +62,8 @@ func TestACallIsOneRequest(t *testing.T) {
 	if _, err := c.BillingMeters.Deactivate("mtr_1", p); err == nil {
 		t.Error("a lost answer was taken for one")
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	var want []string
 	for _, identifier := range []string{"kept", "lost", "kept", "moved", "kept", "sent on", "kept"} {
 		want = append(want, "/v1/billing/meter_events "+identifier+":1")

@@ -59,7 +59,7 @@ func (r *Reporter) Seal(ctx context.Context) (int, error) {
 // blockedMeter is what blocks all streams of the meter; nil when nothing does.
 func (r *Reporter) blockedMeter(ctx context.Context) (*string, error) {
 	var found []string
-	err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("blocked").Where("meter_event_name = ? AND blocked LIKE ?", r.Catalogue.MeterEventName, meterBlock+"%").
+	err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("blocked").Where("meter_event_name = ? AND blocked IS NOT NULL AND blocked LIKE ?", r.Catalogue.MeterEventName, meterBlock+"%").
 		Limit(1).Scan(ctx, &found)
 	if err != nil || len(found) == 0 {
 		return nil, err
