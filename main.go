@@ -81,7 +81,7 @@ type command struct {
 		Set struct {
 			Email          string       `arg:"" help:"Who it is; somebody unknown is made."`
 			Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put them in this organization."`
-			NoOrganization bool         `xor:"organization" help:"Take them out of their organization."`
+			NoOrganization bool         `xor:"organization" help:"Take them out of their organization, once they left its Slack teams: the app puts back whom it names with the id of one."`
 			Role           *models.Role `placeholder:"admin|member" help:"What they are in their organization."`
 			Operator       *bool        `negatable:"" help:"Whether they run this installation."`
 		} `cmd:"" help:"Change a person and print their id."`

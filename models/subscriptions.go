@@ -110,7 +110,7 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 	if err := q.Scan(ctx, &emails); err != nil {
 		return err
 	}
-	for some := range slices.Chunk(emails, 200) {
+	for some := range slices.Chunk(emails, 50) {
 		wants := make([]Want, len(some))
 		for i, email := range some {
 			wants[i] = Want{Email: email, At: now}

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"testing"
 
 	"tollgate/models"
+	"tollgate/views"
 )
 
 // browser is one that keeps cookies, says where its forms come from, and does not follow redirects. It sends cookies that
@@ -107,7 +109,22 @@ func (b *browser) send(method, path string, form url.Values, changes ...change) 
 			b.cookies[c.Name] = c.Value
 		}
 	}
-	return page{response.StatusCode, response.Header.Get("Location"), response.Header, string(body)}
+	p := page{response.StatusCode, response.Header.Get("Location"), response.Header, string(body)}
+	p.wantWayOut(t, method+" "+path)
+	return p
+}
+
+// wantWayOut sees to it that a page with a form that leads to another site lets it lead there.
+func (p page) wantWayOut(t testing.TB, name string) {
+	t.Helper()
+	if !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") {
+		return
+	}
+	for _, action := range []string{views.PathCheckout, views.PathPortal, views.PathSignInSlack} {
+		if p.find("form", "action", action) != nil && p.header.Get("Content-Security-Policy") != LeadingPolicy {
+			t.Errorf("%s: the policy %q does not let its form lead on", name, p.header.Get("Content-Security-Policy"))
+		}
+	}
 }
 
 // from says where a request comes from, as a browser does.

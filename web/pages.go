@@ -69,7 +69,7 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/usage.csv", rule: member, handle: s.usageCSV},
 		{method: post, path: views.PathSpendLimit, rule: member, handle: s.setSpendLimit, leads: true},
 		{method: post, path: views.PathSpendLimitRemove, rule: member, handle: s.removeSpendLimit},
-		{method: get, path: "/org", rule: admin, handle: s.orgPage},
+		{method: get, path: "/org", rule: admin, handle: s.orgPage, leads: true},
 		{method: get, path: "/org/members", rule: admin, handle: s.orgMembersPage},
 		{method: get, path: "/org/members.csv", rule: admin, handle: s.orgMembersCSV},
 		{method: get, path: "/org/members/:id", rule: admin, handle: s.orgMemberPage},

@@ -3,6 +3,7 @@ package billing
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -109,7 +110,17 @@ func TestAStopIsToldPlainly(t *testing.T) {
 		d.must(err)
 		o := d.Options
 		o.Client = client
-		var out, notes bytes.Buffer
+		var out, notes, log bytes.Buffer
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		for n := range 2 { // two processes, each of which asks more than once
+			process := NewReporter(o)
+			for range 3 {
+				_ = process.contact(d.ctx)
+			}
+			if told := strings.Count(log.String(), "all sending to Stripe is stopped"); told != n+1 {
+				t.Errorf("%d processes told of it %d times", n+1, told)
+			}
+		}
 		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(), "Invalid API Key") || strings.Contains(err.Error(), "%!") {
 			t.Errorf("a refused key: %v", err)
 		}

@@ -58,10 +58,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		transport = http.DefaultTransport
 	}
 	cfg := &stripe.BackendConfig{
-		HTTPClient: &http.Client{
-			Timeout: requestTimeout, Transport: once{transport},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: once{transport}},
 		MaxNetworkRetries: stripe.Int64(0),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
 		EnableTelemetry:   stripe.Bool(false),
@@ -82,26 +79,30 @@ func NewClient(o ClientOptions) (*Client, error) {
 
 // once carries a request once. net/http takes a POST with an Idempotency-Key for one that may be sent again, and does so by itself when a
 // connection that was kept open breaks before the answer. The answer to that would be taken for the only one, so a report that
-// Stripe has could be seen as refused, and be billed twice a day later.
+// Stripe has could be seen as refused, and be billed twice a day later. Nor is it sent where an answer points to, which is none of
+// Stripe's: the SDK would take what has a body of JSON for success.
 // Source: https://pkg.go.dev/net/http#Transport
 type once struct{ next http.RoundTripper }
 
-// RoundTrip sends a body that says its length and cannot be read a second time.
+// RoundTrip sends a body that cannot be read a second time; one that is not empty says its length.
 func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Method != http.MethodPost {
-		return o.next.RoundTrip(r)
-	}
-	var body []byte
-	if r.Body != nil {
-		var err error
-		body, err = io.ReadAll(r.Body)
-		if err = errors.Join(err, r.Body.Close()); err != nil {
-			return nil, err
+	if r.Method == http.MethodPost {
+		var body []byte
+		if r.Body != nil {
+			var err error
+			body, err = io.ReadAll(r.Body)
+			if err = errors.Join(err, r.Body.Close()); err != nil {
+				return nil, err
+			}
 		}
+		r = r.Clone(r.Context())
+		r.Body, r.GetBody, r.ContentLength = io.NopCloser(bytes.NewReader(body)), nil, int64(len(body))
 	}
-	r = r.Clone(r.Context())
-	r.Body, r.GetBody, r.ContentLength = io.NopCloser(bytes.NewReader(body)), nil, int64(len(body))
-	return o.next.RoundTrip(r)
+	response, err := o.next.RoundTrip(r)
+	if err == nil && response.StatusCode >= 300 && response.StatusCode < 400 {
+		return nil, errors.Join(fmt.Errorf("an answer points elsewhere: %s", response.Status), response.Body.Close())
+	}
+	return response, err
 }
 
 // checkBase says why an address is no stand-in's on this machine.

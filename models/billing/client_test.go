@@ -36,7 +36,10 @@ func TestACallIsOneRequest(t *testing.T) {
 		case 0:
 			panic(http.ErrAbortHandler) // the connection is cut
 		default:
-			http.Redirect(w, r, "/elsewhere", status)
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"message": "moved"}`)
 		}
 	}))
 	defer server.Close()

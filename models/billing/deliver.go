@@ -72,6 +72,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		now := r.now()
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked LIKE ?)", meterBlock+"%").
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
 		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
@@ -221,7 +222,8 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 	return more, nil
 }
 
-// meterBlock begins what blocks all streams of a meter, also those that are made later. A process that starts tries them again.
+// meterBlock begins what blocks a stream because of its meter. While it blocks one, no stream of the meter is claimed, also none that is made
+// later. A process that starts tries them again.
 const meterBlock = "The meter takes nothing. "
 
 // judge changes the report, and what of its stream the answer is about. It returns how long the stream is to wait.

@@ -258,7 +258,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 
 // replace freezes the events of a report that never arrived into a new one, of another identifier and minute.
 func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
-	streams, err := lockStreams(ctx, r.DB, tx, report.MeterEventName, []string{report.StripeCustomerID}, nil)
+	streams, err := lockStreams(ctx, r.DB, tx, report.MeterEventName, []string{report.StripeCustomerID})
 	if err == nil && len(streams) == 0 {
 		err = ErrStreamBusy
 	}

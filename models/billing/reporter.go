@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,6 +72,8 @@ type Reporter struct {
 	contacted bool
 	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
 	refused error
+	// told is the last reason to stop that this process has logged.
+	told atomic.Pointer[string]
 
 	metersMu    sync.Mutex
 	knownMeters map[string]knownMeters // by event name
@@ -219,13 +222,9 @@ func (r *Reporter) contact(ctx context.Context) error {
 
 // stop ends all sending, of every process, until one starts with another key or an operator goes on.
 func (r *Reporter) stop(ctx context.Context, why string) error {
-	stopped, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
-	if err != nil {
-		return err
+	if told := r.told.Swap(&why); told == nil || *told != why {
+		r.Log.Error("all sending to Stripe is stopped", "reason", why)
 	}
-	if n, err := stopped.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	r.Log.Error("all sending to Stripe is stopped", "reason", why)
-	return nil
+	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
+	return err
 }

@@ -126,8 +126,8 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 			d.deliver()
 			d.now = d.now.Add(time.Hour)
 		}
-		if s := d.status(); calls != 1 || len(s.Blocked) != 3 {
-			t.Errorf("%d calls, %d customers wait; want 1 and 3", calls, len(s.Blocked))
+		if s := d.status(); calls != 1 || len(s.Blocked) != 1 {
+			t.Errorf("%d calls, %d streams are blocked; want 1 and 1", calls, len(s.Blocked))
 		}
 		inactive = false
 		again := NewReporter(d.Options)
@@ -135,7 +135,7 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 		d.must(again.contact(d.ctx))
 		d.deliver()
 		if s := d.status(); calls != 4 || len(s.Blocked) != 0 {
-			t.Errorf("after a start %d calls, %d customers wait; want 4 and 0", calls, len(s.Blocked))
+			t.Errorf("after a start %d calls, %d streams are blocked; want 4 and 0", calls, len(s.Blocked))
 		}
 	})
 }

@@ -21,7 +21,7 @@ func TestRestored(t *testing.T) {
 		d.use("cus_3", 5, hour) // never sent
 		// What the lost database had sent, by identifiers that this one never made.
 		d.stripe.AddForeign("cus_1", 3, hour)
-		_, err := d.sealCustomers(d.ctx, []string{"cus_2"}, nil)
+		_, err := d.sealCustomers(d.ctx, []string{"cus_2"})
 		d.must(err)
 		d.stripe.AddForeign("cus_2", 4, d.reports()[0].Minute)
 		var out, notes bytes.Buffer

@@ -34,10 +34,6 @@ type slice struct {
 // Seal freezes the events that are due into reports and returns how many reports it made. Events of an hour are due when it has been over for
 // a while, and those before the end of a billing period when it has ended. What comes later makes another report in another minute.
 func (r *Reporter) Seal(ctx context.Context) (int, error) {
-	blocked, err := r.blockedMeter(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read whether the meter is blocked: %w", err)
-	}
 	sealed, after := 0, ""
 	for {
 		customers, err := r.unsealed(ctx, after, customersAtOnce)
@@ -48,23 +44,12 @@ func (r *Reporter) Seal(ctx context.Context) (int, error) {
 			return sealed, nil
 		}
 		after = customers[len(customers)-1]
-		n, err := r.sealCustomers(ctx, customers, blocked)
+		n, err := r.sealCustomers(ctx, customers)
 		sealed += n
 		if err != nil {
 			return sealed, fmt.Errorf("seal the events of %d customers: %w", len(customers), err)
 		}
 	}
-}
-
-// blockedMeter is what blocks all streams of the meter; nil when nothing does.
-func (r *Reporter) blockedMeter(ctx context.Context) (*string, error) {
-	var found []string
-	err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("blocked").Where("meter_event_name = ? AND blocked IS NOT NULL AND blocked LIKE ?", r.Catalogue.MeterEventName, meterBlock+"%").
-		Limit(1).Scan(ctx, &found)
-	if err != nil || len(found) == 0 {
-		return nil, err
-	}
-	return &found[0], nil
 }
 
 // unsealed returns the next customers, in their order, that have events in no report. It steps from one to the next in the index, and so reads
@@ -81,13 +66,13 @@ func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]str
 	return found, err
 }
 
-// sealCustomers seals what is due of some customers, in one transaction. Streams that are made for them are blocked by what is given.
-func (r *Reporter) sealCustomers(ctx context.Context, customers []string, blocked *string) (int, error) {
+// sealCustomers seals what is due of some customers, in one transaction.
+func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, error) {
 	sealed := 0
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		sealed = 0
 		meter := r.Catalogue.MeterEventName
-		customers, err := lockStreams(ctx, r.DB, tx, meter, customers, blocked)
+		customers, err := lockStreams(ctx, r.DB, tx, meter, customers)
 		if err != nil || len(customers) == 0 {
 			return err
 		}
@@ -145,10 +130,10 @@ func (r *Reporter) identifier(meter, id string) string {
 
 // lockStreams makes the customers' streams where they are missing, locks them for this transaction and returns whose it got: what another
 // process is at is left to it.
-func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, customers []string, blocked *string) ([]string, error) {
+func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, customers []string) ([]string, error) {
 	streams := make([]models.StripeStream, len(customers))
 	for i, c := range customers {
-		streams[i] = models.StripeStream{StripeCustomerID: c, MeterEventName: meter, Blocked: blocked}
+		streams[i] = models.StripeStream{StripeCustomerID: c, MeterEventName: meter}
 	}
 	if _, err := tx.NewInsert().Model(&streams).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
 		return nil, err
@@ -235,7 +220,7 @@ func split(customer string, period models.Period, first, last time.Time, known b
 	var due []slice
 	from := hour
 	for _, until := range append(slices.CompactFunc(cuts, time.Time.Equal), end) {
-		if !until.After(from) || until.After(end) || from.After(last) {
+		if !until.After(from) || until.After(end) {
 			continue
 		}
 		if !until.After(first) { // all of them are later

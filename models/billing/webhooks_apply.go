@@ -159,7 +159,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("ask Stripe for %s: %w", customer.ID, err)
 	}
-	if err := w.keepIncluded(ctx, customer.ID, at); err != nil {
+	if err := w.keepIncluded(patience, customer.ID, at); err != nil {
 		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
 	}
 	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -176,7 +176,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStripe) error {
 	now := models.Now(w.Now)
 	var rows []models.Subscription
-	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND status IN (?) AND current_period_end > ?", customer, bun.List(models.ActiveStatuses), now).Scan(ctx); err != nil || len(rows) == 0 {
+	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL AND status IN (?) AND current_period_end > ?", customer, bun.List(models.ActiveStatuses), now).Scan(ctx); err != nil || len(rows) == 0 {
 		return err
 	}
 	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
@@ -185,6 +185,9 @@ func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStri
 	}
 	for i := range rows {
 		next := models.FreePlan
+		if at.partial {
+			next = rows[i].PlanID
+		}
 		for _, s := range at.subscriptions {
 			if s.ID == *rows[i].StripeSubscriptionID && (&models.Subscription{Status: models.SubscriptionStatus(s.Status)}).Active() {
 				next = rows[i].PlanID // one whose plan cannot be said keeps it
@@ -215,6 +218,8 @@ type atStripe struct {
 	deleted       bool
 	metadata      map[string]string
 	subscriptions []*stripe.Subscription
+	// partial says that there may be others: what is not among them has not ended by that.
+	partial bool
 }
 
 // ask fetches a customer and all their subscriptions, ended ones too, and those that are named beside what the list has. A customer that Stripe
@@ -254,6 +259,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 	}
 	switch {
 	case len(at.subscriptions) > 0:
+		at.partial = unlisted != nil
 	case unknown != nil && stripeError(unknown).Code != stripe.ErrorCodeResourceMissing:
 		return nil, unknown // somebody else's 404
 	case unknown == nil && unlisted != nil:

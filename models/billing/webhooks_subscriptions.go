@@ -38,7 +38,7 @@ func (a *application) applySubscriptions(ctx context.Context, customer *models.S
 		}
 	}
 	for _, gone := range known {
-		if gone.Status == models.StatusCanceled {
+		if gone.Status == models.StatusCanceled || a.at.partial {
 			continue
 		}
 		next := *gone

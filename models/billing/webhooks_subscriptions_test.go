@@ -267,6 +267,20 @@ func TestASubscriptionIsFoundByItsID(t *testing.T) {
 		if row := f.row("sub_1"); row.Status != models.StatusPastDue {
 			f.Errorf("the subscription is %s", row.Status)
 		}
+		// What is not named has not ended because there is no list.
+		other := subscription("cus_1", "starter", "active", f.at, 1)
+		other["metadata"] = object{"tollgate_email": "bob@example.com"}
+		f.stub.noLists = false
+		f.stub.set("sub_2", other)
+		f.tell("customer.subscription.updated", "cus_1")
+		f.stub.noLists = true
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("bob@example.com", "starter by cus_1")
+		delete(f.stub.subscriptions, "sub_2")
+		f.stub.noLists = false
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("bob@example.com", "free")
+		f.stub.noLists = true
 		// Without any of them it is not known whether the customer has none, or whether that was not Stripe.
 		delete(f.stub.subscriptions, "sub_1")
 		f.tell("customer.subscription.updated", "cus_1")

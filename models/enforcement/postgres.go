@@ -87,7 +87,7 @@ var pgStatements = map[string]string{
 type postgres struct {
 	config *pgconn.Config
 	conn   *pgconn.PgConn
-	// used is when the server last answered on conn.
+	// used is when conn was last used.
 	used   time.Time
 	params params
 }

@@ -79,13 +79,14 @@ async function look(tab, bare, { address, printed, view: only }, fault) {
 	await withoutScript(tab, bare, address, fault);
 }
 
-// shoot takes pictures of as much of a page as its first questions and a chart need.
+// follow presses the button of a page's form.
 async function follow(bare, { address, leads }, fault) {
 	await bare.goto(address);
 	await bare.locator('main form button').click();
 	await bare.waitForURL(leads, { timeout: 3000 }).catch(() => fault('leads', address, `the form led to ${bare.url()}`));
 }
 
+// shoot takes pictures of as much of a page as its first questions and a chart need.
 async function shoot(tab, { address, shots, shown }) {
 	await tab.setViewportSize({ width: 1280, height: shown });
 	for (const [colorScheme, path] of Object.entries(shots)) {
