@@ -103,9 +103,9 @@ type command struct {
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
-// AfterApply makes secrets fit: one that a shell read from a file ends with a line.
+// AfterApply makes secrets fit, as one that comes from a file ends with a line, and refuses what no flag's type does.
 func (c *command) AfterApply() error {
-	for _, secret := range []*string{&c.SlackClientID, &c.SlackClientSecret, &c.StripeSecretKey, &c.StripeWebhookSecret} {
+	for _, secret := range []*string{&c.Database, &c.SlackClientID, &c.SlackClientSecret, &c.StripeSecretKey, &c.StripeWebhookSecret} {
 		*secret = strings.TrimSpace(*secret)
 	}
 	if c.ReportEvery < 0 {
@@ -165,7 +165,7 @@ func secretFromFile(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s_FILE: %w", variable, err)
 	}
-	return strings.TrimSpace(string(content)), nil
+	return string(content), nil
 }
 
 // app is one run of a command.

@@ -86,23 +86,24 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 
 // noteWaiting says what waits to be sent, and why when nothing is.
 func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
-	s, err := State(ctx, r.DB)
+	s, err := ReadStatus(ctx, r.DB)
 	if err != nil {
 		return err
 	}
 	var units int64
-	if err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(SUM(value), 0)").
-		Where("state IN (?)", bun.List([]models.ReportState{models.ReportSealed, models.ReportUnknown})).Scan(ctx, &units); err != nil {
-		return fmt.Errorf("count what waits: %w", err)
+	for _, c := range s.Counts {
+		if c.State == models.ReportSealed || c.State == models.ReportUnknown {
+			units += c.Units
+		}
 	}
 	if units > 0 {
 		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
 	}
-	if s.Stopped != nil {
-		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.Stopped)
+	if s.State.Stopped != nil {
+		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.State.Stopped)
 	}
-	if s.Paused != nil {
-		_, _ = fmt.Fprintf(notes, "sending is paused: %s\n", *s.Paused)
+	if s.State.Paused != nil {
+		_, _ = fmt.Fprintf(notes, "sending is paused: %s\n", *s.State.Paused)
 	}
 	return nil
 }

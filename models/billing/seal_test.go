@@ -12,6 +12,19 @@ import (
 	"tollgate/models"
 )
 
+// subscribe gives a customer a subscription with its current period.
+func (d *desk) subscribe(customer string, current models.Period) {
+	d.t.Helper()
+	user := models.User{ID: uuid.New(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now}
+	_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
+	d.must(err)
+	_, err = d.db.NewInsert().Model(&models.Subscription{
+		ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
+		CurrentPeriodStart: &current.Start, CurrentPeriodEnd: &current.End, CreatedAt: d.now, UpdatedAt: d.now,
+	}).Exec(d.ctx)
+	d.must(err)
+}
+
 // The end of a billing period divides the reports of its hour, as it divides the invoices: whether the events say so, or only the subscription does.
 func TestReportsStayOnTheirSide(t *testing.T) {
 	hour := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
@@ -23,15 +36,7 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 					previous, current := models.Period{Start: turn.AddDate(0, -1, 0), End: turn}, models.Period{Start: turn, End: turn.AddDate(0, 1, 0)}
 					if said == "subscription" {
 						// The events are in the calendar month, which says nothing of the boundary.
-						user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
-						_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
-						d.must(err)
-						customer := "cus_1"
-						_, err = d.db.NewInsert().Model(&models.Subscription{
-							ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
-							CurrentPeriodStart: &current.Start, CurrentPeriodEnd: &current.End, CreatedAt: d.now, UpdatedAt: d.now,
-						}).Exec(d.ctx)
-						d.must(err)
+						d.subscribe("cus_1", current)
 						previous = models.CalendarMonth(turn)
 						current = previous
 					}
@@ -70,16 +75,8 @@ func TestTheFirstHourOfASubscription(t *testing.T) {
 		d.Log = slog.New(slog.NewTextHandler(&log, nil))
 		begin := time.Date(2026, 11, 20, 9, 0, 20, 0, time.UTC)
 		period := models.Period{Start: begin, End: begin.AddDate(0, 1, 0)}
-		user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
-		_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
-		d.must(err)
-		customer := "cus_1"
-		_, err = d.db.NewInsert().Model(&models.Subscription{
-			ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
-			CurrentPeriodStart: &period.Start, CurrentPeriodEnd: &period.End, CreatedAt: d.now, UpdatedAt: d.now,
-		}).Exec(d.ctx)
-		d.must(err)
-		d.useIn(period, customer, 3, begin.Add(10*time.Minute))
+		d.subscribe("cus_1", period)
+		d.useIn(period, "cus_1", 3, begin.Add(10*time.Minute))
 		d.seal()
 		if got := d.reports(); len(got) != 1 || got[0].Value != 3 || got[0].Minute.Before(begin) {
 			t.Errorf("reports %+v", got)

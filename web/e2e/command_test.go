@@ -219,6 +219,12 @@ func TestFlagsAndVariables(t *testing.T) {
 	if r := runIt(t, []string{"DATABASE_URL=" + a, "DATABASE_URL_FILE=" + file}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL and DATABASE_URL_FILE are both set") {
 		t.Errorf("both: %+v", r)
 	}
+	if r := runIt(t, []string{"DATABASE_URL=" + a + "\n"}, "organization", "list"); r.status != 0 || !strings.Contains(r.stdout, "In A") {
+		t.Errorf("a variable that ends with a line: %+v", r)
+	}
+	if r := runIt(t, []string{"DATABASE_URL=" + a}, "serve", "--report-every=-1s"); r.status != 2 || !strings.Contains(r.stderr, "--report-every: -1s is less than nothing") {
+		t.Errorf("less than nothing: %+v", r)
+	}
 	if r := runIt(t, []string{"DATABASE_URL_FILE=" + file + "2"}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL_FILE: open") {
 		t.Errorf("a file that is not there: %+v", r)
 	}
