@@ -25,11 +25,12 @@ race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false
 # What runs side by side: the gate and the reporter. Under the race detector a test takes about twice the time.
 raced := ./models/enforcement ./models/billing
 
-# On a machine with nothing but Go this first installs what the tests need. See deps.
+# On a machine with nothing but Go this first installs what the tests need. See deps. -count=1, as go test's cache knows nothing of
+# the program that web/e2e builds and starts.
 test: deps
 	go vet ./...
 	$(race) -timeout 12m $(raced)
-	go test -timeout 12m $$(go list ./... | grep -vE '/models/(enforcement|billing)$$')
+	go test -count=1 -timeout 12m $$(go list ./... | grep -vE '/models/(enforcement|billing)$$')
 
 # All tests under the race detector.
 race: deps
@@ -79,9 +80,10 @@ verify: generate
 lint:
 	$(golangci-lint) run
 
-# VULNDB may name a copy of the database, such as file:///srv/vulndb, where vuln.go.dev cannot be reached.
+# With the toolchain that go.mod names, or the machine's own if that is newer. VULNDB may name a copy of the database, such as
+# file:///srv/vulndb, where vuln.go.dev cannot be reached.
 vuln:
-	$(govulncheck) $(if $(VULNDB),-db $(VULNDB)) ./...
+	GOTOOLCHAIN=auto $(govulncheck) $(if $(VULNDB),-db $(VULNDB)) ./...
 
 # Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
 # headers for the race detector, the programs of PostgreSQL and Redis, which the tests start themselves, and a browser with

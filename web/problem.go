@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v5"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -104,7 +104,6 @@ func invalid(errs ...FieldError) *Problem {
 func asProblem(err error) *Problem {
 	var p *Problem
 	var fault *models.Error
-	var http *echo.HTTPError
 	switch {
 	case errors.As(err, &p):
 		return p
@@ -118,13 +117,10 @@ func asProblem(err error) *Problem {
 		}
 		p.retryAfter = fault.RetryAfter
 		return p
-	case errors.As(err, &http):
-		switch http.Code {
-		case 404:
-			return newProblem(codeNotFound, "There is nothing at this address.")
-		case 405:
-			return newProblem(codeMethodNotAllowed, "This address does not take this method.")
-		}
+	case errors.Is(err, echo.ErrNotFound):
+		return newProblem(codeNotFound, "There is nothing at this address.")
+	case errors.Is(err, echo.ErrMethodNotAllowed):
+		return newProblem(codeMethodNotAllowed, "This address does not take this method.")
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
 		p = newProblem(models.CodeUnavailable, models.DatabaseStalled)
 		p.retryAfter = time.Second
@@ -134,8 +130,8 @@ func asProblem(err error) *Problem {
 }
 
 // fail answers a request with an error. It is Echo's error handler.
-func (s *Server) fail(err error, c echo.Context) {
-	if c.Response().Committed {
+func (s *Server) fail(c *echo.Context, err error) {
+	if sent, _ := echo.UnwrapResponse(c.Response()); sent.Committed {
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
@@ -168,7 +164,7 @@ func (s *Server) fail(err error, c echo.Context) {
 }
 
 // onPage is the problem as a page tells it.
-func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
+func (s *Server) onPage(c *echo.Context, p *Problem) views.Error {
 	page := views.Error{
 		Frame: s.frame(c), Status: p.Status, Title: p.Title, Detail: p.Detail, Admins: p.helpers, RequestID: requestID(c),
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,

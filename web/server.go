@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -103,7 +103,6 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("web: %w", err)
 	}
 	e := echo.New()
-	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.fail
 	e.IPExtractor = echo.ExtractIPDirect()
 	if len(o.TrustedProxies) > 0 {
@@ -192,12 +191,12 @@ func (s *Server) listen(ctx context.Context, l net.Listener, h http.Handler) err
 // hsts lets a browser that reached us by HTTPS once do only so, for a year. Other names of the domain are not ours to speak for.
 var hsts = []string{"max-age=31536000"}
 
-func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
+func requestID(c *echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
 
 // observe gives each request an id, a line in the metrics and, when it failed or was slow, one in the
 // log. It also turns a panic into a 500.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) (err error) {
+	return func(c *echo.Context) (err error) {
 		start := time.Now()
 		r, w := c.Request(), c.Response()
 		id := requestIDOf(r.Header.Get(echo.HeaderXRequestID))
@@ -215,25 +214,26 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 				stack = append(stack, slog.String("stack", string(debug.Stack())))
 			}
 			if err != nil {
-				c.Error(err)
+				s.fail(c, err)
 			}
 			took := time.Since(start)
 			route := c.Path()
 			if route == "" {
 				route = "none"
 			}
-			s.requests.WithLabelValues(route, statusText(w.Status)).Observe(took.Seconds())
+			_, status := echo.ResolveResponseStatus(w, nil)
+			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
-			case w.Status >= http.StatusInternalServerError:
+			case status >= http.StatusInternalServerError:
 				level = slog.LevelError
-			case w.Status >= http.StatusBadRequest || took > time.Second:
+			case status >= http.StatusBadRequest || took > time.Second:
 				level = slog.LevelInfo
 			}
 			if s.log.Enabled(r.Context(), level) {
 				line := []slog.Attr{
 					slog.String("request_id", id), slog.String("method", r.Method), slog.String("route", route),
-					slog.Int("status", w.Status), slog.Duration("took", took), slog.String("client", c.RealIP()),
+					slog.Int("status", status), slog.Duration("took", took), slog.String("client", c.RealIP()),
 				}
 				if level == slog.LevelError && err != nil {
 					line = append(line, slog.String("error", err.Error()))
@@ -256,7 +256,7 @@ func statusText(status int) string {
 
 // limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
+	return func(c *echo.Context) error {
 		request := c.Request()
 		ctx, cancel := context.WithTimeout(request.Context(), within)
 		defer cancel()
