@@ -65,8 +65,10 @@ type op struct {
 	account *account
 	linked  bool // the person's Slack identity is that of the database
 	unknown bool // nobody is named by it: err says so, and nothing is decided
-	answer  Answer
-	err     error
+	// contradicted says that its key is another person's or quantity's (see contradict).
+	contradicted bool
+	answer       Answer
+	err          error
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.

@@ -136,9 +136,10 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	for _, call := range calls {
 		call.err = nil // of an earlier try
 		ok, waits := true, false
+		call.contradict(f)
 		for i := range call.ops {
 			o := &call.ops[i]
-			if o.unknown {
+			if o.unknown || o.contradicted {
 				continue
 			}
 			waits = waits || locked[o.want]
@@ -155,6 +156,50 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 		}
 	}
 	return ready, unready
+}
+
+// contradict marks the ops whose key is another person's or quantity's, in the ledger or by an earlier op of the same batch: they are
+// refused whatever their person's record is, so nobody is made, linked or prepared for them.
+func (c *call) contradict(f *found) {
+	var firsts map[string]*op // of a batch, by key
+	if len(c.ops) > 1 {
+		firsts = make(map[string]*op, len(c.ops))
+	}
+	for i := range c.ops {
+		o := &c.ops[i]
+		if o.contradicted = false; o.key == "" || o.unknown {
+			continue
+		}
+		if first, ok := f.first(o); ok {
+			o.contradicted = o.differs(first.email, first.quantity)
+		} else if first, ok := firsts[o.key]; ok {
+			o.contradicted = o.differs(first.person.Email, first.quantity)
+		} else if firsts != nil {
+			firsts[o.key] = o
+		}
+	}
+}
+
+// use is whom and what a key was first used for.
+type use struct {
+	email    string
+	quantity int64
+}
+
+// first is what the ledger says of the op's key.
+func (f *found) first(o *op) (u use, used bool) {
+	if o.kind == hold {
+		if h := f.holdKeys[o.key]; h != nil {
+			return use{h.Email, h.Quantity}, true
+		}
+	} else if e := f.events[o.key]; e != nil {
+		return use{e.Email, e.Quantity}, true
+	}
+	return u, false
+}
+
+func (o *op) differs(email string, quantity int64) bool {
+	return o.person.Email != email || o.quantity != quantity
 }
 
 // mustLink says that Slack's identity of the call is not the one that the database has.
@@ -186,7 +231,7 @@ func (d *decider) decide(o *op) {
 
 func (d *decider) consume(o *op) {
 	if first, ok := d.found.events[o.key]; ok {
-		if first.Email != o.person.Email || first.Quantity != o.quantity {
+		if o.differs(first.Email, first.Quantity) {
 			o.err = errKeyReused
 			return
 		}
@@ -240,7 +285,7 @@ func (d *decider) touch(a *account) {
 
 func (d *decider) hold(o *op) {
 	if first, ok := d.found.holdKeys[o.key]; ok {
-		if first.Email != o.person.Email || first.Quantity != o.quantity {
+		if o.differs(first.Email, first.Quantity) {
 			o.err = errKeyReused
 			return
 		}

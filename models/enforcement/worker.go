@@ -137,7 +137,11 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		var ready []*call
 		ready, unready = split(slices.Clone(all), look, f, w.catalogue, now)
 		accounts = f.accounts
-		return decideAll(ready, f, now)
+		c := decideAll(ready, f, now)
+		for _, call := range unready {
+			call.contradict(f) // those that were decided may have used its keys
+		}
+		return c
 	})
 	if err == nil {
 		w.memory.keep(accounts, now)
@@ -255,12 +259,18 @@ func (w *worker) prepare(calls []*call) []*call {
 	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
 		var wants []models.Want
 		var links []*op
+		keys := map[string]*op{}
 		for _, c := range calls {
 			for i := range c.ops {
 				o := &c.ops[i]
-				if o.unknown {
+				if o.unknown || o.contradicted {
 					continue
 				}
+				// Of several calls with one key the first is decided before anybody is made or linked for the next.
+				if first, ok := keys[o.key]; ok && o.key != "" && first.kind == o.kind && o.differs(first.person.Email, first.quantity) {
+					continue
+				}
+				keys[o.key] = o
 				if o.kind == consume || o.kind == hold {
 					o.want.At = now
 				}
@@ -269,6 +279,9 @@ func (w *worker) prepare(calls []*call) []*call {
 					links = append(links, o)
 				}
 			}
+		}
+		if len(wants) == 0 {
+			return nil
 		}
 		if err := linkAll(ctx, db, links, now); err != nil {
 			return err
