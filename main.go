@@ -384,12 +384,8 @@ func (a *app) setUpStripe(ctx context.Context) error {
 }
 
 func (a *app) verify(ctx context.Context) error {
-	catalogue, err := models.LoadCatalogue(a.Plans)
-	if err != nil {
-		return err
-	}
 	differences := 0
-	err = models.Verify(ctx, a.db, catalogue, func(d models.Difference) {
+	err := models.Verify(ctx, a.db, func(d models.Difference) {
 		differences++
 		_ = a.print(d)
 	})
@@ -549,7 +545,10 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	if err != nil {
 		return err
 	}
-	tasks := []func(context.Context) error{func(ctx context.Context) error { return server.Serve(ctx, l) }}
+	tasks := []func(context.Context) error{
+		func(ctx context.Context) error { return server.Serve(ctx, l) },
+		func(ctx context.Context) error { a.tellOfPlans(ctx, catalogue, log); return nil },
+	}
 	if a.MetricsListen != "" {
 		m, err := web.Listen(ctx, "--metrics-listen", a.MetricsListen)
 		if err != nil {
@@ -563,6 +562,19 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	}
 	_ = a.print("listening on", web.URLOf(l.Addr())) // a server whose output nobody reads serves all the same
 	return together(ctx, tasks)
+}
+
+// tellOfPlans warns of subscriptions to what the catalogue lacks: their people get what free gives.
+func (a *app) tellOfPlans(ctx context.Context, catalogue *models.Catalogue, log *slog.Logger) {
+	plans, err := models.SubscribedPlans(ctx, a.db)
+	if err != nil {
+		log.Warn("which plans are subscribed to is not known", "error", err)
+	}
+	for _, p := range plans {
+		if _, known := catalogue.Plan(p.ID); !known {
+			log.Warn("the catalogue lacks a plan that people are subscribed to, so it gives them what free gives", "plan", p.ID, "subscriptions", p.Subscriptions)
+		}
+	}
 }
 
 // together runs all tasks until they end; the first that fails ends the others.

@@ -1,6 +1,8 @@
 package models_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +82,80 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 			t.Errorf("a record that says what is no longer so: %v", lines)
 		}
 	})
+}
+
+// TestAPlanThatACatalogueLacks has a process whose catalogue lacks somebody's plan and one whose has it take turns, as when a plan is added
+// while both run. The first gives what free gives, and the second what was sold, whoever came before.
+func TestAPlanThatACatalogueLacks(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		with, err := models.ParseCatalogue("new.yaml", []byte(plans))
+		if err != nil {
+			t.Fatal(err)
+		}
+		without, err := models.ParseCatalogue("old.yaml", []byte(strings.ReplaceAll(plans, "id: crew", "id: team")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := models.CreateOrganization(f.ctx, f.db, noon, "Crew", []string{"T1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, email := range []string{"ada@example.com", "bob@example.com"} {
+			if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &o.ID}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := models.Subscribe(f.ctx, f.db, with, noon, models.Subscriber{OrganizationID: &o.ID}, "crew"); err != nil {
+			t.Fatal(err)
+		}
+		for i, turn := range []struct {
+			catalogue *models.Catalogue
+			email     string
+			included  int64
+			rate      int64
+		}{
+			{without, "ada@example.com", 3, 0}, {with, "ada@example.com", 40, 12}, {without, "ada@example.com", 40, 0}, {with, "ada@example.com", 40, 12},
+			{with, "bob@example.com", 40, 12}, {without, "bob@example.com", 40, 0}, {with, "bob@example.com", 40, 12},
+		} {
+			r, err := models.CurrentUsage(f.ctx, f.db, noon, turn.email)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r != nil {
+				if s, ready := turn.catalogue.Standing(r, noon); ready {
+					t.Errorf("turn %d takes %+v as it is", i, s)
+				}
+			}
+			foreseen := f.foresee(t, turn.catalogue, turn.email, r)
+			if err := models.PrepareRecords(f.ctx, f.db, turn.catalogue, noon, []models.Want{{Email: turn.email, At: noon}}); err != nil {
+				t.Fatal(err)
+			}
+			if r, err = models.CurrentUsage(f.ctx, f.db, noon, turn.email); err != nil {
+				t.Fatal(err)
+			}
+			s, ready := turn.catalogue.Standing(r, noon)
+			if !ready || s.Plan != "crew" || s.Included != turn.included || s.OverageRateCents != turn.rate || s != foreseen {
+				t.Errorf("turn %d: %+v, ready %t; foreseen was %+v", i, s, ready, foreseen)
+			}
+			if lines := f.verify(t); len(lines) > 0 {
+				t.Errorf("turn %d: %v", i, lines)
+			}
+		}
+		if plans, err := models.SubscribedPlans(f.ctx, f.db); err != nil || !slices.Equal(plans, []models.SubscribedPlan{{ID: "crew", Subscriptions: 1}}) {
+			t.Errorf("subscribed plans: %v, %v", plans, err)
+		}
+	})
+}
+
+// foresee is the standing as it will be once the record is prepared.
+func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, r *models.UsageRecord) models.Standing {
+	t.Helper()
+	entitlements, err := models.EntitlementsOf(f.ctx, f.db, []string{email})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entitlements[email]
+	return c.Foresee(email, &e, r, noon)
 }
 
 // TestASubscriptionBeginsInTheMiddleOfAMonth rolls the record over: the month ends where the subscription's own period begins.

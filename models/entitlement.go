@@ -51,14 +51,6 @@ const EntitlementJoinsAt = `LEFT JOIN users u ON u.email = k.email
 const gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')
 				OR COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) > k.at) ORDER BY o.created_at DESC LIMIT 1`
 
-// PlanOf is the entitlement's plan: the subscription's, or free without one or when the catalogue no longer has it.
-func (c *Catalogue) PlanOf(e *Entitlement) Plan {
-	if plan, ok := c.byID[e.PlanID]; ok {
-		return *plan
-	}
-	return c.Free()
-}
-
 // PeriodAt is the billing period that contains t: under a Stripe subscription its own, in monthly steps; else the
 // calendar month.
 func (e *Entitlement) PeriodAt(t time.Time) Period {
@@ -100,8 +92,8 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 	if !s.Period.Contains(now) {
 		return s, true
 	}
-	plan, known := c.byID[r.PlanID]
-	return s, r.Entitled && known && r.SuggestionsIncluded >= plan.Included && r.OverageRateCents == plan.OverageRateCents
+	plan := c.PlanOf(r.PlanID)
+	return s, r.Entitled && r.SuggestionsIncluded >= plan.Included && r.OverageRateCents == plan.OverageRateCents
 }
 
 // Foresee is the standing that the person will have once PrepareRecords has run; record is nil when there is none, and
@@ -126,7 +118,7 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, n
 // entitle writes into a current record what the person may use. An upgrade counts at once; a downgrade never lowers what
 // is included before the period ends.
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
-	plan := c.PlanOf(e)
+	plan := c.PlanOf(e.PlanID)
 	r.PlanID, r.OverageRateCents = plan.ID, plan.OverageRateCents
 	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included)
 	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID

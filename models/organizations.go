@@ -111,7 +111,7 @@ func ListOrganizations(ctx context.Context, db bun.IDB, c *Catalogue) ([]Organiz
 	for i := range entries {
 		e := &entries[i]
 		e.CreatedAt = e.CreatedAt.UTC()
-		e.PlanID = c.PlanOf(&Entitlement{PlanID: e.PlanID}).ID
+		e.PlanID = c.PlanOf(e.PlanID).ID
 	}
 	return entries, nil
 }

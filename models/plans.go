@@ -77,6 +77,20 @@ func (c *Catalogue) Plan(id PlanID) (Plan, bool) {
 // Free is the plan of everybody without a subscription.
 func (c *Catalogue) Free() Plan { return *c.byID[FreePlan] }
 
+// PlanOf is the plan that a subscription to it gives; no id is no subscription, and free. A plan that the catalogue lacks gives what
+// free gives, under its own id: a process that has it, such as one that is started with it or runs beside this one, then sees that
+// the record is not as its plan says.
+func (c *Catalogue) PlanOf(id PlanID) Plan {
+	free := c.Free()
+	if id == "" {
+		return free
+	}
+	if plan, ok := c.byID[id]; ok {
+		return *plan
+	}
+	return Plan{ID: id, Name: string(id), Type: free.Type, Included: free.Included, OverageRateCents: free.OverageRateCents}
+}
+
 // Units names n units: "1 suggestion", "5 suggestions".
 func (c *Catalogue) Units(n int64) string {
 	if n == 1 {

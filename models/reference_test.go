@@ -101,7 +101,7 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 	}
 	for _, n := range newest {
 		e := models.Entitlement{PlanID: n.PlanID, Anchor: n.BillingCycleAnchor, PeriodStart: n.CurrentPeriodStart, PeriodEnd: n.CurrentPeriodEnd}
-		s.Plan, s.Period = f.catalogue.PlanOf(&e).ID, e.PeriodAt(now)
+		s.Plan, s.Period = f.catalogue.PlanOf(n.PlanID).ID, e.PeriodAt(now)
 	}
 	for _, m := range f.referenceMembers(t, now, id) {
 		st := &m.Standing

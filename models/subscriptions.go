@@ -122,6 +122,22 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 	return nil
 }
 
+// SubscribedPlan is a plan that active subscriptions are to.
+type SubscribedPlan struct {
+	ID            PlanID `bun:"plan_id"`
+	Subscriptions int
+}
+
+// SubscribedPlans returns the plans of all active subscriptions, whether the catalogue has them or not.
+func SubscribedPlans(ctx context.Context, db bun.IDB) (plans []SubscribedPlan, err error) {
+	err = db.NewSelect().TableExpr("subscriptions").Column("plan_id").ColumnExpr("COUNT(*) AS subscriptions").
+		Where("status IN (?)", bun.List(ActiveStatuses)).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
+	if err != nil {
+		return nil, fmt.Errorf("list the subscribed plans: %w", err)
+	}
+	return plans, nil
+}
+
 // checkSubscriber says why the subscriber cannot hold the plan.
 func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
 	plan, ok := c.Plan(id)

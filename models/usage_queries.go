@@ -104,7 +104,7 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 		return OrganizationSummary{}, err
 	}
 	usual := &people.usual.entitlement
-	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual).ID, Period: usual.PeriodAt(now)}
+	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now)}
 	if len(people.workspaces) == 0 {
 		return s, nil
 	}

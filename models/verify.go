@@ -39,7 +39,6 @@ type recount struct {
 	row, fault string // fault takes stored and counted
 	query      string
 	lite       string // the query on SQLite, where that is another one
-	plans      bool   // the query takes the ids of the catalogue's plans
 }
 
 var recounts = []recount{
@@ -68,16 +67,15 @@ var recounts = []recount{
 				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
 			FROM usage_records WINDOW later AS (PARTITION BY email ORDER BY billing_period_start)) r
 		WHERE next_start < billing_period_end ORDER BY id`},
-	// A plan that the catalogue does not have counts as free, so a record of the free plan may stand beside a subscription to it.
 	// What the database marks when something changes is what is looked at: the newest record, and those of no ended period.
-	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", plans: true, query: `
+	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
 		FROM usage_records r JOIN (SELECT email FROM users) k ON k.email = r.email ` + EntitlementJoins + `
 		WHERE r.entitled AND (r.billing_period_end > CURRENT_TIMESTAMP
 				OR r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = r.email))
 			AND (r.workspace_id IS DISTINCT FROM u.workspace_id OR r.spend_limit_cents IS DISTINCT FROM u.spend_limit_cents
 				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
-				OR (r.plan_id <> COALESCE(s.plan_id, 'free') AND (r.plan_id <> 'free' OR s.plan_id IN (?))))
+				OR r.plan_id <> COALESCE(s.plan_id, 'free'))
 		ORDER BY r.id`},
 	{row: "usage record", fault: "its organization's pages count it in another workspace than its person's", query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
@@ -133,12 +131,7 @@ func dailyRecount(stored, day string) string {
 
 // Verify recounts every usage record from its events and holds and every report from its events, and calls report for
 // each difference. All is read as of one moment, so a server may run meanwhile; a ledger of any size fits in memory.
-// The catalogue must be the server's, as it says which subscriptions give a plan.
-func Verify(ctx context.Context, db *DB, c *Catalogue, report func(Difference)) error {
-	plans := make([]PlanID, len(c.Plans))
-	for i := range c.Plans {
-		plans[i] = c.Plans[i].ID
-	}
+func Verify(ctx context.Context, db *DB, report func(Difference)) error {
 	// Read-only is also what makes a transaction on SQLite one that does not take the write lock.
 	opts := &sql.TxOptions{ReadOnly: true}
 	if db.Postgres {
@@ -149,7 +142,7 @@ func Verify(ctx context.Context, db *DB, c *Catalogue, report func(Difference)) 
 			if !db.Postgres && r.lite != "" {
 				r.query = r.lite
 			}
-			if err := r.run(ctx, tx, plans, report); err != nil {
+			if err := r.run(ctx, tx, report); err != nil {
 				return fmt.Errorf("%s: %w", r.row, err)
 			}
 		}
@@ -161,12 +154,8 @@ func Verify(ctx context.Context, db *DB, c *Catalogue, report func(Difference)) 
 	return nil
 }
 
-func (r *recount) run(ctx context.Context, tx bun.Tx, plans []PlanID, report func(Difference)) error {
-	var args []any
-	if r.plans {
-		args = []any{bun.List(plans)}
-	}
-	rows, err := tx.QueryContext(ctx, r.query, args...)
+func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) error {
+	rows, err := tx.QueryContext(ctx, r.query)
 	if err != nil {
 		return err
 	}

@@ -93,12 +93,10 @@ func (s *Server) orgMemberPage(c *echo.Context, who *models.Viewer) error {
 	}
 	page := views.OrgMember{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Name: user.Name, Email: user.Email, Role: user.Role,
-		SignedUp: user.CreatedAt, Plan: s.catalogue.Free(),
+		SignedUp: user.CreatedAt,
 	}
 	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
-	if plan, ok := s.catalogue.Plan(p.standing.Value.Plan); ok {
-		page.Plan = plan
-	}
+	page.Plan = s.catalogue.PlanOf(p.standing.Value.Plan)
 	return show(c, http.StatusOK, views.OrgMemberPage(page))
 }

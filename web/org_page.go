@@ -24,7 +24,7 @@ func (s *Server) orgPage(c *echo.Context, who *models.Viewer) error {
 		return show(c, http.StatusOK, views.OrgPage(page))
 	}
 	summary := page.Summary.Value
-	page.Plan, _ = s.catalogue.Plan(summary.Plan)
+	page.Plan = s.catalogue.PlanOf(summary.Plan)
 	page.Subscription = views.Subscription{Plan: page.Plan}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
 		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)

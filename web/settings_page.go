@@ -20,7 +20,7 @@ func (s *Server) settingsPage(c *echo.Context, who *models.Viewer) error {
 		if err != nil {
 			return "", err
 		}
-		page.Plan, _ = s.catalogue.Plan(a.Plan)
+		page.Plan = s.catalogue.PlanOf(a.Plan)
 		return s.catalogue.Notice(a, models.Decide(a, 1)), nil
 	})
 	page.Sessions = load(s, c, "sessions", func(ctx context.Context) ([]views.Session, error) {

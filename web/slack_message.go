@@ -39,11 +39,7 @@ func appendSlackMessage(b []byte, c *models.Catalogue, s *models.Standing, notic
 	b = append(b, `,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":`...)
 	b = appendString(b, slackMarks[s.Level()]+"\n"+text)
 	b = append(b, `}},{"type":"context","elements":[{"type":"mrkdwn","text":`...)
-	name := string(s.Plan)
-	if plan, ok := c.Plan(s.Plan); ok {
-		name = plan.Name
-	}
-	b = appendString(b, slackEscape.Replace(name)+" plan  "+slackBar(s.PercentUsed())+"  "+strconv.FormatInt(s.PercentUsed(), 10)+"% used")
+	b = appendString(b, slackEscape.Replace(c.PlanOf(s.Plan).Name)+" plan  "+slackBar(s.PercentUsed())+"  "+strconv.FormatInt(s.PercentUsed(), 10)+"% used")
 	return append(b, `}]}]}`...)
 }
 

@@ -81,10 +81,7 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 
 // subscription is the viewer's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
 func (s *Server) subscription(c *echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
-	shown := views.Subscription{Plan: s.catalogue.Free()}
-	if plan, ok := s.catalogue.Plan(standing.Value.Plan); ok {
-		shown.Plan = plan
-	}
+	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan)}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
 		return models.SubscriptionOf(ctx, s.db, who.User.Email)
 	}).Value

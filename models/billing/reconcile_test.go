@@ -75,7 +75,7 @@ func TestAReportThatNeverArrived(t *testing.T) {
 		if got := d.stripe.Total("cus_1", d.now.Add(-100*time.Hour), d.now); got != 7 {
 			t.Errorf("Stripe has %d units, want 7", got)
 		}
-		d.must(models.Verify(d.ctx, d.db, d.catalogue, func(f models.Difference) {
+		d.must(models.Verify(d.ctx, d.db, func(f models.Difference) {
 			if f.Customer != "" {
 				t.Error(f)
 			}

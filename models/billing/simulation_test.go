@@ -103,7 +103,7 @@ func (w *world) faults() (faults []string) {
 			note("%s used %d units in the hour of %s, and Stripe has %d", h.customer, used, h.start.Format(time.DateTime), got)
 		}
 	}
-	w.must(models.Verify(w.ctx, w.db, w.catalogue, func(d models.Difference) {
+	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) {
 		if d.Customer != "" || strings.Contains(d.Fault, "report") {
 			note("verify: %s", d)
 		}

@@ -235,7 +235,7 @@ func (f *webhookFixture) plan(email string) string {
 	e, err := models.EntitlementsOf(f.Context(), f.db, []string{email})
 	f.must(err)
 	of := e[email]
-	plan := string(f.hook.Catalogue.PlanOf(&of).ID)
+	plan := string(f.hook.Catalogue.PlanOf(of.PlanID).ID)
 	if of.StripeCustomerID != "" {
 		plan += " by " + of.StripeCustomerID
 	}

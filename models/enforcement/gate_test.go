@@ -78,7 +78,7 @@ func (f *fixture) exec(t *testing.T, query string, args ...any) {
 // clean fails the test when a recount differs from what is stored, and returns the number of events.
 func (f *fixture) clean(t *testing.T) (events int) {
 	t.Helper()
-	if err := models.Verify(f.ctx, f.db, f.catalogue, func(d models.Difference) { t.Error(d) }); err != nil {
+	if err := models.Verify(f.ctx, f.db, func(d models.Difference) { t.Error(d) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.db.NewSelect().TableExpr("usage_events").ColumnExpr("COUNT(*)").Scan(f.ctx, &events); err != nil {

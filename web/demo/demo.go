@@ -61,7 +61,7 @@ func guide(ctx context.Context, o *Options, key string) error {
 	if err != nil {
 		return err
 	}
-	plan, _ := o.Catalogue.Plan(usage.Plan)
+	plan := o.Catalogue.PlanOf(usage.Plan)
 	people := assemble(o.Catalogue).people
 	admin, busiest := people[0].email, people[1].email
 	// At the very beginning of a month nobody has used anything.

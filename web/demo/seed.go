@@ -158,7 +158,7 @@ func planOf(c *models.Catalogue, k *cast, p *person) models.Plan {
 	if o := k.organizations[k.teams[p.team].organization]; o.plan != "" {
 		id = o.plan
 	}
-	return c.PlanOf(&models.Entitlement{PlanID: id})
+	return c.PlanOf(id)
 }
 
 // usageRows turns what somebody asked for into records and events, as the gate would have: a record a month that
