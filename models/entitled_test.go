@@ -150,7 +150,7 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 // foresee is the standing as it will be once the record is prepared.
 func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, r *models.UsageRecord) models.Standing {
 	t.Helper()
-	entitlements, err := models.EntitlementsOf(f.ctx, f.db, []string{email})
+	entitlements, err := models.EntitlementsOf(f.ctx, f.db, noon, []string{email})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,8 @@ type Entitlement struct {
 	StripeCustomerID string
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
+	// Ended is when the last of the person's records ended that are over: the next one begins no earlier. Zero without one.
+	Ended time.Time
 }
 
 // EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with an email, on both databases.
@@ -96,18 +98,18 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 	return s, r.Entitled && r.SuggestionsIncluded >= plan.Included && r.OverageRateCents == plan.OverageRateCents
 }
 
-// Foresee is the standing that the person will have once PrepareRecords has run; record is nil when there is none, and
-// its SuggestionsHeld must be the live units.
+// Foresee is the standing that the person will have once PrepareRecords has run; record is the current one, nil when there is
+// none, and its SuggestionsHeld must be the live units.
 func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, now time.Time) Standing {
 	next := UsageRecord{Email: email}
-	if record == nil {
-		record = &UsageRecord{}
-	} else if _, rolls := e.startsWithin(record.Period(), now); !rolls {
-		next = *record
-		next.Email = email
+	if record != nil {
+		if _, rolls := e.startsWithin(record.Period(), now); !rolls {
+			next = *record
+			next.Email = email
+		}
 	}
 	if period := next.Period(); !period.Contains(now) {
-		p := e.PeriodAt(now).clip(record.Period().Start, time.Time{})
+		p := e.PeriodAt(now).clip(e.Ended, time.Time{})
 		next.BillingPeriodStart, next.BillingPeriodEnd = p.Start, p.End
 	}
 	c.entitle(&next, e)

@@ -68,7 +68,7 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
-	entitlements, err := EntitlementsOf(ctx, tx, emails)
+	entitlements, err := EntitlementsOf(ctx, tx, now, emails)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +82,11 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 	return people, nil
 }
 
-// EntitlementsOf reads what the people with these emails may use. Somebody unknown is missing from the answer.
-func EntitlementsOf(ctx context.Context, db bun.IDB, emails []string) (map[string]Entitlement, error) {
-	rows, err := db.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, bun.List(emails))
+// EntitlementsOf reads what the people with these emails may use now. Somebody unknown is missing from the answer.
+func EntitlementsOf(ctx context.Context, db bun.IDB, now time.Time, emails []string) (map[string]Entitlement, error) {
+	rows, err := db.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+`,
+			(SELECT MAX(r.billing_period_end) FROM usage_records r WHERE r.email = k.email AND r.billing_period_end <= ?)
+		FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, now, bun.List(emails))
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +95,11 @@ func EntitlementsOf(ctx context.Context, db bun.IDB, emails []string) (map[strin
 	for rows.Next() {
 		var email string
 		var e Entitlement
-		if err := scanEntitlement(rows, &email, &e); err != nil {
+		var ended bun.NullTime
+		if err := scanEntitlement(rows, &email, &e, &ended); err != nil {
 			return nil, err
 		}
+		e.Ended = ended.Time
 		found[email] = e
 	}
 	return found, rows.Err()
@@ -149,9 +153,9 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	return err
 }
 
-func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement) error {
+func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement, more ...any) error {
 	var team, slackUser, plan, customer sql.NullString
-	err := rows.Scan(email, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd)
+	err := rows.Scan(append([]any{email, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd}, more...)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}

@@ -74,7 +74,7 @@ func TestSubscribePerson(t *testing.T) {
 // included is what a person may use in the period of an instant, as the next decision finds it.
 func (f *fixture) included(t *testing.T, email string, at time.Time) int64 {
 	t.Helper()
-	entitlements, err := models.EntitlementsOf(f.ctx, f.db, []string{email})
+	entitlements, err := models.EntitlementsOf(f.ctx, f.db, at, []string{email})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead, handle: limited(queryTimeout, s.history),
-			summary: "A person's billing periods", description: "Newest first, the current one included.",
+			summary: "A person's billing periods", description: "Newest first, the current one among them as soon as anything was asked for in it.",
 			query:    []queryParameter{{"months", "How many periods at most.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response: reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},

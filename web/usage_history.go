@@ -13,7 +13,7 @@ import (
 // historyAnswer is a person's past periods, newest first, the current one included.
 type historyAnswer struct {
 	Email   string       `json:"email"`
-	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first; the current one is the first."`
+	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first. A period in which nothing was asked for is not among them, so the current one may be missing."`
 }
 
 type pastPeriod struct {
@@ -49,12 +49,16 @@ func (s *Server) history(c *echo.Context) error {
 	for i := range records {
 		standing, ready := s.catalogue.Standing(&records[i], now)
 		if !ready && standing.Period.Contains(now) {
-			entitlements, err := models.EntitlementsOf(c.Request().Context(), s.db, []string{email})
+			entitlements, err := models.EntitlementsOf(c.Request().Context(), s.db, now, []string{email})
 			if err != nil {
 				return err
 			}
 			e := entitlements[email]
-			standing = s.catalogue.Foresee(email, &e, &records[i], now)
+			if next := s.catalogue.Foresee(email, &e, &records[i], now); next.Period.Start.Equal(standing.Period.Start) {
+				standing = next
+			} else {
+				standing.Period.End = next.Period.Start // where a subscription began that nothing was asked under yet
+			}
 		}
 		answer.Periods[i] = pastPeriod{
 			Period: period(standing.Period), Plan: string(standing.Plan), Used: standing.Used, Included: standing.Included,

@@ -232,7 +232,7 @@ func (f *webhookFixture) tell(kind, customer string) {
 // plan is what a person may use now, as the gate reads it.
 func (f *webhookFixture) plan(email string) string {
 	f.Helper()
-	e, err := models.EntitlementsOf(f.Context(), f.db, []string{email})
+	e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
 	f.must(err)
 	of := e[email]
 	plan := string(f.hook.Catalogue.PlanOf(of.PlanID).ID)

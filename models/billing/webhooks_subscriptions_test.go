@@ -211,7 +211,7 @@ func TestWhatIsIncludedStays(t *testing.T) {
 		begin := f.at
 		included := func(email string) int64 {
 			f.Helper()
-			e, err := models.EntitlementsOf(f.Context(), f.db, []string{email})
+			e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
 			f.must(err)
 			record, err := models.CurrentUsage(f.Context(), f.db, f.at, email)
 			f.must(err)

@@ -430,7 +430,7 @@ func (w *worker) standings(ctx context.Context, emails []string, now time.Time) 
 	for n, i := range unready {
 		missing[n] = emails[i]
 	}
-	entitlements, err := models.EntitlementsOf(ctx, w.db, missing)
+	entitlements, err := models.EntitlementsOf(ctx, w.db, now, missing)
 	if err != nil {
 		return nil, err
 	}
