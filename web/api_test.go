@@ -3,9 +3,11 @@ package web
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"tollgate/models"
@@ -112,6 +114,14 @@ func TestHolds(t *testing.T) {
 		id = made.body["hold"].(map[string]any)["id"].(string)
 		f.post("/v1/holds/"+id+"/release", "").want(t, 200, map[string]any{"held": 0, "used": 2, "hold.state": "released"})
 		f.post("/v1/holds/"+id+"/release", "{}").want(t, 200, map[string]any{"held": 0, "hold.state": "released"})
+		for _, body := range []string{"", "{}"} { // sent without its length
+			f.post("/v1/holds/"+id+"/release", "", func(r *http.Request) {
+				r.Body, r.ContentLength = io.NopCloser(iotest.OneByteReader(strings.NewReader(body))), -1
+				if body != "" {
+					r.Header.Set("Content-Type", "application/json")
+				}
+			}).want(t, 200, map[string]any{"held": 0, "hold.state": "released"})
+		}
 		f.post("/v1/holds/"+id+"/settle", `{"quantity": 1}`).want(t, 409, map[string]any{"code": "hold_released"})
 
 		made = f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h4", "ttl_seconds": 10}`)
@@ -150,13 +160,18 @@ func TestEvents(t *testing.T) {
 			event("ada@example.com", 7, "e1", "2026-11-02T10:00:00Z"),
 			event("ada@example.com", 7, "e1", "2026-11-02T10:00:00Z"),
 			event("ada@example.com", 8, "e1", "2026-11-02T10:00:00Z"),
-			event("ada@example.com", 3, "e2", "2026-10-31T23:59:59Z"),
+			event("ada@example.com", 3, "e2", "2026-10-31t23:59:59.5z"),
 			event("ada@example.com", 0, "e3", "2026-11-02T10:00:00Z"),
 			event("ada@example.com", 1, "e4", "2026-11-23T12:06:00Z"),
 			event("ada@example.com", 1, "e5", "2025-01-01T00:00:00Z"),
 			event("bob@example.com", 1, "e6", "2026-11-23T14:00:00+02:00"),
 			`{"slack_team_id": "T1", "slack_user_id": "U1", "quantity": 1, "idempotency_key": "e7", "occurred_at": "2026-11-02T10:00:00Z"}`,
 			`7`,
+			`{"email": "bob@example.com", "quantity": 1, "idempotency_key": "cut \ud83d", "occurred_at": "2026-11-02T10:00:00Z"}`,
+			`{"email": "bob@example.com", "quantity": 1, "idempotency_key": "e8", "occurred_at": "2026-11-02T10:00:00Z", "\ud83d": 1}`,
+			event("bob@example.com", 1, "e9", "2026-11-02T1:00:00Z"),
+			event("bob@example.com", 1, "e10", "2026-11-02T10:00:00,5Z"),
+			event("bob@example.com", 1, "e11", "2026-11-02T10:00:00+24:00"),
 		}, ",") + `]}`
 		for _, first := range []bool{true, false} {
 			got := f.post("/v1/events", batch)
@@ -165,7 +180,7 @@ func TestEvents(t *testing.T) {
 			if !first {
 				recorded = "duplicate"
 			}
-			want := []string{recorded, "duplicate", "conflict", recorded, "invalid", "invalid", "invalid", recorded, "invalid", "invalid"}
+			want := []string{recorded, "duplicate", "conflict", recorded, "invalid", "invalid", "invalid", recorded, "invalid", "invalid", "invalid", "invalid", "invalid", "invalid", "invalid"}
 			results := got.body["results"].([]any)
 			if len(results) != len(want) {
 				t.Fatalf("%d results for %d events: %s", len(results), len(want), got.raw)
@@ -232,8 +247,9 @@ func TestBadRequests(t *testing.T) {
 		{"not JSON", "/v1/consume", "{", 400, "invalid_json", "", nil},
 		{"two values", "/v1/consume", `{"email": "a@example.com", ` + key + `} {}`, 400, "invalid_json", "", nil},
 		{"broken UTF-8", "/v1/consume", "{\"email\": \"a@example.com\", \"idempotency_key\": \"\xff\"}", 400, "invalid_json", "", nil},
-		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 400, "invalid_json", "", nil},
+		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"a form", "/v1/consume", "email=a", 415, "unsupported_media_type", "", []change{withType("application/x-www-form-urlencoded")}},
+		{"a compressed body", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }}},
 		{"another charset", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{withType("application/json; charset=latin1")}},
 		{"huge", "/v1/consume", `{"email": "` + huge + `"}`, 413, "payload_too_large", "", nil},
 		{"an array", "/v1/check", `[]`, 422, "invalid_request", "", nil},
@@ -290,6 +306,7 @@ func TestBadRequests(t *testing.T) {
 		f.call(http.MethodGet, "/v1/usage/a@example.com", "", withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
 		f.get("/v1/usage/nobody").want(t, 422, map[string]any{"errors.path": "email"})
 		f.get("/v1/usage/a@example.com/history?months=0").want(t, 422, map[string]any{"errors.path": "months"})
+		f.get("/v1/usage/a@example.com/history?months=1;x=1").want(t, 422, map[string]any{"errors.path": "months"})
 		f.get("/v1/organizations/nonsense/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
 		f.get("/v1/organizations/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
 		f.get("/v1/nothing").want(t, 404, map[string]any{"code": "not_found"})

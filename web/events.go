@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,11 +38,15 @@ var eventFields = append(personFields(func(e *eventBody) *PersonName { return &e
 		if err != nil || !ok {
 			return err
 		}
-		if into.OccurredAt, err = time.Parse(time.RFC3339, s); err != nil {
+		s = strings.ToUpper(s) // RFC 3339 lets t and z be small
+		if into.OccurredAt, err = time.Parse(time.RFC3339, s); err != nil || !instant.MatchString(s) {
 			b.fault(name, "must be a time such as 2026-11-23T09:30:00Z (RFC 3339)")
 		}
 		return nil
 	}})
+
+// instant is RFC 3339's date-time, of which time.Parse takes more: an hour of one digit, a comma, an offset of a day.
+var instant = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
 
 type eventsAnswer struct {
 	Results []eventResult `json:"results" nullable:"false" doc:"One for each event, in their order."`

@@ -1,12 +1,12 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +47,9 @@ func decode(c *echo.Context, limit int64, read func(*body) error) error {
 	if !isJSON(r.Header.Get(echo.HeaderContentType)) {
 		return newProblem(codeUnsupportedMedia, "Send the body with Content-Type: application/json.")
 	}
+	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return newProblem(codeUnsupportedMedia, "Send the body as it is, without a Content-Encoding.")
+	}
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
@@ -69,9 +72,12 @@ func decode(c *echo.Context, limit int64, read func(*body) error) error {
 
 // parse reads what is in b.raw.
 func (b *body) parse(read func(*body) error) error {
-	// Doubled fields are found below, and named.
-	b.decoder.Reset(&b.raw, jsontext.AllowDuplicateNames(true))
-	err := read(b)
+	err := errNotJSON
+	if utf8.Valid(b.raw.Bytes()) {
+		// Doubled fields are found below, and named; and so are texts with half of a surrogate pair, which is all that is left of invalid UTF-8.
+		b.decoder.Reset(&b.raw, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+		err = read(b)
+	}
 	if err == nil {
 		if _, err = b.decoder.ReadToken(); errors.Is(err, io.EOF) {
 			err = nil
@@ -131,9 +137,7 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 		}
 		plain := name[1 : len(name)-1]
 		if bytes.IndexByte(plain, '\\') >= 0 {
-			if plain, err = jsontext.AppendUnquote(nil, name); err != nil {
-				return err
-			}
+			plain, _ = jsontext.AppendUnquote(nil, name) // what has half of a surrogate pair is no field's name
 		}
 		i := slices.IndexFunc(fields, func(f field[T]) bool { return string(plain) == f.name })
 		switch {
@@ -172,11 +176,19 @@ func (b *body) text(name string) (s string, ok bool, err error) {
 		b.fault(name, "must be a string")
 		return "", false, b.decoder.SkipValue()
 	}
-	token, err := b.decoder.ReadToken()
+	value, err := b.decoder.ReadValue()
 	if err != nil {
 		return "", false, err
 	}
-	return token.String(), true, nil
+	if plain := value[1 : len(value)-1]; bytes.IndexByte(plain, '\\') < 0 {
+		return string(plain), true, nil
+	}
+	unquoted, err := jsontext.AppendUnquote(nil, value)
+	if err != nil {
+		b.fault(name, "must not have half of a surrogate pair")
+		return "", false, nil
+	}
+	return string(unquoted), true, nil
 }
 
 // integer reads a whole number from least to most.
@@ -304,9 +316,17 @@ func (b *body) whom(p *PersonName, before int) enforcement.Person {
 	return enforcement.Person{Email: p.Email, Slack: models.SlackIdentity{TeamID: p.SlackTeamID, UserID: p.SlackUserID}}
 }
 
-// noBody accepts an empty body or an empty JSON object.
+// noBody accepts an empty body, of whatever type and also without its length beforehand, or an empty JSON object.
 func noBody(c *echo.Context) error {
-	if c.Request().ContentLength == 0 || c.Request().Body == http.NoBody {
+	r := c.Request()
+	if r.ContentLength < 0 {
+		start := bufio.NewReader(r.Body)
+		if _, err := start.Peek(1); errors.Is(err, io.EOF) {
+			return nil
+		}
+		r.Body = io.NopCloser(start) // net/http closes its own
+	}
+	if r.ContentLength == 0 {
 		return nil
 	}
 	return decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })

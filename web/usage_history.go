@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"net/url"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -34,7 +35,11 @@ func (s *Server) history(c *echo.Context) error {
 		return err
 	}
 	months := models.DefaultHistoryMonths
-	if given := c.QueryParams()["months"]; given != nil {
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return invalid(FieldError{Path: "months", Message: "is part of a query that cannot be read"})
+	}
+	if given := query["months"]; given != nil {
 		// A number is written in one way only, so that nothing is read into "+1" or "01".
 		if months, err = strconv.Atoi(given[0]); err != nil || strconv.Itoa(months) != given[0] || months < 1 || months > maxMonths || len(given) > 1 {
 			return invalid(FieldError{Path: "months", Message: fmt.Sprintf("must be a whole number from 1 to %d", maxMonths)})
