@@ -129,7 +129,7 @@ func asProblem(err error) *Problem {
 	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
 }
 
-// fail answers a request with an error. It is Echo's error handler.
+// fail answers a request with an error.
 func (s *Server) fail(c *echo.Context, err error) {
 	if sent, _ := echo.UnwrapResponse(c.Response()); sent.Committed {
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)

@@ -103,7 +103,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("web: %w", err)
 	}
 	e := echo.New()
-	e.HTTPErrorHandler = s.fail
+	e.Logger = o.Log
 	e.IPExtractor = echo.ExtractIPDirect()
 	if len(o.TrustedProxies) > 0 {
 		trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
