@@ -73,7 +73,7 @@ type command struct {
 	Organization struct {
 		Create struct {
 			Name      string   `arg:"" help:"What it is called."`
-			SlackTeam []string `placeholder:"ID" help:"A Slack team of it; may be given several times. A team that is known already moves to it."`
+			SlackTeam []string `sep:"none" placeholder:"ID" help:"A Slack team of it; may be given several times. A team that is known already moves to it."`
 		} `cmd:"" help:"Make an organization and print its id."`
 		List struct{} `cmd:"" help:"List the organizations."`
 	} `cmd:"" help:"Organizations and their Slack teams."`
@@ -265,7 +265,7 @@ func (a *app) signIn(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
 		}
-		if address.Port == 0 {
+		if address == nil || address.Port == 0 {
 			return errors.New("--listen names no port to put into the link: give the server's address with --base-url")
 		}
 		base = web.URLOf(address)

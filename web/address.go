@@ -45,6 +45,9 @@ func (n *Network) UnmarshalText(text []byte) error {
 
 // Listen takes an address, which the flag chose.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	if address == "" { // which would be every address of this machine, and any port
+		return nil, fmt.Errorf("%s is empty: name an address such as 127.0.0.1:8080", flag)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -184,6 +184,8 @@ func TestCommandsThatFail(t *testing.T) {
 	}
 	s.fails(1, `plans.yaml:2: unknown key "colour"`, "serve", "--plans", plans, "--listen", "127.0.0.1:0")
 	s.fails(1, "--listen", "serve", "--listen", "nowhere")
+	s.fails(1, "--listen is empty", "serve", "--listen", "")
+	s.fails(1, "a Slack team id is", "organization", "create", "Quiet Fox Ltd", "--slack-team", "")
 }
 
 func TestFlagsAndVariables(t *testing.T) {
@@ -267,6 +269,7 @@ func TestSignInLink(t *testing.T) {
 			sh.fails(1, "Nobody has the email ada@example.com; make them known with: tollgate user set ada@example.com", "sign-in", "ada@example.com")
 			sh.ok("user", "set", "ada@example.com")
 			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "127.0.0.1:0")
+			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "")
 			for args, base := range map[string]string{"--listen=:9000": "http://localhost:9000", "--listen=[::1]:9000": "http://[::1]:9000", "--base-url=https://a.example/": "https://a.example"} {
 				if link := sh.ok("sign-in", "ada@example.com", args); !regexp.MustCompile(`^` + regexp.QuoteMeta(base) + `/sign-in/[A-Z2-7]{26}\n$`).MatchString(link) {
 					t.Errorf("with %s it printed %q", args, link)
