@@ -506,8 +506,16 @@ func (a *app) demo(ctx context.Context) (err error) {
 		a.say("The database has the demo's people and history already; they stay as they are.")
 	}
 	return a.serveOn(ctx, l, catalogue, func(ctx context.Context, log *slog.Logger) error {
-		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Out: a.stdout})
+		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Program: program(), Out: a.stdout})
 	})
+}
+
+// program is how somebody calls this program again.
+func program() string {
+	if strings.Contains(os.Args[0], "/go-build") {
+		return "go run ."
+	}
+	return os.Args[0]
 }
 
 // serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more

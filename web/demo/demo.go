@@ -21,6 +21,8 @@ type Options struct {
 	Log       *slog.Logger
 	// URL is where the server answers, such as http://127.0.0.1:8080.
 	URL string
+	// Program is how this one was called, such as "go run .".
+	Program string
 	// Out gets what there is to try.
 	Out io.Writer
 }
@@ -79,6 +81,10 @@ func guide(ctx context.Context, o *Options, key string) error {
 		}
 		links[i] = o.URL + web.SignInLinkPath + token + who.lands
 	}
+	again := o.Program + " sign-in " + admin + " --base-url " + o.URL
+	if !o.DB.Postgres { // whose address may hold a password
+		again += " --database " + o.DB.URL
+	}
 	call := func(path, body string) string {
 		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
 		if body != "" {
@@ -90,9 +96,10 @@ func guide(ctx context.Context, o *Options, key string) error {
 Tollgate runs at %[1]s with %[2]d made-up people of %[3]s on the plan %[4]s,
 people on every other plan, and half a year behind them. Made-up Slack traffic goes on until Ctrl-C.
 
-The pages, each link for one sign-in within ten minutes ("tollgate sign-in EMAIL" makes another):
+The pages, each link for one sign-in within ten minutes:
 the admin's, who is the operator too   %[9]s
 a member's                             %[10]s
+Another link:                          %[11]s
 
 The API and its documents: %[1]s/docs
 
@@ -111,6 +118,6 @@ How does the organization stand this month? Run it again in a while: the traffic
 `, o.URL, usage.TotalUsers, usage.Name, plan.Name, key,
 		call("/v1/check", fmt.Sprintf(`{"email": %q}`, busiest)),
 		call("/v1/consume", fmt.Sprintf(`{"email": %q, "idempotency_key": "try-%d"}`, busiest, now.UnixMilli())),
-		call("/v1/organizations/"+usage.ID.String()+"/usage", ""), links[0], links[1])
+		call("/v1/organizations/"+usage.ID.String()+"/usage", ""), links[0], links[1], again)
 	return err
 }

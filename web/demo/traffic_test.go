@@ -116,7 +116,7 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 	printed := make(lines, 1)
 	ended := make(chan error)
 	go func() {
-		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Out: printed})
+		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Program: "tollgate", Out: printed})
 	}()
 	var text string
 	select {

@@ -33,6 +33,13 @@ func TestDemo(t *testing.T) {
 	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") || !strings.Contains(printed.String(), "?next=/org\n") {
 		t.Errorf("printed %s", printed.String())
 	}
+	_, another, _ := strings.Cut(printed.String(), "\nAnother link: ")
+	another, _, _ = strings.Cut(another, "\n")
+	if words := strings.Fields(another); len(words) < 2 {
+		t.Errorf("another link is made by %q", another)
+	} else if r := runIt(t, nil, words[1:]...); r.status != 0 || !strings.HasPrefix(r.stdout, s.url+"/sign-in/") {
+		t.Errorf("%s: %+v", another, r)
+	}
 	folder := func() []string {
 		found, err := filepath.Glob(filepath.Join(s.Dir, "tollgate-demo-*"))
 		if err != nil {
