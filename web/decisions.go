@@ -83,7 +83,7 @@ func (s *Server) consume(c *echo.Context) error {
 type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one. Keys of holds are apart from those of consumes and events."`
 	TTLSeconds     int64  `json:"ttl_seconds,omitempty" default:"120" minimum:"1" maximum:"86400" doc:"After so many seconds the hold expires and its units are free again."`
 }
 
