@@ -512,10 +512,14 @@ func (a *app) demo(ctx context.Context) (err error) {
 
 // program is how somebody calls this program again.
 func program() string {
-	if strings.Contains(os.Args[0], "/go-build") {
+	switch called := os.Args[0]; {
+	case strings.Contains(called, "/go-build"):
 		return "go run ."
+	case strings.Contains(called, " "):
+		return "'" + called + "'"
+	default:
+		return called
 	}
-	return os.Args[0]
 }
 
 // serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more

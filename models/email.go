@@ -25,10 +25,7 @@ func ParseEmail(s string) (string, error) {
 		strings.Trim(domain, ".-") != domain || domain == "" || strings.Contains(domain, "..") {
 		return "", ErrEmail
 	}
-	// A domain may be written in any script, and has no other signs (RFC 5890, and the underscore of some hosts).
-	if i := strings.IndexFunc(domain, func(r rune) bool {
-		return !unicode.In(r, unicode.L, unicode.M, unicode.N) && !strings.ContainsRune(".-_", r)
-	}); i >= 0 {
+	if strings.ContainsAny(domain, "!#$%&'*+/=?^`{|}~") { // which a name before the @ may have
 		return "", ErrEmail
 	}
 	for _, r := range s {

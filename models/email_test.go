@@ -19,6 +19,8 @@ func TestParseEmail(t *testing.T) {
 		{"o'neill@sub.example.co.uk", "o'neill@sub.example.co.uk"},
 		{"ADA@localhost", "ada@localhost"},
 		{"ÄDA@exämple.com", "äda@exämple.com"},
+		{"ada@paral·lel.cat", "ada@paral·lel.cat"},
+		{"a/d=a?@my_host.example.com", "a/d=a?@my_host.example.com"},
 		{long, long},
 	} {
 		if got, err := models.ParseEmail(test.given); err != nil || got != test.want {

@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +144,79 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 		}
 		if plans, err := models.SubscribedPlans(f.ctx, f.db); err != nil || !slices.Equal(plans, []models.SubscribedPlan{{ID: "crew", Subscriptions: 1}}) {
 			t.Errorf("subscribed plans: %v, %v", plans, err)
+		}
+	})
+}
+
+// TestRecordsOfFormerPlansAreHealed leaves records of the free plan beside subscriptions, as a process of before wrote them whose
+// catalogue lacked the plan.
+func TestRecordsOfFormerPlansAreHealed(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		for _, at := range []time.Time{noon.AddDate(0, -1, 0), noon} {
+			for _, email := range []string{"ada@example.com", "bob@example.com", "eve@example.com"} {
+				if email == "bob@example.com" && at.Equal(noon) {
+					continue // was seen last month only
+				}
+				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, at, []models.Want{{Email: email, At: at}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at)
+			SELECT id, id, 'gold', 'active', ?, ?
+			FROM users WHERE email <> 'eve@example.com'`, noon, noon)
+		f.exec(t, "UPDATE usage_records SET entitled = true")
+		if lines := f.verify(t); len(lines) != 2 {
+			t.Fatalf("before: %v", lines)
+		}
+		name := "sqlite"
+		if f.db.Postgres {
+			name = "postgres"
+		}
+		heal, err := os.ReadFile("migrations/" + name + "/20261128000000_plans_out_of_catalogue.tx.up.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.exec(t, string(heal))
+		if lines := f.verify(t); len(lines) > 0 {
+			t.Errorf("after: %v", lines)
+		}
+		if r, err := models.CurrentUsage(f.ctx, f.db, noon, "eve@example.com"); err != nil || !r.Entitled {
+			t.Errorf("somebody without a subscription: %+v, %v", r, err)
+		}
+	})
+}
+
+// TestANewPeriodLiesBetweenItsNeighbours begins a subscription shortly before a month for which there is a record already, as of an event
+// that came a little early.
+func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		const email = "ada@example.com"
+		december := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+		prepare := func(now, at time.Time) {
+			t.Helper()
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: at}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		prepare(december.Add(-3*time.Minute), december.Add(time.Minute))
+		start := december.Add(-time.Minute)
+		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, start, start, start.AddDate(0, 1, 0), start, start)
+		now := december.Add(-30 * time.Second)
+		r, err := models.CurrentUsage(f.ctx, f.db, now, email)
+		if err != nil || r != nil {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		entitlements, err := models.EntitlementsOf(f.ctx, f.db, now, []string{email})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := entitlements[email]
+		foreseen := f.catalogue.Foresee(email, &e, nil, now).Period
+		prepare(now, now)
+		if r, err = models.CurrentUsage(f.ctx, f.db, now, email); err != nil || r.Period() != foreseen || !foreseen.End.Equal(december) {
+			t.Errorf("foreseen was %v, it is %+v, %v", foreseen, r, err)
 		}
 	})
 }

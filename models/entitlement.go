@@ -20,8 +20,9 @@ type Entitlement struct {
 	StripeCustomerID string
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
-	// Ended is when the last of the person's records ended that are over: the next one begins no earlier. Zero without one.
-	Ended time.Time
+	// PreviousEnd is when the last of the person's records ended that are over, NextStart when the first one begins that is yet to
+	// come; zero without one. A new record lies between the two.
+	PreviousEnd, NextStart time.Time
 }
 
 // EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with an email, on both databases.
@@ -109,7 +110,7 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, n
 		}
 	}
 	if period := next.Period(); !period.Contains(now) {
-		p := e.PeriodAt(now).clip(e.Ended, time.Time{})
+		p := e.PeriodAt(now).clip(e.PreviousEnd, e.NextStart)
 		next.BillingPeriodStart, next.BillingPeriodEnd = p.Start, p.End
 	}
 	c.entitle(&next, e)

@@ -106,7 +106,7 @@ func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
 		switch period := records[i].Period(); {
 		case period.Start.Equal(current.Period.Start):
 			d.Used = records[i].Daily.Units()
-		case period.End.Equal(current.Period.Start):
+		case period.Contains(current.Period.Start.Add(-time.Microsecond)): // it is yet to be cut, if nothing was asked for since
 			d.Previous, d.Known = records[i].Daily.Units(), true
 		}
 	}

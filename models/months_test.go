@@ -94,6 +94,8 @@ func TestCompare(t *testing.T) {
 	october.Daily = "1,2,0,4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,9"
 	this := recordOf(november.Start, november.End, 0, 5, 0)
 	this.Daily = "5,0,1"
+	uncut := recordOf(day(2026, 10, 1), day(2026, 11, 20), 0, 5, 0)
+	uncut.Daily = october.Daily
 	long := recordOf(day(2026, 9, 1), day(2026, 10, 1), 0, 5, 0)
 	long.Daily = "100"
 	for _, c := range []struct {
@@ -110,6 +112,7 @@ func TestCompare(t *testing.T) {
 		{"nothing used before", []models.UsageRecord{this}, day(2026, 1, 1), noon, 23, 6, 0},
 		{"signed up in this period", []models.UsageRecord{this}, november.Start, noon, 23, 6, -1},
 		{"used before sign-up", []models.UsageRecord{october}, noon, day(2026, 11, 2), 2, 0, 3},
+		{"a period that is yet to be cut", []models.UsageRecord{uncut}, day(2026, 1, 1), day(2026, 11, 4), 4, 0, 7},
 		{"nothing at all", nil, noon, noon, 23, 0, -1},
 	} {
 		got := models.DaysOf(current, c.records, c.signedUp).Compare(c.now)

@@ -37,7 +37,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		fmt.Fprintf(&b, " This needed more than the %s left.", FormatCount(s.Remaining()))
 	case v.Reason == SpendLimitReached:
 		fmt.Fprintf(&b, " This would pass your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
-	case s.OverageRateCents > 0 && s.Remaining() == 0 && !Decide(s, 1).Allowed:
+	case s.OverageRateCents > 0 && !Decide(s, 1).Allowed:
 		fmt.Fprintf(&b, " Your spend limit of %s allows no further one.", c.FormatMoney(*s.SpendLimitCents))
 	case s.OverageRateCents > 0 && s.Remaining() == 0:
 		fmt.Fprintf(&b, " Each further one costs %s.", c.FormatMoney(s.OverageRateCents))

@@ -83,14 +83,15 @@ func (c *Catalogue) Free() Plan { return *c.byID[FreePlan] }
 // free gives, under its own id: a process that has it, such as one that is started with it or runs beside this one, then sees that
 // the record is not as its plan says.
 func (c *Catalogue) PlanOf(id PlanID) Plan {
-	free := c.Free()
 	if id == "" {
-		return free
+		return c.Free()
 	}
 	if plan, ok := c.byID[id]; ok {
 		return *plan
 	}
-	return Plan{ID: id, Name: string(id), Type: free.Type, Included: free.Included, OverageRateCents: free.OverageRateCents}
+	free := c.Free()
+	free.ID, free.Name = id, string(id)
+	return free
 }
 
 // Units names n units: "1 suggestion", "5 suggestions".

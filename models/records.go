@@ -85,8 +85,9 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 // EntitlementsOf reads what the people with these emails may use now. Somebody unknown is missing from the answer.
 func EntitlementsOf(ctx context.Context, db bun.IDB, now time.Time, emails []string) (map[string]Entitlement, error) {
 	rows, err := db.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+`,
-			(SELECT MAX(r.billing_period_end) FROM usage_records r WHERE r.email = k.email AND r.billing_period_end <= ?)
-		FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, now, bun.List(emails))
+			(SELECT MAX(r.billing_period_end) FROM usage_records r WHERE r.email = k.email AND r.billing_period_end <= ?),
+			(SELECT MIN(r.billing_period_start) FROM usage_records r WHERE r.email = k.email AND r.billing_period_start > ?)
+		FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, now, now, bun.List(emails))
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +96,11 @@ func EntitlementsOf(ctx context.Context, db bun.IDB, now time.Time, emails []str
 	for rows.Next() {
 		var email string
 		var e Entitlement
-		var ended bun.NullTime
-		if err := scanEntitlement(rows, &email, &e, &ended); err != nil {
+		var end, start bun.NullTime
+		if err := scanEntitlement(rows, &email, &e, &end, &start); err != nil {
 			return nil, err
 		}
-		e.Ended = ended.Time
+		e.PreviousEnd, e.NextStart = end.Time, start.Time
 		found[email] = e
 	}
 	return found, rows.Err()

@@ -250,6 +250,8 @@ func TestBadRequests(t *testing.T) {
 		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"a form", "/v1/consume", "email=a", 415, "unsupported_media_type", "", []change{withType("application/x-www-form-urlencoded")}},
 		{"a compressed body", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }}},
+		{"an encoding too many", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "gzip"} }}},
+		{"a body as it is", "/v1/consume", "{", 400, "invalid_json", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "Identity") }}},
 		{"another charset", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{withType("application/json; charset=latin1")}},
 		{"huge", "/v1/consume", `{"email": "` + huge + `"}`, 413, "payload_too_large", "", nil},
 		{"an array", "/v1/check", `[]`, 422, "invalid_request", "", nil},

@@ -47,8 +47,10 @@ func decode(c *echo.Context, limit int64, read func(*body) error) error {
 	if !isJSON(r.Header.Get(echo.HeaderContentType)) {
 		return newProblem(codeUnsupportedMedia, "Send the body with Content-Type: application/json.")
 	}
-	if encoding := r.Header.Get(echo.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return newProblem(codeUnsupportedMedia, "Send the body as it is, without a Content-Encoding.")
+	for _, encoding := range r.Header[echo.HeaderContentEncoding] {
+		if !strings.EqualFold(encoding, "identity") {
+			return newProblem(codeUnsupportedMedia, "Send the body as it is, without a Content-Encoding.")
+		}
 	}
 	if r.ContentLength > limit {
 		return tooLarge(limit)

@@ -2,6 +2,7 @@ package enforcement
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,6 +65,7 @@ type op struct {
 	want    models.Want // the record that it acts on
 	account *account
 	linked  bool // the person's Slack identity is that of the database
+	naming  *op  // the op of the same batch whose link names this one's person; nil when they are named by themselves or the database
 	unknown bool // nobody is named by it: err says so, and nothing is decided
 	// contradicted says that its key is another person's or quantity's (see contradict).
 	contradicted bool
@@ -81,24 +83,37 @@ type call struct {
 }
 
 // identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch
-// is taken in its order.
+// is taken in its order. One that is contradicted links nobody.
 func (c *call) identifyWithin() {
 	if len(c.ops) == 1 {
 		return
 	}
-	var links map[models.SlackIdentity]string
+	var links map[models.SlackIdentity]*op
 	for i := range c.ops {
-		switch o := &c.ops[i]; {
-		case o.kind != record || o.person.Slack == (models.SlackIdentity{}):
+		o := &c.ops[i]
+		if o.kind != record || o.person.Slack == (models.SlackIdentity{}) {
+			continue
+		}
+		if o.naming != nil { // by an earlier pass
+			o.person.Email, o.linked, o.naming = "", false, nil
+		}
+		switch {
 		case o.person.Email == "":
-			o.person.Email, o.linked = links[o.person.Slack], links[o.person.Slack] != ""
-		case !o.linked:
-			if links == nil {
-				links = map[models.SlackIdentity]string{}
+			if o.naming = links[o.person.Slack]; o.naming != nil {
+				o.person.Email, o.linked = o.naming.person.Email, true
 			}
-			links[o.person.Slack] = o.person.Email
+		case !o.contradicted:
+			if links == nil {
+				links = map[models.SlackIdentity]*op{}
+			}
+			links[o.person.Slack] = o
 		}
 	}
+}
+
+// misnamed says that an op of the batch has its person from one that turned out to be contradicted: they must be identified anew.
+func (c *call) misnamed() bool {
+	return slices.ContainsFunc(c.ops, func(o op) bool { return o.naming != nil && o.naming.contradicted })
 }
 
 func (c *call) fail(err error) {

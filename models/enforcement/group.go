@@ -135,8 +135,8 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	ready = calls[:0]
 	for _, call := range calls {
 		call.err = nil // of an earlier try
-		ok, waits := true, false
 		call.contradict(f)
+		ok, waits := !call.misnamed(), false
 		for i := range call.ops {
 			o := &call.ops[i]
 			if o.unknown || o.contradicted {

@@ -137,11 +137,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		var ready []*call
 		ready, unready = split(slices.Clone(all), look, f, w.catalogue, now)
 		accounts = f.accounts
-		c := decideAll(ready, f, now)
-		for _, call := range unready {
-			call.contradict(f) // those that were decided may have used its keys
-		}
-		return c
+		return decideAll(ready, f, now)
 	})
 	if err == nil {
 		w.memory.keep(accounts, now)
@@ -259,18 +255,15 @@ func (w *worker) prepare(calls []*call) []*call {
 	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
 		var wants []models.Want
 		var links []*op
-		keys := map[string]*op{}
 		for _, c := range calls {
+			if c.misnamed() {
+				continue
+			}
 			for i := range c.ops {
 				o := &c.ops[i]
 				if o.unknown || o.contradicted {
 					continue
 				}
-				// Of several calls with one key the first is decided before anybody is made or linked for the next.
-				if first, ok := keys[o.key]; ok && o.key != "" && first.kind == o.kind && o.differs(first.person.Email, first.quantity) {
-					continue
-				}
-				keys[o.key] = o
 				if o.kind == consume || o.kind == hold {
 					o.want.At = now
 				}

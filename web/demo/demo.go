@@ -81,9 +81,11 @@ func guide(ctx context.Context, o *Options, key string) error {
 		}
 		links[i] = o.URL + web.SignInLinkPath + token + who.lands
 	}
-	again := o.Program + " sign-in " + admin + " --base-url " + o.URL
-	if !o.DB.Postgres { // whose address may hold a password
-		again += " --database " + o.DB.URL
+	again := o.Program + " sign-in " + admin + " --base-url " + o.URL + " --database "
+	if o.DB.Postgres {
+		again += "…" // the address may hold a password
+	} else {
+		again += "'" + o.DB.URL + "'"
 	}
 	call := func(path, body string) string {
 		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
