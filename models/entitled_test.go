@@ -187,6 +187,61 @@ func TestRecordsOfFormerPlansAreHealed(t *testing.T) {
 	})
 }
 
+// TestARecordEndsWithTheSubscriptionsPeriod puts somebody with a record of the calendar month into an organization that pays by the year
+// and began its current month before that. Nothing tells of the next month's beginning, so the record has to end there by itself.
+func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		const email = "ada@example.com"
+		prepared := func(now time.Time) models.Period {
+			t.Helper()
+			record, err := models.CurrentUsage(f.ctx, f.db, now, email)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entitlements, err := models.EntitlementsOf(f.ctx, f.db, now, []string{email})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := entitlements[email]
+			foreseen := f.catalogue.Foresee(email, &e, record, now).Period
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: now}}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := models.CurrentUsage(f.ctx, f.db, now, email)
+			if err != nil || r.Period() != foreseen {
+				t.Errorf("at %v the period was foreseen as %v, it is %+v, %v", now, foreseen, r, err)
+			}
+			return r.Period()
+		}
+		prepared(noon)
+		o, err := models.CreateOrganization(f.ctx, f.db, noon, "Acme", []string{"T1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		step := noon.Add(36 * time.Hour)
+		anchor := step.AddDate(0, -1, 0)
+		f.exec(t, `INSERT INTO subscriptions (id, organization_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'business', 'active', ?, ?, ?, ?, ? FROM organizations`, anchor, anchor, anchor.AddDate(1, 0, 0), noon, noon)
+		if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &o.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if p := prepared(noon); p != (models.Period{Start: november.Start, End: step}) {
+			t.Errorf("in the organization the record is %v", p)
+		}
+		if p := prepared(step); p != (models.Period{Start: step, End: step.AddDate(0, 1, 0)}) {
+			t.Errorf("in its next month the record is %v", p)
+		}
+		// Without a subscription a period goes on to its end.
+		f.exec(t, "UPDATE subscriptions SET status = 'canceled'")
+		if p := prepared(step.Add(time.Hour)); p != (models.Period{Start: step, End: step.AddDate(0, 1, 0)}) {
+			t.Errorf("after the subscription's end the record is %v", p)
+		}
+		if lines := f.verify(t); len(lines) > 0 {
+			t.Error(lines)
+		}
+	})
+}
+
 // TestANewPeriodLiesBetweenItsNeighbours begins a subscription shortly before a month for which there is a record already, as of an event
 // that came a little early.
 func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {

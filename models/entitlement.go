@@ -82,6 +82,16 @@ func (e *Entitlement) startsWithin(record Period, t time.Time) (time.Time, bool)
 	return start, start.After(record.Start)
 }
 
+// endsWithin returns the end of the subscription's own period when it lies before the record's end: the record ends there too, and the
+// next one follows the subscription.
+func (e *Entitlement) endsWithin(record Period, t time.Time) (time.Time, bool) {
+	if e.PeriodStart == nil && e.Anchor == nil {
+		return time.Time{}, false
+	}
+	end := e.PeriodAt(t).End
+	return end, end.Before(record.End)
+}
+
 // Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has seen to it: it
 // is the current one and what it says of the person or the plan is no longer so, or some of its holds have lapsed.
 func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
@@ -107,6 +117,9 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, n
 		if _, rolls := e.startsWithin(record.Period(), now); !rolls {
 			next = *record
 			next.Email = email
+			if end, ends := e.endsWithin(next.Period(), now); ends {
+				next.BillingPeriodEnd = end
+			}
 		}
 	}
 	if period := next.Period(); !period.Contains(now) {

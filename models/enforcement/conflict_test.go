@@ -74,7 +74,7 @@ func isReused(err error) bool {
 func TestAContradictedEntryNamesNobody(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		bobs, nobodys := models.SlackIdentity{TeamID: "T1", UserID: "U1"}, models.SlackIdentity{TeamID: "T9", UserID: "U9"}
-		for _, p := range []enforcement.Person{{Email: "bob@example.com", Slack: bobs}, by("carl@example.com")} {
+		for _, p := range []enforcement.Person{{Email: "bob@example.com", Slack: bobs}, by("carl@example.com"), by("ada@example.com")} {
 			if _, err := f.Consume(f.ctx, p, 1, "of "+p.Email); err != nil {
 				t.Fatal(err)
 			}
@@ -83,8 +83,14 @@ func TestAContradictedEntryNamesNobody(t *testing.T) {
 		entry := func(p enforcement.Person, key string) enforcement.Happened {
 			return enforcement.Happened{Person: p, Quantity: 1, IdempotencyKey: key, OccurredAt: f.now}
 		}
+		outcomes, err := f.Record(f.ctx, []enforcement.Happened{ // of people who all have records
+			entry(enforcement.Person{Email: "ada@example.com", Slack: bobs}, "of carl@example.com"), entry(enforcement.Person{Slack: bobs}, "z"),
+		})
+		if err != nil || !isReused(outcomes[0].Err) || outcomes[1].Answer.Standing.Email != "bob@example.com" {
+			t.Errorf("%+v, %v", outcomes, err)
+		}
 		for i := range 2 { // the second time as a retry
-			outcomes, err := f.Record(f.ctx, []enforcement.Happened{
+			outcomes, err = f.Record(f.ctx, []enforcement.Happened{
 				entry(enforcement.Person{Email: "ada@example.com", Slack: bobs}, "of carl@example.com"),
 				entry(enforcement.Person{Slack: bobs}, "a"),
 				entry(enforcement.Person{Email: "eve@example.com", Slack: nobodys}, "of carl@example.com"),

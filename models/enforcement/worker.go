@@ -254,7 +254,9 @@ func (w *worker) prepare(calls []*call) []*call {
 	now := models.Now(w.now)
 	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
 		var wants []models.Want
+		// When one link is new, those that are there already are given again in their turn, as the new one may be taken from them.
 		var links []*op
+		must := false
 		for _, c := range calls {
 			if c.misnamed() {
 				continue
@@ -268,10 +270,18 @@ func (w *worker) prepare(calls []*call) []*call {
 					o.want.At = now
 				}
 				wants = append(wants, o.want)
-				if o.account == nil && o.mustLink(models.SlackIdentity{}) || o.account != nil && o.mustLink(o.account.record.Slack()) {
+				var known models.SlackIdentity
+				if o.account != nil {
+					known = o.account.record.Slack()
+				}
+				must = must || o.mustLink(known)
+				if o.mustLink(models.SlackIdentity{}) {
 					links = append(links, o)
 				}
 			}
+		}
+		if !must {
+			links = nil // all are as the calls say
 		}
 		if len(wants) == 0 {
 			return nil
