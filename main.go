@@ -579,7 +579,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 // tellOfPlans warns of subscriptions to what the catalogue lacks: their people get what free gives.
 func (a *app) tellOfPlans(ctx context.Context, catalogue *models.Catalogue, log *slog.Logger) {
 	plans, err := models.SubscribedPlans(ctx, a.db)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		log.Warn("which plans are subscribed to is not known", "error", err)
 	}
 	for _, p := range plans {

@@ -2,7 +2,6 @@ package enforcement
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -113,7 +112,12 @@ func (c *call) identifyWithin() {
 
 // misnamed says that an op of the batch has its person from one that turned out to be contradicted: they must be identified anew.
 func (c *call) misnamed() bool {
-	return slices.ContainsFunc(c.ops, func(o op) bool { return o.naming != nil && o.naming.contradicted })
+	for i := range c.ops {
+		if naming := c.ops[i].naming; naming != nil && naming.contradicted {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *call) fail(err error) {
