@@ -17,7 +17,7 @@ import (
 // TestTheLogIsBroughtHome writes several times what the write-ahead log of SQLite is to hold, without a pause and while others read, which
 // keeps the log from beginning anew. It looks at the log's size all along.
 func TestTheLogIsBroughtHome(t *testing.T) {
-	const batches, size, most = 200, 500, 208 << 20
+	const batches, size, most = 300, 500, 320 << 20
 	f := newFixture(t, modelstest.SQLite(t))
 	done := make(chan struct{})
 	var readers sync.WaitGroup
