@@ -14,37 +14,35 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestTheLogIsBroughtHome writes several times what the write-ahead log of SQLite is to hold, without a pause and while others read, which
-// keeps the log from beginning anew. It looks at the log's size all along.
+// TestTheLogIsBroughtHome writes several times what the write-ahead log of SQLite is to hold, without a pause and while somebody reads half of
+// the time, which keeps the log from beginning anew. It looks at the log's size all along.
 func TestTheLogIsBroughtHome(t *testing.T) {
-	const batches, size, most = 300, 500, 320 << 20
+	const batches, size, most = 300, 500, 208 << 20
 	f := newFixture(t, modelstest.SQLite(t))
 	done := make(chan struct{})
-	var readers sync.WaitGroup
-	defer readers.Wait()
+	var reader sync.WaitGroup
+	defer reader.Wait()
 	defer close(done)
-	for range 2 {
-		readers.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				case <-time.After(5 * time.Millisecond):
-				}
-				tx, err := f.db.BeginTx(f.ctx, &sql.TxOptions{ReadOnly: true})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				var n int
-				err = tx.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM users").Scan(&n)
-				time.Sleep(5 * time.Millisecond)
-				if err := errors.Join(err, tx.Rollback()); err != nil {
-					t.Error(err)
-				}
+	reader.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(5 * time.Millisecond):
 			}
-		})
-	}
+			tx, err := f.db.BeginTx(f.ctx, &sql.TxOptions{ReadOnly: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var n int
+			err = tx.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM users").Scan(&n)
+			time.Sleep(5 * time.Millisecond)
+			if err := errors.Join(err, tx.Rollback()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	batch := make([]enforcement.Happened, size)
 	var longest int64
 	for range batches {
