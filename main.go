@@ -506,20 +506,8 @@ func (a *app) demo(ctx context.Context) (err error) {
 		a.say("The database has the demo's people and history already; they stay as they are.")
 	}
 	return a.serveOn(ctx, l, catalogue, func(ctx context.Context, log *slog.Logger) error {
-		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Program: program(), Out: a.stdout})
+		return demo.Run(ctx, demo.Options{DB: a.db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Program: os.Args[0], Out: a.stdout})
 	})
-}
-
-// program is how somebody calls this program again.
-func program() string {
-	switch called := os.Args[0]; {
-	case strings.Contains(called, "/go-build"):
-		return "go run ."
-	case strings.Contains(called, " "):
-		return "'" + called + "'"
-	default:
-		return called
-	}
 }
 
 // serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
@@ -578,14 +566,12 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 
 // tellOfPlans warns of subscriptions to what the catalogue lacks: their people get what free gives.
 func (a *app) tellOfPlans(ctx context.Context, catalogue *models.Catalogue, log *slog.Logger) {
-	plans, err := models.SubscribedPlans(ctx, a.db)
+	lacking, err := models.LackingPlans(ctx, a.db, catalogue)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("which plans are subscribed to is not known", "error", err)
 	}
-	for _, p := range plans {
-		if _, known := catalogue.Plan(p.ID); !known {
-			log.Warn("the catalogue lacks a plan that people are subscribed to, so it gives them what free gives", "plan", p.ID, "subscriptions", p.Subscriptions)
-		}
+	for _, p := range lacking {
+		log.Warn("the catalogue lacks a plan that people are subscribed to, so it gives them what free gives", "plan", p.ID, "subscriptions", p.Subscriptions)
 	}
 }
 

@@ -142,8 +142,11 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 				t.Errorf("turn %d: %v", i, lines)
 			}
 		}
-		if plans, err := models.SubscribedPlans(f.ctx, f.db); err != nil || !slices.Equal(plans, []models.SubscribedPlan{{ID: "crew", Subscriptions: 1}}) {
-			t.Errorf("subscribed plans: %v, %v", plans, err)
+		if plans, err := models.LackingPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans, []models.LackingPlan{{ID: "crew", Subscriptions: 1}}) {
+			t.Errorf("without it the catalogue lacks %v, %v", plans, err)
+		}
+		if plans, err := models.LackingPlans(f.ctx, f.db, with); err != nil || len(plans) > 0 {
+			t.Errorf("with it the catalogue lacks %v, %v", plans, err)
 		}
 	})
 }

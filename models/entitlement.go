@@ -72,24 +72,26 @@ func (e *Entitlement) PeriodAt(t time.Time) Period {
 	return CalendarMonth(t)
 }
 
-// startsWithin returns the start of the subscription's own period when it lies after the record's start and not after
-// t: the subscription began in the middle of the record, which ends there.
-func (e *Entitlement) startsWithin(record Period, t time.Time) (time.Time, bool) {
+// ownPeriod is the subscription's own period that contains t; ok is false without one at Stripe.
+func (e *Entitlement) ownPeriod(t time.Time) (own Period, ok bool) {
 	if e.PeriodStart == nil && e.Anchor == nil {
-		return time.Time{}, false
+		return Period{}, false
 	}
-	start := e.PeriodAt(t).Start
-	return start, start.After(record.Start)
+	return e.PeriodAt(t), true
 }
 
-// endsWithin returns the end of the subscription's own period when it lies before the record's end: the record ends there too, and the
-// next one follows the subscription.
-func (e *Entitlement) endsWithin(record Period, t time.Time) (time.Time, bool) {
-	if e.PeriodStart == nil && e.Anchor == nil {
+// cut returns where a record that contains t ends before its time, at a boundary of the subscription's own period: not after t when that
+// began in the middle of the record, after t when it ends in it.
+func (e *Entitlement) cut(record Period, t time.Time) (end time.Time, ok bool) {
+	own, ok := e.ownPeriod(t)
+	switch {
+	case !ok:
 		return time.Time{}, false
+	case own.Start.After(record.Start):
+		return own.Start, true
+	default:
+		return own.End, own.End.Before(record.End)
 	}
-	end := e.PeriodAt(t).End
-	return end, end.Before(record.End)
 }
 
 // Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has seen to it: it
@@ -114,12 +116,12 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, now time.Time) Standing {
 	next := UsageRecord{Email: email}
 	if record != nil {
-		if _, rolls := e.startsWithin(record.Period(), now); !rolls {
-			next = *record
-			next.Email = email
-			if end, ends := e.endsWithin(next.Period(), now); ends {
-				next.BillingPeriodEnd = end
-			}
+		next = *record
+		next.Email = email
+		if end, cut := e.cut(record.Period(), now); cut && end.After(now) {
+			next.BillingPeriodEnd = end
+		} else if cut {
+			next = UsageRecord{Email: email}
 		}
 	}
 	if period := next.Period(); !period.Contains(now) {

@@ -167,11 +167,7 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement, more ...any)
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now, at time.Time) error {
 	if current, _, _ := p.find(now); current != nil {
-		end, cut := p.entitlement.startsWithin(current.Period(), now)
-		if !cut {
-			end, cut = p.entitlement.endsWithin(current.Period(), now)
-		}
-		if cut {
+		if end, cut := p.entitlement.cut(current.Period(), now); cut {
 			current.BillingPeriodEnd = end
 			if _, err := tx.NewUpdate().Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err

@@ -43,8 +43,8 @@ type stake struct {
 func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 	plan := c.PlanOf(e.PlanID)
 	s := stake{entitlement: *e, included: plan.Included, rate: plan.OverageRateCents, starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
-	if _, has := e.startsWithin(Period{}, now); has {
-		s.begins = s.starts
+	if own, ok := e.ownPeriod(now); ok {
+		s.begins = own.Start
 	}
 	return s
 }

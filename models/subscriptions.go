@@ -122,20 +122,23 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 	return nil
 }
 
-// SubscribedPlan is a plan that active subscriptions are to.
-type SubscribedPlan struct {
+// LackingPlan is a plan that active subscriptions are to and the catalogue lacks.
+type LackingPlan struct {
 	ID            PlanID `bun:"plan_id"`
 	Subscriptions int
 }
 
-// SubscribedPlans returns the plans of all active subscriptions, whether the catalogue has them or not.
-func SubscribedPlans(ctx context.Context, db bun.IDB) (plans []SubscribedPlan, err error) {
+// LackingPlans returns what people are subscribed to and the catalogue lacks: it gives them what free gives (PlanOf).
+func LackingPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []LackingPlan, err error) {
 	err = db.NewSelect().TableExpr("subscriptions").Column("plan_id").ColumnExpr("COUNT(*) AS subscriptions").
 		Where("status IN (?)", bun.List(ActiveStatuses)).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribed plans: %w", err)
 	}
-	return plans, nil
+	return slices.DeleteFunc(plans, func(p LackingPlan) bool {
+		_, known := c.Plan(p.ID)
+		return known
+	}), nil
 }
 
 // checkSubscriber says why the subscriber cannot hold the plan.

@@ -42,6 +42,34 @@ func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, 
 	return records, nil
 }
 
+// StandingHistory is UsageHistory as it will be once PrepareRecords has run: the current record of somebody whose plan changed stands
+// as the new plan says, and one that the plan's own period began in ends there.
+func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
+	records, err := UsageHistory(ctx, db, now, email, months)
+	if err != nil {
+		return nil, err
+	}
+	standings := make([]Standing, len(records))
+	for i := range records {
+		var ready bool
+		standings[i], ready = c.Standing(&records[i], now)
+		if ready || !standings[i].Period.Contains(now) {
+			continue
+		}
+		entitlements, err := EntitlementsOf(ctx, db, now, []string{email})
+		if err != nil {
+			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
+		}
+		e := entitlements[email]
+		if end, cut := e.cut(standings[i].Period, now); cut && !end.After(now) {
+			standings[i].Period.End = end
+		} else {
+			standings[i] = c.Foresee(email, &e, &records[i], now)
+		}
+	}
+	return standings, nil
+}
+
 // OrganizationSummary is what an organization used in its current billing period.
 type OrganizationSummary struct {
 	ID     uuid.UUID

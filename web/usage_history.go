@@ -45,26 +45,13 @@ func (s *Server) history(c *echo.Context) error {
 			return invalid(FieldError{Path: "months", Message: fmt.Sprintf("must be a whole number from 1 to %d", maxMonths)})
 		}
 	}
-	now := models.Now(s.now)
-	records, err := models.UsageHistory(c.Request().Context(), s.db, now, email, months)
+	standings, err := models.StandingHistory(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), email, months)
 	if err != nil {
 		return err
 	}
-	answer := historyAnswer{Email: email, Periods: make([]pastPeriod, len(records))}
-	for i := range records {
-		standing, ready := s.catalogue.Standing(&records[i], now)
-		if !ready && standing.Period.Contains(now) {
-			entitlements, err := models.EntitlementsOf(c.Request().Context(), s.db, now, []string{email})
-			if err != nil {
-				return err
-			}
-			e := entitlements[email]
-			if next := s.catalogue.Foresee(email, &e, &records[i], now); next.Period.Start.Equal(standing.Period.Start) {
-				standing = next
-			} else {
-				standing.Period.End = next.Period.Start // where a subscription began that nothing was asked under yet
-			}
-		}
+	answer := historyAnswer{Email: email, Periods: make([]pastPeriod, len(standings))}
+	for i := range standings {
+		standing := &standings[i]
 		answer.Periods[i] = pastPeriod{
 			Period: period(standing.Period), Plan: string(standing.Plan), Used: standing.Used, Included: standing.Included,
 			Overage: standing.Overage(), OverageCents: standing.OverageCents(),

@@ -170,8 +170,8 @@ func (c *call) contradict(f *found) {
 		if o.contradicted = false; o.key == "" || o.unknown {
 			continue
 		}
-		if first, ok := f.first(o); ok {
-			o.contradicted = o.differs(first.email, first.quantity)
+		if email, quantity, used := f.used(o); used {
+			o.contradicted = o.differs(email, quantity)
 		} else if first, ok := firsts[o.key]; ok {
 			o.contradicted = o.differs(first.person.Email, first.quantity)
 		} else if firsts != nil {
@@ -180,22 +180,16 @@ func (c *call) contradict(f *found) {
 	}
 }
 
-// use is whom and what a key was first used for.
-type use struct {
-	email    string
-	quantity int64
-}
-
-// first is what the ledger says of the op's key.
-func (f *found) first(o *op) (u use, used bool) {
+// used is whom and what the op's key was used for, as the ledger says.
+func (f *found) used(o *op) (email string, quantity int64, used bool) {
 	if o.kind == hold {
 		if h := f.holdKeys[o.key]; h != nil {
-			return use{h.Email, h.Quantity}, true
+			return h.Email, h.Quantity, true
 		}
 	} else if e := f.events[o.key]; e != nil {
-		return use{e.Email, e.Quantity}, true
+		return e.Email, e.Quantity, true
 	}
-	return u, false
+	return "", 0, false
 }
 
 func (o *op) differs(email string, quantity int64) bool {

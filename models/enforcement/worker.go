@@ -283,9 +283,6 @@ func (w *worker) prepare(calls []*call) []*call {
 		if !must {
 			links = nil // all are as the calls say
 		}
-		if len(wants) == 0 {
-			return nil
-		}
 		if err := linkAll(ctx, db, links, now); err != nil {
 			return err
 		}

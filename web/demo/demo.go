@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"tollgate/models"
@@ -21,7 +22,7 @@ type Options struct {
 	Log       *slog.Logger
 	// URL is where the server answers, such as http://127.0.0.1:8080.
 	URL string
-	// Program is how this one was called, such as "go run .".
+	// Program is what this one was called as (os.Args[0]).
 	Program string
 	// Out gets what there is to try.
 	Out io.Writer
@@ -56,6 +57,14 @@ func run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// shellWord is a text as one word of a shell's.
+func shellWord(s string) string {
+	if !strings.ContainsAny(s, " \t\n'\"\\$`*?[]{}()<>|&;#~!") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // guide writes what there is to try.
 func guide(ctx context.Context, o *Options, key string) error {
 	now := models.Now(o.Now)
@@ -81,12 +90,14 @@ func guide(ctx context.Context, o *Options, key string) error {
 		}
 		links[i] = o.URL + web.SignInLinkPath + token + who.lands
 	}
-	again := o.Program + " sign-in " + admin + " --base-url " + o.URL + " --database "
-	if o.DB.Postgres {
-		again += "…" // the address may hold a password
-	} else {
-		again += "'" + o.DB.URL + "'"
+	program, database := shellWord(o.Program), shellWord(o.DB.URL)
+	if strings.Contains(o.Program, "/go-build") {
+		program = "go run ."
 	}
+	if o.DB.Postgres {
+		database = "…" // the address may hold a password
+	}
+	again := program + " sign-in " + admin + " --base-url " + o.URL + " --database " + database
 	call := func(path, body string) string {
 		curl := "curl -sS -H 'Authorization: Bearer " + key + "' "
 		if body != "" {

@@ -116,7 +116,7 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 	printed := make(lines, 1)
 	ended := make(chan error)
 	go func() {
-		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Program: "tollgate", Out: printed})
+		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Program: "/my programs/it's tollgate", Out: printed})
 	}()
 	var text string
 	select {
@@ -126,6 +126,9 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 	}
 	if !strings.Contains(text, url+"/docs") {
 		t.Errorf("no address of the documents in %s", text)
+	}
+	if want := `'/my programs/it'\''s tollgate' sign-in alma.teapot@example.com --base-url ` + url + " --database " + db.URL + "\n"; !strings.Contains(text, want) {
+		t.Errorf("no line %s in %s", want, text)
 	}
 	var answers []string
 	for line := range strings.Lines(text) {
