@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight"
 
 	"tollgate/models"
@@ -126,7 +126,7 @@ const gentleKey = "gentle"
 
 // needs lets a request pass whose API key has the scope.
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
 		key = strings.TrimLeft(key, " ") // RFC 9110, 11.4: one space or more
 		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {

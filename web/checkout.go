@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/billing"
@@ -31,7 +31,7 @@ const (
 var returnHurries = map[int]bool{3: true, 8: true, returnTries: true}
 
 // checkout leads to Stripe Checkout for a plan: a person's own, or for an admin their organization's.
-func (s *Server) checkout(c *echo.Context, who *models.Viewer) error {
+func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.FormValue(views.FieldPlan)))
 	if !ok || plan.ID == models.FreePlan {
 		return newProblem(codeBadForm, "There is no such plan to buy.")
@@ -82,13 +82,13 @@ func buyer(who *models.Viewer, plan models.Plan) billing.Buyer {
 
 var notConnected = views.Purchase{Title: "Stripe is not connected here", Lines: []string{"Usage is counted and limits hold, but no plan can be bought or managed."}}
 
-func (s *Server) showPurchase(c *echo.Context, status int, page views.Purchase) error {
+func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) error {
 	page.Frame = s.frame(c)
 	return show(c, status, views.PurchasePage(page))
 }
 
 // stripeAway tells of a request to Stripe that failed. What is wrong with our own database is no news of Stripe's.
-func (s *Server) stripeAway(c *echo.Context, err error) error {
+func (s *Server) stripeAway(c echo.Context, err error) error {
 	if models.IsUnavailable(err) && !billing.IsStripe(err) {
 		return err
 	}
@@ -106,7 +106,7 @@ func (s *Server) stripeAway(c *echo.Context, err error) error {
 }
 
 // portal leads to Stripe's Billing Portal.
-func (s *Server) portal(c *echo.Context, who *models.Viewer) error {
+func (s *Server) portal(c echo.Context, who *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
@@ -152,7 +152,7 @@ func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error
 }
 
 // invoices are the last ones of what the viewer may manage.
-func (s *Server) invoices(c *echo.Context, who *models.Viewer) []views.Invoice {
+func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
 	if s.shop == nil {
 		return nil
 	}
@@ -171,7 +171,7 @@ func (s *Server) invoices(c *echo.Context, who *models.Viewer) []views.Invoice {
 
 // plansReturn is where Stripe Checkout leads back to. It waits for the webhook by looking again, without script, and at last
 // says what to do.
-func (s *Server) plansReturn(c *echo.Context, who *models.Viewer) error {
+func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.QueryParam("plan")))
 	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !who.IsAdmin() {
 		return c.Redirect(http.StatusSeeOther, "/plans")

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // writeCSV sends a file row by row: times as ISO 8601 in UTC, and no cell that a spreadsheet would take for a formula.
-func writeCSV(c *echo.Context, name string, rows func(row func(cells ...any))) error {
+func writeCSV(c echo.Context, name string, rows func(row func(cells ...any))) error {
 	PageHeaders(c.Response().Header(), PagePolicy)
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/csv; charset=utf-8")

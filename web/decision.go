@@ -11,7 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -191,7 +191,7 @@ func appendHold(b []byte, h *models.UsageHold) []byte {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
 // answer sends a decision with what follows it.
-func (s *Server) answer(c *echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
+func (s *Server) answer(c echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
 	into := buffers.Get().(*[]byte)
 	defer buffers.Put(into)
 	b := appendDecision((*into)[:0], s.catalogue, a)
@@ -209,7 +209,7 @@ func (s *Server) answer(c *echo.Context, a *enforcement.Answer, parts ...func([]
 
 var jsonContentType = []string{echo.MIMEApplicationJSON}
 
-func writeJSON(c *echo.Context, v any) error {
+func writeJSON(c echo.Context, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -22,7 +22,7 @@ var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return
 		return b.integer(name, 1, maxQuantity, &into.Quantity)
 	}})
 
-func (s *Server) check(c *echo.Context) error {
+func (s *Server) check(c echo.Context) error {
 	r := CheckRequest{Quantity: 1}
 	var who enforcement.Person
 	err := decode(c, maxBody, func(b *body) error {
@@ -61,7 +61,7 @@ func lift[Outer, Inner any](fields []field[Inner], of func(*Outer) *Inner) []fie
 	return lifted
 }
 
-func (s *Server) consume(c *echo.Context) error {
+func (s *Server) consume(c echo.Context) error {
 	r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 	var who enforcement.Person
 	err := decode(c, maxBody, func(b *body) error {
@@ -98,7 +98,7 @@ var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &
 		return b.integer(name, 1, maxTTL, &into.TTLSeconds)
 	}})
 
-func (s *Server) hold(c *echo.Context) error {
+func (s *Server) hold(c echo.Context) error {
 	r := holdRequest{TTLSeconds: defaultTTL}
 	var who enforcement.Person
 	err := decode(c, maxBody, func(b *body) error {
@@ -127,7 +127,7 @@ var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name 
 	return b.integer(name, 1, maxQuantity, &into.Quantity)
 }}}
 
-func (s *Server) settle(c *echo.Context) error {
+func (s *Server) settle(c echo.Context) error {
 	var r settleRequest
 	if err := decode(c, maxBody, func(b *body) error { return readObject(b, settleFields, &r) }); err != nil {
 		return err
@@ -143,7 +143,7 @@ func (s *Server) settle(c *echo.Context) error {
 	return s.answer(c, &a, appendEvent, appendHoldOf)
 }
 
-func (s *Server) release(c *echo.Context) error {
+func (s *Server) release(c echo.Context) error {
 	if err := noBody(c); err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (s *Server) release(c *echo.Context) error {
 }
 
 // holdID reads the id in the address; what is not one is the id of no hold.
-func holdID(c *echo.Context) (uuid.UUID, error) {
+func holdID(c echo.Context) (uuid.UUID, error) {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil || len(c.Param("id")) != 36 {
 		return uuid.UUID{}, &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
@@ -168,7 +168,7 @@ func holdID(c *echo.Context) (uuid.UUID, error) {
 }
 
 // usage is the person's standing: what a check for one more unit would say.
-func (s *Server) usage(c *echo.Context) error {
+func (s *Server) usage(c echo.Context) error {
 	email, err := emailParam(c)
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func (s *Server) usage(c *echo.Context) error {
 	return s.answer(c, &a)
 }
 
-func emailParam(c *echo.Context) (string, error) {
+func emailParam(c echo.Context) (string, error) {
 	raw := c.Param("email")
 	// Echo matches the escaped path when there is one, and then the parameter is still escaped.
 	if c.Request().URL.RawPath != "" {

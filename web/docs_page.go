@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/static"
@@ -18,7 +18,7 @@ import (
 )
 
 // asset serves an embedded file at the address that carries its checksum, to be kept for a year.
-func (s *Server) asset(c *echo.Context) error {
+func (s *Server) asset(c echo.Context) error {
 	content, contentType, ok := static.Open(c.Request().URL.Path)
 	if !ok {
 		return echo.ErrNotFound
@@ -29,7 +29,7 @@ func (s *Server) asset(c *echo.Context) error {
 }
 
 // docs is the page of the API.
-func (s *Server) docs(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) docs(c echo.Context, _ *models.Viewer) error {
 	page := s.described
 	page.Frame = s.frame(c)
 	return show(c, http.StatusOK, views.DocsPage(page))

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -60,7 +60,7 @@ type eventResult struct {
 }
 
 // events records a batch. A fault of the batch as a whole is a problem; a fault of an entry is that entry's result.
-func (s *Server) events(c *echo.Context) error {
+func (s *Server) events(c echo.Context) error {
 	var results []eventResult
 	var entries []enforcement.Happened
 	var places []int // of the entries among the results

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 )
@@ -83,7 +83,7 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	return append(indented.Bytes(), '\n'), nil
 }
 
-func (s *Server) openAPIDocument(c *echo.Context) error {
+func (s *Server) openAPIDocument(c echo.Context) error {
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, s.document)
 }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -20,11 +20,11 @@ import (
 const auditPerPage = 50
 
 // opsPage is the operator's.
-func (s *Server) opsPage(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
 	return s.showOps(c, http.StatusOK, views.KeyForm{}, "", "")
 }
 
-func (s *Server) showOps(c *echo.Context, status int, form views.KeyForm, newKey, reasonFault string) error {
+func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey, reasonFault string) error {
 	page := views.Ops{Frame: s.frame(c), Form: form, NewKey: newKey}
 	if c.QueryParam("saved") == revokedKey {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The key is revoked."})
@@ -51,7 +51,7 @@ func (s *Server) showOps(c *echo.Context, status int, form views.KeyForm, newKey
 const revokedKey = "revoked"
 
 // makeKey makes an API key. It answers with the page, as the key is shown this once.
-func (s *Server) makeKey(c *echo.Context, who *models.Viewer) error {
+func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	form := views.KeyForm{Name: strings.TrimSpace(c.FormValue(views.FieldName))}
 	for _, scope := range c.Request().PostForm[views.FieldScope] {
 		form.Scopes = append(form.Scopes, models.Scope(scope))
@@ -80,7 +80,7 @@ func (s *Server) makeKey(c *echo.Context, who *models.Viewer) error {
 }
 
 // revokeKey ends an API key, for good.
-func (s *Server) revokeKey(c *echo.Context, who *models.Viewer) error {
+func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil {
 		return echo.ErrNotFound

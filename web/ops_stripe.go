@@ -6,7 +6,7 @@ import (
 	"net/http"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/billing"
@@ -50,30 +50,30 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	return page, err
 }
 
-func (s *Server) pauseStripe(c *echo.Context, who *models.Viewer) error {
+func (s *Server) pauseStripe(c echo.Context, who *models.Viewer) error {
 	return opsDone(c, "paused", billing.Pause(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
 }
 
-func (s *Server) resumeStripe(c *echo.Context, who *models.Viewer) error {
+func (s *Server) resumeStripe(c echo.Context, who *models.Viewer) error {
 	return opsDone(c, "resumed", billing.Resume(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
 }
 
-func (s *Server) unblockStripe(c *echo.Context, who *models.Viewer) error {
+func (s *Server) unblockStripe(c echo.Context, who *models.Viewer) error {
 	return opsDone(c, "unblock", billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, c.FormValue(views.FieldID)))
 }
 
-func (s *Server) retryReport(c *echo.Context, who *models.Viewer) error {
+func (s *Server) retryReport(c echo.Context, who *models.Viewer) error {
 	return s.onReport(c, "retry", func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, who.User.Email, id) })
 }
 
-func (s *Server) giveUpReport(c *echo.Context, who *models.Viewer) error {
+func (s *Server) giveUpReport(c echo.Context, who *models.Viewer) error {
 	return s.onReport(c, "given", func(ctx context.Context, id uuid.UUID) error {
 		return s.reporter.GiveUp(ctx, who.User.Email, id, c.FormValue(views.FieldReason))
 	})
 }
 
 // onReport does something to the report that the form names.
-func (s *Server) onReport(c *echo.Context, done string, do func(context.Context, uuid.UUID) error) error {
+func (s *Server) onReport(c echo.Context, done string, do func(context.Context, uuid.UUID) error) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil || s.reporter == nil {
 		return echo.ErrNotFound
@@ -91,7 +91,7 @@ func (s *Server) onReport(c *echo.Context, done string, do func(context.Context,
 }
 
 // opsDone leads back to the page, which says what was done.
-func opsDone(c *echo.Context, done string, err error) error {
+func opsDone(c echo.Context, done string, err error) error {
 	switch {
 	case errors.Is(err, billing.ErrNoSuchReport):
 		return echo.ErrNotFound

@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
 )
 
 // orgMembersPage lists the organization's people.
-func (s *Server) orgMembersPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
 	page := views.Members{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Query: views.ParseMembersQuery(c.QueryParams()),
 	}
@@ -34,7 +34,7 @@ func (s *Server) orgMembersPage(c *echo.Context, who *models.Viewer) error {
 }
 
 // orgMembersCSV is the same people in the same order, on one page.
-func (s *Server) orgMembersCSV(c *echo.Context, who *models.Viewer) error {
+func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
 	now := models.Now(s.now)
 	found, err := s.findMembers(c.Request().Context(), who.Organization.ID, views.ParseMembersQuery(c.QueryParams()), 0, now)
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 }
 
 // orgMemberPage shows an admin one person of the organization. Somebody of another one is not there.
-func (s *Server) orgMemberPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -12,7 +12,7 @@ import (
 )
 
 // orgPage shows an admin what the organization used.
-func (s *Server) orgPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 	o := who.Organization
 	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
 	now := page.Frame.Now

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/a-h/templ"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -42,7 +42,7 @@ const (
 type pageRoute struct {
 	method, path string
 	rule         rule
-	handle       func(c *echo.Context, who *models.Viewer) error
+	handle       func(c echo.Context, who *models.Viewer) error
 	// within is how long it may take; zero is queryTimeout.
 	within time.Duration
 	// leads says that a form of the page may lead to another site: to Stripe, or to who signs people in.
@@ -109,7 +109,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 	if within == 0 {
 		within = queryTimeout
 	}
-	return limited(within, func(c *echo.Context) error {
+	return limited(within, func(c echo.Context) error {
 		request := c.Request()
 		c.Set(policyName, s.policy(r))
 		if err := s.crossSite.Check(request); err != nil {
@@ -154,7 +154,7 @@ func signInAddress(r *http.Request) string {
 }
 
 // needsAdmin refuses an admin's page to a member, and says who can help.
-func (s *Server) needsAdmin(c *echo.Context, who *models.Viewer) error {
+func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 	p := newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
 	if who.Organization == nil {
 		return p
@@ -213,7 +213,7 @@ const viewerName = "viewer"
 
 // frame is what is around a page: who looks, and when. A page that asks nobody who they are has the frame of somebody who is
 // not signed in.
-func (s *Server) frame(c *echo.Context) ui.Frame {
+func (s *Server) frame(c echo.Context) ui.Frame {
 	f := ui.Frame{Now: models.Now(s.now)}
 	if who, _ := c.Get(viewerName).(*models.Viewer); who != nil {
 		f.Viewer = &ui.Viewer{Email: who.User.Email, Name: who.User.Name, Admin: who.IsAdmin(), Operator: who.IsOperator()}
@@ -226,7 +226,7 @@ func (s *Server) frame(c *echo.Context) ui.Frame {
 
 // load asks for one part of a page. One that fails says so in its place, with the request's id, and the rest of the page
 // stands; only when the database is away altogether is there no page, as the viewer could not be asked for either.
-func load[T any](s *Server, c *echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
+func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
 	v, err := ask(c.Request().Context())
 	if err != nil {
 		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a part of a page failed", slog.String("request_id", requestID(c)),
@@ -243,7 +243,7 @@ func (s *Server) standing(ctx context.Context, email string) (models.Standing, e
 }
 
 // show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.
-func show(c *echo.Context, status int, page templ.Component) error {
+func show(c echo.Context, status int, page templ.Component) error {
 	var b bytes.Buffer
 	if err := page.Render(c.Request().Context(), &b); err != nil {
 		return fmt.Errorf("draw a page: %w", err)

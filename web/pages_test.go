@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/modelstest"
@@ -27,7 +27,7 @@ func (f *fixture) addTestPages() {
 	var pages []pageRoute
 	for _, r := range []rule{anyone, public, member, admin, operator} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c *echo.Context, who *models.Viewer) error {
+			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, who *models.Viewer) error {
 				if who == nil {
 					return c.String(http.StatusOK, "nobody")
 				}
@@ -180,7 +180,7 @@ func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
 	for _, r := range f.web.api() {
 		known[[2]string{r.method, openAPIParameter.ReplaceAllString(r.path, ":$1")}] = true
 	}
-	for _, r := range f.web.echo.Router().Routes() {
+	for _, r := range f.web.echo.Routes() {
 		route := [2]string{r.Method, r.Path}
 		if _, ok := rules[route]; !ok && !known[route] {
 			unruled = append(unruled, r.Method+" "+r.Path)
@@ -233,7 +233,7 @@ func TestARouteWithoutARuleIsNoticed(t *testing.T) {
 			t.Errorf("a page with the rule %q was registered", r)
 		}
 	}
-	f.web.echo.GET("/stray", func(*echo.Context) error { return nil })
+	f.web.echo.GET("/stray", func(echo.Context) error { return nil })
 	if _, unruled := f.rules(); !slices.Equal(unruled, []string{"GET /stray"}) {
 		t.Errorf("routes without a rule: %q", unruled)
 	}
@@ -295,10 +295,10 @@ func TestHeadersOfPages(t *testing.T) {
 func TestFaultsOfPages(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	must(t, f.web.addPages([]pageRoute{
-		{method: http.MethodGet, path: "/broken", rule: public, handle: func(*echo.Context, *models.Viewer) error { return errors.New("SELECT secret") }},
-		{method: http.MethodGet, path: "/panics", rule: public, handle: func(*echo.Context, *models.Viewer) error { panic("secret") }},
-		{method: http.MethodGet, path: "/away", rule: public, handle: func(*echo.Context, *models.Viewer) error { return models.Unavailable(errors.New("secret")) }},
-		{method: http.MethodGet, path: "/slow", rule: public, within: time.Millisecond, handle: func(c *echo.Context, _ *models.Viewer) error {
+		{method: http.MethodGet, path: "/broken", rule: public, handle: func(echo.Context, *models.Viewer) error { return errors.New("SELECT secret") }},
+		{method: http.MethodGet, path: "/panics", rule: public, handle: func(echo.Context, *models.Viewer) error { panic("secret") }},
+		{method: http.MethodGet, path: "/away", rule: public, handle: func(echo.Context, *models.Viewer) error { return models.Unavailable(errors.New("secret")) }},
+		{method: http.MethodGet, path: "/slow", rule: public, within: time.Millisecond, handle: func(c echo.Context, _ *models.Viewer) error {
 			<-c.Request().Context().Done()
 			return c.Request().Context().Err()
 		}},

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -12,7 +12,7 @@ import (
 )
 
 // landingPage says what this is, to whoever is not signed in.
-func (s *Server) landingPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
 	if who != nil {
 		return c.Redirect(http.StatusSeeOther, homePath)
 	}
@@ -22,7 +22,7 @@ func (s *Server) landingPage(c *echo.Context, who *models.Viewer) error {
 }
 
 // plansPage is the pricing page; somebody signed in sees what each plan would have cost them.
-func (s *Server) plansPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) plansPage(c echo.Context, who *models.Viewer) error {
 	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
 	if who == nil {
 		return show(c, http.StatusOK, views.PlansPage(page))

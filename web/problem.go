@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -130,8 +130,8 @@ func asProblem(err error) *Problem {
 }
 
 // fail answers a request with an error.
-func (s *Server) fail(c *echo.Context, err error) {
-	if sent, _ := echo.UnwrapResponse(c.Response()); sent.Committed {
+func (s *Server) fail(c echo.Context, err error) {
+	if c.Response().Committed {
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
@@ -164,7 +164,7 @@ func (s *Server) fail(c *echo.Context, err error) {
 }
 
 // onPage is the problem as a page tells it.
-func (s *Server) onPage(c *echo.Context, p *Problem) views.Error {
+func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 	page := views.Error{
 		Frame: s.frame(c), Status: p.Status, Title: p.Title, Detail: p.Detail, Admins: p.helpers, RequestID: requestID(c),
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,

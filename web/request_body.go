@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -42,7 +42,7 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 var errNotJSON = errors.New("the body is not JSON")
 
 // decode reads the request's body with read. It returns a Problem: 413, 415, 400 or 422.
-func decode(c *echo.Context, limit int64, read func(*body) error) error {
+func decode(c echo.Context, limit int64, read func(*body) error) error {
 	r := c.Request()
 	if !isJSON(r.Header.Get(echo.HeaderContentType)) {
 		return newProblem(codeUnsupportedMedia, "Send the body with Content-Type: application/json.")
@@ -319,7 +319,7 @@ func (b *body) whom(p *PersonName, before int) enforcement.Person {
 }
 
 // noBody accepts an empty body, of whatever type and also without its length beforehand, or an empty JSON object.
-func noBody(c *echo.Context) error {
+func noBody(c echo.Context) error {
 	r := c.Request()
 	if r.ContentLength < 0 {
 		start := bufio.NewReader(r.Body)

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -103,7 +103,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("web: %w", err)
 	}
 	e := echo.New()
-	e.Logger = o.Log
+	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	if len(o.TrustedProxies) > 0 {
 		trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
@@ -191,12 +191,12 @@ func (s *Server) listen(ctx context.Context, l net.Listener, h http.Handler) err
 // hsts lets a browser that reached us by HTTPS once do only so, for a year. Other names of the domain are not ours to speak for.
 var hsts = []string{"max-age=31536000"}
 
-func requestID(c *echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
+func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
 
 // observe gives each request an id, a line in the metrics and, when it failed or was slow, one in the
 // log. It also turns a panic into a 500.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) (err error) {
+	return func(c echo.Context) (err error) {
 		start := time.Now()
 		r, w := c.Request(), c.Response()
 		id := requestIDOf(r.Header.Get(echo.HeaderXRequestID))
@@ -221,7 +221,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			if route == "" {
 				route = "none"
 			}
-			_, status := echo.ResolveResponseStatus(w, nil)
+			status := w.Status
 			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
@@ -256,7 +256,7 @@ func statusText(status int) string {
 
 // limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		request := c.Request()
 		ctx, cancel := context.WithTimeout(request.Context(), within)
 		defer cancel()

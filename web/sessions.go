@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 )
@@ -79,7 +79,7 @@ func (s *sessions) cookie(name, value string, maxAge int) *http.Cookie {
 type viewerKey struct{}
 
 // load says who sent the request; nil when nobody is signed in. From here on the request carries its session.
-func (s *sessions) load(c *echo.Context) (*models.Viewer, error) {
+func (s *sessions) load(c echo.Context) (*models.Viewer, error) {
 	r := c.Request()
 	var token string
 	if cookie, err := r.Cookie(cookieName(s.secure, sessionCookie)); err == nil {
@@ -104,7 +104,7 @@ func (s *sessions) load(c *echo.Context) (*models.Viewer, error) {
 
 // begin signs a person in. Whatever session the browser came with ends, and its token with it, so that nobody who planted
 // one knows the new one.
-func (s *sessions) begin(c *echo.Context, email string) error {
+func (s *sessions) begin(c echo.Context, email string) error {
 	ctx := c.Request().Context()
 	if err := s.manager.RenewToken(ctx); err != nil {
 		return fmt.Errorf("begin a session: %w", err)
@@ -120,7 +120,7 @@ func (s *sessions) begin(c *echo.Context, email string) error {
 }
 
 // end signs out.
-func (s *sessions) end(c *echo.Context) error {
+func (s *sessions) end(c echo.Context) error {
 	if err := s.manager.Destroy(c.Request().Context()); err != nil {
 		return fmt.Errorf("end a session: %w", err)
 	}

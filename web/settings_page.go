@@ -6,14 +6,14 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
 )
 
 // settingsPage lists where a person is signed in.
-func (s *Server) settingsPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: who.User.Role, Plan: s.catalogue.Free()}
 	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
 		a, err := s.standing(ctx, who.User.Email)
@@ -68,7 +68,7 @@ func browserName(agent string) string {
 }
 
 // endSession ends one of a person's sessions, which may be this one.
-func (s *Server) endSession(c *echo.Context, who *models.Viewer) error {
+func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound
@@ -84,7 +84,7 @@ func (s *Server) endSession(c *echo.Context, who *models.Viewer) error {
 }
 
 // endOtherSessions signs a person out everywhere else.
-func (s *Server) endOtherSessions(c *echo.Context, who *models.Viewer) error {
+func (s *Server) endOtherSessions(c echo.Context, who *models.Viewer) error {
 	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.Email, who.Session.ID); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"golang.org/x/oauth2"
 
 	"tollgate/models"
@@ -30,7 +30,7 @@ const (
 )
 
 // signInPage offers to sign in, or says why that is not possible.
-func (s *Server) signInPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
 	next := ownPath(c.QueryParam("next"))
 	if who != nil {
 		return landed(c, next)
@@ -48,7 +48,7 @@ func (s *Server) signInPage(c *echo.Context, who *models.Viewer) error {
 }
 
 // landed sends somebody who is signed in on to what they wanted.
-func landed(c *echo.Context, next string) error {
+func landed(c echo.Context, next string) error {
 	if next == "" {
 		next = homePath
 	}
@@ -56,7 +56,7 @@ func landed(c *echo.Context, next string) error {
 }
 
 // startSignIn sends somebody to the issuer, with what they have to come back with.
-func (s *Server) startSignIn(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	if missing := s.issuer.missing(); len(missing) > 0 {
 		return c.Redirect(http.StatusSeeOther, "/sign-in")
 	}
@@ -73,7 +73,7 @@ func (s *Server) startSignIn(c *echo.Context, _ *models.Viewer) error {
 
 // keepAttempt leaves an attempt with the browser that made it. It needs no signature: who can write the cookie can only
 // begin a sign-in of their own in this browser, and the name keeps other sites from that where there is HTTPS.
-func (s *Server) keepAttempt(c *echo.Context, a *attempt) error {
+func (s *Server) keepAttempt(c echo.Context, a *attempt) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("begin a sign-in: %w", err)
@@ -83,7 +83,7 @@ func (s *Server) keepAttempt(c *echo.Context, a *attempt) error {
 }
 
 // attempt returns the one that the browser made; nil without one.
-func (s *Server) attempt(c *echo.Context) *attempt {
+func (s *Server) attempt(c echo.Context) *attempt {
 	cookie, err := c.Cookie(cookieName(s.https, attemptCookie))
 	if err != nil {
 		return nil
@@ -96,7 +96,7 @@ func (s *Server) attempt(c *echo.Context) *attempt {
 }
 
 // finishSignIn takes somebody back from the issuer.
-func (s *Server) finishSignIn(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) finishSignIn(c echo.Context, _ *models.Viewer) error {
 	a := s.attempt(c)
 	if a == nil || a.State == "" || subtle.ConstantTimeCompare([]byte(a.State), []byte(c.QueryParam("state"))) != 1 {
 		// Not begun in this browser: somebody may want them signed in as somebody else.
@@ -130,14 +130,14 @@ func (s *Server) finishSignIn(c *echo.Context, _ *models.Viewer) error {
 	return landed(c, ownPath(a.Next))
 }
 
-func (s *Server) signInFailed(c *echo.Context, reason error) error {
+func (s *Server) signInFailed(c echo.Context, reason error) error {
 	s.log.LogAttrs(c.Request().Context(), slog.LevelWarn, "a sign-in failed", slog.String("request_id", requestID(c)), slog.String("reason", reason.Error()))
 	return newProblem(codeSignInFailed, startAgain)
 }
 
 // signInLinkPage asks whoever opens a one-time link to go on. Chat programs open links too, to show what is behind them,
 // so looking at it does not use it.
-func (s *Server) signInLinkPage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
 	email, err := models.SignInLinkEmail(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (s *Server) signInLinkPage(c *echo.Context, who *models.Viewer) error {
 }
 
 // useSignInLink signs in whom a one-time link is for.
-func (s *Server) useSignInLink(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) useSignInLink(c echo.Context, _ *models.Viewer) error {
 	email, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if err != nil {
 		return err
@@ -162,7 +162,7 @@ func (s *Server) useSignInLink(c *echo.Context, _ *models.Viewer) error {
 }
 
 // signOut ends the session that the browser has, if it has one.
-func (s *Server) signOut(c *echo.Context, _ *models.Viewer) error {
+func (s *Server) signOut(c echo.Context, _ *models.Viewer) error {
 	if err := s.sessions.end(c); err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models/billing"
 )
@@ -22,7 +22,7 @@ const (
 
 // stripeWebhook takes an event of Stripe's. It is 200 as soon as the event is kept: whatever becomes of it then, Stripe need not
 // send it again.
-func (s *Server) stripeWebhook(c *echo.Context) error {
+func (s *Server) stripeWebhook(c echo.Context) error {
 	if s.webhooks == nil || !s.webhooks.Receives() {
 		return newProblem(codeNotFound, "Stripe is not connected here: it takes STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET.")
 	}

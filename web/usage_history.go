@@ -6,7 +6,7 @@ import (
 	"strconv"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 )
@@ -29,7 +29,7 @@ type pastPeriod struct {
 // maxMonths is the longest history.
 const maxMonths = 36
 
-func (s *Server) history(c *echo.Context) error {
+func (s *Server) history(c echo.Context) error {
 	email, err := emailParam(c)
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func (h jsonHundredths) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(h), 'f', 2, 64), nil
 }
 
-func (s *Server) organizationUsage(c *echo.Context) error {
+func (s *Server) organizationUsage(c echo.Context) error {
 	unknown := &models.Error{Code: models.CodeUnknownOrganization, Detail: "There is no organization with this id."}
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil || len(c.Param("id")) != 36 {

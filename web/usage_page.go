@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -18,7 +18,7 @@ import (
 const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
 
 // usagePage shows a member what they used.
-func (s *Server) usagePage(c *echo.Context, who *models.Viewer) error {
+func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
 	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{})
 }
 
@@ -26,7 +26,7 @@ func (s *Server) usagePage(c *echo.Context, who *models.Viewer) error {
 const savedLimit = "spend-limit"
 
 // showUsage draws the page with the state of its form.
-func (s *Server) showUsage(c *echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
+func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
 	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
 	if c.QueryParam("saved") == savedLimit {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The spend limit is changed.", Text: "It counts from now on."})
@@ -49,7 +49,7 @@ type person struct {
 }
 
 // loadPerson asks for where a person stands, and for their records. Without a standing there is nothing to set them against.
-func (s *Server) loadPerson(c *echo.Context, email string, signedUp, now time.Time) person {
+func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Time) person {
 	var p person
 	p.standing = load(s, c, "standing", func(ctx context.Context) (models.Standing, error) { return s.standing(ctx, email) })
 	history := load(s, c, "history", func(ctx context.Context) ([]models.UsageRecord, error) {
@@ -80,7 +80,7 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 }
 
 // subscription is the viewer's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
-func (s *Server) subscription(c *echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
+func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
 	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan)}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
 		return models.SubscriptionOf(ctx, s.db, who.User.Email)
@@ -119,7 +119,7 @@ func utc(t *time.Time) *time.Time {
 
 // setSpendLimit takes the form of the spend limit. A limit below what is spent already stops the person at once, so it is
 // asked for twice.
-func (s *Server) setSpendLimit(c *echo.Context, who *models.Viewer) error {
+func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)
 	if err != nil {
@@ -137,11 +137,11 @@ func (s *Server) setSpendLimit(c *echo.Context, who *models.Viewer) error {
 	return s.saveSpendLimit(c, who, &cents)
 }
 
-func (s *Server) removeSpendLimit(c *echo.Context, who *models.Viewer) error {
+func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
 	return s.saveSpendLimit(c, who, nil)
 }
 
-func (s *Server) saveSpendLimit(c *echo.Context, who *models.Viewer, cents *int64) error {
+func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
 	if err := models.SetSpendLimit(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (s *Server) saveSpendLimit(c *echo.Context, who *models.Viewer, cents *int6
 }
 
 // usageCSV is what /usage shows as a file: a row a billing period, then one a day of the current one.
-func (s *Server) usageCSV(c *echo.Context, who *models.Viewer) error {
+func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 	now := models.Now(s.now)
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, now)
 	if p.standing.Failed != "" || p.months.Failed != "" {

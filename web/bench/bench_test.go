@@ -61,7 +61,7 @@ func TestShortRun(t *testing.T) {
 	}
 	for _, row := range []string{
 		"2000 ", "50 ", "processor ", "cores ", "busy with other work ", "memory ", "kernel ", "file system ", "fsync of 8 KiB ", "Tollgate ", "Go ",
-		"PostgreSQL ", "Redis ", "github.com/labstack/echo/v5 ", "github.com/jackc/pgx/v5 ", "github.com/redis/go-redis/v9 ",
+		"PostgreSQL ", "Redis ", "github.com/labstack/echo/v4 ", "github.com/jackc/pgx/v5 ", "github.com/redis/go-redis/v9 ",
 		"modernc.org/sqlite ",
 	} {
 		if !strings.Contains(string(written), "\n| "+row) {

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // floor is the least that any Echo service pays for this JSON: it binds the request, makes up an answer of the same
@@ -14,14 +14,14 @@ import (
 func floor() *echo.Echo {
 	e := echo.New()
 	month := monthOf(time.Now())
-	e.POST("/v1/check", func(c *echo.Context) error {
+	e.POST("/v1/check", func(c echo.Context) error {
 		var in consumeRequest
 		if err := c.Bind(&in); err != nil {
 			return err
 		}
 		return c.JSON(http.StatusOK, decide(in.Email, in.Quantity, true, month))
 	})
-	e.POST("/v1/consume", func(c *echo.Context) error {
+	e.POST("/v1/consume", func(c echo.Context) error {
 		var in consumeRequest
 		if err := c.Bind(&in); err != nil {
 			return err

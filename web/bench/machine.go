@@ -178,7 +178,7 @@ func toolFacts(ctx context.Context, root string) []fact {
 	}
 	for _, module := range info.Deps {
 		switch module.Path {
-		case "github.com/labstack/echo/v5", "github.com/jackc/pgx/v5", "github.com/redis/go-redis/v9",
+		case "github.com/labstack/echo/v4", "github.com/jackc/pgx/v5", "github.com/redis/go-redis/v9",
 			"modernc.org/sqlite", "github.com/uptrace/bun":
 			facts = append(facts, fact{module.Path, module.Version})
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // oneStatement is what a user would write by hand on PostgreSQL: a pool of pgx and one statement a call, which is its
@@ -30,7 +30,7 @@ func oneStatement(ctx context.Context, url string, connections int) (*echo.Echo,
 		return nil, fmt.Errorf("pool for one statement a call: %w", err)
 	}
 	e := echo.New()
-	e.POST("/v1/consume", func(c *echo.Context) error {
+	e.POST("/v1/consume", func(c echo.Context) error {
 		var in consumeRequest
 		if err := c.Bind(&in); err != nil {
 			return err

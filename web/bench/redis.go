@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -20,7 +20,7 @@ import (
 func redisCounter(addr string) *echo.Echo {
 	rdb := redis.NewClient(&redis.Options{Addr: addr})
 	e := echo.New()
-	e.POST("/v1/consume", func(c *echo.Context) error {
+	e.POST("/v1/consume", func(c echo.Context) error {
 		var in consumeRequest
 		if err := c.Bind(&in); err != nil {
 			return err
