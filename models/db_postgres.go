@@ -31,4 +31,3 @@ func (db *DB) openPostgres() error {
 	db.DB, db.Postgres = bun.NewDB(std, pgdialect.New()), true
 	return nil
 }
-

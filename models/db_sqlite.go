@@ -48,4 +48,3 @@ func (db *DB) openSQLite() error {
 	db.DB = bun.NewDB(std, sqlitedialect.New())
 	return nil
 }
-

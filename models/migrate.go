@@ -78,4 +78,3 @@ func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
 // first in its transaction, so all of the migration was done, and only the mark is missing: the process that did it ended
 // before it set the mark, or sets it right now.
 func isColumnThere(err error) bool { return strings.Contains(err.Error(), "duplicate column name") }
-
