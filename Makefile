@@ -80,10 +80,10 @@ verify: generate
 lint:
 	$(golangci-lint) run
 
-# With the toolchain that go.mod names, or the machine's own if that is newer. VULNDB may name a copy of the database, such as
-# file:///srv/vulndb, where vuln.go.dev cannot be reached.
+# Uses the toolchain that go.mod names, or the local one if it is newer. Set VULNDB to a copy of the database, such as
+# file:///srv/vulndb, if vuln.go.dev is out of reach. The two exceptions and their reason are in web/vuln/main.go.
 vuln:
-	GOTOOLCHAIN=auto $(govulncheck) $(if $(VULNDB),-db $(VULNDB)) ./...
+	GOTOOLCHAIN=auto go run ./web/vuln $(govulncheck) -format json $(if $(VULNDB),-db $(VULNDB)) ./...
 
 # Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
 # headers for the race detector, the programs of PostgreSQL and Redis, which the tests start themselves, and a browser with

@@ -4,6 +4,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,5 +44,35 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 				t.Errorf("status %d, logged %s", response.StatusCode, text)
 			}
 		})
+	}
+}
+
+// TestRealIPHeaderIsIgnored shows that the attack of GO-2026-6875 does not work: nothing here passes requests on, and a forged
+// X-Real-IP header, also one that Connection names, is not taken for the client address.
+func TestRealIPHeaderIsIgnored(t *testing.T) {
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "tollgate")
+	list.Stderr = os.Stderr
+	imports, err := list.Output()
+	must(t, err)
+	if slices.ContainsFunc(strings.Fields(string(imports)), func(p string) bool { return p == "net/http/httputil" || p == "github.com/labstack/echo/v4/middleware" }) {
+		t.Errorf("the server links a reverse proxy:\n%s", imports)
+	}
+	loopback := &net.IPNet{IP: net.IPv4(127, 0, 0, 0), Mask: net.CIDRMask(8, 32)}
+	for _, proxies := range [][]*net.IPNet{nil, {loopback}} {
+		var log lines
+		f := newFixture(t, modelstest.SQLite(t), func(o *Options) {
+			o.TrustedProxies, o.Log = proxies, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.server.URL+"/v1/usage/ada@example.com", nil)
+		must(t, err)
+		r.Header.Set("X-Real-IP", "192.0.2.9")
+		r.Header.Set("Connection", "X-Real-IP, X-Forwarded-For")
+		response, err := http.DefaultClient.Do(r)
+		must(t, err)
+		must(t, response.Body.Close())
+		f.server.Close() // the line is written by now
+		if text := strings.Join(log.take(), "\n") + "\n"; !strings.Contains(text, "client=127.0.0.1\n") {
+			t.Errorf("trusting %v, logged %s", proxies, text)
+		}
 	}
 }
