@@ -47,6 +47,9 @@ type command struct {
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
 
+	LogLevel  slog.Level    `env:"TOLLGATE_LOG_LEVEL" default:"info" placeholder:"info" help:"Log lines of this level and above: debug, info, warn or error."`
+	LogFormat web.LogFormat `env:"TOLLGATE_LOG_FORMAT" default:"json" placeholder:"json" help:"Log as json or as text."`
+
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
@@ -87,8 +90,8 @@ type command struct {
 		} `cmd:"" help:"Change a person and print their id."`
 	} `cmd:"" help:"People."`
 	Subscribe struct {
-		Email        string        `required:"" xor:"subscriber" help:"The person who gets the plan."`
-		Organization *uuid.UUID    `required:"" xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan."`
+		Email        string        `xor:"subscriber" help:"The person who gets the plan. Give either --email or --organization."`
+		Organization *uuid.UUID    `xor:"subscriber" placeholder:"ID" help:"The organization that gets the plan. Give either --email or --organization."`
 		Plan         models.PlanID `required:"" help:"A plan of the catalogue; free ends what was given before."`
 	} `cmd:"" help:"Give a plan by hand, to a trial or a customer who is invoiced, and print the subscription's id."`
 	Stripe struct {
@@ -109,7 +112,7 @@ func (c *command) AfterApply() error {
 		*secret = strings.TrimSpace(*secret)
 	}
 	if c.ReportEvery < 0 {
-		return fmt.Errorf("--report-every: %s is less than nothing", c.ReportEvery)
+		return fmt.Errorf("--report-every must not be negative: %s", c.ReportEvery)
 	}
 	return nil
 }
@@ -349,11 +352,14 @@ func (a *app) table(head string, rows int, row func(int) string) error {
 }
 
 func (a *app) subscribe(ctx context.Context) error {
+	s := a.Subscribe
+	if s.Email == "" && s.Organization == nil {
+		return errors.New("missing --email or --organization: name who gets the plan")
+	}
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
 		return err
 	}
-	s := a.Subscribe
 	made, err := models.Subscribe(ctx, a.db, catalogue, now(), models.Subscriber{Email: s.Email, OrganizationID: s.Organization}, s.Plan)
 	if err != nil || made == nil {
 		return err
@@ -408,7 +414,7 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	if err != nil {
 		return nil, err
 	}
-	o.Reporter = a.reporter(client, o.Catalogue, o.Log)
+	o.Reporter, o.StripeLive = a.reporter(client, o.Catalogue, o.Log), client.Live
 	if err := billing.RegisterMetrics(o.Metrics, a.db, o.Reporter.Sends, time.Now, o.Log); err != nil {
 		return nil, err
 	}
@@ -437,6 +443,9 @@ func (a *app) stripeClient() (*billing.Client, error) {
 	if a.StripeSecretKey == "" {
 		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
 	}
+	if err := billing.CheckKey(a.StripeSecretKey); err != nil {
+		return nil, fmt.Errorf("STRIPE_SECRET_KEY: %w", err)
+	}
 	return billing.NewClient(billing.ClientOptions{Key: a.StripeSecretKey, APIBase: a.StripeAPIBase})
 }
 
@@ -456,7 +465,38 @@ func (a *app) reconcile(ctx context.Context) error {
 	return a.reporter(client, catalogue, slog.New(slog.DiscardHandler)).PrintReconciliation(ctx, a.stdout, a.stderr, a.Stripe.Reconcile.Restored)
 }
 
+// checkConnections returns an error if a setting that connects this server to Stripe or to the sign-in issuer is malformed or
+// lacks its counterpart.
+func (a *app) checkConnections() error {
+	if a.StripeSecretKey != "" {
+		if err := billing.CheckKey(a.StripeSecretKey); err != nil {
+			return fmt.Errorf("STRIPE_SECRET_KEY: %w", err)
+		}
+	}
+	if a.StripeWebhookSecret != "" {
+		if err := billing.CheckWebhookSecret(a.StripeWebhookSecret); err != nil {
+			return fmt.Errorf("STRIPE_WEBHOOK_SECRET: %w", err)
+		}
+	}
+	for _, pair := range [][2]struct{ name, value string }{
+		{{"STRIPE_SECRET_KEY", a.StripeSecretKey}, {"STRIPE_WEBHOOK_SECRET", a.StripeWebhookSecret}},
+		{{"SLACK_CLIENT_ID", a.SlackClientID}, {"SLACK_CLIENT_SECRET", a.SlackClientSecret}},
+	} {
+		given, missing := pair[0], pair[1]
+		if given.value == "" {
+			given, missing = missing, given
+		}
+		if given.value != "" && missing.value == "" {
+			return fmt.Errorf("%s is set but %s is not: set both or neither", given.name, missing.name)
+		}
+	}
+	return nil
+}
+
 func (a *app) serve(ctx context.Context) error {
+	if err := a.checkConnections(); err != nil {
+		return err
+	}
 	catalogue, err := models.LoadCatalogue(a.Plans)
 	if err != nil {
 		return err
@@ -513,7 +553,7 @@ func (a *app) demo(ctx context.Context) (err error) {
 // serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
 // requests, then the gate, and the caller closes the database.
 func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Catalogue, beside func(context.Context, *slog.Logger) error) error {
-	log := slog.New(logHandler(a.stderr))
+	log := slog.New(web.NewLogHandler(a.stderr, a.LogLevel, a.LogFormat))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if os.Getenv("GOGC") == "" {
@@ -560,6 +600,8 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	if beside != nil {
 		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })
 	}
+	log.Info("started", "version", o.Version, "database", a.db.Address(), "listen", l.Addr().String(), "base_url", o.BaseURL,
+		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode())
 	_ = a.print("listening on", web.URLOf(l.Addr())) // a server whose output nobody reads serves all the same
 	return together(ctx, tasks)
 }
@@ -590,16 +632,6 @@ func together(ctx context.Context, tasks []func(context.Context) error) error {
 	}
 	wg.Wait()
 	return errors.Join(faults...)
-}
-
-// logHandler writes text for a person at a terminal and JSON for a program.
-func logHandler(w io.Writer) slog.Handler {
-	if file, ok := w.(*os.File); ok {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.NewTextHandler(w, nil)
-		}
-	}
-	return slog.NewJSONHandler(w, nil)
 }
 
 // version is the module's, as the Go toolchain noted it at build time.

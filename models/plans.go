@@ -117,6 +117,7 @@ func LoadCatalogue(file string) (*Catalogue, error) {
 
 // The largest numbers that a catalogue may hold; they keep every later product within 64 bits.
 const (
+	maxCatalogue  = 256 << 10 // bytes
 	maxPriceCents = 100_000_000
 	maxIncluded   = 1_000_000_000
 )
@@ -132,10 +133,13 @@ var (
 
 // ParseCatalogue reads a catalogue; name stands in its error messages.
 func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
+	if len(src) > maxCatalogue {
+		return nil, fmt.Errorf("%s: larger than %d KiB", name, maxCatalogue>>10)
+	}
 	var doc, second yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(src))
 	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, syntaxError(name, src, err)
 	}
 	r := catalogueReader{name: name}
 	if len(doc.Content) == 0 {
@@ -145,7 +149,7 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 	case err == nil:
 		r.fault(&second, "a second YAML document begins here, which nothing would read; the catalogue is one")
 	case !errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, syntaxError(name, src, err)
 	}
 	c := r.catalogue(doc.Content[0])
 	if len(r.faults) > 0 {
@@ -156,6 +160,35 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 		c.byID[c.Plans[i].ID] = &c.Plans[i]
 	}
 	return c, nil
+}
+
+// libraryLine is the beginning of the YAML library's messages.
+var libraryLine = regexp.MustCompile(`^yaml: (line \d+: )?`)
+
+// syntaxError names the line at which src stops being YAML. The library's own line may be the one before it, the beginning of
+// the block around it, or missing. So this looks for the longest prefix of whole lines that can be read: the error is on
+// the next line. For a quote or a bracket that is never closed, that is the line that opens it.
+func syntaxError(name string, src []byte, err error) error {
+	ends := []int{0}
+	for i, b := range src {
+		if b == '\n' {
+			ends = append(ends, i+1)
+		}
+	}
+	line := len(ends)
+	for line > 1 && !isYAML(src[:ends[line-1]]) {
+		line--
+	}
+	return fmt.Errorf("%s:%d: invalid YAML: %s", name, line, libraryLine.ReplaceAllString(err.Error(), ""))
+}
+
+func isYAML(src []byte) bool {
+	for d := yaml.NewDecoder(bytes.NewReader(src)); ; {
+		var n yaml.Node
+		if err := d.Decode(&n); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
 }
 
 // catalogueReader walks the document by hand, as a strict decoder would name a fault's key but not its line.

@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,6 +115,43 @@ func equalPlans(a, b models.Plan) bool {
 		a.StripeOveragePriceID == b.StripeOveragePriceID && a.CallToAction == b.CallToAction
 }
 
+// TestSyntaxErrorsNameTheirLine puts something that is not YAML on each line that it names.
+func TestSyntaxErrorsNameTheirLine(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		old, new string // replaced in plans, once
+		line     int
+	}{
+		{"a tab on the first line", "unit:\n", "\tunit:\n", 1},
+		{"a tab", "    included: 40", "\tincluded: 40", 21},
+		{"a line that is indented too little", "    included: 40", "   included: 40", 21},
+		{"a line that is indented too much", "    included: 40", "      included: 40", 21},
+		{"a colon in a text", "name: Crew", "name: Crew: all", 17},
+		{"a quote that is not closed", "description: For crews", `description: "For crews`, 19},
+		{"a quote with more behind it", "name: Crew", `name: "Crew" all`, 17},
+		{"a bracket that is not closed", "features: []", "features: [", 14},
+		{"a bracket too many", "features: []", "features: []]", 14},
+		{"a key without its colon", "included: 40", "included", 21},
+		{"an unknown anchor", "included: 40", "included: *forty", 21},
+		{"a percent sign", "name: Crew", "name: %Crew", 17},
+		{"an at sign", "name: Crew", "name: @Crew", 17},
+		{"a bad escape", "name: Crew", `name: "\q"`, 17},
+		{"the last line", "call_to_action: Join", "call_to_action: @Join", 28},
+		{"a byte that is not UTF-8", "name: Crew", "name: Cr\xffew", 17},
+		{"a control character", "name: Crew", "name: Cr\x01ew", 17},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if !strings.Contains(plans, test.old) {
+				t.Fatalf("%q is not in the catalog", test.old)
+			}
+			_, err := models.ParseCatalogue("my.yaml", []byte(strings.Replace(plans, test.old, test.new, 1)))
+			if want := fmt.Sprintf("my.yaml:%d: ", test.line); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "yaml: line") {
+				t.Errorf("got %v, want it to begin with %q", err, want)
+			}
+		})
+	}
+}
+
 // Each fault stops the start and is named with its line.
 func TestParseCatalogueRefuses(t *testing.T) {
 	for _, test := range []struct {
@@ -123,7 +161,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 	}{
 		{"unknown key", "currency: eur", "currency: eur\ncolour: red", []string{`my.yaml:5: unknown key "colour" in the catalogue`}},
 		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n", []string{"my.yaml:29: a second YAML document begins here"}},
-		{"second document that is none", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml: yaml: "}},
+		{"second document that is none", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml:30: invalid YAML: "}},
 		{"unknown key of a unit", "plural: replies", "plural: replies\n  dual: two", []string{`my.yaml:4: unknown key "dual" in unit`}},
 		{"unknown key of a plan", "included: 40", "included: 40\n    seats: 5", []string{`my.yaml:22: unknown key "seats" in a plan`}},
 		{"doubled key", "included: 40", "included: 40\n    included: 41", []string{`my.yaml:22: key "included" given twice in a plan`}},
@@ -139,6 +177,10 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"negative price", "base_price_cents: 900", "base_price_cents: -1", []string{`my.yaml:20: base_price_cents is negative: -1`}},
 		{"number too large", "included: 40", "included: 1000000001", []string{`my.yaml:21: included is 1000000001, more than the allowed 1000000000`}},
 		{"number beyond 64 bits", "included: 40", "included: 99999999999999999999", []string{`my.yaml:21: included must be a whole number`}},
+		{"no number", "included: 40", "included:", []string{`my.yaml:21: included must be a whole number, not ""`}},
+		{"no text", "name: Crew", "name:", []string{"my.yaml:17: name must be text"}},
+		{"no unit", "unit:\n  singular: reply\n  plural: replies\n", "unit:\n\n", []string{"my.yaml:1: unit must be a mapping"}},
+		{"no features", "features: []", "features:", []string{"my.yaml:14: features must be a list"}},
 		{"not a number", "included: 40", "included: forty", []string{`my.yaml:21: included must be a whole number, not "forty"`}},
 		{"a number as text", "included: 40", `included: "40"`, []string{`my.yaml:21: included must be a whole number, not "40"`}},
 		{"a fraction", "overage_rate_cents: 12", "overage_rate_cents: 12.5", []string{`my.yaml:22: overage_rate_cents must be a whole number, not "12.5"`}},
@@ -182,7 +224,7 @@ func TestParseCatalogueRefusesTheWhole(t *testing.T) {
 	for src, want := range map[string]string{
 		"":                   "my.yaml: the file is empty",
 		"- a\n- b\n":         "my.yaml:1: the catalogue must be a mapping",
-		"unit: [\n":          "my.yaml: ",
+		"unit: [\n":          "my.yaml:1: invalid YAML: ",
 		"a: 1\nplans: 3\n":   "my.yaml:2: plans must be a list",
 		"plans: []\n":        `my.yaml:1: the plan "free" is missing`,
 		"unit: suggestion\n": "my.yaml:1: unit must be a mapping",

@@ -22,6 +22,8 @@ type Ops struct {
 	// Unit names the units that are counted, in the plural.
 	Unit  string
 	Audit Widget[AuditLog]
+	// NoSignIn means that people can sign in only with one-time links.
+	NoSignIn bool
 }
 
 // KeyForm is the form that makes a key, as it was sent.

@@ -39,7 +39,7 @@ func opsStripe(f ui.Frame, d OpsStripe, unit string) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if !d.Connected {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "Stripe is not connected: this server has no key of it. Usage is counted all the same.")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "Stripe is not connected, so nothing is billed. Set STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET to connect it.")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -5,8 +5,8 @@ import "tollgate/views/ui"
 // SignIn is the page that leads in.
 type SignIn struct {
 	Frame ui.Frame
-	// Missing names the settings that signing in lacks; empty when it is configured.
-	Missing []string
+	// Unavailable means that sign-in through the issuer is not configured.
+	Unavailable bool
 	// Issuer is what people know the issuer by, such as "Slack".
 	Issuer string
 	// Next is the path of ours that the person wanted; empty for /usage.

@@ -10,16 +10,20 @@ import (
 	"syscall"
 )
 
-// BaseURL is an address without a path's end, such as https://tollgate.example.com.
+// BaseURL is a scheme and a host, such as https://tollgate.example.com. It has no path: every page is at the root of its host.
 type BaseURL string
 
 // UnmarshalText reads a base URL from a flag.
 func (b *BaseURL) UnmarshalText(text []byte) error {
 	u, err := url.Parse(string(text))
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	// A "?" or "#" with nothing behind it leaves no trace in RawQuery and Fragment.
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.ContainsAny(string(text), "?#@") {
 		return fmt.Errorf("%q is not an address such as https://tollgate.example.com", text)
 	}
-	*b = BaseURL(strings.TrimRight(u.String(), "/"))
+	if u.Path != "" && u.Path != "/" {
+		return fmt.Errorf("%q has a path, %q; Tollgate needs a host of its own, such as https://tollgate.example.com", text, u.Path)
+	}
+	*b = BaseURL(u.Scheme + "://" + u.Host)
 	return nil
 }
 

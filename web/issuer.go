@@ -40,16 +40,15 @@ type SignIn struct {
 	ClientID, ClientSecret string
 }
 
-// missing are the variables that have to be set before the issuer can be asked.
-func (o *SignIn) missing() []string {
-	var names []string
-	if o.ClientID == "" {
-		names = append(names, "SLACK_CLIENT_ID")
+// Configured returns whether people can sign in through the issuer.
+func (o *SignIn) Configured() bool { return o.ClientID != "" && o.ClientSecret != "" }
+
+// Mode returns how people sign in: the issuer's address, or "one-time links only".
+func (o *SignIn) Mode() string {
+	if o.Configured() {
+		return o.Issuer
 	}
-	if o.ClientSecret == "" {
-		names = append(names, "SLACK_CLIENT_SECRET")
-	}
-	return names
+	return "one-time links only"
 }
 
 // check says whether the issuer can be one. Who can change what it answers can sign in as anybody, so it has to be asked

@@ -25,7 +25,7 @@ func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
 }
 
 func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey, reasonFault string) error {
-	page := views.Ops{Frame: s.frame(c), Form: form, NewKey: newKey}
+	page := views.Ops{Frame: s.frame(c), Form: form, NewKey: newKey, NoSignIn: !s.issuer.Configured()}
 	if c.QueryParam("saved") == revokedKey {
 		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The key is revoked."})
 	}

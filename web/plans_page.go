@@ -17,7 +17,7 @@ func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
 		return c.Redirect(http.StatusSeeOther, homePath)
 	}
 	page := views.Landing{Frame: s.frame(c), Catalogue: s.catalogue}
-	page.SignIn = views.SignIn{Frame: page.Frame, Issuer: s.issuer.name(), Missing: s.issuer.missing()}
+	page.SignIn = views.SignIn{Frame: page.Frame, Issuer: s.issuer.name(), Unavailable: !s.issuer.Configured()}
 	return show(c, http.StatusOK, views.LandingPage(page))
 }
 

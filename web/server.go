@@ -45,6 +45,19 @@ type Options struct {
 	Webhooks *billing.Webhooks
 	// Shop is what people buy at Stripe; nil where it is not connected.
 	Shop *billing.Shop
+	// StripeLive means that the Stripe key is one of live mode.
+	StripeLive bool
+}
+
+// StripeMode returns how Stripe is connected: "live", "test" or "not connected".
+func (o *Options) StripeMode() string {
+	switch {
+	case o.Reporter == nil:
+		return "not connected"
+	case o.StripeLive:
+		return "live"
+	}
+	return "test"
 }
 
 // Server answers HTTP.

@@ -35,9 +35,9 @@ func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
 	if who != nil {
 		return landed(c, next)
 	}
-	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Missing: s.issuer.missing()}
+	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Unavailable: !s.issuer.Configured()}
 	status := http.StatusOK
-	if len(page.Missing) == 0 {
+	if !page.Unavailable {
 		if _, err := s.issuer.discover(c.Request().Context()); err != nil {
 			s.log.Warn("the issuer cannot be reached", "request_id", requestID(c), "error", err)
 			page.Away, status = true, http.StatusServiceUnavailable
@@ -57,7 +57,7 @@ func landed(c echo.Context, next string) error {
 
 // startSignIn sends somebody to the issuer, with what they have to come back with.
 func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
-	if missing := s.issuer.missing(); len(missing) > 0 {
+	if !s.issuer.Configured() {
 		return c.Redirect(http.StatusSeeOther, "/sign-in")
 	}
 	known, err := s.issuer.discover(c.Request().Context())

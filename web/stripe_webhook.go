@@ -24,7 +24,7 @@ const (
 // send it again.
 func (s *Server) stripeWebhook(c echo.Context) error {
 	if s.webhooks == nil || !s.webhooks.Receives() {
-		return newProblem(codeNotFound, "Stripe is not connected here: it takes STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET.")
+		return newProblem(codeNotFound, "Stripe is not connected here.")
 	}
 	request := c.Request()
 	payload, err := io.ReadAll(http.MaxBytesReader(c.Response(), request.Body, webhookLimit))

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,44 @@ type ClientOptions struct {
 	APIBase string
 	// Transport is what carries requests; nil is net/http's own.
 	Transport http.RoundTripper
+}
+
+var (
+	secretKey     = regexp.MustCompile(`^[sr]k_(test|live)_[A-Za-z0-9_]+$`)
+	webhookSecret = regexp.MustCompile(`^whsec_[A-Za-z0-9+/=_-]+$`)
+)
+
+// CheckKey returns an error that says what to set instead if key is not a secret or restricted API key of Stripe. The error does
+// not contain the key.
+// Source: https://docs.stripe.com/keys
+func CheckKey(key string) error {
+	switch {
+	case secretKey.MatchString(key):
+		return nil
+	case strings.HasPrefix(key, "pk_"):
+		return errors.New("this is a publishable key (pk_…): set the secret key, which begins with sk_")
+	case strings.HasPrefix(key, "whsec_"):
+		return errors.New("this is a webhook secret (whsec_…): set the secret key, which begins with sk_")
+	}
+	return errors.New("this is not a Stripe API key: a secret key begins with sk_test_ or sk_live_, a restricted one with rk_test_ or rk_live_")
+}
+
+// CheckWebhookSecret returns an error that says what to set instead if one of the secrets, separated by commas, is not a signing secret of a
+// webhook endpoint. The error does not contain the secret.
+func CheckWebhookSecret(secrets string) error {
+	valid := false
+	for secret := range strings.SplitSeq(secrets, ",") {
+		if secret = strings.TrimSpace(secret); secret == "" {
+			continue
+		}
+		if valid = webhookSecret.MatchString(secret); !valid {
+			break
+		}
+	}
+	if !valid {
+		return errors.New("this is not the signing secret of a webhook endpoint, which begins with whsec_")
+	}
+	return nil
 }
 
 // ErrLiveKey says that a live key must not reach anything but Stripe.

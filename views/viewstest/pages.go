@@ -369,12 +369,11 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-failed"] = views.OpsPage(ops)
 
 	out := ui.Frame{Now: Now}
-	missing := []string{"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
 	pages["landing"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack"}})
-	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack", Missing: missing}})
+	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack", Unavailable: true}})
 	pages["sign-in"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Next: "/org/members?q=a&level=safe"})
 	pages["sign-in-away"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Away: true})
-	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Missing: missing})
+	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Unavailable: true})
 	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Email: "hugo.umbrella@example.com", Instead: "alma.teapot@example.com"})
 	pages["sign-in-link-used"] = views.ErrorPage(views.Error{
 		Frame: out, Status: 404, Title: "This link leads nowhere any more", Detail: "It was used before, or it is older than 10 minutes. Ask for a new one.", SignIn: true, RequestID: "9f2c41d07be84a55",
