@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -72,6 +73,7 @@ type Server struct {
 	document  []byte     // OpenAPI
 	described views.Docs // the same for people
 	requests  *prometheus.HistogramVec
+	fileGone  atomic.Bool // see checkFile
 }
 
 // The server's timeouts: a client that is slow to send or to read is cut off.
@@ -112,7 +114,7 @@ func New(o Options) (*Server, error) {
 		}
 		e.IPExtractor = echo.ExtractIPFromXFFHeader(trust...)
 	}
-	e.Use(s.observe)
+	e.Use(s.observe, s.checkFile)
 	s.echo = e
 	if err := s.routes(); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
@@ -225,6 +227,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
+			case s.noteFile(err): // it was logged when it began
 			case status >= http.StatusInternalServerError:
 				level = slog.LevelError
 			case status >= http.StatusBadRequest || took > time.Second:
