@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -26,6 +27,20 @@ func (s *Server) checkFile(next echo.HandlerFunc) echo.HandlerFunc {
 			s.log.Info("the database file is back in its place")
 		}
 		return next(c)
+	}
+}
+
+// watchFile looks at the file until ctx ends, so that the log tells of it even if no request comes.
+func (s *Server) watchFile(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.noteFile(s.db.CheckFile(0))
+		}
 	}
 }
 

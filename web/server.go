@@ -158,6 +158,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	background.Go(func() { s.keys.run(inner) })
 	background.Go(func() { s.sessions.run(inner) })
+	background.Go(func() { s.watchFile(inner) })
 	return s.listen(ctx, l, s.Handler())
 }
 
