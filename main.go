@@ -102,6 +102,9 @@ type command struct {
 			Restored bool `help:"The database came back from a backup and nothing is sent yet: settle first what Stripe has already."`
 		} `cmd:"" help:"Compare what was used and sent with what Stripe has, by customer and billing period; exits 1 on any difference."`
 	} `cmd:"" help:"What is set up at Stripe, and what was sent there."`
+	Backup struct {
+		File string `arg:"" help:"The file to create; one that exists is not overwritten."`
+	} `cmd:"" help:"Write a consistent copy of a SQLite database to a new file, also while the server runs, and print its name."`
 	Verify  struct{} `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -186,6 +189,8 @@ func (a *app) run(ctx context.Context) (err error) {
 		return a.print(version())
 	case "demo":
 		return a.demo(ctx)
+	case "backup <file>":
+		return a.backup(ctx)
 	}
 	if a.db, err = models.Open(ctx, a.Database); err != nil {
 		return err
@@ -391,18 +396,29 @@ func (a *app) setUpStripe(ctx context.Context) error {
 
 func (a *app) verify(ctx context.Context) error {
 	differences := 0
-	err := models.Verify(ctx, a.db, func(d models.Difference) {
+	counted, err := models.Recount(ctx, a.db, func(d models.Difference) {
 		differences++
 		_ = a.print(d)
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case differences > 0:
+	}
+	a.say("%s", counted)
+	if differences > 0 {
 		return fmt.Errorf("verify: %d differences", differences)
 	}
 	a.say("every record and report is what its events add up to")
 	return nil
+}
+
+// backup copies a database that exists: it is not opened as the other commands do, which create a missing one.
+func (a *app) backup(ctx context.Context) error {
+	size, err := models.Backup(ctx, a.Database, a.Backup.File)
+	if err != nil {
+		return err
+	}
+	a.say("wrote %d bytes; check them with: tollgate verify --database sqlite:%s", size, a.Backup.File)
+	return a.print(a.Backup.File)
 }
 
 // startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.

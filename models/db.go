@@ -4,6 +4,8 @@ package models
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +25,11 @@ type DB struct {
 	Applied []string
 
 	lockTimeout time.Duration
+
+	// Of SQLite alone: see SQLitePool and keep.
+	file      *sqliteFile
+	connector driver.Connector
+	keeper    *sql.Conn
 }
 
 // Address returns the URL without its password.
@@ -45,19 +52,31 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	db := &DB{URL: address}
 	switch {
 	case strings.HasPrefix(address, "sqlite:"):
-		err = db.openSQLite()
+		err = db.openSQLite(ctx)
 	case strings.HasPrefix(address, "postgres://"), strings.HasPrefix(address, "postgresql://"):
 		err = db.openPostgres()
 	default:
 		err = ErrDatabaseURL
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open database %q: %w", redact(address), err)
 	}
 	if db.Applied, err = db.Migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the database: %w", err), db.Close())
+		if db.Postgres {
+			err = explainPostgres(err)
+		}
+		return nil, errors.Join(fmt.Errorf("open database %q: %w", redact(address), err), db.Close())
 	}
 	return db, nil
+}
+
+// Close closes all connections of the database's own pool.
+func (db *DB) Close() error {
+	var err error
+	if db.keeper != nil {
+		err = db.keeper.Close()
+	}
+	return errors.Join(err, db.DB.Close())
 }
 
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one

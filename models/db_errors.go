@@ -14,12 +14,19 @@ import (
 
 // SQLite's result codes (https://www.sqlite.org/rescode.html).
 const (
-	sqliteBusy    = 5
-	sqliteLocked  = 6
-	sqliteReadErr = 10
-	sqliteFull    = 13
-	sqliteCantOpn = 14
+	sqlitePerm     = 3
+	sqliteBusy     = 5
+	sqliteLocked   = 6
+	sqliteNoMem    = 7
+	sqliteReadOnly = 8
+	sqliteIOErr    = 10
+	sqliteCorrupt  = 11
+	sqliteFull     = 13
+	sqliteCantOpen = 14
+	sqliteProtocol = 15
+	sqliteNotADB   = 26
 
+	sqliteCommitHook = 531
 	sqlitePrimaryKey = 1555
 	sqliteUnique     = 2067
 )
@@ -42,8 +49,8 @@ func IsDuplicate(err error) bool {
 	if sqlState(err) == "23505" {
 		return true
 	}
-	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code() == sqliteUnique || e.Code() == sqlitePrimaryKey)
+	code := sqliteFullCode(err)
+	return code == sqliteUnique || code == sqlitePrimaryKey
 }
 
 // IsUnavailable says that the database itself is away, full or stalled: nothing is wrong with the statement.
@@ -61,8 +68,15 @@ func IsUnavailable(err error) bool {
 		}
 		return false
 	}
+	if IsFileReplaced(err) {
+		return true
+	}
 	if code := sqliteCode(err); code != 0 {
-		return code == sqliteFull || code == sqliteReadErr || code == sqliteCantOpn
+		switch code {
+		case sqlitePerm, sqliteNoMem, sqliteReadOnly, sqliteIOErr, sqliteCorrupt, sqliteFull, sqliteCantOpen, sqliteProtocol, sqliteNotADB:
+			return true // the file or its disk; a statement that is wrong has other codes
+		}
+		return false
 	}
 	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || isNetwork(err)
 }
@@ -75,10 +89,13 @@ func sqlState(err error) string {
 	return ""
 }
 
-func sqliteCode(err error) int {
+// sqliteCode returns SQLite's primary result code, sqliteFullCode the extended one; 0 if the error is not SQLite's.
+func sqliteCode(err error) int { return sqliteFullCode(err) & 0xff }
+
+func sqliteFullCode(err error) int {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
-		return e.Code() & 0xff
+		return e.Code()
 	}
 	return 0
 }

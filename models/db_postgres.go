@@ -17,7 +17,7 @@ var PostgresPatience = map[string]string{"idle_in_transaction_session_timeout": 
 func (db *DB) openPostgres() error {
 	cfg, err := pgx.ParseConfig(db.URL)
 	if err != nil {
-		return err
+		return explainPostgres(err)
 	}
 	// bun writes its arguments into the statement, so a cache of prepared statements would only grow.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec

@@ -1,25 +1,41 @@
 package models
 
 import (
+	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // and the driver "sqlite"
 )
 
-// SQLiteDSN turns "sqlite:FILE" into the driver's address with the settings that the product stands on: a write-ahead
-// log, so that readers never wait; every commit on the disk before it is answered; and transactions that take the
-// write lock at their start, as a later upgrade of a read lock fails at once instead of waiting.
-func SQLiteDSN(address string) (string, error) {
-	file := strings.TrimPrefix(address, "sqlite:")
+// sqliteStart is how long a start waits for another program that holds a lock on the file.
+const sqliteStart = 10 * time.Second
+
+// sqlitePath returns the absolute path of a "sqlite:FILE" address.
+func sqlitePath(address string) (string, error) {
+	file := strings.TrimPrefix(strings.TrimPrefix(address, "sqlite:"), "file:")
 	if file == "" || strings.ContainsAny(file, "?\x00") || file == ":memory:" {
 		return "", fmt.Errorf("%w: %q names no file", ErrDatabaseURL, address)
 	}
+	return filepath.Abs(file)
+}
+
+// sqliteDSN returns the driver's address of an absolute path, with the settings that the product stands on: a write-ahead
+// log, so that readers never wait; every commit on the disk before it is answered; and transactions that take the
+// write lock at their start, as a later upgrade of a read lock fails at once instead of waiting.
+func sqliteDSN(path string) string {
 	set := url.Values{
+		"mode":          {"rw"}, // never create a file: only createSQLite does
 		"_busy_timeout": {"5000"},
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
@@ -31,20 +47,216 @@ func SQLiteDSN(address string) (string, error) {
 		"_time_format": {"sqlite"},
 		"_timezone":    {"UTC"},
 	}
-	return file + "?" + set.Encode(), nil
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: set.Encode()}
+	return u.String()
 }
 
-func (db *DB) openSQLite() error {
-	dsn, err := SQLiteDSN(db.URL)
+func (db *DB) openSQLite(ctx context.Context) error {
+	path, err := sqlitePath(db.URL)
 	if err != nil {
 		return err
 	}
-	std, err := sql.Open("sqlite", dsn)
+	if err := createSQLite(path); err != nil {
+		return err
+	}
+	if db.file, err = newSQLiteFile(path); err != nil {
+		return inWords(err)
+	}
+	if err := writableSQLite(path); err != nil {
+		return err
+	}
+	base, err := sqlite.NewConnector(sqliteDSN(path))
 	if err != nil {
 		return err
 	}
-	std.SetMaxOpenConns(8)
+	db.connector = &sqliteConnector{Connector: base, file: db.file}
+	std := db.SQLitePool()
+	std.SetMaxOpenConns(9) // one of them is the keeper
 	std.SetMaxIdleConns(8)
 	db.DB = bun.NewDB(std, sqlitedialect.New())
+	if err := db.keep(ctx, std); err != nil {
+		return errors.Join(explainSQLite(path, err), db.Close())
+	}
 	return nil
 }
+
+// SQLitePool returns a new pool of connections to the file that is open. It creates no file, opens no other one that has
+// taken its place, and commits nothing once the file was replaced or deleted.
+func (db *DB) SQLitePool() *sql.DB { return sql.OpenDB(db.connector) }
+
+// keep opens the connection that stays open as long as the database does, so that SQLite deletes and creates no -wal and no
+// -shm file meanwhile: their identity is checked as the file's own is. It fails if nothing can be written.
+func (db *DB) keep(ctx context.Context, std *sql.DB) (err error) {
+	deadline := time.Now().Add(sqliteStart)
+	// Changing the journal mode does not wait for a lock, so processes that start at once on a new file may find it busy.
+	for {
+		if db.keeper, err = std.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if err != nil {
+		return err
+	}
+	var tables int
+	if err := db.keeper.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master").Scan(&tables); err != nil {
+		return err
+	}
+	return db.file.keep()
+}
+
+// sqliteConnector opens connections to one file and to no other.
+type sqliteConnector struct {
+	driver.Connector
+	file *sqliteFile
+}
+
+// Connect checks the file before SQLite opens it, so that it changes nothing in another one, and again afterwards.
+func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := c.file.check(); err != nil {
+		return nil, err
+	}
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.file.check(); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	hooks, ok := conn.(sqlite.HookRegisterer)
+	if !ok {
+		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
+	}
+	hooks.RegisterCommitHook(func() int32 {
+		if c.file.check() != nil {
+			return 1 // SQLite rolls the transaction back
+		}
+		return 0
+	})
+	return conn, nil
+}
+
+// createSQLite creates the file if it is missing, readable by its owner alone. SQLite gives -wal and -shm files the same mode.
+// It creates none next to files of a database that is gone: SQLite would delete what they hold, or mix it into the new file.
+func createSQLite(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return errors.New("is a directory; name a file in --database")
+	case err == nil && info.Size() > 0:
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return inWords(err)
+	}
+	missing := err != nil
+	if left := leftover(path); left != "" {
+		// Another process may have created the file since.
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+			return nil
+		}
+		state := "the file is empty"
+		if missing {
+			state = "no such file"
+		}
+		return fmt.Errorf("%s, but %q is left of it and may hold the newest events; put the file back next to it, or move it away to begin with "+
+			"an empty database", state, left)
+	}
+	if !missing {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the file
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, fs.ErrExist):
+		if _, err := os.Stat(path); err == nil {
+			return nil // by another process, just now
+		}
+		return errors.New("a symbolic link to a file that does not exist; create that file or change --database")
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("no such directory; create it or change --database")
+	}
+	return inWords(err)
+}
+
+// writableSQLite returns an error in words unless both the file and its directory, in which SQLite creates two more, can be
+// written. SQLite itself opens such a file for reading alone, and leaves files behind that are read-only as well.
+func writableSQLite(path string) error {
+	file, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return inWords(err)
+	}
+	for _, at := range []struct{ path, what string }{{file, "file"}, {filepath.Dir(file), "directory"}} {
+		if err := writable(at.path); err != nil {
+			return &explained{words: fmt.Sprintf("the %s is read-only (%s); make the file and its directory writable or change --database", at.what, err), cause: err}
+		}
+	}
+	return nil
+}
+
+// leftover returns the path of a file that SQLite keeps next to a database and that holds something of it; empty if there is
+// none.
+func leftover(path string) string {
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		if info, err := os.Lstat(path + suffix); err == nil && (info.Size() > 0 || suffix == "-shm") {
+			return path + suffix
+		}
+	}
+	return ""
+}
+
+// inWords returns the cause of a file's error without its path, which the message names already.
+func inWords(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("no such file")
+	case errors.Is(err, fs.ErrPermission):
+		return errors.New("permission denied; make the file and its directory writable or change --database")
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// explainSQLite says in words why a file could not be opened.
+func explainSQLite(path string, err error) error {
+	var words string
+	switch sqliteCode(err) {
+	case sqliteReadOnly:
+		words = "the file is read-only; make it and its directory writable or change --database"
+	case sqliteCantOpen, sqlitePerm:
+		words = "permission denied; make the file and its directory readable and writable or change --database"
+		if info, statErr := os.Stat(path); statErr != nil {
+			return inWords(statErr)
+		} else if !info.Mode().IsRegular() {
+			words = "not a regular file; change --database"
+		}
+	case sqliteNotADB:
+		words = "not a SQLite database; change --database"
+	case sqliteCorrupt:
+		words = "the file is damaged; restore a backup"
+	case sqliteFull:
+		words = "the disk is full"
+	case sqliteIOErr:
+		words = "the disk reports an error while reading or writing"
+	case sqliteBusy, sqliteLocked:
+		words = "another program holds a lock on the file; close that program and try again"
+	default:
+		return err
+	}
+	return &explained{words: words, cause: err}
+}
+
+// explained is an error in words that still is its cause to errors.As.
+type explained struct {
+	words string
+	cause error
+}
+
+func (e *explained) Error() string { return e.words }
+func (e *explained) Unwrap() error { return e.cause }

@@ -6,75 +6,180 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/migrate"
 )
 
 //go:embed migrations
 var migrationFiles embed.FS
 
-// migrationLock is the number of the PostgreSQL advisory lock that lets one process migrate at a time.
+// The tables in which the applied migrations are marked. Their names and columns are those of bun's own migrator, which
+// earlier releases used.
+const (
+	marksTable = "bun_migrations"
+	locksTable = "bun_migration_locks"
+)
+
+// locksRow declares the columns of locksTable, which nothing reads: a database has it in every release.
+type locksRow struct {
+	bun.BaseModel `bun:"table:bun_migration_locks"`
+
+	ID        int64  `bun:",pk,autoincrement"`
+	TableName string `bun:",unique"`
+}
+
+// migrationLock is the number of the PostgreSQL advisory lock that lets one process migrate at a time. Earlier releases
+// use the same one.
 const migrationLock = 0x746f6c6c
 
-// Migrate applies the migrations that the database lacks and returns their names.
-func (db *DB) Migrate(ctx context.Context) (_ []string, err error) {
-	dir := "migrations/sqlite"
-	if db.Postgres {
-		dir = "migrations/postgres"
-		conn, connErr := db.DB.DB.Conn(ctx)
-		if connErr != nil {
-			return nil, connErr
-		}
-		defer func() { err = errors.Join(err, conn.Close()) }()
-		// However long the process that migrates may take.
-		if _, err := conn.ExecContext(ctx, `SET lock_timeout = 0`); err != nil {
-			return nil, err
-		}
-		defer func() {
-			_, resetErr := conn.ExecContext(context.WithoutCancel(ctx), `RESET lock_timeout`)
-			err = errors.Join(err, resetErr)
-		}()
-		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
-			return nil, err
-		}
-		defer func() {
-			_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock)
-			err = errors.Join(err, unlockErr)
-		}()
-	}
-	files, err := fs.Sub(migrationFiles, dir)
+// firstColumns names the column that a SQLite migration adds first. SQLite has no ADD COLUMN IF NOT EXISTS, and earlier
+// releases marked a migration after its transaction. So a migration whose column exists was applied, and only its mark is
+// missing, because that process was killed in between.
+var firstColumns = map[string]struct{ table, column string }{
+	"20261124040000": {"usage_records", "daily"},
+	"20261124050000": {"stripe_reports", "last_attempt_at"},
+	"20261124080000": {"usage_records", "present_workspace_id"},
+	"20261124090000": {"subscriptions", "inactive_since"},
+}
+
+// Migrate applies the migrations that the database lacks and returns their names. All of them and their marks are one
+// transaction, which one process at a time can be in: it holds SQLite's write lock or PostgreSQL's advisory lock, and reads
+// the marks after it got the lock. So a crash leaves nothing half done, and no migration runs twice.
+func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
+	all, err := migrations(db.Postgres)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("migrate: %w", err)
 	}
-	migrations := migrate.NewMigrations()
-	if err := migrations.Discover(files); err != nil {
-		return nil, err
+	// An up-to-date database is not locked, so that a start does not wait for a writer.
+	missing, _, err := unmarked(ctx, db, db.Postgres, all)
+	if err != nil || len(missing) == 0 {
+		return nil, wrapMigrate(err)
 	}
-	m := migrate.NewMigrator(db.DB, migrations, migrate.WithMarkAppliedOnSuccess(true))
-	if err := m.Init(ctx); err != nil {
-		return nil, err
-	}
-	var names []string
 	for {
-		group, err := m.Migrate(ctx)
-		for _, applied := range group.Migrations {
-			names = append(names, applied.Name+"_"+applied.Comment)
+		names = nil
+		err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+			if db.Postgres {
+				// However long the process that migrates may take.
+				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0`); err != nil {
+					return err
+				}
+				if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock)); err != nil {
+					return err
+				}
+			}
+			names, err = migrateTx(ctx, tx, db.Postgres, all)
+			return err
+		})
+		// SQLite waits for its write lock for some seconds only; another process may migrate for longer.
+		if db.Postgres || sqliteCode(err) != sqliteBusy {
+			return names, wrapMigrate(err)
 		}
-		if err == nil {
-			return names, nil
-		}
-		if db.Postgres || !isColumnThere(err) {
-			return nil, fmt.Errorf("migrate: %w", err)
-		}
-		// The one that failed is the group's last.
-		if err := m.MarkApplied(ctx, &group.Migrations[len(group.Migrations)-1]); err != nil {
-			return nil, fmt.Errorf("migrate: %w", err)
+		select {
+		case <-ctx.Done():
+			return nil, wrapMigrate(errors.Join(err, ctx.Err()))
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// isColumnThere says that a migration of SQLite, which has no ADD COLUMN IF NOT EXISTS, found its column. The column comes
-// first in its transaction, so all of the migration was done, and only the mark is missing: the process that did it ended
-// before it set the mark, or sets it right now.
-func isColumnThere(err error) bool { return strings.Contains(err.Error(), "duplicate column name") }
+func wrapMigrate(err error) error {
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// migration is one file of migrations/.
+type migration struct{ id, name, statements string }
+
+// migrations reads the embedded files in order.
+func migrations(postgres bool) ([]migration, error) {
+	dir := "migrations/sqlite"
+	if postgres {
+		dir = "migrations/postgres"
+	}
+	files, err := fs.Glob(migrationFiles, dir+"/*.tx.up.sql")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	all := make([]migration, len(files))
+	for i, file := range files {
+		text, err := migrationFiles.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		name := strings.TrimSuffix(path.Base(file), ".tx.up.sql")
+		id, _, _ := strings.Cut(name, "_")
+		all[i] = migration{id: id, name: name, statements: string(text)}
+	}
+	return all, nil
+}
+
+// unmarked returns the migrations that have no mark, and the number of the last group of marks.
+func unmarked(ctx context.Context, db bun.IDB, postgres bool, all []migration) (missing []migration, group int64, err error) {
+	exists := `SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '` + marksTable + `'`
+	if postgres {
+		exists = `SELECT CASE WHEN to_regclass('` + marksTable + `') IS NULL THEN 0 ELSE 1 END`
+	}
+	var tables int
+	if err := db.QueryRowContext(ctx, exists).Scan(&tables); err != nil {
+		return nil, 0, err
+	}
+	marked := map[string]bool{}
+	if tables > 0 {
+		var marks []migrate.Migration
+		if err := db.NewSelect().ColumnExpr("*").Model(&marks).ModelTableExpr(marksTable).Scan(ctx); err != nil {
+			return nil, 0, err
+		}
+		for i := range marks {
+			marked[marks[i].Name] = true
+			group = max(group, marks[i].GroupID)
+		}
+	}
+	for _, m := range all {
+		if !marked[m.id] {
+			missing = append(missing, m)
+		}
+	}
+	return missing, group, nil
+}
+
+// migrateTx applies and marks what is missing. The caller holds the lock.
+func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (names []string, err error) {
+	if _, err := tx.NewCreateTable().Model((*migrate.Migration)(nil)).ModelTableExpr(marksTable).IfNotExists().Exec(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := tx.NewCreateTable().Model((*locksRow)(nil)).ModelTableExpr(locksTable).IfNotExists().Exec(ctx); err != nil {
+		return nil, err
+	}
+	missing, group, err := unmarked(ctx, tx, postgres, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range missing {
+		applied := false
+		if first, ok := firstColumns[m.id]; ok && !postgres {
+			query := `SELECT COUNT(*) FROM pragma_table_info(?) WHERE name = ?`
+			if err := tx.QueryRowContext(ctx, query, first.table, first.column).Scan(&applied); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+		}
+		if !applied {
+			if _, err := tx.ExecContext(ctx, m.statements); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+		}
+		mark := &migrate.Migration{Name: m.id, GroupID: group + 1}
+		if _, err := tx.NewInsert().Model(mark).ModelTableExpr(marksTable).Exec(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.name, err)
+		}
+		names = append(names, m.name)
+	}
+	return names, nil
+}

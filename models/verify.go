@@ -129,15 +129,55 @@ func dailyRecount(stored, day string) string {
 		JOIN usage_records r ON r.id = d.record_id GROUP BY r.id ORDER BY r.id`
 }
 
-// Verify recounts every usage record from its events and holds and every report from its events, and calls report for
-// each difference. All is read as of one moment, so a server may run meanwhile; a ledger of any size fits in memory.
+// Counted is what Recount counted.
+type Counted struct {
+	Events int64
+	// Newest is when the newest event was recorded; zero if there is none.
+	Newest time.Time
+}
+
+// String says how many events were counted, as one line.
+func (c Counted) String() string {
+	switch c.Events {
+	case 0:
+		return "0 events counted"
+	case 1:
+		return "1 event counted, recorded at " + c.Newest.Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("%d events counted, the newest recorded at %s", c.Events, c.Newest.Format(time.RFC3339Nano))
+}
+
+// Verify is Recount for callers that need only the differences.
 func Verify(ctx context.Context, db *DB, report func(Difference)) error {
+	_, err := Recount(ctx, db, report)
+	return err
+}
+
+// Recount counts every usage record again from its events and holds and every report from its events, calls report for
+// each difference, and returns how many events there are. All is read as of one moment, so a server may run meanwhile; a
+// ledger of any size fits in memory.
+func Recount(ctx context.Context, db *DB, report func(Difference)) (counted Counted, err error) {
 	// Read-only is also what makes a transaction on SQLite one that does not take the write lock.
 	opts := &sql.TxOptions{ReadOnly: true}
 	if db.Postgres {
 		opts.Isolation = sql.LevelRepeatableRead
 	}
-	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
+	err = db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
+		var newest sql.NullString
+		query := `SELECT COUNT(*), CAST(MAX(recorded_at) AS text) FROM usage_events`
+		if db.Postgres { // whatever DateStyle says
+			query = `SELECT COUNT(*), to_char(MAX(recorded_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00') FROM usage_events`
+		}
+		if err := tx.QueryRowContext(ctx, query).Scan(&counted.Events, &newest); err != nil {
+			return err
+		}
+		if newest.Valid {
+			at, err := time.Parse("2006-01-02 15:04:05.999999999Z07:00", newest.String)
+			if err != nil {
+				return err
+			}
+			counted.Newest = at.UTC()
+		}
 		for _, r := range recounts {
 			if !db.Postgres && r.lite != "" {
 				r.query = r.lite
@@ -149,9 +189,9 @@ func Verify(ctx context.Context, db *DB, report func(Difference)) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("verify: %w", err)
+		return Counted{}, fmt.Errorf("verify: %w", err)
 	}
-	return nil
+	return counted, nil
 }
 
 func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) error {

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -85,6 +86,7 @@ type Server struct {
 	document  []byte     // OpenAPI
 	described views.Docs // the same for people
 	requests  *prometheus.HistogramVec
+	fileGone  atomic.Bool // see checkFile
 }
 
 // The server's timeouts: a client that is slow to send or to read is cut off.
@@ -125,7 +127,7 @@ func New(o Options) (*Server, error) {
 		}
 		e.IPExtractor = echo.ExtractIPFromXFFHeader(trust...)
 	}
-	e.Use(s.observe)
+	e.Use(s.observe, s.checkFile)
 	s.echo = e
 	if err := s.routes(); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
@@ -169,6 +171,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	background.Go(func() { s.keys.run(inner) })
 	background.Go(func() { s.sessions.run(inner) })
+	background.Go(func() { s.watchFile(inner) })
 	return s.listen(ctx, l, s.Handler())
 }
 
@@ -238,6 +241,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
+			case s.noteFile(err): // it was logged when it began
 			case status >= http.StatusInternalServerError:
 				level = slog.LevelError
 			case status >= http.StatusBadRequest || took > time.Second:

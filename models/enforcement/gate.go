@@ -127,7 +127,7 @@ func openLedger(ctx context.Context, db *models.DB) (ledger, error) {
 	if db.Postgres {
 		return openPostgres(ctx, db.URL)
 	}
-	return openSQLite(ctx, db.URL)
+	return openSQLite(ctx, db)
 }
 
 // Close takes no more calls, finishes those it took and returns when all are answered.

@@ -70,9 +70,10 @@ func (c *chunks) each(n int, run func(s *sql.Stmt, from, to int) error) error {
 
 // lite is a ledger on a connection of its own to the SQLite file.
 type lite struct {
-	db   *sql.DB
-	conn *sql.Conn
-	args []any // of one statement, used again
+	db        *sql.DB
+	conn      *sql.Conn
+	checkFile func(maxAge time.Duration) error
+	args      []any // of one statement, used again
 	// times are written texts of times: the groups of one day write the same few bounds of periods again and again.
 	times map[time.Time]string
 
@@ -82,15 +83,8 @@ type lite struct {
 	lock, look, payers, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
 
-func openSQLite(ctx context.Context, address string) (*lite, error) {
-	dsn, err := models.SQLiteDSN(address)
-	if err != nil {
-		return nil, err
-	}
-	l := &lite{times: map[time.Time]string{}}
-	if l.db, err = sql.Open("sqlite", dsn); err != nil {
-		return nil, err
-	}
+func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
+	l = &lite{times: map[time.Time]string{}, db: db.SQLitePool(), checkFile: db.CheckFile}
 	if l.conn, err = l.db.Conn(ctx); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
@@ -196,7 +190,11 @@ func (l *lite) inTransaction(ctx context.Context, do func(version uint32) error)
 	if err := l.version.QueryRowContext(ctx).Scan(&version); err != nil {
 		return err
 	}
-	return do(version)
+	if err := do(version); err != nil {
+		return err
+	}
+	// A commit into a file that is no longer at its path is lost, so it is not answered.
+	return l.checkFile(0)
 }
 
 // move writes only when every record is as it was read. What other connections have not changed since is; where they have changed

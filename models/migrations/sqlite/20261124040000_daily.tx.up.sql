@@ -1,4 +1,4 @@
--- SQLite adds a column once and fails the second time, before it changes anything; Migrate takes that for done.
+-- SQLite has no ADD COLUMN IF NOT EXISTS; models.Migrate skips this file if its first column exists.
 -- What shows the days of a period would count all its events, and ever more of them. So each record carries its units by
 -- UTC date, from the one that its period starts on, as the gate counts them: '0,0,3' is three units on the third day.
 ALTER TABLE usage_records ADD COLUMN daily text NOT NULL DEFAULT '';

@@ -1,4 +1,4 @@
--- SQLite adds a column once and fails the second time, before it changes anything; Migrate takes that for done.
+-- SQLite has no ADD COLUMN IF NOT EXISTS; models.Migrate skips this file if its first column exists.
 -- What the reporter and the webhooks keep beside the ledger.
 
 -- A report that never arrived is replaced by a new one: its events move there, and its value stays what was sent.

@@ -1,4 +1,4 @@
--- SQLite adds a column once and fails the second time, before it changes anything; Migrate takes that for done.
+-- SQLite has no ADD COLUMN IF NOT EXISTS; models.Migrate skips this file if its first column exists.
 -- An organization's pages sum up the records of its present members. So each record says where its person is now, wherever
 -- they were when it was made; workspace_id stays what the record was last entitled by. No consume changes what the index holds.
 ALTER TABLE usage_records ADD COLUMN present_workspace_id text;

@@ -1,4 +1,4 @@
--- SQLite adds a column once and fails the second time, before it changes anything; Migrate takes that for done.
+-- SQLite has no ADD COLUMN IF NOT EXISTS; models.Migrate skips this file if its first column exists.
 -- What is told late is paid by who paid when it was done. So it is kept when somebody came to an organization, and when a
 -- subscription ceased to give its plan.
 ALTER TABLE subscriptions ADD COLUMN inactive_since timestamp;

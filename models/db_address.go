@@ -1,0 +1,94 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// redact returns a database address without its password, for messages.
+func redact(address string) string {
+	scheme, rest, ok := strings.Cut(address, "://")
+	if !ok || strings.HasPrefix(address, "sqlite:") {
+		return address
+	}
+	u, err := url.Parse(address)
+	if err != nil || strings.Contains(u.Path+u.Fragment, "@") {
+		// What stands before the last @ may be a password with characters that should have been escaped.
+		if at := strings.LastIndex(rest, "@"); at >= 0 {
+			rest = "…" + rest[at:]
+		}
+		rest, _, _ = strings.Cut(rest, "?")
+		return scheme + "://" + rest
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	if query := u.Query(); query.Has("password") || query.Has("sslpassword") {
+		query.Del("password")
+		query.Del("sslpassword")
+		u.RawQuery = query.Encode()
+	}
+	return u.String()
+}
+
+// explainPostgres returns the cause of a failed connection in words. pgx puts it at the end of a text that repeats the address,
+// once for each way of connecting that it tried.
+func explainPostgres(err error) error {
+	var refused *pgconn.PgError
+	var connect *pgconn.ConnectError
+	var config *pgconn.ParseConfigError
+	var dns *net.DNSError
+	var words string
+	switch {
+	case errors.As(err, &refused):
+		words = refused.Message
+		switch refused.Code {
+		case "3D000":
+			words += "; create it or change --database"
+		case "28P01", "28000":
+			words += "; change the user or password in --database"
+		case "53300":
+			words += "; raise max_connections or stop other programs"
+		}
+		if !errors.As(err, &connect) {
+			return err // a statement failed, not the connection: its place in the text matters
+		}
+	case errors.As(err, &config):
+		// Before that, pgx repeats the address.
+		_, words, _ = strings.Cut(config.Error(), "`: ")
+		words = "invalid address: " + words
+	case errors.As(err, &dns) && dns.IsNotFound:
+		words = "no such host; change --database"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		words = "connection refused; start PostgreSQL or change --database"
+	case errors.Is(err, context.DeadlineExceeded):
+		words = "the server does not answer; check the network or change --database"
+	case errors.As(err, &connect):
+		words = lastCause(connect).Error()
+	default:
+		return err
+	}
+	return &explained{words: words, cause: err}
+}
+
+// lastCause follows an error to its end; of joined ones, the last.
+func lastCause(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this error itself, not what it wraps
+			if all := joined.Unwrap(); len(all) > 0 {
+				next = all[len(all)-1]
+			}
+		}
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}

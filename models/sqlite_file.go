@@ -1,0 +1,104 @@
+package models
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+// ErrFileReplaced means that the SQLite file, or the -wal or -shm file next to it, was replaced, moved or deleted while it
+// was open. What is written to it then is lost to whoever opens the path next, so nothing may be.
+var ErrFileReplaced = errors.New("the database file was replaced, moved or deleted while it was open")
+
+// sqliteFile is a database's file as it was opened. It is recognized by its device and inode.
+type sqliteFile struct {
+	main fileID
+	// beside are the -wal and -shm files, set once they exist. They stay the same as long as a connection is open.
+	beside atomic.Pointer[[]fileID]
+	// found is when the files were last found in place, as time since began.
+	found atomic.Int64
+}
+
+type fileID struct {
+	path string
+	info os.FileInfo
+}
+
+var began = time.Now()
+
+func newSQLiteFile(path string) (*sqliteFile, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	return &sqliteFile{main: fileID{path, info}}, nil
+}
+
+// keep records the files beside the database. SQLite puts them where a symbolic link leads.
+func (f *sqliteFile) keep() error {
+	real, err := filepath.EvalSymlinks(f.main.path)
+	if err != nil {
+		return err
+	}
+	var ids []fileID
+	for _, suffix := range []string{"-wal", "-shm"} {
+		info, err := os.Stat(real + suffix)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFileReplaced, err)
+		}
+		ids = append(ids, fileID{real + suffix, info})
+	}
+	f.beside.Store(&ids)
+	return f.check()
+}
+
+// check returns an ErrFileReplaced unless each path still leads to the file that is open.
+func (f *sqliteFile) check() error {
+	if err := f.main.check(); err != nil {
+		return err
+	}
+	if beside := f.beside.Load(); beside != nil {
+		for i := range *beside {
+			if err := (*beside)[i].check(); err != nil {
+				return err
+			}
+		}
+	}
+	f.found.Store(int64(time.Since(began)))
+	return nil
+}
+
+func (id *fileID) check() error {
+	switch info, err := os.Stat(id.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %q is missing", ErrFileReplaced, id.path)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrFileReplaced, err)
+	case !os.SameFile(info, id.info):
+		return fmt.Errorf("%w: %q is another file", ErrFileReplaced, id.path)
+	}
+	return nil
+}
+
+// CheckFile returns an error that is ErrFileReplaced if the SQLite file is no longer the one that was opened. A result that
+// is younger than maxAge is used again. PostgreSQL has no such file.
+func (db *DB) CheckFile(maxAge time.Duration) error {
+	if db.file == nil {
+		return nil
+	}
+	if maxAge > 0 {
+		if found := db.file.found.Load(); found > 0 && int64(time.Since(began))-found < int64(maxAge) {
+			return nil
+		}
+	}
+	return db.file.check()
+}
+
+// IsFileReplaced reports whether an error came of ErrFileReplaced, or of a commit that was refused because of it.
+func IsFileReplaced(err error) bool {
+	return errors.Is(err, ErrFileReplaced) || sqliteFullCode(err) == sqliteCommitHook
+}
