@@ -39,7 +39,7 @@ type ClientOptions struct {
 
 var (
 	secretKey     = regexp.MustCompile(`^[sr]k_(test|live)_[A-Za-z0-9_]+$`)
-	webhookSecret = regexp.MustCompile(`^whsec_[A-Za-z0-9+/=_-]+$`)
+	signingSecret = regexp.MustCompile(`^whsec_[A-Za-z0-9+/=_-]+$`)
 )
 
 // CheckKey returns an error that says what to set instead if key is not a secret or restricted API key of Stripe. The error does
@@ -65,7 +65,7 @@ func CheckWebhookSecret(secrets string) error {
 		if secret = strings.TrimSpace(secret); secret == "" {
 			continue
 		}
-		if valid = webhookSecret.MatchString(secret); !valid {
+		if valid = signingSecret.MatchString(secret); !valid {
 			break
 		}
 	}

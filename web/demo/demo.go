@@ -49,8 +49,11 @@ func run(ctx context.Context, o Options) error {
 	if err := guide(ctx, &o, key); err != nil {
 		return err
 	}
-	traffic := Traffic{URL: o.URL, Key: key, Log: o.Log, Pace: pace}
+	traffic := Traffic{URL: o.URL, Key: key, Log: o.Log, Now: o.Now, Pace: pace}
 	if traffic.People, err = Regulars(ctx, o.DB); err != nil {
+		return err
+	}
+	if traffic.Usual, traffic.Today, err = UsualDay(ctx, o.DB, o.Now()); err != nil {
 		return err
 	}
 	traffic.Run(ctx)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -40,14 +41,46 @@ func Regulars(ctx context.Context, db *models.DB) ([]Regular, error) {
 	return slices.DeleteFunc(found, func(r Regular) bool { return away[r.Email] }), nil
 }
 
-// Traffic is a made-up Slack app: it asks before each suggestion, as a real one would, through the HTTP API.
+// UsualDay returns how many units the demo's people use on a usual working day, the median of the past four weeks' working days, and
+// how many they have used today.
+func UsualDay(ctx context.Context, db *models.DB, now time.Time) (usual, today int64, err error) {
+	const days = 28
+	midnight := now.UTC().Truncate(24 * time.Hour)
+	var events []models.UsageEvent
+	if err := db.NewSelect().Model(&events).Column("occurred_at", "quantity").Where("occurred_at >= ?", midnight.AddDate(0, 0, -days)).
+		Where("occurred_at < ?", midnight.AddDate(0, 0, 1)).Scan(ctx); err != nil {
+		return 0, 0, fmt.Errorf("read the demo's recent usage: %w", err)
+	}
+	var units [days + 1]int64 // by days before today
+	for _, e := range events {
+		day := e.OccurredAt.UTC().Truncate(24 * time.Hour)
+		units[int(midnight.Sub(day)/(24*time.Hour))] += e.Quantity
+	}
+	var working []int64
+	for ago := 1; ago <= days; ago++ {
+		if day := midnight.AddDate(0, 0, -ago).Weekday(); day != time.Saturday && day != time.Sunday {
+			working = append(working, units[ago])
+		}
+	}
+	slices.Sort(working)
+	return working[len(working)/2], units[0], nil
+}
+
+// Traffic is a made-up Slack app: it asks before each suggestion, as a real one would, through the HTTP API. A day of it uses about as
+// many units as a usual day: quickly at first, so that someone who watches sees the pages change, then ever more slowly.
 type Traffic struct {
 	URL    string
 	Key    string
 	Log    *slog.Logger
+	Now    func() time.Time
 	People []Regular
 	// Pace is the mean time between two calls.
 	Pace time.Duration
+	// Usual is how many units a usual day has, and Today how many today has already.
+	Usual, Today int64
+
+	began time.Time // of the traffic, or of the current day if that is later
+	spent int64     // units since then
 
 	run  string // begins each idempotency key, so that two demos on one database have different ones
 	call int
@@ -68,7 +101,8 @@ const plenty = 150
 
 // Run makes one call after another until ctx ends.
 func (t *Traffic) Run(ctx context.Context) {
-	t.run, t.full = fmt.Sprintf("demo-%d", time.Now().UnixNano()), map[string]bool{}
+	t.began = t.Now()
+	t.run, t.full = fmt.Sprintf("demo-%d", t.began.UnixNano()), map[string]bool{}
 	client := &http.Client{Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
 	timer := time.NewTimer(0)
@@ -86,9 +120,22 @@ func (t *Traffic) Run(ctx context.Context) {
 	}
 }
 
+// spread is how long the traffic takes to use about two thirds of the units that the day has left.
+const spread = 10 * time.Minute
+
+// mayUse returns whether the traffic may use more units by now.
+func (t *Traffic) mayUse() bool {
+	now := t.Now()
+	if midnight := now.UTC().Truncate(24 * time.Hour); t.began.Before(midnight) {
+		t.began, t.spent, t.Today = midnight, 0, 0
+	}
+	left := max(t.Usual-t.Today, t.Usual/8, 8)
+	return float64(t.spent) < float64(left)*(1-math.Exp(-float64(now.Sub(t.began))/float64(spread)))
+}
+
 // step makes one call: it ends work that is due, or lets somebody ask.
 func (t *Traffic) step(ctx context.Context, client *http.Client) error {
-	if i := slices.IndexFunc(t.holds, func(h openHold) bool { return !h.until.After(time.Now()) }); i >= 0 {
+	if i := slices.IndexFunc(t.holds, func(h openHold) bool { return !h.until.After(t.Now()) }); i >= 0 {
 		h := t.holds[i]
 		t.holds = slices.Delete(t.holds, i, i+1)
 		if rand.IntN(4) == 0 { //nolint:gosec // made up
@@ -105,10 +152,10 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 		body["email"] = who.Email
 	}
 	path, quantity := "/v1/consume", int64(1)
-	switch dice := rand.IntN(20); { //nolint:gosec // made up
-	case dice < 4 || t.full[who.Email]:
+	switch {
+	case !t.mayUse() || t.full[who.Email]:
 		path = "/v1/check"
-	case dice < 7:
+	case rand.IntN(5) == 0: //nolint:gosec // made up
 		path, quantity = "/v1/holds", 3
 		body["ttl_seconds"] = 60
 	}
@@ -117,6 +164,7 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 		body["idempotency_key"] = fmt.Sprintf("%s-%d", t.run, t.call)
 	}
 	var answer struct {
+		Allowed     bool  `json:"allowed"`
 		PercentUsed int64 `json:"percent_used"`
 		Hold        *struct {
 			ID string `json:"id"`
@@ -126,8 +174,11 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 		return err
 	}
 	t.full[who.Email] = answer.PercentUsed >= plenty
+	if path != "/v1/check" && answer.Allowed {
+		t.spent += quantity
+	}
 	if answer.Hold != nil {
-		t.holds = append(t.holds, openHold{answer.Hold.ID, quantity, time.Now().Add(4 * t.Pace)})
+		t.holds = append(t.holds, openHold{answer.Hold.ID, quantity, t.Now().Add(4 * t.Pace)})
 	}
 	return nil
 }

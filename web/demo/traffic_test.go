@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,7 +94,9 @@ func TestTraffic(t *testing.T) {
 	if len(people) != 46 { // of 48, one left and one never began
 		t.Errorf("%d people use the app", len(people))
 	}
-	traffic := demo.Traffic{URL: url, Key: key, Log: slog.New(slog.DiscardHandler), People: people, Pace: time.Millisecond}
+	traffic := demo.Traffic{
+		URL: url, Key: key, Log: slog.New(slog.DiscardHandler), Now: fast(time.Now(), 1000), People: people, Pace: time.Millisecond, Usual: 120,
+	}
 	traffic.Run(ctx)
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		t.Errorf("not enough calls in time: %v", c.calls)
@@ -103,6 +106,53 @@ func TestTraffic(t *testing.T) {
 	}
 	if err := models.Verify(t.Context(), db, func(d models.Difference) { t.Error(d) }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// fast returns a clock that begins at start and runs so many times faster than the real one.
+func fast(start time.Time, times int) func() time.Time {
+	real := time.Now()
+	return func() time.Time { return start.Add(time.Duration(times) * time.Since(real)) }
+}
+
+// TestTrafficIsAUsualDay lets eight hours of traffic go by, with a usual number of calls, and compares the day with a usual one.
+func TestTrafficIsAUsualDay(t *testing.T) {
+	db := atNoon(t)
+	usual, before, err := demo.UsualDay(t.Context(), db, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if usual < 50 || usual > 250 {
+		t.Errorf("a usual day has %d units", usual)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	var calls atomic.Int64
+	c := &counter{done: cancel, enough: func(map[string]int) bool { return calls.Add(1) >= 1500 }}
+	url := serve(t, db, c)
+	key, err := models.CreateAPIKey(ctx, db, noon, "test", models.Scopes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	people, err := demo.Regulars(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	traffic := demo.Traffic{
+		URL: url, Key: key, Log: slog.New(slog.DiscardHandler), People: people, Pace: time.Millisecond, Usual: usual, Today: before,
+		Now: func() time.Time { return noon.Add(time.Duration(calls.Load()) * 20 * time.Second) },
+	}
+	traffic.Run(ctx)
+	if n := calls.Load(); n < 1500 {
+		t.Fatalf("only %d calls in time", n)
+	}
+	var used int64
+	if err := db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0)").Where("recorded_at > ?", noon.Add(time.Second)).
+		Scan(t.Context(), &used); err != nil {
+		t.Fatal(err)
+	}
+	if day := before + used; used == 0 || day > usual*5/4 {
+		t.Errorf("%d units before and %d of traffic make %d, a usual day has %d", before, used, before+used, usual)
 	}
 }
 
