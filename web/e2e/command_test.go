@@ -166,10 +166,17 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(2, "unexpected argument frob", "frob")
 	s.fails(2, "unknown flag --frob", "serve", "--frob")
 	s.fails(2, "missing flags: --name", "apikey", "create", "--scopes", "read")
-	s.fails(2, "--email", "subscribe", "--plan", "pro")
+	s.fails(1, "missing --email or --organization", "subscribe", "--plan", "pro")
 	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
 	s.fails(2, "invalid UUID", "apikey", "revoke", "7")
-	s.fails(2, "--base-url", "serve", "--base-url", "example.com")
+	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://ada@example.com"} {
+		s.fails(2, "is not an address such as", "serve", "--base-url", address)
+	}
+	for _, address := range []string{"https://example.com/tollgate", "https://example.com/tollgate/", "https://example.com//", "https://example.com/%2f"} {
+		s.fails(2, "has a path", "serve", "--base-url", address)
+	}
+	s.fails(2, "--log-level", "serve", "--log-level", "loud")
+	s.fails(2, `"xml" is not a log format; use json or text`, "serve", "--log-format", "xml")
 	s.fails(2, "--trusted-proxies", "serve", "--trusted-proxies", "10.0.0.0/33")
 	s.fails(1, `unknown scope "all"`, "apikey", "create", "--name", "x", "--scopes", "all")
 	s.fails(1, "there is no API key "+unknown, "apikey", "revoke", unknown)
@@ -224,8 +231,8 @@ func TestFlagsAndVariables(t *testing.T) {
 	if r := runIt(t, []string{"DATABASE_URL=" + a + "\n"}, "organization", "list"); r.status != 0 || !strings.Contains(r.stdout, "In A") {
 		t.Errorf("a variable that ends with a line: %+v", r)
 	}
-	if r := runIt(t, []string{"DATABASE_URL=" + a}, "serve", "--report-every=-1s"); r.status != 2 || !strings.Contains(r.stderr, "--report-every: -1s is less than nothing") {
-		t.Errorf("less than nothing: %+v", r)
+	if r := runIt(t, []string{"DATABASE_URL=" + a}, "serve", "--report-every=-1s"); r.status != 2 || !strings.Contains(r.stderr, "--report-every must not be negative: -1s") {
+		t.Errorf("a negative interval: %+v", r)
 	}
 	if r := runIt(t, []string{"DATABASE_URL_FILE=" + file + "2"}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL_FILE: open") {
 		t.Errorf("a file that is not there: %+v", r)
@@ -249,11 +256,17 @@ func TestHelp(t *testing.T) {
 			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
 			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)", "--stripe-api-base=": "($STRIPE_API_BASE)",
 			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			"--log-level=": "($TOLLGATE_LOG_LEVEL)", "--log-format=": "($TOLLGATE_LOG_FORMAT)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
 				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)
 			}
 		}
+	}
+	c := tollgate(t, nil, "subscribe", "--help")
+	if stdout, err := c.Output(); err != nil || strings.Contains(string(stdout), "--email=STRING --organization=ID") ||
+		strings.Count(space.ReplaceAllString(string(stdout), " "), "Give either --email or --organization") != 2 {
+		t.Errorf("subscribe: %v\n%s", err, stdout)
 	}
 	if r := runIt(t, nil, "version"); r.status != 0 || strings.TrimSpace(r.stdout) == "" {
 		t.Errorf("version: %+v", r)
@@ -326,9 +339,9 @@ func TestSignInSettings(t *testing.T) {
 		variables []string
 		shows     string
 	}{
-		"nothing": {nil, "SLACK_CLIENT_SECRET"}, "half": {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_SECRET"},
-		"away":  {[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached"},
-		"other": {[]string{"SLACK_CLIENT_ID=1.2", "OIDC_ISSUER=https://id.example.com"}, "Signing in with id.example.com is not configured"},
+		"nothing": {nil, "Sign-in with Slack is not available here."},
+		"away":    {[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached"},
+		"other":   {[]string{"OIDC_ISSUER=https://id.example.com"}, "Sign-in with id.example.com is not available here."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startWith(t, test.variables, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")

@@ -45,7 +45,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	variables := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_API_BASE=" + stripe.URL}
+	variables := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_WEBHOOK_SECRET=whsec_e2e", "STRIPE_API_BASE=" + stripe.URL}
 	sent := func() int { return stand.Calls()["POST /v1/billing/meter_events"] }
 
 	off := startWith(t, append(variables, "TOLLGATE_REPORT_EVERY=0"), "serve", "--listen", "127.0.0.1:0")

@@ -212,7 +212,7 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 		t.Cleanup(stand.Close)
 		p := newServer(t, fmt.Sprintf("process %d", i+1), database)
 		p.args = append(p.args, "--stripe-api-base", stand.URL, "--report-every", "1s")
-		p.env = append(p.env, "STRIPE_SECRET_KEY=sk_test_1")
+		p.env = append(p.env, "STRIPE_SECRET_KEY=sk_test_1", "STRIPE_WEBHOOK_SECRET=whsec_1")
 		s.servers = append(s.servers, p)
 	}
 	a.servers = s.servers
