@@ -54,7 +54,7 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 			s.records(t, email)
 		}
 		f.insert(t, &u)
-		if _, err := models.SignInByEmail(f.ctx, f.db, now, email, names[s.random.IntN(len(names))]); err != nil {
+		if _, err := models.SignInByIssuer(f.ctx, f.db, now, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: email}, email, names[s.random.IntN(len(names))]); err != nil {
 			t.Fatal(err)
 		}
 		if !before {

@@ -104,39 +104,55 @@ func errUnknownLink() *Error {
 	return &Error{Code: CodeUnknownLink, Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one."}
 }
 
-// SignInBySlack returns the email of the person whom Slack knows by this identity, and notes their name. It is the
-// identity that counts: the email, which Slack must have verified, is only asked when nobody has the identity yet. Then it
-// links the identity to that email's usage, made when missing.
+// ErrUnverifiedEmail means that a person who is not known by their identity has no email that the issuer has verified.
+var ErrUnverifiedEmail = errors.New("the identity is not known, and the issuer has verified no email")
+
+// SignInBySlack returns the email of the person with this Slack identity, and stores their name. A known identity
+// needs no email. Otherwise the email, which must be empty unless Slack has verified it, finds the person or makes a new one, and the
+// identity is linked to them.
 //
 // A Slack team decides which emails its people have, so an email alone moves nobody from one team to another and makes
-// nobody of an unknown team an operator: both are an Error with CodeSignInRefused. It returns ErrEmail and ErrSlackIdentity
-// for what cannot be one.
+// nobody of an unknown team an operator: both return an Error with CodeSignInRefused. SignInBySlack also returns ErrUnverifiedEmail,
+// ErrEmail and ErrSlackIdentity.
 func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdentity, email, name string) (string, error) {
 	for _, id := range []string{slack.TeamID, slack.UserID} {
 		if !IsSlackID(id) {
-			return "", fmt.Errorf("sign in by Slack: %w", ErrSlackIdentity)
+			return "", fmt.Errorf("sign in with Slack: %w", ErrSlackIdentity)
 		}
 	}
-	email, err := ParseEmail(email)
-	if err != nil {
-		return "", fmt.Errorf("sign in by Slack: the email %w", err)
-	}
-	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) (string, error) {
 		known, err := EmailsOf(ctx, tx, []SlackIdentity{slack})
-		if err != nil {
+		return known[slack], err
+	}, func(ctx context.Context, tx bun.Tx, email string) error {
+		return linkBySignIn(ctx, db, tx, now, Link{Email: email, Slack: slack})
+	})
+}
+
+// signIn finds the person by known, or else by their verified email with link, and stores their name.
+func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) (string, error),
+	link func(ctx context.Context, tx bun.Tx, email string) error) (string, error) {
+	var person string
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+		if person, err = known(ctx, tx); err != nil {
 			return err
 		}
-		if of, ok := known[slack]; ok {
-			email = of
-		} else if err := linkBySignIn(ctx, db, tx, now, Link{Email: email, Slack: slack}); err != nil {
-			return err
+		if person == "" {
+			if email == "" {
+				return ErrUnverifiedEmail
+			}
+			if person, err = ParseEmail(email); err != nil {
+				return fmt.Errorf("the email %w", err)
+			}
+			if err := link(ctx, tx, person); err != nil {
+				return err
+			}
 		}
-		return setName(ctx, tx, email, name)
+		return setName(ctx, tx, person, name)
 	})
 	if err != nil {
-		return "", fmt.Errorf("sign in %s by Slack: %w", email, err)
+		return "", fmt.Errorf("%s: %w", what, err)
 	}
-	return email, nil
+	return person, nil
 }
 
 // linkBySignIn links an identity that nobody has to the person with the email.
@@ -156,23 +172,47 @@ func linkBySignIn(ctx context.Context, db *DB, tx bun.Tx, now time.Time, l Link)
 	return linkPeople(ctx, db, tx, now, []Link{l})
 }
 
-// SignInByEmail returns the email in the form that it is stored in, of a person whom an issuer other than Slack vouches
-// for; it makes them when they are new, and notes their name.
-func SignInByEmail(ctx context.Context, db *DB, now time.Time, email, name string) (string, error) {
-	email, err := ParseEmail(email)
-	if err != nil {
-		return "", fmt.Errorf("sign in by email: it %w", err)
+// IssuerIdentity is a person at an OpenID issuer other than Slack.
+// Source: https://openid.net/specs/openid-connect-core-1_0.html#ClaimStability
+type IssuerIdentity struct {
+	bun.BaseModel `bun:"table:issuer_identities"`
+
+	Issuer    string    `bun:",pk"`
+	Subject   string    `bun:",pk"`
+	UserID    uuid.UUID `bun:",type:uuid"`
+	CreatedAt time.Time
+}
+
+// ErrSubject means that an issuer identifies a person by something that cannot be a subject.
+var ErrSubject = errors.New("the subject must have 1 to 255 printable characters")
+
+// SignInByIssuer returns the email of the person with this identity, and stores their name. A known identity needs no email.
+// Otherwise the email, which must be empty unless the issuer has verified it, finds the person or makes a new one, and the identity is
+// linked to them. It returns ErrUnverifiedEmail, ErrEmail and ErrSubject.
+func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerIdentity, email, name string) (string, error) {
+	if s := identity.Subject; s == "" || len(s) > 255 || printable(s) != s {
+		return "", fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
 	}
-	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) (string, error) {
+		var emails []string
+		err := tx.NewSelect().Model((*User)(nil)).Column("email").
+			Where("id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx, &emails)
+		if err != nil || len(emails) == 0 {
+			return "", err
+		}
+		return emails[0], nil
+	}, func(ctx context.Context, tx bun.Tx, email string) error {
 		if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
 			return err
 		}
-		return setName(ctx, tx, email, name)
+		linked := identity
+		linked.CreatedAt = now
+		if err := tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &linked.UserID); err != nil {
+			return err
+		}
+		_, err := tx.NewInsert().Model(&linked).Exec(ctx)
+		return err
 	})
-	if err != nil {
-		return "", fmt.Errorf("sign in %s: %w", email, err)
-	}
-	return email, nil
 }
 
 // setName keeps what a person is called; an issuer that does not say takes no name away.

@@ -162,14 +162,14 @@ func TestNamesOfWhoSignsIn(t *testing.T) {
 		for _, step := range []struct{ said, want string }{
 			{" Ada Lovelace\n", "Ada Lovelace"}, {"", "Ada Lovelace"}, {"\u202e \x00", "Ada Lovelace"}, {"A\xffda\x00", "Ada"}, {strings.Repeat("é", 300), strings.Repeat("é", 200)},
 		} {
-			if email, err := models.SignInByEmail(f.ctx, f.db, noon, "Ada@example.com", step.said); err != nil || email != "ada@example.com" {
+			if email, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"}, "Ada@example.com", step.said); err != nil || email != "ada@example.com" {
 				t.Fatalf("%q, %v", email, err)
 			}
 			if u := one[models.User](t, f, "email = ?", "ada@example.com"); u.Name != step.want {
 				t.Errorf("called %q, they are %q", step.said, u.Name)
 			}
 		}
-		if _, err := models.SignInByEmail(f.ctx, f.db, noon, "ada", ""); !errors.Is(err, models.ErrEmail) {
+		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "2"}, "ada", ""); !errors.Is(err, models.ErrEmail) {
 			t.Errorf("no address: %v", err)
 		}
 	})

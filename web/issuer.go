@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,6 +84,7 @@ type issuer struct {
 // knownIssuer is what an issuer said of itself.
 type knownIssuer struct {
 	asked    time.Time
+	provider *oidc.Provider
 	verifier *oidc.IDTokenVerifier
 	config   oauth2.Config
 	pkce     bool
@@ -151,6 +154,7 @@ func (i *issuer) ask(ctx context.Context) (*knownIssuer, error) {
 	if err := provider.Claims(&says); err != nil {
 		return nil, fmt.Errorf("ask the issuer %s about itself: %w", i.Issuer, err)
 	}
+	known.provider = provider
 	endpoint := provider.Endpoint()
 	// Chosen here, as the library would find out by sending a code twice. Basic is what holds when an issuer does not say.
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
@@ -183,35 +187,75 @@ func (k *knownIssuer) address(a *attempt) string {
 	return k.config.AuthCodeURL(a.State, options...)
 }
 
-// claims are what an issuer says of a person.
+// claims are what an issuer says about a person, in the ID token and in the answer of its UserInfo endpoint.
 type claims struct {
-	Email         string `json:"email"`
-	EmailVerified bool   `json:"email_verified"`
-	Name          string `json:"name"`
-	AuthorizedFor string `json:"azp"`
-	SlackTeam     string `json:"https://slack.com/team_id"`
-	SlackUser     string `json:"https://slack.com/user_id"`
+	Subject       string   `json:"sub"`
+	Email         string   `json:"email"`
+	EmailVerified *boolean `json:"email_verified"`
+	Name          string   `json:"name"`
+	AuthorizedFor string   `json:"azp"`
+	SlackTeam     string   `json:"https://slack.com/team_id"`
+	SlackUser     string   `json:"https://slack.com/user_id"`
 }
 
-// errIssuerAway is that the issuer did not answer, for which the person can do nothing.
-var errIssuerAway = errors.New("the issuer does not answer")
+// boolean is a JSON boolean. Some issuers, such as AWS Cognito, send it as a string.
+type boolean bool
 
-// redeem turns the code that a person came back with into what the issuer says of them. It returns errIssuerAway, or why
-// what was said cannot be believed.
+// UnmarshalJSON reads true, false, "true" and "false". It reads anything else as false.
+func (b *boolean) UnmarshalJSON(text []byte) error {
+	*b = boolean(strings.EqualFold(strings.Trim(string(text), `"`), "true"))
+	return nil
+}
+
+// verifiedEmail returns the email if the issuer has verified it, otherwise an empty string.
+func (c *claims) verifiedEmail() string {
+	if c.EmailVerified == nil || !*c.EmailVerified {
+		return ""
+	}
+	return c.Email
+}
+
+// complete returns whether nothing is missing that UserInfo may tell.
+func (c *claims) complete(slack bool) bool {
+	return c.Email != "" && c.EmailVerified != nil && c.Name != "" && (!slack || c.SlackTeam != "" && c.SlackUser != "")
+}
+
+// add fills in the claims that are missing. A verification counts only for the email that it came with.
+// Source: https://openid.net/specs/openid-connect-core-1_0.html#ClaimSources
+func (c *claims) add(more *claims) {
+	if c.Email == "" || c.EmailVerified == nil && (more.Email == "" || strings.EqualFold(more.Email, c.Email)) {
+		c.Email, c.EmailVerified = cmp.Or(c.Email, more.Email), more.EmailVerified
+	}
+	c.Name = cmp.Or(c.Name, more.Name)
+	if c.SlackTeam == "" && c.SlackUser == "" {
+		c.SlackTeam, c.SlackUser = more.SlackTeam, more.SlackUser
+	}
+}
+
+var (
+	// errIssuerAway means that the issuer does not answer. The person cannot do anything about it.
+	errIssuerAway = errors.New("the issuer does not answer")
+	// errCodeRefused means that the issuer does not accept the code: it is used, expired or not the issuer's.
+	errCodeRefused = errors.New("the issuer refused the code")
+)
+
+// redeem exchanges the code that a person came back with for the issuer's claims. It returns errIssuerAway, errCodeRefused, or an
+// error that says why the claims cannot be trusted.
 func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code string) (*claims, error) {
+	ctx = oidc.ClientContext(ctx, i.client)
 	var options []oauth2.AuthCodeOption
 	if k.pkce {
 		options = append(options, oauth2.VerifierOption(a.Verifier))
 	}
-	token, err := k.config.Exchange(oidc.ClientContext(ctx, i.client), code, options...)
-	if away := (*url.Error)(nil); errors.As(err, &away) {
+	token, err := k.config.Exchange(ctx, code, options...)
+	if isAway(err) {
 		return nil, fmt.Errorf("%w: %w", errIssuerAway, err)
 	} else if err != nil {
-		return nil, fmt.Errorf("redeem the code: %w", err)
+		return nil, fmt.Errorf("%w: %w", errCodeRefused, err)
 	}
 	raw, ok := token.Extra("id_token").(string)
 	if !ok {
-		return nil, errors.New("the issuer sent no ID token")
+		return nil, fmt.Errorf("%w: it sent no ID token", errCodeRefused)
 	}
 	verified, err := k.verifier.Verify(ctx, raw)
 	if err != nil {
@@ -225,21 +269,52 @@ func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code st
 	if err := verified.Claims(&said); err != nil {
 		return nil, fmt.Errorf("read the ID token: %w", err)
 	}
-	switch {
-	case said.AuthorizedFor != i.ClientID && (said.AuthorizedFor != "" || len(verified.Audience) > 1):
+	if said.AuthorizedFor != i.ClientID && (said.AuthorizedFor != "" || len(verified.Audience) > 1) {
 		return nil, fmt.Errorf("the ID token was made for %q", said.AuthorizedFor)
-	case !said.EmailVerified:
-		return nil, errors.New("the issuer has not verified the email")
-	case (said.SlackTeam == "") != (said.SlackUser == ""), i.Issuer == SlackIssuer && said.SlackTeam == "":
-		return nil, errors.New("the ID token names no Slack team or no Slack user")
+	}
+	slack := i.Issuer == SlackIssuer
+	if !said.complete(slack) && k.provider.UserInfoEndpoint() != "" {
+		if err := i.askUserInfo(ctx, k, token, &said); err != nil {
+			return nil, err
+		}
+	}
+	if (said.SlackTeam == "") != (said.SlackUser == "") || slack && said.SlackTeam == "" {
+		return nil, errors.New("the issuer named no Slack team or no Slack user")
 	}
 	return &said, nil
 }
 
-// person links what the issuer said to somebody's usage and returns their email.
-func (c *claims) person(ctx context.Context, db *models.DB, now time.Time) (string, error) {
-	if c.SlackTeam == "" {
-		return models.SignInByEmail(ctx, db, now, c.Email, c.Name)
+// askUserInfo adds what the UserInfo endpoint says. Its answer is about the same person only if it has the same subject. Without an
+// answer, the ID token has to do.
+func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token, said *claims) error {
+	info, err := k.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	switch {
+	case isAway(err) && said.verifiedEmail() == "":
+		return fmt.Errorf("%w: %w", errIssuerAway, err)
+	case err != nil:
+		return nil
+	case info.Subject != said.Subject:
+		return errors.New("UserInfo is about another subject than the ID token")
 	}
-	return models.SignInBySlack(ctx, db, now, models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}, c.Email, c.Name)
+	var more claims
+	if err := info.Claims(&more); err != nil {
+		return fmt.Errorf("read UserInfo: %w", err)
+	}
+	said.add(&more)
+	return nil
+}
+
+// isAway returns whether an error means that the issuer was not reached or has an error of its own.
+func isAway(err error) bool {
+	var unreached *url.Error
+	var answered *oauth2.RetrieveError
+	return errors.As(err, &unreached) || errors.As(err, &answered) && answered.Response.StatusCode >= http.StatusInternalServerError
+}
+
+// person links the issuer's claims to a person's usage and returns their email.
+func (i *issuer) person(ctx context.Context, db *models.DB, now time.Time, c *claims) (string, error) {
+	if c.SlackTeam == "" {
+		return models.SignInByIssuer(ctx, db, now, models.IssuerIdentity{Issuer: i.Issuer, Subject: c.Subject}, c.verifiedEmail(), c.Name)
+	}
+	return models.SignInBySlack(ctx, db, now, models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}, c.verifiedEmail(), c.Name)
 }

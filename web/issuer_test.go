@@ -52,6 +52,8 @@ type testIssuer struct {
 	lie func(claims map[string]any)
 	// token makes an ID token of claims; nil signs them as it should.
 	token func(claims string) string
+	// info is what its UserInfo endpoint says; nil if it has none.
+	info  map[string]any
 	codes map[string]url.Values // of the request that asked for each
 	asked url.Values            // by the last authorization request
 }
@@ -86,6 +88,9 @@ func (i *testIssuer) handler() http.Handler {
 		if i.pkce {
 			about["code_challenge_methods_supported"] = []string{"plain", "S256"}
 		}
+		if i.info != nil {
+			about["userinfo_endpoint"] = i.server.URL + "/userinfo"
+		}
 		if i.post {
 			about["token_endpoint_auth_methods_supported"] = []string{"client_secret_post"}
 		}
@@ -96,7 +101,19 @@ func (i *testIssuer) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /authorize", i.authorize)
 	mux.HandleFunc("POST /token", i.redeem)
+	mux.HandleFunc("GET /userinfo", i.tell)
 	return mux
+}
+
+// tell answers UserInfo for the access token that redeem gives out.
+func (i *testIssuer) tell(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if r.Header.Get("Authorization") != "Bearer xoxp-1" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	i.answer(w, i.info)
 }
 
 func (i *testIssuer) answer(w http.ResponseWriter, body any) {

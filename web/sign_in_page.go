@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -64,6 +65,7 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	if err != nil {
 		return err
 	}
+	s.dropAttempts(c)
 	a := &attempt{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: ownPath(c.FormValue("next"))}
 	if err := s.keepAttempt(c, a); err != nil {
 		return err
@@ -71,20 +73,36 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	return c.Redirect(http.StatusSeeOther, known.address(a))
 }
 
-// keepAttempt leaves an attempt with the browser that made it. It needs no signature: who can write the cookie can only
+// keepAttempt leaves an attempt with the browser that made it. The cookie needs no signature: who can write the cookie can only
 // begin a sign-in of their own in this browser, and the name keeps other sites from that where there is HTTPS.
 func (s *Server) keepAttempt(c echo.Context, a *attempt) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("begin a sign-in: %w", err)
 	}
-	c.SetCookie(s.sessions.cookie(attemptCookie, base64.RawURLEncoding.EncodeToString(text), int(attemptLife.Seconds())))
+	c.SetCookie(s.sessions.cookie(attemptName(a.State), base64.RawURLEncoding.EncodeToString(text), int(attemptLife.Seconds())))
 	return nil
 }
 
-// attempt returns the one that the browser made; nil without one.
-func (s *Server) attempt(c echo.Context) *attempt {
-	cookie, err := c.Cookie(cookieName(s.https, attemptCookie))
+// attemptName is the name of an attempt's cookie. Each attempt has its own, so that sign-ins in two tabs can end in either order.
+func attemptName(state string) string { return attemptCookie + "-" + state[:min(len(state), 16)] }
+
+// dropAttempts removes the cookies of attempts that were never finished, if there are many: a server refuses long headers.
+func (s *Server) dropAttempts(c echo.Context) {
+	const most = 8
+	prefix, n := cookieName(s.https, attemptCookie+"-"), 0
+	for _, cookie := range c.Cookies() {
+		if strings.HasPrefix(cookie.Name, prefix) {
+			if n++; n >= most {
+				c.SetCookie(s.sessions.cookie(attemptCookie+"-"+strings.TrimPrefix(cookie.Name, prefix), "", -1))
+			}
+		}
+	}
+}
+
+// attempt returns the one that this browser began with the state; nil without one.
+func (s *Server) attempt(c echo.Context, state string) *attempt {
+	cookie, err := c.Cookie(cookieName(s.https, attemptName(state)))
 	if err != nil {
 		return nil
 	}
@@ -92,34 +110,56 @@ func (s *Server) attempt(c echo.Context) *attempt {
 	if text, err := base64.RawURLEncoding.DecodeString(cookie.Value); err != nil || json.Unmarshal(text, a) != nil {
 		return nil
 	}
+	if a.State == "" || subtle.ConstantTimeCompare([]byte(a.State), []byte(state)) != 1 {
+		return nil
+	}
 	return a
 }
 
-// finishSignIn takes somebody back from the issuer.
-func (s *Server) finishSignIn(c echo.Context, _ *models.Viewer) error {
-	a := s.attempt(c)
-	if a == nil || a.State == "" || subtle.ConstantTimeCompare([]byte(a.State), []byte(c.QueryParam("state"))) != 1 {
-		// Not begun in this browser: somebody may want them signed in as somebody else.
-		return s.signInFailed(c, errors.New("the state is not that of a sign-in that this browser began"))
+// finishSignIn signs in a person who comes back from the issuer. A person who is signed in already and opens a callback again is
+// redirected to where the first one went.
+func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
+	a := s.attempt(c, c.QueryParam("state"))
+	switch {
+	case who != nil && a == nil:
+		return landed(c, "")
+	case who != nil && a.Nonce == "": // it is finished
+		return landed(c, ownPath(a.Next))
+	case a == nil:
+		// This browser did not begin the sign-in: it may be an attempt to sign a person in as someone else.
+		return s.signInFailed(c, errors.New("this browser has not begun a sign-in with this state"))
 	}
-	c.SetCookie(s.sessions.cookie(attemptCookie, "", -1)) // it was for this once
-	if fault := c.QueryParam("error"); fault != "" {
-		return s.signInFailed(c, fmt.Errorf("the issuer said %q", fault))
+	// The attempt is used up. Only its destination remains, in case the callback is opened again.
+	if err := s.keepAttempt(c, &attempt{State: a.State, Next: a.Next}); err != nil {
+		return err
+	}
+	if refused := c.QueryParam("error"); refused != "" {
+		if who != nil {
+			return landed(c, ownPath(a.Next))
+		}
+		return s.signInFailed(c, fmt.Errorf("the issuer said %q", refused))
 	}
 	known, err := s.issuer.discover(c.Request().Context())
 	if err != nil {
 		return err
 	}
 	said, err := s.issuer.redeem(c.Request().Context(), known, a, c.QueryParam("code"))
-	if errors.Is(err, errIssuerAway) {
+	switch {
+	case errors.Is(err, errIssuerAway):
 		return s.issuer.unavailable(nil, err)
-	} else if err != nil {
+	case errors.Is(err, errCodeRefused) && who != nil:
+		return landed(c, ownPath(a.Next))
+	case err != nil:
 		return s.signInFailed(c, err)
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), queryTimeout)
 	defer cancel()
-	email, err := said.person(ctx, s.db, models.Now(s.now))
-	if errors.Is(err, models.ErrEmail) || errors.Is(err, models.ErrSlackIdentity) {
+	email, err := s.issuer.person(ctx, s.db, models.Now(s.now), said)
+	if errors.Is(err, models.ErrUnverifiedEmail) {
+		s.log.Warn("a sign-in failed", "request_id", requestID(c), "reason", err.Error())
+		return newProblem(codeSignInFailed, s.issuer.name()+" has not verified your email address. Verify it there, then sign in again.")
+	}
+	if errors.Is(err, models.ErrEmail) || errors.Is(err, models.ErrSlackIdentity) || errors.Is(err, models.ErrSubject) {
 		return s.signInFailed(c, err)
 	} else if err != nil {
 		return err

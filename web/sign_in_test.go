@@ -4,13 +4,18 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/coreos/go-oidc/v3/oidc/oidctest"
 
 	"tollgate/models"
@@ -50,8 +55,10 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		if p := b.get("/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") {
 			t.Errorf("signed in: %d %s", p.status, p.main())
 		}
-		if _, left := b.cookies["__Host-tollgate-sign-in"]; left {
-			t.Error("the attempt's cookie is left")
+		for name, value := range b.cookies {
+			if strings.Contains(name, "sign-in") && strings.Contains(decode64(value), `"nonce":"`+i.asked.Get("nonce")) {
+				t.Errorf("the nonce is left in the cookie %s", name)
+			}
 		}
 		var u models.User
 		must(t, f.db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()))
@@ -139,7 +146,9 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		"no expiry":         lie("exp", nil),
 		"unverified":        lie("email_verified", false),
 		"not said verified": lie("email_verified", nil),
-		"verified in words": lie("email_verified", "true"),
+		"false in words":    lie("email_verified", "false"),
+		"another word":      lie("email_verified", "yes"),
+		"a number":          lie("email_verified", 1),
 		"no email":          lie("email", nil),
 		"no address":        lie("email", "ada"),
 		"no team":           lie("https://slack.com/team_id", nil),
@@ -158,7 +167,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 			})
 		}),
 		"changed claims": token(func(claims string) string {
-			parts := strings.Split(oidctest.SignIDToken(issuerKey(), "1", "RS256", strings.Replace(claims, "ada@", "eve@", 1)), ".")
+			parts := strings.Split(oidctest.SignIDToken(issuerKey(), "1", "RS256", strings.Replace(claims, "ada", "eve", 1)), ".")
 			forged := strings.Split(oidctest.SignIDToken(otherKey(), "1", "RS256", claims), ".")
 			return parts[0] + "." + forged[1] + "." + parts[2]
 		}),
@@ -172,19 +181,19 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		},
 		"an attempt without anything": func(i *testIssuer, b *browser) string {
 			b.through(i, "")
-			b.cookies["__Host-tollgate-sign-in"] = "e30" // {}
+			b.cookies["__Host-tollgate-sign-in-"] = "e30" // {}
 			return "/auth/callback?code=1&state="
 		},
 		"an attempt without a nonce": func(i *testIssuer, b *browser) string {
 			i.lie = func(claims map[string]any) { claims["nonce"] = "" }
 			back, _ := url.Parse(b.through(i, ""))
-			b.cookies["__Host-tollgate-sign-in"] = encodeAttempt(`{"state":"` + back.Query().Get("state") + `","verifier":"x"}`)
+			b.cookies["__Host-"+attemptName(back.Query().Get("state"))] = encodeAttempt(`{"state":"` + back.Query().Get("state") + `","verifier":"x"}`)
 			i.pkce = false
 			return back.RequestURI()
 		},
 		"another verifier": func(i *testIssuer, b *browser) string {
 			back := b.through(i, "")
-			b.cookies["__Host-tollgate-sign-in"] = encodeAttempt(`{"state":"` + i.asked.Get("state") + `","nonce":"` + i.asked.Get("nonce") + `","verifier":"x"}`)
+			b.cookies["__Host-"+attemptName(i.asked.Get("state"))] = encodeAttempt(`{"state":"` + i.asked.Get("state") + `","nonce":"` + i.asked.Get("nonce") + `","verifier":"x"}`)
 			return back
 		},
 		"a used code": func(i *testIssuer, b *browser) string {
@@ -202,13 +211,23 @@ func TestAttacksOnTheCallback(t *testing.T) {
 			return back
 		},
 	}
+	unverified := map[string]bool{
+		"unverified": true, "not said verified": true, "false in words": true, "another word": true, "a number": true, "no email": true,
+	}
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		n := 0
 		for name, attack := range attacks {
 			t.Run(name, func(t *testing.T) {
 				i.lie, i.token, i.pkce = nil, nil, true
+				n++ // someone new each time, as a known person needs less
+				i.says = slackSays("T1", fmt.Sprintf("U%d", n), fmt.Sprintf("ada%d@example.com", n))
 				b := f.browser()
 				p := b.get(attack(i, b))
-				if p.status != http.StatusBadRequest || !strings.Contains(p.body, startAgain) {
+				says := startAgain
+				if unverified[name] {
+					says = "has not verified your email address"
+				}
+				if p.status != http.StatusBadRequest || !strings.Contains(p.body, says) {
 					t.Errorf("answered %s: %s", p.kind(), p.main())
 				}
 				if b.session() != "" || f.sessions() > 0 {
@@ -225,19 +244,22 @@ func TestAttacksOnTheCallback(t *testing.T) {
 // encodeAttempt writes an attempt as a cookie holds it.
 func encodeAttempt(text string) string { return encode64([]byte(text)) }
 
+func decode64(s string) string {
+	text, _ := base64.RawURLEncoding.DecodeString(s)
+	return string(text)
+}
+
 func TestAReplayedCallbackSignsInOnce(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		b := f.browser()
 		back := b.through(i, "")
-		kept := b.cookies["__Host-tollgate-sign-in"]
+		name := "__Host-" + attemptName(i.asked.Get("state"))
+		kept := b.cookies[name]
 		if p := b.get(back); p.kind() != "See Other /usage" {
 			t.Fatalf("the callback: %s", p.kind())
 		}
-		if p := b.get(back); p.status != http.StatusBadRequest {
-			t.Errorf("again: %s", p.kind())
-		}
 		thief := f.browser()
-		thief.cookies["__Host-tollgate-sign-in"] = kept
+		thief.cookies[name] = kept
 		if p := thief.get(back); p.status != http.StatusBadRequest || thief.session() != "" {
 			t.Errorf("with the attempt's cookie: %s, session %q", p.kind(), thief.session())
 		}
@@ -245,6 +267,177 @@ func TestAReplayedCallbackSignsInOnce(t *testing.T) {
 			t.Errorf("%d sessions", n)
 		}
 	})
+}
+
+// TestACallbackOpenedAgain opens callbacks twice, and finishes two tabs in either order. A person who is signed in gets to
+// the destination of that tab, and one who is not gets an error.
+func TestACallbackOpenedAgain(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		b := f.browser()
+		first, second := b.through(i, "/settings"), b.through(i, "/plans")
+		for _, step := range []struct{ tab, want string }{
+			{second, "See Other /plans"}, {first, "See Other /settings"}, {second, "See Other /plans"}, {first, "See Other /settings"},
+			{"/auth/callback?code=1&state=unknown", "See Other /usage"}, {"/auth/callback", "See Other /usage"},
+			{"/auth/callback?error=access_denied&state=unknown", "See Other /usage"},
+		} {
+			if p := b.get(step.tab); p.kind() != step.want {
+				t.Errorf("%s: %s, want %s", step.tab, p.kind(), step.want)
+			}
+		}
+		if n := f.sessions(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+		// A tab that is canceled, and one whose code is no longer accepted.
+		canceled := b.through(i, "/plans")
+		if p := b.get(strings.Replace(canceled, "code=", "error=access_denied&code=", 1)); p.kind() != "See Other /plans" {
+			t.Errorf("canceled: %s", p.kind())
+		}
+		expired := b.through(i, "/settings")
+		i.set(func() { i.codes = map[string]url.Values{} })
+		if p := b.get(expired); p.kind() != "See Other /settings" {
+			t.Errorf("with an expired code: %s", p.kind())
+		}
+		// What the issuer says is still checked: nobody stays signed in as another person without a word.
+		forged := b.through(i, "")
+		i.set(func() { i.lie = func(claims map[string]any) { claims["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAA" } })
+		if p := b.get(forged); p.status != http.StatusBadRequest {
+			t.Errorf("forged: %s", p.kind())
+		}
+		b.post("/sign-out", nil)
+		for _, tab := range []string{first, second, canceled, expired, "/auth/callback?code=1&state=unknown"} {
+			if p := b.get(tab); p.status != http.StatusBadRequest || b.session() != "" {
+				t.Errorf("signed out, %s: %s", tab, p.kind())
+			}
+		}
+	})
+}
+
+// TestManyUnfinishedSignIns begins sign-ins without finishing any. The browser's cookies stay few, and the last one works.
+func TestManyUnfinishedSignIns(t *testing.T) {
+	i := newTestIssuer(t)
+	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
+	b := f.browser()
+	back := ""
+	for range 30 {
+		back = b.through(i, "/plans")
+	}
+	if n := len(b.cookies); n > 10 {
+		t.Errorf("%d cookies", n)
+	}
+	if p := b.get(back); p.kind() != "See Other /plans" {
+		t.Errorf("the last one: %s", p.kind())
+	}
+}
+
+// TestClaimsFromUserInfo gives some claims only in UserInfo, and email_verified as text.
+func TestClaimsFromUserInfo(t *testing.T) {
+	const team, user = "https://slack.com/team_id", "https://slack.com/user_id"
+	for name, test := range map[string]struct {
+		token, info map[string]any
+		signsIn     string // empty: refused
+	}{
+		"all in UserInfo":                    {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "A"}, "a@example.com"},
+		"verified as text in UserInfo":       {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com"},
+		"verified as text in the token":      {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com"},
+		"verified as capitalized text":       {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com"},
+		"only the verification":              {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email_verified": true}, "a@example.com"},
+		"the same email":                     {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com"},
+		"Slack's identity":                   {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com"},
+		"nothing in UserInfo":                {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}, map[string]any{"sub": "1"}, "a@example.com"},
+		"another verified email":             {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email": "b@example.com", "email_verified": true}, ""},
+		"the token says that it is not":      {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": false}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}, ""},
+		"UserInfo says that it is not":       {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "false"}, ""},
+		"another subject":                    {map[string]any{"sub": "1"}, map[string]any{"sub": "2", "email": "a@example.com", "email_verified": true}, ""},
+		"no subject in UserInfo":             {map[string]any{"sub": "1"}, map[string]any{"email": "a@example.com", "email_verified": true}, ""},
+		"a verification of no email":         {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email_verified": true}, ""},
+		"a subject that cannot be one":       {map[string]any{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a subject that is too long":         {map[string]any{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a team without a user, in UserInfo": {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+				i.says, i.info = test.token, test.info
+				b := f.browser()
+				p := b.get(b.through(i, ""))
+				if test.signsIn == "" {
+					if p.status != http.StatusBadRequest || f.sessions() != 0 {
+						t.Errorf("%s, %d sessions", p.kind(), f.sessions())
+					}
+					return
+				}
+				if p.kind() != "See Other /usage" {
+					t.Fatalf("%s %s", p.kind(), p.main())
+				}
+				if p := b.get("/settings"); !strings.Contains(p.main(), "Email "+test.signsIn) {
+					t.Errorf("signed in: %s", p.main())
+				}
+			})
+		})
+	}
+}
+
+// TestUserInfoThatIsAway signs in a person whose ID token is enough, and asks others to try again.
+func TestUserInfoThatIsAway(t *testing.T) {
+	i := newTestIssuer(t)
+	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
+	away := httptest.NewServer(http.NotFoundHandler())
+	away.Close()
+	i.info = map[string]any{}
+	b := f.browser()
+	b.through(i, "") // the issuer is known now
+	f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: away.URL}).NewProvider(t.Context())
+	i.says = map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}
+	if p := b.get(b.through(i, "")); p.kind() != "See Other /usage" {
+		t.Errorf("only the name is missing: %s %s", p.kind(), p.main())
+	}
+	i.set(func() { i.says = map[string]any{"sub": "2"} })
+	b = f.browser()
+	if p := b.get(b.through(i, "")); p.status != http.StatusServiceUnavailable || p.header.Get("Retry-After") == "" {
+		t.Errorf("the email is missing: %s", p.kind())
+	}
+}
+
+// TestAKnownIdentityNeedsNoEmail signs people in again whose issuer has no verified email for them any more.
+func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
+	for name, identity := range map[string]map[string]any{
+		"Slack": {"sub": "U1", "https://slack.com/team_id": "T1", "https://slack.com/user_id": "U1"}, "another issuer": {"sub": "7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+				say := func(more map[string]any) {
+					i.set(func() {
+						i.says = maps.Clone(identity)
+						maps.Copy(i.says, more)
+					})
+				}
+				say(map[string]any{})
+				b := f.browser()
+				if p := b.get(b.through(i, "")); p.status != http.StatusBadRequest || f.sessions() != 0 {
+					t.Fatalf("not known yet, without an email: %s", p.kind())
+				}
+				say(map[string]any{"email": "ada@example.com", "email_verified": true})
+				if p := b.get(b.through(i, "")); p.kind() != "See Other /usage" {
+					t.Fatalf("the first time: %s %s", p.kind(), p.main())
+				}
+				for what, more := range map[string]map[string]any{
+					"no email": {}, "an unverified email": {"email": "ada@example.com", "email_verified": false}, "no word of its verification": {"email": "ada@example.com"},
+					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"}, "something that is no email": {"email": "ada", "email_verified": true},
+					"another email": {"email": "lovelace@example.com", "email_verified": true},
+				} {
+					say(more)
+					again := f.browser()
+					if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
+						t.Errorf("%s: %s %s", what, p.kind(), p.main())
+					} else if p := again.get("/settings"); !strings.Contains(p.main(), "Email ada@example.com") {
+						t.Errorf("%s: signed in as another person: %s", what, p.main())
+					}
+				}
+				if n, err := f.db.NewSelect().Model((*models.User)(nil)).Count(t.Context()); err != nil || n != 1 {
+					t.Errorf("%d users, %v", n, err)
+				}
+			})
+		})
+	}
 }
 
 // Slack always names a team and a user, so that a token without them is none of Slack's.
