@@ -11,10 +11,11 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// CheckRequest asks whether a person may have more.
+// CheckRequest asks whether a person may have more. Defaults are in the descriptions: a field with a default in its schema is
+// required in the types of generated clients.
 type CheckRequest struct {
 	PersonName
-	Quantity int64 `json:"quantity,omitempty" default:"1" minimum:"1" maximum:"10000" doc:"Units asked for."`
+	Quantity int64 `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units asked for. Default: 1."`
 }
 
 var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return &r.PersonName }),
@@ -84,7 +85,7 @@ type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
 	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one. Keys of holds are apart from those of consumes and events."`
-	TTLSeconds     int64  `json:"ttl_seconds,omitempty" default:"120" minimum:"1" maximum:"86400" doc:"After so many seconds the hold expires and its units are free again."`
+	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this many seconds, and its units are available again. Default: 120."`
 }
 
 var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -66,10 +67,9 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 		}
 		doc.AddOperation(op)
 	}
-	for _, schema := range schemas.Map() {
+	for name, schema := range maps.Clone(schemas.Map()) {
 		if p := schema.Properties; p["email"] != nil && p["slack_team_id"] != nil && p["slack_user_id"] != nil {
-			schema.AnyOf = []*huma.Schema{{Required: []string{"email"}}, {Required: []string{"slack_team_id", "slack_user_id"}}}
-			schema.DependentRequired = map[string][]string{"slack_team_id": {"slack_user_id"}, "slack_user_id": {"slack_team_id"}}
+			nameByEmailOrSlack(schemas, name, schema)
 		}
 	}
 	raw, err := json.Marshal(doc)
@@ -81,6 +81,18 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
 	}
 	return append(indented.Bytes(), '\n'), nil
+}
+
+// nameByEmailOrSlack turns the schema of an object that names a person into a choice of two complete schemas. A choice of two lists
+// of required fields would mean the same, but generators of clients make a type of it that accepts anything.
+func nameByEmailOrSlack(schemas huma.Registry, name string, schema *huma.Schema) {
+	byEmail, bySlack := *schema, *schema
+	byEmail.Required = append(slices.Clone(schema.Required), "email")
+	byEmail.DependentRequired = map[string][]string{"slack_team_id": {"slack_user_id"}, "slack_user_id": {"slack_team_id"}}
+	bySlack.Required = append(slices.Clone(schema.Required), "slack_team_id", "slack_user_id")
+	schemas.Map()[name+"ByEmail"], schemas.Map()[name+"BySlack"] = &byEmail, &bySlack
+	reference := func(name string) *huma.Schema { return &huma.Schema{Ref: schemaPrefix + name} }
+	*schema = huma.Schema{AnyOf: []*huma.Schema{reference(name + "ByEmail"), reference(name + "BySlack")}}
 }
 
 func (s *Server) openAPIDocument(c echo.Context) error {

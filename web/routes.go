@@ -102,6 +102,9 @@ func (s *Server) api() []route {
 // releaseRequest is an empty object, or no body at all.
 type releaseRequest struct{}
 
+// schemaPrefix is where the document has its schemas.
+const schemaPrefix = "#/components/schemas/"
+
 var openAPIParameter = regexp.MustCompile(`\{(\w+)\}`)
 
 func (s *Server) routes() error {
@@ -112,12 +115,12 @@ func (s *Server) routes() error {
 		}
 		s.echo.Add(r.method, openAPIParameter.ReplaceAllString(r.path, ":$1"), handle)
 	}
-	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
-	document, err := s.openAPI(schemas)
-	if err != nil {
+	schemas := huma.NewMapRegistry(schemaPrefix, schemaName)
+	s.described = s.describe(schemas)
+	var err error
+	if s.document, err = s.openAPI(schemas); err != nil {
 		return err
 	}
-	s.document, s.described = document, s.describe(schemas)
 	s.echo.GET("/static/*", s.asset)
 	s.echo.POST(webhookPath, limited(webhookPatience, s.stripeWebhook))
 	return s.addPages(s.pages())
