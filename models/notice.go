@@ -7,46 +7,75 @@ import (
 	"time"
 )
 
-// Notice is what a person is told about a standing, in one or two sentences of plain text. It is empty at the level
-// safe. A refusal and a paid overage are named as what they are.
+// Notice is what a person is told about a decision, in a few sentences of plain text. It is empty if the decision allows and the
+// level is safe. A refusal always has a notice. (product.md, "HTTP API")
 func (c *Catalogue) Notice(s Standing, v Verdict) string {
-	if s.Level() == Safe {
+	if v.Allowed && s.Level() == Safe {
 		return ""
 	}
-	used := fmt.Sprintf("You have used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
-	more := c.consequence(s, v)
-	if more == "" {
-		return used + " They reset on " + FormatReset(s.Period.End) + "."
+	var b strings.Builder
+	if cents := s.OverageCents(); cents > 0 {
+		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage()), c.FormatMoney(cents))
+	} else {
+		fmt.Fprintf(&b, "You've used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
 	}
-	return used + more + " Your included " + c.UnitPlural + " reset on " + FormatReset(s.Period.End) + "."
+	more := c.consequence(s, v)
+	b.WriteString(more)
+	if more == "" {
+		b.WriteString(" They reset on " + FormatReset(s.Period.End) + ".")
+	} else {
+		b.WriteString(" Your included " + c.UnitPlural + " reset on " + FormatReset(s.Period.End) + ".")
+	}
+	return b.String()
 }
 
-// consequence says what being near or over the included units means for this person; empty when it means nothing yet.
+// consequence says what the decision means for this person; it is empty if it means nothing yet.
 func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	var b strings.Builder
 	if s.Held > 0 {
-		fmt.Fprintf(&b, " %s more set aside for work under way.", FormatCount(s.Held))
-	}
-	if cents := s.OverageCents(); cents > 0 {
-		fmt.Fprintf(&b, " The %s beyond your plan cost %s so far.", c.Units(s.Overage()), c.FormatMoney(cents))
+		verb := "are"
+		if s.Held == 1 {
+			verb = "is"
+		}
+		fmt.Fprintf(&b, " %s more %s on hold for work in progress.", FormatCount(s.Held), verb)
 	}
 	switch {
 	case v.Reason == IncludedExhausted && s.Remaining() == 0:
 		b.WriteString(" None are left.")
 	case v.Reason == IncludedExhausted:
-		fmt.Fprintf(&b, " This needed more than the %s left.", FormatCount(s.Remaining()))
+		fmt.Fprintf(&b, " This request needs more than the %s left.", FormatCount(s.Remaining()))
 	case v.Reason == SpendLimitReached:
-		fmt.Fprintf(&b, " This would pass your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
-	case s.OverageRateCents > 0 && !Decide(s, 1).Allowed:
-		fmt.Fprintf(&b, " Your spend limit of %s allows no further one.", c.FormatMoney(*s.SpendLimitCents))
+		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
+	case s.nextIsPaused():
+		fmt.Fprintf(&b, " Your spend limit of %s does not allow another one.", c.FormatMoney(*s.SpendLimitCents))
 	case s.OverageRateCents > 0 && s.Remaining() == 0:
-		fmt.Fprintf(&b, " Each further one costs %s.", c.FormatMoney(s.OverageRateCents))
+		fmt.Fprintf(&b, " Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
 	}
 	return b.String()
 }
 
-// FormatReset writes an instant as people read it: "1 Dec 2026, 00:00 UTC".
-func FormatReset(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04") + " UTC" }
+// nextIsPaused returns whether the spend limit refuses one more unit.
+func (s Standing) nextIsPaused() bool { return s.OverageRateCents > 0 && !Decide(s, 1).Allowed }
+
+// NoticeTitle sums up a decision in two or three words, for a decision that has a notice.
+func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
+	switch {
+	case v.Reason == SpendLimitReached, v.Allowed && s.nextIsPaused():
+		return "Spend limit reached"
+	case !v.Allowed && s.Remaining() > 0:
+		return "Not enough left"
+	case !v.Allowed, s.Remaining() == 0 && s.OverageRateCents == 0:
+		return "No " + c.UnitPlural + " left"
+	case s.Overage() > 0, s.Remaining() == 0:
+		return "Extra " + c.UnitPlural + " are billed"
+	case s.Level() == Critical:
+		return "Almost used up"
+	}
+	return "Running low"
+}
+
+// FormatReset writes an instant as people read it: "Dec 1, 2026, 00:00 UTC".
+func FormatReset(t time.Time) string { return t.UTC().Format("Jan 2, 2006, 15:04") + " UTC" }
 
 // FormatCount writes a number with thousands apart: 1,804.
 func FormatCount(n int64) string {

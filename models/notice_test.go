@@ -10,8 +10,8 @@ import (
 func TestNotice(t *testing.T) {
 	c := embedded(t)
 	period := models.Period{Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), End: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}
-	const they = " They reset on 1 Dec 2026, 00:00 UTC."
-	const yours = " Your included suggestions reset on 1 Dec 2026, 00:00 UTC."
+	const they = " They reset on Dec 1, 2026, 00:00 UTC."
+	const yours = " Your included suggestions reset on Dec 1, 2026, 00:00 UTC."
 	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted}, models.Verdict{Reason: models.SpendLimitReached}
 	for _, test := range []struct {
 		standing models.Standing
@@ -19,28 +19,33 @@ func TestNotice(t *testing.T) {
 		want     string
 	}{
 		{models.Standing{Used: 59, Included: 75, OverageRateCents: 30}, allowed, ""},
-		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted, ""},
-		{models.Standing{Used: 60, Included: 75, OverageRateCents: 30}, allowed, "You have used 60 of 75 suggestions (80%)." + they},
-		{models.Standing{Used: 4, Included: 5}, allowed, "You have used 4 of 5 suggestions (80%)." + they},
-		{models.Standing{Used: 4, Included: 5}, exhausted, "You have used 4 of 5 suggestions (80%). This needed more than the 1 left." + yours},
-		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted, "You have used 4 of 5 suggestions (80%). 1 more set aside for work under way. None are left." + yours},
-		{models.Standing{Used: 5, Included: 5}, exhausted, "You have used 5 of 5 suggestions (100%). None are left." + yours},
+		{models.Standing{Used: 60, Included: 75, OverageRateCents: 30}, allowed, "You've used 60 of 75 suggestions (80%)." + they},
+		{models.Standing{Used: 4, Included: 5}, allowed, "You've used 4 of 5 suggestions (80%)." + they},
+		{models.Standing{Used: 5, Included: 5}, exhausted, "You've used 5 of 5 suggestions (100%). None are left." + yours},
+		{models.Standing{Used: 4, Included: 5}, exhausted, "You've used 4 of 5 suggestions (80%). This request needs more than the 1 left." + yours},
+		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted, "You've used 4 of 5 suggestions (80%). 1 more is on hold for work in progress. None are left." + yours},
+		// Refused at the level safe: too many at once, or all on hold.
+		{models.Standing{Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). This request needs more than the 5 left." + yours},
+		{models.Standing{Held: 5, Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). 5 more are on hold for work in progress. None are left." + yours},
+		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted, "You've used 59 of 75 suggestions (78%). 16 more are on hold for work in progress. None are left." + yours},
+		{models.Standing{Used: 10, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
+			"You've used 10 of 75 suggestions (13%). This request would exceed your spend limit of $0.00." + yours},
+		{models.Standing{}, exhausted, "You've used 0 of 0 suggestions (0%). None are left." + yours},
 		{models.Standing{Used: 72, Held: 1200, Included: 75, OverageRateCents: 30}, allowed,
-			"You have used 72 of 75 suggestions (96%). 1,200 more set aside for work under way. Each further one costs $0.30." + yours},
+			"You've used 72 of 75 suggestions (96%). 1,200 more are on hold for work in progress. Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30}, allowed,
-			"You have used 75 of 75 suggestions (100%). Each further one costs $0.30." + yours},
+			"You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30}, allowed,
-			"You have used 76 of 75 suggestions (101%). The 1 suggestion beyond your plan cost $0.30 so far. Each further one costs $0.30." + yours},
+			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(59))}, allowed,
-			"You have used 76 of 75 suggestions (101%). The 1 suggestion beyond your plan cost $0.30 so far. Your spend limit of $0.59 allows no further one." + yours},
+			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). Your spend limit of $0.59 does not allow another one." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(60))}, allowed,
-			"You have used 76 of 75 suggestions (101%). The 1 suggestion beyond your plan cost $0.30 so far. Each further one costs $0.30." + yours},
+			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, allowed,
-			"You have used 75 of 75 suggestions (100%). Your spend limit of $0.00 allows no further one." + yours},
+			"You've used 75 of 75 suggestions (100%). Your spend limit of $0.00 does not allow another one." + yours},
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
-			"You have used 4,075 of 75 suggestions (5433%). The 4,000 suggestions beyond your plan cost $1,200.00 so far. This would pass your spend limit of $1,200.00." + yours},
-		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
-			"You have used 75 of 75 suggestions (100%). This would pass your spend limit of $0.00." + yours},
+			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit of $1,200.00." + yours},
+		{models.Standing{Used: 8, Included: 5}, allowed, "You've used 8 of 5 suggestions (160%)." + they},
 	} {
 		test.standing.Period = period
 		if got := c.Notice(test.standing, test.verdict); got != test.want {
@@ -49,12 +54,42 @@ func TestNotice(t *testing.T) {
 	}
 }
 
+// TestNoticeTitle compares titles with what the decision does: a call that is allowed and billed reached no limit.
+func TestNoticeTitle(t *testing.T) {
+	c := embedded(t)
+	for _, test := range []struct {
+		standing models.Standing
+		quantity int64
+		want     string
+	}{
+		{models.Standing{Used: 60, Included: 75, OverageRateCents: 30}, 0, "Running low"},
+		{models.Standing{Used: 74, Included: 75, OverageRateCents: 30}, 0, "Almost used up"},
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30}, 0, "Extra suggestions are billed"},
+		{models.Standing{Used: 80, Included: 75, OverageRateCents: 30}, 0, "Extra suggestions are billed"},
+		{models.Standing{Used: 80, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(160))}, 0, "Spend limit reached"},
+		{models.Standing{Used: 80, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(160))}, 1, "Spend limit reached"},
+		{models.Standing{Used: 5, Included: 5}, 0, "No suggestions left"},
+		{models.Standing{Used: 5, Included: 5}, 1, "No suggestions left"},
+		{models.Standing{Held: 5, Included: 5}, 1, "No suggestions left"},
+		{models.Standing{Used: 2, Included: 5}, 4, "Not enough left"},
+		{models.Standing{Included: 5}, 6, "Not enough left"},
+	} {
+		verdict := models.Verdict{Allowed: true}
+		if test.quantity > 0 {
+			verdict = models.Decide(test.standing, test.quantity)
+		}
+		if got := c.NoticeTitle(test.standing, verdict); got != test.want {
+			t.Errorf("%+v, %d more: %q, want %q", test.standing, test.quantity, got, test.want)
+		}
+	}
+}
+
 func TestFormatReset(t *testing.T) {
 	for instant, want := range map[time.Time]string{
-		time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC):                                            "1 Dec 2026, 00:00 UTC",
-		time.Date(2027, 2, 28, 9, 5, 59, 0, time.UTC):                                           "28 Feb 2027, 09:05 UTC",
-		time.Date(2026, 12, 31, 23, 30, 0, 0, time.FixedZone("UTC-5", -5*60*60)):                "1 Jan 2027, 04:30 UTC",
-		time.Date(2027, 1, 1, 0, 30, 0, 0, time.FixedZone("UTC+1", int(time.Hour/time.Second))): "31 Dec 2026, 23:30 UTC",
+		time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC):                                            "Dec 1, 2026, 00:00 UTC",
+		time.Date(2027, 2, 28, 9, 5, 59, 0, time.UTC):                                           "Feb 28, 2027, 09:05 UTC",
+		time.Date(2026, 12, 31, 23, 30, 0, 0, time.FixedZone("UTC-5", -5*60*60)):                "Jan 1, 2027, 04:30 UTC",
+		time.Date(2027, 1, 1, 0, 30, 0, 0, time.FixedZone("UTC+1", int(time.Hour/time.Second))): "Dec 31, 2026, 23:30 UTC",
 	} {
 		if got := models.FormatReset(instant); got != want {
 			t.Errorf("%v: %q, want %q", instant, got, want)

@@ -80,7 +80,7 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"the reset has date, hour, zone and distance", viewstest.Member(t, "pro", 43, 75), []string{"1 Dec 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
+		{"the reset has date, hour, zone and distance", viewstest.Member(t, "pro", 43, 75), []string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
 		{"free shows no money", viewstest.Member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
 		{"what is held is not used", held, []string{"Held 2", "All that are left are held for work under way"}, []string{"$"}},
 		{"overage stands apart", viewstest.Member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
@@ -88,7 +88,7 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "It stops suggestions"}, nil},
 		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would pass the $3.00 that you set."}, nil},
 		{"a limit below what is spent waits", confirming, []string{
-			"$6.30 of overage is spent already in this period. With a limit of $2.50, suggestions stop at once, until 1 Dec 2026, 00:00 UTC.", "Stop suggestions at $2.50",
+			"$6.30 of overage is spent already in this period. With a limit of $2.50, suggestions stop at once, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions at $2.50",
 		}, nil},
 		{"more than before", compare(62, new(int64(49))), []string{"62 suggestions used in the first 23 days, 26% more than in the same days of the last period (49)."}, nil},
 		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the last period (50)."}, nil},
@@ -228,7 +228,7 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You pay for Pro. End it under “Invoices and payment”: it goes on until what is paid for is over, and Starter can be bought then.") {
 		t.Errorf("who pays is not told how to change: %s", said)
 	}
-	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro goes on until 1 Dec 2026; Starter can be bought then.") {
+	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro goes on until Dec 1, 2026; Starter can be bought then.") {
 		t.Errorf("who cancelled is not told since when to buy: %s", said)
 	}
 	said := text(viewstest.Render(t, pages["plans"]))
@@ -266,7 +266,7 @@ func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
 	d := viewstest.Member(t, "pro", 43, 75)
 	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), viewstest.Now)
 	said := text(viewstest.Render(t, views.UsagePage(d)))
-	if !strings.Contains(said, "14 Dec 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "14 Nov 2026, 15:20 UTC to 14 Dec 2026, 15:20 UTC") {
+	if !strings.Contains(said, "Dec 14, 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "Nov 14, 2026, 15:20 UTC to Dec 14, 2026, 15:20 UTC") {
 		t.Errorf("the page does not say the period:\n%s", said)
 	}
 }

@@ -37,7 +37,7 @@ func TestConsume(t *testing.T) {
 			"allowed": true, "reason": nil, "warning_level": "warning", "email": "ada@example.com", "plan": "free", "used": 4, "held": 0, "included": 5,
 			"remaining": 1, "percent_used": 80, "overage": 0, "overage_rate_cents": 0, "overage_cents": 0, "spend_limit_cents": nil,
 			"period.start": "2026-11-01T00:00:00Z", "period.end": "2026-12-01T00:00:00Z", "replayed": false,
-			"notice":              "You have used 4 of 5 suggestions (80%). They reset on 1 Dec 2026, 00:00 UTC.",
+			"notice":              "You've used 4 of 5 suggestions (80%). They reset on Dec 1, 2026, 00:00 UTC.",
 			"slack.response_type": "ephemeral",
 		})
 		again := f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1"))
@@ -53,6 +53,45 @@ func TestConsume(t *testing.T) {
 		f.post("/v1/check", `{"email": " ADA@Example.com "}`).want(t, 200, map[string]any{"allowed": false, "used": 5, "email": "ada@example.com"})
 		f.get("/v1/usage/Ada%40example.com").want(t, 200, map[string]any{"used": 5, "allowed": false})
 		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"email": "ada@example.com", "periods.used": 5, "periods.plan": "free", "periods.included": 5})
+	})
+}
+
+// TestARefusalIsExplained refuses at every level, by every endpoint that decides. Notice and Slack message are there and say so.
+func TestARefusalIsExplained(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		explained := func(what string, a answer, title string) {
+			t.Helper()
+			a.want(t, 200, map[string]any{"allowed": false, "warning_level": "safe", "reason": "included_exhausted", "slack.response_type": "ephemeral"})
+			if text := a.raw; a.body["notice"] == nil || !strings.Contains(text, ":octagonal_sign: *"+title+"*") {
+				t.Errorf("%s: %s", what, text)
+			}
+		}
+		const more = "Not enough left"
+		explained("check", f.post("/v1/check", `{"email": "ada@example.com", "quantity": 6}`), more)
+		explained("consume", f.post("/v1/consume", fmt.Sprintf(ada, 6, "k1")), more)
+		explained("hold", f.post("/v1/holds", fmt.Sprintf(ada, 6, "k2")), more)
+		f.post("/v1/holds", fmt.Sprintf(ada, 5, "k3")).want(t, 200, map[string]any{"allowed": true, "warning_level": "safe", "notice": nil, "slack": nil})
+		explained("with all on hold", f.post("/v1/consume", fmt.Sprintf(ada, 1, "k4")), "No suggestions left")
+		explained("with all on hold, usage", f.get("/v1/usage/ada@example.com"), "No suggestions left")
+	})
+}
+
+// TestABilledCallReachedNoLimit reads the message of calls that are allowed and billed.
+func TestABilledCallReachedNoLimit(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		catalogue, err := models.LoadCatalogue("")
+		must(t, err)
+		_, err = models.Subscribe(context.Background(), f.db, catalogue, f.clock(), models.Subscriber{Email: "ada@example.com"}, "pro")
+		must(t, err)
+		for _, quantity := range []int{75, 1} {
+			a := f.post("/v1/consume", fmt.Sprintf(ada, quantity, fmt.Sprint("k", quantity)))
+			a.want(t, 200, map[string]any{"allowed": true, "warning_level": "exceeded"})
+			text := a.raw
+			if strings.Contains(text, "octagonal_sign") || strings.Contains(text, "imit reached") || !strings.Contains(text, "*Extra suggestions are billed*") ||
+				!strings.Contains(text, "Each extra suggestion costs $0.30.") {
+				t.Errorf("%d: %s", quantity, text)
+			}
+		}
 	})
 }
 
@@ -215,7 +254,7 @@ func TestSpendLimitAndPlans(t *testing.T) {
 		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{
 			"used": 80, "overage": 5, "overage_cents": 150, "percent_used": 106,
-			"notice": "You have used 80 of 75 suggestions (106%). The 5 suggestions beyond your plan cost $1.50 so far. Each further one costs $0.30. Your included suggestions reset on 1 Dec 2026, 00:00 UTC.",
+			"notice": "You've used all 75 suggestions of your plan and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		_, err = f.db.NewUpdate().TableExpr("users").Set("spend_limit_cents = 180").Where("email = 'ada@example.com'").Exec(ctx)
 		must(t, err)

@@ -121,7 +121,7 @@ func TestBuyingAPlan(t *testing.T) {
 		if !strings.Contains(p.main(), "Your plan is Pro now.") || len(p.buttons(views.PathPortal)) == 0 || len(p.buttons(views.PathCheckout)) != 0 {
 			t.Errorf("bought: %s", p.main())
 		}
-		if rows := table(p.section("invoices")); len(rows) != 2 || strings.Join(rows[1], " ") != "A-1 23 Nov 2026 $18.00 Paid" || p.find("a", "href", "https://invoice.example.com/1") == nil {
+		if rows := table(p.section("invoices")); len(rows) != 2 || strings.Join(rows[1], " ") != "A-1 Nov 23, 2026 $18.00 Paid" || p.find("a", "href", "https://invoice.example.com/1") == nil {
 			t.Errorf("the invoices: %q", rows)
 		}
 		if p := b.get("/usage"); len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
@@ -142,13 +142,13 @@ func TestBuyingAPlan(t *testing.T) {
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "active", true })
 		f.hear(stand, "customer.subscription.updated", bought)
-		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro ends soon") || !strings.Contains(p.main(), "23 Dec 2026") {
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro ends soon") || !strings.Contains(p.main(), "Dec 23, 2026") {
 			t.Errorf("about to end: %s", p.main())
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
 		f.hear(stand, "customer.subscription.deleted", bought)
 		p = b.get("/usage")
-		if !strings.Contains(p.main(), "Your subscription has ended") || !strings.Contains(p.main(), "23 Nov 2026, 12:00 UTC") {
+		if !strings.Contains(p.main(), "Your subscription has ended") || !strings.Contains(p.main(), "Nov 23, 2026, 12:00 UTC") {
 			t.Errorf("ended: %s", p.main())
 		}
 		// The invoices are still to be had, and a plan can be bought again.

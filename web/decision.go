@@ -35,8 +35,8 @@ type Decision struct {
 	OverageCents     int64         `json:"overage_cents" doc:"The price of the overage so far in cents, before tax; an estimate."`
 	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The most that overage may cost in a period, in cents; null is no limit."`
 	Period           period        `json:"period"`
-	Notice           *string       `json:"notice" doc:"What to tell the person; null at the level safe."`
-	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null at the level safe."`
+	Notice           *string       `json:"notice" doc:"What to tell the person; null if allowed at the level safe."`
+	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null without a notice."`
 }
 
 type period struct {
@@ -126,7 +126,7 @@ func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte
 	if notice == "" {
 		return append(b, "null"...)
 	}
-	return appendSlackMessage(b, c, s, notice)
+	return appendSlackMessage(b, c, s, a.Verdict, notice)
 }
 
 func appendInt(b []byte, name string, v int64) []byte {

@@ -81,7 +81,7 @@ func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 	if notice := c.Notice(s, a.Verdict); notice != "" {
 		d.Notice = &notice
 		var m slackMessage
-		if err := json.Unmarshal(appendSlackMessage(nil, c, &s, notice), &m); err != nil {
+		if err := json.Unmarshal(appendSlackMessage(nil, c, &s, a.Verdict, notice), &m); err != nil {
 			panic(err)
 		}
 		d.Slack = &m

@@ -51,7 +51,7 @@ func TestTheSpendLimit(t *testing.T) {
 		// Below what is spent it is asked for again, and nothing is changed until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "$3.00 of overage is spent already") || !strings.Contains(text, "With a limit of $1.00, suggestions stop at once, until 1 Dec 2026, 00:00 UTC") {
+		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "$3.00 of overage is spent already") || !strings.Contains(text, "With a limit of $1.00, suggestions stop at once, until Dec 1, 2026, 00:00 UTC") {
 			t.Errorf("below what is spent: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
@@ -141,7 +141,7 @@ func TestOperations(t *testing.T) {
 		time.Sleep(time.Second)
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 401, nil)
 		p = otto.get("/ops?saved=revoked")
-		if text := p.main(); !strings.Contains(text, "The key is revoked.") || !strings.Contains(textOf(p.section("keys")), "Revoked 23 Nov 2026") || !strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
+		if text := p.main(); !strings.Contains(text, "The key is revoked.") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") || !strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
 			t.Errorf("revoked: %s", text)
 		}
 		for _, id := range []string{"", "7", "00000000-0000-0000-0000-000000000000", revoke.Get("id")} {

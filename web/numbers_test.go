@@ -199,12 +199,12 @@ func TestTheResetIsSaidInFull(t *testing.T) {
 		f.set(c.now)
 		b.follow(f.link("ada@example.com"))
 		p := b.get("/usage")
-		if text := textOf(p.section("reset")); !strings.Contains(text, "1 Dec 2026, 00:00 UTC ("+c.words+")") {
+		if text := textOf(p.section("reset")); !strings.Contains(text, "Dec 1, 2026, 00:00 UTC ("+c.words+")") {
 			t.Errorf("at %v: %s", c.now, text)
 		}
 	}
 	f.set(time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC))
-	if text := textOf(b.get("/usage").section("reset")); !strings.Contains(text, "1 Jan 2027, 00:00 UTC (in 31 days)") {
+	if text := textOf(b.get("/usage").section("reset")); !strings.Contains(text, "Jan 1, 2027, 00:00 UTC (in 31 days)") {
 		t.Errorf("at the reset: %s", text)
 	}
 }

@@ -348,7 +348,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 		}{
 			{
 				"ALTER TABLE usage_records RENAME COLUMN created_at TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO created_at", "/usage",
-				map[string]string{"days": "", "months": "", "unusual": ""}, map[string]string{"left": "2 suggestions left", "reset": "1 Dec 2026, 00:00 UTC", "do": "paused until the reset"},
+				map[string]string{"days": "", "months": "", "unusual": ""}, map[string]string{"left": "2 suggestions left", "reset": "Dec 1, 2026, 00:00 UTC", "do": "paused until the reset"},
 			},
 			{
 				"ALTER TABLE usage_records RENAME COLUMN daily TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO daily", "/org",

@@ -25,19 +25,26 @@ type slackText struct {
 	Text string `json:"text"`
 }
 
-// The marks of the levels: a word and an icon together, as colour alone is not for everybody.
-var slackMarks = map[models.WarningLevel]string{
-	models.Warning:  ":warning: *Warning*",
-	models.Critical: ":rotating_light: *Critical*",
-	models.Exceeded: ":octagonal_sign: *Limit reached*",
+// slackMark is the icon of a decision: what stops, what goes on, and how close the limit is. Words go with it, as not everyone
+// sees a difference in color.
+func slackMark(s *models.Standing, v models.Verdict) string {
+	switch {
+	case !v.Allowed, s.Remaining() == 0 && !models.Decide(*s, 1).Allowed:
+		return ":octagonal_sign:"
+	case s.Overage() > 0, s.Level() == models.Exceeded:
+		return ":information_source:"
+	case s.Level() == models.Critical:
+		return ":rotating_light:"
+	}
+	return ":warning:"
 }
 
-func appendSlackMessage(b []byte, c *models.Catalogue, s *models.Standing, notice string) []byte {
+func appendSlackMessage(b []byte, c *models.Catalogue, s *models.Standing, v models.Verdict, notice string) []byte {
 	text := slackEscape.Replace(notice)
 	b = append(b, `{"response_type":"ephemeral","text":`...)
 	b = appendString(b, text)
 	b = append(b, `,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":`...)
-	b = appendString(b, slackMarks[s.Level()]+"\n"+text)
+	b = appendString(b, slackMark(s, v)+" *"+slackEscape.Replace(c.NoticeTitle(*s, v))+"*\n"+text)
 	b = append(b, `}},{"type":"context","elements":[{"type":"mrkdwn","text":`...)
 	b = appendString(b, slackEscape.Replace(c.PlanOf(s.Plan).Name)+" plan  "+slackBar(s.PercentUsed())+"  "+strconv.FormatInt(s.PercentUsed(), 10)+"% used")
 	return append(b, `}]}]}`...)

@@ -61,10 +61,10 @@ func Count(n int64, one, many string) string {
 }
 
 // Day is a date: "23 Nov 2026".
-func Day(t time.Time) string { return t.UTC().Format("2 Jan 2006") }
+func Day(t time.Time) string { return t.UTC().Format("Jan 2, 2006") }
 
 // ShortDay is a date within a known year: "23 Nov".
-func ShortDay(t time.Time) string { return t.UTC().Format("2 Jan") }
+func ShortDay(t time.Time) string { return t.UTC().Format("Jan 2") }
 
 // Hundredths writes a number that is kept in hundredths: 4295 is "42.95".
 func Hundredths(n int64) string {

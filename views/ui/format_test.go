@@ -45,9 +45,9 @@ func TestSpan(t *testing.T) {
 		start, end time.Time
 		want       string
 	}{
-		{at(1, 0, 0), at(31, 0, 0), "1 Nov 2026 to 30 Nov 2026 (UTC)"},
-		{at(1, 0, 15), at(30, 0, 15), "1 Nov 2026, 00:15 UTC to 30 Nov 2026, 00:15 UTC"},
-		{at(1, 15, 20), at(30, 15, 20), "1 Nov 2026, 15:20 UTC to 30 Nov 2026, 15:20 UTC"},
+		{at(1, 0, 0), at(31, 0, 0), "Nov 1, 2026 to Nov 30, 2026 (UTC)"},
+		{at(1, 0, 15), at(30, 0, 15), "Nov 1, 2026, 00:15 UTC to Nov 30, 2026, 00:15 UTC"},
+		{at(1, 15, 20), at(30, 15, 20), "Nov 1, 2026, 15:20 UTC to Nov 30, 2026, 15:20 UTC"},
 	} {
 		if got := ui.Span(models.Period{Start: test.start, End: test.end}); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)

@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS issuer_identities (
     issuer text NOT NULL,
     subject text NOT NULL,
-    user_id text NOT NULL REFERENCES users (id),
+    user_id text NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     created_at timestamp NOT NULL,
     PRIMARY KEY (issuer, subject)
 );
