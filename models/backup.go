@@ -95,7 +95,7 @@ func vacant(target string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return inTargetWords(err)
 	}
-	if left := leftover(target); left != "" {
+	if left := leftover(target, true); left != "" {
 		return fmt.Errorf("%q is left of another database; move it away or choose another name", left)
 	}
 	return nil

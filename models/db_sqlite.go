@@ -153,7 +153,7 @@ func createSQLite(path string) error {
 		return inWords(err)
 	}
 	missing := err != nil
-	if left := leftover(path); left != "" {
+	if left := leftover(path, missing); left != "" {
 		// Another process may have created the file since.
 		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 			return nil
@@ -198,11 +198,12 @@ func writableSQLite(path string) error {
 	return nil
 }
 
-// leftover returns the path of a file that SQLite keeps next to a database and that holds something of it; empty if there is
-// none.
-func leftover(path string) string {
+// leftover returns the path of a file that SQLite keeps next to a database and that may hold something of it; empty if there
+// is none. Next to an empty file, a log with something in it is one; a journal belongs to a process that is creating the
+// database right now, or that was killed while it did.
+func leftover(path string, missing bool) string {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
-		if info, err := os.Lstat(path + suffix); err == nil && (info.Size() > 0 || suffix == "-shm") {
+		if info, err := os.Lstat(path + suffix); err == nil && (missing || suffix == "-wal" && info.Size() > 0) {
 			return path + suffix
 		}
 	}
