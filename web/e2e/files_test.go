@@ -247,6 +247,10 @@ func TestFileModes(t *testing.T) {
 	if _, err := s.stop(); err != nil {
 		t.Error(err)
 	}
+	// A stop writes the log back, so that the file alone is the database.
+	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 1 {
+		t.Errorf("after a stop there are %v, %v; want the file alone", names, err)
+	}
 	must(t, os.Chmod(path, 0o640))
 	serve(path)
 	modes(path, 0o640)
