@@ -90,7 +90,10 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 	}
 	for try := 1; ; try++ {
 		err := db.RunInTx(ctx, nil, run)
-		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
+		if err == nil {
+			return db.CheckFile(0) // what was committed into a file that is gone is lost
+		}
+		if try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
 			return err
 		}
 		select {

@@ -132,7 +132,8 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
 	}
 	hooks.RegisterCommitHook(func() int32 {
-		if c.file.check() != nil {
+		// Whoever answers after a commit looks again; this keeps everything else from writing into a file that is gone.
+		if c.file.checkWithin(fileCheckAge) != nil {
 			return 1 // SQLite rolls the transaction back
 		}
 		return 0
