@@ -61,7 +61,7 @@ func (s *fileSite) load(ctx context.Context) (told func() ledger, gone *atomic.B
 				return
 			}
 			d, err := r.decision()
-			if err != nil || !d.Allowed || late {
+			if err != nil || !d.Allowed || late && gone.Load() {
 				s.t.Errorf("%s (begun without a file: %t) was answered %d %+v, %v", key, late, r.status, d, err)
 				return
 			}
