@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // starts is how many rounds TestProgramsThatStartAtOnce runs on each database: `go test ./web/e2e -args -starts=50`.
@@ -25,7 +27,9 @@ func TestProgramsThatStartAtOnce(t *testing.T) {
 			fresh.command("migrate")
 			want := schema(t, fresh.database)
 			for round := range *starts {
-				startAtOnce(t, kind.database(t), round, want)
+				database := kind.database(t)
+				startAtOnce(t, database, round, want)
+				dropPostgres(t, database)
 			}
 		})
 	}
@@ -70,6 +74,21 @@ func startAtOnce(t *testing.T, database string, round int, want string) {
 	if got := schema(t, database); got != want {
 		t.Errorf("round %d with %v: the schema is\n%s\nwant\n%s", round, names, got, want)
 	}
+}
+
+// dropPostgres drops a PostgreSQL database, so that the cluster has not fifty of them to write when it stops.
+func dropPostgres(t *testing.T, database string) {
+	t.Helper()
+	if strings.HasPrefix(database, "sqlite:") {
+		return
+	}
+	c, _ := sharedCluster(t)
+	config, err := pgx.ParseConfig(database)
+	must(t, err)
+	conn, err := pgx.Connect(t.Context(), c.URL("postgres"))
+	must(t, err)
+	_, err = conn.Exec(t.Context(), "DROP DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" WITH (FORCE)")
+	must(t, err, conn.Close(t.Context()))
 }
 
 // schema returns all that a database declares, sorted by name.
