@@ -41,9 +41,10 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 	if _, err := os.Stat(source); err != nil {
 		return 0, fmt.Errorf("open database %q: %w", address, inWords(err))
 	}
-	db, err := Open(ctx, address)
-	if err != nil {
-		return 0, err
+	// Not by Open: what is copied is the database as it is, such as before an upgrade, which migrates it.
+	db := &DB{URL: address}
+	if err := db.openSQLite(ctx); err != nil {
+		return 0, fmt.Errorf("open database %q: %w", address, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 

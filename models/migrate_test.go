@@ -246,3 +246,21 @@ func TestOpenAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// A migration that an earlier release applied and did not mark, because it was killed in between, is marked by the next start.
+func TestMigrationWithoutItsMark(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "tollgate.db"))
+	want := sqliteSchema(t, db)
+	for _, name := range db.Applied {
+		id, _, _ := strings.Cut(name, "_")
+		if _, err := db.ExecContext(t.Context(), `DELETE FROM bun_migrations WHERE name = ?`, id); err != nil {
+			t.Fatal(err)
+		}
+		if names, err := db.Migrate(t.Context()); err != nil || !slices.Equal(names, []string{name}) {
+			t.Errorf("%s: applied %q, %v", name, names, err)
+		}
+		if got := sqliteSchema(t, db); got != want {
+			t.Errorf("%s: the schema is\n%s\nwant\n%s", name, got, want)
+		}
+	}
+}

@@ -172,6 +172,21 @@ func TestBackupInterrupted(t *testing.T) {
 	}
 }
 
+// A backup copies the database as it is: one that is made before an upgrade is not migrated, and neither is its source.
+func TestBackupDoesNotMigrate(t *testing.T) {
+	dir := t.TempDir()
+	s := &site{t: t, database: "sqlite:" + filepath.Join(dir, "tollgate.db"), program: program(t)}
+	s.command("migrate")
+	db := s.open()
+	_, err := db.ExecContext(t.Context(), `DELETE FROM bun_migrations WHERE name = '20261128010000'; DROP INDEX usage_events_unsealed`)
+	must(t, err, db.Close())
+	want := schema(t, s.database)
+	s.command("backup", filepath.Join(dir, "b.db"))
+	if schema(t, s.database) != want || schema(t, "sqlite:"+filepath.Join(dir, "b.db")) != want {
+		t.Error("the backup or its source was migrated")
+	}
+}
+
 // Verify says how many events it counted and when the newest one was recorded, so that a copy which lost some is noticed.
 func TestVerifySaysHowMuchItCounted(t *testing.T) {
 	for _, kind := range kinds {
