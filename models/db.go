@@ -27,9 +27,10 @@ type DB struct {
 	lockTimeout time.Duration
 
 	// Of SQLite alone: see SQLitePool and keep.
-	file      *sqliteFile
-	connector driver.Connector
-	keeper    *sql.Conn
+	file       *sqliteFile
+	connector  driver.Connector
+	keeperPool *sql.DB
+	keeper     *sql.Conn
 }
 
 // Impatient is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
@@ -69,11 +70,14 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 
 // Close closes all connections of the database's own pool.
 func (db *DB) Close() error {
-	var err error
+	var kept error
 	if db.keeper != nil {
-		err = db.keeper.Close()
+		kept = db.keeper.Close()
 	}
-	return errors.Join(err, db.DB.Close())
+	if db.keeperPool != nil {
+		kept = errors.Join(kept, db.keeperPool.Close())
+	}
+	return errors.Join(kept, db.DB.Close())
 }
 
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one

@@ -71,10 +71,10 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	}
 	db.connector = &sqliteConnector{Connector: base, file: db.file}
 	std := db.SQLitePool()
-	std.SetMaxOpenConns(9) // one of them is the keeper
+	std.SetMaxOpenConns(8)
 	std.SetMaxIdleConns(8)
 	db.DB = bun.NewDB(std, sqlitedialect.New())
-	if err := db.keep(ctx, std); err != nil {
+	if err := db.keep(ctx); err != nil {
 		return errors.Join(explainSQLite(path, err), db.Close())
 	}
 	return nil
@@ -85,12 +85,13 @@ func (db *DB) openSQLite(ctx context.Context) error {
 func (db *DB) SQLitePool() *sql.DB { return sql.OpenDB(db.connector) }
 
 // keep opens the connection that stays open as long as the database does, so that SQLite deletes and creates no -wal and no
-// -shm file meanwhile: their identity is checked as the file's own is. It fails if nothing can be written.
-func (db *DB) keep(ctx context.Context, std *sql.DB) (err error) {
+// -shm file meanwhile: their identity is checked as the file's own is.
+func (db *DB) keep(ctx context.Context) (err error) {
+	db.keeperPool = db.SQLitePool()
 	deadline := time.Now().Add(sqliteStart)
 	// Changing the journal mode does not wait for a lock, so processes that start at once on a new file may find it busy.
 	for {
-		if db.keeper, err = std.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
+		if db.keeper, err = db.keeperPool.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
 			break
 		}
 		select {
