@@ -41,7 +41,7 @@ bench: deps
 	go run ./web/bench
 
 soak: deps
-	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
+	go test ./web/e2e -count=1 -timeout 40m -args -soak=$(SOAK) -starts=50
 	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.

@@ -41,9 +41,10 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 	if _, err := os.Stat(source); err != nil {
 		return 0, fmt.Errorf("open database %q: %w", address, inWords(err))
 	}
-	db, err := Open(ctx, address)
-	if err != nil {
-		return 0, err
+	// Not by Open: what is copied is the database as it is, such as before an upgrade, which migrates it.
+	db := &DB{URL: address}
+	if err := db.openSQLite(ctx); err != nil {
+		return 0, fmt.Errorf("open database %q: %w", address, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
@@ -95,7 +96,7 @@ func vacant(target string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return inTargetWords(err)
 	}
-	if left := leftover(target); left != "" {
+	if left := leftover(target, true); left != "" {
 		return fmt.Errorf("%q is left of another database; move it away or choose another name", left)
 	}
 	return nil

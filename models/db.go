@@ -27,9 +27,10 @@ type DB struct {
 	lockTimeout time.Duration
 
 	// Of SQLite alone: see SQLitePool and keep.
-	file      *sqliteFile
-	connector driver.Connector
-	keeper    *sql.Conn
+	file       *sqliteFile
+	connector  driver.Connector
+	keeperPool *sql.DB
+	keeper     *sql.Conn
 }
 
 // Address returns the URL without its password.
@@ -72,11 +73,14 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 
 // Close closes all connections of the database's own pool.
 func (db *DB) Close() error {
-	var err error
+	var kept error
 	if db.keeper != nil {
-		err = db.keeper.Close()
+		kept = db.keeper.Close()
 	}
-	return errors.Join(err, db.DB.Close())
+	if db.keeperPool != nil {
+		kept = errors.Join(kept, db.keeperPool.Close())
+	}
+	return errors.Join(kept, db.DB.Close())
 }
 
 // InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
@@ -93,7 +97,10 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 	}
 	for try := 1; ; try++ {
 		err := db.RunInTx(ctx, nil, run)
-		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
+		if err == nil {
+			return db.CheckFile(0) // what was committed into a file that is gone is lost
+		}
+		if try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
 			return err
 		}
 		select {

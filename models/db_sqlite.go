@@ -71,10 +71,10 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	}
 	db.connector = &sqliteConnector{Connector: base, file: db.file}
 	std := db.SQLitePool()
-	std.SetMaxOpenConns(9) // one of them is the keeper
+	std.SetMaxOpenConns(8)
 	std.SetMaxIdleConns(8)
 	db.DB = bun.NewDB(std, sqlitedialect.New())
-	if err := db.keep(ctx, std); err != nil {
+	if err := db.keep(ctx); err != nil {
 		return errors.Join(explainSQLite(path, err), db.Close())
 	}
 	return nil
@@ -85,12 +85,13 @@ func (db *DB) openSQLite(ctx context.Context) error {
 func (db *DB) SQLitePool() *sql.DB { return sql.OpenDB(db.connector) }
 
 // keep opens the connection that stays open as long as the database does, so that SQLite deletes and creates no -wal and no
-// -shm file meanwhile: their identity is checked as the file's own is. It fails if nothing can be written.
-func (db *DB) keep(ctx context.Context, std *sql.DB) (err error) {
+// -shm file meanwhile: their identity is checked as the file's own is.
+func (db *DB) keep(ctx context.Context) (err error) {
+	db.keeperPool = db.SQLitePool()
 	deadline := time.Now().Add(sqliteStart)
 	// Changing the journal mode does not wait for a lock, so processes that start at once on a new file may find it busy.
 	for {
-		if db.keeper, err = std.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
+		if db.keeper, err = db.keeperPool.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
 			break
 		}
 		select {
@@ -132,7 +133,8 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
 	}
 	hooks.RegisterCommitHook(func() int32 {
-		if c.file.check() != nil {
+		// Whoever answers after a commit looks again; this keeps everything else from writing into a file that is gone.
+		if c.file.checkWithin(fileCheckAge) != nil {
 			return 1 // SQLite rolls the transaction back
 		}
 		return 0
@@ -143,6 +145,9 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 // createSQLite creates the file if it is missing, readable by its owner alone. SQLite gives -wal and -shm files the same mode.
 // It creates none next to files of a database that is gone: SQLite would delete what they hold, or mix it into the new file.
 func createSQLite(path string) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // the others are next to it
+	}
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -153,7 +158,7 @@ func createSQLite(path string) error {
 		return inWords(err)
 	}
 	missing := err != nil
-	if left := leftover(path); left != "" {
+	if left := leftover(path, missing); left != "" {
 		// Another process may have created the file since.
 		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 			return nil
@@ -198,11 +203,12 @@ func writableSQLite(path string) error {
 	return nil
 }
 
-// leftover returns the path of a file that SQLite keeps next to a database and that holds something of it; empty if there is
-// none.
-func leftover(path string) string {
+// leftover returns the path of a file that SQLite keeps next to a database and that may hold something of it; empty if there
+// is none. Next to an empty file, a log with something in it is one; a journal belongs to a process that is creating the
+// database right now, or that was killed while it did.
+func leftover(path string, missing bool) string {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
-		if info, err := os.Lstat(path + suffix); err == nil && (info.Size() > 0 || suffix == "-shm") {
+		if info, err := os.Lstat(path + suffix); err == nil && (missing || suffix == "-wal" && info.Size() > 0) {
 			return path + suffix
 		}
 	}

@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ type locksRow struct {
 // use the same one.
 const migrationLock = 0x746f6c6c
 
+// repair is the migration that repairs what another one may do when it runs again; see its file.
+const repair = "20261128010000"
+
 // firstColumns names the column that a SQLite migration adds first. SQLite has no ADD COLUMN IF NOT EXISTS, and earlier
 // releases marked a migration after its transaction. So a migration whose column exists was applied, and only its mark is
 // missing, because that process was killed in between.
@@ -60,9 +64,14 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 	if err != nil || len(missing) == 0 {
 		return nil, wrapMigrate(err)
 	}
-	for {
+	var opts *sql.TxOptions
+	if db.Postgres {
+		// A stricter level would read the marks as they were before the lock was waited for.
+		opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	}
+	for try := 1; ; try++ {
 		names = nil
-		err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		err = db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 			if db.Postgres {
 				// However long the process that migrates may take.
 				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0`); err != nil {
@@ -71,12 +80,16 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 				if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock)); err != nil {
 					return err
 				}
+				// Whoever waits for a table that somebody else has locked makes everybody wait who comes after it.
+				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '4s'`); err != nil {
+					return err
+				}
 			}
 			names, err = migrateTx(ctx, tx, db.Postgres, all)
 			return err
 		})
 		// SQLite waits for its write lock for some seconds only; another process may migrate for longer.
-		if db.Postgres || sqliteCode(err) != sqliteBusy {
+		if !IsRetryable(err) || db.Postgres && try == 5 {
 			return names, wrapMigrate(err)
 		}
 		select {
@@ -180,6 +193,14 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 		names = append(names, m.name)
+	}
+	// Releases that took no lock may have applied a later migration than one of these.
+	for _, m := range all {
+		if m.id == repair && len(missing) > 0 {
+			if _, err := tx.ExecContext(ctx, m.statements); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+		}
 	}
 	return names, nil
 }

@@ -30,6 +30,9 @@ type fileID struct {
 
 var began = time.Now()
 
+// fileCheckAge is how old the last look at the files may be when a commit begins.
+const fileCheckAge = 10 * time.Millisecond
+
 func newSQLiteFile(path string) (*sqliteFile, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -72,6 +75,14 @@ func (f *sqliteFile) check() error {
 	return nil
 }
 
+// checkWithin uses a result that is younger than maxAge again. A look at the files costs some microseconds.
+func (f *sqliteFile) checkWithin(maxAge time.Duration) error {
+	if found := f.found.Load(); maxAge > 0 && found > 0 && int64(time.Since(began))-found < int64(maxAge) {
+		return nil
+	}
+	return f.check()
+}
+
 func (id *fileID) check() error {
 	switch info, err := os.Stat(id.path); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -90,12 +101,7 @@ func (db *DB) CheckFile(maxAge time.Duration) error {
 	if db.file == nil {
 		return nil
 	}
-	if maxAge > 0 {
-		if found := db.file.found.Load(); found > 0 && int64(time.Since(began))-found < int64(maxAge) {
-			return nil
-		}
-	}
-	return db.file.check()
+	return db.file.checkWithin(maxAge)
 }
 
 // IsFileReplaced reports whether an error came of ErrFileReplaced, or of a commit that was refused because of it.

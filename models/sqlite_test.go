@@ -1,8 +1,13 @@
 package models_test
 
 import (
+	"bytes"
+	"context"
+	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/uptrace/bun"
 
 	"tollgate/models"
 )
@@ -19,5 +24,78 @@ func TestSQLiteSettings(t *testing.T) {
 		if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s, %v; want %s", pragma, got, err, want)
 		}
+	}
+}
+
+// Errors that come of the file or its disk are the database's, not a statement's, so callers get 503 for them.
+func TestSQLiteUnavailable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tollgate.db")
+	db := openFile(t, path)
+	std := db.DB.DB
+	conn, err := std.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(query string) error {
+		_, err := conn.ExecContext(t.Context(), query)
+		return err
+	}
+	const write = `INSERT INTO audit_log (id, at, actor, action, subject) VALUES ('1', '2026-01-01 00:00:00+00:00', '', '', '')`
+	if err := exec("PRAGMA query_only = ON"); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec(write); err == nil || !models.IsUnavailable(err) {
+		t.Errorf("read-only: %v", err)
+	}
+	if err := exec("PRAGMA query_only = OFF"); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec("INSERT INTO nothing VALUES (1)"); err == nil || models.IsUnavailable(err) {
+		t.Errorf("a wrong statement: %v", err)
+	}
+	if err := os.WriteFile(path+".text", bytes.Repeat([]byte("no database "), 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := models.Open(t.Context(), "sqlite:"+path+".text"); !models.IsUnavailable(err) {
+		t.Errorf("no database: %v", err)
+	}
+
+	// A file that is gone takes no commit, and opens no connection.
+	if err := db.CheckFile(0); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.CheckFile(0); !models.IsFileReplaced(err) || !models.IsUnavailable(err) {
+		t.Errorf("the file is away: %v", err)
+	}
+	other, err := models.Open(t.Context(), "sqlite:"+path+"2") // some time passes, so that the hook looks again
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = other.Close()
+	if err := exec(write); !models.IsFileReplaced(err) || !models.IsUnavailable(err) {
+		t.Errorf("a commit: %v", err)
+	}
+	pool := db.SQLitePool()
+	defer pool.Close()
+	if err := pool.PingContext(t.Context()); !models.IsFileReplaced(err) {
+		t.Errorf("a new connection: %v", err)
+	}
+	if err := db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error { _, err := tx.ExecContext(ctx, write); return err }); !models.IsFileReplaced(err) {
+		t.Errorf("a transaction: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a file was created")
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec(write); err != nil {
+		t.Errorf("with the file in its place again: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -20,10 +20,14 @@ func (s *Server) checkFile(next echo.HandlerFunc) echo.HandlerFunc {
 		case "", "/healthz", "/static/*", "/v1/openapi.json", "/docs":
 			return next(c)
 		}
-		if err := s.db.CheckFile(fileCheckAge); err != nil {
+		age, gone := fileCheckAge, s.fileGone.Load()
+		if gone {
+			age = 0
+		}
+		if err := s.db.CheckFile(age); err != nil {
 			return models.Unavailable(err)
 		}
-		if s.fileGone.Load() && s.fileGone.CompareAndSwap(true, false) {
+		if gone && s.fileGone.CompareAndSwap(true, false) {
 			s.log.Info("the database file is back in its place")
 		}
 		return next(c)
@@ -50,8 +54,11 @@ func (s *Server) noteFile(err error) bool {
 		return false
 	}
 	if s.fileGone.CompareAndSwap(false, true) {
-		s.log.Error("the database file was replaced, moved or deleted, so every call is answered 503: put the file back, "+
-			"or stop the server, move what is left of FILE, FILE-wal and FILE-shm away together, restore a backup and start again", "error", err)
+		if found := s.db.CheckFile(0); found != nil {
+			err = found
+		}
+		s.log.Error("every call is answered 503: the database file was replaced, moved or deleted", "error", err, "action",
+			"put the same file back, or stop the server, move FILE, FILE-wal and FILE-shm away together, restore a backup and start again")
 	}
 	return true
 }

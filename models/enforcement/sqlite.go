@@ -77,8 +77,9 @@ type lite struct {
 	// times are written texts of times: the groups of one day write the same few bounds of periods again and again.
 	times map[time.Time]string
 
-	version *sql.Stmt
-	log     liteLog
+	version    *sql.Stmt
+	statements []*sql.Stmt // all of them
+	log        liteLog
 
 	lock, look, payers, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
@@ -95,6 +96,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
+	l.statements = append(l.statements, l.version)
 	l.log.aside = make(chan struct{}, 1)
 	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
 	for _, s := range []struct {
@@ -115,6 +117,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 			if s.into[i], err = l.conn.PrepareContext(ctx, text); err != nil {      //nolint:sqlclosecheck // closed with the connection
 				return nil, errors.Join(err, l.db.Close())
 			}
+			l.statements = append(l.statements, s.into[i])
 		}
 	}
 	return l, nil
@@ -123,6 +126,11 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 func (l *lite) close() {
 	if l.log.busy {
 		<-l.log.aside
+	}
+	// A connection with an open statement is not closed, and the last one to be closed writes the log back into the file and
+	// deletes it. database/sql closes no statement of a connection that its user holds.
+	for _, s := range l.statements {
+		_ = s.Close()
 	}
 	_ = l.conn.Close() // what was not committed is not answered
 	_ = l.db.Close()

@@ -137,6 +137,16 @@ func (c *Cluster) URL(db string) string {
 	return u.String()
 }
 
+// Program returns the path of another one of PostgreSQL's programs, such as pg_dump, of the same version. What PATH names
+// may be links to the server's programs alone.
+func (c *Cluster) Program(name string) (string, error) {
+	initdb, err := filepath.EvalSymlinks(filepath.Join(c.bin, "initdb"))
+	if err != nil {
+		return "", err
+	}
+	return exec.LookPath(filepath.Join(filepath.Dir(initdb), name))
+}
+
 // CreateDatabase makes an empty database.
 func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
 	// Not template1, PostgreSQL's default: a database cannot be copied while somebody is connected to it, and nobody can

@@ -143,7 +143,7 @@ func TestCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := runIt(t, []string{"DATABASE_URL=" + s.database}, "verify")
-			if r.status != 1 || r.stderr != "tollgate: verify: 1 differences\n" || !strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
+			if r.status != 1 || r.stderr != "0 events counted\ntollgate: verify: 1 differences\n" || !strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
 				t.Errorf("with a difference: %+v", r)
 			}
 		})

@@ -1,0 +1,266 @@
+package models_test
+
+import (
+	"context"
+	"database/sql"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tollgate/models"
+)
+
+// sqliteSchema returns what sqlite_master holds, sorted by name, as SQLite stores it.
+func sqliteSchema(t *testing.T, db interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}) string {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), `SELECT type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, '') FROM sqlite_master ORDER BY type, name`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var lines []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func openFile(t *testing.T, path string) *models.DB {
+	t.Helper()
+	db, err := models.Open(t.Context(), "sqlite:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// lastUnlocked is the newest migration of the releases that took no lock on SQLite.
+const lastUnlocked = "20261128000000"
+
+// process does what a process of such a release did, one migration a step.
+type process struct {
+	t       *testing.T
+	db      *sql.DB
+	todo    []string
+	dying   bool // ends before it writes its next mark
+	readAll bool
+}
+
+func (p *process) marked(name string) bool {
+	p.t.Helper()
+	var n int
+	if err := p.db.QueryRow(`SELECT COUNT(*) FROM bun_migrations WHERE name = ?`, name).Scan(&n); err != nil {
+		p.t.Fatal(err)
+	}
+	return n > 0
+}
+
+// read lists what is not marked.
+func (p *process) read() {
+	p.t.Helper()
+	p.todo, p.readAll = nil, true
+	files, err := filepath.Glob("migrations/sqlite/*.tx.up.sql")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	slices.Sort(files)
+	for _, file := range files {
+		if id, _, _ := strings.Cut(filepath.Base(file), "_"); id <= lastUnlocked && !p.marked(id) {
+			p.todo = append(p.todo, file)
+		}
+	}
+}
+
+// step runs the next migration; done says that there is none.
+func (p *process) step() (done bool) {
+	p.t.Helper()
+	if !p.readAll {
+		p.read()
+	}
+	if len(p.todo) == 0 {
+		return true
+	}
+	file := p.todo[0]
+	p.todo = p.todo[1:]
+	text, err := os.ReadFile(file)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	tx, err := p.db.Begin()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, err = tx.Exec(string(text))
+	again := err != nil && strings.Contains(err.Error(), "duplicate column name")
+	if err == nil {
+		err = tx.Commit()
+	} else {
+		_ = tx.Rollback()
+	}
+	if err != nil && !again {
+		p.t.Fatalf("%s: %v", file, err)
+	}
+	if p.dying {
+		return true
+	}
+	id, _, _ := strings.Cut(filepath.Base(file), "_")
+	if _, err := p.db.Exec(`INSERT INTO bun_migrations (name, group_id) VALUES (?, 1)`, id); err != nil {
+		p.t.Fatal(err)
+	}
+	p.readAll = !again
+	return false
+}
+
+// Files whose migrations ran in any order that processes of earlier releases could run them in, with or without one that
+// died before it wrote a mark, end with the schema of a fresh file.
+func TestDamagedSchemaIsRepaired(t *testing.T) {
+	dir := t.TempDir()
+	want := sqliteSchema(t, openFile(t, filepath.Join(dir, "fresh.db")))
+	damaged := 0
+	const orders = 24
+	for n := range orders {
+		path := filepath.Join(dir, "damaged.db")
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			_ = os.Remove(path + suffix) // of the round before, if there is one
+		}
+		raw, err := sql.Open("sqlite", path+"?_txlock=immediate&_foreign_keys=1&_pragma=synchronous(off)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As bun's own migrator made them.
+		if _, err := raw.Exec(`CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "name" VARCHAR, "group_id" INTEGER, ` +
+			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);` +
+			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR, UNIQUE ("table_name"))`); err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(uint64(n), 1))
+		first, second, third := &process{t: t, db: raw}, &process{t: t, db: raw}, &process{t: t, db: raw}
+		second.dying = n%3 == 2
+		if n < 12 {
+			// The second one reads the marks when the first one has run n migrations, and goes on when the first one is done.
+			for range n {
+				first.step()
+			}
+			second.read()
+			for !first.step() {
+			}
+			for !second.step() {
+			}
+		} else {
+			running := []*process{first, second, third}[:2+random.IntN(2)]
+			for len(running) > 0 {
+				if i := random.IntN(len(running)); running[i].step() {
+					running = slices.Delete(running, i, i+1)
+				}
+			}
+		}
+		before := sqliteSchema(t, raw)
+		if err := raw.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db := openFile(t, path)
+		got := sqliteSchema(t, db)
+		if strings.Contains(before, "usage_events_unreported") || !strings.Contains(before, "usage_events_unsealed") {
+			damaged++
+		}
+		if got != want {
+			t.Errorf("order %d: the schema is not that of a fresh file", n)
+			for _, line := range strings.Split(got, "\n") {
+				if !strings.Contains(want, line) {
+					t.Logf("it has %q", line)
+				}
+			}
+			for _, line := range strings.Split(want, "\n") {
+				if !strings.Contains(got, line) {
+					t.Logf("it lacks %q", line)
+				}
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("%d of %d files were damaged", damaged, orders)
+	if damaged < 5 {
+		t.Error("too few files were damaged to prove anything")
+	}
+}
+
+// Goroutines that open one new file at once all succeed, and each migration is marked once.
+func TestOpenAtOnce(t *testing.T) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			f := newFixtureOf(t, kind)
+			// Nothing is applied yet: the marks and the tables go.
+			if kind == "sqlite" {
+				f = &fixture{ctx: t.Context(), db: openFile(t, filepath.Join(t.TempDir(), "other.db"))}
+			} else {
+				f.exec(t, `DROP SCHEMA public CASCADE; CREATE SCHEMA public`)
+			}
+			address := f.db.URL
+			if kind == "sqlite" {
+				address = "sqlite:" + filepath.Join(t.TempDir(), "new.db")
+			}
+			const opens = 6
+			dbs, errs := make([]*models.DB, opens), make([]error, opens)
+			done := make(chan int)
+			for i := range opens {
+				go func() {
+					dbs[i], errs[i] = models.Open(t.Context(), address)
+					done <- i
+				}()
+			}
+			applied := 0
+			for range opens {
+				i := <-done
+				if errs[i] != nil {
+					t.Error(errs[i])
+					continue
+				}
+				applied += len(dbs[i].Applied)
+				t.Cleanup(func() { _ = dbs[i].Close() })
+			}
+			if t.Failed() {
+				return
+			}
+			var marks, names int
+			if err := dbs[0].QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT name) FROM bun_migrations`).Scan(&marks, &names); err != nil {
+				t.Fatal(err)
+			}
+			if marks != names || marks != applied {
+				t.Errorf("%d marks of %d migrations, %d were applied", marks, names, applied)
+			}
+		})
+	}
+}
+
+// A migration that an earlier release applied and did not mark, because it was killed in between, is marked by the next start.
+func TestMigrationWithoutItsMark(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "tollgate.db"))
+	want := sqliteSchema(t, db)
+	for _, name := range db.Applied {
+		id, _, _ := strings.Cut(name, "_")
+		if _, err := db.ExecContext(t.Context(), `DELETE FROM bun_migrations WHERE name = ?`, id); err != nil {
+			t.Fatal(err)
+		}
+		if names, err := db.Migrate(t.Context()); err != nil || !slices.Equal(names, []string{name}) {
+			t.Errorf("%s: applied %q, %v", name, names, err)
+		}
+		if got := sqliteSchema(t, db); got != want {
+			t.Errorf("%s: the schema is\n%s\nwant\n%s", name, got, want)
+		}
+	}
+}
