@@ -23,6 +23,7 @@ type DB struct {
 	Applied []string
 
 	lockTimeout time.Duration
+	server      *postgresServer // nil with SQLite
 }
 
 // Impatient is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
@@ -44,7 +45,7 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	case strings.HasPrefix(address, "sqlite:"):
 		err = db.openSQLite()
 	case strings.HasPrefix(address, "postgres://"), strings.HasPrefix(address, "postgresql://"):
-		err = db.openPostgres()
+		err = db.openPostgres(ctx)
 	default:
 		err = ErrDatabaseURL
 	}

@@ -50,7 +50,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	if _, err := db.ExecContext(ctx, grow); err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPostgres(ctx, db.URL)
+	p, err := openPostgres(ctx, db)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -96,22 +95,15 @@ type postgres struct {
 // have been restarted meanwhile, and a call that only finds that out would be refused.
 const restful = time.Second
 
-func openPostgres(ctx context.Context, address string) (*postgres, error) {
-	config, err := pgconn.ParseConfig(address)
-	if err != nil {
-		return nil, err
-	}
-	for name, value := range map[string]string{
-		"timezone": "UTC", "application_name": "tollgate gate",
+func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
+	config := db.PostgresConfig(map[string]string{
+		"application_name":  "tollgate gate",
 		"statement_timeout": "5000",
+		"lock_timeout":      "1000", // all of a group wait for one locked record
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
-	} {
-		config.RuntimeParams[name] = value
-	}
-	maps.Copy(config.RuntimeParams, models.PostgresPatience)
-	config.RuntimeParams["lock_timeout"] = "1000" // all of a group wait for one locked record
+	})
 	p := &postgres{config: config}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
