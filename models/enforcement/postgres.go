@@ -32,9 +32,11 @@ const (
 
 	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
 			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
-		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord)
-		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > $2
-			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days'`
+		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord),
+		-- LIMIT keeps the planner from reading all records of the month and looking for the emails among them, which is as
+		-- cheap only while the table is empty.
+		LATERAL (SELECT * FROM usage_records r WHERE r.email = k.email AND r.billing_period_end > $2
+			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days' LIMIT 1) r`
 
 	pgFigures = `plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, spend_limit_cents`
 
@@ -103,6 +105,8 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+		"enable_material": "off", // with it, a table that was analyzed while it was small is read whole and kept for a join
+		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
 	})
 	p := &postgres{config: config}
 	if err := p.connect(ctx); err != nil {
