@@ -21,9 +21,12 @@ type DB struct {
 	Postgres bool
 	// Applied are the migrations that Open applied.
 	Applied []string
+	// Sent, unless nil, sees each query of a group that is sent to PostgreSQL at once; bun's hooks see all other statements.
+	Sent func(query string)
 
 	lockTimeout time.Duration
 	server      *postgresServer // nil with SQLite
+	stopKeeping func()          // nil with SQLite
 }
 
 // Impatient is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
@@ -70,8 +73,13 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 			return do(ctx, tx)
 		}
 	}
+	return db.again(ctx, func() error { return db.RunInTx(ctx, nil, run) })
+}
+
+// again runs a transaction, and runs it again when it lost against another one.
+func (db *DB) again(ctx context.Context, run func() error) error {
 	for try := 1; ; try++ {
-		err := db.RunInTx(ctx, nil, run)
+		err := run()
 		if err == nil || try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,18 +85,27 @@ var pgStatements = map[string]string{
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
-// postgres is a ledger on a connection of its own. It connects anew when the connection broke.
+// postgres is a ledger on a connection of its own. It connects again when the connection broke.
 type postgres struct {
 	config *pgconn.Config
-	conn   *pgconn.PgConn
+	// mu is held while conn is in use, by the worker or by what keeps the connection alive.
+	mu   sync.Mutex
+	conn *pgconn.PgConn
 	// used is when conn was last used.
 	used   time.Time
 	params params
+	closed chan struct{}
 }
 
-// restful is how long a connection may rest and still be taken for alive. One that rested for longer is asked first: the database may
-// have been restarted meanwhile, and a call that only finds that out would be refused.
-const restful = time.Second
+const (
+	// restful is how long a connection may rest and still be taken for alive without a look at whether the server ended it.
+	restful = time.Second
+	// keepAliveEvery is how long a connection rests before the server is asked whether it is alive. So no call has to ask, which
+	// takes a round trip, or waits for a new connection in place of one that a firewall forgot.
+	keepAliveEvery = 15 * time.Second
+	// keepAlivePatience bounds that question, as a call may wait for its end.
+	keepAlivePatience = 2 * time.Second
+)
 
 func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 	config := db.PostgresConfig(map[string]string{
@@ -105,38 +115,66 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
-		"enable_material": "off", // with it, a table that was analyzed while it was small is read whole and kept for a join
+		"enable_material":  "off", // with it, a table that was analyzed while it was small is read whole and kept for a join
 		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
 	})
-	p := &postgres{config: config}
+	p := &postgres{config: config, closed: make(chan struct{})}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
+	go p.keepAlive()
 	return p, nil
+}
+
+// keepAlive asks a connection that rests whether it is alive, and replaces it otherwise, until the ledger is closed.
+func (p *postgres) keepAlive() {
+	tick := time.NewTicker(keepAliveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.closed:
+			return
+		case <-tick.C:
+		}
+		if !p.mu.TryLock() {
+			continue // it is in use
+		}
+		if time.Since(p.used) >= keepAliveEvery/2 && !p.alive() {
+			p.disconnect()
+			ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
+			_ = p.connect(ctx) // the next call says so
+			cancel()
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *postgres) alive() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
+	defer cancel()
+	if p.conn == nil || p.conn.Ping(ctx) != nil {
+		return false
+	}
+	p.used = time.Now()
+	return true
 }
 
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
-		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.alive(ctx)) {
+		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
 			return nil
 		}
-		p.close() // it is broken, or a transaction was left open: what became of that is the server's to say
+		p.disconnect() // it is broken, or a transaction was left open: what became of that is the server's to say
 	}
 	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
 		return err
 	}
 	if err := p.prepare(ctx); err != nil {
-		p.close()
+		p.disconnect()
 		return fmt.Errorf("prepare the gate's statements: %w", err)
 	}
 	p.used = time.Now()
 	return nil
-}
-
-func (p *postgres) alive(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	return p.conn.Ping(ctx) == nil
 }
 
 // prepare is one round trip, so that a start and a reconnection take no longer than they must.
@@ -149,6 +187,13 @@ func (p *postgres) prepare(ctx context.Context) error {
 }
 
 func (p *postgres) close() {
+	close(p.closed)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disconnect()
+}
+
+func (p *postgres) disconnect() {
 	if p.conn == nil {
 		return
 	}
@@ -197,6 +242,9 @@ func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 }
 
 func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) (err error) {
+	p.mu.Lock()
+	unlock := p.mu.Unlock
+	defer func() { unlock() }()
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -206,7 +254,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if p.trip(undo, pgStep{name: "rollback"}) != nil {
-				p.close()
+				p.disconnect()
 			}
 		}
 	}()
@@ -258,7 +306,15 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	}
 	c := decide(f)
 	if c.empty() {
-		return p.trip(ctx, pgStep{name: "rollback"})
+		// There is nothing to wait for: what comes next on this connection waits for its end.
+		unlock = func() {}
+		go func() {
+			defer p.mu.Unlock()
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepAlivePatience)
+			defer cancel()
+			_ = p.trip(undo, pgStep{name: "rollback"}) // connect sees whether a transaction is left open
+		}()
+		return nil
 	}
 	p.params.reset()
 	var version uint32
@@ -275,6 +331,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 // move is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
 // Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
 func (p *postgres) move(ctx context.Context, c *changes) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -376,6 +434,8 @@ func (p *postgres) writes(c *changes) []pgStep {
 }
 
 func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}

@@ -55,6 +55,8 @@ func TestRowsReadAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
+	p.mu.Lock() // the connection is the test's
+	t.Cleanup(p.mu.Unlock)
 	const asked = 3
 	now := `timestamptz '2026-11-23Z'`
 	// The newest records: a plan that reads an index from its beginning must not find them early.
@@ -126,7 +128,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 				}
 			}
 			seen := &statements{}
-			watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true}
+			watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
 			at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 			identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
 			email := fmt.Sprintf("new%d-%v@example.com", people, analyzed)
