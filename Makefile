@@ -91,6 +91,7 @@ vuln:
 lacking = $(strip \
 	$(if $(shell echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null && echo yes),,gcc libc6-dev) \
 	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
+	$(if $(shell command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null),,pgbouncer) \
 	$(if $(shell command -v redis-server),,redis-server) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v node),,nodejs) \

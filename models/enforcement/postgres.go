@@ -126,10 +126,12 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 	return p, nil
 }
 
-// keepAlive asks a connection that rests whether it is alive, and replaces it otherwise, until the ledger is closed.
+// keepAlive looks every second whether the server ended a connection that rests, asks now and then whether it is alive, and
+// replaces a broken one, until the ledger is closed.
 func (p *postgres) keepAlive() {
-	tick := time.NewTicker(keepAliveEvery)
+	tick := time.NewTicker(restful)
 	defer tick.Stop()
+	asked := time.Now()
 	for {
 		select {
 		case <-p.closed:
@@ -139,11 +141,16 @@ func (p *postgres) keepAlive() {
 		if !p.mu.TryLock() {
 			continue // it is in use
 		}
-		if time.Since(p.used) >= keepAliveEvery/2 && !p.alive() {
+		rested := time.Since(p.used) >= restful
+		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
+			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
 			p.disconnect()
-			ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
+			ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 			_ = p.connect(ctx) // the next call says so
 			cancel()
+		}
+		if time.Since(asked) >= keepAliveEvery {
+			asked = time.Now()
 		}
 		p.mu.Unlock()
 	}
@@ -152,11 +159,7 @@ func (p *postgres) keepAlive() {
 func (p *postgres) alive() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
 	defer cancel()
-	if p.conn == nil || p.conn.Ping(ctx) != nil {
-		return false
-	}
-	p.used = time.Now()
-	return true
+	return p.conn.Ping(ctx) == nil
 }
 
 func (p *postgres) connect(ctx context.Context) (err error) {
@@ -197,6 +200,7 @@ func (p *postgres) disconnect() {
 	if p.conn == nil {
 		return
 	}
+	defer func() { p.conn = nil }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = p.conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
@@ -249,7 +253,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		return err
 	}
 	defer func() {
-		if err != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
+		if err != nil && p.conn != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
 			// The group's context may be over; the next group needs the connection free all the same.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()

@@ -26,7 +26,7 @@ var HostileDefaults = map[string]string{
 	"lc_monetary": "POSIX", "lc_numeric": "POSIX", "lc_time": "POSIX", "lc_messages": "POSIX",
 	"default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
 	"search_path": "nowhere", "row_security": "off", "check_function_bodies": "off", "exit_on_error": "on",
-	"statement_timeout": "1ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "1ms",
+	"statement_timeout": "250ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "250ms",
 	"synchronous_commit": "off", "plan_cache_mode": "force_custom_plan", "client_min_messages": "error",
 }
 
