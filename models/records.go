@@ -159,6 +159,9 @@ func (t *trips) lockPeople(ctx context.Context, emails []string, now time.Time, 
 
 // ensureUsers adds the users that are missing.
 func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
+	if len(emails) == 0 {
+		return nil
+	}
 	users := make([]User, len(emails))
 	for i, email := range emails {
 		users[i] = User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now}

@@ -2,8 +2,8 @@ package enforcement
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +13,8 @@ import (
 	"tollgate/models"
 	"tollgate/models/modelstest"
 )
+
+var large = flag.Bool("large", false, "explain the gate's statements also with 50,000 people, which takes half a minute")
 
 // node is one node of a plan that EXPLAIN (ANALYZE, FORMAT JSON) printed.
 type node struct {
@@ -100,7 +102,11 @@ func TestRowsReadAreBounded(t *testing.T) {
 		}
 	}
 	grown := 0
-	for _, people := range []int{10, 2_000, 50_000} {
+	sizes := []int{10, 2_000}
+	if *large {
+		sizes = append(sizes, 50_000)
+	}
+	for _, people := range sizes {
 		if _, err := db.ExecContext(ctx, growBy(grown, people)); err != nil {
 			t.Fatal(err)
 		}
@@ -117,9 +123,6 @@ func TestRowsReadAreBounded(t *testing.T) {
 					continue // they read no table
 				}
 				plan, text := explain(name, arguments(people)[name])
-				if os.Getenv("SHOW") != "" {
-					t.Logf("%d people, analyzed %v: %s reads %v rows %v buffers", people, analyzed, name, plan[0].Plan.read(), plan[0].Plan.Hits+plan[0].Plan.Reads)
-				}
 				if rows := plan[0].Plan.read(); rows > 8*asked {
 					t.Errorf("%d people, analyzed %v: %s reads %v rows for %d\n%s", people, analyzed, name, rows, asked, text)
 				}
@@ -140,17 +143,25 @@ func TestRowsReadAreBounded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			grouped := len(seen.texts)
 			_, err1 := models.EmailsOf(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 			_, err2 := models.RecordsOfHolds(ctx, watched, []uuid.UUID{{1}})
 			_, err3 := models.APIKeyByHash(ctx, watched, models.HashKey("x"))
 			if err1 != nil || err2 != nil || err3 != nil {
 				t.Fatal(err1, err2, err3)
 			}
-			for _, statement := range seen.texts {
+			for i, statement := range seen.texts {
+				most := 1000.0 // a single query is planned each time, and may read a small table whole
 				var text string
 				tx, err := db.BeginTx(ctx, nil)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if i < grouped { // as inTrips of models has it
+					most = 60
+					if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off"); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
 					t.Fatal(err)
@@ -160,7 +171,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 				if err := json.Unmarshal([]byte(text), &plan); err != nil {
 					t.Fatal(err)
 				}
-				if rows := plan[0].Plan.read(); rows > 60 {
+				if rows := plan[0].Plan.read(); rows > most {
 					t.Errorf("%d people, analyzed %v: %v rows are read\n%s\n%s", people, analyzed, rows, statement, text)
 				}
 			}
