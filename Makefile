@@ -1,6 +1,6 @@
 # `make demo` shows the product, `make test` is what every change has to pass, `make verify` what a release has to.
 .DEFAULT_GOAL := test
-.PHONY: bench browser demo deps fuzz generate lint race screenshots soak test verify vuln
+.PHONY: bench browser demo deps fuzz generate lint plain race screenshots soak test verify vuln
 
 # How long `make fuzz` tries each target, and how long `make soak` keeps up the load.
 FUZZTIME ?= 30s
@@ -40,8 +40,13 @@ race: deps
 bench: deps
 	go run ./web/bench
 
+# The tests' databases have hostile defaults; here they have the server's own.
+plain: deps
+	go test ./models ./models/enforcement ./models/billing ./web -count=1 -timeout 20m -args -plain
+
 soak: deps
 	go test ./web/e2e -count=1 -timeout 40m -args -soak=$(SOAK) -starts=50
+	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
 	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.
@@ -91,6 +96,7 @@ vuln:
 lacking = $(strip \
 	$(if $(shell echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null && echo yes),,gcc libc6-dev) \
 	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
+	$(if $(shell command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null),,pgbouncer) \
 	$(if $(shell command -v redis-server),,redis-server) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v node),,nodejs) \

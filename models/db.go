@@ -23,8 +23,13 @@ type DB struct {
 	Postgres bool
 	// Applied are the migrations that Open applied.
 	Applied []string
+	// Sent, unless nil, sees each query of a group that is sent to PostgreSQL at once; bun's hooks see all other statements.
+	Sent func(query string)
 
 	lockTimeout time.Duration
+
+	server      *postgresServer // nil with SQLite
+	stopKeeping func()          // nil with SQLite
 
 	// Of SQLite alone: see SQLitePool and keep.
 	file       *sqliteFile
@@ -55,7 +60,7 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	case strings.HasPrefix(address, "sqlite:"):
 		err = db.openSQLite(ctx)
 	case strings.HasPrefix(address, "postgres://"), strings.HasPrefix(address, "postgresql://"):
-		err = db.openPostgres()
+		err = db.openPostgres(ctx)
 	default:
 		err = ErrDatabaseURL
 	}
@@ -73,6 +78,9 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 
 // Close closes all connections of the database's own pool.
 func (db *DB) Close() error {
+	if db.stopKeeping != nil {
+		db.stopKeeping()
+	}
 	var kept error
 	if db.keeper != nil {
 		kept = db.keeper.Close()
@@ -95,8 +103,13 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 			return do(ctx, tx)
 		}
 	}
+	return db.again(ctx, func() error { return db.RunInTx(ctx, nil, run) })
+}
+
+// again runs a transaction, and runs it again when it lost against another one.
+func (db *DB) again(ctx context.Context, run func() error) error {
 	for try := 1; ; try++ {
-		err := db.RunInTx(ctx, nil, run)
+		err := run()
 		if err == nil {
 			return db.CheckFile(0) // what was committed into a file that is gone is lost
 		}

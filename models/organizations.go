@@ -75,7 +75,7 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").Exec(ctx); err != nil {
 		return err
 	}
-	if err := noteMemberships(ctx, tx, now, bun.SafeQuery("w.slack_team_id = ?", team)); err != nil || len(known) == 0 {
+	if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("w.slack_team_id = ?", team)); err != nil || len(known) == 0 {
 		return err
 	}
 	_, err := tx.NewDelete().Model((*Organization)(nil)).
@@ -179,7 +179,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		if err := noteMemberships(ctx, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
+		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
 			return err
 		}
 		return Audit(ctx, tx, now, ActorShell, "user.set", email, change.String())

@@ -24,26 +24,56 @@ type Want struct {
 // began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
 // before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
 func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) error {
+	return LinkAndPrepare(ctx, db, c, now, nil, wants)
+}
+
+// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction.
+func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, wants []Want) error {
 	emails := make([]string, 0, len(wants))
 	for _, w := range wants {
 		emails = append(emails, w.Email)
 	}
 	slices.Sort(emails)
 	emails = slices.Compact(emails)
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		people, err := lockPeople(ctx, db, tx, emails, now)
-		if err != nil {
-			return err
-		}
-		for _, w := range wants {
-			if err := people[w.Email].prepare(ctx, db, tx, c, now, w.At); err != nil {
+	var err error
+	if db.Postgres {
+		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
+			if len(links) > 0 {
+				if err := t.linkPeople(ctx, now, links); err != nil {
+					return err
+				}
+			}
+			people, err := t.lockPeople(ctx, emails, now, wants)
+			if err != nil {
 				return err
 			}
-		}
-		return nil
-	})
+			return prepareAll(ctx, db, t, c, now, wants, people)
+		})
+	} else {
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+			if len(links) > 0 {
+				if err := linkPeople(ctx, db, tx, now, links); err != nil {
+					return err
+				}
+			}
+			people, err := lockPeople(ctx, db, tx, emails, now)
+			if err != nil {
+				return err
+			}
+			return prepareAll(ctx, db, tx, c, now, wants, people)
+		})
+	}
 	if err != nil {
-		return fmt.Errorf("prepare %d records: %w", len(wants), err)
+		return fmt.Errorf("link %d people and prepare %d records: %w", len(links), len(wants), err)
+	}
+	return nil
+}
+
+func prepareAll(ctx context.Context, db *DB, conn bun.IConn, c *Catalogue, now time.Time, wants []Want, people map[string]*person) error {
+	for _, w := range wants {
+		if err := people[w.Email].prepare(ctx, db, conn, c, now, w.At); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -54,6 +84,8 @@ type person struct {
 	entitlement Entitlement
 	// records stand in order of their periods, and never overlap.
 	records []*UsageRecord
+	// at reads what the person might use at an instant.
+	at func(at time.Time) (Entitlement, error)
 }
 
 func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now time.Time) (map[string]*person, error) {
@@ -72,57 +104,123 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now tim
 	if err != nil {
 		return nil, err
 	}
+	return gather(emails, records, entitlements, func(email string, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, email, at) }), nil
+}
+
+func gather(emails []string, records []*UsageRecord, entitlements map[string]Entitlement, entitlementAt func(string, time.Time) (Entitlement, error)) map[string]*person {
 	people := make(map[string]*person, len(emails))
 	for _, email := range emails {
-		people[email] = &person{email: email, entitlement: entitlements[email]}
+		people[email] = &person{
+			email: email, entitlement: entitlements[email],
+			at: func(at time.Time) (Entitlement, error) { return entitlementAt(email, at) },
+		}
 	}
 	for _, r := range records {
 		people[r.Email].records = append(people[r.Email].records, r)
 	}
-	return people, nil
+	return people
+}
+
+// lockPeople is the same in one round trip. What the people might use at the instants that are wanted is read in advance.
+func (t *trips) lockPeople(ctx context.Context, emails []string, now time.Time, wants []Want) (map[string]*person, error) {
+	db := t.db
+	if err := t.ensureUsers(ctx, emails, now); err != nil {
+		return nil, err
+	}
+	t.read(db.ForUpdate(db.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).String(), nil)
+	var rows []UsageRecord
+	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")), &rows)
+	entitlements := make(map[string]Entitlement, len(emails))
+	t.read(entitlementsQuery(db, now, emails).String(), func(row scanner) error { return scanPresent(row, entitlements) })
+	type instant struct {
+		email string
+		at    time.Time
+	}
+	then := map[instant]Entitlement{}
+	for _, w := range wants {
+		if !w.At.Equal(now) {
+			t.read(entitlementAtQuery(db, true, w.Email, w.At).String(), func(row scanner) error {
+				var e Entitlement
+				err := scanEntitlement(row, new(string), &e)
+				then[instant{w.Email, w.At.UTC()}] = e
+				return err
+			})
+		}
+	}
+	if err := t.send(ctx); err != nil {
+		return nil, err
+	}
+	records := make([]*UsageRecord, len(rows))
+	for i := range rows {
+		records[i] = &rows[i]
+	}
+	return gather(emails, records, entitlements, func(email string, at time.Time) (Entitlement, error) { return then[instant{email, at.UTC()}], nil }), nil
+}
+
+// ensureUsers adds the users that are missing.
+func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
+	if len(emails) == 0 {
+		return nil
+	}
+	users := make([]User, len(emails))
+	for i, email := range emails {
+		users[i] = User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now}
+	}
+	_, err := t.ExecContext(ctx, t.db.NewInsert().Model(&users).On("CONFLICT (email) DO NOTHING").String())
+	return err
 }
 
 // EntitlementsOf reads what the people with these emails may use now. Somebody unknown is missing from the answer.
 func EntitlementsOf(ctx context.Context, db bun.IDB, now time.Time, emails []string) (map[string]Entitlement, error) {
-	rows, err := db.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+`,
+	found := make(map[string]Entitlement, len(emails))
+	err := eachRow(ctx, db, entitlementsQuery(db, now, emails), func(row scanner) error { return scanPresent(row, found) })
+	return found, err
+}
+
+func entitlementsQuery(db bun.IDB, now time.Time, emails []string) *bun.RawQuery {
+	return db.NewRaw(`SELECT k.email, `+EntitlementColumns+`,
 			(SELECT MAX(r.billing_period_end) FROM usage_records r WHERE r.email = k.email AND r.billing_period_end <= ?),
 			(SELECT MIN(r.billing_period_start) FROM usage_records r WHERE r.email = k.email AND r.billing_period_start > ?)
 		FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, now, now, bun.List(emails))
+}
+
+func scanPresent(row scanner, found map[string]Entitlement) error {
+	var email string
+	var e Entitlement
+	var end, start bun.NullTime
+	err := scanEntitlement(row, &email, &e, &end, &start)
+	e.PreviousEnd, e.NextStart = end.Time, start.Time
+	found[email] = e
+	return err
+}
+
+// eachRow sends a query and gives each of its rows to row.
+func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scanner) error) error {
+	rows, err := db.QueryContext(ctx, query.String())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	found := make(map[string]Entitlement, len(emails))
 	for rows.Next() {
-		var email string
-		var e Entitlement
-		var end, start bun.NullTime
-		if err := scanEntitlement(rows, &email, &e, &end, &start); err != nil {
-			return nil, err
+		if err := row(rows); err != nil {
+			return err
 		}
-		e.PreviousEnd, e.NextStart = end.Time, start.Time
-		found[email] = e
 	}
-	return found, rows.Err()
+	return rows.Err()
 }
 
 // entitlementAt reads what somebody might use at an instant; the zero value when they are unknown.
-func entitlementAt(ctx context.Context, db *DB, tx bun.IDB, email string, at time.Time) (e Entitlement, err error) {
+func entitlementAt(ctx context.Context, tx bun.IDB, email string, at time.Time) (e Entitlement, err error) {
+	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, email, at), func(row scanner) error { return scanEntitlement(row, &email, &e) })
+	return e, err
+}
+
+func entitlementAtQuery(db bun.IDB, postgres bool, email string, at time.Time) *bun.RawQuery {
 	k := "(SELECT ? AS email, ? AS at) k "
-	if db.Postgres {
+	if postgres {
 		k = "(SELECT CAST(? AS text) AS email, CAST(? AS timestamptz) AS at) k "
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT k.email, `+EntitlementColumns+` FROM `+k+EntitlementJoinsAt, email, at)
-	if err != nil {
-		return e, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scanEntitlement(rows, &email, &e); err != nil {
-			return e, err
-		}
-	}
-	return e, rows.Err()
+	return db.NewRaw(`SELECT k.email, `+EntitlementColumns+` FROM `+k+EntitlementJoinsAt, email, at)
 }
 
 // EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
@@ -154,7 +252,7 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	return err
 }
 
-func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement, more ...any) error {
+func scanEntitlement(rows scanner, email *string, e *Entitlement, more ...any) error {
 	var team, slackUser, plan, customer sql.NullString
 	err := rows.Scan(append([]any{email, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd}, more...)...)
 	if slackUser.Valid {
@@ -165,11 +263,11 @@ func scanEntitlement(rows *sql.Rows, email *string, e *Entitlement, more ...any)
 }
 
 // prepare makes the person's record at an instant fit, as PrepareRecords says.
-func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now, at time.Time) error {
+func (p *person) prepare(ctx context.Context, db *DB, conn bun.IConn, c *Catalogue, now, at time.Time) error {
 	if current, _, _ := p.find(now); current != nil {
 		if end, cut := p.entitlement.cut(current.Period(), now); cut {
 			current.BillingPeriodEnd = end
-			if _, err := tx.NewUpdate().Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
+			if _, err := db.NewUpdate().Conn(conn).Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
 				return err
 			}
 		}
@@ -179,7 +277,7 @@ func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, n
 		entitlement := p.entitlement
 		if current := entitlement.PeriodAt(now); !current.Contains(at) {
 			var err error
-			if entitlement, err = entitlementAt(ctx, db, tx, p.email, at); err != nil {
+			if entitlement, err = p.at(at); err != nil {
 				return err
 			}
 			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
@@ -190,7 +288,8 @@ func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, n
 		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
 		c.entitle(record, &entitlement)
 		record.Entitled = period.Contains(now) // what it repeats may no longer be so; nobody asks of a period that is over
-		if _, err := tx.NewInsert().Model(record).Exec(ctx); err != nil {
+		// Not bun's Exec, which would read the record's id.
+		if _, err := conn.ExecContext(ctx, db.NewInsert().Model(record).String()); err != nil {
 			return err
 		}
 		p.records = append(p.records, record)
@@ -199,14 +298,14 @@ func (p *person) prepare(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, n
 	}
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
-		if _, err := tx.NewUpdate().Model(record).WherePK().
+		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().
 			Column("plan_id", "suggestions_included", "overage_rate_cents", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id", "stripe_customer_id", "entitled").
 			Exec(ctx); err != nil {
 			return err
 		}
 	}
 	if record.holdsLapsed(now) {
-		return giveLapsedBack(ctx, tx, record, now)
+		return giveLapsedBack(ctx, db, conn, record.ID, now)
 	}
 	return nil
 }
@@ -226,25 +325,16 @@ func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart 
 	return nil, previousEnd, nextStart
 }
 
-// giveLapsedBack marks the record's lapsed holds as expired and counts its live ones anew.
-func giveLapsedBack(ctx context.Context, tx bun.IDB, record *UsageRecord, now time.Time) error {
-	if _, err := tx.NewUpdate().Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
-		Where("record_id = ? AND state = ? AND expires_at <= ?", record.ID, HoldOpen, now).Exec(ctx); err != nil {
+// giveLapsedBack marks the record's lapsed holds as expired and counts its live ones again.
+func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, record int64, now time.Time) error {
+	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
+		Where("record_id = ? AND state = ? AND expires_at <= ?", record, HoldOpen, now).Exec(ctx); err != nil {
 		return err
 	}
-	var live struct {
-		Held  int64
-		First bun.NullTime
-	}
-	if err := tx.NewSelect().Model((*UsageHold)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0) AS held, MIN(expires_at) AS first").
-		Where("record_id = ? AND state = ?", record.ID, HoldOpen).Scan(ctx, &live); err != nil {
-		return err
-	}
-	record.SuggestionsHeld, record.HoldsExpireAt = live.Held, nil
-	if !live.First.IsZero() {
-		record.HoldsExpireAt = &live.First.Time
-	}
-	_, err := tx.NewUpdate().Model(record).Column("suggestions_held", "holds_expire_at").WherePK().Exec(ctx)
+	live := "FROM usage_holds h WHERE h.record_id = ? AND h.state = ?)"
+	_, err := db.NewUpdate().Conn(conn).Model((*UsageRecord)(nil)).
+		Set("suggestions_held = (SELECT COALESCE(SUM(h.quantity), 0) "+live, record, HoldOpen).
+		Set("holds_expire_at = (SELECT MIN(h.expires_at) "+live, record, HoldOpen).Where("id = ?", record).Exec(ctx)
 	return err
 }
 
@@ -261,22 +351,30 @@ type Link struct {
 // user, the workspace, and for a new workspace an organization of its own. An identity moves when somebody else had it;
 // of two links of one person or of one identity the last one stands.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeople(ctx, db, tx, now, links) })
+	var err error
+	if db.Postgres {
+		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error { return t.linkPeople(ctx, now, links) })
+	} else {
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeople(ctx, db, tx, now, links) })
+	}
 	if err != nil {
 		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
 	return nil
 }
 
-func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
-	emails, teams := make([]string, len(links)), make([]string, len(links))
-	identities := make([]SlackIdentity, len(links))
-	for i, l := range links {
-		emails[i], teams[i], identities[i] = l.Email, l.Slack.TeamID, l.Slack
+// namesOf returns whom and which teams links name, each once and sorted.
+func namesOf(links []Link) (emails, teams []string, identities []SlackIdentity) {
+	for _, l := range links {
+		emails, teams, identities = append(emails, l.Email), append(teams, l.Slack.TeamID), append(identities, l.Slack)
 	}
 	slices.Sort(emails)
 	slices.Sort(teams)
-	emails, teams = slices.Compact(emails), slices.Compact(teams)
+	return slices.Compact(emails), slices.Compact(teams), identities
+}
+
+func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
+	emails, teams, identities := namesOf(links)
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return err
 	}
@@ -298,6 +396,49 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 			return err
 		}
 	}
+	return storeLinks(ctx, db, tx, now, links, taken, users, workspaces)
+}
+
+// linkPeople is the same in two round trips, the second of which the caller sends.
+func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) error {
+	db := t.db
+	emails, teams, identities := namesOf(links)
+	if err := t.ensureUsers(ctx, emails, now); err != nil {
+		return err
+	}
+	taken := make(map[SlackIdentity]string, len(identities))
+	t.read(emailsQuery(db, identities).String(), func(row scanner) error { return scanEmail(row, taken) })
+	var users []User
+	readInto(t, db.ForUpdate(db.NewSelect().Model((*User)(nil)).Where("id IN (? UNION ?)",
+		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(emails)), identitiesQuery(db, identities).Column("u.id")).Order("email")), &users)
+	for _, team := range teams {
+		organization := uuid.Must(uuid.NewV7())
+		for _, statement := range []*bun.RawQuery{
+			db.NewRaw("INSERT INTO organizations (id, name, created_at) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM workspaces WHERE slack_team_id = ?)",
+				organization, automaticName(team), now, team),
+			db.NewRaw("INSERT INTO workspaces (id, organization_id, slack_team_id, name, created_at) SELECT ?, id, ?, ?, ? FROM organizations WHERE id = ? "+
+				"ON CONFLICT (slack_team_id) DO NOTHING", uuid.Must(uuid.NewV7()), team, team, now, organization),
+			// Another process made the workspace in the meantime.
+			db.NewRaw("DELETE FROM organizations o WHERE o.id = ? AND NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = o.id)", organization),
+		} {
+			if _, err := statement.Conn(t).Exec(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	var rows []Workspace
+	readInto(t, db.NewSelect().Model((*Workspace)(nil)).Where("slack_team_id IN (?)", bun.List(teams)), &rows)
+	if err := t.send(ctx); err != nil {
+		return err
+	}
+	workspaces := make(map[string]*Workspace, len(teams))
+	for i := range rows {
+		workspaces[rows[i].SlackTeamID] = &rows[i]
+	}
+	return storeLinks(ctx, db, t, now, links, taken, users, workspaces)
+}
+
+func storeLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, links []Link, taken map[SlackIdentity]string, users []User, workspaces map[string]*Workspace) error {
 	given := give(links, taken, users, workspaces)
 	// All are given up first and then given out, as no two people may have the same one at any time.
 	for i := range users {
@@ -306,7 +447,7 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 		if u.SlackUserID == nil || !moves && !u.loses(taken, workspaces) {
 			continue
 		}
-		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
+		if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
 			return err
 		}
 	}
@@ -323,26 +464,27 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 			slackUser = &identity.UserID
 		}
 		// An admin of one organization is not one of the next.
-		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
+		if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
 			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
 			Where("id = ?", u.ID).Exec(ctx); err != nil {
 			return err
 		}
 	}
-	return noteMemberships(ctx, tx, now, bun.SafeQuery("u.email IN (?)", bun.List(emails)))
+	emails, _, _ := namesOf(links)
+	return noteMemberships(ctx, db, conn, now, bun.SafeQuery("u.email IN (?)", bun.List(emails)))
 }
 
 // noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
 // none any more. Whoever is new was in theirs always: it is the first that is heard of them.
-func noteMemberships(ctx context.Context, tx bun.IDB, now time.Time, who schema.QueryAppender) error {
+func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time, who schema.QueryAppender) error {
 	for _, which := range []struct {
 		condition string
 		since     time.Time
 	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
-		_, err := tx.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
+		_, err := db.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
 			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
 				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1), ?)
-			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Exec(ctx)
+			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Conn(conn).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -425,6 +567,11 @@ func EmailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[
 }
 
 func emailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity, found map[SlackIdentity]string) error {
+	return eachRow(ctx, db, emailsQuery(db, identities), func(row scanner) error { return scanEmail(row, found) })
+}
+
+// identitiesQuery selects from the users u and workspaces w with these identities.
+func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
 	var where strings.Builder
 	args := make([]any, 0, 2*len(identities))
 	for i, id := range identities {
@@ -434,15 +581,19 @@ func emailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity, found
 		where.WriteString("(w.slack_team_id = ? AND u.slack_user_id = ?)")
 		args = append(args, id.TeamID, id.UserID)
 	}
-	var rows []struct{ SlackTeamID, SlackUserID, Email string }
-	if err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
-		Column("w.slack_team_id", "u.slack_user_id", "u.email").Where(where.String(), args...).Scan(ctx, &rows); err != nil {
-		return err
-	}
-	for _, r := range rows {
-		found[SlackIdentity{TeamID: r.SlackTeamID, UserID: r.SlackUserID}] = r.Email
-	}
-	return nil
+	return db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where(where.String(), args...)
+}
+
+func emailsQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
+	return identitiesQuery(db, identities).Column("w.slack_team_id", "u.slack_user_id", "u.email")
+}
+
+func scanEmail(row scanner, found map[SlackIdentity]string) error {
+	var id SlackIdentity
+	var email string
+	err := row.Scan(&id.TeamID, &id.UserID, &email)
+	found[id] = email
+	return err
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.

@@ -50,11 +50,13 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	if _, err := db.ExecContext(ctx, grow); err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPostgres(ctx, db.URL)
+	p, err := openPostgres(ctx, db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
+	p.mu.Lock() // the connection is the test's
+	t.Cleanup(p.mu.Unlock)
 	arguments := map[string]string{
 		"lock": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "lock_free": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`,
 		"there": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "payers": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "peek": `ARRAY['u7@example.com'], timestamptz '2026-11-23Z'`,
@@ -88,7 +90,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	}
 	now := time.Date(2026, 12, 23, 12, 0, 0, 0, time.UTC)
 	identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
-	watchedDB := &models.DB{DB: watched, URL: db.URL, Postgres: true}
+	watchedDB := &models.DB{DB: watched, URL: db.URL, Postgres: true, Sent: seen.add}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -119,6 +121,8 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 type statements struct{ texts []string }
 
 func (s *statements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (s *statements) add(query string) { s.texts = append(s.texts, query) }
 
 func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	if verb := e.Operation(); verb == "SELECT" || verb == "UPDATE" || verb == "DELETE" {

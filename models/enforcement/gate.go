@@ -125,7 +125,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 
 func openLedger(ctx context.Context, db *models.DB) (ledger, error) {
 	if db.Postgres {
-		return openPostgres(ctx, db.URL)
+		return openPostgres(ctx, db)
 	}
 	return openSQLite(ctx, db)
 }

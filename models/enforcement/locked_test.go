@@ -17,7 +17,7 @@ import (
 func (f *fixture) lock(t *testing.T, email string) (free func()) {
 	t.Helper()
 	f.exec(t, "INSERT INTO users (id, email, created_at) VALUES ('00000000-0000-7000-8000-000000000001', ?, ?)", email, f.now)
-	stranger, err := sql.Open("pgx", f.db.URL)
+	stranger, err := sql.Open("pgx", f.db.URL+"&search_path=public&statement_timeout=0&lock_timeout=0&idle_in_transaction_session_timeout=0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,9 +33,11 @@ const (
 
 	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
 			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
-		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord)
-		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > $2
-			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days'`
+		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord),
+		-- LIMIT keeps the planner from reading all records of the month and looking for the emails among them, which is as
+		-- cheap only while the table is empty.
+		LATERAL (SELECT * FROM usage_records r WHERE r.email = k.email AND r.billing_period_end > $2
+			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days' LIMIT 1) r`
 
 	pgFigures = `plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, spend_limit_cents`
 
@@ -83,64 +85,99 @@ var pgStatements = map[string]string{
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
-// postgres is a ledger on a connection of its own. It connects anew when the connection broke.
+// postgres is a ledger on a connection of its own. It connects again when the connection broke.
 type postgres struct {
 	config *pgconn.Config
-	conn   *pgconn.PgConn
+	// mu is held while conn is in use, by the worker or by what keeps the connection alive.
+	mu   sync.Mutex
+	conn *pgconn.PgConn
 	// used is when conn was last used.
 	used   time.Time
 	params params
+	closed chan struct{}
 }
 
-// restful is how long a connection may rest and still be taken for alive. One that rested for longer is asked first: the database may
-// have been restarted meanwhile, and a call that only finds that out would be refused.
-const restful = time.Second
+const (
+	// restful is how long a connection may rest and still be taken for alive without a look at whether the server ended it.
+	restful = time.Second
+	// keepAliveEvery is how long a connection rests before the server is asked whether it is alive. So no call has to ask, which
+	// takes a round trip, or waits for a new connection in place of one that a firewall forgot.
+	keepAliveEvery = 15 * time.Second
+	// keepAlivePatience bounds that question, as a call may wait for its end.
+	keepAlivePatience = 2 * time.Second
+)
 
-func openPostgres(ctx context.Context, address string) (*postgres, error) {
-	config, err := pgconn.ParseConfig(address)
-	if err != nil {
-		return nil, err
-	}
-	for name, value := range map[string]string{
-		"timezone": "UTC", "application_name": "tollgate gate",
+func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
+	config := db.PostgresConfig(map[string]string{
+		"application_name":  "tollgate gate",
 		"statement_timeout": "5000",
+		"lock_timeout":      "1000", // all of a group wait for one locked record
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
-	} {
-		config.RuntimeParams[name] = value
-	}
-	maps.Copy(config.RuntimeParams, models.PostgresPatience)
-	config.RuntimeParams["lock_timeout"] = "1000" // all of a group wait for one locked record
-	p := &postgres{config: config}
+		"enable_material":  "off", // with it, a table that was analyzed while it was small is read whole and kept for a join
+		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
+	})
+	p := &postgres{config: config, closed: make(chan struct{})}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
+	go p.keepAlive()
 	return p, nil
+}
+
+// keepAlive looks every second whether the server ended a connection that rests, asks now and then whether it is alive, and
+// replaces a broken one, until the ledger is closed.
+func (p *postgres) keepAlive() {
+	tick := time.NewTicker(restful)
+	defer tick.Stop()
+	asked := time.Now()
+	for {
+		select {
+		case <-p.closed:
+			return
+		case <-tick.C:
+		}
+		if !p.mu.TryLock() {
+			continue // it is in use
+		}
+		rested := time.Since(p.used) >= restful
+		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
+			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
+			p.disconnect()
+			ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+			_ = p.connect(ctx) // the next call says so
+			cancel()
+		}
+		if time.Since(asked) >= keepAliveEvery {
+			asked = time.Now()
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *postgres) alive() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
+	defer cancel()
+	return p.conn.Ping(ctx) == nil
 }
 
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
-		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.alive(ctx)) {
+		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
 			return nil
 		}
-		p.close() // it is broken, or a transaction was left open: what became of that is the server's to say
+		p.disconnect() // it is broken, or a transaction was left open: what became of that is the server's to say
 	}
 	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
 		return err
 	}
 	if err := p.prepare(ctx); err != nil {
-		p.close()
+		p.disconnect()
 		return fmt.Errorf("prepare the gate's statements: %w", err)
 	}
 	p.used = time.Now()
 	return nil
-}
-
-func (p *postgres) alive(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	return p.conn.Ping(ctx) == nil
 }
 
 // prepare is one round trip, so that a start and a reconnection take no longer than they must.
@@ -153,9 +190,17 @@ func (p *postgres) prepare(ctx context.Context) error {
 }
 
 func (p *postgres) close() {
+	close(p.closed)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disconnect()
+}
+
+func (p *postgres) disconnect() {
 	if p.conn == nil {
 		return
 	}
+	defer func() { p.conn = nil }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = p.conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
@@ -201,16 +246,19 @@ func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 }
 
 func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) (err error) {
+	p.mu.Lock()
+	unlock := p.mu.Unlock
+	defer func() { unlock() }()
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
+		if err != nil && p.conn != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
 			// The group's context may be over; the next group needs the connection free all the same.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if p.trip(undo, pgStep{name: "rollback"}) != nil {
-				p.close()
+				p.disconnect()
 			}
 		}
 	}()
@@ -262,7 +310,15 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	}
 	c := decide(f)
 	if c.empty() {
-		return p.trip(ctx, pgStep{name: "rollback"})
+		// There is nothing to wait for: what comes next on this connection waits for its end.
+		unlock = func() {}
+		go func() {
+			defer p.mu.Unlock()
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepAlivePatience)
+			defer cancel()
+			_ = p.trip(undo, pgStep{name: "rollback"}) // connect sees whether a transaction is left open
+		}()
+		return nil
 	}
 	p.params.reset()
 	var version uint32
@@ -279,6 +335,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 // move is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
 // Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
 func (p *postgres) move(ctx context.Context, c *changes) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -380,6 +438,8 @@ func (p *postgres) writes(c *changes) []pgStep {
 }
 
 func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}

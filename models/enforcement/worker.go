@@ -283,11 +283,8 @@ func (w *worker) prepare(calls []*call) []*call {
 		if !must {
 			links = nil // all are as the calls say
 		}
-		if err := linkAll(ctx, db, links, now); err != nil {
-			return err
-		}
 		slices.SortFunc(wants, compareWants)
-		return models.PrepareRecords(ctx, db, w.catalogue, now, slices.Compact(wants))
+		return linked(links, models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(links), slices.Compact(wants)))
 	})
 }
 
@@ -296,17 +293,25 @@ func linkAll(ctx context.Context, db *models.DB, ops []*op, now time.Time) error
 	if len(ops) == 0 {
 		return nil
 	}
+	return linked(ops, models.LinkPeople(ctx, db, now, linksOf(ops)))
+}
+
+func linksOf(ops []*op) []models.Link {
 	links := make([]models.Link, len(ops))
 	for i, o := range ops {
 		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack, Gentle: o.person.Gentle}
 	}
-	if err := models.LinkPeople(ctx, db, now, links); err != nil {
-		return err
+	return links
+}
+
+// linked notes that the people of ops are linked, unless that failed.
+func linked(ops []*op, err error) error {
+	if err == nil {
+		for _, o := range ops {
+			o.linked = true
+		}
 	}
-	for _, o := range ops {
-		o.linked = true
-	}
-	return nil
+	return err
 }
 
 // How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:

@@ -72,6 +72,11 @@ func preparePostgres(ctx context.Context) (err error) {
 	if err := shared.server.CreateDatabase(ctx, templateName); err != nil {
 		return err
 	}
+	if !*plain {
+		if err := shared.server.makeHostile(ctx, templateName); err != nil {
+			return err
+		}
+	}
 	return shared.prepare(ctx, shared.server.URL(templateName))
 }
 
@@ -93,7 +98,8 @@ func prepareSQLite(ctx context.Context) (file []byte, err error) {
 }
 
 // Postgres returns the URL of a new database, empty but for what Main prepares, dropped after the test with whatever is still connected to
-// it. It lies in a cluster that all tests of the binary share. The cluster is not durable: what a crash leaves
+// it. Where Main prepares databases, it has HostileDefaults unless the flag -plain is given: what passes on it passes on any
+// other. It lies in a cluster that all tests of the binary share. The cluster is not durable: what a crash leaves
 // behind is tested with StartPostgres.
 func Postgres(t testing.TB) string {
 	t.Helper()
@@ -107,6 +113,11 @@ func Postgres(t testing.TB) string {
 	}
 	if err := server.createDatabase(t.Context(), name, template); err != nil {
 		t.Fatal(err)
+	}
+	if shared.prepare != nil && !*plain {
+		if err := server.makeHostile(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		// The test's own context has ended by now.

@@ -1,0 +1,37 @@
+package enforcement
+
+import (
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// BenchmarkPeek looks one person up among 2,000 who have a record for the same month, by a statement that was prepared on an
+// empty database.
+func BenchmarkPeek(b *testing.B) {
+	ctx := b.Context()
+	db, err := models.Open(ctx, modelstest.Postgres(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	p, err := openPostgres(ctx, db)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(p.close)
+	emails, now := []string{"u1707@example.com"}, time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	if _, err := p.peek(ctx, emails, now); err != nil { // the plan is made now, and stays
+		b.Fatal(err)
+	}
+	if _, err := db.ExecContext(ctx, growBy(0, 2000)); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := p.peek(ctx, emails, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

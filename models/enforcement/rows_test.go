@@ -1,0 +1,207 @@
+package enforcement
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+var large = flag.Bool("large", false, "explain the gate's statements also with 50,000 people, which takes half a minute")
+
+// node is one node of a plan that EXPLAIN (ANALYZE, FORMAT JSON) printed.
+type node struct {
+	Type      string  `json:"Node Type"`
+	Relation  string  `json:"Relation Name"`
+	Index     string  `json:"Index Name"`
+	Rows      float64 `json:"Actual Rows"`
+	Loops     float64 `json:"Actual Loops"`
+	Filtered  float64 `json:"Rows Removed by Filter"`
+	Rechecked float64 `json:"Rows Removed by Index Recheck"`
+	Unjoined  float64 `json:"Rows Removed by Join Filter"`
+	Hits      float64 `json:"Shared Hit Blocks"`
+	Reads     float64 `json:"Shared Read Blocks"`
+	Plans     []node
+}
+
+// read counts the rows that a plan read from tables and indexes, those that it threw away included.
+func (n *node) read() (rows float64) {
+	if n.Relation != "" && n.Type != "ModifyTable" || n.Index != "" {
+		rows = (n.Rows + n.Filtered + n.Rechecked) * n.Loops
+	}
+	rows += n.Unjoined * n.Loops
+	for i := range n.Plans {
+		rows += n.Plans[i].read()
+	}
+	return rows
+}
+
+// TestRowsReadAreBounded explains every statement of the gate, prepared on an empty database as it is, while the tables grow.
+// However large they are and whether they were analyzed or not, a statement reads a few rows for each row that is asked for.
+func TestRowsReadAreBounded(t *testing.T) {
+	ctx := t.Context()
+	db, err := models.Open(ctx, modelstest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	p, err := openPostgres(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	p.mu.Lock() // the connection is the test's
+	t.Cleanup(p.mu.Unlock)
+	const asked = 3
+	now := `timestamptz '2026-11-23Z'`
+	// The newest records: a plan that reads an index from its beginning must not find them early.
+	arguments := func(people int) map[string]string {
+		last := 2 * people // records
+		id := func(n int) string { return fmt.Sprintf("'%032d'::uuid", n) }
+		emails := fmt.Sprintf(`ARRAY['u%d@example.com', 'u%d@example.com', 'new@example.com']`, people, people-1)
+		wants := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, emails, now, now, now)
+		holds := fmt.Sprintf(`ARRAY[%s, %s, %s]`, id(last), id(last-1), id(1<<40))
+		records := fmt.Sprintf(`ARRAY[%d, %d, %d]::bigint[]`, last, last-1, last-2)
+		return map[string]string{
+			"lock": wants, "lock_free": wants, "there": wants, "payers": wants, "peek": emails + ", " + now,
+			"events":  fmt.Sprintf(`ARRAY['k%d', 'k%d', 'new']`, last, last-1),
+			"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`ARRAY['h%d', 'h%d', 'new']`, last, last-1),
+			"close_holds": holds + `, ARRAY['settled', 'released', 'settled']`,
+			"update":      records + `, ARRAY[1, 1, 1]::bigint[], ARRAY[0, 0, 0]::bigint[], ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
+			"move":        records + `, ARRAY[1, 1, 1]::bigint[], ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
+			"late":        records,
+		}
+	}
+	explain := func(name, arguments string) (plan []struct{ Plan node }, text string) {
+		t.Helper()
+		results, err := p.conn.Exec(ctx, fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)).ReadAll()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		text = string(results[1].Rows[0][0])
+		if err := json.Unmarshal([]byte(text), &plan); err != nil {
+			t.Fatal(err)
+		}
+		return plan, text
+	}
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Only the test says when tables are analyzed.
+	for _, table := range []string{"users", "workspaces", "organizations", "memberships", "subscriptions", "usage_records", "usage_events", "usage_holds", "api_keys"} {
+		if _, err := db.ExecContext(ctx, "ALTER TABLE "+table+" SET (autovacuum_enabled = off)"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grown := 0
+	sizes := []int{10, 2_000}
+	if *large {
+		sizes = append(sizes, 50_000)
+	}
+	for _, people := range sizes {
+		if _, err := db.ExecContext(ctx, growBy(grown, people)); err != nil {
+			t.Fatal(err)
+		}
+		grown = people
+		for _, analyzed := range []bool{false, true} {
+			if analyzed {
+				if _, err := db.ExecContext(ctx, "ANALYZE"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name := range pgStatements {
+				switch name {
+				case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
+					continue // they read no table
+				}
+				plan, text := explain(name, arguments(people)[name])
+				if rows := plan[0].Plan.read(); rows > 8*asked {
+					t.Errorf("%d people, analyzed %v: %s reads %v rows for %d\n%s", people, analyzed, name, rows, asked, text)
+				}
+				if blocks := plan[0].Plan.Hits + plan[0].Plan.Reads; blocks > 100*asked {
+					t.Errorf("%d people, analyzed %v: %s reads %v blocks for %d\n%s", people, analyzed, name, blocks, asked, text)
+				}
+			}
+			seen := &statements{}
+			watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
+			at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+			identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
+			email := fmt.Sprintf("new%d-%v@example.com", people, analyzed)
+			for _, err := range []error{
+				models.LinkPeople(ctx, watched, at, []models.Link{{Email: email, Slack: identity}, {Email: "u5@example.com", Slack: models.SlackIdentity{TeamID: "T-" + email, UserID: "U1"}}}),
+				models.PrepareRecords(ctx, watched, catalogue, at, []models.Want{{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)}}),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			grouped := len(seen.texts)
+			_, err1 := models.EmailsOf(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
+			_, err2 := models.RecordsOfHolds(ctx, watched, []uuid.UUID{{1}})
+			_, err3 := models.APIKeyByHash(ctx, watched, models.HashKey("x"))
+			if err1 != nil || err2 != nil || err3 != nil {
+				t.Fatal(err1, err2, err3)
+			}
+			for i, statement := range seen.texts {
+				most := 1000.0 // a single query is planned each time, and may read a small table whole
+				var text string
+				tx, err := db.BeginTx(ctx, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i < grouped { // as inTrips of models has it
+					most = 60
+					if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
+					t.Fatal(err)
+				}
+				_ = tx.Rollback()
+				var plan []struct{ Plan node }
+				if err := json.Unmarshal([]byte(text), &plan); err != nil {
+					t.Fatal(err)
+				}
+				if rows := plan[0].Plan.read(); rows > most {
+					t.Errorf("%d people, analyzed %v: %v rows are read\n%s\n%s", people, analyzed, rows, statement, text)
+				}
+			}
+		}
+	}
+}
+
+// growBy inserts people with what belongs to them: a team for ten people, one record each for June to November, one event and one
+// hold of each record.
+func growBy(from, to int) string {
+	return strings.NewReplacer("FROM_N", fmt.Sprint(from+1), "TO_N", fmt.Sprint(to), "FROM_T", fmt.Sprint(from/10+1), "TO_T", fmt.Sprint(max(to/10, 10))).Replace(`
+	SET LOCAL synchronous_commit = off; ALTER TABLE subscriptions DISABLE TRIGGER USER; ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE workspaces DISABLE TRIGGER USER;
+	INSERT INTO organizations SELECT gen_random_uuid(), 'o' || n, now() FROM generate_series(FROM_T, TO_T) n ON CONFLICT DO NOTHING;
+	INSERT INTO workspaces SELECT gen_random_uuid(), id, 'T' || substr(name, 2), name, now() FROM organizations WHERE name LIKE 'o%' ON CONFLICT DO NOTHING;
+	INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
+		SELECT gen_random_uuid(), 'u' || n || '@example.com', w.id, 'U' || n, '2026-01-01Z' FROM generate_series(FROM_N, TO_N) n JOIN workspaces w ON slack_team_id = 'T' || (n / 10 + 1);
+	INSERT INTO memberships SELECT u.id, w.organization_id, now() FROM users u JOIN workspaces w ON w.id = u.workspace_id ON CONFLICT DO NOTHING;
+	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations o
+		WHERE NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.organization_id = o.id);
+	INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
+		SELECT 'u' || n || '@example.com', m, m + interval '1 month', 'team', 50, 25, true, now()
+		FROM generate_series(FROM_N, TO_N) n, generate_series(timestamptz '2026-10-01Z', '2026-11-01Z', interval '1 month') m;
+	INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
+			used_after, held_after, included, overage_rate_cents)
+		SELECT gen_random_uuid(), id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
+		WHERE substr(split_part(email, '@', 1), 2) ~ '^[0-9]+$' AND substr(split_part(email, '@', 1), 2)::bigint BETWEEN FROM_N AND TO_N ON CONFLICT DO NOTHING;
+	INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
+			used_after, held_after, included, overage_rate_cents)
+		SELECT lpad(id::text, 32, '0')::uuid, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
+		WHERE substr(split_part(email, '@', 1), 2) ~ '^[0-9]+$' AND substr(split_part(email, '@', 1), 2)::bigint BETWEEN FROM_N AND TO_N ON CONFLICT DO NOTHING;
+	ALTER TABLE subscriptions ENABLE TRIGGER USER; ALTER TABLE users ENABLE TRIGGER USER; ALTER TABLE workspaces ENABLE TRIGGER USER;
+	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at) SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(FROM_N, TO_N) n`)
+}
