@@ -268,7 +268,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	var version uint32
 	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)}, pgStep{name: "commit"})
 	if err := p.trip(ctx, writes...); err != nil {
-		return err
+		return p.unsure(err)
 	}
 	for _, a := range c.accounts {
 		a.version = version
@@ -293,12 +293,20 @@ func (p *postgres) move(ctx context.Context, c *changes) error {
 		p.params.single(int64(n)),
 	), row: readVersion(&version)}
 	if err := p.trip(ctx, moved, p.insertEvents(c)); err != nil {
-		return err
+		return p.unsure(err)
 	}
 	for _, account := range a {
 		account.version = version
 	}
 	return nil
+}
+
+// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server itself said that it failed.
+func (p *postgres) unsure(err error) error {
+	if answered := (*pgconn.PgError)(nil); errors.As(err, &answered) || pgconn.SafeToRetry(err) || !p.conn.IsClosed() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnconfirmed, err)
 }
 
 func readVersion(into *uint32) func([][]byte) error {

@@ -1,0 +1,14 @@
+package models
+
+import (
+	"context"
+	"errors"
+)
+
+// IsCanceled reports whether a query ended because its context was canceled, as when the client is gone.
+func IsCanceled(err error) bool {
+	return errors.Is(err, context.Canceled) || sqlState(err) == "57014" || sqliteCode(err) == 9 // SQLITE_INTERRUPT
+}
+
+// IsIOError reports whether SQLite could not read or write its file.
+func IsIOError(err error) bool { return sqliteCode(err) == 10 } // SQLITE_IOERR
