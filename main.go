@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
@@ -46,6 +47,8 @@ type command struct {
 	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"A stand-in for Stripe on this machine, for tests. Stripe itself is reached by $$STRIPE_SECRET_KEY and heard by $$STRIPE_WEBHOOK_SECRET; without them usage is kept, and the pages say that Stripe is not connected."`
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
+
+	Drain time.Duration `env:"TOLLGATE_DRAIN" default:"5s" help:"How long serve goes on to serve after SIGTERM while /readyz answers 503, so that load balancers send no more calls to it. demo stops at once unless this is given."`
 
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
@@ -111,6 +114,9 @@ func (c *command) AfterApply() error {
 	if c.ReportEvery < 0 {
 		return fmt.Errorf("--report-every: %s is less than nothing", c.ReportEvery)
 	}
+	if c.Drain < 0 {
+		return fmt.Errorf("--drain must not be negative: %s", c.Drain)
+	}
 	return nil
 }
 
@@ -134,6 +140,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
 		kong.Vars{"listen": defaultListen, "slack": web.SlackIssuer}, kong.Writers(stdout, stderr), kong.Resolvers(kong.ResolverFunc(secretFromFile)))
 	parsed, err := parser.Parse(args)
+	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 && err == nil {
+		err = fmt.Errorf("argument %d is not UTF-8: %q", i+1, args[i])
+	}
 	if err == nil {
 		err = (&app{command: c, parsed: parsed, stdout: stdout, stderr: stderr}).run(ctx)
 	}
@@ -400,6 +409,7 @@ func (a *app) verify(ctx context.Context) error {
 }
 
 // startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
+// Reports stop as soon as ctx ends; webhooks are applied until stop, as they still come in until then.
 func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
 	if a.StripeSecretKey == "" {
 		return func() {}, nil
@@ -423,7 +433,7 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 		DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
 	})
-	o.Webhooks.Start(ctx)
+	o.Webhooks.Start(context.WithoutCancel(ctx))
 	stops = append(stops, o.Webhooks.Stop)
 	return func() {
 		for _, stop := range stops {
@@ -510,15 +520,25 @@ func (a *app) demo(ctx context.Context) (err error) {
 	})
 }
 
-// serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
-// requests, then the gate, and the caller closes the database.
+// serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: requests, then what
+// applies webhooks, the gate and the metrics, and the caller closes the database.
 func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Catalogue, beside func(context.Context, *slog.Logger) error) error {
-	log := slog.New(logHandler(a.stderr))
+	log := slog.New(web.WithoutEmails(logHandler(a.stderr)))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	var server *web.Server
+	var metrics sync.WaitGroup
+	whole, end := context.WithCancel(context.WithoutCancel(ctx)) // until the very end
+	defer func() {
+		end()
+		metrics.Wait()
+		if server != nil {
+			server.LogStop()
+		}
+	}()
 	gate, err := enforcement.Open(ctx, a.db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit})
 	if err != nil {
 		return err
@@ -526,7 +546,10 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	defer gate.Close()
 	o := web.Options{
 		DB: a.db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, BaseURL: string(a.BaseURL), Version: version(),
-		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret},
+		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret}, Drain: a.Drain,
+	}
+	if beside != nil && !a.given("drain") {
+		o.Drain = 0 // at a terminal nobody wants to wait
 	}
 	if o.BaseURL == "" {
 		o.BaseURL = web.URLOf(l.Addr())
@@ -541,8 +564,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		}
 		defer stop()
 	}
-	server, err := web.New(o)
-	if err != nil {
+	if server, err = web.New(o); err != nil {
 		return err
 	}
 	tasks := []func(context.Context) error{
@@ -555,7 +577,16 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 			return err
 		}
 		log.Info("metrics are served", "url", web.URLOf(m.Addr())+"/metrics")
-		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
+		failed := make(chan error, 1)
+		metrics.Go(func() { failed <- server.ServeMetrics(whole, m) })
+		tasks = append(tasks, func(ctx context.Context) error {
+			select {
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		})
 	}
 	if beside != nil {
 		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })

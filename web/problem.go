@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -121,6 +122,8 @@ func asProblem(err error) *Problem {
 		return newProblem(codeNotFound, "There is nothing at this address.")
 	case errors.Is(err, echo.ErrMethodNotAllowed):
 		return newProblem(codeMethodNotAllowed, "This address does not take this method.")
+	case models.IsInvalidText(err):
+		return newProblem(codeBadForm, "The request has characters that are not text.")
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
 		p = newProblem(models.CodeUnavailable, models.DatabaseStalled)
 		p.retryAfter = time.Second
@@ -131,11 +134,18 @@ func asProblem(err error) *Problem {
 
 // fail answers a request with an error.
 func (s *Server) fail(c echo.Context, err error) {
+	if s.wasEnded(c.Request()) {
+		err = errStopped
+	}
+	gone := c.Request().Context().Err() != nil && models.IsCanceled(err) || isDisconnect(err)
 	if c.Response().Committed {
+		if gone {
+			return
+		}
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
-	if errors.Is(err, context.Canceled) && c.Request().Context().Err() != nil {
+	if gone {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}
@@ -161,6 +171,11 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	c.Response().WriteHeader(p.Status)
 	_, _ = c.Response().Write(body) // a client that has gone does not matter
+}
+
+// isDisconnect reports whether an answer could not be written as the client has closed its connection.
+func isDisconnect(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // onPage is the problem as a page tells it.

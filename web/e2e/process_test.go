@@ -25,7 +25,7 @@ const (
 	// startPatience is how long a process may take until it is ready, on a machine that is busy with everything else.
 	startPatience = 20 * time.Second
 	// stopPatience is how long a process may take to stop in order.
-	stopPatience = 25 * time.Second
+	stopPatience = 15 * time.Second
 )
 
 // tail keeps the end of what a process prints.
@@ -105,7 +105,7 @@ func newServer(t *testing.T, name, database string) *server {
 		name: name, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t))),
 		path: program(t), env: environment(t), log: &tail{},
 	}
-	s.args = []string{"serve", "--database", database, "--listen", s.addr}
+	s.args = []string{"serve", "--database", database, "--listen", s.addr, "--drain", "0s"}
 	t.Cleanup(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
