@@ -76,7 +76,10 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 	}
 	s.stop.closing.Store(true)
 	err := s.closeConnections(cs)
-	return errors.Join(err, server.Close())
+	if closed := server.Close(); !errors.Is(closed, net.ErrClosed) { // the listener's is closed by now
+		err = errors.Join(err, closed)
+	}
+	return err
 }
 
 // tracked lets a stop know where each request is.

@@ -130,7 +130,9 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	now := models.Now(w.now)
 	look := ask(all, now)
 	look.skipLocked = skipLocked
-	if f := w.memory.recall(look, now); f != nil {
+	// What is decided upon memory is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, it
+	// could end without a word about its outcome.
+	if f := w.memory.recall(look, now); f != nil && hasTime(ctx) {
 		if done, err := w.move(ctx, all, look, f, now); done || err != nil {
 			return nil, err
 		}
@@ -166,6 +168,12 @@ func inTime(calls []*call) (context.Context, context.CancelFunc) {
 		}
 	}
 	return context.WithDeadline(context.Background(), first.Add(-spare))
+}
+
+// hasTime reports whether there is time for the database to say that it waited for a lock in vain.
+func hasTime(ctx context.Context) bool {
+	end, _ := ctx.Deadline()
+	return time.Until(end) > stalled+spare/2
 }
 
 // failDue fails those of the calls that have no time for another try, and returns the others.

@@ -80,10 +80,13 @@ func launch(cmd *exec.Cmd) (*run, error) {
 	return r, <-started
 }
 
+// noDrain has a process stop without a drain, unless a test gives it another one.
+const noDrain = "TOLLGATE_DRAIN=0s"
+
 // environment is what a process sees of this one's: no DATABASE_URL and no Stripe key of the developer's.
 func environment(t *testing.T) []string {
 	t.Helper()
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir()}
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir(), noDrain}
 }
 
 // server is `tollgate serve` on one port: one process after another, as it is killed and started again.
@@ -105,7 +108,7 @@ func newServer(t *testing.T, name, database string) *server {
 		name: name, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t))),
 		path: program(t), env: environment(t), log: &tail{},
 	}
-	s.args = []string{"serve", "--database", database, "--listen", s.addr, "--drain", "0s"}
+	s.args = []string{"serve", "--database", database, "--listen", s.addr}
 	t.Cleanup(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
