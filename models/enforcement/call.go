@@ -89,9 +89,10 @@ type call struct {
 type ending uint8
 
 const (
-	decided ending = iota // by the worker, which wrote the answer or the error into the call
-	waited                // in the queue for too long; no worker has seen it
-	givenUp               // while the worker still holds it
+	decided  ending = iota // by the worker, which wrote the answer or the error into the call
+	waited                 // in the queue for too long; no worker has seen it
+	givenUp                // while the worker still holds it
+	released               // with an error, before the rest of its group was decided
 )
 
 // identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch

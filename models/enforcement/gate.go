@@ -294,6 +294,8 @@ func (g *Gate) submit(q *queue, c *call) (free bool, err error) {
 				return false, unconfirmed(errors.New("the transaction does not return"))
 			}
 			return false, models.Unavailable(errors.New("the query does not return"))
+		case released:
+			return false, c.err // the group's list still has the call
 		}
 		return true, c.err
 	case <-c.ctx.Done():

@@ -102,6 +102,18 @@ func (q *queue) finish() {
 	}
 }
 
+// release tells callers before the rest of their group is decided.
+func (q *queue) release(calls []*call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range calls {
+		if !c.left {
+			c.left = true
+			c.done <- released
+		}
+	}
+}
+
 // sweep answers those whose time is over: calls that wait for their turn, and calls whose transaction does not return.
 func (q *queue) sweep(now time.Time) {
 	q.mu.Lock()

@@ -181,7 +181,7 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	soon := time.Now().Add(spare + stalled)
 	for _, c := range calls {
 		if c.until.Before(soon) {
-			c.fail(models.Unavailable(err))
+			w.end([]*call{c}, models.Unavailable(err))
 		} else {
 			rest = append(rest, c)
 		}
@@ -504,14 +504,14 @@ func (w *worker) failed(calls []*call, err error, start time.Time) (again []*cal
 	late := errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case !models.IsUnavailable(err):
-		failAll(calls, err)
+		w.end(calls, err)
 		return nil
 	case errors.Is(err, errUnconfirmed):
-		failAll(calls, unconfirmed(err))
+		w.end(calls, unconfirmed(err))
 	case late && time.Since(start) < stalled:
 		return w.failDue(calls, err)
 	default:
-		failAll(calls, models.Unavailable(err))
+		w.end(calls, models.Unavailable(err))
 	}
 	if models.IsRetryable(err) && !late {
 		return nil
@@ -523,6 +523,12 @@ func (w *worker) failed(calls []*call, err error, start time.Time) (again []*cal
 		c.done <- decided
 	}
 	return nil
+}
+
+// end fails calls and tells their callers at once, as the rest of their group may take long. The worker is done with them.
+func (w *worker) end(calls []*call, err error) {
+	failAll(calls, err)
+	w.queue.release(calls)
 }
 
 func failAll(calls []*call, err error) {
