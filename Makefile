@@ -41,7 +41,7 @@ bench: deps
 	go run ./web/bench
 
 soak: deps
-	go test ./web/e2e -count=1 -timeout 30m -args -soak=$(SOAK)
+	go test ./web/e2e -count=1 -timeout 60m -args -soak=$(SOAK) -stops=20
 	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.
@@ -94,7 +94,9 @@ lacking = $(strip \
 	$(if $(shell command -v redis-server),,redis-server) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v node),,nodejs) \
-	$(if $(shell command -v npm),,npm))
+	$(if $(shell command -v npm),,npm) \
+	$(if $(shell command -v nginx || ls /usr/sbin/nginx 2>/dev/null),,nginx-light) \
+	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy))
 
 # Debian starts a server when it installs it, on the port that somebody's own may need. policy-rc.d is its way to
 # say no; one that is there already is the owner's decision and stays.
