@@ -239,9 +239,8 @@ func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code st
 
 // person links what the issuer said to somebody's usage and returns their email.
 func (c *claims) person(ctx context.Context, db *models.DB, now time.Time) (string, error) {
-	name := asText(c.Name)
 	if c.SlackTeam == "" {
-		return models.SignInByEmail(ctx, db, now, c.Email, name)
+		return models.SignInByEmail(ctx, db, now, c.Email, c.Name)
 	}
-	return models.SignInBySlack(ctx, db, now, models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}, c.Email, name)
+	return models.SignInBySlack(ctx, db, now, models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}, c.Email, c.Name)
 }
