@@ -26,6 +26,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 	t.Helper()
 	var mu sync.Mutex
 	var all sync.WaitGroup
+	var slowest time.Duration
 	for i := range calls {
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // so that they are of several groups
@@ -49,6 +50,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 			took := time.Since(begun)
 			mu.Lock()
 			defer mu.Unlock()
+			slowest = max(slowest, took)
 			if took > promised {
 				t.Errorf("call %d took %s, want at most %s", i, took.Round(time.Millisecond), promised)
 			}
@@ -63,6 +65,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 		})
 	}
 	all.Wait()
+	t.Logf("the slowest of %d calls took %s", calls, slowest.Round(time.Millisecond))
 	return unavailable, unconfirmed
 }
 
