@@ -409,7 +409,7 @@ func (a *app) verify(ctx context.Context) error {
 }
 
 // startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
-// Reports stop as soon as ctx ends; webhooks are applied until stop, as they still come in until then.
+// Reports stop as soon as ctx ends; webhooks are applied until the drain is over, as Stripe still sends them until then.
 func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
 	if a.StripeSecretKey == "" {
 		return func() {}, nil
@@ -433,9 +433,12 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 		DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
 	})
-	o.Webhooks.Start(context.WithoutCancel(ctx))
+	applying, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(o.Drain, end) })
+	o.Webhooks.Start(applying)
 	stops = append(stops, o.Webhooks.Stop)
 	return func() {
+		end()
 		for _, stop := range stops {
 			stop()
 		}
