@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -137,7 +136,7 @@ func (s *Server) fail(c echo.Context, err error) {
 	if s.wasEnded(c.Request()) {
 		err = errStopped
 	}
-	gone := c.Request().Context().Err() != nil && models.IsCanceled(err) || isDisconnect(err)
+	gone := c.Request().Context().Err() != nil // net/http ends it when the connection ends, and when a write to it fails
 	if c.Response().Committed {
 		if gone {
 			return
@@ -145,7 +144,7 @@ func (s *Server) fail(c echo.Context, err error) {
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
-	if gone {
+	if gone && models.IsCanceled(err) {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}
@@ -171,11 +170,6 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	c.Response().WriteHeader(p.Status)
 	_, _ = c.Response().Write(body) // a client that has gone does not matter
-}
-
-// isDisconnect reports whether an answer could not be written as the client has closed its connection.
-func isDisconnect(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // onPage is the problem as a page tells it.
