@@ -32,9 +32,9 @@ func (q *queue) succeeded() {
 	q.failures.Store(0)
 }
 
-// Ready returns nil if the gate can record, and otherwise the reason why it cannot. While groups are recorded it asks nothing of
-// the database. Otherwise it writes one row, at most once a second, so that a process which gets no calls because it was not
-// ready finds out by itself that it is again.
+// Ready returns nil if the gate can record, and otherwise the reason why it cannot. While groups are recorded it only asks whether
+// the database answers. Otherwise it writes one row, at most once a second, so that a process which gets no calls because it was
+// not ready finds out by itself that it is again.
 func (g *Gate) Ready(ctx context.Context) error {
 	now := time.Now()
 	recorded, failures := false, false
@@ -47,9 +47,19 @@ func (g *Gate) Ready(ctx context.Context) error {
 		recorded = recorded || now.Sub(time.Unix(0, q.recorded.Load())) < trusted
 	}
 	if recorded && !failures {
-		return nil
+		return answers(ctx, g.db)
 	}
 	return g.probe.run(ctx, g.db)
+}
+
+// answers asks whether the database is there at this moment, which costs it next to nothing.
+func answers(ctx context.Context, db *models.DB) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probePatience)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, "SELECT 1"); err != nil {
+		return models.Unavailable(err)
+	}
+	return nil
 }
 
 // probe remembers the outcome of the last write that was made to see whether the database takes one.
@@ -63,7 +73,10 @@ func (p *probe) run(ctx context.Context, db *models.DB) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.at) < probeEvery {
-		return p.err
+		if p.err != nil {
+			return p.err
+		}
+		return answers(ctx, db)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probePatience)
 	defer cancel()
