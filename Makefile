@@ -45,7 +45,7 @@ plain: deps
 	go test ./models ./models/enforcement ./models/billing ./web -count=1 -timeout 20m -args -plain
 
 soak: deps
-	go test ./web/e2e -count=1 -timeout 40m -args -soak=$(SOAK) -starts=50
+	go test ./web/e2e -count=1 -timeout 80m -args -soak=$(SOAK) -starts=50 -stops=20
 	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
 	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
@@ -100,7 +100,9 @@ lacking = $(strip \
 	$(if $(shell command -v redis-server),,redis-server) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v node),,nodejs) \
-	$(if $(shell command -v npm),,npm))
+	$(if $(shell command -v npm),,npm) \
+	$(if $(shell command -v nginx || ls /usr/sbin/nginx 2>/dev/null),,nginx-light) \
+	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy))
 
 # Debian starts a server when it installs it, on the port that somebody's own may need. policy-rc.d is its way to
 # say no; one that is there already is the owner's decision and stays.

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ type command struct {
 
 	LogLevel  slog.Level    `env:"TOLLGATE_LOG_LEVEL" default:"info" placeholder:"info" help:"Log lines of this level and above: debug, info, warn or error."`
 	LogFormat web.LogFormat `env:"TOLLGATE_LOG_FORMAT" default:"json" placeholder:"json" help:"Log as json or as text."`
+	Drain     time.Duration `env:"TOLLGATE_DRAIN" default:"5s" help:"How long serve goes on to serve after SIGTERM while /readyz answers 503, so that load balancers send no more calls to it. demo stops at once unless this is given."`
 
 	// Variables and no flags to speak of: what stands in a command line, everybody on the machine can read.
 	SlackClientID     string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
@@ -117,6 +119,9 @@ func (c *command) AfterApply() error {
 	if c.ReportEvery < 0 {
 		return fmt.Errorf("--report-every must not be negative: %s", c.ReportEvery)
 	}
+	if c.Drain < 0 {
+		return fmt.Errorf("--drain must not be negative: %s", c.Drain)
+	}
 	return nil
 }
 
@@ -140,6 +145,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
 		kong.Vars{"listen": defaultListen, "slack": web.SlackIssuer}, kong.Writers(stdout, stderr), kong.Resolvers(kong.ResolverFunc(secretFromFile)))
 	parsed, err := parser.Parse(args)
+	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 && err == nil {
+		err = fmt.Errorf("argument %d is not UTF-8: %q", i+1, args[i])
+	}
 	if err == nil {
 		err = (&app{command: c, parsed: parsed, stdout: stdout, stderr: stderr}).run(ctx)
 	}
@@ -422,6 +430,7 @@ func (a *app) backup(ctx context.Context) error {
 }
 
 // startStripe gives the server its part of Stripe, if it is connected, and sets it to work until stop.
+// Reports stop as soon as ctx ends; webhooks are applied until the drain is over, as Stripe still sends them until then.
 func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
 	if a.StripeSecretKey == "" {
 		return func() {}, nil
@@ -445,9 +454,12 @@ func (a *app) startStripe(ctx context.Context, o *web.Options) (stop func(), err
 	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 		DB: a.db, Client: client, Catalogue: o.Catalogue, Secret: a.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
 	})
-	o.Webhooks.Start(ctx)
+	applying, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(o.Drain, end) })
+	o.Webhooks.Start(applying)
 	stops = append(stops, o.Webhooks.Stop)
 	return func() {
+		end()
 		for _, stop := range stops {
 			stop()
 		}
@@ -566,15 +578,25 @@ func (a *app) demo(ctx context.Context) (err error) {
 	})
 }
 
-// serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: no more
-// requests, then the gate, and the caller closes the database.
+// serveOn serves on l until ctx ends, and runs beside while it does; beside may be nil. It stops in order: requests, then what
+// applies webhooks, the gate and the metrics, and the caller closes the database.
 func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Catalogue, beside func(context.Context, *slog.Logger) error) error {
-	log := slog.New(web.NewLogHandler(a.stderr, a.LogLevel, a.LogFormat))
+	log := slog.New(web.WithoutEmails(web.NewLogHandler(a.stderr, a.LogLevel, a.LogFormat)))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	var server *web.Server
+	var metrics sync.WaitGroup
+	whole, end := context.WithCancel(context.WithoutCancel(ctx)) // until the very end
+	defer func() {
+		end()
+		metrics.Wait()
+		if server != nil {
+			server.LogStop()
+		}
+	}()
 	gate, err := enforcement.Open(ctx, a.db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit})
 	if err != nil {
 		return err
@@ -582,7 +604,10 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	defer gate.Close()
 	o := web.Options{
 		DB: a.db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, BaseURL: string(a.BaseURL), Version: version(),
-		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret},
+		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret}, Drain: a.Drain,
+	}
+	if beside != nil && !a.given("drain") {
+		o.Drain = 0 // at a terminal nobody wants to wait
 	}
 	if o.BaseURL == "" {
 		o.BaseURL = web.URLOf(l.Addr())
@@ -597,8 +622,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		}
 		defer stop()
 	}
-	server, err := web.New(o)
-	if err != nil {
+	if server, err = web.New(o); err != nil {
 		return err
 	}
 	tasks := []func(context.Context) error{
@@ -611,7 +635,16 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 			return err
 		}
 		log.Info("metrics are served", "url", web.URLOf(m.Addr())+"/metrics")
-		tasks = append(tasks, func(ctx context.Context) error { return server.ServeMetrics(ctx, m) })
+		failed := make(chan error, 1)
+		metrics.Go(func() { failed <- server.ServeMetrics(whole, m) })
+		tasks = append(tasks, func(ctx context.Context) error {
+			select {
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		})
 	}
 	if beside != nil {
 		tasks = append(tasks, func(ctx context.Context) error { return beside(ctx, log) })

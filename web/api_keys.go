@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"tollgate/models"
+	"tollgate/models/enforcement"
 )
 
 // A key is believed for keyFresh; from then on the database is asked again in the background while the old answer
@@ -124,6 +125,22 @@ func (k *apiKeys) writeUse(ctx context.Context) {
 // gentleKey is where a request says that its key may not consume, and so links people only where nobody loses anything.
 const gentleKey = "gentle"
 
+// keyWait is where a request says how long its API key was looked up, if that took longer than keyQuick.
+const (
+	keyWait  = "key wait"
+	keyQuick = 10 * time.Millisecond
+)
+
+// deciding returns the context of a call to the gate. net/http cancels a request's own when the client closes its side, also
+// if it still waits for the answer, so that one is not used. The time that the API key took counts as part of the call's.
+func deciding(c echo.Context) (context.Context, context.CancelFunc) {
+	ctx := context.WithoutCancel(c.Request().Context())
+	if waited, ok := c.Get(keyWait).(time.Duration); ok {
+		return context.WithTimeout(ctx, enforcement.AnswerWithin-waited)
+	}
+	return ctx, func() {}
+}
+
 // needs lets a request pass whose API key has the scope.
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
@@ -132,7 +149,11 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {
 			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
 		}
+		asked := time.Now()
 		known, err := s.keys.find(c.Request().Context(), key)
+		if took := time.Since(asked); took > keyQuick {
+			c.Set(keyWait, took)
+		}
 		if err != nil {
 			return err
 		}

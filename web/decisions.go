@@ -35,7 +35,9 @@ func (s *Server) check(c echo.Context) error {
 		return err
 	}
 	who.Gentle = c.Get(gentleKey) != nil
-	a, err := s.gate.Check(c.Request().Context(), who, r.Quantity)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Check(ctx, who, r.Quantity)
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,9 @@ func (s *Server) consume(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.gate.Consume(c.Request().Context(), who, r.Quantity, r.IdempotencyKey)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Consume(ctx, who, r.Quantity, r.IdempotencyKey)
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,9 @@ func (s *Server) hold(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.gate.Hold(c.Request().Context(), who, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Hold(ctx, who, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -137,7 +143,9 @@ func (s *Server) settle(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.gate.Settle(c.Request().Context(), id, r.Quantity)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Settle(ctx, id, r.Quantity)
 	if err != nil {
 		return err
 	}
@@ -152,7 +160,9 @@ func (s *Server) release(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.gate.Release(c.Request().Context(), id)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Release(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -174,7 +184,9 @@ func (s *Server) usage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.gate.Check(c.Request().Context(), enforcement.Person{Email: email}, 1)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Check(ctx, enforcement.Person{Email: email}, 1)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,9 @@ func (s *Server) events(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	outcomes, err := s.gate.Record(c.Request().Context(), entries)
+	ctx, cancel := deciding(c)
+	defer cancel()
+	outcomes, err := s.gate.Record(ctx, entries)
 	if err != nil {
 		return err
 	}

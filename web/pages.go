@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/a-h/templ"
 	"github.com/labstack/echo/v4"
@@ -124,6 +126,12 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 				return newProblem(codeBadForm, "The form could not be read.")
 			}
 		}
+		if !isText(request.URL.Path) {
+			return echo.ErrNotFound
+		}
+		if !areTexts(c.QueryParams()) || !areTexts(request.PostForm) {
+			return newProblem(codeBadForm, "The form or the address has characters that are not text.")
+		}
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
@@ -144,6 +152,21 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		return r.handle(c, who)
 	})
 }
+
+// isText reports whether every database stores a text as it is: PostgreSQL refuses NUL, and what is not UTF-8.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+func areTexts(values url.Values) bool {
+	for name, list := range values {
+		if !isText(name) || slices.ContainsFunc(list, func(s string) bool { return !isText(s) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// asText drops from a text what isText refuses.
+func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
 
 // signInAddress is where somebody signs in who wanted r. What a form was to do is not repeated after it.
 func signInAddress(r *http.Request) string {

@@ -121,6 +121,8 @@ func asProblem(err error) *Problem {
 		return newProblem(codeNotFound, "There is nothing at this address.")
 	case errors.Is(err, echo.ErrMethodNotAllowed):
 		return newProblem(codeMethodNotAllowed, "This address does not take this method.")
+	case models.IsInvalidText(err):
+		return newProblem(codeBadForm, "The request has characters that are not text.")
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
 		p = newProblem(models.CodeUnavailable, models.DatabaseStalled)
 		p.retryAfter = time.Second
@@ -131,11 +133,18 @@ func asProblem(err error) *Problem {
 
 // fail answers a request with an error.
 func (s *Server) fail(c echo.Context, err error) {
+	if s.wasEnded(c.Request()) {
+		err = errStopped
+	}
+	gone := c.Request().Context().Err() != nil // net/http ends it when the connection ends, and when a write to it fails
 	if c.Response().Committed {
+		if gone {
+			return
+		}
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
-	if errors.Is(err, context.Canceled) && c.Request().Context().Err() != nil {
+	if gone && models.IsCanceled(err) {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}

@@ -74,13 +74,13 @@ func (s *Server) api() []route {
 			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
-			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead, handle: limited(queryTimeout, s.history),
+			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead, handle: answered(queryTimeout, s.history),
 			summary: "A person's billing periods", description: "Newest first, the current one among them as soon as anything was asked for in it.",
 			query:    []queryParameter{{"months", "How many periods at most.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response: reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
-			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead, handle: limited(queryTimeout, s.organizationUsage),
+			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead, handle: answered(queryTimeout, s.organizationUsage),
 			summary: "An organization's usage", description: "Totals and the ten people who used most, in the current billing period.",
 			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
 		},
@@ -94,7 +94,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/readyz", id: "readyz", handle: s.readyz,
-			summary: "Can it decide?", description: "The database answers.", response: reflect.TypeFor[healthAnswer](), codes: []models.Code{models.CodeUnavailable},
+			summary: "Can it decide?", description: "The database takes writes, and the server is not stopping.", response: reflect.TypeFor[healthAnswer](), codes: []models.Code{models.CodeUnavailable},
 		},
 	}
 }
@@ -122,6 +122,6 @@ func (s *Server) routes() error {
 		return err
 	}
 	s.echo.GET("/static/*", s.asset)
-	s.echo.POST(webhookPath, limited(webhookPatience, s.stripeWebhook))
+	s.echo.POST(webhookPath, answered(webhookPatience, s.stripeWebhook))
 	return s.addPages(s.pages())
 }

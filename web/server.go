@@ -3,7 +3,6 @@ package web
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -48,6 +47,8 @@ type Options struct {
 	Shop *billing.Shop
 	// StripeLive means that the Stripe key is one of live mode.
 	StripeLive bool
+	// Drain is how long the server serves on after it was told to stop, while /readyz answers 503.
+	Drain time.Duration
 }
 
 // StripeMode returns how Stripe is connected: "live", "test" or "not connected".
@@ -87,6 +88,8 @@ type Server struct {
 	described views.Docs // the same for people
 	requests  *prometheus.HistogramVec
 	fileGone  atomic.Bool // see checkFile
+	drain     time.Duration
+	stop      stop
 }
 
 // The server's timeouts: a client that is slow to send or to read is cut off.
@@ -95,7 +98,6 @@ const (
 	readTimeout       = 15 * time.Second
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	stopTimeout       = 20 * time.Second
 	// queryTimeout bounds what one request may ask of the database.
 	queryTimeout = 4 * time.Second
 )
@@ -104,7 +106,7 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
-		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop,
+		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain,
 		keys: apiKeys{db: o.DB, log: o.Log},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
@@ -163,16 +165,16 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// Serve answers on l until ctx ends; then it takes no more requests and finishes those it has.
+// Serve answers on l until ctx ends. Then it serves on for the drain time, takes no more requests and finishes those it has.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var background sync.WaitGroup
 	defer background.Wait()
-	inner, stop := context.WithCancel(ctx)
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls are served until the end
 	defer stop()
 	background.Go(func() { s.keys.run(inner) })
 	background.Go(func() { s.sessions.run(inner) })
 	background.Go(func() { s.watchFile(inner) })
-	return s.listen(ctx, l, s.Handler())
+	return s.serve(ctx, l)
 }
 
 // ServeMetrics answers /metrics, /healthz and /readyz on l until ctx ends.
@@ -181,27 +183,22 @@ func (s *Server) ServeMetrics(ctx context.Context, l net.Listener) error {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
 	mux.Handle("GET /healthz", s.Handler())
 	mux.Handle("GET /readyz", s.Handler())
-	return s.listen(ctx, l, mux)
-}
-
-func (s *Server) listen(ctx context.Context, l net.Listener, h http.Handler) error {
-	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
+	server := s.httpServer(mux)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
+		return server.Close()
 	}
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	if err := server.Shutdown(patience); err != nil {
-		return errors.Join(fmt.Errorf("some requests were cut off: %w", err), server.Close())
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-	return nil
 }
 
 // hsts lets a browser that reached us by HTTPS once do only so, for a year. Other names of the domain are not ours to speak for.
@@ -242,6 +239,8 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			level := slog.LevelDebug
 			switch {
 			case s.noteFile(err): // it was logged when it began
+			case status == http.StatusServiceUnavailable && s.stop.draining.Load():
+				level = slog.LevelInfo
 			case status >= http.StatusInternalServerError:
 				level = slog.LevelError
 			case status >= http.StatusBadRequest || took > time.Second:
@@ -271,11 +270,21 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions.
+// limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions. A request
+// also ends when its client is gone: nobody may have the database work for a page that is not read.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
+	return bounded(within, func(ctx context.Context) context.Context { return ctx }, next)
+}
+
+// answered bounds it too, and goes on when the client has closed its side of the connection: it may still wait for the answer.
+func answered(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
+	return bounded(within, context.WithoutCancel, next)
+}
+
+func bounded(within time.Duration, of func(context.Context) context.Context, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
-		ctx, cancel := context.WithTimeout(request.Context(), within)
+		ctx, cancel := context.WithTimeout(of(request.Context()), within)
 		defer cancel()
 		c.SetRequest(request.WithContext(ctx))
 		defer c.SetRequest(request) // whoever tells of a fault has the time for it

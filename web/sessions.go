@@ -110,7 +110,7 @@ func (s *sessions) begin(c echo.Context, email string) error {
 		return fmt.Errorf("begin a session: %w", err)
 	}
 	s.manager.Put(ctx, sessionEmail, email)
-	s.manager.Put(ctx, sessionUserAgent, c.Request().UserAgent())
+	s.manager.Put(ctx, sessionUserAgent, asText(c.Request().UserAgent()))
 	token, _, err := s.manager.Commit(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a session: %w", err)

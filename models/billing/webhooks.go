@@ -150,7 +150,7 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 		ID, Type, Object string
 		Created          json.RawMessage
 	}
-	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID {
+	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID || strings.ContainsRune(head.ID+head.Type, 0) {
 		return nil, fmt.Errorf("%w: it is no event", ErrNotStripes)
 	}
 	kept := &models.StripeWebhookEvent{ID: head.ID, Type: head.Type, Payload: strings.ToValidUTF8(string(payload), "\uFFFD"), ReceivedAt: now}
@@ -169,7 +169,10 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	if event.Created > 0 {
 		kept.OccurredAt = new(time.Unix(event.Created, 0).UTC())
 	}
-	if id := customerOf(&event); id != "" {
+	switch id := customerOf(&event); {
+	case strings.ContainsRune(id, 0):
+		return nil, fmt.Errorf("%w: its customer's ID has a NUL", ErrNotStripes)
+	case id != "":
 		kept.StripeCustomerID, kept.AppliedAt = &id, nil
 	}
 	return kept, nil

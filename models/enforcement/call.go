@@ -78,8 +78,22 @@ type call struct {
 	ops  []op
 	one  [1]op
 	err  error
-	done chan struct{}
+	done chan ending
+	// until is when the caller must have an answer.
+	until time.Time
+	// left means that the caller was answered while the worker still held the call. The queue's mutex guards it.
+	left bool
 }
+
+// ending is how a call ended.
+type ending uint8
+
+const (
+	decided  ending = iota // by the worker, which wrote the answer or the error into the call
+	waited                 // in the queue for too long; no worker has seen it
+	givenUp                // while the worker still holds it
+	released               // with an error, before the rest of its group was decided
+)
 
 // identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch
 // is taken in its order. One that is contradicted links nobody.

@@ -38,8 +38,16 @@ const (
 	// maxPasses is how often a call is tried: for a person who is new and not linked, two passes are enough, and the others
 	// are for those who meet another process doing the same.
 	maxPasses = 6
-	// groupTimeout bounds one transaction, so that a stalled database is answered with 503.
-	groupTimeout = 5 * time.Second
+
+	// AnswerWithin is how long a call may take from its arrival to its answer, whatever the database does.
+	AnswerWithin = 4500 * time.Millisecond
+	// spare is how long before that the database is no longer waited for, so that the calls of a group can still be answered.
+	spare = 300 * time.Millisecond
+	// overdue is how long after AnswerWithin a call is answered whose transaction does not return, as when the disk stalls.
+	overdue = 100 * time.Millisecond
+	// stalled is how long one transaction waits in vain until the database counts as stalled, for all calls that wait. A group
+	// with less time says nothing about calls that arrived later.
+	stalled = time.Second
 )
 
 var (
@@ -49,7 +57,20 @@ var (
 	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "Nobody is known by this Slack team and user id; name an email as well."}
 	errLocked     = &models.Error{Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second}
 	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+	errQueued     = models.Unavailable(errors.New("the call waited too long for its turn"))
 )
+
+// errUnconfirmed means that the connection failed after the commit was sent and before it was confirmed.
+var errUnconfirmed = errors.New("the database did not confirm the commit")
+
+// unconfirmed is the only 503 after which a call may be recorded.
+func unconfirmed(cause error) *models.Error {
+	return &models.Error{
+		Code: models.CodeUnavailable, RetryAfter: time.Second, Cause: cause,
+		Detail: "The database did not confirm in time, so this call may have been recorded. " +
+			"Repeat it with the same idempotency key, or for the same hold: it counts once.",
+	}
+}
 
 // errMoved says that a record is not as it was remembered.
 var errMoved = errors.New("a usage record changed meanwhile")
@@ -79,11 +100,13 @@ type Gate struct {
 	readers []*queue
 	seed    maphash.Seed
 	workers sync.WaitGroup
+	probe   probe
+	closed  chan struct{}
 }
 
 // Open starts the gate's workers.
 func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
-	g := &Gate{db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics)}
+	g := &Gate{db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics), closed: make(chan struct{})}
 	shards := 1 // SQLite has one writer
 	if db.Postgres {
 		shards = 2
@@ -108,19 +131,44 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 		}
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
+	g.workers.Go(g.sweep)
+	var writing sync.WaitGroup
 	for i, l := range ledgers {
 		queues, run := &g.writers, (*worker).write
 		if i >= shards {
 			queues, run = &g.readers, (*worker).read
 		}
 		q := newQueue(o.QueueLimit)
+		q.records = i < shards
 		*queues = append(*queues, q)
-		g.workers.Go(func() {
+		writing.Go(func() {
 			defer l.close()
 			run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
 		})
 	}
+	g.workers.Go(func() {
+		writing.Wait()
+		close(g.closed)
+	})
 	return g, nil
+}
+
+// sweep answers the calls whose time is over, until the workers have ended.
+func (g *Gate) sweep() {
+	tick := time.NewTicker(overdue / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.closed:
+			return
+		case now := <-tick.C:
+			for _, queues := range [][]*queue{g.writers, g.readers} {
+				for _, q := range queues {
+					q.sweep(now)
+				}
+			}
+		}
+	}
 }
 
 func openLedger(ctx context.Context, db *models.DB) (ledger, error) {
@@ -173,14 +221,14 @@ type Outcome struct {
 
 // Record records what already happened, in one transaction, and refuses nothing for a limit.
 func (g *Gate) Record(ctx context.Context, entries []Happened) ([]Outcome, error) {
-	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan struct{}, 1)}
+	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan ending, 1)}
 	for i, e := range entries {
 		c.ops[i] = op{kind: record, person: e.Person, quantity: e.Quantity, key: e.IdempotencyKey, at: e.OccurredAt.UTC().Truncate(time.Microsecond)}
 	}
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	if err := g.submit(g.shard(g.writers, &c.ops[0]), c); err != nil {
+	if _, err := g.submit(g.shard(g.writers, &c.ops[0]), c); err != nil {
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(c.ops))
@@ -194,11 +242,10 @@ func (g *Gate) single(ctx context.Context, queues []*queue, o op) (Answer, error
 	c := calls.Get().(*call)
 	c.ctx, c.one[0], c.err = ctx, o, nil
 	c.ops = c.one[:]
-	if err := g.submit(g.shard(queues, &c.one[0]), c); err != nil {
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return Answer{}, err // the worker may still hold the call
+	if free, err := g.submit(g.shard(queues, &c.one[0]), c); err != nil {
+		if free {
+			calls.Put(c)
 		}
-		calls.Put(c)
 		return Answer{}, err
 	}
 	answer, err := c.one[0].answer, c.one[0].err
@@ -208,7 +255,7 @@ func (g *Gate) single(ctx context.Context, queues []*queue, o op) (Answer, error
 }
 
 // calls are used again once their worker is done with them.
-var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+var calls = sync.Pool{New: func() any { return &call{done: make(chan ending, 1)} }}
 
 // shard picks the queue of the person, so that two workers seldom wait for the same record.
 func (g *Gate) shard(queues []*queue, o *op) *queue {
@@ -227,15 +274,31 @@ func (g *Gate) shard(queues []*queue, o *op) *queue {
 	return queues[h%uint64(len(queues))]
 }
 
-// submit hands the call over and waits for its end, or for that of its context; then it may be recorded or not.
-func (g *Gate) submit(q *queue, c *call) error {
+// submit hands the call over and waits for its answer. If its context ends before, the call may be recorded or not. free is
+// false when the worker may still hold the call.
+func (g *Gate) submit(q *queue, c *call) (free bool, err error) {
+	c.until = time.Now().Add(AnswerWithin)
+	if end, ok := c.ctx.Deadline(); ok && end.Add(-2*overdue).Before(c.until) {
+		c.until = end.Add(-2 * overdue) // so that the answer comes from here, which knows what became of the call
+	}
 	if err := q.put(c); err != nil {
-		return err
+		return true, err
 	}
 	select {
-	case <-c.done:
-		return c.err
+	case end := <-c.done:
+		switch end {
+		case waited:
+			return true, errQueued
+		case givenUp:
+			if q.records {
+				return false, unconfirmed(errors.New("the transaction does not return"))
+			}
+			return false, models.Unavailable(errors.New("the query does not return"))
+		case released:
+			return false, c.err // the group's list still has the call
+		}
+		return true, c.err
 	case <-c.ctx.Done():
-		return c.ctx.Err()
+		return false, c.ctx.Err()
 	}
 }

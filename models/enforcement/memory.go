@@ -65,11 +65,16 @@ func (m *memory) tell(l lookups, err error) {
 		m.caution = max(0, m.caution-1)
 		return
 	}
+	m.forget(l)
+	m.caution = min(maxCaution, max(2, 2*m.caution))
+	m.wait = m.caution
+}
+
+// forget drops the records of a group, as it is not known how they are in the database.
+func (m *memory) forget(l lookups) {
 	for _, w := range l.wants {
 		delete(m.accounts, w.Email)
 	}
-	m.caution = min(maxCaution, max(2, 2*m.caution))
-	m.wait = m.caution
 }
 
 // isMoved says that what was remembered was not so: nothing was written, and the group can be decided under locks.

@@ -105,12 +105,14 @@ const (
 	keepAliveEvery = 15 * time.Second
 	// keepAlivePatience bounds that question, as a call may wait for its end.
 	keepAlivePatience = 2 * time.Second
+	// replacePatience bounds a new connection, for which no call waits.
+	replacePatience = 10 * time.Second
 )
 
 func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 	config := db.PostgresConfig(map[string]string{
 		"application_name":  "tollgate gate",
-		"statement_timeout": "5000",
+		"statement_timeout": "4000", // less than a call waits, so that the server gives up first
 		"lock_timeout":      "1000", // all of a group wait for one locked record
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
@@ -145,14 +147,41 @@ func (p *postgres) keepAlive() {
 		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
 			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
 			p.disconnect()
-			ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
-			_ = p.connect(ctx) // the next call says so
-			cancel()
 		}
 		if time.Since(asked) >= keepAliveEvery {
 			asked = time.Now()
 		}
+		broken := p.conn == nil
 		p.mu.Unlock()
+		if broken {
+			p.replace()
+		}
+	}
+}
+
+// replace connects again. It does not hold the lock meanwhile: a call does not wait for it, but connects by itself.
+func (p *postgres) replace() {
+	ctx, cancel := context.WithTimeout(context.Background(), replacePatience)
+	defer cancel()
+	conn, err := p.dial(ctx)
+	if err != nil {
+		return // the next call says so
+	}
+	p.mu.Lock()
+	if p.conn == nil && !isClosed(p.closed) {
+		p.conn, conn = conn, nil
+		p.used = time.Now()
+	}
+	p.mu.Unlock()
+	hangUp(conn)
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -169,24 +198,26 @@ func (p *postgres) connect(ctx context.Context) (err error) {
 		}
 		p.disconnect() // it is broken, or a transaction was left open: what became of that is the server's to say
 	}
-	if p.conn, err = pgconn.ConnectConfig(ctx, p.config); err != nil {
-		return err
-	}
-	if err := p.prepare(ctx); err != nil {
-		p.disconnect()
-		return fmt.Errorf("prepare the gate's statements: %w", err)
-	}
+	p.conn, err = p.dial(ctx)
 	p.used = time.Now()
-	return nil
+	return err
 }
 
-// prepare is one round trip, so that a start and a reconnection take no longer than they must.
-func (p *postgres) prepare(ctx context.Context) error {
-	pipeline := p.conn.StartPipeline(ctx)
+// dial returns a new connection with the gate's statements, which take one round trip.
+func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := pgconn.ConnectConfig(ctx, p.config)
+	if err != nil {
+		return nil, err
+	}
+	pipeline := conn.StartPipeline(ctx)
 	for name, text := range pgStatements {
 		pipeline.SendPrepare(name, text, nil)
 	}
-	return errors.Join(pipeline.Sync(), pipeline.Close()) // Close reads the answers
+	if err := errors.Join(pipeline.Sync(), pipeline.Close()); err != nil { // Close reads the answers
+		hangUp(conn)
+		return nil, fmt.Errorf("prepare the gate's statements: %w", err)
+	}
+	return conn, nil
 }
 
 func (p *postgres) close() {
@@ -197,13 +228,18 @@ func (p *postgres) close() {
 }
 
 func (p *postgres) disconnect() {
-	if p.conn == nil {
+	hangUp(p.conn)
+	p.conn = nil
+}
+
+// hangUp closes a connection; nil is none.
+func hangUp(conn *pgconn.PgConn) {
+	if conn == nil {
 		return
 	}
-	defer func() { p.conn = nil }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = p.conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
+	_ = conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
 }
 
 // pgStep is one prepared statement of a round trip.
@@ -324,7 +360,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	var version uint32
 	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)}, pgStep{name: "commit"})
 	if err := p.trip(ctx, writes...); err != nil {
-		return err
+		return p.unsure(err)
 	}
 	for _, a := range c.accounts {
 		a.version = version
@@ -351,12 +387,20 @@ func (p *postgres) move(ctx context.Context, c *changes) error {
 		p.params.single(int64(n)),
 	), row: readVersion(&version)}
 	if err := p.trip(ctx, moved, p.insertEvents(c)); err != nil {
-		return err
+		return p.unsure(err)
 	}
 	for _, account := range a {
 		account.version = version
 	}
 	return nil
+}
+
+// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server itself said that it failed.
+func (p *postgres) unsure(err error) error {
+	if answered := (*pgconn.PgError)(nil); errors.As(err, &answered) || pgconn.SafeToRetry(err) || !p.conn.IsClosed() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnconfirmed, err)
 }
 
 func readVersion(into *uint32) func([][]byte) error {

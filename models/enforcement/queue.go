@@ -3,6 +3,8 @@ package enforcement
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // queue holds the calls that wait for one worker. What has arrived while the worker was busy is its next group.
@@ -13,6 +15,12 @@ type queue struct {
 	limit   int // ops
 	closed  bool
 	arrived chan struct{} // one token: there is something to take, or the queue was closed
+
+	group   []*call // what the worker is deciding
+	records bool    // its calls may record something; the others are checks
+	// failures counts the groups that the database failed since the last one that it recorded, failed is when the last one
+	// was, and recorded when that was, both in Unix nanoseconds.
+	failures, failed, recorded atomic.Int64
 }
 
 func newQueue(limit int) *queue {
@@ -64,7 +72,7 @@ func (q *queue) take(into []*call, most int) []*call {
 			into = append(into[:0], q.calls[:n]...)
 			left := copy(q.calls, q.calls[n:])
 			clear(q.calls[left:])
-			q.calls, q.ops = q.calls[:left], q.ops-ops
+			q.calls, q.ops, q.group = q.calls[:left], q.ops-ops, into
 			q.mu.Unlock()
 			if left > 0 {
 				q.signal()
@@ -78,6 +86,54 @@ func (q *queue) take(into []*call, most int) []*call {
 			return nil
 		}
 		<-q.arrived
+	}
+}
+
+// finish tells the callers of the group that the worker has taken that their calls are decided.
+func (q *queue) finish() {
+	q.mu.Lock()
+	group := q.group
+	q.group = nil
+	q.mu.Unlock()
+	for _, c := range group {
+		if !c.left {
+			c.done <- decided
+		}
+	}
+}
+
+// release tells callers before the rest of their group is decided.
+func (q *queue) release(calls []*call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range calls {
+		if !c.left {
+			c.left = true
+			c.done <- released
+		}
+	}
+}
+
+// sweep answers those whose time is over: calls that wait for their turn, and calls whose transaction does not return.
+func (q *queue) sweep(now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	kept := q.calls[:0]
+	for _, c := range q.calls {
+		if now.Before(c.until) {
+			kept = append(kept, c)
+			continue
+		}
+		q.ops -= len(c.ops)
+		c.done <- waited
+	}
+	clear(q.calls[len(kept):])
+	q.calls = kept
+	for _, c := range q.group {
+		if !c.left && now.After(c.until.Add(overdue)) {
+			c.left = true
+			c.done <- givenUp
+		}
 	}
 }
 

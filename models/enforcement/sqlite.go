@@ -172,20 +172,22 @@ func (l *lite) query(ctx context.Context, c *chunks, n int, row func(i int), sca
 func (l *lite) add(args ...any) { l.args = append(l.args, args...) }
 
 func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *changes) error {
-	// The statements run to their end once begun: a context that ended in the middle would leave the connection unclear.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	return l.inTransaction(ctx, func(version uint32) error {
+	return l.inTransaction(ctx, func(ctx context.Context, version uint32) error {
 		return l.decide(ctx, version, look, decide)
 	})
 }
 
 // inTransaction holds the write lock. version is that of the file: it changes when another connection has changed anything.
 // Source: https://www.sqlite.org/pragma.html#pragma_data_version
-func (l *lite) inTransaction(ctx context.Context, do func(version uint32) error) (err error) {
-	if _, err := l.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, version uint32) error) (err error) {
+	// Only the wait for the lock ends with the context. Statements run to their end once begun.
+	begin := ctx
+	ctx = context.WithoutCancel(ctx)
+	if _, err := l.conn.ExecContext(begin, "BEGIN IMMEDIATE"); err != nil {
+		_, _ = l.conn.ExecContext(ctx, "ROLLBACK") // in case the transaction began just when the context ended
 		return err
 	}
 	defer func() {
@@ -198,11 +200,14 @@ func (l *lite) inTransaction(ctx context.Context, do func(version uint32) error)
 	if err := l.version.QueryRowContext(ctx).Scan(&version); err != nil {
 		return err
 	}
-	if err := do(version); err != nil {
+	if err := do(ctx, version); err != nil {
 		return err
 	}
-	// A commit into a file that is no longer at its path is lost, so it is not answered.
-	return l.checkFile(0)
+	// What was committed into a file that is no longer at its path is lost, unless someone puts the file back.
+	if err := l.checkFile(0); err != nil {
+		return errors.Join(errUnconfirmed, err)
+	}
+	return nil
 }
 
 // move writes only when every record is as it was read. What other connections have not changed since is; where they have changed
@@ -211,8 +216,7 @@ func (l *lite) move(ctx context.Context, c *changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	return l.inTransaction(ctx, func(version uint32) error {
+	return l.inTransaction(ctx, func(ctx context.Context, version uint32) error {
 		if err := l.confirm(ctx, c, version); err != nil {
 			return err
 		}
@@ -349,10 +353,18 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 		return err
 	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
-		return err
+		return unsure(err)
 	}
 	l.tidy(ctx, len(c.events)+len(c.holds)+len(c.closed)+len(c.accounts))
 	return nil
+}
+
+// unsure adds errUnconfirmed to the error of a commit after which the disk may hold the transaction.
+func unsure(err error) error {
+	if models.IsIOError(err) {
+		return fmt.Errorf("%w: %w", errUnconfirmed, err)
+	}
+	return err
 }
 
 // liteLog is what the gate knows of the write-ahead log.

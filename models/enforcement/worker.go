@@ -37,23 +37,24 @@ func (w *worker) work(run func([]*call)) {
 		if batch == nil {
 			return
 		}
-		// Somebody who has gone before the decision is not counted.
+		// A caller that has gone, or can no longer be answered in time, is not counted.
 		live = live[:0]
 		ops := 0
+		start := time.Now()
 		for _, c := range batch {
-			if c.ctx.Err() == nil {
+			switch {
+			case c.ctx.Err() != nil:
+				c.err = context.Cause(c.ctx)
+			case !start.Before(c.until.Add(-spare)):
+				c.err = errQueued
+			default:
 				live = append(live, c)
 				ops += len(c.ops)
-			} else {
-				c.err = context.Cause(c.ctx)
 			}
 		}
-		start := time.Now()
 		w.guard(live, run)
 		w.metrics.observe(ops, time.Since(start))
-		for _, c := range batch {
-			c.done <- struct{}{}
-		}
+		w.queue.finish()
 	}
 }
 
@@ -98,7 +99,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 	var err error
 	start := time.Now()
 	skipLocked := false
-	for try := 1; try <= 5 && time.Since(start) < groupTimeout/2; try++ {
+	for try := 1; try <= 5; try++ {
 		if unready, err = w.attempt(calls, skipLocked); err == nil {
 			return unready
 		}
@@ -107,12 +108,14 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
 			break
 		}
+		if calls = w.failDue(calls, err); len(calls) == 0 {
+			return nil
+		}
 		time.Sleep(time.Duration(rand.IntN(try*4000)) * time.Microsecond) //nolint:gosec // jitter needs no secrecy
 	}
 	switch {
 	case models.IsUnavailable(err):
-		w.failed(calls, err)
-		return nil
+		return w.transact(w.failed(calls, err, start))
 	case len(calls) == 1:
 		calls[0].fail(fmt.Errorf("decide one call: %w", err))
 		return nil
@@ -122,27 +125,68 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 }
 
 func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	ctx, cancel := inTime(all)
 	defer cancel()
 	now := models.Now(w.now)
 	look := ask(all, now)
 	look.skipLocked = skipLocked
-	if f := w.memory.recall(look, now); f != nil {
+	// What is decided upon memory is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, it
+	// could end without a word about its outcome.
+	if f := w.memory.recall(look, now); f != nil && hasTime(ctx) {
 		if done, err := w.move(ctx, all, look, f, now); done || err != nil {
 			return nil, err
 		}
 	}
 	var accounts []*account
+	writes := false
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
 		ready, unready = split(slices.Clone(all), look, f, w.catalogue, now)
 		accounts = f.accounts
-		return decideAll(ready, f, now)
+		c := decideAll(ready, f, now)
+		writes = !c.empty()
+		return c
 	})
-	if err == nil {
-		w.memory.keep(accounts, now)
+	if err != nil {
+		// The commit may have succeeded, and on SQLite one's own commits do not change the version that a record is compared by.
+		w.memory.forget(look)
+		return nil, err
 	}
-	return unready, err
+	w.memory.keep(accounts, now)
+	if writes {
+		w.queue.succeeded()
+	}
+	return unready, nil
+}
+
+// inTime ends when the database is no longer waited for, as the first of the calls must be answered.
+func inTime(calls []*call) (context.Context, context.CancelFunc) {
+	first := calls[0].until
+	for _, c := range calls[1:] {
+		if c.until.Before(first) {
+			first = c.until
+		}
+	}
+	return context.WithDeadline(context.Background(), first.Add(-spare))
+}
+
+// hasTime reports whether there is time for the database to say that it waited for a lock in vain.
+func hasTime(ctx context.Context) bool {
+	end, _ := ctx.Deadline()
+	return time.Until(end) > stalled+spare/2
+}
+
+// failDue fails those of the calls that have no time for another try, and returns the others.
+func (w *worker) failDue(calls []*call, err error) (rest []*call) {
+	soon := time.Now().Add(spare + stalled)
+	for _, c := range calls {
+		if c.until.Before(soon) {
+			w.end([]*call{c}, models.Unavailable(err))
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	return rest
 }
 
 // move decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
@@ -166,6 +210,7 @@ func (w *worker) move(ctx context.Context, all []*call, look lookups, f *found, 
 	switch {
 	case err == nil:
 		w.memory.keep(c.accounts, now)
+		w.queue.succeeded()
 		w.metrics.remembered.Inc()
 		return true, nil
 	case isMoved(err):
@@ -209,7 +254,8 @@ func (w *worker) identify(calls []*call) []*call {
 	if len(slack)+len(holds) == 0 {
 		return calls
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+	start := time.Now()
+	ctx, cancel := inTime(calls)
 	defer cancel()
 	emails, err := map[models.SlackIdentity]string{}, error(nil)
 	if len(slack) > 0 {
@@ -220,7 +266,9 @@ func (w *worker) identify(calls []*call) []*call {
 		wants, err = models.RecordsOfHolds(ctx, w.db, holds)
 	}
 	if err != nil {
-		w.failed(calls, err)
+		if calls = w.failed(calls, err, start); len(calls) > 0 {
+			return w.identify(calls)
+		}
 		return nil
 	}
 	var known []*call
@@ -319,13 +367,21 @@ func linked(ops []*op, err error) error {
 const (
 	groupPatience = time.Second
 	partPatience  = 50 * time.Millisecond
+	// answersPatience is how long the database may take to say that it answers at all.
+	answersPatience = 500 * time.Millisecond
 )
 
 // apart has all calls prepared as do says, and returns those for which it went well. When it fails through one call's
 // doing, or as somebody else keeps a row locked that one person needs, each half is tried on its own, down to the call at fault.
 func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
-	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout-groupPatience) // the rest is for asking whether the database answers
+	start := time.Now()
+	ctx, cancel := inTime(calls)
 	defer cancel()
+	if end, _ := ctx.Deadline(); time.Until(end) > 2*answersPatience {
+		// What is left of the time is for asking whether the database answers.
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-answersPatience))
+		defer cancel()
+	}
 	var half func(calls []*call, patience time.Duration) []*call
 	half = func(calls []*call, patience time.Duration) []*call {
 		err := do(ctx, w.db.Impatient(patience), calls)
@@ -335,13 +391,12 @@ func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*ca
 		case models.IsLockTimeout(err):
 			patience = partPatience
 			err = errLocked
-		case errors.Is(err, context.DeadlineExceeded) && w.answers():
+		case errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= stalled && w.db.Postgres && w.answers():
 			// The locks of many people, one after another. The database is not away, so whoever waits in the queue may go on.
 			failAll(calls, errLocked)
 			return nil
 		case models.IsUnavailable(err):
-			w.failed(calls, err)
-			return nil
+			return w.failed(calls, err, start) // the next pass prepares them
 		default:
 			err = fmt.Errorf("prepare one call: %w", err)
 		}
@@ -357,7 +412,7 @@ func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*ca
 
 // answers says that the database does.
 func (w *worker) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), groupPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), answersPatience)
 	defer cancel()
 	_, err := w.db.ExecContext(ctx, "SELECT 1")
 	return err == nil
@@ -370,7 +425,8 @@ func (w *worker) peek(calls []*call) {
 		if len(calls) == 0 {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
+		start := time.Now()
+		ctx, cancel := inTime(calls)
 		now := models.Now(w.now)
 		emails := make([]string, len(calls))
 		for i, c := range calls {
@@ -379,8 +435,8 @@ func (w *worker) peek(calls []*call) {
 		standings, err := w.standings(ctx, emails, now)
 		cancel()
 		if err != nil {
-			w.failed(calls, err)
-			return
+			calls = w.failed(calls, err, start)
+			continue
 		}
 		var again []*call
 		for i, c := range calls {
@@ -446,22 +502,38 @@ func (w *worker) standings(ctx context.Context, emails []string, now time.Time) 
 	return standings, nil
 }
 
-// failed ends calls with an error. When the database is away, those that wait are ended too: they would only find it away
-// one group later, and a person waits for each. Losing against somebody else is no sign of that.
-func (w *worker) failed(calls []*call, err error) {
-	if !models.IsUnavailable(err) {
-		failAll(calls, err)
-		return
+// failed ends calls with an error and returns those that are to be tried again: the younger ones, if the time of the oldest
+// was over before the database had a chance to answer. When the database is away, the calls that wait are ended too: they would
+// only find it away one group later, and a person waits for each. Losing against another transaction is no sign of that.
+func (w *worker) failed(calls []*call, err error, start time.Time) (again []*call) {
+	late := errors.Is(err, context.DeadlineExceeded)
+	switch {
+	case !models.IsUnavailable(err):
+		w.end(calls, err)
+		return nil
+	case errors.Is(err, errUnconfirmed):
+		w.end(calls, unconfirmed(err))
+	case late && time.Since(start) < stalled:
+		return w.failDue(calls, err)
+	default:
+		w.end(calls, models.Unavailable(err))
 	}
+	if models.IsRetryable(err) && !late {
+		return nil
+	}
+	w.queue.failing()
 	away := models.Unavailable(err)
-	failAll(calls, away)
-	if models.IsRetryable(err) {
-		return
-	}
 	for _, c := range w.queue.drain() {
 		c.fail(away)
-		c.done <- struct{}{}
+		c.done <- decided
 	}
+	return nil
+}
+
+// end fails calls and tells their callers at once, as the rest of their group may take long. The worker is done with them.
+func (w *worker) end(calls []*call, err error) {
+	failAll(calls, err)
+	w.queue.release(calls)
 }
 
 func failAll(calls []*call, err error) {

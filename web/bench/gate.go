@@ -89,7 +89,7 @@ func newGate(ctx context.Context, binary, dir, name, database string) (*gate, er
 
 // environment is all that the product sees of ours.
 func (g *gate) environment() []string {
-	environment := []string{"DATABASE_URL=" + g.database}
+	environment := []string{"DATABASE_URL=" + g.database, "TOLLGATE_DRAIN=0s"}
 	if g.plans != "" {
 		environment = append(environment, "TOLLGATE_PLANS="+g.plans)
 	}

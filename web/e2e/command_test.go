@@ -27,7 +27,7 @@ func tollgate(t *testing.T, variables []string, args ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), program(t), args...)
 	c.Dir = t.TempDir()
-	c.Env = append([]string{"TMPDIR=" + c.Dir, "PATH=" + os.Getenv("PATH")}, variables...)
+	c.Env = append([]string{"TMPDIR=" + c.Dir, "PATH=" + os.Getenv("PATH"), noDrain}, variables...)
 	return c
 }
 

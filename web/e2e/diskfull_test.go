@@ -83,11 +83,13 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 		{http.MethodGet, "/v1/usage/" + l.emails[0], nil},
 		{http.MethodGet, "/v1/usage/" + l.emails[0] + "/history", nil},
 		{http.MethodGet, "/v1/organizations/" + l.organization + "/usage", nil},
-		{http.MethodGet, "/readyz", nil},
 	} {
 		if r := s.client.call(t.Context(), p.addr, call.method, call.path, call.content); r.err != nil || r.status != http.StatusOK {
 			t.Errorf("%s %s on a full disk: status %d, %v %s", call.method, call.path, r.status, r.err, r.body)
 		}
+	}
+	if status, err := p.get(t.Context(), "/readyz"); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz on a full disk: status %d, %v; want 503", status, err)
 	}
 	s.wantIntegrity()
 	// What was recorded can be asked for again: that writes nothing, when it is not in one group with what does.
@@ -103,6 +105,10 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 		t.Fatal(err)
 	}
 	wait(t, l.decided.more(500), "calls that are decided when there is room again")
+	eventually(t, "it is ready again", func() bool {
+		status, err := p.get(t.Context(), "/readyz")
+		return err == nil && status == http.StatusOK
+	})
 	stop()
 	running.Wait()
 	if err := p.alive(); err != nil || p.pid() != pid {

@@ -25,7 +25,7 @@ const (
 	// startPatience is how long a process may take until it is ready, on a machine that is busy with everything else.
 	startPatience = 20 * time.Second
 	// stopPatience is how long a process may take to stop in order.
-	stopPatience = 25 * time.Second
+	stopPatience = 15 * time.Second
 )
 
 // tail keeps the end of what a process prints.
@@ -80,10 +80,13 @@ func launch(cmd *exec.Cmd) (*run, error) {
 	return r, <-started
 }
 
+// noDrain has a process stop without a drain, unless a test gives it another one.
+const noDrain = "TOLLGATE_DRAIN=0s"
+
 // environment is what a process sees of this one's: no DATABASE_URL and no Stripe key of the developer's.
 func environment(t *testing.T) []string {
 	t.Helper()
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir()}
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir(), noDrain}
 }
 
 // server is `tollgate serve` on one port: one process after another, as it is killed and started again.

@@ -5,12 +5,14 @@ package e2e_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -162,37 +164,155 @@ func (s *listening) half(t *testing.T, key string) (finish func() string) {
 	}
 }
 
-// What was taken in is finished: decided, committed and answered.
-func TestServeFinishesWhatItTook(t *testing.T) {
+// A request that is not complete when a server stops is ended, with an answer that says so, and holds up nothing.
+func TestStopEndsIncompleteRequests(t *testing.T) {
 	database := sqliteDatabase(t)
 	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "consume"))
-	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0")
-	finish := s.half(t, key)
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0", "--drain", "300ms")
+	body := s.raw(t, "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+key+
+		"\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{\"events\": [")
+	header := s.raw(t, "POST /v1/consume HTTP/1.1\r\nHost: loc")
+	silent := s.raw(t, "")
+	begun := time.Now()
+	if status := s.stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if answer, err := io.ReadAll(body); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") ||
+		!strings.Contains(string(answer), "\r\nConnection: close\r\n") || !strings.Contains(string(answer), "\r\nRetry-After: ") {
+		t.Errorf("a call with half a body was answered %q, %v; want 503", answer, err)
+	}
+	for name, c := range map[string]net.Conn{"half a header": header, "nothing": silent} {
+		if answer, err := io.ReadAll(c); err != nil || len(answer) > 0 {
+			t.Errorf("a connection with %s got %q, %v; want its end", name, answer, err)
+		}
+	}
+	for _, want := range []string{`"msg":"stopping","drain":"300ms"`, `"msg":"stopped"`, `"requests_incomplete":2`, `"idle_connections":1`} {
+		if !strings.Contains(s.stderr.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, s.stderr)
+		}
+	}
+}
+
+// raw opens a connection and sends some text.
+func (s *listening) raw(t *testing.T, text string) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// While it drains, a server serves as before and only /readyz says that it stops, on both of its addresses; then answers carry
+// Connection: close.
+func TestDrain(t *testing.T) {
+	database := sqliteDatabase(t)
+	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "check"))
+	metrics := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0", "--metrics-listen", metrics, "--drain", "1s")
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	ask := func(method, url, body string) (status int, closes bool, err error) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		r.Header.Set("Content-Type", "application/json")
+		response, err := client.Do(r)
+		if err != nil {
+			return 0, false, err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		return response.StatusCode, response.Close, errors.Join(err, response.Body.Close())
+	}
+	for _, url := range []string{s.url, "http://" + metrics} {
+		if status, _, err := ask(http.MethodGet, url+"/readyz", ""); err != nil || status != http.StatusOK {
+			t.Fatalf("/readyz before the stop: %d, %v", status, err)
+		}
+	}
+	begun := time.Now()
 	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	s.untilRefused(t)
-	if answer := finish(); !strings.Contains(answer, "200 OK") || !strings.Contains(answer, `"event_id"`) {
-		t.Errorf("answered %q", answer)
+	eventually(t, "/readyz says that it stops", func() bool {
+		status, _, err := ask(http.MethodGet, s.url+"/readyz", "")
+		return err == nil && status == http.StatusServiceUnavailable
+	})
+	if status, _, err := ask(http.MethodGet, "http://"+metrics+"/readyz", ""); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz beside the metrics: %d, %v; want 503", status, err)
+	}
+	served := 0
+	for {
+		status, closes, err := ask(http.MethodPost, s.url+"/v1/check", `{"email": "ada@drain.example"}`)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("a call during the drain: %d, %v", status, err)
+		}
+		if closes {
+			break
+		}
+		served++
+		time.Sleep(5 * time.Millisecond)
+	}
+	if took := time.Since(begun); took < time.Second || served == 0 {
+		t.Errorf("after %s and %d calls an answer carried Connection: close, want at least 1 s", took, served)
+	}
+	if status, _, err := ask(http.MethodGet, "http://"+metrics+"/metrics", ""); err != nil || status != http.StatusOK {
+		t.Errorf("the metrics while connections are closed: %d, %v", status, err)
 	}
 	_, _ = io.Copy(io.Discard, s.out)
 	if err := s.Wait(); err != nil {
 		t.Errorf("%v: %s", err, s.stderr)
 	}
-	if out := (shell{t, database}).ok("verify"); out != "" {
-		t.Errorf("verify: %s", out)
-	}
 }
 
-// untilRefused waits until the server takes no more connections.
-func (s *listening) untilRefused(t *testing.T) {
-	t.Helper()
-	for {
-		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
-		if err != nil {
-			return
+// A client that closes its side of the connection after its request still gets the answer, and one that is gone is no error.
+func TestHalfClosedConnections(t *testing.T) {
+	database := sqliteDatabase(t)
+	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "check,consume,read"))
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0")
+	request := func(method, path, body string) string {
+		return method + " " + path + " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + key +
+			"\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+	}
+	for i := range 20 {
+		for _, call := range []string{
+			request("POST", "/v1/consume", `{"email": "half`+strconv.Itoa(i)+`@close.example", "idempotency_key": "half`+strconv.Itoa(i)+`"}`),
+			request("POST", "/v1/check", `{"email": "half@close.example"}`),
+			request("POST", "/v1/holds", `{"email": "half`+strconv.Itoa(i)+`@close.example", "quantity": 1, "idempotency_key": "half`+strconv.Itoa(i)+`"}`),
+			request("POST", "/v1/events", `{"events": [{"email": "half@close.example", "quantity": 1, "idempotency_key": "event`+strconv.Itoa(i)+
+				`", "occurred_at": "`+time.Now().UTC().Format(time.RFC3339)+`"}]}`),
+			request("GET", "/v1/usage/half@close.example", ""),
+			request("GET", "/v1/usage/half@close.example/history", ""),
+		} {
+			c := s.raw(t, call).(*net.TCPConn)
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") {
+				t.Fatalf("%q was answered %q, %v", strings.SplitN(call, "\r\n", 2)[0], answer, err)
+			}
+			_ = c.Close()
 		}
-		_ = c.Close()
+	}
+	for _, path := range []string{"/v1/usage/half@close.example", "/plans", "/static/app.css"} {
+		for range 20 {
+			_ = s.raw(t, request("GET", path, "")).Close()
+		}
+	}
+	if status := s.stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if strings.Contains(s.stderr.String(), `"level":"ERROR"`) {
+		t.Errorf("the log has an error:\n%s", s.stderr)
 	}
 }
 

@@ -1,0 +1,258 @@
+package enforcement_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+	"tollgate/models/modelstest"
+)
+
+// promised is how long any call may take, whatever the database does.
+const promised = 5 * time.Second
+
+// mixed makes so many calls of all kinds at once: for people who are known, linked, and new. It returns how many were refused as
+// the database is unavailable, and fails the test if one took longer than promised. unconfirmed counts those that may be recorded.
+func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unconfirmed int) {
+	t.Helper()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	var slowest time.Duration
+	for i := range calls {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // so that they are of several groups
+			key, known := fmt.Sprint(round, i), by(fmt.Sprintf("known%d@example.com", i%8))
+			fresh := by(fmt.Sprintf("new%d-%s@example.com", i, round))
+			fresh.Slack = models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d%s", i, round)}
+			begun := time.Now()
+			var err error
+			switch i % 5 {
+			case 0:
+				_, err = f.Consume(context.Background(), known, 1, key)
+			case 1:
+				_, err = f.Consume(context.Background(), fresh, 1, key)
+			case 2:
+				_, err = f.Hold(context.Background(), known, 1, key, time.Minute)
+			case 3:
+				_, err = f.Record(context.Background(), []enforcement.Happened{{Person: known, Quantity: 1, IdempotencyKey: key, OccurredAt: f.now}})
+			case 4:
+				_, err = f.Consume(context.Background(), enforcement.Person{Slack: models.SlackIdentity{TeamID: "T1", UserID: "UKNOWN"}}, 1, key)
+			}
+			took := time.Since(begun)
+			mu.Lock()
+			defer mu.Unlock()
+			slowest = max(slowest, took)
+			if took > promised {
+				t.Errorf("call %d took %s, want at most %s", i, took.Round(time.Millisecond), promised)
+			}
+			if fault := (*models.Error)(nil); errors.As(err, &fault) && fault.Code == models.CodeUnavailable {
+				unavailable++
+				if strings.Contains(fault.Detail, "may have been recorded") {
+					unconfirmed++
+				}
+			} else if err != nil {
+				t.Errorf("call %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("the slowest of %d calls took %s", calls, slowest.Round(time.Millisecond))
+	return unavailable, unconfirmed
+}
+
+// knowPeople makes the people that mixed knows.
+func (f *fixture) knowPeople(t *testing.T) {
+	t.Helper()
+	for i := range 8 {
+		email := fmt.Sprintf("known%d@example.com", i)
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, f.now, models.Subscriber{Email: email}, "pro"); err != nil {
+			t.Fatal(err)
+		}
+		f.consume(t, email, 1, "first"+email)
+	}
+	linked := by("linked@example.com")
+	linked.Slack = models.SlackIdentity{TeamID: "T1", UserID: "UKNOWN"}
+	if _, err := f.Consume(f.ctx, linked, 1, "first"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each call is answered within five seconds, and not each group of calls: a group may wait for the one before it. Nothing that
+// was answered 503 is recorded.
+func TestLockedFileIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	address := modelstest.SQLite(t)
+	f := newFixture(t, address)
+	f.knowPeople(t)
+	before := f.clean(t)
+	other, err := sql.Open("sqlite", strings.TrimPrefix(address, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	lock, err := other.Conn(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.ExecContext(f.ctx, "BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	unavailable, unconfirmed := f.mixed(t, "locked", 64)
+	if unavailable != 64 || unconfirmed != 0 {
+		t.Errorf("%d of 64 calls were answered 503, %d of them unconfirmed; want all and none", unavailable, unconfirmed)
+	}
+	if err := f.Ready(f.ctx); err == nil {
+		t.Error("a gate with a locked file is ready")
+	}
+	if _, err := lock.ExecContext(f.ctx, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if events := f.clean(t); events != before {
+		t.Errorf("%d events were recorded by calls that were answered 503", events-before)
+	}
+	f.recovers(t)
+}
+
+// A table that somebody keeps locked is no different.
+func TestLockedTableIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, modelstest.Postgres(t))
+	f.knowPeople(t)
+	before := f.clean(t)
+	tx, err := f.db.BeginTx(f.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }() // rolled back already when nothing failed
+	if _, err := tx.ExecContext(f.ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(f.ctx, "LOCK TABLE usage_records"); err != nil {
+		t.Fatal(err)
+	}
+	unavailable, unconfirmed := f.mixed(t, "locked", 64)
+	if unavailable != 64 || unconfirmed != 0 {
+		t.Errorf("%d of 64 calls were answered 503, %d of them unconfirmed; want all and none", unavailable, unconfirmed)
+	}
+	if err := f.Ready(f.ctx); err == nil {
+		t.Error("a gate with a locked table is ready")
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if events := f.clean(t); events != before {
+		t.Errorf("%d events were recorded by calls that were answered 503", events-before)
+	}
+	f.recovers(t)
+}
+
+// A database that says nothing any more is answered in time as well. What it may have recorded is said.
+func TestSilentDatabaseIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	address := modelstest.Postgres(t)
+	p := newProxy(t, address)
+	f := newFixture(t, p.address)
+	f.knowPeople(t)
+	p.silent.Store(true)
+	if unavailable, _ := f.mixed(t, "silent", 64); unavailable != 64 {
+		t.Errorf("%d of 64 calls were answered 503, want all", unavailable)
+	}
+	if err := f.Ready(f.ctx); err == nil {
+		t.Error("a gate with a silent database is ready")
+	}
+	p.silent.Store(false)
+	p.cut()
+	f.recovers(t)
+	f.clean(t)
+}
+
+// recovers waits until the gate is ready by itself, without a call, and then decides.
+func (f *fixture) recovers(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := f.Ready(f.ctx)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the gate is not ready again: %v", err)
+		}
+	}
+	f.consume(t, "known0@example.com", 1, "after")
+}
+
+// proxy stands between the gate and PostgreSQL and can stop forwarding.
+type proxy struct {
+	address string
+	silent  atomic.Bool
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newProxy(t *testing.T, address string) *proxy {
+	t.Helper()
+	_, rest, _ := strings.Cut(address, "@")
+	target, _, _ := strings.Cut(rest, "/")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{address: strings.Replace(address, target, l.Addr().String(), 1)}
+	t.Cleanup(func() { _ = l.Close(); p.cut() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := new(net.Dialer).DialContext(context.Background(), "tcp", target)
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.conns = append(p.conns, c, server)
+			p.mu.Unlock()
+			go p.forward(c, server)
+			go p.forward(server, c)
+		}
+	}()
+	return p
+}
+
+func (p *proxy) forward(from, to net.Conn) {
+	defer to.Close()
+	b := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		if p.silent.Load() {
+			continue
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// cut closes all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+}

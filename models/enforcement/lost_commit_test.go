@@ -1,0 +1,87 @@
+package enforcement
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// forgetful is a ledger whose connection fails after the commit.
+type forgetful struct {
+	ledger
+	fails bool
+}
+
+func (l *forgetful) transact(ctx context.Context, look lookups, decide func(*found) *changes) error {
+	err := l.ledger.transact(ctx, look, decide)
+	if err == nil && l.fails {
+		return errors.Join(errUnconfirmed, context.DeadlineExceeded)
+	}
+	return err
+}
+
+// A commit that succeeded without a confirmation must not leave the worker with the record as it was before: on SQLite a
+// connection's own commits do not change the version that a record is compared by, so the next call would undo it.
+func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
+	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			db, err := models.Open(ctx, address(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = db.Close() })
+			catalogue, err := models.LoadCatalogue("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := Open(ctx, db, Options{Catalogue: catalogue, Now: time.Now, Log: slog.New(slog.DiscardHandler), QueueLimit: 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(g.Close)
+			inner, err := openLedger(ctx, db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &forgetful{ledger: inner}
+			q := newQueue(10)
+			q.records = true
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}}).write()
+			}()
+			t.Cleanup(func() { q.close(); <-ended; inner.close() })
+			submit := func(kind kind, key string) error {
+				c := &call{ctx: ctx, done: make(chan ending, 1)}
+				c.one[0] = op{kind: kind, person: Person{Email: "ada@example.com"}, quantity: 1, key: key, ttl: time.Hour}
+				c.ops = c.one[:]
+				if _, err := g.submit(q, c); err != nil {
+					return err
+				}
+				return c.one[0].err
+			}
+			if err := errors.Join(submit(consume, "first"), submit(consume, "second")); err != nil {
+				t.Fatal(err)
+			}
+			l.fails = true
+			if fault := (*models.Error)(nil); !errors.As(submit(hold, "held"), &fault) || fault.Detail != unconfirmed(nil).Detail {
+				t.Errorf("a hold without a confirmation was answered %v", fault)
+			}
+			l.fails = false
+			if err := submit(consume, "third"); err != nil {
+				t.Fatal(err)
+			}
+			r, err := models.CurrentUsage(ctx, db, time.Now().UTC(), "ada@example.com")
+			if err != nil || r.SuggestionsUsed != 3 || r.SuggestionsHeld != 1 {
+				t.Errorf("the record has %d used and %d held, %v; want 3 and 1", r.SuggestionsUsed, r.SuggestionsHeld, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,25 @@
+package models
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// ProbeWrite commits one small change, so that an error means that usage cannot be recorded either: the disk is full, the
+// database is read-only, or somebody keeps a table locked. It touches no row that usage depends on: the version it raises is that
+// of no workspace. On PostgreSQL the two parts that change no row need the same locks and rights as recording does.
+func ProbeWrite(ctx context.Context, db *DB) error {
+	const write = `INSERT INTO usage_versions (workspace_id, version) VALUES (?, 1)
+		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`
+	text := write
+	if db.Postgres {
+		text = `WITH records AS (UPDATE usage_records SET suggestions_used = suggestions_used WHERE false RETURNING 1),
+			events AS (INSERT INTO usage_events SELECT * FROM usage_events WHERE false RETURNING 1) ` + write
+	}
+	if _, err := db.ExecContext(ctx, text, uuid.Nil); err != nil {
+		return fmt.Errorf("write to the database: %w", err)
+	}
+	return nil
+}

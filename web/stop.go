@@ -1,0 +1,195 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"tollgate/models"
+)
+
+// How a server stops. During the drain it serves as before, and only /readyz says that it stops. Then each answer carries
+// Connection: close; soon the listener takes no more connections; and a connection is closed once it was idle for a while, so
+// that a client which has just sent a request is not cut off.
+const (
+	// stillAccepting is how long after the drain new connections are taken.
+	stillAccepting = 500 * time.Millisecond
+	// lingers is how long a connection without a request stays open after the drain or its last answer. A client that is about to
+	// use it has time for one more call, whose answer tells it not to use the connection again.
+	lingers = time.Second
+	// silence is how long no byte may arrive of an incomplete request until the request is ended.
+	silence = 250 * time.Millisecond
+	// sendingPatience is how long after the drain an incomplete request may go on to arrive.
+	sendingPatience = time.Second
+	// stopTimeout bounds all that comes after the drain: no call takes longer than enforcement.AnswerWithin.
+	stopTimeout = 5500 * time.Millisecond
+	// stopTick is how often connections are looked at during a stop.
+	stopTick = 10 * time.Millisecond
+	// handshake bounds the time for connections that are being made when the listener closes.
+	minHandshake, maxHandshake = 50 * time.Millisecond, time.Second
+)
+
+// errStopped is the answer to a request that the stop ended as it was incomplete. Nothing of it was recorded.
+var errStopped = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping, and the request was not complete; send it again.", RetryAfter: time.Second}
+
+// errDraining is what /readyz answers from the beginning of a stop.
+var errDraining = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping.", RetryAfter: time.Second}
+
+// stop is the state of a server's stop and what it came to.
+type stop struct {
+	began             time.Time
+	draining, closing atomic.Bool
+	finished          atomic.Int64 // requests answered since the stop began
+	incomplete        int          // requests ended, as they did not arrive
+	idle              int          // connections closed without a request
+	cut               int          // connections closed with a request that took too long
+}
+
+// serve answers on l until ctx ends, and then stops as described above.
+func (s *Server) serve(ctx context.Context, l net.Listener) error {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return errors.New("the listener is not for TCP")
+	}
+	cs := newConnections(tcp)
+	server := s.httpServer(s.tracked(s.Handler()))
+	server.ConnState, server.ConnContext = changed, withConnection
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(cs) }()
+	select {
+	case err := <-failed:
+		return errors.Join(err, server.Close())
+	case <-ctx.Done():
+	}
+	s.stop.began = time.Now()
+	cs.stopping.Store(s.stop.began.UnixNano())
+	s.stop.draining.Store(true)
+	s.log.Info("stopping", "drain", s.drain.String(), "connections", len(cs.all()))
+	select {
+	case err := <-failed:
+		return errors.Join(err, server.Close())
+	case <-time.After(s.drain):
+	}
+	s.stop.closing.Store(true)
+	err := s.closeConnections(cs)
+	if closed := server.Close(); !errors.Is(closed, net.ErrClosed) { // the listener's is closed by now
+		err = errors.Join(err, closed)
+	}
+	return err
+}
+
+// tracked lets a stop know where each request is.
+func (s *Server) tracked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := connectionOf(r); c != nil {
+			c.receive(r)
+		}
+		if s.stop.closing.Load() {
+			w.Header()["Connection"] = []string{"close"}
+		}
+		next.ServeHTTP(w, r)
+		if s.stop.draining.Load() {
+			s.stop.finished.Add(1)
+		}
+	})
+}
+
+// closeConnections closes the listener and then each connection when it may be.
+func (s *Server) closeConnections(cs *connections) error {
+	closing := time.Now()
+	accepting := true
+	var dropping time.Time // since when new connections are dropped; zero before
+	var patience time.Duration
+	tick := time.NewTicker(stopTick)
+	defer tick.Stop()
+	for now := closing; ; now = <-tick.C {
+		switch {
+		case !accepting:
+		case dropping.IsZero() && now.Sub(closing) >= min(s.drain, stillAccepting):
+			// A connection whose handshake is under way must still be taken, as its client may have sent a request with it.
+			dropping, patience = now, minHandshake
+			if dropNewConnections(cs.TCPListener) == nil {
+				for _, c := range cs.all() {
+					patience = max(patience, min(2*roundTrip(c.TCPConn), maxHandshake))
+				}
+			}
+		case !dropping.IsZero() && now.Sub(dropping) >= patience && waitingConnections(cs.TCPListener) == 0:
+			accepting = false
+			if err := cs.TCPListener.Close(); err != nil {
+				return err
+			}
+		}
+		open := cs.all()
+		for _, c := range open {
+			s.closeConnection(c, closing, now)
+		}
+		if !accepting && len(open) == 0 {
+			return nil
+		}
+		if now.Sub(closing) >= stopTimeout {
+			for _, c := range cs.all() {
+				if c.progress() != idle {
+					s.stop.cut++
+				}
+				_ = c.Close()
+			}
+			_ = cs.TCPListener.Close() // closed already, unless connections still waited
+			return nil
+		}
+	}
+}
+
+// closeConnection ends a connection if nothing on it can be finished any more, or it was idle for long enough.
+func (s *Server) closeConnection(c *connection, closing, now time.Time) {
+	last := time.Unix(0, c.last.Load())
+	switch c.progress() {
+	case complete:
+	case incomplete:
+		if last.Before(s.stop.began) {
+			last = s.stop.began
+		}
+		if c.ended.Load() || now.Sub(last) >= silence || now.Sub(closing) >= sendingPatience {
+			if !c.ended.Swap(true) {
+				s.stop.incomplete++
+			}
+			c.end()
+		}
+	case idle:
+		if last.Before(closing) {
+			last = closing
+		}
+		if now.Sub(last) >= lingers && !readable(c.TCPConn) {
+			s.stop.idle++
+			_ = c.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+}
+
+// wasEnded reports whether the stop ended the request, so that its error is not the client's.
+func (s *Server) wasEnded(r *http.Request) bool {
+	if !s.stop.closing.Load() {
+		return false
+	}
+	c := connectionOf(r)
+	return c != nil && c.ended.Load()
+}
+
+// LogStop writes what a stop came to, after everything has ended. Without a stop it writes nothing.
+func (s *Server) LogStop() {
+	if !s.stop.draining.Load() {
+		return
+	}
+	line := []slog.Attr{
+		slog.String("took", time.Since(s.stop.began).Round(time.Millisecond).String()), slog.Int64("requests_finished", s.stop.finished.Load()),
+		slog.Int("requests_incomplete", s.stop.incomplete), slog.Int("idle_connections", s.stop.idle),
+	}
+	level := slog.LevelInfo
+	if s.stop.cut > 0 {
+		level, line = slog.LevelWarn, append(line, slog.Int("requests_cut_off", s.stop.cut))
+	}
+	s.log.LogAttrs(context.Background(), level, "stopped", line...)
+}

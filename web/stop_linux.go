@@ -1,0 +1,74 @@
+package web
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onlySYN is a socket filter (classic BPF) that drops a packet with SYN and without ACK, and lets everything else pass: the
+// last packet of a handshake that is under way, and all that belongs to connections, which inherit the filter.
+// Byte 13 of a TCP header has the flags, SYN is 0x02 and ACK 0x10. Source: RFC 9293, 3.1; socket(7), SO_ATTACH_FILTER.
+var onlySYN = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: 0x02},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+}
+
+// dropNewConnections has the kernel ignore who asks for a connection from now on. When the listener is closed, their next try,
+// a second later, is refused, and they know that nothing was sent.
+func dropNewConnections(l *net.TCPListener) error {
+	return control(l, func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(onlySYN)), Filter: &onlySYN[0]})
+	})
+}
+
+// waitingConnections returns how many connections are made and not yet accepted; 0 if it is not known.
+func waitingConnections(l *net.TCPListener) (n uint32) {
+	_ = control(l, func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			n = info.Unacked // of a listener: its backlog
+		}
+		return err
+	})
+	return n
+}
+
+// roundTrip returns how long a packet takes to a client and back; 0 if it is not known.
+func roundTrip(c *net.TCPConn) (rtt time.Duration) {
+	_ = control(c, func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			rtt = time.Duration(info.Rtt+4*info.Rttvar) * time.Microsecond
+		}
+		return err
+	})
+	return rtt
+}
+
+// readable reports whether bytes have arrived that were not read.
+func readable(c *net.TCPConn) (yes bool) {
+	_ = control(c, func(fd int) error {
+		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		yes = err == nil && n > 0
+		return err
+	})
+	return yes
+}
+
+func control(of syscall.Conn, do func(fd int) error) error {
+	raw, err := of.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil {
+		return err
+	}
+	return failed
+}
