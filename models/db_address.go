@@ -81,7 +81,7 @@ func explainPostgres(err error) error {
 func lastCause(err error) error {
 	for {
 		next := errors.Unwrap(err)
-		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this error itself, not what it wraps
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			if all := joined.Unwrap(); len(all) > 0 {
 				next = all[len(all)-1]
 			}

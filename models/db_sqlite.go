@@ -145,8 +145,8 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 // createSQLite creates the file if it is missing, readable by its owner alone. SQLite gives -wal and -shm files the same mode.
 // It creates none next to files of a database that is gone: SQLite would delete what they hold, or mix it into the new file.
 func createSQLite(path string) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // the others are next to it
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // the others are next to it
 	}
 	info, err := os.Stat(path)
 	switch {

@@ -62,7 +62,7 @@ type process struct {
 func (p *process) marked(name string) bool {
 	p.t.Helper()
 	var n int
-	if err := p.db.QueryRow(`SELECT COUNT(*) FROM bun_migrations WHERE name = ?`, name).Scan(&n); err != nil {
+	if err := p.db.QueryRowContext(p.t.Context(), `SELECT COUNT(*) FROM bun_migrations WHERE name = ?`, name).Scan(&n); err != nil {
 		p.t.Fatal(err)
 	}
 	return n > 0
@@ -99,11 +99,11 @@ func (p *process) step() (done bool) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	tx, err := p.db.Begin()
+	tx, err := p.db.BeginTx(p.t.Context(), nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, err = tx.Exec(string(text))
+	_, err = tx.ExecContext(p.t.Context(), string(text))
 	again := err != nil && strings.Contains(err.Error(), "duplicate column name")
 	if err == nil {
 		err = tx.Commit()
@@ -117,7 +117,7 @@ func (p *process) step() (done bool) {
 		return true
 	}
 	id, _, _ := strings.Cut(filepath.Base(file), "_")
-	if _, err := p.db.Exec(`INSERT INTO bun_migrations (name, group_id) VALUES (?, 1)`, id); err != nil {
+	if _, err := p.db.ExecContext(p.t.Context(), `INSERT INTO bun_migrations (name, group_id) VALUES (?, 1)`, id); err != nil {
 		p.t.Fatal(err)
 	}
 	p.readAll = !again
@@ -141,7 +141,7 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 			t.Fatal(err)
 		}
 		// As bun's own migrator made them.
-		if _, err := raw.Exec(`CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "name" VARCHAR, "group_id" INTEGER, ` +
+		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "name" VARCHAR, "group_id" INTEGER, ` +
 			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);` +
 			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR, UNIQUE ("table_name"))`); err != nil {
 			t.Fatal(err)

@@ -303,11 +303,17 @@ func (s *postgresServer) refuseSharing(ctx context.Context) (err error) {
 		pids[i] = pid
 		return nil
 	}
+	defer func() {
+		for _, conn := range conns {
+			if conn != nil {
+				_ = conn.Close(context.WithoutCancel(ctx)) // it only read
+			}
+		}
+	}()
 	for i := range conns {
 		if conns[i], err = pgconn.ConnectConfig(ctx, &s.configure(nil).Config); err != nil {
 			return err
 		}
-		defer func() { _ = conns[i].Close(context.WithoutCancel(ctx)) }() // it only read
 		if err = begin(i); err != nil {
 			return err
 		}

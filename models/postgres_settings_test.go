@@ -66,7 +66,7 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer db.Close()
+			defer func() { _ = db.Close() }()
 			f := &fixture{db: db, ctx: t.Context()}
 			f.insert(t, &models.User{ID: newID(), Email: "other@example.com", Role: models.Member, CreatedAt: noon})
 			for i, name := range []string{
@@ -111,7 +111,7 @@ func TestSettingsOfEveryConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	for name, want := range map[string]string{
 		"DateStyle": "ISO, MDY", "standard_conforming_strings": "on", "bytea_output": "hex", "client_encoding": "UTF8", "TimeZone": "UTC",
 		"search_path": `"$user", public`, "default_transaction_isolation": "read committed", "transaction_isolation": "read committed", "IntervalStyle": "postgres",
@@ -134,7 +134,7 @@ func TestAddressNamesSettings(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", more, err)
 		}
-		defer db.Close()
+		defer func() { _ = db.Close() }()
 		var value string
 		if err := db.NewRaw("SELECT current_setting(?)", name).Scan(t.Context(), &value); err != nil {
 			t.Fatal(err)

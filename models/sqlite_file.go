@@ -43,17 +43,17 @@ func newSQLiteFile(path string) (*sqliteFile, error) {
 
 // keep records the files beside the database. SQLite puts them where a symbolic link leads.
 func (f *sqliteFile) keep() error {
-	real, err := filepath.EvalSymlinks(f.main.path)
+	target, err := filepath.EvalSymlinks(f.main.path)
 	if err != nil {
 		return err
 	}
 	var ids []fileID
 	for _, suffix := range []string{"-wal", "-shm"} {
-		info, err := os.Stat(real + suffix)
+		info, err := os.Stat(target + suffix)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrFileReplaced, err)
 		}
-		ids = append(ids, fileID{real + suffix, info})
+		ids = append(ids, fileID{target + suffix, info})
 	}
 	f.beside.Store(&ids)
 	return f.check()

@@ -79,7 +79,7 @@ func TestSQLiteUnavailable(t *testing.T) {
 		t.Errorf("a commit: %v", err)
 	}
 	pool := db.SQLitePool()
-	defer pool.Close()
+	defer func() { _ = pool.Close() }()
 	if err := pool.PingContext(t.Context()); !models.IsFileReplaced(err) {
 		t.Errorf("a new connection: %v", err)
 	}

@@ -53,7 +53,7 @@ func TestSlowLink(t *testing.T) {
 			link, slow := modelstest.NewSlowLink(t, address, delay)
 			direct, err := models.Open(t.Context(), address)
 			must(t, err)
-			defer direct.Close()
+			defer func() { _ = direct.Close() }()
 			near := newFixture(t, address)
 			near.post("/v1/consume", `{"email":"known@example.com","idempotency_key":"k0"}`).want(t, http.StatusOK, nil)
 

@@ -119,7 +119,7 @@ func (s *Server) closeConnections(cs *connections) error {
 			}
 		case !dropping.IsZero() && now.Sub(dropping) >= patience && waitingConnections(cs.TCPListener) == 0:
 			accepting = false
-			if err := cs.TCPListener.Close(); err != nil {
+			if err := cs.Close(); err != nil {
 				return err
 			}
 		}
@@ -137,7 +137,7 @@ func (s *Server) closeConnections(cs *connections) error {
 				}
 				_ = c.Close()
 			}
-			_ = cs.TCPListener.Close() // closed already, unless connections still waited
+			_ = cs.Close() // closed already, unless connections still waited
 			return nil
 		}
 	}

@@ -98,7 +98,7 @@ func TestLockedFileIsAnsweredInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
+	defer func() { _ = other.Close() }()
 	lock, err := other.Conn(f.ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func newProxy(t *testing.T, address string) *proxy {
 }
 
 func (p *proxy) forward(from, to net.Conn) {
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)

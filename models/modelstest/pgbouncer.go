@@ -57,7 +57,7 @@ func PgBouncer(t testing.TB, address, settings string) string {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, file) //nolint:gosec // a program of the system
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, file)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
 	s, err := startServer(cmd)

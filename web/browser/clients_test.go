@@ -184,7 +184,7 @@ func document(t *testing.T) string {
 		t.Fatal(err)
 	}
 	answer := httptest.NewRecorder()
-	server.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/v1/openapi.json", http.NoBody))
+	server.Handler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/openapi.json", http.NoBody))
 	if answer.Code != http.StatusOK {
 		t.Fatalf("the document: %d", answer.Code)
 	}

@@ -111,8 +111,8 @@ func TestTraffic(t *testing.T) {
 
 // fast returns a clock that begins at start and runs so many times faster than the real one.
 func fast(start time.Time, times int) func() time.Time {
-	real := time.Now()
-	return func() time.Time { return start.Add(time.Duration(times) * time.Since(real)) }
+	began := time.Now()
+	return func() time.Time { return start.Add(time.Duration(times) * time.Since(began)) }
 }
 
 // TestTrafficIsAUsualDay lets eight hours of traffic go by, with a usual number of calls, and compares the day with a usual one.

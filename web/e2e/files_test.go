@@ -31,12 +31,12 @@ type fileSite struct {
 func newFileSite(t *testing.T, path string) *fileSite {
 	t.Helper()
 	s := &fileSite{site: newSite(t, "sqlite:"+path, 1), path: path, kept: filepath.Join(filepath.Dir(path), "kept.db")}
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "-wal"} {
-		if err := os.Link(real+suffix, s.kept+suffix); err != nil {
+		if err := os.Link(target+suffix, s.kept+suffix); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -291,7 +291,7 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 		if err != nil {
 			return err

@@ -102,7 +102,7 @@ func schema(t *testing.T, database string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	var text string
 	if err := db.QueryRowContext(t.Context(), `SELECT group_concat(type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, ''), char(10) ORDER BY type, name)
 		FROM sqlite_master`).Scan(&text); err != nil {
