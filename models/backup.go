@@ -48,7 +48,7 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	partial := fmt.Sprintf("%s.%08x.partial", target, rand.Uint32()) //nolint:gosec // O_EXCL refuses one that exists
+	partial := fmt.Sprintf("%s.%08x.partial", target, rand.Uint32())       //nolint:gosec // O_EXCL refuses one that exists
 	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the file
 	if err != nil {
 		return 0, inTargetWords(err)
