@@ -88,6 +88,11 @@ var errExists = errors.New("the file exists; choose another name")
 
 // vacant returns an error unless a file can have this name: there is none, and nothing that SQLite would take for a part of it.
 func vacant(target string) error {
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		if strings.HasSuffix(target, suffix) {
+			return fmt.Errorf("SQLite would take a file that ends in %q for a part of another database; choose another name", suffix)
+		}
+	}
 	switch info, err := os.Lstat(target); {
 	case err == nil && info.IsDir():
 		return errors.New("is a directory; name a file in it")

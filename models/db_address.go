@@ -18,7 +18,11 @@ func redact(address string) string {
 		return address
 	}
 	u, err := url.Parse(address)
-	if err != nil || strings.Contains(u.Path+u.Fragment, "@") {
+	var query url.Values
+	if err == nil {
+		query, err = url.ParseQuery(u.RawQuery)
+	}
+	if err != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 		// What stands before the last @ may be a password with characters that should have been escaped.
 		if at := strings.LastIndex(rest, "@"); at >= 0 {
 			rest = "…" + rest[at:]
@@ -29,10 +33,11 @@ func redact(address string) string {
 	if u.User != nil {
 		u.User = url.User(u.User.Username())
 	}
-	if query := u.Query(); query.Has("password") || query.Has("sslpassword") {
-		query.Del("password")
-		query.Del("sslpassword")
-		u.RawQuery = query.Encode()
+	for name := range query {
+		if strings.Contains(strings.ToLower(name), "password") {
+			query.Del(name)
+			u.RawQuery = query.Encode()
+		}
 	}
 	return u.String()
 }

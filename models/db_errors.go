@@ -68,7 +68,7 @@ func IsUnavailable(err error) bool {
 		}
 		return false
 	}
-	if IsFileReplaced(err) {
+	if IsFileUnusable(err) {
 		return true
 	}
 	if code := sqliteCode(err); code != 0 {

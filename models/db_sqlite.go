@@ -23,11 +23,32 @@ const sqliteStart = 10 * time.Second
 
 // sqlitePath returns the absolute path of a "sqlite:FILE" address.
 func sqlitePath(address string) (string, error) {
-	file := strings.TrimPrefix(strings.TrimPrefix(address, "sqlite:"), "file:")
-	if file == "" || strings.ContainsAny(file, "?\x00") || file == ":memory:" {
+	file, uri := strings.CutPrefix(strings.TrimPrefix(address, "sqlite:"), "file:")
+	if strings.ContainsAny(file, "?\x00") {
+		file = ""
+	}
+	if uri { // as SQLite reads it; source: https://www.sqlite.org/uri.html
+		file, _, _ = strings.Cut(file, "#")
+		if rest, ok := strings.CutPrefix(file, "//"); ok {
+			host, path, _ := strings.Cut(rest, "/")
+			if file = "/" + path; host != "" && host != "localhost" {
+				file = ""
+			}
+		}
+		var err error
+		if file, err = url.PathUnescape(file); err != nil || strings.Contains(file, "\x00") {
+			file = ""
+		}
+	}
+	if file == "" || file == ":memory:" {
 		return "", fmt.Errorf("%w: %q names no file", ErrDatabaseURL, address)
 	}
-	return filepath.Abs(file)
+	if filepath.IsAbs(file) {
+		return file, nil
+	}
+	wd, err := os.Getwd()
+	// Not filepath.Abs, which takes the folder before ".." for one that is not a symbolic link.
+	return wd + string(filepath.Separator) + file, err
 }
 
 // sqliteDSN returns the driver's address of an absolute path, with the settings that the product stands on: a write-ahead

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,6 +84,12 @@ func connectPostgres(ctx context.Context, address string) (*postgresServer, erro
 	if err := found.refuse(s); err != nil {
 		return nil, err
 	}
+	// Timeouts that older servers do not know, with the major version that introduced them. Connections rest, and migrations take long.
+	for name, since := range map[string]int{"idle_session_timeout": 14, "transaction_timeout": 17} {
+		if _, named := s.named[name]; !named && found.version >= since {
+			s.settings[name] = "0"
+		}
+	}
 	// A unit whose call was answered must survive a crash. Any other value than off does that, and is the operator's choice.
 	if _, named := s.named["synchronous_commit"]; !named {
 		if found.synchronousCommit == "off" {
@@ -112,7 +119,9 @@ func readPostgresAddress(address string) (*postgresServer, error) {
 	}
 	config.RuntimeParams = map[string]string{}
 	for name, value := range s.named {
-		if fixed, ok := fixedSettings[name]; ok && !sameSetting(name, value, fixed) {
+		// What comes from an environment variable such as PGTZ is meant for other programs too, so it is not refused.
+		inAddress := strings.Contains(strings.ToLower(address), name)
+		if fixed, ok := fixedSettings[name]; ok && inAddress && !sameSetting(name, value, fixed) {
 			return nil, fmt.Errorf("the database address sets %s to %q; remove it, Tollgate needs %q", name, value, fixed)
 		}
 	}
@@ -222,6 +231,7 @@ func (db *DB) PostgresConfig(purpose map[string]string) *pgconn.Config {
 
 // probed is what the first connection learns.
 type probed struct {
+	version                                      int // the major one; 0 is unknown
 	encoding, synchronousCommit, replicationRole string
 	schema, elsewhere                            string // where tables are made; another schema that has Tollgate's tables
 	tables                                       bool   // Tollgate's tables are found
@@ -235,6 +245,8 @@ func (s *postgresServer) probe(ctx context.Context) (p probed, err error) {
 		return p, err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
+	p.version, _ = strconv.Atoi(major)
 	names := slices.Sorted(maps.Keys(fixedSettings))
 	var pid uint32
 	var values []string

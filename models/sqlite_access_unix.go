@@ -2,8 +2,18 @@
 
 package models
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // writable returns the operating system's reason why this process may not write to a file or a directory. Opening the file
 // to find out is no way: closing it again would release the locks that SQLite holds on it.
-func writable(path string) error { return unix.Access(path, unix.W_OK) }
+// A file that nobody may write is read-only for root as well, who could write it all the same.
+func writable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o222 == 0 {
+		return unix.EACCES
+	}
+	return unix.Access(path, unix.W_OK)
+}

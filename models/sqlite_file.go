@@ -14,6 +14,10 @@ import (
 // was open. What is written to it then is lost to whoever opens the path next, so nothing may be.
 var ErrFileReplaced = errors.New("the database file was replaced, moved or deleted while it was open")
 
+// ErrFileReadOnly means that the SQLite file became read-only while it was open. SQLite goes on to write to it until it opens it
+// again, and then some calls fail and others do not.
+var ErrFileReadOnly = errors.New("the database file became read-only")
+
 // sqliteFile is a database's file as it was opened. It is recognized by its device and inode.
 type sqliteFile struct {
 	main fileID
@@ -59,10 +63,14 @@ func (f *sqliteFile) keep() error {
 	return f.check()
 }
 
-// check returns an ErrFileReplaced unless each path still leads to the file that is open.
+// check returns an ErrFileReplaced unless each path still leads to the file that is open, and ErrFileReadOnly if the file can no
+// longer be written.
 func (f *sqliteFile) check() error {
 	if err := f.main.check(); err != nil {
 		return err
+	}
+	if err := writable(f.main.path); err != nil {
+		return fmt.Errorf("%w: %q: %w", ErrFileReadOnly, f.main.path, err)
 	}
 	if beside := f.beside.Load(); beside != nil {
 		for i := range *beside {
@@ -95,7 +103,8 @@ func (id *fileID) check() error {
 	return nil
 }
 
-// CheckFile returns an error that is ErrFileReplaced if the SQLite file is no longer the one that was opened. A result that
+// CheckFile returns an error that is ErrFileReplaced if the SQLite file is no longer the one that was opened, and ErrFileReadOnly if
+// it can no longer be written. A result that
 // is younger than maxAge is used again. PostgreSQL has no such file.
 func (db *DB) CheckFile(maxAge time.Duration) error {
 	if db.file == nil {
@@ -104,7 +113,8 @@ func (db *DB) CheckFile(maxAge time.Duration) error {
 	return db.file.checkWithin(maxAge)
 }
 
-// IsFileReplaced reports whether an error came of ErrFileReplaced, or of a commit that was refused because of it.
-func IsFileReplaced(err error) bool {
-	return errors.Is(err, ErrFileReplaced) || sqliteFullCode(err) == sqliteCommitHook
+// IsFileUnusable reports whether an error came of ErrFileReplaced or ErrFileReadOnly, or of a commit that was refused because of
+// one of them.
+func IsFileUnusable(err error) bool {
+	return errors.Is(err, ErrFileReplaced) || errors.Is(err, ErrFileReadOnly) || sqliteFullCode(err) == sqliteCommitHook
 }

@@ -3,6 +3,7 @@ package models_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,6 +24,57 @@ func TestSQLiteSettings(t *testing.T) {
 		var got string
 		if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s, %v; want %s", pragma, got, err, want)
+		}
+	}
+}
+
+// TestReadOnlyFileIsUnusable makes an open file read-only and writable again.
+func TestReadOnlyFileIsUnusable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	db, err := models.Open(t.Context(), "sqlite:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for mode, unusable := range map[os.FileMode]bool{0o444: true, 0o600: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.CheckFile(0); models.IsFileUnusable(err) != unusable || models.IsUnavailable(err) != unusable {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
+// TestSQLiteAddresses opens the file that SQLite itself would open for an address.
+func TestSQLiteAddresses(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.MkdirAll("deep/in", 0o700), os.Symlink("deep/in", "link")); err != nil {
+		t.Fatal(err)
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, file := range map[string]string{
+		"sqlite:a b.db": "a b.db", "sqlite:c%20d.db": "c%20d.db", "sqlite:e#f.db": "e#f.db", "sqlite:file:g%20h.db": "g h.db", "sqlite:file:i.db#j": "i.db",
+		"sqlite:file://localhost" + wd + "/k.db": "k.db", "sqlite:file://" + wd + "/l.db": "l.db", "sqlite:link/../m.db": "deep/m.db", "sqlite:" + wd + "/link/../n.db": "deep/n.db",
+	} {
+		db, err := models.Open(t.Context(), address)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for _, address := range []string{"sqlite:", "sqlite::memory:", "sqlite:file::memory:", "sqlite:x?mode=ro", "sqlite:file://elsewhere/x.db", "sqlite:file:%zz"} {
+		if _, err := models.Open(t.Context(), address); !errors.Is(err, models.ErrDatabaseURL) {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }
@@ -67,7 +119,7 @@ func TestSQLiteUnavailable(t *testing.T) {
 	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.CheckFile(0); !models.IsFileReplaced(err) || !models.IsUnavailable(err) {
+	if err := db.CheckFile(0); !models.IsFileUnusable(err) || !models.IsUnavailable(err) {
 		t.Errorf("the file is away: %v", err)
 	}
 	other, err := models.Open(t.Context(), "sqlite:"+path+"2") // some time passes, so that the hook looks again
@@ -75,15 +127,15 @@ func TestSQLiteUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = other.Close()
-	if err := exec(write); !models.IsFileReplaced(err) || !models.IsUnavailable(err) {
+	if err := exec(write); !models.IsFileUnusable(err) || !models.IsUnavailable(err) {
 		t.Errorf("a commit: %v", err)
 	}
 	pool := db.SQLitePool()
 	defer func() { _ = pool.Close() }()
-	if err := pool.PingContext(t.Context()); !models.IsFileReplaced(err) {
+	if err := pool.PingContext(t.Context()); !models.IsFileUnusable(err) {
 		t.Errorf("a new connection: %v", err)
 	}
-	if err := db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error { _, err := tx.ExecContext(ctx, write); return err }); !models.IsFileReplaced(err) {
+	if err := db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error { _, err := tx.ExecContext(ctx, write); return err }); !models.IsFileUnusable(err) {
 		t.Errorf("a transaction: %v", err)
 	}
 	if _, err := os.Stat(path); err == nil {

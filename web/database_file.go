@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -28,7 +29,7 @@ func (s *Server) checkFile(next echo.HandlerFunc) echo.HandlerFunc {
 			return models.Unavailable(err)
 		}
 		if gone && s.fileGone.CompareAndSwap(true, false) {
-			s.log.Info("the database file is back in its place")
+			s.log.Info("the database file can be used again")
 		}
 		return next(c)
 	}
@@ -50,15 +51,18 @@ func (s *Server) watchFile(ctx context.Context) {
 
 // noteFile reports whether an error came of a file that is gone, and logs the first one.
 func (s *Server) noteFile(err error) bool {
-	if err == nil || !models.IsFileReplaced(err) {
+	if err == nil || !models.IsFileUnusable(err) {
 		return false
 	}
 	if s.fileGone.CompareAndSwap(false, true) {
 		if found := s.db.CheckFile(0); found != nil {
 			err = found
 		}
-		s.log.Error("every call is answered 503: the database file was replaced, moved or deleted", "error", err, "action",
-			"put the same file back, or stop the server, move FILE, FILE-wal and FILE-shm away together, restore a backup and start again")
+		action := "put the same file back, or stop the server, move FILE, FILE-wal and FILE-shm away together, restore a backup and start again"
+		if errors.Is(err, models.ErrFileReadOnly) {
+			action = "make the file writable again"
+		}
+		s.log.Error("every call is answered 503: the database file was replaced, moved, deleted or made read-only", "error", err, "action", action)
 	}
 	return true
 }

@@ -196,6 +196,8 @@ type claims struct {
 	AuthorizedFor string   `json:"azp"`
 	SlackTeam     string   `json:"https://slack.com/team_id"`
 	SlackUser     string   `json:"https://slack.com/user_id"`
+
+	noUserInfo error // why UserInfo did not answer; nil if it did or was not asked
 }
 
 // boolean is a JSON boolean. Some issuers, such as AWS Cognito, send it as a string.
@@ -220,14 +222,15 @@ func (c *claims) complete(slack bool) bool {
 	return c.Email != "" && c.EmailVerified != nil && c.Name != "" && (!slack || c.SlackTeam != "" && c.SlackUser != "")
 }
 
-// add fills in the claims that are missing. A verification counts only for the email that it came with.
+// add fills in the claims that are missing. A verification counts only for the email that it came with, and a Slack identity only
+// if slack says that the issuer may name one: elsewhere, it could come from a profile that people edit.
 // Source: https://openid.net/specs/openid-connect-core-1_0.html#ClaimSources
-func (c *claims) add(more *claims) {
+func (c *claims) add(more *claims, slack bool) {
 	if c.Email == "" || c.EmailVerified == nil && (more.Email == "" || strings.EqualFold(more.Email, c.Email)) {
 		c.Email, c.EmailVerified = cmp.Or(c.Email, more.Email), more.EmailVerified
 	}
 	c.Name = cmp.Or(c.Name, more.Name)
-	if c.SlackTeam == "" && c.SlackUser == "" {
+	if slack && c.SlackTeam == "" && c.SlackUser == "" {
 		c.SlackTeam, c.SlackUser = more.SlackTeam, more.SlackUser
 	}
 }
@@ -274,7 +277,8 @@ func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code st
 	}
 	slack := i.Issuer == SlackIssuer
 	if !said.complete(slack) && k.provider.UserInfoEndpoint() != "" {
-		if err := i.askUserInfo(ctx, k, token, &said); err != nil {
+		said.noUserInfo, err = i.askUserInfo(ctx, k, token, &said)
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -285,23 +289,27 @@ func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code st
 }
 
 // askUserInfo adds what the UserInfo endpoint says. Its answer is about the same person only if it has the same subject. Without an
-// answer, the ID token has to do.
-func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token, said *claims) error {
+// answer, the ID token may still be enough; missing says why there was none.
+func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token, said *claims) (missing, err error) {
 	info, err := k.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
 	switch {
-	case isAway(err) && said.verifiedEmail() == "":
-		return fmt.Errorf("%w: %w", errIssuerAway, err)
 	case err != nil:
-		return nil
+		return fmt.Errorf("ask UserInfo: %w", err), nil
 	case info.Subject != said.Subject:
-		return errors.New("UserInfo is about another subject than the ID token")
+		return nil, errors.New("UserInfo is about another subject than the ID token")
 	}
 	var more claims
 	if err := info.Claims(&more); err != nil {
-		return fmt.Errorf("read UserInfo: %w", err)
+		return nil, fmt.Errorf("read UserInfo: %w", err)
 	}
-	said.add(&more)
-	return nil
+	said.add(&more, i.namesSlack())
+	return nil, nil
+}
+
+// namesSlack reports whether the issuer's UserInfo may name a Slack identity: Slack's own, and that of a stand-in on this machine, for
+// which alone check allows http.
+func (o *SignIn) namesSlack() bool {
+	return o.Issuer == SlackIssuer || strings.HasPrefix(o.Issuer, "http://")
 }
 
 // isAway returns whether an error means that the issuer was not reached or has an error of its own.

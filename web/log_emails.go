@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// emailPattern finds what may be an email address, also with its @ escaped as in a URL. It takes too much rather than too little.
-var emailPattern = regexp.MustCompile(`[^\s"<>()\[\],;:\\/@]+(?:@|%40)[^\s"'<>()\[\],;:\\/@]+`)
+// emailPattern finds what may be an email address, also with its @ escaped as in a URL. It takes too much rather than too little:
+// of a URL with an address in its path, it takes the path as well.
+var emailPattern = regexp.MustCompile(`(?:://)?[^\s"<>()\[\],;:\\@]+(?:@|%40)[^\s"'<>()\[\],;:\\/@]+`)
 
 // redactedEmail stands in the log for each email address.
 const redactedEmail = "[email]"
@@ -73,8 +74,8 @@ func redactEmails(text string) string {
 	end := 0
 	for _, at := range emailPattern.FindAllStringIndex(text, -1) {
 		b.WriteString(text[end:at[0]])
-		if strings.HasSuffix(text[:at[0]], "://") {
-			b.WriteString(text[at[0]:at[1]])
+		if found := text[at[0]:at[1]]; strings.HasPrefix(found, "://") && !strings.Contains(found[3:], "/") {
+			b.WriteString(found)
 		} else {
 			b.WriteString(redactedEmail)
 		}

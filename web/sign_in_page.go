@@ -155,6 +155,9 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), queryTimeout)
 	defer cancel()
 	email, err := s.issuer.person(ctx, s.db, models.Now(s.now), said)
+	if errors.Is(err, models.ErrUnverifiedEmail) && said.noUserInfo != nil {
+		return s.issuer.unavailable(nil, said.noUserInfo)
+	}
 	if errors.Is(err, models.ErrUnverifiedEmail) {
 		s.log.Warn("a sign-in failed", "request_id", requestID(c), "reason", err.Error())
 		return newProblem(codeSignInFailed, s.issuer.name()+" has not verified your email address. Verify it there, then sign in again.")

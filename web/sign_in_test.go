@@ -376,6 +376,18 @@ func TestClaimsFromUserInfo(t *testing.T) {
 	}
 }
 
+// TestUserInfoNamesNoSlackIdentity tries to take over a person of Slack with what another issuer's UserInfo says, which may come from a
+// profile that people edit.
+func TestUserInfoNamesNoSlackIdentity(t *testing.T) {
+	for issuer, named := range map[string]bool{SlackIssuer: true, "http://127.0.0.1:5556/dex": true, "https://id.example.com": false} {
+		said := claims{Subject: "1"}
+		said.add(&claims{Subject: "1", SlackTeam: "T1", SlackUser: "U1"}, (&SignIn{Issuer: issuer}).namesSlack())
+		if (said.SlackTeam == "T1" && said.SlackUser == "U1") != named {
+			t.Errorf("%s: %+v", issuer, said)
+		}
+	}
+}
+
 // TestUserInfoThatIsAway signs in a person whose ID token is enough, and asks others to try again.
 func TestUserInfoThatIsAway(t *testing.T) {
 	i := newTestIssuer(t)
@@ -394,6 +406,12 @@ func TestUserInfoThatIsAway(t *testing.T) {
 	b = f.browser()
 	if p := b.get(b.through(i, "")); p.status != http.StatusServiceUnavailable || p.header.Get("Retry-After") == "" {
 		t.Errorf("the email is missing: %s", p.kind())
+	}
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	t.Cleanup(failing.Close)
+	f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: failing.URL}).NewProvider(t.Context())
+	if p := b.get(b.through(i, "")); p.status != http.StatusServiceUnavailable {
+		t.Errorf("UserInfo fails: %s %s", p.kind(), p.main())
 	}
 }
 

@@ -395,9 +395,11 @@ func (p *postgres) move(ctx context.Context, c *changes) error {
 	return nil
 }
 
-// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server itself said that it failed.
+// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server said that a statement failed. A FATAL
+// error, as when the server shuts down, may arrive after the commit was done.
 func (p *postgres) unsure(err error) error {
-	if answered := (*pgconn.PgError)(nil); errors.As(err, &answered) || pgconn.SafeToRetry(err) || !p.conn.IsClosed() {
+	var answered *pgconn.PgError
+	if errors.As(err, &answered) && answered.SeverityUnlocalized == "ERROR" || pgconn.SafeToRetry(err) || !p.conn.IsClosed() {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnconfirmed, err)

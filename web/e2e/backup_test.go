@@ -77,7 +77,9 @@ func TestBackupRefuses(t *testing.T) {
 	for target, cause := range map[string]string{
 		"taken": "the file exists; choose another name", "empty": "the file exists; choose another name", "link": "the file exists; choose another name",
 		"tollgate.db": "the file exists; choose another name", ".": "is a directory; name a file in it",
-		"missing/b.db": "no such directory; create it or choose another one", "taken/b.db": "no such directory; create it or choose another one",
+		"tollgate.db-journal": `SQLite would take a file that ends in "-journal" for a part of another database; choose another name`,
+		"new.db-wal":          `SQLite would take a file that ends in "-wal" for a part of another database; choose another name`,
+		"missing/b.db":        "no such directory; create it or choose another one", "taken/b.db": "no such directory; create it or choose another one",
 		"old.db": fmt.Sprintf("%q is left of another database; move it away or choose another name", filepath.Join(dir, "old.db-wal")),
 	} {
 		target = dir + "/" + target
