@@ -306,7 +306,7 @@ func TestCellsAreNoFormulas(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.organization("Acme", "T1")
 		f.person("ada@example.com", "T1", models.Admin, false)
-		names := []string{`=HYPERLINK("https://evil.example")`, "+1", "-1", "@SUM(A1)", "\t=1", "plain"}
+		names := []string{`=HYPERLINK("https://evil.example")`, "+1", "-1", "@SUM(A1)", "\t=1", "＝1+1", ";=1+1", "plain"}
 		for i, name := range names {
 			email := fmt.Sprintf("u%d@example.com", i)
 			f.person(email, "T1", models.Member, false)
@@ -316,9 +316,9 @@ func TestCellsAreNoFormulas(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org/members.csv?sort=email&q=u")
 		rows := p.csv(t)
 		for i, row := range rows[1:] {
-			want := "'" + names[i]
-			if names[i] == "plain" {
-				want = "plain"
+			want, ok := map[string]string{"plain": "plain", "\t=1": "'\t'=1", ";=1+1": ";'=1+1"}[names[i]]
+			if !ok {
+				want = "'" + names[i]
 			}
 			if row[0] != want {
 				t.Errorf("the name %q is the cell %q", names[i], row[0])
@@ -329,7 +329,7 @@ func TestCellsAreNoFormulas(t *testing.T) {
 				}
 			}
 		}
-		if len(rows) != 7 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") || p.header.Get("Cache-Control") != "private, no-store" {
+		if len(rows) != 9 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") || p.header.Get("Cache-Control") != "private, no-store" {
 			t.Errorf("%d rows, %v", len(rows), p.header)
 		}
 	})

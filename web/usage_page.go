@@ -42,9 +42,11 @@ func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit
 
 // person is what the pages about one person show.
 type person struct {
-	standing   views.Widget[models.Standing]
-	days       views.Widget[charts.Daily]
-	months     views.Widget[[]charts.Month]
+	standing views.Widget[models.Standing]
+	days     views.Widget[charts.Daily]
+	months   views.Widget[[]charts.Month]
+	// periods are the same as months, with the plan of each.
+	periods    []models.PastPeriod
 	comparison views.Widget[views.Comparison]
 }
 
@@ -63,7 +65,8 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 		}
 	}
 	standing, records := p.standing.Value, history.Value
-	p.months = views.Loaded(chartMonths(models.Months(standing, records, signedUp, models.HistoryMonths)))
+	p.periods = models.Months(standing, records, signedUp, models.HistoryMonths)
+	p.months = views.Loaded(chartMonths(p.periods))
 	days := models.DaysOf(standing, records, signedUp)
 	p.days = views.Loaded(charts.Daily{Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included})
 	compared := days.Compare(now)
@@ -74,7 +77,9 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 func chartMonths(months []models.PastPeriod) []charts.Month {
 	drawn := make([]charts.Month, len(months))
 	for i, m := range months {
-		drawn[i] = charts.Month(m)
+		drawn[i] = charts.Month{
+			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, OverageCents: m.OverageCents, Current: m.Current,
+		}
 	}
 	return drawn
 }
@@ -158,18 +163,18 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
 		row("row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level", "overage", "overage_cents")
-		for _, m := range p.months.Value {
+		for _, m := range p.periods {
 			switch {
 			case m.Current:
 				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
 					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, "", m.Used, m.Included, "", past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
+				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
 			}
 		}
 		for _, d := range p.days.Value.Until() {
-			row("day", d.Date, d.Date.AddDate(0, 0, 1), "", d.Used, "", "", "", "", "", "", "")
+			row("day", d.Date, d.Date.AddDate(0, 0, 1), standing.Plan, d.Used, "", "", "", "", "", "", "")
 		}
 	})
 }
