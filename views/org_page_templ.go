@@ -564,7 +564,7 @@ func topUsers(d Org, s models.OrganizationSummary) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = charts.Share(u.Used, s.TopUsers[0].Used).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = charts.Share(u.Used, s.TotalSuggestions).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
