@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tollgate/models"
+	"tollgate/views/ui"
 )
 
 // OpsStripe is what the operator is told of Stripe: what it was sent, what it has, and what wants a person's eye.
@@ -32,8 +33,8 @@ type OpsStripe struct {
 	Faults  []models.StripeCustomer
 	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
 	MeterErrors []models.StripeWebhookEvent
-	// ReasonFault says what is wrong with the reason that was given for giving up; else empty.
-	ReasonFault string
+	// GiveUp is the ID of a report for which the form to give it up was sent and is shown again, with the entered Reason.
+	GiveUp, Reason string
 }
 
 // ReportCount is how many reports are in a state, and their units.
@@ -84,6 +85,22 @@ func signed(n int64) string {
 	return models.FormatCount(n)
 }
 
+// FieldsShown returns the frame's errors without links to fields that are not on the page, such as that of a report that is gone.
+func (d *Ops) FieldsShown() []ui.FormError {
+	var shown []ui.FormError
+	for _, e := range d.Frame.Errors {
+		known := e.Field == FieldIDKeyName || e.Field == FieldIDScope
+		for _, r := range d.Stripe.Value.Failures {
+			known = known || d.Stripe.Failed == "" && d.Stripe.Value.Connected && e.Field == FieldIDReason(r.ID.String())
+		}
+		if !known {
+			e.Field = ""
+		}
+		shown = append(shown, e)
+	}
+	return shown
+}
+
 func textOr(text *string, none string) string {
 	if text == nil || *text == "" {
 		return none
@@ -100,7 +117,7 @@ func retryLabel(r models.StripeReport, now time.Time) string {
 	if r.ReadFirst(now) {
 		return "Read again"
 	}
-	return "Send anew"
+	return "Send again"
 }
 
 func reportCalled(r models.StripeReport) string {

@@ -33,10 +33,11 @@ type Usage struct {
 
 // SpendLimit is the state of the form; the limit itself is in the Standing.
 type SpendLimit struct {
-	// Entered is what was typed, when it is shown again; Fault says what is wrong with it.
+	// Entered is what was typed, if the form was sent and is shown again.
 	Entered string
-	Fault   string
-	// Confirm is a limit in cents that is below what is spent already, and so waits to be confirmed; else nil.
+	// Sent says that the form was sent and is shown again.
+	Sent bool
+	// Confirm is a limit in cents that would stop suggestions at once, and so must be confirmed; else nil.
 	Confirm *int64
 }
 
@@ -132,38 +133,48 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	return fmt.Sprintf("%s, if the spend limit of %s did not stop them before.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
-// below says what a limit that is less than what is spent does.
-func below(c *models.Catalogue, s models.Standing, cents int64) string {
-	return fmt.Sprintf("%s of overage is spent already in this period. With a limit of %s, %s stop at once, until %s. What is spent is billed all the same.",
-		c.FormatMoney(s.OverageCents()), c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+// stopsAtOnce says what a limit does that is reached already.
+func stopsAtOnce(c *models.Catalogue, s models.Standing, cents int64) string {
+	text := fmt.Sprintf("With a limit of %s, %s stop at once, until %s.", c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	if s.OverageCents() == 0 {
+		return text + " Your included " + c.UnitPlural + " are used."
+	}
+	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.", c.FormatMoney(s.OverageCents()), text)
+}
+
+// confirmTitle asks before a limit stops everything.
+func confirmTitle(c *models.Catalogue, cents int64) string {
+	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
 }
 
 // typed is a limit as it stands in the form: "3.00".
 func typed(f SpendLimit, s models.Standing) string {
 	switch {
-	case f.Entered != "" || f.Fault != "":
+	case f.Sent:
 		return f.Entered
-	case f.Confirm != nil:
-		return amount(*f.Confirm)
 	case s.SpendLimitCents != nil:
 		return amount(*s.SpendLimitCents)
 	}
 	return ""
 }
 
-// amount writes cents as they are typed into a form: no currency, no thousands apart.
+// amount writes cents as they are typed into a form: without a currency or thousands separators.
 func amount(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
 
-func amountField(c *models.Catalogue, f SpendLimit, s models.Standing) ui.Field {
+// FieldIDAmount is the ID of the spend limit's field.
+const FieldIDAmount = "spend-limit-amount"
+
+func amountField(d Usage, s models.Standing) ui.Field {
+	c := d.Catalogue
 	prefix := "$"
 	if c.Currency != "usd" {
 		prefix = c.Currency
 	}
-	return ui.Field{
-		ID: "spend-limit-amount", Name: FieldAmount, Label: "Most that overage may cost in a billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
-		MaxLength: 12, Prefix: prefix, Value: typed(f, s), Fault: f.Fault,
-		Hint: fmt.Sprintf("Each %s beyond the plan costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
-	}
+	return d.Frame.Check(ui.Field{
+		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
+		MaxLength: 12, Prefix: prefix, Value: typed(d.Limit, s),
+		Hint: fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
+	})
 }
 
 // whatCounts is the one sentence beside the meter.

@@ -20,8 +20,6 @@ import (
 const (
 	// shopPatience is how long Stripe may take to begin something.
 	shopPatience = 20 * time.Second
-	// boughtPlan is what the address of /plans says after a purchase.
-	boughtPlan = "plan"
 	// returnTries is how often the return page looks for the webhook, and returnEvery how long it waits in between, in seconds.
 	// At the tries returnHurries it asks Stripe itself: the webhook may be lost.
 	returnTries = 15
@@ -182,7 +180,7 @@ func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
 		return err
 	}
 	if arrived {
-		return c.Redirect(http.StatusSeeOther, "/plans?saved="+boughtPlan)
+		return s.done(c, "/plans", planBought)
 	}
 	session := c.QueryParam("session_id")
 	if !billing.IsSession(session) {

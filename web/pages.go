@@ -75,6 +75,7 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/org/members/:id", rule: admin, handle: s.orgMemberPage},
 		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
+		{method: get, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKeyPage},
 		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},
 		{method: post, path: views.PathStripePause, rule: operator, handle: s.pauseStripe},
 		{method: post, path: views.PathStripeResume, rule: operator, handle: s.resumeStripe},

@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/a-h/templ"
 
@@ -117,4 +118,13 @@ func currentPage(is bool) templ.Attributes {
 		return nil
 	}
 	return templ.Attributes{"aria-current": "page"}
+}
+
+// Sentence ends a text with one period. A text that ends a sentence already, such as a company's name with a period, stays as it is.
+func Sentence(text string) string {
+	switch r, _ := utf8.DecodeLastRuneInString(text); r {
+	case '.', '!', '?', '…':
+		return text
+	}
+	return text + "."
 }
