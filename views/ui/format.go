@@ -61,10 +61,10 @@ func Count(n int64, one, many string) string {
 	return models.FormatCount(n) + " " + many
 }
 
-// Day is a date: "23 Nov 2026".
+// Day is a date: "Nov 23, 2026".
 func Day(t time.Time) string { return t.UTC().Format("Jan 2, 2006") }
 
-// ShortDay is a date within a known year: "23 Nov".
+// ShortDay is a date within a known year: "Nov 23".
 func ShortDay(t time.Time) string { return t.UTC().Format("Jan 2") }
 
 // Hundredths writes a number that is kept in hundredths: 4295 is "42.95".
