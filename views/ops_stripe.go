@@ -3,6 +3,8 @@ package views
 import (
 	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"tollgate/models"
 	"tollgate/views/ui"
@@ -47,23 +49,23 @@ type ReportCount struct {
 func stateMeaning(s models.ReportState) string {
 	switch s {
 	case models.ReportSealed:
-		return "frozen, not sent yet"
+		return "not sent yet; will not change"
 	case models.ReportUnknown:
-		return "sent, without an answer; sent again or read back"
+		return "sent, no response; checked or sent again"
 	case models.ReportAccepted:
-		return "received by Stripe, to be read back"
+		return "received by Stripe; not checked yet"
 	case models.ReportVerified:
-		return "counted: Stripe’s total says so"
+		return "counted in Stripe’s total"
 	case models.ReportMissing:
-		return "never arrived; its units went into another report"
+		return "never arrived; its units are in another report"
 	case models.ReportConflict:
-		return "Stripe has another total for its minute"
+		return "Stripe has a different total for its minute"
 	case models.ReportRejected:
-		return "received, and a day later still not counted"
+		return "received, but not counted after a day"
 	case models.ReportExpired:
-		return "too old for Stripe to take"
+		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "refused for good"
+		return "permanently refused"
 	case models.ReportGivenUp:
 		return "given up by an operator, with a reason"
 	}
@@ -122,4 +124,10 @@ func retryLabel(r models.StripeReport, now time.Time) string {
 
 func reportCalled(r models.StripeReport) string {
 	return fmt.Sprintf("the report of %d units of %s", r.Value, r.StripeCustomerID)
+}
+
+// capital begins a text with a capital letter.
+func capital(text string) string {
+	r, n := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(r)) + text[n:]
 }

@@ -57,7 +57,7 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.IncludedExhausted:
 		return "Paused until the reset"
 	case s.Level() == models.Exceeded:
-		return "Going on, billed by the " + c.UnitSingular
+		return "Still available. Each extra " + c.UnitSingular + " is billed."
 	}
 	return ""
 }
@@ -67,24 +67,24 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
-		return fmt.Sprintf("One more %s would pass the %s that you set. They go on at %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
+		return fmt.Sprintf("One more %s would exceed your limit of %s. They continue on %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
 	case v.Reason == models.IncludedExhausted && s.Used >= s.Included:
-		return fmt.Sprintf("All included %s are used. New ones begin at %s; an upgrade gives more at once.", c.UnitPlural, reset)
+		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return fmt.Sprintf("All that are left are held for work under way. What that does not use comes back; new ones begin at %s.", reset)
+		return fmt.Sprintf("All remaining units are on hold for work in progress. Unused ones are released; you get new ones on %s.", reset)
 	case s.SpendLimitCents != nil:
-		return fmt.Sprintf("The included %s are used. Each further one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
 	}
-	return fmt.Sprintf("The included %s are used. Each further one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
 // atTheLimit says what happens when the included units are used up.
 func atTheLimit(c *models.Catalogue, s models.Standing) string {
 	switch {
 	case s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives more at once.", c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s. Nothing stops them: no spend limit is set.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	}
 	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
 		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
@@ -102,23 +102,23 @@ func compared(c *models.Catalogue, d Comparison) string {
 		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
 	}
 	if d.Before == nil {
-		return used + ". New: there is no last period to compare with."
+		return used + ". New: there is no previous period to compare with."
 	}
 	switch before := *d.Before; {
 	case d.Used == before:
-		return used + ", just as many as in the same days of the last period."
+		return used + ", the same as in the same days of the previous period."
 	case before == 0:
-		return used + ", none in the same days of the last period."
+		return used + ", none in the same days of the previous period."
 	case d.Used > before:
-		return fmt.Sprintf("%s, %d%% more than in the same days of the last period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% more than in the same days of the previous period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s, %d%% fewer than in the same days of the last period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% fewer than in the same days of the previous period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
 	}
 }
 
 // foreseen says where the pace leads to.
 func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
-	text := fmt.Sprintf("At this pace about %s by the reset", c.Units(units))
+	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
 	over := units - s.Included
 	switch {
 	case over <= 0:
@@ -130,7 +130,7 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	if cents := over * s.OverageRateCents; s.SpendLimitCents == nil || cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(cents))
 	}
-	return fmt.Sprintf("%s, if the spend limit of %s did not stop them before.", text, c.FormatMoney(*s.SpendLimitCents))
+	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
 // stopsAtOnce says what a limit does that is reached already.
@@ -179,5 +179,5 @@ func amountField(d Usage, s models.Standing) ui.Field {
 
 // whatCounts is the one sentence beside the meter.
 func whatCounts(c *models.Catalogue) string {
-	return fmt.Sprintf("What counts: each %s that was made for you, a second try of one included. One that failed does not count.", c.UnitSingular)
+	return fmt.Sprintf("What counts: each %s made for you, including regenerated ones. A failed one does not count.", c.UnitSingular)
 }

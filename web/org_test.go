@@ -356,7 +356,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			},
 			{
 				"ALTER TABLE audit_log RENAME TO broken", "ALTER TABLE broken RENAME TO audit_log", "/ops",
-				map[string]string{"audit": ""}, map[string]string{"keys": "Begins with"},
+				map[string]string{"audit": ""}, map[string]string{"keys": "Starts with"},
 			},
 		} {
 			_, err := f.db.ExecContext(t.Context(), c.breaks)
@@ -365,7 +365,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			if p.status != 200 || strings.Contains(p.body, "broken") || strings.Contains(p.body, "column") && strings.Contains(p.body, "SQL") {
 				t.Errorf("%s: %s %s", c.path, p.kind(), p.main())
 			}
-			failed := "This part could not be loaded. Request id " + p.header.Get("X-Request-Id")
+			failed := "This part could not be loaded. Request ID " + p.header.Get("X-Request-Id")
 			for id := range c.fails {
 				if text := textOf(p.section(id)); !strings.Contains(text, failed) {
 					t.Errorf("%s, %s: %s", c.path, id, text)

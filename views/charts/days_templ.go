@@ -24,7 +24,7 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	pace := oneDecimal(d.pace())
 	switch average := oneDecimal(d.average()); {
 	case average == pace:
-		return text + ", just the plan’s pace."
+		return text + ", exactly the plan’s pace."
 	case d.average() > d.pace():
 		return text + ", more than the plan’s pace of " + pace + "."
 	}
@@ -536,7 +536,7 @@ func Days(id string, c *models.Catalogue, d Daily) templ.Component {
 			}
 		}
 		if len(d.Previous) > 0 {
-			templ_7745c5c3_Err = key("past", "", "the same day of the last period").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = key("past", "", "the same day of the previous period").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -579,7 +579,7 @@ func Days(id string, c *models.Catalogue, d Daily) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if len(d.Previous) > 0 {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 43, "<th scope=\"col\" class=\"text-right\">Same day of the last period</th>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 43, "<th scope=\"col\" class=\"text-right\">Same day of the previous period</th>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -52,16 +52,16 @@ func (d *Monthly) finding(c *models.Catalogue) string {
 	case known == 0 || most.Used == 0:
 		return "Nothing was used in these months."
 	case known == 1:
-		return fmt.Sprintf("The first month: %s used.", c.Units(most.Used))
+		return fmt.Sprintf("First month: %s used.", c.Units(most.Used))
 	}
-	text := fmt.Sprintf("Most was used in %s: %s, of %s included.", most.name(), c.Units(most.Used), models.FormatCount(most.Included))
+	text := fmt.Sprintf("Busiest month: %s, %s (%s included).", most.name(), c.Units(most.Used), models.FormatCount(most.Included))
 	switch over {
 	case 0:
-		return text + " No month went beyond its plan."
+		return text + " No month exceeded its limit."
 	case 1:
-		return text + " One month went beyond its plan."
+		return text + " One month exceeded its limit."
 	}
-	return text + fmt.Sprintf(" %d months went beyond their plan.", over)
+	return text + fmt.Sprintf(" %d months exceeded their limit.", over)
 }
 
 // axis reaches the highest bar and the highest limit.

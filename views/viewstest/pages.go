@@ -321,11 +321,11 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. The plan begins as soon as Stripe tells us, usually within seconds."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
 	})
 	pages["purchase-late"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "It takes longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
+		Frame: buyer, Title: "This is taking longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
 		Lines: []string{"Stripe has not told us of your order yet.", "Nothing is lost: the plan begins by itself when it does."},
 	})
 	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "There is a subscription already", Lines: []string{"A second one beside it would be paid for as well, so none was begun."}, Portal: true,
+		Frame: buyer, Title: "You already have a subscription", Lines: []string{"A second one beside it would be pay for both, so none was begun."}, Portal: true,
 	})
 	return pages
 }
@@ -340,7 +340,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	}
 	settings := views.Settings{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"), Sessions: views.Loaded(sessions),
-		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on 1 Dec 2026, 00:00 UTC."),
+		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on Dec 1, 2026, 00:00 UTC."),
 	}
 	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Session ended"}}
 	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
