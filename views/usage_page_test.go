@@ -225,10 +225,10 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
 		}
 	}
-	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You pay for Pro. End it under “Invoices and payment”: it goes on until what is paid for is over, and Starter can be bought then.") {
+	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You already pay for Pro. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy Starter.") {
 		t.Errorf("who pays is not told how to change: %s", said)
 	}
-	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro goes on until Dec 1, 2026; Starter can be bought then.") {
+	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro stays active until Dec 1, 2026. You can buy Starter then.") {
 		t.Errorf("who cancelled is not told since when to buy: %s", said)
 	}
 	said := text(viewstest.Render(t, pages["plans"]))
@@ -253,10 +253,10 @@ func TestAKeyIsShownOnce(t *testing.T) {
 func TestErrorPagesNameTheRequest(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	for name, want := range map[string]string{
-		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "Page not found", "error-500": "Something went wrong", "error-503": "The database does not answer",
+		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "Page not found", "error-500": "Something went wrong", "error-503": "The database is not responding",
 	} {
 		said := text(viewstest.Render(t, pages[name]))
-		if !strings.Contains(said, want) || !strings.Contains(said, "request id 9f2c41d07be84a55") {
+		if !strings.Contains(said, want) || !strings.Contains(said, "request ID 9f2c41d07be84a55") {
 			t.Errorf("%s does not say %q and the request id:\n%s", name, want, said)
 		}
 	}

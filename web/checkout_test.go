@@ -86,7 +86,7 @@ func TestBuyingAPlan(t *testing.T) {
 				t.Errorf("the plan %q: %s", plan, p.kind())
 			}
 		}
-		if p := b.post(views.PathPortal, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "nothing to manage") {
+		if p := b.post(views.PathPortal, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "Nothing to manage") {
 			t.Errorf("the portal of nobody: %s %s", p.kind(), p.main())
 		}
 		address := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t)
@@ -216,7 +216,7 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 		if p := ada.get("/org"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
 			t.Errorf("/org: %s", p.main())
 		}
-		if p := bob.get("/usage"); !strings.Contains(p.main(), "The admins of Acme can update the payment method.") || len(p.buttons(views.PathPortal)) != 0 {
+		if p := bob.get("/usage"); !strings.Contains(p.main(), "To update the payment method, ask an admin of Acme.") || len(p.buttons(views.PathPortal)) != 0 {
 			t.Errorf("bob past due: %s", p.main())
 		}
 	})
@@ -256,7 +256,7 @@ func TestAKeyOfAnotherAccountSellsNothing(t *testing.T) {
 		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}).Scan(context.Background()))
 		stand.SetAccount("acct_other")
 		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
-			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe is set up for another account") {
+			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Billing is set up incorrectly") {
 				t.Errorf("%s: %s %s", path, p.kind(), p.main())
 			}
 		}

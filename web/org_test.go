@@ -75,7 +75,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org")
 		got := facts(p.section("used"))
 		want := map[string]string{
-			"Total users": "15", "Active users": fmt.Sprint(active), "Used in all": models.FormatCount(total), "Average per user": fmt.Sprintf("%.2f", float64(total)/15),
+			"Total users": "15", "Active users": fmt.Sprint(active), "Total used": models.FormatCount(total), "Average per user": fmt.Sprintf("%.2f", float64(total)/15),
 		}
 		for name, value := range want {
 			if got[name] != value {
@@ -90,7 +90,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 			u := truth[i]
 			level := models.Standing{Used: u.Used, Included: 100}.Level()
 			want := []string{
-				fmt.Sprint(i + 1), u.Email, models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used), fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
+				fmt.Sprintf("%d %s", i+1, u.Email), models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used), fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
 				strings.ToUpper(string(level[:1])) + string(level[1:]),
 			}
 			if !slices.Equal(row, want) {
