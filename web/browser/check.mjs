@@ -273,7 +273,7 @@ async function withoutScript(tab, bare, address, fault) {
 	await tab.emulateMedia({ media: 'screen', colorScheme: 'light', forcedColors: 'none' });
 	await tab.setViewportSize({ width: 1280, height });
 	await bare.goto(address);
-	const unfold = () => document.querySelectorAll('main summary').forEach((e) => e.click());
+	const unfold = () => document.querySelectorAll('main details:not([open]) > summary').forEach((e) => e.click());
 	await bare.evaluate(unfold);
 	await tab.evaluate(unfold);
 	if ((await bare.evaluate(said)) !== (await tab.evaluate(said))) fault('script', '', 'the page says something else without JavaScript');
