@@ -307,7 +307,7 @@ func keysTable(f ui.Frame, keys []models.APIKey) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				for _, k := range keys {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 17, "<tr><th scope=\"row\" class=\"font-medium\"><div class=\"flex flex-wrap items-center justify-between gap-2 max-sm:w-32 sm:min-w-48\"><span class=\"wrap-anywhere\">")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 17, "<tr><th scope=\"row\" class=\"font-medium\"><div class=\"flex flex-wrap items-center justify-between gap-2 max-sm:w-32 sm:min-w-60\"><span class=\"wrap-anywhere\">")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

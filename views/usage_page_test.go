@@ -2,6 +2,8 @@ package views_test
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -268,5 +270,51 @@ func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
 	said := text(viewstest.Render(t, views.UsagePage(d)))
 	if !strings.Contains(said, "Dec 14, 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "Nov 14, 2026, 15:20 UTC to Dec 14, 2026, 15:20 UTC") {
 		t.Errorf("the page does not say the period:\n%s", said)
+	}
+}
+
+// doubled is a sentence that ends twice.
+var doubled = regexp.MustCompile(`[.!?…] ?\.( |$)`)
+
+func TestNamesThatEndASentence(t *testing.T) {
+	for _, name := range []string{"Example Inc.", "Yahoo!", "Who?"} {
+		usage := viewstest.Member(t, "business", 118, 100)
+		usage.Subscription.Organization, usage.Subscription.Status = name, models.StatusPastDue
+		plans := views.Plans{Frame: usage.Frame, Catalogue: usage.Catalogue, StripeConnected: true, Current: views.Subscription{Plan: usage.Subscription.Plan, Organization: name}}
+		for page, said := range map[string]string{"usage": text(viewstest.Render(t, views.UsagePage(usage))), "plans": text(viewstest.Render(t, views.PlansPage(plans)))} {
+			for _, at := range doubled.FindAllStringIndex(said, -1) {
+				t.Errorf("%s says %q", page, said[max(0, at[0]-60):at[1]])
+			}
+			if !strings.Contains(said, name) {
+				t.Errorf("%s does not name %s", page, name)
+			}
+		}
+	}
+}
+
+// shareBar is a bar with the number beside it.
+var shareBar = regexp.MustCompile(`class="c-bar" width="([\d.]+)%" height="8" rx="4"></rect></svg></span> ([\d.]+)%`)
+
+func TestShareBarsShowTheShareBesideThem(t *testing.T) {
+	bars := shareBar.FindAllStringSubmatch(viewstest.Render(t, viewstest.OrgPages(t)["org"]), -1)
+	if len(bars) != 10 {
+		t.Fatalf("%d bars, want 10", len(bars))
+	}
+	for _, bar := range bars {
+		drawn, _ := strconv.ParseFloat(bar[1], 64)
+		said, _ := strconv.ParseFloat(bar[2], 64)
+		if drawn < said-0.06 || drawn > said+0.06 {
+			t.Errorf("a bar of %s%% is beside %s%%", bar[1], bar[2])
+		}
+	}
+}
+
+func TestEveryTableIsInARegionThatSaysThatItScrolls(t *testing.T) {
+	for name, page := range viewstest.Pages(t) {
+		drawn := viewstest.Render(t, page)
+		tables, regions := strings.Count(drawn, "<table"), strings.Count(drawn, `<section class="scroll-x" tabindex="0" aria-label=`)
+		if hints := strings.Count(drawn, "Scroll sideways for more"); tables != regions || tables != hints {
+			t.Errorf("%s has %d tables in %d regions with %d hints", name, tables, regions, hints)
+		}
 	}
 }
