@@ -111,7 +111,7 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 		invalid = append(invalid, ui.FormError{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."})
 	}
 	if errors.Is(err, errKeyNameTaken) && !models.IsUnavailable(err) {
-		invalid = append(invalid, ui.FormError{Field: views.FieldIDKeyName, Message: "An active key already has this name. Choose another name, or revoke that key first."})
+		invalid = append(invalid, ui.FormError{Field: views.FieldIDKeyName, Message: nameTaken})
 	}
 	if scopesErr != nil {
 		invalid = append(invalid, ui.FormError{Field: views.FieldIDScope, Message: "Select at least one scope."})
@@ -124,6 +124,8 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	}
 	return s.showOps(c, http.StatusOK, views.Ops{Frame: ui.Frame{Prefix: "API key created: "}, NewKey: key})
 }
+
+const nameTaken = "An active key already has this name. Choose another name, or revoke that key first."
 
 // errKeyNameTaken means that an active key has the name. Without this rule, going back and sending the form again would create a second
 // key that looks the same.
@@ -142,7 +144,8 @@ func (s *Server) keyExists(c echo.Context, form views.KeyForm, id uuid.UUID) err
 		return err
 	}
 	n := ui.Notice{Kind: ui.Caution, Focus: true, Title: "No second API key was created",
-		Text: fmt.Sprintf("This form already created the key “%s”. A key is shown only once. If you did not copy it, revoke it and create another one.", key.Name)}
+		Text: fmt.Sprintf("This form already created the key “%s”. A key is shown only once. "+
+			"If you did not copy it, revoke it and create another one.", key.Name)}
 	same := key.Name == form.Name && len(form.Scopes) > 0 && key.Scopes == strings.Join(c.Request().PostForm[views.FieldScope], ",")
 	if form.Token = ""; same {
 		form = views.KeyForm{}
