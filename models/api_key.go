@@ -117,11 +117,19 @@ func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 // ErrKeyName says what an API key's name must be.
 var ErrKeyName = errors.New("an API key needs a name of 1 to 100 bytes of printable characters")
 
-// ErrNoKey is that nobody has an API key of an id.
+// ErrNoKey means no API key has this ID.
 var ErrNoKey = errors.New("there is no API key")
 
-// CreateAPIKey makes a key and returns it; only its hash is stored.
+// ErrKeyExists means that an API key with this ID was created before.
+var ErrKeyExists = errors.New("the API key exists already")
+
+// CreateAPIKey creates a key and returns it; only its hash is stored.
 func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
+	return CreateAPIKeyWithID(ctx, db, now, uuid.Must(uuid.NewV7()), name, scopes)
+}
+
+// CreateAPIKeyWithID is CreateAPIKey with a given ID. With the same ID it creates one key at most; then it returns ErrKeyExists.
+func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope) (string, error) {
 	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
 	}
@@ -134,11 +142,36 @@ func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, s
 	}
 	key := NewKey()
 	hash := HashKey(key)
-	row := APIKey{ID: uuid.Must(uuid.NewV7()), Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now}
-	if _, err := db.NewInsert().Model(&row).Exec(ctx); err != nil {
+	row := APIKey{ID: id, Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now}
+	done, err := db.NewInsert().Model(&row).On("CONFLICT (id) DO NOTHING").Exec(ctx)
+	if err != nil {
 		return "", fmt.Errorf("create an API key: %w", err)
 	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return "", errors.Join(ErrKeyExists, err)
+	}
 	return key, nil
+}
+
+// OtherActiveKey says whether an active key other than the one with this ID has the name.
+func OtherActiveKey(ctx context.Context, db bun.IDB, id uuid.UUID, name string) (bool, error) {
+	found, err := db.NewSelect().Model((*APIKey)(nil)).Where("name = ? AND id <> ? AND revoked_at IS NULL", name, id).Exists(ctx)
+	if err != nil {
+		return false, fmt.Errorf("find an API key by its name: %w", err)
+	}
+	return found, nil
+}
+
+// APIKeyByID finds a key by its ID. It returns ErrNoKey if there is none.
+func APIKeyByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*APIKey, error) {
+	var keys []APIKey
+	if err := db.NewSelect().Model(&keys).Where("id = ?", id).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find the API key %s: %w", id, err)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%w %s", ErrNoKey, id)
+	}
+	return &keys[0], nil
 }
 
 // ListAPIKeys returns all keys, oldest first, the revoked ones too.
@@ -150,16 +183,26 @@ func ListAPIKeys(ctx context.Context, db bun.IDB) ([]APIKey, error) {
 	return keys, nil
 }
 
-// RevokeAPIKey ends a key, for good. Revoking twice is revoking once; an id that no key has is an error.
+// RevokeAPIKey revokes a key permanently. Revoking it again does nothing; an ID that no key has is an error.
 func RevokeAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) error {
-	done, err := db.NewUpdate().Model((*APIKey)(nil)).Set("revoked_at = COALESCE(revoked_at, ?)", now).Where("id = ?", id).Exec(ctx)
+	_, err := RevokeActiveAPIKey(ctx, db, now, id)
+	return err
+}
+
+// RevokeActiveAPIKey is RevokeAPIKey, and says whether the key was active until now.
+func RevokeActiveAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) (active bool, err error) {
+	done, err := db.NewUpdate().Model((*APIKey)(nil)).Set("revoked_at = ?", now).Where("id = ? AND revoked_at IS NULL", id).Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("revoke the API key %s: %w", id, err)
+		return false, fmt.Errorf("revoke the API key %s: %w", id, err)
 	}
-	if n, err := done.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(fmt.Errorf("%w %s", ErrNoKey, id), err)
+	n, err := done.RowsAffected()
+	if err != nil {
+		return false, fmt.Errorf("revoke the API key %s: %w", id, err)
 	}
-	return nil
+	if n == 0 {
+		_, err = APIKeyByID(ctx, db, id)
+	}
+	return n > 0, err
 }
 
 // APIKeyByHash finds a key by its hash; nil when there is none.

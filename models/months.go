@@ -8,6 +8,8 @@ const HistoryMonths = 6
 // PastPeriod is what was used in one billing period, which may be the current one.
 type PastPeriod struct {
 	Period Period
+	// Plan is the plan of the period: for a past period, that of its last record; without a record, today's plan.
+	Plan PlanID
 	// BeforeSignUp says that there was nobody to use anything, which is not the same as 0.
 	BeforeSignUp bool
 	// Used and Included are units; Included is the period's own limit, not today's.
@@ -37,8 +39,10 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 	last := &months[n-1]
 	last.Used, last.Included, last.OverageCents, last.BeforeSignUp = current.Used, current.Included, current.OverageCents(), false
 	for i := range months[:n-1] {
-		months[i].Included = current.Included
+		months[i].Included, months[i].Plan = current.Included, current.Plan
 	}
+	last.Plan = current.Plan
+	newest := make([]time.Time, n) // the start of the record that gave a month its plan
 	for i := range records {
 		r := &records[i]
 		start := r.BillingPeriodStart.UTC()
@@ -54,6 +58,9 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 			m.Used, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.OverageCents+s.OverageCents(), false
 			// A period that a new subscription cut short shares its month with the next one: the larger limit is the month's.
 			m.Included = max(m.Included, s.Included)
+			if !start.Before(newest[j]) {
+				m.Plan, newest[j] = r.PlanID, start
+			}
 		}
 	}
 	return months

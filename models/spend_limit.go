@@ -45,13 +45,16 @@ func ParseAmount(text string) (int64, error) {
 	return cents, nil
 }
 
-// SetSpendLimit sets the most that a person's overage may cost in a billing period, in cents; nil is no limit. It counts from
-// the next decision on, and leaves a line in the audit log.
+// SetSpendLimit sets the most that a person's overage may cost in a billing period, in cents; nil is no limit. It applies from
+// the next decision on and adds an entry to the audit log. Setting the limit that is already set does nothing.
 func SetSpendLimit(ctx context.Context, db *DB, now time.Time, actor, email string, cents *int64) error {
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var user User
 		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
 			return err
+		}
+		if old := user.SpendLimitCents; old == nil && cents == nil || old != nil && cents != nil && *old == *cents {
+			return nil
 		}
 		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("spend_limit_cents = ?", cents).Where("id = ?", user.ID).Exec(ctx); err != nil {
 			return err

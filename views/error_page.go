@@ -32,7 +32,7 @@ func (d *Error) title() string {
 	case http.StatusForbidden:
 		return "This page is for admins"
 	case http.StatusNotFound:
-		return "There is no such page"
+		return "Page not found"
 	case http.StatusServiceUnavailable:
 		return "Back in a moment"
 	case http.StatusInternalServerError:
@@ -47,13 +47,13 @@ func (d *Error) text() string {
 	}
 	switch d.Status {
 	case http.StatusForbidden:
-		return "Your own usage is yours to see; this page shows that of others."
+		return "You can see your own usage. This page shows the usage of other members."
 	case http.StatusNotFound:
 		return "It may have moved, or it belongs to another organization."
 	case http.StatusServiceUnavailable:
-		return "The database does not answer at the moment. Nothing is lost. Load the page again in a few seconds."
+		return "The database is not responding. Nothing is lost. Reload the page in a few seconds."
 	case http.StatusInternalServerError:
-		return "It is our fault, not yours, and it is in the log. Try again; if it stays, pass the request id on."
+		return "This is an error on our side, and it was logged. Try again. If it happens again, send the request ID to your operator."
 	}
 	return "The request could not be answered."
 }

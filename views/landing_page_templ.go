@@ -68,7 +68,7 @@ func LandingPage(d Landing) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "</div></div><section aria-labelledby=\"example\" class=\"surface min-w-0 p-4 sm:p-6\"><h2 id=\"example\" class=\"mb-3 text-sm font-medium text-muted\">An example</h2>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "</div></div><section aria-labelledby=\"example\" class=\"surface min-w-0 p-4 sm:p-6\"><h2 id=\"example\" class=\"mb-3 text-sm font-medium text-muted\">Example</h2>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -14,9 +14,9 @@ type Ops struct {
 	Frame ui.Frame
 	// Keys are all there are, revoked ones too; their hashes are not drawn.
 	Keys Widget[[]models.APIKey]
-	// NewKey is a key that was just made. It is shown on the answer to its making and never again; else empty.
+	// NewKey is a key that was just created. It is shown in the answer to the form and never again; else empty.
 	NewKey string
-	// Form is the state of the form that makes a key.
+	// Form is the state of the form that creates a key.
 	Form   KeyForm
 	Stripe Widget[OpsStripe]
 	// Unit names the units that are counted, in the plural.
@@ -26,12 +26,37 @@ type Ops struct {
 	NoSignIn bool
 }
 
-// KeyForm is the form that makes a key, as it was sent.
+// KeyForm is the form that creates a key. Its entries are kept if it is shown again.
 type KeyForm struct {
+	// Token becomes the ID of the key, so that a form that is sent twice creates one key.
+	Token  string
 	Name   string
 	Scopes []models.Scope
-	// NameFault and ScopesFault say what is wrong; else they are empty.
-	NameFault, ScopesFault string
+	// Sent says that the form was sent and is shown again.
+	Sent bool
+}
+
+// The IDs of fields that can be invalid.
+const (
+	FieldIDKeyName = "key-name"
+	FieldIDScope   = "key-scope"
+)
+
+// FieldIDReason returns the ID of the field for the reason to give up a report.
+func FieldIDReason(report string) string { return "reason-" + report }
+
+// KeyRevoke asks whether to revoke an API key.
+type KeyRevoke struct {
+	Frame ui.Frame
+	Key   models.APIKey
+}
+
+// lastUse says when the key was last used.
+func (d *KeyRevoke) lastUse() string {
+	if d.Key.LastUsedAt == nil {
+		return "never"
+	}
+	return ui.Relative(*d.Key.LastUsedAt, d.Frame.Now)
 }
 
 // AuditLog is a page of the audit log, newest first.
@@ -61,9 +86,9 @@ func scopeMeaning(s models.Scope) string {
 	return ""
 }
 
-// chosen says which scopes are ticked: those that were sent, at first all that the app needs to decide and record.
+// chosen says which scopes are selected: those that were sent, at first all that the app needs to decide and record.
 func (f *KeyForm) chosen(s models.Scope) bool {
-	if f.Name == "" && f.NameFault == "" && f.ScopesFault == "" {
+	if !f.Sent {
 		return s != models.ScopeRead
 	}
 	return slices.Contains(f.Scopes, s)

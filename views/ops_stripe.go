@@ -3,8 +3,11 @@ package views
 import (
 	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"tollgate/models"
+	"tollgate/views/ui"
 )
 
 // OpsStripe is what the operator is told of Stripe: what it was sent, what it has, and what wants a person's eye.
@@ -32,8 +35,8 @@ type OpsStripe struct {
 	Faults  []models.StripeCustomer
 	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
 	MeterErrors []models.StripeWebhookEvent
-	// ReasonFault says what is wrong with the reason that was given for giving up; else empty.
-	ReasonFault string
+	// GiveUp is the ID of a report for which the form to give it up was sent and is shown again, with the entered Reason.
+	GiveUp, Reason string
 }
 
 // ReportCount is how many reports are in a state, and their units.
@@ -46,23 +49,23 @@ type ReportCount struct {
 func stateMeaning(s models.ReportState) string {
 	switch s {
 	case models.ReportSealed:
-		return "frozen, not sent yet"
+		return "not sent yet; will not change"
 	case models.ReportUnknown:
-		return "sent, without an answer; sent again or read back"
+		return "sent, no response; checked or sent again"
 	case models.ReportAccepted:
-		return "received by Stripe, to be read back"
+		return "received by Stripe; not checked yet"
 	case models.ReportVerified:
-		return "counted: Stripe’s total says so"
+		return "counted in Stripe’s total"
 	case models.ReportMissing:
-		return "never arrived; its units went into another report"
+		return "never arrived; its units are in another report"
 	case models.ReportConflict:
-		return "Stripe has another total for its minute"
+		return "Stripe has a different total for its minute"
 	case models.ReportRejected:
-		return "received, and a day later still not counted"
+		return "received, but not counted after a day"
 	case models.ReportExpired:
-		return "too old for Stripe to take"
+		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "refused for good"
+		return "permanently refused"
 	case models.ReportGivenUp:
 		return "given up by an operator, with a reason"
 	}
@@ -84,6 +87,22 @@ func signed(n int64) string {
 	return models.FormatCount(n)
 }
 
+// FieldsShown returns the frame's errors without links to fields that are not on the page, such as that of a report that is gone.
+func (d *Ops) FieldsShown() []ui.FormError {
+	var shown []ui.FormError
+	for _, e := range d.Frame.Errors {
+		known := e.Field == FieldIDKeyName || e.Field == FieldIDScope
+		for _, r := range d.Stripe.Value.Failures {
+			known = known || d.Stripe.Failed == "" && d.Stripe.Value.Connected && e.Field == FieldIDReason(r.ID.String())
+		}
+		if !known {
+			e.Field = ""
+		}
+		shown = append(shown, e)
+	}
+	return shown
+}
+
 func textOr(text *string, none string) string {
 	if text == nil || *text == "" {
 		return none
@@ -100,9 +119,15 @@ func retryLabel(r models.StripeReport, now time.Time) string {
 	if r.ReadFirst(now) {
 		return "Read again"
 	}
-	return "Send anew"
+	return "Send again"
 }
 
 func reportCalled(r models.StripeReport) string {
 	return fmt.Sprintf("the report of %d units of %s", r.Value, r.StripeCustomerID)
+}
+
+// capital begins a text with a capital letter.
+func capital(text string) string {
+	r, n := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(r)) + text[n:]
 }

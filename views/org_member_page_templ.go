@@ -170,9 +170,9 @@ func OrgMemberPage(d OrgMember) templ.Component {
 								return templ_7745c5c3_Err
 							}
 							var templ_7745c5c3_Var7 string
-							templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Their spend limit is %s.", limitInUnits(d.Catalogue, d.Standing.Value.OverageRateCents, *d.Standing.Value.SpendLimitCents)))
+							templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Spend limit: %s.", limitInUnits(d.Catalogue, d.Standing.Value.OverageRateCents, *d.Standing.Value.SpendLimitCents)))
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 34, Col: 148}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 34, Col: 140}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var7))
 							if templ_7745c5c3_Err != nil {

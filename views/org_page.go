@@ -37,11 +37,11 @@ type OrgOverage struct {
 func orgFinding(s models.OrganizationSummary) string {
 	switch {
 	case s.TotalUsers == 0:
-		return "Nobody belongs to this organization yet."
+		return "This organization has no members yet."
 	case s.ActiveUsers == 0:
-		return fmt.Sprintf("By none of %s, in this billing period.", people(s.TotalUsers))
+		return fmt.Sprintf("By none of %s in this billing period.", people(s.TotalUsers))
 	}
-	return fmt.Sprintf("By %s of %s, in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
+	return fmt.Sprintf("By %s of %s in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
 }
 
 func people(n int64) string { return ui.Count(n, "person", "people") }

@@ -87,11 +87,11 @@ func price(c *models.Catalogue, cents int64) string {
 func priceUnit(p models.Plan) string {
 	switch {
 	case p.Type == models.Team:
-		return "a seat, a month"
+		return "per seat per month"
 	case p.BasePriceCents == 0:
 		return "no card needed"
 	}
-	return "a month"
+	return "per month"
 }
 
 // overageLine says what happens beyond what the plan includes.
@@ -105,24 +105,24 @@ func overageLine(c *models.Catalogue, p models.Plan) string {
 // includedLine says what the base price covers.
 func includedLine(c *models.Catalogue, p models.Plan) string {
 	if p.Type == models.Team {
-		return c.Units(p.Included) + " a member"
+		return c.Units(p.Included) + " per member"
 	}
-	return c.Units(p.Included) + " a month"
+	return c.Units(p.Included) + " per month"
 }
 
 // cannotBuy says why the plan's button is not one to press; empty when it is.
 func cannotBuy(d Plans, p models.Plan) string {
 	switch {
 	case !d.StripeConnected:
-		return "Stripe is not connected here, so nothing can be bought."
+		return "Billing is not available here, so nothing can be bought."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
-		return "Your plan comes from " + d.Current.Organization + "."
+		return ui.Sentence("Your plan comes from " + d.Current.Organization)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
-		return fmt.Sprintf("%s goes on until %s; %s can be bought then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
+		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
 	case running(d.Current) && p.Type == d.Current.Plan.Type:
-		return fmt.Sprintf("You pay for %s. End it under “Invoices and payment”: it goes on until what is paid for is over, and %s can be bought then.", d.Current.Plan.Name, p.Name)
+		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	}
 	return ""
 }

@@ -39,7 +39,7 @@ type Invoice struct {
 
 // invoiceStates are Stripe's words as people read them.
 var invoiceStates = map[string]string{
-	"draft": "In preparation", "open": "To be paid", "paid": "Paid", "uncollectible": "Given up", "void": "Void",
+	"draft": "Draft", "open": "Open", "paid": "Paid", "uncollectible": "Uncollectible", "void": "Void",
 }
 
 func (i Invoice) state() string {

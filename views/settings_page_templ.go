@@ -14,7 +14,7 @@ import (
 	"tollgate/views/ui"
 )
 
-// SettingsPage shows a person who they are here, what they are told and where they are signed in.
+// SettingsPage shows the profile, the current notice and the active sessions of a member.
 func SettingsPage(d Settings) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -52,7 +52,7 @@ func SettingsPage(d Settings) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, " <section aria-labelledby=\"who\" class=\"surface p-4 sm:p-6\"><h2 id=\"who\" class=\"text-lg font-semibold\">Who you are</h2><dl class=\"mt-4 grid gap-x-6 gap-y-3 sm:grid-cols-2\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, " <section aria-labelledby=\"who\" class=\"surface p-4 sm:p-6\"><h2 id=\"who\" class=\"text-lg font-semibold\">Profile</h2><dl class=\"mt-4 grid gap-x-6 gap-y-3 sm:grid-cols-2\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -67,7 +67,7 @@ func SettingsPage(d Settings) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if d.Frame.Viewer.Organization != "" {
-				templ_7745c5c3_Err = fact("Organization", d.Frame.Viewer.Organization+", as "+string(d.Role)).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = fact("Organization", d.Frame.Viewer.Organization+" ("+string(d.Role)+")").Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -121,7 +121,7 @@ func SettingsPage(d Settings) templ.Component {
 						return templ_7745c5c3_Err
 					}
 				} else {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<p>Nothing now: you are well within your plan.</p>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<p>No notice right now: you are well within your plan.</p>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -163,7 +163,7 @@ func SettingsPage(d Settings) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("notices", "Notices", "What you are told in Slack, when you use a "+d.Catalogue.UnitSingular+".").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("notices", "Notices", "What the Slack app shows you when you use a "+d.Catalogue.UnitSingular+".").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -293,7 +293,7 @@ func SettingsPage(d Settings) templ.Component {
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						templ_7745c5c3_Err = ui.PostButton(PathSessionsEndOthers, "End all others", "", "", false).Render(ctx, templ_7745c5c3_Buffer)
+						templ_7745c5c3_Err = ui.PostButton(PathSessionsEndOthers, "End all other sessions", "", "", false).Render(ctx, templ_7745c5c3_Buffer)
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}

@@ -33,10 +33,11 @@ type Usage struct {
 
 // SpendLimit is the state of the form; the limit itself is in the Standing.
 type SpendLimit struct {
-	// Entered is what was typed, when it is shown again; Fault says what is wrong with it.
+	// Entered is what was typed, if the form was sent and is shown again.
 	Entered string
-	Fault   string
-	// Confirm is a limit in cents that is below what is spent already, and so waits to be confirmed; else nil.
+	// Sent says that the form was sent and is shown again.
+	Sent bool
+	// Confirm is a limit in cents that would stop suggestions at once, and so must be confirmed; else nil.
 	Confirm *int64
 }
 
@@ -56,7 +57,7 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.IncludedExhausted:
 		return "Paused until the reset"
 	case s.Level() == models.Exceeded:
-		return "Going on, billed by the " + c.UnitSingular
+		return "Still available. Each extra " + c.UnitSingular + " is billed."
 	}
 	return ""
 }
@@ -66,24 +67,24 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
-		return fmt.Sprintf("One more %s would pass the %s that you set. They go on at %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
+		return fmt.Sprintf("One more %s would exceed your limit of %s. They continue on %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
 	case v.Reason == models.IncludedExhausted && s.Used >= s.Included:
-		return fmt.Sprintf("All included %s are used. New ones begin at %s; an upgrade gives more at once.", c.UnitPlural, reset)
+		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return fmt.Sprintf("All that are left are held for work under way. What that does not use comes back; new ones begin at %s.", reset)
+		return fmt.Sprintf("All remaining units are on hold for work in progress. Unused ones are released; you get new ones on %s.", reset)
 	case s.SpendLimitCents != nil:
-		return fmt.Sprintf("The included %s are used. Each further one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
 	}
-	return fmt.Sprintf("The included %s are used. Each further one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
 // atTheLimit says what happens when the included units are used up.
 func atTheLimit(c *models.Catalogue, s models.Standing) string {
 	switch {
 	case s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives more at once.", c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s. Nothing stops them: no spend limit is set.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	}
 	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
 		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
@@ -101,23 +102,23 @@ func compared(c *models.Catalogue, d Comparison) string {
 		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
 	}
 	if d.Before == nil {
-		return used + ". New: there is no last period to compare with."
+		return used + ". New: there is no previous period to compare with."
 	}
 	switch before := *d.Before; {
 	case d.Used == before:
-		return used + ", just as many as in the same days of the last period."
+		return used + ", the same as in the same days of the previous period."
 	case before == 0:
-		return used + ", none in the same days of the last period."
+		return used + ", none in the same days of the previous period."
 	case d.Used > before:
-		return fmt.Sprintf("%s, %d%% more than in the same days of the last period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% more than in the same days of the previous period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s, %d%% fewer than in the same days of the last period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% fewer than in the same days of the previous period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
 	}
 }
 
 // foreseen says where the pace leads to.
 func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
-	text := fmt.Sprintf("At this pace about %s by the reset", c.Units(units))
+	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
 	over := units - s.Included
 	switch {
 	case over <= 0:
@@ -129,44 +130,54 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	if cents := over * s.OverageRateCents; s.SpendLimitCents == nil || cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(cents))
 	}
-	return fmt.Sprintf("%s, if the spend limit of %s did not stop them before.", text, c.FormatMoney(*s.SpendLimitCents))
+	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
-// below says what a limit that is less than what is spent does.
-func below(c *models.Catalogue, s models.Standing, cents int64) string {
-	return fmt.Sprintf("%s of overage is spent already in this period. With a limit of %s, %s stop at once, until %s. What is spent is billed all the same.",
-		c.FormatMoney(s.OverageCents()), c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+// stopsAtOnce says what a limit does that is reached already.
+func stopsAtOnce(c *models.Catalogue, s models.Standing, cents int64) string {
+	text := fmt.Sprintf("With a limit of %s, %s stop at once, until %s.", c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	if s.OverageCents() == 0 {
+		return text + " Your included " + c.UnitPlural + " are used."
+	}
+	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.", c.FormatMoney(s.OverageCents()), text)
+}
+
+// confirmTitle asks before a limit stops everything.
+func confirmTitle(c *models.Catalogue, cents int64) string {
+	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
 }
 
 // typed is a limit as it stands in the form: "3.00".
 func typed(f SpendLimit, s models.Standing) string {
 	switch {
-	case f.Entered != "" || f.Fault != "":
+	case f.Sent:
 		return f.Entered
-	case f.Confirm != nil:
-		return amount(*f.Confirm)
 	case s.SpendLimitCents != nil:
 		return amount(*s.SpendLimitCents)
 	}
 	return ""
 }
 
-// amount writes cents as they are typed into a form: no currency, no thousands apart.
+// amount writes cents as they are typed into a form: without a currency or thousands separators.
 func amount(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
 
-func amountField(c *models.Catalogue, f SpendLimit, s models.Standing) ui.Field {
+// FieldIDAmount is the ID of the spend limit's field.
+const FieldIDAmount = "spend-limit-amount"
+
+func amountField(d Usage, s models.Standing) ui.Field {
+	c := d.Catalogue
 	prefix := "$"
 	if c.Currency != "usd" {
 		prefix = c.Currency
 	}
-	return ui.Field{
-		ID: "spend-limit-amount", Name: FieldAmount, Label: "Most that overage may cost in a billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
-		MaxLength: 12, Prefix: prefix, Value: typed(f, s), Fault: f.Fault,
-		Hint: fmt.Sprintf("Each %s beyond the plan costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
-	}
+	return d.Frame.Check(ui.Field{
+		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
+		MaxLength: 12, Prefix: prefix, Value: typed(d.Limit, s),
+		Hint: fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
+	})
 }
 
 // whatCounts is the one sentence beside the meter.
 func whatCounts(c *models.Catalogue) string {
-	return fmt.Sprintf("What counts: each %s that was made for you, a second try of one included. One that failed does not count.", c.UnitSingular)
+	return fmt.Sprintf("What counts: each %s made for you, including regenerated ones. A failed one does not count.", c.UnitSingular)
 }

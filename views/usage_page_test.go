@@ -2,6 +2,8 @@ package views_test
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,21 +84,21 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 	}{
 		{"the reset has date, hour, zone and distance", viewstest.Member(t, "pro", 43, 75), []string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
 		{"free shows no money", viewstest.Member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
-		{"what is held is not used", held, []string{"Held 2", "All that are left are held for work under way"}, []string{"$"}},
+		{"what is held is not used", held, []string{"Held 2", "All remaining units are on hold for work in progress"}, []string{"$"}},
 		{"overage stands apart", viewstest.Member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
-		{"overage that is billed goes on", viewstest.Member(t, "pro", 96, 75), []string{"Going on, billed by the suggestion", "No spend limit is set."}, []string{"Paused"}},
-		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "It stops suggestions"}, nil},
-		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would pass the $3.00 that you set."}, nil},
+		{"overage that is billed goes on", viewstest.Member(t, "pro", 96, 75), []string{"Still available. Each extra suggestion is billed.", "No spend limit is set."}, []string{"Paused"}},
+		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "When it is reached, suggestions are paused until the reset."}, nil},
+		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would exceed your limit of $3.00."}, nil},
 		{"a limit below what is spent waits", confirming, []string{
-			"$6.30 of overage is spent already in this period. With a limit of $2.50, suggestions stop at once, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions at $2.50",
+			"You have already spent $6.30 on overage in this period. With a limit of $2.50, suggestions stop at once, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions now",
 		}, nil},
-		{"more than before", compare(62, new(int64(49))), []string{"62 suggestions used in the first 23 days, 26% more than in the same days of the last period (49)."}, nil},
-		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the last period (50)."}, nil},
-		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the last period."}, []string{"%!"}},
-		{"nothing to compare with", compare(40, nil), []string{"New: there is no last period to compare with."}, nil},
-		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil},
-		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"did not stop them"}},
-		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan, if the spend limit of $2.09 did not stop them before. estimate"}, []string{"$2.10"}},
+		{"more than before", compare(62, new(int64(49))), []string{"62 suggestions used in the first 23 days, 26% more than in the same days of the previous period (49)."}, nil},
+		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the previous period (50)."}, nil},
+		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the previous period."}, []string{"%!"}},
+		{"nothing to compare with", compare(40, nil), []string{"New: there is no previous period to compare with."}, nil},
+		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace, about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil},
+		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"}},
+		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"}},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -141,7 +143,7 @@ func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
 	d := viewstest.Member(t, "pro", 43, 75)
 	d.Days.Failed = "request-7"
 	said := text(viewstest.Render(t, views.UsagePage(d)))
-	for _, want := range []string{"This part could not be loaded. Request id request-7", "32 suggestions left", "Most was used in"} {
+	for _, want := range []string{"This part could not be loaded. Request ID request-7", "32 suggestions left", "Busiest month: "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -159,10 +161,10 @@ func TestPagesOfTheOrganization(t *testing.T) {
 		without []string
 	}{
 		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20 of overage"}, nil},
-		{"org-new", []string{"By none of 1 person", "Nothing is used yet", "no overage so far"}, nil},
+		{"org-new", []string{"By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
 		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
-		{"members-none", []string{"0 of 42 people", "Nobody is found"}, []string{"<b>"}},
+		{"members-none", []string{"0 of 42 people", "No members match this search."}, []string{"<b>"}},
 	} {
 		t.Run(test.page, func(t *testing.T) {
 			said := text(viewstest.Render(t, pages[test.page]))
@@ -225,10 +227,10 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
 		}
 	}
-	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You pay for Pro. End it under “Invoices and payment”: it goes on until what is paid for is over, and Starter can be bought then.") {
+	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You already pay for Pro. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy Starter.") {
 		t.Errorf("who pays is not told how to change: %s", said)
 	}
-	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro goes on until Dec 1, 2026; Starter can be bought then.") {
+	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro stays active until Dec 1, 2026. You can buy Starter then.") {
 		t.Errorf("who cancelled is not told since when to buy: %s", said)
 	}
 	said := text(viewstest.Render(t, pages["plans"]))
@@ -253,10 +255,10 @@ func TestAKeyIsShownOnce(t *testing.T) {
 func TestErrorPagesNameTheRequest(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	for name, want := range map[string]string{
-		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "There is no such page", "error-500": "Something went wrong", "error-503": "The database does not answer",
+		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "Page not found", "error-500": "Something went wrong", "error-503": "The database is not responding",
 	} {
 		said := text(viewstest.Render(t, pages[name]))
-		if !strings.Contains(said, want) || !strings.Contains(said, "request id 9f2c41d07be84a55") {
+		if !strings.Contains(said, want) || !strings.Contains(said, "request ID 9f2c41d07be84a55") {
 			t.Errorf("%s does not say %q and the request id:\n%s", name, want, said)
 		}
 	}
@@ -268,5 +270,51 @@ func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
 	said := text(viewstest.Render(t, views.UsagePage(d)))
 	if !strings.Contains(said, "Dec 14, 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "Nov 14, 2026, 15:20 UTC to Dec 14, 2026, 15:20 UTC") {
 		t.Errorf("the page does not say the period:\n%s", said)
+	}
+}
+
+// doubled is a sentence that ends twice.
+var doubled = regexp.MustCompile(`[.!?…] ?\.( |$)`)
+
+func TestNamesThatEndASentence(t *testing.T) {
+	for _, name := range []string{"Example Inc.", "Yahoo!", "Who?"} {
+		usage := viewstest.Member(t, "business", 118, 100)
+		usage.Subscription.Organization, usage.Subscription.Status = name, models.StatusPastDue
+		plans := views.Plans{Frame: usage.Frame, Catalogue: usage.Catalogue, StripeConnected: true, Current: views.Subscription{Plan: usage.Subscription.Plan, Organization: name}}
+		for page, said := range map[string]string{"usage": text(viewstest.Render(t, views.UsagePage(usage))), "plans": text(viewstest.Render(t, views.PlansPage(plans)))} {
+			for _, at := range doubled.FindAllStringIndex(said, -1) {
+				t.Errorf("%s says %q", page, said[max(0, at[0]-60):at[1]])
+			}
+			if !strings.Contains(said, name) {
+				t.Errorf("%s does not name %s", page, name)
+			}
+		}
+	}
+}
+
+// shareBar is a bar with the number beside it.
+var shareBar = regexp.MustCompile(`class="c-bar" width="([\d.]+)%" height="8" rx="4"></rect></svg></span> ([\d.]+)%`)
+
+func TestShareBarsShowTheShareBesideThem(t *testing.T) {
+	bars := shareBar.FindAllStringSubmatch(viewstest.Render(t, viewstest.OrgPages(t)["org"]), -1)
+	if len(bars) != 10 {
+		t.Fatalf("%d bars, want 10", len(bars))
+	}
+	for _, bar := range bars {
+		drawn, _ := strconv.ParseFloat(bar[1], 64)
+		said, _ := strconv.ParseFloat(bar[2], 64)
+		if drawn < said-0.06 || drawn > said+0.06 {
+			t.Errorf("a bar of %s%% is beside %s%%", bar[1], bar[2])
+		}
+	}
+}
+
+func TestEveryTableIsInARegionThatSaysThatItScrolls(t *testing.T) {
+	for name, page := range viewstest.Pages(t) {
+		drawn := viewstest.Render(t, page)
+		tables, regions := strings.Count(drawn, "<table"), strings.Count(drawn, `<section class="scroll-x" tabindex="0" aria-label=`)
+		if hints := strings.Count(drawn, "Scroll sideways for more"); tables != regions || tables != hints {
+			t.Errorf("%s has %d tables in %d regions with %d hints", name, tables, regions, hints)
+		}
 	}
 }

@@ -26,9 +26,9 @@ const (
 	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
-	// PathKeys takes FieldName and any number of FieldScope; it answers with the page, as the key is shown once.
+	// PathKeys takes FieldToken, FieldName and any number of FieldScope; it answers with the page, because the key is shown once.
 	PathKeys = "/ops/keys"
-	// PathKeyRevoke takes FieldID.
+	// PathKeyRevoke takes FieldID. As a GET it asks for confirmation.
 	PathKeyRevoke = "/ops/keys/revoke"
 	// PathStripePause and PathStripeResume take nothing.
 	PathStripePause  = "/ops/stripe/pause"
@@ -50,6 +50,7 @@ const (
 	FieldScope   = "scope"
 	FieldReason  = "reason"
 	FieldNext    = "next"
+	FieldToken   = "token"
 )
 
 // sessionEnd is where the form goes that ends a session. It takes nothing.

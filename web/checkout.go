@@ -15,13 +15,12 @@ import (
 	"tollgate/models"
 	"tollgate/models/billing"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 const (
 	// shopPatience is how long Stripe may take to begin something.
 	shopPatience = 20 * time.Second
-	// boughtPlan is what the address of /plans says after a purchase.
-	boughtPlan = "plan"
 	// returnTries is how often the return page looks for the webhook, and returnEvery how long it waits in between, in seconds.
 	// At the tries returnHurries it asks Stripe itself: the webhook may be lost.
 	returnTries = 15
@@ -34,7 +33,7 @@ var returnHurries = map[int]bool{3: true, 8: true, returnTries: true}
 func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.FormValue(views.FieldPlan)))
 	if !ok || plan.ID == models.FreePlan {
-		return newProblem(codeBadForm, "There is no such plan to buy.")
+		return newProblem(codeBadForm, "This plan does not exist or cannot be bought.")
 	}
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
@@ -49,21 +48,21 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 		}
 		if held != nil && held.Active() && held.OrganizationID != nil {
 			return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "Your plan comes from " + held.Organization, Lines: []string{
-				"A plan of your own beside it would be paid for and never used, so no purchase was begun.",
+				"You would pay for a second plan and never use it, so nothing was bought.",
 			}})
 		}
 	}
 	address, err := s.shop.Checkout(c.Request().Context(), buyer(who, plan), plan)
 	switch {
 	case errors.Is(err, billing.ErrHasPlan):
-		return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "There is a subscription already", Portal: true, Lines: []string{
-			"A second one beside it would be paid for as well, so no purchase was begun.",
-			"Stripe's portal shows the subscription and ends it. It then goes on until the end of what is paid for, and " + plan.Name + " can be bought after that.",
+		return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "You already have a subscription", Portal: true, Lines: []string{
+			"You would pay for both, so nothing was bought.",
+			"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. " + ui.Sentence("Then you can buy "+plan.Name),
 		}})
 	case errors.Is(err, billing.ErrNotSetUp):
 		s.log.ErrorContext(c.Request().Context(), "a plan cannot be bought: run tollgate stripe setup", "plan", plan.ID)
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: plan.Name + " cannot be bought yet", Lines: []string{
-			"It has no price at Stripe. Whoever runs this service can set it up; nothing was bought.",
+			"The operator of this service must set up its price first. Nothing was bought.",
 		}})
 	case err != nil:
 		return s.stripeAway(c, err)
@@ -80,7 +79,7 @@ func buyer(who *models.Viewer, plan models.Plan) billing.Buyer {
 	return b
 }
 
-var notConnected = views.Purchase{Title: "Stripe is not connected here", Lines: []string{"Usage is counted and limits hold, but no plan can be bought or managed."}}
+var notConnected = views.Purchase{Title: "Billing is not available here", Lines: []string{"Usage is counted and limits apply, but plans cannot be bought or managed."}}
 
 func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) error {
 	page.Frame = s.frame(c)
@@ -94,14 +93,14 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 	}
 	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "Stripe did not do what it was asked", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
 	if errors.Is(err, billing.ErrOtherAccount) {
-		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe is set up for another account", Lines: []string{
-			"This service has a key of another account at Stripe than the one that its plans are of, so nothing was bought or changed.",
-			"Whoever runs this service can mend that.",
+		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Billing is set up incorrectly", Lines: []string{
+			"The plans of this service belong to another Stripe account than its key. Nothing was bought or changed.",
+			"The operator of this service can fix this.",
 		}})
 	}
 	c.Response().Header().Set("Retry-After", "30")
-	return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe does not answer", Lines: []string{
-		"Nothing was bought or changed. Please try again in a minute.",
+	return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe is not responding", Lines: []string{
+		"Nothing was bought or changed. Try again in a minute.",
 	}})
 }
 
@@ -119,8 +118,8 @@ func (s *Server) portal(c echo.Context, who *models.Viewer) error {
 		address, err = s.shop.Portal(c.Request().Context(), customer)
 	}
 	if customer == "" || errors.Is(err, billing.ErrNoCustomer) {
-		return s.showPurchase(c, http.StatusNotFound, views.Purchase{Title: "There is nothing to manage", Lines: []string{
-			"You have bought no plan here. An organization's plan is managed by its admins.",
+		return s.showPurchase(c, http.StatusNotFound, views.Purchase{Title: "Nothing to manage", Lines: []string{
+			"You have not bought a plan here. Admins manage the plan of an organization.",
 		}})
 	}
 	if err != nil {
@@ -182,7 +181,7 @@ func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
 		return err
 	}
 	if arrived {
-		return c.Redirect(http.StatusSeeOther, "/plans?saved="+boughtPlan)
+		return s.done(c, "/plans", planBought)
 	}
 	session := c.QueryParam("session_id")
 	if !billing.IsSession(session) {
@@ -200,14 +199,14 @@ func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
 		}
 	}
 	if try == returnTries {
-		return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "It takes longer than usual", Reference: session, Lines: []string{
-			"Stripe has not told us of your order yet. Nothing is lost: " + plan.Name + " begins by itself when it does.",
-			"Please look at the plans again in some minutes. If nothing has changed in an hour, tell whoever runs this service, with the reference below. Do not buy it a second time.",
+		return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "This is taking longer than usual", Reference: session, Lines: []string{
+			"Stripe has not confirmed your order yet. Nothing is lost: " + plan.Name + " starts automatically when it does.",
+			"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this service and give the reference below. Do not buy the plan again.",
 		}})
 	}
 	next := views.PathReturn + "?" + url.Values{"plan": {string(plan.ID)}, "session_id": {session}, "try": {strconv.Itoa(try + 1)}}.Encode()
 	c.Response().Header().Set("Refresh", fmt.Sprintf("%d; url=%s", returnEvery, next))
 	return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "One moment", Waiting: true, Next: next, Lines: []string{
-		"Stripe has your order. " + plan.Name + " begins as soon as Stripe tells us, usually within seconds. This page looks by itself.",
+		"Stripe has your order. " + plan.Name + " starts as soon as Stripe confirms it, usually within seconds. This page updates automatically.",
 	}})
 }

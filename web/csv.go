@@ -3,21 +3,31 @@ package web
 import (
 	"encoding/csv"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/labstack/echo/v4"
 )
 
-// writeCSV sends a file row by row: times as ISO 8601 in UTC, and no cell that a spreadsheet would take for a formula.
+// byteOrderMark tells Excel that a CSV file is UTF-8. Without it, Excel reads the file in the system's code page.
+const byteOrderMark = "\ufeff"
+
+// writeCSV sends a file row by row, in the form that Excel opens correctly: UTF-8 with a byte order mark and CRLF line endings.
+// Times are written as RFC 3339 in UTC. No text can run as a formula.
 func writeCSV(c echo.Context, name string, rows func(row func(cells ...any))) error {
 	PageHeaders(c.Response().Header(), PagePolicy)
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/csv; charset=utf-8")
 	h.Set(echo.HeaderContentDisposition, fmt.Sprintf("attachment; filename=%q", name))
 	c.Response().WriteHeader(http.StatusOK)
+	if _, err := io.WriteString(c.Response(), byteOrderMark); err != nil {
+		return err
+	}
 	w := csv.NewWriter(c.Response())
+	w.UseCRLF = true
 	var record []string
 	rows(func(cells ...any) {
 		record = record[:0]
@@ -30,18 +40,48 @@ func writeCSV(c echo.Context, name string, rows func(row func(cells ...any))) er
 	return w.Error()
 }
 
+// csvCell writes one value. Numbers come from Tollgate itself and stay numbers, even if they are negative.
 func csvCell(cell any) string {
-	if t, ok := cell.(time.Time); ok {
-		return t.UTC().Format(time.RFC3339)
+	switch v := cell.(type) {
+	case time.Time:
+		return v.UTC().Format(time.RFC3339)
+	case int, int64:
+		return fmt.Sprint(v)
 	}
 	return harmless(fmt.Sprint(cell))
 }
 
-// harmless keeps a text from being a formula: a spreadsheet shows what follows the apostrophe.
+const (
+	// formulaStarts are the characters that begin a formula, in ASCII and in the full-width and small forms that spreadsheets
+	// convert to ASCII.
+	formulaStarts = "=+-@＝＋－＠﹦﹢﹣﹫"
+	// cellSeparators end a cell in some locale or import dialog.
+	cellSeparators = ";,|\t\r\n"
+)
+
+// harmless prevents a text from running as a formula. It inserts an apostrophe at each place where a spreadsheet may see the
+// beginning of a cell, if what follows begins a formula: at the start, and after each separator, because a spreadsheet may split
+// cells at a separator other than the comma. Spaces, quotes and invisible characters before the formula are ignored.
 // Source: https://owasp.org/www-community/attacks/CSV_Injection
 func harmless(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r\n", rune(s[0])) {
-		return "'" + s
+	var b strings.Builder
+	rest := s
+	if strings.IndexAny(s, "\t\r\n") == 0 { // these begin a formula themselves
+		b.WriteByte('\'')
 	}
-	return s
+	for {
+		content := strings.TrimLeftFunc(rest, func(r rune) bool {
+			return !strings.ContainsRune(cellSeparators, r) && (unicode.IsSpace(r) || unicode.Is(unicode.C, r) || strings.ContainsRune("\"“”„", r))
+		})
+		if strings.IndexAny(content, formulaStarts) == 0 {
+			b.WriteByte('\'')
+		}
+		i := strings.IndexAny(rest, cellSeparators)
+		if i < 0 {
+			b.WriteString(rest)
+			return b.String()
+		}
+		b.WriteString(rest[:i+1])
+		rest = rest[i+1:]
+	}
 }

@@ -102,7 +102,11 @@ func (p page) csv(t testing.TB) [][]string {
 	if got := p.header.Get("Content-Type"); p.status != 200 || got != "text/csv; charset=utf-8" {
 		t.Fatalf("the file is %s, %q: %s", p.kind(), got, p.main())
 	}
-	r := csv.NewReader(strings.NewReader(p.body))
+	body, marked := strings.CutPrefix(p.body, "\ufeff")
+	if !marked || strings.Count(body, "\n") != strings.Count(body, "\r\n") || !strings.HasSuffix(body, "\r\n") {
+		t.Errorf("the file has no byte order mark, or lines that do not end with CRLF: %q", p.body)
+	}
+	r := csv.NewReader(strings.NewReader(body))
 	rows, err := r.ReadAll()
 	must(t, err)
 	return rows

@@ -2,12 +2,15 @@ package web
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/html"
 
 	"tollgate/models"
 	"tollgate/views"
@@ -26,6 +29,237 @@ func (f *fixture) audited(action string) (lines []string) {
 	return lines
 }
 
+// title is the page's own, as the browser shows it.
+func (p page) title() string { return textOf(p.find("title", "", "")) }
+
+// focus says whether the focus is within an element when the page opens.
+func (p page) focus(within *html.Node) bool {
+	for n := range within.Descendants() {
+		if n.Type == html.ElementNode && hasAttribute(n, "autofocus") {
+			return strings.Count(p.body, " autofocus") == 1
+		}
+	}
+	return false
+}
+
+// first says whether an element with the ID is what the page begins with.
+func (p page) first(id string) bool {
+	for n := range p.find("main", "", "").ChildNodes() {
+		if n.Type == html.ElementNode {
+			return attribute(n, "id") == id
+		}
+	}
+	return false
+}
+
+func hasAttribute(n *html.Node, name string) bool {
+	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
+}
+
+// wantErrors checks a page that refuses a form: the title, the summary with its links, each field's own message, and the focus.
+func (p page) wantErrors(t testing.TB, title string, fields ...string) {
+	t.Helper()
+	if p.title() != "Error: "+title+" – Tollgate" {
+		t.Errorf("the title is %q", p.title())
+	}
+	summary := p.find("div", "id", "form-errors")
+	if summary == nil || !p.first("form-errors") || find(summary, "div", "role", "alert") == nil {
+		t.Fatalf("the page does not begin with a summary of its errors: %s", p.main())
+	}
+	for i, id := range fields {
+		field, message := p.find("input", "id", id), textOf(p.find("p", "id", id+"-error"))
+		link := find(summary, "a", "href", "#"+id)
+		if field == nil || message == "" || link == nil || textOf(link) != message {
+			t.Errorf("%s: the field says %q and the summary %q", id, message, textOf(summary))
+			continue
+		}
+		if attribute(field, "aria-invalid") != "true" || !slices.Contains(strings.Fields(attribute(field, "aria-describedby")), id+"-error") || hasAttribute(field, "autofocus") != (i == 0) {
+			t.Errorf("%s is not marked as invalid, or the focus is elsewhere: %v", id, field.Attr)
+		}
+	}
+	if n := strings.Count(p.body, " autofocus"); n != 1 {
+		t.Errorf("%d elements want the focus", n)
+	}
+}
+
+// form is what a browser sends with the form of an action, as it is when the page opens.
+func (p page) form(action string) url.Values {
+	values := url.Values{}
+	form := p.find("form", "action", action)
+	for input := range elements(form, "input") {
+		if attribute(input, "type") != "checkbox" || hasAttribute(input, "checked") {
+			values.Add(attribute(input, "name"), attribute(input, "value"))
+		}
+	}
+	return values
+}
+
+// token opens the page with the form that creates keys.
+func (b *browser) token() string { return b.get("/ops").form(views.PathKeys).Get(views.FieldToken) }
+
+// newKey is the API key that a page shows; empty without one.
+func (p page) newKey() string {
+	for code := range elements(p.find("main", "", ""), "code") {
+		if models.IsKey(textOf(code)) {
+			return textOf(code)
+		}
+	}
+	return ""
+}
+
+func TestAKeyIsCreatedOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.person("otto@example.com", "", models.Member, true)
+		otto := f.signedIn("otto@example.com")
+		keys := func(want int) {
+			t.Helper()
+			list, err := models.ListAPIKeys(t.Context(), f.db)
+			must(t, err)
+			if len(list) != want+1 { // the fixture's own
+				t.Fatalf("%d keys, want %d", len(list), want+1)
+			}
+		}
+		keys(0)
+		// Nothing entered: both fields are wrong, and what is entered stays.
+		form := otto.get("/ops").form(views.PathKeys)
+		bad := url.Values{"token": form["token"], "name": {" "}}
+		p := otto.post(views.PathKeys, bad)
+		p.wantErrors(t, "Operations", "key-name", "key-scope")
+		p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}})
+		p.wantErrors(t, "Operations", "key-scope")
+		if got := p.form(views.PathKeys); got.Get("name") != "Reports" || got.Get("token") != form.Get("token") || got.Has("scope") {
+			t.Errorf("the form is shown again as %v", got)
+		}
+		keys(0)
+		form.Set("name", "Reports")
+		// Two clicks at once: one key, one secret.
+		type answer struct {
+			page page
+			key  string
+		}
+		answers := make(chan answer)
+		for range 2 {
+			b := &browser{f: f, cookies: maps.Clone(otto.cookies)}
+			go func() {
+				p := b.post(views.PathKeys, form)
+				answers <- answer{p, p.newKey()}
+			}()
+		}
+		one, two := <-answers, <-answers
+		if one.key == "" {
+			one, two = two, one
+		}
+		if one.page.status != 200 || one.key == "" || two.key != "" || two.page.status != http.StatusConflict {
+			t.Fatalf("two at once: %s and %s", one.page.main(), two.page.main())
+		}
+		if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") || !one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
+			t.Errorf("created: %q %s", one.page.title(), one.page.main())
+		}
+		keys(1)
+		// A reload.
+		p = otto.post(views.PathKeys, form)
+		if text := p.main(); p.status != http.StatusConflict || p.newKey() != "" || !strings.Contains(text, "No second API key was created This form already created the key “Reports”. A key is shown only once.") {
+			t.Errorf("reloaded: %s %s", p.kind(), text)
+		}
+		for _, c := range append(p.header.Values("Set-Cookie"), one.page.header.Values("Set-Cookie")...) {
+			t.Errorf("a cookie is set: %s", c)
+		}
+		if next := p.form(views.PathKeys); next.Get("token") == form.Get("token") || next.Get("name") != "" {
+			t.Errorf("the next form is %v", next)
+		}
+		// Back, with a new form: the name is taken. With the old form and another name, the entries are kept for another key.
+		again := otto.get("/ops").form(views.PathKeys)
+		again.Set("name", "Reports")
+		otto.post(views.PathKeys, again).wantErrors(t, "Operations", "key-name")
+		keys(1)
+		form.Set("name", "Billing")
+		p = otto.post(views.PathKeys, form)
+		if next := p.form(views.PathKeys); p.newKey() != "" || next.Get("name") != "Billing" || next.Get("token") == form.Get("token") || !strings.Contains(p.main(), "send the form again") {
+			t.Errorf("another name: %v %s", next, p.main())
+		}
+		keys(1)
+		if p = otto.post(views.PathKeys, p.form(views.PathKeys)); p.newKey() == "" {
+			t.Errorf("sent again: %s", p.main())
+		}
+		keys(2)
+		for _, token := range []string{"", "7"} {
+			p := otto.post(views.PathKeys, url.Values{"token": {token}, "name": {"Other"}, "scope": {"read"}})
+			if p.wantErrors(t, "Operations"); p.newKey() != "" || p.form(views.PathKeys).Get("name") != "Other" {
+				t.Errorf("the token %q: %s", token, p.main())
+			}
+		}
+		keys(2)
+		if got := f.audited("apikey.create"); len(got) != 2 {
+			t.Errorf("the audit log has %q", got)
+		}
+		// No session stores the secret.
+		var sessions []models.Session
+		must(t, f.db.NewSelect().Model(&sessions).Scan(t.Context()))
+		for _, s := range sessions {
+			if strings.Contains(string(s.Data), one.key) {
+				t.Error("a session contains the key")
+			}
+		}
+	})
+}
+
+// A limit of 0 stops suggestions as soon as the included ones are used, so it must be confirmed then.
+func TestALimitThatStopsEverythingIsConfirmed(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.subscribe(models.Subscriber{Email: "ada@example.com"}, "pro")
+		b := f.signedIn("ada@example.com")
+		f.used("ada@example.com", 75, f.clock())
+		p := b.post(views.PathSpendLimit, url.Values{"amount": {"0"}})
+		confirm := p.find("div", "id", "spend-limit-confirm")
+		if !strings.Contains(textOf(confirm), "Not saved yet: a limit of $0.00 stops suggestions now") || !p.focus(confirm) || !p.first("spend-limit-confirm") {
+			t.Fatalf("0: %s", p.main())
+		}
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": true})
+		if p := b.post(views.PathSpendLimit, url.Values{"amount": {"0"}, "confirm": {"yes"}}); p.kind() != "See Other /usage" {
+			t.Fatalf("confirmed: %s", p.main())
+		}
+		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": false})
+	})
+}
+
+// A message waits for its own page, is shown once, and is never a text of the cookie's.
+func TestMessagesAreShownOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.person("ada@example.com", "", models.Member, false)
+		ada, other := f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
+		list, err := models.ListSessions(t.Context(), f.db, f.clock(), "ada@example.com")
+		must(t, err)
+		for _, s := range list {
+			path := "/settings/sessions/" + s.ID.String() + "/end"
+			if who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || who == nil || who.Session.ID != s.ID {
+				continue
+			}
+			if p := ada.post(path, nil); p.kind() != "See Other /settings" {
+				t.Fatalf("ended: %s", p.kind())
+			}
+			if p := ada.get("/usage"); strings.Contains(p.main(), "Session ended") {
+				t.Errorf("on another page: %s", p.main())
+			}
+			if p := ada.get("/settings"); !strings.Contains(p.main(), "Session ended") {
+				t.Errorf("on its page: %s", p.main())
+			}
+			if p := ada.get("/settings"); strings.Contains(p.main(), "Session ended") {
+				t.Errorf("after a reload: %s", p.main())
+			}
+			if p := ada.post(path, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "You have no such session It may have been ended already. Nothing was changed.") {
+				t.Errorf("ended twice: %s %s", p.kind(), p.main())
+			}
+		}
+		ada.cookies["__Host-tollgate-flash"] = "<script>"
+		if p := ada.get("/settings"); strings.Contains(p.body, "<script") {
+			t.Errorf("a cookie's own text: %s", p.main())
+		}
+		if p := ada.post("/sign-out", nil); p.kind() != "See Other /" || !strings.Contains(ada.get("/").main(), "You are signed out.") || strings.Contains(ada.get("/").main(), "You are signed out.") {
+			t.Errorf("signed out: %s", p.kind())
+		}
+	})
+}
+
 func TestTheSpendLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.subscribe(models.Subscriber{Email: "ada@example.com"}, "pro")
@@ -39,19 +273,25 @@ func TestTheSpendLimit(t *testing.T) {
 			t.Helper()
 			return b.post(views.PathSpendLimit, form)
 		}
-		saved := "See Other /usage?saved=spend-limit"
+		saved := "See Other /usage"
 		allowed(true, nil, nil)
 		if p := set(url.Values{"amount": {"5"}}); p.kind() != saved {
 			t.Errorf("set: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
-		if p := b.get("/usage?saved=spend-limit"); !strings.Contains(p.main(), "The spend limit is changed.") || !strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Overage stops at $5.00 per billing period.") || !strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
 			t.Errorf("after it was set: %s", p.main())
 		}
+		if p := b.get("/usage"); strings.Contains(p.main(), "Spend limit saved") {
+			t.Errorf("after a reload: %s", p.main())
+		}
+		// The same form again, as by a double click or in another tab, changes nothing more.
+		set(url.Values{"amount": {"5.00"}})
 		// Below what is spent it is asked for again, and nothing is changed until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "$3.00 of overage is spent already") || !strings.Contains(text, "With a limit of $1.00, suggestions stop at once, until Dec 1, 2026, 00:00 UTC") {
+		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") || !strings.Contains(text, "With a limit of $1.00, suggestions stop at once, until Dec 1, 2026, 00:00 UTC") ||
+			p.title() != "Confirm: Usage – Tollgate" || !p.focus(confirm) || !p.first("spend-limit-confirm") || attribute(p.find("input", "id", "spend-limit-amount"), "value") != "1" {
 			t.Errorf("below what is spent: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
@@ -73,9 +313,10 @@ func TestTheSpendLimit(t *testing.T) {
 				t.Fatalf("%q: %s %s", amount, p.kind(), p.main())
 			}
 			if p.status != http.StatusUnprocessableEntity || attribute(input, "value") != amount || attribute(input, "aria-invalid") != "true" || strings.Contains(p.body, "<script") ||
-				!strings.Contains(textOf(p.find("p", "id", "spend-limit-amount-fault")), "from 0 to 1,000,000") {
+				!strings.Contains(textOf(p.find("p", "id", "spend-limit-amount-error")), "from 0 to 1,000,000") {
 				t.Errorf("%q: %s %q %s", amount, p.kind(), attribute(input, "value"), p.main())
 			}
+			p.wantErrors(t, "Usage", "spend-limit-amount")
 		}
 		allowed(false, "spend_limit_reached", 100)
 		if p := b.post(views.PathSpendLimitRemove, nil); p.kind() != saved {
@@ -109,17 +350,14 @@ func TestOperations(t *testing.T) {
 			"no name": {"scope": {"read"}}, "a long name": {"name": {strings.Repeat("a", 101)}, "scope": {"read"}}, "a control character": {"name": {"a\x00b"}, "scope": {"read"}},
 			"no scope": {"name": {"a"}}, "an unknown scope": {"name": {"a"}, "scope": {"admin"}}, "two in one": {"name": {"a"}, "scope": {"read,admin"}},
 		} {
-			if p := otto.post(views.PathKeys, bad); p.status != http.StatusUnprocessableEntity || strings.Contains(p.main(), "shown this once") {
+			bad.Set(views.FieldToken, otto.token())
+			if p := otto.post(views.PathKeys, bad); p.status != http.StatusUnprocessableEntity || strings.Contains(p.main(), "shown only once") {
 				t.Errorf("%s: %s %s", name, p.kind(), p.main())
 			}
 		}
+		form.Set(views.FieldToken, otto.token())
 		p := otto.post(views.PathKeys, form)
-		var key string
-		for code := range elements(p.find("main", "", ""), "code") {
-			if models.IsKey(textOf(code)) {
-				key = textOf(code)
-			}
-		}
+		key := p.newKey()
 		if p.status != 200 || key == "" || p.header.Get("Cache-Control") != "private, no-store" {
 			t.Fatalf("made: %s %s", p.kind(), p.main())
 		}
@@ -129,27 +367,38 @@ func TestOperations(t *testing.T) {
 		}
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 200, nil)
 		f.post("/v1/consume", `{"email": "a@example.com", "idempotency_key": "k"}`, withKey(key)).want(t, 403, map[string]any{"code": "insufficient_scope"})
-		revoke := url.Values{}
-		for form := range elements(p.section("keys"), "form") {
-			if button := find(form, "button", "", ""); strings.Contains(attribute(button, "aria-label"), "Slack app") {
-				revoke.Set("id", attribute(find(form, "input", "name", "id"), "value"))
-			}
+		// The button asks first.
+		asked := otto.get(attribute(p.find("a", "aria-label", "Revoke the key Slack app"), "href"))
+		revoke := asked.form(views.PathKeyRevoke)
+		if text := asked.main(); asked.status != 200 || !strings.Contains(text, "Revoke “Slack app”?") || !strings.Contains(text, "cannot be restored") {
+			t.Fatalf("asked: %s %s", asked.kind(), text)
 		}
-		if p := otto.post(views.PathKeyRevoke, revoke); p.kind() != "See Other /ops?saved=revoked" {
+		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 200, nil)
+		if p := otto.post(views.PathKeyRevoke, revoke); p.kind() != "See Other /ops" {
 			t.Fatalf("revoked: %s %s", p.kind(), p.main())
 		}
 		time.Sleep(time.Second)
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 401, nil)
-		p = otto.get("/ops?saved=revoked")
-		if text := p.main(); !strings.Contains(text, "The key is revoked.") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") || !strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
+		p = otto.get("/ops")
+		if text := p.main(); !strings.Contains(text, "API key revoked") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") || !strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
 			t.Errorf("revoked: %s", text)
+		}
+		if p := otto.get("/ops"); strings.Contains(p.main(), "API key revoked") {
+			t.Errorf("after a reload: %s", p.main())
+		}
+		if p := otto.get(views.PathKeyRevoke + "?id=" + revoke.Get("id")); p.kind() != "See Other /ops" {
+			t.Errorf("asked about a revoked key: %s", p.kind())
+		}
+		otto.post(views.PathKeyRevoke, revoke)
+		if p := otto.get("/ops"); !strings.Contains(p.main(), "This API key was already revoked Nothing was changed.") {
+			t.Errorf("revoked twice: %s", p.main())
 		}
 		for _, id := range []string{"", "7", "00000000-0000-0000-0000-000000000000", revoke.Get("id")} {
 			if p := otto.post(views.PathKeyRevoke, url.Values{"id": {id}}); p.status != http.StatusNotFound && id != revoke.Get("id") {
 				t.Errorf("revoke %q: %s", id, p.kind())
 			}
 		}
-		if got := f.audited("apikey"); len(got) < 2 || got[0] != "otto@example.com apikey.create check,read" || got[1] != "otto@example.com apikey.revoke" {
+		if got := f.audited("apikey"); len(got) != 2 || got[0] != "otto@example.com apikey.create check,read" || got[1] != "otto@example.com apikey.revoke" {
 			t.Errorf("the audit log has %q", got)
 		}
 		for _, number := range []string{"0", "-1", "x", "99", "9223372036854775807"} {

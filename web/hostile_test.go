@@ -135,7 +135,7 @@ func TestAddressesAndMethods(t *testing.T) {
 	}
 	// What is not of the API is answered as a page is.
 	for _, path := range []string{"/v2/check", "/V1/check", "//v1/check", "/.env"} {
-		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" || !strings.Contains(p.main(), "There is no such page") {
+		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" || !strings.Contains(p.main(), "Page not found") {
 			t.Errorf("%s: %s %s", path, p.kind(), p.main())
 		}
 	}

@@ -3,7 +3,10 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,21 +24,41 @@ const auditPerPage = 50
 
 // opsPage is the operator's.
 func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
-	return s.showOps(c, http.StatusOK, views.KeyForm{}, "", "")
+	page := views.Ops{}
+	if n, ok := opsNotices[s.flashed(c, slices.Collect(maps.Keys(opsNotices))...)]; ok {
+		page.Frame.Notices = []ui.Notice{n}
+	}
+	return s.showOps(c, http.StatusOK, page)
 }
 
-func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey, reasonFault string) error {
-	page := views.Ops{Frame: s.frame(c), Form: form, NewKey: newKey, NoSignIn: !s.issuer.Configured()}
-	if c.QueryParam("saved") == revokedKey {
-		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The key is revoked."})
-	}
-	if title, ok := stripeDone[c.QueryParam("saved")]; ok {
-		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: title})
+// opsNotices are what the page says once about what a form did.
+var opsNotices = map[flash]ui.Notice{
+	keyRevoked:       {Kind: ui.Done, Title: "API key revoked"},
+	keyRevokedBefore: {Kind: ui.Info, Title: "This API key was already revoked", Text: "Nothing was changed."},
+	sendingPaused:    {Kind: ui.Done, Title: "Sending paused"},
+	sendingResumed:   {Kind: ui.Done, Title: "Sending resumed"},
+	sendingUnchanged: {Kind: ui.Info, Title: "Nothing was changed", Text: "Sending was already in that state. See below."},
+	customerRetried:  {Kind: ui.Done, Title: "The customer’s reports are sent again"},
+	customerFree:     {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
+	reportRetried:    {Kind: ui.Done, Title: "The report is being retried", Text: "Look again in a minute."},
+	reportGivenUp:    {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},
+}
+
+// showOps draws the page. The frame's notices and errors, the form and the new key are the caller's.
+func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
+	notices, errs, prefix := page.Frame.Notices, page.Frame.Errors, page.Frame.Prefix
+	page.Frame = s.frame(c)
+	page.Frame.Notices, page.Frame.Errors, page.Frame.Prefix = notices, errs, prefix
+	page.NoSignIn = !s.issuer.Configured()
+	if page.Form.Token == "" {
+		page.Form.Token = uuid.Must(uuid.NewV7()).String()
 	}
 	page.Keys = load(s, c, "keys", func(ctx context.Context) ([]models.APIKey, error) { return models.ListAPIKeys(ctx, s.db) })
 	page.Unit = s.catalogue.UnitPlural
+	giveUp, reason := page.Stripe.Value.GiveUp, page.Stripe.Value.Reason
 	page.Stripe = load(s, c, "Stripe", s.opsStripe)
-	page.Stripe.Value.ReasonFault = reasonFault
+	page.Stripe.Value.GiveUp, page.Stripe.Value.Reason = giveUp, reason
+	page.Frame.Errors = page.FieldsShown()
 	page.Audit = load(s, c, "audit log", func(ctx context.Context) (views.AuditLog, error) {
 		number, err := strconv.Atoi(c.QueryParam("page"))
 		if err != nil || number < 1 {
@@ -47,47 +70,125 @@ func (s *Server) showOps(c echo.Context, status int, form views.KeyForm, newKey,
 	return show(c, status, views.OpsPage(page))
 }
 
-// revokedKey is what the page's address says after a key was revoked.
-const revokedKey = "revoked"
-
-// makeKey makes an API key. It answers with the page, as the key is shown this once.
+// makeKey creates an API key. It answers with the page itself and not with a redirect, because the key is shown only once and must
+// not be stored anywhere. The form's token becomes the key's ID, so a form that is sent again creates no second key.
 func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
-	form := views.KeyForm{Name: strings.TrimSpace(c.FormValue(views.FieldName))}
+	form := views.KeyForm{Token: c.FormValue(views.FieldToken), Name: strings.TrimSpace(c.FormValue(views.FieldName)), Sent: true}
 	for _, scope := range c.Request().PostForm[views.FieldScope] {
 		form.Scopes = append(form.Scopes, models.Scope(scope))
 	}
-	list := strings.Join(c.Request().PostForm[views.FieldScope], ",")
-	scopes, err := models.ParseScopes(list)
+	id, err := uuid.Parse(form.Token)
 	if err != nil {
-		form.ScopesFault = "Choose at least one of the scopes."
-		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
+		form.Token = ""
+		return s.refuseKey(c, form, ui.FormError{Message: "This form is out of date. Check your entries and send it again."})
 	}
+	form.Token = id.String()
+	list := strings.Join(c.Request().PostForm[views.FieldScope], ",")
+	scopes, scopesErr := models.ParseScopes(list)
 	var key string
 	err = s.db.InTx(c.Request().Context(), func(ctx context.Context, tx bun.Tx) (err error) {
-		if key, err = models.CreateAPIKey(ctx, tx, models.Now(s.now), form.Name, scopes); err != nil {
+		// The scopes are checked second, so that both errors are shown together.
+		try := scopes
+		if scopesErr != nil {
+			try = models.Scopes
+		}
+		if key, err = models.CreateAPIKeyWithID(ctx, tx, models.Now(s.now), id, form.Name, try); err != nil {
 			return err
+		}
+		if scopesErr != nil {
+			return scopesErr
+		}
+		if taken, err := models.OtherActiveKey(ctx, tx, id, form.Name); err != nil || taken {
+			return errors.Join(errKeyNameTaken, err)
 		}
 		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list)
 	})
+	if errors.Is(err, models.ErrKeyExists) {
+		return s.keyExists(c, form, id)
+	}
+	var invalid []ui.FormError
 	if errors.Is(err, models.ErrKeyName) {
-		form.NameFault = "Give it a name of 1 to 100 printable characters."
-		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
+		invalid = append(invalid, ui.FormError{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."})
+	}
+	if errors.Is(err, errKeyNameTaken) && !models.IsUnavailable(err) {
+		invalid = append(invalid, ui.FormError{Field: views.FieldIDKeyName, Message: nameTaken})
+	}
+	if scopesErr != nil {
+		invalid = append(invalid, ui.FormError{Field: views.FieldIDScope, Message: "Select at least one scope."})
+	}
+	if invalid != nil {
+		return s.refuseKey(c, form, invalid...)
 	}
 	if err != nil {
 		return err
 	}
-	return s.showOps(c, http.StatusOK, views.KeyForm{}, key, "")
+	return s.showOps(c, http.StatusOK, views.Ops{Frame: ui.Frame{Prefix: "API key created: "}, NewKey: key})
 }
 
-// revokeKey ends an API key, for good.
+const nameTaken = "An active key already has this name. Choose another name, or revoke that key first."
+
+// errKeyNameTaken means that an active key has the name. Without this rule, going back and sending the form again would create a second
+// key that looks the same.
+var errKeyNameTaken = errors.New("an active API key already has this name")
+
+// refuseKey shows the form again with its entries and with what is wrong.
+func (s *Server) refuseKey(c echo.Context, form views.KeyForm, errs ...ui.FormError) error {
+	return s.showOps(c, http.StatusUnprocessableEntity, views.Ops{Frame: ui.Frame{Errors: errs}, Form: form})
+}
+
+// keyExists answers a form that created its key before: after a reload, a double click or Back. Other entries than the key's are kept,
+// with a new token, so that sending them again creates another key.
+func (s *Server) keyExists(c echo.Context, form views.KeyForm, id uuid.UUID) error {
+	key, err := models.APIKeyByID(c.Request().Context(), s.db, id)
+	if err != nil {
+		return err
+	}
+	n := ui.Notice{Kind: ui.Caution, Focus: true, Title: "No second API key was created",
+		Text: fmt.Sprintf("This form already created the key “%s”. A key is shown only once. "+
+			"If you did not copy it, revoke it and create another one.", key.Name)}
+	same := key.Name == form.Name && len(form.Scopes) > 0 && key.Scopes == strings.Join(c.Request().PostForm[views.FieldScope], ",")
+	if form.Token = ""; same {
+		form = views.KeyForm{}
+	} else {
+		n.Text += " Your new entries are below. To create another key with them, send the form again."
+	}
+	return s.showOps(c, http.StatusConflict, views.Ops{Frame: ui.Frame{Notices: []ui.Notice{n}}, Form: form})
+}
+
+// revokeKeyPage asks before a key is revoked.
+func (s *Server) revokeKeyPage(c echo.Context, _ *models.Viewer) error {
+	id, err := uuid.Parse(c.QueryParam(views.FieldID))
+	if err != nil {
+		return echo.ErrNotFound
+	}
+	key, err := models.APIKeyByID(c.Request().Context(), s.db, id)
+	if errors.Is(err, models.ErrNoKey) {
+		return echo.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if key.RevokedAt != nil {
+		return s.done(c, "/ops", keyRevokedBefore)
+	}
+	return show(c, http.StatusOK, views.KeyRevokePage(views.KeyRevoke{Frame: s.frame(c), Key: *key}))
+}
+
+// revokeKey revokes an API key permanently.
 func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil {
 		return echo.ErrNotFound
 	}
+	message := keyRevoked
 	err = s.db.InTx(c.Request().Context(), func(ctx context.Context, tx bun.Tx) error {
-		if err := models.RevokeAPIKey(ctx, tx, models.Now(s.now), id); err != nil {
+		active, err := models.RevokeActiveAPIKey(ctx, tx, models.Now(s.now), id)
+		if err != nil {
 			return err
+		}
+		if !active {
+			message = keyRevokedBefore
+			return nil
 		}
 		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.revoke", id.String(), "")
 	})
@@ -97,5 +198,5 @@ func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
 	if err != nil {
 		return err
 	}
-	return c.Redirect(http.StatusSeeOther, "/ops?saved="+revokedKey)
+	return s.done(c, "/ops", message)
 }

@@ -11,16 +11,8 @@ import (
 	"tollgate/models"
 	"tollgate/models/billing"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
-
-// stripeDone is what the page says after what its address says was done.
-var stripeDone = map[string]string{
-	"paused":  "Sending is paused.",
-	"resumed": "Sending goes on.",
-	"unblock": "The customer’s reports are tried again.",
-	"retry":   "It is seen to; look again in a minute.",
-	"given":   "The report is given up, and the audit log says why.",
-}
 
 // opsStripe is what the operator is told of Stripe.
 func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
@@ -51,52 +43,60 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 }
 
 func (s *Server) pauseStripe(c echo.Context, who *models.Viewer) error {
-	return opsDone(c, "paused", billing.Pause(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+	return s.opsDone(c, sendingPaused, sendingUnchanged, billing.Pause(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
 }
 
 func (s *Server) resumeStripe(c echo.Context, who *models.Viewer) error {
-	return opsDone(c, "resumed", billing.Resume(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+	return s.opsDone(c, sendingResumed, sendingUnchanged, billing.Resume(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
 }
 
 func (s *Server) unblockStripe(c echo.Context, who *models.Viewer) error {
-	return opsDone(c, "unblock", billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, c.FormValue(views.FieldID)))
+	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, c.FormValue(views.FieldID)))
 }
 
 func (s *Server) retryReport(c echo.Context, who *models.Viewer) error {
-	return s.onReport(c, "retry", func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, who.User.Email, id) })
+	return s.onReport(c, reportRetried, func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, who.User.Email, id) })
 }
 
 func (s *Server) giveUpReport(c echo.Context, who *models.Viewer) error {
-	return s.onReport(c, "given", func(ctx context.Context, id uuid.UUID) error {
+	return s.onReport(c, reportGivenUp, func(ctx context.Context, id uuid.UUID) error {
 		return s.reporter.GiveUp(ctx, who.User.Email, id, c.FormValue(views.FieldReason))
 	})
 }
 
-// onReport does something to the report that the form names.
-func (s *Server) onReport(c echo.Context, done string, do func(context.Context, uuid.UUID) error) error {
+// onReport changes the report that the form names.
+func (s *Server) onReport(c echo.Context, message flash, do func(context.Context, uuid.UUID) error) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil || s.reporter == nil {
 		return echo.ErrNotFound
 	}
 	err = do(c.Request().Context(), id)
+	page := views.Ops{}
+	page.Stripe.Value.GiveUp, page.Stripe.Value.Reason = id.String(), c.FormValue(views.FieldReason)
+	refuse := func(status int, e ui.FormError) error {
+		page.Frame.Errors = []ui.FormError{e}
+		return s.showOps(c, status, page)
+	}
 	switch {
 	case errors.Is(err, billing.ErrReason):
-		return s.showOps(c, http.StatusUnprocessableEntity, views.KeyForm{}, "", "Giving up wants a reason of 1 to 500 characters.")
+		return refuse(http.StatusUnprocessableEntity, ui.FormError{Field: views.FieldIDReason(id.String()), Message: "Enter a reason of 1 to 500 characters to give up the report."})
 	case errors.Is(err, billing.ErrNotFailed):
-		return s.showOps(c, http.StatusConflict, views.KeyForm{}, "", "Nothing was done: meanwhile the report is no longer one that failed.")
+		return refuse(http.StatusConflict, ui.FormError{Message: "The report is not failed anymore. It may have been retried or given up already; see its current state below."})
 	case errors.Is(err, billing.ErrStreamBusy):
-		return s.showOps(c, http.StatusConflict, views.KeyForm{}, "", "Nothing was done: the customer's reports are at work in this moment. Try again.")
+		return refuse(http.StatusConflict, ui.FormError{Message: "The customer’s reports are being sent right now. Try again in a few seconds."})
 	}
-	return opsDone(c, done, err)
+	return s.opsDone(c, message, message, err)
 }
 
-// opsDone leads back to the page, which says what was done.
-func opsDone(c echo.Context, done string, err error) error {
+// opsDone redirects to the page, which says once what was done. Unchanged is the message if it was so already.
+func (s *Server) opsDone(c echo.Context, message, unchanged flash, err error) error {
 	switch {
 	case errors.Is(err, billing.ErrNoSuchReport):
 		return echo.ErrNotFound
+	case errors.Is(err, billing.ErrUnchanged):
+		message = unchanged
 	case err != nil:
 		return err
 	}
-	return c.Redirect(http.StatusSeeOther, "/ops?saved="+done+"#stripe")
+	return s.done(c, "/ops", message)
 }

@@ -71,12 +71,16 @@ func TestOperatorSteersReports(t *testing.T) {
 				t.Errorf("a member at %s: %s", path, p.kind())
 			}
 		}
-		if p := otto.post(views.PathStripePause, nil); p.kind() != "See Other /ops?saved=paused#stripe" {
+		if p := otto.post(views.PathStripePause, nil); p.kind() != "See Other /ops" {
 			t.Fatalf("paused: %s", p.kind())
+		}
+		otto.post(views.PathStripePause, nil) // a double click
+		if text := otto.get("/ops").main(); !strings.Contains(text, "Nothing was changed Sending was already in that state.") || len(f.audited("stripe.pause")) != 1 {
+			t.Errorf("paused twice: %q %s", f.audited("stripe.pause"), text)
 		}
 		use("cus_1", 3)
 		use("cus_gone", 4)
-		says("Sending is paused", "paused by otto@example.com", "7 suggestions")
+		says("Sending is paused", "Paused by otto@example.com", "7 suggestions")
 		deliver()
 		says("sealed 2 7")
 		if n := len(stripe.Events()); n != 0 {
@@ -84,7 +88,7 @@ func TestOperatorSteersReports(t *testing.T) {
 		}
 		otto.post(views.PathStripeResume, nil)
 		deliver()
-		says("accepted 1 3", "Customers whose reports wait", "cus_gone", "No such customer")
+		says("accepted 1 3", "Customers with blocked reports", "cus_gone", "No such customer")
 		stripe.AddCustomer("cus_gone", nil)
 		otto.post(views.PathStripeUnblock, url.Values{"id": {"cus_gone"}})
 		deliver()
@@ -97,7 +101,7 @@ func TestOperatorSteersReports(t *testing.T) {
 			_, err := reporter.Reconcile(t.Context())
 			must(t, err)
 		}
-		says("Reports that want your eye", "rejected", "Stripe received it and did not count it")
+		says("Reports that need attention", "rejected", "Stripe received it and did not count it")
 		var failed models.StripeReport
 		must(t, f.db.NewSelect().Model(&failed).Where("state = 'rejected'").Scan(t.Context()))
 		if f.db.Postgres {
@@ -105,7 +109,7 @@ func TestOperatorSteersReports(t *testing.T) {
 			must(t, err)
 			_, err = tx.ExecContext(t.Context(), "SELECT 1 FROM stripe_streams FOR UPDATE")
 			must(t, err)
-			if p := otto.post(views.PathReportRetry, url.Values{"id": {failed.ID.String()}}); p.status != http.StatusConflict || !strings.Contains(textOf(p.section("stripe")), "Try again.") {
+			if p := otto.post(views.PathReportRetry, url.Values{"id": {failed.ID.String()}}); p.status != http.StatusConflict || !strings.Contains(p.main(), "Try again in a few seconds.") {
 				t.Errorf("a retry while the stream is busy: %s", p.kind())
 			}
 			must(t, tx.Rollback())
@@ -113,15 +117,21 @@ func TestOperatorSteersReports(t *testing.T) {
 		id := url.Values{"id": {failed.ID.String()}}
 		for _, reason := range []string{"", "   ", strings.Repeat("x", 501)} {
 			p := otto.post(views.PathReportGiveUp, url.Values{"id": id["id"], "reason": {reason}})
-			if p.status != http.StatusUnprocessableEntity || !strings.Contains(p.main(), "Giving up wants a reason") {
+			if p.status != http.StatusUnprocessableEntity || !strings.Contains(p.main(), "Enter a reason of 1 to 500 characters") {
 				t.Errorf("gave up for %q: %s", reason, p.kind())
 			}
+			p.wantErrors(t, "Operations", views.FieldIDReason(failed.ID.String()))
+			if got := attribute(p.find("input", "id", views.FieldIDReason(failed.ID.String())), "value"); got != reason {
+				t.Errorf("the reason %q is shown again as %q", reason, got)
+			}
 		}
-		if p := otto.post(views.PathReportRetry, id); p.kind() != "See Other /ops?saved=retry#stripe" {
+		if p := otto.post(views.PathReportRetry, id); p.kind() != "See Other /ops" {
 			t.Fatalf("retried: %s %s", p.kind(), p.main())
 		}
 		if p := otto.post(views.PathReportRetry, id); p.status != http.StatusConflict {
 			t.Errorf("retried twice: %s", p.kind())
+		} else {
+			p.wantErrors(t, "Operations")
 		}
 		deliver()
 		if got := stripe.Total(failed.StripeCustomerID, f.clock().Add(-48*time.Hour), f.clock()); got != failed.Value {
@@ -130,7 +140,7 @@ func TestOperatorSteersReports(t *testing.T) {
 		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_reports SET state = 'dead' WHERE state = 'accepted'")
 		must(t, err)
 		must(t, f.db.NewSelect().Model(&failed).Where("state = 'dead'").Limit(1).Scan(t.Context()))
-		if p := otto.post(views.PathReportGiveUp, url.Values{"id": {failed.ID.String()}, "reason": {"the customer was refunded"}}); p.kind() != "See Other /ops?saved=given#stripe" {
+		if p := otto.post(views.PathReportGiveUp, url.Values{"id": {failed.ID.String()}, "reason": {"the customer was refunded"}}); p.kind() != "See Other /ops" {
 			t.Fatalf("given up: %s %s", p.kind(), p.main())
 		}
 		says("given up")

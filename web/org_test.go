@@ -75,7 +75,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org")
 		got := facts(p.section("used"))
 		want := map[string]string{
-			"Total users": "15", "Active users": fmt.Sprint(active), "Used in all": models.FormatCount(total), "Average per user": fmt.Sprintf("%.2f", float64(total)/15),
+			"Total users": "15", "Active users": fmt.Sprint(active), "Total used": models.FormatCount(total), "Average per user": fmt.Sprintf("%.2f", float64(total)/15),
 		}
 		for name, value := range want {
 			if got[name] != value {
@@ -90,7 +90,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 			u := truth[i]
 			level := models.Standing{Used: u.Used, Included: 100}.Level()
 			want := []string{
-				fmt.Sprint(i + 1), u.Email, models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used), fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
+				fmt.Sprintf("%d %s", i+1, u.Email), models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used), fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
 				strings.ToUpper(string(level[:1])) + string(level[1:]),
 			}
 			if !slices.Equal(row, want) {
@@ -306,7 +306,7 @@ func TestCellsAreNoFormulas(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.organization("Acme", "T1")
 		f.person("ada@example.com", "T1", models.Admin, false)
-		names := []string{`=HYPERLINK("https://evil.example")`, "+1", "-1", "@SUM(A1)", "\t=1", "plain"}
+		names := []string{`=HYPERLINK("https://evil.example")`, "+1", "-1", "@SUM(A1)", "\t=1", "＝1+1", ";=1+1", "plain"}
 		for i, name := range names {
 			email := fmt.Sprintf("u%d@example.com", i)
 			f.person(email, "T1", models.Member, false)
@@ -316,9 +316,9 @@ func TestCellsAreNoFormulas(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org/members.csv?sort=email&q=u")
 		rows := p.csv(t)
 		for i, row := range rows[1:] {
-			want := "'" + names[i]
-			if names[i] == "plain" {
-				want = "plain"
+			want, ok := map[string]string{"plain": "plain", "\t=1": "'\t'=1", ";=1+1": ";'=1+1"}[names[i]]
+			if !ok {
+				want = "'" + names[i]
 			}
 			if row[0] != want {
 				t.Errorf("the name %q is the cell %q", names[i], row[0])
@@ -329,7 +329,7 @@ func TestCellsAreNoFormulas(t *testing.T) {
 				}
 			}
 		}
-		if len(rows) != 7 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") || p.header.Get("Cache-Control") != "private, no-store" {
+		if len(rows) != 9 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") || p.header.Get("Cache-Control") != "private, no-store" {
 			t.Errorf("%d rows, %v", len(rows), p.header)
 		}
 	})
@@ -356,7 +356,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			},
 			{
 				"ALTER TABLE audit_log RENAME TO broken", "ALTER TABLE broken RENAME TO audit_log", "/ops",
-				map[string]string{"audit": ""}, map[string]string{"keys": "Begins with"},
+				map[string]string{"audit": ""}, map[string]string{"keys": "Starts with"},
 			},
 		} {
 			_, err := f.db.ExecContext(t.Context(), c.breaks)
@@ -365,7 +365,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			if p.status != 200 || strings.Contains(p.body, "broken") || strings.Contains(p.body, "column") && strings.Contains(p.body, "SQL") {
 				t.Errorf("%s: %s %s", c.path, p.kind(), p.main())
 			}
-			failed := "This part could not be loaded. Request id " + p.header.Get("X-Request-Id")
+			failed := "This part could not be loaded. Request ID " + p.header.Get("X-Request-Id")
 			for id := range c.fails {
 				if text := textOf(p.section(id)); !strings.Contains(text, failed) {
 					t.Errorf("%s, %s: %s", c.path, id, text)

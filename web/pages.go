@@ -77,6 +77,7 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/org/members/:id", rule: admin, handle: s.orgMemberPage},
 		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
+		{method: get, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKeyPage},
 		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},
 		{method: post, path: views.PathStripePause, rule: operator, handle: s.pauseStripe},
 		{method: post, path: views.PathStripeResume, rule: operator, handle: s.resumeStripe},
@@ -115,7 +116,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		request := c.Request()
 		c.Set(policyName, s.policy(r))
 		if err := s.crossSite.Check(request); err != nil {
-			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was done. Open the page here and send it again.")
+			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was changed. Open the page here and send the form again.")
 		}
 		if request.Method != http.MethodGet {
 			request.Body = http.MaxBytesReader(c.Response(), request.Body, formLimit)
@@ -186,9 +187,9 @@ func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 	if err != nil {
 		return err
 	}
-	p.Detail = fmt.Sprintf("This page is for the admins of %s. It has none yet; whoever runs this service can name one.", who.Organization.Name)
+	p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " It has no admin yet; the operator of this service can add one."
 	if len(admins) > 0 {
-		p.Detail = fmt.Sprintf("This page is for the admins of %s. They can help you:", who.Organization.Name)
+		p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " They can help you:"
 	}
 	for _, a := range admins {
 		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})

@@ -95,11 +95,11 @@ var examples = map[string]example{
 	// Without Stripe there are no reports, also for an operator; TestOperatorSteersReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
-	views.PathKeyRevoke: {theirs: []string{"otto"}, path: func(*fixture) string { return views.PathKeyRevoke }, form: func(f *fixture) url.Values {
+	views.PathKeyRevoke: {theirs: []string{"otto"}, path: func(f *fixture) string {
 		f.newKey(models.ScopeRead)
 		keys, err := models.ListAPIKeys(context.Background(), f.db)
 		must(f.t, err)
-		return url.Values{views.FieldID: {keys[len(keys)-1].ID.String()}}
+		return views.PathKeyRevoke + "?id=" + keys[len(keys)-1].ID.String()
 	}},
 }
 

@@ -11,12 +11,15 @@ import (
 	"tollgate/views/ui"
 )
 
-// landingPage says what this is, to whoever is not signed in.
+// landingPage introduces the service to people who are not signed in.
 func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
 	if who != nil {
 		return c.Redirect(http.StatusSeeOther, homePath)
 	}
 	page := views.Landing{Frame: s.frame(c), Catalogue: s.catalogue}
+	if s.flashed(c, signedOut) == signedOut {
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "You are signed out."}}
+	}
 	page.SignIn = views.SignIn{Frame: page.Frame, Issuer: s.issuer.name(), Unavailable: !s.issuer.Configured()}
 	return show(c, http.StatusOK, views.LandingPage(page))
 }
@@ -30,8 +33,8 @@ func (s *Server) plansPage(c echo.Context, who *models.Viewer) error {
 	page.MayBuyTeam = who.IsAdmin()
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
 	page.Current = s.subscription(c, who, p.standing)
-	if c.QueryParam("saved") == boughtPlan {
-		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "Your plan is " + page.Current.Plan.Name + " now.", Text: "It counts from now on."})
+	if s.flashed(c, planBought) == planBought {
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: ui.Sentence("Your plan is now " + page.Current.Plan.Name), Text: "It applies immediately."}}
 	}
 	page.Invoices = s.invoices(c, who)
 	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {

@@ -10,11 +10,16 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // settingsPage lists where a person is signed in.
 func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
+	notices := map[flash]string{sessionEnded: "Session ended", sessionsEnded: "All other sessions ended"}
 	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: who.User.Role, Plan: s.catalogue.Free()}
+	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded)]; ok {
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title}}
+	}
 	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
 		a, err := s.standing(ctx, who.User.Email)
 		if err != nil {
@@ -67,7 +72,7 @@ func browserName(agent string) string {
 	return browser + " on " + system
 }
 
-// endSession ends one of a person's sessions, which may be this one.
+// endSession ends one of the viewer's sessions, which may be the current one.
 func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
@@ -78,9 +83,13 @@ func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 		return err
 	}
 	if !ended {
-		return echo.ErrNotFound
+		// The form was sent twice, or the session is another person's. The answer is the same, so it tells nothing about other people.
+		return show(c, http.StatusNotFound, views.ErrorPage(views.Error{
+			Frame: s.frame(c), Status: http.StatusNotFound, Title: "You have no such session", RequestID: requestID(c),
+			Detail: "It may have been ended already. Nothing was changed. Settings lists where you are signed in.",
+		}))
 	}
-	return c.Redirect(http.StatusSeeOther, "/settings")
+	return s.done(c, "/settings", sessionEnded)
 }
 
 // endOtherSessions signs a person out everywhere else.
@@ -88,5 +97,5 @@ func (s *Server) endOtherSessions(c echo.Context, who *models.Viewer) error {
 	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.Email, who.Session.ID); err != nil {
 		return err
 	}
-	return c.Redirect(http.StatusSeeOther, "/settings")
+	return s.done(c, "/settings", sessionsEnded)
 }

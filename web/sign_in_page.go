@@ -192,9 +192,12 @@ func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
 	return show(c, http.StatusOK, views.SignInLinkPage(page))
 }
 
-// useSignInLink signs in whom a one-time link is for.
-func (s *Server) useSignInLink(c echo.Context, _ *models.Viewer) error {
+// useSignInLink signs in the person whom a one-time link is for. If the form is sent again, that person is signed in already and goes on.
+func (s *Server) useSignInLink(c echo.Context, who *models.Viewer) error {
 	email, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
+	if unknown := (*models.Error)(nil); who != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
+		return landed(c, ownPath(c.FormValue("next")))
+	}
 	if err != nil {
 		return err
 	}
@@ -209,5 +212,5 @@ func (s *Server) signOut(c echo.Context, _ *models.Viewer) error {
 	if err := s.sessions.end(c); err != nil {
 		return err
 	}
-	return c.Redirect(http.StatusSeeOther, "/")
+	return s.done(c, "/", signedOut)
 }

@@ -19,32 +19,60 @@ const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
 
 // usagePage shows a member what they used.
 func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
-	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{})
+	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{}, "")
 }
 
-// savedLimit is what the page's address says after the spend limit was changed.
-const savedLimit = "spend-limit"
-
-// showUsage draws the page with the state of its form.
-func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit) error {
+// showUsage draws the page with the state of its form. Invalid says what is wrong with the amount; it is empty if nothing is.
+func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
 	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
-	if c.QueryParam("saved") == savedLimit {
-		page.Frame.Notices = append(page.Frame.Notices, ui.Notice{Kind: ui.Done, Title: "The spend limit is changed.", Text: "It counts from now on."})
-	}
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
 	page.Subscription = s.subscription(c, who, p.standing)
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
 	}
+	switch {
+	case invalid != "":
+		e := ui.FormError{Message: invalid}
+		if p.standing.Failed == "" && p.standing.Value.OverageRateCents > 0 { // the form is on the page
+			e.Field = views.FieldIDAmount
+		}
+		page.Frame.Errors = []ui.FormError{e}
+	case limit.Confirm != nil:
+		page.Frame.Prefix = "Confirm: "
+	default:
+		page.Frame.Notices = s.limitNotices(c, p.standing)
+	}
 	return show(c, status, views.UsagePage(page))
+}
+
+// limitNotices say once that the spend limit was changed, and what it is now.
+func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Standing]) []ui.Notice {
+	limit := standing.Value.SpendLimitCents
+	switch s.flashed(c, limitSaved, limitRemoved) {
+	case limitSaved:
+		n := ui.Notice{Kind: ui.Done, Title: "Spend limit saved"}
+		if limit != nil {
+			n.Text = fmt.Sprintf("Overage stops at %s per billing period. This applies immediately.", s.catalogue.FormatMoney(*limit))
+		}
+		return []ui.Notice{n}
+	case limitRemoved:
+		n := ui.Notice{Kind: ui.Done, Title: "Spend limit removed"}
+		if standing.Failed == "" && limit == nil {
+			n.Text = fmt.Sprintf("Extra %s are billed without a limit. This applies immediately.", s.catalogue.UnitPlural)
+		}
+		return []ui.Notice{n}
+	}
+	return nil
 }
 
 // person is what the pages about one person show.
 type person struct {
-	standing   views.Widget[models.Standing]
-	days       views.Widget[charts.Daily]
-	months     views.Widget[[]charts.Month]
+	standing views.Widget[models.Standing]
+	days     views.Widget[charts.Daily]
+	months   views.Widget[[]charts.Month]
+	// periods are the same as months, with the plan of each.
+	periods    []models.PastPeriod
 	comparison views.Widget[views.Comparison]
 }
 
@@ -63,7 +91,8 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 		}
 	}
 	standing, records := p.standing.Value, history.Value
-	p.months = views.Loaded(chartMonths(models.Months(standing, records, signedUp, models.HistoryMonths)))
+	p.periods = models.Months(standing, records, signedUp, models.HistoryMonths)
+	p.months = views.Loaded(chartMonths(p.periods))
 	days := models.DaysOf(standing, records, signedUp)
 	p.days = views.Loaded(charts.Daily{Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included})
 	compared := days.Compare(now)
@@ -74,7 +103,9 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 func chartMonths(months []models.PastPeriod) []charts.Month {
 	drawn := make([]charts.Month, len(months))
 	for i, m := range months {
-		drawn[i] = charts.Month(m)
+		drawn[i] = charts.Month{
+			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, OverageCents: m.OverageCents, Current: m.Current,
+		}
 	}
 	return drawn
 }
@@ -117,21 +148,23 @@ func utc(t *time.Time) *time.Time {
 	return new(t.UTC())
 }
 
-// setSpendLimit takes the form of the spend limit. A limit below what is spent already stops the person at once, so it is
-// asked for twice.
+// setSpendLimit saves the spend limit. A limit that is reached already stops the person at once, so it must be confirmed.
 func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)
 	if err != nil {
-		return s.showUsage(c, who, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Fault: "The limit " + err.Error() + "."})
+		return s.showUsage(c, who, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Sent: true}, "The limit "+err.Error()+".")
 	}
 	if c.FormValue(views.FieldConfirm) == "" {
 		standing, err := s.standing(c.Request().Context(), who.User.Email)
 		if err != nil {
 			return err
 		}
-		if cents < standing.OverageCents() {
-			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Confirm: &cents})
+		current := standing
+		standing.SpendLimitCents = &cents
+		stops := cents < standing.OverageCents() || models.Decide(standing, 1).Reason == models.SpendLimitReached
+		if same := current.SpendLimitCents != nil && *current.SpendLimitCents == cents; stops && !same {
+			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}, "")
 		}
 	}
 	return s.saveSpendLimit(c, who, &cents)
@@ -145,7 +178,10 @@ func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64
 	if err := models.SetSpendLimit(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
 		return err
 	}
-	return c.Redirect(http.StatusSeeOther, homePath+"?saved="+savedLimit)
+	if cents == nil {
+		return s.done(c, homePath, limitRemoved)
+	}
+	return s.done(c, homePath, limitSaved)
 }
 
 // usageCSV is what /usage shows as a file: a row a billing period, then one a day of the current one.
@@ -158,18 +194,18 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
 		row("row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level", "overage", "overage_cents")
-		for _, m := range p.months.Value {
+		for _, m := range p.periods {
 			switch {
 			case m.Current:
 				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
 					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, "", m.Used, m.Included, "", past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
+				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
 			}
 		}
 		for _, d := range p.days.Value.Until() {
-			row("day", d.Date, d.Date.AddDate(0, 0, 1), "", d.Used, "", "", "", "", "", "", "")
+			row("day", d.Date, d.Date.AddDate(0, 0, 1), standing.Plan, d.Used, "", "", "", "", "", "", "")
 		}
 	})
 }

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -85,8 +86,9 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 // meter that is missing is everybody's. The audit log tells of it.
 func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer string) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", now).
-			Where("blocked IN (SELECT s.blocked FROM stripe_streams s WHERE s.stripe_customer_id = ?)", customer).Exec(ctx); err != nil {
+		done, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", now).
+			Where("blocked IN (SELECT s.blocked FROM stripe_streams s WHERE s.stripe_customer_id = ?)", customer).Exec(ctx)
+		if err := changed(done, err); err != nil {
 			return err
 		}
 		return models.Audit(ctx, tx, now, actor, "stripe.unblock", customer, "")
@@ -113,9 +115,30 @@ func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, act
 		} else {
 			columns = append(columns, "stopped", "stopped_at")
 		}
-		if _, err := tx.NewUpdate().Model(&s).Column(columns...).WherePK().Exec(ctx); err != nil {
+		q := tx.NewUpdate().Model(&s).Column(columns...).WherePK()
+		if paused != nil {
+			q = q.Where("paused IS NULL")
+		} else {
+			q = q.Where("paused IS NOT NULL OR stopped IS NOT NULL")
+		}
+		done, err := q.Exec(ctx)
+		if err := changed(done, err); err != nil {
 			return err
 		}
 		return models.Audit(ctx, tx, now, actor, action, "sending", "")
 	})
+}
+
+// ErrUnchanged means that what an operator asked for was so already, so nothing was changed and the audit log has no entry.
+var ErrUnchanged = errors.New("nothing was changed: it was so already")
+
+// changed returns ErrUnchanged if an update changed no row.
+func changed(done sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(ErrUnchanged, err)
+	}
+	return nil
 }

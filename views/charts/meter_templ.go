@@ -30,7 +30,7 @@ func segmentsOf(s models.Standing) segments {
 func MeterSentence(c *models.Catalogue, s models.Standing) string {
 	text := fmt.Sprintf("%s used of %s included: %d%% used, %s left.", models.FormatCount(s.Used), c.Units(s.Included), s.PercentUsed(), models.FormatCount(s.Remaining()))
 	if s.Held > 0 {
-		text += fmt.Sprintf(" %s held for work under way.", models.FormatCount(s.Held))
+		text += fmt.Sprintf(" %s on hold for work in progress.", models.FormatCount(s.Held))
 	}
 	if s.Overage() > 0 {
 		text += fmt.Sprintf(" %s beyond the plan.", models.FormatCount(s.Overage()))
@@ -311,7 +311,7 @@ func Meter(id string, c *models.Catalogue, s models.Standing) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if s.Held > 0 {
-			templ_7745c5c3_Err = key("held", ui.LevelText(s.Level()), models.FormatCount(s.Held)+" held for work under way").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = key("held", ui.LevelText(s.Level()), models.FormatCount(s.Held)+" on hold for work in progress").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

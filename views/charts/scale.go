@@ -61,14 +61,63 @@ func number(v float64) string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// How wide a plot is at least, in pixels: on a phone of 320, and from 1024 on.
+// The smallest width of a plot in pixels: on a screen of 320, from 640 on, and from 1024 on.
 const (
-	phonePlot = 210
-	deskPlot  = 850
+	phonePlot  = 210
+	tabletPlot = 490
+	deskPlot   = 850
 )
 
-// fit says that values of up to most stand side by side above n bars; a digit is some 8 pixels wide.
+// fit says whether values of up to most fit side by side above n bars. A digit is at most 8 pixels wide.
 func fit(most int64, n, width int) bool { return n*(8*len(models.FormatCount(most))+2) <= width }
+
+// The room that a value needs above and below its baseline, in pixels, and the distance to the line or bar below it.
+const (
+	valueAscent  = 11
+	valueDescent = 4
+	valueGap     = 5
+)
+
+// baseline returns where a value is printed: above its bar, whose top is at y, and above each horizontal line that would cross it.
+// The highest line is at plotTop, so the value never leaves the drawing.
+func baseline(y float64, lines []float64) float64 {
+	at := y - valueGap
+	for moved := true; moved; {
+		moved = false
+		for _, line := range lines {
+			if line > at-valueAscent && line < at+valueDescent {
+				at, moved = line-valueGap, true
+			}
+		}
+	}
+	return at
+}
+
+// lines returns where an axis has its grid.
+func (a Axis) lines() []float64 {
+	var lines []float64
+	for _, v := range a.Ticks {
+		lines = append(lines, a.at(float64(v)))
+	}
+	return lines
+}
+
+// at returns where v is in a chart, in pixels from the top.
+func (a Axis) at(v float64) float64 { return plotTop + plotHeight - a.Height(v, plotHeight) }
+
+// tick writes a round number in the few characters that fit beside an axis: "5,000", "250K", "1.5B".
+func tick(v int64) string {
+	if v < 10_000 {
+		return models.FormatCount(v)
+	}
+	unit, units := int64(1), []string{"", "K", "M", "B", "T", "Qa", "Qi"}
+	i := 0
+	for v/unit >= 1000 {
+		unit *= 1000
+		i++
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(float64(v)/float64(unit), 'f', 1, 64), ".0") + units[i]
+}
 
 // Month is one billing period of a person or an organization, for the chart of months.
 type Month struct {

@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/a-h/templ"
 
@@ -60,10 +61,10 @@ func Count(n int64, one, many string) string {
 	return models.FormatCount(n) + " " + many
 }
 
-// Day is a date: "23 Nov 2026".
+// Day is a date: "Nov 23, 2026".
 func Day(t time.Time) string { return t.UTC().Format("Jan 2, 2006") }
 
-// ShortDay is a date within a known year: "23 Nov".
+// ShortDay is a date within a known year: "Nov 23".
 func ShortDay(t time.Time) string { return t.UTC().Format("Jan 2") }
 
 // Hundredths writes a number that is kept in hundredths: 4295 is "42.95".
@@ -117,4 +118,13 @@ func currentPage(is bool) templ.Attributes {
 		return nil
 	}
 	return templ.Attributes{"aria-current": "page"}
+}
+
+// Sentence ends a text with one period. A text that ends a sentence already, such as a company's name with a period, stays as it is.
+func Sentence(text string) string {
+	switch r, _ := utf8.DecodeLastRuneInString(text); r {
+	case '.', '!', '?', '…':
+		return text
+	}
+	return text + "."
 }

@@ -54,3 +54,11 @@ func TestSpan(t *testing.T) {
 		}
 	}
 }
+
+func TestSentence(t *testing.T) {
+	for text, want := range map[string]string{"Acme": "Acme.", "Example Inc.": "Example Inc.", "Yahoo!": "Yahoo!", "Who?": "Who?", "And so on…": "And so on…", "": "."} {
+		if got := ui.Sentence(text); got != want {
+			t.Errorf("Sentence(%q) = %q, want %q", text, got, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // opsStripe is a Stripe that mostly has what it was sent.
@@ -25,7 +26,7 @@ func opsStripe() views.OpsStripe {
 func opsStopped(ops views.Ops) views.Ops {
 	text := func(t string) *string { return &t }
 	s := opsStripe()
-	s.Live, s.Stopped, s.Paused, s.ReasonFault = true, "Unauthorized: Invalid API Key provided.", "paused by alma.teapot@example.com", "Giving up wants a reason of 1 to 500 characters."
+	s.Live, s.Stopped, s.Paused = true, "Unauthorized: Invalid API Key provided.", "paused by alma.teapot@example.com"
 	start := time.Date(2026, 11, 7, 9, 30, 0, 0, time.UTC)
 	s.Totals = []models.StripeTotal{
 		{StripeCustomerID: "cus_LanternKettle", PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0), Sent: 1804, Confirmed: 1799, Difference: -5},
@@ -39,6 +40,8 @@ func opsStopped(ops views.Ops) views.Ops {
 	s.Blocked = []models.StripeStream{{StripeCustomerID: "cus_Paperclip", Blocked: text("Bad Request: No such customer: 'cus_Paperclip'")}}
 	s.Faults = []models.StripeCustomer{{ID: "cus_Marble", Fault: text("the price price_1Old is no plan's; the plan stays as it was")}}
 	s.MeterErrors = []models.StripeWebhookEvent{{ID: "evt_1", ReceivedAt: Now.Add(-time.Hour), LastError: text("3 events: no such customer")}}
+	s.GiveUp, s.Reason = s.Failures[1].ID.String(), "   "
 	ops.Stripe = views.Loaded(s)
+	ops.Frame.Errors = []ui.FormError{{Field: views.FieldIDReason(s.GiveUp), Message: "Enter a reason of 1 to 500 characters to give up the report."}}
 	return ops
 }

@@ -141,11 +141,17 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d.Standing.Value.SpendLimitCents = new(int64(300))
 	add("spend-limit-reached", d)
 	d = Member(t, "pro", 96, 75)
-	d.Limit = views.SpendLimit{Confirm: new(int64(250))}
+	d.Limit = views.SpendLimit{Entered: "2.5", Sent: true, Confirm: new(int64(250))}
+	d.Frame.Prefix = "Confirm: "
 	add("spend-limit-confirm", d)
 	d = Member(t, "pro", 43, 75)
-	d.Limit = views.SpendLimit{Entered: "three", Fault: "Type an amount such as 5 or 7.50."}
-	add("spend-limit-fault", d)
+	d.Limit = views.SpendLimit{Entered: "-5", Sent: true}
+	d.Frame.Errors = []ui.FormError{{Field: views.FieldIDAmount, Message: "The limit must be an amount such as 25 or 12.50, from 0 to 1,000,000."}}
+	add("spend-limit-error", d)
+	d = Member(t, "pro", 43, 75)
+	d.Standing.Value.SpendLimitCents = new(int64(500))
+	d.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Spend limit saved", Text: "Overage stops at $5.00 per billing period. This applies immediately."}}
+	add("spend-limit-saved", d)
 
 	d = Member(t, "free", 0, 5)
 	d.Frame.Viewer.Organization = ""
@@ -315,11 +321,11 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. The plan begins as soon as Stripe tells us, usually within seconds."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
 	})
 	pages["purchase-late"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "It takes longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
+		Frame: buyer, Title: "This is taking longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
 		Lines: []string{"Stripe has not told us of your order yet.", "Nothing is lost: the plan begins by itself when it does."},
 	})
 	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "There is a subscription already", Lines: []string{"A second one beside it would be paid for as well, so none was begun."}, Portal: true,
+		Frame: buyer, Title: "You already have a subscription", Lines: []string{"A second one beside it would be pay for both, so none was begun."}, Portal: true,
 	})
 	return pages
 }
@@ -334,9 +340,9 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	}
 	settings := views.Settings{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"), Sessions: views.Loaded(sessions),
-		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on 1 Dec 2026, 00:00 UTC."),
+		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on Dec 1, 2026, 00:00 UTC."),
 	}
-	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "The session is ended"}}
+	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Session ended"}}
 	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
 	settings.Frame = frame(ui.Viewer{})
 	settings.Notice, settings.Sessions = views.Loaded(""), views.Loaded(sessions[:1])
@@ -362,9 +368,18 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
-	ops.NewKey, ops.Form = "", views.KeyForm{NameFault: "A key needs a name.", ScopesFault: "Choose at least one."}
+	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true}
+	ops.Frame.Errors = []ui.FormError{
+		{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."}, {Field: views.FieldIDScope, Message: "Select at least one scope."},
+	}
 	ops.Keys, ops.Audit = views.Loaded[[]models.APIKey](nil), views.Loaded(views.AuditLog{Page: 1, Last: 1})
 	pages["ops-new"] = views.OpsPage(ops)
+	ops.Form, ops.Frame.Errors = views.KeyForm{Name: "Reports", Scopes: []models.Scope{models.ScopeRead}, Sent: true}, nil
+	ops.Frame.Notices = []ui.Notice{{Kind: ui.Caution, Focus: true, Title: "No second API key was created", Text: "This form already created the key “Slack app”."}}
+	ops.Keys, ops.Audit = views.Loaded(keys), views.Loaded(views.AuditLog{Entries: entries, Page: 1, Last: 1})
+	pages["ops-key-exists"] = views.OpsPage(ops)
+	ops.Frame.Notices = nil
+	pages["ops-key-revoke"] = views.KeyRevokePage(views.KeyRevoke{Frame: operator, Key: keys[0]})
 	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
 	pages["ops-failed"] = views.OpsPage(ops)
 

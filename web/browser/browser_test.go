@@ -252,6 +252,8 @@ func TestChecksFindFaults(t *testing.T) {
 		<body><a href="/">Home</a><a href="#main">Skip</a><main id="main">
 		<div style="x">wide</div><svg width="1400" height="9"></svg><img src="/missing.png">
 		<button class="no-print">.</button><a href="/hidden" tabindex="-1">Not by the keyboard alone, as it should</a>
+		<section class="scroll-x"><table class="data"><tr><td>First</td></tr><tr><td><svg width="3000" height="9"></svg><button>Far away</button></td></tr></table></section>
+		<input type="checkbox" checked aria-label="Selected"><svg class="plot" height="50"><line class="c-pace" x1="0" x2="100%" y1="20" y2="20"></line><text class="strong" x="10%" y="24">12</text></svg>
 		<noscript>Please turn on JavaScript.</noscript></main></body></html>`})
 	j := job{Views: looks(), Pages: []page{{Name: "broken", Address: server.URL + "/broken", Printed: "Billing period: "}}}
 	found := map[string]int{}
@@ -263,7 +265,7 @@ func TestChecksFindFaults(t *testing.T) {
 			found[f.Check]++
 		}
 	})
-	for _, check := range []string{"axe", "console", "html", "keyboard", "print", "script", "skip", "target", "width"} {
+	for _, check := range []string{"axe", "box", "chart", "console", "html", "keyboard", "print", "script", "skip", "table", "target", "width"} {
 		if found[check] == 0 {
 			t.Errorf("the check %s found nothing; found were %v", check, found)
 		}

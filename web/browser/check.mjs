@@ -72,6 +72,7 @@ async function look(tab, bare, { address, printed, view: only }, fault) {
 		await tab.setViewportSize({ width: view.width, height });
 		await tab.emulateMedia({ media: 'screen', colorScheme: view.scheme, forcedColors: view.forced ? 'active' : 'none' });
 		for (const [check, what] of await tab.evaluate(measure)) fault(check, where, what);
+		for (const [check, what] of await tab.evaluate(shapes, Boolean(view.forced))) fault(check, where, what);
 		for (const what of await tab.evaluate(runAxe)) fault('axe', where, what);
 		if (view.walk) await walk(tab, where, fault);
 	}
@@ -126,6 +127,65 @@ function measure() {
 			if (block.textContent.trim() !== e.textContent.trim()) continue;
 		}
 		faults.push(['target', `${box.width.toFixed(1)}x${box.height.toFixed(1)}: ${e.outerHTML.slice(0, 160)}`]);
+	}
+	return faults;
+}
+
+// shapes runs in the page: do tables, selected boxes and charts show what they must?
+function shapes(forced) {
+	const faults = [];
+	const seen = (e) => e.checkVisibility({ visibilityProperty: true });
+	const short = (e) => e.outerHTML.slice(0, 120);
+
+	// A table that scrolls says so; its first column and its buttons stay in view. One that fits says nothing.
+	for (const region of document.querySelectorAll('.scroll-x')) {
+		if (!seen(region)) continue;
+		const scrolls = region.scrollWidth > region.clientWidth;
+		const hint = region.querySelector('.scroll-hint');
+		if (scrolls !== (hint !== null && seen(hint))) faults.push(['table', `${scrolls ? 'scrolls and does not say so' : 'fits and says that it scrolls'}: ${short(region)}`]);
+		for (const left of scrolls ? [0, region.scrollWidth] : []) {
+			region.scrollLeft = left;
+			const frame = region.getBoundingClientRect();
+			for (const e of region.querySelectorAll('tr > :first-child, tbody button, tbody .btn')) {
+				const box = e.getBoundingClientRect();
+				if (seen(e) && (box.left < frame.left - 1 || box.right > frame.right + 1)) faults.push(['table', `not in view when scrolled to ${left}: ${short(e)}`]);
+			}
+			region.scrollLeft = 0;
+		}
+	}
+
+	// A selected box differs from what it is on as much as anything that can be operated (WCAG 1.4.11).
+	const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+	const light = (color) => {
+		context.clearRect(0, 0, 1, 1);
+		context.fillStyle = color;
+		context.fillRect(0, 0, 1, 1);
+		const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
+		const linear = [r, g, b].map((v) => (v /= 255, v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+		return { alpha: a, y: 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2], gray: Math.max(r, g, b) - Math.min(r, g, b) < 40 };
+	};
+	for (const box of forced ? [] : document.querySelectorAll('input[type=checkbox]:checked')) {
+		let around = box.parentElement;
+		while (around.parentElement && light(getComputedStyle(around).backgroundColor).alpha === 0) around = around.parentElement;
+		const [a, b] = [box, around].map((e) => light(getComputedStyle(e).backgroundColor));
+		const ratio = (Math.max(a.y, b.y) + 0.05) / (Math.min(a.y, b.y) + 0.05);
+		if (a.alpha === 0 || ratio < 3 || a.gray) faults.push(['box', `looks disabled, with a contrast of ${ratio.toFixed(1)}: ${short(box)}`]);
+	}
+
+	// A number on a chart is clear of lines and of other numbers. A digit is 3 pixels lower than its box at both ends.
+	for (const chart of document.querySelectorAll('svg.plot')) {
+		const top = chart.getBoundingClientRect().top;
+		const numbers = [...chart.querySelectorAll('text.strong')].filter(seen).map((e) => ({ e, box: e.getBoundingClientRect() }));
+		for (const [i, { e, box }] of numbers.entries()) {
+			for (const line of chart.querySelectorAll('.c-pace, .c-limit, .c-past, .c-grid')) {
+				const y = top + Number(line.getAttribute('y1'));
+				const { left, right } = line.getBoundingClientRect();
+				if (y > box.top + 3 && y < box.bottom - 3 && left < box.right && right > box.left) faults.push(['chart', `${e.textContent} is on a line: ${short(line)}`]);
+			}
+			for (const { e: other, box: its } of numbers.slice(0, i)) {
+				if (its.left < box.right && its.right > box.left && its.top + 3 < box.bottom - 3 && its.bottom - 3 > box.top + 3) faults.push(['chart', `${e.textContent} is on ${other.textContent}`]);
+			}
+		}
 	}
 	return faults;
 }
@@ -213,7 +273,7 @@ async function withoutScript(tab, bare, address, fault) {
 	await tab.emulateMedia({ media: 'screen', colorScheme: 'light', forcedColors: 'none' });
 	await tab.setViewportSize({ width: 1280, height });
 	await bare.goto(address);
-	const unfold = () => document.querySelectorAll('main summary').forEach((e) => e.click());
+	const unfold = () => document.querySelectorAll('main details:not([open]) > summary').forEach((e) => e.click());
 	await bare.evaluate(unfold);
 	await tab.evaluate(unfold);
 	if ((await bare.evaluate(said)) !== (await tab.evaluate(said))) fault('script', '', 'the page says something else without JavaScript');
