@@ -58,6 +58,8 @@ type APIKey struct {
 	CreatedAt  time.Time
 	LastUsedAt *time.Time
 	RevokedAt  *time.Time
+	// RateLimit is how many calls per second the key may make in each process. 0 is any number; nil is the server's default.
+	RateLimit *int64
 }
 
 // Allows says whether the key has the scope.
@@ -120,13 +122,37 @@ var ErrKeyName = errors.New("an API key needs a name of 1 to 100 bytes of printa
 // ErrNoKey is that nobody has an API key of an id.
 var ErrNoKey = errors.New("there is no API key")
 
-// CreateAPIKey makes a key and returns it; only its hash is stored.
+// MaxRateLimit is the largest limit that a key can have, in calls per second.
+const MaxRateLimit = 1_000_000
+
+// ErrRateLimit says what a limit of API calls must be.
+var ErrRateLimit = fmt.Errorf("the rate limit must be a whole number of calls per second from 0 (no limit) to %d", MaxRateLimit)
+
+// CheckRateLimit returns ErrRateLimit if a limit is not possible.
+func CheckRateLimit(limit int64) error {
+	if limit < 0 || limit > MaxRateLimit {
+		return fmt.Errorf("%w: %d", ErrRateLimit, limit)
+	}
+	return nil
+}
+
+// CreateAPIKey makes a key with the server's default limit and returns it; only its hash is stored.
 func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
+	return CreateLimitedAPIKey(ctx, db, now, name, scopes, nil)
+}
+
+// CreateLimitedAPIKey makes a key with a limit of its own; see APIKey.RateLimit.
+func CreateLimitedAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope, rateLimit *int64) (string, error) {
 	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
 	}
 	if len(scopes) == 0 {
 		return "", errors.New("an API key needs at least one scope")
+	}
+	if rateLimit != nil {
+		if err := CheckRateLimit(*rateLimit); err != nil {
+			return "", err
+		}
 	}
 	words := make([]string, len(scopes))
 	for i, s := range scopes {
@@ -134,7 +160,7 @@ func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, s
 	}
 	key := NewKey()
 	hash := HashKey(key)
-	row := APIKey{ID: uuid.Must(uuid.NewV7()), Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now}
+	row := APIKey{ID: uuid.Must(uuid.NewV7()), Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now, RateLimit: rateLimit}
 	if _, err := db.NewInsert().Model(&row).Exec(ctx); err != nil {
 		return "", fmt.Errorf("create an API key: %w", err)
 	}

@@ -31,6 +31,8 @@ type apiKeys struct {
 	log   *slog.Logger
 	known sync.Map // of a key's text to *knownKey
 	ask   singleflight.Group
+	// limits are by the key's id: known is made anew each time that the database is asked.
+	limits keyLimits
 }
 
 type knownKey struct {
@@ -39,10 +41,13 @@ type knownKey struct {
 	lastUsed atomic.Int64
 	written  atomic.Int64
 	asking   atomic.Bool
+	limit    *keyLimit // nil: no limit
 }
 
-// find returns the key, or nil when there is no such key or it was revoked.
-func (k *apiKeys) find(ctx context.Context, key string) (*knownKey, error) {
+// find returns the key, or nil when there is no such key or it was revoked. A key that is not known yet counts against the limit of
+// the client, as anyone can make one up for which the database is asked; a valid one does not.
+func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*knownKey, error) {
+	ctx := c.Request().Context()
 	if v, ok := k.known.Load(key); ok {
 		known := v.(*knownKey)
 		switch age := time.Since(known.asked); {
@@ -58,8 +63,16 @@ func (k *apiKeys) find(ctx context.Context, key string) (*knownKey, error) {
 			}
 			return known, nil
 		}
+		return k.fetch(ctx, key)
 	}
-	return k.fetch(ctx, key)
+	if err := strangers.take(c); err != nil {
+		return nil, err
+	}
+	known, err := k.fetch(ctx, key)
+	if known != nil {
+		strangers.giveBack(c)
+	}
+	return known, err
 }
 
 func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
@@ -72,10 +85,12 @@ func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
 			return nil, err
 		}
 		if row == nil || row.RevokedAt != nil {
-			k.known.Delete(key)
+			if old, ok := k.known.LoadAndDelete(key); ok {
+				k.limits.remove(old.(*knownKey).ID)
+			}
 			return (*knownKey)(nil), nil
 		}
-		fresh.APIKey = *row
+		fresh.APIKey, fresh.limit = *row, k.limits.of(row)
 		if old, ok := k.known.Load(key); ok {
 			fresh.lastUsed.Store(old.(*knownKey).lastUsed.Load())
 			fresh.written.Store(old.(*knownKey).written.Load())
@@ -132,12 +147,15 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {
 			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
 		}
-		known, err := s.keys.find(c.Request().Context(), key)
+		known, err := s.keys.find(c, s.strangers, key)
 		if err != nil {
 			return err
 		}
 		if known == nil {
 			return newProblem(codeUnauthorized, "This API key is unknown or was revoked.")
+		}
+		if err := known.limit.take(c); err != nil {
+			return err
 		}
 		if !known.Allows(scope) {
 			return newProblem(codeInsufficientScope, "This API key lacks the scope "+string(scope)+".")

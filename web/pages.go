@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -115,25 +114,23 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if err := s.crossSite.Check(request); err != nil {
 			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was done. Open the page here and send it again.")
 		}
-		if request.Method != http.MethodGet {
-			request.Body = http.MaxBytesReader(c.Response(), request.Body, formLimit)
-			if err := request.ParseForm(); err != nil {
-				if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-					return newProblem(codePayloadTooLarge, "The form is too large.")
-				}
-				return newProblem(codeBadForm, "The form could not be read.")
-			}
-		}
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
-		who, err := s.sessions.load(c)
+		who, err := s.viewer(c)
 		if err != nil {
 			return err
 		}
 		c.Set(viewerName, who)
 		if who == nil && r.rule != public {
 			return c.Redirect(http.StatusSeeOther, signInAddress(request))
+		}
+		if request.Method != http.MethodGet {
+			lease := s.formLease(c, who)
+			defer lease.close()
+			if err := lease.parseForm(c.Request()); err != nil {
+				return err
+			}
 		}
 		switch {
 		case r.rule == admin && !who.IsAdmin():
@@ -252,10 +249,14 @@ func show(c echo.Context, status int, page templ.Component) error {
 	if !ok {
 		policy = PagePolicy
 	}
+	sendPage(c, status, policy, b.Bytes())
+	return nil
+}
+
+func sendPage(c echo.Context, status int, policy string, page []byte) {
 	PageHeaders(c.Response().Header(), policy)
 	c.Response().WriteHeader(status)
-	_, _ = b.WriteTo(c.Response()) // a client that has gone does not matter
-	return nil
+	_, _ = c.Response().Write(page) // a client that has gone does not matter
 }
 
 // isPage says that an address is one of a person at a browser, which is told of a fault by a page.
