@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -134,6 +135,25 @@ func CheckRateLimit(limit int64) error {
 		return fmt.Errorf("%w: %d", ErrRateLimit, limit)
 	}
 	return nil
+}
+
+// RateLimitText is the limit as it is listed, such as "100/s".
+func (k *APIKey) RateLimitText() string {
+	switch {
+	case k.RateLimit == nil:
+		return "default"
+	case *k.RateLimit == 0:
+		return "none"
+	}
+	return strconv.FormatInt(*k.RateLimit, 10) + "/s"
+}
+
+// RateLimitNote is what the audit log says of a key's limit, behind its scopes.
+func RateLimitNote(limit *int64) string {
+	if limit == nil {
+		return ""
+	}
+	return ", rate limit " + (&APIKey{RateLimit: limit}).RateLimitText()
 }
 
 // CreateAPIKey makes a key with the server's default limit and returns it; only its hash is stored.

@@ -39,7 +39,9 @@ type bodyBudget struct {
 	freed   chan struct{} // closed at the next release; nil if no lease waits
 }
 
-func newBodyBudget(size int64, evicts bool) *bodyBudget { return &bodyBudget{left: size, evicts: evicts} }
+func newBodyBudget(size int64, evicts bool) *bodyBudget {
+	return &bodyBudget{left: size, evicts: evicts}
+}
 
 // bodyLease is the part of a share that one body has.
 type bodyLease struct {

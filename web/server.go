@@ -83,7 +83,7 @@ type Server struct {
 	sessions  *sessions
 	issuer    *issuer
 	crossSite *http.CrossOriginProtection
-	https     bool // is how people reach us
+	https     bool   // is how people reach us
 	document  []byte // OpenAPI
 	requests  *prometheus.HistogramVec
 	fileGone  atomic.Bool // see checkFile
