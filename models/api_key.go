@@ -137,6 +137,19 @@ func CheckRateLimit(limit int64) error {
 	return nil
 }
 
+// ParseRateLimit reads a limit as a person enters it; nil if the text is empty. It returns ErrRateLimit.
+func ParseRateLimit(text string) (*int64, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil, nil
+	}
+	limit, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q", ErrRateLimit, text)
+	}
+	return &limit, CheckRateLimit(limit)
+}
+
 // RateLimitText is the limit as it is listed, such as "100/s".
 func (k *APIKey) RateLimitText() string {
 	switch {

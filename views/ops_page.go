@@ -30,8 +30,10 @@ type Ops struct {
 type KeyForm struct {
 	Name   string
 	Scopes []models.Scope
-	// NameFault and ScopesFault say what is wrong; else they are empty.
-	NameFault, ScopesFault string
+	// RateLimit is empty for the server's default.
+	RateLimit string
+	// NameFault, ScopesFault and RateLimitFault say what is wrong; else they are empty.
+	NameFault, ScopesFault, RateLimitFault string
 }
 
 // AuditLog is a page of the audit log, newest first.
@@ -63,7 +65,7 @@ func scopeMeaning(s models.Scope) string {
 
 // chosen says which scopes are ticked: those that were sent, at first all that the app needs to decide and record.
 func (f *KeyForm) chosen(s models.Scope) bool {
-	if f.Name == "" && f.NameFault == "" && f.ScopesFault == "" {
+	if f.Name == "" && f.NameFault == "" && f.ScopesFault == "" && f.RateLimitFault == "" {
 		return s != models.ScopeRead
 	}
 	return slices.Contains(f.Scopes, s)

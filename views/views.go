@@ -26,7 +26,7 @@ const (
 	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
-	// PathKeys takes FieldName and any number of FieldScope; it answers with the page, as the key is shown once.
+	// PathKeys takes FieldName, FieldRateLimit and any number of FieldScope; it answers with the page, as the key is shown once.
 	PathKeys = "/ops/keys"
 	// PathKeyRevoke takes FieldID.
 	PathKeyRevoke = "/ops/keys/revoke"
@@ -42,14 +42,15 @@ const (
 
 // The names of the forms' fields.
 const (
-	FieldAmount  = "amount"
-	FieldConfirm = "confirm"
-	FieldPlan    = "plan"
-	FieldID      = "id"
-	FieldName    = "name"
-	FieldScope   = "scope"
-	FieldReason  = "reason"
-	FieldNext    = "next"
+	FieldAmount    = "amount"
+	FieldConfirm   = "confirm"
+	FieldPlan      = "plan"
+	FieldID        = "id"
+	FieldName      = "name"
+	FieldScope     = "scope"
+	FieldRateLimit = "rate_limit"
+	FieldReason    = "reason"
+	FieldNext      = "next"
 )
 
 // sessionEnd is where the form goes that ends a session. It takes nothing.

@@ -62,12 +62,17 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 		form.ScopesFault = "Choose at least one of the scopes."
 		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
 	}
+	limit, err := models.ParseRateLimit(c.FormValue(views.FieldRateLimit))
+	if form.RateLimit = c.FormValue(views.FieldRateLimit); err != nil {
+		form.RateLimitFault = "Give a whole number from 0 to 1,000,000, or leave it empty."
+		return s.showOps(c, http.StatusUnprocessableEntity, form, "", "")
+	}
 	var key string
 	err = s.db.InTx(c.Request().Context(), func(ctx context.Context, tx bun.Tx) (err error) {
-		if key, err = models.CreateAPIKey(ctx, tx, models.Now(s.now), form.Name, scopes); err != nil {
+		if key, err = models.CreateLimitedAPIKey(ctx, tx, models.Now(s.now), form.Name, scopes, limit); err != nil {
 			return err
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list)
+		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
 	})
 	if errors.Is(err, models.ErrKeyName) {
 		form.NameFault = "Give it a name of 1 to 100 printable characters."

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"golang.org/x/time/rate"
@@ -88,6 +89,18 @@ func (l *keyLimit) take(c echo.Context) error {
 	p := newProblem(codeRateLimited, fmt.Sprintf("This API key may make %d calls per second. Nothing was recorded; try again.", l.most))
 	p.retryAfter = waitFor(l.bucket, now)
 	return p
+}
+
+// rateLimitHeaders are the headers as the API's document has them. A key without a limit gets none of them.
+func rateLimitHeaders() map[string]*huma.Param {
+	number, text := &huma.Schema{Type: "integer"}, &huma.Schema{Type: "string"}
+	return map[string]*huma.Param{
+		"RateLimit-Policy":    {Description: "The key's limit, such as `\"key\";q=100;w=1`: 100 calls in a second. Only if the key has a limit.", Schema: text},
+		"RateLimit":           {Description: "What is left of it, such as `\"key\";r=99;t=1`: 99 calls, all of them again within a second.", Schema: text},
+		"RateLimit-Limit":     {Description: "Calls per second that the key may make.", Schema: number},
+		"RateLimit-Remaining": {Description: "Calls that are left at the moment.", Schema: number},
+		"RateLimit-Reset":     {Description: "Seconds until all calls are available again.", Schema: number},
+	}
 }
 
 // describe sets the headers. The bucket is full again within a second, so they never promise a later reset.
