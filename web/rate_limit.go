@@ -19,12 +19,14 @@ import (
 // keyLimits are the limits of API keys in this process, by the key's ID.
 type keyLimits struct {
 	normal int64 // of a key without one of its own; 0 is none
+	now    func() time.Time
 	known  sync.Map
 }
 
 // keyLimit lets a key make so many calls per second, all of them at once if it made none in the second before.
 type keyLimit struct {
 	bucket *rate.Limiter
+	now    func() time.Time
 	most   int64
 	// policy and limit are the headers that stay the same.
 	policy, limit []string
@@ -45,13 +47,13 @@ func (k *keyLimits) of(key *models.APIKey) *keyLimit {
 		return old.(*keyLimit)
 	}
 	l := &keyLimit{
-		most: most, limit: []string{strconv.FormatInt(most, 10)},
+		now: k.now, most: most, limit: []string{strconv.FormatInt(most, 10)},
 		policy: []string{fmt.Sprintf(`"key";q=%d;w=1`, most)},
 	}
 	if ok { // what was spent stays so
 		l.bucket = old.(*keyLimit).bucket
-		l.bucket.SetLimit(rate.Limit(most))
-		l.bucket.SetBurst(int(most))
+		l.bucket.SetLimitAt(k.now(), rate.Limit(most))
+		l.bucket.SetBurstAt(k.now(), int(most))
 	} else {
 		l.bucket = rate.NewLimiter(rate.Limit(most), int(most))
 	}
@@ -78,17 +80,20 @@ func (l *keyLimit) take(c echo.Context) error {
 	if l == nil {
 		return nil
 	}
-	now := time.Now()
-	allowed := l.bucket.AllowN(now, 1)
-	remaining := int64(math.Max(0, math.Floor(l.bucket.TokensAt(now))))
-	h := c.Response().Header()
-	l.describe(h, remaining)
-	if allowed {
+	if l.allow(c.Response().Header()) {
 		return nil
 	}
 	p := newProblem(codeRateLimited, fmt.Sprintf("This API key may make %d calls per second. Nothing was recorded; try again.", l.most))
-	p.retryAfter = waitFor(l.bucket, now)
+	p.retryAfter = waitFor(l.bucket, l.now())
 	return p
+}
+
+// allow counts a call and sets the headers.
+func (l *keyLimit) allow(h http.Header) bool {
+	now := l.now()
+	allowed := l.bucket.AllowN(now, 1)
+	l.describe(h, int64(math.Max(0, math.Floor(l.bucket.TokensAt(now)))))
+	return allowed
 }
 
 // rateLimitHeaders are the headers as the API's document has them. A key without a limit gets none of them.

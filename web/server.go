@@ -109,7 +109,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
 		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop,
-		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit}},
+		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
