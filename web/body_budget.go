@@ -68,9 +68,12 @@ func (b *bodyBudget) lease(c echo.Context, copies int64) bodyLease {
 	return l
 }
 
-// read reads a body whole into buffer, or into a larger one if it does not fit. It returns at most limit+1 bytes: one that has
-// more than limit is too large. The buffer may grow as long as the share lasts; then read returns a Problem.
-func (l *bodyLease) read(r io.Reader, buffer []byte, limit int64) ([]byte, error) {
+// read reads the body of a request whole into buffer, or into a larger one if it does not fit. It returns at most limit+1 bytes: a
+// body that has more than limit is too large. The buffer may grow as long as the share lasts; then read returns a Problem.
+func (l *bodyLease) read(request *http.Request, buffer []byte, limit int64) ([]byte, error) {
+	if request.ContentLength >= 0 {
+		limit = min(limit, request.ContentLength)
+	}
 	buffer = buffer[:0]
 	for {
 		if len(buffer) == cap(buffer) {
@@ -83,7 +86,7 @@ func (l *bodyLease) read(r io.Reader, buffer []byte, limit int64) ([]byte, error
 			l.give(int64(cap(buffer)))
 			buffer = larger
 		}
-		n, err := r.Read(buffer[len(buffer):min(int64(cap(buffer)), limit+1)])
+		n, err := request.Body.Read(buffer[len(buffer):min(int64(cap(buffer)), limit+1)])
 		buffer = buffer[:len(buffer)+n]
 		switch {
 		case err == io.EOF || int64(len(buffer)) > limit: //nolint:errorlint // a Reader returns it as it is
@@ -220,7 +223,10 @@ func (s *Server) formLease(c echo.Context, who *models.Viewer) bodyLease {
 
 // parseForm reads the form of a request into it.
 func (l *bodyLease) parseForm(request *http.Request) error {
-	raw, err := l.read(request.Body, nil, formLimit)
+	if request.ContentLength > formLimit {
+		return newProblem(codePayloadTooLarge, "The form is too large.")
+	}
+	raw, err := l.read(request, nil, formLimit)
 	if isProblem(err) {
 		return err
 	}

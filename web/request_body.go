@@ -64,14 +64,10 @@ func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
-	most := limit
-	if r.ContentLength >= 0 {
-		most = r.ContentLength
-	}
 	b := bodies.Get().(*body)
 	l := lease(b)
 	b.faults, b.path = nil, b.path[:0]
-	raw, err := l.read(r.Body, b.small[:], most)
+	raw, err := l.read(r, b.small[:], limit)
 	defer func() {
 		if l == &b.lease {
 			l.close()

@@ -30,17 +30,20 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 	if err := s.webhooks.CheckSignature(signature); err != nil {
 		return s.refuseWebhook(c, err) // without its body: anyone can send one
 	}
+	if request.ContentLength > webhookLimit {
+		return webhookTooLarge()
+	}
 	// The body, the copy of it that is stored, and what is read from it.
 	lease := s.strangerBodies.lease(c, 3)
 	defer lease.close()
-	payload, err := lease.read(request.Body, nil, webhookLimit)
+	payload, err := lease.read(request, nil, webhookLimit)
 	switch {
 	case isProblem(err):
 		return err
 	case err != nil:
 		return newProblem(codeBadSignature, "The body broke off.")
 	case len(payload) > webhookLimit:
-		return newProblem(codePayloadTooLarge, "A webhook has at most 1 MiB.")
+		return webhookTooLarge()
 	}
 	err = s.webhooks.Receive(request.Context(), payload, signature)
 	switch {
@@ -52,6 +55,10 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 	return c.JSON(http.StatusOK, struct {
 		Received bool `json:"received"`
 	}{true})
+}
+
+func webhookTooLarge() error {
+	return newProblem(codePayloadTooLarge, "A webhook has at most 1 MiB.")
 }
 
 // refuseWebhook refuses what is not signed by Stripe. Only that counts against the limit of a client, so that Stripe may send as
