@@ -233,6 +233,21 @@ func APIKeyByHash(ctx context.Context, db bun.IDB, hash [sha256.Size]byte) (*API
 	return &keys[0], nil
 }
 
+// APIKeyHashes returns the hashes of the keys that are not revoked.
+func APIKeyHashes(ctx context.Context, db bun.IDB) (map[[sha256.Size]byte]bool, error) {
+	var keys []APIKey
+	if err := db.NewSelect().Model(&keys).Column("hash").Where("revoked_at IS NULL").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list the hashes of the API keys: %w", err)
+	}
+	hashes := make(map[[sha256.Size]byte]bool, len(keys))
+	for i := range keys {
+		if len(keys[i].Hash) == sha256.Size {
+			hashes[[sha256.Size]byte(keys[i].Hash)] = true
+		}
+	}
+	return hashes, nil
+}
+
 // TouchAPIKeys notes when keys were last used.
 func TouchAPIKeys(ctx context.Context, db bun.IDB, used map[uuid.UUID]time.Time) error {
 	for id, at := range used {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"strings"
 	"sync"
@@ -33,6 +34,10 @@ type apiKeys struct {
 	ask   singleflight.Group
 	// limits are by the key's id: known is made anew each time that the database is asked.
 	limits keyLimits
+
+	storedMu    sync.Mutex
+	stored      map[[sha256.Size]byte]bool
+	storedAsked time.Time
 }
 
 type knownKey struct {
@@ -66,13 +71,44 @@ func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*kno
 		return k.fetch(ctx, key)
 	}
 	if err := strangers.take(c); err != nil {
-		return nil, err
+		if !k.isStored(ctx, key) {
+			return nil, err
+		}
+		return k.fetch(ctx, key)
 	}
 	known, err := k.fetch(ctx, key)
 	if known != nil {
 		strangers.giveBack(c)
 	}
 	return known, err
+}
+
+// storedEvery is how often the database is asked for the hashes of all keys.
+const storedEvery = time.Second
+
+// isStored reports whether a key is one of those in the database, by a list that is at most storedEvery old. It lets a valid key in that
+// this process does not know yet, whatever comes from the same address, for one query per second in all.
+func (k *apiKeys) isStored(ctx context.Context, key string) bool {
+	k.storedMu.Lock()
+	stored, asked := k.stored, k.storedAsked
+	k.storedMu.Unlock()
+	if time.Since(asked) >= storedEvery {
+		v, _, _ := k.ask.Do("", func() (any, error) { // no key is empty
+			asked := time.Now()
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storedEvery)
+			defer cancel()
+			fresh, err := models.APIKeyHashes(ctx, k.db)
+			k.storedMu.Lock()
+			defer k.storedMu.Unlock()
+			k.storedAsked = asked
+			if err == nil { // else the last list has to do
+				k.stored = fresh
+			}
+			return k.stored, nil
+		})
+		stored = v.(map[[sha256.Size]byte]bool)
+	}
+	return stored[models.HashKey(key)]
 }
 
 func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
