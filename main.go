@@ -48,6 +48,8 @@ type command struct {
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"How often usage is sealed into reports to Stripe; 0 sends nothing, as after a restore."`
 
+	RateLimit int64 `env:"TOLLGATE_RATE_LIMIT" default:"0" placeholder:"N" help:"Calls per second that each API key may make in each process; 0 is no limit. With apikey create: the limit of the new key, which replaces this one for it."`
+
 	LogLevel  slog.Level    `env:"TOLLGATE_LOG_LEVEL" default:"info" placeholder:"info" help:"Log lines of this level and above: debug, info, warn or error."`
 	LogFormat web.LogFormat `env:"TOLLGATE_LOG_FORMAT" default:"json" placeholder:"json" help:"Log as json or as text."`
 	Drain     time.Duration `env:"TOLLGATE_DRAIN" default:"5s" help:"How long serve goes on to serve after SIGTERM while /readyz answers 503, so that load balancers send no more calls to it. demo stops at once unless this is given."`
@@ -121,6 +123,9 @@ func (c *command) AfterApply() error {
 	}
 	if c.Drain < 0 {
 		return fmt.Errorf("--drain must not be negative: %s", c.Drain)
+	}
+	if err := models.CheckRateLimit(c.RateLimit); err != nil {
+		return fmt.Errorf("--rate-limit: %w", err)
 	}
 	return nil
 }
@@ -258,6 +263,11 @@ func (a *app) made(id uuid.UUID, err error) error {
 // say tells a person at the shell what a script need not read.
 func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }
 
+// onCommandLine reports whether a flag was given there.
+func (a *app) onCommandLine(name string) bool {
+	return slices.ContainsFunc(a.parsed.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == name && !p.Resolved })
+}
+
 // given says that a flag was, or its variable, or a secret's file.
 func (a *app) given(name string) bool {
 	for _, flag := range a.parsed.Flags() {
@@ -300,12 +310,16 @@ func (a *app) createKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var limit *int64
+	if a.onCommandLine("rate-limit") { // the variable is the server's default, and stays that
+		limit = &a.RateLimit
+	}
 	var key string
 	err = a.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
-		if key, err = models.CreateAPIKey(ctx, tx, now(), create.Name, scopes); err != nil {
+		if key, err = models.CreateLimitedAPIKey(ctx, tx, now(), create.Name, scopes, limit); err != nil {
 			return err
 		}
-		return models.Audit(ctx, tx, now(), models.ActorShell, "apikey.create", create.Name, create.Scopes)
+		return models.Audit(ctx, tx, now(), models.ActorShell, "apikey.create", create.Name, create.Scopes+models.RateLimitNote(limit))
 	})
 	if err != nil {
 		return err
@@ -334,9 +348,9 @@ func (a *app) listKeys(ctx context.Context) error {
 		}
 		return t.UTC().Format(time.RFC3339)
 	}
-	return a.table("ID\tNAME\tKEY\tSCOPES\tCREATED\tLAST USED\tREVOKED", len(keys), func(i int) string {
+	return a.table("ID\tNAME\tKEY\tSCOPES\tRATE LIMIT\tCREATED\tLAST USED\tREVOKED", len(keys), func(i int) string {
 		k := &keys[i]
-		return strings.Join([]string{k.ID.String(), k.Name, k.Hint + "…", k.Scopes, date(&k.CreatedAt), date(k.LastUsedAt), date(k.RevokedAt)}, "\t")
+		return strings.Join([]string{k.ID.String(), k.Name, k.Hint + "…", k.Scopes, k.RateLimitText(), date(&k.CreatedAt), date(k.LastUsedAt), date(k.RevokedAt)}, "\t")
 	})
 }
 
@@ -604,7 +618,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	defer gate.Close()
 	o := web.Options{
 		DB: a.db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, BaseURL: string(a.BaseURL), Version: version(),
-		SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret}, Drain: a.Drain,
+		RateLimit: a.RateLimit, SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret}, Drain: a.Drain,
 	}
 	if beside != nil && !a.given("drain") {
 		o.Drain = 0 // at a terminal nobody wants to wait

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -58,6 +59,8 @@ type APIKey struct {
 	CreatedAt  time.Time
 	LastUsedAt *time.Time
 	RevokedAt  *time.Time
+	// RateLimit is how many calls per second the key may make in each process. 0 is any number; nil is the server's default.
+	RateLimit *int64
 }
 
 // Allows says whether the key has the scope.
@@ -123,18 +126,74 @@ var ErrNoKey = errors.New("there is no API key")
 // ErrKeyExists means that an API key with this ID was created before.
 var ErrKeyExists = errors.New("the API key exists already")
 
-// CreateAPIKey creates a key and returns it; only its hash is stored.
-func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
-	return CreateAPIKeyWithID(ctx, db, now, uuid.Must(uuid.NewV7()), name, scopes)
+// MaxRateLimit is the largest limit that a key can have, in calls per second.
+const MaxRateLimit = 1_000_000
+
+// ErrRateLimit says what a limit of API calls must be.
+var ErrRateLimit = fmt.Errorf("the rate limit must be a whole number of calls per second from 0 (no limit) to %d", MaxRateLimit)
+
+// CheckRateLimit returns ErrRateLimit if a limit is not possible.
+func CheckRateLimit(limit int64) error {
+	if limit < 0 || limit > MaxRateLimit {
+		return fmt.Errorf("%w: %d", ErrRateLimit, limit)
+	}
+	return nil
 }
 
-// CreateAPIKeyWithID is CreateAPIKey with a given ID. With the same ID it creates one key at most; then it returns ErrKeyExists.
-func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope) (string, error) {
+// ParseRateLimit reads a limit as a person enters it; nil if the text is empty. It returns ErrRateLimit.
+func ParseRateLimit(text string) (*int64, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil, nil
+	}
+	limit, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q", ErrRateLimit, text)
+	}
+	return &limit, CheckRateLimit(limit)
+}
+
+// RateLimitText is the limit as it is listed, such as "100/s".
+func (k *APIKey) RateLimitText() string {
+	switch {
+	case k.RateLimit == nil:
+		return "default"
+	case *k.RateLimit == 0:
+		return "none"
+	}
+	return strconv.FormatInt(*k.RateLimit, 10) + "/s"
+}
+
+// RateLimitNote is what the audit log says of a key's limit, behind its scopes.
+func RateLimitNote(limit *int64) string {
+	if limit == nil {
+		return ""
+	}
+	return ", rate limit " + (&APIKey{RateLimit: limit}).RateLimitText()
+}
+
+// CreateAPIKey creates a key with the server's default rate limit and returns it; only its hash is stored.
+func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
+	return CreateLimitedAPIKey(ctx, db, now, name, scopes, nil)
+}
+
+// CreateLimitedAPIKey creates a key with a rate limit of its own; see APIKey.RateLimit.
+func CreateLimitedAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope, rateLimit *int64) (string, error) {
+	return CreateAPIKeyWithID(ctx, db, now, uuid.Must(uuid.NewV7()), name, scopes, rateLimit)
+}
+
+// CreateAPIKeyWithID is CreateLimitedAPIKey with a given ID. With the same ID it creates one key at most; then it returns ErrKeyExists.
+func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope, rateLimit *int64) (string, error) {
 	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
 	}
 	if len(scopes) == 0 {
 		return "", errors.New("an API key needs at least one scope")
+	}
+	if rateLimit != nil {
+		if err := CheckRateLimit(*rateLimit); err != nil {
+			return "", err
+		}
 	}
 	words := make([]string, len(scopes))
 	for i, s := range scopes {
@@ -142,7 +201,7 @@ func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.
 	}
 	key := NewKey()
 	hash := HashKey(key)
-	row := APIKey{ID: id, Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now}
+	row := APIKey{ID: id, Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now, RateLimit: rateLimit}
 	done, err := db.NewInsert().Model(&row).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 	if err != nil {
 		return "", fmt.Errorf("create an API key: %w", err)
@@ -215,6 +274,21 @@ func APIKeyByHash(ctx context.Context, db bun.IDB, hash [sha256.Size]byte) (*API
 		return nil, nil
 	}
 	return &keys[0], nil
+}
+
+// APIKeyHashes returns the hashes of the keys that are not revoked.
+func APIKeyHashes(ctx context.Context, db bun.IDB) (map[[sha256.Size]byte]bool, error) {
+	var keys []APIKey
+	if err := db.NewSelect().Model(&keys).Column("hash").Where("revoked_at IS NULL").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list the hashes of the API keys: %w", err)
+	}
+	hashes := make(map[[sha256.Size]byte]bool, len(keys))
+	for i := range keys {
+		if len(keys[i].Hash) == sha256.Size {
+			hashes[[sha256.Size]byte(keys[i].Hash)] = true
+		}
+	}
+	return hashes, nil
 }
 
 // TouchAPIKeys notes when keys were last used.

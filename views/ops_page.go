@@ -32,14 +32,17 @@ type KeyForm struct {
 	Token  string
 	Name   string
 	Scopes []models.Scope
+	// RateLimit is empty for the server's default.
+	RateLimit string
 	// Sent says that the form was sent and is shown again.
 	Sent bool
 }
 
 // The IDs of fields that can be invalid.
 const (
-	FieldIDKeyName = "key-name"
-	FieldIDScope   = "key-scope"
+	FieldIDKeyName   = "key-name"
+	FieldIDScope     = "key-scope"
+	FieldIDRateLimit = "key-rate-limit"
 )
 
 // FieldIDReason returns the ID of the field for the reason to give up a report.

@@ -26,7 +26,8 @@ const (
 	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
-	// PathKeys takes FieldToken, FieldName and any number of FieldScope; it answers with the page, because the key is shown once.
+	// PathKeys takes FieldToken, FieldName, FieldRateLimit and any number of FieldScope; it answers with the page, because the key is shown
+	// once.
 	PathKeys = "/ops/keys"
 	// PathKeyRevoke takes FieldID. As a GET it asks for confirmation.
 	PathKeyRevoke = "/ops/keys/revoke"
@@ -42,15 +43,16 @@ const (
 
 // The names of the forms' fields.
 const (
-	FieldAmount  = "amount"
-	FieldConfirm = "confirm"
-	FieldPlan    = "plan"
-	FieldID      = "id"
-	FieldName    = "name"
-	FieldScope   = "scope"
-	FieldReason  = "reason"
-	FieldNext    = "next"
-	FieldToken   = "token"
+	FieldAmount    = "amount"
+	FieldConfirm   = "confirm"
+	FieldPlan      = "plan"
+	FieldID        = "id"
+	FieldName      = "name"
+	FieldScope     = "scope"
+	FieldRateLimit = "rate_limit"
+	FieldReason    = "reason"
+	FieldNext      = "next"
+	FieldToken     = "token"
 )
 
 // sessionEnd is where the form goes that ends a session. It takes nothing.

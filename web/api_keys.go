@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"strings"
 	"sync"
@@ -32,6 +33,12 @@ type apiKeys struct {
 	log   *slog.Logger
 	known sync.Map // of a key's text to *knownKey
 	ask   singleflight.Group
+	// limits are by the key's id: known is made anew each time that the database is asked.
+	limits keyLimits
+
+	storedMu    sync.Mutex
+	stored      map[[sha256.Size]byte]bool
+	storedAsked time.Time
 }
 
 type knownKey struct {
@@ -40,10 +47,13 @@ type knownKey struct {
 	lastUsed atomic.Int64
 	written  atomic.Int64
 	asking   atomic.Bool
+	limit    *keyLimit // nil: no limit
 }
 
-// find returns the key, or nil when there is no such key or it was revoked.
-func (k *apiKeys) find(ctx context.Context, key string) (*knownKey, error) {
+// find returns the key, or nil when there is no such key or it was revoked. A key that is not known yet counts against the limit of
+// the client, as anyone can make one up for which the database is asked; a valid one does not.
+func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*knownKey, error) {
+	ctx := c.Request().Context()
 	if v, ok := k.known.Load(key); ok {
 		known := v.(*knownKey)
 		switch age := time.Since(known.asked); {
@@ -59,8 +69,47 @@ func (k *apiKeys) find(ctx context.Context, key string) (*knownKey, error) {
 			}
 			return known, nil
 		}
+		return k.fetch(ctx, key)
 	}
-	return k.fetch(ctx, key)
+	if err := strangers.take(c); err != nil {
+		if !k.isStored(ctx, key) {
+			return nil, err
+		}
+		return k.fetch(ctx, key)
+	}
+	known, err := k.fetch(ctx, key)
+	if known != nil {
+		strangers.giveBack(c)
+	}
+	return known, err
+}
+
+// storedEvery is how often the database is asked for the hashes of all keys.
+const storedEvery = time.Second
+
+// isStored reports whether a key is one of those in the database, by a list that is at most storedEvery old. It lets a valid key in that
+// this process does not know yet, whatever comes from the same address, for one query per second in all.
+func (k *apiKeys) isStored(ctx context.Context, key string) bool {
+	k.storedMu.Lock()
+	stored, asked := k.stored, k.storedAsked
+	k.storedMu.Unlock()
+	if time.Since(asked) >= storedEvery {
+		v, _, _ := k.ask.Do("", func() (any, error) { // no key is empty
+			asked := time.Now()
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storedEvery)
+			defer cancel()
+			fresh, err := models.APIKeyHashes(ctx, k.db)
+			k.storedMu.Lock()
+			defer k.storedMu.Unlock()
+			k.storedAsked = asked
+			if err == nil { // else the last list has to do
+				k.stored = fresh
+			}
+			return k.stored, nil
+		})
+		stored = v.(map[[sha256.Size]byte]bool)
+	}
+	return stored[models.HashKey(key)]
 }
 
 func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
@@ -73,10 +122,12 @@ func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
 			return nil, err
 		}
 		if row == nil || row.RevokedAt != nil {
-			k.known.Delete(key)
+			if old, ok := k.known.LoadAndDelete(key); ok {
+				k.limits.remove(old.(*knownKey).ID)
+			}
 			return (*knownKey)(nil), nil
 		}
-		fresh.APIKey = *row
+		fresh.APIKey, fresh.limit = *row, k.limits.of(row)
 		if old, ok := k.known.Load(key); ok {
 			fresh.lastUsed.Store(old.(*knownKey).lastUsed.Load())
 			fresh.written.Store(old.(*knownKey).written.Load())
@@ -150,7 +201,7 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
 		}
 		asked := time.Now()
-		known, err := s.keys.find(c.Request().Context(), key)
+		known, err := s.keys.find(c, s.strangers, key)
 		if took := time.Since(asked); took > keyQuick {
 			c.Set(keyWait, took)
 		}
@@ -159,6 +210,9 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		}
 		if known == nil {
 			return newProblem(codeUnauthorized, "This API key is unknown or was revoked.")
+		}
+		if err := known.limit.take(c); err != nil {
+			return err
 		}
 		if !known.Allows(scope) {
 			return newProblem(codeInsufficientScope, "This API key lacks the scope "+string(scope)+".")

@@ -25,8 +25,17 @@ func TestTheDocumentIsValid(t *testing.T) {
 	}
 	got := f.get("/v1/openapi.json")
 	got.want(t, 200, map[string]any{"openapi": "3.1.0"})
-	if strings.Contains(got.raw, `"429"`) {
-		t.Error("the document promises a rate limit, which there is none of")
+	for _, r := range f.web.api() {
+		responses := got.body["paths"].(map[string]any)[r.path].(map[string]any)[strings.ToLower(r.method)].(map[string]any)["responses"].(map[string]any)
+		limited, ok := responses["429"].(map[string]any)
+		if ok != (r.scope != "") {
+			t.Errorf("%s %s has a 429: %t", r.method, r.path, ok)
+		}
+		for _, name := range []string{"Retry-After", "RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} {
+			if headers, _ := limited["headers"].(map[string]any); ok && headers[name] == nil {
+				t.Errorf("the 429 of %s %s lacks %s", r.method, r.path, name)
+			}
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return
 func (s *Server) check(c echo.Context) error {
 	r := CheckRequest{Quantity: 1}
 	var who enforcement.Person
-	err := decode(c, maxBody, func(b *body) error {
+	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, checkFields, &r)
 		who = b.whom(&r.PersonName, 0)
 		return err
@@ -67,7 +67,7 @@ func lift[Outer, Inner any](fields []field[Inner], of func(*Outer) *Inner) []fie
 func (s *Server) consume(c echo.Context) error {
 	r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 	var who enforcement.Person
-	err := decode(c, maxBody, func(b *body) error {
+	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, consumeFields, &r)
 		who = b.whom(&r.PersonName, 0)
 		return err
@@ -106,7 +106,7 @@ var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &
 func (s *Server) hold(c echo.Context) error {
 	r := holdRequest{TTLSeconds: defaultTTL}
 	var who enforcement.Person
-	err := decode(c, maxBody, func(b *body) error {
+	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, holdFields, &r)
 		who = b.whom(&r.PersonName, 0)
 		return err
@@ -136,7 +136,7 @@ var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name 
 
 func (s *Server) settle(c echo.Context) error {
 	var r settleRequest
-	if err := decode(c, maxBody, func(b *body) error { return readObject(b, settleFields, &r) }); err != nil {
+	if err := s.decode(c, maxBody, func(b *body) error { return readObject(b, settleFields, &r) }); err != nil {
 		return err
 	}
 	id, err := holdID(c)
@@ -153,7 +153,7 @@ func (s *Server) settle(c echo.Context) error {
 }
 
 func (s *Server) release(c echo.Context) error {
-	if err := noBody(c); err != nil {
+	if err := s.noBody(c); err != nil {
 		return err
 	}
 	id, err := holdID(c)

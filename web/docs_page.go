@@ -1,6 +1,8 @@
 package web
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -15,6 +17,7 @@ import (
 	"tollgate/models"
 	"tollgate/static"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // asset serves an embedded file at the address that carries its checksum, to be kept for a year.
@@ -28,11 +31,21 @@ func (s *Server) asset(c echo.Context) error {
 	return c.Blob(http.StatusOK, contentType, content)
 }
 
-// docs is the page of the API.
+// docs is the page of the API. It is the same for everyone, so it is drawn once.
 func (s *Server) docs(c echo.Context, _ *models.Viewer) error {
-	page := s.described
-	page.Frame = s.frame(c)
-	return show(c, http.StatusOK, views.DocsPage(page))
+	sendPage(c, http.StatusOK, PagePolicy, s.docsPage)
+	return nil
+}
+
+func (s *Server) drawDocs(schemas huma.Registry) error {
+	page := s.describe(schemas)
+	page.Frame = ui.Frame{Now: models.Now(s.now)}
+	var b bytes.Buffer
+	if err := views.DocsPage(page).Render(context.Background(), &b); err != nil {
+		return fmt.Errorf("draw the page of the API: %w", err)
+	}
+	s.docsPage = b.Bytes()
+	return nil
 }
 
 // describe makes what the page shows from the routes and the schemas of their types.

@@ -65,7 +65,9 @@ func (s *Server) events(c echo.Context) error {
 	var entries []enforcement.Happened
 	var places []int // of the entries among the results
 	now := s.now()
-	err := decode(c, maxEventsBody, func(b *body) error {
+	lease := s.batchBodies.lease(c, 2)
+	defer lease.close()
+	err := decode(c, maxEventsBody, func(*body) *bodyLease { return &lease }, func(b *body) error {
 		return readObject(b, []field[struct{}]{{"events", true, func(b *body, name string, _ *struct{}) error {
 			return b.array(name, 1, maxEvents, func(i int) error {
 				outer := b.faults

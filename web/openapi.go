@@ -32,7 +32,11 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	problem := schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	for _, r := range s.api() {
 		op := &huma.Operation{OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description, Responses: map[string]*huma.Response{}}
-		op.Responses["200"] = &huma.Response{Description: "Done.", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}}}
+		done := &huma.Response{Description: "Done.", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}}}
+		op.Responses["200"] = done
+		if r.scope != "" {
+			done.Headers = rateLimitHeaders()
+		}
 		for status, codes := range r.faults() {
 			var names []string
 			for _, code := range codes {
@@ -42,8 +46,11 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 				Description: "Code " + strings.Join(names, " or ") + ".",
 				Content:     map[string]*huma.MediaType{problemContentType: {Schema: problem}},
 			}
-			if status == 503 {
+			if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 				response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds to wait before the next try.", Schema: &huma.Schema{Type: "integer"}}}
+			}
+			if status == http.StatusTooManyRequests {
+				maps.Copy(response.Headers, rateLimitHeaders())
 			}
 			op.Responses[strconv.Itoa(status)] = response
 		}
@@ -103,7 +110,7 @@ func (s *Server) openAPIDocument(c echo.Context) error {
 func (r *route) faults() map[int][]models.Code {
 	codes := slices.Clone(r.codes)
 	if r.scope != "" {
-		codes = append(codes, codeUnauthorized, codeInsufficientScope, models.CodeUnavailable, codeInternal)
+		codes = append(codes, codeUnauthorized, codeInsufficientScope, codeRateLimited, models.CodeUnavailable, codeInternal)
 	}
 	if r.request != nil {
 		codes = append(codes, codeInvalidJSON, codePayloadTooLarge, codeUnsupportedMedia, models.CodeInvalidRequest, models.CodeOverloaded)

@@ -85,23 +85,28 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	form.Token = id.String()
 	list := strings.Join(c.Request().PostForm[views.FieldScope], ",")
 	scopes, scopesErr := models.ParseScopes(list)
+	form.RateLimit = c.FormValue(views.FieldRateLimit)
+	limit, limitErr := models.ParseRateLimit(form.RateLimit)
 	var key string
 	err = s.db.InTx(c.Request().Context(), func(ctx context.Context, tx bun.Tx) (err error) {
-		// The scopes are checked second, so that both errors are shown together.
-		try := scopes
+		// The other fields are checked second, so that all errors are shown together.
+		try, tryLimit := scopes, limit
 		if scopesErr != nil {
 			try = models.Scopes
 		}
-		if key, err = models.CreateAPIKeyWithID(ctx, tx, models.Now(s.now), id, form.Name, try); err != nil {
+		if limitErr != nil {
+			tryLimit = nil
+		}
+		if key, err = models.CreateAPIKeyWithID(ctx, tx, models.Now(s.now), id, form.Name, try, tryLimit); err != nil {
 			return err
 		}
-		if scopesErr != nil {
-			return scopesErr
+		if scopesErr != nil || limitErr != nil {
+			return errors.Join(scopesErr, limitErr)
 		}
 		if taken, err := models.OtherActiveKey(ctx, tx, id, form.Name); err != nil || taken {
 			return errors.Join(errKeyNameTaken, err)
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list)
+		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
 	})
 	if errors.Is(err, models.ErrKeyExists) {
 		return s.keyExists(c, form, id)
@@ -115,6 +120,9 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 	}
 	if scopesErr != nil {
 		invalid = append(invalid, ui.FormError{Field: views.FieldIDScope, Message: "Select at least one scope."})
+	}
+	if limitErr != nil {
+		invalid = append(invalid, ui.FormError{Field: views.FieldIDRateLimit, Message: "Enter a whole number from 0 to 1,000,000, or leave the field empty."})
 	}
 	if invalid != nil {
 		return s.refuseKey(c, form, invalid...)
@@ -146,13 +154,20 @@ func (s *Server) keyExists(c echo.Context, form views.KeyForm, id uuid.UUID) err
 	n := ui.Notice{Kind: ui.Caution, Focus: true, Title: "No second API key was created",
 		Text: fmt.Sprintf("This form already created the key “%s”. A key is shown only once. "+
 			"If you did not copy it, revoke it and create another one.", key.Name)}
-	same := key.Name == form.Name && len(form.Scopes) > 0 && key.Scopes == strings.Join(c.Request().PostForm[views.FieldScope], ",")
+	same := key.Name == form.Name && len(form.Scopes) > 0 && key.Scopes == strings.Join(c.Request().PostForm[views.FieldScope], ",") &&
+		sameLimit(key.RateLimit, form.RateLimit)
 	if form.Token = ""; same {
 		form = views.KeyForm{}
 	} else {
 		n.Text += " Your new entries are below. To create another key with them, send the form again."
 	}
 	return s.showOps(c, http.StatusConflict, views.Ops{Frame: ui.Frame{Notices: []ui.Notice{n}}, Form: form})
+}
+
+// sameLimit reports whether a rate limit is the one that was entered.
+func sameLimit(limit *int64, entered string) bool {
+	parsed, err := models.ParseRateLimit(entered)
+	return err == nil && (limit == nil) == (parsed == nil) && (limit == nil || *limit == *parsed)
 }
 
 // revokeKeyPage asks before a key is revoked.

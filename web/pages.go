@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -118,31 +117,32 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if err := s.crossSite.Check(request); err != nil {
 			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was changed. Open the page here and send the form again.")
 		}
-		if request.Method != http.MethodGet {
-			request.Body = http.MaxBytesReader(c.Response(), request.Body, formLimit)
-			if err := request.ParseForm(); err != nil {
-				if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-					return newProblem(codePayloadTooLarge, "The form is too large.")
-				}
-				return newProblem(codeBadForm, "The form could not be read.")
-			}
-		}
 		if !isText(request.URL.Path) {
 			return echo.ErrNotFound
 		}
-		if !areTexts(c.QueryParams()) || !areTexts(request.PostForm) {
-			return newProblem(codeBadForm, "The form or the address has characters that are not text.")
+		if !areTexts(c.QueryParams()) {
+			return errNotText
 		}
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
-		who, err := s.sessions.load(c)
+		who, err := s.viewer(c)
 		if err != nil {
 			return err
 		}
 		c.Set(viewerName, who)
 		if who == nil && r.rule != public {
 			return c.Redirect(http.StatusSeeOther, signInAddress(request))
+		}
+		if request.Method != http.MethodGet {
+			lease := s.formLease(c, who)
+			defer lease.close()
+			if err := lease.parseForm(c.Request()); err != nil {
+				return err
+			}
+			if !areTexts(c.Request().PostForm) {
+				return errNotText
+			}
 		}
 		switch {
 		case r.rule == admin && !who.IsAdmin():
@@ -153,6 +153,8 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		return r.handle(c, who)
 	})
 }
+
+var errNotText = newProblem(codeBadForm, "The form or the address has characters that are not text.")
 
 // isText reports whether every database stores a text as it is: PostgreSQL refuses NUL, and what is not UTF-8.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
@@ -276,10 +278,14 @@ func show(c echo.Context, status int, page templ.Component) error {
 	if !ok {
 		policy = PagePolicy
 	}
+	sendPage(c, status, policy, b.Bytes())
+	return nil
+}
+
+func sendPage(c echo.Context, status int, policy string, page []byte) {
 	PageHeaders(c.Response().Header(), policy)
 	c.Response().WriteHeader(status)
-	_, _ = b.WriteTo(c.Response()) // a client that has gone does not matter
-	return nil
+	_, _ = c.Response().Write(page) // a client that has gone does not matter
 }
 
 // isPage says that an address is one of a person at a browser, which is told of a fault by a page.

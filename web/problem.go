@@ -50,6 +50,7 @@ const (
 	codeForbidden         models.Code = "forbidden"
 	codeCrossSite         models.Code = "cross_site"
 	codeBadSignature      models.Code = "bad_signature"
+	codeRateLimited       models.Code = "rate_limited"
 	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
 	statusClientClosed                = 499 // nginx's word for a client that did not wait
 	problemContentType                = "application/problem+json"
@@ -76,6 +77,7 @@ var problems = map[models.Code]struct {
 	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large", false},
 	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON", false},
 	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request", false},
+	codeRateLimited:                 {http.StatusTooManyRequests, "Too many requests", false},
 	codeInternal:                    {http.StatusInternalServerError, "Internal error", false},
 	models.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable", false},
 	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded", false},

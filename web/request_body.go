@@ -32,6 +32,8 @@ const (
 // broken UTF-8, which would make two idempotency keys one), with every fault named by its path and not only the first.
 type body struct {
 	raw     bytes.Buffer
+	small   [freeBody]byte // raw has it if the body fits
+	lease   bodyLease      // of a call; a batch has one of its own
 	decoder jsontext.Decoder
 	path    []byte // of the array element being read, such as "events[3]."
 	faults  []FieldError
@@ -41,8 +43,15 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 
 var errNotJSON = errors.New("the body is not JSON")
 
-// decode reads the request's body with read. It returns a Problem: 413, 415, 400 or 422.
-func decode(c echo.Context, limit int64, read func(*body) error) error {
+// decode reads the body of a call with read. It returns a Problem: 413, 415, 400, 422 or 503.
+func (s *Server) decode(c echo.Context, limit int64, read func(*body) error) error {
+	return decode(c, limit, func(b *body) *bodyLease {
+		b.lease = s.callBodies.lease(c, 2)
+		return &b.lease
+	}, read)
+}
+
+func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func(*body) error) error {
 	r := c.Request()
 	if !isJSON(r.Header.Get(echo.HeaderContentType)) {
 		return newProblem(codeUnsupportedMedia, "Send the body with Content-Type: application/json.")
@@ -56,19 +65,26 @@ func decode(c echo.Context, limit int64, read func(*body) error) error {
 		return tooLarge(limit)
 	}
 	b := bodies.Get().(*body)
+	l := lease(b)
+	b.faults, b.path = nil, b.path[:0]
+	raw, err := l.read(r, b.small[:], limit)
 	defer func() {
-		if b.raw.Cap() <= 2*maxBody {
+		if l == &b.lease {
+			l.close()
+		}
+		if cap(raw) <= freeBody { // a large one is not kept for others
 			bodies.Put(b)
 		}
 	}()
-	b.raw.Reset()
-	b.faults, b.path = nil, b.path[:0]
-	switch n, err := b.raw.ReadFrom(io.LimitReader(r.Body, limit+1)); {
+	switch {
+	case isProblem(err):
+		return err
 	case err != nil:
 		return newProblem(codeInvalidJSON, "The body broke off.")
-	case n > limit:
+	case int64(len(raw)) > limit:
 		return tooLarge(limit)
 	}
+	b.raw = *bytes.NewBuffer(raw)
 	return b.parse(read)
 }
 
@@ -319,7 +335,7 @@ func (b *body) whom(p *PersonName, before int) enforcement.Person {
 }
 
 // noBody accepts an empty body, of whatever type and also without its length beforehand, or an empty JSON object.
-func noBody(c echo.Context) error {
+func (s *Server) noBody(c echo.Context) error {
 	r := c.Request()
 	if r.ContentLength < 0 {
 		start := bufio.NewReader(r.Body)
@@ -331,5 +347,5 @@ func noBody(c echo.Context) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	return decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })
+	return s.decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })
 }

@@ -116,8 +116,10 @@ func (s *Server) routes() error {
 		s.echo.Add(r.method, openAPIParameter.ReplaceAllString(r.path, ":$1"), handle)
 	}
 	schemas := huma.NewMapRegistry(schemaPrefix, schemaName)
-	s.described = s.describe(schemas)
-	var err error
+	err := s.drawDocs(schemas)
+	if err != nil {
+		return err
+	}
 	if s.document, err = s.openAPI(schemas); err != nil {
 		return err
 	}

@@ -21,7 +21,6 @@ import (
 	"tollgate/models"
 	"tollgate/models/billing"
 	"tollgate/models/enforcement"
-	"tollgate/views"
 )
 
 // Options are a server's surroundings. All but TrustedProxies and Stripe's are needed.
@@ -49,6 +48,8 @@ type Options struct {
 	StripeLive bool
 	// Drain is how long the server serves on after it was told to stop, while /readyz answers 503.
 	Drain time.Duration
+	// RateLimit is how many API calls per second a key may make if it has no limit of its own; 0 is any number.
+	RateLimit int64
 }
 
 // StripeMode returns how Stripe is connected: "live", "test" or "not connected".
@@ -83,13 +84,16 @@ type Server struct {
 	sessions  *sessions
 	issuer    *issuer
 	crossSite *http.CrossOriginProtection
-	https     bool       // is how people reach us
-	document  []byte     // OpenAPI
-	described views.Docs // the same for people
+	https     bool   // is how people reach us
+	document  []byte // OpenAPI
 	requests  *prometheus.HistogramVec
 	fileGone  atomic.Bool // see checkFile
 	drain     time.Duration
 	stop      stop
+	docsPage  []byte
+
+	strangers                               *clientLimit
+	callBodies, batchBodies, strangerBodies *bodyBudget
 }
 
 // The server's timeouts: a client that is slow to send or to read is cut off.
@@ -107,7 +111,9 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
 		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain,
-		keys: apiKeys{db: o.DB, log: o.Log},
+		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
+		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
+		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),

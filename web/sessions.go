@@ -35,6 +35,7 @@ type sessions struct {
 	log     *slog.Logger
 	secure  bool
 	manager *scs.SessionManager
+	known   knownSessions
 
 	mu sync.Mutex
 	// seen are the sessions that were used and whose row says otherwise, by their id.

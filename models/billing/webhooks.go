@@ -2,6 +2,8 @@ package billing
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,9 +144,8 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotStripes, err)
 	}
-	// The package would measure by a clock of its own, and lets pass what is ahead of time.
-	if d := now.Sub(signedAt(signature)); d > signatureTolerance || d < -signatureTolerance {
-		return nil, fmt.Errorf("%w: it was signed %s from now", ErrNotStripes, d)
+	if err := checkTime(signature, now); err != nil {
+		return nil, err
 	}
 	var head struct {
 		ID, Type, Object string
@@ -176,6 +177,40 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 		kept.StripeCustomerID, kept.AppliedAt = &id, nil
 	}
 	return kept, nil
+}
+
+// CheckSignature checks what can be known of a signature without the body: that it has one, of now. It returns ErrNotStripes.
+func (w *Webhooks) CheckSignature(signature string) error {
+	timed, signed := false, false
+	for pair := range strings.SplitSeq(signature, ",") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || strings.Contains(value, "=") {
+			return fmt.Errorf("%w: its signature is malformed", ErrNotStripes)
+		}
+		switch name {
+		case "t":
+			if _, err := strconv.ParseInt(value, 10, 64); err != nil {
+				return fmt.Errorf("%w: its signature is malformed", ErrNotStripes)
+			}
+			timed = true
+		case "v1":
+			sum, err := hex.DecodeString(value)
+			signed = signed || err == nil && len(sum) == sha256.Size
+		}
+	}
+	if !timed || !signed {
+		return fmt.Errorf("%w: it has no signature", ErrNotStripes)
+	}
+	return checkTime(signature, models.Now(w.Now))
+}
+
+// checkTime returns ErrNotStripes if a signature is not of now. The package of Stripe's would measure by a clock of its own, and lets
+// pass what is ahead of time.
+func checkTime(signature string, now time.Time) error {
+	if d := now.Sub(signedAt(signature)); d > signatureTolerance || d < -signatureTolerance {
+		return fmt.Errorf("%w: it was signed %s from now", ErrNotStripes, d)
+	}
+	return nil
 }
 
 // secretOf is the one of the secrets that a payload is signed with.

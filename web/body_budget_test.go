@@ -1,0 +1,126 @@
+package web
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models/modelstest"
+)
+
+// sender sends the head of a request and a part of its body, and keeps the rest back.
+type sender struct {
+	net.Conn
+	t *testing.T
+}
+
+func (f *fixture) sender(t *testing.T, head string, announced int, body string) *sender {
+	t.Helper()
+	conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s",
+		strings.SplitN(head, "\n", 2)[0], announced, strings.SplitN(head+"\n", "\n", 2)[1], body)
+	must(t, err)
+	return &sender{conn, t}
+}
+
+// status reads the answer's.
+func (s *sender) status() string {
+	s.t.Helper()
+	line := make([]byte, len("HTTP/1.1 200"))
+	_, err := io.ReadFull(s, line)
+	must(s.t, err)
+	return string(line[len("HTTP/1.1 "):])
+}
+
+func (b *bodyBudget) leaves() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left
+}
+
+// until waits until a share has left so much.
+func (b *bodyBudget) until(t *testing.T, size int64) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); b.leaves() != size; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are left of the share, want %d", b.leaves(), size)
+		}
+	}
+}
+
+// TestSlowBatchesDoNotHoldCalls holds all memory for batches with clients that send slowly. Other batches are refused at once, and calls are
+// answered. When the clients go, there is room again.
+func TestSlowBatchesDoNotHoldCalls(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	head := "POST /v1/events\nAuthorization: Bearer " + f.key + "\r\n"
+	part := strings.Repeat(" ", 300<<10)
+	const each = 2*maxEventsBody - 2 // as the body that was announced, twice
+	var slow []*sender
+	for left := int64(batchBodies); left >= each+2*256<<10; { // room to grow
+		slow = append(slow, f.sender(t, head, maxEventsBody-2, part))
+		left -= each
+		f.web.batchBodies.until(t, left)
+	}
+	if status := f.sender(t, head, maxEventsBody-2, part).status(); status != "503" {
+		t.Errorf("another batch got %s, want 503", status)
+	}
+	a := f.post("/v1/events", `{"events": [`+strings.Repeat(" ", maxEventsBody-100)+`]}`)
+	a.want(t, http.StatusServiceUnavailable, map[string]any{"code": "overloaded"})
+	if a.header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+	}
+	f.post("/v1/consume", fmt.Sprintf(ada, 1, "k1")).want(t, http.StatusOK, nil)
+	f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")+strings.Repeat(" ", maxBody/2)).want(t, http.StatusOK, nil)
+	f.post("/v1/events", `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "k3", "occurred_at": "2026-11-23T11:00:00Z"}]}`).want(t, http.StatusOK, nil)
+	for _, s := range slow {
+		must(t, s.Close())
+	}
+	f.web.batchBodies.until(t, batchBodies)
+	f.web.callBodies.until(t, callBodies)
+}
+
+// TestSlowStrangersAreEnded holds the memory for strangers' bodies. One that comes in one piece gets in all the same: the oldest that is still
+// on its way is ended for it.
+func TestSlowStrangersAreEnded(t *testing.T) {
+	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
+	head := fmt.Sprintf("POST %s\nStripe-Signature: t=%d,v1=%064x\r\n", webhookPath, f.clock().Unix(), 1)
+	const size = 3 * (webhookLimit - 1)
+	part := strings.Repeat(" ", 300<<10)
+	var slow []*sender
+	for left := int64(strangerBodies); left >= size+3*256<<10; { // room to grow
+		slow = append(slow, f.sender(t, head, webhookLimit-2, part))
+		left -= size
+		f.web.strangerBodies.until(t, left)
+	}
+	payload := `{"id": "evt_1", "object": "event", "type": "charge.succeeded", "created": 1` + strings.Repeat(" ", webhookLimit/2) + `}`
+	for range 2 {
+		f.webhook(payload, f.clock()).want(t, http.StatusOK, nil)
+	}
+	if status := slow[0].status(); status != "503" {
+		t.Errorf("the oldest got %s, want 503", status)
+	}
+	for _, s := range slow {
+		must(t, s.Close())
+	}
+	f.web.strangerBodies.until(t, strangerBodies)
+}
+
+// TestLargeBuffersAreNotKept reads the largest body of a call, and then a small one: a pool that kept the buffer would keep one for each
+// call that was ever made at the same time.
+func TestLargeBuffersAreNotKept(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	for range 20 {
+		f.post("/v1/check", `{"email": "ada@example.com"}`+strings.Repeat(" ", maxBody-100)).want(t, http.StatusOK, nil)
+		b := bodies.Get().(*body)
+		if n := b.raw.Cap(); n > freeBody {
+			t.Fatalf("the pool has a buffer of %d bytes", n)
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package web
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+func TestClientAddresses(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::9": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		if got := clientAddress(text).String(); got != want {
+			t.Errorf("%s is counted as %s, want %s", text, got, want)
+		}
+	}
+}
+
+// requestFrom is a request of a client at an address.
+func requestFrom(address string, headers ...string) echo.Context {
+	e := echo.New()
+	e.IPExtractor = echo.ExtractIPDirect()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = net.JoinHostPort(address, "1234")
+	for _, name := range headers {
+		r.Header.Set(name, "203.0.113.7")
+	}
+	return e.NewContext(r, httptest.NewRecorder())
+}
+
+// allowed counts how many requests in a row a client may send.
+func (l *clientLimit) allowed(c echo.Context) (n int) {
+	for l.take(c) == nil && n < 100*clientBurst {
+		n++
+	}
+	return n
+}
+
+func TestClientLimit(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	var log lines
+	l := newClientLimit(func() time.Time { return now }, slog.New(slog.NewTextHandler(&log, nil)))
+	one, other := requestFrom("192.0.2.1"), requestFrom("192.0.2.2")
+	want := func(what string, got, want int) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %d requests are allowed, want %d", what, got, want)
+		}
+	}
+	want("at first", l.allowed(one), clientBurst)
+	want("another client", l.allowed(other), clientBurst)
+	now = now.Add(time.Second)
+	want("after a second", l.allowed(one), clientRate)
+	for range 3 {
+		l.giveBack(one)
+	}
+	want("with three given back", l.allowed(one), 3)
+	want("another host of the same network", l.allowed(requestFrom("2001:db8::1")), clientBurst)
+	want("another host of the same network", l.allowed(requestFrom("2001:db8::2")), 0)
+	if p := asProblem(l.take(one)); p.Status != http.StatusTooManyRequests || p.retryAfter <= 0 || p.retryAfter > time.Second {
+		t.Errorf("it is %d, again after %s", p.Status, p.retryAfter)
+	}
+	// It takes a client the same time to get its burst back, whether it is remembered or not.
+	for range 2 {
+		now = now.Add(clientsTurn / 2)
+		want("after half a generation", l.allowed(one), clientBurst/2)
+	}
+
+	// Where there are more addresses than it counts, the others share one bucket.
+	now = now.Add(10 * clientsTurn)
+	for i := range maxClients {
+		if err := l.take(requestFrom(fmt.Sprintf("10.1.%d.%d", i>>8, i&255))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("beyond the most addresses", l.allowed(requestFrom("192.0.2.9")), sharedBy*clientBurst)
+	want("another one beyond", l.allowed(requestFrom("192.0.2.10")), 0)
+	want("one that is counted", l.allowed(requestFrom("10.1.0.0")), clientBurst-1)
+	if n := len(l.current) + len(l.previous); n > 2*maxClients {
+		t.Errorf("%d addresses are remembered", n)
+	}
+
+	// A proxy that nobody named forwards many people's requests.
+	if text := strings.Join(log.take(), ""); text != "" {
+		t.Errorf("it logged %q", text)
+	}
+	want("an unknown proxy", l.allowed(requestFrom("127.0.0.1", "X-Forwarded-For")), sharedBy*clientBurst)
+	if text := log.take(); len(text) != 1 || !strings.Contains(text[0], "--trusted-proxies") || !strings.Contains(text[0], "127.0.0.1") {
+		t.Errorf("it logged %q", text)
+	}
+	// What says so from outside is limited as everyone is.
+	now = now.Add(clientsTurn)
+	want("a forged header", l.allowed(requestFrom("192.0.2.77", "X-Forwarded-For")), clientBurst)
+}
+
+// spend uses up the limit of the client that the tests are.
+func (f *fixture) spend() {
+	f.web.strangers = newClientLimit(f.clock, f.web.log)
+	for f.web.strangers.take(requestFrom("127.0.0.1")) == nil {
+		continue
+	}
+}
+
+// TestStrangersAreLimited sends what reaches the database or the issuer without a session, from an address whose limit is used up.
+// People who are signed in, API keys and Stripe are let in all the same.
+func TestStrangersAreLimited(t *testing.T) {
+	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
+	ada := f.signedIn("ada@example.com")
+	ada.get("/usage")
+	link := f.link("ada@example.com")
+	f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, http.StatusOK, nil)
+	for name, test := range map[string]struct {
+		method, path, cookie string
+		form                 url.Values
+	}{
+		"sign-in":                  {http.MethodGet, "/sign-in", "", nil},
+		"start of a sign-in":       {http.MethodPost, "/sign-in/slack", "", url.Values{"next": {"/usage"}}},
+		"callback":                 {http.MethodGet, "/auth/callback?state=1&code=1", "", nil},
+		"one-time link":            {http.MethodGet, link, "", nil},
+		"use of a one-time link":   {http.MethodPost, link, "", url.Values{}},
+		"page":                     {http.MethodGet, "/usage", "", nil},
+		"page with another cookie": {http.MethodGet, "/usage", "nobodys", nil},
+		"form with another cookie": {http.MethodPost, "/usage/spend-limit", "nobodys", url.Values{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.t = t
+			f.spend()
+			b := f.browser()
+			if test.cookie != "" {
+				b.cookies["__Host-tollgate"] = test.cookie
+			}
+			p := b.send(test.method, test.path, test.form)
+			if p.status != http.StatusTooManyRequests || p.header.Get("Retry-After") != "1" || !strings.Contains(p.body, "Too many requests") {
+				t.Errorf("status %d, Retry-After %q, %s", p.status, p.header.Get("Retry-After"), p.main())
+			}
+			f.advance(time.Second / clientRate)
+			if p := b.send(test.method, test.path, test.form); p.status == http.StatusTooManyRequests {
+				t.Error("it is refused also after the time of one request")
+			}
+		})
+	}
+	f.t = t
+	f.spend()
+	if p := ada.get("/usage"); p.status != http.StatusOK {
+		t.Errorf("a person who is signed in got %d", p.status)
+	}
+	if p := f.browser().get("/docs"); p.status != http.StatusOK {
+		t.Errorf("/docs got %d", p.status)
+	}
+	f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, http.StatusOK, nil)
+	f.post("/v1/check", `{}`, withKey("tg_live_typo")).want(t, http.StatusUnauthorized, nil) // the database is not asked
+	a := f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(models.NewKey()))
+	a.want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
+	if a.header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+	}
+	// A valid key that this process sees for the first time is let in.
+	f.web.keys.storedAsked = time.Time{}
+	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(f.newKey(models.ScopeCheck))).want(t, http.StatusOK, nil)
+	unsigned := func(r *http.Request) { r.Header.Del("Stripe-Signature") }
+	forged := func(r *http.Request) {
+		r.Header.Set("Stripe-Signature", fmt.Sprintf("t=%d,v1=%064x", f.clock().Unix(), 1))
+	}
+	for _, change := range []change{unsigned, forged} {
+		f.webhook(subscriptionEvent("evt_0"), f.clock(), change).want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
+	}
+	for i := range 2 * clientBurst { // Stripe sends as much as it wants
+		f.webhook(fmt.Sprintf(`{"id": "evt_%d", "object": "event", "type": "charge.succeeded", "created": 1}`, i), f.clock()).want(t, http.StatusOK, nil)
+	}
+}
+
+// TestASessionIsNotCounted looks at pages more often than a stranger may.
+func TestASessionIsNotCounted(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	f.web.strangers = newClientLimit(f.clock, f.web.log)
+	ada := f.signedIn("ada@example.com")
+	for range clientBurst + 10 {
+		if p := ada.get("/settings"); p.status != http.StatusOK {
+			t.Fatalf("status %d", p.status)
+		}
+	}
+	// A session that has ended is counted again.
+	token := ada.session()
+	ada.post("/sign-out", url.Values{})
+	f.spend()
+	ada.cookies["__Host-tollgate"] = token
+	if p := ada.get("/settings"); p.status != http.StatusTooManyRequests {
+		t.Errorf("a session that has ended got %d", p.status)
+	}
+}
+
+// TestAWebhookIsRefusedBeforeItsBody announces a body and sends nothing of it.
+func TestAWebhookIsRefusedBeforeItsBody(t *testing.T) {
+	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
+	now := f.clock().Unix()
+	sum := strings.Repeat("ab", 32)
+	for name, signature := range map[string]string{
+		"missing": "", "empty": "Stripe-Signature: ", "no time": "Stripe-Signature: v1=" + sum, "no signature": fmt.Sprintf("Stripe-Signature: t=%d", now),
+		"malformed": "Stripe-Signature: nonsense", "short": fmt.Sprintf("Stripe-Signature: t=%d,v1=abcd", now), "not hexadecimal": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now, strings.Repeat("zz", 32)),
+		"old": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now-301, sum), "ahead": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now+301, sum),
+		"another scheme": fmt.Sprintf("Stripe-Signature: t=%d,v0=%s", now, sum),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
+			must(t, err)
+			defer func() { _ = conn.Close() }()
+			must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			if signature != "" {
+				signature += "\r\n"
+			}
+			_, err = fmt.Fprintf(conn, "POST /stripe/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n%s\r\n", signature)
+			must(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			answer, err := io.ReadAll(response.Body)
+			must(t, err)
+			if response.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "bad_signature") {
+				t.Errorf("status %d, %s", response.StatusCode, answer)
+			}
+		})
+	}
+}

@@ -1,0 +1,103 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestRateLimits starts the program with a limit for all keys, and gives keys limits of their own.
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	s := &site{t: t, database: sqliteDatabase(t), program: program(t)}
+	usual := s.apiKey("usual", "check")
+	narrow := s.command("apikey", "create", "--name", "narrow", "--scopes", "check", "--rate-limit", "1")
+	free := s.command("apikey", "create", "--name", "free", "--scopes", "check", "--rate-limit=0")
+	for name, limit := range map[string]string{"usual": "default", "narrow": "1/s", "free": "none"} {
+		for line := range strings.Lines(s.command("apikey", "list")) {
+			if fields := strings.Fields(line); fields[1] == name && fields[4] != limit {
+				t.Errorf("apikey list says %q of %s, want %s", fields[4], name, limit)
+			}
+		}
+	}
+	for _, wrong := range []string{"-1", "1.5", "1000001", "many"} {
+		if stdout, stderr, err := s.try("apikey", "create", "--name", "wrong", "--scopes", "check", "--rate-limit="+wrong); err == nil || stdout != "" || !strings.Contains(stderr, "--rate-limit") {
+			t.Errorf("--rate-limit=%s printed %q and %q, %v", wrong, stdout, stderr, err)
+		}
+	}
+	p := newServer(t, "process 1", s.database)
+	p.env = append(p.env, "TOLLGATE_RATE_LIMIT=5")
+	s.servers = append(s.servers, p)
+	s.startAll()
+	// On a machine that is busy, calls one after another may take longer than the limit allows, so they are made at once.
+	for key, limit := range map[string]int{usual: 5, narrow: 1, free: 0} {
+		c := newClient(key)
+		t.Cleanup(c.http.CloseIdleConnections)
+		const calls = 60
+		statuses := make([]int, calls)
+		spread(t.Context(), calls, calls, func(i int) {
+			r := c.call(t.Context(), p.addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"})
+			statuses[i] = r.status
+			if want := fmt.Sprint(limit); limit > 0 && r.header.Get("RateLimit-Limit") != want {
+				t.Errorf("RateLimit-Limit is %q, want %q", r.header.Get("RateLimit-Limit"), want)
+			}
+			if r.status == http.StatusTooManyRequests {
+				if got, err := r.problem(); err != nil || got.Code != "rate_limited" || r.header.Get("Retry-After") == "" {
+					t.Errorf("a call beyond the limit was answered %s, %v", r.body, err)
+				}
+			}
+		})
+		count := map[int]int{}
+		for _, status := range statuses {
+			count[status]++
+		}
+		if limited := count[http.StatusTooManyRequests]; (limited > 0) != (limit > 0) || count[http.StatusOK]+limited != calls || count[http.StatusOK] < limit {
+			t.Errorf("%d calls with a limit of %d were answered %v", calls, limit, count)
+		}
+	}
+}
+
+// TestStrangersAreLimited asks for pages without a session, from one address, more often than a person can. The app is answered all the same.
+func TestStrangersAreLimited(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sqliteDatabase(t), 1)
+	const requests = 600
+	client := &http.Client{
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	statuses := make([]int, requests)
+	spread(t.Context(), 64, requests, func(i int) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.servers[0].addr+"/usage", http.NoBody)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.AddCookie(&http.Cookie{Name: "tollgate", Value: fmt.Sprint("nobodys", i)})
+		response, err := client.Do(r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := response.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if statuses[i] = response.StatusCode; statuses[i] == http.StatusTooManyRequests && response.Header.Get("Retry-After") == "" {
+			t.Error("a 429 without Retry-After")
+		}
+	})
+	count := map[int]int{}
+	for _, status := range statuses {
+		count[status]++
+	}
+	if count[http.StatusSeeOther] < 200 || count[http.StatusTooManyRequests] == 0 || count[http.StatusSeeOther]+count[http.StatusTooManyRequests] != requests {
+		t.Errorf("%d requests of a stranger were answered %v", requests, count)
+	}
+	if d, err := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"}).decision(); err != nil || !d.Allowed {
+		t.Errorf("a check of the app meanwhile: %+v, %v", d, err)
+	}
+}

@@ -1,0 +1,78 @@
+package web
+
+import (
+	"crypto/sha256"
+	"sync"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+)
+
+// knownSessions are cookies that were of a valid session lately. Requests that carry one are not counted, so that a flood from an
+// address does not sign out the people behind it. It says nothing about who may see what.
+type knownSessions struct {
+	mu                sync.Mutex
+	current, previous map[[sha256.Size]byte]struct{}
+}
+
+// maxKnownSessions is how many are remembered, in each of two generations.
+const maxKnownSessions = 4096
+
+func (k *knownSessions) has(token [sha256.Size]byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.current[token]; ok {
+		return true
+	}
+	_, ok := k.previous[token]
+	return ok
+}
+
+func (k *knownSessions) add(token [sha256.Size]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.current) >= maxKnownSessions || k.current == nil {
+		k.previous, k.current = k.current, map[[sha256.Size]byte]struct{}{}
+	}
+	k.current[token] = struct{}{}
+}
+
+func (k *knownSessions) remove(token [sha256.Size]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.current, token)
+	delete(k.previous, token)
+}
+
+// viewer says who sent a request for a page; nil if nobody is signed in. A request without a valid session counts against the
+// client's limit, also if it carries a cookie, as only the database knows whether that is one.
+func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
+	token := s.sessions.token(c)
+	if s.sessions.known.has(token) {
+		who, err := s.sessions.load(c)
+		if who != nil || err != nil {
+			return who, err
+		}
+		s.sessions.known.remove(token)
+		return nil, s.strangers.take(c)
+	}
+	if err := s.strangers.take(c); err != nil {
+		return nil, err
+	}
+	who, err := s.sessions.load(c)
+	if who != nil {
+		s.strangers.giveBack(c)
+		s.sessions.known.add(token)
+	}
+	return who, err
+}
+
+// token is the hash of the session's cookie.
+func (s *sessions) token(c echo.Context) [sha256.Size]byte {
+	cookie, err := c.Request().Cookie(cookieName(s.secure, sessionCookie))
+	if err != nil {
+		return [sha256.Size]byte{} // no text has this hash, so it is never known
+	}
+	return sha256.Sum256([]byte(cookie.Value))
+}

@@ -1,0 +1,117 @@
+package web
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"golang.org/x/time/rate"
+
+	"tollgate/models"
+)
+
+// keyLimits are the limits of API keys in this process, by the key's ID.
+type keyLimits struct {
+	normal int64 // of a key without one of its own; 0 is none
+	now    func() time.Time
+	known  sync.Map
+}
+
+// keyLimit lets a key make so many calls per second, all of them at once if it made none in the second before.
+type keyLimit struct {
+	bucket *rate.Limiter
+	now    func() time.Time
+	most   int64
+	// policy and limit are the headers that stay the same.
+	policy, limit []string
+}
+
+// of returns the limit of a key, the same one as before if it has not changed; nil if it has none.
+func (k *keyLimits) of(key *models.APIKey) *keyLimit {
+	most := k.normal
+	if key.RateLimit != nil {
+		most = *key.RateLimit
+	}
+	if most <= 0 {
+		k.remove(key.ID)
+		return nil
+	}
+	old, ok := k.known.Load(key.ID)
+	if ok && old.(*keyLimit).most == most {
+		return old.(*keyLimit)
+	}
+	l := &keyLimit{
+		now: k.now, most: most, limit: []string{strconv.FormatInt(most, 10)},
+		policy: []string{fmt.Sprintf(`"key";q=%d;w=1`, most)},
+	}
+	if ok { // what was spent stays so
+		l.bucket = old.(*keyLimit).bucket
+		l.bucket.SetLimitAt(k.now(), rate.Limit(most))
+		l.bucket.SetBurstAt(k.now(), int(most))
+	} else {
+		l.bucket = rate.NewLimiter(rate.Limit(most), int(most))
+	}
+	k.known.Store(key.ID, l)
+	return l
+}
+
+func (k *keyLimits) remove(id uuid.UUID) { k.known.Delete(id) }
+
+// The headers of a limit, as net/http spells them. Names are the same in any case. The first two are those of
+// draft-ietf-httpapi-ratelimit-headers-10, the others those of its earlier versions, which most clients know.
+const (
+	headerPolicy    = "Ratelimit-Policy"
+	headerRateLimit = "Ratelimit"
+	headerLimit     = "Ratelimit-Limit"
+	headerRemaining = "Ratelimit-Remaining"
+	headerReset     = "Ratelimit-Reset"
+)
+
+var inOneSecond = []string{"1"}
+
+// take counts a call. It returns a Problem if the key has made too many; nil has no limit.
+func (l *keyLimit) take(c echo.Context) error {
+	if l == nil {
+		return nil
+	}
+	if l.allow(c.Response().Header()) {
+		return nil
+	}
+	p := newProblem(codeRateLimited, fmt.Sprintf("This API key may make %d calls per second. Nothing was recorded; try again.", l.most))
+	p.retryAfter = waitFor(l.bucket, l.now())
+	return p
+}
+
+// allow counts a call and sets the headers.
+func (l *keyLimit) allow(h http.Header) bool {
+	now := l.now()
+	allowed := l.bucket.AllowN(now, 1)
+	l.describe(h, int64(math.Max(0, math.Floor(l.bucket.TokensAt(now)))))
+	return allowed
+}
+
+// rateLimitHeaders are the headers as the API's document has them. A key without a limit gets none of them.
+func rateLimitHeaders() map[string]*huma.Param {
+	number, text := &huma.Schema{Type: "integer"}, &huma.Schema{Type: "string"}
+	return map[string]*huma.Param{
+		"RateLimit-Policy":    {Description: "The key's limit, such as `\"key\";q=100;w=1`: 100 calls in a second. Only if the key has a limit.", Schema: text},
+		"RateLimit":           {Description: "What is left of it, such as `\"key\";r=99;t=1`: 99 calls, all of them again within a second.", Schema: text},
+		"RateLimit-Limit":     {Description: "Calls per second that the key may make.", Schema: number},
+		"RateLimit-Remaining": {Description: "Calls that are left at the moment.", Schema: number},
+		"RateLimit-Reset":     {Description: "Seconds until all calls are available again.", Schema: number},
+	}
+}
+
+// describe sets the headers. The bucket is full again within a second, so they never promise a later reset.
+func (l *keyLimit) describe(h http.Header, remaining int64) {
+	number := strconv.FormatInt(remaining, 10)
+	values := [2]string{`"key";r=` + number + ";t=1", number}
+	h[headerPolicy], h[headerLimit], h[headerReset] = l.policy, l.limit, inOneSecond
+	h[headerRateLimit], h[headerRemaining] = values[:1:1], values[1:2:2]
+}

@@ -1,0 +1,141 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+func withRateLimit(n int64) func(*Options) { return func(o *Options) { o.RateLimit = n } }
+
+// limitedKey makes a key with a limit of its own.
+func (f *fixture) limitedKey(limit int64) string {
+	f.t.Helper()
+	key, err := models.CreateLimitedAPIKey(context.Background(), f.db, f.clock(), "limited", models.Scopes, &limit)
+	must(f.t, err)
+	return key
+}
+
+func TestAKeysRateLimit(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t), withRateLimit(3))
+	f.web.keys.limits.now = f.clock
+	for left := 2; left >= 0; left-- {
+		a := f.post("/v1/consume", fmt.Sprintf(ada, 1, fmt.Sprint("k", left)))
+		a.want(t, http.StatusOK, nil)
+		for name, want := range map[string]string{
+			"RateLimit-Policy": `"key";q=3;w=1`, "RateLimit": fmt.Sprintf(`"key";r=%d;t=1`, left),
+			"RateLimit-Limit": "3", "RateLimit-Remaining": fmt.Sprint(left), "RateLimit-Reset": "1", "Retry-After": "",
+		} {
+			if got := a.header.Get(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+	}
+	recorded := f.recorded()
+	for _, path := range []string{"/v1/consume", "/v1/check", "/v1/holds", "/v1/events"} {
+		a := f.post(path, fmt.Sprintf(ada, 1, "beyond"))
+		a.want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited", "type": "/docs#rate_limited"})
+		if a.header.Get("Retry-After") != "1" || a.header.Get("RateLimit-Remaining") != "0" || a.header.Get("RateLimit") != `"key";r=0;t=1` {
+			t.Errorf("the headers are %v", a.header)
+		}
+	}
+	if now := f.recorded(); now != recorded {
+		t.Errorf("the refused calls recorded something: %d rows, want %d", now, recorded)
+	}
+	// Another key has a count of its own, also one with a limit of its own or without any.
+	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(f.newKey(models.ScopeCheck))).want(t, http.StatusOK, nil)
+	own, none := f.limitedKey(1), f.limitedKey(0)
+	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(own)).want(t, http.StatusOK, nil)
+	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(own)).want(t, http.StatusTooManyRequests, nil)
+	for range 10 {
+		if a := f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(none)); a.status != http.StatusOK || a.header.Get("RateLimit") != "" {
+			t.Fatalf("a key without a limit got %d, %v", a.status, a.header)
+		}
+	}
+	// A third of a second is one call.
+	f.advance(334 * time.Millisecond)
+	f.post("/v1/consume", fmt.Sprintf(ada, 1, "later")).want(t, http.StatusOK, nil)
+	f.post("/v1/consume", fmt.Sprintf(ada, 1, "too early")).want(t, http.StatusTooManyRequests, nil)
+}
+
+// TestARateLimitSurvivesTheKeysCache asks the database again, as a busy server does three times per second: nobody gets a new second
+// from that. A limit that changed counts from then on, and one that was removed does too.
+func TestARateLimitSurvivesTheKeysCache(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	f.web.keys.limits.now = f.clock
+	key := f.limitedKey(2)
+	again := func() {
+		_, err := f.web.keys.fetch(t.Context(), key)
+		must(t, err)
+	}
+	check := func() answer { return f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(key)) }
+	check().want(t, http.StatusOK, nil)
+	again()
+	check().want(t, http.StatusOK, nil)
+	again()
+	check().want(t, http.StatusTooManyRequests, nil)
+	set := func(limit *int64) {
+		_, err := f.db.NewUpdate().Model((*models.APIKey)(nil)).Set("rate_limit = ?", limit).Where("name = 'limited'").Exec(t.Context())
+		must(t, err)
+		again()
+	}
+	set(new(int64(4)))
+	check().want(t, http.StatusTooManyRequests, nil) // what was spent stays so
+	f.advance(250 * time.Millisecond)
+	check().want(t, http.StatusOK, nil)
+	check().want(t, http.StatusTooManyRequests, nil)
+	set(nil)
+	check().want(t, http.StatusOK, nil)
+	set(new(int64(1)))
+	must(t, f.db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error {
+		keys, err := models.ListAPIKeys(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return models.RevokeAPIKey(ctx, tx, f.clock(), keys[len(keys)-1].ID)
+	}))
+	again()
+	left := 0
+	f.web.keys.limits.known.Range(func(any, any) bool { left++; return true })
+	if left != 0 {
+		t.Errorf("%d limits are left of keys that are revoked", left)
+	}
+}
+
+// TestARateLimitCountsExactly lets many calls in at the same moment: only as many as the limit says.
+func TestARateLimitCountsExactly(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t), withRateLimit(20))
+	f.web.keys.limits.now = f.clock
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			a := f.post("/v1/check", fmt.Sprintf(`{"email": "p%d@example.com"}`, i))
+			mu.Lock()
+			defer mu.Unlock()
+			statuses[a.status]++
+		})
+	}
+	all.Wait()
+	if statuses[http.StatusOK] != 20 || statuses[http.StatusTooManyRequests] != 40 {
+		t.Errorf("60 calls at once with a limit of 20 got %v", statuses)
+	}
+}
+
+func BenchmarkRateLimit(b *testing.B) {
+	l := (&keyLimits{normal: 1_000_000, now: time.Now}).of(&models.APIKey{})
+	h := http.Header{}
+	b.ReportAllocs()
+	for range b.N {
+		l.allow(h)
+	}
+}
