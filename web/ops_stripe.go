@@ -51,7 +51,11 @@ func (s *Server) resumeStripe(c echo.Context, who *models.Viewer) error {
 }
 
 func (s *Server) unblockStripe(c echo.Context, who *models.Viewer) error {
-	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, c.FormValue(views.FieldID)))
+	customer := c.FormValue(views.FieldID)
+	if !isText(customer) {
+		return echo.ErrNotFound
+	}
+	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, customer))
 }
 
 func (s *Server) retryReport(c echo.Context, who *models.Viewer) error {

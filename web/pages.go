@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -120,9 +119,6 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if !isText(request.URL.Path) {
 			return echo.ErrNotFound
 		}
-		if !areTexts(c.QueryParams()) {
-			return errNotText
-		}
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
@@ -140,9 +136,6 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			if err := lease.parseForm(c.Request()); err != nil {
 				return err
 			}
-			if !areTexts(c.Request().PostForm) {
-				return errNotText
-			}
 		}
 		switch {
 		case r.rule == admin && !who.IsAdmin():
@@ -154,19 +147,8 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 	})
 }
 
-var errNotText = newProblem(codeBadForm, "The form or the address has characters that are not text.")
-
 // isText reports whether every database stores a text as it is: PostgreSQL refuses NUL, and what is not UTF-8.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
-
-func areTexts(values url.Values) bool {
-	for name, list := range values {
-		if !isText(name) || slices.ContainsFunc(list, func(s string) bool { return !isText(s) }) {
-			return false
-		}
-	}
-	return true
-}
 
 // asText drops from a text what isText refuses.
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }

@@ -40,9 +40,9 @@ const (
 	maxPasses = 6
 
 	// AnswerWithin is how long a call may take from its arrival to its answer, whatever the database does.
-	AnswerWithin = 4500 * time.Millisecond
+	AnswerWithin = 4750 * time.Millisecond
 	// spare is how long before that the database is no longer waited for, so that the calls of a group can still be answered.
-	spare = 300 * time.Millisecond
+	spare = 150 * time.Millisecond
 	// overdue is how long after AnswerWithin a call is answered whose transaction does not return, as when the disk stalls.
 	overdue = 100 * time.Millisecond
 	// stalled is how long one transaction waits in vain until the database counts as stalled, for all calls that wait. A group

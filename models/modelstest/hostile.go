@@ -27,7 +27,7 @@ var HostileDefaults = map[string]string{
 	"default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
 	"search_path": "nowhere", "row_security": "off", "check_function_bodies": "off", "exit_on_error": "on",
 	"statement_timeout": "250ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "250ms",
-	"idle_session_timeout": "50ms", // PostgreSQL 14 and newer
+	"idle_session_timeout": "800ms", // PostgreSQL 14 and newer
 	"synchronous_commit":   "off", "plan_cache_mode": "force_custom_plan", "client_min_messages": "error",
 }
 
