@@ -621,7 +621,7 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 		RateLimit: a.RateLimit, SignIn: web.SignIn{Issuer: a.OIDCIssuer, ClientID: a.SlackClientID, ClientSecret: a.SlackClientSecret}, Drain: a.Drain,
 	}
 	if beside != nil && !a.given("drain") {
-		o.Drain = 0 // at a terminal nobody wants to wait
+		o.Drain = 0 // a person at a terminal should not have to wait
 	}
 	if o.BaseURL == "" {
 		o.BaseURL = web.URLOf(l.Addr())

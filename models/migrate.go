@@ -81,7 +81,7 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 				if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock)); err != nil {
 					return err
 				}
-				// Whoever waits for a table that somebody else has locked makes everybody wait who comes after it.
+				// A statement that waits for a locked table makes all later statements on that table wait.
 				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '4s'`); err != nil {
 					return err
 				}

@@ -8,7 +8,7 @@ import (
 )
 
 // ProbeWrite commits one small change, so that an error means that usage cannot be recorded either: the disk is full, the
-// database is read-only, or somebody keeps a table locked. It touches no row that usage depends on: the version it raises is that
+// database is read-only, or another program keeps a table locked. It touches no row that usage depends on: the version it raises is that
 // of no workspace. On PostgreSQL the two parts that change no row need the same locks and rights as recording does.
 func ProbeWrite(ctx context.Context, db *DB) error {
 	const write = `INSERT INTO usage_versions (workspace_id, version) VALUES (?, 1)

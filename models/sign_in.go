@@ -112,7 +112,7 @@ var ErrUnverifiedEmail = errors.New("the identity is not known, and the issuer h
 // identity is linked to them.
 //
 // A Slack team decides which emails its people have, so an email alone moves nobody from one team to another and makes
-// nobody of an unknown team an operator: both return an Error with CodeSignInRefused. SignInBySlack also returns ErrUnverifiedEmail,
+// no one of an unknown team an operator: both return an Error with CodeSignInRefused. SignInBySlack also returns ErrUnverifiedEmail,
 // ErrEmail and ErrSlackIdentity.
 func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdentity, email, name string) (string, error) {
 	for _, id := range []string{slack.TeamID, slack.UserID} {

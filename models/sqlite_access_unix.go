@@ -10,7 +10,7 @@ import (
 
 // writable returns the operating system's reason why this process may not write to a file or a directory. Opening the file
 // to find out is no way: closing it again would release the locks that SQLite holds on it.
-// A file that nobody may write is read-only for root as well, who could write it all the same.
+// A file without write permission counts as read-only for root too, although root could write it.
 func writable(path string) error {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o222 == 0 {
 		return unix.EACCES

@@ -33,7 +33,7 @@ type apiKeys struct {
 	log   *slog.Logger
 	known sync.Map // of a key's text to *knownKey
 	ask   singleflight.Group
-	// limits are by the key's id: known is made anew each time that the database is asked.
+	// limits are by the key's id: known is replaced each time the database is asked.
 	limits keyLimits
 
 	storedMu    sync.Mutex

@@ -94,7 +94,7 @@ func TestClientLimit(t *testing.T) {
 		t.Errorf("%d addresses are remembered", n)
 	}
 
-	// A proxy that nobody named forwards many people's requests.
+	// A proxy that --trusted-proxies does not name forwards the requests of many people.
 	if text := strings.Join(log.take(), ""); text != "" {
 		t.Errorf("it logged %q", text)
 	}

@@ -45,7 +45,7 @@ func (k *knownSessions) remove(token [sha256.Size]byte) {
 	delete(k.previous, token)
 }
 
-// viewer says who sent a request for a page; nil if nobody is signed in. A request without a valid session counts against the
+// viewer says who sent a request for a page; nil if no one is signed in. A request without a valid session counts against the
 // client's limit, also if it carries a cookie, as only the database knows whether that is one.
 func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	token := s.sessions.token(c)

@@ -66,7 +66,7 @@ func TestAKeysRateLimit(t *testing.T) {
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "too early")).want(t, http.StatusTooManyRequests, nil)
 }
 
-// TestARateLimitSurvivesTheKeysCache asks the database again, as a busy server does three times per second: nobody gets a new second
+// TestARateLimitSurvivesTheKeysCache asks the database again, as a busy server does three times per second: the key does not get a new second
 // from that. A limit that changed counts from then on, and one that was removed does too.
 func TestARateLimitSurvivesTheKeysCache(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))

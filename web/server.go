@@ -277,7 +277,7 @@ func statusText(status int) string {
 }
 
 // limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions. A request
-// also ends when its client is gone: nobody may have the database work for a page that is not read.
+// also ends when its client is gone: the database must not work for a page that is not read.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return bounded(within, func(ctx context.Context) context.Context { return ctx }, next)
 }

@@ -297,7 +297,7 @@ func TestACallbackOpenedAgain(t *testing.T) {
 		if p := b.get(expired); p.kind() != "See Other /settings" {
 			t.Errorf("with an expired code: %s", p.kind())
 		}
-		// What the issuer says is still checked: nobody stays signed in as another person without a word.
+		// What the issuer says is still checked: a forged answer is an error, also for a person who is signed in.
 		forged := b.through(i, "")
 		i.set(func() { i.lie = func(claims map[string]any) { claims["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAA" } })
 		if p := b.get(forged); p.status != http.StatusBadRequest {

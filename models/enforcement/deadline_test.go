@@ -122,7 +122,7 @@ func TestLockedFileIsAnsweredInTime(t *testing.T) {
 	f.recovers(t)
 }
 
-// A table that somebody keeps locked is no different.
+// The same holds for a table that another program keeps locked.
 func TestLockedTableIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, modelstest.Postgres(t))

@@ -48,7 +48,7 @@ func TestReadyProbesOnlyWithoutCalls(t *testing.T) {
 	})
 }
 
-// One person whose record somebody keeps locked does not take the gate out of a load balancer.
+// One locked record does not take the server out of a load balancer.
 func TestReadyWithALockedRecord(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	f.consume(t, "ada@example.com", 1, "first")
@@ -68,7 +68,7 @@ func TestReadyWithALockedRecord(t *testing.T) {
 	}
 }
 
-// A database that takes no writes does, also when nobody has tried to record.
+// A database that takes no writes does, also when no call has tried to record.
 func TestReadyWithAReadOnlyDatabase(t *testing.T) {
 	for name, test := range map[string]struct {
 		address func(testing.TB) string

@@ -8,7 +8,7 @@ import (
 )
 
 // TestAFatalErrorConfirmsNothing compares what the server says after a commit was sent: an ERROR means that it failed, and a FATAL
-// one, as at a shutdown, that nobody knows.
+// one, as at a shutdown, that the outcome is unknown.
 func TestAFatalErrorConfirmsNothing(t *testing.T) {
 	p := &postgres{conn: &pgconn.PgConn{}} // which is not open
 	for severity, confirmed := range map[string]bool{"ERROR": true, "FATAL": false, "PANIC": false} {

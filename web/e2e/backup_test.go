@@ -168,7 +168,7 @@ func TestBackupInterrupted(t *testing.T) {
 			t.Errorf("%s left %v and said %q", signal, names, stderr.String())
 		}
 	}
-	s.command("backup", filepath.Join(dir, "stopped.db")) // what the killed one left is in nobody's way
+	s.command("backup", filepath.Join(dir, "stopped.db")) // what the killed one left does not prevent it
 	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the source has a log now: %v", err)
 	}
