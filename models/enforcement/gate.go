@@ -131,7 +131,6 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 		}
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
-	g.workers.Go(g.sweep)
 	var writing sync.WaitGroup
 	for i, l := range ledgers {
 		queues, run := &g.writers, (*worker).write
@@ -146,6 +145,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 			run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
 		})
 	}
+	g.workers.Go(g.sweep)
 	g.workers.Go(func() {
 		writing.Wait()
 		close(g.closed)
