@@ -100,7 +100,9 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 		}
 		_, err = d.Client.BillingMeters.Reactivate(found[0].ID, nil)
 		d.must(err)
-		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		if err := Resume(d.ctx, d.db, d.now, "op"); !errors.Is(err, ErrUnchanged) {
+			t.Errorf("resumed, although nothing was paused: %v", err)
+		}
 		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_007"))
 		d.hours(1)
 		if n := len(d.stripe.Events()); n != customers || d.status().BlockedStreams != 0 {
