@@ -89,7 +89,7 @@ func (l *bodyLease) read(request *http.Request, buffer []byte, limit int64) ([]b
 		n, err := request.Body.Read(buffer[len(buffer):min(int64(cap(buffer)), limit+1)])
 		buffer = buffer[:len(buffer)+n]
 		switch {
-		case err == io.EOF || int64(len(buffer)) > limit: //nolint:errorlint // a Reader returns it as it is
+		case err == io.EOF || int64(len(buffer)) > limit:
 			l.whole()
 			return buffer, nil
 		case err != nil && l.wasEnded():

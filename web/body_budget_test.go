@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,7 @@ type sender struct {
 
 func (f *fixture) sender(t *testing.T, head string, announced int, body string) *sender {
 	t.Helper()
-	conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
+	conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", f.server.Listener.Addr().String())
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))

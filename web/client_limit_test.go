@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,7 +35,7 @@ func TestClientAddresses(t *testing.T) {
 func requestFrom(address string, headers ...string) echo.Context {
 	e := echo.New()
 	e.IPExtractor = echo.ExtractIPDirect()
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/", nil)
 	r.RemoteAddr = net.JoinHostPort(address, "1234")
 	for _, name := range headers {
 		r.Header.Set(name, "203.0.113.7")
@@ -215,7 +216,7 @@ func TestAWebhookIsRefusedBeforeItsBody(t *testing.T) {
 		"another scheme": fmt.Sprintf("Stripe-Signature: t=%d,v0=%s", now, sum),
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
+			conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", f.server.Listener.Addr().String())
 			must(t, err)
 			defer func() { _ = conn.Close() }()
 			must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
@@ -226,6 +227,7 @@ func TestAWebhookIsRefusedBeforeItsBody(t *testing.T) {
 			must(t, err)
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			must(t, err)
+			defer response.Body.Close()
 			answer, err := io.ReadAll(response.Body)
 			must(t, err)
 			if response.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "bad_signature") {

@@ -368,7 +368,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
-	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true}
+	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true} //nolint:gosec // made up, and no secret
 	ops.Frame.Errors = []ui.FormError{
 		{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."}, {Field: views.FieldIDScope, Message: "Select at least one scope."},
 	}
