@@ -78,7 +78,7 @@ func PgBouncer(t testing.TB, address, settings string) string {
 		t.Fatal(err)
 	}
 	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	// It says to nobody when it is ready, so it has to be asked.
+	// PgBouncer does not report when it is ready, so connect until it answers.
 	for until := time.Now().Add(startLimit); ; {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", u.Host)
 		if err == nil {
