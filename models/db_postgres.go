@@ -21,42 +21,66 @@ func (db *DB) openPostgres(ctx context.Context) (err error) {
 	db.DB, db.Postgres = bun.NewDB(std, pgdialect.New()), true
 	keeping, stop := context.WithCancel(context.Background())
 	db.stopKeeping = stop
+	patience, cancel := context.WithTimeout(ctx, warmPatience)
+	defer cancel()
+	for _, conn := range takeConns(patience, std) {
+		_ = conn.Close() // gives it back
+	}
 	go keepWarm(keeping, std)
 	return nil
 }
 
 const (
-	// warmConns connections are open and known to be alive, so that a call after a rest does not wait for a new one: over a
-	// slow link, that takes several round trips.
-	warmConns     = 2
-	keepWarmEvery = 30 * time.Second
+	// warmConns connections are open, so that a call after a rest does not wait for a new one: over a slow link, that takes
+	// several round trips. One is asked whether it is alive, and the others are free meanwhile.
+	warmConns     = 3
+	keepWarmEvery = 20 * time.Second
+	warmPatience  = 10 * time.Second
 )
 
+// keepWarm keeps warmConns connections open. At each tick it asks another one of them whether it is alive.
 func keepWarm(ctx context.Context, pool *sql.DB) {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
 	for {
-		var conns [warmConns]*sql.Conn
-		for i := range conns {
-			patience, cancel := context.WithTimeout(ctx, 10*time.Second)
-			conn, err := pool.Conn(patience)
-			if err == nil {
-				conns[i] = conn
-				_ = conn.PingContext(patience) // the pool drops one that does not answer
-			}
-			cancel()
-		}
-		for _, conn := range conns {
-			if conn != nil {
-				_ = conn.Close() // gives it back
-			}
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		patience, cancel := context.WithTimeout(ctx, warmPatience)
+		conns := takeConns(patience, pool)
+		// The pool hands out the connection that was given back last, so this order asks each in its turn.
+		for i := len(conns) - 2; i >= 0; i-- {
+			_ = conns[i].Close() // gives it back
+		}
+		if n := len(conns); n > 0 {
+			_ = conns[n-1].PingContext(patience) // the pool drops one that does not answer
+			_ = conns[n-1].Close()
+		}
+		cancel()
 	}
+}
+
+// takeConns takes warmConns connections, and opens those that are missing all at once. It returns fewer if some cannot be opened.
+func takeConns(ctx context.Context, pool *sql.DB) []*sql.Conn {
+	taken := make(chan *sql.Conn, warmConns)
+	for range warmConns {
+		go func() {
+			conn, err := pool.Conn(ctx)
+			if err != nil {
+				conn = nil // whoever needs it learns why
+			}
+			taken <- conn
+		}()
+	}
+	var conns []*sql.Conn
+	for range warmConns {
+		if conn := <-taken; conn != nil {
+			conns = append(conns, conn)
+		}
+	}
+	return conns
 }
 
 // shouldPing says whether a connection that rested must answer before it is used again, which takes a round trip. One that

@@ -35,7 +35,7 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 		done := &huma.Response{Description: "Done.", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}}}
 		op.Responses["200"] = done
 		if r.scope != "" {
-			done.Headers = rateLimitHeaders()
+			done.Headers = rateLimitHeader()
 		}
 		for status, codes := range r.faults() {
 			var names []string
@@ -50,7 +50,8 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 				response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds to wait before the next try.", Schema: &huma.Schema{Type: "integer"}}}
 			}
 			if status == http.StatusTooManyRequests {
-				maps.Copy(response.Headers, rateLimitHeaders())
+				maps.Copy(response.Headers, rateLimitHeader())
+				maps.Copy(response.Headers, rateLimitedHeaders())
 			}
 			op.Responses[strconv.Itoa(status)] = response
 		}

@@ -2,7 +2,6 @@ package web
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -28,8 +27,6 @@ type keyLimit struct {
 	bucket *rate.Limiter
 	now    func() time.Time
 	most   int64
-	// policy and limit are the headers that stay the same.
-	policy, limit []string
 }
 
 // of returns the limit of a key, the same one as before if it has not changed; nil if it has none.
@@ -46,10 +43,7 @@ func (k *keyLimits) of(key *models.APIKey) *keyLimit {
 	if ok && old.(*keyLimit).most == most {
 		return old.(*keyLimit)
 	}
-	l := &keyLimit{
-		now: k.now, most: most, limit: []string{strconv.FormatInt(most, 10)},
-		policy: []string{fmt.Sprintf(`"key";q=%d;w=1`, most)},
-	}
+	l := &keyLimit{now: k.now, most: most}
 	if ok { // what was spent stays so
 		l.bucket = old.(*keyLimit).bucket
 		l.bucket.SetLimitAt(k.now(), rate.Limit(most))
@@ -66,52 +60,55 @@ func (k *keyLimits) remove(id uuid.UUID) { k.known.Delete(id) }
 // The headers of a limit, as net/http spells them. Names are the same in any case. The first two are those of
 // draft-ietf-httpapi-ratelimit-headers-10, the others those of its earlier versions, which most clients know.
 const (
-	headerPolicy    = "Ratelimit-Policy"
 	headerRateLimit = "Ratelimit"
+	headerPolicy    = "Ratelimit-Policy"
 	headerLimit     = "Ratelimit-Limit"
 	headerRemaining = "Ratelimit-Remaining"
 	headerReset     = "Ratelimit-Reset"
 )
 
-var inOneSecond = []string{"1"}
-
-// take counts a call. It returns a Problem if the key has made too many; nil has no limit.
+// take counts a call and sets the RateLimit header. It returns a Problem, and sets the other headers too, if the key has made
+// too many calls. A nil limit allows every call.
 func (l *keyLimit) take(c echo.Context) error {
 	if l == nil {
 		return nil
 	}
-	if l.allow(c.Response().Header()) {
+	h := c.Response().Header()
+	if l.allow(h) {
 		return nil
 	}
+	h[headerPolicy] = []string{fmt.Sprintf(`"key";q=%d;w=1`, l.most)}
+	h[headerLimit] = []string{strconv.FormatInt(l.most, 10)}
+	h[headerRemaining], h[headerReset] = []string{"0"}, []string{"1"}
 	p := newProblem(codeRateLimited, fmt.Sprintf("This API key may make %d calls per second. Nothing was recorded; try again.", l.most))
 	p.retryAfter = waitFor(l.bucket, l.now())
 	return p
 }
 
-// allow counts a call and sets the headers.
+// allow counts a call and sets the RateLimit header. The bucket is full again within a second, so t is never more than that.
 func (l *keyLimit) allow(h http.Header) bool {
 	now := l.now()
 	allowed := l.bucket.AllowN(now, 1)
-	l.describe(h, int64(math.Max(0, math.Floor(l.bucket.TokensAt(now)))))
+	remaining := int64(max(0, l.bucket.TokensAt(now)))
+	h[headerRateLimit] = []string{`"key";r=` + strconv.FormatInt(remaining, 10) + ";t=1"}
 	return allowed
 }
 
-// rateLimitHeaders are the headers as the API's document has them. A key without a limit gets none of them.
-func rateLimitHeaders() map[string]*huma.Param {
+// rateLimitHeader is the header of every answer, as the API's document describes it. A key without a limit does not get it.
+func rateLimitHeader() map[string]*huma.Param {
+	return map[string]*huma.Param{"RateLimit": {
+		Description: "Calls left, such as `\"key\";r=99;t=1`: 99 calls, and all of them again within a second. Only if the key has a limit.",
+		Schema:      &huma.Schema{Type: "string"},
+	}}
+}
+
+// rateLimitedHeaders are the further headers of an answer 429.
+func rateLimitedHeaders() map[string]*huma.Param {
 	number, text := &huma.Schema{Type: "integer"}, &huma.Schema{Type: "string"}
 	return map[string]*huma.Param{
-		"RateLimit-Policy":    {Description: "The key's limit, such as `\"key\";q=100;w=1`: 100 calls in a second. Only if the key has a limit.", Schema: text},
-		"RateLimit":           {Description: "What is left of it, such as `\"key\";r=99;t=1`: 99 calls, all of them again within a second.", Schema: text},
+		"RateLimit-Policy":    {Description: "The key's limit, such as `\"key\";q=100;w=1`: 100 calls in a second.", Schema: text},
 		"RateLimit-Limit":     {Description: "Calls per second that the key may make.", Schema: number},
 		"RateLimit-Remaining": {Description: "Calls that are left at the moment.", Schema: number},
 		"RateLimit-Reset":     {Description: "Seconds until all calls are available again.", Schema: number},
 	}
-}
-
-// describe sets the headers. The bucket is full again within a second, so they never promise a later reset.
-func (l *keyLimit) describe(h http.Header, remaining int64) {
-	number := strconv.FormatInt(remaining, 10)
-	values := [2]string{`"key";r=` + number + ";t=1", number}
-	h[headerPolicy], h[headerLimit], h[headerReset] = l.policy, l.limit, inOneSecond
-	h[headerRateLimit], h[headerRemaining] = values[:1:1], values[1:2:2]
 }

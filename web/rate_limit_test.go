@@ -30,22 +30,18 @@ func TestAKeysRateLimit(t *testing.T) {
 	for left := 2; left >= 0; left-- {
 		a := f.post("/v1/consume", fmt.Sprintf(ada, 1, fmt.Sprint("k", left)))
 		a.want(t, http.StatusOK, nil)
-		for name, want := range map[string]string{
-			"RateLimit-Policy": `"key";q=3;w=1`, "RateLimit": fmt.Sprintf(`"key";r=%d;t=1`, left),
-			"RateLimit-Limit": "3", "RateLimit-Remaining": fmt.Sprint(left), "RateLimit-Reset": "1", "Retry-After": "",
-		} {
-			if got := a.header.Get(name); got != want {
-				t.Errorf("%s is %q, want %q", name, got, want)
-			}
-		}
+		wantHeaders(t, a, map[string]string{
+			"RateLimit": fmt.Sprintf(`"key";r=%d;t=1`, left), "RateLimit-Policy": "", "RateLimit-Remaining": "", "Retry-After": "",
+		})
 	}
 	recorded := f.recorded()
 	for _, path := range []string{"/v1/consume", "/v1/check", "/v1/holds", "/v1/events"} {
 		a := f.post(path, fmt.Sprintf(ada, 1, "beyond"))
 		a.want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited", "type": "/docs#rate_limited"})
-		if a.header.Get("Retry-After") != "1" || a.header.Get("RateLimit-Remaining") != "0" || a.header.Get("RateLimit") != `"key";r=0;t=1` {
-			t.Errorf("the headers are %v", a.header)
-		}
+		wantHeaders(t, a, map[string]string{
+			"RateLimit": `"key";r=0;t=1`, "RateLimit-Policy": `"key";q=3;w=1`,
+			"RateLimit-Limit": "3", "RateLimit-Remaining": "0", "RateLimit-Reset": "1", "Retry-After": "1",
+		})
 	}
 	if now := f.recorded(); now != recorded {
 		t.Errorf("the refused calls recorded something: %d rows, want %d", now, recorded)
@@ -64,6 +60,15 @@ func TestAKeysRateLimit(t *testing.T) {
 	f.advance(334 * time.Millisecond)
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "later")).want(t, http.StatusOK, nil)
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "too early")).want(t, http.StatusTooManyRequests, nil)
+}
+
+func wantHeaders(t *testing.T, a answer, want map[string]string) {
+	t.Helper()
+	for name, value := range want {
+		if got := a.header.Get(name); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
 }
 
 // TestARateLimitSurvivesTheKeysCache asks the database again, as a busy server does three times per second: the key does not get a new second
