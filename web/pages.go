@@ -127,10 +127,15 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			return err
 		}
 		c.Set(viewerName, who)
-		if who == nil && r.rule != public {
-			return c.Redirect(http.StatusSeeOther, signInAddress(request))
+		post := request.Method != http.MethodGet
+		switch {
+		case who != nil || r.rule == public:
+		case post:
+			return s.done(c, "/sign-in", formNotSent) // what the form was to do is not repeated after the sign-in
+		default:
+			return c.Redirect(http.StatusSeeOther, "/sign-in?next="+url.QueryEscape(request.URL.RequestURI()))
 		}
-		if request.Method != http.MethodGet {
+		if post {
 			lease := s.formLease(c)
 			defer lease.close()
 			if err := lease.parseForm(c.Request()); err != nil {
@@ -152,14 +157,6 @@ func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune
 
 // asText drops from a text what isText refuses.
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
-
-// signInAddress is where somebody signs in who wanted r. What a form was to do is not repeated after it.
-func signInAddress(r *http.Request) string {
-	if r.Method != http.MethodGet {
-		return "/sign-in"
-	}
-	return "/sign-in?next=" + url.QueryEscape(r.URL.RequestURI())
-}
 
 // needsAdmin refuses an admin's page to a member, and says who can help.
 func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
