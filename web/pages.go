@@ -234,7 +234,11 @@ func (s *Server) frame(c echo.Context) ui.Frame {
 func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
 	v, err := ask(c.Request().Context())
 	if err != nil {
-		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a part of a page failed", slog.String("request_id", requestID(c)),
+		level := slog.LevelError
+		if hasLeft(c) && models.IsCanceled(err) {
+			level = slog.LevelDebug
+		}
+		s.log.LogAttrs(c.Request().Context(), level, "a part of a page failed", slog.String("request_id", requestID(c)),
 			slog.String("route", c.Path()), slog.String("part", part), slog.String("error", err.Error()))
 		return views.Widget[T]{Failed: requestID(c)}
 	}
@@ -250,7 +254,7 @@ func (s *Server) standing(ctx context.Context, email string) (models.Standing, e
 // show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.
 func show(c echo.Context, status int, page templ.Component) error {
 	var b bytes.Buffer
-	if err := page.Render(c.Request().Context(), &b); err != nil {
+	if err := page.Render(context.WithoutCancel(c.Request().Context()), &b); err != nil {
 		return fmt.Errorf("draw a page: %w", err)
 	}
 	policy, ok := c.Get(policyName).(string)

@@ -133,20 +133,22 @@ func asProblem(err error) *Problem {
 	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
 }
 
+// hasLeft reports whether the client closed its connection: net/http then ends the request's context, and also when a write fails.
+func hasLeft(c echo.Context) bool { return c.Request().Context().Err() != nil }
+
 // fail answers a request with an error.
 func (s *Server) fail(c echo.Context, err error) {
 	if s.wasEnded(c.Request()) {
 		err = errStopped
 	}
-	gone := c.Request().Context().Err() != nil // net/http ends it when the connection ends, and when a write to it fails
 	if c.Response().Committed {
-		if gone {
+		if hasLeft(c) {
 			return
 		}
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
-	if gone && models.IsCanceled(err) {
+	if hasLeft(c) && models.IsCanceled(err) {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}

@@ -312,6 +312,10 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 			}
 			return true
 		},
+		"mode 0444": func(t *testing.T, path string) bool {
+			must(t, os.Chmod(path, 0o444))
+			return true
+		},
 		"overwritten": func(t *testing.T, path string) bool {
 			must(t, os.WriteFile(path+"-wal", nil, 0o600), os.WriteFile(path, []byte(strings.Repeat("not a database", 50_000)), 0o600))
 			return true
