@@ -118,7 +118,7 @@ func IsKey(s string) bool {
 func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // ErrKeyName says what an API key's name must be.
-var ErrKeyName = errors.New("an API key needs a name of 1 to 100 bytes of printable characters")
+var ErrKeyName = errors.New("an API key needs a name of 1 to 100 printable characters")
 
 // ErrNoKey means no API key has this ID.
 var ErrNoKey = errors.New("there is no API key")
@@ -184,7 +184,7 @@ func CreateLimitedAPIKey(ctx context.Context, db bun.IDB, now time.Time, name st
 
 // CreateAPIKeyWithID is CreateLimitedAPIKey with a given ID. With the same ID it creates one key at most; then it returns ErrKeyExists.
 func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope, rateLimit *int64) (string, error) {
-	if strings.TrimSpace(name) == "" || len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
+	if strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
 	}
 	if len(scopes) == 0 {

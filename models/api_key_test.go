@@ -155,10 +155,13 @@ func (f *fixture) neverStores(t *testing.T, key string) {
 
 func TestCreateAPIKeyRefuses(t *testing.T) {
 	f := newFixtureOf(t, "sqlite")
-	for _, name := range []string{"", "  ", strings.Repeat("x", 101), "a\nb", "a\x1b[31m", "a\x00", "a\xffb"} {
+	for _, name := range []string{"", "  ", strings.Repeat("é", 101), "a\nb", "a\x1b[31m", "a\x00", "a\xffb"} {
 		if _, err := models.CreateAPIKey(f.ctx, f.db, noon, name, models.Scopes); err == nil {
 			t.Errorf("the name %q is accepted", name)
 		}
+	}
+	if _, err := models.CreateAPIKey(f.ctx, newFixtureOf(t, "sqlite").db, noon, strings.Repeat("é", 100), models.Scopes); err != nil {
+		t.Errorf("a name of 100 characters: %v", err)
 	}
 	if _, err := models.CreateAPIKey(f.ctx, f.db, noon, "none", nil); err == nil {
 		t.Error("no scopes are accepted")

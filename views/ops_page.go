@@ -46,7 +46,9 @@ const (
 )
 
 // FieldIDReason returns the ID of the field for the reason to give up a report.
-func FieldIDReason(report string) string { return "reason-" + report }
+func FieldIDReason(report string) string { return fieldIDReason + report }
+
+const fieldIDReason = "reason-"
 
 // KeyRevoke asks whether to revoke an API key.
 type KeyRevoke struct {

@@ -2,6 +2,8 @@ package views
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -87,18 +89,15 @@ func signed(n int64) string {
 	return models.FormatCount(n)
 }
 
-// FieldsShown returns the frame's errors without links to fields that are not on the page, such as that of a report that is gone.
+// FieldsShown returns the frame's errors without links to fields that are not on the page: those of reports that are gone.
 func (d *Ops) FieldsShown() []ui.FormError {
-	var shown []ui.FormError
-	for _, e := range d.Frame.Errors {
-		known := e.Field == FieldIDKeyName || e.Field == FieldIDScope
-		for _, r := range d.Stripe.Value.Failures {
-			known = known || d.Stripe.Failed == "" && d.Stripe.Value.Connected && e.Field == FieldIDReason(r.ID.String())
+	shown := slices.Clone(d.Frame.Errors)
+	for i, e := range shown {
+		report, ok := strings.CutPrefix(e.Field, fieldIDReason)
+		if ok && !(d.Stripe.Failed == "" && d.Stripe.Value.Connected &&
+			slices.ContainsFunc(d.Stripe.Value.Failures, func(r models.StripeReport) bool { return r.ID.String() == report })) {
+			shown[i].Field = ""
 		}
-		if !known {
-			e.Field = ""
-		}
-		shown = append(shown, e)
 	}
 	return shown
 }

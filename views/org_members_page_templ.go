@@ -361,7 +361,7 @@ func membersTable(d Members, l MembersList) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				for _, row := range l.Rows {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 29, "<tr><th scope=\"row\" class=\"font-normal\"><a class=\"link inline-block py-0.5 pr-1 font-medium wrap-anywhere max-sm:max-w-32 sm:whitespace-nowrap\" href=\"")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 29, "<tr><th scope=\"row\" class=\"font-normal\"><a class=\"link inline-block py-0.5 pr-1 font-medium wrap-anywhere max-sm:max-w-40 sm:whitespace-nowrap\" href=\"")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -398,7 +398,7 @@ func membersTable(d Members, l MembersList) templ.Component {
 						}
 					}
 					if row.Name != "" {
-						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 32, "<span class=\"block text-xs text-muted wrap-anywhere max-sm:w-32 md:hidden\">")
+						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 32, "<span class=\"block text-xs text-muted wrap-anywhere max-sm:w-40 md:hidden\">")
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}

@@ -18,9 +18,9 @@ import (
 // of its connection, so a usual call never waits for one.
 const (
 	freeBody       = 4 << 10
-	callBodies     = 8 << 20 // calls with an API key, and forms of people who are signed in
+	callBodies     = 8 << 20 // calls with an API key
 	batchBodies    = 16 << 20
-	strangerBodies = 8 << 20 // webhooks, and forms of people who are not signed in
+	strangerBodies = 8 << 20 // webhooks and forms: anyone can send one, and anyone can sign in
 	// bodyRetry is what a client is told to wait when a share is used up.
 	bodyRetry = time.Second
 	// evictionPatience is how long a body waits until one that was ended for it has given its memory back.
@@ -213,12 +213,8 @@ func (l *bodyLease) release(size int64) {
 }
 
 // formLease begins the lease of a page's form.
-func (s *Server) formLease(c echo.Context, who *models.Viewer) bodyLease {
-	budget := s.strangerBodies
-	if who != nil {
-		budget = s.callBodies
-	}
-	return budget.lease(c, 4) // the body, the copy that net/http makes in growing steps, and the fields
+func (s *Server) formLease(c echo.Context) bodyLease {
+	return s.strangerBodies.lease(c, 4) // the body, the copy that net/http makes in growing steps, and the fields
 }
 
 // parseForm reads the form of a request into it.

@@ -125,3 +125,12 @@ func TestLargeBuffersAreNotKept(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowFormsDoNotHoldCalls sends a part of a form as a person who is signed in. It takes nothing of the memory for calls.
+func TestSlowFormsDoNotHoldCalls(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	ada := f.signedIn("ada@example.com")
+	f.sender(t, "POST /usage/spend-limit\nCookie: __Host-tollgate="+ada.session()+"\r\n", formLimit, strings.Repeat(" ", 2*freeBody))
+	f.web.strangerBodies.until(t, strangerBodies-4*8*freeBody)
+	f.web.callBodies.until(t, callBodies)
+}

@@ -130,6 +130,14 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		if got := p.form(views.PathKeys); got.Get("name") != "Reports" || got.Get("token") != form.Get("token") || got.Has("scope") {
 			t.Errorf("the form is shown again as %v", got)
 		}
+		for _, limit := range []string{"-1", "+", "1.5", "1e3", "1,000", "٣", "1000001", strings.Repeat("9", 100), `"><script>`, "a\x00"} {
+			p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}, "scope": {"read"}, "rate_limit": {limit}})
+			p.wantErrors(t, "Operations", "key-rate-limit")
+			if got := p.form(views.PathKeys).Get("rate_limit"); p.status != http.StatusUnprocessableEntity || got != strings.ReplaceAll(limit, "\x00", "\ufffd") {
+				t.Errorf("%q: %s, and shown again as %q", limit, p.kind(), got)
+			}
+		}
+		otto.post(views.PathKeys, url.Values{"token": form["token"], "rate_limit": {"x"}}).wantErrors(t, "Operations", "key-name", "key-scope", "key-rate-limit")
 		keys(0)
 		form.Set("name", "Reports")
 		// Two clicks at once: one key, one secret.

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,6 +35,8 @@ const (
 	// again after issuerFresh.
 	issuerRetry = 5 * time.Second
 	issuerFresh = 12 * time.Hour
+	// maxUserInfo is how much of the answer of a UserInfo endpoint is read, in bytes.
+	maxUserInfo = 1 << 20
 )
 
 // SignIn is who signs people in: an OpenID issuer, and what it knows this server by.
@@ -74,11 +79,12 @@ type issuer struct {
 	now      func() time.Time
 	client   *http.Client
 
-	asking singleflight.Group
-	mu     sync.Mutex
-	known  *knownIssuer
-	failed time.Time // when the last try did, if fault is set
-	fault  error
+	asking    singleflight.Group
+	redeeming singleflight.Group
+	mu        sync.Mutex
+	known     *knownIssuer
+	failed    time.Time // when the last try did, if fault is set
+	fault     error
 }
 
 // knownIssuer is what an issuer said of itself.
@@ -243,8 +249,19 @@ var (
 )
 
 // redeem exchanges the code that a person came back with for the issuer's claims. It returns errIssuerAway, errCodeRefused, or an
-// error that says why the claims cannot be trusted.
+// error that says why the claims cannot be trusted. An issuer accepts a code once, so two requests of one browser at the same time, as
+// by a double click or a quick reload, share the answer.
 func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code string) (*claims, error) {
+	v, err, _ := i.redeeming.Do(strings.Join([]string{a.State, a.Nonce, a.Verifier, code}, " "), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*issuerPatience)
+		defer cancel()
+		return i.exchange(ctx, k, a, code)
+	})
+	said, _ := v.(*claims)
+	return said, err
+}
+
+func (i *issuer) exchange(ctx context.Context, k *knownIssuer, a *attempt, code string) (*claims, error) {
 	ctx = oidc.ClientContext(ctx, i.client)
 	var options []oauth2.AuthCodeOption
 	if k.pkce {
@@ -291,19 +308,46 @@ func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code st
 // askUserInfo adds what the UserInfo endpoint says. Its answer is about the same person only if it has the same subject. Without an
 // answer, the ID token may still be enough; missing says why there was none.
 func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token, said *claims) (missing, err error) {
-	info, err := k.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	more, err := i.userInfo(ctx, k, token)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask UserInfo: %w", err), nil
-	case info.Subject != said.Subject:
+	case more.Subject != said.Subject:
 		return nil, errors.New("UserInfo is about another subject than the ID token")
 	}
-	var more claims
-	if err := info.Claims(&more); err != nil {
-		return nil, fmt.Errorf("read UserInfo: %w", err)
-	}
-	said.add(&more, i.namesSlack())
+	said.add(more, i.namesSlack())
 	return nil, nil
+}
+
+// userInfo reads the claims of the UserInfo endpoint. The OpenID library would refuse an answer whose email_verified is null or "True".
+func (i *issuer) userInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token) (*claims, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, k.provider.UserInfoEndpoint(), nil)
+	if err != nil {
+		return nil, err
+	}
+	token.SetAuthHeader(request)
+	response, err := i.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the status is %q", response.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxUserInfo))
+	if err != nil {
+		return nil, err
+	}
+	said := &claims{}
+	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "application/jwt" {
+		return said, json.Unmarshal(body, said)
+	}
+	// A signed answer has no time, and often no audience.
+	signed, err := k.provider.Verifier(&oidc.Config{SkipClientIDCheck: true, SkipExpiryCheck: true, SkipIssuerCheck: true}).Verify(ctx, string(body))
+	if err != nil {
+		return nil, err
+	}
+	return said, signed.Claims(said)
 }
 
 // namesSlack reports whether the issuer's UserInfo may name a Slack identity: Slack's own, and that of a stand-in on this machine, for

@@ -131,7 +131,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			return c.Redirect(http.StatusSeeOther, signInAddress(request))
 		}
 		if request.Method != http.MethodGet {
-			lease := s.formLease(c, who)
+			lease := s.formLease(c)
 			defer lease.close()
 			if err := lease.parseForm(c.Request()); err != nil {
 				return err

@@ -3,9 +3,12 @@ package web
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -13,10 +16,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/coreos/go-oidc/v3/oidc/oidctest"
+	"golang.org/x/oauth2"
 
 	"tollgate/models"
 	"tollgate/models/modelstest"
@@ -340,6 +345,9 @@ func TestClaimsFromUserInfo(t *testing.T) {
 		"verified as text in UserInfo":       {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com"},
 		"verified as text in the token":      {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com"},
 		"verified as capitalized text":       {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com"},
+		"verified as capitalized text there": {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "True"}, "a@example.com"},
+		"null in UserInfo":                   {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": nil}, ""},
+		"a number in UserInfo":               {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": 1}, ""},
 		"only the verification":              {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email_verified": true}, "a@example.com"},
 		"the same email":                     {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com"},
 		"Slack's identity":                   {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com"},
@@ -374,6 +382,65 @@ func TestClaimsFromUserInfo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSignedUserInfo reads UserInfo as a signed token, and refuses one that another key signed.
+func TestSignedUserInfo(t *testing.T) {
+	for status, key := range map[int]*rsa.PrivateKey{http.StatusSeeOther: issuerKey(), http.StatusServiceUnavailable: otherKey()} {
+		i := newTestIssuer(t)
+		f := newFixture(t, modelstest.SQLite(t), i.signsIn)
+		i.says, i.info = map[string]any{"sub": "1"}, map[string]any{}
+		info := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/jwt; charset=utf-8")
+			_, _ = io.WriteString(w, oidctest.SignIDToken(key, "1", "RS256", `{"sub": "1", "email": "a@example.com", "email_verified": true}`))
+		}))
+		t.Cleanup(info.Close)
+		b := f.browser()
+		b.through(i, "") // the issuer is known now
+		f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: info.URL, JWKSURL: i.server.URL + "/keys"}).NewProvider(t.Context())
+		if p := b.get(b.through(i, "")); p.status != status {
+			t.Errorf("%s, want status %d: %s", p.kind(), status, p.main())
+		}
+	}
+}
+
+// roundTripper is a client's way to a server.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
+
+// TestACodeIsRedeemedOnce redeems one code twice at the same time, as a double click on a callback does. The issuer is asked once, also if
+// the first client is gone before it answers.
+func TestACodeIsRedeemedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, answer := 0, make(chan struct{})
+		i := &issuer{client: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			asked++
+			select {
+			case <-answer:
+				return nil, errors.New("the answer")
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		})}}
+		known := &knownIssuer{config: oauth2.Config{Endpoint: oauth2.Endpoint{AuthStyle: oauth2.AuthStyleInHeader}}}
+		first, leave := context.WithCancel(t.Context())
+		for _, ctx := range []context.Context{first, t.Context()} {
+			go func() {
+				if _, err := i.redeem(ctx, known, &attempt{State: "s", Nonce: "n"}, "code"); err == nil || !strings.Contains(err.Error(), "the answer") {
+					t.Errorf("redeem returned %v", err)
+				}
+			}()
+			synctest.Wait()
+		}
+		leave()
+		synctest.Wait()
+		close(answer)
+		synctest.Wait()
+		if asked != 1 {
+			t.Errorf("the issuer was asked %d times", asked)
+		}
+	})
 }
 
 // TestUserInfoNamesNoSlackIdentity tries to take over a person of Slack with what another issuer's UserInfo says, which may come from a

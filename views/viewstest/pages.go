@@ -318,14 +318,20 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	pages["plans-team"] = views.PlansPage(d)
 	buyer := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
 	pages["purchase-waiting"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. The plan begins as soon as Stripe tells us, usually within seconds."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
+		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. Pro starts as soon as Stripe confirms it, usually within seconds. This page updates automatically."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
 	})
 	pages["purchase-late"] = views.PurchasePage(views.Purchase{
 		Frame: buyer, Title: "This is taking longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
-		Lines: []string{"Stripe has not told us of your order yet.", "Nothing is lost: the plan begins by itself when it does."},
+		Lines: []string{
+			"Stripe has not confirmed your order yet. Nothing is lost: Pro starts automatically when it does.",
+			"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this service and give the reference below. Do not buy the plan again.",
+		},
 	})
 	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "You already have a subscription", Lines: []string{"A second one beside it would be pay for both, so none was begun."}, Portal: true,
+		Frame: buyer, Title: "You already have a subscription", Portal: true, Lines: []string{
+			"You would pay for both, so nothing was bought.",
+			"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. Then you can buy Pro.",
+		},
 	})
 	return pages
 }
@@ -391,7 +397,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Unavailable: true})
 	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Email: "hugo.umbrella@example.com", Instead: "alma.teapot@example.com"})
 	pages["sign-in-link-used"] = views.ErrorPage(views.Error{
-		Frame: out, Status: 404, Title: "This link leads nowhere any more", Detail: "It was used before, or it is older than 10 minutes. Ask for a new one.", SignIn: true, RequestID: "9f2c41d07be84a55",
+		Frame: out, Status: 404, Title: "This link does not work", Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one.", SignIn: true, RequestID: "9f2c41d07be84a55",
 	})
 
 	pages["error-403"] = views.ErrorPage(views.Error{
