@@ -73,14 +73,35 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	f.web, f.server = s, httptest.NewServer(s.Handler())
 	t.Cleanup(f.server.Close)
 	f.key = f.newKey(models.Scopes...)
-	document, err := libopenapi.NewDocument(s.document)
+	f.schema = schemaOf(t, s.document)
+	return f
+}
+
+// schemas are the validators of the documents served so far. Nearly all tests serve the same one, and reading it takes longer
+// than most of them.
+var schemas struct {
+	sync.Mutex
+	byDocument map[string]validator.Validator
+}
+
+func schemaOf(t testing.TB, served []byte) validator.Validator {
+	t.Helper()
+	schemas.Lock()
+	defer schemas.Unlock()
+	if schema, ok := schemas.byDocument[string(served)]; ok {
+		return schema
+	}
+	document, err := libopenapi.NewDocument(served)
 	must(t, err)
-	var errs []error
-	f.schema, errs = validator.NewValidator(document)
+	schema, errs := validator.NewValidator(document)
 	for _, err := range errs {
 		t.Fatal(err)
 	}
-	return f
+	if schemas.byDocument == nil {
+		schemas.byDocument = map[string]validator.Validator{}
+	}
+	schemas.byDocument[string(served)] = schema
+	return schema
 }
 
 type testLog struct{ t testing.TB }
