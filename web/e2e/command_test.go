@@ -263,6 +263,9 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
+	if stdout, err := tollgate(t, nil, "serve", "--help").Output(); err != nil || !strings.Contains(string(stdout), "--drain=5s ") {
+		t.Errorf("serve: %v\n%s", err, stdout)
+	}
 	c := tollgate(t, nil, "subscribe", "--help")
 	if stdout, err := c.Output(); err != nil || strings.Contains(string(stdout), "--email=STRING --organization=ID") ||
 		strings.Count(space.ReplaceAllString(string(stdout), " "), "Give either --email or --organization") != 2 {
