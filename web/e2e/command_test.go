@@ -43,8 +43,13 @@ func runIt(t *testing.T, variables []string, args ...string) result {
 	c := tollgate(t, variables, args...)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tooLong := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() }) // such as a server that should have refused to start
+	defer tooLong.Stop()
 	var exit *exec.ExitError
-	if err := c.Run(); err != nil && !errors.As(err, &exit) {
+	if err := c.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
 	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
