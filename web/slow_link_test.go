@@ -22,7 +22,8 @@ type slowStep struct {
 // and not eight. A link of 270 milliseconds shows the same and leaves a busy machine half a second; a call that takes longer is
 // tried again with another process.
 func TestSlowLink(t *testing.T) {
-	const delay, limit, tries = 270 * time.Millisecond, 8 * 2 * delay, 3
+	const delay, tries = 270 * time.Millisecond, 3
+	const limit = 8 * 2 * delay
 	post := func(name, path, body string, fields map[string]any) slowStep {
 		return slowStep{name, http.MethodPost, path, body, fields}
 	}
