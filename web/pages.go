@@ -131,6 +131,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		switch {
 		case who != nil || r.rule == public:
 		case post:
+			leaveBody(c)
 			return s.done(c, "/sign-in", formNotSent) // what the form was to do is not repeated after the sign-in
 		default:
 			return c.Redirect(http.StatusSeeOther, "/sign-in?next="+url.QueryEscape(request.URL.RequestURI()))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -152,6 +153,7 @@ func (s *Server) fail(c echo.Context, err error) {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}
+	leaveBody(c)
 	p := asProblem(err)
 	h := c.Response().Header()
 	if p.retryAfter > 0 {
@@ -174,6 +176,17 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	c.Response().WriteHeader(p.Status)
 	_, _ = c.Response().Write(body) // a client that has gone does not matter
+}
+
+// leaveBody ends the connection after an answer to a request whose body was not read. Otherwise net/http would read up to 256 KiB of it
+// before it sends the answer. Only a small body of an API call is waited for: the app needs its connection again.
+func leaveBody(c echo.Context) {
+	r := c.Request()
+	conn := connectionOf(r)
+	if conn == nil || !conn.unread.Load() || strings.HasPrefix(r.URL.Path, "/v1/") && r.ContentLength >= 0 && r.ContentLength <= freeBody {
+		return
+	}
+	c.Response().Header().Set("Connection", "close")
 }
 
 // onPage is the problem as a page tells it.

@@ -85,6 +85,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 // tracked lets a stop know where each request is.
 func (s *Server) tracked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body
 		if c := connectionOf(r); c != nil {
 			c.receive(r)
 		}
@@ -92,6 +93,7 @@ func (s *Server) tracked(next http.Handler) http.Handler {
 			w.Header()["Connection"] = []string{"close"}
 		}
 		next.ServeHTTP(w, r)
+		r.Body = body // net/http has to know it, to end the connection in order if it was not read
 		if s.stop.draining.Load() {
 			s.stop.finished.Add(1)
 		}
