@@ -108,10 +108,21 @@ func wrapMigrate(err error) error {
 	return nil
 }
 
-// migration is one file of migrations/.
-type migration struct{ id, name, statements string }
+// migration is one file of migrations/, or a function where SQL is not enough.
+type migration struct {
+	id, name, statements string
+	run                  func(ctx context.Context, tx bun.Tx) error // nil: the statements
+}
 
-// migrations reads the embedded files in order.
+func (m *migration) apply(ctx context.Context, tx bun.Tx) error {
+	if m.run != nil {
+		return m.run(ctx, tx)
+	}
+	_, err := tx.ExecContext(ctx, m.statements)
+	return err
+}
+
+// migrations reads the embedded files, and returns all migrations in order.
 func migrations(postgres bool) ([]migration, error) {
 	dir := "migrations/sqlite"
 	if postgres {
@@ -132,6 +143,8 @@ func migrations(postgres bool) ([]migration, error) {
 		id, _, _ := strings.Cut(name, "_")
 		all[i] = migration{id: id, name: name, statements: string(text)}
 	}
+	all = append(all, migration{id: "20261128040000", name: "20261128040000_normalize_emails", run: normalizeEmails})
+	slices.SortFunc(all, func(a, b migration) int { return strings.Compare(a.id, b.id) })
 	return all, nil
 }
 
@@ -185,7 +198,7 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 			}
 		}
 		if !applied {
-			if _, err := tx.ExecContext(ctx, m.statements); err != nil {
+			if err := m.apply(ctx, tx); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
 		}
@@ -198,7 +211,7 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 	// Releases that took no lock may have applied a later migration than one of these.
 	for _, m := range all {
 		if m.id == repair && len(missing) > 0 {
-			if _, err := tx.ExecContext(ctx, m.statements); err != nil {
+			if err := m.apply(ctx, tx); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
 		}
