@@ -25,12 +25,21 @@ race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false
 # What runs side by side: the gate and the reporter. Under the race detector a test takes about twice the time.
 raced := ./models/enforcement ./models/billing
 
-# On a machine with nothing but Go this first installs what the tests need. See deps. -count=1, as go test's cache knows nothing of
-# the program that web/e2e builds and starts.
+# Tests of these two that take long and have nothing side by side, so that `make test` runs them without the race detector.
+alone := ^(TestSimulation.*|TestAnswers|TestStatementsUseIndexes|TestNoStatementReadsATableWhole|TestTheLogIsBroughtHome)$$
+
+# Many tests wait, for a timeout or a slow connection: hence -parallel. `go vet` has looked at all of it. -count=1, as go test's
+# cache knows nothing of the program that web/e2e builds and starts.
+tested := -vet=off -count=1 -parallel 4 -timeout 12m
+
+# On a machine with nothing but Go this first installs what the tests need. See deps. The two commands run side by side, each
+# with a part of the tests; the packages that take longest come first.
 test: deps
 	go vet ./...
-	$(race) -timeout 12m $(raced)
-	go test -count=1 -timeout 12m $$(go list ./... | grep -vE '/models/(enforcement|billing)$$')
+	$(race) $(tested) -p 1 -skip '$(alone)' $(raced) & raced=$$!; \
+	go test $(tested) -p 2 ./web/e2e ./web $$(go list ./... | grep -vE '/web(/e2e)?$$|/models/(enforcement|billing)$$') && \
+	go test $(tested) -run '$(alone)' $(raced); \
+	plain=$$?; wait $$raced && exit $$plain
 
 # All tests under the race detector.
 race: deps

@@ -74,15 +74,10 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 		names = nil
 		err = db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 			if db.Postgres {
-				// However long the process that migrates may take.
-				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0`); err != nil {
-					return err
-				}
-				if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock)); err != nil {
-					return err
-				}
-				// A statement that waits for a locked table makes all later statements on that table wait.
-				if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '4s'`); err != nil {
+				// The lock is waited for however long the process that migrates takes. The later timeout is there because a
+				// statement that waits for a locked table makes all later statements on that table wait.
+				lock := `SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(%d); SET LOCAL lock_timeout = '4s'`
+				if _, err := tx.ExecContext(ctx, fmt.Sprintf(lock, migrationLock)); err != nil {
 					return err
 				}
 			}
@@ -112,14 +107,6 @@ func wrapMigrate(err error) error {
 type migration struct {
 	id, name, statements string
 	run                  func(ctx context.Context, tx bun.Tx) error // nil: the statements
-}
-
-func (m *migration) apply(ctx context.Context, tx bun.Tx) error {
-	if m.run != nil {
-		return m.run(ctx, tx)
-	}
-	_, err := tx.ExecContext(ctx, m.statements)
-	return err
 }
 
 // migrations reads the embedded files, and returns all migrations in order.
@@ -179,10 +166,10 @@ func unmarked(ctx context.Context, db bun.IDB, postgres bool, all []migration) (
 
 // migrateTx applies and marks what is missing. The caller holds the lock.
 func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (names []string, err error) {
-	if _, err := tx.NewCreateTable().Model((*migrate.Migration)(nil)).ModelTableExpr(marksTable).IfNotExists().Exec(ctx); err != nil {
-		return nil, err
-	}
-	if _, err := tx.NewCreateTable().Model((*locksRow)(nil)).ModelTableExpr(locksTable).IfNotExists().Exec(ctx); err != nil {
+	// What can be sent at once is: over a slow link, each statement takes a round trip.
+	tables := tx.NewCreateTable().Model((*migrate.Migration)(nil)).ModelTableExpr(marksTable).IfNotExists().String() + ";\n" +
+		tx.NewCreateTable().Model((*locksRow)(nil)).ModelTableExpr(locksTable).IfNotExists().String()
+	if _, err := tx.ExecContext(ctx, tables); err != nil {
 		return nil, err
 	}
 	missing, group, err := unmarked(ctx, tx, postgres, all)
@@ -197,13 +184,15 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
 		}
-		if !applied {
-			if err := m.apply(ctx, tx); err != nil {
+		statements := tx.NewInsert().Model(&migrate.Migration{Name: m.id, GroupID: group + 1}).ModelTableExpr(marksTable).String()
+		if m.run != nil {
+			if err := m.run(ctx, tx); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
+		} else if !applied {
+			statements = m.statements + ";\n" + statements
 		}
-		mark := &migrate.Migration{Name: m.id, GroupID: group + 1}
-		if _, err := tx.NewInsert().Model(mark).ModelTableExpr(marksTable).Exec(ctx); err != nil {
+		if _, err := tx.ExecContext(ctx, statements); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 		names = append(names, m.name)
@@ -211,7 +200,7 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 	// Releases that took no lock may have applied a later migration than one of these.
 	for _, m := range all {
 		if m.id == repair && len(missing) > 0 {
-			if err := m.apply(ctx, tx); err != nil {
+			if _, err := tx.ExecContext(ctx, m.statements); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
 		}

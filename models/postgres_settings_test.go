@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"tollgate/models"
 	"tollgate/models/modelstest"
@@ -83,6 +84,12 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 				if u := one[models.User](t, f, "email = ?", email); u.Name != strings.ToValidUTF8(name, "\ufffd") {
 					t.Errorf("%q is stored as %q", name, u.Name)
 				}
+				// Text that was converted twice is read back as it was, and is longer in the table.
+				var bytes int
+				if err := db.NewSelect().Model((*models.User)(nil)).ColumnExpr("octet_length(name)").Where("email = ?", email).Scan(f.ctx, &bytes); err != nil ||
+					bytes != len(strings.ToValidUTF8(name, "\ufffd")) {
+					t.Errorf("%q takes %d bytes (%v)", name, bytes, err)
+				}
 			}
 			// A NUL, which PostgreSQL cannot store, is an error before anything is sent.
 			if _, err := db.NewUpdate().Model((*models.User)(nil)).Set("name = ?", "a\x00', operator = true --").Where("email = ?", "other@example.com").Exec(f.ctx); err == nil {
@@ -112,6 +119,11 @@ func TestSettingsOfEveryConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
+	gate, err := pgconn.ConnectConfig(t.Context(), db.PostgresConfig(nil)) // as the gate connects
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = gate.Close(context.Background()) }()
 	for name, want := range map[string]string{
 		"DateStyle": "ISO, MDY", "standard_conforming_strings": "on", "bytea_output": "hex", "client_encoding": "UTF8", "TimeZone": "UTC",
 		"search_path": `"$user", public`, "default_transaction_isolation": "read committed", "transaction_isolation": "read committed", "IntervalStyle": "postgres",
@@ -122,6 +134,10 @@ func TestSettingsOfEveryConnection(t *testing.T) {
 		var got string
 		if err := db.NewRaw("SELECT current_setting(?)", name).Scan(t.Context(), &got); err != nil || got != want {
 			t.Errorf("%s is %q (%v), want %q", name, got, err, want)
+		}
+		answer := gate.ExecParams(t.Context(), "SELECT current_setting($1)", [][]byte{[]byte(name)}, nil, nil, nil).Read()
+		if answer.Err != nil || string(answer.Rows[0][0]) != want {
+			t.Errorf("%s of the gate's connection is %q (%v), want %q", name, answer.Rows, answer.Err, want)
 		}
 	}
 }

@@ -24,18 +24,28 @@ type Want struct {
 // began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
 // before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
 func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) error {
-	return LinkAndPrepare(ctx, db, c, now, nil, wants)
+	_, err := LinkAndPrepare(ctx, db, c, now, nil, wants)
+	return err
 }
 
-// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction.
-func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, wants []Want) error {
+// PreparedRecord is a current record as its preparation left it.
+type PreparedRecord struct {
+	bun.BaseModel `bun:"table:usage_records"`
+	UsageRecord
+
+	// Version is the row's xmin: the transaction that wrote it.
+	Version uint32 `db:"xmin" bun:"xmin"`
+}
+
+// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction. On PostgreSQL, where a round trip may take long, it returns the
+// current records of these people.
+func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, wants []Want) (prepared []PreparedRecord, err error) {
 	emails := make([]string, 0, len(wants))
 	for _, w := range wants {
 		emails = append(emails, w.Email)
 	}
 	slices.Sort(emails)
 	emails = slices.Compact(emails)
-	var err error
 	if db.Postgres {
 		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
 			if len(links) > 0 {
@@ -47,7 +57,13 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 			if err != nil {
 				return err
 			}
-			return prepareAll(ctx, db, t, c, now, wants, people)
+			if err := prepareAll(ctx, db, t, c, now, wants, people); err != nil {
+				return err
+			}
+			prepared = nil // of an earlier try
+			readInto(t, db.NewSelect().Model((*PreparedRecord)(nil)).
+				Where("email IN (?) AND billing_period_start <= ? AND billing_period_end > ?", bun.List(emails), now, now), &prepared)
+			return nil
 		})
 	} else {
 		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -64,9 +80,9 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("link %d people and prepare %d records: %w", len(links), len(wants), err)
+		return nil, fmt.Errorf("link %d people and prepare %d records: %w", len(links), len(wants), err)
 	}
-	return nil
+	return prepared, nil
 }
 
 func prepareAll(ctx context.Context, db *DB, conn bun.IConn, c *Catalogue, now time.Time, wants []Want, people map[string]*person) error {

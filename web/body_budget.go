@@ -18,19 +18,22 @@ import (
 // of its connection, so a usual call never waits for one.
 const (
 	freeBody       = 4 << 10
-	callBodies     = 8 << 20 // calls with an API key
+	announcedBody  = 256 << 10 // up to here, a body gets all its memory at once: many that wait to grow would wait for each other
+	callBodies     = 8 << 20   // calls with an API key
 	batchBodies    = 16 << 20
 	strangerBodies = 8 << 20 // webhooks and forms: anyone can send one, and anyone can sign in
 	// bodyRetry is what a client is told to wait when a share is used up.
 	bodyRetry = time.Second
-	// evictionPatience is how long a body waits until one that was ended for it has given its memory back.
-	evictionPatience = time.Second
+	// roomPatience is how long a webhook or a form waits for room, such as in a burst of webhooks of Stripe's.
+	roomPatience = 4 * time.Second
+	// slowBody is how long a webhook or a form may take to arrive before it is ended for another one.
+	slowBody = 100 * time.Millisecond
 )
 
-// bodyBudget is one share. Leases take from it what their buffers really take, not what their clients announce.
+// bodyBudget is one share. Leases take from it what their buffers really take.
 type bodyBudget struct {
-	// evicts means that a body that finds the share used up ends the oldest one that is still being read. It is for bodies
-	// whose senders are unknown: with a few slow ones they could otherwise keep the share for ever.
+	// evicts means that a body that finds the share used up waits for room, and ends the oldest one that is still being read if that
+	// is slow. It is for bodies whose senders are unknown: with a few slow ones they could otherwise keep the share for ever.
 	evicts bool
 
 	mu      sync.Mutex
@@ -52,7 +55,8 @@ type bodyLease struct {
 	end func()
 
 	held  int64
-	ended bool // by another body
+	begun time.Time // when it took its first memory
+	ended bool      // by another body
 }
 
 // lease begins one. It must be closed.
@@ -78,6 +82,9 @@ func (l *bodyLease) read(request *http.Request, buffer []byte, limit int64) ([]b
 	for {
 		if len(buffer) == cap(buffer) {
 			size := min(max(8*int64(cap(buffer)), freeBody), limit+1)
+			if size > freeBody && limit < announcedBody {
+				size = limit + 1
+			}
 			if err := l.take(size); err != nil {
 				return buffer, err
 			}
@@ -110,55 +117,64 @@ func (l *bodyLease) take(size int64) error {
 	var patience <-chan time.Time
 	for {
 		b.mu.Lock()
-		if l.ended {
-			b.mu.Unlock()
-			return noRoom()
-		}
-		if b.left >= size {
+		if !l.ended && b.left >= size {
 			b.left -= size
 			if b.evicts && l.held == 0 {
+				l.begun = time.Now()
 				b.reading = append(b.reading, l)
 			}
 			l.held += size
 			b.mu.Unlock()
 			return nil
 		}
-		if !b.evicts || !b.evict(l) {
+		if l.ended || !b.evicts {
 			b.mu.Unlock()
 			return noRoom()
 		}
+		slow := b.evict(l)
 		if b.freed == nil {
 			b.freed = make(chan struct{})
 		}
 		freed := b.freed
 		b.mu.Unlock()
 		if patience == nil {
-			patience = time.After(evictionPatience)
+			patience = time.After(roomPatience)
 		}
 		select {
 		case <-freed:
+		case <-slow:
 		case <-patience:
 			return noRoom()
 		}
 	}
 }
 
-// evict ends the oldest body that is still being read, if there is another one than l. One that was ended already and still has
-// its memory counts as well: there is something to wait for.
-func (b *bodyBudget) evict(l *bodyLease) bool {
-	waits := false
+// evict ends the oldest body that is still being read, except l's own, if it is slow. If it is not slow yet, the channel says when it is.
+func (b *bodyBudget) evict(l *bodyLease) <-chan time.Time {
 	for _, other := range b.reading {
 		switch {
 		case other == l:
-		case other.ended:
-			waits = true
-		default:
-			other.ended = true
-			other.end()
-			return true
+			continue
+		case other.ended: // it gives its memory back in a moment
+			return nil
 		}
+		if left := slowBody - time.Since(other.begun); left > 0 {
+			return time.After(left)
+		}
+		other.ended = true
+		other.end()
+		b.wake() // it may wait itself
+		return nil
 	}
-	return waits
+	return nil
+}
+
+// wake lets all that wait for room look again.
+func (b *bodyBudget) wake() {
+	if b.freed != nil {
+		close(b.freed)
+		b.freed = nil
+	}
 }
 
 // whole says that the body was read, so that its lease is not ended for another one any more.
@@ -206,10 +222,7 @@ func (l *bodyLease) release(size int64) {
 	defer b.mu.Unlock()
 	l.held -= size
 	b.left += size
-	if b.freed != nil {
-		close(b.freed)
-		b.freed = nil
-	}
+	b.wake()
 }
 
 // formLease begins the lease of a page's form.

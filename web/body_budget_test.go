@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tollgate/models/modelstest"
@@ -131,6 +133,61 @@ func TestSlowFormsDoNotHoldCalls(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	ada := f.signedIn("ada@example.com")
 	f.sender(t, "POST /usage/spend-limit\nCookie: __Host-tollgate="+ada.session()+"\r\n", formLimit, strings.Repeat(" ", 2*freeBody))
-	f.web.strangerBodies.until(t, strangerBodies-4*8*freeBody)
+	f.web.strangerBodies.until(t, strangerBodies-4*(formLimit+1))
 	f.web.callBodies.until(t, callBodies)
+}
+
+// TestABurstOfWebhooks sends three times as many bytes at the same moment as there is memory for.
+func TestABurstOfWebhooks(t *testing.T) {
+	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
+	const size = 100 << 10
+	var all sync.WaitGroup
+	for i := range strangerBodies / size {
+		all.Go(func() {
+			payload := fmt.Sprintf(`{"id": "evt_%d", "object": "event", "type": "charge.succeeded", "created": 1%s}`, i, strings.Repeat(" ", size))
+			f.webhook(payload, f.clock()).want(t, http.StatusOK, nil)
+		})
+	}
+	all.Wait()
+	f.web.strangerBodies.until(t, strangerBodies)
+}
+
+// TestABodyWaitsForRoom fills a share. Another body waits while the first is handled, or still arrives quickly, and ends it only if it is slow.
+func TestABodyWaitsForRoom(t *testing.T) {
+	const size = 2 * freeBody
+	for name, test := range map[string]struct {
+		whole   bool          // the first body has arrived
+		closed  time.Duration // when it gives its memory back; 0 is never
+		ended   bool          // for the second one
+		waits   time.Duration // how long the second one does
+		refused bool
+	}{
+		"the first is handled":      {whole: true, closed: time.Second, waits: time.Second},
+		"the first arrives quickly": {closed: slowBody / 2, waits: slowBody / 2},
+		"the first is slow":         {ended: true, waits: slowBody},
+		"the first never ends":      {whole: true, waits: roomPatience, refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBodyBudget(size, true)
+				first, ended := &bodyLease{budget: b, copies: 1}, false
+				first.end = func() {
+					ended = true
+					go first.close()
+				}
+				must(t, first.take(size))
+				if test.whole {
+					first.whole()
+				}
+				if test.closed > 0 {
+					time.AfterFunc(test.closed, first.close)
+				}
+				begun := time.Now()
+				err := (&bodyLease{budget: b, copies: 1}).take(size)
+				if waited := time.Since(begun); (err != nil) != test.refused || ended != test.ended || waited != test.waits {
+					t.Errorf("the second one waited %s, %v; the first was ended: %t", waited, err, ended)
+				}
+			})
+		})
+	}
 }

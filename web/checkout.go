@@ -88,7 +88,7 @@ func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) e
 
 // stripeAway tells of a request to Stripe that failed. What is wrong with our own database is no news of Stripe's.
 func (s *Server) stripeAway(c echo.Context, err error) error {
-	if models.IsUnavailable(err) && !billing.IsStripe(err) {
+	if models.IsUnavailable(err) && !billing.IsStripe(err) || hasLeft(c) && models.IsCanceled(err) {
 		return err
 	}
 	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "Stripe did not do what it was asked", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))

@@ -27,6 +27,7 @@ const (
 	sessionEnded     flash = "session-ended"
 	sessionsEnded    flash = "sessions-ended"
 	signedOut        flash = "signed-out"
+	formNotSent      flash = "form-not-sent"
 )
 
 const (

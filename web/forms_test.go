@@ -262,8 +262,18 @@ func TestMessagesAreShownOnce(t *testing.T) {
 		if p := ada.get("/settings"); strings.Contains(p.body, "<script") {
 			t.Errorf("a cookie's own text: %s", p.main())
 		}
+		gone := &browser{f: f, cookies: maps.Clone(ada.cookies)}
 		if p := ada.post("/sign-out", nil); p.kind() != "See Other /" || !strings.Contains(ada.get("/").main(), "You are signed out.") || strings.Contains(ada.get("/").main(), "You are signed out.") {
 			t.Errorf("signed out: %s", p.kind())
+		}
+		// A form of a session that has ended.
+		if p := gone.post(views.PathSpendLimit, url.Values{"amount": {"5"}}); p.kind() != "See Other /sign-in" {
+			t.Errorf("a form without a session: %s", p.kind())
+		}
+		for _, shown := range []bool{true, false} {
+			if p := gone.get("/sign-in"); strings.Contains(p.main(), "You are signed out Nothing was changed.") != shown {
+				t.Errorf("the page to sign in, want the message: %t: %s", shown, p.main())
+			}
 		}
 	})
 }

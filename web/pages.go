@@ -127,10 +127,16 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			return err
 		}
 		c.Set(viewerName, who)
-		if who == nil && r.rule != public {
-			return c.Redirect(http.StatusSeeOther, signInAddress(request))
+		post := request.Method != http.MethodGet
+		switch {
+		case who != nil || r.rule == public:
+		case post:
+			leaveBody(c)
+			return s.done(c, "/sign-in", formNotSent) // what the form was to do is not repeated after the sign-in
+		default:
+			return c.Redirect(http.StatusSeeOther, "/sign-in?next="+url.QueryEscape(request.URL.RequestURI()))
 		}
-		if request.Method != http.MethodGet {
+		if post {
 			lease := s.formLease(c)
 			defer lease.close()
 			if err := lease.parseForm(c.Request()); err != nil {
@@ -152,14 +158,6 @@ func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune
 
 // asText drops from a text what isText refuses.
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
-
-// signInAddress is where somebody signs in who wanted r. What a form was to do is not repeated after it.
-func signInAddress(r *http.Request) string {
-	if r.Method != http.MethodGet {
-		return "/sign-in"
-	}
-	return "/sign-in?next=" + url.QueryEscape(r.URL.RequestURI())
-}
 
 // needsAdmin refuses an admin's page to a member, and says who can help.
 func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
@@ -237,7 +235,11 @@ func (s *Server) frame(c echo.Context) ui.Frame {
 func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
 	v, err := ask(c.Request().Context())
 	if err != nil {
-		s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a part of a page failed", slog.String("request_id", requestID(c)),
+		level := slog.LevelError
+		if hasLeft(c) && models.IsCanceled(err) {
+			level = slog.LevelDebug
+		}
+		s.log.LogAttrs(c.Request().Context(), level, "a part of a page failed", slog.String("request_id", requestID(c)),
 			slog.String("route", c.Path()), slog.String("part", part), slog.String("error", err.Error()))
 		return views.Widget[T]{Failed: requestID(c)}
 	}
@@ -253,7 +255,7 @@ func (s *Server) standing(ctx context.Context, email string) (models.Standing, e
 // show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.
 func show(c echo.Context, status int, page templ.Component) error {
 	var b bytes.Buffer
-	if err := page.Render(c.Request().Context(), &b); err != nil {
+	if err := page.Render(context.WithoutCancel(c.Request().Context()), &b); err != nil {
 		return fmt.Errorf("draw a page: %w", err)
 	}
 	policy, ok := c.Get(policyName).(string)

@@ -353,3 +353,14 @@ func TestPagesWithoutTheDatabase(t *testing.T) {
 		t.Error("the session's cookie is gone")
 	}
 }
+
+// The page of the API is the same for everyone, so each request gets what was drawn when the server was made.
+func TestTheDocsAreDrawnOnce(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	f.web.docsPage = append(f.web.docsPage, "<!-- the one that was drawn -->"...)
+	for range 2 {
+		if p := f.browser().get("/docs"); p.status != http.StatusOK || p.body != string(f.web.docsPage) {
+			t.Errorf("%s %s", p.kind(), p.body)
+		}
+	}
+}

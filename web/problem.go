@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -133,23 +134,26 @@ func asProblem(err error) *Problem {
 	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
 }
 
+// hasLeft reports whether the client closed its connection: net/http then ends the request's context, and also when a write fails.
+func hasLeft(c echo.Context) bool { return c.Request().Context().Err() != nil }
+
 // fail answers a request with an error.
 func (s *Server) fail(c echo.Context, err error) {
 	if s.wasEnded(c.Request()) {
 		err = errStopped
 	}
-	gone := c.Request().Context().Err() != nil // net/http ends it when the connection ends, and when a write to it fails
 	if c.Response().Committed {
-		if gone {
+		if hasLeft(c) {
 			return
 		}
 		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
-	if gone && models.IsCanceled(err) {
+	if hasLeft(c) && models.IsCanceled(err) {
 		c.Response().WriteHeader(statusClientClosed) // nobody reads it
 		return
 	}
+	leaveBody(c)
 	p := asProblem(err)
 	h := c.Response().Header()
 	if p.retryAfter > 0 {
@@ -172,6 +176,17 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	c.Response().WriteHeader(p.Status)
 	_, _ = c.Response().Write(body) // a client that has gone does not matter
+}
+
+// leaveBody ends the connection after an answer to a request whose body was not read. Otherwise net/http would read up to 256 KiB of it
+// before it sends the answer. Only a small body of an API call is waited for: the app needs its connection again.
+func leaveBody(c echo.Context) {
+	r := c.Request()
+	conn := connectionOf(r)
+	if conn == nil || !conn.unread.Load() || strings.HasPrefix(r.URL.Path, "/v1/") && r.ContentLength >= 0 && r.ContentLength <= freeBody {
+		return
+	}
+	c.Response().Header().Set("Connection", "close")
 }
 
 // onPage is the problem as a page tells it.

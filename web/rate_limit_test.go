@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/modelstest"
+	"tollgate/views"
 )
 
 func withRateLimit(n int64) func(*Options) { return func(o *Options) { o.RateLimit = n } }
@@ -133,6 +135,24 @@ func TestARateLimitCountsExactly(t *testing.T) {
 	all.Wait()
 	if statuses[http.StatusOK] != 20 || statuses[http.StatusTooManyRequests] != 40 {
 		t.Errorf("60 calls at once with a limit of 20 got %v", statuses)
+	}
+}
+
+// TestAKeysLimitIsSetOnOperations creates a key with a limit on /ops, which shows the limit and holds the key to it.
+func TestAKeysLimitIsSetOnOperations(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	f.web.keys.limits.now = f.clock
+	f.person("otto@example.com", "", models.Member, true)
+	otto := f.signedIn("otto@example.com")
+	form := otto.get("/ops").form(views.PathKeys)
+	form.Set("name", "Slow reports")
+	form.Set("rate_limit", "2")
+	key := otto.post(views.PathKeys, form).newKey()
+	if text := otto.get("/ops").main(); !strings.Contains(text, "2/s") {
+		t.Errorf("the page does not show the limit: %s", text)
+	}
+	for _, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(key)).want(t, want, nil)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 const (
@@ -37,6 +38,9 @@ func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
 		return landed(c, next)
 	}
 	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Unavailable: !s.issuer.Configured()}
+	if s.flashed(c, formNotSent) == formNotSent {
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Caution, Title: "You are signed out", Text: "Nothing was changed. Sign in, then send the form again."}}
+	}
 	status := http.StatusOK
 	if !page.Unavailable {
 		if _, err := s.issuer.discover(c.Request().Context()); err != nil {

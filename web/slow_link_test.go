@@ -11,18 +11,21 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestSlowLink has a link of 300 milliseconds in each direction between Tollgate and PostgreSQL. Each call is answered within
-// five seconds, the first ones of a process and those after a broken connection included.
+// slowStep is a call over a slow link, and some fields of its answer.
+type slowStep struct {
+	name, method, path, body string
+	fields                   map[string]any
+}
+
+// TestSlowLink has a link of 300 milliseconds in each direction between Tollgate and PostgreSQL. Each call is answered within five
+// seconds, the first ones of a process and those after a broken connection included. As some wait for six round trips, a busy
+// machine may make one too slow, and it is tried again with another process.
 func TestSlowLink(t *testing.T) {
-	const delay, limit = 300 * time.Millisecond, 5 * time.Second
-	type step struct {
-		name, method, path, body string
-		fields                   map[string]any
+	const delay, limit, tries = 300 * time.Millisecond, 5 * time.Second, 3
+	post := func(name, path, body string, fields map[string]any) slowStep {
+		return slowStep{name, http.MethodPost, path, body, fields}
 	}
-	post := func(name, path, body string, fields map[string]any) step {
-		return step{name, http.MethodPost, path, body, fields}
-	}
-	for name, steps := range map[string][]step{
+	for name, steps := range map[string][]slowStep{
 		"known": {
 			post("check of a known person", "/v1/check", `{"email":"known@example.com"}`, map[string]any{"used": 1}),
 			post("first consume of a known person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k1"}`, map[string]any{"used": 2}),
@@ -49,48 +52,64 @@ func TestSlowLink(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := modelstest.Postgres(t)
-			link, slow := modelstest.NewSlowLink(t, address, delay)
-			direct, err := models.Open(t.Context(), address)
-			must(t, err)
-			defer func() { _ = direct.Close() }()
-			near := newFixture(t, address)
-			near.post("/v1/consume", `{"email":"known@example.com","idempotency_key":"k0"}`).want(t, http.StatusOK, nil)
-
-			start := time.Now()
-			f := newFixture(t, slow)
-			t.Logf("the start took %s", time.Since(start))
-			hold := ""
-			for _, s := range steps {
-				if s.name == "broken" {
-					link.Break()
+			for try := 1; ; try++ {
+				late := trySlowLink(t, steps, delay, limit)
+				if late == "" {
+					return
 				}
-				// The key is asked for in the background once it is known; a call after a rest waits for that.
-				f.web.keys.known.Clear()
-				path := s.path
-				if hold != "" {
-					path = "/v1/holds/" + hold + "/settle"
+				if try == tries {
+					t.Fatal(late)
 				}
-				start := time.Now()
-				a := f.call(s.method, path, s.body)
-				took := time.Since(start)
-				t.Logf("%s took %s", s.name, took)
-				if took > limit {
-					t.Errorf("%s took %s", s.name, took)
-				}
-				if a.status != http.StatusOK {
-					t.Fatalf("%s: %d %s", s.name, a.status, a.raw)
-				}
-				for field, want := range s.fields {
-					if got := fmt.Sprint(a.body[field]); got != fmt.Sprint(want) {
-						t.Errorf("%s: %s is %s, want %v", s.name, field, got, want)
-					}
-				}
-				if h, ok := a.body["hold"].(map[string]any); ok {
-					hold, _ = h["id"].(string)
-				}
+				t.Logf("try %d: %s", try, late)
 			}
-			must(t, models.Verify(context.Background(), direct, func(d models.Difference) { t.Error(d) }))
 		})
 	}
+}
+
+// trySlowLink makes the calls with a new database and a new process. It returns which of them was not answered in time, if any.
+func trySlowLink(t *testing.T, steps []slowStep, delay, limit time.Duration) (late string) {
+	t.Helper()
+	address := modelstest.Postgres(t)
+	link, slow := modelstest.NewSlowLink(t, address, delay)
+	direct, err := models.Open(t.Context(), address)
+	must(t, err)
+	defer func() { _ = direct.Close() }()
+	near := newFixture(t, address)
+	near.post("/v1/consume", `{"email":"known@example.com","idempotency_key":"k0"}`).want(t, http.StatusOK, nil)
+
+	start := time.Now()
+	f := newFixture(t, slow)
+	t.Logf("the start took %s", time.Since(start))
+	hold := ""
+	for _, s := range steps {
+		if s.name == "broken" {
+			link.Break()
+		}
+		// The key is asked for in the background once it is known; a call after a rest waits for that.
+		f.web.keys.known.Clear()
+		path := s.path
+		if hold != "" {
+			path = "/v1/holds/" + hold + "/settle"
+		}
+		start := time.Now()
+		a := f.call(s.method, path, s.body)
+		took := time.Since(start)
+		t.Logf("%s took %s", s.name, took)
+		if took > limit || a.status == http.StatusServiceUnavailable {
+			return fmt.Sprintf("%s took %s: %d %s", s.name, took, a.status, a.raw)
+		}
+		if a.status != http.StatusOK {
+			t.Fatalf("%s: %d %s", s.name, a.status, a.raw)
+		}
+		for field, want := range s.fields {
+			if got := fmt.Sprint(a.body[field]); got != fmt.Sprint(want) {
+				t.Errorf("%s: %s is %s, want %v", s.name, field, got, want)
+			}
+		}
+		if h, ok := a.body["hold"].(map[string]any); ok {
+			hold, _ = h["id"].(string)
+		}
+	}
+	must(t, models.Verify(context.Background(), direct, func(d models.Difference) { t.Error(d) }))
+	return ""
 }

@@ -15,8 +15,8 @@ const (
 	webhookPath = billing.WebhookPath
 	// webhookLimit is the largest webhook that is taken, in bytes.
 	webhookLimit = 1 << 20
-	// webhookPatience is what keeping one may take, and waiting for it to be applied. Stripe waits for some ten seconds.
-	webhookPatience = 2*time.Second + queryTimeout
+	// webhookPatience is what waiting for memory, keeping one, and waiting for it to be applied may take. Stripe waits for some ten seconds.
+	webhookPatience = roomPatience + 2*time.Second + queryTimeout
 )
 
 // stripeWebhook takes an event of Stripe's. It is 200 as soon as the event is kept: whatever becomes of it then, Stripe need not

@@ -189,6 +189,9 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 	now := models.Now(s.now)
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, now)
 	if p.standing.Failed != "" || p.months.Failed != "" {
+		if err := c.Request().Context().Err(); err != nil {
+			return err // the client left
+		}
 		return models.Unavailable(fmt.Errorf("a file has no place for a part that failed: request %s", requestID(c)))
 	}
 	standing := p.standing.Value

@@ -24,7 +24,7 @@ const grow = `
 	INSERT INTO organizations SELECT gen_random_uuid(), 'o' || n, now() FROM generate_series(1, 2000) n;
 	INSERT INTO workspaces SELECT gen_random_uuid(), id, 'T' || row_number() OVER (), name, now() FROM organizations;
 	INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
-		SELECT gen_random_uuid(), 'u' || n || '@example.com', (SELECT id FROM workspaces WHERE slack_team_id = 'T' || (n % 2000 + 1)), 'U' || n, now() FROM generate_series(1, 20000) n;
+		SELECT gen_random_uuid(), 'u' || n || '@example.com', (SELECT id FROM workspaces WHERE slack_team_id = 'T' || (n % 2000 + 1)), 'U' || n, now() FROM generate_series(1, 4000) n;
 	INSERT INTO memberships SELECT u.id, w.organization_id, now() FROM users u JOIN workspaces w ON w.id = u.workspace_id;
 	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations;
 	INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'pro', 'canceled', now(), now() FROM users;

@@ -30,12 +30,23 @@ func (m *memory) keep(accounts []*account, now time.Time) {
 		if a == nil || !a.record.Period().Contains(now) {
 			continue
 		}
-		if _, known := m.accounts[a.record.Email]; !known && len(m.accounts) >= maxRemembered {
-			clear(m.accounts) // a worker with so many people at once is rare, and knows them again after one group each
-		}
 		a.record.SuggestionsUsed, a.record.SuggestionsHeld, a.record.Daily, a.dirty = a.standing.Used, a.standing.Held, a.daily, false
-		m.accounts[a.record.Email] = a
+		m.remember(a)
 	}
+}
+
+// learn remembers records that were prepared, so that deciding upon them takes one round trip as well.
+func (m *memory) learn(records []models.PreparedRecord) {
+	for _, r := range records {
+		m.remember(&account{record: r.UsageRecord, version: r.Version})
+	}
+}
+
+func (m *memory) remember(a *account) {
+	if _, known := m.accounts[a.record.Email]; !known && len(m.accounts) >= maxRemembered {
+		clear(m.accounts) // a worker with so many people at once is rare, and knows them again after one group each
+	}
+	m.accounts[a.record.Email] = a
 }
 
 // recall returns the wanted records as they are remembered, or nil when one is not known, or not current.

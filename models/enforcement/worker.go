@@ -332,7 +332,9 @@ func (w *worker) prepare(calls []*call) []*call {
 			links = nil // all are as the calls say
 		}
 		slices.SortFunc(wants, compareWants)
-		return linked(links, models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(links), slices.Compact(wants)))
+		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(links), slices.Compact(wants))
+		w.memory.learn(prepared)
+		return linked(links, err)
 	})
 }
 
@@ -421,7 +423,7 @@ func (w *worker) answers() bool {
 // peek answers checks.
 func (w *worker) peek(calls []*call) {
 	calls = w.identify(calls)
-	for range maxPasses {
+	for pass := range maxPasses {
 		if len(calls) == 0 {
 			return
 		}
@@ -432,7 +434,7 @@ func (w *worker) peek(calls []*call) {
 		for i, c := range calls {
 			emails[i] = c.one[0].person.Email
 		}
-		standings, err := w.standings(ctx, emails, now)
+		standings, err := w.standings(ctx, emails, now, pass > 0)
 		cancel()
 		if err != nil {
 			calls = w.failed(calls, err, start)
@@ -466,8 +468,22 @@ type known struct {
 	slack models.SlackIdentity
 }
 
-// standings reads where people stand. For those whose record is missing or out of date it foresees what the record will be.
-func (w *worker) standings(ctx context.Context, emails []string, now time.Time) ([]known, error) {
+// standings reads where people stand. For those whose record is missing or out of date it foresees what the record will be. If all of
+// them are likely to be such, it reads what that takes at the same time.
+func (w *worker) standings(ctx context.Context, emails []string, now time.Time, likely bool) ([]known, error) {
+	entitlementsOf := func(emails []string) (map[string]models.Entitlement, error) {
+		return models.EntitlementsOf(ctx, w.db, now, emails)
+	}
+	if likely {
+		read := make(chan struct{})
+		var all map[string]models.Entitlement
+		var err error
+		go func() {
+			defer close(read)
+			all, err = models.EntitlementsOf(ctx, w.db, now, emails)
+		}()
+		entitlementsOf = func([]string) (map[string]models.Entitlement, error) { <-read; return all, err }
+	}
 	records, err := w.ledger.peek(ctx, emails, now)
 	if err != nil {
 		return nil, err
@@ -491,7 +507,7 @@ func (w *worker) standings(ctx context.Context, emails []string, now time.Time) 
 	for n, i := range unready {
 		missing[n] = emails[i]
 	}
-	entitlements, err := models.EntitlementsOf(ctx, w.db, now, missing)
+	entitlements, err := entitlementsOf(missing)
 	if err != nil {
 		return nil, err
 	}

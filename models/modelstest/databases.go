@@ -152,7 +152,7 @@ func sharedDatabase(t testing.TB) (*Cluster, string) {
 // SQLite returns the URL of a new database in a folder of the test's own: of what Main prepares, or of none yet.
 func SQLite(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "test.db")
+	path := filepath.Join(Dir(t), "test.db")
 	if shared.prepare != nil {
 		file, err := sqliteTemplate()
 		if err == nil {
@@ -163,4 +163,19 @@ func SQLite(t testing.TB) string {
 		}
 	}
 	return "sqlite:" + path
+}
+
+// Dir returns a new folder of the test's own, like t.TempDir, but in memory where there is enough: no commit waits for a disk.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(memory(), "tollgate-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

@@ -53,7 +53,8 @@ type PostgresOptions struct {
 func (o PostgresOptions) settings() []string {
 	var list []string
 	if !o.Durable {
-		list = append(list, "fsync=off", "full_page_writes=off", "synchronous_commit=off")
+		// The log is short, as it takes memory.
+		list = append(list, "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=64MB")
 	}
 	if o.MaxConnections > 0 {
 		list = append(list, "max_connections="+strconv.Itoa(o.MaxConnections))
@@ -76,7 +77,7 @@ type Cluster struct {
 	server *server    // nil while stopped
 }
 
-// StartPostgres makes a new, empty cluster in a temporary folder and starts it. It listens on a free port of
+// StartPostgres makes a new, empty cluster in a temporary folder, in memory unless it is durable, and starts it. It listens on a free port of
 // 127.0.0.1 and lets in anybody who can connect there, as the superuser postgres and without a password. Stop must
 // be called; should this process die before that, the server stops with it (on Linux), though its folder stays.
 //
@@ -92,7 +93,11 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (_ *Cluster, err erro
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "tollgate-postgres-")
+	parent := "" // the usual folder for temporary files
+	if !o.Durable {
+		parent = memory()
+	}
+	dir, err := os.MkdirTemp(parent, "tollgate-postgres-")
 	if err != nil {
 		return nil, err
 	}

@@ -5,3 +5,17 @@ import "syscall"
 // dieWithParent stops the server when this process dies without having stopped it: killed, or past `go test`'s
 // time limit. SIGQUIT is PostgreSQL's immediate shutdown, which ends its child processes as well.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
+
+// roomy is how much memory must be free for databases to be made in memory, in bytes.
+const roomy = 3 << 30
+
+// memory returns a folder that is kept in memory, or "" if there is none with enough room. To make and drop a database there
+// takes a fifth of the time that it takes on a disk, as it consists of 300 files.
+func memory() string {
+	const folder = "/dev/shm"
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(folder, &s); err != nil || s.Bavail < uint64(roomy/s.Bsize) {
+		return ""
+	}
+	return folder
+}

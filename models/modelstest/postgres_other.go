@@ -7,3 +7,6 @@ import "syscall"
 // dieWithParent does nothing here: only Linux ends a child with its parent. A test that is killed leaves its server
 // running.
 func dieWithParent(*syscall.SysProcAttr) {}
+
+// memory returns "": only Linux has a folder that is kept in memory.
+func memory() string { return "" }

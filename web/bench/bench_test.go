@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 func TestShortRun(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
-		Duration: 300 * time.Millisecond, Rounds: 1, OpenLoop: 500 * time.Millisecond, Output: report,
+		Duration: 100 * time.Millisecond, Rounds: 1, OpenLoop: 200 * time.Millisecond, Output: report,
 		People: 300, Pools: []int{16}, Starts: 1, Members: 60, Events: 3000,
 	}
 	var out, progress strings.Builder

@@ -16,11 +16,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tollgate/models/modelstest"
 )
 
 // A backup under load has every unit that was answered before it began and none twice; it can be verified and served.
 func TestBackupWhileServing(t *testing.T) {
-	dir := t.TempDir()
+	dir := modelstest.Dir(t)
 	s := newFileSite(t, filepath.Join(dir, "tollgate.db"))
 	told, _, decided, _, _ := s.load(t.Context())
 	wait(t, decided.more(200), "calls that are decided")
@@ -63,7 +65,7 @@ func TestBackupWhileServing(t *testing.T) {
 
 // What a backup cannot do it refuses in one line, and leaves everything as it was.
 func TestBackupRefuses(t *testing.T) {
-	dir := t.TempDir()
+	dir := modelstest.Dir(t)
 	s := &site{t: t, database: "sqlite:" + filepath.Join(dir, "tollgate.db"), program: program(t)}
 	s.command("migrate")
 	must(t, os.WriteFile(filepath.Join(dir, "taken"), []byte("mine"), 0o600), os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600),
@@ -106,7 +108,7 @@ func TestBackupRefuses(t *testing.T) {
 
 // Of backups that start at once to one name one succeeds; one that is stopped or killed leaves nothing under the name.
 func TestBackupInterrupted(t *testing.T) {
-	dir := t.TempDir()
+	dir := modelstest.Dir(t)
 	path := filepath.Join(dir, "tollgate.db")
 	s := &site{t: t, database: "sqlite:" + path, program: program(t)}
 	s.command("migrate")
@@ -176,7 +178,7 @@ func TestBackupInterrupted(t *testing.T) {
 
 // A backup copies the database as it is: one that is made before an upgrade is not migrated, and neither is its source.
 func TestBackupDoesNotMigrate(t *testing.T) {
-	dir := t.TempDir()
+	dir := modelstest.Dir(t)
 	s := &site{t: t, database: "sqlite:" + filepath.Join(dir, "tollgate.db"), program: program(t)}
 	s.command("migrate")
 	db := s.open()

@@ -43,8 +43,13 @@ func runIt(t *testing.T, variables []string, args ...string) result {
 	c := tollgate(t, variables, args...)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tooLong := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() }) // such as a server that should have refused to start
+	defer tooLong.Stop()
 	var exit *exec.ExitError
-	if err := c.Run(); err != nil && !errors.As(err, &exit) {
+	if err := c.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
 	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
@@ -169,8 +174,11 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(1, "missing --email or --organization", "subscribe", "--plan", "pro")
 	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
 	s.fails(2, "invalid UUID", "apikey", "revoke", "7")
-	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://ada@example.com"} {
+	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://example.com:", "https://example.com:0", "https://example.com:99999"} {
 		s.fails(2, "is not an address such as", "serve", "--base-url", address)
+	}
+	if r := runIt(t, nil, "serve", "--base-url", "https://ada:hunter2@example.com"); r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "no user or password") {
+		t.Errorf("a base URL with a password: %+v", r)
 	}
 	for _, address := range []string{"https://example.com/tollgate", "https://example.com/tollgate/", "https://example.com//", "https://example.com/%2f"} {
 		s.fails(2, "has a path", "serve", "--base-url", address)
@@ -262,6 +270,9 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q: %s with %s is not in\n%s", command, flag, variable, stdout)
 			}
 		}
+	}
+	if stdout, err := tollgate(t, nil, "serve", "--help").Output(); err != nil || !strings.Contains(string(stdout), "--drain=5s ") {
+		t.Errorf("serve: %v\n%s", err, stdout)
 	}
 	c := tollgate(t, nil, "subscribe", "--help")
 	if stdout, err := c.Output(); err != nil || strings.Contains(string(stdout), "--email=STRING --organization=ID") ||

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tollgate/models/modelstest"
 )
 
 // fileSite is a server on a SQLite file whose names the test takes away. Hard links keep what they named.
@@ -126,7 +128,7 @@ func TestDatabaseFileTakenAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
+			dir := modelstest.Dir(t)
 			path := filepath.Join(dir, "tollgate.db")
 			if c.link {
 				must(t, os.Mkdir(filepath.Join(dir, "real"), 0o755), os.WriteFile(filepath.Join(dir, "real", "tollgate.db"), nil, 0o600))
@@ -197,7 +199,7 @@ func TestDatabaseFileTakenAway(t *testing.T) {
 // A new file is never created next to what is left of another database.
 func TestLeftoverFiles(t *testing.T) {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
-		path := filepath.Join(t.TempDir(), "tollgate.db")
+		path := filepath.Join(modelstest.Dir(t), "tollgate.db")
 		must(t, os.WriteFile(path+suffix, []byte("left"), 0o600))
 		_, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path)
 		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q is left of it and may hold the newest events; put the file back next to it, "+
@@ -241,7 +243,7 @@ func TestFileModes(t *testing.T) {
 			}
 		}
 	}
-	path := filepath.Join(t.TempDir(), "tollgate.db")
+	path := filepath.Join(modelstest.Dir(t), "tollgate.db")
 	s := serve(path)
 	modes(path, 0o600)
 	if _, err := s.stop(); err != nil {
@@ -310,6 +312,10 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 				}
 				t.Cleanup(func() { _ = immutable(t, path+suffix, false) }) // it may be deleted by then
 			}
+			return true
+		},
+		"mode 0444": func(t *testing.T, path string) bool {
+			must(t, os.Chmod(path, 0o444))
 			return true
 		},
 		"overwritten": func(t *testing.T, path string) bool {

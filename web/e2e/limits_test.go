@@ -41,10 +41,13 @@ func TestRateLimits(t *testing.T) {
 		spread(t.Context(), calls, calls, func(i int) {
 			r := c.call(t.Context(), p.addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"})
 			statuses[i] = r.status
-			if want := fmt.Sprint(limit); limit > 0 && r.header.Get("RateLimit-Limit") != want {
-				t.Errorf("RateLimit-Limit is %q, want %q", r.header.Get("RateLimit-Limit"), want)
+			if header := r.header.Get("RateLimit"); (header != "") != (limit > 0) {
+				t.Errorf("with a limit of %d, RateLimit is %q", limit, header)
 			}
 			if r.status == http.StatusTooManyRequests {
+				if got, want := r.header.Get("RateLimit-Limit"), fmt.Sprint(limit); got != want {
+					t.Errorf("RateLimit-Limit is %q, want %q", got, want)
+				}
 				if got, err := r.problem(); err != nil || got.Code != "rate_limited" || r.header.Get("Retry-After") == "" {
 					t.Errorf("a call beyond the limit was answered %s, %v", r.body, err)
 				}

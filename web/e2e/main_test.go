@@ -88,7 +88,7 @@ func withOutput(err error) error {
 }
 
 // cluster starts a PostgreSQL that keeps what it commits, as it is shipped, and stops it after the test. For tests that
-// stop or freeze it; all others share one.
+// stop or freeze it; all others share one in memory, which runs on whatever becomes of the processes.
 func cluster(t *testing.T) *modelstest.Cluster {
 	t.Helper()
 	c, err := modelstest.StartPostgres(t.Context(), modelstest.PostgresOptions{Durable: true, MaxConnections: 200})
@@ -109,7 +109,7 @@ func sharedCluster(t *testing.T) (*modelstest.Cluster, string) {
 	defer made.Unlock()
 	if made.cluster == nil {
 		// It outlives the test that happens to be the first.
-		c, err := modelstest.StartPostgres(context.WithoutCancel(t.Context()), modelstest.PostgresOptions{Durable: true, MaxConnections: 400})
+		c, err := modelstest.StartPostgres(context.WithoutCancel(t.Context()), modelstest.PostgresOptions{MaxConnections: 400})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -303,9 +303,14 @@ func TestHalfClosedConnections(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	for _, path := range []string{"/v1/usage/half@close.example", "/plans", "/static/app.css"} {
-		for range 20 {
+	for i := range 20 {
+		for _, path := range []string{"/v1/usage/half@close.example", "/v1/openapi.json", "/plans", "/static/app.css"} {
 			_ = s.raw(t, request("GET", path, "")).Close()
+			// More answers than fit into the buffers of the connection, which is then reset.
+			c := s.raw(t, strings.Repeat(request("GET", path, ""), 60)).(*net.TCPConn)
+			time.Sleep(time.Duration(i%8) * time.Millisecond)
+			_ = c.SetLinger(0)
+			_ = c.Close()
 		}
 	}
 	if status := s.stop(t, syscall.SIGTERM); status != 0 {

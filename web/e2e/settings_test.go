@@ -104,8 +104,8 @@ func TestStartLine(t *testing.T) {
 
 // TestDurationsHaveUnits reads the log line of a request.
 func TestDurationsHaveUnits(t *testing.T) {
-	s := startWith(t, nil, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0", "--log-level", "debug")
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/healthz", http.NoBody)
+	s := startWith(t, nil, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/usage/ada@example.com", http.NoBody) // refused, so it is logged
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestDurationsHaveUnits(t *testing.T) {
 			Route   string `json:"route"`
 			Took    string `json:"took"`
 		}
-		if json.Unmarshal([]byte(text), &line) == nil && line.Message == "request" && line.Route == "/healthz" {
+		if json.Unmarshal([]byte(text), &line) == nil && line.Message == "request" && line.Route == "/v1/usage/:email" {
 			found = true
 			if took, err := time.ParseDuration(line.Took); err != nil || took <= 0 {
 				t.Errorf("took %q: %v", line.Took, err)

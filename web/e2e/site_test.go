@@ -20,6 +20,8 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	_ "modernc.org/sqlite"             // the driver "sqlite"
+
+	"tollgate/models/modelstest"
 )
 
 // site is an installation: a database with an API key on it, and the processes that serve it.
@@ -50,7 +52,7 @@ func postgresDatabase(t *testing.T) string {
 // sqliteDatabase is a file that is not made yet.
 func sqliteDatabase(t *testing.T) string {
 	t.Helper()
-	return "sqlite:" + filepath.Join(t.TempDir(), "tollgate.db")
+	return "sqlite:" + filepath.Join(modelstest.Dir(t), "tollgate.db")
 }
 
 // newSite makes an API key for everything and starts the processes, side by side.

@@ -12,8 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"tollgate/models/modelstest"
 )
 
 // starts is how many rounds TestProgramsThatStartAtOnce runs on each database: `go test ./web/e2e -args -starts=50`.
@@ -138,6 +141,17 @@ func postgresProgram(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s: %v", name, withOutput(err))
 	}
 	return string(output)
+}
+
+// TestFirstStartOverASlowLink makes the tables over a link of 300 milliseconds in each direction.
+func TestFirstStartOverASlowLink(t *testing.T) {
+	t.Parallel()
+	_, slow := modelstest.NewSlowLink(t, postgresDatabase(t), 300*time.Millisecond)
+	begun := time.Now()
+	if r := runIt(t, []string{"DATABASE_URL=" + slow}, "migrate"); r.status != 0 {
+		t.Errorf("%+v", r)
+	}
+	t.Logf("it took %s", time.Since(begun))
 }
 
 // Starting needs no lock once a database is up to date, so it does not wait for a writer.
