@@ -89,7 +89,7 @@ func TestReported(t *testing.T) {
 		units := map[hour]int64{}
 		for n := range batch {
 			p := payers[rand.IntN(len(payers))]
-			at := last.Add(-time.Duration(rand.Int64N(int64(hours)*int64(time.Hour)))).Truncate(time.Second)
+			at := last.Add(-time.Duration(rand.Int64N(int64(hours) * int64(time.Hour)))).Truncate(time.Second)
 			quantity := 1 + rand.Int64N(3)
 			units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
 			list = append(list, body{"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at})
