@@ -134,6 +134,8 @@ const (
 	defaultListen = "127.0.0.1:8080"
 	queueLimit    = 8192
 	gcPercent     = 200 // instead of Go's 100, unless GOGC is given: see docs/decisions.md
+	// softMemoryLimit is the size in bytes from which garbage is collected more often, unless GOMEMLIMIT is given.
+	softMemoryLimit = 144 << 20
 )
 
 func main() {
@@ -600,6 +602,9 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemoryLimit)
 	}
 	var server *web.Server
 	var metrics sync.WaitGroup
