@@ -135,7 +135,7 @@ const (
 	queueLimit    = 8192
 	gcPercent     = 200 // instead of Go's 100, unless GOGC is given: see docs/decisions.md
 	// softMemoryLimit is the size in bytes from which garbage is collected more often, unless GOMEMLIMIT is given.
-	softMemoryLimit = 144 << 20
+	softMemoryLimit = 128 << 20
 )
 
 func main() {
