@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -193,6 +194,19 @@ func thinTime(raw json.RawMessage) *time.Time {
 	return new(at.UTC().Truncate(time.Microsecond))
 }
 
+// identifiersOf returns the identifiers of the report that a sample may name. Stripe's reference calls the sample's identifier "the
+// request idempotency key", which is the report's identifier and the number of the attempt (see sendMeterEvent).
+// Source: https://docs.stripe.com/api/v2/core/events/event-types
+func identifiersOf(sample string) []string {
+	identifiers := []string{sample}
+	if i := strings.LastIndexByte(sample, ':'); i > 0 {
+		if _, err := strconv.ParseUint(sample[i+1:], 10, 31); err == nil {
+			identifiers = append(identifiers, sample[:i])
+		}
+	}
+	return identifiers
+}
+
 // applyThin notes on the reports what Stripe says of them, and has those read soon that it received.
 func (w *Webhooks) applyThin(ctx context.Context) error {
 	now := models.Now(w.Now)
@@ -251,7 +265,7 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 				_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).
 					Set("last_error = ?", strings.Trim(kind.Code+": "+sample.ErrorMessage, ": ")).
 					Set("next_attempt_at = CASE WHEN state = ? THEN ? ELSE next_attempt_at END", models.ReportAccepted, now).
-					Where("identifier = ?", sample.Request.Identifier).Exec(ctx)
+					Where("identifier IN (?)", bun.List(identifiersOf(sample.Request.Identifier))).Exec(ctx)
 				if err != nil {
 					return err
 				}
