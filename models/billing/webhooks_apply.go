@@ -237,12 +237,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		at.metadata = c.Metadata
 	}
 	list := &stripe.SubscriptionListParams{Customer: &id, Status: stripe.String("all")}
-	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := w.Client.Subscriptions.List(list)
-	for found.Next() {
-		at.add(id, found.Subscription())
-	}
-	unlisted := found.Err()
+	unlisted := w.Client.listSubscriptions(ctx, list, func(s *stripe.Subscription) { at.add(id, s) })
 	if unlisted != nil && !isMissing(unlisted) {
 		return nil, unlisted
 	}
@@ -250,7 +245,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		if slices.ContainsFunc(at.subscriptions, func(s *stripe.Subscription) bool { return s.ID == n }) {
 			continue
 		}
-		s, err := w.Client.Subscriptions.Get(n, &stripe.SubscriptionParams{Params: params(ctx)})
+		s, err := w.Client.subscription(ctx, n)
 		if err == nil {
 			at.add(id, s)
 		} else if !isMissing(err) {

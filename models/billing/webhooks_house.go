@@ -112,18 +112,14 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 			customers = append(customers, t.StripeCustomerID)
 		}
 	}
-	list := &stripe.SubscriptionListParams{} // without a status: all but those that ended
-	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := w.Client.Subscriptions.List(list)
-	for found.Next() {
-		s := found.Subscription()
+	// Without a status, the list has all subscriptions but those that ended.
+	if err := w.Client.listSubscriptions(ctx, &stripe.SubscriptionListParams{}, func(s *stripe.Subscription) {
 		row := ours[s.ID]
 		delete(ours, s.ID)
 		if s.Customer != nil && (row == nil || prices.differs(s, row)) {
 			customers = append(customers, s.Customer.ID)
 		}
-	}
-	if err := found.Err(); err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	for _, gone := range ours {

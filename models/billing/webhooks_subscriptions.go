@@ -68,8 +68,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	ends := next.Active() // whether anybody's plan is at stake
 	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
 		if ends {
-			a.fault("subscription %s: Stripe gives it no billing period (from %d to %d), as versions of its API after %s do; it stays as it was",
-				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd, stripe.APIVersion)
+			a.fault("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was not updated",
+				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd)
 			return nil
 		}
 	} else {
