@@ -65,6 +65,8 @@ type StripeReport struct {
 	Value    int64
 	State    ReportState
 	Attempts int
+	// Refusals counts the attempts that Stripe answered with a refusal of this report.
+	Refusals int
 	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
 	FirstAttemptAt, LastAttemptAt *time.Time
 	// NextAttemptAt is when it is next sent or, once sending has ended, next read.

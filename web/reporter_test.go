@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,6 +169,104 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 			if got := text == "meter_event_invalid_value: not counted"; got != named || r.NextAttemptAt.Equal(m.clock()) != named {
 				t.Errorf("report %d has the error %q and is read at %s", i, text, r.NextAttemptAt)
 			}
+		}
+	})
+}
+
+// A report is dead after three refusals, however many attempts ended without an answer before.
+func TestOnlyRefusalsEndAReport(t *testing.T) {
+	onBothMetered(t, nil, func(t *testing.T, m *metered) {
+		m.subscribe("cus_1", "ada@example.com")
+		m.consume("ada@example.com", 3)
+		m.advance(2 * time.Hour)
+		m.seal()
+		fault := func(f stripetest.Fault) {
+			m.stand.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+				if strings.HasSuffix(r.URL.Path, "/meter_events") {
+					return f
+				}
+				return stripetest.None
+			})
+		}
+		attempts, refusals := 0, 0
+		try := func(f stripetest.Fault, want models.ReportState) {
+			t.Helper()
+			fault(f)
+			m.deliver()
+			attempts++
+			if f == stripetest.Refused {
+				refusals++
+			}
+			r := m.reports()[0]
+			if r.State != want || r.Attempts != attempts || r.Refusals != refusals {
+				t.Fatalf("%s: the report is %s after %d attempts and %d refusals, want %s, %d and %d", f, r.State, r.Attempts, r.Refusals, want, attempts, refusals)
+			}
+			m.advance(time.Hour)
+		}
+		// Three refusals, with unknown answers before and between them.
+		for _, f := range []stripetest.Fault{stripetest.LostBefore, stripetest.LostBefore, stripetest.ErrorBefore, stripetest.HTMLBefore} {
+			try(f, models.ReportUnknown)
+		}
+		try(stripetest.Refused, models.ReportUnknown)
+		try(stripetest.LostBefore, models.ReportUnknown)
+		try(stripetest.Refused, models.ReportUnknown)
+		try(stripetest.Conflict, models.ReportUnknown)
+		try(stripetest.Refused, models.ReportDead)
+
+		// After two refusals, a report that Stripe accepts is billed.
+		m.consume("ada@example.com", 4)
+		m.advance(2 * time.Hour)
+		m.seal()
+		for _, f := range []stripetest.Fault{stripetest.LostBefore, stripetest.Refused, stripetest.Refused, stripetest.None} {
+			fault(f)
+			m.deliver()
+			m.advance(time.Hour)
+		}
+		if r := m.reports()[1]; r.State != models.ReportAccepted || m.stand.Total("cus_1", r.Minute, r.Minute.Add(time.Minute)) != 4 {
+			t.Errorf("the second report is %+v", r)
+		}
+	})
+}
+
+// Newer versions of Stripe's API have the billing period on the subscription's items only. The plan, the record and the reports
+// follow it there as before, and the daily comparison finds nothing to change.
+func TestThePeriodOnItems(t *testing.T) {
+	onBothMetered(t, nil, func(t *testing.T, m *metered) {
+		start := m.clock().Truncate(time.Second).Add(-10 * time.Hour)
+		id := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) {
+			s.PeriodOnItems, s.PeriodStart, s.PeriodEnd = true, start, start.AddDate(0, 1, 0)
+		})
+		consume := func(period models.Period) {
+			t.Helper()
+			m.keys++
+			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
+				"allowed": true, "plan": "pro", "included": 75, "period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
+			})
+		}
+		consume(models.Period{Start: start, End: start.AddDate(0, 1, 0)})
+		// The period changes within an hour: usage before and after it goes into different reports.
+		m.advance(20 * time.Minute)
+		next := m.clock().Truncate(time.Second)
+		m.stand.ChangeSubscription(id, func(s *stripetest.Subscription) {
+			s.PeriodStart, s.PeriodEnd, s.Anchor = next, next.AddDate(0, 1, 0), next
+		})
+		m.tell("customer.subscription.updated", m.stand.Object(id))
+		m.advance(time.Minute)
+		consume(models.Period{Start: next, End: next.AddDate(0, 1, 0)})
+		m.advance(2 * time.Hour)
+		m.seal()
+		m.deliver()
+		if r := m.reports(); len(r) != 2 || !r[0].Minute.Before(next) || r[1].Minute.Before(next) {
+			t.Errorf("the reports are %+v", r)
+		}
+		customers, _, err := billing.WebhookFaults(t.Context(), m.db)
+		must(t, err)
+		for _, c := range customers {
+			t.Errorf("the customer %s has the fault %q", c.ID, *c.Fault)
+		}
+		m.advance(25 * time.Hour)
+		if n, err := m.web.webhooks.Resync(t.Context()); err != nil || n != 0 {
+			t.Errorf("%d customers differ, %v", n, err)
 		}
 	})
 }

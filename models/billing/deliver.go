@@ -268,8 +268,10 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	case tooOld:
 		report.State, report.NextAttemptAt = models.ReportExpired, readLater(l, now)
 	case refused:
+		// Attempts without an answer do not count: they say nothing of the report.
+		report.Refusals++
 		report.State, report.NextAttemptAt = l.before, at(now.Add(r.jitter(report.Attempts)))
-		if report.Attempts >= deadAfter {
+		if report.Refusals >= deadAfter {
 			report.State, report.NextAttemptAt = models.ReportDead, readLater(l, now)
 		}
 	}
@@ -280,7 +282,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {
 		report.FirstAttemptAt = nil // Stripe said that nothing came of it, and nothing did of those before
 	}
-	_, err := tx.NewUpdate().Model(&report).Column("state", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
+	_, err := tx.NewUpdate().Model(&report).Column("state", "refusals", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
 	return wait, err
 }
 

@@ -31,7 +31,7 @@ const (
 	watched = 7 * 24 * time.Hour
 
 	leaseTime = 2 * requestTimeout
-	// deadAfter is the number of refusals that end a report.
+	// deadAfter is the number of refusals after which a report is dead. Attempts without an answer are not refusals.
 	deadAfter = 3
 )
 
