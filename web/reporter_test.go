@@ -270,3 +270,59 @@ func TestThePeriodOnItems(t *testing.T) {
 		}
 	})
 }
+
+// What a killed process was sending is sent by another process within 30 seconds, and not sooner. It is counted once, and no request
+// lasts longer than its lease.
+func TestAStreamOfAKilledProcess(t *testing.T) {
+	kill := false
+	var left time.Duration // how long the request may last
+	onBothMetered(t, func(next http.RoundTripper) http.RoundTripper {
+		return transportFunc(func(r *http.Request) (*http.Response, error) {
+			if !strings.HasSuffix(r.URL.Path, "/meter_events") {
+				return next.RoundTrip(r)
+			}
+			if deadline, ok := r.Context().Deadline(); ok {
+				left = time.Until(deadline)
+			}
+			response, err := next.RoundTrip(r)
+			if kill {
+				panic("killed")
+			}
+			return response, err
+		})
+	}, func(t *testing.T, m *metered) {
+		m.subscribe("cus_1", "ada@example.com")
+		m.consume("ada@example.com", 3)
+		m.advance(2 * time.Hour)
+		m.seal()
+		kill = true
+		func() {
+			defer func() { _ = recover() }()
+			m.deliver()
+			t.Error("the process was not killed")
+		}()
+		var stream models.StripeStream
+		must(t, m.db.NewSelect().Model(&stream).Scan(t.Context()))
+		if lease := stream.LeasedUntil.Sub(m.clock()); left <= 0 || left >= lease || lease > 30*time.Second {
+			t.Errorf("a request may last %s under a lease of %s", left, lease)
+		}
+		kill = false
+		m.advance(20 * time.Second)
+		if found, err := m.reporter.DeliverStream(t.Context()); found || err != nil {
+			t.Errorf("another process sends after 20 seconds: %t, %v", found, err)
+		}
+		m.advance(10 * time.Second)
+		m.deliver()
+		if r := m.reports()[0]; r.State != models.ReportAccepted || r.Attempts != 2 {
+			t.Errorf("the report is %s after %d attempts", r.State, r.Attempts)
+		}
+		if got := m.stand.Total("cus_1", m.clock().Add(-24*time.Hour), m.clock()); got != 3 {
+			t.Errorf("Stripe has %d units, want 3", got)
+		}
+	})
+}
+
+// transportFunc is a transport of one function.
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }

@@ -53,9 +53,10 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	}
 }
 
-// send makes the call. It never outlives the lease, even when the process was frozen meanwhile: then it is not begun.
+// send makes the call. The call never outlives the lease: it is canceled before, and if the process was frozen until then, it is not
+// made at all.
 func (r *Reporter) send(ctx context.Context, l *lease) outcome {
-	until := l.stream.LeasedUntil.Sub(r.now()) - requestTimeout/2
+	until := l.stream.LeasedUntil.Sub(r.now()) - leaseMargin
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(requestTimeout, until))
 	defer cancel()
 	// A process that stops waits a little for an answer: without it the report is unknown for a day at worst.
