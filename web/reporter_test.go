@@ -326,3 +326,52 @@ func TestAStreamOfAKilledProcess(t *testing.T) {
 type transportFunc func(*http.Request) (*http.Response, error)
 
 func (f transportFunc) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+// Units from another source do not hide a report that Stripe lost, whether they are as many, fewer or more, or in the same hour.
+func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
+	for name, foreign := range map[string]struct {
+		units int64
+		after time.Duration // from the lost report's minute on
+	}{"as many": {4, 5 * time.Hour}, "fewer": {1, 5 * time.Hour}, "more": {9, 5 * time.Hour}, "in the same hour": {4, -10 * time.Minute}} {
+		t.Run(name, func(t *testing.T) {
+			onBothMetered(t, nil, func(t *testing.T, m *metered) {
+				m.subscribe("cus_1", "ada@example.com")
+				m.advance(30 * time.Minute)
+				m.consume("ada@example.com", 3)
+				m.advance(2 * time.Hour)
+				m.consume("ada@example.com", 4)
+				m.advance(2 * time.Hour)
+				m.seal()
+				m.deliver()
+				m.advance(3 * time.Hour)
+				m.read()
+				reports := m.reports()
+				if len(reports) != 2 || reports[0].State != models.ReportVerified || reports[1].State != models.ReportVerified {
+					t.Fatalf("the reports are %+v", reports)
+				}
+				reconcile := func() (string, error) {
+					t.Helper()
+					var out, notes strings.Builder
+					err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false)
+					return notes.String(), err
+				}
+				if notes, err := reconcile(); err != nil {
+					t.Errorf("before the loss: %v\n%s", err, notes)
+				}
+				m.stand.Lose(reports[1].Identifier)
+				m.stand.AddForeign("cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
+				m.advance(time.Hour)
+				if notes, err := reconcile(); err == nil || !strings.Contains(notes, reports[1].Identifier+" of customer cus_1, 4 units") || strings.Contains(notes, reports[0].Identifier) {
+					t.Errorf("after the loss: %v\n%s", err, notes)
+				}
+				for range 26 {
+					m.advance(time.Hour)
+					m.read()
+				}
+				if all := m.reports(); all[0].State != models.ReportVerified || all[1].State != models.ReportRejected {
+					t.Errorf("the reports are %s and %s", all[0].State, all[1].State)
+				}
+			})
+		})
+	}
+}
