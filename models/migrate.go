@@ -51,6 +51,7 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261124090000": {"subscriptions", "inactive_since"},
 	"20261128030000": {"api_keys", "rate_limit"},
 	"20261128050000": {"stripe_reports", "refusals"},
+	"20261128060000": {"stripe_customers", "held_subscriptions"},
 }
 
 // Migrate applies the migrations that the database lacks and returns their names. All of them and their marks are one

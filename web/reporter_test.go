@@ -375,3 +375,71 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 		})
 	}
 }
+
+// While two active subscriptions of a customer bill our meter, the customer's reports are held back, and the operator sees why. They
+// are sent when one is left. A second subscription that does not bill our meter, or that is not active, holds nothing back.
+func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
+	onBothMetered(t, nil, func(t *testing.T, m *metered) {
+		m.person("otto@example.com", "", models.Member, true)
+		otto := m.signedIn("otto@example.com")
+		m.subscribe("cus_1", "ada@example.com")
+		m.subscribe("cus_2", "bob@example.com")
+		sent := func(customer string) int64 {
+			return m.stand.Total(customer, m.clock().Add(-1000*time.Hour), m.clock())
+		}
+		hour := func() {
+			t.Helper()
+			m.consume("ada@example.com", 3)
+			m.consume("bob@example.com", 1)
+			m.advance(2 * time.Hour)
+			m.seal()
+			m.deliver()
+		}
+		hour()
+		if a, b := sent("cus_1"), sent("cus_2"); a != 3 || b != 1 {
+			t.Fatalf("Stripe has %d and %d units, want 3 and 1", a, b)
+		}
+		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
+		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Status = "incomplete" })
+		hour()
+		if a := sent("cus_1"); a != 6 {
+			t.Errorf("with one subscription on our meter, Stripe has %d units, want 6", a)
+		}
+		second := m.subscribe("cus_1", "ada@example.com")
+		hour()
+		hour()
+		if a, b := sent("cus_1"), sent("cus_2"); a != 6 || b != 4 {
+			t.Errorf("with two subscriptions, Stripe has %d and %d units, want 6 and 4", a, b)
+		}
+		reason := "2 active subscriptions bill the same meter: "
+		text := textOf(otto.get("/ops").section("stripe"))
+		if !strings.Contains(text, "cus_1 : 6 suggestions held back. "+reason) || !strings.Contains(text, second) || strings.Contains(text, "cus_2 :") {
+			t.Errorf("the page says %s", text)
+		}
+		var out, notes strings.Builder
+		if err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false); err != nil || !strings.Contains(notes.String(), "customer cus_1 are held back (6 suggestions): "+reason) {
+			t.Errorf("stripe reconcile: %v %s", err, &notes)
+		}
+		// One is ended, and no webhook tells of it: the daily comparison finds out.
+		m.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
+		m.deliver()
+		if a := sent("cus_1"); a != 6 {
+			t.Errorf("before it is known, Stripe has %d units, want 6", a)
+		}
+		m.advance(24 * time.Hour)
+		_, err := m.web.webhooks.Resync(t.Context())
+		must(t, err)
+		m.eventually("the customer's reports are still held back", func() bool {
+			status, err := billing.ReadStatus(t.Context(), m.db)
+			must(t, err)
+			return status.HeldCustomers == 0
+		})
+		m.deliver()
+		if a := sent("cus_1"); a != 12 {
+			t.Errorf("with one subscription left, Stripe has %d units, want 12", a)
+		}
+		if text := textOf(otto.get("/ops").section("stripe")); strings.Contains(text, "held back") {
+			t.Errorf("at last, the page says %s", text)
+		}
+	})
+}

@@ -74,7 +74,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked LIKE ?)", meterBlock+"%").
-			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
+			Where(notHeld).Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
 		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
 		}
@@ -104,7 +104,11 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		if s.Stopped != nil || s.Paused != nil {
+		back, err := heldBack(ctx, tx, l.stream.StripeCustomerID)
+		if err != nil {
+			return err
+		}
+		if s.Stopped != nil || s.Paused != nil || back {
 			return r.letGo(ctx, tx, l, time.Time{})
 		}
 		more, err = r.begin(ctx, tx, l)

@@ -125,6 +125,12 @@ func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
 	if units > 0 {
 		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
 	}
+	for _, h := range s.Held {
+		_, _ = fmt.Fprintf(notes, "the reports of customer %s are held back (%s): %s\n", h.StripeCustomerID, r.Catalogue.Units(h.Units), h.Reason())
+	}
+	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
+		_, _ = fmt.Fprintf(notes, "and the reports of %d more customers are held back\n", more)
+	}
 	if s.State.Stopped != nil {
 		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.State.Stopped)
 	}

@@ -424,3 +424,36 @@ func TestAMetersListMayHang(t *testing.T) {
 	close(hang)
 	<-done
 }
+
+// TestHeldBackWhileSending: when a second subscription becomes known while a process sends, the customer's next report is not sent.
+func TestHeldBackWhileSending(t *testing.T) {
+	var d *desk
+	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
+		if n == 1 {
+			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).Exec(d.ctx)
+			return nil, err
+		}
+		return nil, nil
+	})
+	onBoth(t, transport, func(t *testing.T, of *desk) {
+		d = of
+		again()
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.deliver()
+		states := map[models.ReportState]int{}
+		for _, r := range d.reports() {
+			states[r.State]++
+		}
+		if states[models.ReportAccepted] != 1 || states[models.ReportSealed] != 1 {
+			t.Errorf("the reports are %v", states)
+		}
+		_, err := d.db.ExecContext(d.ctx, "UPDATE stripe_customers SET held_subscriptions = NULL")
+		d.must(err)
+		d.deliver()
+		if got := d.stripe.Total("cus_1", d.now.Add(-24*time.Hour), d.now); got != 7 {
+			t.Errorf("Stripe has %d units, want 7", got)
+		}
+	})
+}

@@ -372,6 +372,7 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if err := a.checkSingle(ctx, customer); err != nil {
 		return err
 	}
+	a.holdBack(customer)
 	for some := range slices.Chunk(events, 500) {
 		ids := make([]string, len(some))
 		for i, e := range some {

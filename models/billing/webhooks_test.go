@@ -170,8 +170,11 @@ func TestALeaseIsRenewed(t *testing.T) {
 			}
 			for range 6 {
 				now := begin.Add(time.Duration(passed.Add(int64(10 * time.Second))))
-				for f.Context().Err() == nil && f.customer("cus_1").LeasedUntil.Before(now.Add(leaseTime)) {
-					time.Sleep(time.Millisecond)
+				for deadline := time.Now().Add(20 * time.Second); f.customer("cus_1").LeasedUntil.Before(now.Add(leaseTime)); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						f.Error("the lease is not renewed")
+						return
+					}
 				}
 				if c, err := second.claim(f.Context()); err != nil || c != nil {
 					f.Errorf("after %s, another process claimed %v, %v", now.Sub(begin), c, err)
