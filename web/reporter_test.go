@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stripe/stripe-go/v76"
+
 	"tollgate/models"
 	"tollgate/models/billing"
 	"tollgate/models/billing/stripetest"
@@ -441,5 +443,47 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if text := textOf(otto.get("/ops").section("stripe")); strings.Contains(text, "held back") {
 			t.Errorf("at last, the page says %s", text)
 		}
+	})
+}
+
+// What a subscription has that its plan is not sold with is shown to the operator until it is corrected: a plan for one person that is
+// paid twice, a price in another currency, and a subscription that was never paid and whose included units stay.
+func TestSubscriptionsThatNeedAttention(t *testing.T) {
+	onBothMetered(t, nil, func(t *testing.T, m *metered) {
+		m.person("otto@example.com", "", models.Member, true)
+		otto := m.signedIn("otto@example.com")
+		says := func(want bool, words ...string) {
+			t.Helper()
+			text := textOf(otto.get("/ops").section("stripe"))
+			for _, w := range words {
+				if strings.Contains(text, w) != want {
+					t.Errorf("the page says %q: %t, want %t: %s", w, !want, want, text)
+				}
+			}
+		}
+		var product models.StripeObject
+		must(t, m.db.NewSelect().Model(&product).Where("name = 'product:pro'").Scan(t.Context()))
+		euro, err := m.client.Prices.New(&stripe.PriceParams{
+			Currency: stripe.String("eur"), Product: &product.StripeID, UnitAmount: stripe.Int64(1700), Metadata: map[string]string{"tollgate_plan": "pro"},
+			Recurring: &stripe.PriceRecurringParams{Interval: stripe.String("month")},
+		})
+		must(t, err)
+		twice := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items[0].Quantity = 2 })
+		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro.ID })
+		unpaid := m.subscribe("cus_3", "cleo@example.com")
+		quantity, currency, never := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur", "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
+		says(true, quantity, currency)
+		says(false, never)
+		m.consume("cleo@example.com", 1)
+		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status = "unpaid" })
+		m.tell("customer.subscription.updated", m.stand.Object(unpaid))
+		m.post("/v1/check", `{"email": "cleo@example.com"}`).want(t, 200, map[string]any{"plan": "free", "included": 75})
+		says(true, quantity, currency, never)
+		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
+		m.tell("customer.subscription.deleted", m.stand.Object(unpaid))
+		m.stand.ChangeSubscription(twice, func(s *stripetest.Subscription) { s.Items[0].Quantity = 1 })
+		m.tell("customer.subscription.updated", m.stand.Object(twice))
+		says(true, currency)
+		says(false, quantity, never)
 	})
 }

@@ -75,6 +75,10 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	} else {
 		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
 	}
+	if s.Status == stripe.SubscriptionStatusUnpaid && next.CurrentPeriodEnd != nil && next.CurrentPeriodEnd.After(a.now) {
+		a.fault("subscription %s: it is unpaid, so it gives no plan, but its people keep the units that it included until %s; collect the payment, or end it in Stripe",
+			s.ID, next.CurrentPeriodEnd.UTC().Format("Jan 2, 2006, 15:04 UTC"))
+	}
 	next.BillingCycleAnchor = unixTime(s.BillingCycleAnchor)
 	switch {
 	case s.EndedAt > 0:
@@ -94,6 +98,9 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	if len(a.faults) == faults { // else it is not the plan's own subscription
 		if fault := a.prices.uncharged(s, &next); fault != "" {
 			a.fault("subscription %s: %s", s.ID, fault)
+		}
+		for _, mismatch := range a.prices.mismatches(s) {
+			a.fault("subscription %s: %s", s.ID, mismatch)
 		}
 		if err := a.checkSeats(ctx, s, &next); err != nil {
 			return err
