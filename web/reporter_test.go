@@ -45,9 +45,13 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 				var err error
 				m.client, err = billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: transport})
 				must(t, err)
-				_, err = billing.Setup(t.Context(), billing.SetupOptions{DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL})
+				_, err = billing.Setup(t.Context(), billing.SetupOptions{
+					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
+				})
 				must(t, err)
-				m.reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6})
+				m.reporter = billing.NewReporter(billing.Options{
+					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
+				})
 				o.Reporter = m.reporter
 				o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
@@ -96,7 +100,8 @@ func (m *metered) tell(kind string, object map[string]any) {
 func (m *metered) consume(email string, units int) {
 	m.t.Helper()
 	m.keys++
-	m.post("/v1/consume", fmt.Sprintf(`{"email": %q, "quantity": %d, "idempotency_key": "k%d"}`, email, units, m.keys)).want(m.t, 200, map[string]any{"allowed": true})
+	body := fmt.Sprintf(`{"email": %q, "quantity": %d, "idempotency_key": "k%d"}`, email, units, m.keys)
+	m.post("/v1/consume", body).want(m.t, 200, map[string]any{"allowed": true})
 }
 
 // seal freezes what is due, and deliver sends what is due.
@@ -155,8 +160,8 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 		if len(reports) != 3 || reports[2].State != models.ReportAccepted {
 			t.Fatalf("the reports are %+v", reports)
 		}
-		m.tell("v1.billing.meter.error_report_triggered", stripetest.ErrorReport(m.clock().Add(-time.Hour), m.clock(), "meter_event_invalid_value", "not counted", 2,
-			reports[0].Identifier, reports[1].Identifier+":1"))
+		m.tell("v1.billing.meter.error_report_triggered", stripetest.ErrorReport(m.clock().Add(-time.Hour), m.clock(),
+			"meter_event_invalid_value", "not counted", 2, reports[0].Identifier, reports[1].Identifier+":1"))
 		m.eventually("the error report is not applied", func() bool {
 			n, err := m.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Count(t.Context())
 			must(t, err)
@@ -201,7 +206,8 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 			}
 			r := m.reports()[0]
 			if r.State != want || r.Attempts != attempts || r.Refusals != refusals {
-				t.Fatalf("%s: the report is %s after %d attempts and %d refusals, want %s, %d and %d", f, r.State, r.Attempts, r.Refusals, want, attempts, refusals)
+				t.Fatalf("%s: the report is %s after %d attempts and %d refusals, want %s, %d and %d",
+					f, r.State, r.Attempts, r.Refusals, want, attempts, refusals)
 			}
 			m.advance(time.Hour)
 		}
@@ -242,7 +248,8 @@ func TestThePeriodOnItems(t *testing.T) {
 			t.Helper()
 			m.keys++
 			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "included": 75, "period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
+				"allowed": true, "plan": "pro", "included": 75,
+				"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
 			})
 		}
 		consume(models.Period{Start: start, End: start.AddDate(0, 1, 0)})
@@ -363,7 +370,9 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 				m.stand.Lose(reports[1].Identifier)
 				m.stand.AddForeign("cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
 				m.advance(time.Hour)
-				if notes, err := reconcile(); err == nil || !strings.Contains(notes, reports[1].Identifier+" of customer cus_1, 4 units") || strings.Contains(notes, reports[0].Identifier) {
+				notes, err := reconcile()
+				lost := reports[1].Identifier + " of customer cus_1, 4 units"
+				if err == nil || !strings.Contains(notes, lost) || strings.Contains(notes, reports[0].Identifier) {
 					t.Errorf("after the loss: %v\n%s", err, notes)
 				}
 				for range 26 {
@@ -415,11 +424,13 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		}
 		reason := "2 active subscriptions bill the same meter: "
 		text := textOf(otto.get("/ops").section("stripe"))
-		if !strings.Contains(text, "cus_1 : 6 suggestions held back. "+reason) || !strings.Contains(text, second) || strings.Contains(text, "cus_2 :") {
+		held := "cus_1 : 6 suggestions held back. " + reason
+		if !strings.Contains(text, held) || !strings.Contains(text, second) || strings.Contains(text, "cus_2 :") {
 			t.Errorf("the page says %s", text)
 		}
 		var out, notes strings.Builder
-		if err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false); err != nil || !strings.Contains(notes.String(), "customer cus_1 are held back (6 suggestions): "+reason) {
+		err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false)
+		if err != nil || !strings.Contains(notes.String(), "customer cus_1 are held back (6 suggestions): "+reason) {
 			t.Errorf("stripe reconcile: %v %s", err, &notes)
 		}
 		// One is ended, and no webhook tells of it: the daily comparison finds out.
@@ -429,7 +440,7 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 			t.Errorf("before it is known, Stripe has %d units, want 6", a)
 		}
 		m.advance(24 * time.Hour)
-		_, err := m.web.webhooks.Resync(t.Context())
+		_, err = m.web.webhooks.Resync(t.Context())
 		must(t, err)
 		m.eventually("the customer's reports are still held back", func() bool {
 			status, err := billing.ReadStatus(t.Context(), m.db)
@@ -464,14 +475,16 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		var product models.StripeObject
 		must(t, m.db.NewSelect().Model(&product).Where("name = 'product:pro'").Scan(t.Context()))
 		euro, err := m.client.Prices.New(&stripe.PriceParams{
-			Currency: stripe.String("eur"), Product: &product.StripeID, UnitAmount: stripe.Int64(1700), Metadata: map[string]string{"tollgate_plan": "pro"},
+			Currency: stripe.String("eur"), Product: &product.StripeID, UnitAmount: stripe.Int64(1700),
+			Metadata:  map[string]string{"tollgate_plan": "pro"},
 			Recurring: &stripe.PriceRecurringParams{Interval: stripe.String("month")},
 		})
 		must(t, err)
 		twice := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items[0].Quantity = 2 })
 		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro.ID })
 		unpaid := m.subscribe("cus_3", "cleo@example.com")
-		quantity, currency, never := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur", "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
+		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
+		never := "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
 		says(true, quantity, currency)
 		says(false, never)
 		m.consume("cleo@example.com", 1)

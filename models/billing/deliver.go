@@ -74,7 +74,8 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked LIKE ?)", meterBlock+"%").
-			Where(notHeld).Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
+			Where(notHeld).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
 		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
 		}
@@ -287,7 +288,9 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {
 		report.FirstAttemptAt = nil // Stripe said that nothing came of it, and nothing did of those before
 	}
-	_, err := tx.NewUpdate().Model(&report).Column("state", "refusals", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
+	_, err := tx.NewUpdate().Model(&report).
+		Column("state", "refusals", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").
+		WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
 	return wait, err
 }
 

@@ -83,7 +83,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	if differences > 0 || failures > 0 || lost > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now", differences, failures, lost), untold)
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now",
+			differences, failures, lost), untold)
 	}
 	if untold != nil {
 		return untold
@@ -101,7 +102,7 @@ func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
 		return 0, fmt.Errorf("read lost reports: %w", err)
 	}
 	for _, l := range lost {
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: Stripe counted it before and has nothing of it now; it is read again until it is back or was gone for 24 hours\n",
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read again for 24 hours\n",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := int(n) - len(lost); more > 0 {

@@ -192,8 +192,8 @@ func (r *Reporter) compare(ctx context.Context, meters []string, customer string
 			due = append(due, models.ReportAccepted)
 		}
 		if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
-			Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN (?) AND (verified_at IS NULL OR verified_at <= ?)",
-				customer, t.MeterEventName, p.Start, p.End, bun.List(due), seen).Exec(ctx); err != nil {
+			Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?", customer, t.MeterEventName, p.Start, p.End).
+			Where("state IN (?) AND (verified_at IS NULL OR verified_at <= ?)", bun.List(due), seen).Exec(ctx); err != nil {
 			return err
 		}
 		_, err := tx.NewInsert().Model(t).On("CONFLICT (stripe_customer_id, meter_event_name, period_start) DO UPDATE").

@@ -13,7 +13,8 @@ import (
 )
 
 // notHeld is the condition under which a stream may be sent: its customer's reports are not held back.
-const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)`
+const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c
+	WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)`
 
 // holdBack notes the active subscriptions that all bill our meter, and so would each bill the customer's reports. With only one left,
 // the reports go on. An incomplete answer of Stripe's lets nothing go on.
@@ -57,7 +58,8 @@ func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int6
 		Units                 int64
 	}
 	if err := db.NewRaw(`SELECT c.id, c.held_subscriptions,
-			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown')), 0)
+			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r
+				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown')), 0)
 			+ COALESCE((SELECT CAST(SUM(e.quantity) AS bigint) FROM usage_events e
 				WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id = c.id), 0) AS units
 		FROM stripe_customers c WHERE c.held_subscriptions IS NOT NULL ORDER BY c.id LIMIT ?`, listed).Scan(ctx, &rows); err != nil {

@@ -69,8 +69,8 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	return differ, nil
 }
 
-// differing are the customers of whom Stripe has another subscription than we do, those who have a fault or whose reports are held back, which may be over by now, those
-// who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
+// differing are the customers of whom Stripe has another subscription than we do, those who have a fault or whose reports are held back,
+// which may be over by now, those who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
@@ -99,7 +99,8 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var faulty []string
-	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("fault IS NOT NULL OR held_subscriptions IS NOT NULL").Scan(ctx, &faulty); err != nil {
+	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").
+		Where("fault IS NOT NULL OR held_subscriptions IS NOT NULL").Scan(ctx, &faulty); err != nil {
 		return nil, err
 	}
 	customers = append(customers, faulty...)
