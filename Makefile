@@ -22,23 +22,23 @@ demo:
 # The race detector watches all code but SQLite's own, which is C made into Go and takes several times as long under it.
 race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false'
 
-# What runs side by side: the gate and the reporter. Under the race detector a test takes about twice the time.
-raced := ./models/enforcement ./models/billing
+# Tests of models/enforcement that take long and have nothing side by side, so that `make test` runs them without the race detector.
+alone := ^(TestNoStatementReadsATableWhole|TestTheLogIsBroughtHome)$$
 
-# Tests of these two that take long and have nothing side by side, so that `make test` runs them without the race detector.
-alone := ^(TestSimulation.*|TestAnswers|TestStatementsUseIndexes|TestNoStatementReadsATableWhole|TestTheLogIsBroughtHome)$$
+# Tests of models/billing with something side by side: these alone are run under the race detector, and all without it.
+together := ^(TestManyEventsAtOnce|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase|TestAMetersListMayHang|TestLimiter)$$
 
 # Many tests wait, for a timeout or a slow connection: hence -parallel. `go vet` has looked at all of it. -count=1, as go test's
 # cache knows nothing of the program that web/e2e builds and starts.
 tested := -vet=off -count=1 -parallel 4 -timeout 12m
 
-# On a machine with nothing but Go this first installs what the tests need. See deps. The two commands run side by side, each
-# with a part of the tests; the packages that take longest come first.
+# On a machine with nothing but Go this first installs what the tests need. See deps. What is under the race detector runs beside
+# the rest; the packages that take longest come first.
 test: deps
 	go vet ./...
-	$(race) $(tested) -p 1 -skip '$(alone)' $(raced) & raced=$$!; \
-	go test $(tested) -p 2 ./web/e2e ./web $$(go list ./... | grep -vE '/web(/e2e)?$$|/models/(enforcement|billing)$$') && \
-	go test $(tested) -run '$(alone)' $(raced); \
+	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing; } & raced=$$!; \
+	go test $(tested) -p 2 ./web/e2e ./web $$(go list ./... | grep -vE '/web(/e2e)?$$|/models/enforcement$$') && \
+	go test $(tested) -run '$(alone)' ./models/enforcement; \
 	plain=$$?; wait $$raced && exit $$plain
 
 # All tests under the race detector.

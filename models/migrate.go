@@ -105,10 +105,13 @@ func wrapMigrate(err error) error {
 	return nil
 }
 
-// migration is one file of migrations/.
-type migration struct{ id, name, statements string }
+// migration is one file of migrations/, or a function where SQL is not enough.
+type migration struct {
+	id, name, statements string
+	run                  func(ctx context.Context, tx bun.Tx) error // nil: the statements
+}
 
-// migrations reads the embedded files in order.
+// migrations reads the embedded files, and returns all migrations in order.
 func migrations(postgres bool) ([]migration, error) {
 	dir := "migrations/sqlite"
 	if postgres {
@@ -129,6 +132,8 @@ func migrations(postgres bool) ([]migration, error) {
 		id, _, _ := strings.Cut(name, "_")
 		all[i] = migration{id: id, name: name, statements: string(text)}
 	}
+	all = append(all, migration{id: "20261128040000", name: "20261128040000_normalize_emails", run: normalizeEmails})
+	slices.SortFunc(all, func(a, b migration) int { return strings.Compare(a.id, b.id) })
 	return all, nil
 }
 
@@ -182,7 +187,11 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 			}
 		}
 		statements := tx.NewInsert().Model(&migrate.Migration{Name: m.id, GroupID: group + 1}).ModelTableExpr(marksTable).String()
-		if !applied {
+		if m.run != nil {
+			if err := m.run(ctx, tx); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+		} else if !applied {
 			statements = m.statements + ";\n" + statements
 		}
 		if _, err := tx.ExecContext(ctx, statements); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -15,9 +16,13 @@ type BaseURL string
 
 // UnmarshalText reads a base URL from a flag.
 func (b *BaseURL) UnmarshalText(text []byte) error {
+	if strings.Contains(string(text), "@") {
+		return errors.New("it must have no user or password: use an address such as https://tollgate.example.com")
+	}
 	u, err := url.Parse(string(text))
 	// A "?" or "#" with nothing behind it leaves no trace in RawQuery and Fragment.
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.ContainsAny(string(text), "?#@") {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.ContainsAny(string(text), "?#") ||
+		strings.HasSuffix(u.Host, ":") || u.Port() != "" && !isPort(u.Port()) {
 		return fmt.Errorf("%q is not an address such as https://tollgate.example.com", text)
 	}
 	if u.Path != "" && u.Path != "/" {
@@ -25,6 +30,11 @@ func (b *BaseURL) UnmarshalText(text []byte) error {
 	}
 	*b = BaseURL(u.Scheme + "://" + u.Host)
 	return nil
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // Network is an IP network, or a single address.

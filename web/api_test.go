@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -425,4 +426,33 @@ func TestTheDocumentKnowsWhoIsNamed(t *testing.T) {
 			t.Errorf("%s: taken %v, want %v; the document says: %v", body, taken, fits, err)
 		}
 	}
+}
+
+// An address with a character that folds into ASCII would be another person's. Every call refuses it and records nothing.
+func TestAddressesThatFoldIntoOthersAreRefused(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		recorded := f.recorded()
+		for _, email := range []string{"quac\u212a@example.com", "m\u0130ke@example.com", "ada@example\u037ecom", "ada\u1fef@example.com"} {
+			for _, path := range []string{"/v1/check", "/v1/consume", "/v1/holds"} {
+				a := f.post(path, fmt.Sprintf(`{"email": %q, "quantity": 1, "idempotency_key": "k"}`, email))
+				a.want(t, http.StatusUnprocessableEntity, map[string]any{"code": "invalid_request"})
+				if !strings.Contains(a.raw, `"path":"email"`) {
+					t.Errorf("%s %s: %s", path, email, a.raw)
+				}
+			}
+			a := f.post("/v1/events", fmt.Sprintf(`{"events": [{"email": %q, "quantity": 1, "idempotency_key": "k", "occurred_at": "2026-11-22T00:00:00Z"}]}`, email))
+			if a.status != http.StatusOK || !strings.Contains(a.raw, `"status":"invalid"`) {
+				t.Errorf("events %s: %d %s", email, a.status, a.raw)
+			}
+			f.call(http.MethodGet, "/v1/usage/"+url.PathEscape(email), "").want(t, http.StatusUnprocessableEntity, nil)
+		}
+		if now := f.recorded(); now != recorded {
+			t.Errorf("%d rows, want %d", now, recorded)
+		}
+		// The same address in any form is one person.
+		for i, email := range []string{"A\u0308da@Exämple.com", "äda@exa\u0308mple.COM", "ÄDA@xn--exmple-cua.com"} {
+			f.post("/v1/consume", fmt.Sprintf(`{"email": %q, "quantity": 1, "idempotency_key": "form%d"}`, email, i)).
+				want(t, http.StatusOK, map[string]any{"used": i + 1, "email": "äda@xn--exmple-cua.com"})
+		}
+	})
 }

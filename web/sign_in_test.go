@@ -360,6 +360,10 @@ func TestClaimsFromUserInfo(t *testing.T) {
 		"a verification of no email":         {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email_verified": true}, ""},
 		"a subject that cannot be one":       {map[string]any{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
 		"a subject that is too long":         {map[string]any{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		// Each of these would fold into the address of another person.
+		"a Kelvin sign":                      {map[string]any{"sub": "1", "email": "quac\u212a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a dotted capital I":                 {map[string]any{"sub": "1", "email": "m\u0130ke@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"an international domain":            {map[string]any{"sub": "1", "email": "A@Ex\u00e4mple.com", "email_verified": true, "name": "A"}, nil, "a@xn--exmple-cua.com"},
 		"a team without a user, in UserInfo": {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

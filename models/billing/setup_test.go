@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,20 +20,29 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
+// stub is stripe-mock, which takes seconds to read Stripe's specification and holds no state.
+var stub = sync.OnceValues(func() (*server.StubServer, error) {
+	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
+	if err != nil {
+		return nil, err
+	}
+	fixtures, err := server.LoadFixtures(embedded.OpenAPIFixtures, "")
+	if err != nil {
+		return nil, err
+	}
+	return server.NewStubServer(fixtures, spec, false, false)
+})
+
 // mockClient asks stripe-mock, which refuses requests of another shape than Stripe's and remembers nothing. Each path that
 // was asked for is noted.
 func mockClient(t *testing.T) (client *Client, asked *[]string) {
 	t.Helper()
-	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
-	must(t, err)
-	fixtures, err := server.LoadFixtures(embedded.OpenAPIFixtures, "")
-	must(t, err)
-	stub, err := server.NewStubServer(fixtures, spec, false, false)
+	stripe, err := stub()
 	must(t, err)
 	asked = &[]string{}
 	mock := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		*asked = append(*asked, r.Method+" "+r.URL.Path)
-		stub.HandleRequest(w, r)
+		stripe.HandleRequest(w, r)
 	}))
 	t.Cleanup(mock.Close)
 	client, err = NewClient(ClientOptions{Key: "sk_test_1", APIBase: mock.URL})

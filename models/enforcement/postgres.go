@@ -112,8 +112,8 @@ const (
 func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 	config := db.PostgresConfig(map[string]string{
 		"application_name":  "tollgate gate",
-		"statement_timeout": "4000", // less than a call waits, so that the server gives up first
-		"lock_timeout":      "1000", // all of a group wait for one locked record
+		"statement_timeout": preparePatience,
+		"lock_timeout":      preparePatience,
 		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
 		// think them small and read them whole, and a prepared plan would keep to that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
@@ -203,6 +203,17 @@ func (p *postgres) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// How long the server waits, in milliseconds.
+const (
+	// preparePatience bounds the preparation of all statements together, so that a start survives a busy disk or a table that is
+	// locked for a moment. A call that waits for a new connection has a deadline of its own.
+	preparePatience = "30000"
+	// statementPatience bounds each statement later: the server gives up before a call does.
+	statementPatience = "4000"
+	// lockPatience is the part of it for a lock, as all of a group wait for one locked record.
+	lockPatience = "1000"
+)
+
 // dial returns a new connection with the gate's statements, which take one round trip.
 func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, p.config)
@@ -213,6 +224,8 @@ func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
 	for name, text := range pgStatements {
 		pipeline.SendPrepare(name, text, nil)
 	}
+	pipeline.SendQueryParams("SET statement_timeout = "+statementPatience, nil, nil, nil, nil)
+	pipeline.SendQueryParams("SET lock_timeout = "+lockPatience, nil, nil, nil, nil)
 	if err := errors.Join(pipeline.Sync(), pipeline.Close()); err != nil { // Close reads the answers
 		hangUp(conn)
 		return nil, fmt.Errorf("prepare the gate's statements: %w", err)

@@ -34,7 +34,7 @@ func TestShortRun(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
 		Duration: 100 * time.Millisecond, Rounds: 1, OpenLoop: 200 * time.Millisecond, Output: report,
-		People: 300, Pools: []int{16}, Starts: 1, Members: 60, Events: 3000,
+		People: 300, Pools: []int{16}, Starts: 1, Members: 60, Events: 3000, Requests: 2,
 	}
 	var out, progress strings.Builder
 	if err := run(t.Context(), o, &out, &progress); err != nil {

@@ -52,9 +52,10 @@ type options struct {
 	People int
 	Pools  []int
 	Starts int
-	// Members and Events are what the pages are measured with.
-	Members int
-	Events  int64
+	// Members and Events are what the pages are measured with. Requests is how often each page is asked for.
+	Members  int
+	Events   int64
+	Requests int
 }
 
 // The servers and the calls, as -only names them.
@@ -102,7 +103,7 @@ func (o options) wantsServers() bool {
 const defaultOutput = "docs/benchmarks.md"
 
 func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) error {
-	o := options{People: 10_000, Pools: []int{16, 32, 64, 128}, Starts: 5}
+	o := options{People: 10_000, Pools: []int{16, 32, 64, 128}, Starts: 5, Requests: 50}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	flags.DurationVar(&o.Duration, "duration", 8*time.Second, "length of one measurement")

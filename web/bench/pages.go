@@ -25,11 +25,8 @@ import (
 // pagesMeasure is what -only calls the measurement of the pages.
 const pagesMeasure = "pages"
 
-// pageRequests is how often each page is asked for, after pageWarmUp times that are not counted.
-const (
-	pageRequests = 50
-	pageWarmUp   = 3
-)
+// pageWarmUp is how often each page is asked for before its times count.
+const pageWarmUp = 3
 
 // pageMonths is how many billing periods have records, the current one among them.
 const pageMonths = 6
@@ -150,7 +147,7 @@ func (b *bench) pagesOf(ctx context.Context, name, database string, events int64
 	for _, line := range pageLines() {
 		var slowest []time.Duration
 		for _, address := range line.addresses(b.Members) {
-			took, err := timePage(ctx, client, "http://"+addr+address)
+			took, err := b.timePage(ctx, client, "http://"+addr+address)
 			if err != nil {
 				return s, err
 			}
@@ -205,9 +202,9 @@ func (g *gate) signIn(ctx context.Context, addr, email string) (*http.Client, er
 }
 
 // timePage asks for a page again and again, one request after another, each until its last byte.
-func timePage(ctx context.Context, client *http.Client, address string) ([]time.Duration, error) {
-	took := make([]time.Duration, 0, pageRequests)
-	for n := range pageWarmUp + pageRequests {
+func (b *bench) timePage(ctx context.Context, client *http.Client, address string) ([]time.Duration, error) {
+	took := make([]time.Duration, 0, b.Requests)
+	for n := range pageWarmUp + b.Requests {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 		if err != nil {
 			return nil, err
@@ -323,7 +320,7 @@ func (b *bench) pagesSection(ctx context.Context) string {
 		"link asks for each page %d times, one after another over one connection; a time is from the request to the last byte of the answer. A line with several addresses "+
 		"(both directions; the first, the middle and the last page; three searches; three levels) shows the slowest of them.%s\n\n%s",
 		pagesHeading, time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths, all.events, all.size,
-		all.made.Round(time.Second), all.verified.Round(time.Second), pageRequests, busy, table(b.pagesTable()))
+		all.made.Round(time.Second), all.verified.Round(time.Second), b.Requests, busy, table(b.pagesTable()))
 }
 
 // withPages is a report with the section in the place of the one that it had.

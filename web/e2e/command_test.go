@@ -174,8 +174,11 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(1, "missing --email or --organization", "subscribe", "--plan", "pro")
 	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
 	s.fails(2, "invalid UUID", "apikey", "revoke", "7")
-	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://ada@example.com"} {
+	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://example.com:", "https://example.com:0", "https://example.com:99999"} {
 		s.fails(2, "is not an address such as", "serve", "--base-url", address)
+	}
+	if r := runIt(t, nil, "serve", "--base-url", "https://ada:hunter2@example.com"); r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "no user or password") {
+		t.Errorf("a base URL with a password: %+v", r)
 	}
 	for _, address := range []string{"https://example.com/tollgate", "https://example.com/tollgate/", "https://example.com//", "https://example.com/%2f"} {
 		s.fails(2, "has a path", "serve", "--base-url", address)

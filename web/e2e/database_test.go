@@ -90,7 +90,7 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 	l := newLoad(s, "TAWAY", 50)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	running, reading := l.start(ctx, 48), l.readers(ctx, 16)
+	running, reading := l.start(ctx, 24), l.readers(ctx, 8)
 	wait(t, l.decided.more(500), "calls that are decided")
 	var pids []int
 	for _, p := range s.servers {

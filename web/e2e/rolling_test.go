@@ -26,7 +26,7 @@ const (
 
 const (
 	rollingClients = 16
-	rollingPause   = 80 * time.Millisecond // between two calls of a client: together they make 200 a second
+	rollingPause   = 250 * time.Millisecond // between two calls of a client: together they make 64 a second
 )
 
 // Three processes are restarted one after another behind a load balancer, and no call fails.

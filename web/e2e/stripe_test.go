@@ -22,9 +22,9 @@ import (
 
 const (
 	// reported and reportedShort are how many events TestReported records, in its long form and in the suite.
-	reported, reportedShort = 20_000, 4_000
-	// reportedHours are so many hours of the past that events belong to, the last of them over for some time.
-	reportedHours = 10
+	reported, reportedShort = 20_000, 1_600
+	// reportedHours and reportedHoursShort are so many hours of the past that events belong to, the last of them over for some time.
+	reportedHours, reportedHoursShort = 10, 3
 	// reportedPatience is how long delivery may take once everything is recorded. A stream of a process that was killed
 	// waits for the end of its lease, a minute, and calls to Stripe are slow in test mode.
 	reportedPatience = 4 * time.Minute
@@ -39,9 +39,9 @@ const (
 // and the leases of the dead run out by themselves.
 func TestReported(t *testing.T) {
 	t.Parallel()
-	events, people := reportedShort, 6
+	events, people, hours := reportedShort, 6, reportedHoursShort
 	if *soak > 0 {
-		events, people = reported, 30
+		events, people, hours = reported, 30, reportedHours
 	}
 	c := cluster(t)
 	if err := c.CreateDatabase(t.Context(), "stripe"); err != nil {
@@ -89,7 +89,7 @@ func TestReported(t *testing.T) {
 		units := map[hour]int64{}
 		for n := range batch {
 			p := payers[rand.IntN(len(payers))]
-			at := last.Add(-time.Duration(rand.Int64N(int64(reportedHours * time.Hour)))).Truncate(time.Second)
+			at := last.Add(-time.Duration(rand.Int64N(int64(hours)*int64(time.Hour)))).Truncate(time.Second)
 			quantity := 1 + rand.Int64N(3)
 			units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
 			list = append(list, body{"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at})
