@@ -26,7 +26,7 @@ race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false
 alone := ^(TestNoStatementReadsATableWhole|TestTheLogIsBroughtHome)$$
 
 # Tests of models/billing with something side by side: these alone are run under the race detector, and all without it.
-together := ^(TestManyEventsAtOnce|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase|TestAMetersListMayHang|TestLimiter)$$
+together := ^(TestALeaseIsRenewed|TestNoRequestOutlivesItsLease|TestManyEventsAtOnce|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase|TestAMetersListMayHang|TestLimiter)$$
 
 # Many tests wait, for a timeout or a slow connection: hence -parallel. `go vet` has looked at all of it. -count=1, as go test's
 # cache knows nothing of the program that web/e2e builds and starts.

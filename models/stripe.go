@@ -1,6 +1,7 @@
 package models
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -65,6 +66,8 @@ type StripeReport struct {
 	Value    int64
 	State    ReportState
 	Attempts int
+	// Refusals counts the attempts that Stripe answered with a refusal of this report.
+	Refusals int
 	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
 	FirstAttemptAt, LastAttemptAt *time.Time
 	// NextAttemptAt is when it is next sent or, once sending has ended, next read.
@@ -174,6 +177,23 @@ type StripeCustomer struct {
 	// Fault is what an operator should know: a price that no plan has, an owner who is not named. Nil when all is well.
 	Fault     *string
 	CreatedAt time.Time
+	// HeldSubscriptions lists, separated by spaces, the active subscriptions that all bill our meter. While there are two or more,
+	// the customer's reports are held back, as each would be billed more than once; nil otherwise.
+	HeldSubscriptions *string
+}
+
+// HeldCustomer is a customer whose reports are held back because several active subscriptions would bill them.
+type HeldCustomer struct {
+	StripeCustomerID string
+	Subscriptions    []string
+	// Units is the customer's usage that waits to be sent.
+	Units int64
+}
+
+// Reason says why the reports are held back and what to do.
+func (h HeldCustomer) Reason() string {
+	return fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
+		len(h.Subscriptions), listOr(h.Subscriptions, "none"))
 }
 
 // StripeWebhookEvent is a webhook of Stripe's, kept before it is applied.

@@ -32,9 +32,11 @@ type OpsStripe struct {
 	ComparedAt *time.Time
 	// Failures are the reports that want a person's eye, those of most units first.
 	Failures []models.StripeReport
-	// Blocked are the customers whose reports wait for an operator; Faults, those whose plan could not be followed.
+	// Blocked are the customers whose reports wait for an operator; Faults, those whose subscriptions need attention.
 	Blocked []models.StripeStream
 	Faults  []models.StripeCustomer
+	// Held are the customers whose reports are held back because several subscriptions would bill them.
+	Held []models.HeldCustomer
 	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
 	MeterErrors []models.StripeWebhookEvent
 	// GiveUp is the ID of a report for which the form to give it up was sent and is shown again, with the entered Reason.

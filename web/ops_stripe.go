@@ -22,7 +22,7 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	}
 	page := views.OpsStripe{
 		Connected: s.reporter != nil, Account: status.State.AccountID, Live: status.State.Livemode != nil && *status.State.Livemode,
-		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences, Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked,
+		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences, Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,
 	}
 	if status.State.Paused != nil {
 		page.Paused = *status.State.Paused

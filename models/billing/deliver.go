@@ -53,9 +53,10 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	}
 }
 
-// send makes the call. It never outlives the lease, even when the process was frozen meanwhile: then it is not begun.
+// send makes the call. The call never outlives the lease: it is canceled before, and if the process was frozen until then, it is not
+// made at all.
 func (r *Reporter) send(ctx context.Context, l *lease) outcome {
-	until := l.stream.LeasedUntil.Sub(r.now()) - requestTimeout/2
+	until := l.stream.LeasedUntil.Sub(r.now()) - leaseMargin
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(requestTimeout, until))
 	defer cancel()
 	// A process that stops waits a little for an answer: without it the report is unknown for a day at worst.
@@ -73,6 +74,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked LIKE ?)", meterBlock+"%").
+			Where(notHeld).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
 		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
@@ -103,7 +105,11 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		if s.Stopped != nil || s.Paused != nil {
+		back, err := heldBack(ctx, tx, l.stream.StripeCustomerID)
+		if err != nil {
+			return err
+		}
+		if s.Stopped != nil || s.Paused != nil || back {
 			return r.letGo(ctx, tx, l, time.Time{})
 		}
 		more, err = r.begin(ctx, tx, l)
@@ -268,8 +274,10 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	case tooOld:
 		report.State, report.NextAttemptAt = models.ReportExpired, readLater(l, now)
 	case refused:
+		// Attempts without an answer do not count: they say nothing of the report.
+		report.Refusals++
 		report.State, report.NextAttemptAt = l.before, at(now.Add(r.jitter(report.Attempts)))
-		if report.Attempts >= deadAfter {
+		if report.Refusals >= deadAfter {
 			report.State, report.NextAttemptAt = models.ReportDead, readLater(l, now)
 		}
 	}
@@ -280,7 +288,9 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {
 		report.FirstAttemptAt = nil // Stripe said that nothing came of it, and nothing did of those before
 	}
-	_, err := tx.NewUpdate().Model(&report).Column("state", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
+	_, err := tx.NewUpdate().Model(&report).
+		Column("state", "refusals", "first_attempt_at", "next_attempt_at", "accepted_at", "last_error").
+		WherePK().Where("state = ?", models.ReportUnknown).Exec(ctx)
 	return wait, err
 }
 

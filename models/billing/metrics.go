@@ -23,7 +23,7 @@ type metrics struct {
 	now   func() time.Time
 	log   *slog.Logger
 
-	reports, units, unsealed, oldest, drift, blocked, sending *prometheus.Desc
+	reports, units, unsealed, oldest, drift, blocked, held, sending *prometheus.Desc
 
 	mu   sync.Mutex
 	last *Status
@@ -43,13 +43,14 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		oldest:   desc("oldest_unsent_seconds", "Age of the oldest usage that Stripe has not accepted."),
 		drift:    desc("drift_units", "Units by which Stripe's totals differ from what was sent, summed without their signs."),
 		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
+		held:     desc("held_customers", "Customers whose reports are held back because several subscriptions would bill them."),
 		sending:  desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),
 	})
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.sending} {
+	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.held, m.sending} {
 		to <- d
 	}
 }
@@ -75,6 +76,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.oldest, age)
 	gauge(m.drift, float64(s.Drift))
 	gauge(m.blocked, float64(s.BlockedStreams))
+	gauge(m.held, float64(s.HeldCustomers))
 	sending := 0.0
 	if m.sends() && s.State.Stopped == nil && s.State.Paused == nil {
 		sending = 1

@@ -143,6 +143,7 @@ func TestMetrics(t *testing.T) {
 			"tollgate_stripe_oldest_unsent_seconds": "10800",
 			"tollgate_stripe_drift_units":           "7",
 			"tollgate_stripe_blocked_streams":       "1",
+			"tollgate_stripe_held_customers":        "0",
 			"tollgate_stripe_sending":               "0",
 		}
 		families, err := registry.Gather()

@@ -90,6 +90,27 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	return models.Plan{}, nil, "it has no price that a plan could have"
 }
 
+// mismatches lists what an active subscription has that its plan is not sold with: a quantity other than one of a plan for one person,
+// and prices in another currency than the catalog's. Only a person can correct it, as it is the customer's money.
+func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
+	row := models.Subscription{Status: models.SubscriptionStatus(s.Status)}
+	plan, item, reason := p.planOf(s)
+	if reason != "" || !row.Active() {
+		return nil
+	}
+	if plan.Type == models.Individual && item.Quantity > 1 {
+		texts = append(texts, fmt.Sprintf("it pays %d times for %q, a plan for one person who gets it once; set its quantity to 1 in Stripe and refund the rest",
+			item.Quantity, plan.ID))
+	}
+	for _, i := range s.Items.Data {
+		if i.Price != nil && i.Price.Currency != "" && string(i.Price.Currency) != p.catalogue.Currency {
+			texts = append(texts, fmt.Sprintf("its price %s is in %s, but the plan catalog and all pages are in %[3]s; give it a price in %[3]s when the next period begins",
+				i.Price.ID, i.Price.Currency, p.catalogue.Currency))
+		}
+	}
+	return texts
+}
+
 // plan is the one that a price is the base price of, now or once: when another price takes over its lookup key, those who subscribed
 // before keep it, and its metadata, which set-up gave it, says of which plan it was.
 func (p *planPrices) plan(price *stripe.Price) (models.Plan, bool) {

@@ -55,11 +55,20 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		due = nil
 		now := r.now()
-		q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ?", now).
-			Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
-			Order("next_attempt_at").Limit(readAtOnce)
-		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(due) == 0 {
-			return err
+		// Reports that Stripe has not been seen to count come first, however many others are read again.
+		for _, again := range []bool{false, true} {
+			q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ? AND (state = ?) = ?", now, models.ReportVerified, again).
+				Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
+				Order("next_attempt_at").Limit(readAtOnce)
+			if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
+				return err
+			}
+			if len(due) > 0 {
+				break
+			}
+		}
+		if len(due) == 0 {
+			return nil
 		}
 		ids := make([]uuid.UUID, len(due))
 		for i := range due {
@@ -216,10 +225,10 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 			later(summarySettles - age)
 		}
 	case models.ReportVerified:
-		// The period's total was lower than what was sent, so this one was read again: Stripe had counted it once.
+		// Verified reports are read again when totals are compared. Stripe had counted this one before.
 		if settled {
 			v.state = models.ReportRejected
-			v.text = "Stripe counted it once and has nothing of it any more"
+			v.text = "Stripe counted it and no longer has it"
 			return v
 		}
 		later(summarySettles - now.Sub(*v.zeroSince))

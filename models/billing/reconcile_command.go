@@ -35,6 +35,10 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	totals, untold := r.Totals(ctx, true)
+	// The comparison made reports due: each report's own minute shows whether Stripe still has it.
+	if _, err := r.Reconcile(ctx); err != nil {
+		return err
+	}
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE")
 	differences := 0
@@ -71,17 +75,40 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if more := int(failures) - len(failed); more > 0 {
 		_, _ = fmt.Fprintf(notes, "and %d more failed reports\n", more)
 	}
+	lost, err := r.noteLost(ctx, notes)
+	if err != nil {
+		return err
+	}
 	if err := r.noteWaiting(ctx, notes); err != nil {
 		return err
 	}
-	if differences > 0 || failures > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports", differences, failures), untold)
+	if differences > 0 || failures > 0 || lost > 0 {
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now",
+			differences, failures, lost), untold)
 	}
 	if untold != nil {
 		return untold
 	}
 	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
 	return nil
+}
+
+// noteLost lists the verified reports of which Stripe had nothing when their minutes were last read. It returns their number.
+func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
+	var lost []models.StripeReport
+	n, err := r.DB.NewSelect().Model(&lost).Where("state = ? AND zero_since IS NOT NULL", models.ReportVerified).
+		Order("value DESC", "minute").Limit(listed).ScanAndCount(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read lost reports: %w", err)
+	}
+	for _, l := range lost {
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read again for 24 hours\n",
+			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
+	}
+	if more := int(n) - len(lost); more > 0 {
+		_, _ = fmt.Fprintf(notes, "and %d more reports that Stripe has nothing of now\n", more)
+	}
+	return int(n), nil
 }
 
 // noteWaiting says what waits to be sent, and why when nothing is.
@@ -98,6 +125,12 @@ func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
 	}
 	if units > 0 {
 		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
+	}
+	for _, h := range s.Held {
+		_, _ = fmt.Fprintf(notes, "the reports of customer %s are held back (%s): %s\n", h.StripeCustomerID, r.Catalogue.Units(h.Units), h.Reason())
+	}
+	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
+		_, _ = fmt.Fprintf(notes, "and the reports of %d more customers are held back\n", more)
 	}
 	if s.State.Stopped != nil {
 		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.State.Stopped)

@@ -30,8 +30,12 @@ const (
 	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.
 	watched = 7 * 24 * time.Hour
 
-	leaseTime = 2 * requestTimeout
-	// deadAfter is the number of refusals that end a report.
+	// leaseTime is how long a stream or a customer stays with the process that claimed it, unless that process renews the lease:
+	// so another process takes over within half a minute after a process was killed.
+	leaseTime = 25 * time.Second
+	// leaseMargin is how long before the end of its lease a request is canceled.
+	leaseMargin = 5 * time.Second
+	// deadAfter is the number of refusals after which a report is dead. Attempts without an answer are not refusals.
 	deadAfter = 3
 )
 

@@ -19,12 +19,12 @@ func TestAnswers(t *testing.T) {
 	rows := []struct {
 		name   string
 		answer carry
-		// before is how often the report was attempted before, without an answer.
-		before  int
-		state   models.ReportState
-		blocked bool
-		stopped bool
-		slower  bool
+		// before is how often the report was attempted before without an answer, and refusals how often it was refused before.
+		before, refusals int
+		state            models.ReportState
+		blocked          bool
+		stopped          bool
+		slower           bool
 		// again says that the report is sent again by itself.
 		again bool
 	}{
@@ -48,7 +48,8 @@ func TestAnswers(t *testing.T) {
 		{name: "no customer", answer: answer(400, problem(invalid, "resource_missing", "No such customer: 'cus_1'", "payload[stripe_customer_id]")), state: models.ReportSealed, blocked: true},
 		{name: "too old", answer: answer(400, problem(invalid, "timestamp_too_far_in_past", "The timestamp must be within the past 35 days.", "timestamp")), state: models.ReportExpired},
 		{name: "another 400", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), state: models.ReportSealed, again: true},
-		{name: "another 400, the third", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), before: 2, state: models.ReportDead},
+		{name: "another 400, the third", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), refusals: 2, state: models.ReportDead},
+		{name: "another 400 after two unknown answers", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), before: 2, state: models.ReportUnknown, again: true},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,6 +65,8 @@ func TestAnswers(t *testing.T) {
 						Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
 					d.must(err)
 				}
+				_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("refusals = ?", row.refusals).Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
+				d.must(err)
 				rate := d.limit.rate
 				found, err := d.DeliverStream(d.ctx)
 				if err != nil || !found {
@@ -420,4 +423,37 @@ func TestAMetersListMayHang(t *testing.T) {
 	}
 	close(hang)
 	<-done
+}
+
+// TestHeldBackWhileSending: when a second subscription becomes known while a process sends, the customer's next report is not sent.
+func TestHeldBackWhileSending(t *testing.T) {
+	var d *desk
+	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
+		if n == 1 {
+			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).Exec(d.ctx)
+			return nil, err
+		}
+		return nil, nil
+	})
+	onBoth(t, transport, func(t *testing.T, of *desk) {
+		d = of
+		again()
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.deliver()
+		states := map[models.ReportState]int{}
+		for _, r := range d.reports() {
+			states[r.State]++
+		}
+		if states[models.ReportAccepted] != 1 || states[models.ReportSealed] != 1 {
+			t.Errorf("the reports are %v", states)
+		}
+		_, err := d.db.ExecContext(d.ctx, "UPDATE stripe_customers SET held_subscriptions = NULL")
+		d.must(err)
+		d.deliver()
+		if got := d.stripe.Total("cus_1", d.now.Add(-24*time.Hour), d.now); got != 7 {
+			t.Errorf("Stripe has %d units, want 7", got)
+		}
+	})
 }

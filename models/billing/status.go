@@ -28,6 +28,10 @@ type Status struct {
 	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
 	Blocked        []models.StripeStream
 	BlockedStreams int64
+	// Held are the customers whose reports are held back because several subscriptions would bill them, at most a hundred of
+	// HeldCustomers.
+	Held          []models.HeldCustomer
+	HeldCustomers int64
 	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still; at
 	// most a hundred of those whose differences, without their signs, sum to Drift units.
 	Differences []models.StripeTotal
@@ -81,6 +85,9 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 		return nil, fmt.Errorf("read blocked streams: %w", err)
 	}
 	s.BlockedStreams = blocked
+	if s.Held, s.HeldCustomers, err = heldCustomers(ctx, db); err != nil {
+		return nil, err
+	}
 	// Nobody can do anything here about a period that Stripe takes nothing for any more.
 	var since time.Time
 	if state.TotalsAt != nil {

@@ -37,11 +37,15 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 	return err
 }
 
-// Totals compares, for each customer and each billing period that Stripe still takes events of, what it has with what it should have,
-// and returns what it found, by customer and period. Where Stripe has less, the reports of the period are read again, one by one, so that the one
-// it lacks is found; where it has more, nothing but a person can tell why, and nothing is lowered. With errUntold it found all but what that names.
+// Totals compares, for each customer and each billing period that Stripe still takes events of, Stripe's total with what was sent, and
+// returns what it found, by customer and period. If Stripe's total is higher, only a person can tell why, and nothing is lowered.
+// With errUntold, it found all but what that names.
 //
-// What Stripe accepted may be missing from its totals for a while, and each report is read by itself later. So it is no difference
+// Units from another source can hide a lost report in a total, but not in the report's own minute. So each comparison also makes the
+// period's verified reports due to be read again: all of them if the total differs or if strict is set, and otherwise those that were
+// last seen more than readAgain ago.
+//
+// Stripe's totals may lack for a while what Stripe accepted, and each accepted report is read by itself later. So it is no difference
 // yet, unless strict says that it is.
 func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
 	meters, err := r.meters(ctx, r.Catalogue.MeterEventName)
@@ -179,12 +183,18 @@ func (r *Reporter) compare(ctx context.Context, meters []string, customer string
 		t.Difference = 0 // it may be there yet
 	}
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		seen := now.Add(-readAgain)
+		if strict || t.Difference != 0 {
+			seen = now
+		}
+		due := []models.ReportState{models.ReportVerified}
 		if t.Difference < 0 {
-			if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
-				Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN ('accepted', 'verified')",
-					customer, t.MeterEventName, p.Start, p.End).Exec(ctx); err != nil {
-				return err
-			}
+			due = append(due, models.ReportAccepted)
+		}
+		if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
+			Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?", customer, t.MeterEventName, p.Start, p.End).
+			Where("state IN (?) AND (verified_at IS NULL OR verified_at <= ?)", bun.List(due), seen).Exec(ctx); err != nil {
+			return err
 		}
 		_, err := tx.NewInsert().Model(t).On("CONFLICT (stripe_customer_id, meter_event_name, period_start) DO UPDATE").
 			Set("period_end = EXCLUDED.period_end, used = EXCLUDED.used, waiting = EXCLUDED.waiting, sent = EXCLUDED.sent").
@@ -195,7 +205,7 @@ func (r *Reporter) compare(ctx context.Context, meters []string, customer string
 		return nil, fmt.Errorf("write down the total of %s: %w", customer, err)
 	}
 	if t.Difference != 0 {
-		r.Log.Warn("Stripe's total is not what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)
+		r.Log.Warn("Stripe's total differs from what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)
 	}
 	return t, nil
 }

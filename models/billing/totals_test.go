@@ -132,6 +132,38 @@ func TestTotalsThatLag(t *testing.T) {
 	})
 }
 
+// The daily comparison finds a lost report whose units another source replaced exactly: nobody has to ask, and no total differs.
+func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.hours(4)
+		lost := d.reports()[1]
+		if lost.State != models.ReportVerified {
+			t.Fatalf("the report is %s", lost.State)
+		}
+		d.stripe.Lose(lost.Identifier)
+		d.stripe.AddForeign("cus_1", lost.Value, d.now.Add(-5*time.Hour))
+		before := d.stripe.Calls()["GET /v1/billing/meters/{id}/event_summaries"]
+		for range 72 {
+			d.must(d.dailyTotals(d.ctx))
+			d.read()
+			d.now = d.now.Add(time.Hour)
+		}
+		if all := d.reports(); all[0].State != models.ReportVerified || all[1].State != models.ReportRejected {
+			t.Errorf("the reports are %s and %s", all[0].State, all[1].State)
+		}
+		if s := d.status(); s.Drift != 0 {
+			t.Errorf("the drift is %d", s.Drift)
+		}
+		// In three days: a total and a reading of each verified report a day, and what it takes to be sure of the lost one.
+		if calls := d.stripe.Calls()["GET /v1/billing/meters/{id}/event_summaries"] - before; calls > 12 {
+			t.Errorf("%d calls in three days", calls)
+		}
+	})
+}
+
 // A customer that Stripe does not know hides nothing of the others.
 func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {

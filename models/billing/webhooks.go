@@ -91,13 +91,15 @@ type Webhooks struct {
 	thinNotBefore time.Time
 	// resyncNotBefore spares the database the question.
 	resyncNotBefore time.Time
+	// leaseRenewal is how often the lease of a customer is renewed; a test may shorten it.
+	leaseRenewal time.Duration
 }
 
 // NewWebhooks makes webhooks that can be received; Start applies them.
 func NewWebhooks(o WebhookOptions) *Webhooks {
 	w := &Webhooks{
 		WebhookOptions: o, wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
-		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{},
+		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{}, leaseRenewal: leaseRenewal,
 	}
 	for range customerWorkers {
 		w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wake, w.applyDue) }))

@@ -21,10 +21,10 @@ import (
 const (
 	// customerWorkers is how many customers a process asks Stripe for at a time.
 	customerWorkers = 4
-	// customerLease is how long a customer stays with the process that claimed it; customerPatience, which is shorter, bounds
-	// the requests to Stripe, so that what was fetched is applied under the lease or not at all.
-	customerLease    = 2 * time.Minute
+	// customerPatience bounds the requests to Stripe for one customer. Meanwhile the lease, which lasts for leaseTime, is renewed
+	// every leaseRenewal.
 	customerPatience = 90 * time.Second
+	leaseRenewal     = 8 * time.Second
 	// customerPoll is how often a worker looks for what another process left or what is due again.
 	customerPoll = 5 * time.Second
 	// customerEvents is how many events are marked at a time as applied; the rest follow at once.
@@ -37,7 +37,7 @@ const (
 )
 
 // errLeaseLost says that another process has the customer by now: what was fetched is older than what that one fetches.
-var errLeaseLost = errors.New("the lease ran out and is somebody else's")
+var errLeaseLost = errors.New("the lease expired and another process has the customer")
 
 // Start applies what is kept and what comes, until Stop or until ctx ends. Any number of processes may do so at once.
 func (w *Webhooks) Start(ctx context.Context) { w.workers.Start(ctx) }
@@ -100,7 +100,7 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 			return err
 		}
 		claimed = &found[0]
-		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(now.Add(customerLease))
+		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(now.Add(leaseTime))
 		_, err := tx.NewUpdate().Model(claimed).Column("lease_token", "leased_until").WherePK().Exec(ctx)
 		return err
 	})
@@ -146,8 +146,8 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("read the events of %s: %w", customer.ID, err)
 	}
-	patience, cancel := context.WithTimeout(ctx, customerPatience)
-	defer cancel()
+	patience, release := w.keepLease(ctx, customer)
+	defer release()
 	if err := w.checkAccount(patience, w.Client, w.DB); err != nil {
 		return err
 	}
@@ -162,6 +162,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err := w.keepIncluded(patience, customer.ID, at); err != nil {
 		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
 	}
+	release()
 	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		a := application{Webhooks: w, tx: tx, now: models.Now(w.Now), at: at, newest: newestOf(events)}
 		return a.apply(ctx, customer, events)
@@ -170,6 +171,42 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
 	}
 	return nil
+}
+
+// keepLease renews the lease of a claimed customer until release. The context that it returns is for the requests to Stripe: it ends
+// leaseMargin before the lease does if the lease cannot be renewed, at once if another process has the customer, and after
+// customerPatience in any case.
+func (w *Webhooks) keepLease(ctx context.Context, customer *models.StripeCustomer) (patience context.Context, release func()) {
+	patience, cancel := context.WithTimeout(ctx, customerPatience)
+	expiry := time.AfterFunc(customer.LeasedUntil.Sub(models.Now(w.Now))-leaseMargin, cancel)
+	renewal := newWorker(func(ctx context.Context) {
+		next := time.NewTicker(w.leaseRenewal)
+		defer next.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-next.C:
+			}
+			begin := time.Now()
+			renewed, err := w.DB.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("leased_until = ?", models.Now(w.Now).Add(leaseTime)).
+				Where("id = ? AND lease_token = ?", customer.ID, *customer.LeaseToken).Exec(ctx)
+			if err != nil {
+				continue // the lease ends, and the requests before it, unless a later renewal succeeds
+			}
+			if n, err := renewed.RowsAffected(); err == nil && n == 0 {
+				cancel()
+				return
+			}
+			expiry.Reset(leaseTime - leaseMargin - time.Since(begin))
+		}
+	})
+	renewal.Start(patience)
+	return patience, func() {
+		cancel()
+		expiry.Stop()
+		renewal.Stop()
+	}
 }
 
 // keepIncluded writes down what people may use by subscriptions that end or change within their period.
@@ -237,12 +274,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		at.metadata = c.Metadata
 	}
 	list := &stripe.SubscriptionListParams{Customer: &id, Status: stripe.String("all")}
-	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := w.Client.Subscriptions.List(list)
-	for found.Next() {
-		at.add(id, found.Subscription())
-	}
-	unlisted := found.Err()
+	unlisted := w.Client.listSubscriptions(ctx, list, func(s *stripe.Subscription) { at.add(id, s) })
 	if unlisted != nil && !isMissing(unlisted) {
 		return nil, unlisted
 	}
@@ -250,7 +282,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		if slices.ContainsFunc(at.subscriptions, func(s *stripe.Subscription) bool { return s.ID == n }) {
 			continue
 		}
-		s, err := w.Client.Subscriptions.Get(n, &stripe.SubscriptionParams{Params: params(ctx)})
+		s, err := w.Client.subscription(ctx, n)
 		if err == nil {
 			at.add(id, s)
 		} else if !isMissing(err) {
@@ -340,6 +372,7 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if err := a.checkSingle(ctx, customer); err != nil {
 		return err
 	}
+	a.holdBack(customer)
 	for some := range slices.Chunk(events, 500) {
 		ids := make([]string, len(some))
 		for i, e := range some {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,8 +69,8 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	return differ, nil
 }
 
-// differing are the customers of whom Stripe has another subscription than we do, those who have a fault, which may be gone by now, those
-// who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
+// differing are the customers of whom Stripe has another subscription than we do, those who have a fault or whose reports are held back,
+// which may be over by now, those who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err
@@ -98,7 +99,8 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var faulty []string
-	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("fault IS NOT NULL").Scan(ctx, &faulty); err != nil {
+	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").
+		Where("fault IS NOT NULL OR held_subscriptions IS NOT NULL").Scan(ctx, &faulty); err != nil {
 		return nil, err
 	}
 	customers = append(customers, faulty...)
@@ -111,18 +113,14 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 			customers = append(customers, t.StripeCustomerID)
 		}
 	}
-	list := &stripe.SubscriptionListParams{} // without a status: all but those that ended
-	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := w.Client.Subscriptions.List(list)
-	for found.Next() {
-		s := found.Subscription()
+	// Without a status, the list has all subscriptions but those that ended.
+	if err := w.Client.listSubscriptions(ctx, &stripe.SubscriptionListParams{}, func(s *stripe.Subscription) {
 		row := ours[s.ID]
 		delete(ours, s.ID)
 		if s.Customer != nil && (row == nil || prices.differs(s, row)) {
 			customers = append(customers, s.Customer.ID)
 		}
-	}
-	if err := found.Err(); err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	for _, gone := range ours {
@@ -139,7 +137,7 @@ func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) b
 	if ends == nil && s.CancelAtPeriodEnd {
 		ends = unixTime(s.CurrentPeriodEnd)
 	}
-	return reason != "" || p.uncharged(s, row) != "" || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
+	return reason != "" || p.uncharged(s, row) != "" || len(p.mismatches(s)) > 0 || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
 		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil || s.Customer.ID != *row.StripeCustomerID ||
 		row.Seats != nil && *row.Seats != item.Quantity || !sameTime(ends, row.CancelAt) ||
 		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)
@@ -191,6 +189,19 @@ func thinTime(raw json.RawMessage) *time.Time {
 		return nil
 	}
 	return new(at.UTC().Truncate(time.Microsecond))
+}
+
+// identifiersOf returns the identifiers of the report that a sample may name. Stripe's reference calls the sample's identifier "the
+// request idempotency key", which is the report's identifier and the number of the attempt (see sendMeterEvent).
+// Source: https://docs.stripe.com/api/v2/core/events/event-types
+func identifiersOf(sample string) []string {
+	identifiers := []string{sample}
+	if i := strings.LastIndexByte(sample, ':'); i > 0 {
+		if _, err := strconv.ParseUint(sample[i+1:], 10, 31); err == nil {
+			identifiers = append(identifiers, sample[:i])
+		}
+	}
+	return identifiers
 }
 
 // applyThin notes on the reports what Stripe says of them, and has those read soon that it received.
@@ -251,7 +262,7 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 				_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).
 					Set("last_error = ?", strings.Trim(kind.Code+": "+sample.ErrorMessage, ": ")).
 					Set("next_attempt_at = CASE WHEN state = ? THEN ? ELSE next_attempt_at END", models.ReportAccepted, now).
-					Where("identifier = ?", sample.Request.Identifier).Exec(ctx)
+					Where("identifier IN (?)", bun.List(identifiersOf(sample.Request.Identifier))).Exec(ctx)
 				if err != nil {
 					return err
 				}

@@ -68,12 +68,16 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	ends := next.Active() // whether anybody's plan is at stake
 	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
 		if ends {
-			a.fault("subscription %s: Stripe gives it no billing period (from %d to %d), as versions of its API after %s do; it stays as it was",
-				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd, stripe.APIVersion)
+			a.fault("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was not updated",
+				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd)
 			return nil
 		}
 	} else {
 		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
+	}
+	if s.Status == stripe.SubscriptionStatusUnpaid && next.CurrentPeriodEnd != nil && next.CurrentPeriodEnd.After(a.now) {
+		a.fault("subscription %s: it is unpaid, so it gives no plan, but its people keep the units that it included until %s; collect the payment, or end it in Stripe",
+			s.ID, next.CurrentPeriodEnd.UTC().Format("Jan 2, 2006, 15:04 UTC"))
 	}
 	next.BillingCycleAnchor = unixTime(s.BillingCycleAnchor)
 	switch {
@@ -94,6 +98,9 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	if len(a.faults) == faults { // else it is not the plan's own subscription
 		if fault := a.prices.uncharged(s, &next); fault != "" {
 			a.fault("subscription %s: %s", s.ID, fault)
+		}
+		for _, mismatch := range a.prices.mismatches(s) {
+			a.fault("subscription %s: %s", s.ID, mismatch)
 		}
 		if err := a.checkSeats(ctx, s, &next); err != nil {
 			return err

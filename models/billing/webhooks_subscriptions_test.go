@@ -157,7 +157,7 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantFault("cus_1", "")
-		// A newer version of the API has the period elsewhere, so it reads as 0.
+		// Neither the subscription nor its items have a period.
 		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
@@ -165,6 +165,15 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
 			f.Errorf("the period ends at %v", row.CurrentPeriodEnd)
 		}
+		// Its items have different periods.
+		different := items("starter", 1)
+		for i, item := range different["data"].([]object) {
+			item["current_period_start"], item["current_period_end"] = f.at.Unix(), f.at.AddDate(0, 1+i, 0).Unix()
+		}
+		f.stub.set("sub_1", object{"items": different})
+		f.tell("customer.subscription.updated", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		f.wantFault("cus_1", "a different one on each item")
 		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")

@@ -3,11 +3,14 @@ package billing
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"tollgate/models"
 )
@@ -115,7 +118,7 @@ func TestALostLeaseAppliesNothing(t *testing.T) {
 			}
 			// While the first waits for its answer, its lease runs out and the second does it all. The first then still
 			// gets what it asked for.
-			f.at = f.at.Add(customerLease)
+			f.at = f.at.Add(leaseTime)
 			f.stub.set("sub_1", object{"items": items("pro", 1)})
 			f.must(second.applyDue(f.Context()))
 			f.wantPlan("ada@example.com", "pro by cus_1")
@@ -126,6 +129,92 @@ func TestALostLeaseAppliesNothing(t *testing.T) {
 		if c := f.customer("cus_1"); c.LeaseToken != nil || c.Failures != 0 {
 			f.Errorf("%+v", c)
 		}
+	})
+}
+
+// A customer that a killed process had claimed is free within 30 seconds, and not sooner.
+func TestACustomerOfAKilledProcess(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
+		f.receive(event("evt_1", "customer.subscription.created", f.at, object{"id": "sub_1", "object": "subscription", "customer": "cus_1"}))
+		killed := f.process()
+		claimed, err := killed.claim(f.Context())
+		f.must(err)
+		if claimed == nil {
+			f.Fatal("no customer is due")
+		}
+		f.at = f.at.Add(20 * time.Second)
+		f.must(f.hook.applyDue(f.Context()))
+		f.wantPlan("ada@example.com", "free")
+		f.at = f.at.Add(10 * time.Second)
+		f.must(f.hook.applyDue(f.Context()))
+		f.wantPlan("ada@example.com", "pro by cus_1")
+	})
+}
+
+// A process that lives keeps its customer for longer than a lease lasts, however slow Stripe is.
+func TestALeaseIsRenewed(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
+		begin := f.at
+		var passed atomic.Int64
+		second := f.process()
+		for _, w := range []*Webhooks{f.hook, second} {
+			w.Now, w.leaseRenewal = func() time.Time { return begin.Add(time.Duration(passed.Load())) }, time.Millisecond
+		}
+		f.stub.before = func(path string) {
+			if path != "/v1/subscriptions" {
+				return
+			}
+			for range 6 {
+				now := begin.Add(time.Duration(passed.Add(int64(10 * time.Second))))
+				for deadline := time.Now().Add(20 * time.Second); f.customer("cus_1").LeasedUntil.Before(now.Add(leaseTime)); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						f.Error("the lease is not renewed")
+						return
+					}
+				}
+				if c, err := second.claim(f.Context()); err != nil || c != nil {
+					f.Errorf("after %s, another process claimed %v, %v", now.Sub(begin), c, err)
+				}
+			}
+		}
+		f.tell("customer.subscription.created", "cus_1")
+		f.wantPlan("ada@example.com", "pro by cus_1")
+		if c := f.customer("cus_1"); c.LeaseToken != nil || c.LeasedUntil != nil || c.Failures != 0 {
+			f.Errorf("the customer is %+v", c)
+		}
+	})
+}
+
+// A request ends with its lease: soon after another process has the customer, and before the end of a lease that is not renewed.
+func TestNoRequestOutlivesItsLease(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.hook.leaseRenewal = time.Millisecond
+		var deadline time.Duration
+		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: carry(func(r *http.Request) (*http.Response, error) {
+			_, err := f.db.ExecContext(f.Context(), "UPDATE stripe_customers SET lease_token = ?", uuid.New())
+			f.must(err)
+			begin := time.Now()
+			<-r.Context().Done()
+			deadline = time.Since(begin)
+			return nil, r.Context().Err()
+		})})
+		f.must(err)
+		f.hook.Client = client
+		f.tell("customer.subscription.created", "cus_1")
+		if deadline == 0 || deadline > leaseTime-leaseMargin {
+			f.Errorf("the request ended after %s", deadline)
+		}
+		// A renewal that never comes, with most of the lease over: the request has no time at all.
+		f.hook.leaseRenewal = time.Hour
+		claimed := f.customer("cus_1")
+		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(f.at.Add(leaseMargin))
+		patience, release := f.hook.keepLease(f.Context(), &claimed)
+		defer release()
+		<-patience.Done()
 	})
 }
 

@@ -38,6 +38,7 @@ func opsStopped(ops views.Ops) views.Ops {
 		{ID: uuid.MustParse("0199f1d2-0000-7000-8000-000000000012"), StripeCustomerID: "cus_Umbrella", Minute: start, Value: 4, State: models.ReportConflict, FirstAttemptAt: &start, LastError: text("Stripe has 11 units for this minute, and this report has 4")},
 	}
 	s.Blocked = []models.StripeStream{{StripeCustomerID: "cus_Paperclip", Blocked: text("Bad Request: No such customer: 'cus_Paperclip'")}}
+	s.Held = []models.HeldCustomer{{StripeCustomerID: "cus_Twins", Subscriptions: []string{"sub_1First", "sub_1Second"}, Units: 31}}
 	s.Faults = []models.StripeCustomer{{ID: "cus_Marble", Fault: text("the price price_1Old is no plan's; the plan stays as it was")}}
 	s.MeterErrors = []models.StripeWebhookEvent{{ID: "evt_1", ReceivedAt: Now.Add(-time.Hour), LastError: text("3 events: no such customer")}}
 	s.GiveUp, s.Reason = s.Failures[1].ID.String(), "   "

@@ -37,13 +37,15 @@ const (
 	Dropped
 	// Stall keeps the request waiting until its context ends, without an effect.
 	Stall
+	// Refused is a 400 parameter_invalid, without an effect.
+	Refused
 )
 
 // String is the fault's name.
 func (f Fault) String() string {
 	names := [...]string{
 		"none", "lost before", "lost after", "late", "500 before", "500 after", "HTML before", "HTML after",
-		"409", "429 lock_timeout", "429 rate_limit", "dropped", "stall",
+		"409", "429 lock_timeout", "429 rate_limit", "dropped", "stall", "400",
 	}
 	if f < 0 || int(f) >= len(names) {
 		return "unknown"
@@ -52,7 +54,7 @@ func (f Fault) String() string {
 }
 
 // Mix faults a share of all requests, from 0 to 1, each in one of the ways that a client can get over: every fault but None,
-// Dropped and Stall. The Rand may be that of Options.
+// Dropped, Stall and Refused. The Rand may be that of Options.
 func Mix(r *rand.Rand, share float64) func(*http.Request, url.Values) Fault {
 	// What leaves the truth to be found out.
 	faults := []Fault{

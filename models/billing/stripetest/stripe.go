@@ -294,6 +294,8 @@ func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alon
 		return lockTimeout(http.StatusConflict), nil
 	case LockTimeout:
 		return lockTimeout(http.StatusTooManyRequests), nil
+	case Refused:
+		return invalid("parameter_invalid", "", "Invalid request."), nil
 	case TooFast:
 		return refuse(http.StatusTooManyRequests, "rate_limit", "", "Request rate limit exceeded."), nil
 	}
