@@ -74,15 +74,6 @@ func plansOf(c *models.Catalogue, kind models.PlanType) []models.Plan {
 	return plans
 }
 
-// price is the base price without needless cents: "$18", "$7.50".
-func price(c *models.Catalogue, cents int64) string {
-	full := c.FormatMoney(cents)
-	if c.Currency == "usd" && cents%100 == 0 {
-		return full[:len(full)-len(".00")]
-	}
-	return full
-}
-
 // priceUnit says what the base price is for.
 func priceUnit(p models.Plan) string {
 	switch {

@@ -147,32 +147,25 @@ func confirmTitle(c *models.Catalogue, cents int64) string {
 	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
 }
 
-// typed is a limit as it stands in the form: "3.00".
-func typed(f SpendLimit, s models.Standing) string {
+// typed returns a limit as it is shown in the form: "3.00".
+func typed(c *models.Catalogue, f SpendLimit, s models.Standing) string {
 	switch {
 	case f.Sent:
 		return f.Entered
 	case s.SpendLimitCents != nil:
-		return amount(*s.SpendLimitCents)
+		return models.FormatAmount(*s.SpendLimitCents, c.Currency)
 	}
 	return ""
 }
-
-// amount writes cents as they are typed into a form: without a currency or thousands separators.
-func amount(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
 
 // FieldIDAmount is the ID of the spend limit's field.
 const FieldIDAmount = "spend-limit-amount"
 
 func amountField(d Usage, s models.Standing) ui.Field {
 	c := d.Catalogue
-	prefix := "$"
-	if c.Currency != "usd" {
-		prefix = c.Currency
-	}
 	return d.Frame.Check(ui.Field{
 		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
-		MaxLength: 12, Prefix: prefix, Value: typed(d.Limit, s),
+		MaxLength: 12, Prefix: models.CurrencySign(c.Currency), Value: typed(c, d.Limit, s),
 		Hint: fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
 	})
 }

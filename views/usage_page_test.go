@@ -241,6 +241,18 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 	}
 }
 
+func TestInvoicesAreInTheirOwnCurrency(t *testing.T) {
+	said := text(viewstest.Render(t, viewstest.PlanPages(t)["plans-paid"]))
+	for _, want := range []string{"$21.30", "1,234.56 EUR", "-$5.00", "1,500 JPY"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the invoices do not say %q:\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "15.00 JPY") {
+		t.Error("1,500 yen are shown as 15")
+	}
+}
+
 func TestAKeyIsShownOnce(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	const key = "tg_live_made0up0for0this0picture0only00000x7Ab"

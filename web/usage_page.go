@@ -175,7 +175,7 @@ func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
 }
 
 func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
-	if err := models.SetSpendLimit(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
 		return err
 	}
 	if cents == nil {

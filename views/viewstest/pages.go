@@ -301,6 +301,7 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		{Number: "LK-0003", Status: "open", Total: 1800, Currency: "usd", Created: Now.AddDate(0, -1, 0), URL: "https://invoice.example.com/i/3"},
 		{Number: "LK-0002", Status: "paid", Total: 123456, Currency: "eur", Created: Now.AddDate(0, -2, 0), URL: "https://invoice.example.com/i/2"},
 		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
+		{Number: "LK-0000", Status: "paid", Total: 1500, Currency: "jpy", Created: Now.AddDate(0, -4, 0)},
 	}
 	pages["plans-paid"] = views.PlansPage(d)
 	d.Current.EndsAt = new(november.End)
