@@ -50,6 +50,7 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261124080000": {"usage_records", "present_workspace_id"},
 	"20261124090000": {"subscriptions", "inactive_since"},
 	"20261128030000": {"api_keys", "rate_limit"},
+	"20261128060000": {"subscriptions", "trial_end"},
 }
 
 // Migrate applies the migrations that the database lacks and returns their names. All of them and their marks are one

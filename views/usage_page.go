@@ -78,9 +78,22 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// atTheLimit says what happens when the included units are used up.
-func atTheLimit(c *models.Catalogue, s models.Standing) string {
+// baseLine names the base price of a person's own plan.
+func baseLine(s Subscription) string {
 	switch {
+	case s.Trial && s.TrialEnd != nil:
+		return s.Plan.Name + ", trial until " + ui.Day(*s.TrialEnd)
+	case s.Trial:
+		return s.Plan.Name + ", trial"
+	}
+	return s.Plan.Name + ", a month"
+}
+
+// atTheLimit says what happens when the included units are used up.
+func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
+	switch {
+	case trial && s.OverageRateCents <= 0:
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.", c.Units(s.Included))
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:

@@ -126,6 +126,9 @@ func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views
 // becomes says what becomes of a subscription, and whether the viewer may manage it at Stripe.
 func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, who *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
+	if shown.Trial = held.InTrial(s.now()); shown.Trial {
+		shown.TrialEnd = utc(held.TrialEnd)
+	}
 	shown.Manageable = s.mayManage(held, who)
 	if !held.Active() {
 		shown.Status = models.StatusCanceled

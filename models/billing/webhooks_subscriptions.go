@@ -75,7 +75,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	} else {
 		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
 	}
-	next.BillingCycleAnchor = unixTime(s.BillingCycleAnchor)
+	next.BillingCycleAnchor, next.TrialEnd = unixTime(s.BillingCycleAnchor), unixTime(s.TrialEnd)
 	switch {
 	case s.EndedAt > 0:
 		next.CancelAt = unixTime(s.EndedAt)
@@ -253,7 +253,7 @@ func sameSubscription(a, b *models.Subscription) bool {
 	return a.PlanID == b.PlanID && a.Status == b.Status && same(a.UserID, b.UserID) && same(a.OrganizationID, b.OrganizationID) &&
 		same(a.StripeCustomerID, b.StripeCustomerID) && same(a.StripePriceID, b.StripePriceID) && same(a.Seats, b.Seats) &&
 		sameTime(a.BillingCycleAnchor, b.BillingCycleAnchor) && sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) &&
-		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt)
+		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt) && sameTime(a.TrialEnd, b.TrialEnd)
 }
 
 func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -116,6 +116,11 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	return d
 }
 
+// trial makes a subscription one that is tried for another 16 days.
+func trial(s *views.Subscription) {
+	s.Status, s.Trial, s.TrialEnd = models.StatusTrialing, true, new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
+}
+
 // UsagePages are the states of a member's page, by name.
 func UsagePages(t testing.TB) map[string]templ.Component {
 	t.Helper()
@@ -174,6 +179,16 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
 	add("cancelled-at-end", d)
+	d = Member(t, "pro", 40, 75)
+	trial(&d.Subscription)
+	d.Standing.Value.OverageRateCents = 0
+	add("trial", d)
+	d.Subscription.EndsAt = d.Subscription.TrialEnd
+	add("trial-cancelled", d)
+	d = Member(t, "business", 40, 100)
+	trial(&d.Subscription)
+	d.Standing.Value.OverageRateCents = 0
+	add("trial-team", d)
 	d = Member(t, "free", 1, 5)
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
 	add("cancelled", d)
@@ -307,6 +322,9 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	d.Current.EndsAt = new(november.End)
 	pages["plans-ending"] = views.PlansPage(d)
 	d.Current.EndsAt = nil
+	trying := d
+	trial(&trying.Current)
+	pages["plans-trial"] = views.PlansPage(trying)
 	d.StripeConnected = false
 	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
 	pages["plans-no-stripe"] = views.PlansPage(d)

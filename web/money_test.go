@@ -1,0 +1,68 @@
+package web
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// stripeSubscription leaves behind what a webhook stores for a subscription at Stripe, whose period is November.
+func (f *fixture) stripeSubscription(s models.Subscription) {
+	f.t.Helper()
+	s.ID, s.CreatedAt, s.UpdatedAt = uuid.Must(uuid.NewV7()), f.clock(), f.clock()
+	november := models.CalendarMonth(f.clock())
+	s.CurrentPeriodStart, s.CurrentPeriodEnd, s.BillingCycleAnchor = &november.Start, &november.End, &november.Start
+	s.StripeSubscriptionID, s.StripeCustomerID = new("sub_"+s.ID.String()), new("cus_"+s.ID.String())
+	_, err := f.db.NewInsert().Model(&s).Exec(context.Background())
+	must(f.t, err)
+}
+
+// says fails unless a text contains each of these and none of those.
+func says(t *testing.T, what, text string, these, those []string) {
+	t.Helper()
+	for _, part := range these {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s does not say %q:\n%s", what, part, text)
+		}
+	}
+	for _, part := range those {
+		if strings.Contains(text, part) {
+			t.Errorf("%s says %q:\n%s", what, part, text)
+		}
+	}
+}
+
+// TestTrialIsShown checks each page that shows what a plan costs: during a trial, and after its end while Stripe's event is late.
+func TestTrialIsShown(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		end := f.clock().Truncate(24*time.Hour).AddDate(0, 0, 3)
+		ada := f.person("ada@example.com", "", models.Member, false)
+		f.stripeSubscription(models.Subscription{UserID: &ada.ID, PlanID: "pro", Status: models.StatusTrialing, TrialEnd: &end})
+		acme := f.organization("Acme", "T1")
+		f.person("bob@example.com", "T1", models.Admin, false)
+		f.person("carl@example.com", "T1", models.Member, false)
+		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusTrialing, TrialEnd: &end, Seats: new(int64(2))})
+
+		until := "Trial until " + end.Format("Jan 2, 2006") + " (in 3 days)"
+		pages := []struct{ email, path, price, costs string }{
+			{"ada@example.com", "/usage", "After that, Pro costs $18.00 per month.", "So far in this period $18.00"},
+			{"ada@example.com", "/plans", ": $0 until then.", ""},
+			{"bob@example.com", "/org", "After that, Business costs $20.00 per seat per month.", ""},
+			{"bob@example.com", "/usage", "The base price is $0.00 until", ""},
+			{"bob@example.com", "/plans", ": $0 until then.", ""},
+			{"carl@example.com", "/usage", "Your plan comes from Acme. The base price is $0.00 until", ""},
+		}
+		for _, p := range pages {
+			says(t, p.email+" "+p.path, f.signedIn(p.email).get(p.path).main(), []string{until, p.price}, []string{"So far in this period $18.00"})
+		}
+		f.set(end)
+		for _, p := range pages {
+			says(t, p.path+" after the trial", f.signedIn(p.email).get(p.path).main(), []string{p.costs}, []string{"Trial", "trial"})
+		}
+	})
+}
