@@ -139,12 +139,13 @@ func (f *fixture) referenceMonths(t *testing.T, s *models.OrganizationSummary, f
 	for i := range months[:n-1] {
 		months[i].Included = 0
 	}
-	months[n-1].OverageCents = s.OverageCents
+	months[n-1].Overage, months[n-1].OverageCents = s.OverageUnits, s.OverageCents
 	for _, r := range f.recordsOf(t, s.ID) {
 		for i := range months[:n-1] {
 			if m := &months[i]; m.Period.Contains(r.BillingPeriodStart.UTC()) {
 				m.Used, m.Included, m.BeforeSignUp = m.Used+r.SuggestionsUsed, m.Included+r.SuggestionsIncluded, false
-				m.OverageCents += max(0, r.SuggestionsUsed-r.SuggestionsIncluded) * r.OverageRateCents
+				over := max(0, r.SuggestionsUsed-r.SuggestionsIncluded)
+				m.Overage, m.OverageCents = m.Overage+over, m.OverageCents+over*r.OverageRateCents
 			}
 		}
 	}

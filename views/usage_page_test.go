@@ -174,7 +174,7 @@ func TestPagesOfTheOrganization(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20 of overage"}, nil},
+		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20", "Members exceeded their plan in 2 months."}, []string{"No month exceeded"}},
 		{"org-new", []string{"By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
 		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,31 @@ func TestTrialIsShown(t *testing.T) {
 		f.set(end)
 		for _, p := range pages {
 			says(t, p.path+" after the trial", f.signedIn(p.email).get(p.path).main(), []string{p.costs}, []string{"Trial", "trial"})
+		}
+	})
+}
+
+// TestMonthsAgreeWithTheirOverage checks an organization whose members exceeded their plan while all of them together used less than the sum
+// of their limits, in this month and in the previous one.
+func TestMonthsAgreeWithTheirOverage(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		now := f.clock()
+		f.set(now.AddDate(0, -1, 0))
+		acme := f.organization("Acme", "T1")
+		f.person("ada@example.com", "T1", models.Admin, false)
+		f.person("bob@example.com", "T1", models.Member, false)
+		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
+		f.used("bob@example.com", 130, f.clock())
+		f.set(now)
+		f.used("bob@example.com", 141, f.clock())
+		p := f.signedIn("ada@example.com").get("/org")
+		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 person", "$8.20"}, nil)
+		says(t, "the months", textOf(p.section("months")), []string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
+		rows := table(p.section("months"))
+		for i, want := range [][]string{{"130", "100", "30", "$6.00"}, {"141", "200", "41", "$8.20"}} {
+			if row := rows[len(rows)-2+i]; !slices.Equal(row[1:], want) {
+				t.Errorf("a month is %q, want %q", row[1:], want)
+			}
 		}
 	})
 }

@@ -104,7 +104,7 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 	drawn := make([]charts.Month, len(months))
 	for i, m := range months {
 		drawn[i] = charts.Month{
-			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, OverageCents: m.OverageCents, Current: m.Current,
+			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, Overage: m.Overage, OverageCents: m.OverageCents, Current: m.Current,
 		}
 	}
 	return drawn
@@ -207,7 +207,7 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
+				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
 			}
 		}
 		for _, d := range p.days.Value.Until() {

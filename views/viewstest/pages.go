@@ -80,6 +80,7 @@ func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month
 		case i >= before:
 			m.Used, m.Included = shares[i]*included/100, included
 		}
+		m.Overage = max(0, m.Used-m.Included)
 		list = append(list, m)
 	}
 	return list
@@ -108,9 +109,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	}
 	for i := range d.Months.Value {
 		m := &d.Months.Value[i]
-		m.OverageCents = max(0, m.Used-m.Included) * p.OverageRateCents
+		m.OverageCents = m.Overage * p.OverageRateCents
 		if p.OverageRateCents == 0 {
-			m.Used = min(m.Used, m.Included)
+			m.Used, m.Overage = min(m.Used, m.Included), 0
 		}
 	}
 	return d
@@ -265,6 +266,10 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 		Summary: views.Loaded(summary), Overage: views.Loaded(views.OrgOverage{Units: 36, Cents: 720, People: 3}),
 		Days:   views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
 		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
+	}
+	for i, units := range []int64{0, 0, 0, 141, 0, 36} { // members' overage, while all together used less than their limits
+		m := &org.Months.Value[i]
+		m.Overage, m.OverageCents = units, units*business.OverageRateCents
 	}
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
