@@ -174,8 +174,17 @@ func TestPagesOfTheOrganization(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20", "Members exceeded their plan in 2 months."}, []string{"No month exceeded"}},
-		{"org-new", []string{"By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
+		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
+			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 More overage at this pace: about 61 × $0.20 $12.20 Forecast by the reset $859.40",
+			"36 suggestions beyond the plan, by 3 people.", "The number of seats is that of the subscription. Estimate, before tax; the invoice is authoritative.",
+		}, []string{"No month exceeded", "by hand"}},
+		{"org-by-hand", []string{
+			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.", "This plan has no Stripe subscription: its base price and overage are billed by hand.",
+		}, []string{"nothing is billed"}},
+		{"org-trial", []string{
+			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.", "Business, 42 seats × $0.00 $0.00", "Forecast by the reset $0.00",
+		}, []string{"$840"}},
+		{"org-new", []string{"Business, 1 seat × $20.00 $20.00", "By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
 		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
 		{"members-none", []string{"0 of 42 people", "No members match this search."}, []string{"<b>"}},

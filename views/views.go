@@ -82,6 +82,8 @@ type Subscription struct {
 	// Trial says that the base price is 0, until TrialEnd. TrialEnd may be nil if it is not known.
 	Trial    bool
 	TrialEnd *time.Time
+	// ByHand says that the plan was assigned without Stripe, so that Stripe bills nothing of it.
+	ByHand bool
 	// Manageable says that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
 }

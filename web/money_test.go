@@ -92,3 +92,42 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		}
 	})
 }
+
+// TestOrganizationCost checks the lines of the cost: seats of a subscription at Stripe and of a plan that was given by hand, overage of
+// members, and the forecast, in which a spend limit stops one of them.
+func TestOrganizationCost(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		november := models.CalendarMonth(f.clock())
+		f.set(november.Start.AddDate(0, 0, 15)) // half of the period
+		acme := f.organization("Acme", "T1")
+		for _, name := range []string{"ada", "bob", "carl", "dora", "emil"} {
+			f.person(name+"@example.com", "T1", models.Admin, false)
+		}
+		limit := int64(210)
+		must(t, models.SetSpendLimit(context.Background(), f.db, f.web.catalogue, f.clock(), models.ActorShell, "dora@example.com", &limit))
+		cost := func() string { return textOf(f.signedIn("ada@example.com").get("/org").section("cost")) }
+		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
+		says(t, "a new plan", cost(), []string{"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far"}, []string{"Forecast"})
+		f.used("bob@example.com", 130, f.clock())  // 260 by the reset: 160 beyond the plan
+		f.used("carl@example.com", 40, f.clock())  // 80 by the reset
+		f.used("dora@example.com", 101, f.clock()) // 202 by the reset, but the limit pays for 10 beyond the plan
+		overage := "Overage: 31 × $0.20 $6.20"
+		forecast := "More overage at this pace: about 139 × $0.20 $27.80"
+		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
+		says(t, "a plan given by hand", cost(), []string{
+			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast by the reset $94.00", byHand, "A seat is a member with usage in this billing period.",
+			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
+		}, []string{"nothing is billed"})
+
+		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)
+		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42))})
+		says(t, "a plan at Stripe", cost(), []string{
+			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast by the reset $874.00", "The number of seats is that of the subscription.",
+		}, []string{byHand})
+
+		must(t, onlyError(f.db.NewUpdate().Model((*models.Subscription)(nil)).Set("status = ?", models.StatusTrialing).Where("stripe_subscription_id IS NOT NULL").Exec(context.Background())))
+		says(t, "a trial", cost(), []string{"Business, 42 seats × $0.00 $0.00"}, []string{"$840.00"})
+	})
+}
+
+func onlyError[T any](_ T, err error) error { return err }

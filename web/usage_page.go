@@ -129,6 +129,7 @@ func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, w
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
 	}
+	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
 	shown.Manageable = s.mayManage(held, who)
 	if !held.Active() {
 		shown.Status = models.StatusCanceled

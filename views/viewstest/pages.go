@@ -263,7 +263,9 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	org := views.Org{
 		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business, Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
-		Summary: views.Loaded(summary), Overage: views.Loaded(views.OrgOverage{Units: 36, Cents: 720, People: 3}),
+		Summary: views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
+			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3, Forecast: &models.Overage{Units: 97, Cents: 1940},
+		}),
 		Days:   views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
 		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
 	}
@@ -274,12 +276,21 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
 	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
-	quiet.Overage, quiet.StripeConnected = views.Loaded(views.OrgOverage{}), false
+	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
+	given := org
+	given.Subscription, given.StripeConnected = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true}, false
+	given.Cost.Value.Seats, given.Cost.Value.Subscribed = 37, false
+	pages["org-by-hand"] = views.OrgPage(given)
+	trying := org
+	trial(&trying.Subscription)
+	trying.Cost = views.Loaded(views.OrgCost{Seats: 42, Subscribed: true, Forecast: &models.Overage{}})
+	trying.Months = views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47))
+	pages["org-trial"] = views.OrgPage(trying)
 	failed := org
-	failed.Summary.Failed, failed.Overage.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
 	pages["org-failed"] = views.OrgPage(failed)
 
 	members := views.Members{
