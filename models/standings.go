@@ -140,7 +140,8 @@ func (p *people) counted() schema.QueryAppender {
 	if len(p.own) > 0 {
 		from += " JOIN users u ON u.email = r.email"
 	}
-	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate, r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
+	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate, "+
+		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
 		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
 }
 

@@ -125,7 +125,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
 		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Trial:
-		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
+		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
+			"It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	case running(d.Current) && p.Type == d.Current.Plan.Type:
 		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	}

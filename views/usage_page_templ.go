@@ -1030,7 +1030,7 @@ func usageSteps(d Usage, s models.Standing) templ.Component {
 			}
 		}
 		if d.Subscription.Organization == "" {
-			templ_7745c5c3_Err = ui.LinkButton("/plans", upgradeLabel(s), s.OverageRateCents <= 0 && s.Level() != models.Safe).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.LinkButton("/plans", upgradeLabel(s, d.Subscription.Trial), s.OverageRateCents <= 0 && s.Level() != models.Safe).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1045,8 +1045,8 @@ func usageSteps(d Usage, s models.Standing) templ.Component {
 	})
 }
 
-func upgradeLabel(s models.Standing) string {
-	if s.OverageRateCents <= 0 {
+func upgradeLabel(s models.Standing, trial bool) string {
+	if s.OverageRateCents <= 0 && !trial {
 		return "Upgrade"
 	}
 	return "Compare plans"

@@ -4,6 +4,7 @@ package viewstest
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,9 +118,12 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	return d
 }
 
+// trialPeriod is a trial of 30 days, which is one billing period at Stripe.
+var trialPeriod = models.Period{Start: time.Date(2026, 11, 9, 15, 20, 0, 0, time.UTC), End: time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC)}
+
 // trial makes a subscription one that is tried for another 16 days.
 func trial(s *views.Subscription) {
-	s.Status, s.Trial, s.TrialEnd = models.StatusTrialing, true, new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
+	s.Status, s.Trial, s.TrialEnd = models.StatusTrialing, true, &trialPeriod.End
 }
 
 // UsagePages are the states of a member's page, by name.
@@ -180,16 +184,18 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
 	add("cancelled-at-end", d)
-	d = Member(t, "pro", 40, 75)
-	trial(&d.Subscription)
-	d.Standing.Value.OverageRateCents = 0
+	trying := func(d views.Usage) views.Usage {
+		trial(&d.Subscription)
+		d.Standing.Value.OverageRateCents, d.Standing.Value.Period = 0, trialPeriod
+		d.Days.Value.Period, d.Days.Value.Previous, d.Forecast = trialPeriod, nil, nil
+		d.Days.Value.Used, d.Comparison.Value = spread(d.Standing.Value.Used, 15), views.Comparison{Days: 15, Used: d.Standing.Value.Used}
+		return d
+	}
+	d = trying(Member(t, "pro", 40, 75))
 	add("trial", d)
 	d.Subscription.EndsAt = d.Subscription.TrialEnd
 	add("trial-cancelled", d)
-	d = Member(t, "business", 40, 100)
-	trial(&d.Subscription)
-	d.Standing.Value.OverageRateCents = 0
-	add("trial-team", d)
+	add("trial-team", trying(Member(t, "business", 40, 100)))
 	d = Member(t, "free", 1, 5)
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
 	add("cancelled", d)
@@ -287,7 +293,12 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	trying := org
 	trial(&trying.Subscription)
 	trying.Cost = views.Loaded(views.OrgCost{Seats: 42, Subscribed: true, Forecast: &models.Overage{}})
-	trying.Months = views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47))
+	trying.Months = views.Loaded(Months(4200, 1804, 5))
+	trying.Days = views.Loaded(charts.Daily{Period: trialPeriod, Now: Now, Used: spread(1804, 15), Included: 4200})
+	trying.Summary.Value.Period, trying.Summary.Value.TopUsers = trialPeriod, slices.Clone(summary.TopUsers[3:])
+	for i := range trying.Summary.Value.TopUsers {
+		trying.Summary.Value.TopUsers[i].Rank = i + 1
+	}
 	pages["org-trial"] = views.OrgPage(trying)
 	failed := org
 	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
