@@ -67,6 +67,11 @@ func (d Org) overageLine(name string, o models.Overage) string {
 	return name + " " + d.Catalogue.Units(o.Units)
 }
 
+// showsOverage says whether overage has a line of its own. A trial usually has none, and the plan's rate does not apply to it.
+func (d Org) showsOverage() bool {
+	return d.Plan.OverageRateCents > 0 && (!d.Subscription.Trial || d.Cost.Value.Overage.Units > 0)
+}
+
 // toCome is the overage between now and the end of the period, at the members' pace.
 func (c OrgCost) toCome() models.Overage {
 	return models.Overage{Units: c.Forecast.Units - c.Overage.Units, Cents: c.Forecast.Cents - c.Overage.Cents}

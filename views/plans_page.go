@@ -83,7 +83,7 @@ func trialLine(d Plans, p models.Plan) string {
 	if d.Current.TrialEnd == nil {
 		return "Trial: " + free + " until it ends."
 	}
-	return fmt.Sprintf("%s: %s until then.", d.Current.trialTitle(d.Frame.Now), free)
+	return fmt.Sprintf("%s: %s\u00a0until\u00a0then.", d.Current.trialTitle(d.Frame.Now), free)
 }
 
 // priceUnit says what the base price is for.

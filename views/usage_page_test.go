@@ -182,8 +182,8 @@ func TestPagesOfTheOrganization(t *testing.T) {
 			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.", "This plan has no Stripe subscription: its base price and overage are billed by hand.",
 		}, []string{"nothing is billed"}},
 		{"org-trial", []string{
-			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.", "Business, 42 seats × $0.00 $0.00", "Forecast by the reset $0.00",
-		}, []string{"$840"}},
+			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.", "Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast by the reset $0.00",
+		}, []string{"$840", "× $0.20"}},
 		{"org-new", []string{"Business, 1 seat × $20.00 $20.00", "By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
 		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
