@@ -36,8 +36,8 @@ type ended[T any] struct {
 
 // monthSum is what records with one start come to.
 type monthSum struct {
-	Start                 time.Time
-	Used, Included, Cents int64
+	Start                        time.Time
+	Used, Included, Units, Cents int64
 }
 
 // daySum is the units by UTC date of records with one start, from its date on.
@@ -87,10 +87,13 @@ func sumsOf[T any](ctx context.Context, e *EndedSums, memory *map[uuid.UUID]ende
 func (e *EndedSums) OrganizationMonths(ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int) ([]PastPeriod, error) {
 	months := periodsBack(current.Period, founded, n)
 	last := &months[n-1]
-	last.Used, last.Included, last.OverageCents, last.BeforeSignUp = current.TotalSuggestions, current.Included, current.OverageCents, false
+	last.Used, last.Included, last.BeforeSignUp = current.TotalSuggestions, current.Included, false
+	last.Overage, last.OverageCents = current.OverageUnits, current.OverageCents
 	sums, err := sumsOf(ctx, e, &e.months, db, now, current.ID, months[0].Period.Start, current.Period.Start, current.Period.Start, func(records *bun.SelectQuery) (sums []monthSum, err error) {
 		err = records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("CAST(SUM(r.suggestions_used) AS bigint) AS used").
 			ColumnExpr("CAST(SUM(r.suggestions_included) AS bigint) AS included").
+			ColumnExpr(`CAST(SUM(CASE WHEN r.suggestions_used > r.suggestions_included
+				THEN r.suggestions_used - r.suggestions_included ELSE 0 END) AS bigint) AS units`).
 			ColumnExpr(`CAST(SUM(CASE WHEN r.suggestions_used > r.suggestions_included
 				THEN (r.suggestions_used - r.suggestions_included) * r.overage_rate_cents ELSE 0 END) AS bigint) AS cents`).
 			GroupExpr("r.billing_period_start").Scan(ctx, &sums)
@@ -102,8 +105,8 @@ func (e *EndedSums) OrganizationMonths(ctx context.Context, db bun.IDB, now time
 	for _, sum := range sums {
 		for i := range months[:n-1] {
 			if m := &months[i]; m.Period.Contains(sum.Start.UTC()) {
-				m.Used, m.Included, m.OverageCents = m.Used+sum.Used, m.Included+sum.Included, m.OverageCents+sum.Cents
-				m.BeforeSignUp = false
+				m.Used, m.Included, m.BeforeSignUp = m.Used+sum.Used, m.Included+sum.Included, false
+				m.Overage, m.OverageCents = m.Overage+sum.Units, m.OverageCents+sum.Cents
 			}
 		}
 	}

@@ -14,8 +14,9 @@ type PastPeriod struct {
 	BeforeSignUp bool
 	// Used and Included are units; Included is the period's own limit, not today's.
 	Used, Included int64
-	// OverageCents is the price of the overage in cents, before tax.
-	OverageCents int64
+	// Overage is the units that were used beyond a limit: in each record for itself, so that an organization has overage as soon
+	// as one of its members has. OverageCents is its price in cents, before tax.
+	Overage, OverageCents int64
 	// Current says that the period is not over.
 	Current bool
 }
@@ -37,7 +38,8 @@ func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {
 func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) []PastPeriod {
 	months := periodsBack(current.Period, signedUp, n)
 	last := &months[n-1]
-	last.Used, last.Included, last.OverageCents, last.BeforeSignUp = current.Used, current.Included, current.OverageCents(), false
+	last.Used, last.Included, last.BeforeSignUp = current.Used, current.Included, false
+	last.Overage, last.OverageCents = current.Overage(), current.OverageCents()
 	for i := range months[:n-1] {
 		months[i].Included, months[i].Plan = current.Included, current.Plan
 	}
@@ -55,7 +57,7 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 			if m.BeforeSignUp || m.Used == 0 && m.OverageCents == 0 {
 				m.Included = 0
 			}
-			m.Used, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.OverageCents+s.OverageCents(), false
+			m.Used, m.Overage, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.Overage+s.Overage(), m.OverageCents+s.OverageCents(), false
 			// A period that a new subscription cut short shares its month with the next one: the larger limit is the month's.
 			m.Included = max(m.Included, s.Included)
 			if !start.Before(newest[j]) {

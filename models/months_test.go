@@ -30,8 +30,8 @@ func TestMonths(t *testing.T) {
 		{Period: models.Period{Start: day(2026, 7, 1), End: day(2026, 8, 1)}, BeforeSignUp: true, Included: 75},
 		{Period: models.Period{Start: day(2026, 8, 1), End: day(2026, 9, 1)}, Used: 5, Included: 5},
 		{Period: models.Period{Start: day(2026, 9, 1), End: day(2026, 10, 1)}, Included: 75},
-		{Period: models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}, Used: 33, Included: 25, OverageCents: 175},
-		{Period: november, Used: 80, Included: 75, OverageCents: 150, Current: true},
+		{Period: models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}, Used: 33, Included: 25, Overage: 5, OverageCents: 175},
+		{Period: november, Used: 80, Included: 75, Overage: 5, OverageCents: 150, Current: true},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

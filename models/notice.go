@@ -2,7 +2,6 @@ package models
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -76,25 +75,3 @@ func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 
 // FormatReset writes an instant as people read it: "Dec 1, 2026, 00:00 UTC".
 func FormatReset(t time.Time) string { return t.UTC().Format("Jan 2, 2006, 15:04") + " UTC" }
-
-// FormatCount writes a number with thousands apart: 1,804.
-func FormatCount(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	sign := ""
-	if n < 0 {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
-}
-
-// FormatMoney writes cents in the catalogue's currency: "$1.50", "1.50 EUR".
-func (c *Catalogue) FormatMoney(cents int64) string {
-	amount := fmt.Sprintf("%s.%02d", FormatCount(cents/100), cents%100)
-	if c.Currency == "usd" {
-		return "$" + amount
-	}
-	return amount + " " + strings.ToUpper(c.Currency)
-}

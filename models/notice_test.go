@@ -96,25 +96,3 @@ func TestFormatReset(t *testing.T) {
 		}
 	}
 }
-
-func TestFormatCount(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0", 7: "7", 999: "999", 1000: "1,000", 1804: "1,804", 123456: "123,456", 1234567: "1,234,567", -5: "-5", -1000: "-1,000", -999: "-999",
-	} {
-		if got := models.FormatCount(n); got != want {
-			t.Errorf("%d: %q, want %q", n, got, want)
-		}
-	}
-}
-
-func TestFormatMoney(t *testing.T) {
-	dollars := embedded(t)
-	euros := &models.Catalogue{Currency: "eur"}
-	for cents, want := range map[int64][2]string{
-		0: {"$0.00", "0.00 EUR"}, 5: {"$0.05", "0.05 EUR"}, 150: {"$1.50", "1.50 EUR"}, 123456789: {"$1,234,567.89", "1,234,567.89 EUR"},
-	} {
-		if got := [2]string{dollars.FormatMoney(cents), euros.FormatMoney(cents)}; got != want {
-			t.Errorf("%d: %q, want %q", cents, got, want)
-		}
-	}
-}

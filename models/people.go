@@ -99,6 +99,8 @@ type Subscription struct {
 	StripePriceID *string
 	Seats         *int64
 	CancelAt      *time.Time
+	// TrialEnd is when the trial ends or ended; nil without a trial, and on rows that were stored before this column existed.
+	TrialEnd *time.Time
 	// InactiveSince is when it ceased to give its plan; nil while it does, and where that is not known.
 	InactiveSince *time.Time
 	CreatedAt     time.Time

@@ -8,9 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -125,10 +123,7 @@ const (
 var (
 	planIDPattern   = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,39}$`)
 	currencyPattern = regexp.MustCompile(`^[a-z]{3}$`)
-	// What Stripe counts in other units than hundredths: whole ones and thousandths.
-	// Source: https://docs.stripe.com/currencies#zero-decimal, #three-decimal
-	otherUnits   = strings.Fields("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf bhd jod kwd omr tnd")
-	meterPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
+	meterPattern    = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
 )
 
 // ParseCatalogue reads a catalogue; name stands in its error messages.
@@ -272,8 +267,8 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 		},
 		"currency": func(n *yaml.Node) {
 			r.text(&c.Currency, "currency", false, currencyPattern)(n)
-			if slices.Contains(otherUnits, c.Currency) {
-				r.fault(n, "currency %q has no hundredths, in which all prices are", c.Currency)
+			if exponent(c.Currency) != 2 {
+				r.fault(n, "currency %q has no hundredths; prices are in hundredths", c.Currency)
 			}
 		},
 		"meter_event_name": r.text(&c.MeterEventName, "meter_event_name", false, meterPattern),

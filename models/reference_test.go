@@ -103,8 +103,15 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 		e := models.Entitlement{PlanID: n.PlanID, Anchor: n.BillingCycleAnchor, PeriodStart: n.CurrentPeriodStart, PeriodEnd: n.CurrentPeriodEnd}
 		s.Plan, s.Period = f.catalogue.PlanOf(n.PlanID).ID, e.PeriodAt(now)
 	}
+	var forecast models.Overage
+	length, elapsed := int64(s.Period.End.Sub(s.Period.Start).Seconds()), max(1, int64(now.Sub(s.Period.Start).Seconds()))
 	for _, m := range f.referenceMembers(t, now, id) {
 		st := &m.Standing
+		over := max(0, st.Used*length/elapsed-st.Included)
+		for over > st.Overage() && st.SpendLimitCents != nil && over*st.OverageRateCents > *st.SpendLimitCents {
+			over--
+		}
+		forecast.Units, forecast.Cents = forecast.Units+over, forecast.Cents+over*st.OverageRateCents
 		s.TotalUsers++
 		s.Included += st.Included
 		if st.Overage() > 0 {
@@ -119,6 +126,9 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 				Email: st.Email, Name: m.Name, Used: st.Used, Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
 			})
 		}
+	}
+	if now.Sub(s.Period.Start) >= 5*24*time.Hour && s.TotalSuggestions >= 10 {
+		s.Forecast = &forecast
 	}
 	slices.SortFunc(s.TopUsers, func(a, b models.RankedUser) int {
 		return cmp.Or(cmp.Compare(b.Used, a.Used), cmp.Compare(a.Email, b.Email))
@@ -139,12 +149,13 @@ func (f *fixture) referenceMonths(t *testing.T, s *models.OrganizationSummary, f
 	for i := range months[:n-1] {
 		months[i].Included = 0
 	}
-	months[n-1].OverageCents = s.OverageCents
+	months[n-1].Overage, months[n-1].OverageCents = s.OverageUnits, s.OverageCents
 	for _, r := range f.recordsOf(t, s.ID) {
 		for i := range months[:n-1] {
 			if m := &months[i]; m.Period.Contains(r.BillingPeriodStart.UTC()) {
 				m.Used, m.Included, m.BeforeSignUp = m.Used+r.SuggestionsUsed, m.Included+r.SuggestionsIncluded, false
-				m.OverageCents += max(0, r.SuggestionsUsed-r.SuggestionsIncluded) * r.OverageRateCents
+				over := max(0, r.SuggestionsUsed-r.SuggestionsIncluded)
+				m.Overage, m.OverageCents = m.Overage+over, m.OverageCents+over*r.OverageRateCents
 			}
 		}
 	}
@@ -205,8 +216,9 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 	got.TopUsers, want.TopUsers = nil, nil
 	if got.ID != want.ID || got.Name != want.Name || got.Plan != want.Plan || got.Period != want.Period || got.TotalUsers != want.TotalUsers || got.ActiveUsers != want.ActiveUsers ||
 		got.Included != want.Included || got.TotalSuggestions != want.TotalSuggestions || got.AverageHundredths != want.AverageHundredths ||
-		got.OverageUnits != want.OverageUnits || got.OverageCents != want.OverageCents || got.OveragePeople != want.OveragePeople {
-		t.Errorf("summary\n%+v, want\n%+v", got, want)
+		got.OverageUnits != want.OverageUnits || got.OverageCents != want.OverageCents || got.OveragePeople != want.OveragePeople ||
+		(got.Forecast == nil) != (want.Forecast == nil) || got.Forecast != nil && *got.Forecast != *want.Forecast {
+		t.Errorf("summary\n%+v, forecast %+v, want\n%+v, forecast %+v", got, got.Forecast, want, want.Forecast)
 	}
 	founded := one[models.Organization](t, s.fixture, "id = ?", id).CreatedAt.UTC()
 	months, err := s.ended.OrganizationMonths(s.ctx, s.db, s.now, &want, founded, 6)

@@ -47,7 +47,7 @@ func ParseAmount(text string) (int64, error) {
 
 // SetSpendLimit sets the most that a person's overage may cost in a billing period, in cents; nil is no limit. It applies from
 // the next decision on and adds an entry to the audit log. Setting the limit that is already set does nothing.
-func SetSpendLimit(ctx context.Context, db *DB, now time.Time, actor, email string, cents *int64) error {
+func SetSpendLimit(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor, email string, cents *int64) error {
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var user User
 		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
@@ -59,7 +59,7 @@ func SetSpendLimit(ctx context.Context, db *DB, now time.Time, actor, email stri
 		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("spend_limit_cents = ?", cents).Where("id = ?", user.ID).Exec(ctx); err != nil {
 			return err
 		}
-		return Audit(ctx, tx, now, actor, "spend_limit.set", email, limitText(user.SpendLimitCents)+" to "+limitText(cents))
+		return Audit(ctx, tx, now, actor, "spend_limit.set", email, c.limitText(user.SpendLimitCents)+" to "+c.limitText(cents))
 	})
 	if err != nil {
 		return fmt.Errorf("set the spend limit of %s: %w", email, err)
@@ -67,9 +67,9 @@ func SetSpendLimit(ctx context.Context, db *DB, now time.Time, actor, email stri
 	return nil
 }
 
-func limitText(cents *int64) string {
+func (c *Catalogue) limitText(cents *int64) string {
 	if cents == nil {
 		return "no limit"
 	}
-	return strconv.FormatInt(*cents, 10) + " cents"
+	return c.FormatMoney(*cents)
 }

@@ -134,13 +134,14 @@ func (p *people) isCurrent() schema.QueryAppender {
 }
 
 // counted is a query of those who have a current record: their units used and included, of_plan among these what the plan
-// includes, those beyond, and the rate.
+// includes, those beyond, the rate, and the person's spend limit.
 func (p *people) counted() schema.QueryAppender {
 	from := "usage_records r"
 	if len(p.own) > 0 {
 		from += " JOIN users u ON u.email = r.email"
 	}
-	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate FROM "+from+" ? WHERE ?",
+	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate, "+
+		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
 		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
 }
 

@@ -243,5 +243,11 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 	return &found[0], nil
 }
 
+// InTrial returns whether the base price is 0 for now. The end of the trial counts as soon as it has passed, even if Stripe's
+// event about it is late.
+func (s *Subscription) InTrial(now time.Time) bool {
+	return s.Status == StatusTrialing && (s.TrialEnd == nil || s.TrialEnd.After(now))
+}
+
 // Active says that the subscription gives its plan.
 func (s *Subscription) Active() bool { return slices.Contains(ActiveStatuses, s.Status) }

@@ -87,9 +87,15 @@ type OrganizationSummary struct {
 	AverageHundredths int64
 	// OverageUnits are beyond the plans of OveragePeople, OverageCents is their price in cents, before tax.
 	OverageUnits, OverageCents, OveragePeople int64
+	// Forecast is the overage at the period's end if each person continues at their pace up to their spend limit; nil where
+	// Standing.Forecast gives none.
+	Forecast *Overage
 	// TopUsers are at most ten of the active ones, by units used, then by email.
 	TopUsers []RankedUser
 }
+
+// Overage is units beyond plans, and their price in cents, before tax.
+type Overage struct{ Units, Cents int64 }
 
 // AveragePerUser is AverageHundredths as the number of two decimals that is nearest to it.
 func (s *OrganizationSummary) AveragePerUser() float64 { return float64(s.AverageHundredths) / 100 }
@@ -157,17 +163,25 @@ func (p *people) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 	for i := range p.own {
 		s.Included += p.own[i].included
 	}
-	var sums struct{ Active, Used, More, People, Units, Cents int64 }
+	var sums struct{ Active, Used, More, People, Units, Cents, ForecastUnits, ForecastCents int64 }
+	length, elapsed := int64(s.Period.End.Sub(s.Period.Start)/time.Second), max(1, int64(p.now.Sub(s.Period.Start)/time.Second))
 	err := db.NewRaw(`SELECT COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active, CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
 			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
-			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.overage * m.rate), 0) AS bigint) AS cents
-		FROM (?) m`, p.counted()).Scan(ctx, &sums)
+			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.overage * m.rate), 0) AS bigint) AS cents,
+			CAST(COALESCE(SUM(m.foreseen), 0) AS bigint) AS forecast_units, CAST(COALESCE(SUM(m.foreseen * m.rate), 0) AS bigint) AS forecast_cents
+		FROM (SELECT l.*, CASE WHEN l.spend_limit IS NULL OR l.straight * l.rate <= l.spend_limit THEN l.straight
+				WHEN l.overage * l.rate > l.spend_limit THEN l.overage ELSE l.spend_limit / NULLIF(l.rate, 0) END AS foreseen
+			FROM (SELECT c.*, CASE WHEN c.used * ? / ? > c.included THEN c.used * ? / ? - c.included ELSE 0 END AS straight FROM (?) c) l) m`,
+		length, elapsed, length, elapsed, p.counted()).Scan(ctx, &sums)
 	if err != nil {
 		return err
 	}
 	s.Included += sums.More
 	s.ActiveUsers, s.TotalSuggestions = sums.Active, sums.Used
 	s.OveragePeople, s.OverageUnits, s.OverageCents = sums.People, sums.Units, sums.Cents
+	if _, ok := (Standing{Used: s.TotalSuggestions, Period: s.Period}).Forecast(p.now); ok {
+		s.Forecast = &Overage{Units: sums.ForecastUnits, Cents: sums.ForecastCents}
+	}
 	return nil
 }
 

@@ -172,7 +172,7 @@ func landingPlans(d Landing, id, title string, kind models.PlanType) templ.Compo
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = planCard(d.Catalogue, p, false).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = planCard(d.Catalogue, p, false, "").Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

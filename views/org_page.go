@@ -19,8 +19,8 @@ type Org struct {
 	Subscription Subscription
 	// Summary is the current period's: totals and the ten who used most.
 	Summary Widget[models.OrganizationSummary]
-	// Overage is all the members' in the current period.
-	Overage Widget[OrgOverage]
+	// Cost is what the current period costs.
+	Cost Widget[OrgCost]
 	// Days and Months are sums over the members; what is included is the sum of their limits.
 	Days   Widget[charts.Daily]
 	Months Widget[[]charts.Month]
@@ -28,10 +28,61 @@ type Org struct {
 	StripeConnected bool
 }
 
-// OrgOverage is the members' overage of a period.
-type OrgOverage struct {
-	// Units are beyond the members' plans, Cents their price before tax, People who went beyond.
-	Units, Cents, People int64
+// OrgCost is what a period costs, before tax.
+type OrgCost struct {
+	// Seats is the subscription's number of seats if Subscribed, and otherwise the number of members with usage in the period.
+	Seats      int64
+	Subscribed bool
+	// Overage is all members' so far, People the number of members who have any.
+	Overage models.Overage
+	People  int64
+	// Forecast is the overage at the end of the period; nil early in it.
+	Forecast *models.Overage
+}
+
+// rate is the price of a unit of overage, if all units have the same price; ok is false if they do not.
+func (d Org) rate(o models.Overage) (cents int64, ok bool) {
+	switch {
+	case o.Units == 0:
+		return d.Plan.OverageRateCents, true
+	case o.Cents%o.Units == 0:
+		return o.Cents / o.Units, true
+	}
+	return 0, false
+}
+
+// seatsLine names the base price: "Business, 42 seats × $20.00".
+func (d Org) seatsLine() string {
+	return fmt.Sprintf("%s, %s × %s", d.Plan.Name, ui.Count(d.Cost.Value.Seats, "seat", "seats"), d.Catalogue.FormatMoney(d.Subscription.basePriceCents()))
+}
+
+// baseCents is the base price of all seats.
+func (d Org) baseCents() int64 { return d.Cost.Value.Seats * d.Subscription.basePriceCents() }
+
+// overageLine names overage: "Overage: 36 × $0.20".
+func (d Org) overageLine(name string, o models.Overage) string {
+	if rate, ok := d.rate(o); ok {
+		return fmt.Sprintf("%s %s × %s", name, models.FormatCount(o.Units), d.Catalogue.FormatMoney(rate))
+	}
+	return name + " " + d.Catalogue.Units(o.Units)
+}
+
+// showsOverage says whether overage has a line of its own. A trial usually has none, and the plan's rate does not apply to it.
+func (d Org) showsOverage() bool {
+	return d.Plan.OverageRateCents > 0 && (!d.Subscription.Trial || d.Cost.Value.Overage.Units > 0)
+}
+
+// toCome is the overage between now and the end of the period, at the members' pace.
+func (c OrgCost) toCome() models.Overage {
+	return models.Overage{Units: c.Forecast.Units - c.Overage.Units, Cents: c.Forecast.Cents - c.Overage.Cents}
+}
+
+// seatsText says which number the seats are.
+func (c OrgCost) seatsText() string {
+	if c.Subscribed {
+		return "The number of seats is that of the subscription."
+	}
+	return "A seat is a member with usage in this billing period."
 }
 
 func orgFinding(s models.OrganizationSummary) string {

@@ -74,13 +74,16 @@ func plansOf(c *models.Catalogue, kind models.PlanType) []models.Plan {
 	return plans
 }
 
-// price is the base price without needless cents: "$18", "$7.50".
-func price(c *models.Catalogue, cents int64) string {
-	full := c.FormatMoney(cents)
-	if c.Currency == "usd" && cents%100 == 0 {
-		return full[:len(full)-len(".00")]
+// trialLine returns until when the viewer's plan costs nothing; empty for other plans and without a trial.
+func trialLine(d Plans, p models.Plan) string {
+	if !d.Current.Trial || p.ID != d.Current.Plan.ID {
+		return ""
 	}
-	return full
+	free := d.Catalogue.FormatPrice(0)
+	if d.Current.TrialEnd == nil {
+		return "Trial: " + free + " until it ends."
+	}
+	return fmt.Sprintf("%s: %s\u00a0until\u00a0then.", d.Current.trialTitle(d.Frame.Now), free)
 }
 
 // priceUnit says what the base price is for.
@@ -121,6 +124,9 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return ui.Sentence("Your plan comes from " + d.Current.Organization)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
 		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
+	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Trial:
+		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
+			"It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	case running(d.Current) && p.Type == d.Current.Plan.Type:
 		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	}

@@ -1,7 +1,6 @@
 package views
 
 import (
-	"strings"
 	"time"
 
 	"tollgate/models"
@@ -29,7 +28,7 @@ type Invoice struct {
 	Number string
 	// Status is Stripe's: draft, open, paid, uncollectible or void.
 	Status string
-	// Total is in hundredths of the currency, an ISO 4217 code in lower case.
+	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO 4217 code in lower case.
 	Total    int64
 	Currency string
 	Created  time.Time
@@ -57,11 +56,5 @@ func (i Invoice) name() string {
 	return i.Number
 }
 
-// amount is the total in the invoice's own currency.
-func (i Invoice) amount() string {
-	c := models.Catalogue{Currency: i.Currency}
-	if i.Total < 0 {
-		return "-" + strings.TrimPrefix(c.FormatMoney(-i.Total), "-")
-	}
-	return c.FormatMoney(i.Total)
-}
+// amount returns the total in the invoice's own currency.
+func (i Invoice) amount() string { return models.FormatMoney(i.Total, i.Currency) }

@@ -78,9 +78,22 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// atTheLimit says what happens when the included units are used up.
-func atTheLimit(c *models.Catalogue, s models.Standing) string {
+// baseLine names the base price of a person's own plan.
+func baseLine(s Subscription) string {
 	switch {
+	case s.Trial && s.TrialEnd != nil:
+		return s.Plan.Name + ", trial until " + ui.Day(*s.TrialEnd)
+	case s.Trial:
+		return s.Plan.Name + ", trial"
+	}
+	return s.Plan.Name + ", a month"
+}
+
+// atTheLimit says what happens when the included units are used up.
+func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
+	switch {
+	case trial && s.OverageRateCents <= 0:
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.", c.Units(s.Included))
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
@@ -147,32 +160,25 @@ func confirmTitle(c *models.Catalogue, cents int64) string {
 	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
 }
 
-// typed is a limit as it stands in the form: "3.00".
-func typed(f SpendLimit, s models.Standing) string {
+// typed returns a limit as it is shown in the form: "3.00".
+func typed(c *models.Catalogue, f SpendLimit, s models.Standing) string {
 	switch {
 	case f.Sent:
 		return f.Entered
 	case s.SpendLimitCents != nil:
-		return amount(*s.SpendLimitCents)
+		return models.FormatAmount(*s.SpendLimitCents, c.Currency)
 	}
 	return ""
 }
-
-// amount writes cents as they are typed into a form: without a currency or thousands separators.
-func amount(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
 
 // FieldIDAmount is the ID of the spend limit's field.
 const FieldIDAmount = "spend-limit-amount"
 
 func amountField(d Usage, s models.Standing) ui.Field {
 	c := d.Catalogue
-	prefix := "$"
-	if c.Currency != "usd" {
-		prefix = c.Currency
-	}
 	return d.Frame.Check(ui.Field{
 		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
-		MaxLength: 12, Prefix: prefix, Value: typed(d.Limit, s),
+		MaxLength: 12, Prefix: models.CurrencySign(c.Currency), Value: typed(c, d.Limit, s),
 		Hint: fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
 	})
 }

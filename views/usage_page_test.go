@@ -76,6 +76,15 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 	}
 	early := viewstest.Member(t, "pro", 9, 75)
 	early.Forecast = nil
+	trying := func(canceled bool) views.Usage {
+		d := viewstest.Member(t, "pro", 40, 75)
+		d.Standing.Value.OverageRateCents = 0
+		d.Subscription.Status, d.Subscription.Trial, d.Subscription.TrialEnd = models.StatusTrialing, true, new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
+		if canceled {
+			d.Subscription.EndsAt = d.Subscription.TrialEnd
+		}
+		return d
+	}
 	for _, test := range []struct {
 		name    string
 		page    views.Usage
@@ -100,6 +109,11 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"}},
 		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"}},
 		{"no forecast early", early, nil, []string{"At this pace"}},
+		{"a trial has an end and no base price", trying(false), []string{
+			"Trial until Dec 9, 2026 (in 16 days) The base price is $0.00 until Dec 9, 2026, 15:20 UTC. After that, Pro costs $18.00 per month.",
+			"Pro, trial until Dec 9, 2026 $0.00", "So far in this period $0.00", "Extra ones are not billed during a trial.",
+		}, []string{"a month $18.00"}},
+		{"a canceled trial does not go on to cost anything", trying(true), []string{"The base price is $0.00 until Dec 9, 2026, 15:20 UTC.", "Pro ends soon"}, []string{"$18.00"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			said := text(viewstest.Render(t, views.UsagePage(test.page)))
@@ -160,8 +174,17 @@ func TestPagesOfTheOrganization(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "$7.20 of overage"}, nil},
-		{"org-new", []string{"By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
+		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
+			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 More overage at this pace: about 61 × $0.20 $12.20 Forecast by the reset $859.40",
+			"36 suggestions beyond the plan, by 3 people.", "The number of seats is that of the subscription. Estimate, before tax; the invoice is authoritative.",
+		}, []string{"No month exceeded", "by hand"}},
+		{"org-by-hand", []string{
+			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.", "This plan has no Stripe subscription: its base price and overage are billed by hand.",
+		}, []string{"nothing is billed"}},
+		{"org-trial", []string{
+			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.", "Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast by the reset $0.00",
+		}, []string{"$840", "× $0.20"}},
+		{"org-new", []string{"Business, 1 seat × $20.00 $20.00", "By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
 		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
 		{"members-none", []string{"0 of 42 people", "No members match this search."}, []string{"<b>"}},
@@ -233,11 +256,29 @@ func TestPlansCannotBeBoughtInVain(t *testing.T) {
 	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro stays active until Dec 1, 2026. You can buy Starter then.") {
 		t.Errorf("who cancelled is not told since when to buy: %s", said)
 	}
-	said := text(viewstest.Render(t, pages["plans"]))
+	said := text(viewstest.Render(t, pages["plans-trial"]))
+	for _, want := range []string{"$18 per month Trial until Dec 9, 2026 (in 16 days): $0 until then.", "You are trying Pro.", "stays active until the trial ends; then you can buy Starter."} {
+		if strings.Count(said, want) != 1 {
+			t.Errorf("the plans do not say once, to a person on trial, %q:\n%s", want, said)
+		}
+	}
+	said = text(viewstest.Render(t, pages["plans"]))
 	for _, want := range []string{"With your last 6 months, Pro would have cost $114.30.", "Free would have cost nothing and refused 393 suggestions.", "Free current plan"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the plans do not say %q", want)
 		}
+	}
+}
+
+func TestInvoicesAreInTheirOwnCurrency(t *testing.T) {
+	said := text(viewstest.Render(t, viewstest.PlanPages(t)["plans-paid"]))
+	for _, want := range []string{"$21.30", "1,234.56 EUR", "-$5.00", "1,500 JPY"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the invoices do not say %q:\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "15.00 JPY") {
+		t.Error("1,500 yen are shown as 15")
 	}
 }
 

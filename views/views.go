@@ -5,9 +5,11 @@
 package views
 
 import (
+	"fmt"
 	"time"
 
 	"tollgate/models"
+	"tollgate/views/ui"
 )
 
 // Where the forms of the pages go. Each is a POST unless it says otherwise, and answers 303 unless it says otherwise.
@@ -77,8 +79,44 @@ type Subscription struct {
 	Organization string
 	// EndsAt is set when the subscription was cancelled: at that time the free plan begins, or began.
 	EndsAt *time.Time
+	// Trial says that the base price is 0, until TrialEnd. TrialEnd may be nil if it is not known.
+	Trial    bool
+	TrialEnd *time.Time
+	// ByHand says that the plan was assigned without Stripe, so that Stripe bills nothing of it.
+	ByHand bool
 	// Manageable says that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
+}
+
+// basePriceCents returns what a month of the plan costs at present; of a team plan, a seat.
+func (s *Subscription) basePriceCents() int64 {
+	if s.Trial {
+		return 0
+	}
+	return s.Plan.BasePriceCents
+}
+
+// trialTitle returns "Trial until Dec 14, 2026 (in 16 days)".
+func (s *Subscription) trialTitle(now time.Time) string {
+	if s.TrialEnd == nil {
+		return "Trial"
+	}
+	return fmt.Sprintf("Trial until %s (%s)", ui.Day(*s.TrialEnd), ui.Relative(*s.TrialEnd, now))
+}
+
+// trialText returns what the trial's base price is, and what follows the trial.
+func (s *Subscription) trialText(c *models.Catalogue) string {
+	text := fmt.Sprintf("The base price is %s during the trial.", c.FormatMoney(0))
+	if s.TrialEnd != nil {
+		text = fmt.Sprintf("The base price is %s until %s.", c.FormatMoney(0), models.FormatReset(*s.TrialEnd))
+	}
+	switch {
+	case s.Organization != "":
+		return ui.Sentence("Your plan comes from "+s.Organization) + " " + text
+	case s.EndsAt != nil, s.Plan.BasePriceCents == 0:
+		return text
+	}
+	return text + fmt.Sprintf(" After that, %s costs %s %s.", s.Plan.Name, c.FormatMoney(s.Plan.BasePriceCents), priceUnit(s.Plan))
 }
 
 // Comparison sets a period against the same number of days of the one before.

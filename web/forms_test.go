@@ -342,7 +342,7 @@ func TestTheSpendLimit(t *testing.T) {
 		}
 		allowed(true, nil, nil)
 		if got, want := f.audited("spend_limit"), []string{
-			"ada@example.com spend_limit.set no limit to 500 cents", "ada@example.com spend_limit.set 500 cents to 100 cents", "ada@example.com spend_limit.set 100 cents to no limit",
+			"ada@example.com spend_limit.set no limit to $5.00", "ada@example.com spend_limit.set $5.00 to $1.00", "ada@example.com spend_limit.set $1.00 to no limit",
 		}; !slices.Equal(got, want) {
 			t.Errorf("the audit log has %q, want %q", got, want)
 		}

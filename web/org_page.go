@@ -20,7 +20,7 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 		return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
 	})
 	if failed := page.Summary.Failed; failed != "" {
-		page.Overage.Failed, page.Days.Failed, page.Months.Failed = failed, failed, failed
+		page.Cost.Failed, page.Days.Failed, page.Months.Failed = failed, failed, failed
 		return show(c, http.StatusOK, views.OrgPage(page))
 	}
 	summary := page.Summary.Value
@@ -28,11 +28,11 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 	page.Subscription = views.Subscription{Plan: page.Plan}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
 		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
-	}).Value
-	if held != nil {
-		s.becomes(&page.Subscription, held, who)
+	})
+	if held.Value != nil {
+		s.becomes(&page.Subscription, held.Value, who)
 	}
-	page.Overage = views.Loaded(views.OrgOverage{Units: summary.OverageUnits, Cents: summary.OverageCents, People: summary.OveragePeople})
+	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
 	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
 		return s.ended.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})
@@ -44,4 +44,16 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 		return d, err
 	})
 	return show(c, http.StatusOK, views.OrgPage(page))
+}
+
+// orgCost returns what the current period costs. The seats are those that the subscription pays for. A plan without a Stripe
+// subscription has no number of seats, so there each member with usage is one.
+func orgCost(s *models.OrganizationSummary, held *models.Subscription) views.OrgCost {
+	cost := views.OrgCost{
+		Seats: s.ActiveUsers, People: s.OveragePeople, Overage: models.Overage{Units: s.OverageUnits, Cents: s.OverageCents}, Forecast: s.Forecast,
+	}
+	if held != nil && held.Active() && held.Seats != nil {
+		cost.Seats, cost.Subscribed = *held.Seats, true
+	}
+	return cost
 }

@@ -101,9 +101,8 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		if now := months[len(months)-1]; now[1] != models.FormatCount(total) || now[2] != "1,500" {
 			t.Errorf("this month is %q", now)
 		}
-		if cost := textOf(p.section("cost")); !strings.Contains(cost, "$4.20 of overage") || !strings.Contains(cost, "21 suggestions beyond the plan, by 2 people") {
-			t.Errorf("the overage: %s", cost)
-		}
+		cost := textOf(p.section("cost"))
+		says(t, "the cost", cost, []string{"Overage: 21 × $0.20 $4.20", "21 suggestions beyond the plan, by 2 people."}, nil)
 	})
 }
 

@@ -104,7 +104,7 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 	drawn := make([]charts.Month, len(months))
 	for i, m := range months {
 		drawn[i] = charts.Month{
-			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, OverageCents: m.OverageCents, Current: m.Current,
+			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, Overage: m.Overage, OverageCents: m.OverageCents, Current: m.Current,
 		}
 	}
 	return drawn
@@ -126,6 +126,10 @@ func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views
 // becomes says what becomes of a subscription, and whether the viewer may manage it at Stripe.
 func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, who *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
+	if shown.Trial = held.InTrial(s.now()); shown.Trial {
+		shown.TrialEnd = utc(held.TrialEnd)
+	}
+	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
 	shown.Manageable = s.mayManage(held, who)
 	if !held.Active() {
 		shown.Status = models.StatusCanceled
@@ -175,7 +179,7 @@ func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
 }
 
 func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
-	if err := models.SetSpendLimit(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
 		return err
 	}
 	if cents == nil {
@@ -204,7 +208,7 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), past.Overage(), m.OverageCents)
+				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
 			}
 		}
 		for _, d := range p.days.Value.Until() {

@@ -95,7 +95,8 @@ func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string
 		differs("it counts by the meter %q, not %q", r.Meter, *want.Recurring.Meter)
 	}
 	if want.UnitAmount != nil && (p.UnitAmount != *want.UnitAmount || p.BillingScheme != stripe.PriceBillingSchemePerUnit) {
-		differs("it is %d cents, and the catalogue says %d", p.UnitAmount, *want.UnitAmount)
+		got, should := models.FormatMoney(p.UnitAmount, string(p.Currency)), models.FormatMoney(*want.UnitAmount, *want.Currency)
+		differs("it is %s, and the catalog says %s", got, should)
 	}
 	if len(want.Tiers) > 0 {
 		if got, should := tiersOf(p.Tiers), tiersWanted(want.Tiers); got != should || p.TiersMode != stripe.PriceTiersModeGraduated {

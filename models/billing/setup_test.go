@@ -152,7 +152,7 @@ func TestSetup(t *testing.T) {
 		wrote = written(stand)
 		drift := strings.Join(setup().Drift, "\n")
 		for _, part := range []string{
-			"it is 1800 cents, and the catalogue says 1900", "its tiers are up to 75 at 0 cents, beyond at 30 cents, and the catalogue says up to 80 at 0 cents, beyond at 30 cents",
+			"it is $18.00, and the catalog says 19.00 EUR", "its tiers are up to 75 at 0 cents, beyond at 30 cents, and the catalogue says up to 80 at 0 cents, beyond at 30 cents",
 			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive", "is not sent checkout.session.completed",
 			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
 		} {

@@ -286,7 +286,7 @@ type Invoice struct {
 	Number string
 	// Status is Stripe's: draft, open, paid, uncollectible or void.
 	Status string
-	// Total is in hundredths of the currency, an ISO 4217 code in lower case.
+	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO 4217 code in lower case.
 	Total    int64
 	Currency string
 	Created  time.Time

@@ -79,7 +79,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		a.fault("subscription %s: it is unpaid, so it gives no plan, but its people keep the units that it included until %s; collect the payment, or end it in Stripe",
 			s.ID, next.CurrentPeriodEnd.UTC().Format("Jan 2, 2006, 15:04 UTC"))
 	}
-	next.BillingCycleAnchor = unixTime(s.BillingCycleAnchor)
+	next.BillingCycleAnchor, next.TrialEnd = unixTime(s.BillingCycleAnchor), unixTime(s.TrialEnd)
 	switch {
 	case s.EndedAt > 0:
 		next.CancelAt = unixTime(s.EndedAt)
@@ -260,7 +260,7 @@ func sameSubscription(a, b *models.Subscription) bool {
 	return a.PlanID == b.PlanID && a.Status == b.Status && same(a.UserID, b.UserID) && same(a.OrganizationID, b.OrganizationID) &&
 		same(a.StripeCustomerID, b.StripeCustomerID) && same(a.StripePriceID, b.StripePriceID) && same(a.Seats, b.Seats) &&
 		sameTime(a.BillingCycleAnchor, b.BillingCycleAnchor) && sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) &&
-		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt)
+		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt) && sameTime(a.TrialEnd, b.TrialEnd)
 }
 
 func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -55,6 +55,42 @@ func TestPlansFollowStripe(t *testing.T) {
 	})
 }
 
+func TestTrialEndFollowsStripe(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_user": f.email("ada@example.com")})
+		start := f.at.Add(-time.Hour)
+		first, later := f.at.AddDate(0, 0, 14), f.at.AddDate(0, 0, 21)
+		for _, step := range []struct {
+			name   string
+			change object
+			want   *time.Time
+			trial  bool
+		}{
+			{"no trial yet", subscription("cus_1", "starter", "active", start, 1), nil, false},
+			{"trial", object{"status": "trialing", "trial_end": first.Unix()}, &first, true},
+			{"lengthened, and nothing else", object{"trial_end": later.Unix()}, &later, true},
+			{"over, which Stripe says with its end", object{"status": "active"}, &later, false},
+			{"removed", object{"trial_end": nil}, nil, false},
+		} {
+			f.at = f.at.Add(time.Minute)
+			f.stub.set("sub_1", step.change)
+			f.tell("customer.subscription.updated", "cus_1")
+			row := f.row("sub_1")
+			if row == nil || !sameTime(row.TrialEnd, unixOf(step.want)) || row.InTrial(f.at) != step.trial || row.InTrial(later) {
+				f.Errorf("%s: %+v", step.name, row)
+			}
+		}
+	})
+}
+
+// unixOf cuts a time to whole seconds, as Stripe stores it.
+func unixOf(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	return unixTime(t.Unix())
+}
+
 func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})

@@ -127,14 +127,12 @@ type Month struct {
 	// Used and Included are units; Included is the period's own limit, not today's.
 	Used     int64
 	Included int64
-	// OverageCents is the price of the period's overage in cents, before tax.
-	OverageCents int64
+	// Overage is the units beyond the limit of the person, or of each member of the organization, so that it may be positive
+	// while Used is below Included. OverageCents is its price in cents, before tax.
+	Overage, OverageCents int64
 	// Current says that the period is not over.
 	Current bool
 }
-
-// overage is the number of units used beyond the included ones.
-func (m *Month) overage() int64 { return max(0, m.Used-m.Included) }
 
 // name is the month that most of the period lies in, as people call it: "Nov 2026".
 func (m *Month) name() string { return m.middle().Format("Jan 2006") }

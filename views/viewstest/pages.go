@@ -4,6 +4,7 @@ package viewstest
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -80,6 +81,7 @@ func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month
 		case i >= before:
 			m.Used, m.Included = shares[i]*included/100, included
 		}
+		m.Overage = max(0, m.Used-m.Included)
 		list = append(list, m)
 	}
 	return list
@@ -108,12 +110,20 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	}
 	for i := range d.Months.Value {
 		m := &d.Months.Value[i]
-		m.OverageCents = max(0, m.Used-m.Included) * p.OverageRateCents
+		m.OverageCents = m.Overage * p.OverageRateCents
 		if p.OverageRateCents == 0 {
-			m.Used = min(m.Used, m.Included)
+			m.Used, m.Overage = min(m.Used, m.Included), 0
 		}
 	}
 	return d
+}
+
+// trialPeriod is a trial of 30 days, which is one billing period at Stripe.
+var trialPeriod = models.Period{Start: time.Date(2026, 11, 9, 15, 20, 0, 0, time.UTC), End: time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC)}
+
+// trial makes a subscription one that is tried for another 16 days.
+func trial(s *views.Subscription) {
+	s.Status, s.Trial, s.TrialEnd = models.StatusTrialing, true, &trialPeriod.End
 }
 
 // UsagePages are the states of a member's page, by name.
@@ -174,6 +184,18 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
 	add("cancelled-at-end", d)
+	trying := func(d views.Usage) views.Usage {
+		trial(&d.Subscription)
+		d.Standing.Value.OverageRateCents, d.Standing.Value.Period = 0, trialPeriod
+		d.Days.Value.Period, d.Days.Value.Previous, d.Forecast = trialPeriod, nil, nil
+		d.Days.Value.Used, d.Comparison.Value = spread(d.Standing.Value.Used, 15), views.Comparison{Days: 15, Used: d.Standing.Value.Used}
+		return d
+	}
+	d = trying(Member(t, "pro", 40, 75))
+	add("trial", d)
+	d.Subscription.EndsAt = d.Subscription.TrialEnd
+	add("trial-cancelled", d)
+	add("trial-team", trying(Member(t, "business", 40, 100)))
 	d = Member(t, "free", 1, 5)
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
 	add("cancelled", d)
@@ -247,19 +269,39 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	org := views.Org{
 		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business, Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
-		Summary: views.Loaded(summary), Overage: views.Loaded(views.OrgOverage{Units: 36, Cents: 720, People: 3}),
+		Summary: views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
+			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3, Forecast: &models.Overage{Units: 97, Cents: 1940},
+		}),
 		Days:   views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
 		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
+	}
+	for i, units := range []int64{0, 0, 0, 141, 0, 36} { // members' overage, while all together used less than their limits
+		m := &org.Months.Value[i]
+		m.Overage, m.OverageCents = units, units*business.OverageRateCents
 	}
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
 	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
-	quiet.Overage, quiet.StripeConnected = views.Loaded(views.OrgOverage{}), false
+	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
+	given := org
+	given.Subscription, given.StripeConnected = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true}, false
+	given.Cost.Value.Seats, given.Cost.Value.Subscribed = 37, false
+	pages["org-by-hand"] = views.OrgPage(given)
+	trying := org
+	trial(&trying.Subscription)
+	trying.Cost = views.Loaded(views.OrgCost{Seats: 42, Subscribed: true, Forecast: &models.Overage{}})
+	trying.Months = views.Loaded(Months(4200, 1804, 5))
+	trying.Days = views.Loaded(charts.Daily{Period: trialPeriod, Now: Now, Used: spread(1804, 15), Included: 4200})
+	trying.Summary.Value.Period, trying.Summary.Value.TopUsers = trialPeriod, slices.Clone(summary.TopUsers[3:])
+	for i := range trying.Summary.Value.TopUsers {
+		trying.Summary.Value.TopUsers[i].Rank = i + 1
+	}
+	pages["org-trial"] = views.OrgPage(trying)
 	failed := org
-	failed.Summary.Failed, failed.Overage.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
 	pages["org-failed"] = views.OrgPage(failed)
 
 	members := views.Members{
@@ -301,11 +343,15 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		{Number: "LK-0003", Status: "open", Total: 1800, Currency: "usd", Created: Now.AddDate(0, -1, 0), URL: "https://invoice.example.com/i/3"},
 		{Number: "LK-0002", Status: "paid", Total: 123456, Currency: "eur", Created: Now.AddDate(0, -2, 0), URL: "https://invoice.example.com/i/2"},
 		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
+		{Number: "LK-0000", Status: "paid", Total: 1500, Currency: "jpy", Created: Now.AddDate(0, -4, 0)},
 	}
 	pages["plans-paid"] = views.PlansPage(d)
 	d.Current.EndsAt = new(november.End)
 	pages["plans-ending"] = views.PlansPage(d)
 	d.Current.EndsAt = nil
+	trying := d
+	trial(&trying.Current)
+	pages["plans-trial"] = views.PlansPage(trying)
 	d.StripeConnected = false
 	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
 	pages["plans-no-stripe"] = views.PlansPage(d)
