@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,8 @@ type reply struct {
 	err error
 	// refused says that nobody listened, so the call never reached a server.
 	refused bool
+	// idle is how long the call's connection had no call before.
+	idle time.Duration
 	// again says that the call was made more than once, so an earlier one may have been recorded.
 	again bool
 }
@@ -152,10 +155,12 @@ func (c *client) send(ctx context.Context, addr, method, path string, content an
 	if content != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	var idle time.Duration
+	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { idle = conn.IdleTime }}))
 	begun := time.Now()
 	response, err := c.http.Do(request)
 	if err != nil {
-		return &reply{err: err, refused: errors.Is(err, syscall.ECONNREFUSED), took: time.Since(begun)}
+		return &reply{err: err, refused: errors.Is(err, syscall.ECONNREFUSED), took: time.Since(begun), idle: idle}
 	}
 	defer response.Body.Close()
 	r := &reply{status: response.StatusCode, header: response.Header}
