@@ -73,5 +73,5 @@ func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int6
 	for i, r := range rows {
 		held[i] = models.HeldCustomer{StripeCustomerID: r.ID, Subscriptions: strings.Fields(r.HeldSubscriptions), Units: r.Units}
 	}
-	return held, int64(n), nil
+	return held, n, nil
 }
