@@ -32,13 +32,13 @@ func (db *DB) openPostgres(ctx context.Context) (err error) {
 
 const (
 	// warmConns connections are open, so that a call after a rest does not wait for a new one: over a slow link, that takes
-	// several round trips. One is asked whether it is alive, and the others are free meanwhile.
+	// several round trips. While one is asked whether it is alive, the others are free.
 	warmConns     = 3
 	keepWarmEvery = 20 * time.Second
 	warmPatience  = 10 * time.Second
 )
 
-// keepWarm keeps warmConns connections open. At each tick it asks another one of them whether it is alive.
+// keepWarm keeps warmConns connections open. At each tick it asks one of them, by chance, whether it is alive.
 func keepWarm(ctx context.Context, pool *sql.DB) {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
@@ -50,13 +50,11 @@ func keepWarm(ctx context.Context, pool *sql.DB) {
 		}
 		patience, cancel := context.WithTimeout(ctx, warmPatience)
 		conns := takeConns(patience, pool)
-		// The pool hands out the connection that was given back last, so this order asks each in its turn.
-		for i := len(conns) - 2; i >= 0; i-- {
-			_ = conns[i].Close() // gives it back
-		}
-		if n := len(conns); n > 0 {
-			_ = conns[n-1].PingContext(patience) // the pool drops one that does not answer
-			_ = conns[n-1].Close()
+		for i, conn := range conns {
+			if i == len(conns)-1 {
+				_ = conn.PingContext(patience) // the pool drops one that does not answer
+			}
+			_ = conn.Close() // gives it back
 		}
 		cancel()
 	}

@@ -29,8 +29,8 @@ const (
 	stopTimeout = 5500 * time.Millisecond
 	// stopTick is how often connections are looked at during a stop.
 	stopTick = 10 * time.Millisecond
-	// The time for connections that are being made when the listener closes. A handshake on the same machine takes 0.2 ms, and much
-	// longer if the machine is busy; within it, waiting costs nothing, as other connections linger for longer.
+	// minHandshake and maxHandshake bound the time for connections that are being made when the listener closes. A busy machine may
+	// need the minimum. It delays no exit, because idle connections stay open for longer.
 	minHandshake, maxHandshake = 250 * time.Millisecond, time.Second
 )
 

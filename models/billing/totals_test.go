@@ -132,7 +132,7 @@ func TestTotalsThatLag(t *testing.T) {
 	})
 }
 
-// The daily comparison finds a lost report whose units another source replaced exactly: nobody has to ask, and no total differs.
+// The daily comparison finds a lost report by itself, even if another source replaced its units exactly and no total differs.
 func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))

@@ -69,8 +69,11 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	return differ, nil
 }
 
-// differing are the customers of whom Stripe has another subscription than we do, those who have a fault or whose reports are held back,
-// which may be over by now, those who pay for fewer seats than they have members, and those whose holder pays for two subscriptions: when both came at the same time, nobody saw the other.
+// differing returns the customers to apply again:
+//   - Stripe has a different subscription than the database;
+//   - the customer has an error, or its reports are held back, and the reason may be gone;
+//   - the customer pays for fewer seats than it has members;
+//   - one person or organization pays for two subscriptions. If both arrived at the same time, neither apply saw the other one.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
 		return nil, err

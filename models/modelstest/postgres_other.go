@@ -8,5 +8,5 @@ import "syscall"
 // running.
 func dieWithParent(*syscall.SysProcAttr) {}
 
-// memory returns "": only Linux has a folder that is kept in memory.
+// memory returns "": only Linux has /dev/shm.
 func memory() string { return "" }
