@@ -270,4 +270,3 @@ func scanEmail(row scanner, found map[SlackIdentity]string) error {
 	found[id] = email
 	return err
 }
-
