@@ -53,12 +53,12 @@ var recounts = []recount{
 		lite: dailyRecount(`SELECT r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
 			`MAX(0, CAST(julianday(substr(e.occurred_at, 1, 10)) - julianday(substr(r.billing_period_start, 1, 10)) AS integer))`)},
 	{row: "usage record", fault: "%[1]d units on hold are stored, %[2]d were counted from its open holds", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, COALESCE(h.units, 0)
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, COALESCE(h.units, 0)
 		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_holds WHERE state = 'open' GROUP BY record_id) h
 			ON h.record_id = r.id
-		WHERE r.suggestions_held <> COALESCE(h.units, 0) ORDER BY r.id`},
+		WHERE r.units_held <> COALESCE(h.units, 0) ORDER BY r.id`},
 	{row: "usage record", fault: "of %[1]d units on hold, %[2]d expire before the record says that any do", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, CAST(SUM(h.quantity) AS bigint)
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, CAST(SUM(h.quantity) AS bigint)
 		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at) GROUP BY r.id ORDER BY r.id`},
 	{row: "usage record", fault: "it overlaps usage record %[2]d of the same person", query: `
