@@ -46,7 +46,7 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 	if db.Postgres {
 		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
 			if len(links) > 0 {
-				if err := t.linkPeople(ctx, now, links); err != nil {
+				if _, err := t.linkPeople(ctx, now, links); err != nil {
 					return err
 				}
 			}
@@ -65,7 +65,7 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 	} else {
 		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 			if len(links) > 0 {
-				if err := linkPeople(ctx, db, tx, now, links); err != nil {
+				if _, err := linkPeople(ctx, db, tx, now, links); err != nil {
 					return err
 				}
 			}

@@ -18,7 +18,7 @@ func TestWhatIsNotChargedAsSold(t *testing.T) {
 		join := func(people ...int) {
 			f.Helper()
 			for _, i := range people {
-				f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}}}))
+				f.link(models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}})
 			}
 		}
 		resync := func(want int) {
@@ -95,7 +95,7 @@ func TestSetupMakesThePricesOfTheTeams(t *testing.T) {
 		acme, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
 		for i := range 3 {
-			f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}}}))
+			f.link(models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}})
 		}
 		f.stub.customer("cus_1", object{"tollgate_organization": acme.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at, 2))

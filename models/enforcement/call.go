@@ -15,8 +15,6 @@ type Person struct {
 	Email string
 	// Slack is the zero value when only the email is known.
 	Slack models.SlackIdentity
-	// Gentle links the two only where that takes nothing from anybody (models.Link); the call is about the email either way.
-	Gentle bool
 }
 
 // Answer is what the gate decided, and what it recorded.

@@ -198,7 +198,7 @@ func (o *op) differs(email string, quantity int64) bool {
 
 // mustLink says that Slack's identity of the call is not the one that the database has.
 func (o *op) mustLink(known models.SlackIdentity) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known && (!o.person.Gentle || known == (models.SlackIdentity{}))
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.

@@ -343,13 +343,17 @@ func linkAll(ctx context.Context, db *models.DB, ops []*op, now time.Time) error
 	if len(ops) == 0 {
 		return nil
 	}
-	return linked(ops, models.LinkPeople(ctx, db, now, linksOf(ops)))
+	people, err := models.LinkPeople(ctx, db, now, linksOf(ops))
+	for i := range people {
+		ops[i].person.Email = people[i].Email
+	}
+	return linked(ops, err)
 }
 
 func linksOf(ops []*op) []models.Link {
 	links := make([]models.Link, len(ops))
 	for i, o := range ops {
-		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack, Gentle: o.person.Gentle}
+		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack}
 	}
 	return links
 }
