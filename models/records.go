@@ -670,24 +670,6 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 	return f.catalogue.Foresee(p.email, &p.entitlement, records, f.now), p.entitlement.Slack, moves
 }
 
-// PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
-func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
-	found := make(map[SlackIdentity]LinkedPerson, len(identities))
-	for some := range slices.Chunk(identities, 200) { // SQLite bounds the depth of an expression
-		query := identitiesQuery(db, some).Column("w.slack_team_id", "u.slack_user_id", "u.id", "u.email")
-		if err := eachRow(ctx, db, query, func(row scanner) error {
-			var id SlackIdentity
-			var p LinkedPerson
-			err := row.Scan(&id.TeamID, &id.UserID, &p.UserID, &p.Email)
-			found[id] = p
-			return err
-		}); err != nil {
-			return nil, fmt.Errorf("find people by their Slack identity: %w", err)
-		}
-	}
-	return found, nil
-}
-
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
 func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]Want, error) {
 	wants := make(map[uuid.UUID]Want, len(ids))
