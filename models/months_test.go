@@ -141,7 +141,7 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		daily(f.use(t, "eve@example.com", noon, "pro", 50), "50")
 		// A period of bob's own that began in October and reaches two days into November.
 		f.insert(t, &models.UsageRecord{
-			Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30), BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
+			UserID: f.user(t, "bob@example.com"), Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30), BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
 			CreatedAt: noon,
 		})
 		summary, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, acme)

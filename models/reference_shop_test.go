@@ -70,6 +70,7 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 // records makes the past of a person: periods that never overlap, of calendar months, of an anchor, or cut.
 func (s *shop) records(t *testing.T, email string) {
 	t.Helper()
+	user := s.user(t, email)
 	at := s.now.AddDate(0, -9, 0)
 	anchor := at.Add(time.Duration(s.random.IntN(60*24)) * time.Hour)
 	end := time.Time{}
@@ -89,7 +90,7 @@ func (s *shop) records(t *testing.T, email string) {
 			continue
 		}
 		r := &models.UsageRecord{
-			Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
+			UserID: user, Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
 			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)), Entitled: true, CreatedAt: p.Start,
 		}
 		for range s.random.IntN(5) {

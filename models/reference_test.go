@@ -55,7 +55,7 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 			}
 		}
 		m.SignedUp = m.SignedUp.UTC()
-		m.Standing = f.catalogue.Foresee(email, e, record, now)
+		m.Standing = f.catalogue.Foresee(email, e, []*models.UsageRecord{record}, now)
 		all = append(all, m)
 	}
 	if err := rows.Err(); err != nil {
@@ -354,7 +354,7 @@ func TestMembersByLastPeriod(t *testing.T) {
 		october := november.Previous()
 		record := func(email string, p models.Period, used int64) {
 			f.insert(t, &models.UsageRecord{
-				Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
+				UserID: f.user(t, email), Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
 			})
 		}
 		for i, used := range []int64{30, 10, 20, -1, -1} {
