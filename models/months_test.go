@@ -13,11 +13,15 @@ func day(year int, month time.Month, d int) time.Time {
 }
 
 func recordOf(start, end time.Time, used, included, rate int64) models.UsageRecord {
-	return models.UsageRecord{BillingPeriodStart: start, BillingPeriodEnd: end, SuggestionsUsed: used, SuggestionsIncluded: included, OverageRateCents: rate}
+	s := billed(models.Standing{Used: used, Included: included, OverageRateCents: rate})
+	return models.UsageRecord{
+		BillingPeriodStart: start, BillingPeriodEnd: end, SuggestionsUsed: used, SuggestionsIncluded: included,
+		OverageUsed: s.Overage, OverageCents: s.OverageCents, OverageRateCents: rate,
+	}
 }
 
 func TestMonths(t *testing.T) {
-	now := models.Standing{Used: 80, Included: 75, OverageRateCents: 30, Period: november}
+	now := billed(models.Standing{Used: 80, Included: 75, OverageRateCents: 30, Period: november})
 	records := []models.UsageRecord{
 		recordOf(day(2026, 8, 1), day(2026, 9, 1), 5, 5, 0),
 		// A subscription that began in the middle of October cut the month in two.

@@ -667,7 +667,9 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 		end, ok := p.entitlement.end(current, f.now)
 		moves = ok && !end.After(f.now)
 	}
-	return f.catalogue.Foresee(p.email, &p.entitlement, records, f.now), p.entitlement.Slack, moves
+	s = f.catalogue.Foresee(p.email, &p.entitlement, records, f.now)
+	s.UserID = p.user // also before the first record
+	return s, p.entitlement.Slack, moves
 }
 
 // PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
