@@ -708,7 +708,9 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 		end, ok := p.entitlement.end(current, f.now)
 		moves = ok && !end.After(f.now)
 	}
-	return f.catalogue.Foresee(p.email, &p.entitlement, records, f.now), p.entitlement.Slack, moves
+	s = f.catalogue.Foresee(p.email, &p.entitlement, records, f.now)
+	s.UserID = p.user // also before the first record
+	return s, p.entitlement.Slack, moves
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
