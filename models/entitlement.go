@@ -123,8 +123,9 @@ const (
 				CASE WHEN NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id) THEN w.organization_id END) AND ` + gaveAt + `),
 			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
 
-	inactive = `o.status NOT IN ('active', 'trialing', 'past_due')`
-	endedAt  = `COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at)`
+	// endedAt is null while the subscription gives its plan.
+	endedAt = `CASE WHEN o.status NOT IN ('active', 'trialing', 'past_due')
+		THEN COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) END`
 
 	gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')
 				OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
@@ -133,15 +134,12 @@ const (
 // changes are when something happened that can change a person's payer.
 type changes struct{ joined, created, ended []time.Time }
 
-// changesOf reads the changes of the people u that a condition selects: they came to an organization or left the last one, and
-// subscriptions began and ended that were theirs or their organizations'.
-const changesOf = `SELECT u.id, 'joined', m.since FROM users u JOIN memberships m ON m.user_id = u.id WHERE ?
-	UNION ALL SELECT u.id, 'created', o.created_at FROM users u JOIN subscriptions o ON o.user_id = u.id WHERE ?
-	UNION ALL SELECT u.id, 'ended', ` + endedAt + ` FROM users u JOIN subscriptions o ON o.user_id = u.id WHERE ` + inactive + ` AND ?
-	UNION ALL SELECT u.id, 'created', o.created_at FROM users u JOIN memberships m ON m.user_id = u.id
-		JOIN subscriptions o ON o.organization_id = m.organization_id WHERE ?
-	UNION ALL SELECT u.id, 'ended', ` + endedAt + ` FROM users u JOIN memberships m ON m.user_id = u.id
-		JOIN subscriptions o ON o.organization_id = m.organization_id WHERE ` + inactive + ` AND ?`
+// changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
+// began and ended that was theirs or one of their organizations'. Its three arguments select the people's IDs.
+const changesOf = `SELECT m.user_id, m.since, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
+	UNION ALL SELECT o.user_id, NULL, o.created_at, ` + endedAt + ` FROM subscriptions o WHERE o.user_id IN (?)
+	UNION ALL SELECT m.user_id, NULL, o.created_at, ` + endedAt + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
+		WHERE m.user_id IN (?)`
 
 // note adds what is known of the changes at an instant. Until is only of interest in the past.
 func (c *changes) note(e *Entitlement, at, now time.Time) {

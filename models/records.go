@@ -152,7 +152,19 @@ func namedBy(wants []Want) (emails []string, ids []uuid.UUID) {
 
 // usersQuery selects the people that are named, in the order of the locks.
 func usersQuery(db bun.IDB, emails []string, ids []uuid.UUID) *bun.SelectQuery {
-	return db.NewSelect().Model((*User)(nil)).Column("id", "email").Where("email IN (?) OR id IN (?)", bun.List(emails), bun.List(ids)).Order("email")
+	return namedUsers(db, emails, ids).Column("email").Order("email")
+}
+
+// namedUsers selects their IDs.
+func namedUsers(db bun.IDB, emails []string, ids []uuid.UUID) *bun.SelectQuery {
+	q := db.NewSelect().Model((*User)(nil)).Column("id")
+	if len(emails) > 0 || len(ids) == 0 {
+		q = q.WhereOr("email IN (?)", bun.List(emails))
+	}
+	if len(ids) > 0 {
+		q = q.WhereOr("id IN (?)", bun.List(ids))
+	}
+	return q
 }
 
 func (p persons) add(row scanner) error {
@@ -162,24 +174,25 @@ func (p persons) add(row scanner) error {
 	return err
 }
 
-// changesQuery reads the changes of the people u that a condition selects.
-func changesQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
-	return db.NewRaw(changesOf, which, which, which, which, which)
-}
+// changesQuery reads the changes of the people whose IDs are selected.
+func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
 
 func (p persons) addChange(row scanner) error {
 	var user uuid.UUID
-	var kind string
-	var at bun.NullTime
-	if err := row.Scan(&user, &kind, &at); err != nil {
+	var joined, created, ended bun.NullTime
+	if err := row.Scan(&user, &joined, &created, &ended); err != nil {
 		return err
 	}
-	found := p[user]
-	if found == nil || at.IsZero() { // the person was created between two queries
-		return nil
+	if found := p[user]; found != nil { // the person may have been created between two queries
+		for _, c := range []struct {
+			at   bun.NullTime
+			list *[]time.Time
+		}{{joined, &found.changes.joined}, {created, &found.changes.created}, {ended, &found.changes.ended}} {
+			if !c.at.IsZero() {
+				*c.list = append(*c.list, c.at.Time.UTC())
+			}
+		}
 	}
-	list := map[string]*[]time.Time{"joined": &found.changes.joined, "created": &found.changes.created, "ended": &found.changes.ended}[kind]
-	*list = append(*list, at.Time.UTC())
 	return nil
 }
 
@@ -209,7 +222,7 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []W
 	if err != nil {
 		return nil, err
 	}
-	if err := eachRow(ctx, tx, changesQuery(tx, bun.SafeQuery("u.id IN (?)", bun.List(people.ids()))), people.addChange); err != nil {
+	if err := eachRow(ctx, tx, changesQuery(tx, bun.List(people.ids())), people.addChange); err != nil {
 		return nil, err
 	}
 	people.gather(now, records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
@@ -241,12 +254,12 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	}
 	people := persons{}
 	t.read(db.ForUpdate(usersQuery(db, emails, ids)).String(), people.add)
-	among := db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?) OR id IN (?)", bun.List(emails), bun.List(ids))
+	among := namedUsers(db, emails, ids)
 	var rows []UsageRecord
 	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
 	entitlements := map[uuid.UUID]Entitlement{}
 	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
-	t.read(changesQuery(db, bun.SafeQuery("u.id IN (?)", among)).String(), people.addChange)
+	t.read(changesQuery(db, among).String(), people.addChange)
 	type instant struct {
 		want Want
 		at   time.Time
@@ -658,7 +671,7 @@ type Foreseen struct {
 func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) (*Foreseen, error) {
 	emails, ids := namedBy(wants)
 	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
-	among := usersQuery(db, emails, ids).ExcludeColumn("email")
+	among := namedUsers(db, emails, ids)
 	var group errgroup.Group
 	var records []*UsageRecord
 	entitlements := map[uuid.UUID]Entitlement{}
@@ -666,7 +679,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 		if err := eachRow(ctx, db, usersQuery(db, emails, ids), f.people.add); err != nil {
 			return err
 		}
-		return eachRow(ctx, db, changesQuery(db, bun.SafeQuery("u.id IN (?)", bun.List(f.people.ids()))), f.people.addChange)
+		return eachRow(ctx, db, changesQuery(db, bun.List(f.people.ids())), f.people.addChange)
 	})
 	group.Go(func() error {
 		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)

@@ -68,7 +68,7 @@ func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Tim
 		}
 		p.entitlement = entitlements[p.user]
 		people := persons{p.user: &p}
-		if err := eachRow(ctx, db, changesQuery(db, bun.SafeQuery("u.id = ?", p.user)), people.addChange); err != nil {
+		if err := eachRow(ctx, db, changesQuery(db, bun.List([]uuid.UUID{p.user})), people.addChange); err != nil {
 			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
 		}
 		p.changes.note(&p.entitlement, now, now)
