@@ -45,6 +45,8 @@ type Plan struct {
 	OverageRateCents     int64
 	StripePriceID        string
 	StripeOveragePriceID string
+	// StripeMeterID is Stripe's ID of the plan's meter; empty until it is set up.
+	StripeMeterID string
 	// Features are the lines of the pricing page.
 	Features     []string
 	CallToAction string

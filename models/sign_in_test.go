@@ -115,7 +115,7 @@ func TestSignInBySlack(t *testing.T) {
 			before := len(all[models.Workspace](t, f))
 			_, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "Eve")
 			wantCode(t, err, models.CodeSignInRefused)
-			if found, err := models.EmailsOf(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 || len(all[models.Workspace](t, f)) != before {
+			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 || len(all[models.Workspace](t, f)) != before {
 				t.Errorf("refused, and linked all the same: %v, %v", found, err)
 			}
 		}

@@ -89,9 +89,9 @@ func (s *seeder) seed(ctx context.Context, tx bun.Tx, c *models.Catalogue) error
 	var records []models.UsageRecord
 	var events []models.UsageEvent
 	for i := range k.people {
-		plan := planOf(c, &k, &k.people[i])
+		plan, payer := planOf(c, &k, &k.people[i], organizations)
 		grants := k.people[i].uses(s.rng, plan.Included, start, s.now)
-		records, events = s.usageRows(records, events, &users[i], k.teams[k.people[i].team].slackID, plan, grants)
+		records, events = s.usageRows(records, events, &users[i], k.teams[k.people[i].team].slackID, plan, payer, grants)
 	}
 	if err := insert(ctx, tx, records); err != nil {
 		return err
@@ -152,43 +152,43 @@ func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Or
 	return organizations, workspaces, users, subscriptions
 }
 
-// planOf is the person's plan by the rule for everybody: the organization's first, else their own, else free.
-func planOf(c *models.Catalogue, k *cast, p *person) models.Plan {
-	id := p.plan
-	if o := k.organizations[k.teams[p.team].organization]; o.plan != "" {
-		id = o.plan
+// planOf returns the person's plan and payer: the organization's plan first, else their own, else free.
+func planOf(c *models.Catalogue, k *cast, p *person, organizations []models.Organization) (plan models.Plan, payer string) {
+	i := k.teams[p.team].organization
+	if o := k.organizations[i]; o.plan != "" {
+		return c.PlanOf(o.plan), models.PayerOf("", &organizations[i].ID)
 	}
-	return c.PlanOf(id)
+	return c.PlanOf(p.plan), models.PayerOf("", nil)
 }
 
 // usageRows turns what somebody asked for into records and events, as the gate would have: a record a month that
 // began, an event a grant, and nothing for a refusal.
-func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
+func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, payer string, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
 	var standing models.Standing
 	for _, g := range grants {
 		if !standing.Period.Contains(g.at) {
 			standing = models.Standing{
-				Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
+				UserID: u.ID, Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
 				Period: models.CalendarMonth(g.at),
 			}
 			records = append(records, models.UsageRecord{
-				Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
+				UserID: u.ID, Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
 				SuggestionsIncluded: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
-				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, CreatedAt: g.at,
+				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, Payer: &payer, CreatedAt: g.at,
 			})
 		}
-		if !models.Decide(standing, g.quantity).Allowed {
+		verdict := models.Decide(standing, g.quantity)
+		if !verdict.Allowed {
 			continue
 		}
-		standing.Used += g.quantity
+		standing.Add(g.quantity, verdict)
 		record := &records[len(records)-1]
-		record.SuggestionsUsed = standing.Used
+		record.SuggestionsUsed, record.OverageUsed, record.OverageCents = standing.Used, standing.Overage, standing.OverageCents
 		record.Daily = record.Daily.Add(models.DayOf(standing.Period.Start, g.at), g.quantity)
 		events = append(events, models.UsageEvent{
-			RecordID: int64(len(records)), // its place, until the record has an id
-			Email:    u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OccurredAt: g.at, RecordedAt: g.at, PlanID: plan.ID,
-			BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, UsedAfter: standing.Used, Included: standing.Included,
-			OverageRateCents: standing.OverageRateCents, SpendLimitCents: standing.SpendLimitCents,
+			UserID: u.ID, RecordID: int64(len(records)), // its place, until the record has an id
+			Email: u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents,
+			OccurredAt: g.at, RecordedAt: g.at, Figures: standing.Figures(),
 		})
 	}
 	return records, events
