@@ -66,9 +66,11 @@ type op struct {
 	want    models.Want // the record that it acts on
 	account *account
 	linked  bool // the person is the one that the Slack identity of the call names
-	unknown bool // nobody is named by it: err says so, and nothing is decided
-	answer  Answer
-	err     error
+	// unlinked means that the person has no Slack identity, and the call does not give them one: see models.LinkedPerson.NotLinked.
+	unlinked bool
+	unknown  bool // nobody is named by it: err says so, and nothing is decided
+	answer   Answer
+	err      error
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.

@@ -191,7 +191,8 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 
 // mustLink reports whether the call's Slack identity is not the one that the database has of the person.
 func (o *op) mustLink(known models.SlackIdentity) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
+	none := models.SlackIdentity{}
+	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.unlinked || known != none)
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
