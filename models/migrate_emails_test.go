@@ -37,8 +37,8 @@ func TestStoredEmailsAreNormalized(t *testing.T) {
 		}
 		key := "k1"
 		f.insert(t, &models.UsageEvent{
-			ID: uuid.New(), RecordID: 1, Email: old, Quantity: 1, IdempotencyKey: &key, OccurredAt: noon, RecordedAt: noon,
-			PlanID: "free", BillingPeriodStart: noon, BillingPeriodEnd: noon.AddDate(0, 1, 0),
+			ID: uuid.New(), UserID: f.user(t, old), RecordID: 1, Email: old, Quantity: 1, IdempotencyKey: &key, OccurredAt: noon, RecordedAt: noon,
+			Figures: models.Figures{PlanID: "free", BillingPeriodStart: noon, BillingPeriodEnd: noon.AddDate(0, 1, 0)},
 		})
 		f.forget(t, normalizeEmails)
 		names, err := f.db.Migrate(f.ctx)
