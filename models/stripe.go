@@ -1,8 +1,10 @@
 package models
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -62,10 +64,13 @@ type StripeReport struct {
 	Minute time.Time
 	// PeriodStart and PeriodEnd are the billing period of its events, as they say.
 	PeriodStart, PeriodEnd time.Time
-	// Value is in units.
-	Value    int64
-	State    ReportState
-	Attempts int
+	// Value is in units: those of its events that are billed.
+	Value int64
+	// OverageOnly is false for a report that an earlier release sealed: its value is all units of its events, of which the tiers of the
+	// price at Stripe left the included ones free.
+	OverageOnly bool
+	State       ReportState
+	Attempts    int
 	// Refusals counts the attempts that Stripe answered with a refusal of this report.
 	Refusals int
 	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
@@ -152,13 +157,45 @@ type StripeState struct {
 	ResyncedAt *time.Time
 }
 
-// StripeObject is something set up at Stripe, by a name of ours: "meter", "price:pro", "overage:pro", "webhook".
+// StripeObject is something set up at Stripe, by a name of ours: "meter:pro", "price:pro", "overage:pro", "webhook".
 type StripeObject struct {
 	bun.BaseModel `bun:"table:stripe_objects"`
 
 	Name      string `bun:",pk"`
 	StripeID  string
 	UpdatedAt time.Time
+}
+
+// OverageProblem says why a subscription's overage cannot be billed. Units beyond the included ones are refused then.
+type OverageProblem string
+
+// The problems of an overage price.
+const (
+	// OverageMissing means that the subscription has no overage price of its plan.
+	OverageMissing OverageProblem = "missing"
+	// OverageTiered means that the overage price has tiers, whose free units would count twice.
+	OverageTiered OverageProblem = "tiered"
+	// OverageCurrency means that the overage price is in another currency than the catalog.
+	OverageCurrency OverageProblem = "currency"
+	// OverageAmount means that the overage price is not a whole number of cents for each unit.
+	OverageAmount OverageProblem = "amount"
+)
+
+// StripeMeterObject begins the names of the plans' meters in stripe_objects: "meter:pro".
+const StripeMeterObject = "meter:"
+
+// ReadMeters sets the StripeMeterID of each plan to what `tollgate stripe setup` stored. Nothing else may use the catalog meanwhile.
+func (c *Catalogue) ReadMeters(ctx context.Context, db bun.IDB) error {
+	var rows []StripeObject
+	if err := db.NewSelect().Model(&rows).Where("name LIKE ?", StripeMeterObject+"%").Scan(ctx); err != nil {
+		return fmt.Errorf("read the meters of the plans: %w", err)
+	}
+	for _, row := range rows {
+		if plan := c.byID[PlanID(strings.TrimPrefix(row.Name, StripeMeterObject))]; plan != nil {
+			plan.StripeMeterID = row.StripeID
+		}
+	}
+	return nil
 }
 
 // StripeCustomer is whose a customer of Stripe's is: a person, an organization, or nobody known.

@@ -33,7 +33,7 @@ func TestOperatorSteersReports(t *testing.T) {
 			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
 			o.Reporter = reporter
 		})
-		stripe.AddMeter(f.web.catalogue.MeterEventName)
+		stripe.AddMeter(f.web.catalogue.MeterOf("pro"))
 		stripe.AddCustomer("cus_1", nil)
 		f.person("ada@example.com", "", models.Member, false)
 		f.person("otto@example.com", "", models.Member, true)

@@ -368,7 +368,7 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 					t.Errorf("before the loss: %v\n%s", err, notes)
 				}
 				m.stand.Lose(reports[1].Identifier)
-				m.stand.AddForeign("cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
+				m.stand.AddForeign(m.web.catalogue.MeterOf("pro"), "cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
 				m.advance(time.Hour)
 				notes, err := reconcile()
 				lost := reports[1].Identifier + " of customer cus_1, 4 units"

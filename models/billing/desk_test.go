@@ -51,7 +51,9 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	d.must(err)
 	t.Cleanup(func() { _ = d.db.Close() })
 	d.stripe = stripetest.New(stripetest.Options{Now: d.clock, Rand: rand.New(rand.NewPCG(1, 1))})
-	d.stripe.AddMeter(d.catalogue.MeterEventName)
+	for _, p := range d.catalogue.Plans[1:] {
+		d.stripe.AddMeter(d.catalogue.MeterOf(p.ID))
+	}
 	d.stripe.AddCustomer("cus_1", nil)
 	if transport == nil {
 		transport = d.stripe.Transport()
@@ -60,6 +62,14 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	d.must(err)
 	d.Reporter = NewReporter(Options{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
+}
+
+// meter is the event name of the meter of what use records.
+func (d *desk) meter() string { return d.catalogue.MeterOf("pro") }
+
+// foreign counts units at Stripe that somebody else sent.
+func (d *desk) foreign(customer string, units int64, at time.Time) {
+	d.stripe.AddForeign(d.meter(), customer, units, at)
 }
 
 func (d *desk) clock() time.Time { return d.now }

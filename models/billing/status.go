@@ -69,9 +69,9 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 		Events, Units   int64
 		Oldest, Oldest2 bun.NullTime
 	}
-	if err := db.NewRaw(`SELECT COUNT(*) AS events, COALESCE(CAST(SUM(quantity) AS bigint), 0) AS units, MIN(occurred_at) AS oldest,
+	if err := db.NewRaw(`SELECT COUNT(*) AS events, COALESCE(CAST(SUM(`+reported+`) AS bigint), 0) AS units, MIN(e.occurred_at) AS oldest,
 			(SELECT MIN(minute) FROM stripe_reports WHERE state IN ('sealed', 'unknown')) AS oldest2
-		FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL`).Scan(ctx, &waiting); err != nil {
+		FROM usage_events e WHERE `+toSeal).Scan(ctx, &waiting); err != nil {
 		return nil, fmt.Errorf("count unreported events: %w", err)
 	}
 	s.UnsealedEvents, s.UnsealedUnits = waiting.Events, waiting.Units

@@ -16,34 +16,50 @@ import (
 const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c
 	WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)`
 
-// holdBack notes the active subscriptions that all bill our meter, and so would each bill the customer's reports. With only one left,
-// the reports go on. An incomplete answer of Stripe's lets nothing go on.
+// holdBack notes the active subscriptions of which several bill the same meter of ours, and so would each bill the customer's reports.
+// With only one left, the reports go on. An incomplete answer of Stripe's lets nothing go on.
 func (a *application) holdBack(customer *models.StripeCustomer) {
-	var ids []string
+	byMeter := map[string][]string{}
 	for _, s := range a.at.subscriptions {
 		row := models.Subscription{Status: models.SubscriptionStatus(s.Status)}
-		if row.Active() && a.prices.billsMeter(s) {
-			ids = append(ids, s.ID)
+		if !row.Active() {
+			continue
+		}
+		for _, meter := range a.prices.metersOf(s) {
+			byMeter[meter] = append(byMeter[meter], s.ID)
+		}
+	}
+	var ids []string
+	for _, sharing := range byMeter {
+		if len(sharing) > 1 {
+			ids = append(ids, sharing...)
 		}
 	}
 	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	switch {
-	case len(ids) > 1:
+	case len(ids) > 0:
 		customer.HeldSubscriptions = new(strings.Join(ids, " "))
 	case !a.at.partial:
 		customer.HeldSubscriptions = nil
 	}
 }
 
-// billsMeter reports whether a subscription has an item that bills what is sent to our meter. Before set-up has stored the meter's ID,
-// any meter may be ours.
-func (p *planPrices) billsMeter(s *stripe.Subscription) bool {
-	return s.Items != nil && slices.ContainsFunc(s.Items.Data, func(i *stripe.SubscriptionItem) bool {
+// metersOf returns the meters of ours that a subscription bills, by their IDs. Before set-up has stored any, every meter may be ours.
+func (p *planPrices) metersOf(s *stripe.Subscription) (meters []string) {
+	if s.Items == nil {
+		return nil
+	}
+	for _, i := range s.Items.Data {
 		if i.Price == nil || i.Price.Recurring == nil || i.Price.Recurring.Meter == "" {
-			return false
+			continue
 		}
-		return p.meter == "" || i.Price.Recurring.Meter == p.meter
-	})
+		meter := i.Price.Recurring.Meter
+		if ours := p.meters[meter] != "" || meter == p.oldMeter || p.oldMeter == "" && len(p.meters) == 0; ours && !slices.Contains(meters, meter) {
+			meters = append(meters, meter)
+		}
+	}
+	return meters
 }
 
 // heldBack reports whether the customer's reports are held back.
@@ -60,8 +76,7 @@ func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int6
 	if err := db.NewRaw(`SELECT c.id, c.held_subscriptions,
 			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r
 				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown')), 0)
-			+ COALESCE((SELECT CAST(SUM(e.quantity) AS bigint) FROM usage_events e
-				WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id = c.id), 0) AS units
+			+ COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id = c.id), 0) AS units
 		FROM stripe_customers c WHERE c.held_subscriptions IS NOT NULL ORDER BY c.id LIMIT ?`, listed).Scan(ctx, &rows); err != nil {
 		return nil, 0, fmt.Errorf("read the customers whose reports are held back: %w", err)
 	}

@@ -134,9 +134,20 @@ func (s *stripeStub) asked() int {
 // items are those of a subscription to a plan, by the lookup keys of set-up.
 func items(plan string, seats int) object {
 	return object{"object": "list", "data": []object{
-		{"id": "si_over", "price": object{"id": "price_over_" + plan, "lookup_key": "tollgate_overage_" + plan, "recurring": object{"usage_type": "metered"}}},
+		{"id": "si_over", "price": overageOf(plan, nil)},
 		{"id": "si_base", "quantity": seats, "price": object{"id": "price_" + plan, "lookup_key": lookupBase + plan, "recurring": object{"usage_type": "licensed"}}},
 	}}
+}
+
+// overageOf is the overage price of a plan, with changes.
+func overageOf(plan string, changes object) object {
+	cents := map[string]int{"starter": 35, "pro": 30, "team": 25, "business": 20}[plan]
+	price := object{
+		"id": "price_over_" + plan, "lookup_key": lookupOverage + plan, "currency": "usd", "billing_scheme": "per_unit",
+		"unit_amount": cents, "unit_amount_decimal": fmt.Sprint(cents), "recurring": object{"usage_type": "metered"},
+	}
+	maps.Copy(price, changes)
+	return price
 }
 
 // webhookFixture is a server's half that hears of Stripe, and the Stripe that it asks.

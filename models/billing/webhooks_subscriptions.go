@@ -96,7 +96,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		return err
 	}
 	if len(a.faults) == faults { // else it is not the plan's own subscription
-		if fault := a.prices.uncharged(s, &next); fault != "" {
+		if fault := a.prices.overageFault(s, &next); fault != "" {
 			a.fault("subscription %s: %s", s.ID, fault)
 		}
 		for _, mismatch := range a.prices.mismatches(s) {

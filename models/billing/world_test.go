@@ -101,7 +101,7 @@ func newWorld(t testing.TB, address string, s schedule) *world {
 			return mix(r, form)
 		},
 	})
-	w.stripe.AddMeter(w.catalogue.MeterEventName)
+	w.stripe.AddMeter(w.catalogue.MeterOf("pro"))
 	for i := range 5 {
 		w.subscribe(i)
 	}

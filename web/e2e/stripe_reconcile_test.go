@@ -26,7 +26,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stand.AddMeter(catalogue.MeterEventName)
+	stand.AddMeter(catalogue.MeterOf("pro"))
 	stand.AddCustomer("cus_1", nil)
 	database := sqliteDatabase(t)
 	db, err := models.Open(t.Context(), database)
@@ -74,7 +74,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if status := on.stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("status %d, %s", status, on.stderr)
 	}
-	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0") {
+	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0 "+catalogue.MeterOf("pro")) {
 		t.Errorf("all is there: %+v", r)
 	}
 	stand.Lose(stand.Events()[0].Identifier)

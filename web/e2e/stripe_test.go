@@ -203,7 +203,9 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 		// As long as Stripe may take, so that two calls at a time would be seen.
 		Wait: func(*http.Request) { time.Sleep(10 * time.Millisecond) },
 	})
-	a.AddMeter(catalogue.MeterEventName)
+	for _, p := range catalogue.Plans {
+		a.AddMeter(catalogue.MeterOf(p.ID))
+	}
 	s := &site{t: t, database: database, program: program(t)}
 	s.client = newClient(s.apiKey("e2e", "check,consume,read"))
 	t.Cleanup(s.client.http.CloseIdleConnections)
