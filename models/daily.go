@@ -6,10 +6,10 @@ import (
 )
 
 // Daily is units by UTC calendar day, from the day on which a billing period starts, separated by commas: "0,0,3" is three
-// units on the third day. Trailing days without units are left out, so that "" is none at all. A period touches at most 33 days.
+// units on the third day. Trailing days without units are left out, so that "" is none at all. A period rarely touches more than 33 days.
 type Daily string
 
-// periodDays is room for the days of a period; more would only cost an allocation.
+// periodDays is room for the days of most periods; more only cost an allocation.
 const periodDays = 33
 
 // Units are the units of each day up to the last one that has any.

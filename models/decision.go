@@ -1,11 +1,14 @@
 package models
 
+import "github.com/google/uuid"
+
 // Reason says why a decision is a refusal. It is empty when the decision allows.
 type Reason string
 
 // The reasons of a refusal.
 const (
 	IncludedExhausted Reason = "included_exhausted"
+	PaymentPastDue    Reason = "payment_past_due"
 	SpendLimitReached Reason = "spend_limit_reached"
 )
 
@@ -32,17 +35,25 @@ const (
 
 // Standing is where a person stands in one billing period: all that a decision depends on.
 type Standing struct {
-	Email string
-	Plan  PlanID
-	// Used, Held and Included are units.
-	Used     int64
-	Held     int64
+	// UserID is the zero value for somebody who is not stored yet.
+	UserID uuid.UUID
+	Email  string
+	Plan   PlanID
+	Period Period
+	// Used is units, Overage those of them that are billed, and OverageCents their price.
+	Used, Overage, OverageCents int64
+	// Held is the units of open holds, OverageHeld those of them that would be billed, and OverageCentsHeld their price.
+	Held, OverageHeld, OverageCentsHeld int64
+	// Included is the units of the plan and of grants.
 	Included int64
 	// OverageRateCents is the price in cents of a unit beyond the included ones; 0 is a hard cap.
 	OverageRateCents int64
+	// PastDue means that overage is refused until the subscription's payment succeeds.
+	PastDue bool
 	// SpendLimitCents is the most that the overage of the period may cost, in cents; nil is no limit.
 	SpendLimitCents *int64
-	Period          Period
+	// MemberLimit is the most units that an admin allows; nil is no limit.
+	MemberLimit *int64
 }
 
 // Verdict is the outcome of a decision.
@@ -50,27 +61,79 @@ type Verdict struct {
 	Allowed bool
 	// Reason is empty when Allowed.
 	Reason Reason
+	// Overage is the units that are beyond the included ones, and OverageCents their price; 0 when refused.
+	Overage, OverageCents int64
 }
 
 // Decide is the rule: may the person in this standing have quantity more units? All of them or none.
 // Every part that decides calls it; it reads and writes nothing. (product.md, "Decisions")
 func Decide(s Standing, quantity int64) Verdict {
-	after := s.Used + s.Held + quantity
-	if after <= s.Included {
-		return Verdict{Allowed: true}
-	}
-	if s.OverageRateCents <= 0 {
+	over := max(0, quantity-s.Remaining())
+	cents := over * s.OverageRateCents
+	switch {
+	case over == 0:
+	case s.OverageRateCents <= 0:
 		return Verdict{Reason: IncludedExhausted}
-	}
-	if s.SpendLimitCents != nil && (after-s.Included)*s.OverageRateCents > *s.SpendLimitCents {
+	case s.PastDue:
+		return Verdict{Reason: PaymentPastDue}
+	case s.SpendLimitCents != nil && s.OverageCents+s.OverageCentsHeld+cents > *s.SpendLimitCents:
 		return Verdict{Reason: SpendLimitReached}
 	}
-	return Verdict{Allowed: true}
+	return Verdict{Allowed: true, Overage: over, OverageCents: cents}
+}
+
+// Classify is Decide for units that were used already. It allows all of them. Those that Decide would not bill are not billed:
+// the units beyond a hard cap, beyond a spend limit, or while a payment is past due.
+func Classify(s Standing, quantity int64) Verdict {
+	over := max(0, quantity-s.Remaining())
+	switch {
+	case s.OverageRateCents <= 0 || s.PastDue:
+		over = 0
+	case s.SpendLimitCents != nil:
+		over = min(over, max(0, *s.SpendLimitCents-s.OverageCents-s.OverageCentsHeld)/s.OverageRateCents)
+	}
+	return Verdict{Allowed: true, Overage: over, OverageCents: over * s.OverageRateCents}
+}
+
+// Settle is the verdict for quantity units of a hold, in a standing that no longer has the hold. Its overage is at most the hold's
+// part beyond the included units, and at most what the units have now, as another hold may have freed included units since. It is
+// charged at the hold's rate.
+func Settle(s Standing, h *UsageHold, quantity int64) Verdict {
+	over := min(max(0, quantity-(h.Quantity-h.OverageQuantity)), max(0, quantity-s.Remaining()))
+	return Verdict{Allowed: true, Overage: over, OverageCents: over * h.OverageRateCents}
+}
+
+// Add counts quantity units with the overage that the verdict gives them.
+func (s *Standing) Add(quantity int64, v Verdict) {
+	s.Used += quantity
+	s.Overage += v.Overage
+	s.OverageCents += v.OverageCents
+}
+
+// Hold sets quantity units aside with the overage that the verdict gives them.
+func (s *Standing) Hold(quantity int64, v Verdict) {
+	s.Held += quantity
+	s.OverageHeld += v.Overage
+	s.OverageCentsHeld += v.OverageCents
+}
+
+// Remaining is the number of included units that are neither used nor held.
+func (s Standing) Remaining() int64 {
+	return max(0, s.Included-(s.Used-s.Overage)-(s.Held-s.OverageHeld))
+}
+
+// counted is the units that PercentUsed and Level compare with the included ones: all used units once none of the included ones are
+// left, the included ones among them until then.
+func (s Standing) counted() int64 {
+	if s.Remaining() > 0 {
+		return s.Used - s.Overage
+	}
+	return s.Used
 }
 
 // Level is the warning level of the units used, in whole-number arithmetic.
 func (s Standing) Level() WarningLevel {
-	switch hundred := s.Used * 100; {
+	switch hundred := s.counted() * 100; {
 	case s.Included <= 0:
 		if s.Used > 0 {
 			return Exceeded
@@ -95,14 +158,5 @@ func (s Standing) PercentUsed() int64 {
 		}
 		return 0
 	}
-	return s.Used * 100 / s.Included
+	return s.counted() * 100 / s.Included
 }
-
-// Remaining is the number of included units that are neither used nor held.
-func (s Standing) Remaining() int64 { return max(0, s.Included-s.Used-s.Held) }
-
-// Overage is the number of units used beyond the included ones.
-func (s Standing) Overage() int64 { return max(0, s.Used-s.Included) }
-
-// OverageCents is the price of the overage in cents, before tax.
-func (s Standing) OverageCents() int64 { return s.Overage() * s.OverageRateCents }

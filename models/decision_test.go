@@ -101,8 +101,8 @@ func TestFigures(t *testing.T) {
 		{2, 0, 0, 25, 0, 2, 50},
 	} {
 		s := models.Standing{Used: test.used, Held: test.held, Included: test.included, OverageRateCents: test.rate}
-		if s.Remaining() != test.remaining || s.Overage() != test.overage || s.OverageCents() != test.cents {
-			t.Errorf("%+v: %d remaining, %d over for %d cents; want %d, %d, %d", s, s.Remaining(), s.Overage(), s.OverageCents(),
+		if s.Remaining() != test.remaining || s.Overage != test.overage || s.OverageCents != test.cents {
+			t.Errorf("%+v: %d remaining, %d over for %d cents; want %d, %d, %d", s, s.Remaining(), s.Overage, s.OverageCents,
 				test.remaining, test.overage, test.cents)
 		}
 	}
@@ -142,10 +142,10 @@ func TestDecideNeverOvershoots(t *testing.T) {
 			if (v.Reason == models.IncludedExhausted) != (s.OverageRateCents == 0) {
 				t.Fatalf("refused with %q at a rate of %d", v.Reason, s.OverageRateCents)
 			}
-		case s.OverageRateCents == 0 && after.Overage() > 0:
-			t.Fatalf("%d granted beyond the included ones: %+v", after.Overage(), s)
-		case s.SpendLimitCents != nil && after.OverageCents() > *s.SpendLimitCents:
-			t.Fatalf("%d cents granted over a limit of %d: %+v", after.OverageCents(), *s.SpendLimitCents, s)
+		case s.OverageRateCents == 0 && after.Overage > 0:
+			t.Fatalf("%d granted beyond the included ones: %+v", after.Overage, s)
+		case s.SpendLimitCents != nil && after.OverageCents > *s.SpendLimitCents:
+			t.Fatalf("%d cents granted over a limit of %d: %+v", after.OverageCents, *s.SpendLimitCents, s)
 		}
 	})
 }

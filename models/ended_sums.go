@@ -91,11 +91,8 @@ func (e *EndedSums) OrganizationMonths(ctx context.Context, db bun.IDB, now time
 	last.Overage, last.OverageCents = current.OverageUnits, current.OverageCents
 	sums, err := sumsOf(ctx, e, &e.months, db, now, current.ID, months[0].Period.Start, current.Period.Start, current.Period.Start, func(records *bun.SelectQuery) (sums []monthSum, err error) {
 		err = records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("CAST(SUM(r.suggestions_used) AS bigint) AS used").
-			ColumnExpr("CAST(SUM(r.suggestions_included) AS bigint) AS included").
-			ColumnExpr(`CAST(SUM(CASE WHEN r.suggestions_used > r.suggestions_included
-				THEN r.suggestions_used - r.suggestions_included ELSE 0 END) AS bigint) AS units`).
-			ColumnExpr(`CAST(SUM(CASE WHEN r.suggestions_used > r.suggestions_included
-				THEN (r.suggestions_used - r.suggestions_included) * r.overage_rate_cents ELSE 0 END) AS bigint) AS cents`).
+			ColumnExpr("CAST(SUM(r.suggestions_included + r.granted) AS bigint) AS included").
+			ColumnExpr("CAST(SUM(r.overage_used) AS bigint) AS units, CAST(SUM(r.overage_cents) AS bigint) AS cents").
 			GroupExpr("r.billing_period_start").Scan(ctx, &sums)
 		return sums, err
 	})

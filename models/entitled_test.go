@@ -20,7 +20,7 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 			t.Fatal(err)
 		}
 		identity := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
-		if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
+		if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
 			t.Fatal(err)
 		}
 		wants := []models.Want{{Email: "ada@example.com", At: noon}}
@@ -358,7 +358,7 @@ func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
 		for change, do := range map[string]func(){
 			"a person's plan": func() { f.subscribe(t, models.Subscriber{Email: "ada@example.com"}, "pro") },
 			"a workspace": func() {
-				if err := models.LinkPeople(f.ctx, f.db, now, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
+				if _, err := models.LinkPeople(f.ctx, f.db, now, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -18,19 +18,51 @@ type Entitlement struct {
 	PlanID PlanID
 	// StripeCustomerID is who pays for that subscription; empty when it was given by hand.
 	StripeCustomerID string
+	// OrganizationID is that of the organization that has the subscription; nil without one and for the person's own.
+	OrganizationID *uuid.UUID
+	Status         SubscriptionStatus
+	// AtStripe means that the subscription is Stripe's. Then OverageRateCents is the unit amount of its overage item; nil until it
+	// was read.
+	AtStripe         bool
+	OverageRateCents *int64
+	// Since is when this entitlement's payer began to pay, as far as that is known.
+	Since time.Time
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
-	// PreviousEnd is when the last of the person's records ended that are over, NextStart when the first one begins that is yet to
-	// come; zero without one. A new record lies between the two.
-	PreviousEnd, NextStart time.Time
 }
 
-// EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with an email, on both databases.
+// payer identifies who pays: a customer of Stripe's, an organization whose plan was assigned by hand, or else the person. When it
+// changes, the usage record ends and the next one starts. (product.md, "Plans")
+func (e *Entitlement) payer() string {
+	switch {
+	case e.StripeCustomerID != "":
+		return e.StripeCustomerID
+	case e.OrganizationID != nil:
+		return "organization:" + e.OrganizationID.String()
+	}
+	return ""
+}
+
+// overageRate is the price in cents of a unit beyond the included ones; 0 is a hard cap. A trial includes units and bills nothing.
+func (e *Entitlement) overageRate(plan Plan) int64 {
+	switch {
+	case !e.AtStripe:
+		return plan.OverageRateCents
+	case e.Status == StatusTrialing || e.OverageRateCents == nil:
+		return 0
+	}
+	return *e.OverageRateCents
+}
+
+// EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
 const (
 	EntitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
-		s.plan_id, s.stripe_customer_id, s.billing_cycle_anchor, s.current_period_start, s.current_period_end`
+		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
+		s.created_at, (SELECT MAX(m.since) FROM memberships m WHERE m.user_id = u.id),
+		(SELECT MAX(o.inactive_since) FROM subscriptions o WHERE o.user_id = u.id OR o.organization_id = w.organization_id),
+		s.billing_cycle_anchor, s.current_period_start, s.current_period_end`
 
-	EntitlementJoins = `LEFT JOIN users u ON u.email = k.email
+	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(
 			(SELECT o.id FROM subscriptions o WHERE o.organization_id = w.organization_id
@@ -39,11 +71,11 @@ const (
 				AND o.status IN ('active', 'trialing', 'past_due') ORDER BY o.created_at DESC LIMIT 1))`
 )
 
-// EntitlementJoinsAt read what was at an instant, given a row k with an email and the instant at: the subscription that gave a plan
+// EntitlementJoinsAt read what was at an instant, given a row k with a user's id and the instant at: the subscription that gave a plan
 // then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and
 // one that ended did so until then. Whose memberships nobody noted was always where they are. What has no history, such as the
 // person's own limit, is as it is now.
-const EntitlementJoinsAt = `LEFT JOIN users u ON u.email = k.email
+const EntitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(
 			(SELECT o.id FROM subscriptions o WHERE o.organization_id = COALESCE(
@@ -80,26 +112,31 @@ func (e *Entitlement) ownPeriod(t time.Time) (own Period, ok bool) {
 	return e.PeriodAt(t), true
 }
 
-// cut returns where a record that contains t ends before its time, at a boundary of the subscription's own period: not after t when that
-// began in the middle of the record, after t when it ends in it.
-func (e *Entitlement) cut(record Period, t time.Time) (end time.Time, ok bool) {
+// end returns where the record that contains t ends by this entitlement. That is not after t when the payer changed in the middle of
+// the record, or a period of the subscription began in it; otherwise it is after t. ok is false if nothing is known of it.
+func (e *Entitlement) end(r *UsageRecord, t time.Time) (end time.Time, ok bool) {
 	own, ok := e.ownPeriod(t)
-	switch {
-	case !ok:
-		return time.Time{}, false
-	case own.Start.After(record.Start):
-		return own.Start, true
-	default:
-		return own.End, own.End.Before(record.End)
+	start := own.Start
+	if r.Payer != nil && *r.Payer != e.payer() && e.Since.After(start) && e.Since.Before(t) {
+		start = e.Since
 	}
+	switch {
+	case start.After(r.BillingPeriodStart):
+		return start, true
+	case ok:
+		return own.End, true
+	}
+	return time.Time{}, false
 }
 
-// Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has seen to it: it
-// is the current one and what it says of the person or the plan is no longer so, or some of its holds have lapsed.
+// Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has brought it up to date: it
+// is the current one and what it repeats of the person or the plan has changed, or some of its holds have expired.
 func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
 	s = Standing{
-		Email: r.Email, Plan: r.PlanID, Used: r.SuggestionsUsed, Held: r.SuggestionsHeld, Included: r.SuggestionsIncluded,
-		OverageRateCents: r.OverageRateCents, SpendLimitCents: r.SpendLimitCents, Period: r.Period(),
+		UserID: r.UserID, Email: r.Email, Plan: r.PlanID, Period: r.Period(),
+		Used: r.SuggestionsUsed, Overage: r.OverageUsed, OverageCents: r.OverageCents,
+		Held: r.UnitsHeld, OverageHeld: r.OverageHeld, OverageCentsHeld: r.OverageCentsHeld, Included: r.SuggestionsIncluded + r.Granted,
+		OverageRateCents: r.OverageRateCents, PastDue: r.PastDue, SpendLimitCents: r.SpendLimitCents, MemberLimit: r.MemberLimit,
 	}
 	if r.holdsLapsed(now) {
 		return s, false
@@ -108,28 +145,27 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 		return s, true
 	}
 	plan := c.PlanOf(r.PlanID)
-	return s, r.Entitled && r.SuggestionsIncluded >= plan.Included && r.OverageRateCents == plan.OverageRateCents
+	return s, r.Entitled && r.SuggestionsIncluded+r.IncludedBefore >= plan.Included &&
+		(r.StripeCustomerID != nil || r.OverageRateCents == plan.OverageRateCents)
 }
 
-// Foresee is the standing that the person will have once PrepareRecords has run; record is the current one, nil when there is
-// none, and its SuggestionsHeld must be the live units.
-func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, now time.Time) Standing {
-	next := UsageRecord{Email: email}
-	if record != nil {
-		next = *record
-		next.Email = email
-		if end, cut := e.cut(record.Period(), now); cut && end.After(now) {
-			next.BillingPeriodEnd = end
-		} else if cut {
-			next = UsageRecord{Email: email}
+// Foresee is the standing that the person will have once PrepareRecords has run; records are theirs, in order of their periods, and
+// UnitsHeld and the rest of the current one's holds must be those of the live ones.
+func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) Standing {
+	p := person{email: email, entitlement: *e}
+	for _, r := range records {
+		if r != nil {
+			copied := *r
+			p.records = append(p.records, &copied)
 		}
 	}
-	if period := next.Period(); !period.Contains(now) {
-		p := e.PeriodAt(now).clip(e.PreviousEnd, e.NextStart)
-		next.BillingPeriodStart, next.BillingPeriodEnd = p.Start, p.End
+	p.fit(now)
+	record, _, _ := p.find(now)
+	if record == nil {
+		record = p.place(c, e, now, now)
 	}
-	c.entitle(&next, e)
-	s, _ := c.Standing(&next, now)
+	c.entitle(record, e)
+	s, _ := c.Standing(record, now)
 	return s
 }
 
@@ -137,17 +173,21 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, record *UsageRecord, n
 // is included before the period ends.
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
-	r.PlanID, r.OverageRateCents = plan.ID, plan.OverageRateCents
-	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included)
+	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan), e.Status == StatusPastDue
+	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
 	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
-	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID = nil, nil, nil
+	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID, r.StripeMeterID = nil, nil, nil, nil
 	if e.Slack != (SlackIdentity{}) {
 		r.SlackTeamID, r.SlackUserID = &e.Slack.TeamID, &e.Slack.UserID
 	}
 	if e.StripeCustomerID != "" {
 		r.StripeCustomerID = &e.StripeCustomerID
+		if plan.StripeMeterID != "" {
+			r.StripeMeterID = &plan.StripeMeterID
+		}
 	}
-	r.Entitled = true
+	payer := e.payer()
+	r.Payer, r.Entitled = &payer, true
 }
 
 // holdsLapsed says that some of the units held may have lapsed, so that they must be summed anew.

@@ -95,10 +95,11 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	}
 	// The page's people are found first, by as little as their order needs; what is shown is read of them alone.
 	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id, r.billing_period_start, r.billing_period_end,
-			r.suggestions_included, r.suggestions_used, last.suggestions_used
+			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
+			r.overage_cents_held, last.suggestions_used
 		FROM (SELECT m.id, m.email, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.email = u.email AND ?
-		LEFT JOIN usage_records last ON last.email = u.email AND last.billing_period_end = COALESCE(r.billing_period_start, ?) AND last.billing_period_start > ?
+		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
+		LEFT JOIN usage_records last ON last.user_id = u.id AND last.billing_period_end = COALESCE(r.billing_period_start, ?) AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
 		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
@@ -115,9 +116,10 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		var m MemberUsage
 		var email string
 		var limit *int64
-		var recordID, included, used, last sql.NullInt64
+		var recordID, included, granted, before, used, overage, cents, held, overageHeld, centsHeld, last sql.NullInt64
 		var start, end sql.NullTime
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &used, &last); err != nil {
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &granted, &before, &used, &overage, &cents,
+			&held, &overageHeld, &centsHeld, &last); err != nil {
 			return list, err
 		}
 		entitlement := p.usual.entitlement
@@ -128,11 +130,14 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		var record *UsageRecord
 		if recordID.Valid {
 			record = &UsageRecord{
-				ID: recordID.Int64, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time, SuggestionsIncluded: included.Int64, SuggestionsUsed: used.Int64,
+				ID: recordID.Int64, UserID: m.ID, Email: email, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time,
+				SuggestionsIncluded: included.Int64, Granted: granted.Int64, IncludedBefore: before.Int64,
+				SuggestionsUsed: used.Int64, OverageUsed: overage.Int64, OverageCents: cents.Int64,
+				UnitsHeld: held.Int64, OverageHeld: overageHeld.Int64, OverageCentsHeld: centsHeld.Int64,
 			}
 		}
 		m.SignedUp = m.SignedUp.UTC()
-		m.Standing = c.Foresee(email, &entitlement, record, now)
+		m.Standing = c.Foresee(email, &entitlement, []*UsageRecord{record}, now)
 		if last.Valid || m.SignedUp.Before(m.Standing.Period.Start) {
 			m.LastPeriod = &last.Int64
 		}
@@ -210,14 +215,14 @@ func (p *people) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	case SortLevel:
 		return bun.SafeQuery(levelRank), join
 	case SortOverage:
-		return bun.SafeQuery("m.overage * m.rate"), join
+		return bun.SafeQuery("m.cents"), join
 	case SortLastPeriod:
 		starts := bun.SafeQuery("m.starts")
 		if p.inStep {
 			starts = bun.SafeQuery("?", p.usual.starts)
 		}
 		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", starts),
-			bun.SafeQuery(`LEFT JOIN usage_records b ON b.email = m.email AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
+			bun.SafeQuery(`LEFT JOIN usage_records b ON b.user_id = m.id AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
 				AND b.billing_period_end <= ? AND b.billing_period_end = ?`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now, starts)
 	}
 	return bun.SafeQuery("m.used"), join

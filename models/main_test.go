@@ -142,9 +142,7 @@ func (f *fixture) organization(t *testing.T, at time.Time, name string, teams ..
 // member makes a person of a Slack team.
 func (f *fixture) member(t *testing.T, email, team string) {
 	t.Helper()
-	if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U-" + email}}}); err != nil {
-		t.Fatal(err)
-	}
+	f.link(t, linkOf(email, team, "U-"+email))
 }
 
 func (f *fixture) subscribe(t *testing.T, who models.Subscriber, plan models.PlanID) {

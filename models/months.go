@@ -39,7 +39,7 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 	months := periodsBack(current.Period, signedUp, n)
 	last := &months[n-1]
 	last.Used, last.Included, last.BeforeSignUp = current.Used, current.Included, false
-	last.Overage, last.OverageCents = current.Overage(), current.OverageCents()
+	last.Overage, last.OverageCents = current.Overage, current.OverageCents
 	for i := range months[:n-1] {
 		months[i].Included, months[i].Plan = current.Included, current.Plan
 	}
@@ -53,11 +53,11 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 			if !m.Period.Contains(start) {
 				continue
 			}
-			s := Standing{Used: r.SuggestionsUsed, Included: r.SuggestionsIncluded, OverageRateCents: r.OverageRateCents}
+			s := Standing{Used: r.SuggestionsUsed, Overage: r.OverageUsed, OverageCents: r.OverageCents, Included: r.SuggestionsIncluded + r.Granted}
 			if m.BeforeSignUp || m.Used == 0 && m.OverageCents == 0 {
 				m.Included = 0
 			}
-			m.Used, m.Overage, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.Overage+s.Overage(), m.OverageCents+s.OverageCents(), false
+			m.Used, m.Overage, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.Overage+s.Overage, m.OverageCents+s.OverageCents, false
 			// A period that a new subscription cut short shares its month with the next one: the larger limit is the month's.
 			m.Included = max(m.Included, s.Included)
 			if !start.Before(newest[j]) {

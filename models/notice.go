@@ -13,8 +13,8 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 		return ""
 	}
 	var b strings.Builder
-	if cents := s.OverageCents(); cents > 0 {
-		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage()), c.FormatMoney(cents))
+	if cents := s.OverageCents; cents > 0 {
+		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage), c.FormatMoney(cents))
 	} else {
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
 	}
@@ -65,7 +65,7 @@ func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 		return "Not enough left"
 	case !v.Allowed, s.Remaining() == 0 && s.OverageRateCents == 0:
 		return "No " + c.UnitPlural + " left"
-	case s.Overage() > 0, s.Remaining() == 0:
+	case s.Overage > 0, s.Remaining() == 0:
 		return "Extra " + c.UnitPlural + " are billed"
 	case s.Level() == Critical:
 		return "Almost used up"

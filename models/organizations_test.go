@@ -43,7 +43,7 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, team := range []string{"T1", "T2", "T3"} {
 			slack := models.SlackIdentity{TeamID: team, UserID: "U1"}
-			if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: strings.ToLower(team) + "@example.com", Slack: slack}}); err != nil {
+			if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: strings.ToLower(team) + "@example.com", Slack: slack}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -199,7 +199,7 @@ func TestSetUser(t *testing.T) {
 		}
 
 		// Slack put them in the second team: the organization is the same, so they stay there, with their role.
-		if err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
+		if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
 			t.Fatal(err)
 		}
 		set(models.UserChange{Role: ptr(models.Admin)})

@@ -103,8 +103,12 @@ type Subscription struct {
 	TrialEnd *time.Time
 	// InactiveSince is when it ceased to give its plan; nil while it does, and where that is not known.
 	InactiveSince *time.Time
-	CreatedAt     time.Time
-	UpdatedAt     time.Time
+	// OverageRateCents is the unit amount of its overage item at Stripe, in cents; nil until it was read. OverageProblem says why
+	// nothing is billed by it.
+	OverageRateCents *int64
+	OverageProblem   *string
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
 }
 
 // SubscriptionStatus is Stripe's word for a subscription's state.

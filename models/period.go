@@ -8,9 +8,11 @@ type Period struct {
 	End   time.Time
 }
 
-// maxPeriod bounds a period's length. A calendar month and a monthly step have at most 31 days; the queries use the
-// bound to look at one or two records of a person and not at all of them.
-const maxPeriod = 32 * 24 * time.Hour
+// MaxPeriodDays bounds a period's length in days. A calendar month and a monthly step have at most 31; a period of Stripe's is longer
+// when its billing date was moved. The queries use the bound to look at a few records of a person and not at all of them.
+const MaxPeriodDays = 62
+
+const maxPeriod = MaxPeriodDays * 24 * time.Hour
 
 // Previous is the monthly period before this one.
 func (p Period) Previous() Period {

@@ -286,7 +286,7 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 		"plans": func(n *yaml.Node) { c.Plans = r.plans(n) },
 	})
 	for _, p := range c.Plans {
-		if name := c.MeterOf(p.ID); meter != nil && len(name) > maxEventName {
+		if name := c.MeterOf(p.ID); meter != nil && p.ID != FreePlan && len(name) > maxEventName {
 			r.fault(meter, "meter_event_name is too long: %q, the event name of the plan's meter, has %d characters, and Stripe accepts %d",
 				name, len(name), maxEventName)
 			break

@@ -4,24 +4,30 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+	"golang.org/x/sync/errgroup"
 )
 
-// Want names a usage record by somebody's email and an instant of its billing period.
+// Want names a usage record by its person and an instant of its billing period. Where UserID is zero, the person is whoever has the
+// email.
 type Want struct {
-	Email string
-	At    time.Time
+	UserID uuid.UUID
+	Email  string
+	At     time.Time
 }
 
 // PrepareRecords makes sure that each wanted record exists and is fit to be added to: the person is known, a period that
 // began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
 // before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
 func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) error {
-	_, err := LinkAndPrepare(ctx, db, c, now, nil, wants)
+	_, err := LinkAndPrepare(ctx, db, c, now, nil, func([]LinkedPerson) []Want { return wants })
 	return err
 }
 
@@ -34,128 +40,194 @@ type PreparedRecord struct {
 	Version uint32 `db:"xmin" bun:"xmin"`
 }
 
-// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction. On PostgreSQL, where a round trip may take long, it returns the
-// current records of these people.
-func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, wants []Want) (prepared []PreparedRecord, err error) {
-	emails := make([]string, 0, len(wants))
-	for _, w := range wants {
-		emails = append(emails, w.Email)
-	}
-	slices.Sort(emails)
-	emails = slices.Compact(emails)
+// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction: people gives the wanted records once links are resolved. On
+// PostgreSQL, where a round trip may take long, it returns the current records of these people.
+func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []Want) (prepared []PreparedRecord, err error) {
 	if db.Postgres {
 		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
+			var linked []LinkedPerson
 			if len(links) > 0 {
-				if err := t.linkPeople(ctx, now, links); err != nil {
+				if linked, err = t.linkPeople(ctx, now, links); err != nil {
 					return err
 				}
 			}
-			people, err := t.lockPeople(ctx, emails, now, wants)
+			wants := people(linked)
+			persons, err := t.lockPeople(ctx, now, wants)
 			if err != nil {
 				return err
 			}
-			if err := prepareAll(ctx, db, t, c, now, wants, people); err != nil {
+			if err := prepareAll(ctx, db, t, c, now, wants, persons); err != nil {
 				return err
 			}
 			prepared = nil // of an earlier try
+			ids := make([]uuid.UUID, 0, len(persons))
+			for _, p := range persons {
+				ids = append(ids, p.user)
+			}
 			readInto(t, db.NewSelect().Model((*PreparedRecord)(nil)).
-				Where("email IN (?) AND billing_period_start <= ? AND billing_period_end > ?", bun.List(emails), now, now), &prepared)
+				Where("user_id IN (?) AND billing_period_start <= ? AND billing_period_end > ?", bun.List(ids), now, now), &prepared)
 			return nil
 		})
 	} else {
 		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+			var linked []LinkedPerson
 			if len(links) > 0 {
-				if err := linkPeople(ctx, db, tx, now, links); err != nil {
+				if linked, err = linkPeople(ctx, db, tx, now, links); err != nil {
 					return err
 				}
 			}
-			people, err := lockPeople(ctx, db, tx, emails, now)
+			wants := people(linked)
+			persons, err := lockPeople(ctx, db, tx, now, wants)
 			if err != nil {
 				return err
 			}
-			return prepareAll(ctx, db, tx, c, now, wants, people)
+			return prepareAll(ctx, db, inTx{tx}, c, now, wants, persons)
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("link %d people and prepare %d records: %w", len(links), len(wants), err)
+		return nil, fmt.Errorf("link %d people and prepare records: %w", len(links), err)
 	}
 	return prepared, nil
 }
 
-func prepareAll(ctx context.Context, db *DB, conn bun.IConn, c *Catalogue, now time.Time, wants []Want, people map[string]*person) error {
+// ledgerConn is a transaction that writes, or adds its writes to a group, and can read at once.
+type ledgerConn interface {
+	bun.IConn
+	rows(ctx context.Context, query string, row func(scanner) error) error
+}
+
+// inTx is a transaction of bun as a ledgerConn.
+type inTx struct{ bun.Tx }
+
+func (t inTx) rows(ctx context.Context, query string, row func(scanner) error) error {
+	return eachRow(ctx, t.Tx, t.NewRaw(query), row)
+}
+
+func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, wants []Want, people persons) error {
+	byEmail := make(map[string]*person, len(people))
+	for _, p := range people {
+		byEmail[p.email] = p
+	}
 	for _, w := range wants {
-		if err := people[w.Email].prepare(ctx, db, conn, c, now, w.At); err != nil {
-			return err
+		p := people[w.UserID]
+		if w.UserID == uuid.Nil {
+			p = byEmail[w.Email]
+		}
+		if p != nil { // a person who was named by ID may have been deleted
+			if err := p.prepare(ctx, db, conn, c, now, w.At); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// person is somebody under the lock of their row in users, which serializes all that makes or changes their periods.
+// person is a person whose row in users is locked, which serializes all that creates or changes their periods.
 type person struct {
+	user        uuid.UUID
 	email       string
 	entitlement Entitlement
-	// records stand in order of their periods, and never overlap.
+	// records are in order of their periods, and never overlap.
 	records []*UsageRecord
 	// at reads what the person might use at an instant.
 	at func(at time.Time) (Entitlement, error)
 }
 
-func lockPeople(ctx context.Context, db *DB, tx bun.Tx, emails []string, now time.Time) (map[string]*person, error) {
+// persons are people by their ID.
+type persons map[uuid.UUID]*person
+
+// namedBy returns the emails that name people by themselves, and the IDs of the others.
+func namedBy(wants []Want) (emails []string, ids []uuid.UUID) {
+	for _, w := range wants {
+		if w.UserID == uuid.Nil {
+			emails = append(emails, w.Email)
+		} else {
+			ids = append(ids, w.UserID)
+		}
+	}
+	slices.Sort(emails)
+	return slices.Compact(emails), ids
+}
+
+// usersQuery selects the people that are named, in the order of the locks.
+func usersQuery(db bun.IDB, emails []string, ids []uuid.UUID) *bun.SelectQuery {
+	return db.NewSelect().Model((*User)(nil)).Column("id", "email").Where("email IN (?) OR id IN (?)", bun.List(emails), bun.List(ids)).Order("email")
+}
+
+func (p persons) add(row scanner) error {
+	var found person
+	err := row.Scan(&found.user, &found.email)
+	p[found.user] = &found
+	return err
+}
+
+func (p persons) ids() []uuid.UUID {
+	return slices.SortedFunc(maps.Keys(p), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+}
+
+func recordsQuery(db bun.IDB, ids []uuid.UUID) *bun.SelectQuery {
+	return db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", bun.List(ids)).Order("email", "billing_period_start")
+}
+
+func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []Want) (persons, error) {
+	emails, ids := namedBy(wants)
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return nil, err
 	}
-	if err := db.ForUpdate(tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).Scan(ctx, new([]string)); err != nil {
+	people := persons{}
+	if err := eachRow(ctx, tx, db.ForUpdate(usersQuery(tx, emails, ids)), people.add); err != nil {
 		return nil, err
 	}
 	var records []*UsageRecord
-	if err := db.ForUpdate(tx.NewSelect().Model(&records).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")).Scan(ctx); err != nil {
+	if err := db.ForUpdate(recordsQuery(tx, people.ids())).Scan(ctx, &records); err != nil {
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
-	entitlements, err := EntitlementsOf(ctx, tx, now, emails)
+	entitlements, err := EntitlementsOf(ctx, tx, people.ids())
 	if err != nil {
 		return nil, err
 	}
-	return gather(emails, records, entitlements, func(email string, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, email, at) }), nil
+	people.gather(records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
+	return people, nil
 }
 
-func gather(emails []string, records []*UsageRecord, entitlements map[string]Entitlement, entitlementAt func(string, time.Time) (Entitlement, error)) map[string]*person {
-	people := make(map[string]*person, len(emails))
-	for _, email := range emails {
-		people[email] = &person{
-			email: email, entitlement: entitlements[email],
-			at: func(at time.Time) (Entitlement, error) { return entitlementAt(email, at) },
-		}
+// gather adds to the people what was read of them.
+func (p persons) gather(records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, entitlementAt func(uuid.UUID, time.Time) (Entitlement, error)) {
+	for id, found := range p {
+		found.entitlement = entitlements[id]
+		found.at = func(at time.Time) (Entitlement, error) { return entitlementAt(id, at) }
 	}
 	for _, r := range records {
-		people[r.Email].records = append(people[r.Email].records, r)
+		p[r.UserID].records = append(p[r.UserID].records, r)
 	}
-	return people
 }
 
-// lockPeople is the same in one round trip. What the people might use at the instants that are wanted is read in advance.
-func (t *trips) lockPeople(ctx context.Context, emails []string, now time.Time, wants []Want) (map[string]*person, error) {
+// lockPeople is the same in two round trips. What the people might use at the instants that are wanted is read in advance.
+func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (persons, error) {
 	db := t.db
+	emails, ids := namedBy(wants)
 	if err := t.ensureUsers(ctx, emails, now); err != nil {
 		return nil, err
 	}
-	t.read(db.ForUpdate(db.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Order("email")).String(), nil)
+	people := persons{}
+	t.read(db.ForUpdate(usersQuery(db, emails, ids)).String(), people.add)
+	among := db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?) OR id IN (?)", bun.List(emails), bun.List(ids))
 	var rows []UsageRecord
-	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("email IN (?)", bun.List(emails)).Order("email", "billing_period_start")), &rows)
-	entitlements := make(map[string]Entitlement, len(emails))
-	t.read(entitlementsQuery(db, now, emails).String(), func(row scanner) error { return scanPresent(row, entitlements) })
+	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
+	entitlements := map[uuid.UUID]Entitlement{}
+	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
 	type instant struct {
-		email string
-		at    time.Time
+		want Want
+		at   time.Time
 	}
 	then := map[instant]Entitlement{}
 	for _, w := range wants {
 		if !w.At.Equal(now) {
-			t.read(entitlementAtQuery(db, true, w.Email, w.At).String(), func(row scanner) error {
+			t.read(entitlementAtQuery(db, true, w, w.At).String(), func(row scanner) error {
 				var e Entitlement
-				err := scanEntitlement(row, new(string), &e)
-				then[instant{w.Email, w.At.UTC()}] = e
+				var user uuid.UUID
+				err := scanEntitlement(row, &user, &e)
+				then[instant{Want{UserID: user}, w.At.UTC()}] = e
 				return err
 			})
 		}
@@ -167,7 +239,16 @@ func (t *trips) lockPeople(ctx context.Context, emails []string, now time.Time, 
 	for i := range rows {
 		records[i] = &rows[i]
 	}
-	return gather(emails, records, entitlements, func(email string, at time.Time) (Entitlement, error) { return then[instant{email, at.UTC()}], nil }), nil
+	people.gather(records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) {
+		return then[instant{Want{UserID: user}, at.UTC()}], nil
+	})
+	return people, nil
+}
+
+// rows reads at once what a group's writes depend on.
+func (t *trips) rows(ctx context.Context, query string, row func(scanner) error) error {
+	t.read(query, row)
+	return t.send(ctx)
 }
 
 // ensureUsers adds the users that are missing.
@@ -183,27 +264,22 @@ func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time)
 	return err
 }
 
-// EntitlementsOf reads what the people with these emails may use now. Somebody unknown is missing from the answer.
-func EntitlementsOf(ctx context.Context, db bun.IDB, now time.Time, emails []string) (map[string]Entitlement, error) {
-	found := make(map[string]Entitlement, len(emails))
-	err := eachRow(ctx, db, entitlementsQuery(db, now, emails), func(row scanner) error { return scanPresent(row, found) })
+// EntitlementsOf reads what the people with these IDs may use now. A person who does not exist is missing from the answer.
+func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uuid.UUID]Entitlement, error) {
+	found := make(map[uuid.UUID]Entitlement, len(users))
+	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))), func(row scanner) error { return scanPresent(row, found) })
 	return found, err
 }
 
-func entitlementsQuery(db bun.IDB, now time.Time, emails []string) *bun.RawQuery {
-	return db.NewRaw(`SELECT k.email, `+EntitlementColumns+`,
-			(SELECT MAX(r.billing_period_end) FROM usage_records r WHERE r.email = k.email AND r.billing_period_end <= ?),
-			(SELECT MIN(r.billing_period_start) FROM usage_records r WHERE r.email = k.email AND r.billing_period_start > ?)
-		FROM users k `+EntitlementJoins+` WHERE k.email IN (?)`, now, now, bun.List(emails))
+func entitlementsQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
+	return db.NewRaw("SELECT k.id, "+EntitlementColumns+" FROM users k "+EntitlementJoins+" WHERE ?", which)
 }
 
-func scanPresent(row scanner, found map[string]Entitlement) error {
-	var email string
+func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
+	var user uuid.UUID
 	var e Entitlement
-	var end, start bun.NullTime
-	err := scanEntitlement(row, &email, &e, &end, &start)
-	e.PreviousEnd, e.NextStart = end.Time, start.Time
-	found[email] = e
+	err := scanEntitlement(row, &user, &e)
+	found[user] = e
 	return err
 }
 
@@ -222,18 +298,22 @@ func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scann
 	return rows.Err()
 }
 
-// entitlementAt reads what somebody might use at an instant; the zero value when they are unknown.
-func entitlementAt(ctx context.Context, tx bun.IDB, email string, at time.Time) (e Entitlement, err error) {
-	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, email, at), func(row scanner) error { return scanEntitlement(row, &email, &e) })
+// entitlementAt reads what a person might use at an instant; the zero value if the person does not exist.
+func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
+	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, Want{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
 	return e, err
 }
 
-func entitlementAtQuery(db bun.IDB, postgres bool, email string, at time.Time) *bun.RawQuery {
-	k := "(SELECT ? AS email, ? AS at) k "
-	if postgres {
-		k = "(SELECT CAST(? AS text) AS email, CAST(? AS timestamptz) AS at) k "
+func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *bun.RawQuery {
+	which := bun.SafeQuery("id = ?", person.UserID)
+	if person.UserID == uuid.Nil {
+		which = bun.SafeQuery("email = ?", person.Email)
 	}
-	return db.NewRaw(`SELECT k.email, `+EntitlementColumns+` FROM `+k+EntitlementJoinsAt, email, at)
+	instant := "?"
+	if postgres {
+		instant = "CAST(? AS timestamptz)"
+	}
+	return db.NewRaw("SELECT k.id, "+EntitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+EntitlementJoinsAt, at, which)
 }
 
 // EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
@@ -265,62 +345,117 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	return err
 }
 
-func scanEntitlement(rows scanner, email *string, e *Entitlement, more ...any) error {
-	var team, slackUser, plan, customer sql.NullString
-	err := rows.Scan(append([]any{email, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd}, more...)...)
+func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement) error {
+	var team, slackUser, plan, customer, status sql.NullString
+	var created, joined, ended bun.NullTime
+	err := rows.Scan(user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
+		&e.OverageRateCents, &created, &joined, &ended, &e.Anchor, &e.PeriodStart, &e.PeriodEnd)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
-	e.PlanID, e.StripeCustomerID = PlanID(plan.String), customer.String
+	e.PlanID, e.StripeCustomerID, e.Status = PlanID(plan.String), customer.String, SubscriptionStatus(status.String)
+	for _, t := range []bun.NullTime{created, joined, ended} {
+		if t.Time.After(e.Since) {
+			e.Since = t.Time.UTC()
+		}
+	}
 	return err
 }
 
-// prepare makes the person's record at an instant fit, as PrepareRecords says.
-func (p *person) prepare(ctx context.Context, db *DB, conn bun.IConn, c *Catalogue, now, at time.Time) error {
-	if current, _, _ := p.find(now); current != nil {
-		if end, cut := p.entitlement.cut(current.Period(), now); cut {
-			current.BillingPeriodEnd = end
-			if _, err := db.NewUpdate().Conn(conn).Model(current).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	record, previousEnd, nextStart := p.find(at)
-	if record == nil {
-		entitlement := p.entitlement
-		if current := entitlement.PeriodAt(now); !current.Contains(at) {
-			var err error
-			if entitlement, err = p.at(at); err != nil {
-				return err
-			}
-			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
-				nextStart = current.Start // where the person's current record begins or will begin
-			}
-		}
-		period := entitlement.PeriodAt(at).clip(previousEnd, nextStart)
-		record = &UsageRecord{Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
-		c.entitle(record, &entitlement)
-		record.Entitled = period.Contains(now) // what it repeats may no longer be so; nobody asks of a period that is over
-		// Not bun's Exec, which would read the record's id.
-		if _, err := conn.ExecContext(ctx, db.NewInsert().Model(record).String()); err != nil {
+// prepare brings the person's record at an instant up to date, as PrepareRecords says.
+func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
+	if cut := p.fit(now); cut != nil {
+		if err := p.move(ctx, db, conn, c, now, cut); err != nil {
 			return err
 		}
-		p.records = append(p.records, record)
-		slices.SortFunc(p.records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
-		return nil
+	}
+	record, _, nextStart := p.find(at)
+	if record == nil {
+		entitlement := &p.entitlement
+		if current := entitlement.PeriodAt(now); !current.Contains(at) {
+			then, err := p.at(at)
+			if err != nil {
+				return err
+			}
+			entitlement = &then
+			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
+				// The person's current record begins there, or will.
+				p.records = append(p.records, &UsageRecord{BillingPeriodStart: current.Start, BillingPeriodEnd: current.End})
+				defer func() { p.records = slices.DeleteFunc(p.records, func(r *UsageRecord) bool { return r.Email == "" }) }()
+			}
+		}
+		return p.insert(ctx, db, conn, p.place(c, entitlement, now, at))
 	}
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
-		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().
-			Column("plan_id", "suggestions_included", "overage_rate_cents", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id", "stripe_customer_id", "entitled").
+		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id",
+				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
 			Exec(ctx); err != nil {
 			return err
 		}
 	}
 	if record.holdsLapsed(now) {
-		return giveLapsedBack(ctx, db, conn, record.ID, now)
+		return giveLapsedBack(ctx, db, conn, record, now)
 	}
 	return nil
+}
+
+// fit ends the current record where the person's entitlement says, but not after the next one starts. It returns the record if that
+// changed its end.
+func (p *person) fit(now time.Time) *UsageRecord {
+	current, _, _ := p.find(now)
+	if current == nil {
+		return nil
+	}
+	end, ok := p.entitlement.end(current, now)
+	if !ok {
+		return nil
+	}
+	for _, r := range p.records {
+		if r.BillingPeriodStart.After(current.BillingPeriodStart) && r.BillingPeriodStart.Before(end) {
+			end = r.BillingPeriodStart.UTC()
+		}
+	}
+	if end.Equal(current.BillingPeriodEnd) || end.Sub(current.BillingPeriodStart) > maxPeriod {
+		return nil
+	}
+	current.BillingPeriodEnd = end
+	return current
+}
+
+// place returns the record that the person needs for an instant at which there is none. In the rest of a payer's period, the person
+// continues with what was left there.
+func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRecord {
+	_, previousEnd, nextStart := p.find(at)
+	whole := e.PeriodAt(at)
+	period := whole.clip(previousEnd, nextStart)
+	r := &UsageRecord{UserID: p.user, Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
+	for _, earlier := range p.records {
+		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) && earlier.BillingPeriodStart.Before(period.Start) {
+			r.SuggestionsIncluded = max(r.SuggestionsIncluded, earlier.SuggestionsIncluded+earlier.IncludedBefore)
+			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed + earlier.UnitsHeld - earlier.OverageHeld
+		}
+	}
+	r.SuggestionsIncluded = max(0, r.SuggestionsIncluded-r.IncludedBefore)
+	c.entitle(r, e)
+	r.Entitled = period.Contains(now) // what it repeats may no longer be so; nobody asks of a period that is over
+	return r
+}
+
+// insert stores a new record.
+func (p *person) insert(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord) error {
+	// Not bun's Exec, which would read the record's id.
+	if _, err := conn.ExecContext(ctx, db.NewInsert().Model(r).String()); err != nil {
+		return err
+	}
+	p.keep(r)
+	return nil
+}
+
+func (p *person) keep(r *UsageRecord) {
+	p.records = append(p.records, r)
+	slices.SortFunc(p.records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
 }
 
 // find returns the record that contains t, or the end of the last one before and the start of the first one after it.
@@ -330,36 +465,267 @@ func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart 
 		case period.Contains(t):
 			return r, time.Time{}, time.Time{}
 		case !period.End.After(t):
-			previousEnd = period.End
-		case nextStart.IsZero():
+			if period.End.After(previousEnd) {
+				previousEnd = period.End
+			}
+		case nextStart.IsZero() || period.Start.Before(nextStart):
 			nextStart = period.Start
 		}
 	}
 	return nil, previousEnd, nextStart
 }
 
-// giveLapsedBack marks the record's lapsed holds as expired and counts its live ones again.
-func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, record int64, now time.Time) error {
-	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
-		Where("record_id = ? AND state = ? AND expires_at <= ?", record, HoldOpen, now).Exec(ctx); err != nil {
+// move stores the new end of a record. What occurred after it moves to the records of its time: events with their overage as it was
+// decided, and open holds.
+func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, cut *UsageRecord) error {
+	end := cut.BillingPeriodEnd
+	var moved []movedUnits
+	if !end.After(now) {
+		if err := conn.rows(ctx, movedQuery(db, cut).String(), func(row scanner) error {
+			var m movedUnits
+			err := row.Scan(&m.at, &m.held, &m.quantity, &m.overage, &m.cents, &m.expires)
+			moved = append(moved, m)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	for i := range moved {
+		moved[i].leave(cut)
+	}
+	if cut.UnitsHeld == 0 {
+		cut.HoldsExpireAt = nil
+	}
+	if _, err := db.NewUpdate().Conn(conn).Model(cut).Column("billing_period_end").Column(countedColumns...).WherePK().Where("user_id = ?", p.user).
+		Exec(ctx); err != nil {
 		return err
 	}
-	live := "FROM usage_holds h WHERE h.record_id = ? AND h.state = ?)"
-	_, err := db.NewUpdate().Conn(conn).Model((*UsageRecord)(nil)).
-		Set("suggestions_held = (SELECT COALESCE(SUM(h.quantity), 0) "+live, record, HoldOpen).
-		Set("holds_expire_at = (SELECT MIN(h.expires_at) "+live, record, HoldOpen).Where("id = ?", record).Exec(ctx)
+	var joined []*UsageRecord
+	for i := range moved {
+		at := moved[i].at.Time.UTC()
+		r, _, _ := p.find(at)
+		if r == nil {
+			r = p.place(c, &p.entitlement, now, at)
+			p.keep(r)
+		}
+		moved[i].join(r)
+		if !slices.Contains(joined, r) {
+			joined = append(joined, r)
+		}
+	}
+	for _, r := range joined {
+		if err := p.moveTo(ctx, db, conn, cut, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveTo stores a record with the units that joined it, and moves their events and holds there.
+func (p *person) moveTo(ctx context.Context, db *DB, conn bun.IConn, from, r *UsageRecord) error {
+	write := db.NewInsert().Model(r).String()
+	if r.ID != 0 {
+		write = db.NewUpdate().Model(r).Column(countedColumns...).WherePK().Where("user_id = ?", p.user).String()
+	}
+	if _, err := conn.ExecContext(ctx, write); err != nil { // not bun's Exec, which would read the new record's id
+		return err
+	}
+	there := bun.SafeQuery("(SELECT r.id FROM usage_records r WHERE r.user_id = ? AND r.billing_period_start = ?)", p.user, r.BillingPeriodStart)
+	for _, q := range []*bun.UpdateQuery{
+		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", there).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? AND e.record_id = ? "+
+				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID, r.BillingPeriodStart, r.BillingPeriodEnd),
+		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", there).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
+	} {
+		if _, err := q.Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countedColumns are what is counted in a record.
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily"}
+
+// movedUnits is an event or an open hold of a record that ended before it.
+type movedUnits struct {
+	at                       bun.NullTime
+	held                     bool
+	quantity, overage, cents int64
+	expires                  bun.NullTime
+}
+
+func movedQuery(db bun.IDB, r *UsageRecord) *bun.RawQuery {
+	return db.NewRaw(`SELECT occurred_at, FALSE, quantity, overage_quantity, overage_cents, CAST(NULL AS ?) FROM usage_events
+			WHERE user_id = ? AND record_id = ? AND occurred_at >= ? AND voided_at IS NULL
+		UNION ALL SELECT created_at, TRUE, quantity, overage_quantity, overage_cents, expires_at FROM usage_holds
+			WHERE user_id = ? AND record_id = ? AND state = ? AND created_at >= ?`,
+		bun.Safe(timeType(db)), r.UserID, r.ID, r.BillingPeriodEnd, r.UserID, r.ID, HoldOpen, r.BillingPeriodEnd)
+}
+
+func timeType(db bun.IDB) string {
+	if db.Dialect().Name() == dialect.PG {
+		return "timestamptz"
+	}
+	return "timestamp"
+}
+
+// leave takes the units off a record, join adds them to one.
+func (m *movedUnits) leave(r *UsageRecord) { m.count(r, -1) }
+
+func (m *movedUnits) join(r *UsageRecord) {
+	m.count(r, 1)
+	if expires := m.expires.Time.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+		r.HoldsExpireAt = &expires
+	}
+}
+
+func (m *movedUnits) count(r *UsageRecord, sign int64) {
+	if m.held {
+		r.UnitsHeld += sign * m.quantity
+		r.OverageHeld += sign * m.overage
+		r.OverageCentsHeld += sign * m.cents
+		return
+	}
+	r.SuggestionsUsed += sign * m.quantity
+	r.OverageUsed += sign * m.overage
+	r.OverageCents += sign * m.cents
+	r.Daily = r.Daily.Add(DayOf(r.BillingPeriodStart, m.at.Time), sign*m.quantity)
+}
+
+// giveLapsedBack marks the record's expired holds and sums up its live ones again.
+func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
+	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
+		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
+		return err
+	}
+	q := db.NewUpdate().Conn(conn).Model((*UsageRecord)(nil)).Where("user_id = ? AND id = ?", r.UserID, r.ID)
+	for _, column := range [][2]string{
+		{"units_held", "COALESCE(SUM(h.quantity), 0)"}, {"overage_held", "COALESCE(SUM(h.overage_quantity), 0)"},
+		{"overage_cents_held", "COALESCE(SUM(h.overage_cents), 0)"}, {"holds_expire_at", "MIN(h.expires_at)"},
+	} {
+		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)", r.UserID, r.ID, HoldOpen)
+	}
+	_, err := q.Exec(ctx)
 	return err
+}
+
+// Foreseen is what was read of people to foresee their records.
+type Foreseen struct {
+	catalogue *Catalogue
+	now       time.Time
+	people    persons
+	byEmail   map[string]*person
+}
+
+// ReadAhead reads what PrepareRecords would depend on, and locks nothing. (Catalogue.Foresee is for callers who have read that.)
+func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) (*Foreseen, error) {
+	emails, ids := namedBy(wants)
+	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
+	among := usersQuery(db, emails, ids).ExcludeColumn("email")
+	var group errgroup.Group
+	var records []*UsageRecord
+	entitlements := map[uuid.UUID]Entitlement{}
+	group.Go(func() error { return eachRow(ctx, db, usersQuery(db, emails, ids), f.people.add) })
+	group.Go(func() error {
+		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)
+	})
+	group.Go(func() error {
+		return eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)), func(row scanner) error { return scanPresent(row, entitlements) })
+	})
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("read ahead for %d people: %w", len(wants), err)
+	}
+	for id, p := range f.people {
+		p.entitlement = entitlements[id]
+		f.byEmail[p.email] = p
+	}
+	for _, r := range records {
+		if p := f.people[r.UserID]; p != nil { // the person was created between two queries
+			p.records = append(p.records, r)
+		}
+	}
+	return f, nil
+}
+
+// Standing is the one that the person will have once PrepareRecords has run, and the person's Slack identity. current is the current
+// record with its live holds; nil when there is none. moves means that this depends on events that must move to another record first.
+func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack SlackIdentity, moves bool) {
+	p := f.people[w.UserID]
+	if w.UserID == uuid.Nil {
+		p = f.byEmail[w.Email]
+	}
+	if p == nil {
+		p = &person{email: w.Email}
+	}
+	records := p.records
+	if current != nil {
+		records = slices.DeleteFunc(slices.Clone(records), func(r *UsageRecord) bool { return r.ID == current.ID })
+		records = append(records, current)
+		slices.SortFunc(records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
+		end, ok := p.entitlement.end(current, f.now)
+		moves = ok && !end.After(f.now)
+	}
+	return f.catalogue.Foresee(p.email, &p.entitlement, records, f.now), p.entitlement.Slack, moves
+}
+
+// PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
+func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
+	found := make(map[SlackIdentity]LinkedPerson, len(identities))
+	for some := range slices.Chunk(identities, 200) { // SQLite bounds the depth of an expression
+		query := identitiesQuery(db, some).Column("w.slack_team_id", "u.slack_user_id", "u.id", "u.email")
+		if err := eachRow(ctx, db, query, func(row scanner) error {
+			var id SlackIdentity
+			var p LinkedPerson
+			err := row.Scan(&id.TeamID, &id.UserID, &p.UserID, &p.Email)
+			found[id] = p
+			return err
+		}); err != nil {
+			return nil, fmt.Errorf("find people by their Slack identity: %w", err)
+		}
+	}
+	return found, nil
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
 func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]Want, error) {
-	var holds []UsageHold
-	if err := db.NewSelect().Model(&holds).Column("id", "email", "billing_period_start").Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+	wants := make(map[uuid.UUID]Want, len(ids))
+	add := func(row scanner) error {
+		var id uuid.UUID
+		var w Want
+		err := row.Scan(&id, &w.UserID, &w.Email, &w.At)
+		w.At = w.At.UTC()
+		wants[id] = w
+		return err
 	}
-	wants := make(map[uuid.UUID]Want, len(holds))
-	for _, h := range holds {
-		wants[h.ID] = Want{Email: h.Email, At: h.BillingPeriodStart.UTC()}
+	// The record may have got other bounds since the hold was made.
+	const columns = `SELECT h.id, h.user_id, u.email, r.billing_period_start FROM users u JOIN usage_holds h ON h.user_id = u.id
+		JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE `
+	tail, version7 := "substr(u.id, 20)", "substr(h.id, 15, 1) = '7'"
+	if db.Dialect().Name() == dialect.PG {
+		tail, version7 = `substr(u.id::text, 20) COLLATE "C"`, "substr(h.id::text, 15, 1) = '7'"
+	}
+	var tails []string
+	var old []uuid.UUID
+	for _, id := range ids {
+		if id.Version() == 7 {
+			old = append(old, id)
+		} else {
+			tails = append(tails, id.String()[19:])
+		}
+	}
+	if len(tails) > 0 {
+		query := db.NewRaw(columns+tail+" IN (?) AND h.id IN (?)", bun.List(tails), bun.List(ids))
+		if err := eachRow(ctx, db, query, add); err != nil {
+			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+		}
+	}
+	if len(old) > 0 { // of earlier releases: their IDs do not name their users
+		query := db.NewRaw(columns+version7+" AND h.id IN (?)", bun.List(old))
+		if err := eachRow(ctx, db, query, add); err != nil {
+			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+		}
 	}
 	return wants, nil
 }

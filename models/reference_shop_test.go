@@ -137,7 +137,7 @@ func (s *shop) change(t *testing.T) {
 	switch s.random.IntN(8) {
 	case 0, 1:
 		w := &s.workspaces[s.random.IntN(len(s.workspaces))]
-		if err := models.LinkPeople(s.ctx, s.db, s.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
+		if _, err := models.LinkPeople(s.ctx, s.db, s.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
 			t.Fatal(err)
 		}
 	case 2:

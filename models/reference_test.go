@@ -108,16 +108,16 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 	for _, m := range f.referenceMembers(t, now, id) {
 		st := &m.Standing
 		over := max(0, st.Used*length/elapsed-st.Included)
-		for over > st.Overage() && st.SpendLimitCents != nil && over*st.OverageRateCents > *st.SpendLimitCents {
+		for over > st.Overage && st.SpendLimitCents != nil && over*st.OverageRateCents > *st.SpendLimitCents {
 			over--
 		}
 		forecast.Units, forecast.Cents = forecast.Units+over, forecast.Cents+over*st.OverageRateCents
 		s.TotalUsers++
 		s.Included += st.Included
-		if st.Overage() > 0 {
+		if st.Overage > 0 {
 			s.OveragePeople++
-			s.OverageUnits += st.Overage()
-			s.OverageCents += st.OverageCents()
+			s.OverageUnits += st.Overage
+			s.OverageCents += st.OverageCents
 		}
 		if st.Used > 0 {
 			s.ActiveUsers++
@@ -323,7 +323,7 @@ func compareMembers(by models.MemberSort, a, b *models.MemberUsage) int {
 	case models.SortLevel:
 		return cmp.Compare(level(a), level(b))
 	case models.SortOverage:
-		return cmp.Compare(x.OverageCents(), y.OverageCents())
+		return cmp.Compare(x.OverageCents, y.OverageCents)
 	case models.SortLastPeriod:
 		return cmp.Compare(last(a), last(b))
 	default:

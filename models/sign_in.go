@@ -169,7 +169,8 @@ func linkBySignIn(ctx context.Context, db *DB, tx bun.Tx, now time.Time, l Link)
 	if !inTeam && (user.WorkspaceID != nil || user.Operator) {
 		return &Error{Code: CodeSignInRefused, Detail: "Somebody of another Slack workspace has your email address here. Whoever runs this service can put you in your workspace."}
 	}
-	return linkPeople(ctx, db, tx, now, []Link{l})
+	_, err = linkPeople(ctx, db, tx, now, []Link{l})
+	return err
 }
 
 // IssuerIdentity is a person at an OpenID issuer other than Slack.

@@ -22,20 +22,34 @@ type Link struct {
 	Gentle bool
 }
 
+// LinkedPerson is the person that a link names.
+type LinkedPerson struct {
+	UserID uuid.UUID
+	Email  string
+}
+
+func linkedAs(links []Link) []LinkedPerson {
+	people := make([]LinkedPerson, len(links))
+	for i, l := range links {
+		people[i].Email = l.Email
+	}
+	return people
+}
+
 // LinkPeople notes who people are to Slack, all in one transaction and one link after another. What is missing is made: the
 // user, the workspace, and for a new workspace an organization of its own. An identity moves when somebody else had it;
 // of two links of one person or of one identity the last one stands.
-func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) error {
+func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]LinkedPerson, error) {
 	var err error
 	if db.Postgres {
-		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error { return t.linkPeople(ctx, now, links) })
+		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error { return t.linkPeopleNow(ctx, now, links) })
 	} else {
-		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeople(ctx, db, tx, now, links) })
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeopleNow(ctx, db, tx, now, links) })
 	}
 	if err != nil {
-		return fmt.Errorf("link %d people to Slack: %w", len(links), err)
+		return nil, fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
-	return nil
+	return linkedAs(links), nil
 }
 
 // namesOf returns whom and which teams links name, each once and sorted.
@@ -48,7 +62,11 @@ func namesOf(links []Link) (emails, teams []string, identities []SlackIdentity) 
 	return slices.Compact(emails), slices.Compact(teams), identities
 }
 
-func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
+func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) ([]LinkedPerson, error) {
+	return linkedAs(links), linkPeopleNow(ctx, db, tx, now, links)
+}
+
+func linkPeopleNow(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
 	emails, teams, identities := namesOf(links)
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return err
@@ -75,7 +93,11 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 }
 
 // linkPeople is the same in two round trips, the second of which the caller sends.
-func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) error {
+func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
+	return linkedAs(links), t.linkPeopleNow(ctx, now, links)
+}
+
+func (t *trips) linkPeopleNow(ctx context.Context, now time.Time, links []Link) error {
 	db := t.db
 	emails, teams, identities := namesOf(links)
 	if err := t.ensureUsers(ctx, emails, now); err != nil {

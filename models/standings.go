@@ -42,7 +42,7 @@ type stake struct {
 
 func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 	plan := c.PlanOf(e.PlanID)
-	s := stake{entitlement: *e, included: plan.Included, rate: plan.OverageRateCents, starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
+	s := stake{entitlement: *e, included: plan.Included, rate: e.overageRate(plan), starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
 	if own, ok := e.ownPeriod(now); ok {
 		s.begins = own.Start
 	}
@@ -61,28 +61,22 @@ func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 		return p, nil
 	}
 	p.usual = c.stakeOf(&Entitlement{}, now)
-	rows, err := db.QueryContext(ctx, `SELECT s.user_id, s.plan_id, s.billing_cycle_anchor, s.current_period_start, s.current_period_end
-		FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.status IN (?) ORDER BY s.created_at DESC`,
-		bun.List(p.workspaces), bun.List(ActiveStatuses))
+	var own []Subscription
+	err = db.NewRaw(`SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.status IN (?) ORDER BY s.created_at DESC`,
+		bun.List(p.workspaces), bun.List(ActiveStatuses)).Scan(ctx, &own)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
 	known := map[uuid.UUID]bool{}
-	for rows.Next() {
-		var user uuid.UUID
-		var e Entitlement
-		if err := rows.Scan(&user, &e.PlanID, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
-			return nil, err
-		}
-		if !known[user] { // the newest one counts
+	for i := range own {
+		if user := *own[i].UserID; !known[user] { // the newest one counts
 			known[user] = true
-			own := c.stakeOf(&e, now)
-			own.user = user
-			p.own = append(p.own, own)
+			s := c.stakeOf(own[i].entitlement(), now)
+			s.user = user
+			p.own = append(p.own, s)
 		}
 	}
-	return p, rows.Err()
+	return p, nil
 }
 
 // workspacesOf returns the organization's workspaces, and a text that differs whenever what their ended periods count may.
@@ -138,9 +132,10 @@ func (p *people) isCurrent() schema.QueryAppender {
 func (p *people) counted() schema.QueryAppender {
 	from := "usage_records r"
 	if len(p.own) > 0 {
-		from += " JOIN users u ON u.email = r.email"
+		from += " JOIN users u ON u.id = r.user_id"
 	}
-	return standings("r.email, r.suggestions_used AS used, r.suggestions_included AS given, ? AS of_plan, ? AS rate, "+
+	return standings("r.email, r.suggestions_used AS used, r.overage_used AS overage, r.overage_cents AS cents, r.units_held AS held, "+
+		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS rate, "+
 		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
 		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
 }
@@ -154,16 +149,19 @@ func (p *people) known() schema.QueryAppender {
 // everybody is a query of all, with the start of the period.
 func (p *people) everybody() schema.QueryAppender {
 	return standings("u.id, u.email, ? AS folded, u.created_at, COALESCE(r.billing_period_start, ?) AS starts, "+
-		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.suggestions_included, 0) AS given, ? AS of_plan, ? AS rate "+
-		"FROM users u ? LEFT JOIN usage_records r ON r.email = u.email AND ? WHERE u.workspace_id IN (?)",
+		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.overage_used, 0) AS overage, COALESCE(r.overage_cents, 0) AS cents, "+
+		"COALESCE(r.units_held, 0) AS held, COALESCE(r.overage_held, 0) AS overage_held, COALESCE(r.suggestions_included, 0) AS given, "+
+		"COALESCE(r.included_before, 0) AS before, COALESCE(r.granted, 0) AS granted, ? AS of_plan, ? AS rate "+
+		"FROM users u ? LEFT JOIN usage_records r ON r.user_id = u.id AND ? WHERE u.workspace_id IN (?)",
 		p.folded(), p.either("starts", p.usual.starts), p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent(), bun.List(p.workspaces))
 }
 
-// standings adds to a query with given and of_plan what is included and what is used beyond: an upgrade counts at once, a
-// downgrade lowers nothing before the period ends.
+// standings adds to a query with given, before, granted and of_plan what is included and what is left of it: an upgrade counts at once,
+// a downgrade lowers nothing before the period ends. counted is as in Standing.
 func standings(query string, args ...any) schema.QueryAppender {
-	return bun.SafeQuery(`SELECT i.*, CASE WHEN i.used > i.included THEN i.used - i.included ELSE 0 END AS overage
-		FROM (SELECT g.*, CASE WHEN g.given > g.of_plan THEN g.given ELSE g.of_plan END AS included FROM (SELECT ?) g) i`, bun.SafeQuery(query, args...))
+	return bun.SafeQuery(`SELECT j.*, CASE WHEN j.included - (j.used - j.overage) - (j.held - j.overage_held) > 0 THEN j.used - j.overage ELSE j.used END AS counted
+		FROM (SELECT g.*, g.granted + CASE WHEN g.given > g.of_plan - g.before THEN g.given ELSE g.of_plan - g.before END AS included
+			FROM (SELECT ?) g) j`, bun.SafeQuery(query, args...))
 }
 
 // folded is the name as it is searched and sorted by. Names of before folded_name are as the database folds them.
@@ -175,8 +173,8 @@ func (p *people) folded() schema.QueryAppender {
 }
 
 // percentUsed is Standing.PercentUsed in SQL.
-const percentUsed = `CASE WHEN m.included > 0 THEN m.used * 100 / m.included WHEN m.used > 0 THEN 100 ELSE 0 END`
+const percentUsed = `CASE WHEN m.included > 0 THEN m.counted * 100 / m.included WHEN m.used > 0 THEN 100 ELSE 0 END`
 
 // levelRank is Standing.Level in SQL, as its place in WarningLevels.
 var levelRank = fmt.Sprintf(`CASE WHEN m.included <= 0 THEN CASE WHEN m.used > 0 THEN 3 ELSE 0 END
-	WHEN m.used * 100 >= m.included * %d THEN 3 WHEN m.used * 100 >= m.included * %d THEN 2 WHEN m.used * 100 >= m.included * %d THEN 1 ELSE 0 END`, exceededPercent, criticalPercent, warningPercent)
+	WHEN m.counted * 100 >= m.included * %d THEN 3 WHEN m.counted * 100 >= m.included * %d THEN 2 WHEN m.counted * 100 >= m.included * %d THEN 1 ELSE 0 END`, exceededPercent, criticalPercent, warningPercent)

@@ -50,6 +50,16 @@ var FailedStates = []ReportState{ReportConflict, ReportRejected, ReportExpired, 
 // Failed says that the report wants a person's eye.
 func (s ReportState) Failed() bool { return slices.Contains(FailedStates, s) }
 
+// ReportCounts says which units of its events a report has.
+type ReportCounts string
+
+const (
+	// CountsOverage is the overage of the events.
+	CountsOverage ReportCounts = "overage"
+	// CountsQuantity is all units of the events. Earlier releases reported them, and the tiers of the price left the included ones free.
+	CountsQuantity ReportCounts = "quantity"
+)
+
 // StripeReport is one meter event to be. Its identifier, customer, minute and value never change once it is committed.
 type StripeReport struct {
 	bun.BaseModel `bun:"table:stripe_reports"`
@@ -66,11 +76,10 @@ type StripeReport struct {
 	PeriodStart, PeriodEnd time.Time
 	// Value is in units: those of its events that are billed.
 	Value int64
-	// OverageOnly is false for a report that an earlier release sealed: its value is all units of its events, of which the tiers of the
-	// price at Stripe left the included ones free.
-	OverageOnly bool
-	State       ReportState
-	Attempts    int
+	// Counts says which units of its events the value is.
+	Counts   ReportCounts
+	State    ReportState
+	Attempts int
 	// Refusals counts the attempts that Stripe answered with a refusal of this report.
 	Refusals int
 	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
@@ -134,7 +143,7 @@ type StripeTotal struct {
 	MeterEventName   string    `bun:",pk"`
 	PeriodStart      time.Time `bun:",pk"`
 	PeriodEnd        time.Time
-	// Used is the ledger's, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
+	// Used is the ledger's overage, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
 	Used, Waiting, Sent, Confirmed int64
 	// Difference is Confirmed less what should be there; 0 when all is well.
 	Difference int64
@@ -219,18 +228,28 @@ type StripeCustomer struct {
 	HeldSubscriptions *string
 }
 
-// HeldCustomer is a customer whose reports are held back because several active subscriptions would bill them.
+// HeldCustomer is a customer whose reports are held back.
 type HeldCustomer struct {
 	StripeCustomerID string
-	Subscriptions    []string
-	// Units is the customer's usage that waits to be sent.
+	// Subscriptions are active ones that all bill the same meter, Tiered those whose overage price has tiers.
+	Subscriptions, Tiered []string
+	// Units is the customer's overage that waits to be sent.
 	Units int64
 }
 
 // Reason says why the reports are held back and what to do.
 func (h HeldCustomer) Reason() string {
-	return fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
-		len(h.Subscriptions), listOr(h.Subscriptions, "none"))
+	var reasons []string
+	if n := len(h.Subscriptions); n > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
+			n, listOr(h.Subscriptions, "none")))
+	}
+	if len(h.Tiered) > 0 {
+		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers, whose free units would count twice. "+
+			"Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the included ones are refused.",
+			listOr(h.Tiered, "none")))
+	}
+	return strings.Join(reasons, " ")
 }
 
 // StripeWebhookEvent is a webhook of Stripe's, kept before it is applied.

@@ -243,6 +243,18 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 	return &found[0], nil
 }
 
+// entitlement is what an active subscription gives.
+func (s *Subscription) entitlement() *Entitlement {
+	e := &Entitlement{
+		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil, OverageRateCents: s.OverageRateCents,
+		Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, Since: s.CreatedAt,
+	}
+	if s.StripeCustomerID != nil {
+		e.StripeCustomerID = *s.StripeCustomerID
+	}
+	return e
+}
+
 // InTrial returns whether the base price is 0 for now. The end of the trial counts as soon as it has passed, even if Stripe's
 // event about it is late.
 func (s *Subscription) InTrial(now time.Time) bool {

@@ -19,7 +19,7 @@ const topUsers = 10
 func CurrentUsage(ctx context.Context, db bun.IDB, now time.Time, email string) (*UsageRecord, error) {
 	var records []UsageRecord
 	// The lower bound lets an index on the start find the record without reading the ones before it.
-	err := db.NewSelect().Model(&records).Where("email = ?", email).
+	err := db.NewSelect().Model(&records).Where("user_id = (?)", idOf(db, email)).
 		Where("billing_period_start <= ? AND billing_period_start > ?", now, now.Add(-maxPeriod)).Where("billing_period_end > ?", now).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the current usage of %s: %w", email, err)
@@ -30,11 +30,16 @@ func CurrentUsage(ctx context.Context, db bun.IDB, now time.Time, email string) 
 	return &records[0], nil
 }
 
+// idOf selects the ID of the person with an email.
+func idOf(db bun.IDB, email string) *bun.SelectQuery {
+	return db.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email)
+}
+
 // UsageHistory returns a person's newest usage records, the current one included, newest first; months at most, and
 // none for a period in which nothing was asked for.
 func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, months int) ([]UsageRecord, error) {
 	var records []UsageRecord
-	err := db.NewSelect().Model(&records).Where("email = ?", email).Where("billing_period_start <= ?", now).
+	err := db.NewSelect().Model(&records).Where("user_id = (?)", idOf(db, email)).Where("billing_period_start <= ?", now).
 		Order("billing_period_start DESC").Limit(int64(months)).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
@@ -42,8 +47,8 @@ func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, 
 	return records, nil
 }
 
-// StandingHistory is UsageHistory as it will be once PrepareRecords has run: the current record of somebody whose plan changed stands
-// as the new plan says, and one that the plan's own period began in ends there.
+// StandingHistory is UsageHistory as it will be once PrepareRecords has run: the current record of a person whose plan changed has
+// what the new plan gives, and one that the plan's own period began in ends there.
 func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
 	records, err := UsageHistory(ctx, db, now, email, months)
 	if err != nil {
@@ -56,16 +61,20 @@ func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Tim
 		if ready || !standings[i].Period.Contains(now) {
 			continue
 		}
-		entitlements, err := EntitlementsOf(ctx, db, now, []string{email})
+		p := person{email: email, user: records[i].UserID}
+		entitlements, err := EntitlementsOf(ctx, db, []uuid.UUID{p.user})
 		if err != nil {
 			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
 		}
-		e := entitlements[email]
-		if end, cut := e.cut(standings[i].Period, now); cut && !end.After(now) {
-			standings[i].Period.End = end
-		} else {
-			standings[i] = c.Foresee(email, &e, &records[i], now)
+		p.entitlement = entitlements[p.user]
+		for j := range records {
+			p.keep(&records[j])
 		}
+		p.fit(now)
+		if records[i].Period().Contains(now) {
+			c.entitle(&records[i], &p.entitlement)
+		}
+		standings[i], _ = c.Standing(&records[i], now)
 	}
 	return standings, nil
 }
@@ -106,8 +115,9 @@ type RankedUser struct {
 	Rank  int
 	Email string
 	Name  string
-	// Used and Included are units.
-	Used         int64
+	// Used and Included are units. Overage is those of the used ones that are billed; Held, OverageHeld are on hold.
+	Used, Overage, Held, OverageHeld int64
+
 	Included     int64
 	PercentUsed  int64
 	WarningLevel WarningLevel
@@ -167,11 +177,13 @@ func (p *people) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 	length, elapsed := int64(s.Period.End.Sub(s.Period.Start)/time.Second), max(1, int64(p.now.Sub(s.Period.Start)/time.Second))
 	err := db.NewRaw(`SELECT COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active, CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
 			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
-			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.overage * m.rate), 0) AS bigint) AS cents,
-			CAST(COALESCE(SUM(m.foreseen), 0) AS bigint) AS forecast_units, CAST(COALESCE(SUM(m.foreseen * m.rate), 0) AS bigint) AS forecast_cents
-		FROM (SELECT l.*, CASE WHEN l.spend_limit IS NULL OR l.straight * l.rate <= l.spend_limit THEN l.straight
-				WHEN l.overage * l.rate > l.spend_limit THEN l.overage ELSE l.spend_limit / NULLIF(l.rate, 0) END AS foreseen
-			FROM (SELECT c.*, CASE WHEN c.used * ? / ? > c.included THEN c.used * ? / ? - c.included ELSE 0 END AS straight FROM (?) c) l) m`,
+			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents,
+			CAST(COALESCE(SUM(m.overage + m.further), 0) AS bigint) AS forecast_units,
+			CAST(COALESCE(SUM(m.cents + m.further * m.rate), 0) AS bigint) AS forecast_cents
+		FROM (SELECT l.*, CASE WHEN l.rate = 0 THEN 0 WHEN l.spend_limit IS NULL OR l.cents + l.straight * l.rate <= l.spend_limit THEN l.straight
+				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.rate END AS further
+			FROM (SELECT c.*, CASE WHEN c.used * ? / ? - c.overage > c.included THEN c.used * ? / ? - c.overage - c.included ELSE 0 END AS straight
+				FROM (?) c) l) m`,
 		length, elapsed, length, elapsed, p.counted()).Scan(ctx, &sums)
 	if err != nil {
 		return err
@@ -188,11 +200,11 @@ func (p *people) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 // top are the people who used most.
 func (p *people) top(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
 	var ranked []RankedUser
-	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.included FROM (SELECT * FROM (?) m WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t
+	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.overage, t.held, t.overage_held, t.included FROM (SELECT * FROM (?) m WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t
 		JOIN users u ON u.email = t.email ORDER BY t.used DESC, t.email`, p.counted(), topUsers).Scan(ctx, &ranked)
 	for i := range ranked {
 		u := &ranked[i]
-		s := Standing{Used: u.Used, Included: u.Included}
+		s := Standing{Used: u.Used, Overage: u.Overage, Held: u.Held, OverageHeld: u.OverageHeld, Included: u.Included}
 		u.Rank, u.PercentUsed, u.WarningLevel = i+1, s.PercentUsed(), s.Level()
 	}
 	return ranked, err
@@ -207,5 +219,5 @@ func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (*En
 		return nil, err
 	}
 	s := &newest[0]
-	return &Entitlement{PlanID: s.PlanID, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd}, nil
+	return s.entitlement(), nil
 }

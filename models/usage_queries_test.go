@@ -95,7 +95,7 @@ func TestOrganizationUsage(t *testing.T) {
 		f.exec(t, "UPDATE users SET name = 'Ida Example' WHERE email = 'p03@example.com'")
 		f.member(t, "idle@example.com", "T1")
 		held := f.use(t, "idle@example.com", noon, "business", 0)
-		f.exec(t, "UPDATE usage_records SET suggestions_held = 50 WHERE id = ?", held.ID)
+		f.exec(t, "UPDATE usage_records SET units_held = 50 WHERE id = ?", held.ID)
 		f.member(t, "never@example.com", "T1")
 		f.member(t, "gone@example.com", "T2")
 		f.use(t, "gone@example.com", noon.AddDate(0, -1, 0), "business", 500)

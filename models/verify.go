@@ -53,12 +53,12 @@ var recounts = []recount{
 		lite: dailyRecount(`SELECT r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
 			`MAX(0, CAST(julianday(substr(e.occurred_at, 1, 10)) - julianday(substr(r.billing_period_start, 1, 10)) AS integer))`)},
 	{row: "usage record", fault: "%[1]d units on hold are stored, %[2]d were counted from its open holds", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, COALESCE(h.units, 0)
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, COALESCE(h.units, 0)
 		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_holds WHERE state = 'open' GROUP BY record_id) h
 			ON h.record_id = r.id
-		WHERE r.suggestions_held <> COALESCE(h.units, 0) ORDER BY r.id`},
+		WHERE r.units_held <> COALESCE(h.units, 0) ORDER BY r.id`},
 	{row: "usage record", fault: "of %[1]d units on hold, %[2]d expire before the record says that any do", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_held, CAST(SUM(h.quantity) AS bigint)
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, CAST(SUM(h.quantity) AS bigint)
 		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at) GROUP BY r.id ORDER BY r.id`},
 	{row: "usage record", fault: "it overlaps usage record %[2]d of the same person", query: `
@@ -106,8 +106,9 @@ var recounts = []recount{
 	// The events of a report that never arrived went into the one that replaces it.
 	{row: "report", fault: "%[1]d units are stored, %[2]d were counted from its events", query: `
 		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value, COALESCE(e.units, 0) + COALESCE(n.value, 0)
-		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events
-			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
+		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT e.stripe_report_id,
+				CAST(SUM(CASE r.counts WHEN 'overage' THEN e.overage_quantity ELSE e.quantity END) AS bigint) AS units
+			FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id GROUP BY e.stripe_report_id) e ON e.stripe_report_id = s.id
 		WHERE s.value <> COALESCE(e.units, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
 	{row: "usage event", fault: "its %[1]d units went into a report that does not exist or is another customer's", query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0

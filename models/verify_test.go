@@ -49,7 +49,7 @@ func (f *fixture) ledger(t *testing.T) {
 	for i, daily := range []models.Daily{models.Daily("").Add(22, 9), "", models.Daily("").Add(22, 4)} {
 		f.exec(t, "UPDATE usage_records SET daily = ? WHERE id = ?", daily, i+1)
 	}
-	f.exec(t, "UPDATE usage_records SET suggestions_held = 2, holds_expire_at = ? WHERE id = ?", noon.Add(time.Minute), ada.ID)
+	f.exec(t, "UPDATE usage_records SET units_held = 2, holds_expire_at = ? WHERE id = ?", noon.Add(time.Minute), ada.ID)
 	f.exec(t, `INSERT INTO stripe_reports (id, identifier, stripe_customer_id, meter_event_name, minute, value, state, created_at)
 		VALUES (?, 'test:1', 'cus_1', 'suggestions', ?, 6, 'pending', ?)`, id(30), minute, noon)
 }
@@ -107,9 +107,9 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"event of another day", []string{"UPDATE usage_events SET occurred_at = '2026-11-23 23:59:59.999999+00:00' WHERE idempotency_key = 'k0'",
 			"UPDATE usage_events SET occurred_at = '2026-11-24 00:00:00+00:00' WHERE idempotency_key = 'k1'"},
 			[]string{"usage record " + ada + days(5, 5)}},
-		{"held too few", []string{"UPDATE usage_records SET suggestions_held = 1 WHERE id = 1"},
+		{"held too few", []string{"UPDATE usage_records SET units_held = 1 WHERE id = 1"},
 			[]string{"usage record " + ada + "1 units on hold are stored, 2 were counted from its open holds"}},
-		{"held without holds", []string{"UPDATE usage_records SET suggestions_held = 3 WHERE id = 2"},
+		{"held without holds", []string{"UPDATE usage_records SET units_held = 3 WHERE id = 2"},
 			[]string{"usage record " + bob + "3 units on hold are stored, 0 were counted from its open holds"}},
 		{"holds never given back", []string{"UPDATE usage_records SET holds_expire_at = NULL WHERE id = 1"},
 			[]string{"usage record " + ada + "of 2 units on hold, 2 expire before the record says that any do"}},
@@ -202,7 +202,7 @@ func TestVerifyReadsOneMoment(t *testing.T) {
 			// In the middle of it, a writer takes units from the counter and loses events; neither waits for the reader.
 			ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
 			defer cancel()
-			if _, err := f.db.ExecContext(ctx, "UPDATE usage_records SET suggestions_held = 7"); err != nil {
+			if _, err := f.db.ExecContext(ctx, "UPDATE usage_records SET units_held = 7"); err != nil {
 				t.Error(err)
 			}
 			if _, err := f.db.ExecContext(ctx, "DELETE FROM usage_events"); err != nil {

@@ -152,9 +152,9 @@ func OrgMemberPage(d OrgMember) templ.Component {
 							return templ_7745c5c3_Err
 						}
 						var templ_7745c5c3_Var6 string
-						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("%s of overage: %s × %s.", d.Catalogue.FormatMoney(d.Standing.Value.OverageCents()), d.Catalogue.Units(d.Standing.Value.Overage()), d.Catalogue.FormatMoney(d.Standing.Value.OverageRateCents)))
+						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("%s of overage: %s × %s.", d.Catalogue.FormatMoney(d.Standing.Value.OverageCents), d.Catalogue.Units(d.Standing.Value.Overage), d.Catalogue.FormatMoney(d.Standing.Value.OverageRateCents)))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 32, Col: 215}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 32, Col: 211}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var6))
 						if templ_7745c5c3_Err != nil {

@@ -43,8 +43,8 @@ type SpendLimit struct {
 
 // headline is the answer to the first question.
 func headline(c *models.Catalogue, s models.Standing) string {
-	if s.Overage() > 0 {
-		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage()))
+	if s.Overage > 0 {
+		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage))
 	}
 	return c.Units(s.Remaining()) + " left"
 }
@@ -149,10 +149,10 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 // stopsAtOnce says what a limit does that is reached already.
 func stopsAtOnce(c *models.Catalogue, s models.Standing, cents int64) string {
 	text := fmt.Sprintf("With a limit of %s, %s stop at once, until %s.", c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
-	if s.OverageCents() == 0 {
+	if s.OverageCents == 0 {
 		return text + " Your included " + c.UnitPlural + " are used."
 	}
-	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.", c.FormatMoney(s.OverageCents()), text)
+	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.", c.FormatMoney(s.OverageCents), text)
 }
 
 // confirmTitle asks before a limit stops everything.

@@ -831,8 +831,8 @@ func standing(c *models.Catalogue, s models.Standing, id string) templ.Component
 				return templ_7745c5c3_Err
 			}
 		}
-		if s.Overage() > 0 {
-			templ_7745c5c3_Err = ui.Stat("Overage", models.FormatCount(s.Overage())).Render(ctx, templ_7745c5c3_Buffer)
+		if s.Overage > 0 {
+			templ_7745c5c3_Err = ui.Stat("Overage", models.FormatCount(s.Overage)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -877,13 +877,13 @@ func cost(d Usage, s models.Standing) templ.Component {
 			}
 		}
 		if s.OverageRateCents > 0 {
-			templ_7745c5c3_Err = line(fmt.Sprintf("Overage: %s × %s", models.FormatCount(s.Overage()), d.Catalogue.FormatMoney(s.OverageRateCents)), d.Catalogue.FormatMoney(s.OverageCents()), false).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = line(fmt.Sprintf("Overage: %s × %s", models.FormatCount(s.Overage), d.Catalogue.FormatMoney(s.OverageRateCents)), d.Catalogue.FormatMoney(s.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 		}
 		if d.Subscription.Organization == "" {
-			templ_7745c5c3_Err = line("So far in this period", d.Catalogue.FormatMoney(d.Subscription.basePriceCents()+s.OverageCents()), true).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = line("So far in this period", d.Catalogue.FormatMoney(d.Subscription.basePriceCents()+s.OverageCents), true).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -106,9 +106,9 @@ func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte
 	b = appendInt(b, `,"included":`, s.Included)
 	b = appendInt(b, `,"remaining":`, s.Remaining())
 	b = appendInt(b, `,"percent_used":`, s.PercentUsed())
-	b = appendInt(b, `,"overage":`, s.Overage())
+	b = appendInt(b, `,"overage":`, s.Overage)
 	b = appendInt(b, `,"overage_rate_cents":`, s.OverageRateCents)
-	b = appendInt(b, `,"overage_cents":`, s.OverageCents())
+	b = appendInt(b, `,"overage_cents":`, s.OverageCents)
 	b = append(b, `,"spend_limit_cents":`...)
 	if s.SpendLimitCents == nil {
 		b = append(b, "null"...)

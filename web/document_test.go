@@ -118,7 +118,8 @@ func (f *fixture) person(email, team string, role models.Role, operator bool) mo
 	ctx := context.Background()
 	if team != "" {
 		user := "U" + strings.ToUpper(strings.NewReplacer("@", "", ".", "", "-", "", "+", "").Replace(email))
-		must(f.t, models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: user}}}))
+		_, err := models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: user}}})
+		must(f.t, err)
 	}
 	u, err := models.SetUser(ctx, f.db, f.clock(), email, models.UserChange{Role: &role, Operator: &operator})
 	must(f.t, err)

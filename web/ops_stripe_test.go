@@ -43,8 +43,8 @@ func TestOperatorSteersReports(t *testing.T) {
 			t.Helper()
 			key, at, month := uuid.NewString(), f.clock().Add(-3*time.Hour), models.CalendarMonth(f.clock())
 			_, err := f.db.NewInsert().Model(&models.UsageEvent{
-				ID: uuid.New(), Email: "ada@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-				BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+				ID: uuid.New(), Email: "ada@example.com", Quantity: units, OverageQuantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+				Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 			}).Exec(t.Context())
 			must(t, err)
 		}

@@ -49,7 +49,7 @@ func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
 				last = *m.LastPeriod
 			}
 			st := &m.Standing
-			row(m.Name, st.Email, m.Role, st.Plan, st.Period.Start, st.Period.End, st.Used, st.Included, st.PercentUsed(), st.Level(), st.Overage(), st.OverageCents(), last)
+			row(m.Name, st.Email, m.Role, st.Plan, st.Period.Start, st.Period.End, st.Used, st.Included, st.PercentUsed(), st.Level(), st.Overage, st.OverageCents, last)
 		}
 	})
 }

@@ -50,7 +50,8 @@ func (f *fixture) cast() map[string]func() *browser {
 	yes, boss := true, models.Admin
 	person := func(email, team string, change models.UserChange) {
 		if team != "" {
-			must(f.t, models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U1" + email[:3]}}}))
+			_, err := models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U1" + email[:3]}}})
+			must(f.t, err)
 		}
 		_, err := models.SetUser(ctx, f.db, f.clock(), email, change)
 		must(f.t, err)

@@ -104,6 +104,12 @@ func (m *metered) consume(email string, units int) {
 	m.post("/v1/consume", body).want(m.t, 200, map[string]any{"allowed": true})
 }
 
+// useIncluded has a person use all units that the plan pro includes, so that each further unit is overage.
+func (m *metered) useIncluded(email string) {
+	m.t.Helper()
+	m.consume(email, 75)
+}
+
 // seal freezes what is due, and deliver sends what is due.
 func (m *metered) seal() {
 	m.t.Helper()
@@ -148,6 +154,7 @@ func (m *metered) eventually(what string, done func() bool) {
 func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(time.Hour)
 		m.consume("ada@example.com", 4)
@@ -184,6 +191,7 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 func TestOnlyRefusalsEndAReport(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
@@ -247,8 +255,8 @@ func TestThePeriodOnItems(t *testing.T) {
 		consume := func(period models.Period) {
 			t.Helper()
 			m.keys++
-			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "included": 75,
+			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
+				"allowed": true, "plan": "pro", "included": 75, "overage": 1,
 				"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
 			})
 		}
@@ -301,6 +309,7 @@ func TestAStreamOfAKilledProcess(t *testing.T) {
 		})
 	}, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
@@ -345,6 +354,7 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onBothMetered(t, nil, func(t *testing.T, m *metered) {
 				m.subscribe("cus_1", "ada@example.com")
+				m.useIncluded("ada@example.com")
 				m.advance(30 * time.Minute)
 				m.consume("ada@example.com", 3)
 				m.advance(2 * time.Hour)
@@ -394,7 +404,9 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		m.person("otto@example.com", "", models.Member, true)
 		otto := m.signedIn("otto@example.com")
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.subscribe("cus_2", "bob@example.com")
+		m.useIncluded("bob@example.com")
 		sent := func(customer string) int64 {
 			return m.stand.Total(customer, m.clock().Add(-1000*time.Hour), m.clock())
 		}

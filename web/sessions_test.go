@@ -307,7 +307,8 @@ func TestRightsCountAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.addTestPages()
 		b := f.signedIn("ada@example.com")
-		must(t, models.LinkPeople(t.Context(), f.db, f.clock(), []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}}))
+		_, err := models.LinkPeople(t.Context(), f.db, f.clock(), []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}})
+		must(t, err)
 		set := func(role models.Role, operator bool) {
 			t.Helper()
 			_, err := models.SetUser(t.Context(), f.db, f.clock(), "ada@example.com", models.UserChange{Role: &role, Operator: &operator})
@@ -323,7 +324,7 @@ func TestRightsCountAtOnce(t *testing.T) {
 				t.Errorf("%+v: the admin's page is %d, the operator's %d", step, a, o)
 			}
 		}
-		_, err := f.db.ExecContext(t.Context(), "DELETE FROM users")
+		_, err = f.db.ExecContext(t.Context(), "DELETE FROM users")
 		must(t, err)
 		if p := b.get("/settings"); p.kind() != toSignIn {
 			t.Errorf("nobody any more: %s", p.kind())

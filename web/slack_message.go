@@ -31,7 +31,7 @@ func slackMark(s *models.Standing, v models.Verdict) string {
 	switch {
 	case !v.Allowed, s.Remaining() == 0 && !models.Decide(*s, 1).Allowed:
 		return ":octagonal_sign:"
-	case s.Overage() > 0, s.Level() == models.Exceeded:
+	case s.Overage > 0, s.Level() == models.Exceeded:
 		return ":information_source:"
 	case s.Level() == models.Critical:
 		return ":rotating_light:"

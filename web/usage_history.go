@@ -54,7 +54,7 @@ func (s *Server) history(c echo.Context) error {
 		standing := &standings[i]
 		answer.Periods[i] = pastPeriod{
 			Period: period(standing.Period), Plan: string(standing.Plan), Used: standing.Used, Included: standing.Included,
-			Overage: standing.Overage(), OverageCents: standing.OverageCents(),
+			Overage: standing.Overage, OverageCents: standing.OverageCents,
 		}
 	}
 	return writeJSON(c, answer)

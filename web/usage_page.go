@@ -166,7 +166,7 @@ func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
 		}
 		current := standing
 		standing.SpendLimitCents = &cents
-		stops := cents < standing.OverageCents() || models.Decide(standing, 1).Reason == models.SpendLimitReached
+		stops := cents < standing.OverageCents || models.Decide(standing, 1).Reason == models.SpendLimitReached
 		if same := current.SpendLimitCents != nil && *current.SpendLimitCents == cents; stops && !same {
 			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}, "")
 		}
@@ -205,7 +205,7 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 			switch {
 			case m.Current:
 				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
-					standing.PercentUsed(), standing.Level(), standing.Overage(), standing.OverageCents())
+					standing.PercentUsed(), standing.Level(), standing.Overage, standing.OverageCents)
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Included: m.Included}
 				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)

@@ -81,7 +81,7 @@ func (d *desk) must(err error) {
 	}
 }
 
-// use records units of a customer at an instant, in its calendar month.
+// use records units of overage of a customer at an instant, in its calendar month.
 func (d *desk) use(customer string, units int64, at time.Time) {
 	d.t.Helper()
 	d.useIn(models.CalendarMonth(at), customer, units, at)
@@ -90,10 +90,16 @@ func (d *desk) use(customer string, units int64, at time.Time) {
 // useIn records units in a billing period.
 func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
 	d.t.Helper()
+	d.useBy("pro", period, customer, units, at)
+}
+
+// useBy records units of overage of a plan. Two more units are included, and never reported.
+func (d *desk) useBy(plan models.PlanID, period models.Period, customer string, units int64, at time.Time) {
+	d.t.Helper()
 	key := uuid.NewString()
 	_, err := d.db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: customer + "@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now, PlanID: "pro",
-		BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, StripeCustomerID: &customer,
+		ID: uuid.New(), Email: customer + "@example.com", Quantity: units + 2, OverageQuantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now,
+		Figures: models.Figures{PlanID: plan, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End}, StripeCustomerID: &customer,
 	}).Exec(d.ctx)
 	d.must(err)
 }

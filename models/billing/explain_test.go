@@ -88,14 +88,14 @@ func history(t *testing.T, d *desk) {
 		at := month.Start.Add(time.Duration(n) * time.Minute)
 		r := models.StripeReport{
 			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
-			Value: 1, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
+			Value: 1, Counts: models.CountsQuantity, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
 		}
 		r.Identifier = d.identifier(r.MeterEventName, r.ID.String())
 		reports = append(reports, r)
 		key := r.Identifier
 		events = append(events, models.UsageEvent{
-			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-			BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
+			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2), IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+			Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
 		})
 		if len(events) == 500 {
 			flush()

@@ -56,13 +56,32 @@ func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage
 	return overage{cents: cents}
 }
 
-// overageFault tells the operator what to do about the overage price of an active subscription; empty if there is nothing to do.
-func (p *planPrices) overageFault(s *stripe.Subscription, row *models.Subscription) string {
+// setOverage sets the overage rate of a subscription's row, and what is wrong with the overage price. fault tells the operator what to do
+// about it; it is empty for a price with tiers, which is shown with the customer's reports that are held back (HeldCustomer). A subscription
+// that gives no plan keeps its rate.
+func (p *planPrices) setOverage(s *stripe.Subscription, row *models.Subscription) (fault string) {
+	row.OverageProblem = nil
 	plan, ok := p.catalogue.Plan(row.PlanID)
 	if !ok || !row.Active() {
 		return ""
 	}
-	return p.overageOf(s, plan).fault
+	o := p.overageOf(s, plan)
+	row.OverageRateCents = &o.cents
+	if o.problem == "" {
+		return ""
+	}
+	row.OverageProblem = new(string(o.problem))
+	if o.problem == models.OverageTiered {
+		return ""
+	}
+	return o.fault
+}
+
+// sameOverage reports whether a row has the overage rate and problem of a subscription.
+func (p *planPrices) sameOverage(s *stripe.Subscription, row *models.Subscription) bool {
+	next := *row
+	p.setOverage(s, &next)
+	return same(row.OverageRateCents, next.OverageRateCents) && same(row.OverageProblem, next.OverageProblem)
 }
 
 // fitsOverage says how well a metered price fits as the overage price of a plan; 0 is not at all. What is reported for the plan goes to the

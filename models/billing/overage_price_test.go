@@ -88,6 +88,126 @@ func TestAnOveragePriceBeforeSetUp(t *testing.T) {
 	}
 }
 
+// A customer whose subscription still has a price with tiers gets no reports of overage until the price is exchanged. What an earlier release
+// sealed goes to its old meter meanwhile, with all its units, as the tiers expect.
+func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		old := d.catalogue.MeterEventName
+		d.stripe.AddMeter(old)
+		month := models.CalendarMonth(d.now)
+		d.subscribe("cus_1", month)
+		customer := models.StripeCustomer{ID: "cus_1", CreatedAt: d.now}
+		_, err := d.db.NewInsert().Model(&customer).Exec(d.ctx)
+		d.must(err)
+		problem := func(p *string) {
+			t.Helper()
+			_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_problem = ?, overage_rate_cents = 0", p).
+				Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
+			d.must(err)
+		}
+		problem(new(string(models.OverageTiered)))
+		// An earlier release sealed an event of 5 units, of which 3 are overage.
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.seal()
+		_, err = d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("meter_event_name = ?, counts = ?, value = 5", old, models.CountsQuantity).Where("TRUE").Exec(d.ctx)
+		d.must(err)
+		_, err = d.db.NewUpdate().Model((*models.StripeStream)(nil)).Set("meter_event_name = ?", old).Where("TRUE").Exec(d.ctx)
+		d.must(err)
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.use("cus_1", 1, d.now) // not due yet
+		d.deliver()
+		if all := d.stripe.Events(); len(all) != 1 || all[0].EventName != old || all[0].Value != 5 {
+			t.Errorf("with tiers, Stripe has %+v", all)
+		}
+		s := d.status()
+		if s.HeldCustomers != 1 || len(s.Held) != 1 || s.Held[0].Units != 5 || !strings.Contains(s.Held[0].Reason(), "has tiers, whose free units would count twice") {
+			t.Errorf("held back are %+v", s.Held)
+		}
+		problem(nil)
+		d.deliver()
+		if all := d.stripe.Events(); len(all) != 2 || all[1].EventName != d.meter() || all[1].Value != 4 || d.status().HeldCustomers != 0 {
+			t.Errorf("after the exchange, Stripe has %+v", all)
+		}
+		d.must(models.Verify(d.ctx, d.db, func(found models.Difference) {
+			if found.Customer != "" {
+				t.Errorf("verify: %s", found)
+			}
+		}))
+		totals, err := d.Totals(d.ctx, true)
+		d.must(err)
+		for _, total := range totals {
+			if total.Difference != 0 {
+				t.Errorf("the totals are %+v", total)
+			}
+		}
+		if len(totals) != 2 {
+			t.Errorf("%d totals, want one of each meter", len(totals))
+		}
+	})
+}
+
+// The row of a subscription has what its overage price costs, and what is wrong with it.
+func TestTheOverageRateFollowsStripe(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.must(keepObject(f.Context(), f.db, f.at, objectOldMeter, "mtr_old"))
+		f.must(keepObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
+		metered := func(meter string) object { return object{"usage_type": "metered", "meter": meter} }
+		for _, c := range []struct {
+			name    string
+			price   object
+			cents   int64
+			problem string
+			held    int64
+		}{
+			{"flat", object{"recurring": metered("mtr_pro")}, 30, "none", 0},
+			{"dearer", object{"recurring": metered("mtr_pro"), "unit_amount": 32, "unit_amount_decimal": "32"}, 32, "none", 0},
+			{"tiers", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}, 0, "tiered", 1},
+			{"euros", object{"recurring": metered("mtr_pro"), "currency": "eur"}, 0, "currency", 0},
+			{"exchanged", object{"recurring": metered("mtr_pro")}, 30, "none", 0},
+			{"tiers again", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}, 0, "tiered", 1},
+		} {
+			list := items("pro", 1)
+			list["data"].([]object)[0]["price"] = overageOf("pro", c.price)
+			f.stub.set("sub_1", object{"items": list})
+			f.tell("customer.subscription.updated", "cus_1")
+			row := f.row("sub_1")
+			if row == nil || row.OverageRateCents == nil || *row.OverageRateCents != c.cents || text(row.OverageProblem) != c.problem {
+				f.Errorf("%s: the row is %+v", c.name, row)
+			}
+			held, n, err := heldCustomers(f.Context(), f.db)
+			f.must(err)
+			if n != c.held || len(held) != int(c.held) || n == 1 && !slices.Equal(held[0].Tiered, []string{"sub_1"}) {
+				f.Errorf("%s: held back are %+v", c.name, held)
+			}
+		}
+		f.stub.set("sub_1", object{"status": "canceled"})
+		f.tell("customer.subscription.deleted", "cus_1")
+		if row := f.row("sub_1"); row.OverageProblem != nil {
+			f.Errorf("ended, it has the problem %s", *row.OverageProblem)
+		}
+	})
+}
+
+// A row of an earlier release has no rate yet: the daily comparison reads it.
+func TestTheOverageRateIsReadAfterAnUpdate(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
+		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
+		f.tell("customer.subscription.created", "cus_1")
+		_, err := f.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_rate_cents = NULL").Where("TRUE").Exec(f.Context())
+		f.must(err)
+		_, err = f.hook.Resync(f.Context())
+		f.must(err)
+		f.must(f.hook.applyDue(f.Context()))
+		if row := f.row("sub_1"); row.OverageRateCents == nil || *row.OverageRateCents != 30 {
+			f.Errorf("the row is %+v", row)
+		}
+	})
+}
+
 // What is wrong with the overage price of a subscription is shown to the operator until it is corrected, also without a webhook.
 func TestOveragePricesThatNeedAttention(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {

@@ -316,7 +316,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return r.write(ctx, tx, report, v)
 	}
 	fresh := r.newReport(&s, minute, now)
-	fresh.Value = report.Value
+	fresh.Value, fresh.Counts = report.Value, report.Counts
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
 		return err
 	}

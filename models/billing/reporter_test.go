@@ -93,7 +93,7 @@ func TestAnswers(t *testing.T) {
 					t.Errorf("the process slows down: %t, want %t", slower, row.slower)
 				}
 				var told int64
-				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0)").Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
+				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(overage_quantity), 0)").Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
 				if want := map[bool]int64{true: 3}[row.state == models.ReportAccepted]; told != want {
 					t.Errorf("%d units are marked as reported, want %d", told, want)
 				}

@@ -69,7 +69,7 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
 		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
-			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Attempts: 1,
+			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
 		}))
 		d.now = d.now.Add(time.Minute)
 		for range 2 {

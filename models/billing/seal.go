@@ -21,8 +21,8 @@ const customersAtOnce = 20
 // Of usage_events e: toSeal is the condition for the events that are to be reported and are in no report yet, as the index
 // usage_events_unsealed has it, and reported is what of them Stripe bills.
 const (
-	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL"
-	reported = "e.quantity"
+	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.overage_quantity > 0"
+	reported = "e.overage_quantity"
 )
 
 // stream is all that Stripe takes one after another: a customer's reports to one meter.
@@ -130,7 +130,7 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 	id := r.NewID()
 	report := &models.StripeReport{
 		ID: id, Identifier: r.identifier(s.meter, id.String()), StripeCustomerID: s.customer, MeterEventName: s.meter,
-		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
+		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, Counts: models.CountsOverage, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
 		text := "too old to be sent: Stripe takes what is up to 35 days old"

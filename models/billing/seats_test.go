@@ -17,7 +17,7 @@ func TestSeatsThatAreNotTheMembers(t *testing.T) {
 		join := func(people ...int) {
 			f.Helper()
 			for _, i := range people {
-				f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}}}))
+				f.link(models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}})
 			}
 		}
 		resync := func(want int) {

@@ -156,7 +156,7 @@ func TestATeamBuysSeats(t *testing.T) {
 		join := func(n int) {
 			f.Helper()
 			for i := range n {
-				f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}}}))
+				f.link(models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprint("U", i)}})
 			}
 		}
 		admin := f.buyer("u0@example.com")
@@ -346,7 +346,7 @@ func TestTheShopIsUnderstoodByStripe(t *testing.T) {
 		}
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
-		f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, {Email: "b@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}}))
+		f.link(models.Link{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, models.Link{Email: "b@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}})
 		_, err = f.shop.Checkout(f.Context(), Buyer{UserID: ada.UserID, Email: ada.Email, OrganizationID: &o.ID}, f.planOf("team"))
 		f.must(err)
 		_, err = f.shop.Portal(f.Context(), "cus_1")

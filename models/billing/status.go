@@ -28,8 +28,7 @@ type Status struct {
 	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
 	Blocked        []models.StripeStream
 	BlockedStreams int64
-	// Held are the customers whose reports are held back because several subscriptions would bill them, at most a hundred of
-	// HeldCustomers.
+	// Held are the customers whose reports are held back, at most a hundred of HeldCustomers.
 	Held          []models.HeldCustomer
 	HeldCustomers int64
 	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still; at

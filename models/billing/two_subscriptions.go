@@ -12,9 +12,16 @@ import (
 	"tollgate/models"
 )
 
-// notHeld is the condition under which a stream may be sent: its customer's reports are not held back.
+// notHeld is the condition under which a stream may be sent: its customer's reports are not held back. Because of a price with tiers, the
+// reports of earlier releases are not held back: they have all units, as the tiers expect.
 const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c
-	WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)`
+		WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)
+	AND (NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.stripe_customer_id = stripe_stream.stripe_customer_id AND s.overage_problem = 'tiered')
+		OR EXISTS (SELECT 1 FROM stripe_reports r WHERE r.stripe_customer_id = stripe_stream.stripe_customer_id
+			AND r.meter_event_name = stripe_stream.meter_event_name AND r.state IN ('sealed', 'unknown') AND r.counts = 'quantity'))`
+
+// isHeld is the condition under which a customer's reports are held back.
+const isHeld = `(c.held_subscriptions IS NOT NULL OR c.id IN (SELECT s.stripe_customer_id FROM subscriptions s WHERE s.overage_problem = 'tiered'))`
 
 // holdBack notes the active subscriptions of which several bill the same meter of ours, and so would each bill the customer's reports.
 // With only one left, the reports go on. An incomplete answer of Stripe's lets nothing go on.
@@ -62,31 +69,50 @@ func (p *planPrices) metersOf(s *stripe.Subscription) (meters []string) {
 	return meters
 }
 
-// heldBack reports whether the customer's reports are held back.
-func heldBack(ctx context.Context, db bun.IDB, customer string) (bool, error) {
-	return db.NewSelect().Model((*models.StripeCustomer)(nil)).Where("id = ? AND held_subscriptions IS NOT NULL", customer).Exists(ctx)
+// heldBack reports whether the reports of a stream are held back.
+func heldBack(ctx context.Context, db bun.IDB, of *models.StripeStream) (bool, error) {
+	free, err := db.NewSelect().Model((*models.StripeStream)(nil)).
+		Where("stripe_customer_id = ? AND meter_event_name = ?", of.StripeCustomerID, of.MeterEventName).Where(notHeld).Exists(ctx)
+	return !free, err
 }
 
 // heldCustomers returns the customers whose reports are held back, at most listed, and their number.
 func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int64, error) {
 	var rows []struct {
-		ID, HeldSubscriptions string
-		Units                 int64
+		ID                string
+		HeldSubscriptions *string
+		Units             int64
 	}
 	if err := db.NewRaw(`SELECT c.id, c.held_subscriptions,
 			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r
-				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown')), 0)
+				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown') AND (c.held_subscriptions IS NOT NULL OR r.counts = 'overage')), 0)
 			+ COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id = c.id), 0) AS units
-		FROM stripe_customers c WHERE c.held_subscriptions IS NOT NULL ORDER BY c.id LIMIT ?`, listed).Scan(ctx, &rows); err != nil {
+		FROM stripe_customers c WHERE `+isHeld+` ORDER BY c.id LIMIT ?`, listed).Scan(ctx, &rows); err != nil {
 		return nil, 0, fmt.Errorf("read the customers whose reports are held back: %w", err)
 	}
-	n, err := db.NewSelect().Model((*models.StripeCustomer)(nil)).Where("held_subscriptions IS NOT NULL").Count(ctx)
+	n, err := db.NewSelect().TableExpr("stripe_customers AS c").Where(isHeld).Count(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count the customers whose reports are held back: %w", err)
 	}
 	held := make([]models.HeldCustomer, len(rows))
+	ids := []string{""} // an empty list is no SQL
 	for i, r := range rows {
-		held[i] = models.HeldCustomer{StripeCustomerID: r.ID, Subscriptions: strings.Fields(r.HeldSubscriptions), Units: r.Units}
+		held[i] = models.HeldCustomer{StripeCustomerID: r.ID, Units: r.Units}
+		if r.HeldSubscriptions != nil {
+			held[i].Subscriptions = strings.Fields(*r.HeldSubscriptions)
+		}
+		ids = append(ids, r.ID)
+	}
+	var tiered []models.Subscription
+	if err := db.NewSelect().Model(&tiered).Column("stripe_customer_id", "stripe_subscription_id", "plan_id").
+		Where("overage_problem = ? AND stripe_customer_id IN (?)", models.OverageTiered, bun.List(ids)).Order("stripe_subscription_id").Scan(ctx); err != nil {
+		return nil, 0, fmt.Errorf("read the subscriptions with tiers: %w", err)
+	}
+	for _, s := range tiered {
+		i := slices.IndexFunc(held, func(h models.HeldCustomer) bool { return h.StripeCustomerID == *s.StripeCustomerID })
+		if i >= 0 && s.StripeSubscriptionID != nil {
+			held[i].Tiered = append(held[i].Tiered, *s.StripeSubscriptionID)
+		}
 	}
 	return held, n, nil
 }

@@ -193,6 +193,13 @@ func (f *webhookFixture) process() *Webhooks {
 	return w
 }
 
+// link links people to Slack.
+func (f *webhookFixture) link(links ...models.Link) {
+	f.Helper()
+	_, err := models.LinkPeople(f.Context(), f.db, f.at, links)
+	f.must(err)
+}
+
 func (f *webhookFixture) must(err error) {
 	f.Helper()
 	if err != nil {

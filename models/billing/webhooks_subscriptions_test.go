@@ -95,7 +95,7 @@ func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
-		f.must(models.LinkPeople(f.Context(), f.db, f.at, []models.Link{{Email: "bob@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}}))
+		f.link(models.Link{Email: "bob@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}})
 		f.stub.customer("cus_1", nil)
 		sub := subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 12)
 		sub["metadata"] = object{"organization_id": o.ID.String()}

@@ -15,6 +15,10 @@ type Person struct {
 	Email string
 	// Slack is the zero value when only the email is known.
 	Slack models.SlackIdentity
+
+	// id is the user that this names, once that is known, and label the user's own email.
+	id    uuid.UUID
+	label string
 	// Gentle links the two only where that takes nothing from anybody (models.Link); the call is about the email either way.
 	Gentle bool
 }
@@ -63,13 +67,10 @@ type op struct {
 
 	want    models.Want // the record that it acts on
 	account *account
-	linked  bool // the person's Slack identity is that of the database
-	naming  *op  // the op of the same batch whose link names this one's person; nil when they are named by themselves or the database
+	linked  bool // the person is the one that the Slack identity of the call names
 	unknown bool // nobody is named by it: err says so, and nothing is decided
-	// contradicted says that its key is another person's or quantity's (see contradict).
-	contradicted bool
-	answer       Answer
-	err          error
+	answer  Answer
+	err     error
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.
@@ -95,43 +96,23 @@ const (
 	released               // with an error, before the rest of its group was decided
 )
 
-// identifyWithin gives those ops of a batch an email that name a person by an identity which an earlier one links: the batch
-// is taken in its order. One that is contradicted links nobody.
+// identifyWithin gives the entries of a batch that name a person by a Slack identity alone the email of an earlier one with the same
+// identity, as that one may link it: a batch is recorded in its order.
 func (c *call) identifyWithin() {
 	if len(c.ops) == 1 {
 		return
 	}
-	var links map[models.SlackIdentity]*op
+	emails := map[models.SlackIdentity]string{}
 	for i := range c.ops {
-		o := &c.ops[i]
-		if o.kind != record || o.person.Slack == (models.SlackIdentity{}) {
-			continue
-		}
-		if o.naming != nil { // by an earlier pass
-			o.person.Email, o.linked, o.naming = "", false, nil
-		}
+		p := &c.ops[i].person
 		switch {
-		case o.person.Email == "":
-			if o.naming = links[o.person.Slack]; o.naming != nil {
-				o.person.Email, o.linked = o.naming.person.Email, true
-			}
-		case !o.contradicted:
-			if links == nil {
-				links = map[models.SlackIdentity]*op{}
-			}
-			links[o.person.Slack] = o
+		case p.Slack == (models.SlackIdentity{}):
+		case p.Email == "":
+			p.Email = emails[p.Slack]
+		default:
+			emails[p.Slack] = p.Email
 		}
 	}
-}
-
-// misnamed says that an op of the batch has its person from one that turned out to be contradicted: they must be identified anew.
-func (c *call) misnamed() bool {
-	for i := range c.ops {
-		if naming := c.ops[i].naming; naming != nil && naming.contradicted {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *call) fail(err error) {

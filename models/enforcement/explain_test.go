@@ -97,7 +97,8 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}}))
+	_, err = models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}})
+	must(err)
 	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.Want{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)}}))
 	_, err = models.EmailsOf(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 	must(err)

@@ -53,7 +53,7 @@ const (
 var (
 	errStopping   = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping; try again.", RetryAfter: time.Second}
 	errOverloaded = &models.Error{Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second}
-	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This idempotency key was used with another person or quantity.", Path: "idempotency_key"}
+	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This person used the idempotency key with another quantity.", Path: "idempotency_key"}
 	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "Nobody is known by this Slack team and user id; name an email as well."}
 	errLocked     = &models.Error{Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second}
 	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
@@ -83,8 +83,8 @@ type ledger interface {
 	// move writes the events and counters of decisions upon records as they were last seen here. When one of them has changed
 	// since, or an idempotency key is taken, nothing is written and the error is errMoved, retryable or a duplicate.
 	move(ctx context.Context, c *changes) error
-	// peek reads the current record of each email and locks nothing; nil where there is none. Units held are the live ones.
-	peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error)
+	// peek reads the record of each want and locks nothing; nil where there is none. Units held are the live ones.
+	peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error)
 	close()
 }
 

@@ -1,6 +1,8 @@
 package enforcement
 
 import (
+	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -26,24 +28,40 @@ type account struct {
 
 // lookups is what a group asks of its transaction before it decides.
 type lookups struct {
-	wants    []models.Want // sorted, without doubles: the order of the locks
-	late     []models.Want // those of them that were done before: who paid then is asked as well
-	keys     []string      // of events
-	holdKeys []string
-	holdIDs  []uuid.UUID
+	wants    []models.Want        // sorted, without doubles: the order of the locks
+	late     []models.Want        // those of them that were done before: who paid then is asked as well
+	keys     []keyOf[models.Want] // of events
+	holdKeys []keyOf[models.Want]
+	holds    []holdOf
 
 	skipLocked bool
 }
+
+// keyOf is an idempotency key of one person.
+type keyOf[P comparable] struct {
+	person P
+	key    string
+}
+
+// holdOf is a hold and its user.
+type holdOf struct{ user, id uuid.UUID }
 
 // found is what the transaction answered, under the locks of the wanted records.
 type found struct {
 	accounts []*account             // one for each want, in their order; nil where there is no record, or a locked one that was skipped
 	locked   []bool                 // the latter, in the same order; nil unless locked records are skipped
 	payers   map[models.Want]string // customers of Stripe's; nobody paid for what is missing
-	events   map[string]*models.UsageEvent
+	events   map[keyOf[uuid.UUID]]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
-	holdKeys map[string]*models.UsageHold
+	holdKeys map[keyOf[uuid.UUID]]*models.UsageHold
+}
+
+func newFound(l lookups) *found {
+	return &found{
+		accounts: make([]*account, len(l.wants)), payers: map[models.Want]string{}, events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
+		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{},
+	}
 }
 
 // changes is what a group writes, all of it in the same transaction.
@@ -57,14 +75,14 @@ type changes struct {
 
 func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
 
-// late are the ids of the changed records whose period is over.
-func (c *changes) late() (ids []int64) {
+// late are the changed records whose period is over.
+func (c *changes) late() (late []*account) {
 	for _, a := range c.accounts {
 		if !a.record.BillingPeriodEnd.After(c.now) {
-			ids = append(ids, a.record.ID)
+			late = append(late, a)
 		}
 	}
-	return ids
+	return late
 }
 
 // ask says what the group must read. All wants of now are of one instant, so that a person has one want.
@@ -78,17 +96,17 @@ func ask(calls []*call, now time.Time) lookups {
 			}
 			switch o.kind {
 			case consume:
-				o.want = models.Want{Email: o.person.Email, At: now}
-				l.keys = append(l.keys, o.key)
+				o.want = o.person.want(now)
+				l.keys = append(l.keys, o.person.keyOf(o.key))
 			case record:
-				o.want = models.Want{Email: o.person.Email, At: o.at}
+				o.want = o.person.want(o.at)
 				l.late = append(l.late, o.want)
-				l.keys = append(l.keys, o.key)
+				l.keys = append(l.keys, o.person.keyOf(o.key))
 			case hold:
-				o.want = models.Want{Email: o.person.Email, At: now}
-				l.holdKeys = append(l.holdKeys, o.key)
+				o.want = o.person.want(now)
+				l.holdKeys = append(l.holdKeys, o.person.keyOf(o.key))
 			case settle, release:
-				l.holdIDs = append(l.holdIDs, o.holdID)
+				l.holds = append(l.holds, holdOf{o.want.UserID, o.holdID})
 			}
 			l.wants = append(l.wants, o.want)
 		}
@@ -101,10 +119,24 @@ func ask(calls []*call, now time.Time) lookups {
 }
 
 func compareWants(a, b models.Want) int {
-	if c := strings.Compare(a.Email, b.Email); c != 0 {
-		return c
+	return cmp.Or(strings.Compare(a.Email, b.Email), a.At.Compare(b.At), bytes.Compare(a.UserID[:], b.UserID[:]))
+}
+
+// want names the person's record at an instant.
+func (p *Person) want(at time.Time) models.Want {
+	if p.id != uuid.Nil {
+		return models.Want{UserID: p.id, Email: p.label, At: at}
 	}
-	return a.At.Compare(b.At)
+	return models.Want{Email: p.Email, At: at}
+}
+
+// name notes whom the op's Slack identity names.
+func (o *op) name(p models.LinkedPerson) {
+	o.person.id, o.person.label, o.linked = p.UserID, p.Email, true
+}
+
+func (p *Person) keyOf(key string) keyOf[models.Want] {
+	return keyOf[models.Want]{p.want(time.Time{}), key}
 }
 
 // split gives each op its account and separates the calls that can be decided now from those that need their people
@@ -135,11 +167,10 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	ready = calls[:0]
 	for _, call := range calls {
 		call.err = nil // of an earlier try
-		call.contradict(f)
-		ok, waits := !call.misnamed(), false
+		ok, waits := true, false
 		for i := range call.ops {
 			o := &call.ops[i]
-			if o.unknown || o.contradicted {
+			if o.unknown {
 				continue
 			}
 			waits = waits || locked[o.want]
@@ -158,47 +189,9 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	return ready, unready
 }
 
-// contradict marks the ops whose key is another person's or quantity's, in the ledger or by an earlier op of the same batch: they are
-// refused whatever their person's record is, so nobody is made, linked or prepared for them.
-func (c *call) contradict(f *found) {
-	var firsts map[string]*op // of a batch, by key
-	if len(c.ops) > 1 {
-		firsts = make(map[string]*op, len(c.ops))
-	}
-	for i := range c.ops {
-		o := &c.ops[i]
-		if o.contradicted = false; o.key == "" || o.unknown {
-			continue
-		}
-		if email, quantity, used := f.used(o); used {
-			o.contradicted = o.differs(email, quantity)
-		} else if first, ok := firsts[o.key]; ok {
-			o.contradicted = o.differs(first.person.Email, first.quantity)
-		} else if firsts != nil {
-			firsts[o.key] = o
-		}
-	}
-}
-
-// used is whom and what the op's key was used for, as the ledger says.
-func (f *found) used(o *op) (email string, quantity int64, used bool) {
-	if o.kind == hold {
-		if h := f.holdKeys[o.key]; h != nil {
-			return h.Email, h.Quantity, true
-		}
-	} else if e := f.events[o.key]; e != nil {
-		return e.Email, e.Quantity, true
-	}
-	return "", 0, false
-}
-
-func (o *op) differs(email string, quantity int64) bool {
-	return o.person.Email != email || o.quantity != quantity
-}
-
-// mustLink says that Slack's identity of the call is not the one that the database has.
+// mustLink reports whether the call's Slack identity is not the one that the database has of the person.
 func (o *op) mustLink(known models.SlackIdentity) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known && (!o.person.Gentle || known == (models.SlackIdentity{}))
+	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
@@ -224,25 +217,25 @@ func (d *decider) decide(o *op) {
 }
 
 func (d *decider) consume(o *op) {
-	if first, ok := d.found.events[o.key]; ok {
-		if o.differs(first.Email, first.Quantity) {
+	a := o.account
+	key := keyOf[uuid.UUID]{a.record.UserID, o.key}
+	if first, ok := d.found.events[key]; ok {
+		if o.quantity != first.Quantity {
 			o.err = errKeyReused
 			return
 		}
 		o.answer = replay(first)
 		return
 	}
-	a := o.account
-	verdict := models.Verdict{Allowed: true}
 	occurredAt := d.now
+	var verdict models.Verdict
 	if o.kind == record {
-		occurredAt = o.at
+		occurredAt, verdict = o.at, models.Classify(a.standing, o.quantity)
 	} else if verdict = models.Decide(a.standing, o.quantity); !verdict.Allowed {
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
-	a.standing.Used += o.quantity
-	event := d.event(a, o.quantity, occurredAt)
+	event := d.event(a, o.quantity, verdict, occurredAt)
 	if o.kind == record {
 		// The record may have got another customer since.
 		event.StripeCustomerID = nil
@@ -251,19 +244,18 @@ func (d *decider) consume(o *op) {
 		}
 	}
 	event.IdempotencyKey = &o.key
-	d.found.events[o.key] = event
+	d.found.events[key] = event
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
 }
 
-// event adds a line to the ledger with the standing as it is now, and its units to their day.
-func (d *decider) event(a *account, quantity int64, occurredAt time.Time) *models.UsageEvent {
+// event counts the units in the account and adds a line to the ledger.
+func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt time.Time) *models.UsageEvent {
 	s := &a.standing
+	s.Add(quantity, v)
 	d.changes.events = append(d.changes.events, models.UsageEvent{
-		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID, Quantity: quantity,
-		OccurredAt: occurredAt, RecordedAt: d.now, PlanID: s.Plan,
-		BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
-		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
-		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, StripeCustomerID: a.record.StripeCustomerID,
+		ID: d.newID(), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID,
+		Quantity: quantity, OverageQuantity: v.Overage, OverageCents: v.OverageCents,
+		OccurredAt: occurredAt, RecordedAt: d.now, Figures: s.Figures(), StripeCustomerID: a.record.StripeCustomerID,
 	})
 	a.daily = a.daily.Add(models.DayOf(s.Period.Start, occurredAt), quantity)
 	d.touch(a)
@@ -278,42 +270,38 @@ func (d *decider) touch(a *account) {
 }
 
 func (d *decider) hold(o *op) {
-	if first, ok := d.found.holdKeys[o.key]; ok {
-		if o.differs(first.Email, first.Quantity) {
+	a := o.account
+	key := keyOf[uuid.UUID]{a.record.UserID, o.key}
+	if first, ok := d.found.holdKeys[key]; ok {
+		if o.quantity != first.Quantity {
 			o.err = errKeyReused
 			return
 		}
-		o.answer = Answer{
-			Standing: models.Standing{
-				Email: first.Email, Plan: first.PlanID, Used: first.UsedAfter, Held: first.HeldAfter, Included: first.Included,
-				OverageRateCents: first.OverageRateCents, SpendLimitCents: first.SpendLimitCents,
-				Period: models.Period{Start: first.BillingPeriodStart, End: first.BillingPeriodEnd},
-			},
-			Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first),
-		}
+		o.answer = Answer{Standing: first.Figures.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first)}
 		return
 	}
-	a := o.account
 	verdict := models.Decide(a.standing, o.quantity)
 	if !verdict.Allowed {
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
-	a.standing.Held += o.quantity
+	a.standing.Hold(o.quantity, verdict)
 	s := &a.standing
+	// An invoice can be final an hour after its period, so no hold of the period may be settled by then.
 	expires := d.now.Add(o.ttl)
+	if last := s.Period.End.Add(models.HoldsOutlivePeriod); expires.After(last) {
+		expires = last
+	}
 	if a.record.HoldsExpireAt == nil || expires.Before(*a.record.HoldsExpireAt) {
 		a.record.HoldsExpireAt = &expires
 	}
 	made := &models.UsageHold{
-		ID: d.newID(), RecordID: a.record.ID, Email: s.Email, Quantity: o.quantity, IdempotencyKey: o.key,
-		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, PlanID: s.Plan,
-		BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
-		UsedAfter: s.Used, HeldAfter: s.Held, Included: s.Included,
-		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents,
+		ID: models.NewHoldID(a.record.UserID), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email,
+		Quantity: o.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents, IdempotencyKey: o.key,
+		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(),
 	}
 	d.changes.holds = append(d.changes.holds, made)
-	d.found.holdKeys[o.key] = made
+	d.found.holdKeys[key] = made
 	d.touch(a)
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made)}
 }
@@ -355,8 +343,7 @@ func (d *decider) settle(o *op) {
 		occurredAt = h.CreatedAt
 	}
 	d.close(a, h, models.HoldSettled)
-	a.standing.Used += o.quantity
-	event := d.event(a, o.quantity, occurredAt)
+	event := d.event(a, o.quantity, models.Settle(a.standing, h, o.quantity), occurredAt)
 	event.HoldID = &h.ID
 	d.found.settled[h.ID] = event
 	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, EventID: event.ID, Hold: d.asOfNow(h)}
@@ -377,7 +364,7 @@ func (d *decider) release(o *op) {
 // close takes an open hold's units off the account.
 func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState) {
 	h.State = state
-	a.standing.Held -= h.Quantity
+	a.standing.Hold(-h.Quantity, models.Verdict{Overage: -h.OverageQuantity, OverageCents: -h.OverageCents})
 	if a.standing.Held == 0 {
 		a.record.HoldsExpireAt = nil
 	}
@@ -388,11 +375,7 @@ func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState)
 // replay is the answer that was given when the event was recorded.
 func replay(e *models.UsageEvent) Answer {
 	return Answer{
-		Standing: models.Standing{
-			Email: e.Email, Plan: e.PlanID, Used: e.UsedAfter, Held: e.HeldAfter, Included: e.Included,
-			OverageRateCents: e.OverageRateCents, SpendLimitCents: e.SpendLimitCents,
-			Period: models.Period{Start: e.BillingPeriodStart, End: e.BillingPeriodEnd},
-		},
-		Verdict: models.Verdict{Allowed: true}, EventID: e.ID, Replayed: true,
+		Standing: e.Figures.Standing(e.UserID, e.Email),
+		Verdict:  models.Verdict{Allowed: true}, EventID: e.ID, Replayed: true,
 	}
 }

@@ -64,7 +64,8 @@ func (p payers) organization(founded time.Time, name string, teams ...string) uu
 // join links somebody to a Slack team.
 func (p payers) join(at time.Time, email, team string) {
 	p.t.Helper()
-	p.must(models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}}))
+	_, err := models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}})
+	p.must(err)
 }
 
 // leave takes somebody out of their organization.

@@ -84,8 +84,8 @@ func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
 				}
 			}
 			r, err := models.CurrentUsage(ctx, db, time.Now().UTC(), "ada@example.com")
-			if err != nil || r.SuggestionsUsed != 3 || r.SuggestionsHeld != 1 {
-				t.Errorf("the record has %d used and %d held, %v; want 3 and 1", r.SuggestionsUsed, r.SuggestionsHeld, err)
+			if err != nil || r.SuggestionsUsed != 3 || r.UnitsHeld != 1 {
+				t.Errorf("the record has %d used and %d held, %v; want 3 and 1", r.SuggestionsUsed, r.UnitsHeld, err)
 			}
 		})
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 )
 
@@ -20,6 +22,9 @@ const maxCaution = 512
 // wrong count. Where others change the same records, the worker learns to ask first.
 type memory struct {
 	accounts map[string]*account // by email, each of the period that was current
+	// people are those whom calls with an email and a Slack identity named. A record says which identity its user has, so an entry that
+	// is out of date never names another person.
+	people map[models.Link]named
 	// caution is how many groups the next fault costs, wait how many are left of the last one's.
 	caution, wait int
 }
@@ -30,7 +35,7 @@ func (m *memory) keep(accounts []*account, now time.Time) {
 		if a == nil || !a.record.Period().Contains(now) {
 			continue
 		}
-		a.record.SuggestionsUsed, a.record.SuggestionsHeld, a.record.Daily, a.dirty = a.standing.Used, a.standing.Held, a.daily, false
+		a.take()
 		m.remember(a)
 	}
 }
@@ -49,19 +54,44 @@ func (m *memory) remember(a *account) {
 	m.accounts[a.record.Email] = a
 }
 
+// take writes into the record what was decided.
+func (a *account) take() {
+	r, s := &a.record, &a.standing
+	r.SuggestionsUsed, r.OverageUsed, r.OverageCents = s.Used, s.Overage, s.OverageCents
+	r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld = s.Held, s.OverageHeld, s.OverageCentsHeld
+	r.Daily, a.dirty = a.daily, false
+}
+
+// named is the person whom a link named. It is looked up again now and then, as an email that was in use can become free.
+type named struct {
+	person models.LinkedPerson
+	until  time.Time
+}
+
+// namesFor is how long a worker remembers whom a call named.
+const namesFor = time.Minute
+
+// name remembers whom a link named.
+func (m *memory) name(l models.Link, p models.LinkedPerson, now time.Time) {
+	if m.people == nil || len(m.people) >= maxRemembered {
+		m.people = map[models.Link]named{}
+	}
+	m.people[l] = named{p, now.Add(namesFor)}
+}
+
 // recall returns the wanted records as they are remembered, or nil when one is not known, or not current.
 func (m *memory) recall(l lookups, now time.Time) *found {
 	if m.wait > 0 {
 		m.wait--
 		return nil
 	}
-	if len(l.holdKeys)+len(l.holdIDs) > 0 || l.skipLocked {
+	if len(l.holdKeys)+len(l.holds) > 0 || l.skipLocked {
 		return nil
 	}
-	f := &found{accounts: make([]*account, len(l.wants)), events: make(map[string]*models.UsageEvent, len(l.keys))}
+	f := &found{accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys))}
 	for i, w := range l.wants {
 		known, ok := m.accounts[w.Email]
-		if !ok || !w.At.Equal(now) || !known.record.Period().Contains(now) {
+		if !ok || !w.At.Equal(now) || !known.record.Period().Contains(now) || w.UserID != uuid.Nil && w.UserID != known.record.UserID {
 			return nil
 		}
 		known.dirty = false // what was decided upon it last may have come to nothing

@@ -109,9 +109,47 @@ func (p *params) times(n int, at func(int) time.Time) []byte {
 	return p.array(oidTimestamptz, n, func(i int) { p.int(micros(at(i))) })
 }
 
-// wants are two arrays, of emails and of instants.
+// people are two arrays, of user IDs and of emails; an ID is null where the email names the person.
+func (p *params) people(n int, at func(int) *models.Want) [][]byte {
+	return p.list(p.uuids(n, func(i int) *uuid.UUID {
+		if w := at(i); w.UserID != uuid.Nil {
+			return &w.UserID
+		}
+		return nil
+	}), p.texts(n, func(i int) string { return at(i).Email }))
+}
+
+// wants are the people and an array of instants.
 func (p *params) wants(w []models.Want) [][]byte {
-	return p.list(p.texts(len(w), func(i int) string { return w[i].Email }), p.times(len(w), func(i int) time.Time { return w[i].At }))
+	return append(p.people(len(w), func(i int) *models.Want { return &w[i] }), p.times(len(w), func(i int) time.Time { return w[i].At }))
+}
+
+// keys are the people and an array of their keys.
+func (p *params) keys(k []keyOf[models.Want]) [][]byte {
+	return append(p.people(len(k), func(i int) *models.Want { return &k[i].person }), p.texts(len(k), func(i int) string { return k[i].key }))
+}
+
+// holds are two arrays, of user IDs and of hold IDs.
+func (p *params) holds(h []holdOf) [][]byte {
+	return p.list(p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].user }), p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].id }))
+}
+
+// figures are one array for each column of figures.
+func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
+	return p.list(
+		p.texts(n, func(i int) string { return string(at(i).PlanID) }),
+		p.times(n, func(i int) time.Time { return at(i).BillingPeriodStart }),
+		p.times(n, func(i int) time.Time { return at(i).BillingPeriodEnd }),
+		p.ints(n, func(i int) int64 { return at(i).UsedAfter }),
+		p.ints(n, func(i int) int64 { return at(i).OverageAfter }),
+		p.ints(n, func(i int) int64 { return at(i).OverageCentsAfter }),
+		p.ints(n, func(i int) int64 { return at(i).HeldAfter }),
+		p.ints(n, func(i int) int64 { return at(i).OverageHeldAfter }),
+		p.ints(n, func(i int) int64 { return at(i).Included }),
+		p.ints(n, func(i int) int64 { return at(i).OverageRateCents }),
+		p.optionalInts(n, func(i int) *int64 { return at(i).SpendLimitCents }),
+		p.optionalInts(n, func(i int) *int64 { return at(i).MemberLimit }),
+	)
 }
 
 func (p *params) optionalTimes(n int, at func(int) *time.Time) []byte {

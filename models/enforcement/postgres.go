@@ -18,64 +18,87 @@ import (
 // remembered records is a single one: write, unless a record changed. Each carries whole arrays, so that the database
 // parses, plans and answers once a group and not once a call.
 const (
-	pgRecord = `k.ord, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used,
-		r.overage_rate_cents, r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
+	// namedPerson is the user that k names, by ID or else by email.
+	namedPerson = `COALESCE(k.user_id, (SELECT u.id FROM users u WHERE u.email = k.email))`
 
-	pgWanted = ` FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord)
-		JOIN usage_records r ON r.email = k.email AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '32 days'`
+	recordColumns = `r.id, r.user_id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.granted, r.included_before,
+		r.suggestions_used, r.overage_used, r.overage_cents, r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id,
+		r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
+	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
-	pgLock     = `SELECT ` + pgRecord + `, r.suggestions_held, r.holds_expire_at, r.xmin, r.daily` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
+	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after, held_after, overage_held_after,
+		included, overage_rate_cents, spend_limit_cents, member_limit`
+	eventColumns = `id, user_id, email, quantity, idempotency_key, hold_id, ` + figures
+	holdColumns  = `id, user_id, email, quantity, overage_quantity, overage_cents, idempotency_key, state, expires_at, created_at, record_id, ` + figures
+
+	newEvent = `INTO usage_events (recorded_at, id, user_id, record_id, email, workspace_id, quantity, overage_quantity, overage_cents, idempotency_key, hold_id,
+		occurred_at, stripe_customer_id, ` + figures + `)`
+	newHold = `INTO usage_holds (created_at, state, id, user_id, record_id, email, quantity, overage_quantity, overage_cents, idempotency_key, expires_at, ` + figures + `)`
+
+	pgPeople = `unnest($1::uuid[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS k (user_id, email, at, ord)`
+	pgKeys   = `unnest($1::uuid[], $2::text[], $3::text[]) AS k (user_id, email, key)`
+	pgIDs    = `unnest($1::uuid[], $2::uuid[]) AS k (user_id, id)`
+
+	pgWanted = ` FROM ` + pgPeople + ` JOIN usage_records r ON r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days'`
+
+	pgLock     = `SELECT k.ord, ` + recordColumns + `, ` + heldColumns + `, r.xmin, r.daily` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
 	pgLockFree = pgLock + ` SKIP LOCKED`
 	pgThere    = `SELECT k.ord` + pgWanted
 
-	pgPayers = `SELECT k.ord, s.stripe_customer_id FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS k (email, at, ord) ` + models.EntitlementJoinsAt
+	pgPayers = `SELECT k.ord, s.stripe_customer_id FROM (SELECT k.ord, k.at, ` + namedPerson + ` AS id FROM ` + pgPeople + `) k ` + models.EntitlementJoinsAt
 
-	pgPeek = `SELECT ` + pgRecord + `, CASE WHEN r.holds_expire_at <= $2::timestamptz THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint FROM usage_holds h
-			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > $2) ELSE r.suggestions_held END, NULL::timestamptz
-		FROM unnest($1::text[]) WITH ORDINALITY AS k (email, ord),
-		-- LIMIT keeps the planner from reading all records of the month and looking for the emails among them, which is as
+	pgLive = ` FROM usage_holds h WHERE h.user_id = r.user_id AND h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at)`
+	pgPeek = `SELECT k.ord, ` + recordColumns + `,
+			CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint` + pgLive + ` ELSE r.units_held END,
+			CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_quantity), 0)::bigint` + pgLive + ` ELSE r.overage_held END,
+			CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)::bigint` + pgLive + ` ELSE r.overage_cents_held END,
+			NULL::timestamptz
+		FROM ` + pgPeople + `,
+		-- LIMIT keeps the planner from reading all records of the month and looking for the people among them, which is as
 		-- cheap only while the table is empty.
-		LATERAL (SELECT * FROM usage_records r WHERE r.email = k.email AND r.billing_period_end > $2
-			AND r.billing_period_start <= $2 AND r.billing_period_start > $2::timestamptz - interval '32 days' LIMIT 1) r`
+		LATERAL (SELECT * FROM usage_records r WHERE r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days' LIMIT 1) r`
 
-	pgFigures = `plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, spend_limit_cents`
-
-	pgEvents  = `SELECT id, email, quantity, idempotency_key, NULL::uuid, ` + pgFigures + ` FROM usage_events WHERE idempotency_key = ANY($1::text[])`
-	pgSettled = `SELECT id, email, quantity, NULL::text, hold_id, ` + pgFigures + ` FROM usage_events WHERE hold_id = ANY($1::uuid[])`
-
-	pgHold       = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds `
-	pgHoldsByID  = pgHold + `WHERE id = ANY($1::uuid[])`
-	pgHoldsByKey = pgHold + `WHERE idempotency_key = ANY($1::text[])`
+	pgEvents     = `SELECT e.* FROM ` + pgKeys + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events WHERE usage_events.user_id = ` + namedPerson + ` AND idempotency_key = k.key) e`
+	pgSettled    = `SELECT e.* FROM ` + pgIDs + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events WHERE usage_events.user_id = k.user_id AND hold_id = k.id) e`
+	pgHoldsByKey = `SELECT h.* FROM ` + pgKeys + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds WHERE usage_holds.user_id = ` + namedPerson + ` AND idempotency_key = k.key) h`
+	pgHoldsByID  = `SELECT h.* FROM ` + pgIDs + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id) h`
 
 	// Several unnest in the list of columns go hand in hand; in FROM they would first be written to a table in memory.
-	pgInsertEvents = `INSERT INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
-			stripe_customer_id, ` + pgFigures + `)
-		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::bigint[]), unnest($7::text[]),
-			unnest($8::uuid[]), unnest($9::timestamptz[]), unnest($10::text[]), unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]),
-			unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[])`
+	pgInsertEvents = `INSERT ` + newEvent + `
+		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]), unnest($6::uuid[]), unnest($7::bigint[]),
+			unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]), unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]),
+			unnest($14::text[]), unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
+			unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[])`
 
-	pgInsertHolds = `INSERT INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `)
-		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::bigint[]), unnest($6::text[]),
-			unnest($7::timestamptz[]), unnest($8::text[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]), unnest($11::bigint[]), unnest($12::bigint[]),
-			unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[])`
+	pgInsertHolds = `INSERT ` + newHold + `
+		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]), unnest($6::bigint[]), unnest($7::bigint[]),
+			unnest($8::bigint[]), unnest($9::text[]), unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]),
+			unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
+			unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[])`
 
-	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::text[]) AS k (id, state) WHERE h.id = k.id`
+	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k (user_id, id, state)
+		WHERE h.user_id = k.user_id AND h.id = k.id`
 
-	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
-		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[]) AS k (id, used, held, expire, daily) WHERE r.id = k.id`
+	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, units_held = k.held,
+			overage_held = k.overage_held, overage_cents_held = k.cents_held, holds_expire_at = k.expire, daily = k.daily
+		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::text[])
+			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily) WHERE r.user_id = k.user_id AND r.id = k.id`
 
 	// What ended periods count is remembered elsewhere (models.EndedSums) while the version of the workspace stands.
 	pgLate = `INSERT INTO usage_versions (workspace_id, version)
-		SELECT DISTINCT present_workspace_id, 1 FROM usage_records WHERE id = ANY($1::bigint[]) AND present_workspace_id IS NOT NULL ORDER BY 1
+		SELECT DISTINCT r.present_workspace_id, 1 FROM unnest($1::uuid[], $2::bigint[]) AS k (user_id, id) JOIN usage_records r ON r.user_id = k.user_id AND r.id = k.id
+		WHERE r.present_workspace_id IS NOT NULL ORDER BY 1
 		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`
 
 	// A row's xmin is the transaction that wrote this version of it, whoever that was: any change of the row is a new one.
 	// The function raises a serialization failure, which undoes all, unless every row was as it was remembered.
 	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
-	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used, daily = k.daily
-			FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::xid[]) AS k (id, used, daily, version) WHERE r.id = k.id AND r.xmin = k.version RETURNING 1)
-		SELECT tollgate_moved(count(*), $5::bigint) FROM moved`
+	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, daily = k.daily
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::xid[]) AS k (user_id, id, used, overage, cents, daily, version)
+			WHERE r.user_id = k.user_id AND r.id = k.id AND r.xmin = k.version RETURNING 1)
+		SELECT tollgate_moved(count(*), $8::bigint) FROM moved`
 )
 
 var pgStatements = map[string]string{
@@ -311,16 +334,13 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 			}
 		}
 	}()
-	f := &found{
-		accounts: make([]*account, len(l.wants)), payers: map[models.Want]string{}, events: make(map[string]*models.UsageEvent),
-		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
-	}
+	f := newFound(l)
 	p.params.reset()
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row, l.wants[i].Email), version: readXID(row[16])}
-		a.record.Daily = models.Daily(row[17])
+		a := &account{record: readRecord(row), version: readXID(row[26])}
+		a.record.Daily = models.Daily(row[27])
 		f.accounts[i] = a
 		return nil
 	}}
@@ -343,16 +363,13 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		}})
 	}
 	if len(l.keys) > 0 {
-		steps = append(steps, pgStep{name: "events", args: p.params.list(p.params.texts(len(l.keys), func(i int) string { return l.keys[i] })), row: f.addEvent})
+		steps = append(steps, pgStep{name: "events", args: p.params.keys(l.keys), row: f.addEvent})
 	}
 	if len(l.holdKeys) > 0 {
-		steps = append(steps, pgStep{name: "holds_by_key", args: p.params.list(p.params.texts(len(l.holdKeys), func(i int) string { return l.holdKeys[i] })), row: f.addHold})
+		steps = append(steps, pgStep{name: "holds_by_key", args: p.params.keys(l.holdKeys), row: f.addHold})
 	}
-	if len(l.holdIDs) > 0 {
-		ids := func() []byte {
-			return p.params.uuids(len(l.holdIDs), func(i int) *uuid.UUID { return &l.holdIDs[i] })
-		}
-		steps = append(steps, pgStep{name: "holds_by_id", args: p.params.list(ids()), row: f.addHold}, pgStep{name: "settled", args: p.params.list(ids()), row: f.addEvent})
+	if len(l.holds) > 0 {
+		steps = append(steps, pgStep{name: "holds_by_id", args: p.params.holds(l.holds), row: f.addHold}, pgStep{name: "settled", args: p.params.holds(l.holds), row: f.addEvent})
 	}
 	if err := p.trip(ctx, steps...); err != nil {
 		return err
@@ -393,8 +410,11 @@ func (p *postgres) move(ctx context.Context, c *changes) error {
 	a, n := c.accounts, len(c.accounts)
 	var version uint32
 	moved := pgStep{name: "move", args: p.params.list(
+		p.params.uuids(n, func(i int) *uuid.UUID { return &a[i].record.UserID }),
 		p.params.ints(n, func(i int) int64 { return a[i].record.ID }),
 		p.params.ints(n, func(i int) int64 { return a[i].standing.Used }),
+		p.params.ints(n, func(i int) int64 { return a[i].standing.Overage }),
+		p.params.ints(n, func(i int) int64 { return a[i].standing.OverageCents }),
 		p.params.texts(n, func(i int) string { return string(a[i].daily) }),
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
@@ -427,26 +447,21 @@ func readVersion(into *uint32) func([][]byte) error {
 
 func (p *postgres) insertEvents(c *changes) pgStep {
 	b, e, n := &p.params, c.events, len(c.events)
-	return pgStep{name: "insert_events", args: b.list(
+	return pgStep{name: "insert_events", args: append(b.list(
 		b.time(c.now),
 		b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
+		b.uuids(n, func(i int) *uuid.UUID { return &e[i].UserID }),
 		b.ints(n, func(i int) int64 { return e[i].RecordID }),
 		b.texts(n, func(i int) string { return e[i].Email }),
 		b.uuids(n, func(i int) *uuid.UUID { return e[i].WorkspaceID }),
 		b.ints(n, func(i int) int64 { return e[i].Quantity }),
+		b.ints(n, func(i int) int64 { return e[i].OverageQuantity }),
+		b.ints(n, func(i int) int64 { return e[i].OverageCents }),
 		b.optionalTexts(n, func(i int) *string { return e[i].IdempotencyKey }),
 		b.uuids(n, func(i int) *uuid.UUID { return e[i].HoldID }),
 		b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
 		b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
-		b.texts(n, func(i int) string { return string(e[i].PlanID) }),
-		b.times(n, func(i int) time.Time { return e[i].BillingPeriodStart }),
-		b.times(n, func(i int) time.Time { return e[i].BillingPeriodEnd }),
-		b.ints(n, func(i int) int64 { return e[i].UsedAfter }),
-		b.ints(n, func(i int) int64 { return e[i].HeldAfter }),
-		b.ints(n, func(i int) int64 { return e[i].Included }),
-		b.ints(n, func(i int) int64 { return e[i].OverageRateCents }),
-		b.optionalInts(n, func(i int) *int64 { return e[i].SpendLimitCents }),
-	)}
+	), b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
 }
 
 // writes are the steps that store the changes.
@@ -458,105 +473,110 @@ func (p *postgres) writes(c *changes) []pgStep {
 	}
 	if n := len(c.holds); n > 0 {
 		h := c.holds
-		steps = append(steps, pgStep{name: "insert_holds", args: b.list(
+		steps = append(steps, pgStep{name: "insert_holds", args: append(b.list(
 			b.time(c.now),
 			b.uuids(n, func(i int) *uuid.UUID { return &h[i].ID }),
+			b.uuids(n, func(i int) *uuid.UUID { return &h[i].UserID }),
 			b.ints(n, func(i int) int64 { return h[i].RecordID }),
 			b.texts(n, func(i int) string { return h[i].Email }),
 			b.ints(n, func(i int) int64 { return h[i].Quantity }),
+			b.ints(n, func(i int) int64 { return h[i].OverageQuantity }),
+			b.ints(n, func(i int) int64 { return h[i].OverageCents }),
 			b.texts(n, func(i int) string { return h[i].IdempotencyKey }),
 			b.times(n, func(i int) time.Time { return h[i].ExpiresAt }),
-			b.texts(n, func(i int) string { return string(h[i].PlanID) }),
-			b.times(n, func(i int) time.Time { return h[i].BillingPeriodStart }),
-			b.times(n, func(i int) time.Time { return h[i].BillingPeriodEnd }),
-			b.ints(n, func(i int) int64 { return h[i].UsedAfter }),
-			b.ints(n, func(i int) int64 { return h[i].HeldAfter }),
-			b.ints(n, func(i int) int64 { return h[i].Included }),
-			b.ints(n, func(i int) int64 { return h[i].OverageRateCents }),
-			b.optionalInts(n, func(i int) *int64 { return h[i].SpendLimitCents }),
-		)})
+		), b.figures(n, func(i int) *models.Figures { return &h[i].Figures })...)})
 	}
 	if n := len(c.closed); n > 0 {
 		steps = append(steps, pgStep{name: "close_holds", args: b.list(
+			b.uuids(n, func(i int) *uuid.UUID { return &c.closed[i].UserID }),
 			b.uuids(n, func(i int) *uuid.UUID { return &c.closed[i].ID }),
 			b.texts(n, func(i int) string { return string(c.closed[i].State) }),
 		)})
 	}
 	a, n := c.accounts, len(c.accounts)
 	steps = append(steps, pgStep{name: "update", args: b.list(
+		b.uuids(n, func(i int) *uuid.UUID { return &a[i].record.UserID }),
 		b.ints(n, func(i int) int64 { return a[i].record.ID }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
+		b.ints(n, func(i int) int64 { return a[i].standing.Overage }),
+		b.ints(n, func(i int) int64 { return a[i].standing.OverageCents }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Held }),
+		b.ints(n, func(i int) int64 { return a[i].standing.OverageHeld }),
+		b.ints(n, func(i int) int64 { return a[i].standing.OverageCentsHeld }),
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	)})
 	if late := c.late(); len(late) > 0 {
-		steps = append(steps, pgStep{name: "late", args: b.list(b.ints(len(late), func(i int) int64 { return late[i] }))})
+		steps = append(steps, pgStep{name: "late", args: b.list(
+			b.uuids(len(late), func(i int) *uuid.UUID { return &late[i].record.UserID }),
+			b.ints(len(late), func(i int) int64 { return late[i].record.ID }),
+		)})
 	}
 	return steps
 }
 
-func (p *postgres) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
+func (p *postgres) peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	records := make([]*models.UsageRecord, len(emails))
+	records := make([]*models.UsageRecord, len(wants))
 	p.params.reset()
-	err := p.trip(ctx, pgStep{name: "peek", args: p.params.list(
-		p.params.texts(len(emails), func(i int) string { return emails[i] }),
-		p.params.time(now),
-	), row: func(row [][]byte) error {
-		i := readInt(row[0]) - 1
-		r := readRecord(row, emails[i])
-		records[i] = &r
+	err := p.trip(ctx, pgStep{name: "peek", args: p.params.wants(wants), row: func(row [][]byte) error {
+		r := readRecord(row)
+		records[readInt(row[0])-1] = &r
 		return nil
 	}})
 	return records, err
 }
 
-// readRecord reads a row of pgLock or pgPeek.
-func readRecord(row [][]byte, email string) models.UsageRecord {
+// readRecord reads recordColumns and heldColumns, from the second column on.
+func readRecord(row [][]byte) models.UsageRecord {
 	return models.UsageRecord{
-		ID: readInt(row[1]), Email: email, BillingPeriodStart: readTime(row[2]), BillingPeriodEnd: readTime(row[3]), PlanID: models.PlanID(row[4]),
-		SuggestionsIncluded: readInt(row[5]), SuggestionsUsed: readInt(row[6]), OverageRateCents: readInt(row[7]), SpendLimitCents: readOptionalInt(row[8]),
-		WorkspaceID: readOptionalUUID(row[9]), SlackTeamID: readOptionalText(row[10]), SlackUserID: readOptionalText(row[11]),
-		StripeCustomerID: readOptionalText(row[12]), Entitled: row[13][0] != 0, SuggestionsHeld: readInt(row[14]), HoldsExpireAt: readOptionalTime(row[15]),
+		ID: readInt(row[1]), UserID: uuid.UUID(row[2]), Email: string(row[3]), BillingPeriodStart: readTime(row[4]), BillingPeriodEnd: readTime(row[5]),
+		PlanID: models.PlanID(row[6]), SuggestionsIncluded: readInt(row[7]), Granted: readInt(row[8]), IncludedBefore: readInt(row[9]),
+		SuggestionsUsed: readInt(row[10]), OverageUsed: readInt(row[11]), OverageCents: readInt(row[12]), OverageRateCents: readInt(row[13]),
+		PastDue: row[14][0] != 0, SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]), WorkspaceID: readOptionalUUID(row[17]),
+		SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]), StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
+		UnitsHeld: readInt(row[22]), OverageHeld: readInt(row[23]), OverageCentsHeld: readInt(row[24]), HoldsExpireAt: readOptionalTime(row[25]),
 	}
 }
 
-// addEvent reads a row of pgEvents or pgSettled.
+// addEvent reads eventColumns.
 func (f *found) addEvent(row [][]byte) error {
-	e := &models.UsageEvent{ID: uuid.UUID(row[0]), Email: string(row[1]), Quantity: readInt(row[2]), HoldID: readOptionalUUID(row[4])}
-	readFigures(row[5:], &e.PlanID, &e.BillingPeriodStart, &e.BillingPeriodEnd, &e.UsedAfter, &e.HeldAfter, &e.Included, &e.OverageRateCents, &e.SpendLimitCents)
+	e := &models.UsageEvent{ID: uuid.UUID(row[0]), UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]), HoldID: readOptionalUUID(row[5])}
+	readFigures(row[6:], &e.Figures)
 	if e.HoldID != nil {
 		f.settled[*e.HoldID] = e
 	} else {
-		f.events[string(row[3])] = e
+		f.events[keyOf[uuid.UUID]{e.UserID, string(row[4])}] = e
 	}
 	return nil
 }
 
-// addHold reads a row of pgHold. A hold that was found by key and by id is one value.
+// addHold reads holdColumns. A hold that was found by key and by ID is one value.
 func (f *found) addHold(row [][]byte) error {
 	id := uuid.UUID(row[0])
 	h, ok := f.holds[id]
 	if !ok {
 		h = &models.UsageHold{
-			ID: id, Email: string(row[1]), Quantity: readInt(row[2]), IdempotencyKey: string(row[3]), State: models.HoldState(row[4]),
-			ExpiresAt: readTime(row[5]), CreatedAt: readTime(row[6]), RecordID: readInt(row[7]),
+			ID: id, UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]), OverageQuantity: readInt(row[4]), OverageCents: readInt(row[5]),
+			IdempotencyKey: string(row[6]), State: models.HoldState(row[7]), ExpiresAt: readTime(row[8]), CreatedAt: readTime(row[9]), RecordID: readInt(row[10]),
 		}
-		readFigures(row[8:], &h.PlanID, &h.BillingPeriodStart, &h.BillingPeriodEnd, &h.UsedAfter, &h.HeldAfter, &h.Included, &h.OverageRateCents, &h.SpendLimitCents)
+		readFigures(row[11:], &h.Figures)
 		f.holds[id] = h
 	}
-	f.holdKeys[h.IdempotencyKey] = h
+	f.holdKeys[keyOf[uuid.UUID]{h.UserID, h.IdempotencyKey}] = h
 	return nil
 }
 
-func readFigures(row [][]byte, plan *models.PlanID, start, end *time.Time, used, held, included, rate *int64, limit **int64) {
-	*plan, *start, *end = models.PlanID(row[0]), readTime(row[1]), readTime(row[2])
-	*used, *held, *included, *rate, *limit = readInt(row[3]), readInt(row[4]), readInt(row[5]), readInt(row[6]), readOptionalInt(row[7])
+func readFigures(row [][]byte, f *models.Figures) {
+	*f = models.Figures{
+		PlanID: models.PlanID(row[0]), BillingPeriodStart: readTime(row[1]), BillingPeriodEnd: readTime(row[2]),
+		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]), HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]),
+		Included: readInt(row[8]), OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
+	}
 }
 
 // PostgreSQL's binary forms: integers are big-endian, times are microseconds since 2000.

@@ -135,8 +135,11 @@ func TestRowsReadAreBounded(t *testing.T) {
 			at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 			identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
 			email := fmt.Sprintf("new%d-%v@example.com", people, analyzed)
+			_, err := models.LinkPeople(ctx, watched, at, []models.Link{
+				{Email: email, Slack: identity}, {Email: "u5@example.com", Slack: models.SlackIdentity{TeamID: "T-" + email, UserID: "U1"}},
+			})
 			for _, err := range []error{
-				models.LinkPeople(ctx, watched, at, []models.Link{{Email: email, Slack: identity}, {Email: "u5@example.com", Slack: models.SlackIdentity{TeamID: "T-" + email, UserID: "U1"}}}),
+				err,
 				models.PrepareRecords(ctx, watched, catalogue, at, []models.Want{{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)}}),
 			} {
 				if err != nil {

@@ -17,33 +17,38 @@ import (
 // The same statements as PostgreSQL's. Each stands in three sizes (see chunks), as a statement's own cost, of going through
 // database/sql, the driver and SQLite's start and reset, is more than that of one more row in it.
 const (
-	liteRecord = `r.id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.suggestions_used, r.overage_rate_cents,
-		r.spend_limit_cents, r.workspace_id, r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
-
 	// CROSS JOIN keeps the order: the few wanted ones first, then the index for each.
-	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound
+	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.user_id = ` + namedPerson + ` AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound
 		AND r.billing_period_end > k.at`
 
-	liteLock = `SELECT k.i, ` + liteRecord + `, r.suggestions_held, r.holds_expire_at, r.daily` + liteWhere
+	liteLock = `SELECT k.i, ` + recordColumns + `, ` + heldColumns + `, r.daily` + liteWhere
 
-	litePayers = `SELECT k.i, s.stripe_customer_id FROM k ` + models.EntitlementJoinsAt
+	litePayers = `SELECT k.i, s.stripe_customer_id FROM (SELECT k.i, k.at, ` + namedPerson + ` AS id FROM k) k ` + models.EntitlementJoinsAt
 
-	litePeek = `SELECT k.i, ` + liteRecord + `, CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0) FROM usage_holds h
-			WHERE h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at) ELSE r.suggestions_held END, NULL, ''` + liteWhere
+	liteLive = ` FROM usage_holds h WHERE h.user_id = r.user_id AND h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at)`
+	litePeek = `SELECT k.i, ` + recordColumns + `,
+		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0)` + liteLive + ` ELSE r.units_held END,
+		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_quantity), 0)` + liteLive + ` ELSE r.overage_held END,
+		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)` + liteLive + ` ELSE r.overage_cents_held END, NULL, ''` + liteWhere
 
-	liteEvent = `SELECT id, email, quantity, idempotency_key, hold_id, ` + pgFigures + ` FROM usage_events WHERE `
-	liteHold  = `SELECT id, email, quantity, idempotency_key, state, expires_at, created_at, record_id, ` + pgFigures + ` FROM usage_holds WHERE `
+	liteEventByKey = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures + ` FROM k CROSS JOIN usage_events e ON e.user_id = ` +
+		namedPerson + ` AND e.idempotency_key = k.key`
+	liteSettled = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures +
+		` FROM k CROSS JOIN usage_events e ON e.user_id = k.user_id AND e.hold_id = k.id`
+	liteHold = `SELECT h.id, h.user_id, h.email, h.quantity, h.overage_quantity, h.overage_cents, h.idempotency_key, h.state, h.expires_at, h.created_at, h.record_id, ` +
+		figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
 
 	// OR ROLLBACK: a failed statement ends the group's transaction, which it does in any case, and so needs no journal of its own
 	// to take back its first rows.
-	liteInsertEvent = `INSERT OR ROLLBACK INTO usage_events (recorded_at, id, record_id, email, workspace_id, quantity, idempotency_key, hold_id, occurred_at,
-			stripe_customer_id, ` + pgFigures + `) VALUES `
-	liteInsertHold = `INSERT OR ROLLBACK INTO usage_holds (created_at, state, id, record_id, email, quantity, idempotency_key, expires_at, ` + pgFigures + `) VALUES `
-	liteCloseHold  = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.id = k.id`
-	liteUpdate     = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, suggestions_held = k.held, holds_expire_at = k.expire, daily = k.daily
-		FROM k WHERE usage_records.id = k.id`
-	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT present_workspace_id, 1 FROM usage_records
-		WHERE present_workspace_id IS NOT NULL AND id IN (`
+	liteInsertEvent = `INSERT OR ROLLBACK ` + newEvent + ` VALUES `
+	liteInsertHold  = `INSERT OR ROLLBACK ` + newHold + ` VALUES `
+	liteCloseHold   = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id`
+	liteUpdate      = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, units_held = k.held,
+		overage_held = k.overage_held, overage_cents_held = k.cents_held, holds_expire_at = k.expire, daily = k.daily
+		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
+	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
+		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
+		WHERE r.present_workspace_id IS NOT NULL ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1`
 )
 
 // chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
@@ -98,19 +103,25 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	}
 	l.statements = append(l.statements, l.version)
 	l.log.aside = make(chan struct{}, 1)
-	wanted := [2]string{"WITH k (i, email, at, bound) AS (VALUES ", ") "}
+	wanted := [2]string{"WITH k (i, user_id, email, at, bound) AS (VALUES ", ") "}
+	keys := "WITH k (user_id, email, key) AS (VALUES "
+	ids := "WITH k (user_id, id) AS (VALUES "
 	for _, s := range []struct {
 		into               *chunks
 		before, row, after string
 	}{
-		{&l.lock, wanted[0], "(?, ?, ?, ?)", wanted[1] + liteLock}, {&l.look, wanted[0], "(?, ?, ?, ?)", wanted[1] + litePeek},
-		{&l.payers, wanted[0], "(?, ?, ?, ?)", wanted[1] + litePayers},
-		{&l.event, liteEvent + "idempotency_key IN (", "?", ")"}, {&l.settled, liteEvent + "hold_id IN (", "?", ")"},
-		{&l.holdByID, liteHold + "id IN (", "?", ")"}, {&l.holdByKey, liteHold + "idempotency_key IN (", "?", ")"},
-		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 17) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 14) + ")", ""},
-		{&l.closeHold, "WITH k (state, id) AS (VALUES ", "(?, ?)", ") " + liteCloseHold},
-		{&l.update, "WITH k (used, held, expire, daily, id) AS (VALUES ", "(?, ?, ?, ?, ?)", ") " + liteUpdate},
-		{&l.late, liteLate, "?", ") ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1"},
+		{&l.lock, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + liteLock}, {&l.look, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + litePeek},
+		{&l.payers, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + litePayers},
+		{&l.event, keys, "(?, ?, ?)", ") " + liteEventByKey}, {&l.settled, ids, "(?, ?)", ") " + liteSettled},
+		{&l.holdByID, ids, "(?, ?)", ") " + liteHold + "k.user_id AND h.id = k.id"},
+		{&l.holdByKey, keys, "(?, ?, ?)", ") " + liteHold + namedPerson + " AND h.idempotency_key = k.key"},
+		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 24) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 21) + ")", ""},
+		{&l.closeHold, "WITH k (state, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteCloseHold},
+		{
+			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			") " + liteUpdate,
+		},
+		{&l.late, ids, "(?, ?)", ") " + liteLate},
 	} {
 		for i, size := range chunkSizes {
 			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all of it stands above
@@ -233,7 +244,7 @@ func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
 		}
 	}
 	same := 0
-	want := func(i int) { l.want(i, old[i].record.Email, c.now) }
+	want := func(i int) { l.want(i, models.Want{UserID: old[i].record.UserID, At: c.now}) }
 	if err := l.query(ctx, &l.lock, len(old), want, func(rows *sql.Rows) error {
 		i, r, err := scanRecord(rows)
 		if err == nil && reflect.DeepEqual(*r, old[i].record) {
@@ -269,11 +280,8 @@ func (l *lite) decide(ctx context.Context, version uint32, look lookups, decide 
 }
 
 func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
-	f := &found{
-		accounts: make([]*account, len(look.wants)), payers: map[models.Want]string{}, events: make(map[string]*models.UsageEvent, len(look.keys)),
-		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[string]*models.UsageHold{},
-	}
-	want := func(i int) { l.want(i, look.wants[i].Email, look.wants[i].At) }
+	f := newFound(look)
+	want := func(i int) { l.want(i, look.wants[i]) }
 	if err := l.query(ctx, &l.lock, len(look.wants), want, func(rows *sql.Rows) error {
 		i, r, err := scanRecord(rows)
 		if err == nil {
@@ -283,7 +291,7 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if err := l.query(ctx, &l.payers, len(look.late), func(i int) { l.want(i, look.late[i].Email, look.late[i].At) }, func(rows *sql.Rows) error {
+	if err := l.query(ctx, &l.payers, len(look.late), func(i int) { l.want(i, look.late[i]) }, func(rows *sql.Rows) error {
 		var i int
 		var customer *string
 		err := rows.Scan(&i, &customer)
@@ -300,10 +308,10 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		row       func(i int)
 		scan      func(*sql.Rows) error
 	}{
-		{&l.event, len(look.keys), func(i int) { l.add(look.keys[i]) }, f.scanEvent},
-		{&l.holdByKey, len(look.holdKeys), func(i int) { l.add(look.holdKeys[i]) }, f.scanHold},
-		{&l.holdByID, len(look.holdIDs), func(i int) { l.add(look.holdIDs[i].String()) }, f.scanHold},
-		{&l.settled, len(look.holdIDs), func(i int) { l.add(look.holdIDs[i].String()) }, f.scanEvent},
+		{&l.event, len(look.keys), func(i int) { l.key(look.keys[i]) }, f.scanEvent},
+		{&l.holdByKey, len(look.holdKeys), func(i int) { l.key(look.holdKeys[i]) }, f.scanHold},
+		{&l.holdByID, len(look.holds), func(i int) { l.add(look.holds[i].user.String(), look.holds[i].id.String()) }, f.scanHold},
+		{&l.settled, len(look.holds), func(i int) { l.add(look.holds[i].user.String(), look.holds[i].id.String()) }, f.scanEvent},
 	} {
 		if err := l.query(ctx, q.statement, q.n, q.row, q.scan); err != nil {
 			return nil, err
@@ -312,9 +320,26 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 	return f, nil
 }
 
-// want adds one record that is looked for. A period is at most 32 days long, so that older ones need not be looked at.
-func (l *lite) want(i int, email string, at time.Time) {
-	l.add(i, email, l.text(at), l.text(at.Add(-32*24*time.Hour)))
+// want adds one record that is looked for. The bound of a period's length saves the search in older ones.
+func (l *lite) want(i int, w models.Want) {
+	l.add(i, userID(w), w.Email, l.text(w.At), l.text(w.At.AddDate(0, 0, -models.MaxPeriodDays)))
+}
+
+// key adds one key that is looked for.
+func (l *lite) key(k keyOf[models.Want]) { l.add(userID(k.person), k.person.Email, k.key) }
+
+// userID is nil where the email names the person.
+func userID(w models.Want) any {
+	if w.UserID == uuid.Nil {
+		return nil
+	}
+	return w.UserID.String()
+}
+
+// addFigures adds the columns of figures.
+func (l *lite) addFigures(f *models.Figures) {
+	l.add(string(f.PlanID), l.text(f.BillingPeriodStart), l.text(f.BillingPeriodEnd), f.UsedAfter, f.OverageAfter, f.OverageCentsAfter, f.HeldAfter,
+		f.OverageHeldAfter, f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit))
 }
 
 // save writes the changes and commits.
@@ -322,24 +347,26 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	now := liteTime(c.now)
 	if err := l.exec(ctx, &l.insertEvent, len(c.events), func(i int) {
 		e := &c.events[i]
-		l.add(now, e.ID.String(), e.RecordID, e.Email, optional(e.WorkspaceID), e.Quantity, optional(e.IdempotencyKey), optional(e.HoldID), l.text(e.OccurredAt),
-			optional(e.StripeCustomerID), string(e.PlanID), l.text(e.BillingPeriodStart), l.text(e.BillingPeriodEnd), e.UsedAfter, e.HeldAfter, e.Included,
-			e.OverageRateCents, optional(e.SpendLimitCents))
+		l.add(now, e.ID.String(), e.UserID.String(), e.RecordID, e.Email, optional(e.WorkspaceID), e.Quantity, e.OverageQuantity, e.OverageCents,
+			optional(e.IdempotencyKey), optional(e.HoldID), l.text(e.OccurredAt), optional(e.StripeCustomerID))
+		l.addFigures(&e.Figures)
 	}); err != nil {
 		return err
 	}
 	if err := l.exec(ctx, &l.insertHold, len(c.holds), func(i int) {
 		h := c.holds[i]
-		l.add(now, h.ID.String(), h.RecordID, h.Email, h.Quantity, h.IdempotencyKey, liteTime(h.ExpiresAt), string(h.PlanID),
-			l.text(h.BillingPeriodStart), l.text(h.BillingPeriodEnd), h.UsedAfter, h.HeldAfter, h.Included, h.OverageRateCents, optional(h.SpendLimitCents))
+		l.add(now, h.ID.String(), h.UserID.String(), h.RecordID, h.Email, h.Quantity, h.OverageQuantity, h.OverageCents, h.IdempotencyKey, liteTime(h.ExpiresAt))
+		l.addFigures(&h.Figures)
 	}); err != nil {
 		return err
 	}
-	if err := l.exec(ctx, &l.closeHold, len(c.closed), func(i int) { l.add(string(c.closed[i].State), c.closed[i].ID.String()) }); err != nil {
+	if err := l.exec(ctx, &l.closeHold, len(c.closed), func(i int) {
+		l.add(string(c.closed[i].State), c.closed[i].UserID.String(), c.closed[i].ID.String())
+	}); err != nil {
 		return err
 	}
 	late := c.late()
-	if err := l.exec(ctx, &l.late, len(late), func(i int) { l.add(late[i]) }); err != nil {
+	if err := l.exec(ctx, &l.late, len(late), func(i int) { l.add(late[i].record.UserID.String(), late[i].record.ID) }); err != nil {
 		return err
 	}
 	if err := l.exec(ctx, &l.update, len(c.accounts), func(i int) {
@@ -348,7 +375,8 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 		if a.record.HoldsExpireAt != nil {
 			expire = liteTime(*a.record.HoldsExpireAt)
 		}
-		l.add(a.standing.Used, a.standing.Held, expire, string(a.daily), a.record.ID)
+		s := &a.standing
+		l.add(s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, expire, string(a.daily), a.record.UserID.String(), a.record.ID)
 	}); err != nil {
 		return err
 	}
@@ -406,9 +434,9 @@ func (l *lite) tidy(ctx context.Context, rows int) {
 	}
 }
 
-func (l *lite) peek(ctx context.Context, emails []string, now time.Time) ([]*models.UsageRecord, error) {
-	records := make([]*models.UsageRecord, len(emails))
-	err := l.query(context.WithoutCancel(ctx), &l.look, len(emails), func(i int) { l.want(i, emails[i], now) }, func(rows *sql.Rows) error {
+func (l *lite) peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error) {
+	records := make([]*models.UsageRecord, len(wants))
+	err := l.query(context.WithoutCancel(ctx), &l.look, len(wants), func(i int) { l.want(i, wants[i]) }, func(rows *sql.Rows) error {
 		i, r, err := scanRecord(rows)
 		if err == nil {
 			records[i] = r
@@ -447,22 +475,30 @@ func liteTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.9
 
 func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	r = &models.UsageRecord{}
-	err = rows.Scan(&i, &r.ID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.SuggestionsUsed, &r.OverageRateCents,
-		&r.SpendLimitCents, &r.WorkspaceID, &r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.SuggestionsHeld, &r.HoldsExpireAt, &r.Daily)
+	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore,
+		&r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents, &r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID,
+		&r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
+}
+
+// intoFigures is where the columns of figures are read into.
+func intoFigures(f *models.Figures) []any {
+	return []any{
+		&f.PlanID, &f.BillingPeriodStart, &f.BillingPeriodEnd, &f.UsedAfter, &f.OverageAfter, &f.OverageCentsAfter, &f.HeldAfter, &f.OverageHeldAfter,
+		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit,
+	}
 }
 
 func (f *found) scanEvent(rows *sql.Rows) error {
 	e := &models.UsageEvent{}
-	if err := rows.Scan(&e.ID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID, &e.PlanID, &e.BillingPeriodStart, &e.BillingPeriodEnd, &e.UsedAfter, &e.HeldAfter,
-		&e.Included, &e.OverageRateCents, &e.SpendLimitCents); err != nil {
+	if err := rows.Scan(append([]any{&e.ID, &e.UserID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID}, intoFigures(&e.Figures)...)...); err != nil {
 		return err
 	}
 	e.BillingPeriodStart, e.BillingPeriodEnd = e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC()
 	if e.HoldID != nil {
 		f.settled[*e.HoldID] = e
 	} else {
-		f.events[*e.IdempotencyKey] = e
+		f.events[keyOf[uuid.UUID]{e.UserID, *e.IdempotencyKey}] = e
 	}
 	return nil
 }
@@ -470,14 +506,15 @@ func (f *found) scanEvent(rows *sql.Rows) error {
 // scanHold reads a hold. One that was found by key and by id is one value.
 func (f *found) scanHold(rows *sql.Rows) error {
 	h := &models.UsageHold{}
-	if err := rows.Scan(&h.ID, &h.Email, &h.Quantity, &h.IdempotencyKey, &h.State, &h.ExpiresAt, &h.CreatedAt, &h.RecordID, &h.PlanID,
-		&h.BillingPeriodStart, &h.BillingPeriodEnd, &h.UsedAfter, &h.HeldAfter, &h.Included, &h.OverageRateCents, &h.SpendLimitCents); err != nil {
+	if err := rows.Scan(append([]any{
+		&h.ID, &h.UserID, &h.Email, &h.Quantity, &h.OverageQuantity, &h.OverageCents, &h.IdempotencyKey, &h.State, &h.ExpiresAt, &h.CreatedAt, &h.RecordID,
+	}, intoFigures(&h.Figures)...)...); err != nil {
 		return err
 	}
 	h.BillingPeriodStart, h.BillingPeriodEnd, h.ExpiresAt, h.CreatedAt = h.BillingPeriodStart.UTC(), h.BillingPeriodEnd.UTC(), h.ExpiresAt.UTC(), h.CreatedAt.UTC()
 	if first, ok := f.holds[h.ID]; ok {
 		h = first
 	}
-	f.holds[h.ID], f.holdKeys[h.IdempotencyKey] = h, h
+	f.holds[h.ID], f.holdKeys[keyOf[uuid.UUID]{h.UserID, h.IdempotencyKey}] = h, h
 	return nil
 }

@@ -248,6 +248,10 @@ func (w *worker) identify(calls []*call) []*call {
 				holds = append(holds, o.holdID)
 			case o.person.Email == "" && !o.unknown:
 				slack = append(slack, o.person.Slack)
+			case o.person.id == uuid.Nil && o.person.Slack != (models.SlackIdentity{}):
+				if known, ok := w.memory.people[o.link()]; ok && time.Now().Before(known.until) {
+					o.person.id, o.person.label = known.person.UserID, known.person.Email
+				}
 			}
 		}
 	}
@@ -257,9 +261,9 @@ func (w *worker) identify(calls []*call) []*call {
 	start := time.Now()
 	ctx, cancel := inTime(calls)
 	defer cancel()
-	emails, err := map[models.SlackIdentity]string{}, error(nil)
+	people, err := map[models.SlackIdentity]models.LinkedPerson{}, error(nil)
 	if len(slack) > 0 {
-		emails, err = models.EmailsOf(ctx, w.db, slack)
+		people, err = models.PeopleByIdentity(ctx, w.db, slack)
 	}
 	wants := map[uuid.UUID]models.Want{}
 	if len(holds) > 0 && err == nil {
@@ -283,10 +287,11 @@ func (w *worker) identify(calls []*call) []*call {
 					o.unknown, o.err = true, errNoHold
 				}
 			case o.person.Email == "":
-				if o.person.Email, ok = emails[o.person.Slack]; !ok {
+				var p models.LinkedPerson
+				if p, ok = people[o.person.Slack]; !ok {
 					o.unknown, o.err = true, errNoUser
 				}
-				o.linked = true
+				o.name(p)
 			}
 			some = some || !o.unknown
 		}
@@ -301,67 +306,64 @@ func (w *worker) identify(calls []*call) []*call {
 func (w *worker) prepare(calls []*call) []*call {
 	now := models.Now(w.now)
 	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
-		var wants []models.Want
-		// When one link is new, those that are there already are given again in their turn, as the new one may be taken from them.
-		var links []*op
-		must := false
+		var ops, linking []*op
 		for _, c := range calls {
-			if c.misnamed() {
-				continue
-			}
 			for i := range c.ops {
 				o := &c.ops[i]
-				if o.unknown || o.contradicted {
+				if o.unknown {
 					continue
 				}
 				if o.kind == consume || o.kind == hold {
 					o.want.At = now
 				}
-				wants = append(wants, o.want)
 				var known models.SlackIdentity
 				if o.account != nil {
 					known = o.account.record.Slack()
 				}
-				must = must || o.mustLink(known)
-				if o.mustLink(models.SlackIdentity{}) {
-					links = append(links, o)
+				if o.mustLink(known) {
+					linking = append(linking, o)
 				}
+				ops = append(ops, o)
 			}
 		}
-		if !must {
-			links = nil // all are as the calls say
+		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(linking), func(people []models.LinkedPerson) []models.Want {
+			w.linked(linking, people)
+			wants := make([]models.Want, len(ops))
+			for i, o := range ops {
+				if wants[i] = o.want; o.kind != settle && o.kind != release {
+					wants[i] = o.person.want(o.want.At)
+				}
+			}
+			slices.SortFunc(wants, compareWants)
+			return slices.Compact(wants)
+		})
+		if err != nil {
+			for _, o := range linking {
+				o.linked = false // the transaction may have failed after it linked them
+			}
+			return err
 		}
-		slices.SortFunc(wants, compareWants)
-		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(links), slices.Compact(wants))
 		w.memory.learn(prepared)
-		return linked(links, err)
-	})
-}
-
-// linkAll tells the database who people are to Slack; each op says it once.
-func linkAll(ctx context.Context, db *models.DB, ops []*op, now time.Time) error {
-	if len(ops) == 0 {
 		return nil
-	}
-	return linked(ops, models.LinkPeople(ctx, db, now, linksOf(ops)))
+	})
 }
 
 func linksOf(ops []*op) []models.Link {
 	links := make([]models.Link, len(ops))
 	for i, o := range ops {
-		links[i] = models.Link{Email: o.person.Email, Slack: o.person.Slack, Gentle: o.person.Gentle}
+		links[i] = o.link()
 	}
 	return links
 }
 
-// linked notes that the people of ops are linked, unless that failed.
-func linked(ops []*op, err error) error {
-	if err == nil {
-		for _, o := range ops {
-			o.linked = true
-		}
+func (o *op) link() models.Link { return models.Link{Email: o.person.Email, Slack: o.person.Slack} }
+
+// linked notes whom the links of ops named.
+func (w *worker) linked(ops []*op, people []models.LinkedPerson) {
+	for i, o := range ops {
+		o.name(people[i])
+		w.memory.name(o.link(), people[i], time.Now())
 	}
-	return err
 }
 
 // How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:
@@ -430,11 +432,11 @@ func (w *worker) peek(calls []*call) {
 		start := time.Now()
 		ctx, cancel := inTime(calls)
 		now := models.Now(w.now)
-		emails := make([]string, len(calls))
+		wants := make([]models.Want, len(calls))
 		for i, c := range calls {
-			emails[i] = c.one[0].person.Email
+			wants[i] = c.one[0].person.want(now)
 		}
-		standings, err := w.standings(ctx, emails, now, pass > 0)
+		standings, err := w.standings(ctx, wants, now, pass > 0)
 		cancel()
 		if err != nil {
 			calls = w.failed(calls, err, start)
@@ -443,7 +445,7 @@ func (w *worker) peek(calls []*call) {
 		var again []*call
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
-			if o.mustLink(s.slack) {
+			if o.want = wants[i]; s.moves || o.mustLink(s.slack) {
 				again = append(again, c)
 				continue
 			}
@@ -453,11 +455,27 @@ func (w *worker) peek(calls []*call) {
 			return
 		}
 		calls = w.apart(again, func(ctx context.Context, db *models.DB, calls []*call) error {
-			links := make([]*op, len(calls))
-			for i, c := range calls {
-				links[i] = &c.one[0]
+			var linking []*op
+			var moving []models.Want
+			for i := range calls {
+				o := &calls[i].one[0]
+				if o.mustLink(models.SlackIdentity{}) {
+					linking = append(linking, o)
+				} else {
+					moving = append(moving, o.want)
+				}
 			}
-			return linkAll(ctx, db, links, now)
+			if len(linking) > 0 {
+				people, err := models.LinkPeople(ctx, db, now, linksOf(linking))
+				if err != nil {
+					return err
+				}
+				w.linked(linking, people)
+			}
+			if len(moving) == 0 {
+				return nil
+			}
+			return models.PrepareRecords(ctx, db, w.catalogue, now, moving)
 		})
 	}
 	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
@@ -466,30 +484,33 @@ func (w *worker) peek(calls []*call) {
 type known struct {
 	models.Standing
 	slack models.SlackIdentity
+	// moves means that events of the person's must first move to another record, as a period became known late.
+	moves bool
 }
 
-// standings reads where people stand. For those whose record is missing or out of date it foresees what the record will be. If all of
+// standings reads what people have. For those whose record is missing or out of date it foresees what the record will be. If all of
 // them are likely to be such, it reads what that takes at the same time.
-func (w *worker) standings(ctx context.Context, emails []string, now time.Time, likely bool) ([]known, error) {
-	entitlementsOf := func(emails []string) (map[string]models.Entitlement, error) {
-		return models.EntitlementsOf(ctx, w.db, now, emails)
+func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Time, likely bool) ([]known, error) {
+	read := func(wants []models.Want) (*models.Foreseen, error) {
+		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 	}
 	if likely {
-		read := make(chan struct{})
-		var all map[string]models.Entitlement
+		done := make(chan struct{})
+		var all *models.Foreseen
 		var err error
 		go func() {
-			defer close(read)
-			all, err = models.EntitlementsOf(ctx, w.db, now, emails)
+			defer close(done)
+			all, err = models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 		}()
-		entitlementsOf = func([]string) (map[string]models.Entitlement, error) { <-read; return all, err }
+		read = func([]models.Want) (*models.Foreseen, error) { <-done; return all, err }
 	}
-	records, err := w.ledger.peek(ctx, emails, now)
+	records, err := w.ledger.peek(ctx, wants)
 	if err != nil {
 		return nil, err
 	}
-	standings := make([]known, len(emails))
+	standings := make([]known, len(wants))
 	var unready []int
+	var missing []models.Want
 	for i, r := range records {
 		if r != nil {
 			var ready bool
@@ -498,22 +519,17 @@ func (w *worker) standings(ctx context.Context, emails []string, now time.Time, 
 				continue
 			}
 		}
-		unready = append(unready, i)
+		unready, missing = append(unready, i), append(missing, wants[i])
 	}
 	if len(unready) == 0 {
 		return standings, nil
 	}
-	missing := make([]string, len(unready))
-	for n, i := range unready {
-		missing[n] = emails[i]
-	}
-	entitlements, err := entitlementsOf(missing)
+	ahead, err := read(missing)
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range unready {
-		e := entitlements[emails[i]]
-		standings[i] = known{Standing: w.catalogue.Foresee(emails[i], &e, records[i], now), slack: e.Slack}
+		standings[i].Standing, standings[i].slack, standings[i].moves = ahead.Standing(wants[i], records[i])
 	}
 	return standings, nil
 }

@@ -32,8 +32,8 @@ func MeterSentence(c *models.Catalogue, s models.Standing) string {
 	if s.Held > 0 {
 		text += fmt.Sprintf(" %s on hold for work in progress.", models.FormatCount(s.Held))
 	}
-	if s.Overage() > 0 {
-		text += fmt.Sprintf(" %s beyond the plan.", models.FormatCount(s.Overage()))
+	if s.Overage > 0 {
+		text += fmt.Sprintf(" %s beyond the plan.", models.FormatCount(s.Overage))
 	}
 	return text
 }
@@ -316,8 +316,8 @@ func Meter(id string, c *models.Catalogue, s models.Standing) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if s.Overage() > 0 {
-			templ_7745c5c3_Err = key("over", "", models.FormatCount(s.Overage())+" overage, beyond the plan").Render(ctx, templ_7745c5c3_Buffer)
+		if s.Overage > 0 {
+			templ_7745c5c3_Err = key("over", "", models.FormatCount(s.Overage)+" overage, beyond the plan").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -168,27 +168,27 @@ func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEv
 	for _, g := range grants {
 		if !standing.Period.Contains(g.at) {
 			standing = models.Standing{
-				Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
+				UserID: u.ID, Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
 				Period: models.CalendarMonth(g.at),
 			}
 			records = append(records, models.UsageRecord{
-				Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
+				UserID: u.ID, Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
 				SuggestionsIncluded: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
 				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, CreatedAt: g.at,
 			})
 		}
-		if !models.Decide(standing, g.quantity).Allowed {
+		verdict := models.Decide(standing, g.quantity)
+		if !verdict.Allowed {
 			continue
 		}
-		standing.Used += g.quantity
+		standing.Add(g.quantity, verdict)
 		record := &records[len(records)-1]
-		record.SuggestionsUsed = standing.Used
+		record.SuggestionsUsed, record.OverageUsed, record.OverageCents = standing.Used, standing.Overage, standing.OverageCents
 		record.Daily = record.Daily.Add(models.DayOf(standing.Period.Start, g.at), g.quantity)
 		events = append(events, models.UsageEvent{
-			RecordID: int64(len(records)), // its place, until the record has an id
-			Email:    u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OccurredAt: g.at, RecordedAt: g.at, PlanID: plan.ID,
-			BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, UsedAfter: standing.Used, Included: standing.Included,
-			OverageRateCents: standing.OverageRateCents, SpendLimitCents: standing.SpendLimitCents,
+			UserID: u.ID, RecordID: int64(len(records)), // its place, until the record has an id
+			Email: u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents,
+			OccurredAt: g.at, RecordedAt: g.at, Figures: standing.Figures(),
 		})
 	}
 	return records, events

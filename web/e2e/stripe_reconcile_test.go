@@ -36,8 +36,8 @@ func TestReconcileFromTheShell(t *testing.T) {
 	at := time.Now().UTC().Add(-3 * time.Hour)
 	key, customer, month := "k", "cus_1", models.CalendarMonth(at)
 	_, err = db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: "ada@example.com", Quantity: 4, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-		BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+		ID: uuid.New(), Email: "ada@example.com", Quantity: 5, OverageQuantity: 4, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+		Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 	}).Exec(t.Context())
 	if err != nil {
 		t.Fatal(err)
