@@ -31,14 +31,17 @@ type Entitlement struct {
 	Anchor, PeriodStart, PeriodEnd *time.Time
 }
 
-// payer identifies who pays: a customer of Stripe's, an organization whose plan was assigned by hand, or else the person. When it
-// changes, the usage record ends and the next one starts. (product.md, "Plans")
-func (e *Entitlement) payer() string {
+// payer is PayerOf the entitlement's subscription.
+func (e *Entitlement) payer() string { return PayerOf(e.StripeCustomerID, e.OrganizationID) }
+
+// PayerOf identifies who pays for a plan: a customer of Stripe's, else an organization whose plan was assigned by hand, else the
+// person. When it changes, the usage record ends and the next one starts. (product.md, "Plans")
+func PayerOf(customer string, organization *uuid.UUID) string {
 	switch {
-	case e.StripeCustomerID != "":
-		return e.StripeCustomerID
-	case e.OrganizationID != nil:
-		return "organization:" + e.OrganizationID.String()
+	case customer != "":
+		return customer
+	case organization != nil:
+		return "organization:" + organization.String()
 	}
 	return ""
 }

@@ -84,6 +84,13 @@ func (s Standing) Forecast(now time.Time) (units int64, ok bool) {
 	return int64(float64(s.Used) * float64(length) / float64(elapsed)), true
 }
 
+// ForecastOverage is the overage at the period's end if units are used by then: that so far, and the units beyond the included ones at
+// the current rate. It takes no account of limits.
+func (s Standing) ForecastOverage(units int64) Overage {
+	further := max(0, units-s.Overage-s.Included)
+	return Overage{Units: s.Overage + further, Cents: s.OverageCents + further*s.OverageRateCents}
+}
+
 // CostOf is what a plan would have come to in billing periods with these units used: base price and overage in cents, and
 // the units that a hard cap would have refused.
 func (p Plan) CostOf(used []int64) (cents, refused int64) {

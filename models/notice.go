@@ -13,9 +13,13 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 		return ""
 	}
 	var b strings.Builder
-	if cents := s.OverageCents; cents > 0 {
-		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage), c.FormatMoney(cents))
-	} else {
+	switch {
+	case s.Overage > 0 && s.Remaining() == 0:
+		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
+	case s.Overage > 0:
+		fmt.Fprintf(&b, "You've used %s of %s (%d%%) and %s extra (%s so far).", FormatCount(s.Used-s.Overage), c.Units(s.Included), s.PercentUsed(),
+			FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
+	default:
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
 	}
 	more := c.consequence(s, v)
@@ -45,7 +49,9 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		fmt.Fprintf(&b, " This request needs more than the %s left.", FormatCount(s.Remaining()))
 	case v.Reason == SpendLimitReached:
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
-	case s.nextIsPaused():
+	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):
+		fmt.Fprintf(&b, " Your last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
+	case s.nextIsRefused(SpendLimitReached):
 		fmt.Fprintf(&b, " Your spend limit of %s does not allow another one.", c.FormatMoney(*s.SpendLimitCents))
 	case s.OverageRateCents > 0 && s.Remaining() == 0:
 		fmt.Fprintf(&b, " Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
@@ -53,14 +59,16 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	return b.String()
 }
 
-// nextIsPaused returns whether the spend limit refuses one more unit.
-func (s Standing) nextIsPaused() bool { return s.OverageRateCents > 0 && !Decide(s, 1).Allowed }
+// nextIsRefused reports whether one more unit would be refused for the reason.
+func (s Standing) nextIsRefused(r Reason) bool { return Decide(s, 1).Reason == r }
 
 // NoticeTitle sums up a decision in two or three words, for a decision that has a notice.
 func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 	switch {
-	case v.Reason == SpendLimitReached, v.Allowed && s.nextIsPaused():
+	case v.Reason == SpendLimitReached, v.Allowed && s.nextIsRefused(SpendLimitReached):
 		return "Spend limit reached"
+	case v.Reason == PaymentPastDue, v.Allowed && s.nextIsRefused(PaymentPastDue):
+		return "Payment failed"
 	case !v.Allowed && s.Remaining() > 0:
 		return "Not enough left"
 	case !v.Allowed, s.Remaining() == 0 && s.OverageRateCents == 0:

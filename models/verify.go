@@ -33,101 +33,140 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s of %s, %s to %s: %s", d.Row, whose, d.Period.Start.Format(time.RFC3339), d.Period.End.Format(time.RFC3339), d.Fault)
 }
 
-// recount is a statement that returns the rows that differ, as id, whose, start, end, stored, counted; and what is said
-// of them. The sums are the database's, which keeps on disk what its memory does not hold.
+// recount is a statement that returns the rows that may differ, as id, whose, start, end, and what is stored and counted for each of
+// the faults. The sums are the database's, which keeps on disk what its memory does not hold.
 type recount struct {
-	row, fault string // fault takes stored and counted
-	query      string
-	lite       string // the query on SQLite, where that is another one
+	row    string
+	faults []string // each takes stored and counted; of several, those are reported where these two differ
+	query  string
+	lite   string // the query on SQLite, where that is another one
 }
 
 var recounts = []recount{
-	{row: "usage record", fault: "%[1]d units used are stored, %[2]d were counted from its events", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_used, COALESCE(e.units, 0)
-		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_events GROUP BY record_id) e ON e.record_id = r.id
-		WHERE r.suggestions_used <> COALESCE(e.units, 0) ORDER BY r.id`},
-	{row: "usage record", fault: "%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do",
-		query: dailyRecount(`SELECT r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint) FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
+	{row: "usage record", faults: []string{
+		"%[1]d units used are stored, %[2]d were counted from its events",
+		"%[1]d units of overage are stored, %[2]d were counted from its events",
+		"%[1]d cents of overage are stored, %[2]d were counted from its events",
+	}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_used, COALESCE(e.units, 0),
+			r.overage_used, COALESCE(e.overage, 0), r.overage_cents, COALESCE(e.cents, 0)
+		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity) AS bigint) AS units,
+				CAST(SUM(overage_quantity) AS bigint) AS overage, CAST(SUM(overage_cents) AS bigint) AS cents
+			FROM usage_events WHERE voided_at IS NULL GROUP BY user_id, record_id) e ON e.user_id = r.user_id AND e.record_id = r.id
+		WHERE r.suggestions_used <> COALESCE(e.units, 0) OR r.overage_used <> COALESCE(e.overage, 0) OR r.overage_cents <> COALESCE(e.cents, 0)
+		ORDER BY r.id`},
+	{row: "usage record", faults: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do"},
+		query: dailyRecount(`SELECT r.user_id, r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint)
+				FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
 			`GREATEST(0, (e.occurred_at AT TIME ZONE 'UTC')::date - (r.billing_period_start AT TIME ZONE 'UTC')::date)`),
 		// Times are text in UTC there, of which the first ten characters are the date.
-		lite: dailyRecount(`SELECT r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
+		lite: dailyRecount(`SELECT r.user_id, r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
 			`MAX(0, CAST(julianday(substr(e.occurred_at, 1, 10)) - julianday(substr(r.billing_period_start, 1, 10)) AS integer))`)},
-	{row: "usage record", fault: "%[1]d units on hold are stored, %[2]d were counted from its open holds", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, COALESCE(h.units, 0)
-		FROM usage_records r LEFT JOIN (SELECT record_id, CAST(SUM(quantity) AS bigint) AS units FROM usage_holds WHERE state = 'open' GROUP BY record_id) h
-			ON h.record_id = r.id
-		WHERE r.units_held <> COALESCE(h.units, 0) ORDER BY r.id`},
-	{row: "usage record", fault: "of %[1]d units on hold, %[2]d expire before the record says that any do", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, CAST(SUM(h.quantity) AS bigint)
-		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
-		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at) GROUP BY r.id ORDER BY r.id`},
-	{row: "usage record", fault: "it overlaps usage record %[2]d of the same person", query: `
+	{row: "usage record", faults: []string{
+		"%[1]d units on hold are stored, %[2]d were counted from its open holds",
+		"%[1]d units of overage on hold are stored, %[2]d were counted from its open holds",
+		"%[1]d cents of overage on hold are stored, %[2]d were counted from its open holds",
+	}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.units_held, COALESCE(h.units, 0),
+			r.overage_held, COALESCE(h.overage, 0), r.overage_cents_held, COALESCE(h.cents, 0)
+		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity) AS bigint) AS units,
+				CAST(SUM(overage_quantity) AS bigint) AS overage, CAST(SUM(overage_cents) AS bigint) AS cents
+			FROM usage_holds WHERE state = 'open' GROUP BY user_id, record_id) h ON h.user_id = r.user_id AND h.record_id = r.id
+		WHERE r.units_held <> COALESCE(h.units, 0) OR r.overage_held <> COALESCE(h.overage, 0) OR r.overage_cents_held <> COALESCE(h.cents, 0)
+		ORDER BY r.id`},
+	{row: "usage record", faults: []string{"%[2]d units on hold expire before the record says that any do"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(h.quantity) AS bigint)
+		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
+		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
+		GROUP BY r.user_id, r.id ORDER BY r.id`},
+	{row: "usage record", faults: []string{"it overlaps usage record %[2]d of the same person"}, query: `
 		SELECT CAST(id AS text), email, billing_period_start, billing_period_end, 0, next_id
 		FROM (SELECT id, email, billing_period_start, billing_period_end,
 				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
-			FROM usage_records WINDOW later AS (PARTITION BY email ORDER BY billing_period_start)) r
+			FROM usage_records WINDOW later AS (PARTITION BY user_id ORDER BY billing_period_start)) r
 		WHERE next_start < billing_period_end ORDER BY id`},
-	// What the database marks when something changes is what is looked at: the newest record, and those of no ended period.
-	{row: "usage record", fault: "what it repeats of the person, their workspace or their plan is no longer so", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
-		FROM usage_records r JOIN (SELECT email FROM users) k ON k.email = r.email ` + EntitlementJoins + `
+	// What the database marks when something changes is what is looked at: the newest record, and those of no ended period. Records of
+	// earlier releases have no payer, and what depends on it is not current in them. The rate of a plan given by hand is the catalog's.
+	{row: "usage record", faults: []string{
+		"the person, workspace, plan or payment that it repeats has changed",
+	}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 1, 0
+		FROM usage_records r JOIN (SELECT id FROM users) k ON k.id = r.user_id ` + EntitlementJoins + `
 		WHERE r.entitled AND (r.billing_period_end > CURRENT_TIMESTAMP
-				OR r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.email = r.email))
+				OR r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.user_id = r.user_id))
 			AND (r.workspace_id IS DISTINCT FROM u.workspace_id OR r.spend_limit_cents IS DISTINCT FROM u.spend_limit_cents
 				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
-				OR r.plan_id <> COALESCE(s.plan_id, 'free'))
+				OR r.plan_id <> COALESCE(s.plan_id, 'free')
+				OR r.payer <> COALESCE(s.stripe_customer_id, 'organization:' || CAST(s.organization_id AS text), '')
+				OR r.payer IS NOT NULL AND r.past_due <> COALESCE(s.status = 'past_due', FALSE)
+				OR r.payer IS NOT NULL AND s.stripe_subscription_id IS NOT NULL
+					AND r.overage_rate_cents <> CASE WHEN s.status = 'trialing' THEN 0 ELSE COALESCE(s.overage_rate_cents, 0) END)
 		ORDER BY r.id`},
-	{row: "usage record", fault: "its organization's pages count it in another workspace than its person's", query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, 0
-		FROM usage_records r LEFT JOIN users u ON u.email = r.email WHERE r.present_workspace_id IS DISTINCT FROM u.workspace_id ORDER BY r.id`},
-	{row: "usage event", fault: "it counts on usage record %[1]d, which does not exist", query: `
+	{row: "usage record", faults: []string{
+		"its person does not exist",
+		"its address is not its person's current one",
+		"its organization's pages count it in another workspace than its person's",
+	}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, CASE WHEN u.id IS NULL THEN 1 ELSE 0 END, 0,
+			CASE WHEN r.email <> u.email THEN 1 ELSE 0 END, 0, CASE WHEN r.present_workspace_id IS DISTINCT FROM u.workspace_id THEN 1 ELSE 0 END, 0
+		FROM usage_records r LEFT JOIN users u ON u.id = r.user_id
+		WHERE u.id IS NULL OR r.email <> u.email OR r.present_workspace_id IS DISTINCT FROM u.workspace_id ORDER BY r.id`},
+	{row: "usage event", faults: []string{"it counts in usage record %[1]d, which its person does not have"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
-		FROM usage_events e LEFT JOIN usage_records r ON r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},
-	// A record ends earlier than its event says when a subscription began in the middle of it; it never ends later.
-	{row: "usage event", fault: "it counts on usage record %[1]d, which is another person's or period's", query: `
+		FROM usage_events e LEFT JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},
+	// The period of an event's figures is that of its decision; when a period becomes known late, the event moves to another record.
+	// Earlier releases left it where it was: their record, which has no payer, can end before an event of its first period.
+	{row: "usage event", faults: []string{"it counts in usage record %[1]d, which is another period's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
-		FROM usage_events e JOIN usage_records r ON r.id = e.record_id
-		WHERE e.email <> r.email OR e.billing_period_start <> r.billing_period_start OR e.billing_period_end < r.billing_period_end ORDER BY e.id`},
-	{row: "hold", fault: "its units are on usage record %[1]d, which does not exist", query: `
+		FROM usage_events e JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id
+		WHERE e.occurred_at < r.billing_period_start
+			OR e.occurred_at >= r.billing_period_end AND (r.payer IS NOT NULL OR e.occurred_at >= e.billing_period_end) ORDER BY e.id`},
+	{row: "hold", faults: []string{"its units are in usage record %[1]d, which its person does not have"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
-		FROM usage_holds h LEFT JOIN usage_records r ON r.id = h.record_id WHERE r.id IS NULL ORDER BY h.id`},
-	{row: "hold", fault: "its units are on usage record %[1]d, which is another person's or period's", query: `
+		FROM usage_holds h LEFT JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE r.id IS NULL ORDER BY h.id`},
+	// Holds that ended without an event stay where they were.
+	{row: "hold", faults: []string{"its units are in usage record %[1]d, which is another period's"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
-		FROM usage_holds h JOIN usage_records r ON r.id = h.record_id
-		WHERE h.email <> r.email OR h.billing_period_start <> r.billing_period_start OR h.billing_period_end < r.billing_period_end ORDER BY h.id`},
-	{row: "hold", fault: "it is settled, %[1]d event is due, %[2]d were counted", query: `
+		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
+		WHERE h.state = 'open' AND (h.created_at < r.billing_period_start
+			OR h.created_at >= r.billing_period_end AND (r.payer IS NOT NULL OR h.created_at >= h.billing_period_end)) ORDER BY h.id`},
+	{row: "hold", faults: []string{"it is settled, %[1]d event is due, %[2]d were counted"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
-		FROM usage_holds h LEFT JOIN usage_events e ON e.hold_id = h.id
-		WHERE h.state = 'settled' GROUP BY h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
-	{row: "usage event", fault: "its %[1]d units are from a hold that has %[2]d, is not settled or is on another record", query: `
+		FROM usage_holds h LEFT JOIN usage_events e ON e.user_id = h.user_id AND e.hold_id = h.id
+		WHERE h.state = 'settled' GROUP BY h.user_id, h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
+	{row: "usage event", faults: []string{"its %[1]d units are from a hold that has %[2]d, is not settled or is in another record"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
-		FROM usage_events e LEFT JOIN usage_holds h ON h.id = e.hold_id
-		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity) ORDER BY e.id`},
-	// The events of a report that never arrived went into the one that replaces it.
-	{row: "report", fault: "%[1]d units are stored, %[2]d were counted from its events", query: `
-		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value, COALESCE(e.units, 0) + COALESCE(n.value, 0)
-		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT e.stripe_report_id,
-				CAST(SUM(CASE r.counts WHEN 'overage' THEN e.overage_quantity ELSE e.quantity END) AS bigint) AS units
-			FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id GROUP BY e.stripe_report_id) e ON e.stripe_report_id = s.id
-		WHERE s.value <> COALESCE(e.units, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
-	{row: "usage event", fault: "its %[1]d units went into a report that does not exist or is another customer's", query: `
+		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
+		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
+		ORDER BY e.id`},
+	// The events of a report that never arrived went into the one that replaces it. Reports of earlier releases are the sums of all
+	// units of their events, later ones of those that are billed.
+	{row: "report", faults: []string{"%[1]d units are stored, %[2]d were counted from its events"}, query: `
+		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value,
+			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0)
+		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id,
+				CAST(SUM(quantity) AS bigint) AS units, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_events
+			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
+		WHERE s.value <> COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
+	{row: "usage event", faults: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id
-		WHERE e.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id) ORDER BY e.id`},
+		WHERE e.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id)
+		ORDER BY e.id`},
 }
 
-// dailyRecount is the statement that compares each record's units by day. stored selects them as record, day and units, of
+// dailyRecount returns the statement that compares each record's units by day. stored selects them as user, record, day and units, of
 // the name r; day is that of the event e.
 func dailyRecount(stored, day string) string {
 	return `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end,
 			CAST(SUM(CASE WHEN d.units > 0 THEN d.units ELSE 0 END) AS bigint), CAST(SUM(CASE WHEN d.units < 0 THEN -d.units ELSE 0 END) AS bigint)
-		FROM (SELECT record_id, SUM(units) AS units FROM (
-				SELECT e.record_id, ` + day + ` AS day, -SUM(e.quantity) AS units
-				FROM usage_events e JOIN usage_records r ON r.id = e.record_id GROUP BY 1, 2
+		FROM (SELECT user_id, record_id, SUM(units) AS units FROM (
+				SELECT e.user_id, e.record_id, ` + day + ` AS day, -SUM(e.quantity) AS units
+				FROM usage_events e JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id WHERE e.voided_at IS NULL GROUP BY 1, 2, 3
 				UNION ALL ` + stored + `) u
-			GROUP BY record_id, day HAVING SUM(units) <> 0) d
-		JOIN usage_records r ON r.id = d.record_id GROUP BY r.id ORDER BY r.id`
+			GROUP BY user_id, record_id, day HAVING SUM(units) <> 0) d
+		JOIN usage_records r ON r.user_id = d.user_id AND r.id = d.record_id GROUP BY r.user_id, r.id ORDER BY r.id`
 }
 
 // Counted is what Recount counted.
@@ -201,11 +240,16 @@ func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) e
 		return err
 	}
 	defer rows.Close()
+	figures := make([]int64, 2*len(r.faults))
+	var id string
+	var d Difference
+	columns := []any{&id, &d.Email, &d.Period.Start, &d.Period.End}
+	for i := range figures {
+		columns = append(columns, &figures[i])
+	}
 	for rows.Next() {
-		var id string
-		var stored, counted int64
-		var d Difference
-		if err := rows.Scan(&id, &d.Email, &d.Period.Start, &d.Period.End, &stored, &counted); err != nil {
+		d = Difference{}
+		if err := rows.Scan(columns...); err != nil {
 			return err
 		}
 		d.Row = r.row + " " + id
@@ -214,11 +258,16 @@ func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) e
 			d.Email, d.Customer = "", d.Email
 			d.Period.End = d.Period.Start.Add(time.Minute)
 		}
-		d.Fault = r.fault
-		if strings.Contains(d.Fault, "%") {
-			d.Fault = fmt.Sprintf(r.fault, stored, counted)
+		for i, fault := range r.faults {
+			stored, counted := figures[2*i], figures[2*i+1]
+			d.Fault = fault
+			if strings.Contains(fault, "%") {
+				d.Fault = fmt.Sprintf(fault, stored, counted)
+			}
+			if stored != counted || len(r.faults) == 1 {
+				report(d)
+			}
 		}
-		report(d)
 	}
 	return rows.Err()
 }

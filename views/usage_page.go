@@ -43,7 +43,7 @@ type SpendLimit struct {
 
 // headline is the answer to the first question.
 func headline(c *models.Catalogue, s models.Standing) string {
-	if s.Overage > 0 {
+	if s.Overage > 0 && s.Remaining() == 0 {
 		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage))
 	}
 	return c.Units(s.Remaining()) + " left"
@@ -54,6 +54,8 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
 		return "Paused: your spend limit is reached"
+	case v.Reason == models.PaymentPastDue:
+		return "Paused: your last payment failed"
 	case v.Reason == models.IncludedExhausted:
 		return "Paused until the reset"
 	case s.Level() == models.Exceeded:
@@ -68,7 +70,9 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. They continue on %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
-	case v.Reason == models.IncludedExhausted && s.Used >= s.Included:
+	case v.Reason == models.PaymentPastDue:
+		return fmt.Sprintf("The included %s are used. Extra ones continue when the payment succeeds, and you get new ones on %s.", c.UnitPlural, reset)
+	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
 		return fmt.Sprintf("All remaining units are on hold for work in progress. Unused ones are released; you get new ones on %s.", reset)
@@ -132,16 +136,16 @@ func compared(c *models.Catalogue, d Comparison) string {
 // foreseen says where the pace leads to.
 func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
-	over := units - s.Included
+	over := s.ForecastOverage(units)
 	switch {
-	case over <= 0:
+	case over.Units <= 0:
 		return text + ", within the plan."
 	case s.OverageRateCents <= 0:
 		return text + ", more than the plan includes."
 	}
-	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over))
-	if cents := over * s.OverageRateCents; s.SpendLimitCents == nil || cents <= *s.SpendLimitCents {
-		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(cents))
+	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over.Units))
+	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
+		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents))
 	}
 	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }

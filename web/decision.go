@@ -21,7 +21,7 @@ import (
 // are written by appendDecision, and a test holds the two equal.
 type Decision struct {
 	Allowed          bool          `json:"allowed" doc:"Whether the person may have the quantity asked for."`
-	Reason           *string       `json:"reason" enum:"included_exhausted,spend_limit_reached" doc:"Why not; null when allowed."`
+	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached" doc:"Why not; null when allowed."`
 	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"How much of the included units is used, after the decision."`
 	Email            string        `json:"email"`
 	Plan             string        `json:"plan" doc:"The id of the person's plan."`
@@ -34,6 +34,7 @@ type Decision struct {
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of such a unit in cents; 0 is a hard cap."`
 	OverageCents     int64         `json:"overage_cents" doc:"The price of the overage so far in cents, before tax; an estimate."`
 	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The most that overage may cost in a period, in cents; null is no limit."`
+	MemberLimit      *int64        `json:"member_limit" doc:"The most units that an admin allows in a period; null is no limit."`
 	Period           period        `json:"period"`
 	Notice           *string       `json:"notice" doc:"What to tell the person; null if allowed at the level safe."`
 	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null without a notice."`
@@ -110,11 +111,9 @@ func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte
 	b = appendInt(b, `,"overage_rate_cents":`, s.OverageRateCents)
 	b = appendInt(b, `,"overage_cents":`, s.OverageCents)
 	b = append(b, `,"spend_limit_cents":`...)
-	if s.SpendLimitCents == nil {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendInt(b, *s.SpendLimitCents, 10)
-	}
+	b = appendOptionalInt(b, s.SpendLimitCents)
+	b = append(b, `,"member_limit":`...)
+	b = appendOptionalInt(b, s.MemberLimit)
 	b = append(b, `,"period":{"start":"`...)
 	b = appendTime(b, s.Period.Start)
 	b = append(b, `","end":"`...)
@@ -142,6 +141,13 @@ func appendString(b []byte, s string) []byte {
 		panic(err)
 	}
 	return b
+}
+
+func appendOptionalInt(b []byte, v *int64) []byte {
+	if v == nil {
+		return append(b, "null"...)
+	}
+	return strconv.AppendInt(b, *v, 10)
 }
 
 func appendOptional(b []byte, s string) []byte {

@@ -23,14 +23,14 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		a := enforcement.Answer{
 			Standing: models.Standing{
 				Email: rapid.String().Draw(t, "email"), Plan: models.PlanID(rapid.SampledFrom([]string{"free", "pro", "gone"}).Draw(t, "plan")),
-				Used: number.Draw(t, "used"), Held: number.Draw(t, "held"), Included: number.Draw(t, "included"),
+				Used: number.Draw(t, "used"), Overage: number.Draw(t, "overage"), OverageCents: number.Draw(t, "cents"), Held: number.Draw(t, "held"), Included: number.Draw(t, "included"),
 				OverageRateCents: rapid.Int64Range(0, 100).Draw(t, "rate"), Period: models.Period{Start: start, End: start.Add(31 * 24 * time.Hour)},
 			},
 			Replayed: rapid.Bool().Draw(t, "replayed"),
 		}
 		if rapid.Bool().Draw(t, "limited") {
 			limit := number.Draw(t, "limit")
-			a.Standing.SpendLimitCents = &limit
+			a.Standing.SpendLimitCents, a.Standing.MemberLimit = &limit, &limit
 		}
 		a.Verdict = models.Decide(a.Standing, rapid.Int64Range(1, 10_000).Draw(t, "quantity"))
 		if rapid.Bool().Draw(t, "recorded") {
@@ -65,7 +65,7 @@ func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 	d := settleAnswer{ConsumeAnswer: ConsumeAnswer{Replayed: a.Replayed, Decision: Decision{
 		Allowed: a.Verdict.Allowed, WarningLevel: string(s.Level()), Email: s.Email, Plan: string(s.Plan), Used: s.Used, Held: s.Held, Included: s.Included,
 		Remaining: s.Remaining(), PercentUsed: s.PercentUsed(), Overage: s.Overage, OverageRateCents: s.OverageRateCents, OverageCents: s.OverageCents,
-		SpendLimitCents: s.SpendLimitCents, Period: period(s.Period),
+		SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit, Period: period(s.Period),
 	}}}
 	if a.Verdict.Reason != "" {
 		reason := string(a.Verdict.Reason)

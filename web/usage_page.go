@@ -207,7 +207,7 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
 					standing.PercentUsed(), standing.Level(), standing.Overage, standing.OverageCents)
 			case !m.BeforeSignUp:
-				past := models.Standing{Used: m.Used, Included: m.Included}
+				past := models.Standing{Used: m.Used, Overage: m.Overage, Included: m.Included}
 				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76/webhook"
 
 	"tollgate/models"
@@ -247,12 +248,23 @@ func (f *webhookFixture) tell(kind, customer string) {
 	f.must(f.hook.applyDue(f.Context()))
 }
 
+// entitlement is what a person may use now; that of nobody known for an unknown one.
+func (f *webhookFixture) entitlement(email string) models.Entitlement {
+	f.Helper()
+	var ids []uuid.UUID
+	f.must(f.db.NewSelect().Model((*models.User)(nil)).Column("id").Where("email = ?", email).Scan(f.Context(), &ids))
+	if len(ids) == 0 {
+		return models.Entitlement{}
+	}
+	e, err := models.EntitlementsOf(f.Context(), f.db, ids)
+	f.must(err)
+	return e[ids[0]]
+}
+
 // plan is what a person may use now, as the gate reads it.
 func (f *webhookFixture) plan(email string) string {
 	f.Helper()
-	e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
-	f.must(err)
-	of := e[email]
+	of := f.entitlement(email)
 	plan := string(f.hook.Catalogue.PlanOf(of.PlanID).ID)
 	if of.StripeCustomerID != "" {
 		plan += " by " + of.StripeCustomerID

@@ -256,12 +256,10 @@ func TestWhatIsIncludedStays(t *testing.T) {
 		begin := f.at
 		included := func(email string) int64 {
 			f.Helper()
-			e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
-			f.must(err)
-			record, err := models.CurrentUsage(f.Context(), f.db, f.at, email)
-			f.must(err)
-			of := e[email]
-			return f.hook.Catalogue.Foresee(email, &of, record, f.at).Included
+			var records []*models.UsageRecord
+			f.must(f.db.NewSelect().Model(&records).Where("email = ?", email).Order("billing_period_start").Scan(f.Context()))
+			of := f.entitlement(email)
+			return f.hook.Catalogue.Foresee(email, &of, records, f.at).Included
 		}
 		for _, c := range []struct {
 			name         string

@@ -28,14 +28,14 @@ const grow = `
 	INSERT INTO memberships SELECT u.id, w.organization_id, now() FROM users u JOIN workspaces w ON w.id = u.workspace_id;
 	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations;
 	INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'pro', 'canceled', now(), now() FROM users;
-	INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
-		SELECT email, m, m + interval '1 month', 'team', 50, 25, true, now() FROM users, generate_series(timestamptz '2026-06-01Z', '2026-11-01Z', interval '1 month') m;
-	INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
+	INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
+		SELECT id, email, m, m + interval '1 month', 'team', 50, 25, true, now() FROM users, generate_series(timestamptz '2026-06-01Z', '2026-11-01Z', interval '1 month') m;
+	INSERT INTO usage_events (id, user_id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
 			used_after, held_after, included, overage_rate_cents)
-		SELECT gen_random_uuid(), id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
-	INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
+		SELECT gen_random_uuid(), user_id, id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
+	INSERT INTO usage_holds (id, user_id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
 			used_after, held_after, included, overage_rate_cents)
-		SELECT gen_random_uuid(), id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
+		SELECT gen_random_uuid(), user_id, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
 	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at) SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(1, 5000) n;
 	ANALYZE`
 
@@ -57,12 +57,15 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	t.Cleanup(p.close)
 	p.mu.Lock() // the connection is the test's
 	t.Cleanup(p.mu.Unlock)
+	const people, key, ids = `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY['k7']`,
+		`ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()]`
 	arguments := map[string]string{
-		"lock": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "lock_free": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`,
-		"there": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "payers": `ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, "peek": `ARRAY['u7@example.com'], timestamptz '2026-11-23Z'`,
-		"events": `ARRAY['k7']`, "settled": `ARRAY[gen_random_uuid()]`, "holds_by_id": `ARRAY[gen_random_uuid()]`, "holds_by_key": `ARRAY['h7']`,
-		"close_holds": `ARRAY[gen_random_uuid()], ARRAY['settled']`, "update": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
-		"move": `ARRAY[7::bigint], ARRAY[1::bigint], ARRAY['1'], ARRAY['7'::xid], 1`, "late": `ARRAY[7::bigint]`,
+		"lock": people, "lock_free": people, "there": people, "payers": people, "peek": people,
+		"events": key, "holds_by_key": key, "settled": ids, "holds_by_id": ids, "close_holds": ids + `, ARRAY['settled']`,
+		"update": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint],
+			ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
+		"move": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY['1'], ARRAY['7'::xid], 1`,
+		"late": `ARRAY[gen_random_uuid()], ARRAY[7::bigint]`,
 	}
 	for name := range pgStatements {
 		switch name {
@@ -100,7 +103,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	_, err = models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}})
 	must(err)
 	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.Want{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)}}))
-	_, err = models.EmailsOf(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
+	_, err = models.PeopleByIdentity(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 	must(err)
 	_, err = models.RecordsOfHolds(ctx, watchedDB, []uuid.UUID{{1}})
 	must(err)

@@ -22,15 +22,15 @@ func BenchmarkPeek(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(p.close)
-	emails, now := []string{"u1707@example.com"}, time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	if _, err := p.peek(ctx, emails, now); err != nil { // the plan is made now, and stays
+	wants := []models.Want{{Email: "u1707@example.com", At: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
+	if _, err := p.peek(ctx, wants); err != nil { // the plan is made now, and stays
 		b.Fatal(err)
 	}
 	if _, err := db.ExecContext(ctx, growBy(0, 2000)); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := p.peek(ctx, emails, now); err != nil {
+		if _, err := p.peek(ctx, wants); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -65,17 +65,23 @@ func TestRowsReadAreBounded(t *testing.T) {
 	arguments := func(people int) map[string]string {
 		last := 2 * people // records
 		id := func(n int) string { return fmt.Sprintf("'%032d'::uuid", n) }
-		emails := fmt.Sprintf(`ARRAY['u%d@example.com', 'u%d@example.com', 'new@example.com']`, people, people-1)
+		var ids []string
+		if err := db.NewRaw("SELECT user_id FROM usage_records WHERE id IN (?, ?, ?) ORDER BY id DESC", last, last-1, last-2).Scan(ctx, &ids); err != nil {
+			t.Fatal(err)
+		}
+		users := fmt.Sprintf(`ARRAY['%s']::uuid[]`, strings.Join(ids, "', '"))
+		emails := fmt.Sprintf(`ARRAY[NULL, NULL, NULL]::uuid[], ARRAY['u%d@example.com', 'u%d@example.com', 'new@example.com']`, people, people-1)
 		wants := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, emails, now, now, now)
-		holds := fmt.Sprintf(`ARRAY[%s, %s, %s]`, id(last), id(last-1), id(1<<40))
-		records := fmt.Sprintf(`ARRAY[%d, %d, %d]::bigint[]`, last, last-1, last-2)
+		holds := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, users, id(last), id(last-1), id(1<<40))
+		records := fmt.Sprintf(`%s, ARRAY[%d, %d, %d]::bigint[]`, users, last, last-1, last-2)
+		const zeros = `, ARRAY[0, 0, 0]::bigint[]`
 		return map[string]string{
-			"lock": wants, "lock_free": wants, "there": wants, "payers": wants, "peek": emails + ", " + now,
-			"events":  fmt.Sprintf(`ARRAY['k%d', 'k%d', 'new']`, last, last-1),
-			"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`ARRAY['h%d', 'h%d', 'new']`, last, last-1),
+			"lock": wants, "lock_free": wants, "there": wants, "payers": wants, "peek": wants,
+			"events":  fmt.Sprintf(`%s, ARRAY['k%d', 'k%d', 'new']`, emails, last, last-1),
+			"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`%s, ARRAY['h%d', 'h%d', 'new']`, emails, last, last-1),
 			"close_holds": holds + `, ARRAY['settled', 'released', 'settled']`,
-			"update":      records + `, ARRAY[1, 1, 1]::bigint[], ARRAY[0, 0, 0]::bigint[], ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
-			"move":        records + `, ARRAY[1, 1, 1]::bigint[], ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
+			"update":      records + strings.Repeat(zeros, 6) + `, ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
+			"move":        records + strings.Repeat(zeros, 3) + `, ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
 			"late":        records,
 		}
 	}
@@ -117,12 +123,13 @@ func TestRowsReadAreBounded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			all := arguments(people)
 			for name := range pgStatements {
 				switch name {
 				case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
 					continue // they read no table
 				}
-				plan, text := explain(name, arguments(people)[name])
+				plan, text := explain(name, all[name])
 				if rows := plan[0].Plan.read(); rows > 8*asked {
 					t.Errorf("%d people, analyzed %v: %s reads %v rows for %d\n%s", people, analyzed, name, rows, asked, text)
 				}
@@ -147,7 +154,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 				}
 			}
 			grouped := len(seen.texts)
-			_, err1 := models.EmailsOf(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
+			_, err1 := models.PeopleByIdentity(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 			_, err2 := models.RecordsOfHolds(ctx, watched, []uuid.UUID{{1}})
 			_, err3 := models.APIKeyByHash(ctx, watched, models.HashKey("x"))
 			if err1 != nil || err2 != nil || err3 != nil {
@@ -194,16 +201,16 @@ func growBy(from, to int) string {
 	INSERT INTO memberships SELECT u.id, w.organization_id, now() FROM users u JOIN workspaces w ON w.id = u.workspace_id ON CONFLICT DO NOTHING;
 	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations o
 		WHERE NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.organization_id = o.id);
-	INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
-		SELECT 'u' || n || '@example.com', m, m + interval '1 month', 'team', 50, 25, true, now()
-		FROM generate_series(FROM_N, TO_N) n, generate_series(timestamptz '2026-10-01Z', '2026-11-01Z', interval '1 month') m;
-	INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
+	INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
+		SELECT u.id, u.email, m, m + interval '1 month', 'team', 50, 25, true, now()
+		FROM generate_series(FROM_N, TO_N) n JOIN users u ON u.email = 'u' || n || '@example.com', generate_series(timestamptz '2026-10-01Z', '2026-11-01Z', interval '1 month') m;
+	INSERT INTO usage_events (id, user_id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
 			used_after, held_after, included, overage_rate_cents)
-		SELECT gen_random_uuid(), id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
+		SELECT gen_random_uuid(), user_id, id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
 		WHERE substr(split_part(email, '@', 1), 2) ~ '^[0-9]+$' AND substr(split_part(email, '@', 1), 2)::bigint BETWEEN FROM_N AND TO_N ON CONFLICT DO NOTHING;
-	INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
+	INSERT INTO usage_holds (id, user_id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
 			used_after, held_after, included, overage_rate_cents)
-		SELECT lpad(id::text, 32, '0')::uuid, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
+		SELECT lpad(id::text, 32, '0')::uuid, user_id, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records
 		WHERE substr(split_part(email, '@', 1), 2) ~ '^[0-9]+$' AND substr(split_part(email, '@', 1), 2)::bigint BETWEEN FROM_N AND TO_N ON CONFLICT DO NOTHING;
 	ALTER TABLE subscriptions ENABLE TRIGGER USER; ALTER TABLE users ENABLE TRIGGER USER; ALTER TABLE workspaces ENABLE TRIGGER USER;
 	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at) SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(FROM_N, TO_N) n`)

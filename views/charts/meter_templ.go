@@ -21,7 +21,7 @@ type segments struct {
 }
 
 func segmentsOf(s models.Standing) segments {
-	m := segments{within: float64(min(s.Used, s.Included)), used: float64(s.Used), held: float64(s.Used + s.Held)}
+	m := segments{within: float64(min(s.Used-s.Overage, s.Included)), used: float64(s.Used), held: float64(s.Used + s.Held)}
 	m.whole = max(m.held, float64(s.Included), 1)
 	return m
 }
@@ -306,7 +306,7 @@ func Meter(id string, c *models.Catalogue, s models.Standing) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = key("used", ui.LevelText(s.Level()), models.FormatCount(min(s.Used, s.Included))+" used").Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = key("used", ui.LevelText(s.Level()), models.FormatCount(min(s.Used-s.Overage, s.Included))+" used").Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -87,15 +87,21 @@ func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month
 	return list
 }
 
+// Used is a standing after units were used.
+func Used(s models.Standing, units int64) models.Standing {
+	s.Add(units, models.Classify(s, units))
+	return s
+}
+
 // Member is the usual usage page of somebody who used so much.
 func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	t.Helper()
 	c, p := Catalogue(t), plan(t, id)
 	d := views.Usage{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, StripeConnected: true,
-		Standing: views.Loaded(models.Standing{
-			Email: "hugo.umbrella@example.com", Plan: id, Used: used, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
-		}),
+		Standing: views.Loaded(Used(models.Standing{
+			Email: "hugo.umbrella@example.com", Plan: id, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
+		}, used)),
 		Days:       views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included}),
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
 		Comparison: views.Loaded(views.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
@@ -238,9 +244,9 @@ func memberRows(t testing.TB) []views.MemberRow {
 	for i, name := range names {
 		row := views.MemberRow{
 			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "), Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
-			Standing: models.Standing{
-				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business", Used: max(0, int64(118-6*i)), Included: 100, OverageRateCents: 20, Period: november,
-			},
+			Standing: Used(models.Standing{
+				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business", Included: 100, OverageRateCents: 20, Period: november,
+			}, max(0, int64(118-6*i))),
 			Months: Months(100, max(0, int64(118-6*i)), 0, int64(20+3*i), 60, int64(130-5*i), 80, int64(90-3*i)),
 		}
 		switch i {

@@ -89,9 +89,9 @@ func (s *seeder) seed(ctx context.Context, tx bun.Tx, c *models.Catalogue) error
 	var records []models.UsageRecord
 	var events []models.UsageEvent
 	for i := range k.people {
-		plan := planOf(c, &k, &k.people[i])
+		plan, payer := planOf(c, &k, &k.people[i], organizations)
 		grants := k.people[i].uses(s.rng, plan.Included, start, s.now)
-		records, events = s.usageRows(records, events, &users[i], k.teams[k.people[i].team].slackID, plan, grants)
+		records, events = s.usageRows(records, events, &users[i], k.teams[k.people[i].team].slackID, plan, payer, grants)
 	}
 	if err := insert(ctx, tx, records); err != nil {
 		return err
@@ -152,18 +152,18 @@ func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Or
 	return organizations, workspaces, users, subscriptions
 }
 
-// planOf is the person's plan by the rule for everybody: the organization's first, else their own, else free.
-func planOf(c *models.Catalogue, k *cast, p *person) models.Plan {
-	id := p.plan
-	if o := k.organizations[k.teams[p.team].organization]; o.plan != "" {
-		id = o.plan
+// planOf returns the person's plan and payer: the organization's plan first, else their own, else free.
+func planOf(c *models.Catalogue, k *cast, p *person, organizations []models.Organization) (plan models.Plan, payer string) {
+	i := k.teams[p.team].organization
+	if o := k.organizations[i]; o.plan != "" {
+		return c.PlanOf(o.plan), models.PayerOf("", &organizations[i].ID)
 	}
-	return c.PlanOf(id)
+	return c.PlanOf(p.plan), models.PayerOf("", nil)
 }
 
 // usageRows turns what somebody asked for into records and events, as the gate would have: a record a month that
 // began, an event a grant, and nothing for a refusal.
-func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
+func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, payer string, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
 	var standing models.Standing
 	for _, g := range grants {
 		if !standing.Period.Contains(g.at) {
@@ -174,7 +174,7 @@ func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEv
 			records = append(records, models.UsageRecord{
 				UserID: u.ID, Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
 				SuggestionsIncluded: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
-				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, CreatedAt: g.at,
+				WorkspaceID: u.WorkspaceID, SlackTeamID: &team, SlackUserID: u.SlackUserID, Payer: &payer, CreatedAt: g.at,
 			})
 		}
 		verdict := models.Decide(standing, g.quantity)

@@ -189,15 +189,21 @@ func replay(t *testing.T, db *models.DB) {
 	if err := db.NewSelect().Model(&events).Order("occurred_at", "id").Scan(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	used := map[int64]int64{}
+	used := map[int64]*models.Standing{}
 	for _, e := range events {
-		s := models.Standing{Used: used[e.RecordID], Included: e.Included, OverageRateCents: e.OverageRateCents, SpendLimitCents: e.SpendLimitCents}
-		if !models.Decide(s, e.Quantity).Allowed {
-			t.Fatalf("%+v would have been refused at %+v", e, s)
+		s := used[e.RecordID]
+		if s == nil {
+			s = &models.Standing{}
+			used[e.RecordID] = s
 		}
-		used[e.RecordID] += e.Quantity
-		if e.UsedAfter != used[e.RecordID] || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
-			t.Fatalf("%+v counts %d", e, used[e.RecordID])
+		s.Included, s.OverageRateCents, s.SpendLimitCents = e.Included, e.OverageRateCents, e.SpendLimitCents
+		verdict := models.Decide(*s, e.Quantity)
+		if !verdict.Allowed || verdict.Overage != e.OverageQuantity || verdict.OverageCents != e.OverageCents {
+			t.Fatalf("%+v would have been %+v at %+v", e, verdict, s)
+		}
+		s.Add(e.Quantity, verdict)
+		if e.UsedAfter != s.Used || e.OverageAfter != s.Overage || e.OverageCentsAfter != s.OverageCents || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
+			t.Fatalf("%+v counts %+v", e, s)
 		}
 	}
 }

@@ -1,0 +1,214 @@
+package enforcement
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+)
+
+// partition replaces the usage tables by ones that are partitioned by user. PostgreSQL then refuses each unique key without user_id, as a
+// distributed engine does. The email of a record is unique all the same, because users.email is.
+const partition = `
+	ALTER SEQUENCE usage_record_ids OWNED BY NONE;
+	CREATE TABLE r (LIKE usage_records INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (user_id, id), UNIQUE (user_id, billing_period_start))
+		PARTITION BY HASH (user_id);
+	CREATE TABLE e (LIKE usage_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS, UNIQUE (user_id, idempotency_key), UNIQUE (user_id, hold_id))
+		PARTITION BY HASH (user_id);
+	CREATE TABLE h (LIKE usage_holds INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (user_id, id), UNIQUE (user_id, idempotency_key))
+		PARTITION BY HASH (user_id);
+	DROP TABLE usage_records, usage_events, usage_holds;
+	ALTER TABLE r RENAME TO usage_records; ALTER TABLE e RENAME TO usage_events; ALTER TABLE h RENAME TO usage_holds;
+	CREATE INDEX ON usage_records (email, billing_period_start);
+	CREATE INDEX ON usage_records (present_workspace_id, billing_period_start, billing_period_end);
+	CREATE INDEX ON usage_events (stripe_customer_id, occurred_at) WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND overage_quantity > 0;
+	CREATE INDEX ON usage_holds (user_id, record_id, expires_at) WHERE state = 'open';
+	CREATE TRIGGER usage_records_placed BEFORE INSERT ON usage_records FOR EACH ROW EXECUTE FUNCTION tollgate_record_placed();
+	CREATE TRIGGER usage_records_made AFTER INSERT ON usage_records REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION tollgate_records_made();
+	CREATE TRIGGER usage_records_cut AFTER UPDATE OF billing_period_end ON usage_records FOR EACH ROW EXECUTE FUNCTION tollgate_record_cut();
+	DO $$ BEGIN
+		FOR n IN 0..7 LOOP
+			EXECUTE format('CREATE TABLE usage_records_p%s PARTITION OF usage_records FOR VALUES WITH (MODULUS 8, REMAINDER %s)', n, n);
+			EXECUTE format('CREATE TABLE usage_events_p%s PARTITION OF usage_events FOR VALUES WITH (MODULUS 8, REMAINDER %s)', n, n);
+			EXECUTE format('CREATE TABLE usage_holds_p%s PARTITION OF usage_holds FOR VALUES WITH (MODULUS 8, REMAINDER %s)', n, n);
+		END LOOP;
+	END $$`
+
+// partitions returns the partitions of the usage tables that a plan read or wrote.
+func (n *node) partitions() (found []string) {
+	if table, number, ok := strings.Cut(n.Relation, "_p"); ok && strings.HasPrefix(table, "usage_") && n.Loops > 0 && n.Type != "ModifyTable" {
+		found = append(found, number)
+	}
+	for i := range n.Plans {
+		found = append(found, n.Plans[i].partitions()...)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// On tables that are partitioned by user, the gate decides as on others, and each statement touches only the partitions of its people.
+func TestTheGateOnPartitionedTables(t *testing.T) {
+	ctx := t.Context()
+	db, err := models.Open(ctx, modelstest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.ExecContext(ctx, partition); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(ctx, "CREATE UNIQUE INDEX ON usage_events (idempotency_key)"); err == nil {
+		t.Fatal("the tables are not partitioned: a unique key without user_id is accepted")
+	}
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	gate, err := Open(ctx, db, Options{Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), QueueLimit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(gate.Close)
+	must := func(a Answer, err error) Answer {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	emails := make([]string, 40)
+	for i := range emails {
+		emails[i] = fmt.Sprintf("u%d@example.com", i)
+		p := Person{Email: emails[i]}
+		held := must(gate.Hold(ctx, p, 1, "k", time.Minute))
+		first := must(gate.Consume(ctx, p, 2, "k"))
+		must(gate.Settle(ctx, held.Hold.ID, 1))
+		must(gate.Release(ctx, must(gate.Hold(ctx, p, 1, "k2", time.Minute)).Hold.ID))
+		again := must(gate.Consume(ctx, p, 2, "k"))
+		check := must(gate.Check(ctx, p, 3))
+		if !again.Replayed || again.EventID != first.EventID || again.Standing.Used != 2 || check.Verdict.Allowed || check.Standing.Used != 3 {
+			t.Fatalf("%s: again %+v, check %+v", p.Email, again, check)
+		}
+		if _, err := gate.Record(ctx, []Happened{{Person: p, Quantity: 1, IdempotencyKey: "late", OccurredAt: now.AddDate(0, -1, 0)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := models.Verify(ctx, db, func(d models.Difference) { t.Error(d) }); err != nil {
+		t.Fatal(err)
+	}
+
+	p, err := openPostgres(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	p.mu.Lock() // the connection is the test's
+	t.Cleanup(p.mu.Unlock)
+	var people []struct {
+		User     uuid.UUID
+		Email, N string
+		Record   int64
+		Hold     uuid.UUID
+	}
+	if err := db.NewRaw(`SELECT r.user_id AS "user", r.email, split_part(r.tableoid::regclass::text, '_p', 2) AS n, r.id AS record, h.id AS hold
+		FROM usage_records r JOIN usage_holds h ON h.record_id = r.id AND h.idempotency_key = 'k' ORDER BY r.id LIMIT 3`).Scan(ctx, &people); err != nil {
+		t.Fatal(err)
+	}
+	var own []string
+	list := func(form string, value func(i int) any) string {
+		var texts []string
+		for i := range people {
+			texts = append(texts, fmt.Sprintf(form, value(i)))
+		}
+		return "ARRAY[" + strings.Join(texts, ", ") + "]"
+	}
+	for _, person := range people {
+		own = append(own, person.N)
+	}
+	slices.Sort(own)
+	own = slices.Compact(own)
+	users := list("'%s'::uuid", func(i int) any { return people[i].User })
+	byEmail := "ARRAY[NULL, NULL, NULL]::uuid[], " + list("'%s'", func(i int) any { return people[i].Email })
+	byID := users + ", ARRAY['', '', '']"
+	at := list("%s", func(int) any { return "timestamptz '2026-11-23 12:00Z'" })
+	keys := list("%s", func(int) any { return "'k'" })
+	holds := users + ", " + list("'%s'::uuid", func(i int) any { return people[i].Hold })
+	records := users + ", " + list("%d::bigint", func(i int) any { return people[i].Record })
+	const zeros = ", ARRAY[0, 0, 0]::bigint[]"
+	explained := map[string][]string{
+		"lock": {byEmail + ", " + at, byID + ", " + at}, "lock_free": {byEmail + ", " + at}, "there": {byEmail + ", " + at}, "payers": {byEmail + ", " + at},
+		"peek": {byEmail + ", " + at, byID + ", " + at}, "events": {byEmail + ", " + keys, byID + ", " + keys}, "holds_by_key": {byEmail + ", " + keys},
+		"settled": {holds}, "holds_by_id": {holds}, "close_holds": {holds + ", ARRAY['open', 'open', 'open']"}, "late": {records},
+		"update": {records + strings.Repeat(zeros, 6) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']"},
+		"move":   {records + strings.Repeat(zeros, 3) + ", ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0"},
+	}
+	for name := range pgStatements {
+		switch name {
+		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
+			continue // they read no table
+		}
+		if len(explained[name]) == 0 {
+			t.Errorf("%s is not explained", name)
+		}
+		for _, arguments := range explained[name] {
+			results, err := p.conn.Exec(ctx, fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)).ReadAll()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			text := results[1].Rows[0][0]
+			var plan []struct{ Plan node }
+			if err := json.Unmarshal(text, &plan); err != nil {
+				t.Fatal(err)
+			}
+			if touched := plan[0].Plan.partitions(); len(own) > 3 || name != "payers" && !slices.Equal(touched, own) || name == "payers" && len(touched) > 0 {
+				t.Errorf("%s touches the partitions %q, its people are in %q\n%s", name, touched, own, text)
+			}
+		}
+	}
+
+	// What people and records are prepared with, and what finds a hold's user.
+	seen := &statements{}
+	watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
+	wants := []models.Want{{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)}}
+	if err := models.PrepareRecords(ctx, watched, catalogue, now, wants); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := models.ReadAhead(ctx, watched, catalogue, now, wants); err != nil {
+		t.Fatal(err)
+	}
+	found, err := models.RecordsOfHolds(ctx, watched, []uuid.UUID{people[0].Hold})
+	if err != nil || found[people[0].Hold].UserID != people[0].User {
+		t.Fatalf("the hold's record is %+v, %v", found, err)
+	}
+	for _, statement := range seen.texts {
+		var text string
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off"); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
+			t.Fatalf("%v\n%s", err, statement)
+		}
+		_ = tx.Rollback()
+		var plan []struct{ Plan node }
+		if err := json.Unmarshal([]byte(text), &plan); err != nil {
+			t.Fatal(err)
+		}
+		if touched := plan[0].Plan.partitions(); len(touched) > 1 || len(touched) == 1 && touched[0] != people[0].N {
+			t.Errorf("the partitions %q are touched, the person is in %s\n%s\n%s", touched, people[0].N, statement, text)
+		}
+	}
+}
