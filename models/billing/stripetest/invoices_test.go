@@ -42,6 +42,7 @@ func TestInvoicesBillUsage(t *testing.T) {
 	}
 	use("a", "4", start)
 	use("b", "6", start.Add(time.Hour), "event_name", "other") // nothing bills it yet
+	s.Add(time.Minute)
 	s.ChangeSubscription(sub, func(sub *stripetest.Subscription) { sub.Items = append(sub.Items, stripetest.Item{Price: added}) })
 	use("c", "7", start.Add(2*time.Hour), "event_name", "other")
 	use("d", "-9", start.Add(3*time.Hour), "payload[stripe_customer_id]", "cus_2")
