@@ -101,7 +101,7 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 		d.must(err)
 		problem := func(p *string) {
 			t.Helper()
-			_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_problem = ?, overage_rate_cents = 0", p).
+			_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_problem = ?, overage_rate_cents = 0, stripe_subscription_id = 'sub_1'", p).
 				Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
 			d.must(err)
 		}

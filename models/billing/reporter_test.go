@@ -408,14 +408,14 @@ func TestAMetersListMayHang(t *testing.T) {
 		return d.stripe.Transport().RoundTrip(r)
 	})
 	d = newDesk(t, databases["sqlite"](t), transport)
+	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+	d.seal()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_, _ = d.Totals(d.ctx, false)
 	}()
 	<-asked
-	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-	d.seal()
 	d.must(d.contact(d.ctx))
 	d.deliver()
 	if all := d.reports(); all[0].State != models.ReportAccepted {
