@@ -422,13 +422,15 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if a, b := sent("cus_1"), sent("cus_2"); a != 3 || b != 1 {
 			t.Fatalf("Stripe has %d and %d units, want 3 and 1", a, b)
 		}
-		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
+		// The customer pays for somebody else as well, so that the first person's plan stays what it is.
+		cleo := func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tollgate_email": "cleo@example.com"} }
+		m.subscribe("cus_1", "ada@example.com", cleo, func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
 		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Status = "incomplete" })
 		hour()
 		if a := sent("cus_1"); a != 6 {
 			t.Errorf("with one subscription on our meter, Stripe has %d units, want 6", a)
 		}
-		second := m.subscribe("cus_1", "ada@example.com")
+		second := m.subscribe("cus_1", "ada@example.com", cleo)
 		hour()
 		hour()
 		if a, b := sent("cus_1"), sent("cus_2"); a != 6 || b != 4 {
@@ -495,6 +497,21 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		twice := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items[0].Quantity = 2 })
 		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro.ID })
 		unpaid := m.subscribe("cus_3", "cleo@example.com")
+		tiers := m.stand.AddPrice(stripetest.Price{Product: product.StripeID, Meter: m.price("meter:pro"), Tiered: true})
+		tiered := m.subscribe("cus_4", "dora@example.com", func(s *stripetest.Subscription) { s.Items[1].Price = tiers })
+		m.subscribe("cus_5", "emil@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
+		hold := "cus_4 : 0 suggestions held back. The overage price of " + tiered + " has tiers, whose free units would count twice."
+		says(true, hold, `it has no overage price of "pro"; add the price tollgate_overage_pro to it.`)
+		for _, email := range []string{"dora@example.com", "emil@example.com"} {
+			m.useIncluded(email)
+			m.post("/v1/check", fmt.Sprintf(`{"email": %q}`, email)).want(t, 200, map[string]any{
+				"allowed": false, "reason": "included_exhausted", "overage_rate_cents": 0,
+			})
+		}
+		m.stand.ChangeSubscription(tiered, func(s *stripetest.Subscription) { s.Items[1].Price = m.price("overage:pro") })
+		m.tell("customer.subscription.updated", m.stand.Object(tiered))
+		says(false, hold)
+		m.post("/v1/check", `{"email": "dora@example.com"}`).want(t, 200, map[string]any{"allowed": true, "overage_rate_cents": 30})
 		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
 		never := "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
 		says(true, quantity, currency)
