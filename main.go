@@ -231,9 +231,7 @@ func (a *app) run(ctx context.Context) (err error) {
 	case "organization list":
 		return a.listOrganizations(ctx)
 	case "user set <email>":
-		set := a.User.Set
-		u, err := models.SetUser(ctx, a.db, now(), set.Email, models.UserChange{OrganizationID: set.Organization, Leaves: set.NoOrganization, Role: set.Role, Operator: set.Operator})
-		return a.made(u.ID, err)
+		return a.setUser(ctx)
 	case "subscribe":
 		return a.subscribe(ctx)
 	case "stripe setup":
@@ -260,6 +258,22 @@ func (a *app) made(id uuid.UUID, err error) error {
 		return err
 	}
 	return a.print(id)
+}
+
+// setUser says which identity the address belongs to before it grants a role: an API call may have claimed the address.
+func (a *app) setUser(ctx context.Context) error {
+	set := a.User.Set
+	change := models.UserChange{OrganizationID: set.Organization, Leaves: set.NoOrganization, Role: set.Role, Operator: set.Operator}
+	if change.Grants() {
+		known, err := models.IdentitiesOf(ctx, a.db, set.Email)
+		if err != nil {
+			return err
+		}
+		a.say("%s", known.Describe())
+		change.UserID = known.UserID
+	}
+	u, err := models.SetUser(ctx, a.db, now(), set.Email, change)
+	return a.made(u.ID, err)
 }
 
 // say tells a person at the shell what a script need not read.

@@ -72,17 +72,19 @@ func TestDailyIsAList(t *testing.T) {
 func TestDaysAreCountedWhenTheColumnComes(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.ledger(t)
-		// A period that starts within a day, with its first moment and the last ones of two days, and one out of its bounds.
+		f.exec(t, "DELETE FROM usage_events WHERE voided_at IS NOT NULL") // when that migration ran, there were none
+		// A period that starts within a day, with its first and last moments, and the last ones of two days.
 		start := time.Date(2026, 8, 15, 18, 30, 0, 0, time.UTC)
 		r := &models.UsageRecord{
-			Email: "eve@example.com", BillingPeriodStart: start, BillingPeriodEnd: start.AddDate(0, 1, 0), PlanID: "free",
+			UserID: f.user(t, "eve@example.com"), Email: "eve@example.com", BillingPeriodStart: start, BillingPeriodEnd: start.AddDate(0, 1, 0), PlanID: "free",
 			SuggestionsIncluded: 5, SuggestionsUsed: 1111111, Daily: "110001,1000", CreatedAt: start,
 		}
 		quantity, last := int64(1), time.Date(2026, 8, 15, 23, 59, 59, 999999000, time.UTC)
-		for i, at := range []time.Time{start, last.AddDate(0, 0, 10), last.AddDate(0, 0, 31), last.AddDate(0, 0, 1), last, start.AddDate(0, 0, -3), last.Add(time.Microsecond)} {
+		for i, at := range []time.Time{start, last.AddDate(0, 0, 10), start.AddDate(0, 1, 0).Add(-time.Microsecond), last.AddDate(0, 0, 1), last, start.Add(time.Hour), last.Add(time.Microsecond)} {
 			e := models.UsageEvent{
-				ID: id(100 + i), RecordID: 4, Email: r.Email, Quantity: quantity, IdempotencyKey: ptr(fmt.Sprint("eve", i)), OccurredAt: at, RecordedAt: at, PlanID: "free",
-				BillingPeriodStart: r.BillingPeriodStart, BillingPeriodEnd: r.BillingPeriodEnd,
+				ID: id(100 + i), UserID: r.UserID, RecordID: 4, Email: r.Email, Quantity: quantity, IdempotencyKey: ptr(fmt.Sprint("eve", i)),
+				OccurredAt: at, RecordedAt: at,
+				Figures: models.Figures{PlanID: "free", BillingPeriodStart: r.BillingPeriodStart, BillingPeriodEnd: r.BillingPeriodEnd},
 			}
 			f.insert(t, &e)
 			quantity *= 10

@@ -127,7 +127,7 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 					t.Errorf("turn %d takes %+v as it is", i, s)
 				}
 			}
-			foreseen := f.foresee(t, turn.catalogue, turn.email, r)
+			foreseen := f.foresee(t, turn.catalogue, turn.email, noon)
 			if err := models.PrepareRecords(f.ctx, f.db, turn.catalogue, noon, []models.Want{{Email: turn.email, At: noon}}); err != nil {
 				t.Fatal(err)
 			}
@@ -197,16 +197,7 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 		const email = "ada@example.com"
 		prepared := func(now time.Time) models.Period {
 			t.Helper()
-			record, err := models.CurrentUsage(f.ctx, f.db, now, email)
-			if err != nil {
-				t.Fatal(err)
-			}
-			entitlements, err := models.EntitlementsOf(f.ctx, f.db, now, []string{email})
-			if err != nil {
-				t.Fatal(err)
-			}
-			e := entitlements[email]
-			foreseen := f.catalogue.Foresee(email, &e, record, now).Period
+			foreseen := f.foresee(t, f.catalogue, email, now).Period
 			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: now}}); err != nil {
 				t.Fatal(err)
 			}
@@ -266,12 +257,7 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 		if err != nil || r != nil {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		entitlements, err := models.EntitlementsOf(f.ctx, f.db, now, []string{email})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := entitlements[email]
-		foreseen := f.catalogue.Foresee(email, &e, nil, now).Period
+		foreseen := f.foresee(t, f.catalogue, email, now).Period
 		prepare(now, now)
 		if r, err = models.CurrentUsage(f.ctx, f.db, now, email); err != nil || r.Period() != foreseen || !foreseen.End.Equal(december) {
 			t.Errorf("foreseen was %v, it is %+v, %v", foreseen, r, err)
@@ -279,15 +265,20 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 	})
 }
 
-// foresee is the standing as it will be once the record is prepared.
-func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, r *models.UsageRecord) models.Standing {
+// foresee returns the standing as it will be once the record at an instant is prepared.
+func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, at time.Time) models.Standing {
 	t.Helper()
-	entitlements, err := models.EntitlementsOf(f.ctx, f.db, noon, []string{email})
+	want := models.Want{Email: email, At: at}
+	ahead, err := models.ReadAhead(f.ctx, f.db, c, at, []models.Want{want})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entitlements[email]
-	return c.Foresee(email, &e, r, noon)
+	r, err := models.CurrentUsage(f.ctx, f.db, at, email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := ahead.Standing(want, r)
+	return s
 }
 
 // TestASubscriptionBeginsInTheMiddleOfAMonth rolls the record over: the month ends where the subscription's own period begins.

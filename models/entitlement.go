@@ -1,6 +1,8 @@
 package models
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,14 +27,19 @@ type Entitlement struct {
 	// was read.
 	AtStripe         bool
 	OverageRateCents *int64
-	// Since is when this entitlement's payer began to pay, as far as that is known.
-	Since time.Time
+	// Created is when the subscription began, Joined when the person came to their organization or left the last one, and Ended when the
+	// last subscription ended that could have given the person a plan; zero where that is not known.
+	Created, Joined, Ended time.Time
+	// Until is when the next of such changes came, for what a person might use at an instant in the past; zero without one.
+	Until time.Time
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
 }
 
 // payer is PayerOf the entitlement's subscription.
 func (e *Entitlement) payer() string { return PayerOf(e.StripeCustomerID, e.OrganizationID) }
+
+const byOrganization = "organization:"
 
 // PayerOf identifies who pays for a plan: a customer of Stripe's, else an organization whose plan was assigned by hand, else the
 // person. When it changes, the usage record ends and the next one starts. (product.md, "Plans")
@@ -41,10 +48,40 @@ func PayerOf(customer string, organization *uuid.UUID) string {
 	case customer != "":
 		return customer
 	case organization != nil:
-		return "organization:" + organization.String()
+		return byOrganization + organization.String()
 	}
 	return ""
 }
+
+// changed is when the payer changed from another one to this one, as far as that is known. A plan that is assigned by hand to the same
+// person or organization is no change of payer.
+func (e *Entitlement) changed(before string) time.Time {
+	switch {
+	case !byHand(before) || !byHand(e.payer()):
+		return e.newest()
+	case e.OrganizationID != nil && e.Joined.Before(e.Created):
+		return time.Time{}
+	}
+	return e.Joined
+}
+
+// newest is when something last changed that can change the payer.
+func (e *Entitlement) newest() time.Time { return latest(e.Created, e.Joined, e.Ended) }
+
+// begins is when the payer of a plan began to pay for this person; zero without a plan and where it is not known.
+func (e *Entitlement) begins() time.Time {
+	switch payer := e.payer(); {
+	case payer == "":
+		return time.Time{}
+	case byHand(payer):
+		return e.changed("")
+	}
+	return latest(e.Created, e.Joined)
+}
+
+func byHand(payer string) bool { return payer == "" || strings.HasPrefix(payer, byOrganization) }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // overageRate is the price in cents of a unit beyond the included ones; 0 is a hard cap. A trial includes units and bills nothing.
 func (e *Entitlement) overageRate(plan Plan) int64 {
@@ -57,13 +94,12 @@ func (e *Entitlement) overageRate(plan Plan) int64 {
 	return *e.OverageRateCents
 }
 
-// EntitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
+// entitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
 const (
-	EntitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
+	entitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
-		s.created_at, (SELECT MAX(m.since) FROM memberships m WHERE m.user_id = u.id),
-		(SELECT MAX(o.inactive_since) FROM subscriptions o WHERE o.user_id = u.id OR o.organization_id = w.organization_id),
-		s.billing_cycle_anchor, s.current_period_start, s.current_period_end`
+		s.billing_cycle_anchor, s.current_period_start, s.current_period_end,
+		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END`
 
 	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
@@ -74,11 +110,12 @@ const (
 				AND o.status IN ('active', 'trialing', 'past_due') ORDER BY o.created_at DESC LIMIT 1))`
 )
 
-// EntitlementJoinsAt read what was at an instant, given a row k with a user's id and the instant at: the subscription that gave a plan
-// then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and
-// one that ended did so until then. Whose memberships nobody noted was always where they are. What has no history, such as the
+// entitlementJoinsAt read what was at an instant, given a row k with a user's id and the instant at: the subscription that gave a plan
+// then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and one
+// that ended did so until then. A person whose memberships are not stored was always where they are. What has no history, such as the
 // person's own limit, is as it is now.
-const EntitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
+const (
+	entitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(
 			(SELECT o.id FROM subscriptions o WHERE o.organization_id = COALESCE(
@@ -86,8 +123,47 @@ const EntitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
 				CASE WHEN NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id) THEN w.organization_id END) AND ` + gaveAt + `),
 			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
 
-const gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')
-				OR COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) > k.at) ORDER BY o.created_at DESC LIMIT 1`
+	inactive = `o.status NOT IN ('active', 'trialing', 'past_due')`
+	endedAt  = `COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at)`
+
+	gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')
+				OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
+)
+
+// changes are when something happened that can change a person's payer.
+type changes struct{ joined, created, ended []time.Time }
+
+// changesOf reads the changes of the people u that a condition selects: they came to an organization or left the last one, and
+// subscriptions began and ended that were theirs or their organizations'.
+const changesOf = `SELECT u.id, 'joined', m.since FROM users u JOIN memberships m ON m.user_id = u.id WHERE ?
+	UNION ALL SELECT u.id, 'created', o.created_at FROM users u JOIN subscriptions o ON o.user_id = u.id WHERE ?
+	UNION ALL SELECT u.id, 'ended', ` + endedAt + ` FROM users u JOIN subscriptions o ON o.user_id = u.id WHERE ` + inactive + ` AND ?
+	UNION ALL SELECT u.id, 'created', o.created_at FROM users u JOIN memberships m ON m.user_id = u.id
+		JOIN subscriptions o ON o.organization_id = m.organization_id WHERE ?
+	UNION ALL SELECT u.id, 'ended', ` + endedAt + ` FROM users u JOIN memberships m ON m.user_id = u.id
+		JOIN subscriptions o ON o.organization_id = m.organization_id WHERE ` + inactive + ` AND ?`
+
+// note adds what is known of the changes at an instant. Until is only of interest in the past.
+func (c *changes) note(e *Entitlement, at, now time.Time) {
+	e.Joined, e.Ended, e.Until = lastBefore(c.joined, at), lastBefore(c.ended, at), time.Time{}
+	for _, all := range [][]time.Time{c.joined, c.created, c.ended} {
+		for _, t := range all {
+			if t.After(at) && !t.After(now) && (e.Until.IsZero() || t.Before(e.Until)) {
+				e.Until = t
+			}
+		}
+	}
+}
+
+// lastBefore returns the last of times that is not after an instant; zero without one.
+func lastBefore(times []time.Time, at time.Time) (last time.Time) {
+	for _, t := range times {
+		if !t.After(at) && t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
 
 // PeriodAt is the billing period that contains t: under a Stripe subscription its own, in monthly steps; else the
 // calendar month.
@@ -120,8 +196,10 @@ func (e *Entitlement) ownPeriod(t time.Time) (own Period, ok bool) {
 func (e *Entitlement) end(r *UsageRecord, t time.Time) (end time.Time, ok bool) {
 	own, ok := e.ownPeriod(t)
 	start := own.Start
-	if r.Payer != nil && *r.Payer != e.payer() && e.Since.After(start) && e.Since.Before(t) {
-		start = e.Since
+	if r.Payer != nil && *r.Payer != e.payer() {
+		if changed := e.changed(*r.Payer); changed.After(start) && !changed.After(t) {
+			start = changed
+		}
 	}
 	switch {
 	case start.After(r.BillingPeriodStart):

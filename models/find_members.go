@@ -138,6 +138,7 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		}
 		m.SignedUp = m.SignedUp.UTC()
 		m.Standing = c.Foresee(email, &entitlement, []*UsageRecord{record}, now)
+		m.Standing.UserID = m.ID // also before the first record
 		if last.Valid || m.SignedUp.Before(m.Standing.Period.Start) {
 			m.LastPeriod = &last.Int64
 		}

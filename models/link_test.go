@@ -281,7 +281,7 @@ func TestAThousandPeopleAreLinkedAtOnce(t *testing.T) {
 			links, identities = append(links, l), append(identities, l.Slack)
 		}
 		f.link(t, links...)
-		if found, err := models.EmailsOf(f.ctx, f.db, identities); err != nil || len(found) != len(links) {
+		if found, err := models.PeopleByIdentity(f.ctx, f.db, identities); err != nil || len(found) != len(links) {
 			t.Errorf("%d people found, %v", len(found), err)
 		}
 	})

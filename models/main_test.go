@@ -113,7 +113,18 @@ func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 // november is the calendar month of noon.
 var november = models.CalendarMonth(noon)
 
-// use stores a record of the calendar month that contains at, with units used.
+// user returns the ID of the person with an email; a person who is unknown is made.
+func (f *fixture) user(t *testing.T, email string) uuid.UUID {
+	t.Helper()
+	id, err := models.EnsureUser(f.ctx, f.db, email, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// use stores a record of the calendar month that contains at, with units used. Those beyond the included ones are billed if the plan
+// has a rate.
 func (f *fixture) use(t *testing.T, email string, at time.Time, plan models.PlanID, used int64) *models.UsageRecord {
 	t.Helper()
 	p, ok := f.catalogue.Plan(plan)
@@ -122,8 +133,12 @@ func (f *fixture) use(t *testing.T, email string, at time.Time, plan models.Plan
 	}
 	month := models.CalendarMonth(at)
 	r := &models.UsageRecord{
-		Email: email, BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, PlanID: plan,
+		UserID: f.user(t, email), Email: email, BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, PlanID: plan,
 		SuggestionsIncluded: p.Included, SuggestionsUsed: used, OverageRateCents: p.OverageRateCents, Entitled: true, CreatedAt: at,
+	}
+	if p.OverageRateCents > 0 {
+		r.OverageUsed = max(0, used-p.Included)
+		r.OverageCents = r.OverageUsed * p.OverageRateCents
 	}
 	f.insert(t, r)
 	return r

@@ -11,7 +11,8 @@ import (
 )
 
 // normalizeEmails rewrites the addresses that an earlier ParseEmail stored in another form. It changes nothing and returns an
-// error that lists them if two people would get the same address. An address that ParseEmail refuses now stays as it is.
+// error that lists them if two people would get the same address. An address that ParseEmail refuses now stays as it is. A later migration deletes the sessions and
+// sign-in links of the old address.
 func normalizeEmails(ctx context.Context, tx bun.Tx) error {
 	var stored []string
 	if err := tx.NewSelect().TableExpr("users").Column("email").Order("email").Scan(ctx, &stored); err != nil {
@@ -33,7 +34,6 @@ func normalizeEmails(ctx context.Context, tx bun.Tx) error {
 		return nil
 	}
 	var same []error
-	var old []string
 	var pairs []any
 	slices.Sort(changed)
 	for _, normal := range slices.Compact(changed) {
@@ -41,20 +41,13 @@ func normalizeEmails(ctx context.Context, tx bun.Tx) error {
 			same = append(same, fmt.Errorf("%q is the normal form of %q", normal, holders[normal]))
 			continue
 		}
-		old = append(old, holders[normal][0])
 		pairs = append(pairs, holders[normal][0], normal)
 	}
 	if len(same) > 0 {
 		return fmt.Errorf("several users have one email address; change or delete all but one of each in the tables users, "+
 			"usage_records, usage_events and usage_holds, then start again: %w", errors.Join(same...))
 	}
-	// Whoever is signed in signs in again: what a session stores is not rewritten.
-	for _, table := range []string{"sessions", "sign_in_links"} {
-		if _, err := tx.NewDelete().TableExpr(table).Where("email IN (?)", bun.List(old)).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	values := strings.TrimSuffix(strings.Repeat("(?, ?), ", len(old)), ", ") // whose columns both databases call column1 and column2
+	values := strings.TrimSuffix(strings.Repeat("(?, ?), ", len(pairs)/2), ", ") // whose columns both databases call column1 and column2
 	for _, table := range []string{"usage_events", "usage_holds", "usage_records", "users"} {
 		query := "UPDATE " + table + " SET email = k.column2 FROM (VALUES " + values + ") AS k WHERE " + table + ".email = k.column1"
 		if _, err := tx.NewRaw(query, pairs...).Exec(ctx); err != nil {

@@ -247,17 +247,85 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 }
 
-// A migration that an earlier release applied and did not mark, because it was killed in between, is marked by the next start.
-func TestMigrationWithoutItsMark(t *testing.T) {
-	db := openFile(t, filepath.Join(t.TempDir(), "tollgate.db"))
-	want := sqliteSchema(t, db)
-	for _, name := range db.Applied {
-		id, _, _ := strings.Cut(name, "_")
-		if _, err := db.ExecContext(t.Context(), `DELETE FROM bun_migrations WHERE name = ?`, id); err != nil {
+// oldDatabase makes an empty database with the schema of the releases before a migration, and returns what runs statements in it and
+// what opens it, which applies the later migrations.
+func oldDatabase(t *testing.T, kind, before string) (exec func(statement string), open func() *fixture) {
+	t.Helper()
+	dir := "migrations/" + kind
+	if kind == "postgres" {
+		f := newFixtureOf(t, kind)
+		exec = func(statement string) { t.Helper(); f.exec(t, statement) }
+		exec(`DROP SCHEMA public CASCADE; CREATE SCHEMA public;
+			CREATE TABLE bun_migrations (id bigserial PRIMARY KEY, name text, group_id bigint, migrated_at timestamptz NOT NULL DEFAULT current_timestamp)`)
+		open = func() *fixture { return reopen(t, f.db.URL) }
+	} else {
+		address := filepath.Join(t.TempDir(), "old.db")
+		raw, err := sql.Open("sqlite", address+"?_txlock=immediate&_foreign_keys=1&_pragma=synchronous(off)")
+		if err != nil {
 			t.Fatal(err)
 		}
-		if names, err := db.Migrate(t.Context()); err != nil || !slices.Equal(names, []string{name}) {
-			t.Errorf("%s: applied %q, %v", name, names, err)
+		exec = func(statement string) {
+			t.Helper()
+			if _, err := raw.ExecContext(t.Context(), statement); err != nil {
+				t.Fatalf("%s: %v", statement, err)
+			}
+		}
+		exec(`CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "name" VARCHAR, "group_id" INTEGER, ` +
+			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp)`)
+		open = func() *fixture {
+			if err := raw.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return reopen(t, "sqlite:"+address)
+		}
+	}
+	files, err := filepath.Glob(dir + "/*.tx.up.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(files)
+	for _, file := range files {
+		if id, _, _ := strings.Cut(filepath.Base(file), "_"); id < before {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec(string(text))
+			exec("INSERT INTO bun_migrations (name, group_id) VALUES ('" + id + "', 1)")
+		}
+	}
+	if normalizeEmails < before {
+		exec("INSERT INTO bun_migrations (name, group_id) VALUES ('" + normalizeEmails + "', 1)")
+	}
+	return exec, open
+}
+
+func reopen(t *testing.T, address string) *fixture {
+	t.Helper()
+	f := &fixture{ctx: t.Context(), catalogue: embedded(t)}
+	var err error
+	if f.db, err = models.Open(f.ctx, address); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.db.Close() })
+	return f
+}
+
+// A migration that an earlier release applied and did not mark, because it was killed in between, is marked by the next start.
+func TestMigrationWithoutItsMark(t *testing.T) {
+	fresh := openFile(t, filepath.Join(t.TempDir(), "tollgate.db"))
+	want, all := sqliteSchema(t, fresh), fresh.Applied
+	for i, name := range all {
+		next := "9"
+		if i+1 < len(all) {
+			next, _, _ = strings.Cut(all[i+1], "_")
+		}
+		exec, open := oldDatabase(t, "sqlite", next)
+		id, _, _ := strings.Cut(name, "_")
+		exec("DELETE FROM bun_migrations WHERE name = '" + id + "'")
+		db := open().db
+		if !slices.Equal(db.Applied, all[i:]) {
+			t.Errorf("%s: applied %q", name, db.Applied)
 		}
 		if got := sqliteSchema(t, db); got != want {
 			t.Errorf("%s: the schema is\n%s\nwant\n%s", name, got, want)

@@ -13,11 +13,15 @@ func day(year int, month time.Month, d int) time.Time {
 }
 
 func recordOf(start, end time.Time, used, included, rate int64) models.UsageRecord {
-	return models.UsageRecord{BillingPeriodStart: start, BillingPeriodEnd: end, SuggestionsUsed: used, SuggestionsIncluded: included, OverageRateCents: rate}
+	s := billed(models.Standing{Used: used, Included: included, OverageRateCents: rate})
+	return models.UsageRecord{
+		BillingPeriodStart: start, BillingPeriodEnd: end, SuggestionsUsed: used, SuggestionsIncluded: included,
+		OverageUsed: s.Overage, OverageCents: s.OverageCents, OverageRateCents: rate,
+	}
 }
 
 func TestMonths(t *testing.T) {
-	now := models.Standing{Used: 80, Included: 75, OverageRateCents: 30, Period: november}
+	now := billed(models.Standing{Used: 80, Included: 75, OverageRateCents: 30, Period: november})
 	records := []models.UsageRecord{
 		recordOf(day(2026, 8, 1), day(2026, 9, 1), 5, 5, 0),
 		// A subscription that began in the middle of October cut the month in two.
@@ -141,7 +145,7 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		daily(f.use(t, "eve@example.com", noon, "pro", 50), "50")
 		// A period of bob's own that began in October and reaches two days into November.
 		f.insert(t, &models.UsageRecord{
-			Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30), BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
+			UserID: f.user(t, "bob@example.com"), Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30), BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
 			CreatedAt: noon,
 		})
 		summary, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, acme)

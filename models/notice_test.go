@@ -47,11 +47,22 @@ func TestNotice(t *testing.T) {
 			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit of $1,200.00." + yours},
 		{models.Standing{Used: 8, Included: 5}, allowed, "You've used 8 of 5 suggestions (160%)." + they},
 	} {
+		test.standing = billed(test.standing)
 		test.standing.Period = period
 		if got := c.Notice(test.standing, test.verdict); got != test.want {
 			t.Errorf("%+v:\n%q, want\n%q", test.standing, got, test.want)
 		}
 	}
+}
+
+// billed returns the standing with the units beyond the included ones billed, if there is a rate.
+func billed(s models.Standing) models.Standing {
+	if s.OverageRateCents > 0 {
+		s.Overage = max(0, s.Used-s.Included)
+		s.OverageHeld = max(0, s.Used+s.Held-s.Included) - s.Overage
+		s.OverageCents, s.OverageCentsHeld = s.Overage*s.OverageRateCents, s.OverageHeld*s.OverageRateCents
+	}
+	return s
 }
 
 // TestNoticeTitle compares titles with what the decision does: a call that is allowed and billed reached no limit.
@@ -74,6 +85,7 @@ func TestNoticeTitle(t *testing.T) {
 		{models.Standing{Used: 2, Included: 5}, 4, "Not enough left"},
 		{models.Standing{Included: 5}, 6, "Not enough left"},
 	} {
+		test.standing = billed(test.standing)
 		verdict := models.Verdict{Allowed: true}
 		if test.quantity > 0 {
 			verdict = models.Decide(test.standing, test.quantity)

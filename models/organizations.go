@@ -125,6 +125,14 @@ type UserChange struct {
 	Leaves   bool
 	Role     *Role
 	Operator *bool
+	// UserID, unless it is the zero value, is the person whom the email must still identify: it may have changed hands since the
+	// operator saw whose it is.
+	UserID uuid.UUID
+}
+
+// Grants returns whether the change may give the person a role.
+func (c *UserChange) Grants() bool {
+	return c.Role != nil && *c.Role == Admin || c.Operator != nil && *c.Operator
 }
 
 func (c *UserChange) String() string {
@@ -159,6 +167,9 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
 			return err
+		}
+		if change.UserID != uuid.Nil && change.UserID != user.ID {
+			return fmt.Errorf("the email belongs to another user now: %s", user.ID)
 		}
 		if change.OrganizationID != nil {
 			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {

@@ -129,6 +129,7 @@ type person struct {
 	entitlement Entitlement
 	// records are in order of their periods, and never overlap.
 	records []*UsageRecord
+	changes changes
 	// at reads what the person might use at an instant.
 	at func(at time.Time) (Entitlement, error)
 }
@@ -161,6 +162,27 @@ func (p persons) add(row scanner) error {
 	return err
 }
 
+// changesQuery reads the changes of the people u that a condition selects.
+func changesQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
+	return db.NewRaw(changesOf, which, which, which, which, which)
+}
+
+func (p persons) addChange(row scanner) error {
+	var user uuid.UUID
+	var kind string
+	var at bun.NullTime
+	if err := row.Scan(&user, &kind, &at); err != nil {
+		return err
+	}
+	found := p[user]
+	if found == nil || at.IsZero() { // the person was created between two queries
+		return nil
+	}
+	list := map[string]*[]time.Time{"joined": &found.changes.joined, "created": &found.changes.created, "ended": &found.changes.ended}[kind]
+	*list = append(*list, at.Time.UTC())
+	return nil
+}
+
 func (p persons) ids() []uuid.UUID {
 	return slices.SortedFunc(maps.Keys(p), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 }
@@ -187,15 +209,23 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []W
 	if err != nil {
 		return nil, err
 	}
-	people.gather(records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
+	if err := eachRow(ctx, tx, changesQuery(tx, bun.SafeQuery("u.id IN (?)", bun.List(people.ids()))), people.addChange); err != nil {
+		return nil, err
+	}
+	people.gather(now, records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
 	return people, nil
 }
 
 // gather adds to the people what was read of them.
-func (p persons) gather(records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, entitlementAt func(uuid.UUID, time.Time) (Entitlement, error)) {
+func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, entitlementAt func(uuid.UUID, time.Time) (Entitlement, error)) {
 	for id, found := range p {
 		found.entitlement = entitlements[id]
-		found.at = func(at time.Time) (Entitlement, error) { return entitlementAt(id, at) }
+		found.changes.note(&found.entitlement, now, now)
+		found.at = func(at time.Time) (Entitlement, error) {
+			e, err := entitlementAt(id, at)
+			found.changes.note(&e, at, now)
+			return e, err
+		}
 	}
 	for _, r := range records {
 		p[r.UserID].records = append(p[r.UserID].records, r)
@@ -216,6 +246,7 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
 	entitlements := map[uuid.UUID]Entitlement{}
 	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
+	t.read(changesQuery(db, bun.SafeQuery("u.id IN (?)", among)).String(), people.addChange)
 	type instant struct {
 		want Want
 		at   time.Time
@@ -239,7 +270,7 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	for i := range rows {
 		records[i] = &rows[i]
 	}
-	people.gather(records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) {
+	people.gather(now, records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) {
 		return then[instant{Want{UserID: user}, at.UTC()}], nil
 	})
 	return people, nil
@@ -272,7 +303,7 @@ func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uui
 }
 
 func entitlementsQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
-	return db.NewRaw("SELECT k.id, "+EntitlementColumns+" FROM users k "+EntitlementJoins+" WHERE ?", which)
+	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE ?", which)
 }
 
 func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
@@ -313,7 +344,7 @@ func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *b
 	if postgres {
 		instant = "CAST(? AS timestamptz)"
 	}
-	return db.NewRaw("SELECT k.id, "+EntitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+EntitlementJoinsAt, at, which)
+	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+entitlementJoinsAt, at, which)
 }
 
 // EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
@@ -347,44 +378,40 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 
 func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement) error {
 	var team, slackUser, plan, customer, status sql.NullString
-	var created, joined, ended bun.NullTime
+	var created bun.NullTime
 	err := rows.Scan(user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &created, &joined, &ended, &e.Anchor, &e.PeriodStart, &e.PeriodEnd)
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &created)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
-	e.PlanID, e.StripeCustomerID, e.Status = PlanID(plan.String), customer.String, SubscriptionStatus(status.String)
-	for _, t := range []bun.NullTime{created, joined, ended} {
-		if t.Time.After(e.Since) {
-			e.Since = t.Time.UTC()
-		}
-	}
+	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.Time.UTC()
 	return err
 }
 
 // prepare brings the person's record at an instant up to date, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
-	if cut := p.fit(now); cut != nil {
+	for _, cut := range p.fit(now) {
 		if err := p.move(ctx, db, conn, c, now, cut); err != nil {
 			return err
 		}
 	}
-	record, _, nextStart := p.find(at)
+	record, _, _ := p.find(at)
 	if record == nil {
-		entitlement := &p.entitlement
-		if current := entitlement.PeriodAt(now); !current.Contains(at) {
+		e := &p.entitlement
+		// What a person might use before the current period, or before their plan last changed, is read as of then.
+		if current := e.PeriodAt(now); !current.Contains(at) || at.Before(e.newest()) && at.Before(now) {
 			then, err := p.at(at)
 			if err != nil {
 				return err
 			}
-			entitlement = &then
-			if at.Before(current.Start) && (nextStart.IsZero() || current.Start.Before(nextStart)) {
-				// The person's current record begins there, or will.
-				p.records = append(p.records, &UsageRecord{BillingPeriodStart: current.Start, BillingPeriodEnd: current.End})
-				defer func() { p.records = slices.DeleteFunc(p.records, func(r *UsageRecord) bool { return r.Email == "" }) }()
+			if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
+				then.Until = begins
+			}
+			if !current.Contains(at) || at.Before(e.begins()) || then.payer() != e.payer() {
+				e = &then
 			}
 		}
-		return p.insert(ctx, db, conn, p.place(c, entitlement, now, at))
+		return p.insert(ctx, db, conn, p.place(c, e, now, at))
 	}
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
@@ -401,27 +428,31 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	return nil
 }
 
-// fit ends the current record where the person's entitlement says, but not after the next one starts. It returns the record if that
-// changed its end.
-func (p *person) fit(now time.Time) *UsageRecord {
-	current, _, _ := p.find(now)
-	if current == nil {
-		return nil
-	}
-	end, ok := p.entitlement.end(current, now)
-	if !ok {
-		return nil
-	}
-	for _, r := range p.records {
-		if r.BillingPeriodStart.After(current.BillingPeriodStart) && r.BillingPeriodStart.Before(end) {
-			end = r.BillingPeriodStart.UTC()
+// fit ends the current record where the person's entitlement says, but not after the next one starts, and an earlier one where another
+// payer's time ended in it. It returns the records whose end changed.
+func (p *person) fit(now time.Time) (cut []*UsageRecord) {
+	for i, r := range p.records {
+		var end time.Time
+		ok := false
+		switch {
+		case r.Period().Contains(now):
+			end, ok = p.entitlement.end(r, now)
+		case r.BillingPeriodStart.Before(now) && r.Payer != nil && *r.Payer != p.entitlement.payer():
+			end = p.entitlement.changed(*r.Payer)
+			ok = end.After(r.BillingPeriodStart) && end.Before(r.BillingPeriodEnd)
+		}
+		if !ok {
+			continue
+		}
+		if i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end) {
+			end = p.records[i+1].BillingPeriodStart.UTC()
+		}
+		if !end.Equal(r.BillingPeriodEnd) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
+			r.BillingPeriodEnd = end
+			cut = append(cut, r)
 		}
 	}
-	if end.Equal(current.BillingPeriodEnd) || end.Sub(current.BillingPeriodStart) > maxPeriod {
-		return nil
-	}
-	current.BillingPeriodEnd = end
-	return current
+	return cut
 }
 
 // place returns the record that the person needs for an instant at which there is none. In the rest of a payer's period, the person
@@ -429,7 +460,11 @@ func (p *person) fit(now time.Time) *UsageRecord {
 func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRecord {
 	_, previousEnd, nextStart := p.find(at)
 	whole := e.PeriodAt(at)
-	period := whole.clip(previousEnd, nextStart)
+	begins := e.begins()
+	if begins.After(at) {
+		begins = time.Time{}
+	}
+	period := whole.clip(previousEnd, nextStart).clip(begins, e.Until)
 	r := &UsageRecord{UserID: p.user, Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
 	for _, earlier := range p.records {
 		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) && earlier.BillingPeriodStart.Before(period.Start) {
@@ -627,7 +662,12 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	var group errgroup.Group
 	var records []*UsageRecord
 	entitlements := map[uuid.UUID]Entitlement{}
-	group.Go(func() error { return eachRow(ctx, db, usersQuery(db, emails, ids), f.people.add) })
+	group.Go(func() error {
+		if err := eachRow(ctx, db, usersQuery(db, emails, ids), f.people.add); err != nil {
+			return err
+		}
+		return eachRow(ctx, db, changesQuery(db, bun.SafeQuery("u.id IN (?)", bun.List(f.people.ids()))), f.people.addChange)
+	})
 	group.Go(func() error {
 		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)
 	})
@@ -639,6 +679,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	}
 	for id, p := range f.people {
 		p.entitlement = entitlements[id]
+		p.changes.note(&p.entitlement, now, now)
 		f.byEmail[p.email] = p
 	}
 	for _, r := range records {
@@ -667,25 +708,9 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 		end, ok := p.entitlement.end(current, f.now)
 		moves = ok && !end.After(f.now)
 	}
-	return f.catalogue.Foresee(p.email, &p.entitlement, records, f.now), p.entitlement.Slack, moves
-}
-
-// PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
-func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
-	found := make(map[SlackIdentity]LinkedPerson, len(identities))
-	for some := range slices.Chunk(identities, 200) { // SQLite bounds the depth of an expression
-		query := identitiesQuery(db, some).Column("w.slack_team_id", "u.slack_user_id", "u.id", "u.email")
-		if err := eachRow(ctx, db, query, func(row scanner) error {
-			var id SlackIdentity
-			var p LinkedPerson
-			err := row.Scan(&id.TeamID, &id.UserID, &p.UserID, &p.Email)
-			found[id] = p
-			return err
-		}); err != nil {
-			return nil, fmt.Errorf("find people by their Slack identity: %w", err)
-		}
-	}
-	return found, nil
+	s = f.catalogue.Foresee(p.email, &p.entitlement, records, f.now)
+	s.UserID = p.user // also before the first record
+	return s, p.entitlement.Slack, moves
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.

@@ -49,17 +49,11 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 			u.SpendLimitCents = &limit
 		}
 		s.emails = append(s.emails, email)
-		before := s.random.IntN(4) == 0 // somebody's records may be older than what is known of them
-		if before {
-			s.records(t, email)
-		}
 		f.insert(t, &u)
 		if _, err := models.SignInByIssuer(f.ctx, f.db, now, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: email}, email, names[s.random.IntN(len(names))]); err != nil {
 			t.Fatal(err)
 		}
-		if !before {
-			s.records(t, email)
-		}
+		s.records(t, email)
 		if s.random.IntN(3) == 0 {
 			s.subscription(t, &models.Subscription{UserID: &u.ID})
 		}
@@ -70,6 +64,7 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 // records makes the past of a person: periods that never overlap, of calendar months, of an anchor, or cut.
 func (s *shop) records(t *testing.T, email string) {
 	t.Helper()
+	u := one[models.User](t, s.fixture, "email = ?", email)
 	at := s.now.AddDate(0, -9, 0)
 	anchor := at.Add(time.Duration(s.random.IntN(60*24)) * time.Hour)
 	end := time.Time{}
@@ -89,13 +84,23 @@ func (s *shop) records(t *testing.T, email string) {
 			continue
 		}
 		r := &models.UsageRecord{
-			Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
+			UserID: u.ID, Email: email, SpendLimitCents: u.SpendLimitCents, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
 			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)), Entitled: true, CreatedAt: p.Start,
 		}
 		for range s.random.IntN(5) {
 			units := int64(s.random.IntN(45))
 			r.SuggestionsUsed += units
+			if s.random.IntN(2) == 0 { // at the rate of its time
+				over := int64(s.random.IntN(int(units) + 1))
+				r.OverageUsed, r.OverageCents = r.OverageUsed+over, r.OverageCents+over*int64(s.random.IntN(40))
+			}
 			r.Daily = r.Daily.Add(s.random.IntN(models.DayOf(p.Start, p.End.Add(-time.Microsecond))+1), units)
+		}
+		if s.random.IntN(4) == 0 {
+			r.UnitsHeld = int64(s.random.IntN(20))
+			r.OverageHeld = int64(s.random.IntN(int(r.UnitsHeld) + 1))
+			r.OverageCentsHeld = 7 * r.OverageHeld
+			r.Granted, r.IncludedBefore = int64(s.random.IntN(2)*10), int64(s.random.IntN(2)*5)
 		}
 		s.insert(t, r)
 	}
@@ -125,6 +130,9 @@ func (s *shop) subscription(t *testing.T, of *models.Subscription) {
 	}
 	if of.CurrentPeriodStart != nil {
 		of.StripeSubscriptionID, of.StripeCustomerID = ptr("sub_"+of.ID.String()), ptr("cus_1")
+		if s.random.IntN(3) > 0 {
+			of.OverageRateCents = ptr(int64(s.random.IntN(40)))
+		}
 	}
 	s.insert(t, of)
 }

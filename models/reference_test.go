@@ -2,7 +2,6 @@ package models_test
 
 import (
 	"cmp"
-	"database/sql"
 	"slices"
 	"strings"
 	"testing"
@@ -16,54 +15,44 @@ import (
 // What an organization's pages show, computed in the plainest way: every member's record is read and stands where the gate
 // says. The queries that do it in the database are held against this.
 
-const longestPeriod = 32 * 24 * time.Hour
+const longestPeriod = 62 * 24 * time.Hour
 
-type referenceMember struct {
-	models.MemberUsage
-	entitlement models.Entitlement
-}
+type referenceMember struct{ models.MemberUsage }
 
 func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []referenceMember {
 	t.Helper()
-	rows, err := f.db.QueryContext(f.ctx, `SELECT k.id, k.email, k.name, k.role, k.created_at, r.id, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included,
-			r.suggestions_used, `+models.EntitlementColumns+`
-		FROM workspaces team JOIN users k ON k.workspace_id = team.id
-		LEFT JOIN usage_records r ON r.email = k.email AND r.billing_period_start <= ? AND r.billing_period_end > ? `+
-		models.EntitlementJoins+` WHERE team.organization_id = ?`, now, now, id)
-	if err != nil {
+	var users []models.User
+	if err := f.db.NewSelect().Model(&users).Where("workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = ?)", id).Scan(f.ctx); err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
-	var all []referenceMember
-	for rows.Next() {
-		var recordID, included, used sql.NullInt64
-		var start, end sql.NullTime
-		var recordPlan, team, slackUser, plan, customer sql.NullString
-		var m referenceMember
-		var email string
-		e := &m.entitlement
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &recordID, &start, &end, &recordPlan, &included, &used,
-			&e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.Anchor, &e.PeriodStart, &e.PeriodEnd); err != nil {
-			t.Fatal(err)
-		}
-		e.PlanID, e.StripeCustomerID = models.PlanID(plan.String), customer.String
-		var record *models.UsageRecord
-		if recordID.Valid {
-			record = &models.UsageRecord{
-				ID: recordID.Int64, BillingPeriodStart: start.Time, BillingPeriodEnd: end.Time, PlanID: models.PlanID(recordPlan.String),
-				SuggestionsIncluded: included.Int64, SuggestionsUsed: used.Int64,
+	subscriptions := all[models.Subscription](t, f, "created_at DESC")
+	active := func(of func(*models.Subscription) bool) *models.Subscription {
+		for i := range subscriptions {
+			if n := &subscriptions[i]; of(n) && (n.Status == "active" || n.Status == "trialing" || n.Status == "past_due") {
+				return n
 			}
 		}
-		m.SignedUp = m.SignedUp.UTC()
-		m.Standing = f.catalogue.Foresee(email, e, record, now)
-		all = append(all, m)
+		return nil
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
+	members := make([]referenceMember, 0, len(users))
+	for i := range users {
+		u := &users[i]
+		n := active(func(n *models.Subscription) bool { return n.OrganizationID != nil && *n.OrganizationID == id })
+		if n == nil {
+			n = active(func(n *models.Subscription) bool { return n.UserID != nil && *n.UserID == u.ID })
+		}
+		var records []models.UsageRecord
+		if err := f.db.NewSelect().Model(&records).Where("user_id = ?", u.ID).Order("billing_period_start").Scan(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		var m referenceMember
+		m.ID, m.Name, m.Role, m.SignedUp = u.ID, u.Name, u.Role, u.CreatedAt.UTC()
+		m.Standing = f.referenceStanding(t, u, n, id, subscriptions, records, now)
+		members = append(members, m)
 	}
 	records := f.recordsOf(t, id)
-	for i := range all {
-		m := &all[i]
+	for i := range members {
+		m := &members[i]
 		var before int64
 		known := m.SignedUp.Before(m.Standing.Period.Start)
 		for _, r := range records {
@@ -75,8 +64,92 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 			m.LastPeriod = &before
 		}
 	}
-	slices.SortFunc(all, func(a, b referenceMember) int { return strings.Compare(a.Standing.Email, b.Standing.Email) })
-	return all
+	slices.SortFunc(members, func(a, b referenceMember) int { return strings.Compare(a.Standing.Email, b.Standing.Email) })
+	return members
+}
+
+// referenceStanding is a person's standing by product.md, "Plans", computed from the rows themselves.
+func (f *fixture) referenceStanding(
+	t *testing.T, u *models.User, n *models.Subscription, organization uuid.UUID, subscriptions []models.Subscription, records []models.UsageRecord, now time.Time,
+) models.Standing {
+	t.Helper()
+	plan, _ := f.catalogue.Plan(models.FreePlan)
+	s := models.Standing{UserID: u.ID, Email: u.Email, Plan: models.FreePlan, Period: models.CalendarMonth(now), SpendLimitCents: u.SpendLimitCents}
+	payer, since, atStripe := "", time.Time{}, false
+	if n != nil {
+		s.Plan, s.PastDue, since = n.PlanID, n.Status == "past_due", n.CreatedAt
+		if p, ok := f.catalogue.Plan(n.PlanID); ok { // a plan that the catalog lacks gives what free gives
+			plan = p
+		}
+		s.Plan = f.catalogue.PlanOf(n.PlanID).ID
+		s.OverageRateCents = plan.OverageRateCents
+		if n.StripeSubscriptionID != nil {
+			s.OverageRateCents = 0
+			if n.Status != "trialing" && n.OverageRateCents != nil {
+				s.OverageRateCents = *n.OverageRateCents
+			}
+		}
+		e := models.Entitlement{Anchor: n.BillingCycleAnchor, PeriodStart: n.CurrentPeriodStart, PeriodEnd: n.CurrentPeriodEnd}
+		s.Period, atStripe = e.PeriodAt(now), n.CurrentPeriodStart != nil
+		switch {
+		case n.StripeCustomerID != nil:
+			payer = *n.StripeCustomerID
+		case n.OrganizationID != nil:
+			payer = "organization:" + n.OrganizationID.String()
+		}
+	}
+	for i := range subscriptions {
+		if o := &subscriptions[i]; o.InactiveSince != nil && o.InactiveSince.After(since) &&
+			(o.UserID != nil && *o.UserID == u.ID || o.OrganizationID != nil && *o.OrganizationID == organization) {
+			since = *o.InactiveSince
+		}
+	}
+	var joined []time.Time
+	if err := f.db.NewSelect().TableExpr("memberships").Column("since").Where("user_id = ?", u.ID).Scan(f.ctx, &joined); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range joined {
+		if j.After(since) {
+			since = j
+		}
+	}
+	whole := s.Period
+	var before int64 // included units that were used in this period of this payer, in ended records
+	var given int64
+	for i := range records {
+		r := &records[i]
+		start, end := r.BillingPeriodStart, r.BillingPeriodEnd
+		if !start.After(now) && end.After(now) {
+			ends := time.Time{}
+			switch {
+			case r.Payer != nil && *r.Payer != payer && since.After(start) && since.Before(now) && (!atStripe || since.After(whole.Start)):
+				ends = since
+			case atStripe && whole.Start.After(start):
+				ends = whole.Start
+			}
+			if ends.IsZero() { // it is the current one
+				if !atStripe {
+					s.Period.End = end
+				}
+				s.Period.Start = start
+				if s.Period.End.Sub(start) > 62*24*time.Hour {
+					s.Period.End = end
+				}
+				s.Period = models.Period{Start: s.Period.Start.UTC(), End: s.Period.End.UTC()}
+				s.Included = r.Granted + max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
+				s.Used, s.Overage, s.OverageCents = r.SuggestionsUsed, r.OverageUsed, r.OverageCents
+				s.Held, s.OverageHeld, s.OverageCentsHeld = r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld
+				return s
+			}
+		}
+		// The pages show a person without a current record in the whole period, and read no record of a later one.
+		if !start.After(now) && r.Payer != nil && *r.Payer == payer && !start.Before(whole.Start) {
+			before += r.SuggestionsUsed - r.OverageUsed + r.UnitsHeld - r.OverageHeld
+			given = max(given, r.SuggestionsIncluded+r.IncludedBefore)
+		}
+	}
+	s.Included = max(0, max(given, plan.Included)-before)
+	return s
 }
 
 // recordsOf are the records of the organization's present members.
@@ -84,7 +157,7 @@ func (f *fixture) recordsOf(t *testing.T, id uuid.UUID) []models.UsageRecord {
 	t.Helper()
 	var records []models.UsageRecord
 	err := f.db.NewSelect().Model(&records).
-		Where("email IN (SELECT u.email FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = ?)", id).Scan(f.ctx)
+		Where("user_id IN (SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = ?)", id).Scan(f.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,11 +180,15 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 	length, elapsed := int64(s.Period.End.Sub(s.Period.Start).Seconds()), max(1, int64(now.Sub(s.Period.Start).Seconds()))
 	for _, m := range f.referenceMembers(t, now, id) {
 		st := &m.Standing
-		over := max(0, st.Used*length/elapsed-st.Included)
-		for over > st.Overage && st.SpendLimitCents != nil && over*st.OverageRateCents > *st.SpendLimitCents {
-			over--
+		// What is billed stays billed. What the straight line brings beyond the included units is billed as far as the limit allows.
+		more := max(0, st.Used*length/elapsed-st.Overage-st.Included)
+		if st.OverageRateCents == 0 {
+			more = 0
 		}
-		forecast.Units, forecast.Cents = forecast.Units+over, forecast.Cents+over*st.OverageRateCents
+		for more > 0 && st.SpendLimitCents != nil && st.OverageCents+more*st.OverageRateCents > *st.SpendLimitCents {
+			more--
+		}
+		forecast.Units, forecast.Cents = forecast.Units+st.Overage+more, forecast.Cents+st.OverageCents+more*st.OverageRateCents
 		s.TotalUsers++
 		s.Included += st.Included
 		if st.Overage > 0 {
@@ -123,7 +200,7 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 			s.ActiveUsers++
 			s.TotalSuggestions += st.Used
 			s.TopUsers = append(s.TopUsers, models.RankedUser{
-				Email: st.Email, Name: m.Name, Used: st.Used, Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
+				Email: st.Email, Name: m.Name, Used: st.Used, Overage: st.Overage, Held: st.Held, OverageHeld: st.OverageHeld, Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
 			})
 		}
 	}
@@ -153,9 +230,8 @@ func (f *fixture) referenceMonths(t *testing.T, s *models.OrganizationSummary, f
 	for _, r := range f.recordsOf(t, s.ID) {
 		for i := range months[:n-1] {
 			if m := &months[i]; m.Period.Contains(r.BillingPeriodStart.UTC()) {
-				m.Used, m.Included, m.BeforeSignUp = m.Used+r.SuggestionsUsed, m.Included+r.SuggestionsIncluded, false
-				over := max(0, r.SuggestionsUsed-r.SuggestionsIncluded)
-				m.Overage, m.OverageCents = m.Overage+over, m.OverageCents+over*r.OverageRateCents
+				m.Used, m.Included, m.BeforeSignUp = m.Used+r.SuggestionsUsed, m.Included+r.SuggestionsIncluded+r.Granted, false
+				m.Overage, m.OverageCents = m.Overage+r.OverageUsed, m.OverageCents+r.OverageCents
 			}
 		}
 	}
@@ -354,7 +430,7 @@ func TestMembersByLastPeriod(t *testing.T) {
 		october := november.Previous()
 		record := func(email string, p models.Period, used int64) {
 			f.insert(t, &models.UsageRecord{
-				Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
+				UserID: f.user(t, email), Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
 			})
 		}
 		for i, used := range []int64{30, 10, 20, -1, -1} {

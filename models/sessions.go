@@ -26,8 +26,9 @@ type Session struct {
 	// guessed back, and who reads this table can sign in as nobody.
 	TokenHash []byte `bun:",pk"`
 	// ID names the session to its owner; it opens nothing.
-	ID    uuid.UUID `bun:",type:uuid"`
-	Email string
+	ID uuid.UUID `bun:",type:uuid"`
+	// UserID is the person who is signed in, whatever their email becomes.
+	UserID uuid.UUID `bun:",type:uuid"`
 	// Data is what the session manager keeps in it.
 	Data []byte
 	// UserAgent is what the browser called itself at the sign-in.
@@ -64,16 +65,16 @@ func (v *Viewer) IsAdmin() bool { return v.Organization != nil && v.User.Role ==
 func (v *Viewer) IsOperator() bool { return v.User.Operator }
 
 // SaveSession stores a session that begins. What its ID and times are follows from now.
-func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte, email, userAgent string, data []byte) error {
+func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte, user uuid.UUID, userAgent string, data []byte) error {
 	if len(userAgent) > maxUserAgent {
 		userAgent = userAgent[:maxUserAgent]
 	}
 	s := Session{
-		TokenHash: tokenHash, ID: uuid.Must(uuid.NewV7()), Email: email, Data: data, UserAgent: printable(userAgent),
+		TokenHash: tokenHash, ID: uuid.Must(uuid.NewV7()), UserID: user, Data: data, UserAgent: printable(userAgent),
 		CreatedAt: now, LastSeenAt: now, ExpiresAt: expiry(now, now),
 	}
 	if _, err := db.NewInsert().Model(&s).Exec(ctx); err != nil {
-		return fmt.Errorf("save a session of %s: %w", email, err)
+		return fmt.Errorf("save a session of the user %s: %w", user, err)
 	}
 	return nil
 }
@@ -83,7 +84,7 @@ func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte) (*Viewer, []byte, error) {
 	var rows []struct {
 		Session               `bun:",extend"`
-		UserID                uuid.UUID
+		Email                 string
 		Name                  string
 		WorkspaceID           *uuid.UUID
 		SlackUserID           *string
@@ -96,10 +97,10 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 		OrganizationName      string
 		OrganizationCreatedAt bun.NullTime
 	}
-	err := db.NewSelect().TableExpr("sessions AS s").Join("JOIN users AS u ON u.email = s.email").
+	err := db.NewSelect().TableExpr("sessions AS s").Join("JOIN users AS u ON u.id = s.user_id").
 		Join("LEFT JOIN workspaces AS w ON w.id = u.workspace_id").Join("LEFT JOIN organizations AS o ON o.id = w.organization_id").
-		Column("s.token_hash", "s.id", "s.email", "s.data", "s.user_agent", "s.created_at", "s.last_seen_at", "s.expires_at").
-		ColumnExpr("u.id AS user_id, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents, u.stripe_customer_id").
+		Column("s.token_hash", "s.id", "s.user_id", "s.data", "s.user_agent", "s.created_at", "s.last_seen_at", "s.expires_at").
+		ColumnExpr("u.email, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents, u.stripe_customer_id").
 		ColumnExpr("u.created_at AS user_created_at, o.id AS organization_id, COALESCE(o.name, '') AS organization_name").
 		ColumnExpr("o.created_at AS organization_created_at").
 		Where("s.token_hash = ?", tokenHash).Where("s.expires_at > ?", now).Scan(ctx, &rows)
@@ -128,11 +129,11 @@ func (s Session) read() Session {
 }
 
 // ListSessions returns a person's sessions that have not expired, the one last seen first.
-func ListSessions(ctx context.Context, db bun.IDB, now time.Time, email string) ([]Session, error) {
+func ListSessions(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID) ([]Session, error) {
 	var sessions []Session
-	err := db.NewSelect().Model(&sessions).Where("email = ?", email).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").Scan(ctx)
+	err := db.NewSelect().Model(&sessions).Where("user_id = ?", user).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").Scan(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the sessions of %s: %w", email, err)
+		return nil, fmt.Errorf("list the sessions of the user %s: %w", user, err)
 	}
 	for i := range sessions {
 		sessions[i] = sessions[i].read()
@@ -141,19 +142,19 @@ func ListSessions(ctx context.Context, db bun.IDB, now time.Time, email string) 
 }
 
 // EndSession ends one of a person's sessions, and returns false when they have none with this id.
-func EndSession(ctx context.Context, db bun.IDB, email string, id uuid.UUID) (bool, error) {
-	n, err := endSessions(ctx, db.NewDelete().Where("email = ? AND id = ?", email, id))
+func EndSession(ctx context.Context, db bun.IDB, user, id uuid.UUID) (bool, error) {
+	n, err := endSessions(ctx, db.NewDelete().Where("user_id = ? AND id = ?", user, id))
 	if err != nil {
-		return false, fmt.Errorf("end the session %s of %s: %w", id, email, err)
+		return false, fmt.Errorf("end the session %s of the user %s: %w", id, user, err)
 	}
 	return n > 0, nil
 }
 
 // EndOtherSessions ends all of a person's sessions but one, and returns how many that were.
-func EndOtherSessions(ctx context.Context, db bun.IDB, email string, but uuid.UUID) (int64, error) {
-	n, err := endSessions(ctx, db.NewDelete().Where("email = ? AND id <> ?", email, but))
+func EndOtherSessions(ctx context.Context, db bun.IDB, user, but uuid.UUID) (int64, error) {
+	n, err := endSessions(ctx, db.NewDelete().Where("user_id = ? AND id <> ?", user, but))
 	if err != nil {
-		return 0, fmt.Errorf("end the other sessions of %s: %w", email, err)
+		return 0, fmt.Errorf("end the other sessions of the user %s: %w", user, err)
 	}
 	return n, nil
 }
@@ -180,7 +181,7 @@ func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) e
 	_, err := db.NewUpdate().Model((*Session)(nil)).Set("last_seen_at = ?, expires_at = ?", seen, expiry(s.CreatedAt, seen)).
 		Where("token_hash = ? AND last_seen_at < ?", s.TokenHash, seen).Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("note the use of a session of %s: %w", s.Email, err)
+		return fmt.Errorf("note the use of a session of the user %s: %w", s.UserID, err)
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ type SignInLink struct {
 
 	// TokenHash is the SHA-256 of the link's token.
 	TokenHash []byte `bun:",pk"`
-	Email     string
+	// UserID is the person whom the link signs in, whatever their email becomes.
+	UserID    uuid.UUID `bun:",type:uuid"`
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
@@ -46,12 +47,14 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 	token := rand.Text()
 	hash := sha256.Sum256([]byte(token))
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if known, err := tx.NewSelect().Model((*User)(nil)).Where("email = ?", email).Exists(ctx); err != nil {
+		var users []uuid.UUID
+		if err := tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &users); err != nil {
 			return err
-		} else if !known {
+		}
+		if len(users) == 0 {
 			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("Nobody has the email %s; make them known with: tollgate user set %s", email, email)}
 		}
-		link := SignInLink{TokenHash: hash[:], Email: email, CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}
+		link := SignInLink{TokenHash: hash[:], UserID: users[0], CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}
 		if _, err := tx.NewInsert().Model(&link).Exec(ctx); err != nil {
 			return err
 		}
@@ -63,12 +66,13 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 	return token, nil
 }
 
-// SignInLinkEmail says whom a link signs in, and changes nothing. It returns an Error with CodeUnknownLink for a link that
-// is used, expired or was never made.
+// SignInLinkEmail returns the current email of the person whom a link signs in, and changes nothing. It returns an Error with
+// CodeUnknownLink for a link that is used, expired or was never made.
 func SignInLinkEmail(ctx context.Context, db bun.IDB, now time.Time, token string) (string, error) {
 	hash := sha256.Sum256([]byte(token))
 	var emails []string
-	err := db.NewSelect().Model((*SignInLink)(nil)).Column("email").Where("token_hash = ? AND expires_at > ?", hash[:], now).Scan(ctx, &emails)
+	err := db.NewSelect().TableExpr("sign_in_links AS l").Join("JOIN users AS u ON u.id = l.user_id").Column("u.email").
+		Where("l.token_hash = ? AND l.expires_at > ?", hash[:], now).Scan(ctx, &emails)
 	if err != nil {
 		return "", fmt.Errorf("look at a sign-in link: %w", err)
 	}
@@ -78,26 +82,30 @@ func SignInLinkEmail(ctx context.Context, db bun.IDB, now time.Time, token strin
 	return emails[0], nil
 }
 
-// UseSignInLink returns whom a link signs in, and is the only one to do so: of all who come with the same token one gets
-// the answer and the others an Error with CodeUnknownLink.
-func UseSignInLink(ctx context.Context, db *DB, now time.Time, token string) (string, error) {
+// UseSignInLink returns the person whom a link signs in. It does so once: of all calls with the same token, one gets the answer and
+// the others an Error with CodeUnknownLink.
+func UseSignInLink(ctx context.Context, db *DB, now time.Time, token string) (LinkedPerson, error) {
 	hash := sha256.Sum256([]byte(token))
-	var emails []string
+	var person LinkedPerson
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		emails = nil
-		_, err := tx.NewDelete().Model((*SignInLink)(nil)).Where("token_hash = ? AND expires_at > ?", hash[:], now).Returning("email").Exec(ctx, &emails)
+		var users []uuid.UUID
+		_, err := tx.NewDelete().Model((*SignInLink)(nil)).Where("token_hash = ? AND expires_at > ?", hash[:], now).Returning("user_id").Exec(ctx, &users)
 		if err != nil {
 			return err
 		}
-		if len(emails) == 0 {
+		if len(users) == 0 {
 			return errUnknownLink()
 		}
-		return Audit(ctx, tx, now, emails[0], "sign_in_link.use", emails[0], "")
+		person = LinkedPerson{UserID: users[0]}
+		if err := tx.NewSelect().Model((*User)(nil)).Column("email").Where("id = ?", person.UserID).Scan(ctx, &person.Email); err != nil {
+			return err
+		}
+		return Audit(ctx, tx, now, person.Email, "sign_in_link.use", person.Email, "")
 	})
 	if err != nil {
-		return "", fmt.Errorf("use a sign-in link: %w", err)
+		return LinkedPerson{}, fmt.Errorf("use a sign-in link: %w", err)
 	}
-	return emails[0], nil
+	return person, nil
 }
 
 func errUnknownLink() *Error {
@@ -107,70 +115,65 @@ func errUnknownLink() *Error {
 // ErrUnverifiedEmail means that a person who is not known by their identity has no email that the issuer has verified.
 var ErrUnverifiedEmail = errors.New("the identity is not known, and the issuer has verified no email")
 
-// SignInBySlack returns the email of the person with this Slack identity, and stores their name. A known identity
-// needs no email. Otherwise the email, which must be empty unless Slack has verified it, finds the person or makes a new one, and the
-// identity is linked to them.
+// SignInBySlack returns the person with this Slack identity, and stores their name. It follows the rules of LinkPeople. The email must
+// be empty unless Slack has verified it; a known identity needs none.
 //
-// A Slack team decides which emails its people have, so an email alone moves nobody from one team to another and makes
-// no one of an unknown team an operator: both return an Error with CodeSignInRefused. SignInBySlack also returns ErrUnverifiedEmail,
-// ErrEmail and ErrSlackIdentity.
-func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdentity, email, name string) (string, error) {
+// A verified email links an identity also to an admin or operator in an organization of the identity's team. It returns an Error with
+// CodeSignInRefused if the email is that of an operator without a workspace, and also ErrUnverifiedEmail, ErrEmail and ErrSlackIdentity.
+func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdentity, email, name string) (LinkedPerson, error) {
 	for _, id := range []string{slack.TeamID, slack.UserID} {
 		if !IsSlackID(id) {
-			return "", fmt.Errorf("sign in with Slack: %w", ErrSlackIdentity)
+			return LinkedPerson{}, fmt.Errorf("sign in with Slack: %w", ErrSlackIdentity)
 		}
 	}
-	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) (string, error) {
-		known, err := EmailsOf(ctx, tx, []SlackIdentity{slack})
-		return known[slack], err
-	}, func(ctx context.Context, tx bun.Tx, email string) error {
-		return linkBySignIn(ctx, db, tx, now, Link{Email: email, Slack: slack})
-	})
+	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) ([]User, error) {
+		var known []User
+		err := identitiesQuery(tx, []SlackIdentity{slack}).Column("u.id", "u.email").Scan(ctx, &known)
+		return known, err
+	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
+		people, err := linkPeople(ctx, db, tx, now, []Link{{Email: email, Slack: slack, verified: true}})
+		if err != nil {
+			return LinkedPerson{}, err
+		}
+		return people[0], nil
+	}, true)
 }
 
-// signIn finds the person by known, or else by their verified email with link, and stores their name.
-func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) (string, error),
-	link func(ctx context.Context, tx bun.Tx, email string) error) (string, error) {
-	var person string
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
-		if person, err = known(ctx, tx); err != nil {
+// signIn finds the person by known, or else by their verified email with link, and stores their name. With relink, link is also called
+// for a known person who has a verified email.
+func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) ([]User, error),
+	link func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error), relink bool) (LinkedPerson, error) {
+	var person LinkedPerson
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		users, err := known(ctx, tx)
+		if err != nil {
 			return err
 		}
-		if person == "" {
-			if email == "" {
-				return ErrUnverifiedEmail
+		if len(users) > 0 {
+			person = LinkedPerson{UserID: users[0].ID, Email: users[0].Email}
+		} else if email == "" {
+			return ErrUnverifiedEmail
+		}
+		if email != "" && (len(users) == 0 || relink) {
+			normal, err := ParseEmail(email)
+			switch {
+			case err == nil:
+				person, err = link(ctx, tx, normal)
+			case len(users) > 0: // who needs no email
+				err = nil
+			default:
+				err = fmt.Errorf("the email %w", err)
 			}
-			if person, err = ParseEmail(email); err != nil {
-				return fmt.Errorf("the email %w", err)
-			}
-			if err := link(ctx, tx, person); err != nil {
+			if err != nil {
 				return err
 			}
 		}
-		return setName(ctx, tx, person, name)
+		return setName(ctx, tx, person.UserID, name)
 	})
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
+		return LinkedPerson{}, fmt.Errorf("%s: %w", what, err)
 	}
 	return person, nil
-}
-
-// linkBySignIn links an identity that nobody has to the person with the email.
-func linkBySignIn(ctx context.Context, db *DB, tx bun.Tx, now time.Time, l Link) error {
-	var user User
-	if err := lockUser(ctx, db, tx, now, l.Email, &user); err != nil {
-		return err
-	}
-	team, err := workspaceByTeam(ctx, tx, l.Slack.TeamID)
-	if err != nil {
-		return err
-	}
-	inTeam := team != nil && user.WorkspaceID != nil && *user.WorkspaceID == team.ID
-	if !inTeam && (user.WorkspaceID != nil || user.Operator) {
-		return &Error{Code: CodeSignInRefused, Detail: "Somebody of another Slack workspace has your email address here. Whoever runs this service can put you in your workspace."}
-	}
-	_, err = linkPeople(ctx, db, tx, now, []Link{l})
-	return err
 }
 
 // IssuerIdentity is a person at an OpenID issuer other than Slack.
@@ -187,37 +190,32 @@ type IssuerIdentity struct {
 // ErrSubject means that an issuer identifies a person by something that cannot be a subject.
 var ErrSubject = errors.New("the subject must have 1 to 255 printable characters")
 
-// SignInByIssuer returns the email of the person with this identity, and stores their name. A known identity needs no email.
+// SignInByIssuer returns the person with this identity, and stores their name. A known identity needs no email.
 // Otherwise the email, which must be empty unless the issuer has verified it, finds the person or makes a new one, and the identity is
 // linked to them. It returns ErrUnverifiedEmail, ErrEmail and ErrSubject.
-func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerIdentity, email, name string) (string, error) {
+func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerIdentity, email, name string) (LinkedPerson, error) {
 	if s := identity.Subject; s == "" || len(s) > 255 || printable(s) != s {
-		return "", fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
+		return LinkedPerson{}, fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
 	}
-	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) (string, error) {
-		var emails []string
-		err := tx.NewSelect().Model((*User)(nil)).Column("email").
-			Where("id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx, &emails)
-		if err != nil || len(emails) == 0 {
-			return "", err
-		}
-		return emails[0], nil
-	}, func(ctx context.Context, tx bun.Tx, email string) error {
-		if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
-			return err
-		}
+	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]User, error) {
+		var known []User
+		err := tx.NewSelect().Model(&known).Column("id", "email").
+			Where("id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx)
+		return known, err
+	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
+		var err error
 		linked := identity
 		linked.CreatedAt = now
-		if err := tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &linked.UserID); err != nil {
-			return err
+		if linked.UserID, err = EnsureUser(ctx, tx, email, now); err != nil {
+			return LinkedPerson{}, err
 		}
-		_, err := tx.NewInsert().Model(&linked).Exec(ctx)
-		return err
-	})
+		_, err = tx.NewInsert().Model(&linked).Exec(ctx)
+		return LinkedPerson{UserID: linked.UserID, Email: email}, err
+	}, false)
 }
 
 // setName keeps what a person is called; an issuer that does not say takes no name away.
-func setName(ctx context.Context, tx bun.IDB, email, name string) error {
+func setName(ctx context.Context, tx bun.IDB, user uuid.UUID, name string) error {
 	name = strings.TrimSpace(printable(name))
 	if name == "" {
 		return nil
@@ -226,7 +224,7 @@ func setName(ctx context.Context, tx bun.IDB, email, name string) error {
 		name = string([]rune(name)[:maxPersonName])
 	}
 	_, err := tx.NewUpdate().Model((*User)(nil)).Set("name = ?, folded_name = ?", name, strings.ToLower(name)).
-		Where("email = ? AND (name <> ? OR folded_name IS NULL)", email, name).Exec(ctx)
+		Where("id = ? AND (name <> ? OR folded_name IS NULL)", user, name).Exec(ctx)
 	return err
 }
 

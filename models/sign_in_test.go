@@ -36,7 +36,8 @@ func TestSignInLinks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stored := one[models.SignInLink](t, f, "email = ?", "ada@example.com")
+		ada := one[models.User](t, f, "email = ?", "ada@example.com").ID
+		stored := one[models.SignInLink](t, f, "user_id = ?", ada)
 		if hash := models.HashKey(token); string(stored.TokenHash) != string(hash[:]) || len(token) != 26 {
 			t.Errorf("%q is stored as %x", token, stored.TokenHash)
 		}
@@ -50,17 +51,17 @@ func TestSignInLinks(t *testing.T) {
 		if other == token {
 			other = "B" + token[1:]
 		}
-		for _, use := range []func() (string, error){
-			func() (string, error) { return models.SignInLinkEmail(f.ctx, f.db, late, token) },
-			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, late, token) },
-			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, noon, other) },
-			func() (string, error) { return models.UseSignInLink(f.ctx, f.db, noon, "") },
-		} {
-			_, err := use()
+		_, err = models.SignInLinkEmail(f.ctx, f.db, late, token)
+		wantCode(t, err, models.CodeUnknownLink)
+		for _, use := range []struct {
+			at    time.Time
+			token string
+		}{{late, token}, {noon, other}, {noon, ""}} {
+			_, err := models.UseSignInLink(f.ctx, f.db, use.at, use.token)
 			wantCode(t, err, models.CodeUnknownLink)
 		}
-		if email, err := models.UseSignInLink(f.ctx, f.db, late.Add(-time.Microsecond), token); err != nil || email != "ada@example.com" {
-			t.Errorf("used: %q, %v", email, err)
+		if p, err := models.UseSignInLink(f.ctx, f.db, late.Add(-time.Microsecond), token); err != nil || p.UserID != ada || p.Email != "ada@example.com" {
+			t.Errorf("used: %+v, %v", p, err)
 		}
 		_, err = models.UseSignInLink(f.ctx, f.db, noon, token)
 		wantCode(t, err, models.CodeUnknownLink)
@@ -101,45 +102,56 @@ func TestSignInBySlack(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		yes, boss := true, models.Admin
 		slack := func(team, user string) models.SlackIdentity { return models.SlackIdentity{TeamID: team, UserID: user} }
-		in := func(who models.SlackIdentity, email, want string) {
+		in := func(who models.SlackIdentity, email, want string) models.LinkedPerson {
 			t.Helper()
-			if got, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, ""); err != nil || got != want {
-				t.Errorf("%v with %s is %q, %v; want %s", who, email, got, err, want)
+			got, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "")
+			if err != nil || got.Email != want || one[models.User](t, f, "email = ?", want).ID != got.UserID {
+				t.Errorf("%v with %s is %+v, %v; want %s", who, email, got, err, want)
 			}
+			return got
 		}
 		refused := func(who models.SlackIdentity, email string) {
 			t.Helper()
 			before := len(all[models.Workspace](t, f))
 			_, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "Eve")
 			wantCode(t, err, models.CodeSignInRefused)
-			if found, err := models.EmailsOf(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 || len(all[models.Workspace](t, f)) != before {
+			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 || len(all[models.Workspace](t, f)) != before {
 				t.Errorf("refused, and linked all the same: %v, %v", found, err)
 			}
 		}
-		in(slack("T1", "U1"), " New@Example.com", "new@example.com") // of a team that is new as well
-		in(slack("T1", "U1"), "other@example.com", "new@example.com")
+		first := in(slack("T1", "U1"), " New@Example.com", "new@example.com") // of a team that is new as well
+		for email, want := range map[string]string{"": "new@example.com", "no address": "new@example.com"} {
+			in(slack("T1", "U1"), email, want) // the identity is enough
+		}
+		if p := in(slack("T1", "U1"), "other@example.com", "other@example.com"); p.UserID != first.UserID {
+			t.Errorf("with another email it is %+v, was %+v", p, first)
+		}
 		if n := len(all[models.User](t, f)); n != 1 {
 			t.Errorf("%d users", n)
 		}
+		if p := in(slack("T1", "U2"), "new@example.com", "new@example.com"); p.UserID == first.UserID {
+			t.Error("the next person with an address is its former owner")
+		}
 		f.use(t, "usage@example.com", noon, "free", 3) // known by email alone
 		in(slack("T2", "U1"), "usage@example.com", "usage@example.com")
-		in(slack("T2", "U7"), "usage@example.com", "usage@example.com") // the team gave the email to another account
-		refused(slack("T9", "U1"), "usage@example.com")
-		refused(slack("T1", "U9"), "usage@example.com")
+		in(slack("T2", "U7"), "usage@example.com", "u7@t2.slack.invalid") // another account in the team
+		in(slack("T9", "U1"), "usage@example.com", "u1@t9.slack.invalid")
 
-		// Put into a team by hand, an admin is known there and nowhere else.
+		// An admin whom an operator put into an organization is linked by a verified address of its team, and of no other one.
 		acme := f.organization(t, noon, "Acme", "T3")
 		for _, email := range []string{"boss@example.com", "ops@example.com"} {
 			if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &acme, Role: &boss, Operator: &yes}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		refused(slack("T1", "U8"), "boss@example.com")
-		in(slack("T3", "U8"), "boss@example.com", "boss@example.com")
-		if u := one[models.User](t, f, "email = ?", "boss@example.com"); u.Role != models.Admin || !u.Operator {
+		in(slack("T1", "U8"), "boss@example.com", "u8@t1.slack.invalid")
+		f.link(t, models.Link{Email: "boss@example.com", Slack: slack("T3", "U8")}) // an API call does not link them
+		in(slack("T3", "U9"), "boss@example.com", "boss@example.com")
+		if u := one[models.User](t, f, "email = ?", "boss@example.com"); u.Role != models.Admin || !u.Operator || *u.SlackUserID != "U9" {
 			t.Errorf("the admin is %+v", u)
 		}
-		// An operator of no team is nobody's whom a team could name.
+		in(slack("T3", "U8"), "boss@example.com", "u8@t3.slack.invalid")
+		// No team's word makes its people operators.
 		if _, err := models.SetUser(f.ctx, f.db, noon, "root@example.com", models.UserChange{Operator: &yes}); err != nil {
 			t.Fatal(err)
 		}
@@ -162,8 +174,8 @@ func TestNamesOfWhoSignsIn(t *testing.T) {
 		for _, step := range []struct{ said, want string }{
 			{" Ada Lovelace\n", "Ada Lovelace"}, {"", "Ada Lovelace"}, {"\u202e \x00", "Ada Lovelace"}, {"A\xffda\x00", "Ada"}, {strings.Repeat("é", 300), strings.Repeat("é", 200)},
 		} {
-			if email, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"}, "Ada@example.com", step.said); err != nil || email != "ada@example.com" {
-				t.Fatalf("%q, %v", email, err)
+			if p, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"}, "Ada@example.com", step.said); err != nil || p.Email != "ada@example.com" {
+				t.Fatalf("%+v, %v", p, err)
 			}
 			if u := one[models.User](t, f, "email = ?", "ada@example.com"); u.Name != step.want {
 				t.Errorf("called %q, they are %q", step.said, u.Name)
@@ -189,6 +201,78 @@ func TestAdminsOf(t *testing.T) {
 		admins, err := models.AdminsOf(f.ctx, f.db, acme)
 		if err != nil || len(admins) != 2 || admins[0].Email != "ada@example.com" || admins[1].Email != "zoe@example.com" {
 			t.Errorf("%+v, %v", admins, err)
+		}
+	})
+}
+
+// TestSignInsFollowThePersonAndNotTheAddress has ada give up her address, and the next person get it.
+func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		issuer := func(subject string) models.IssuerIdentity {
+			return models.IssuerIdentity{Issuer: "https://id.example.com", Subject: subject}
+		}
+		ada := f.link(t, linkOf("ada@example.com", "T1", "U1"))[0].UserID
+		if p, err := models.SignInByIssuer(f.ctx, f.db, noon, issuer("1"), "ada@example.com", ""); err != nil || p.UserID != ada {
+			t.Fatalf("the issuer's verified address is %+v, %v", p, err)
+		}
+		hash := models.HashKey("session")
+		if err := models.SaveSession(f.ctx, f.db, noon, hash[:], ada, "", []byte("data")); err != nil {
+			t.Fatal(err)
+		}
+		token, err := models.CreateSignInLink(f.ctx, f.db, noon, "ada@example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.link(t, linkOf("ada.new@example.com", "T1", "U1"))
+		next, err := models.SignInByIssuer(f.ctx, f.db, noon, issuer("2"), "ada@example.com", "")
+		if err != nil || next.UserID == ada || next.Email != "ada@example.com" {
+			t.Errorf("the next person is %+v, %v", next, err)
+		}
+		if p := f.link(t, linkOf("ada@example.com", "T2", "U1"))[0]; p.UserID != next.UserID {
+			t.Errorf("named by Slack, the next person is %+v", p)
+		}
+		who, _, err := models.FindSession(f.ctx, f.db, noon, hash[:])
+		if err != nil || who.User.ID != ada || who.User.Email != "ada.new@example.com" {
+			t.Errorf("the session is that of %+v, %v", who, err)
+		}
+		if email, err := models.SignInLinkEmail(f.ctx, f.db, noon, token); err != nil || email != "ada.new@example.com" {
+			t.Errorf("the link is for %s, %v", email, err)
+		}
+		if p, err := models.UseSignInLink(f.ctx, f.db, noon, token); err != nil || p.UserID != ada {
+			t.Errorf("the link signs in %+v, %v", p, err)
+		}
+		if p, err := models.SignInByIssuer(f.ctx, f.db, noon, issuer("1"), "ada@example.com", ""); err != nil || p.UserID != ada {
+			t.Errorf("the issuer's known identity is %+v, %v", p, err)
+		}
+	})
+}
+
+// TestIdentitiesOf says whose an address is, as "user set" prints it before it grants a role.
+func TestIdentitiesOf(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.link(t, linkOf("ada@example.com", "T1", "U1"))
+		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "7"}, "ada@example.com", ""); err != nil {
+			t.Fatal(err)
+		}
+		bob, err := models.SetUser(f.ctx, f.db, noon, "bob@example.com", models.UserChange{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ada := one[models.User](t, f, "email = ?", "ada@example.com").ID
+		for email, want := range map[string]string{
+			"ada@example.com":    "ada@example.com belongs to the user " + ada.String() + `: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
+			"bob@example.com":    "bob@example.com belongs to the user " + bob.ID.String() + ", who has no identity. Whoever signs in with this address verified gets the role.",
+			"nobody@example.com": "nobody@example.com belongs to no person yet. A person with this email is created.",
+		} {
+			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {
+				t.Errorf("%q, %v, want %q", known.Describe(), err, want)
+			}
+		}
+		// The address changed hands after its owner was printed.
+		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Operator: ptr(true), UserID: bob.ID})
+		wantError(t, err, "the email belongs to another user now: "+ada.String())
+		if one[models.User](t, f, "id = ?", ada).Operator {
+			t.Error("granted all the same")
 		}
 	})
 }

@@ -3,7 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
-	"maps"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -13,102 +13,174 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// Link says that Slack knows the person with this email by this identity.
+// Link says that a call names a person by an email and a Slack identity.
 type Link struct {
 	Email string
 	Slack SlackIdentity
-	// Gentle takes nothing from anybody: it does nothing when somebody has the identity, or the person another one or a
-	// place in another workspace.
-	Gentle bool
+
+	// verified means that Slack has verified the email, which only a sign-in can know.
+	verified bool
 }
 
-// LinkedPerson is the person that a link names.
+// LinkedPerson is the person whom a link or a sign-in identifies.
 type LinkedPerson struct {
 	UserID uuid.UUID
-	Email  string
+	// Email is the person's current label. It may differ from the link's.
+	Email string
+	// Ignored is the link's email if it is not the person's label; otherwise it is empty.
+	Ignored string
+	// Owner is the person whose label the ignored email is; the zero value without one.
+	Owner uuid.UUID
+	// NotLinked means that the person was named by the email only: they are an admin or an operator without a Slack identity, and an
+	// unverified address grants no role. Signing in with Slack links them.
+	NotLinked bool
 }
 
-func linkedAs(links []Link) []LinkedPerson {
-	people := make([]LinkedPerson, len(links))
-	for i, l := range links {
-		people[i].Email = l.Email
-	}
-	return people
-}
-
-// LinkPeople notes who people are to Slack, all in one transaction and one link after another. What is missing is made: the
-// user, the workspace, and for a new workspace an organization of its own. An identity moves when somebody else had it;
-// of two links of one person or of one identity the last one stands.
+// LinkPeople identifies the person of each link and returns them in the order of the links. It creates missing users, workspaces and,
+// for a new workspace, an organization. All of it is one transaction, and each link is applied upon the outcome of those before it.
+//
+//   - A linked identity determines the person. If the email is not in use, it becomes the person's label; if it is, it is ignored.
+//   - Otherwise, the email determines the person if its owner has no identity and is in no other organization. They are linked, unless
+//     they are an admin or an operator.
+//   - A free email creates a person. An email that someone gave up is free: it never identifies its former owner.
+//   - For any other email, the identity is another human being, who becomes a person of their own with a placeholder as the label.
+//
+// No link moves a person out of an organization, takes a role away, or moves an identity from one person to another.
+// docs/identities.md lists the cases.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]LinkedPerson, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	var people []LinkedPerson
 	var err error
 	if db.Postgres {
-		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error { return t.linkPeopleNow(ctx, now, links) })
+		err = db.inTrips(ctx, func(ctx context.Context, t *trips) (err error) {
+			people, err = t.linkPeople(ctx, now, links)
+			return err
+		})
 	} else {
-		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return linkPeopleNow(ctx, db, tx, now, links) })
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+			people, err = linkPeople(ctx, db, tx, now, links)
+			return err
+		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("link %d people to Slack: %w", len(links), err)
 	}
-	return linkedAs(links), nil
+	return people, nil
 }
 
-// namesOf returns whom and which teams links name, each once and sorted.
-func namesOf(links []Link) (emails, teams []string, identities []SlackIdentity) {
-	for _, l := range links {
-		emails, teams, identities = append(emails, l.Email), append(teams, l.Slack.TeamID), append(identities, l.Slack)
+// FindLinked returns for each link the person whom LinkPeople would return if it would change nothing, and the zero value if it would
+// change something. It changes and locks nothing.
+func FindLinked(ctx context.Context, db *DB, links []Link) ([]LinkedPerson, error) {
+	if len(links) == 0 {
+		return nil, nil
 	}
-	slices.Sort(emails)
-	slices.Sort(teams)
-	return slices.Compact(emails), slices.Compact(teams), identities
+	names := namesOf(links)
+	var users []User
+	err := names.users(db).Scan(ctx, &users)
+	var workspaces []Workspace
+	if err == nil {
+		err = names.workspaces(db).Scan(ctx, &workspaces)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find %d linked people: %w", len(links), err)
+	}
+	n := newNaming(time.Time{}, users, workspaces)
+	n.dry = true
+	people := make([]LinkedPerson, len(links))
+	for i, l := range links {
+		if n.teams[l.Slack.TeamID] == nil {
+			continue
+		}
+		n.changes = 0
+		person, err := n.identify(l)
+		if err != nil {
+			return nil, err
+		}
+		if n.changes == 0 {
+			people[i] = person
+		}
+	}
+	return people, nil
+}
+
+// LogLinked logs each link whose email was ignored and each identity that was not linked.
+func LogLinked(ctx context.Context, log *slog.Logger, links []Link, people []LinkedPerson) {
+	for i, p := range people {
+		attrs := []slog.Attr{
+			slog.String("slack_team_id", links[i].Slack.TeamID), slog.String("slack_user_id", links[i].Slack.UserID), slog.String("user_id", p.UserID.String()),
+		}
+		switch {
+		case p.NotLinked:
+			log.LogAttrs(ctx, slog.LevelInfo, "Slack identity not linked: the email belongs to an admin or operator, who must sign in with Slack once", attrs...)
+		case p.Ignored != "" && p.Owner != uuid.Nil:
+			log.LogAttrs(ctx, slog.LevelInfo, "email ignored: it belongs to another person", append(attrs, slog.String("owner_id", p.Owner.String()))...)
+		case p.Ignored != "":
+			log.LogAttrs(ctx, slog.LevelInfo, "email ignored: it is a placeholder", attrs...)
+		}
+	}
+}
+
+// names is what some links name, each once and sorted.
+type names struct {
+	emails, teams []string
+	identities    []SlackIdentity
+}
+
+func namesOf(links []Link) names {
+	var n names
+	for _, l := range links {
+		n.emails, n.teams, n.identities = append(n.emails, l.Email), append(n.teams, l.Slack.TeamID), append(n.identities, l.Slack)
+		if placeholder := l.Slack.placeholder(); placeholder != "" {
+			n.emails = append(n.emails, placeholder)
+		}
+	}
+	slices.Sort(n.emails)
+	slices.Sort(n.teams)
+	n.emails, n.teams = slices.Compact(n.emails), slices.Compact(n.teams)
+	return n
+}
+
+// users selects the people who have one of the emails or identities, in the order of the locks.
+func (n *names) users(db bun.IDB) *bun.SelectQuery {
+	return db.NewSelect().Model((*User)(nil)).Where("id IN (? UNION ?)",
+		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(n.emails)), identitiesQuery(db, n.identities).Column("u.id")).Order("email")
+}
+
+// workspaces selects the workspaces of the teams, and those of the people who have one of the emails.
+func (n *names) workspaces(db bun.IDB) *bun.SelectQuery {
+	return db.NewSelect().Model((*Workspace)(nil)).Where("id IN (? UNION ?)",
+		db.NewSelect().Model((*Workspace)(nil)).Column("id").Where("slack_team_id IN (?)", bun.List(n.teams)),
+		db.NewSelect().Model((*User)(nil)).Column("workspace_id").Where("email IN (?) AND workspace_id IS NOT NULL", bun.List(n.emails)))
 }
 
 func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) ([]LinkedPerson, error) {
-	return linkedAs(links), linkPeopleNow(ctx, db, tx, now, links)
-}
-
-func linkPeopleNow(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) error {
-	emails, teams, identities := namesOf(links)
-	if err := ensureUsers(ctx, tx, emails, now); err != nil {
-		return err
-	}
-	taken, err := EmailsOf(ctx, tx, identities)
-	if err != nil {
-		return err
-	}
-	// Everybody whose row may change: these people, and who has their identities now.
-	concerned := slices.Concat(emails, slices.Collect(maps.Values(taken)))
-	slices.Sort(concerned)
+	names := namesOf(links)
 	var users []User
-	if err := db.ForUpdate(tx.NewSelect().Model(&users).Where("email IN (?)", bun.List(slices.Compact(concerned))).Order("email")).Scan(ctx); err != nil {
-		return err
+	if err := db.ForUpdate(names.users(tx)).Scan(ctx, &users); err != nil {
+		return nil, err
 	}
-	// Only under these locks: whoever links others of a new workspace waits until it is there, and must not wait for these people too.
-	workspaces := make(map[string]*Workspace, len(teams))
-	for _, team := range teams {
-		if workspaces[team], err = ensureWorkspace(ctx, tx, now, team); err != nil {
-			return err
+	// Only under these locks: whoever links other people of a new workspace waits until it exists, and must not wait for these people too.
+	for _, team := range names.teams {
+		if err := ensureWorkspace(ctx, tx, now, team); err != nil {
+			return nil, err
 		}
 	}
-	return storeLinks(ctx, db, tx, now, links, taken, users, workspaces)
-}
-
-// linkPeople is the same in two round trips, the second of which the caller sends.
-func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
-	return linkedAs(links), t.linkPeopleNow(ctx, now, links)
-}
-
-func (t *trips) linkPeopleNow(ctx context.Context, now time.Time, links []Link) error {
-	db := t.db
-	emails, teams, identities := namesOf(links)
-	if err := t.ensureUsers(ctx, emails, now); err != nil {
-		return err
+	var workspaces []Workspace
+	if err := names.workspaces(tx).Scan(ctx, &workspaces); err != nil {
+		return nil, err
 	}
-	taken := make(map[SlackIdentity]string, len(identities))
-	t.read(emailsQuery(db, identities).String(), func(row scanner) error { return scanEmail(row, taken) })
+	return applyLinks(ctx, db, tx, now, links, users, workspaces)
+}
+
+// linkPeople does the same in two round trips, the second of which the caller sends.
+func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
+	db := t.db
+	names := namesOf(links)
 	var users []User
-	readInto(t, db.ForUpdate(db.NewSelect().Model((*User)(nil)).Where("id IN (? UNION ?)",
-		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(emails)), identitiesQuery(db, identities).Column("u.id")).Order("email")), &users)
-	for _, team := range teams {
+	readInto(t, db.ForUpdate(names.users(db)), &users)
+	for _, team := range names.teams {
 		organization := uuid.Must(uuid.NewV7())
 		for _, statement := range []*bun.RawQuery{
 			db.NewRaw("INSERT INTO organizations (id, name, created_at) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM workspaces WHERE slack_team_id = ?)",
@@ -119,56 +191,229 @@ func (t *trips) linkPeopleNow(ctx context.Context, now time.Time, links []Link) 
 			db.NewRaw("DELETE FROM organizations o WHERE o.id = ? AND NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = o.id)", organization),
 		} {
 			if _, err := statement.Conn(t).Exec(ctx); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	var rows []Workspace
-	readInto(t, db.NewSelect().Model((*Workspace)(nil)).Where("slack_team_id IN (?)", bun.List(teams)), &rows)
+	var workspaces []Workspace
+	readInto(t, names.workspaces(db), &workspaces)
 	if err := t.send(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	workspaces := make(map[string]*Workspace, len(teams))
-	for i := range rows {
-		workspaces[rows[i].SlackTeamID] = &rows[i]
-	}
-	return storeLinks(ctx, db, t, now, links, taken, users, workspaces)
+	return applyLinks(ctx, db, t, now, links, users, workspaces)
 }
 
-func storeLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, links []Link, taken map[SlackIdentity]string, users []User, workspaces map[string]*Workspace) error {
-	given := give(links, taken, users, workspaces)
-	// All are given up first and then given out, as no two people may have the same one at any time.
-	for i := range users {
-		u := &users[i]
-		_, moves := given[u.Email]
-		if u.SlackUserID == nil || !moves && !u.loses(taken, workspaces) {
-			continue
+func applyLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, links []Link, users []User, workspaces []Workspace) ([]LinkedPerson, error) {
+	n := newNaming(now, users, workspaces)
+	people := make([]LinkedPerson, len(links))
+	for i, l := range links {
+		var err error
+		if people[i], err = n.identify(l); err != nil {
+			return nil, err
 		}
-		if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("slack_user_id = NULL").Where("id = ?", u.ID).Exec(ctx); err != nil {
-			return err
-		}
+	}
+	return people, n.store(ctx, db, conn)
+}
+
+// naming applies links to the people whom they concern, one after another. It is pure: what must be written is in steps.
+type naming struct {
+	now        time.Time
+	people     map[string]*User // by label
+	linked     map[SlackIdentity]*User
+	teams      map[string]*Workspace
+	workspaces map[uuid.UUID]*Workspace
+	steps      []namingStep
+
+	dry     bool // count changes, make none
+	changes int
+}
+
+// namingStep is one write. The labels and identities are unique, so the steps are written in order.
+type namingStep struct {
+	user User // as it is after the step
+	kind namingKind
+}
+
+type namingKind uint8
+
+const (
+	personMade namingKind = iota
+	personRenamed
+	personLinked
+)
+
+func newNaming(now time.Time, users []User, workspaces []Workspace) *naming {
+	n := &naming{
+		now: now, people: make(map[string]*User, len(users)), linked: make(map[SlackIdentity]*User, len(users)),
+		teams: make(map[string]*Workspace, len(workspaces)), workspaces: make(map[uuid.UUID]*Workspace, len(workspaces)),
+	}
+	for i := range workspaces {
+		w := &workspaces[i]
+		n.teams[w.SlackTeamID], n.workspaces[w.ID] = w, w
 	}
 	for i := range users {
 		u := &users[i]
-		identity, ok := given[u.Email]
-		if !ok {
+		n.people[u.Email] = u
+		if u.SlackUserID == nil || u.WorkspaceID == nil {
 			continue
 		}
-		w := workspaces[identity.TeamID]
-		// Who lost the identity to a later one of these links is in the workspace all the same.
-		var slackUser *string
-		if taken[identity] == u.Email {
-			slackUser = &identity.UserID
-		}
-		// An admin of one organization is not one of the next.
-		if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", w.ID, slackUser).
-			Set("role = CASE WHEN EXISTS (SELECT 1 FROM workspaces w WHERE w.id = workspace_id AND w.organization_id <> ?) THEN ? ELSE role END", w.OrganizationID, Member).
-			Where("id = ?", u.ID).Exec(ctx); err != nil {
-			return err
+		if w := n.workspaces[*u.WorkspaceID]; w != nil {
+			n.linked[SlackIdentity{TeamID: w.SlackTeamID, UserID: *u.SlackUserID}] = u
 		}
 	}
-	emails, _, _ := namesOf(links)
-	return noteMemberships(ctx, db, conn, now, bun.SafeQuery("u.email IN (?)", bun.List(emails)))
+	return n
+}
+
+// identify returns the person of a link, as LinkPeople describes.
+func (n *naming) identify(l Link) (LinkedPerson, error) {
+	if u := n.linked[l.Slack]; u != nil {
+		if u.Email != l.Email && n.people[l.Email] == nil && !isPlaceholder(l.Email) {
+			n.rename(u, l.Email)
+		}
+		return n.answer(u, l), nil
+	}
+	if isPlaceholder(l.Email) && l.Email != l.Slack.placeholder() {
+		return n.separate(l), nil
+	}
+	owner := n.people[l.Email]
+	switch {
+	case owner == nil:
+		return n.answer(n.make(l.Email, l.Slack), l), nil
+	case !n.linkable(owner, l.Slack):
+		return n.separate(l), nil
+	case owner.Role != Admin && !owner.Operator, l.verified && owner.WorkspaceID != nil:
+		n.link(owner, l.Slack)
+		return n.answer(owner, l), nil
+	case l.verified:
+		// A Slack team decides which addresses its people have, so its word makes no one an operator.
+		return LinkedPerson{}, &Error{Code: CodeSignInRefused, Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
+			"An operator can add you to yours on the server: tollgate user set EMAIL --organization ID"}
+	}
+	person := n.answer(owner, l)
+	person.NotLinked = true
+	return person, nil
+}
+
+func (n *naming) answer(u *User, l Link) LinkedPerson {
+	person := LinkedPerson{UserID: u.ID, Email: u.Email}
+	if u.Email != l.Email {
+		person.Ignored = l.Email
+		if owner := n.people[l.Email]; owner != nil {
+			person.Owner = owner.ID
+		}
+	}
+	return person
+}
+
+// linkable returns whether the identity may be the owner's: they have none, and are in no other organization.
+func (n *naming) linkable(owner *User, identity SlackIdentity) bool {
+	if owner.SlackUserID != nil {
+		return false
+	}
+	if owner.WorkspaceID == nil {
+		return true
+	}
+	w := n.workspaces[*owner.WorkspaceID]
+	return w != nil && w.OrganizationID == n.teams[identity.TeamID].OrganizationID
+}
+
+// separate makes a person for an identity whose email is another person's. It finds the person again who had the identity's
+// placeholder and lost the identity.
+func (n *naming) separate(l Link) LinkedPerson {
+	label := l.Slack.placeholder()
+	former := n.people[label]
+	if former != nil && n.linkable(former, l.Slack) && former.Role != Admin && !former.Operator {
+		n.link(former, l.Slack)
+		return n.answer(former, l)
+	}
+	if former != nil {
+		label = ""
+	}
+	return n.answer(n.make(label, l.Slack), l)
+}
+
+func (n *naming) make(label string, identity SlackIdentity) *User {
+	u := &User{ID: uuid.Must(uuid.NewV7()), Email: label, WorkspaceID: &n.teams[identity.TeamID].ID, SlackUserID: &identity.UserID, Role: Member, CreatedAt: n.now}
+	if label == "" {
+		u.Email = u.ID.String() + "@" + placeholderDomain
+	}
+	if n.changes++; !n.dry {
+		n.people[u.Email], n.linked[identity] = u, u
+		n.steps = append(n.steps, namingStep{*u, personMade})
+	}
+	return u
+}
+
+func (n *naming) rename(u *User, label string) {
+	if n.changes++; !n.dry {
+		delete(n.people, u.Email)
+		u.Email = label
+		n.people[label] = u
+		n.steps = append(n.steps, namingStep{*u, personRenamed})
+	}
+}
+
+func (n *naming) link(u *User, identity SlackIdentity) {
+	if n.changes++; !n.dry {
+		u.WorkspaceID, u.SlackUserID = &n.teams[identity.TeamID].ID, &identity.UserID
+		n.linked[identity] = u
+		n.steps = append(n.steps, namingStep{*u, personLinked})
+	}
+}
+
+// store writes the steps. A row that another transaction wrote meanwhile has the same label or identity: the transaction fails, and
+// is tried again upon that row.
+func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
+	var placed []uuid.UUID
+	for i := 0; i < len(n.steps); {
+		s := &n.steps[i]
+		switch s.kind {
+		case personMade:
+			var made []User
+			for ; i < len(n.steps) && n.steps[i].kind == personMade; i++ {
+				made, placed = append(made, n.steps[i].user), append(placed, n.steps[i].user.ID)
+			}
+			// In one order, so that two transactions that make the same people do not wait for each other.
+			slices.SortFunc(made, func(a, b User) int { return strings.Compare(a.Email, b.Email) })
+			if _, err := conn.ExecContext(ctx, db.NewInsert().Model(&made).String()); err != nil {
+				return err
+			}
+			continue
+		case personRenamed:
+			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("email = ?", s.user.Email).Where("id = ?", s.user.ID).Exec(ctx); err != nil {
+				return err
+			}
+		case personLinked:
+			placed = append(placed, s.user.ID)
+			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", s.user.WorkspaceID, s.user.SlackUserID).
+				Where("id = ?", s.user.ID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		i++
+	}
+	if len(placed) == 0 {
+		return nil
+	}
+	return noteMemberships(ctx, db, conn, n.now, bun.SafeQuery("u.id IN (?)", bun.List(placed)))
+}
+
+// placeholderDomain is in the labels of people whose address belongs to another person. No mail server can have it.
+// Source: https://www.rfc-editor.org/rfc/rfc2606#section-2
+const placeholderDomain = "slack.invalid"
+
+// placeholder is the label of the identity's person while their address belongs to another person: "u1@t1.slack.invalid". It is empty
+// if the IDs cannot be in an address.
+func (s SlackIdentity) placeholder() string {
+	label := strings.ToLower(s.UserID + "@" + s.TeamID + "." + placeholderDomain)
+	if normal, err := ParseEmail(label); err != nil || normal != label {
+		return ""
+	}
+	return label
+}
+
+func isPlaceholder(email string) bool {
+	return strings.HasSuffix(email, "."+placeholderDomain) || strings.HasSuffix(email, "@"+placeholderDomain)
 }
 
 // noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
@@ -189,106 +434,60 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 	return nil
 }
 
-func give(links []Link, taken map[SlackIdentity]string, users []User, workspaces map[string]*Workspace) map[string]SlackIdentity {
-	given := make(map[string]SlackIdentity, len(links))
-	for _, l := range links {
-		if l.Gentle {
-			_, others := taken[l.Slack]
-			_, again := given[l.Email]
-			i, _ := slices.BinarySearchFunc(users, l.Email, func(u User, email string) int { return strings.Compare(u.Email, email) })
-			u := &users[i]
-			if others || again || u.SlackUserID != nil || u.WorkspaceID != nil && *u.WorkspaceID != workspaces[l.Slack.TeamID].ID {
-				continue
-			}
-		}
-		given[l.Email], taken[l.Slack] = l.Slack, l.Email
-	}
-	return given
-}
-
-// loses says that the user's identity is somebody else's now.
-func (u *User) loses(taken map[SlackIdentity]string, workspaces map[string]*Workspace) bool {
-	for team, w := range workspaces {
-		if u.WorkspaceID != nil && *u.WorkspaceID == w.ID {
-			email, ok := taken[SlackIdentity{TeamID: team, UserID: *u.SlackUserID}]
-			return ok && email != u.Email
-		}
-	}
-	return false
-}
-
-func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) (*Workspace, error) {
-	w, err := workspaceByTeam(ctx, tx, team)
-	if err != nil || w != nil {
-		return w, err
+// ensureWorkspace creates the workspace of a team, with an organization of its own, if it is missing.
+func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) error {
+	known, err := tx.NewSelect().Model((*Workspace)(nil)).Where("slack_team_id = ?", team).Exists(ctx)
+	if err != nil || known {
+		return err
 	}
 	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: automaticName(team), CreatedAt: now}
 	if _, err := tx.NewInsert().Model(&organization).Exec(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	w = &Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: organization.ID, SlackTeamID: team, Name: team, CreatedAt: now}
+	w := &Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: organization.ID, SlackTeamID: team, Name: team, CreatedAt: now}
 	made, err := tx.NewInsert().Model(w).On("CONFLICT (slack_team_id) DO NOTHING").Exec(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if n, err := made.RowsAffected(); err != nil || n == 1 {
-		return w, err
+		return err
 	}
-	// Somebody else made the workspace meanwhile; theirs stands.
-	if _, err := tx.NewDelete().Model(&organization).WherePK().Exec(ctx); err != nil {
-		return nil, err
-	}
-	return workspaceByTeam(ctx, tx, team)
+	// Another process made the workspace in the meantime.
+	_, err = tx.NewDelete().Model(&organization).WherePK().Exec(ctx)
+	return err
 }
 
 // automaticName is the name of the organization that a new Slack team gets.
 func automaticName(team string) string { return "Slack team " + team }
 
-func workspaceByTeam(ctx context.Context, db bun.IDB, team string) (*Workspace, error) {
-	var found []Workspace
-	if err := db.NewSelect().Model(&found).Where("slack_team_id = ?", team).Scan(ctx); err != nil || len(found) == 0 {
-		return nil, err
+// PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
+func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
+	found := make(map[SlackIdentity]LinkedPerson, len(identities))
+	if len(identities) == 0 {
+		return found, nil
 	}
-	return &found[0], nil
-}
-
-// EmailsOf finds the people whom Slack knows by these identities; those that nobody has are missing from the answer.
-func EmailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]string, error) {
-	found := make(map[SlackIdentity]string, len(identities))
-	for some := range slices.Chunk(identities, 200) { // SQLite bounds the depth of an expression
-		if err := emailsOf(ctx, db, some, found); err != nil {
-			return nil, fmt.Errorf("find people by their Slack identity: %w", err)
-		}
+	query := identitiesQuery(db, identities).Column("w.slack_team_id", "u.slack_user_id", "u.id", "u.email")
+	err := eachRow(ctx, db, query, func(row scanner) error {
+		var id SlackIdentity
+		var p LinkedPerson
+		err := row.Scan(&id.TeamID, &id.UserID, &p.UserID, &p.Email)
+		found[id] = p
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find people by their Slack identity: %w", err)
 	}
 	return found, nil
 }
 
-func emailsOf(ctx context.Context, db bun.IDB, identities []SlackIdentity, found map[SlackIdentity]string) error {
-	return eachRow(ctx, db, emailsQuery(db, identities), func(row scanner) error { return scanEmail(row, found) })
-}
-
-// identitiesQuery selects from the users u and workspaces w with these identities.
+// identitiesQuery selects from the users u and workspaces w with these identities, of which there must be at least one. Both databases
+// call the columns of VALUES column1 and column2.
 func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
-	var where strings.Builder
+	values := strings.TrimSuffix(strings.Repeat("(?, ?), ", len(identities)), ", ")
 	args := make([]any, 0, 2*len(identities))
-	for i, id := range identities {
-		if i > 0 {
-			where.WriteString(" OR ")
-		}
-		where.WriteString("(w.slack_team_id = ? AND u.slack_user_id = ?)")
+	for _, id := range identities {
 		args = append(args, id.TeamID, id.UserID)
 	}
-	return db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where(where.String(), args...)
-}
-
-func emailsQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
-	return identitiesQuery(db, identities).Column("w.slack_team_id", "u.slack_user_id", "u.email")
-}
-
-func scanEmail(row scanner, found map[SlackIdentity]string) error {
-	var id SlackIdentity
-	var email string
-	err := row.Scan(&id.TeamID, &id.UserID, &email)
-	found[id] = email
-	return err
+	return db.NewSelect().TableExpr("(VALUES "+values+") AS k", args...).
+		Join("JOIN workspaces AS w ON w.slack_team_id = k.column1").Join("JOIN users AS u ON u.workspace_id = w.id AND u.slack_user_id = k.column2")
 }

@@ -247,7 +247,7 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 func (s *Subscription) entitlement() *Entitlement {
 	e := &Entitlement{
 		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil, OverageRateCents: s.OverageRateCents,
-		Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, Since: s.CreatedAt,
+		Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, Created: s.CreatedAt,
 	}
 	if s.StripeCustomerID != nil {
 		e.StripeCustomerID = *s.StripeCustomerID

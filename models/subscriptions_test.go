@@ -14,7 +14,7 @@ import (
 func (f *fixture) planNow(t *testing.T, email string) models.PlanID {
 	t.Helper()
 	var plan models.PlanID
-	err := f.db.QueryRowContext(f.ctx, `SELECT COALESCE(s.plan_id, 'free') FROM (SELECT ? AS email) k `+models.EntitlementJoins, email).Scan(&plan)
+	err := f.db.QueryRowContext(f.ctx, `SELECT COALESCE(s.plan_id, 'free') FROM (SELECT id FROM users WHERE email = ?) k `+models.EntitlementJoins, email).Scan(&plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,16 +74,7 @@ func TestSubscribePerson(t *testing.T) {
 // included is what a person may use in the period of an instant, as the next decision finds it.
 func (f *fixture) included(t *testing.T, email string, at time.Time) int64 {
 	t.Helper()
-	entitlements, err := models.EntitlementsOf(f.ctx, f.db, at, []string{email})
-	if err != nil {
-		t.Fatal(err)
-	}
-	record, err := models.CurrentUsage(f.ctx, f.db, at, email)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := entitlements[email]
-	return f.catalogue.Foresee(email, &e, record, at).Included
+	return f.foresee(t, f.catalogue, email, at).Included
 }
 
 // TestADowngradeKeepsWhatIsIncluded: also for somebody who used nothing while the better plan was theirs.

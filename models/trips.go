@@ -34,7 +34,7 @@ func (db *DB) inTrips(ctx context.Context, do func(ctx context.Context, t *trips
 			t.batch.Queue("BEGIN")
 			// The planner looks rows up by index: a few are read, and tables that grew since they were last analyzed look small to it.
 			set := "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), " +
-				"set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true)"
+				"set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true), set_config('jit', 'off', true)"
 			if db.lockTimeout > 0 {
 				set += fmt.Sprintf(", set_config('lock_timeout', '%d', true)", db.lockTimeout.Milliseconds())
 			}

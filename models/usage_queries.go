@@ -67,6 +67,11 @@ func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Tim
 			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
 		}
 		p.entitlement = entitlements[p.user]
+		people := persons{p.user: &p}
+		if err := eachRow(ctx, db, changesQuery(db, bun.SafeQuery("u.id = ?", p.user)), people.addChange); err != nil {
+			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
+		}
+		p.changes.note(&p.entitlement, now, now)
 		for j := range records {
 			p.keep(&records[j])
 		}

@@ -115,16 +115,16 @@ func TestOrganizationUsage(t *testing.T) {
 			t.Errorf("totals %+v", s)
 		}
 		want := []models.RankedUser{
-			{1, "p03@example.com", "Ida Example", 120, 100, 120, models.Exceeded},
-			{2, "p10@example.com", "", 99, 100, 99, models.Critical},
-			{3, "p04@example.com", "", 95, 100, 95, models.Critical},
-			{4, "p01@example.com", "", 80, 100, 80, models.Warning},
-			{5, "p11@example.com", "", 40, 100, 40, models.Safe},
-			{6, "p00@example.com", "", 7, 100, 7, models.Safe},
-			{7, "p02@example.com", "", 7, 100, 7, models.Safe},
-			{8, "p09@example.com", "", 7, 100, 7, models.Safe},
-			{9, "p08@example.com", "", 4, 100, 4, models.Safe},
-			{10, "p07@example.com", "", 3, 100, 3, models.Safe},
+			{1, "p03@example.com", "Ida Example", 120, 20, 0, 0, 100, 120, models.Exceeded},
+			{2, "p10@example.com", "", 99, 0, 0, 0, 100, 99, models.Critical},
+			{3, "p04@example.com", "", 95, 0, 0, 0, 100, 95, models.Critical},
+			{4, "p01@example.com", "", 80, 0, 0, 0, 100, 80, models.Warning},
+			{5, "p11@example.com", "", 40, 0, 0, 0, 100, 40, models.Safe},
+			{6, "p00@example.com", "", 7, 0, 0, 0, 100, 7, models.Safe},
+			{7, "p02@example.com", "", 7, 0, 0, 0, 100, 7, models.Safe},
+			{8, "p09@example.com", "", 7, 0, 0, 0, 100, 7, models.Safe},
+			{9, "p08@example.com", "", 4, 0, 0, 0, 100, 4, models.Safe},
+			{10, "p07@example.com", "", 3, 0, 0, 0, 100, 3, models.Safe},
 		}
 		if !slices.Equal(s.TopUsers, want) {
 			t.Errorf("top users\n%+v, want\n%+v", s.TopUsers, want)
@@ -228,8 +228,9 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	f.exec(t, `INSERT INTO workspaces SELECT md5('w' || n)::uuid, md5('o' || n)::uuid, 'T' || n, '', now() FROM generate_series(1, 400) n`)
 	f.exec(t, `INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
 		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', md5('w' || (n % 400 + 1))::uuid, 'U' || n, now() FROM generate_series(1, 20000) n`)
-	f.exec(t, `INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents, entitled, created_at)
-		SELECT 'p' || n || '@example.com', s, s + interval '1 month', 'team', 50, n % 60, 25, true, now()
+	f.exec(t, `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents,
+			entitled, created_at)
+		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', s, s + interval '1 month', 'team', 50, n % 60, 25, true, now()
 		FROM generate_series(1, 20000) n, generate_series(timestamptz '2026-06-01', '2026-11-01', interval '1 month') s`)
 	// The triggers would look each person up, one after another.
 	f.exec(t, `ALTER TABLE subscriptions DISABLE TRIGGER USER`)

@@ -173,9 +173,6 @@ func (k *apiKeys) writeUse(ctx context.Context) {
 	}
 }
 
-// gentleKey is where a request says that its key may not consume, and so links people only where nobody loses anything.
-const gentleKey = "gentle"
-
 // keyWait is where a request says how long its API key was looked up, if that took longer than keyQuick.
 const (
 	keyWait  = "key wait"
@@ -216,9 +213,6 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		}
 		if !known.Allows(scope) {
 			return newProblem(codeInsufficientScope, "This API key lacks the scope "+string(scope)+".")
-		}
-		if scope == models.ScopeCheck && !known.Allows(models.ScopeConsume) {
-			c.Set(gentleKey, true)
 		}
 		if now := time.Now().Unix(); known.lastUsed.Load() != now {
 			known.lastUsed.Store(now)

@@ -34,7 +34,6 @@ func (s *Server) check(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	who.Gentle = c.Get(gentleKey) != nil
 	ctx, cancel := deciding(c)
 	defer cancel()
 	a, err := s.gate.Check(ctx, who, r.Quantity)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net"
 	"net/http"
@@ -77,6 +78,7 @@ type issuer struct {
 	SignIn
 	redirect string // where it sends people back to
 	now      func() time.Time
+	log      *slog.Logger
 	client   *http.Client
 
 	asking    singleflight.Group
@@ -97,7 +99,7 @@ type knownIssuer struct {
 }
 
 func newIssuer(o *Options) *issuer {
-	return &issuer{SignIn: o.SignIn, redirect: o.BaseURL + callbackPath, now: o.Now, client: &http.Client{Timeout: issuerPatience}}
+	return &issuer{SignIn: o.SignIn, redirect: o.BaseURL + callbackPath, now: o.Now, log: o.Log, client: &http.Client{Timeout: issuerPatience}}
 }
 
 // name is the issuer's, as a button says it.
@@ -363,10 +365,15 @@ func isAway(err error) bool {
 	return errors.As(err, &unreached) || errors.As(err, &answered) && answered.Response.StatusCode >= http.StatusInternalServerError
 }
 
-// person links the issuer's claims to a person's usage and returns their email.
-func (i *issuer) person(ctx context.Context, db *models.DB, now time.Time, c *claims) (string, error) {
+// person returns the person whom the issuer's claims identify.
+func (i *issuer) person(ctx context.Context, db *models.DB, now time.Time, c *claims) (models.LinkedPerson, error) {
 	if c.SlackTeam == "" {
 		return models.SignInByIssuer(ctx, db, now, models.IssuerIdentity{Issuer: i.Issuer, Subject: c.Subject}, c.verifiedEmail(), c.Name)
 	}
-	return models.SignInBySlack(ctx, db, now, models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}, c.verifiedEmail(), c.Name)
+	slack := models.SlackIdentity{TeamID: c.SlackTeam, UserID: c.SlackUser}
+	person, err := models.SignInBySlack(ctx, db, now, slack, c.verifiedEmail(), c.Name)
+	if err == nil {
+		models.LogLinked(ctx, i.log, []models.Link{{Slack: slack}}, []models.LinkedPerson{person})
+	}
+	return person, err
 }

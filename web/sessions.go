@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -24,7 +24,7 @@ const (
 
 // What a session keeps, by name. The store copies both into columns.
 const (
-	sessionEmail     = "email"
+	sessionUser      = "user_id"
 	sessionUserAgent = "user_agent"
 )
 
@@ -105,12 +105,12 @@ func (s *sessions) load(c echo.Context) (*models.Viewer, error) {
 
 // begin signs a person in. Whatever session the browser came with ends, and its token with it, so that nobody who planted
 // one knows the new one.
-func (s *sessions) begin(c echo.Context, email string) error {
+func (s *sessions) begin(c echo.Context, user uuid.UUID) error {
 	ctx := c.Request().Context()
 	if err := s.manager.RenewToken(ctx); err != nil {
 		return fmt.Errorf("begin a session: %w", err)
 	}
-	s.manager.Put(ctx, sessionEmail, email)
+	s.manager.Put(ctx, sessionUser, user.String())
 	s.manager.Put(ctx, sessionUserAgent, asText(c.Request().UserAgent()))
 	token, _, err := s.manager.Commit(ctx)
 	if err != nil {
@@ -192,12 +192,13 @@ func (st sessionStore) CommitCtx(ctx context.Context, hashed string, data []byte
 	if err != nil {
 		return err
 	}
-	email, _ := values[sessionEmail].(string)
+	user, _ := values[sessionUser].(string)
 	userAgent, _ := values[sessionUserAgent].(string)
-	if email == "" {
-		return errors.New("a session of nobody")
+	id, err := uuid.Parse(user)
+	if err != nil {
+		return fmt.Errorf("a session without a user: %w", err)
 	}
-	return models.SaveSession(ctx, st.db, models.Now(st.now), hash, email, userAgent, data)
+	return models.SaveSession(ctx, st.db, models.Now(st.now), hash, id, userAgent, data)
 }
 
 // DeleteCtx ends a session.

@@ -29,7 +29,7 @@ func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 		return s.catalogue.Notice(a, models.Decide(a, 1)), nil
 	})
 	page.Sessions = load(s, c, "sessions", func(ctx context.Context) ([]views.Session, error) {
-		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, who.User.Email)
+		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, who.User.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	ended, err := models.EndSession(c.Request().Context(), s.db, who.User.Email, id)
+	ended, err := models.EndSession(c.Request().Context(), s.db, who.User.ID, id)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 
 // endOtherSessions signs a person out everywhere else.
 func (s *Server) endOtherSessions(c echo.Context, who *models.Viewer) error {
-	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.Email, who.Session.ID); err != nil {
+	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.ID, who.Session.ID); err != nil {
 		return err
 	}
 	return s.done(c, "/settings", sessionsEnded)

@@ -158,7 +158,7 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), queryTimeout)
 	defer cancel()
-	email, err := s.issuer.person(ctx, s.db, models.Now(s.now), said)
+	person, err := s.issuer.person(ctx, s.db, models.Now(s.now), said)
 	if errors.Is(err, models.ErrUnverifiedEmail) && said.noUserInfo != nil {
 		return s.issuer.unavailable(nil, said.noUserInfo)
 	}
@@ -171,7 +171,7 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 	} else if err != nil {
 		return err
 	}
-	if err := s.sessions.begin(c, email); err != nil {
+	if err := s.sessions.begin(c, person.UserID); err != nil {
 		return err
 	}
 	return landed(c, ownPath(a.Next))
@@ -198,14 +198,14 @@ func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
 
 // useSignInLink signs in the person whom a one-time link is for. If the form is sent again, that person is signed in already and goes on.
 func (s *Server) useSignInLink(c echo.Context, who *models.Viewer) error {
-	email, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
+	person, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if unknown := (*models.Error)(nil); who != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
 		return landed(c, ownPath(c.FormValue("next")))
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.sessions.begin(c, email); err != nil {
+	if err := s.sessions.begin(c, person.UserID); err != nil {
 		return err
 	}
 	return landed(c, ownPath(c.FormValue("next")))

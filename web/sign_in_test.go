@@ -70,14 +70,16 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		if u.Name != "Ada Lovelace" || u.SlackUserID == nil || *u.SlackUserID != "U1" {
 			t.Errorf("the user is %+v", u)
 		}
-		// What counts from now on is who Slack says they are, whatever their email is there.
+		// From now on, the Slack identity determines the person. An email that is not in use becomes their label.
 		i.set(func() { i.says["email"] = "somebody@example.com" })
 		again := f.browser()
 		if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
 			t.Errorf("again: %s", p.kind())
 		}
-		if p := again.get("/settings"); !strings.Contains(p.main(), "Email ada@example.com") {
-			t.Errorf("with another email: %s", p.main())
+		for _, browser := range []*browser{again, b} {
+			if p := browser.get("/settings"); !strings.Contains(p.main(), "Email somebody@example.com") {
+				t.Errorf("with another email: %s", p.main())
+			}
 		}
 	})
 }
@@ -542,19 +544,86 @@ func TestSlackNamesTeamAndUser(t *testing.T) {
 	}
 }
 
-// A Slack team says which email its people have. It cannot say so of somebody of another team.
-func TestAnEmailIsNotTakenFromAnotherTeam(t *testing.T) {
+// TestAClaimedAddressGivesNothingAway has attackers claim addresses of other people, by API calls and as Slack's verified address. They
+// see no usage of theirs, and get no role.
+func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
-		first := f.browser()
-		first.get(first.through(i, ""))
-		i.set(func() { i.says = slackSays("T2", "U9", "ada@example.com") })
-		b := f.browser()
-		p := b.get(b.through(i, ""))
-		if p.status != http.StatusForbidden || !strings.Contains(p.body, "another Slack workspace") || b.session() != "" {
-			t.Errorf("from another team: %s %s", p.kind(), p.main())
+		acme := f.organization("Acme", "T1")
+		admin, yes := models.Admin, true
+		for email, change := range map[string]models.UserChange{"boss@example.com": {OrganizationID: &acme, Role: &admin}, "root@example.com": {Operator: &yes}} {
+			_, err := models.SetUser(t.Context(), f.db, f.clock(), email, change)
+			must(t, err)
 		}
-		if p := first.get("/settings"); p.status != 200 {
-			t.Errorf("the first one's session: %s", p.kind())
+		call := func(team, user, email string) {
+			t.Helper()
+			f.post("/v1/check", fmt.Sprintf(`{"slack_team_id": %q, "slack_user_id": %q, "email": %q}`, team, user, email)).want(t, 200, nil)
+		}
+		call("T1", "U1", "ada@example.com")
+		f.post("/v1/consume", `{"slack_team_id": "T1", "slack_user_id": "U1", "idempotency_key": "a", "quantity": 3}`).want(t, 200, map[string]any{"used": 3})
+		victim := f.browser()
+		victim.get(victim.through(i, ""))
+		signIn := func(team, user, email string) *browser {
+			t.Helper()
+			i.set(func() { i.says = slackSays(team, user, email) })
+			b := f.browser()
+			if p := b.get(b.through(i, "")); p.kind() != "See Other /usage" {
+				t.Errorf("%s of %s with %s: %s %s", user, team, email, p.kind(), p.main())
+			}
+			return b
+		}
+		for _, attack := range []struct{ team, user, claimed, verified, label string }{
+			{"T2", "U9", "ada@example.com", "ada@example.com", "u9@t2.slack.invalid"},
+			{"T1", "U8", "ada@example.com", "ada@example.com", "u8@t1.slack.invalid"},
+			{"T2", "U7", "root@example.com", "evil7@example.com", "evil7@example.com"},
+			{"T1", "U6", "boss@example.com", "evil6@example.com", "evil6@example.com"},
+			{"T2", "U5", "boss@example.com", "boss@example.com", "u5@t2.slack.invalid"},
+		} {
+			call(attack.team, attack.user, attack.claimed)
+			b := signIn(attack.team, attack.user, attack.verified)
+			if p := b.get("/settings"); !strings.Contains(p.main(), "Email "+attack.label) {
+				t.Errorf("%+v: signed in as %s", attack, p.main())
+			}
+			f.get("/v1/usage/"+attack.label).want(t, 200, map[string]any{"used": 0})
+			if org, ops := b.get("/org").status, b.get("/ops").status; org == http.StatusOK || ops != http.StatusNotFound {
+				t.Errorf("%+v: /org is %d and /ops %d", attack, org, ops)
+			}
+		}
+		// No team's word makes its people operators.
+		call("T2", "U4", "root@example.com")
+		i.set(func() { i.says = slackSays("T2", "U4", "root@example.com") })
+		b := f.browser()
+		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "belongs to an operator") || b.session() != "" {
+			t.Errorf("with the address of an operator: %s %s", p.kind(), p.main())
+		}
+		// The admin whom the operator named is one, by the verified address of the organization's team.
+		if p := signIn("T1", "U3", "boss@example.com").get("/org"); p.status != http.StatusOK {
+			t.Errorf("the admin: %s %s", p.kind(), p.main())
+		}
+		if p := victim.get("/settings"); !strings.Contains(p.main(), "Email ada@example.com") {
+			t.Errorf("the victim's session: %s", p.main())
+		}
+	})
+}
+
+// TestASessionFollowsItsPerson has the next person get the address that ada gave up.
+func TestASessionFollowsItsPerson(t *testing.T) {
+	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
+		ada := f.browser()
+		ada.get(ada.through(i, ""))
+		link := f.link("ada@example.com")
+		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U1", "email": "ada.new@example.com"}`).want(t, 200, map[string]any{"email": "ada.new@example.com"})
+		i.set(func() { i.says = slackSays("T1", "U2", "ada@example.com") })
+		next := f.browser()
+		next.get(next.through(i, ""))
+		late := f.browser()
+		late.follow(link)
+		for name, b := range map[string]struct {
+			browser *browser
+			email   string
+		}{"ada": {ada, "ada.new@example.com"}, "the next person": {next, "ada@example.com"}, "ada's link": {late, "ada.new@example.com"}} {
+			if p := b.browser.get("/settings"); !strings.Contains(p.main(), "Email "+b.email) {
+				t.Errorf("%s: %s, want %s", name, p.main(), b.email)
+			}
 		}
 	})
 }

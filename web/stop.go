@@ -32,6 +32,9 @@ const (
 	// minHandshake and maxHandshake bound the time for connections that are being made when the listener closes. A busy machine may
 	// need the minimum. It delays no exit, because idle connections stay open for longer.
 	minHandshake, maxHandshake = 250 * time.Millisecond, time.Second
+	// handshakePatience is how long the listener waits for handshakes that the kernel has begun. It has time for one packet that was lost,
+	// which the kernel sends again after a second.
+	handshakePatience = 1500 * time.Millisecond
 )
 
 // errStopped is the answer to a request that the stop ended as it was incomplete. Nothing of it was recorded.
@@ -120,7 +123,9 @@ func (s *Server) closeConnections(cs *connections) error {
 					patience = max(patience, min(2*roundTrip(c.TCPConn), maxHandshake))
 				}
 			}
-		case !dropping.IsZero() && now.Sub(dropping) >= patience && waitingConnections(cs.TCPListener) == 0:
+		case !dropping.IsZero() && now.Sub(dropping) >= patience &&
+			(now.Sub(dropping) >= handshakePatience || unfinishedHandshakes(cs.TCPListener) == 0) &&
+			waitingConnections(cs.TCPListener) == 0: // asked last: a handshake that has ended waits there
 			accepting = false
 			if err := cs.Close(); err != nil {
 				return err

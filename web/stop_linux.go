@@ -1,7 +1,10 @@
 package web
 
 import (
+	"fmt"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +39,25 @@ func waitingConnections(l *net.TCPListener) (n uint32) {
 		}
 		return err
 	})
+	return n
+}
+
+// unfinishedHandshakes returns how many connections to the listener are being made: the kernel has answered, and the client's last
+// packet has not arrived. It is 0 if that is not known. Source: proc_pid_net(5), /proc/net/tcp: state 03 is SYN_RECV.
+func unfinishedHandshakes(l *net.TCPListener) (n int) {
+	port := fmt.Sprintf(":%04X", l.Addr().(*net.TCPAddr).Port)
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		sockets, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(sockets)) {
+			// The fields are a number, the local address, the remote one, and the state.
+			if f := strings.Fields(line); len(f) > 3 && f[3] == "03" && strings.HasSuffix(f[1], port) {
+				n++
+			}
+		}
+	}
 	return n
 }
 

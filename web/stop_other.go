@@ -14,6 +14,8 @@ func dropNewConnections(*net.TCPListener) error { return errors.ErrUnsupported }
 
 func waitingConnections(*net.TCPListener) uint32 { return 0 }
 
+func unfinishedHandshakes(*net.TCPListener) int { return 0 }
+
 func roundTrip(*net.TCPConn) time.Duration { return 0 }
 
 func readable(*net.TCPConn) bool { return false }

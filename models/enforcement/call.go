@@ -19,8 +19,6 @@ type Person struct {
 	// id is the user that this names, once that is known, and label the user's own email.
 	id    uuid.UUID
 	label string
-	// Gentle links the two only where that takes nothing from anybody (models.Link); the call is about the email either way.
-	Gentle bool
 }
 
 // Answer is what the gate decided, and what it recorded.
@@ -68,9 +66,11 @@ type op struct {
 	want    models.Want // the record that it acts on
 	account *account
 	linked  bool // the person is the one that the Slack identity of the call names
-	unknown bool // nobody is named by it: err says so, and nothing is decided
-	answer  Answer
-	err     error
+	// unlinked means that the person has no Slack identity, and the call does not give them one: see models.LinkedPerson.NotLinked.
+	unlinked bool
+	unknown  bool // nobody is named by it: err says so, and nothing is decided
+	answer   Answer
+	err      error
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.

@@ -60,7 +60,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	const people, key, ids = `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY['k7']`,
 		`ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()]`
 	arguments := map[string]string{
-		"lock": people, "lock_free": people, "there": people, "payers": people, "peek": people,
+		"lock": people, "lock_free": people, "there": people, "peek": people,
 		"events": key, "holds_by_key": key, "settled": ids, "holds_by_id": ids, "close_holds": ids + `, ARRAY['settled']`,
 		"update": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint],
 			ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,

@@ -48,9 +48,8 @@ type holdOf struct{ user, id uuid.UUID }
 
 // found is what the transaction answered, under the locks of the wanted records.
 type found struct {
-	accounts []*account             // one for each want, in their order; nil where there is no record, or a locked one that was skipped
-	locked   []bool                 // the latter, in the same order; nil unless locked records are skipped
-	payers   map[models.Want]string // customers of Stripe's; nobody paid for what is missing
+	accounts []*account // one for each want, in their order; nil where there is no record, or a locked one that was skipped
+	locked   []bool     // the latter, in the same order; nil unless locked records are skipped
 	events   map[keyOf[uuid.UUID]]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
@@ -59,7 +58,7 @@ type found struct {
 
 func newFound(l lookups) *found {
 	return &found{
-		accounts: make([]*account, len(l.wants)), payers: map[models.Want]string{}, events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
+		accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{},
 	}
 }
@@ -100,7 +99,6 @@ func ask(calls []*call, now time.Time) lookups {
 				l.keys = append(l.keys, o.person.keyOf(o.key))
 			case record:
 				o.want = o.person.want(o.at)
-				l.late = append(l.late, o.want)
 				l.keys = append(l.keys, o.person.keyOf(o.key))
 			case hold:
 				o.want = o.person.want(now)
@@ -111,10 +109,8 @@ func ask(calls []*call, now time.Time) lookups {
 			l.wants = append(l.wants, o.want)
 		}
 	}
-	for _, wants := range []*[]models.Want{&l.wants, &l.late} {
-		slices.SortFunc(*wants, compareWants)
-		*wants = slices.Compact(*wants)
-	}
+	slices.SortFunc(l.wants, compareWants)
+	l.wants = slices.Compact(l.wants)
 	return l
 }
 
@@ -191,7 +187,8 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 
 // mustLink reports whether the call's Slack identity is not the one that the database has of the person.
 func (o *op) mustLink(known models.SlackIdentity) bool {
-	return !o.linked && o.person.Slack != (models.SlackIdentity{}) && o.person.Slack != known
+	none := models.SlackIdentity{}
+	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.unlinked || known != none)
 }
 
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
@@ -236,13 +233,6 @@ func (d *decider) consume(o *op) {
 		return
 	}
 	event := d.event(a, o.quantity, verdict, occurredAt)
-	if o.kind == record {
-		// The record may have got another customer since.
-		event.StripeCustomerID = nil
-		if customer, ok := d.found.payers[o.want]; ok {
-			event.StripeCustomerID = &customer
-		}
-	}
 	event.IdempotencyKey = &o.key
 	d.found.events[key] = event
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}

@@ -68,6 +68,13 @@ func (p payers) join(at time.Time, email, team string) {
 	p.must(err)
 }
 
+// move puts a person into an organization.
+func (p payers) move(at time.Time, email string, organization uuid.UUID) {
+	p.t.Helper()
+	_, err := models.SetUser(p.ctx, p.db, at, email, models.UserChange{OrganizationID: &organization})
+	p.must(err)
+}
+
 // leave takes somebody out of their organization.
 func (p payers) leave(at time.Time, email string) {
 	p.t.Helper()
@@ -133,9 +140,9 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		f.consume(t, "cyd@example.com", 1, "cyd 2")
 		f.consume(t, "dia@example.com", 1, "dia 2")
 		f.now = at(3 * hour)
-		p.late("cyd@example.com", at(hour), "", "team")
+		p.late("cyd@example.com", at(hour), "", "free")
 		p.late("cyd@example.com", at(2*hour), "cus_org", "team")
-		p.late("dia@example.com", at(hour), "cus_dia", "team")
+		p.late("dia@example.com", at(hour), "cus_dia", "pro")
 		p.late("dia@example.com", at(150*time.Minute), "cus_org", "team")
 
 		// Named for the first time, in the organization's Slack team: they were there.
@@ -153,10 +160,10 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.join(at(-5*day), "hal@example.com", "T11")
 		beta := p.organization(at(-2*day), "Beta", "T11", "T12")
 		p.subscribe("", &beta, "team", "cus_beta", at(-4*day))
-		p.late("hal@example.com", at(-3*day), "", "team")
+		p.late("hal@example.com", at(-3*day), "", "free")
 		p.late("hal@example.com", at(-day), "cus_beta", "team")
 		p.join(f.now, "hal@example.com", "T12")
-		p.late("hal@example.com", at(-3*day), "", "team")
+		p.late("hal@example.com", at(-3*day), "", "free")
 		p.late("hal@example.com", at(-day), "cus_beta", "team")
 		p.join(at(-9*day), "ivo@example.com", "T12")
 		p.join(f.now, "ivo@example.com", "T11")
@@ -164,9 +171,9 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 
 		// Into another organization and back: each pays for its time, that of an ended period as well.
 		p.join(at(-40*day), "jim@example.com", "T9")
-		p.join(at(-2*day), "jim@example.com", "T11")
+		p.move(at(-2*day), "jim@example.com", beta)
 		f.now = at(4 * hour)
-		p.join(at(-day), "jim@example.com", "T9")
+		p.move(at(-day), "jim@example.com", acme)
 		p.late("jim@example.com", at(-3*day), "cus_org", "team")
 		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
 		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
@@ -174,10 +181,10 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		// Out of an organization and into it again.
 		p.join(at(-8*day), "mia@example.com", "T9")
 		p.leave(at(-3*day), "mia@example.com")
-		p.late("mia@example.com", at(-4*day), "cus_org", "free")
+		p.late("mia@example.com", at(-4*day), "cus_org", "team")
 		p.late("mia@example.com", at(-2*day), "", "free")
 		p.join(at(-day), "mia@example.com", "T9")
-		p.late("mia@example.com", at(-2*day), "", "team")
+		p.late("mia@example.com", at(-2*day), "", "free")
 		p.late("mia@example.com", at(-12*hour), "cus_org", "team")
 
 		// A backdated subscription, which Stripe bills from the start of its period.
@@ -193,14 +200,16 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		f.consume(t, "kay@example.com", 1, "kay")
 		f.now = at(6 * hour)
 		p.change(gus, func() { gus.Status, gus.CancelAt = models.StatusCanceled, new(at(5*hour)) })
-		p.late("gus@example.com", at(5*hour-time.Second), "cus_gus", "free")
+		p.late("gus@example.com", at(5*hour-time.Second), "cus_gus", "pro")
 		p.late("gus@example.com", at(5*hour), "", "free")
 		p.change(kay, func() { kay.Status = "unpaid" })
-		p.late("kay@example.com", at(5*hour), "cus_kay", "free")
+		p.late("kay@example.com", at(5*hour), "cus_kay", "pro")
 		p.change(kay, func() {
 			kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
 		})
-		p.late("kay@example.com", at(hour), "cus_kay", "free")
+		// As the webhooks do. The units that are there already move.
+		p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.Want{{Email: "kay@example.com", At: p.now}}))
+		p.late("kay@example.com", at(hour), "cus_kay", "pro")
 		p.late("kay@example.com", at(3*hour), "", "free")
 		f.clean(t)
 	})

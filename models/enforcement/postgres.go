@@ -46,8 +46,6 @@ const (
 	pgLockFree = pgLock + ` SKIP LOCKED`
 	pgThere    = `SELECT k.ord` + pgWanted
 
-	pgPayers = `SELECT k.ord, s.stripe_customer_id FROM (SELECT k.ord, k.at, ` + namedPerson + ` AS id FROM ` + pgPeople + `) k ` + models.EntitlementJoinsAt
-
 	pgLive = ` FROM usage_holds h WHERE h.user_id = r.user_id AND h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at)`
 	pgPeek = `SELECT k.ord, ` + recordColumns + `,
 			CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0)::bigint` + pgLive + ` ELSE r.units_held END,
@@ -103,7 +101,7 @@ const (
 
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
-	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "payers": pgPayers, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
+	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
@@ -351,14 +349,6 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		steps = append(steps, pgStep{name: "there", args: wanted, row: func(row [][]byte) error {
 			i := readInt(row[0]) - 1
 			f.locked[i] = f.accounts[i] == nil
-			return nil
-		}})
-	}
-	if len(l.late) > 0 {
-		steps = append(steps, pgStep{name: "payers", args: p.params.wants(l.late), row: func(row [][]byte) error {
-			if row[1] != nil {
-				f.payers[l.late[readInt(row[0])-1]] = string(row[1])
-			}
 			return nil
 		}})
 	}

@@ -76,7 +76,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 		records := fmt.Sprintf(`%s, ARRAY[%d, %d, %d]::bigint[]`, users, last, last-1, last-2)
 		const zeros = `, ARRAY[0, 0, 0]::bigint[]`
 		return map[string]string{
-			"lock": wants, "lock_free": wants, "there": wants, "payers": wants, "peek": wants,
+			"lock": wants, "lock_free": wants, "there": wants, "peek": wants,
 			"events":  fmt.Sprintf(`%s, ARRAY['k%d', 'k%d', 'new']`, emails, last, last-1),
 			"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`%s, ARRAY['h%d', 'h%d', 'new']`, emails, last, last-1),
 			"close_holds": holds + `, ARRAY['settled', 'released', 'settled']`,

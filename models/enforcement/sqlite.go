@@ -23,8 +23,6 @@ const (
 
 	liteLock = `SELECT k.i, ` + recordColumns + `, ` + heldColumns + `, r.daily` + liteWhere
 
-	litePayers = `SELECT k.i, s.stripe_customer_id FROM (SELECT k.i, k.at, ` + namedPerson + ` AS id FROM k) k ` + models.EntitlementJoinsAt
-
 	liteLive = ` FROM usage_holds h WHERE h.user_id = r.user_id AND h.record_id = r.id AND h.state = 'open' AND h.expires_at > k.at)`
 	litePeek = `SELECT k.i, ` + recordColumns + `,
 		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0)` + liteLive + ` ELSE r.units_held END,
@@ -86,7 +84,7 @@ type lite struct {
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
-	lock, look, payers, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
 }
 
 func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
@@ -111,7 +109,6 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 		before, row, after string
 	}{
 		{&l.lock, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + liteLock}, {&l.look, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + litePeek},
-		{&l.payers, wanted[0], "(?, ?, ?, ?, ?)", wanted[1] + litePayers},
 		{&l.event, keys, "(?, ?, ?)", ") " + liteEventByKey}, {&l.settled, ids, "(?, ?)", ") " + liteSettled},
 		{&l.holdByID, ids, "(?, ?)", ") " + liteHold + "k.user_id AND h.id = k.id"},
 		{&l.holdByKey, keys, "(?, ?, ?)", ") " + liteHold + namedPerson + " AND h.idempotency_key = k.key"},
@@ -286,17 +283,6 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		i, r, err := scanRecord(rows)
 		if err == nil {
 			f.accounts[i] = &account{record: *r}
-		}
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	if err := l.query(ctx, &l.payers, len(look.late), func(i int) { l.want(i, look.late[i]) }, func(rows *sql.Rows) error {
-		var i int
-		var customer *string
-		err := rows.Scan(&i, &customer)
-		if err == nil && customer != nil {
-			f.payers[look.late[i]] = *customer
 		}
 		return err
 	}); err != nil {

@@ -250,7 +250,7 @@ func (w *worker) identify(calls []*call) []*call {
 				slack = append(slack, o.person.Slack)
 			case o.person.id == uuid.Nil && o.person.Slack != (models.SlackIdentity{}):
 				if known, ok := w.memory.people[o.link()]; ok && time.Now().Before(known.until) {
-					o.person.id, o.person.label = known.person.UserID, known.person.Email
+					o.person.id, o.person.label, o.unlinked = known.person.UserID, known.person.Email, known.person.NotLinked
 				}
 			}
 		}
@@ -364,6 +364,7 @@ func (w *worker) linked(ops []*op, people []models.LinkedPerson) {
 		o.name(people[i])
 		w.memory.name(o.link(), people[i], time.Now())
 	}
+	models.LogLinked(context.Background(), w.log, linksOf(ops), people)
 }
 
 // How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:

@@ -107,7 +107,12 @@ func TestCommands(t *testing.T) {
 			}
 
 			organization := parseID(t, s.ok("organization", "create", "Quiet Fox Ltd", "--slack-team", "T1", "--slack-team", "T2"))
-			parseID(t, s.ok("user", "set", "Ada@example.com", "--organization", organization, "--role", "admin", "--operator"))
+			ada := parseID(t, s.ok("user", "set", "Ada@example.com", "--organization", organization))
+			// Before it grants a role, it says whose the address is.
+			granted := runIt(t, []string{"DATABASE_URL=" + s.database}, "user", "set", "Ada@example.com", "--role", "admin", "--operator")
+			if want := "ada@example.com belongs to the user " + ada + ", who has no identity."; granted.status != 0 || !strings.HasPrefix(granted.stderr, want) || granted.stdout != ada+"\n" {
+				t.Errorf("granting a role printed %q and %q, want %q and %q", granted.stderr, granted.stdout, want, ada)
+			}
 			parseID(t, s.ok("subscribe", "--organization", organization, "--plan", "business"))
 			parseID(t, s.ok("subscribe", "--email", "bob@example.com", "--plan", "pro"))
 			if out := s.ok("subscribe", "--email", "bob@example.com", "--plan", "free"); out != "" {

@@ -1,0 +1,63 @@
+package web
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tollgate/models/modelstest"
+)
+
+// A client whose packets are late when the server stops gets its answer: the listener closes only when no handshake is under way.
+func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	listener := l.(*net.TCPListener)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.web.serve(ctx, l) }()
+
+	// The client's kernel drops what the server's one answers.
+	var deaf syscall.RawConn
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		deaf = c
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
+		})
+		if err != nil {
+			return err
+		}
+		return failed
+	}}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}, Timeout: 10 * time.Second}
+	answered := make(chan error, 1)
+	go func() {
+		r, err := client.Get("http://" + l.Addr().String() + "/healthz")
+		if err == nil {
+			err = r.Body.Close()
+		}
+		answered <- err
+	}()
+	for unfinishedHandshakes(listener) == 0 {
+		select {
+		case err := <-answered:
+			t.Fatalf("the client was answered without a handshake: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	stop()
+	time.Sleep(2 * minHandshake) // the listener would be closed by now
+	must(t, deaf.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) }))
+	if err := <-answered; err != nil {
+		t.Errorf("the client got no answer: %v", err)
+	}
+	must(t, <-stopped)
+}
