@@ -235,7 +235,7 @@ func TestMessagesAreShownOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.person("ada@example.com", "", models.Member, false)
 		ada, other := f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
-		list, err := models.ListSessions(t.Context(), f.db, f.clock(), "ada@example.com")
+		list, err := models.ListSessions(t.Context(), f.db, f.clock(), f.user("ada@example.com").ID)
 		must(t, err)
 		for _, s := range list {
 			path := "/settings/sessions/" + s.ID.String() + "/end"

@@ -110,7 +110,7 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		here, there, third := f.signedIn("ada@example.com"), f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
 		eve := f.signedIn("eve@example.com")
-		list, err := models.ListSessions(t.Context(), f.db, f.clock(), "ada@example.com")
+		list, err := models.ListSessions(t.Context(), f.db, f.clock(), f.user("ada@example.com").ID)
 		must(t, err)
 		own, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(here.session()))
 		must(t, err)
@@ -244,7 +244,7 @@ func TestLookingWritesNothing(t *testing.T) {
 		// One that was ended elsewhere in the meantime stays ended.
 		f.advance(lastSeenEvery)
 		b.get("/settings")
-		_, err := models.EndOtherSessions(t.Context(), f.db, "ada@example.com", [16]byte{})
+		_, err := models.EndOtherSessions(t.Context(), f.db, f.user("ada@example.com").ID, [16]byte{})
 		must(t, err)
 		f.web.sessions.tend(t.Context())
 		if n := f.sessions(); n != 0 {
