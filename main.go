@@ -630,6 +630,9 @@ func (a *app) serveOn(ctx context.Context, l net.Listener, catalogue *models.Cat
 			server.LogStop()
 		}
 	}()
+	if err := catalogue.ReadMeters(ctx, a.db); err != nil {
+		return err
+	}
 	gate, err := enforcement.Open(ctx, a.db, enforcement.Options{Catalogue: catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit})
 	if err != nil {
 		return err

@@ -54,6 +54,7 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261128070000": {"stripe_customers", "held_subscriptions"},
 	"20261128060000": {"subscriptions", "trial_end"},
 	"20261128080000": {"usage_records", "user_id"},
+	"20261128081000": {"sessions", "user_id"},
 }
 
 // Migrate applies the migrations that the database lacks and returns their names. All of them and their marks are one

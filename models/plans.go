@@ -45,7 +45,7 @@ type Plan struct {
 	OverageRateCents     int64
 	StripePriceID        string
 	StripeOveragePriceID string
-	// StripeMeterID is Stripe's ID of the plan's meter; empty until it is set up.
+	// StripeMeterID is the ID of the plan's meter. `tollgate stripe setup` stores it and Catalogue.ReadMeters reads it; empty before.
 	StripeMeterID string
 	// Features are the lines of the pricing page.
 	Features     []string
@@ -59,7 +59,7 @@ type Catalogue struct {
 	UnitPlural   string
 	// Currency is an ISO 4217 code in lower case.
 	Currency string
-	// MeterEventName is the event name of the Stripe meter.
+	// MeterEventName begins the event names of the plans' Stripe meters; see MeterOf.
 	MeterEventName string
 	// Plans stand in the order of the file.
 	Plans []Plan
@@ -75,6 +75,9 @@ func (c *Catalogue) Plan(id PlanID) (Plan, bool) {
 	}
 	return *p, true
 }
+
+// MeterOf returns the event name of a plan's Stripe meter, such as "slack_speak_suggestions_pro".
+func (c *Catalogue) MeterOf(id PlanID) string { return c.MeterEventName + "_" + string(id) }
 
 // Free is the plan of everybody without a subscription.
 func (c *Catalogue) Free() Plan { return *c.byID[FreePlan] }
@@ -120,6 +123,8 @@ const (
 	maxCatalogue  = 256 << 10 // bytes
 	maxPriceCents = 100_000_000
 	maxIncluded   = 1_000_000_000
+	// maxEventName is the length of a meter's event name that Stripe accepts.
+	maxEventName = 100
 )
 
 var (
@@ -260,6 +265,7 @@ func (r *catalogueReader) number(into *int64, key string, most int64) func(*yaml
 
 func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 	c := &Catalogue{}
+	var meter *yaml.Node
 	r.fields(n, "the catalogue", []string{"unit", "currency", "meter_event_name", "plans"}, map[string]func(*yaml.Node){
 		"unit": func(n *yaml.Node) {
 			r.fields(n, "unit", []string{"singular", "plural"}, map[string]func(*yaml.Node){
@@ -273,9 +279,19 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 				r.fault(n, "currency %q has no hundredths; prices are in hundredths", c.Currency)
 			}
 		},
-		"meter_event_name": r.text(&c.MeterEventName, "meter_event_name", false, meterPattern),
-		"plans":            func(n *yaml.Node) { c.Plans = r.plans(n) },
+		"meter_event_name": func(n *yaml.Node) {
+			r.text(&c.MeterEventName, "meter_event_name", false, meterPattern)(n)
+			meter = n
+		},
+		"plans": func(n *yaml.Node) { c.Plans = r.plans(n) },
 	})
+	for _, p := range c.Plans {
+		if name := c.MeterOf(p.ID); meter != nil && p.ID != FreePlan && len(name) > maxEventName {
+			r.fault(meter, "meter_event_name is too long: %q, the event name of the plan's meter, has %d characters, and Stripe accepts %d",
+				name, len(name), maxEventName)
+			break
+		}
+	}
 	return c
 }
 

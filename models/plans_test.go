@@ -193,6 +193,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"currency that is none", "currency: eur", "currency: EUR", []string{`my.yaml:4: currency "EUR" must match`}},
 		{"currency without hundredths", "currency: eur", "currency: jpy", []string{`my.yaml:4: currency "jpy" has no hundredths`}},
 		{"currency of thousandths", "currency: eur", "currency: kwd", []string{`my.yaml:4: currency "kwd" has no hundredths`}},
+		{"meter name that is too long", "meter_event_name: replies", "meter_event_name: " + strings.Repeat("x", 96), []string{`my.yaml:5: meter_event_name is too long`}},
 		{"meter name that is none", "meter_event_name: replies", "meter_event_name: my replies", []string{`my.yaml:5: meter_event_name "my replies" must match`}},
 		{"features that are none", "features: []", "features: many", []string{`my.yaml:14: features must be a list`}},
 		{"a feature that is none", "- Forty replies", "- [Forty]", []string{`my.yaml:26: a feature must be text`}},

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -126,10 +128,9 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 			return LinkedPerson{}, fmt.Errorf("sign in with Slack: %w", ErrSlackIdentity)
 		}
 	}
-	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) ([]User, error) {
-		var known []User
-		err := identitiesQuery(tx, []SlackIdentity{slack}).Column("u.id", "u.email").Scan(ctx, &known)
-		return known, err
+	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
+		known, err := PeopleByIdentity(ctx, tx, []SlackIdentity{slack})
+		return slices.Collect(maps.Values(known)), err
 	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
 		people, err := linkPeople(ctx, db, tx, now, []Link{{Email: email, Slack: slack, verified: true}})
 		if err != nil {
@@ -141,25 +142,26 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 
 // signIn finds the person by known, or else by their verified email with link, and stores their name. With relink, link is also called
 // for a known person who has a verified email.
-func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) ([]User, error),
+func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) ([]LinkedPerson, error),
 	link func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error), relink bool) (LinkedPerson, error) {
 	var person LinkedPerson
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		users, err := known(ctx, tx)
+		people, err := known(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if len(users) > 0 {
-			person = LinkedPerson{UserID: users[0].ID, Email: users[0].Email}
+		isKnown := len(people) > 0
+		if isKnown {
+			person = people[0]
 		} else if email == "" {
 			return ErrUnverifiedEmail
 		}
-		if email != "" && (len(users) == 0 || relink) {
+		if email != "" && (!isKnown || relink) {
 			normal, err := ParseEmail(email)
 			switch {
 			case err == nil:
 				person, err = link(ctx, tx, normal)
-			case len(users) > 0: // who needs no email
+			case isKnown: // who needs no email
 				err = nil
 			default:
 				err = fmt.Errorf("the email %w", err)
@@ -197,10 +199,10 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 	if s := identity.Subject; s == "" || len(s) > 255 || printable(s) != s {
 		return LinkedPerson{}, fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
 	}
-	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]User, error) {
-		var known []User
-		err := tx.NewSelect().Model(&known).Column("id", "email").
-			Where("id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx)
+	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
+		var known []LinkedPerson
+		err := tx.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, u.email").
+			Where("u.id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx, &known)
 		return known, err
 	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
 		var err error

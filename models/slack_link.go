@@ -70,41 +70,6 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]Lin
 	return people, nil
 }
 
-// FindLinked returns for each link the person whom LinkPeople would return if it would change nothing, and the zero value if it would
-// change something. It changes and locks nothing.
-func FindLinked(ctx context.Context, db *DB, links []Link) ([]LinkedPerson, error) {
-	if len(links) == 0 {
-		return nil, nil
-	}
-	names := namesOf(links)
-	var users []User
-	err := names.users(db).Scan(ctx, &users)
-	var workspaces []Workspace
-	if err == nil {
-		err = names.workspaces(db).Scan(ctx, &workspaces)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find %d linked people: %w", len(links), err)
-	}
-	n := newNaming(time.Time{}, users, workspaces)
-	n.dry = true
-	people := make([]LinkedPerson, len(links))
-	for i, l := range links {
-		if n.teams[l.Slack.TeamID] == nil {
-			continue
-		}
-		n.changes = 0
-		person, err := n.identify(l)
-		if err != nil {
-			return nil, err
-		}
-		if n.changes == 0 {
-			people[i] = person
-		}
-	}
-	return people, nil
-}
-
 // LogLinked logs each link whose email was ignored and each identity that was not linked.
 func LogLinked(ctx context.Context, log *slog.Logger, links []Link, people []LinkedPerson) {
 	for i, p := range people {
@@ -223,9 +188,6 @@ type naming struct {
 	teams      map[string]*Workspace
 	workspaces map[uuid.UUID]*Workspace
 	steps      []namingStep
-
-	dry     bool // count changes, make none
-	changes int
 }
 
 // namingStep is one write. The labels and identities are unique, so the steps are written in order.
@@ -337,28 +299,22 @@ func (n *naming) make(label string, identity SlackIdentity) *User {
 	if label == "" {
 		u.Email = u.ID.String() + "@" + placeholderDomain
 	}
-	if n.changes++; !n.dry {
-		n.people[u.Email], n.linked[identity] = u, u
-		n.steps = append(n.steps, namingStep{*u, personMade})
-	}
+	n.people[u.Email], n.linked[identity] = u, u
+	n.steps = append(n.steps, namingStep{*u, personMade})
 	return u
 }
 
 func (n *naming) rename(u *User, label string) {
-	if n.changes++; !n.dry {
-		delete(n.people, u.Email)
-		u.Email = label
-		n.people[label] = u
-		n.steps = append(n.steps, namingStep{*u, personRenamed})
-	}
+	delete(n.people, u.Email)
+	u.Email = label
+	n.people[label] = u
+	n.steps = append(n.steps, namingStep{*u, personRenamed})
 }
 
 func (n *naming) link(u *User, identity SlackIdentity) {
-	if n.changes++; !n.dry {
-		u.WorkspaceID, u.SlackUserID = &n.teams[identity.TeamID].ID, &identity.UserID
-		n.linked[identity] = u
-		n.steps = append(n.steps, namingStep{*u, personLinked})
-	}
+	u.WorkspaceID, u.SlackUserID = &n.teams[identity.TeamID].ID, &identity.UserID
+	n.linked[identity] = u
+	n.steps = append(n.steps, namingStep{*u, personLinked})
 }
 
 // store writes the steps. A row that another transaction wrote meanwhile has the same label or identity: the transaction fails, and

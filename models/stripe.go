@@ -1,8 +1,10 @@
 package models
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,6 +50,16 @@ var FailedStates = []ReportState{ReportConflict, ReportRejected, ReportExpired, 
 // Failed says that the report wants a person's eye.
 func (s ReportState) Failed() bool { return slices.Contains(FailedStates, s) }
 
+// ReportCounts says which units of its events a report has.
+type ReportCounts string
+
+const (
+	// CountsOverage is the overage of the events.
+	CountsOverage ReportCounts = "overage"
+	// CountsQuantity is all units of the events. Earlier releases reported them, and the tiers of the price left the included ones free.
+	CountsQuantity ReportCounts = "quantity"
+)
+
 // StripeReport is one meter event to be. Its identifier, customer, minute and value never change once it is committed.
 type StripeReport struct {
 	bun.BaseModel `bun:"table:stripe_reports"`
@@ -62,8 +74,10 @@ type StripeReport struct {
 	Minute time.Time
 	// PeriodStart and PeriodEnd are the billing period of its events, as they say.
 	PeriodStart, PeriodEnd time.Time
-	// Value is in units.
-	Value    int64
+	// Value is in units: those of its events that are billed.
+	Value int64
+	// Counts says which units of its events the value is.
+	Counts   ReportCounts
 	State    ReportState
 	Attempts int
 	// Refusals counts the attempts that Stripe answered with a refusal of this report.
@@ -129,7 +143,7 @@ type StripeTotal struct {
 	MeterEventName   string    `bun:",pk"`
 	PeriodStart      time.Time `bun:",pk"`
 	PeriodEnd        time.Time
-	// Used is the ledger's, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
+	// Used is the ledger's overage, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
 	Used, Waiting, Sent, Confirmed int64
 	// Difference is Confirmed less what should be there; 0 when all is well.
 	Difference int64
@@ -152,13 +166,45 @@ type StripeState struct {
 	ResyncedAt *time.Time
 }
 
-// StripeObject is something set up at Stripe, by a name of ours: "meter", "price:pro", "overage:pro", "webhook".
+// StripeObject is something set up at Stripe, by a name of ours: "meter:pro", "price:pro", "overage:pro", "webhook".
 type StripeObject struct {
 	bun.BaseModel `bun:"table:stripe_objects"`
 
 	Name      string `bun:",pk"`
 	StripeID  string
 	UpdatedAt time.Time
+}
+
+// OverageProblem says why a subscription's overage cannot be billed. Units beyond the included ones are refused then.
+type OverageProblem string
+
+// The problems of an overage price.
+const (
+	// OverageMissing means that the subscription has no overage price of its plan.
+	OverageMissing OverageProblem = "missing"
+	// OverageTiered means that the overage price has tiers, whose free units would count twice.
+	OverageTiered OverageProblem = "tiered"
+	// OverageCurrency means that the overage price is in another currency than the catalog.
+	OverageCurrency OverageProblem = "currency"
+	// OverageAmount means that the overage price is not a whole number of cents for each unit.
+	OverageAmount OverageProblem = "amount"
+)
+
+// StripeMeterObject begins the names of the plans' meters in stripe_objects: "meter:pro".
+const StripeMeterObject = "meter:"
+
+// ReadMeters sets the StripeMeterID of each plan to what `tollgate stripe setup` stored. Nothing else may use the catalog meanwhile.
+func (c *Catalogue) ReadMeters(ctx context.Context, db bun.IDB) error {
+	var rows []StripeObject
+	if err := db.NewSelect().Model(&rows).Where("name LIKE ?", StripeMeterObject+"%").Scan(ctx); err != nil {
+		return fmt.Errorf("read the meters of the plans: %w", err)
+	}
+	for _, row := range rows {
+		if plan := c.byID[PlanID(strings.TrimPrefix(row.Name, StripeMeterObject))]; plan != nil {
+			plan.StripeMeterID = row.StripeID
+		}
+	}
+	return nil
 }
 
 // StripeCustomer is whose a customer of Stripe's is: a person, an organization, or nobody known.
@@ -182,18 +228,28 @@ type StripeCustomer struct {
 	HeldSubscriptions *string
 }
 
-// HeldCustomer is a customer whose reports are held back because several active subscriptions would bill them.
+// HeldCustomer is a customer whose reports are held back.
 type HeldCustomer struct {
 	StripeCustomerID string
-	Subscriptions    []string
-	// Units is the customer's usage that waits to be sent.
+	// Subscriptions are active ones that all bill the same meter, Tiered those whose overage price has tiers.
+	Subscriptions, Tiered []string
+	// Units is the customer's overage that waits to be sent.
 	Units int64
 }
 
 // Reason says why the reports are held back and what to do.
 func (h HeldCustomer) Reason() string {
-	return fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
-		len(h.Subscriptions), listOr(h.Subscriptions, "none"))
+	var reasons []string
+	if n := len(h.Subscriptions); n > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
+			n, listOr(h.Subscriptions, "none")))
+	}
+	if len(h.Tiered) > 0 {
+		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers, whose free units would count twice. "+
+			"Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the included ones are refused.",
+			listOr(h.Tiered, "none")))
+	}
+	return strings.Join(reasons, " ")
 }
 
 // StripeWebhookEvent is a webhook of Stripe's, kept before it is applied.

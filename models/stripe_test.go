@@ -29,3 +29,35 @@ func TestReadFirst(t *testing.T) {
 		}
 	}
 }
+
+// The catalog's plans get the meters that set-up stored; other objects and the meter of earlier releases are nothing to them.
+func TestReadMeters(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		for name, id := range map[string]string{"meter:pro": "mtr_pro", "meter:gone": "mtr_gone", "meter": "mtr_old", "price:team": "price_team"} {
+			f.insert(t, &models.StripeObject{Name: name, StripeID: id, UpdatedAt: noon})
+		}
+		if err := f.catalogue.ReadMeters(f.ctx, f.db); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range f.catalogue.Plans {
+			found, _ := f.catalogue.Plan(p.ID)
+			if want := map[models.PlanID]string{"pro": "mtr_pro"}[p.ID]; p.StripeMeterID != want || found.StripeMeterID != want {
+				t.Errorf("%s has the meter %q, want %q", p.ID, p.StripeMeterID, want)
+			}
+		}
+		if name := f.catalogue.MeterOf("pro"); name != "slack_speak_suggestions_pro" {
+			t.Errorf("the meter of pro is %s", name)
+		}
+	})
+}
+
+// The operator reads why reports are held back and what to do.
+func TestReasonsToHoldBack(t *testing.T) {
+	h := models.HeldCustomer{Subscriptions: []string{"sub_1", "sub_2"}, Tiered: []string{"sub_2"}}
+	want := "2 active subscriptions bill the same meter: sub_1, sub_2. End all but one in Stripe; the reports are then sent. " +
+		"The overage price of sub_2 has tiers, whose free units would count twice. Exchange the item for the plan's flat price in Stripe " +
+		"when the next period begins. Until then, units beyond the included ones are refused."
+	if got := h.Reason(); got != want {
+		t.Errorf("%s", got)
+	}
+}

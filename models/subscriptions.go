@@ -249,6 +249,9 @@ func (s *Subscription) entitlement() *Entitlement {
 		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil, OverageRateCents: s.OverageRateCents,
 		Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, Created: s.CreatedAt,
 	}
+	if s.CurrentPeriodStart != nil && s.CurrentPeriodStart.Before(e.Created) {
+		e.Created = *s.CurrentPeriodStart // it is backdated
+	}
 	if s.StripeCustomerID != nil {
 		e.StripeCustomerID = *s.StripeCustomerID
 	}

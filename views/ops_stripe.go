@@ -35,7 +35,7 @@ type OpsStripe struct {
 	// Blocked are the customers whose reports wait for an operator; Faults, those whose subscriptions need attention.
 	Blocked []models.StripeStream
 	Faults  []models.StripeCustomer
-	// Held are the customers whose reports are held back because several subscriptions would bill them.
+	// Held are the customers whose reports are held back.
 	Held []models.HeldCustomer
 	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
 	MeterErrors []models.StripeWebhookEvent

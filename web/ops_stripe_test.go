@@ -33,7 +33,7 @@ func TestOperatorSteersReports(t *testing.T) {
 			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
 			o.Reporter = reporter
 		})
-		stripe.AddMeter(f.web.catalogue.MeterEventName)
+		stripe.AddMeter(f.web.catalogue.MeterOf("pro"))
 		stripe.AddCustomer("cus_1", nil)
 		f.person("ada@example.com", "", models.Member, false)
 		f.person("otto@example.com", "", models.Member, true)
@@ -43,8 +43,8 @@ func TestOperatorSteersReports(t *testing.T) {
 			t.Helper()
 			key, at, month := uuid.NewString(), f.clock().Add(-3*time.Hour), models.CalendarMonth(f.clock())
 			_, err := f.db.NewInsert().Model(&models.UsageEvent{
-				ID: uuid.New(), Email: "ada@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-				BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+				ID: uuid.New(), Email: "ada@example.com", Quantity: units, OverageQuantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+				Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 			}).Exec(t.Context())
 			must(t, err)
 		}

@@ -104,6 +104,12 @@ func (m *metered) consume(email string, units int) {
 	m.post("/v1/consume", body).want(m.t, 200, map[string]any{"allowed": true})
 }
 
+// useIncluded has a person use all units that the plan pro includes, so that each further unit is overage.
+func (m *metered) useIncluded(email string) {
+	m.t.Helper()
+	m.consume(email, 75)
+}
+
 // seal freezes what is due, and deliver sends what is due.
 func (m *metered) seal() {
 	m.t.Helper()
@@ -148,6 +154,7 @@ func (m *metered) eventually(what string, done func() bool) {
 func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(time.Hour)
 		m.consume("ada@example.com", 4)
@@ -184,6 +191,7 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 func TestOnlyRefusalsEndAReport(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
@@ -247,8 +255,8 @@ func TestThePeriodOnItems(t *testing.T) {
 		consume := func(period models.Period) {
 			t.Helper()
 			m.keys++
-			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "included": 75,
+			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
+				"allowed": true, "plan": "pro", "included": 75, "overage": 1,
 				"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
 			})
 		}
@@ -301,6 +309,7 @@ func TestAStreamOfAKilledProcess(t *testing.T) {
 		})
 	}, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
@@ -345,6 +354,7 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onBothMetered(t, nil, func(t *testing.T, m *metered) {
 				m.subscribe("cus_1", "ada@example.com")
+				m.useIncluded("ada@example.com")
 				m.advance(30 * time.Minute)
 				m.consume("ada@example.com", 3)
 				m.advance(2 * time.Hour)
@@ -368,7 +378,7 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 					t.Errorf("before the loss: %v\n%s", err, notes)
 				}
 				m.stand.Lose(reports[1].Identifier)
-				m.stand.AddForeign("cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
+				m.stand.AddForeign(m.web.catalogue.MeterOf("pro"), "cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
 				m.advance(time.Hour)
 				notes, err := reconcile()
 				lost := reports[1].Identifier + " of customer cus_1, 4 units"
@@ -394,7 +404,9 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		m.person("otto@example.com", "", models.Member, true)
 		otto := m.signedIn("otto@example.com")
 		m.subscribe("cus_1", "ada@example.com")
+		m.useIncluded("ada@example.com")
 		m.subscribe("cus_2", "bob@example.com")
+		m.useIncluded("bob@example.com")
 		sent := func(customer string) int64 {
 			return m.stand.Total(customer, m.clock().Add(-1000*time.Hour), m.clock())
 		}
@@ -410,13 +422,15 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if a, b := sent("cus_1"), sent("cus_2"); a != 3 || b != 1 {
 			t.Fatalf("Stripe has %d and %d units, want 3 and 1", a, b)
 		}
-		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
+		// The customer pays for somebody else as well, so that the first person's plan stays what it is.
+		cleo := func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tollgate_email": "cleo@example.com"} }
+		m.subscribe("cus_1", "ada@example.com", cleo, func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
 		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Status = "incomplete" })
 		hour()
 		if a := sent("cus_1"); a != 6 {
 			t.Errorf("with one subscription on our meter, Stripe has %d units, want 6", a)
 		}
-		second := m.subscribe("cus_1", "ada@example.com")
+		second := m.subscribe("cus_1", "ada@example.com", cleo)
 		hour()
 		hour()
 		if a, b := sent("cus_1"), sent("cus_2"); a != 6 || b != 4 {
@@ -483,6 +497,21 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		twice := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items[0].Quantity = 2 })
 		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro.ID })
 		unpaid := m.subscribe("cus_3", "cleo@example.com")
+		tiers := m.stand.AddPrice(stripetest.Price{Product: product.StripeID, Meter: m.price("meter:pro"), Tiered: true})
+		tiered := m.subscribe("cus_4", "dora@example.com", func(s *stripetest.Subscription) { s.Items[1].Price = tiers })
+		m.subscribe("cus_5", "emil@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
+		hold := "cus_4 : 0 suggestions held back. The overage price of " + tiered + " has tiers, whose free units would count twice."
+		says(true, hold, `it has no overage price of "pro"; add the price tollgate_overage_pro to it.`)
+		for _, email := range []string{"dora@example.com", "emil@example.com"} {
+			m.useIncluded(email)
+			m.post("/v1/check", fmt.Sprintf(`{"email": %q}`, email)).want(t, 200, map[string]any{
+				"allowed": false, "reason": "included_exhausted", "overage_rate_cents": 0,
+			})
+		}
+		m.stand.ChangeSubscription(tiered, func(s *stripetest.Subscription) { s.Items[1].Price = m.price("overage:pro") })
+		m.tell("customer.subscription.updated", m.stand.Object(tiered))
+		says(false, hold)
+		m.post("/v1/check", `{"email": "dora@example.com"}`).want(t, 200, map[string]any{"allowed": true, "overage_rate_cents": 30})
 		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
 		never := "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
 		says(true, quantity, currency)

@@ -304,7 +304,7 @@ func isKey(s string) bool {
 // PersonName is the part of a request that says whom it is about.
 type PersonName struct {
 	Email       string `json:"email,omitempty" doc:"The person's email address; trimmed and lower-cased. Needed unless both Slack ids name somebody known." example:"ada@example.com" maxLength:"254"`
-	SlackTeamID string `json:"slack_team_id,omitempty" doc:"The Slack team, together with slack_user_id. With an email too, the three are linked." example:"T0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+	SlackTeamID string `json:"slack_team_id,omitempty" doc:"The Slack team, together with slack_user_id. A linked identity determines the person. With an email too, an unknown identity is linked." example:"T0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
 	SlackUserID string `json:"slack_user_id,omitempty" doc:"The person's Slack user id, together with slack_team_id." example:"U0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
 }
 

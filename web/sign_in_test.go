@@ -588,6 +588,10 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 				t.Errorf("%+v: /org is %d and /ops %d", attack, org, ops)
 			}
 		}
+		// Another team spends its own units, also with a key that the victim has used.
+		f.post("/v1/consume", `{"slack_team_id": "T2", "slack_user_id": "U9", "email": "ada@example.com", "idempotency_key": "a", "quantity": 3}`).
+			want(t, 200, map[string]any{"email": "u9@t2.slack.invalid", "used": 3, "replayed": false})
+		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"used": 3})
 		// No team's word makes its people operators.
 		call("T2", "U4", "root@example.com")
 		i.set(func() { i.says = slackSays("T2", "U4", "root@example.com") })

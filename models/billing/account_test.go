@@ -46,7 +46,7 @@ func TestAnotherAccount(t *testing.T) {
 // wrongAccount is a process with the key of another account, which knows some of the customers as well.
 func (d *desk) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe) {
 	other := stripetest.New(stripetest.Options{Now: d.clock, Account: "acct_wrong", Rand: rand.New(rand.NewPCG(9, 9))})
-	other.AddMeter(d.catalogue.MeterEventName)
+	other.AddMeter(d.meter())
 	for _, c := range customers {
 		other.AddCustomer(c, nil)
 	}

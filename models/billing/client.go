@@ -218,18 +218,18 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 	return int64(math.Round(sum)), nil
 }
 
-// findMeters returns the meters of an event name, the one that is active first, if there is one, and those that are archived after it.
-func (c *Client) findMeters(ctx context.Context, eventName string) (found []*stripe.BillingMeter, err error) {
+// meters returns the meters by event name: of each, the one that is active first, if there is one, and those that are archived after it.
+func (c *Client) meters(ctx context.Context) (map[string][]*stripe.BillingMeter, error) {
 	list := &stripe.BillingMeterListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
+	found := map[string][]*stripe.BillingMeter{}
 	meters := c.BillingMeters.List(list)
 	for meters.Next() {
-		switch m := meters.BillingMeter(); {
-		case m.EventName != eventName:
-		case m.Status == stripe.BillingMeterStatusActive:
-			found = slices.Insert(found, 0, m)
-		default:
-			found = append(found, m)
+		m := meters.BillingMeter()
+		if m.Status == stripe.BillingMeterStatusActive {
+			found[m.EventName] = slices.Insert(found[m.EventName], 0, m)
+		} else {
+			found[m.EventName] = append(found[m.EventName], m)
 		}
 	}
 	if err := meters.Err(); err != nil {

@@ -105,7 +105,7 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		back, err := heldBack(ctx, tx, l.stream.StripeCustomerID)
+		back, err := heldBack(ctx, tx, &l.stream)
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,9 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	d.must(err)
 	t.Cleanup(func() { _ = d.db.Close() })
 	d.stripe = stripetest.New(stripetest.Options{Now: d.clock, Rand: rand.New(rand.NewPCG(1, 1))})
-	d.stripe.AddMeter(d.catalogue.MeterEventName)
+	for _, p := range d.catalogue.Plans[1:] {
+		d.stripe.AddMeter(d.catalogue.MeterOf(p.ID))
+	}
 	d.stripe.AddCustomer("cus_1", nil)
 	if transport == nil {
 		transport = d.stripe.Transport()
@@ -60,6 +62,14 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	d.must(err)
 	d.Reporter = NewReporter(Options{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
+}
+
+// meter is the event name of the meter of what use records.
+func (d *desk) meter() string { return d.catalogue.MeterOf("pro") }
+
+// foreign counts units at Stripe that somebody else sent.
+func (d *desk) foreign(customer string, units int64, at time.Time) {
+	d.stripe.AddForeign(d.meter(), customer, units, at)
 }
 
 func (d *desk) clock() time.Time { return d.now }
@@ -71,7 +81,7 @@ func (d *desk) must(err error) {
 	}
 }
 
-// use records units of a customer at an instant, in its calendar month.
+// use records units of overage of a customer at an instant, in its calendar month.
 func (d *desk) use(customer string, units int64, at time.Time) {
 	d.t.Helper()
 	d.useIn(models.CalendarMonth(at), customer, units, at)
@@ -80,10 +90,16 @@ func (d *desk) use(customer string, units int64, at time.Time) {
 // useIn records units in a billing period.
 func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
 	d.t.Helper()
+	d.useBy("pro", period, customer, units, at)
+}
+
+// useBy records units of overage of a plan. Two more units are included, and never reported.
+func (d *desk) useBy(plan models.PlanID, period models.Period, customer string, units int64, at time.Time) {
+	d.t.Helper()
 	key := uuid.NewString()
 	_, err := d.db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: customer + "@example.com", Quantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now, PlanID: "pro",
-		BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, StripeCustomerID: &customer,
+		ID: uuid.New(), Email: customer + "@example.com", Quantity: units + 2, OverageQuantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now,
+		Figures: models.Figures{PlanID: plan, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End}, StripeCustomerID: &customer,
 	}).Exec(d.ctx)
 	d.must(err)
 }

@@ -36,12 +36,11 @@ func TestStatementsUseIndexes(t *testing.T) {
 			d.deliver()
 			d.now = d.now.Add(25 * time.Hour)
 			d.read()
-			meters, err := d.meters(d.ctx, d.catalogue.MeterEventName)
-			d.must(err)
-			periods, err := d.periods(d.ctx, "cus_1")
+			of := stream{"cus_1", d.meter()}
+			periods, err := d.periods(d.ctx, of)
 			d.must(err)
 			for _, p := range periods {
-				_, err := d.compare(d.ctx, meters, "cus_1", p, false)
+				_, err := d.compare(d.ctx, of, p, false)
 				d.must(err)
 			}
 			if len(ran.texts) < 30 {
@@ -88,15 +87,15 @@ func history(t *testing.T, d *desk) {
 		customer := oldCustomer(n)
 		at := month.Start.Add(time.Duration(n) * time.Minute)
 		r := models.StripeReport{
-			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.catalogue.MeterEventName, Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
-			Value: 1, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
+			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
+			Value: 1, Counts: models.CountsQuantity, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
 		}
 		r.Identifier = d.identifier(r.MeterEventName, r.ID.String())
 		reports = append(reports, r)
 		key := r.Identifier
 		events = append(events, models.UsageEvent{
-			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-			BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
+			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2), IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+			Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
 		})
 		if len(events) == 500 {
 			flush()
@@ -107,7 +106,7 @@ func history(t *testing.T, d *desk) {
 	var subscriptions []models.Subscription
 	for n := range 26 * 26 {
 		customer := oldCustomer(n)
-		streams = append(streams, models.StripeStream{StripeCustomerID: customer, MeterEventName: d.catalogue.MeterEventName})
+		streams = append(streams, models.StripeStream{StripeCustomerID: customer, MeterEventName: d.meter()})
 		users = append(users, models.User{ID: d.NewID(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now})
 		subscriptions = append(subscriptions, models.Subscription{
 			ID: d.NewID(), UserID: &users[n].ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,

@@ -3,9 +3,6 @@ package billing
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -15,7 +12,9 @@ import (
 
 // The names of what is set up, as stripe_objects has them.
 const (
-	objectMeter    = "meter"
+	// objectOldMeter is the one meter of earlier releases, which all plans shared. What was sealed for it is still sent to it.
+	objectOldMeter = "meter"
+	objectMeter    = models.StripeMeterObject
 	objectWebhook  = "webhook"
 	objectPortal   = "portal"
 	objectProduct  = "product:"
@@ -27,24 +26,6 @@ const (
 	metadataPlan   = "tollgate_plan"
 	metadataObject = "tollgate"
 )
-
-// seatsObject names a team's overage price of a number of seats other than one, such as "overage:team:7".
-func seatsObject(plan models.PlanID, seats int64) string {
-	return fmt.Sprintf("%s%s:%d", objectOverage, plan, seats)
-}
-
-// seatsOf are the numbers of seats that a team plan has overage prices of beside that of one, in ascending order.
-func seatsOf(objects map[string]string, plan models.Plan) (seats []int64) {
-	for name := range objects {
-		if text, ok := strings.CutPrefix(name, objectOverage+string(plan.ID)+":"); ok && plan.Type == models.Team {
-			if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-				seats = append(seats, n)
-			}
-		}
-	}
-	slices.Sort(seats)
-	return seats
-}
 
 // stripeObjects are the ids of what was set up, by name.
 func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {

@@ -90,8 +90,9 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 			d.use(c, 1, d.now.Add(-3*time.Hour))
 		}
 		d.seal()
-		found, err := d.Client.findMeters(d.ctx, d.catalogue.MeterEventName)
+		all, err := d.Client.meters(d.ctx)
 		d.must(err)
+		found := all[d.meter()]
 		_, err = d.Client.BillingMeters.Deactivate(found[0].ID, nil)
 		d.must(err)
 		d.deliver()
@@ -130,7 +131,7 @@ func TestMetrics(t *testing.T) {
 		d.use("cus_1", 5, d.now)
 		d.seal()
 		d.deliver()
-		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		_, err := d.Totals(d.ctx, true)
 		d.must(err)
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))

@@ -17,26 +17,26 @@ type planPrices struct {
 	byID      map[string]models.PlanID
 	// byProduct is of the products that set-up wrote down.
 	byProduct map[string]models.PlanID
-	// overageByID is of the overage prices that set-up wrote down.
-	overageByID map[string]soldOverage
-	// meter is the id of ours; empty when set-up has not written it down.
-	meter string
-}
-
-// soldOverage is what an overage price is made for: a plan and, of a team's, a number of seats.
-type soldOverage struct {
-	plan  models.PlanID
-	seats int64
+	// overage is the plan of each overage price that set-up stored.
+	overage map[string]models.PlanID
+	// meters is the plan of each meter, by the meter's ID, and meterOf the meter of each plan, as set-up stored them.
+	meters  map[string]models.PlanID
+	meterOf map[models.PlanID]string
+	// oldMeter is the meter that all plans shared in earlier releases; empty if there was none.
+	oldMeter string
 }
 
 // readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
-	p := &planPrices{catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, overageByID: map[string]soldOverage{}}
+	p := &planPrices{
+		catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, overage: map[string]models.PlanID{},
+		meters: map[string]models.PlanID{}, meterOf: map[models.PlanID]string{},
+	}
 	objects, err := stripeObjects(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	p.meter = objects[objectMeter]
+	p.oldMeter = objects[objectOldMeter]
 	for name, id := range objects {
 		if plan, ok := strings.CutPrefix(name, objectPrice); ok {
 			p.byID[id] = models.PlanID(plan)
@@ -44,16 +44,19 @@ func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*plan
 		if plan, ok := strings.CutPrefix(name, objectProduct); ok {
 			p.byProduct[id] = models.PlanID(plan)
 		}
+		if plan, ok := strings.CutPrefix(name, objectOverage); ok {
+			p.overage[id] = models.PlanID(plan)
+		}
+		if plan, ok := strings.CutPrefix(name, objectMeter); ok {
+			p.meters[id], p.meterOf[models.PlanID(plan)] = models.PlanID(plan), id
+		}
 	}
 	for _, plan := range c.Plans {
 		if plan.StripePriceID != "" {
 			p.byID[plan.StripePriceID] = plan.ID
 		}
-		if id := objects[objectOverage+string(plan.ID)]; id != "" {
-			p.overageByID[id] = soldOverage{plan.ID, 1}
-		}
-		for _, n := range seatsOf(objects, plan) {
-			p.overageByID[objects[seatsObject(plan.ID, n)]] = soldOverage{plan.ID, n}
+		if plan.StripeOveragePriceID != "" {
+			p.overage[plan.StripeOveragePriceID] = plan.ID
 		}
 	}
 	return p, nil
@@ -64,7 +67,7 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	var unknown []string
 	if s.Items != nil {
 		for _, i := range s.Items.Data {
-			if i.Price == nil || i.Price.Recurring != nil && i.Price.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered {
+			if i.Price == nil || isMetered(i.Price) {
 				continue
 			}
 			found, ok := p.plan(i.Price)
@@ -91,7 +94,8 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 }
 
 // mismatches lists what an active subscription has that its plan is not sold with: a quantity other than one of a plan for one person,
-// and prices in another currency than the catalog's. Only a person can correct it, as it is the customer's money.
+// and a base price in another currency than the catalog's. Only a person can correct it, as it is the customer's money. overageOf has
+// what is wrong with the overage price.
 func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 	row := models.Subscription{Status: models.SubscriptionStatus(s.Status)}
 	plan, item, reason := p.planOf(s)
@@ -103,7 +107,7 @@ func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 			item.Quantity, plan.ID))
 	}
 	for _, i := range s.Items.Data {
-		if i.Price != nil && i.Price.Currency != "" && string(i.Price.Currency) != p.catalogue.Currency {
+		if i.Price != nil && !isMetered(i.Price) && i.Price.Currency != "" && string(i.Price.Currency) != p.catalogue.Currency {
 			texts = append(texts, fmt.Sprintf("its price %s is in %s, but the plan catalog and all pages are in %[3]s; give it a price in %[3]s when the next period begins",
 				i.Price.ID, i.Price.Currency, p.catalogue.Currency))
 		}

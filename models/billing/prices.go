@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -14,11 +13,11 @@ import (
 // lookupsAtATime is how many lookup keys Stripe takes in one question.
 const lookupsAtATime = 10
 
-// pricesByKey finds prices by their lookup keys, with their tiers.
+// pricesByKey finds prices by their lookup keys.
 func pricesByKey(ctx context.Context, client *Client, keys []string) (map[string]*stripe.Price, error) {
 	prices := map[string]*stripe.Price{}
 	for some := range slices.Chunk(keys, lookupsAtATime) {
-		list := &stripe.PriceListParams{LookupKeys: stripe.StringSlice(some), Expand: stripe.StringSlice([]string{"data.tiers"})}
+		list := &stripe.PriceListParams{LookupKeys: stripe.StringSlice(some)}
 		list.Context, list.Limit = ctx, stripe.Int64(100)
 		found := client.Prices.List(list)
 		for found.Next() {
@@ -44,29 +43,14 @@ func basePrice(c *models.Catalogue, p models.Plan, product string) *stripe.Price
 	}
 }
 
-// overageKey is the lookup key of a plan's overage price. A team's tiers depend on its seats: what is included is included for
-// each member, while Stripe counts a customer's usage as one.
-func overageKey(p models.Plan, seats int64) string {
-	if p.Type == models.Team {
-		return fmt.Sprintf("%s%s_%d", lookupOverage, p.ID, seats)
-	}
-	return lookupOverage + string(p.ID)
-}
+// overageKey is the lookup key of a plan's overage price.
+func overageKey(plan models.PlanID) string { return lookupOverage + string(plan) }
 
-// overagePrice bills usage: all of it is reported, and the first tier leaves what is included free.
-func overagePrice(c *models.Catalogue, p models.Plan, seats int64, product, meter string) *stripe.PriceParams {
-	var tiers []*stripe.PriceTierParams
-	included := p.Included
-	if p.Type == models.Team {
-		included *= seats
-	}
-	if included > 0 {
-		tiers = append(tiers, &stripe.PriceTierParams{UpTo: &included, UnitAmount: stripe.Int64(0)})
-	}
-	tiers = append(tiers, &stripe.PriceTierParams{UpToInf: stripe.Bool(true), UnitAmount: &p.OverageRateCents})
+// overagePrice bills each unit that is reported to the plan's meter at the plan's rate. Only overage is reported.
+func overagePrice(c *models.Catalogue, p models.Plan, product, meter string) *stripe.PriceParams {
 	return &stripe.PriceParams{
-		Currency: &c.Currency, Product: &product, LookupKey: stripe.String(overageKey(p, seats)), Tiers: tiers,
-		BillingScheme: stripe.String(string(stripe.PriceBillingSchemeTiered)), TiersMode: stripe.String(string(stripe.PriceTiersModeGraduated)),
+		Currency: &c.Currency, Product: &product, UnitAmount: &p.OverageRateCents, LookupKey: stripe.String(overageKey(p.ID)),
+		BillingScheme: stripe.String(string(stripe.PriceBillingSchemePerUnit)),
 		Recurring: &stripe.PriceRecurringParams{
 			Interval: stripe.String(string(stripe.PriceRecurringIntervalMonth)), UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeMetered)), Meter: &meter,
 		},
@@ -94,46 +78,34 @@ func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string
 	case want.Recurring.Meter != nil && r.Meter != *want.Recurring.Meter:
 		differs("it counts by the meter %q, not %q", r.Meter, *want.Recurring.Meter)
 	}
-	if want.UnitAmount != nil && (p.UnitAmount != *want.UnitAmount || p.BillingScheme != stripe.PriceBillingSchemePerUnit) {
-		got, should := models.FormatMoney(p.UnitAmount, string(p.Currency)), models.FormatMoney(*want.UnitAmount, *want.Currency)
-		differs("it is %s, and the catalog says %s", got, should)
-	}
-	if len(want.Tiers) > 0 {
-		if got, should := tiersOf(p.Tiers), tiersWanted(want.Tiers); got != should || p.TiersMode != stripe.PriceTiersModeGraduated {
-			differs("its tiers are %s, and the catalogue says %s", got, should)
-		}
+	cents, whole := centsPerUnit(p)
+	switch should := models.FormatMoney(*want.UnitAmount, *want.Currency); {
+	case isTiered(p):
+		differs("it has tiers, and the catalog says %s for each unit", should)
+	case !whole:
+		differs("it is %s, and the catalog says %s", amountText(p), should)
+	case cents != *want.UnitAmount:
+		differs("it is %s, and the catalog says %s", models.FormatMoney(cents, string(p.Currency)), should)
 	}
 	return lines
 }
 
-func tiersOf(tiers []*stripe.PriceTier) string {
-	var parts []string
-	for _, t := range tiers {
-		parts = append(parts, tierText(t.UpTo, t.UnitAmount, t.FlatAmount))
+// isTiered reports whether a price has tiers. Overage prices had them before Tollgate decided itself which units are overage.
+func isTiered(p *stripe.Price) bool { return p.BillingScheme == stripe.PriceBillingSchemeTiered }
+
+// centsPerUnit returns what a price costs for each unit. whole is false if that is not a whole number of cents: a price may have decimals,
+// or a number of units that it is for.
+func centsPerUnit(p *stripe.Price) (cents int64, whole bool) {
+	if p.TransformQuantity != nil && p.TransformQuantity.DivideBy > 1 {
+		return 0, false
 	}
-	return strings.Join(parts, ", ")
+	return p.UnitAmount, p.UnitAmountDecimal == 0 || p.UnitAmountDecimal == float64(p.UnitAmount)
 }
 
-func tiersWanted(tiers []*stripe.PriceTierParams) string {
-	var parts []string
-	for _, t := range tiers {
-		var upTo int64
-		if t.UpTo != nil {
-			upTo = *t.UpTo
-		}
-		parts = append(parts, tierText(upTo, *t.UnitAmount, 0))
+// amountText is the amount of a price that is not a whole number of cents for each unit.
+func amountText(p *stripe.Price) string {
+	if p.TransformQuantity != nil && p.TransformQuantity.DivideBy > 1 {
+		return fmt.Sprintf("an amount for each %d units", p.TransformQuantity.DivideBy)
 	}
-	return strings.Join(parts, ", ")
-}
-
-// tierText is a tier in words; no bound is 0.
-func tierText(upTo, cents, flat int64) string {
-	text := fmt.Sprintf("beyond at %d cents", cents)
-	if upTo > 0 {
-		text = fmt.Sprintf("up to %d at %d cents", upTo, cents)
-	}
-	if flat > 0 {
-		text += fmt.Sprintf(" and %d flat", flat)
-	}
-	return text
+	return fmt.Sprintf("%v cents", p.UnitAmountDecimal)
 }

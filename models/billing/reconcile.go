@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,7 +20,7 @@ const readAtOnce = 50
 // readAgain is when a report is read again whose total could not be read, or is not there yet.
 const readAgain = 6 * time.Hour
 
-// errNoMeter says that Stripe has no active meter of the catalogue's event name, so there is no total to read.
+// errNoMeter says that Stripe has no active meter of an event name, so there is no total to read.
 var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of it") //nolint:staticcheck // Stripe is a name
 
 // ErrStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
@@ -81,8 +82,12 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 }
 
 // metersLife is how long the ids of an event name's meters are taken for true. A meter that is archived may be made anew, and the sums of the old
-// one would say that nothing arrives any more; a report is taken for lost only after a day of that.
-const metersLife = time.Hour
+// one would say that nothing arrives any more; a report is taken for lost only after a day of that. missingLife is how long a meter is taken
+// to be missing.
+const (
+	metersLife  = time.Hour
+	missingLife = time.Minute
+)
 
 // meters are the ids at Stripe of the meters of an event name: the active one, and those that were archived before it was made. What was sent is
 // at one of them. A report stays with the event name it was sealed for, whatever the catalogue names later.
@@ -90,23 +95,31 @@ func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, erro
 	r.metersMu.Lock()
 	known := r.knownMeters[eventName]
 	r.metersMu.Unlock()
-	if len(known.ids) > 0 && r.now().Before(known.until) {
-		return known.ids, nil
+	if !r.now().Before(known.until) {
+		all, err := r.Client.meters(ctx)
+		if err != nil {
+			return nil, err
+		}
+		now := r.now()
+		fresh := map[string]knownMeters{eventName: {until: now.Add(missingLife)}}
+		for name, found := range all {
+			if found[0].Status != stripe.BillingMeterStatusActive {
+				continue
+			}
+			k := knownMeters{until: now.Add(metersLife)}
+			for _, m := range found {
+				k.ids = append(k.ids, m.ID)
+			}
+			fresh[name] = k
+		}
+		known = fresh[eventName]
+		r.metersMu.Lock()
+		maps.Copy(r.knownMeters, fresh)
+		r.metersMu.Unlock()
 	}
-	found, err := r.Client.findMeters(ctx, eventName)
-	if err == nil && (len(found) == 0 || found[0].Status != stripe.BillingMeterStatusActive) {
-		err = fmt.Errorf("%q: %w", eventName, errNoMeter)
+	if len(known.ids) == 0 {
+		return nil, fmt.Errorf("%q: %w", eventName, errNoMeter)
 	}
-	if err != nil {
-		return nil, err
-	}
-	known = knownMeters{until: r.now().Add(metersLife)}
-	for _, m := range found {
-		known.ids = append(known.ids, m.ID)
-	}
-	r.metersMu.Lock()
-	defer r.metersMu.Unlock()
-	r.knownMeters[eventName] = known
 	return known.ids, nil
 }
 
@@ -114,9 +127,6 @@ func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, erro
 // errors are returned.
 func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) error {
 	meters, err := r.meters(ctx, report.MeterEventName)
-	if errors.Is(err, errNoMeter) && report.MeterEventName == r.Catalogue.MeterEventName {
-		return err
-	}
 	var total int64
 	if err == nil {
 		total, err = r.totalOf(ctx, meters, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
@@ -267,7 +277,8 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 
 // replace freezes the events of a report that never arrived into a new one, of another identifier and minute.
 func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
-	streams, err := lockStreams(ctx, r.DB, tx, report.MeterEventName, []string{report.StripeCustomerID})
+	of := stream{report.StripeCustomerID, report.MeterEventName}
+	streams, err := lockStreams(ctx, r.DB, tx, []stream{of})
 	if err == nil && len(streams) == 0 {
 		err = ErrStreamBusy
 	}
@@ -284,7 +295,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	}
 	hour := report.Minute.UTC().Truncate(time.Hour)
 	s := slice{
-		customer: report.StripeCustomerID, period: models.Period{Start: report.PeriodStart.UTC(), End: report.PeriodEnd.UTC()},
+		stream: of, period: models.Period{Start: report.PeriodStart.UTC(), End: report.PeriodEnd.UTC()},
 		from: hour, until: hour.Add(time.Hour), last: last.Last.UTC(),
 	}
 	known, err := boundariesOf(ctx, tx, []string{report.StripeCustomerID})
@@ -292,7 +303,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	s.within(known[s.customer])
-	taken, err := takenMinutes(ctx, tx, report.MeterEventName, []slice{s})
+	taken, err := takenMinutes(ctx, tx, []slice{s})
 	if err != nil {
 		return err
 	}
@@ -304,8 +315,8 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		v.state, v.text = models.ReportDead, "Stripe never had it, and each minute of its billing period has a report"
 		return r.write(ctx, tx, report, v)
 	}
-	fresh := r.newReport(report.MeterEventName, &s, minute, now)
-	fresh.Value = report.Value
+	fresh := r.newReport(&s, minute, now)
+	fresh.Value, fresh.Counts = report.Value, report.Counts
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
 		return err
 	}

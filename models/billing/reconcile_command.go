@@ -13,7 +13,7 @@ import (
 	"tollgate/models"
 )
 
-// PrintReconciliation compares everything with Stripe now, prints a line a customer and billing period, and returns an error when
+// PrintReconciliation compares everything with Stripe now, prints a line for each customer, meter and billing period, and returns an error when
 // anything differs or a report has failed. With restored it first makes it safe to send again, as Restored does.
 func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, restored bool) error {
 	if err := r.contact(ctx); err != nil {
@@ -40,14 +40,14 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE")
+	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE\tMETER")
 	differences := 0
 	for _, t := range totals {
 		if t.Difference != 0 {
 			differences++
 		}
-		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%+d\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), t.PeriodEnd.UTC().Format(time.RFC3339),
-			t.Used, t.Waiting, t.Sent, t.Confirmed, t.Difference)
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%+d\t%s\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), t.PeriodEnd.UTC().Format(time.RFC3339),
+			t.Used, t.Waiting, t.Sent, t.Confirmed, t.Difference, t.MeterEventName)
 	}
 	if err := out.Flush(); err != nil {
 		return err

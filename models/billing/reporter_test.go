@@ -93,7 +93,7 @@ func TestAnswers(t *testing.T) {
 					t.Errorf("the process slows down: %t, want %t", slower, row.slower)
 				}
 				var told int64
-				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0)").Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
+				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(overage_quantity), 0)").Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
 				if want := map[bool]int64{true: 3}[row.state == models.ReportAccepted]; told != want {
 					t.Errorf("%d units are marked as reported, want %d", told, want)
 				}
@@ -264,9 +264,9 @@ func TestTheMeterIsRenamed(t *testing.T) {
 		d.use("cus_2", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver()
-		old, renamed := d.catalogue.MeterEventName, *d.catalogue
+		old, renamed := d.meter(), *d.catalogue
 		renamed.MeterEventName = "suggestions_v2"
-		d.stripe.AddMeter(renamed.MeterEventName)
+		d.stripe.AddMeter(renamed.MeterOf("pro"))
 		o := d.Options
 		o.Catalogue = &renamed
 		d.Reporter = NewReporter(o)
@@ -299,7 +299,7 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	if id, err := client.account(ctx); err != nil || id == "" {
 		t.Errorf("the account is %q, %v", id, err)
 	}
-	if _, err := client.findMeters(ctx, "suggestions"); err != nil {
+	if _, err := client.meters(ctx); err != nil {
 		t.Error(err)
 	}
 	minute := time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC)
@@ -370,16 +370,16 @@ func TestAMeterIsMadeAnew(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.hours(30)
-		old, err := d.meters(d.ctx, d.catalogue.MeterEventName)
+		old, err := d.meters(d.ctx, d.meter())
 		d.must(err)
 		_, err = d.Client.BillingMeters.Deactivate(old[0], nil)
 		d.must(err)
-		made := d.stripe.AddMeter(d.catalogue.MeterEventName)
+		made := d.stripe.AddMeter(d.meter())
 		d.now = d.now.Add(metersLife)
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.hours(30)
-		if now, err := d.meters(d.ctx, d.catalogue.MeterEventName); err != nil || !slices.Equal(now, []string{made, old[0]}) {
+		if now, err := d.meters(d.ctx, d.meter()); err != nil || !slices.Equal(now, []string{made, old[0]}) {
 			t.Errorf("the meters are %q, %v; it was %q and is now %q", now, err, old, made)
 		}
 		totals, err := d.Totals(d.ctx, true)
@@ -408,14 +408,14 @@ func TestAMetersListMayHang(t *testing.T) {
 		return d.stripe.Transport().RoundTrip(r)
 	})
 	d = newDesk(t, databases["sqlite"](t), transport)
+	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+	d.seal()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_, _ = d.Totals(d.ctx, false)
 	}()
 	<-asked
-	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-	d.seal()
 	d.must(d.contact(d.ctx))
 	d.deliver()
 	if all := d.reports(); all[0].State != models.ReportAccepted {

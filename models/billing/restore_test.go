@@ -20,10 +20,10 @@ func TestRestored(t *testing.T) {
 		d.use("cus_2", 4, hour) // sealed in the backup, sent after it
 		d.use("cus_3", 5, hour) // never sent
 		// What the lost database had sent, by identifiers that this one never made.
-		d.stripe.AddForeign("cus_1", 3, hour)
+		d.foreign("cus_1", 3, hour)
 		_, err := d.sealCustomers(d.ctx, []string{"cus_2"})
 		d.must(err)
-		d.stripe.AddForeign("cus_2", 4, d.reports()[0].Minute)
+		d.foreign("cus_2", 4, d.reports()[0].Minute)
 		var out, notes bytes.Buffer
 		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
 		d.deliver()
@@ -49,7 +49,7 @@ func TestRestored(t *testing.T) {
 		}
 		// What cannot be told apart is left to a person.
 		d.use("cus_3", 6, hour.Add(-time.Hour))
-		d.stripe.AddForeign("cus_3", 2, hour.Add(-time.Hour))
+		d.foreign("cus_3", 2, hour.Add(-time.Hour))
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, true); err == nil {
 			t.Error("a conflict is no difference")
 		}
@@ -69,7 +69,7 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
 		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
-			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.catalogue.MeterEventName, Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Attempts: 1,
+			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
 		}))
 		d.now = d.now.Add(time.Minute)
 		for range 2 {

@@ -1,8 +1,10 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,10 +18,27 @@ import (
 // customersAtOnce is how many are sealed in one transaction. On SQLite the gate waits meanwhile.
 const customersAtOnce = 20
 
-// slice is a stretch of one customer's unsealed events that one report may stand for: within one UTC hour, one billing period, and one
-// side of the subscription's own boundary.
+// Of usage_events e: toSeal is the condition for the events that are to be reported and are in no report yet, as the index
+// usage_events_unsealed has it, and reported is what of them Stripe bills.
+const (
+	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.overage_quantity > 0"
+	reported = "e.overage_quantity"
+)
+
+// stream is all that Stripe takes one after another: a customer's reports to one meter.
+type stream struct {
+	customer, meter string // the meter by its event name
+}
+
+func (s stream) compare(t stream) int {
+	return cmp.Or(strings.Compare(s.customer, t.customer), strings.Compare(s.meter, t.meter))
+}
+
+// slice is a stretch of one customer's unsealed events that one report may stand for: of one plan, within one UTC hour, one billing
+// period, and one side of the subscription's own boundary.
 type slice struct {
-	customer string
+	stream
+	plan models.PlanID
 	// period is the events' billing period, of which [from, until) is the part to seal.
 	period      models.Period
 	from, until time.Time
@@ -57,10 +76,9 @@ func (r *Reporter) Seal(ctx context.Context) (int, error) {
 func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]string, error) {
 	var found []string
 	err := r.DB.NewRaw(`WITH RECURSIVE c (id) AS (
-			SELECT MIN(stripe_customer_id) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND stripe_customer_id > ?
+			SELECT MIN(e.stripe_customer_id) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id > ?
 			UNION ALL
-			SELECT (SELECT MIN(e.stripe_customer_id) FROM usage_events e
-				WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id > c.id)
+			SELECT (SELECT MIN(e.stripe_customer_id) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id > c.id)
 			FROM c WHERE c.id IS NOT NULL)
 		SELECT id FROM c WHERE id IS NOT NULL LIMIT ?`, after, limit).Scan(ctx, &found)
 	return found, err
@@ -71,17 +89,15 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 	sealed := 0
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		sealed = 0
-		meter := r.Catalogue.MeterEventName
-		customers, err := lockStreams(ctx, r.DB, tx, meter, customers)
-		if err != nil || len(customers) == 0 {
-			return err
-		}
 		now := r.now()
-		due, err := dueSlices(ctx, r.DB, tx, customers, now)
+		due, err := r.dueSlices(ctx, tx, customers, now)
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		minutes, err := takenMinutes(ctx, tx, meter, due)
+		if due, err = lockSlices(ctx, r.DB, tx, due); err != nil || len(due) == 0 {
+			return err
+		}
+		minutes, err := takenMinutes(ctx, tx, due)
 		if err != nil {
 			return err
 		}
@@ -94,10 +110,10 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 			}
 			if !ok {
 				// All its minutes are taken: the events stay unsealed, and are counted as waiting.
-				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "from", s.from)
+				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "meter", s.meter, "from", s.from)
 				continue
 			}
-			reports, sealable = append(reports, r.newReport(meter, &s, minute, now)), append(sealable, s)
+			reports, sealable = append(reports, r.newReport(&s, minute, now)), append(sealable, s)
 		}
 		reports, err = markEvents(ctx, r.DB, tx, reports, sealable)
 		if err != nil || len(reports) == 0 {
@@ -110,11 +126,11 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 }
 
 // newReport is a report of what the slice holds; its value is not known yet.
-func (r *Reporter) newReport(meter string, s *slice, minute, now time.Time) *models.StripeReport {
+func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeReport {
 	id := r.NewID()
 	report := &models.StripeReport{
-		ID: id, Identifier: r.identifier(meter, id.String()), StripeCustomerID: s.customer, MeterEventName: meter,
-		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
+		ID: id, Identifier: r.identifier(s.meter, id.String()), StripeCustomerID: s.customer, MeterEventName: s.meter,
+		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, Counts: models.CountsOverage, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
 		text := "too old to be sent: Stripe takes what is up to 35 days old"
@@ -128,46 +144,67 @@ func (r *Reporter) identifier(meter, id string) string {
 	return r.environment + ":" + meter[:min(len(meter), 50)] + ":" + id
 }
 
-// lockStreams makes the customers' streams where they are missing, locks them for this transaction and returns whose it got: what another
-// process is at is left to it.
-func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, meter string, customers []string) ([]string, error) {
-	streams := make([]models.StripeStream, len(customers))
-	for i, c := range customers {
-		streams[i] = models.StripeStream{StripeCustomerID: c, MeterEventName: meter}
+// lockSlices locks the streams of the slices and returns the slices of those it got. Their events may be in reports by now: another
+// process may have sealed them since they were read.
+func lockSlices(ctx context.Context, db *models.DB, tx bun.Tx, due []slice) ([]slice, error) {
+	var all []stream
+	for _, s := range due {
+		all = append(all, s.stream)
 	}
-	if _, err := tx.NewInsert().Model(&streams).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+	slices.SortFunc(all, stream.compare)
+	got, err := lockStreams(ctx, db, tx, slices.Compact(all))
+	return slices.DeleteFunc(due, func(s slice) bool { return !got[s.stream] }), err
+}
+
+// lockStreams makes the streams where they are missing, locks them for this transaction and returns which it got: what another
+// process is at is left to it.
+func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, streams []stream) (map[stream]bool, error) {
+	rows := make([]models.StripeStream, len(streams))
+	var customers, meters []string
+	for i, s := range streams {
+		rows[i] = models.StripeStream{StripeCustomerID: s.customer, MeterEventName: s.meter}
+		customers, meters = append(customers, s.customer), append(meters, s.meter)
+	}
+	if _, err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
 		return nil, err
 	}
-	var got []string
-	q := tx.NewSelect().Model((*models.StripeStream)(nil)).Column("stripe_customer_id").
-		Where("meter_event_name = ? AND stripe_customer_id IN (?)", meter, bun.List(customers)).Order("stripe_customer_id")
-	err := db.ForUpdateSkipLocked(q).Scan(ctx, &got)
+	slices.Sort(meters)
+	rows = nil
+	q := tx.NewSelect().Model(&rows).Column("stripe_customer_id", "meter_event_name").
+		Where("stripe_customer_id IN (?) AND meter_event_name IN (?)", bun.List(slices.Compact(customers)), bun.List(slices.Compact(meters))).
+		Order("stripe_customer_id", "meter_event_name")
+	err := db.ForUpdateSkipLocked(q).Scan(ctx)
+	got := map[stream]bool{}
+	for _, row := range rows {
+		got[stream{row.StripeCustomerID, row.MeterEventName}] = true
+	}
 	return got, err
 }
 
 // dueSlices finds what is due of the customers.
-func dueSlices(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, now time.Time) ([]slice, error) {
+func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, customers []string, now time.Time) ([]slice, error) {
 	known, err := boundariesOf(ctx, tx, customers)
 	if err != nil {
 		return nil, err
 	}
 	hour := "date_trunc('hour', e.occurred_at)"
-	if !db.Postgres {
+	if !r.DB.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
 	}
 	cutoff := now.Add(-sealGrace).Truncate(time.Hour)
 	var groups []struct {
 		Customer    string
+		Plan        models.PlanID
 		First, Last time.Time
 		Start, Stop time.Time
 	}
 	// Those of the hour that goes on are looked at as well when a period ended in it.
-	err = tx.NewRaw(`SELECT e.stripe_customer_id AS customer, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last, e.billing_period_start AS start, e.billing_period_end AS stop
-		FROM usage_events e WHERE e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.stripe_customer_id IN (?)
+	err = tx.NewRaw(`SELECT e.stripe_customer_id AS customer, e.plan_id AS plan, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last, e.billing_period_start AS start, e.billing_period_end AS stop
+		FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id IN (?)
 			AND (e.occurred_at < ? OR e.billing_period_end <= ?
 				OR e.occurred_at < (SELECT MAX(s.current_period_start) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id)
 				OR (SELECT MAX(s.current_period_end) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id) <= ?)
-		GROUP BY e.stripe_customer_id, `+hour+`, e.billing_period_start, e.billing_period_end ORDER BY customer, first`,
+		GROUP BY e.stripe_customer_id, e.plan_id, `+hour+`, e.billing_period_start, e.billing_period_end ORDER BY customer, first`,
 		bun.List(customers), cutoff, now, now).Scan(ctx, &groups)
 	if err != nil {
 		return nil, err
@@ -175,7 +212,8 @@ func dueSlices(ctx context.Context, db *models.DB, tx bun.Tx, customers []string
 	var due []slice
 	for _, g := range groups {
 		period := models.Period{Start: g.Start.UTC(), End: g.Stop.UTC()}
-		due = append(due, split(g.Customer, period, g.First.UTC(), g.Last.UTC(), known[g.Customer], now)...)
+		of := slice{stream: stream{g.Customer, r.Catalogue.MeterOf(g.Plan)}, plan: g.Plan, period: period}
+		due = append(due, of.split(g.First.UTC(), g.Last.UTC(), known[g.Customer], now)...)
 	}
 	return due, nil
 }
@@ -212,10 +250,10 @@ func boundariesOf(ctx context.Context, tx bun.Tx, customers []string) (map[strin
 
 // split cuts the events of one hour and billing period, the first and the last of which are given, at the boundaries of the subscription, and
 // returns the parts that are due.
-func split(customer string, period models.Period, first, last time.Time, known boundaries, now time.Time) []slice {
+func (s slice) split(first, last time.Time, known boundaries, now time.Time) []slice {
 	hour := first.Truncate(time.Hour)
 	end := hour.Add(time.Hour)
-	cuts := slices.Concat(known.at, []time.Time{period.End})
+	cuts := slices.Concat(known.at, []time.Time{s.period.End})
 	slices.SortFunc(cuts, time.Time.Compare)
 	var due []slice
 	from := hour
@@ -232,9 +270,10 @@ func split(customer string, period models.Period, first, last time.Time, known b
 			over = end.Add(sealGrace)
 		}
 		if !over.After(now) {
-			s := slice{customer: customer, period: period, from: from, until: until, last: earlier(last, until.Add(-time.Microsecond))}
-			s.within(known)
-			due = append(due, s)
+			part := s
+			part.from, part.until, part.last = from, until, earlier(last, until.Add(-time.Microsecond))
+			part.within(known)
+			due = append(due, part)
 		}
 		from = until
 	}
@@ -266,35 +305,35 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// minutes are the minutes that reports have already, by customer.
+// minutes are the minutes that reports have already, by stream.
 type minutes struct {
-	meter string
-	taken map[string]map[time.Time]bool
-	// bounds are where these reports' billing periods begin and end: a subscription says that of its current one alone.
+	taken map[stream]map[time.Time]bool
+	// bounds are where the billing periods of a customer's reports begin and end: a subscription says that of its current one alone.
 	bounds map[string][]time.Time
 }
 
 // takenMinutes reads those of the hours that the slices are of.
-func takenMinutes(ctx context.Context, tx bun.Tx, meter string, due []slice) (*minutes, error) {
-	m := &minutes{meter: meter, taken: map[string]map[time.Time]bool{}, bounds: map[string][]time.Time{}}
+func takenMinutes(ctx context.Context, tx bun.Tx, due []slice) (*minutes, error) {
+	m := &minutes{taken: map[stream]map[time.Time]bool{}, bounds: map[string][]time.Time{}}
 	first, last := due[0].from, due[0].from
-	var customers []string
+	var customers, meters []string
 	for _, s := range due {
 		first = earlier(first, s.from)
 		if s.from.After(last) {
 			last = s.from
 		}
-		customers = append(customers, s.customer)
+		customers, meters = append(customers, s.customer), append(meters, s.meter)
 	}
-	return m, m.read(ctx, tx, slices.Compact(customers), first.Truncate(time.Hour), last.Truncate(time.Hour).Add(time.Hour))
+	slices.Sort(meters)
+	return m, m.read(ctx, tx, slices.Compact(customers), slices.Compact(meters), first.Truncate(time.Hour), last.Truncate(time.Hour).Add(time.Hour))
 }
 
-func (m *minutes) read(ctx context.Context, tx bun.Tx, customers []string, from, to time.Time) error {
+func (m *minutes) read(ctx context.Context, tx bun.Tx, customers, meters []string, from, to time.Time) error {
 	var found []models.StripeReport
-	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "minute", "period_start", "period_end").
-		Where("stripe_customer_id IN (?) AND meter_event_name = ? AND minute >= ? AND minute < ?", bun.List(customers), m.meter, from, to).Scan(ctx)
+	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "meter_event_name", "minute", "period_start", "period_end").
+		Where("stripe_customer_id IN (?) AND meter_event_name IN (?) AND minute >= ? AND minute < ?", bun.List(customers), bun.List(meters), from, to).Scan(ctx)
 	for _, f := range found {
-		m.add(f.StripeCustomerID, f.Minute.UTC())
+		m.add(stream{f.StripeCustomerID, f.MeterEventName}, f.Minute.UTC())
 		for _, t := range []time.Time{f.PeriodStart.UTC(), f.PeriodEnd.UTC()} {
 			if !slices.Contains(m.bounds[f.StripeCustomerID], t) {
 				m.bounds[f.StripeCustomerID] = append(m.bounds[f.StripeCustomerID], t)
@@ -304,14 +343,14 @@ func (m *minutes) read(ctx context.Context, tx bun.Tx, customers []string, from,
 	return err
 }
 
-func (m *minutes) add(customer string, minute time.Time) {
-	if m.taken[customer] == nil {
-		m.taken[customer] = map[time.Time]bool{}
+func (m *minutes) add(of stream, minute time.Time) {
+	if m.taken[of] == nil {
+		m.taken[of] = map[time.Time]bool{}
 	}
-	m.taken[customer][minute] = true
+	m.taken[of][minute] = true
 }
 
-// take finds a minute that no report of the customer has, and takes it: in the slice's part of its hour, and only when all those are
+// take finds a minute that no report of the customer to the meter has, and takes it: in the slice's part of its hour, and only when all those are
 // taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period. Those after it
 // may lie in the next one as long as Stripe was not heard of since.
 func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
@@ -324,29 +363,29 @@ func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) 
 	if !s.certain {
 		until = start
 	}
-	if minute, ok := m.free(s.customer, start, until, s.last); ok {
+	if minute, ok := m.free(s.stream, start, until, s.last); ok {
 		return minute, true, nil
 	}
-	if err := m.read(ctx, tx, []string{s.customer}, s.low, earlier(s.high, now)); err != nil {
+	if err := m.read(ctx, tx, []string{s.customer}, []string{s.meter}, s.low, earlier(s.high, now)); err != nil {
 		return time.Time{}, false, err
 	}
 	s.narrow(m.bounds[s.customer])
-	minute, ok := m.free(s.customer, s.low, earlier(s.high, now), s.last)
+	minute, ok := m.free(s.stream, s.low, earlier(s.high, now), s.last)
 	return minute, ok, nil
 }
 
 // free takes the last free minute that begins in [start, end) and not after last, else the first one after it.
-func (m *minutes) free(customer string, start, end, last time.Time) (time.Time, bool) {
+func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) {
 	middle := last.Truncate(time.Minute)
 	for t := middle; !t.Before(start); t = t.Add(-time.Minute) {
-		if !m.taken[customer][t] {
-			m.add(customer, t)
+		if !m.taken[of][t] {
+			m.add(of, t)
 			return t, true
 		}
 	}
 	for t := middle.Add(time.Minute); t.Before(end); t = t.Add(time.Minute) {
-		if !t.Before(start) && !m.taken[customer][t] {
-			m.add(customer, t)
+		if !t.Before(start) && !m.taken[of][t] {
+			m.add(of, t)
 			return t, true
 		}
 	}
@@ -359,18 +398,18 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	if len(reports) == 0 {
 		return nil, nil
 	}
-	const of = `stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND e.stripe_customer_id = `
+	const of = toSeal + ` AND e.stripe_customer_id = `
 	var rows []string
 	var args []any
 	for i, r := range reports {
 		s := &due[i]
 		if db.Postgres {
-			rows = append(rows, "(?::uuid, ?::text, ?::timestamptz, ?::timestamptz, ?::timestamptz, ?::timestamptz)")
-			args = append(args, r.ID, s.customer, s.from, s.until, s.period.Start, s.period.End)
+			rows = append(rows, "(?::uuid, ?::text, ?::text, ?::timestamptz, ?::timestamptz, ?::timestamptz, ?::timestamptz)")
+			args = append(args, r.ID, s.customer, s.plan, s.from, s.until, s.period.Start, s.period.End)
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND occurred_at >= ? AND occurred_at < ? AND billing_period_start = ? AND billing_period_end = ?`,
-			r.ID, s.customer, s.from, s.until, s.period.Start, s.period.End); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ?
+				AND billing_period_start = ? AND billing_period_end = ?`, r.ID, s.customer, s.plan, s.from, s.until, s.period.Start, s.period.End); err != nil {
 			return nil, err
 		}
 	}
@@ -380,16 +419,16 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	}
 	var err error
 	if db.Postgres {
-		err = tx.NewRaw(`WITH g (report, customer, from_time, until_time, period_start, period_end) AS (VALUES `+strings.Join(rows, ", ")+`),
-			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
-				AND e.billing_period_start = g.period_start AND e.billing_period_end = g.period_end RETURNING g.report, e.quantity)
-			SELECT report, CAST(SUM(quantity) AS bigint) AS units FROM m GROUP BY report`, args...).Scan(ctx, &sums)
+		err = tx.NewRaw(`WITH g (report, customer, plan, from_time, until_time, period_start, period_end) AS (VALUES `+strings.Join(rows, ", ")+`),
+			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.plan_id = g.plan AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
+				AND e.billing_period_start = g.period_start AND e.billing_period_end = g.period_end RETURNING g.report, `+reported+` AS units)
+			SELECT report, CAST(SUM(units) AS bigint) AS units FROM m GROUP BY report`, args...).Scan(ctx, &sums)
 	} else {
 		ids := make([]uuid.UUID, len(reports))
 		for i, r := range reports {
 			ids[i] = r.ID
 		}
-		err = tx.NewRaw(`SELECT stripe_report_id AS report, SUM(quantity) AS units FROM usage_events WHERE stripe_report_id IN (?) GROUP BY 1`, bun.List(ids)).Scan(ctx, &sums)
+		err = tx.NewRaw(`SELECT e.stripe_report_id AS report, SUM(`+reported+`) AS units FROM usage_events e WHERE e.stripe_report_id IN (?) GROUP BY 1`, bun.List(ids)).Scan(ctx, &sums)
 	}
 	units := make(map[uuid.UUID]int64, len(sums))
 	for _, s := range sums {
@@ -407,12 +446,17 @@ func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeRepor
 	if _, err := tx.NewInsert().Model(&reports).Exec(ctx); err != nil {
 		return err
 	}
-	customers := make([]string, 0, len(reports))
+	customers := map[string][]string{} // by meter
 	for _, r := range reports {
-		customers = append(customers, r.StripeCustomerID)
+		customers[r.MeterEventName] = append(customers[r.MeterEventName], r.StripeCustomerID)
 	}
-	_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set(`next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at WHEN failures = 0 OR next_attempt_at IS NULL THEN ?
+	for _, meter := range slices.Sorted(maps.Keys(customers)) {
+		_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set(`next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at WHEN failures = 0 OR next_attempt_at IS NULL THEN ?
 			WHEN next_attempt_at < ? THEN next_attempt_at ELSE ? END`, now, now, now.Add(failurePatience), now.Add(failurePatience)).
-		Where("meter_event_name = ? AND stripe_customer_id IN (?)", reports[0].MeterEventName, bun.List(customers)).Exec(ctx)
-	return err
+			Where("meter_event_name = ? AND stripe_customer_id IN (?)", meter, bun.List(slices.Compact(customers[meter]))).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

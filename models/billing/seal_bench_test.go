@@ -15,7 +15,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-func benchReporter(b *testing.B, events, customers int, transport http.RoundTripper, live bool) (*Reporter, time.Time) {
+func benchReporter(b *testing.B, events, customers, overageEvery int, transport http.RoundTripper, live bool) (*Reporter, time.Time) {
 	b.Helper()
 	cluster, err := modelstest.StartPostgres(context.Background(), modelstest.PostgresOptions{Durable: true})
 	if err != nil {
@@ -37,7 +37,7 @@ func benchReporter(b *testing.B, events, customers int, transport http.RoundTrip
 	}
 	now := time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)
 	month := models.CalendarMonth(now)
-	modelstest.FillEvents(b, db.DB.DB, events, customers, now, month.Start, month.End)
+	modelstest.FillEvents(b, db.DB.DB, events, customers, overageEvery, now, month.Start, month.End)
 	key := "sk_test_bench"
 	if live {
 		key = "sk_live_bench"
@@ -49,18 +49,22 @@ func benchReporter(b *testing.B, events, customers int, transport http.RoundTrip
 	return NewReporter(Options{DB: db, Client: c, Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Every: time.Minute}), now
 }
 
-// BenchmarkSealMillion seals a million events of ten thousand customers, once each time.
+// BenchmarkSealMillion seals a million events of ten thousand customers, once each time: all of them overage, and a tenth of them.
 func BenchmarkSealMillion(b *testing.B) {
-	r, _ := benchReporter(b, 1_000_000, 10_000, nil, false)
-	b.ResetTimer()
-	reportHeap(b, "heap-before-MiB")
-	n, err := r.Seal(context.Background())
-	if err != nil {
-		b.Fatal(err)
+	for _, every := range []int{1, 10} {
+		b.Run(fmt.Sprintf("overage=1:%d", every), func(b *testing.B) {
+			r, _ := benchReporter(b, 1_000_000, 10_000, every, nil, false)
+			b.ResetTimer()
+			reportHeap(b, "heap-before-MiB")
+			n, err := r.Seal(context.Background())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(n), "reports")
+			b.ReportMetric(b.Elapsed().Seconds(), "s")
+			reportHeap(b, "heap-after-MiB")
+		})
 	}
-	b.ReportMetric(float64(n), "reports")
-	b.ReportMetric(b.Elapsed().Seconds(), "s")
-	reportHeap(b, "heap-after-MiB")
 }
 
 // reportHeap reports what is in use, so that it is seen whether it grows.
@@ -89,7 +93,7 @@ func BenchmarkDelivery(b *testing.B) {
 				calls.Add(1)
 				return answer(200, `{"object": "billing.meter_event"}`)(r)
 			})
-			r, _ := benchReporter(b, 100_000, 10_000, transport, live)
+			r, _ := benchReporter(b, 100_000, 10_000, 1, transport, live)
 			if _, err := r.Seal(context.Background()); err != nil {
 				b.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"maps"
 	"testing"
 	"time"
 
@@ -123,6 +124,51 @@ func TestEachReportHasItsMinute(t *testing.T) {
 		if s := d.status(); s.UnsealedUnits != 10 {
 			t.Errorf("%d units wait, want 10", s.UnsealedUnits)
 		}
+	})
+}
+
+// Overage goes to the meter of the plan that it was decided under, each plan's in reports of its own. Included units are in no report.
+func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		at := d.now.Add(-3 * time.Hour)
+		month := models.CalendarMonth(at)
+		d.useBy("pro", month, "cus_1", 3, at)
+		d.useBy("starter", month, "cus_1", 4, at.Add(time.Second))
+		d.useBy("pro", month, "cus_1", 5, at.Add(2*time.Second))
+		d.useBy("pro", month, "cus_1", 0, at.Add(3*time.Second))
+		d.useBy("starter", month, "cus_2", 0, at)
+		d.stripe.AddCustomer("cus_2", nil)
+		d.seal()
+		d.hours(30)
+		got := map[string]int64{}
+		for _, e := range d.stripe.Events() {
+			got[e.Customer+" "+e.EventName] += e.Value * int64(e.Times)
+		}
+		if want := map[string]int64{"cus_1 slack_speak_suggestions_pro": 8, "cus_1 slack_speak_suggestions_starter": 4}; !maps.Equal(got, want) {
+			t.Errorf("Stripe has %v, want %v", got, want)
+		}
+		var included []models.UsageEvent
+		d.must(d.db.NewSelect().Model(&included).Where("overage_quantity = 0").Scan(d.ctx))
+		for _, e := range included {
+			if e.StripeReportID != nil || e.StripeReportedAt != nil {
+				t.Errorf("an event without overage was reported: %+v", e)
+			}
+		}
+		totals, err := d.Totals(d.ctx, true)
+		d.must(err)
+		for _, total := range totals {
+			if total.Difference != 0 || total.Used != got["cus_1 "+total.MeterEventName] {
+				t.Errorf("the totals are %+v", total)
+			}
+		}
+		if s := d.status(); len(included) != 2 || len(totals) != 2 || s.UnsealedEvents != 0 {
+			t.Errorf("%d events without overage, %d totals, %d events wait", len(included), len(totals), s.UnsealedEvents)
+		}
+		d.must(models.Verify(d.ctx, d.db, func(found models.Difference) {
+			if found.Customer != "" {
+				t.Errorf("verify: %s", found)
+			}
+		}))
 	})
 }
 

@@ -51,13 +51,13 @@ func (r *SetupReport) Lines() []string {
 	return lines
 }
 
-// Setup makes at Stripe what the catalogue needs, or finds it: the meter, a product a plan with its monthly price and its
+// Setup makes at Stripe what the catalogue needs, or finds it: for each plan a product, a meter, a monthly price and an
 // overage price, the webhook endpoint and the portal's configuration. A second run makes nothing. What differs is listed and
 // left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them. With a key of another account
 // than the database is of, nothing is made.
 func Setup(ctx context.Context, o SetupOptions) (SetupReport, error) {
 	s := &setup{SetupOptions: o, products: map[models.PlanID]*stripe.Product{}, prices: map[string]*stripe.Price{}}
-	for _, step := range []func(context.Context) error{s.account, s.known, s.meter, s.plans, s.webhook, s.portal} {
+	for _, step := range []func(context.Context) error{s.account, s.known, s.plans, s.webhook, s.portal} {
 		if err := step(ctx); err != nil {
 			return s.SetupReport, fmt.Errorf("set up Stripe: %w", err)
 		}
@@ -70,11 +70,10 @@ type setup struct {
 	SetupOptions
 	SetupReport
 
-	objects  map[string]string // ids of what was set up before, by name
-	meterID  string
+	objects  map[string]string                 // ids of what was set up before, by name
+	meters   map[string][]*stripe.BillingMeter // by event name
 	products map[models.PlanID]*stripe.Product
-	prices   map[string]*stripe.Price  // by lookup key
-	seats    map[models.PlanID][]int64 // of team plans: what there are overage prices of, and what teams pay for and have now
+	prices   map[string]*stripe.Price // by lookup key
 }
 
 func (s *setup) made(format string, args ...any) {
@@ -104,24 +103,12 @@ func (s *setup) known(ctx context.Context) (err error) {
 	if s.objects, err = stripeObjects(ctx, s.DB); err != nil {
 		return err
 	}
-	all, err := teams(ctx, s.DB)
-	if err != nil {
-		return err
+	if s.objects[objectOldMeter] != "" {
+		s.Notes = append(s.Notes, fmt.Sprintf("the meter %s is used only for reports that were sealed by an earlier release; keep it in Stripe until these are verified",
+			s.Catalogue.MeterEventName))
 	}
-	s.seats = map[models.PlanID][]int64{}
-	for _, p := range s.Catalogue.Plans {
-		seats := seatsOf(s.objects, p)
-		for _, t := range all {
-			for _, n := range []int64{t.Seats, t.Members} {
-				if t.PlanID == p.ID && n > 1 {
-					seats = append(seats, n)
-				}
-			}
-		}
-		slices.Sort(seats)
-		s.seats[p.ID] = slices.Compact(seats)
-	}
-	return nil
+	s.meters, err = s.Client.meters(ctx)
+	return err
 }
 
 // keepID writes an id down under its name.
@@ -141,36 +128,33 @@ func onlyMissing(err error) error {
 	return err
 }
 
-// meter finds the catalogue's meter by its event name, of which Stripe allows one active one.
-func (s *setup) meter(ctx context.Context) error {
-	name := s.Catalogue.MeterEventName
-	all, err := s.Client.findMeters(ctx, name)
-	if err != nil {
-		return err
-	}
+// meter finds the meter of a plan by its event name, of which Stripe allows one active one, or makes it. It returns the meter's ID; empty
+// if a dry run would make it.
+func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
+	name := s.Catalogue.MeterOf(p.ID)
 	var found *stripe.BillingMeter
-	if len(all) > 0 {
+	if all := s.meters[name]; len(all) > 0 {
 		found = all[0]
 		s.found("the meter %s, %s", name, found.ID)
 		s.checkMeter(found)
 	} else {
 		if s.DryRun {
 			s.made("the meter %s", name)
-			return nil
+			return "", nil
 		}
+		var err error
 		found, err = s.Client.BillingMeters.New(&stripe.BillingMeterParams{
-			Params: params(ctx), DisplayName: stripe.String(s.Catalogue.UnitPlural), EventName: &name,
+			Params: params(ctx), DisplayName: stripe.String(p.Name + ": extra " + s.Catalogue.UnitPlural), EventName: &name,
 			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(stripe.BillingMeterDefaultAggregationFormulaSum))},
 			CustomerMapping:    &stripe.BillingMeterCustomerMappingParams{Type: stripe.String("by_id"), EventPayloadKey: stripe.String(meterCustomerKey)},
 			ValueSettings:      &stripe.BillingMeterValueSettingsParams{EventPayloadKey: stripe.String(meterValueKey)},
 		})
 		if err != nil {
-			return fmt.Errorf("make the meter %s: %w", name, err)
+			return "", fmt.Errorf("make the meter %s: %w", name, err)
 		}
 		s.made("the meter %s, %s", name, found.ID)
 	}
-	s.meterID = found.ID
-	return s.keepID(ctx, objectMeter, found.ID)
+	return found.ID, s.keepID(ctx, objectMeter+string(p.ID), found.ID)
 }
 
 func (s *setup) checkMeter(m *stripe.BillingMeter) {
@@ -188,17 +172,14 @@ func (s *setup) checkMeter(m *stripe.BillingMeter) {
 	}
 }
 
-// plans sets up a product and prices for each plan but the free one.
+// plans sets up a product, a meter and prices for each plan but the free one.
 func (s *setup) plans(ctx context.Context) error {
 	if err := s.findProducts(ctx); err != nil {
 		return err
 	}
 	var keys []string
 	for _, p := range s.Catalogue.Plans {
-		keys = append(keys, lookupBase+string(p.ID), overageKey(p, 1))
-		for _, seats := range s.seats[p.ID] {
-			keys = append(keys, overageKey(p, seats))
-		}
+		keys = append(keys, lookupBase+string(p.ID), overageKey(p.ID))
 	}
 	var err error
 	if s.prices, err = pricesByKey(ctx, s.Client, keys); err != nil {
@@ -265,32 +246,28 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	if err := s.price(ctx, objectPrice+string(p.ID), p.StripePriceID, basePrice(s.Catalogue, p, product.ID)); err != nil {
 		return err
 	}
-	if p.OverageRateCents == 0 {
-		return nil // a hard cap: there is nothing to bill
+	meter, err := s.meter(ctx, p)
+	if err != nil || p.OverageRateCents == 0 {
+		return err // without an overage rate there is nothing to bill
 	}
-	if err := s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, 1, product.ID, s.meterID)); err != nil || p.StripeOveragePriceID != "" {
-		return err
-	}
-	for _, seats := range s.seats[p.ID] {
-		if err := s.price(ctx, seatsObject(p.ID, seats), "", overagePrice(s.Catalogue, p, seats, product.ID, s.meterID)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, product.ID, meter))
 }
 
 // price finds a price, by the id that the catalogue has or by its lookup key, or makes it.
 func (s *setup) price(ctx context.Context, name, inCatalogue string, want *stripe.PriceParams) error {
 	found := s.prices[*want.LookupKey]
 	if inCatalogue != "" {
-		get := &stripe.PriceParams{Params: params(ctx), Expand: stripe.StringSlice([]string{"tiers"})}
 		var err error
-		if found, err = s.Client.Prices.Get(inCatalogue, get); onlyMissing(err) != nil {
+		if found, err = s.Client.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
 			return fmt.Errorf("read the price %s: %w", inCatalogue, err)
 		} else if err != nil {
 			s.differs("Stripe does not know the price %s, which the catalogue has for %s", inCatalogue, name)
 			return nil
 		}
+	}
+	if found != nil && isTiered(found) && want.Recurring.Meter != nil && inCatalogue == "" {
+		// Earlier releases made it. The new price takes over its lookup key; those who subscribed to the old one keep it.
+		found, want.TransferLookupKey = nil, stripe.Bool(true)
 	}
 	switch {
 	case found != nil:

@@ -98,27 +98,35 @@ func TestSetup(t *testing.T) {
 		}
 		o.DryRun = false
 		first := setup()
-		// The meter, for four plans a product and two prices each, the endpoint and the portal.
-		if len(first.Made) != 15 || len(dry.Missing) != 15 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
+		// For four plans a product, a meter and two prices each, the endpoint and the portal.
+		if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
 			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
 		}
 		ids, err := stripeObjects(f.Context(), f.db)
 		f.must(err)
-		if len(ids) != 15 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" || ids["meter"] == "" || ids["product:business"] == "" {
+		if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" || ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
 			f.Errorf("kept: %v", ids)
 		}
 		pro := stand.Object(ids["price:pro"])
 		if fmt.Sprint(pro["unit_amount"]) != "1800" || pro["lookup_key"] != "tollgate_base_pro" || pro["currency"] != "usd" {
 			f.Errorf("the price is %v", pro)
 		}
-		over, err := client.Prices.Get(ids["overage:pro"], &stripe.PriceParams{Expand: stripe.StringSlice([]string{"tiers"})})
-		f.must(err)
-		if got := tiersOf(over.Tiers); got != "up to 75 at 0 cents, beyond at 30 cents" || over.Recurring.Meter != ids["meter"] || over.Recurring.UsageType != "metered" {
-			f.Errorf("the overage price is %s of %+v", got, over.Recurring)
+		for plan, cents := range map[string]int64{"starter": 35, "pro": 30, "team": 25, "business": 20} {
+			over, err := client.Prices.Get(ids["overage:"+plan], nil)
+			f.must(err)
+			if over.UnitAmount != cents || over.BillingScheme != "per_unit" || over.Recurring.Meter != ids["meter:"+plan] || over.Recurring.UsageType != "metered" ||
+				over.LookupKey != "tollgate_overage_"+plan {
+				f.Errorf("the overage price of %s is %+v", plan, over)
+			}
+			meter, err := client.BillingMeters.Get(ids["meter:"+plan], nil)
+			f.must(err)
+			if meter.EventName != "slack_speak_suggestions_"+plan || meter.DefaultAggregation.Formula != "sum" {
+				f.Errorf("the meter of %s is %+v", plan, meter)
+			}
 		}
 		wrote := written(stand)
 		second := setup()
-		if written(stand) != wrote || len(second.Made)+len(second.Drift) != 0 || len(second.Found) != 15 || second.WebhookSecret != "" {
+		if written(stand) != wrote || len(second.Made)+len(second.Drift) != 0 || len(second.Found) != 18 || second.WebhookSecret != "" {
 			f.Errorf("the second run: %s", strings.Join(second.Lines(), "\n"))
 		}
 		again, err := stripeObjects(f.Context(), f.db)
@@ -135,7 +143,7 @@ func TestSetup(t *testing.T) {
 		changed.Currency = "eur"
 		for i := range changed.Plans {
 			if p := &changed.Plans[i]; p.ID == "pro" {
-				p.BasePriceCents, p.Included = 1900, 80
+				p.BasePriceCents, p.OverageRateCents = 1900, 28
 			}
 		}
 		o.Catalogue = &changed
@@ -147,12 +155,12 @@ func TestSetup(t *testing.T) {
 		f.must(err)
 		_, err = client.BillingPortalConfigurations.Update(ids["portal"], &stripe.BillingPortalConfigurationParams{Active: stripe.Bool(false)})
 		f.must(err)
-		_, err = client.BillingMeters.Deactivate(ids["meter"], nil)
+		_, err = client.BillingMeters.Deactivate(ids["meter:team"], nil)
 		f.must(err)
 		wrote = written(stand)
 		drift := strings.Join(setup().Drift, "\n")
 		for _, part := range []string{
-			"it is $18.00, and the catalog says 19.00 EUR", "its tiers are up to 75 at 0 cents, beyond at 30 cents, and the catalogue says up to 80 at 0 cents, beyond at 30 cents",
+			"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
 			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive", "is not sent checkout.session.completed",
 			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
 		} {
@@ -162,6 +170,35 @@ func TestSetup(t *testing.T) {
 		}
 		if written(stand) != wrote {
 			f.Error("drift was changed")
+		}
+	})
+}
+
+// After an update from a release whose overage prices had tiers, set-up makes flat prices, which take over the lookup keys. The old prices stay
+// for those who subscribed to them.
+func TestSetupAfterAReleaseWithTiers(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		stand, client := standIn(f.T, func() time.Time { return f.at })
+		meter := stand.AddMeter(f.hook.Catalogue.MeterEventName)
+		old := stand.AddPrice(stripetest.Price{LookupKey: "tollgate_overage_pro", Meter: meter, Tiered: true, Metadata: map[string]string{metadataPlan: "pro"}})
+		f.must(keepObject(f.Context(), f.db, f.at, objectOldMeter, meter))
+		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com"}
+		first, err := Setup(f.Context(), o)
+		f.must(err)
+		if len(first.Made) != 18 || len(first.Found)+len(first.Drift) != 0 {
+			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
+		}
+		ids, err := stripeObjects(f.Context(), f.db)
+		f.must(err)
+		flat, err := client.Prices.Get(ids["overage:pro"], nil)
+		f.must(err)
+		before, err := client.Prices.Get(old, nil)
+		f.must(err)
+		if flat.ID == old || flat.LookupKey != "tollgate_overage_pro" || flat.UnitAmount != 30 || before.LookupKey != "" || !before.Active || ids[objectOldMeter] != meter {
+			f.Errorf("the price is %+v, and the old one %+v; stored is %v", flat, before, ids)
+		}
+		if again, err := Setup(f.Context(), o); err != nil || len(again.Made)+len(again.Drift) != 0 {
+			f.Errorf("again: %+v, %v", again, err)
 		}
 	})
 }

@@ -156,7 +156,7 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	return address, nil
 }
 
-// items are what a subscription to the plan is charged by.
+// items are what a subscription to the plan is charged by: the base price for each seat, and the overage price.
 func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*stripe.CheckoutSessionLineItemParams, error) {
 	objects, err := stripeObjects(ctx, s.DB)
 	if err != nil {
@@ -175,44 +175,12 @@ func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*str
 	}
 	overage := plan.StripeOveragePriceID
 	if overage == "" {
-		if overage, err = s.overageOf(ctx, objects, plan, seats); err != nil {
-			return nil, err
-		}
+		overage = objects[objectOverage+string(plan.ID)]
+	}
+	if overage == "" {
+		return nil, ErrNotSetUp
 	}
 	return append(items, &stripe.CheckoutSessionLineItemParams{Price: &overage}), nil
-}
-
-// overageOf is the overage price of a plan. Set-up makes that of one seat; a team's of more seats is made when it is first needed,
-// and held against the catalogue each time.
-func (s *Shop) overageOf(ctx context.Context, objects map[string]string, plan models.Plan, seats int64) (string, error) {
-	if plan.Type != models.Team || seats == 1 {
-		if id := objects[objectOverage+string(plan.ID)]; id != "" {
-			return id, nil
-		}
-		return "", ErrNotSetUp
-	}
-	product, meter := objects[objectProduct+string(plan.ID)], objects[objectMeter]
-	if product == "" || meter == "" {
-		return "", ErrNotSetUp
-	}
-	key := overageKey(plan, seats)
-	known, err := pricesByKey(ctx, s.Client, []string{key})
-	if err != nil {
-		return "", err
-	}
-	price := known[key]
-	want := overagePrice(s.Catalogue, plan, seats, product, meter)
-	if price == nil || len(priceDifferences(price, want)) > 0 {
-		// An old one keeps those who have it; new buyers get what the catalogue says.
-		want.Params, want.TransferLookupKey = params(ctx), stripe.Bool(price != nil)
-		if price, err = s.Client.Prices.New(want); err != nil {
-			return "", fmt.Errorf("make the overage price of %d seats: %w", seats, err)
-		}
-	}
-	if name := seatsObject(plan.ID, seats); objects[name] != price.ID {
-		err = keepObject(ctx, s.DB, models.Now(s.Now), name, price.ID)
-	}
-	return price.ID, err
 }
 
 // CustomerOf is the customer of Stripe's that a person or an organization is; ErrNoCustomer when they are none.

@@ -61,30 +61,45 @@ func (w *world) faults() (faults []string) {
 	}
 	ledger := map[hour]int64{}
 	byID := map[uuid.UUID]*models.StripeReport{}
-	taken := map[hour]bool{} // by the minute
+	type minute struct {
+		stream
+		start time.Time
+	}
+	taken := map[minute]bool{}
 	for i := range reports {
 		r := &reports[i]
 		byID[r.ID] = r
-		taken[hour{r.StripeCustomerID, r.Minute.UTC()}] = true
+		taken[minute{stream{r.StripeCustomerID, r.MeterEventName}, r.Minute.UTC()}] = true
+		if plan := strings.TrimPrefix(r.MeterEventName, w.catalogue.MeterOf("")); r.Counts != models.CountsOverage || !slices.Contains(plans, models.PlanID(plan)) {
+			note("report %s counts the %s of %s", r.Identifier, r.Counts, plan)
+		}
 	}
 	for _, e := range events {
 		h := hour{*e.StripeCustomerID, e.OccurredAt.UTC().Truncate(time.Hour)}
+		if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
+			note("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID, e.StripeReportedAt)
+		}
 		if e.StripeReportID != nil {
+			if report := byID[*e.StripeReportID]; report.MeterEventName != w.catalogue.MeterOf(e.PlanID) {
+				note("an event of %s is in a report to %s", e.PlanID, report.MeterEventName)
+			}
 			// A report that never arrived is replaced in another minute. Where a billing period has none left of the hour up to the event, that is
 			// another hour's: a minute after it may lie in the next period.
 			reported := hour{h.customer, byID[*e.StripeReportID].Minute.UTC().Truncate(time.Hour)}
-			if reported != h && w.noMinuteBefore(h.customer, e.OccurredAt.UTC(), func(t time.Time) bool { return taken[hour{h.customer, t}] }) {
+			if reported != h && w.noMinuteBefore(h.customer, e.OccurredAt.UTC(), func(t time.Time) bool {
+				return taken[minute{stream{h.customer, w.catalogue.MeterOf(e.PlanID)}, t}]
+			}) {
 				h = reported
 			}
 		}
-		ledger[h] += e.Quantity
+		ledger[h] += e.OverageQuantity
 	}
 	for _, p := range w.customers {
 		for _, period := range p.periods {
 			var used, hidden int64
 			for _, e := range events {
 				if at := e.OccurredAt.UTC(); *e.StripeCustomerID == p.id && period.Contains(at) {
-					used += e.Quantity
+					used += e.OverageQuantity
 				}
 			}
 			for _, r := range reports {

@@ -28,8 +28,7 @@ type Status struct {
 	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
 	Blocked        []models.StripeStream
 	BlockedStreams int64
-	// Held are the customers whose reports are held back because several subscriptions would bill them, at most a hundred of
-	// HeldCustomers.
+	// Held are the customers whose reports are held back, at most a hundred of HeldCustomers.
 	Held          []models.HeldCustomer
 	HeldCustomers int64
 	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still; at
@@ -69,9 +68,9 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 		Events, Units   int64
 		Oldest, Oldest2 bun.NullTime
 	}
-	if err := db.NewRaw(`SELECT COUNT(*) AS events, COALESCE(CAST(SUM(quantity) AS bigint), 0) AS units, MIN(occurred_at) AS oldest,
+	if err := db.NewRaw(`SELECT COUNT(*) AS events, COALESCE(CAST(SUM(`+reported+`) AS bigint), 0) AS units, MIN(e.occurred_at) AS oldest,
 			(SELECT MIN(minute) FROM stripe_reports WHERE state IN ('sealed', 'unknown')) AS oldest2
-		FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL`).Scan(ctx, &waiting); err != nil {
+		FROM usage_events e WHERE `+toSeal).Scan(ctx, &waiting); err != nil {
 		return nil, fmt.Errorf("count unreported events: %w", err)
 	}
 	s.UnsealedEvents, s.UnsealedUnits = waiting.Events, waiting.Units

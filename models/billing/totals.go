@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -37,8 +38,8 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 	return err
 }
 
-// Totals compares, for each customer and each billing period that Stripe still takes events of, Stripe's total with what was sent, and
-// returns what it found, by customer and period. If Stripe's total is higher, only a person can tell why, and nothing is lowered.
+// Totals compares, for each customer, meter and billing period that Stripe still takes events of, Stripe's total with what was sent, and
+// returns what it found, by customer, meter and period. If Stripe's total is higher, only a person can tell why, and nothing is lowered.
 // With errUntold, it found all but what that names.
 //
 // Units from another source can hide a lost report in a total, but not in the report's own minute. So each comparison also makes the
@@ -48,32 +49,34 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 // Stripe's totals may lack for a while what Stripe accepted, and each accepted report is read by itself later. So it is no difference
 // yet, unless strict says that it is.
 func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
-	meters, err := r.meters(ctx, r.Catalogue.MeterEventName)
-	if err != nil {
-		return nil, err
-	}
-	customers, err := r.customers(ctx)
+	streams, err := r.streams(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the customers with usage: %w", err)
 	}
 	var all []models.StripeTotal
 	var untold []error
-	for _, customer := range customers {
-		periods, err := r.periods(ctx, customer)
+	missing := map[string]bool{}
+	for _, of := range streams {
+		periods, err := r.periods(ctx, of)
 		if err != nil {
-			return all, fmt.Errorf("find the billing periods of %s: %w", customer, err)
+			return all, fmt.Errorf("find the billing periods of %s: %w", of.customer, err)
 		}
 		for _, p := range periods {
 			if err := r.limit.wait(ctx); err != nil {
 				return all, err
 			}
-			t, err := r.compare(ctx, meters, customer, p, strict)
+			t, err := r.compare(ctx, of, p, strict)
 			switch {
 			case err == nil:
 				all = append(all, *t)
+			case errors.Is(err, errNoMeter):
+				// A missing meter is one error, and hides nothing of the others.
+				if !missing[of.meter] {
+					missing[of.meter], untold = true, append(untold, err)
+				}
 			case classify(err, 1).verdict == refused:
 				// What Stripe does not tell of one customer hides nothing of the others.
-				untold = append(untold, fmt.Errorf("compare the total of %s: %w", customer, err))
+				untold = append(untold, fmt.Errorf("compare the total of %s: %w", of.customer, err))
 			default:
 				return all, err
 			}
@@ -88,36 +91,72 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 // totalsReach is how far back Stripe takes events, and so for how long its totals change.
 const totalsReach = 35 * 24 * time.Hour
 
-// customers are all that ever had something to report, and all who subscribe: what somebody else told Stripe is on their invoice as well.
-func (r *Reporter) customers(ctx context.Context) ([]string, error) {
-	var customers []string
-	err := r.DB.NewRaw(`SELECT stripe_customer_id FROM stripe_streams UNION SELECT stripe_customer_id FROM subscriptions WHERE stripe_customer_id IS NOT NULL AND current_period_end > ?`,
-		r.now().Add(-totalsReach)).Scan(ctx, &customers)
+// planOf returns the plan whose meter it is; empty for a meter of earlier releases and for one that the catalog no longer names.
+func (r *Reporter) planOf(meter string) models.PlanID {
+	plan, _ := strings.CutPrefix(meter, r.Catalogue.MeterOf(""))
+	if r.Catalogue.MeterOf(models.PlanID(plan)) != meter {
+		return ""
+	}
+	return models.PlanID(plan)
+}
+
+// streams are all that ever had something to report, and all that subscribers have a plan of: what somebody else told Stripe is on their
+// invoice as well.
+func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
+	type row struct {
+		Customer, Meter string
+		Plan            models.PlanID
+	}
+	var rows []row
+	plans := []models.PlanID{""} // an empty list is no SQL
+	for _, p := range r.Catalogue.Plans {
+		if p.ID != models.FreePlan {
+			plans = append(plans, p.ID)
+		}
+	}
+	err := r.DB.NewRaw(`SELECT stripe_customer_id AS customer, meter_event_name AS meter, '' AS plan FROM stripe_streams
+		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?`,
+		bun.List(plans), r.now().Add(-totalsReach)).Scan(ctx, &rows)
 	if err != nil {
 		return nil, err
 	}
 	for after := ""; ; {
-		more, err := r.unsealed(ctx, after, customersAtOnce)
+		customers, err := r.unsealed(ctx, after, customersAtOnce)
 		if err != nil {
 			return nil, err
 		}
-		if len(more) == 0 {
-			slices.Sort(customers)
-			return slices.Compact(customers), nil
+		if len(customers) == 0 {
+			break
 		}
-		customers, after = append(customers, more...), more[len(more)-1]
+		after = customers[len(customers)-1]
+		var more []row
+		if err := r.DB.NewRaw(`SELECT DISTINCT e.stripe_customer_id AS customer, e.plan_id AS plan FROM usage_events e
+			WHERE `+toSeal+` AND e.stripe_customer_id IN (?)`, bun.List(customers)).Scan(ctx, &more); err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
 	}
+	streams := make([]stream, len(rows))
+	for i, row := range rows {
+		streams[i] = stream{row.Customer, row.Meter}
+		if row.Meter == "" {
+			streams[i].meter = r.Catalogue.MeterOf(row.Plan)
+		}
+	}
+	slices.SortFunc(streams, stream.compare)
+	return slices.Compact(streams), nil
 }
 
-// periods are a customer's billing periods of the last 35 days, cut where a next one begins.
-func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Period, error) {
+// periods are the billing periods of the last 35 days in which a customer has something on a meter, cut where a next one begins.
+func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, error) {
 	var labels []struct{ Start, Stop time.Time }
-	since := r.now().Add(-totalsReach)
+	since, plan := r.now().Add(-totalsReach), r.planOf(of.meter)
 	err := r.DB.NewRaw(`SELECT period_start AS start, period_end AS stop FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? GROUP BY 1, 2
-		UNION SELECT billing_period_start, billing_period_end FROM usage_events
-			WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND stripe_customer_id = ? AND occurred_at >= ? GROUP BY 1, 2
-		UNION SELECT current_period_start, current_period_end FROM subscriptions WHERE stripe_customer_id = ? AND current_period_end > current_period_start AND current_period_end > ?`,
-		customer, r.Catalogue.MeterEventName, since, customer, since, customer, since).Scan(ctx, &labels)
+		UNION SELECT e.billing_period_start, e.billing_period_end FROM usage_events e
+			WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? GROUP BY 1, 2
+		UNION SELECT current_period_start, current_period_end FROM subscriptions
+			WHERE stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?`,
+		of.customer, of.meter, since, of.customer, plan, since, of.customer, plan, since).Scan(ctx, &labels)
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +182,13 @@ func (r *Reporter) periods(ctx context.Context, customer string) ([]models.Perio
 }
 
 // compare asks Stripe for a total and writes down what comes of it.
-func (r *Reporter) compare(ctx context.Context, meters []string, customer string, p models.Period, strict bool) (*models.StripeTotal, error) {
-	now := r.now()
-	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: r.Catalogue.MeterEventName, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
+func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, strict bool) (*models.StripeTotal, error) {
+	now, customer := r.now(), of.customer
+	meters, err := r.meters(ctx, of.meter)
+	if err != nil {
+		return nil, err
+	}
+	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: of.meter, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
 	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
 	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, now))
 	if to.After(from) {
@@ -160,15 +203,15 @@ func (r *Reporter) compare(ctx context.Context, meters []string, customer string
 	}
 	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
 	var sums struct{ Used, Waiting, Unknown, Accepted, GivenUp, Unsealed int64 }
-	err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
+	err = r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
 			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
 			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
-			COALESCE((SELECT CAST(SUM(quantity) AS bigint) FROM usage_events WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL
-				AND stripe_customer_id = ? AND occurred_at >= ? AND occurred_at < ?), 0) AS unsealed
+			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
+				AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? AND e.occurred_at < ?), 0) AS unsealed
 		FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state <> 'missing'`,
-		customer, p.Start, p.End, customer, t.MeterEventName, p.Start, p.End).Scan(ctx, &sums)
+		customer, r.planOf(of.meter), p.Start, p.End, customer, of.meter, p.Start, p.End).Scan(ctx, &sums)
 	if err != nil {
 		return nil, err
 	}

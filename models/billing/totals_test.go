@@ -22,7 +22,7 @@ func TestPlantedDifferences(t *testing.T) {
 		"nothing": {func(*desk) {}, 0},
 		"lost":    {func(d *desk) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
 		"doubled": {func(d *desk) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
-		"foreign": {func(d *desk) { d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
+		"foreign": {func(d *desk) { d.foreign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
 	}
 	for name, p := range plant {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestPlantedDifferences(t *testing.T) {
 				if p.want < 0 {
 					sign = ""
 				}
-				want := "cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 5 7 " + strconv.FormatInt(confirmed, 10) + " " + sign + strconv.FormatInt(p.want, 10)
+				want := "cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 5 7 " + strconv.FormatInt(confirmed, 10) + " " + sign + strconv.FormatInt(p.want, 10) + " slack_speak_suggestions_pro"
 				if got != want {
 					t.Errorf("printed %q, want %q", got, want)
 				}
@@ -125,7 +125,7 @@ func TestTotalsThatLag(t *testing.T) {
 			t.Errorf("asked now: %+v, %v", all, err)
 		}
 		// More than what was accepted is a difference at once.
-		d.stripe.AddForeign("cus_1", 9, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 9, d.now.Add(-5*time.Hour))
 		if all, err := d.Totals(d.ctx, false); err != nil || len(all) != 1 || all[0].Difference != 6 {
 			t.Errorf("with somebody else's: %+v, %v", all, err)
 		}
@@ -144,7 +144,7 @@ func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
 			t.Fatalf("the report is %s", lost.State)
 		}
 		d.stripe.Lose(lost.Identifier)
-		d.stripe.AddForeign("cus_1", lost.Value, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", lost.Value, d.now.Add(-5*time.Hour))
 		before := d.stripe.Calls()["GET /v1/billing/meters/{id}/event_summaries"]
 		for range 72 {
 			d.must(d.dailyTotals(d.ctx))
@@ -171,7 +171,7 @@ func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
 		d.deliver()
-		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "cus_0gone") || !strings.Contains(out.String(), "+7") {
 			t.Errorf("%v\n%s", err, &out)
@@ -198,7 +198,7 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 		d.stripe.AddCustomer("cus_0", nil)
 		d.use("cus_0", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
-		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errUntold) || !strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
 			t.Errorf("%v\n%s", err, &out)
@@ -228,7 +228,7 @@ func TestForeignUsageAlone(t *testing.T) {
 			CurrentPeriodStart: &start, CurrentPeriodEnd: &end, CreatedAt: d.now, UpdatedAt: d.now,
 		}).Exec(d.ctx)
 		d.must(err)
-		d.stripe.AddForeign("cus_1", 700, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 700, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "+700") {
 			t.Errorf("%v\n%s", err, &out)
@@ -271,7 +271,7 @@ func TestAlarmsEnd(t *testing.T) {
 		if drift := d.status().Drift; drift != 0 {
 			t.Errorf("an hour later the drift is %d", drift)
 		}
-		d.stripe.AddForeign("cus_1", 7, d.now.Add(-5*time.Hour))
+		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		d.now = d.now.Add(25 * time.Hour)
 		d.must(d.dailyTotals(d.ctx))
 		if drift := d.status().Drift; drift != 7 {

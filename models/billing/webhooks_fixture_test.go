@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76/webhook"
 
 	"tollgate/models"
@@ -134,9 +135,20 @@ func (s *stripeStub) asked() int {
 // items are those of a subscription to a plan, by the lookup keys of set-up.
 func items(plan string, seats int) object {
 	return object{"object": "list", "data": []object{
-		{"id": "si_over", "price": object{"id": "price_over_" + plan, "lookup_key": "tollgate_overage_" + plan, "recurring": object{"usage_type": "metered"}}},
+		{"id": "si_over", "price": overageOf(plan, nil)},
 		{"id": "si_base", "quantity": seats, "price": object{"id": "price_" + plan, "lookup_key": lookupBase + plan, "recurring": object{"usage_type": "licensed"}}},
 	}}
+}
+
+// overageOf is the overage price of a plan, with changes.
+func overageOf(plan string, changes object) object {
+	cents := map[string]int{"starter": 35, "pro": 30, "team": 25, "business": 20}[plan]
+	price := object{
+		"id": "price_over_" + plan, "lookup_key": lookupOverage + plan, "currency": "usd", "billing_scheme": "per_unit",
+		"unit_amount": cents, "unit_amount_decimal": fmt.Sprint(cents), "recurring": object{"usage_type": "metered"},
+	}
+	maps.Copy(price, changes)
+	return price
 }
 
 // webhookFixture is a server's half that hears of Stripe, and the Stripe that it asks.
@@ -236,12 +248,23 @@ func (f *webhookFixture) tell(kind, customer string) {
 	f.must(f.hook.applyDue(f.Context()))
 }
 
+// entitlement is what a person may use now; that of nobody known for an unknown one.
+func (f *webhookFixture) entitlement(email string) models.Entitlement {
+	f.Helper()
+	var ids []uuid.UUID
+	f.must(f.db.NewSelect().Model((*models.User)(nil)).Column("id").Where("email = ?", email).Scan(f.Context(), &ids))
+	if len(ids) == 0 {
+		return models.Entitlement{}
+	}
+	e, err := models.EntitlementsOf(f.Context(), f.db, ids)
+	f.must(err)
+	return e[ids[0]]
+}
+
 // plan is what a person may use now, as the gate reads it.
 func (f *webhookFixture) plan(email string) string {
 	f.Helper()
-	e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
-	f.must(err)
-	of := e[email]
+	of := f.entitlement(email)
 	plan := string(f.hook.Catalogue.PlanOf(of.PlanID).ID)
 	if of.StripeCustomerID != "" {
 		plan += " by " + of.StripeCustomerID

@@ -19,7 +19,7 @@ func TestErrorsOfMeters(t *testing.T) {
 			f.Helper()
 			later := f.at.Add(20 * time.Hour)
 			_, err := f.db.NewInsert().Model(&models.StripeReport{
-				ID: uuid.New(), Identifier: identifier, StripeCustomerID: "cus_1", MeterEventName: "m", Minute: f.at.Add(time.Duration(minute) * time.Minute), Value: 1, State: state,
+				ID: uuid.New(), Identifier: identifier, StripeCustomerID: "cus_1", MeterEventName: "m", Minute: f.at.Add(time.Duration(minute) * time.Minute), Value: 1, Counts: models.CountsOverage, State: state,
 				NextAttemptAt: &later, CreatedAt: f.at,
 			}).Exec(f.Context())
 			f.must(err)

@@ -42,7 +42,7 @@ func (a *application) applySubscriptions(ctx context.Context, customer *models.S
 			continue
 		}
 		next := *gone
-		next.Status = models.StatusCanceled
+		next.Status, next.OverageProblem = models.StatusCanceled, nil
 		if next.CancelAt == nil || next.CancelAt.After(a.now) {
 			next.CancelAt = &a.now
 		}
@@ -96,7 +96,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		return err
 	}
 	if len(a.faults) == faults { // else it is not the plan's own subscription
-		if fault := a.prices.uncharged(s, &next); fault != "" {
+		if fault := a.prices.setOverage(s, &next); fault != "" {
 			a.fault("subscription %s: %s", s.ID, fault)
 		}
 		for _, mismatch := range a.prices.mismatches(s) {
@@ -259,6 +259,7 @@ func (a *application) audit(ctx context.Context, action string, s *models.Subscr
 func sameSubscription(a, b *models.Subscription) bool {
 	return a.PlanID == b.PlanID && a.Status == b.Status && same(a.UserID, b.UserID) && same(a.OrganizationID, b.OrganizationID) &&
 		same(a.StripeCustomerID, b.StripeCustomerID) && same(a.StripePriceID, b.StripePriceID) && same(a.Seats, b.Seats) &&
+		same(a.OverageRateCents, b.OverageRateCents) && same(a.OverageProblem, b.OverageProblem) &&
 		sameTime(a.BillingCycleAnchor, b.BillingCycleAnchor) && sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) &&
 		sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) && sameTime(a.CancelAt, b.CancelAt) && sameTime(a.TrialEnd, b.TrialEnd)
 }

@@ -188,8 +188,8 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 			f.Error("an unknown price left something to do")
 		}
 		// Once the operator has put it right.
-		_, err := f.db.NewInsert().Model(&models.StripeObject{Name: objectPrice + "pro", StripeID: "price_gold", UpdatedAt: f.at}).Exec(f.Context())
-		f.must(err)
+		f.must(keepObject(f.Context(), f.db, f.at, objectPrice+"pro", "price_gold"))
+		f.must(keepObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantFault("cus_1", "")
@@ -256,12 +256,10 @@ func TestWhatIsIncludedStays(t *testing.T) {
 		begin := f.at
 		included := func(email string) int64 {
 			f.Helper()
-			e, err := models.EntitlementsOf(f.Context(), f.db, f.at, []string{email})
-			f.must(err)
-			record, err := models.CurrentUsage(f.Context(), f.db, f.at, email)
-			f.must(err)
-			of := e[email]
-			return f.hook.Catalogue.Foresee(email, &of, record, f.at).Included
+			var records []*models.UsageRecord
+			f.must(f.db.NewSelect().Model(&records).Where("email = ?", email).Order("billing_period_start").Scan(f.Context()))
+			of := f.entitlement(email)
+			return f.hook.Catalogue.Foresee(email, &of, records, f.at).Included
 		}
 		for _, c := range []struct {
 			name         string

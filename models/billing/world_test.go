@@ -65,6 +65,9 @@ type world struct {
 	key    int
 }
 
+// plans are those that usage is decided under: each has its meter.
+var plans = []models.PlanID{"pro", "starter"}
+
 // payer is a customer of Stripe's with a subscription.
 type payer struct {
 	id, email    string
@@ -101,7 +104,9 @@ func newWorld(t testing.TB, address string, s schedule) *world {
 			return mix(r, form)
 		},
 	})
-	w.stripe.AddMeter(w.catalogue.MeterEventName)
+	for _, p := range plans {
+		w.stripe.AddMeter(w.catalogue.MeterOf(p))
+	}
 	for i := range 5 {
 		w.subscribe(i)
 	}
@@ -197,8 +202,9 @@ func (w *world) spoil(form url.Values) {
 		armed := w.points
 		w.points = -1
 		var units int64
-		w.must(w.db.NewRaw(`SELECT COALESCE(CAST(SUM(quantity) AS bigint), 0) FROM usage_events WHERE stripe_customer_id = ? AND occurred_at >= ? AND occurred_at < ? AND stripe_reported_at IS NULL`,
-			form.Get("payload[stripe_customer_id]"), hour, hour.Add(time.Hour)).Scan(w.ctx, &units))
+		w.must(w.db.NewRaw(`SELECT COALESCE(CAST(SUM(overage_quantity) AS bigint), 0) FROM usage_events
+			WHERE stripe_customer_id = ? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ? AND stripe_reported_at IS NULL`,
+			form.Get("payload[stripe_customer_id]"), strings.TrimPrefix(form.Get("event_name"), w.catalogue.MeterOf("")), hour, hour.Add(time.Hour)).Scan(w.ctx, &units))
 		w.points = armed
 		form.Set("payload[value]", strconv.FormatInt(max(units, 1), 10))
 	}
@@ -261,9 +267,11 @@ func (w *world) use() {
 		}
 		w.key++
 		e := models.UsageEvent{
-			ID: uuid.New(), Email: p.email, Quantity: 1 + w.rand.Int64N(5), OccurredAt: at, RecordedAt: w.now, PlanID: "pro",
-			BillingPeriodStart: label.Start, BillingPeriodEnd: label.End, StripeCustomerID: &p.id,
+			ID: uuid.New(), Email: p.email, Quantity: 1 + w.rand.Int64N(5), OccurredAt: at, RecordedAt: w.now,
+			Figures:          models.Figures{PlanID: plans[w.rand.IntN(len(plans))], BillingPeriodStart: label.Start, BillingPeriodEnd: label.End},
+			StripeCustomerID: &p.id,
 		}
+		e.OverageQuantity = w.rand.Int64N(e.Quantity + 1)
 		key := strconv.Itoa(w.key)
 		e.IdempotencyKey = &key
 		_, err := w.db.NewInsert().Model(&e).Exec(w.ctx)
@@ -333,7 +341,7 @@ func (w *world) run() {
 		w.work(false)
 		open, err := w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')").Exists(w.ctx)
 		w.must(err)
-		unsealed, err := w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL").Exists(w.ctx)
+		unsealed, err := w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0").Exists(w.ctx)
 		w.must(err)
 		if !open && !unsealed && w.now.Sub(end) > 30*time.Hour {
 			break

@@ -326,7 +326,9 @@ func (w *worker) prepare(calls []*call) []*call {
 				ops = append(ops, o)
 			}
 		}
-		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, linksOf(linking), func(people []models.LinkedPerson) []models.Want {
+		links, people := linksOf(linking), []models.LinkedPerson(nil)
+		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, links, func(linked []models.LinkedPerson) []models.Want {
+			people = linked
 			w.linked(linking, people)
 			wants := make([]models.Want, len(ops))
 			for i, o := range ops {
@@ -343,6 +345,7 @@ func (w *worker) prepare(calls []*call) []*call {
 			}
 			return err
 		}
+		models.LogLinked(ctx, w.log, links, people)
 		w.memory.learn(prepared)
 		return nil
 	})
@@ -472,6 +475,7 @@ func (w *worker) peek(calls []*call) {
 					return err
 				}
 				w.linked(linking, people)
+				models.LogLinked(ctx, w.log, linksOf(linking), people)
 			}
 			if len(moving) == 0 {
 				return nil

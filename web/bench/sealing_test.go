@@ -48,7 +48,7 @@ func BenchmarkConsumeBesideSealing(b *testing.B) {
 		b.Fatal(err)
 	}
 	month := models.CalendarMonth(time.Now())
-	modelstest.FillEvents(b, db.DB.DB, sealedEvents, sealedCustomers, time.Now(), month.Start, month.End)
+	modelstest.FillEvents(b, db.DB.DB, sealedEvents, sealedCustomers, 1, time.Now(), month.Start, month.End)
 	organization, err := models.CreateOrganization(ctx, db, models.Now(time.Now), "bench", []string{slackTeam})
 	if err != nil {
 		b.Fatal(err)

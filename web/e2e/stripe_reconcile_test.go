@@ -26,7 +26,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stand.AddMeter(catalogue.MeterEventName)
+	stand.AddMeter(catalogue.MeterOf("pro"))
 	stand.AddCustomer("cus_1", nil)
 	database := sqliteDatabase(t)
 	db, err := models.Open(t.Context(), database)
@@ -36,8 +36,8 @@ func TestReconcileFromTheShell(t *testing.T) {
 	at := time.Now().UTC().Add(-3 * time.Hour)
 	key, customer, month := "k", "cus_1", models.CalendarMonth(at)
 	_, err = db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: "ada@example.com", Quantity: 4, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at, PlanID: "pro",
-		BillingPeriodStart: month.Start, BillingPeriodEnd: month.End, StripeCustomerID: &customer,
+		ID: uuid.New(), Email: "ada@example.com", Quantity: 5, OverageQuantity: 4, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+		Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 	}).Exec(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if status := on.stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("status %d, %s", status, on.stderr)
 	}
-	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0") {
+	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0 "+catalogue.MeterOf("pro")) {
 		t.Errorf("all is there: %+v", r)
 	}
 	stand.Lose(stand.Events()[0].Identifier)

@@ -29,15 +29,15 @@ func TestStripeFromTheShell(t *testing.T) {
 		t.Helper()
 		return runIt(t, variables, append([]string{"stripe", "setup", "--base-url", "https://tollgate.example.com"}, args...)...)
 	}
-	if r := setup("--dry-run"); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "would make: ") != 15 || strings.Contains(r.stderr, "made: ") {
+	if r := setup("--dry-run"); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "would make: ") != 18 || strings.Contains(r.stderr, "made: ") {
 		t.Errorf("a dry run: %+v", r)
 	}
 	first := setup()
 	secret := strings.TrimSpace(first.stdout)
-	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") || strings.Count(first.stderr, "made: ") != 15 || strings.Contains(first.stderr, secret) {
+	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") || strings.Count(first.stderr, "made: ") != 18 || strings.Contains(first.stderr, secret) {
 		t.Fatalf("set up: %+v", first)
 	}
-	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 15 || strings.Contains(r.stderr, "made: ") {
+	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 18 || strings.Contains(r.stderr, "made: ") {
 		t.Errorf("again: %+v", r)
 	}
 	sh := shell{t, database}

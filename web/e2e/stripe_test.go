@@ -49,6 +49,7 @@ func TestReported(t *testing.T) {
 	}
 	s, account := newStripeSite(t, c.URL("stripe"), 4)
 	payers := account.payers(s, people)
+	s.useIncluded(payers)
 
 	// The past ends so long ago that everything of it is due at once.
 	last := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
@@ -179,8 +180,11 @@ type account struct {
 	keys map[string]int
 }
 
-// payer is a person and the customer who pays for them.
-type payer struct{ email, customer string }
+// payer is a person, the customer who pays for them, and the units that their plan includes.
+type payer struct {
+	email, customer string
+	included        int
+}
 
 // hour is one of a customer's.
 type hour struct {
@@ -203,7 +207,9 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 		// As long as Stripe may take, so that two calls at a time would be seen.
 		Wait: func(*http.Request) { time.Sleep(10 * time.Millisecond) },
 	})
-	a.AddMeter(catalogue.MeterEventName)
+	for _, p := range catalogue.Plans {
+		a.AddMeter(catalogue.MeterOf(p.ID))
+	}
 	s := &site{t: t, database: database, program: program(t)}
 	s.client = newClient(s.apiKey("e2e", "check,consume,read"))
 	t.Cleanup(s.client.http.CloseIdleConnections)
@@ -319,18 +325,31 @@ func (a *account) payers(s *site, people int) []payer {
 		organization, emails := s.business(fmt.Sprintf("TPAYS%d", i), 10)
 		customer := pays("organization_id", organization)
 		for _, email := range emails {
-			all = append(all, payer{email, customer})
+			all = append(all, payer{email, customer, 100})
 		}
 	}
 	for i := range people {
 		email := fmt.Sprintf("payer%d@pays.example", i)
 		subscription := s.command("subscribe", "--email", email, "--plan", "pro")
-		all = append(all, payer{email, pays("id", subscription)})
+		all = append(all, payer{email, pays("id", subscription), 75})
 	}
 	if err := db.Close(); err != nil {
 		s.t.Fatal(err)
 	}
 	return all
+}
+
+// useIncluded records all units that the plans of the payers include, so that each further unit is overage.
+func (s *site) useIncluded(payers []payer) {
+	s.t.Helper()
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	var list []body
+	for i, p := range payers {
+		list = append(list, body{"email": p.email, "quantity": p.included, "idempotency_key": fmt.Sprint("included-", i), "occurred_at": at})
+	}
+	if err := s.client.insist(s.t.Context(), s.addresses(), 0, http.MethodPost, "/v1/events", body{"events": list}).read(http.StatusOK, &struct{}{}); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // endLeases stops all processes, and ends the leases that are left, which would run out in a minute: those of processes that were
@@ -360,7 +379,7 @@ func (s *site) wantReported() {
 	end := time.Now().Add(reportedPatience)
 	for {
 		var events int
-		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(*) FROM usage_events WHERE stripe_customer_id IS NOT NULL AND stripe_reported_at IS NULL`).Scan(&events); err != nil {
+		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(*) FROM usage_events WHERE stripe_customer_id IS NOT NULL AND overage_quantity > 0 AND stripe_reported_at IS NULL`).Scan(&events); err != nil {
 			s.t.Fatal(err)
 		}
 		if events == 0 {
@@ -403,12 +422,12 @@ func (s *site) states() map[string]int {
 	return all
 }
 
-// hours are the ledger's units by customer and hour.
+// hours are the ledger's units of overage by customer and hour.
 func (s *site) hours() map[hour]int64 {
 	s.t.Helper()
 	db := s.open()
-	rows, err := db.QueryContext(s.t.Context(), `SELECT stripe_customer_id, date_trunc('hour', occurred_at), CAST(SUM(quantity) AS bigint)
-		FROM usage_events WHERE stripe_customer_id IS NOT NULL GROUP BY 1, 2`)
+	rows, err := db.QueryContext(s.t.Context(), `SELECT stripe_customer_id, date_trunc('hour', occurred_at), CAST(SUM(overage_quantity) AS bigint)
+		FROM usage_events WHERE stripe_customer_id IS NOT NULL AND overage_quantity > 0 GROUP BY 1, 2`)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -30,13 +30,6 @@ func (s *Stripe) customerRoutes() []route {
 			}
 			return ok(s.kind("customer").by[c.id])
 		}},
-		{
-			pattern: "GET /v1/invoices", params: params(listParams, []string{"customer", "status", "subscription"}),
-			handle: func(c *call) *answer {
-				return s.list(c, s.kind("invoice").newest(c.filter("customer", "status", "subscription")))
-			},
-		},
-		{pattern: "GET /v1/invoices/{id}", params: params(), handle: s.get("invoice", "invoice")},
 	}
 }
 
@@ -81,7 +74,7 @@ func (s *Stripe) deleteCustomer(id string, now time.Time) bool {
 	for _, sub := range s.subs {
 		if sub.Customer == id && sub.Status != "canceled" {
 			sub.Status, sub.CanceledAt, sub.EndedAt = "canceled", now, now
-			s.render(sub)
+			s.render(sub, now)
 		}
 	}
 	return true
@@ -116,7 +109,10 @@ type Invoice struct {
 func (s *Stripe) AddInvoice(i Invoice) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.settle()
+	return s.invoice(i, s.settle())
+}
+
+func (s *Stripe) invoice(i Invoice, now time.Time) string {
 	s.needCustomer(i.Customer, now)
 	if i.ID == "" {
 		i.ID = s.newID("in")

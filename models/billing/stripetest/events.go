@@ -253,16 +253,14 @@ func (s *Stripe) summaries(c *call) *answer {
 	return s.list(c, all)
 }
 
-// AddForeign counts an event that somebody else sent to the first meter, of which there must be one, to be seen in the
+// AddForeign counts an event that somebody else sent to the meter of an event name, of which there must be one, to be seen in the
 // summaries at once.
-func (s *Stripe) AddForeign(customer string, value int64, at time.Time) {
+func (s *Stripe) AddForeign(eventName, customer string, value int64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.settle()
 	r := &record{identifier: s.newID("foreign:mtr_evt"), value: value, timestamp: at.Unix(), received: now, visible: now}
-	meters := s.kind("meter")
-	r.meter = meters.order[0]
-	r.stream = stream{customer, meters.by[r.meter]["event_name"].(string)}
+	r.meter, r.stream = s.meterOf(eventName)["id"].(string), stream{customer, eventName}
 	s.meter.records = append(s.meter.records, r)
 	s.meter.byCustomer[customer] = append(s.meter.byCustomer[customer], r)
 }
@@ -296,7 +294,7 @@ func (s *Stripe) Double(identifier string) bool {
 	return true
 }
 
-// Total is all that was counted of a customer, in units, with a timestamp from one time on and before another, whether or
+// Total is all that was counted of a customer by all meters, in units, with a timestamp from one time on and before another, whether or
 // not the summaries have it yet.
 func (s *Stripe) Total(customer string, from, to time.Time) int64 {
 	s.mu.Lock()

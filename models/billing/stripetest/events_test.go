@@ -171,7 +171,7 @@ func TestPlantedDifferences(t *testing.T) {
 	if !s.Lose("a") || s.Lose("a") || s.Lose("z") || !s.Double("b") || s.Double("z") {
 		t.Error("what was there was not found, or what was not was")
 	}
-	s.AddForeign("cus_1", 7, start.Add(30*time.Second))
+	s.AddForeign("suggestions", "cus_1", 7, start.Add(30*time.Second))
 	if sum, _ := s.summary(t, start, start.Add(time.Minute)); sum != 37 || s.total() != 37 {
 		t.Errorf("summary %v, total %d", sum, s.total())
 	}

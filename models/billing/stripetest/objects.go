@@ -14,7 +14,7 @@ import (
 // whole are the parameters that are numbers; other texts stay what they are.
 func whole(name string) bool {
 	switch name {
-	case "unit_amount", "flat_amount", "quantity", "interval_count", "trial_period_days", "up_to":
+	case "unit_amount", "quantity", "interval_count", "trial_period_days":
 		return true
 	}
 	return false
@@ -154,8 +154,6 @@ func hide(v any) any {
 	switch v := v.(type) {
 	case object:
 		switch v["object"] {
-		case "price":
-			delete(v, "tiers")
 		case "webhook_endpoint":
 			delete(v, "secret")
 		case "checkout.session":
@@ -220,12 +218,6 @@ func (s *Stripe) expand(o object, path []string) bool {
 	value, there := o[key]
 	id, _ := o["id"].(string)
 	switch {
-	case !there && o["object"] == "price" && key == "tiers":
-		tiers := s.find(id)["tiers"]
-		if tiers == nil {
-			return true
-		}
-		o[key] = clone(object{key: tiers})[key]
 	case !there && o["object"] == "customer" && key == "subscriptions":
 		subs := s.kind("subscription").newest(func(sub object) bool { return sub["customer"] == id && sub["status"] != "canceled" })
 		o[key] = hide(clone(object{"object": "list", "url": "/v1/customers/" + id + "/subscriptions", "has_more": false, "data": subs}))

@@ -1,7 +1,6 @@
 package stripetest
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,8 +13,7 @@ func (s *Stripe) priceRoutes() []route {
 	product := []string{"name", "description", "active", "metadata[*]", "metadata", "unit_label", "statement_descriptor", "tax_code", "url"}
 	price := []string{"active", "nickname", "lookup_key", "transfer_lookup_key", "metadata[*]", "metadata", "tax_behavior"}
 	amounts := []string{
-		"currency", "product", "unit_amount", "unit_amount_decimal", "billing_scheme", "tiers_mode",
-		"tiers[][up_to]", "tiers[][unit_amount]", "tiers[][unit_amount_decimal]", "tiers[][flat_amount]", "tiers[][flat_amount_decimal]",
+		"currency", "product", "unit_amount", "unit_amount_decimal", "billing_scheme",
 		"recurring[interval]", "recurring[interval_count]", "recurring[usage_type]", "recurring[aggregate_usage]", "recurring[meter]",
 	}
 	return []route{
@@ -125,31 +123,14 @@ func (s *Stripe) createPrice(c *call) *answer {
 	if a := s.recurring(change, o); a != nil {
 		return a
 	}
-	tiered := c.form.Get("billing_scheme") == "tiered"
-	tiers, _ := change["tiers"].([]any)
-	delete(change, "tiers")
-	switch amount := c.form.Get("unit_amount") != "" || c.form.Get("unit_amount_decimal") != ""; {
-	case tiered && amount:
-		return invalid("", "unit_amount", "Tiered prices take no unit_amount.")
-	case tiered && len(tiers) == 0:
-		return invalid("parameter_missing", "tiers", "Tiered prices must have tiers.")
-	case tiered && c.form.Get("tiers_mode") != "graduated" && c.form.Get("tiers_mode") != "volume":
-		return invalid("", "tiers_mode", "Invalid tiers_mode: must be one of graduated or volume")
-	case !tiered && len(tiers) > 0:
-		return invalid("", "tiers", "Prices with tiers must have billing_scheme=tiered.")
-	case !tiered && !amount:
-		return invalid("parameter_missing", "unit_amount", "Prices require an unit_amount or unit_amount_decimal.")
-	case !tiered:
-		if a := decimals(change, "unit_amount", "unit_amount"); a != nil {
-			return a
-		}
+	if scheme := c.form.Get("billing_scheme"); scheme != "" && scheme != "per_unit" {
+		return invalid("", "billing_scheme", "This stand-in makes prices with billing_scheme=per_unit, not %q; see AddPrice.", scheme)
 	}
-	if tiered {
-		made, a := makeTiers(tiers)
-		if a != nil {
-			return a
-		}
-		o["tiers"] = made
+	if c.form.Get("unit_amount") == "" && c.form.Get("unit_amount_decimal") == "" {
+		return invalid("parameter_missing", "unit_amount", "Prices require an unit_amount or unit_amount_decimal.")
+	}
+	if a := decimals(change); a != nil {
+		return a
 	}
 	if a := s.takeLookupKey(c, ""); a != nil {
 		return a
@@ -199,61 +180,23 @@ func (s *Stripe) recurring(change, o object) *answer {
 	return nil
 }
 
-// makeTiers checks that the bounds grow and the last one is none.
-func makeTiers(tiers []any) ([]any, *answer) {
-	before := int64(0)
-	made := make([]any, len(tiers))
-	for i, each := range tiers {
-		t := object{"flat_amount": nil, "flat_amount_decimal": nil, "unit_amount": nil, "unit_amount_decimal": nil, "up_to": nil}
-		given, is := each.(object)
-		if !is {
-			return nil, invalid("", "tiers", "Invalid object.")
-		}
-		for _, name := range []string{"unit_amount", "flat_amount"} {
-			if given[name] == nil && given[name+"_decimal"] == nil {
-				continue
-			}
-			if a := decimals(given, name, fmt.Sprintf("tiers[%d][%s]", i, name)); a != nil {
-				return nil, a
-			}
-		}
-		merge(t, given)
-		param := fmt.Sprintf("tiers[%d][up_to]", i)
-		bound, isNumber := t["up_to"].(int64)
-		switch {
-		case t["unit_amount_decimal"] == nil && t["flat_amount_decimal"] == nil:
-			return nil, invalid("parameter_missing", param, "Each tier must have a unit_amount or flat_amount.")
-		case i == len(tiers)-1 && t["up_to"] != "inf":
-			return nil, invalid("", param, "The last tier must have up_to=inf.")
-		case i < len(tiers)-1 && (!isNumber || bound <= before):
-			return nil, invalid("", param, "The up_to of each tier must be above the one before.")
-		}
-		before = bound
-		if t["up_to"] == "inf" {
-			t["up_to"] = nil
-		}
-		made[i] = t
-	}
-	return made, nil
-}
-
-// decimals gives an amount in cents its other form, of which one is given.
-func decimals(o object, name, param string) *answer {
-	if text, is := o[name+"_decimal"].(string); is {
+// decimals gives the amount of a price in cents its other form, of which one is given.
+func decimals(o object) *answer {
+	if text, is := o["unit_amount_decimal"].(string); is {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || f < 0 {
-			return invalid("parameter_invalid_integer", param+"_decimal", "Invalid decimal: %s", text)
+			return invalid("parameter_invalid_integer", "unit_amount_decimal", "Invalid decimal: %s", text)
 		}
 		if n := int64(f); float64(n) == f {
-			o[name] = n
+			o["unit_amount"] = n
 		}
 		return nil
 	}
-	n, is := o[name].(int64)
+	n, is := o["unit_amount"].(int64)
 	if !is || n < 0 {
-		return invalid("parameter_invalid_integer", param, "Invalid integer: %v", o[name])
+		return invalid("parameter_invalid_integer", "unit_amount", "Invalid integer: %v", o["unit_amount"])
 	}
-	o[name+"_decimal"] = strconv.FormatInt(n, 10)
+	o["unit_amount_decimal"] = strconv.FormatInt(n, 10)
 	return nil
 }
 
@@ -277,6 +220,55 @@ func (s *Stripe) listPrices(c *call) *answer {
 		}
 		return true
 	}))
+}
+
+// Price is what AddPrice adds: a monthly price that was made by hand, or by an earlier release.
+type Price struct {
+	// ID is made when it is empty, and so is the product.
+	ID, Product, LookupKey string
+	// Currency is usd when it is empty.
+	Currency string
+	// Meter is the ID of the meter of a metered price; empty for a licensed one.
+	Meter string
+	// Cents is the price of a unit, which may have decimals.
+	Cents float64
+	// Tiered says that the price has graduated tiers, whatever they are.
+	Tiered   bool
+	Metadata map[string]string
+}
+
+// AddPrice adds a price and is its ID.
+func (s *Stripe) AddPrice(p Price) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.settle().Unix()
+	if p.ID == "" {
+		p.ID = s.newID("price")
+	}
+	o := s.needPrice(p.ID, now)
+	o["lookup_key"] = text(p.LookupKey)
+	if p.Product != "" {
+		o["product"] = p.Product
+	}
+	if p.Currency != "" {
+		o["currency"] = p.Currency
+	}
+	for name, text := range p.Metadata {
+		o["metadata"].(object)[name] = text
+	}
+	if p.Meter != "" {
+		o["recurring"] = object{"interval": "month", "interval_count": int64(1), "usage_type": "metered", "meter": p.Meter}
+	}
+	o["unit_amount"], o["unit_amount_decimal"] = nil, nil
+	if p.Tiered {
+		o["billing_scheme"], o["tiers_mode"] = "tiered", "graduated"
+		return p.ID
+	}
+	o["unit_amount_decimal"] = strconv.FormatFloat(p.Cents, 'f', -1, 64)
+	if n := int64(p.Cents); float64(n) == p.Cents {
+		o["unit_amount"] = n
+	}
+	return p.ID
 }
 
 // needPrice is a price, which is made when there is none, with its product: a monthly one of nothing.

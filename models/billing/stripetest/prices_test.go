@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stripe/stripe-go/v76"
+
+	"tollgate/models/billing/stripetest"
 )
 
 func TestProductsAndPrices(t *testing.T) {
@@ -29,13 +31,9 @@ func TestProductsAndPrices(t *testing.T) {
 	}
 	metered := func() *stripe.PriceParams {
 		return &stripe.PriceParams{
-			Currency: stripe.String("usd"), Product: &product.ID, LookupKey: stripe.String("tollgate_pro_overage"),
-			BillingScheme: stripe.String("tiered"), TiersMode: stripe.String("graduated"),
-			Tiers: []*stripe.PriceTierParams{
-				{UpTo: stripe.Int64(75), UnitAmount: stripe.Int64(0)},
-				{UpToInf: stripe.Bool(true), UnitAmountDecimal: stripe.Float64(30.5)},
-			},
-			Recurring: &stripe.PriceRecurringParams{Interval: stripe.String("month"), UsageType: stripe.String("metered"), Meter: &s.meter},
+			Currency: stripe.String("usd"), Product: &product.ID, LookupKey: stripe.String("tollgate_pro_overage"), UnitAmountDecimal: stripe.Float64(30.5),
+			BillingScheme: stripe.String("per_unit"),
+			Recurring:     &stripe.PriceRecurringParams{Interval: stripe.String("month"), UsageType: stripe.String("metered"), Meter: &s.meter},
 		}
 	}
 	base := must(c.Prices.New(monthly()))(t)
@@ -43,29 +41,27 @@ func TestProductsAndPrices(t *testing.T) {
 		base.Recurring.UsageType != "licensed" || base.Type != "recurring" || base.Product.ID != product.ID || !base.Active {
 		t.Errorf("base price %+v", base)
 	}
-	with := metered()
-	with.AddExpand("tiers")
-	overage := must(c.Prices.New(with))(t)
-	if len(overage.Tiers) != 2 || overage.Tiers[0].UpTo != 75 || overage.Tiers[1].UpTo != 0 || overage.Tiers[1].UnitAmountDecimal != 30.5 ||
-		overage.Recurring.Meter != s.meter || overage.Recurring.UsageType != "metered" {
+	overage := must(c.Prices.New(metered()))(t)
+	if overage.BillingScheme != "per_unit" || overage.UnitAmount != 0 || overage.UnitAmountDecimal != 30.5 || overage.Recurring.Meter != s.meter ||
+		overage.Recurring.UsageType != "metered" {
 		t.Errorf("overage price %+v", overage)
 	}
-	if plain := must(c.Prices.Get(overage.ID, nil))(t); plain.Tiers != nil {
-		t.Errorf("tiers that nobody asked for: %+v", plain.Tiers)
+	old := s.AddPrice(stripetest.Price{Product: product.ID, Meter: s.meter, Tiered: true, Metadata: map[string]string{"tollgate_plan": "pro"}})
+	if got := must(c.Prices.Get(old, nil))(t); got.BillingScheme != "tiered" || got.Recurring.Meter != s.meter || got.Product.ID != product.ID || got.UnitAmountDecimal != 0 {
+		t.Errorf("a price with tiers %+v", got)
 	}
 
 	list := func(p *stripe.PriceListParams) string {
 		return ids(t, c.Prices.List(p), func(p *stripe.Price) string {
-			return p.ID + fmt.Sprint(len(p.Tiers))
+			return p.ID
 		})
 	}
 	both := &stripe.PriceListParams{LookupKeys: stripe.StringSlice([]string{"tollgate_pro", "tollgate_pro_overage"}), Active: stripe.Bool(true)}
-	both.AddExpand("data.tiers")
 	both.Limit = stripe.Int64(1)
-	if got, want := list(both), overage.ID+"2 "+base.ID+"0"; got != want {
+	if got, want := list(both), overage.ID+" "+base.ID; got != want {
 		t.Errorf("by lookup keys: %q, not %q", got, want)
 	}
-	if got := list(&stripe.PriceListParams{Recurring: &stripe.PriceListRecurringParams{Meter: &s.meter}}); got != overage.ID+"0" {
+	if got := list(&stripe.PriceListParams{Recurring: &stripe.PriceListRecurringParams{Meter: &s.meter}}); got != old+" "+overage.ID {
 		t.Errorf("by meter: %q", got)
 	}
 	if got := list(&stripe.PriceListParams{Product: &product.ID, Type: stripe.String("one_time")}); got != "" {
@@ -85,7 +81,7 @@ func TestProductsAndPrices(t *testing.T) {
 		t.Errorf("the new price has %q", next.LookupKey)
 	}
 	must(c.Prices.Update(base.ID, &stripe.PriceParams{Active: stripe.Bool(false)}))(t)
-	if got := list(&stripe.PriceListParams{Active: stripe.Bool(false)}); got != base.ID+"0" {
+	if got := list(&stripe.PriceListParams{Active: stripe.Bool(false)}); got != base.ID {
 		t.Errorf("inactive: %q", got)
 	}
 
@@ -105,19 +101,10 @@ func TestProductsAndPrices(t *testing.T) {
 			m.Recurring.Interval = stripe.String("hour")
 			return m
 		}},
-		"tiers on a plain price": {"tiers", func(m, o *stripe.PriceParams) *stripe.PriceParams { m.Tiers = o.Tiers; return m }},
-		"no tiers":               {"tiers", func(_, o *stripe.PriceParams) *stripe.PriceParams { o.Tiers = nil; return o }},
-		"no tiers mode":          {"tiers_mode", func(_, o *stripe.PriceParams) *stripe.PriceParams { o.TiersMode = nil; return o }},
-		"an amount with tiers":   {"unit_amount", func(_, o *stripe.PriceParams) *stripe.PriceParams { o.UnitAmount = stripe.Int64(1); return o }},
-		"a last tier with an end": {"tiers[1][up_to]", func(_, o *stripe.PriceParams) *stripe.PriceParams {
-			o.Tiers[1].UpToInf, o.Tiers[1].UpTo = nil, stripe.Int64(100)
+		"tiers": {"billing_scheme", func(_, o *stripe.PriceParams) *stripe.PriceParams {
+			o.BillingScheme = stripe.String("tiered")
 			return o
 		}},
-		"tiers that shrink": {"tiers[1][up_to]", func(_, o *stripe.PriceParams) *stripe.PriceParams {
-			o.Tiers = []*stripe.PriceTierParams{o.Tiers[0], {UpTo: stripe.Int64(75), UnitAmount: stripe.Int64(1)}, o.Tiers[1]}
-			return o
-		}},
-		"a tier without an amount": {"tiers[0][up_to]", func(_, o *stripe.PriceParams) *stripe.PriceParams { o.Tiers[0].UnitAmount = nil; return o }},
 		"a meter on a licensed price": {"recurring[meter]", func(_, o *stripe.PriceParams) *stripe.PriceParams {
 			o.Recurring.UsageType = nil
 			return o

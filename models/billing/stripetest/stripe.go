@@ -73,6 +73,7 @@ type Stripe struct {
 	calls   map[string]int
 	meter   meterState
 	subs    map[string]*Subscription
+	bills   map[string]*bill // by the invoice's ID
 }
 
 // pending is a request whose effect is still to come.
@@ -96,9 +97,9 @@ func New(o Options) *Stripe {
 	if o.Latest == 0 {
 		o.Latest = latest
 	}
-	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(), subs: map[string]*Subscription{}}
+	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(), subs: map[string]*Subscription{}, bills: map[string]*bill{}}
 	s.routes = slices.Concat(
-		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(), s.webhookRoutes(),
+		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(), s.webhookRoutes(), s.invoiceRoutes(),
 	)
 	return s
 }

@@ -33,6 +33,10 @@ type Item struct {
 	ID, Price string
 	// Quantity is not shown of a metered price.
 	Quantity int64
+
+	// since is when the item got its price, charged, within the life of the subscription: usage from before is not billed.
+	since   time.Time
+	charged string
 }
 
 func (s *Stripe) subscriptionRoutes() []route {
@@ -42,7 +46,7 @@ func (s *Stripe) subscriptionRoutes() []route {
 		{
 			pattern: "POST /v1/subscriptions/{id}",
 			params: params([]string{
-				"cancel_at_period_end", "metadata[*]", "metadata", "proration_behavior", "items[][id]", "items[][price]", "items[][quantity]",
+				"cancel_at_period_end", "metadata[*]", "metadata", "proration_behavior", "items[][id]", "items[][price]", "items[][quantity]", "items[][deleted]",
 			}),
 			handle: s.withObject("subscription", "subscription", s.changeSubscription),
 		},
@@ -53,8 +57,11 @@ func (s *Stripe) subscriptionRoutes() []route {
 				if sub.Status == "canceled" {
 					return missing(http.StatusNotFound, "id", "subscription", c.id)
 				}
+				if c.form.Get("invoice_now") == "true" {
+					s.draft(&bill{subscription: sub.clone(), start: sub.PeriodStart, end: c.now}, c.now)
+				}
 				sub.Status, sub.CanceledAt, sub.EndedAt = "canceled", c.now, c.now
-				s.render(sub)
+				s.render(sub, c.now)
 				return nil
 			}),
 		},
@@ -82,8 +89,11 @@ func (s *Stripe) addSubscription(sub Subscription, now time.Time) string {
 	}
 	sub.created = now
 	sub.Items = slices.Clone(sub.Items)
+	for i := range sub.Items {
+		sub.Items[i].charged = sub.Items[i].Price
+	}
 	s.subs[sub.ID] = &sub
-	s.render(&sub)
+	s.render(&sub, now)
 	return sub.ID
 }
 
@@ -91,19 +101,19 @@ func (s *Stripe) addSubscription(sub Subscription, now time.Time) string {
 func (s *Stripe) ChangeSubscription(id string, change func(*Subscription)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle()
+	now := s.settle()
 	sub := s.subs[id]
 	if sub == nil {
 		return false
 	}
 	change(sub)
 	sub.ID = id
-	s.render(sub)
+	s.render(sub, now)
 	return true
 }
 
 // render puts a subscription's object in its place.
-func (s *Stripe) render(sub *Subscription) {
+func (s *Stripe) render(sub *Subscription, now time.Time) {
 	metadata := object{}
 	for name, text := range sub.Metadata {
 		metadata[name] = text
@@ -116,6 +126,9 @@ func (s *Stripe) render(sub *Subscription) {
 		item := &sub.Items[i]
 		if item.ID == "" {
 			item.ID = s.newID("si")
+		}
+		if item.charged != item.Price {
+			item.charged, item.since = item.Price, now
 		}
 		price := s.needPrice(item.Price, sub.created.Unix())
 		o := object{
@@ -190,6 +203,10 @@ func (s *Stripe) changeSubscription(c *call, _ object) *answer {
 		if i < 0 {
 			return missing(http.StatusBadRequest, "items", "subscription item", id)
 		}
+		if item["deleted"] == true {
+			items = slices.Delete(items, i, i+1)
+			continue
+		}
 		if quantity, is := item["quantity"].(int64); is {
 			items[i].Quantity = quantity
 		}
@@ -199,6 +216,16 @@ func (s *Stripe) changeSubscription(c *call, _ object) *answer {
 			}
 			items[i].Price = price
 		}
+		if price := s.kind("price").by[items[i].Price]; price != nil && metered(price) && item["quantity"] != nil {
+			return refuse(http.StatusBadRequest, "", "items", "You cannot set the quantity of a metered price.")
+		}
+	}
+	prices := map[string]bool{}
+	for _, item := range items {
+		if prices[item.Price] {
+			return refuse(http.StatusBadRequest, "", "items", "Cannot add multiple subscription items with the same price: %s", item.Price)
+		}
+		prices[item.Price] = true
 	}
 	sub.Items = items
 	if end, is := change["cancel_at_period_end"].(bool); is {
@@ -220,6 +247,6 @@ func (s *Stripe) changeSubscription(c *call, _ object) *answer {
 		}
 		sub.Metadata = all
 	}
-	s.render(sub)
+	s.render(sub, c.now)
 	return nil
 }

@@ -1,0 +1,121 @@
+package billing
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"tollgate/models"
+)
+
+// overage is what a subscription costs beyond the included units.
+type overage struct {
+	// cents is the price of each unit. With a problem it is 0, and units beyond the included ones are refused.
+	cents   int64
+	problem models.OverageProblem
+	// fault tells the operator what to do about the problem.
+	fault string
+}
+
+// overageOf reads what a subscription to a plan costs beyond the included units from its overage item: the item with the plan's overage
+// price, else the one that bills the plan's meter, else a metered one of which nothing says that it is another plan's.
+func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage {
+	var price *stripe.Price
+	best := 0
+	if s.Items != nil {
+		for _, i := range s.Items.Data {
+			if i.Price == nil || !isMetered(i.Price) {
+				continue
+			}
+			if fits := p.fitsOverage(i.Price, plan.ID); fits > best {
+				price, best = i.Price, fits
+			}
+		}
+	}
+	with := func(problem models.OverageProblem, format string, args ...any) overage {
+		return overage{problem: problem, fault: fmt.Sprintf(format, args...) + ". Until then, units beyond the included ones are refused"}
+	}
+	key := overageKey(plan.ID)
+	switch {
+	case price == nil && plan.OverageRateCents == 0:
+		return overage{}
+	case price == nil:
+		return with(models.OverageMissing, "it has no overage price of %q; add the price %s to it", plan.ID, key)
+	case isTiered(price):
+		return with(models.OverageTiered, "its overage price %s has tiers; exchange it for the price %s when the next period begins", price.ID, key)
+	case price.Currency != "" && string(price.Currency) != p.catalogue.Currency:
+		return with(models.OverageCurrency, "its overage price %s is in %s, but the plan catalog and all pages are in %[3]s; exchange it for a price in %[3]s when the next period begins",
+			price.ID, price.Currency, p.catalogue.Currency)
+	}
+	cents, whole := centsPerUnit(price)
+	if !whole {
+		return with(models.OverageAmount, "its overage price %s is %s, which is not a whole number of cents for each unit; exchange it for the price %s when the next period begins",
+			price.ID, amountText(price), key)
+	}
+	return overage{cents: cents}
+}
+
+// setOverage sets the overage rate of a subscription's row, and what is wrong with the overage price. fault tells the operator what to do
+// about it; it is empty for a price with tiers, which is shown with the customer's reports that are held back (HeldCustomer). A subscription
+// that gives no plan keeps its rate.
+func (p *planPrices) setOverage(s *stripe.Subscription, row *models.Subscription) (fault string) {
+	row.OverageProblem = nil
+	plan, ok := p.catalogue.Plan(row.PlanID)
+	if !ok || !row.Active() {
+		return ""
+	}
+	o := p.overageOf(s, plan)
+	row.OverageRateCents = &o.cents
+	if o.problem == "" {
+		return ""
+	}
+	row.OverageProblem = new(string(o.problem))
+	if o.problem == models.OverageTiered {
+		return ""
+	}
+	return o.fault
+}
+
+// sameOverage reports whether a row has the overage rate and problem of a subscription.
+func (p *planPrices) sameOverage(s *stripe.Subscription, row *models.Subscription) bool {
+	next := *row
+	p.setOverage(s, &next)
+	return same(row.OverageRateCents, next.OverageRateCents) && same(row.OverageProblem, next.OverageProblem)
+}
+
+// fitsOverage says how well a metered price fits as the overage price of a plan; 0 is not at all. What is reported for the plan goes to the
+// plan's meter, so a price of another known meter bills nothing of it.
+func (p *planPrices) fitsOverage(price *stripe.Price, plan models.PlanID) int {
+	meter, want := price.Recurring.Meter, p.meterOf[plan]
+	of, sold := p.overage[price.ID]
+	if key, ok := strings.CutPrefix(price.LookupKey, lookupOverage); ok && !sold {
+		of, sold = models.PlanID(key), true
+	}
+	switch {
+	case isTiered(price) && p.isOurs(price):
+		return 1
+	case meter != "" && want != "" && meter != want:
+		return 0
+	case sold && of == plan:
+		return 4
+	case meter != "" && meter == want:
+		return 3
+	case sold || p.meters[meter] != "":
+		return 0 // another plan's
+	}
+	return 2
+}
+
+// isOurs reports whether a metered price is one that Tollgate sold, in this release or an earlier one. Before set-up has stored anything,
+// any price may be.
+func (p *planPrices) isOurs(price *stripe.Price) bool {
+	meter := price.Recurring.Meter
+	_, sold := p.overage[price.ID]
+	return sold || meter == "" || meter == p.oldMeter || p.meters[meter] != "" || strings.HasPrefix(price.LookupKey, lookupOverage) ||
+		price.Product != nil && p.byProduct[price.Product.ID] != "" || p.oldMeter == "" && len(p.meters) == 0
+}
+
+func isMetered(price *stripe.Price) bool {
+	return price.Recurring != nil && price.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered
+}
