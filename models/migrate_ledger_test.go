@@ -12,6 +12,8 @@ import (
 	"tollgate/models"
 )
 
+const ledgerMigration = "20261128080000"
+
 // oldLedger is what releases before the ledger's migration stored. ada pays by a customer, bob has a plan by hand that a subscription cut
 // short, and eve has usage but no row in users. All three used more than is included.
 const oldLedger = `
@@ -56,7 +58,7 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			exec, open := oldDatabase(t, kind, "20261128080000")
+			exec, open := oldDatabase(t, kind, ledgerMigration)
 			exec(oldLedger)
 			f := open()
 			if len(f.db.Applied) == 0 || !strings.HasSuffix(f.db.Applied[0], "_ledger") {

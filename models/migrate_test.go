@@ -320,8 +320,11 @@ func TestMigrationWithoutItsMark(t *testing.T) {
 		if i+1 < len(all) {
 			next, _, _ = strings.Cut(all[i+1], "_")
 		}
-		exec, open := oldDatabase(t, "sqlite", next)
 		id, _, _ := strings.Cut(name, "_")
+		if id > ledgerMigration {
+			break // a release that knows these never leaves one of them without its mark
+		}
+		exec, open := oldDatabase(t, "sqlite", next)
 		exec("DELETE FROM bun_migrations WHERE name = '" + id + "'")
 		db := open().db
 		if !slices.Equal(db.Applied, all[i:]) {
