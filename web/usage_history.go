@@ -70,6 +70,8 @@ type organizationAnswer struct {
 	ActiveUsers      int64          `json:"active_users" doc:"Those who used at least one unit in the period."`
 	TotalSuggestions int64          `json:"total_suggestions" doc:"Units used by all of them."`
 	AveragePerUser   jsonHundredths `json:"average_per_user" doc:"Over all users, with two decimals."`
+	Overage          int64          `json:"overage" doc:"Units beyond the included ones of each member, which are billed."`
+	OverageCents     int64          `json:"overage_cents" doc:"In cents, before tax; an estimate."`
 	TopUsers         []topUser      `json:"top_users" nullable:"false" doc:"At most ten of those who used something, most first; ties by email."`
 }
 
@@ -103,7 +105,8 @@ func (s *Server) organizationUsage(c echo.Context) error {
 	}
 	answer := organizationAnswer{
 		ID: o.ID.String(), Name: o.Name, Plan: string(o.Plan), Period: period(o.Period), TotalUsers: o.TotalUsers, ActiveUsers: o.ActiveUsers,
-		TotalSuggestions: o.TotalSuggestions, AveragePerUser: jsonHundredths(o.AveragePerUser()), TopUsers: make([]topUser, len(o.TopUsers)),
+		TotalSuggestions: o.TotalSuggestions, AveragePerUser: jsonHundredths(o.AveragePerUser()),
+		Overage: o.OverageUnits, OverageCents: o.OverageCents, TopUsers: make([]topUser, len(o.TopUsers)),
 	}
 	for i, u := range o.TopUsers {
 		answer.TopUsers[i] = topUser{
