@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76"
 
 	"tollgate/models"
@@ -29,8 +30,9 @@ type ledgerSub struct {
 	believed   subState
 	start, end time.Time // of the current period
 	trialEnd   time.Time
-	ended      time.Time // zero while it goes on
-	atEnd      bool      // it ends with its period
+	ended      time.Time            // zero while it goes on
+	atEnd      bool                 // it ends with its period
+	since      map[string]time.Time // when the overage item of each plan was added
 	invoices   []*ledgerInvoice
 }
 
@@ -127,7 +129,7 @@ func (l *ledger) buy(payer *ledgerPayer, plan string, trial time.Duration) *ledg
 		s.now.status, s.end, s.trialEnd = "trialing", start.Add(trial), start.Add(trial)
 		sub.Status, sub.TrialEnd, sub.Anchor = "trialing", s.trialEnd, s.trialEnd
 	}
-	sub.PeriodEnd = s.end
+	sub.PeriodEnd, s.since = s.end, map[string]time.Time{plan: start}
 	s.id = l.stand.AddSubscription(sub)
 	payer.subs = append(payer.subs, s)
 	l.logf("%s buys %s, %s", payer.customer, plan, s.now.status)
@@ -177,7 +179,7 @@ func (l *ledger) changePlan(s *ledgerSub, plan string) {
 	l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) {
 		sub.Items[0].Price = l.prices["price:"+plan]
 		if overage := l.prices["overage:"+plan]; !slices.ContainsFunc(sub.Items, func(i stripetest.Item) bool { return i.Price == overage }) {
-			sub.Items = append(sub.Items, stripetest.Item{Price: overage})
+			sub.Items, s.since[plan] = append(sub.Items, stripetest.Item{Price: overage}), l.clock()
 		}
 	})
 	s.now.plan = plan
@@ -219,6 +221,9 @@ const (
 	late      = "late"
 	discarded = "discarded"
 	byHand    = "by_hand"
+	// beforeItem is usage that was recorded late, decided under a plan whose overage item was added after it: Stripe bills usage only
+	// from when the item was added.
+	beforeItem = "before_item"
 )
 
 // reason says on which invoice an event is, or why it is on none.
@@ -230,8 +235,11 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	for _, s := range e.payer.subs {
 		for _, i := range s.invoices {
 			if !e.at.Before(i.start.Truncate(time.Second)) && e.at.Before(i.end) {
-				if e.recorded.After(i.counted) {
+				switch {
+				case e.recorded.After(i.counted):
 					return nil, late
+				case e.minute.Before(s.since[e.plan]) && e.at.Sub(s.since[e.plan]) < time.Hour:
+					return nil, beforeItem
 				}
 				return i, invoiced
 			}
@@ -246,6 +254,24 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	return nil, late // the subscription had ended, and its last invoice covers what came before
 }
 
+// readMinutes reads which minute each event was reported for.
+func (l *ledger) readMinutes() {
+	var rows []struct {
+		ID     uuid.UUID
+		Minute time.Time
+	}
+	must(l.t, l.db.NewRaw("SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id").Scan(l.t.Context(), &rows))
+	minutes := map[string]time.Time{}
+	for _, r := range rows {
+		minutes[r.ID.String()] = r.Minute.UTC()
+	}
+	for _, p := range l.people {
+		for _, e := range p.events {
+			e.minute = minutes[e.id]
+		}
+	}
+}
+
 // invoices compares each final invoice with the events, to the cent, and names the reason for each cent that is on none.
 func (l *ledger) invoices() {
 	l.t.Helper()
@@ -253,6 +279,7 @@ func (l *ledger) invoices() {
 		invoice *ledgerInvoice
 		plan    string
 	}
+	l.readMinutes()
 	units, cents, reasons := map[line]int64{}, map[line]int64{}, map[string]int64{}
 	var decided, billed int64
 	for _, p := range l.people {
@@ -302,7 +329,7 @@ func (l *ledger) invoices() {
 			}
 		}
 	}
-	if rest := reasons[late] + reasons[discarded] + reasons[byHand]; decided != billed+rest || billed != reasons[invoiced] {
+	if rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem]; decided != billed+rest || billed != reasons[invoiced] {
 		l.failf("%d cents were decided and %d invoiced; the reasons are %v", decided, billed, reasons)
 	}
 	l.counts["cents invoiced"] += billed
