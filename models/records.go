@@ -431,7 +431,11 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 			if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
 				then.Until = begins
 			}
-			if !current.Contains(at) || at.Before(e.begins()) || then.payer() != e.payer() {
+			changed := e.begins()
+			if before := then.payer(); before != e.payer() {
+				changed = e.changed(before)
+			}
+			if !current.Contains(at) || at.Before(changed) {
 				e = &then
 			}
 		}
