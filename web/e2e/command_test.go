@@ -147,8 +147,9 @@ func TestCommands(t *testing.T) {
 			if out := s.ok("verify"); out != "" {
 				t.Errorf("verify printed %q", out)
 			}
-			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included,
-				suggestions_used, overage_rate_cents, entitled, created_at) VALUES ('ada@example.com', ?, ?, 'free', 5, 3, 0, false, ?)`,
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
+				suggestions_used, overage_rate_cents, entitled, created_at)
+				SELECT id, email, ?, ?, 'free', 5, 3, 0, false, ? FROM users WHERE email = 'ada@example.com'`,
 				time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), time.Now()); err != nil {
 				t.Fatal(err)
 			}
