@@ -139,7 +139,7 @@ func TestCommands(t *testing.T) {
 			if err := db.NewSelect().Model((*models.AuditEntry)(nil)).Column("action").Order("at", "id").Scan(t.Context(), &actions); err != nil {
 				t.Fatal(err)
 			}
-			want := "apikey.create apikey.revoke organization.create user.set subscription.give subscription.give subscription.end user.set"
+			want := "apikey.create apikey.revoke organization.create user.set user.set subscription.give subscription.give subscription.end user.set"
 			if got := strings.Join(actions, " "); got != want {
 				t.Errorf("audit log %q, want %q", got, want)
 			}
