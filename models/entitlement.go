@@ -66,7 +66,12 @@ func (e *Entitlement) changed(before string) time.Time {
 }
 
 // newest is when something last changed that can change the payer.
-func (e *Entitlement) newest() time.Time { return latest(e.Created, e.Joined, e.Ended) }
+func (e *Entitlement) newest() time.Time {
+	if e.AtStripe {
+		return latest(e.Created, e.Joined, e.Ended)
+	}
+	return latest(e.Joined, e.Ended)
+}
 
 // begins is when the payer of a plan began to pay for this person; zero without a plan and where it is not known.
 func (e *Entitlement) begins() time.Time {
@@ -135,11 +140,12 @@ const (
 type changes struct{ joined, created, ended []time.Time }
 
 // changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// began and ended that was theirs or one of their organizations'. Its three arguments select the people's IDs.
+// at Stripe began and ended that was theirs or one of their organizations'. Its three arguments select the people's IDs.
 const changesOf = `SELECT m.user_id, m.since, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
-	UNION ALL SELECT o.user_id, NULL, o.created_at, ` + endedAt + ` FROM subscriptions o WHERE o.user_id IN (?)
+	UNION ALL SELECT o.user_id, NULL, o.created_at, ` + endedAt + ` FROM subscriptions o
+		WHERE o.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL
 	UNION ALL SELECT m.user_id, NULL, o.created_at, ` + endedAt + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
-		WHERE m.user_id IN (?)`
+		WHERE m.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL`
 
 // note adds what is known of the changes at an instant. Until is only of interest in the past.
 func (c *changes) note(e *Entitlement, at, now time.Time) {

@@ -177,20 +177,24 @@ func (p persons) add(row scanner) error {
 // changesQuery reads the changes of the people whose IDs are selected.
 func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
 
-func (p persons) addChange(row scanner) error {
+// addChange adds a row of changesQuery to the changes of its person.
+func addChange(row scanner, all map[uuid.UUID]*changes) error {
 	var user uuid.UUID
 	var joined, created, ended bun.NullTime
 	if err := row.Scan(&user, &joined, &created, &ended); err != nil {
 		return err
 	}
-	if found := p[user]; found != nil { // the person may have been created between two queries
-		for _, c := range []struct {
-			at   bun.NullTime
-			list *[]time.Time
-		}{{joined, &found.changes.joined}, {created, &found.changes.created}, {ended, &found.changes.ended}} {
-			if !c.at.IsZero() {
-				*c.list = append(*c.list, c.at.Time.UTC())
-			}
+	found := all[user]
+	if found == nil {
+		found = &changes{}
+		all[user] = found
+	}
+	for _, c := range []struct {
+		at   bun.NullTime
+		list *[]time.Time
+	}{{joined, &found.joined}, {created, &found.created}, {ended, &found.ended}} {
+		if !c.at.IsZero() {
+			*c.list = append(*c.list, c.at.Time.UTC())
 		}
 	}
 	return nil
@@ -222,17 +226,23 @@ func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []W
 	if err != nil {
 		return nil, err
 	}
-	if err := eachRow(ctx, tx, changesQuery(tx, bun.List(people.ids())), people.addChange); err != nil {
+	all := map[uuid.UUID]*changes{}
+	if err := eachRow(ctx, tx, changesQuery(tx, bun.List(people.ids())), func(row scanner) error { return addChange(row, all) }); err != nil {
 		return nil, err
 	}
-	people.gather(now, records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
+	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
 	return people, nil
 }
 
 // gather adds to the people what was read of them.
-func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, entitlementAt func(uuid.UUID, time.Time) (Entitlement, error)) {
+func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, all map[uuid.UUID]*changes,
+	entitlementAt func(uuid.UUID, time.Time) (Entitlement, error),
+) {
 	for id, found := range p {
 		found.entitlement = entitlements[id]
+		if all[id] != nil {
+			found.changes = *all[id]
+		}
 		found.changes.note(&found.entitlement, now, now)
 		found.at = func(at time.Time) (Entitlement, error) {
 			e, err := entitlementAt(id, at)
@@ -259,7 +269,8 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
 	entitlements := map[uuid.UUID]Entitlement{}
 	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
-	t.read(changesQuery(db, among).String(), people.addChange)
+	all := map[uuid.UUID]*changes{}
+	t.read(changesQuery(db, among).String(), func(row scanner) error { return addChange(row, all) })
 	type instant struct {
 		want Want
 		at   time.Time
@@ -283,7 +294,7 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	for i := range rows {
 		records[i] = &rows[i]
 	}
-	people.gather(now, records, entitlements, func(user uuid.UUID, at time.Time) (Entitlement, error) {
+	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) {
 		return then[instant{Want{UserID: user}, at.UTC()}], nil
 	})
 	return people, nil
@@ -389,11 +400,11 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	return err
 }
 
-func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement) error {
+func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...any) error {
 	var team, slackUser, plan, customer, status sql.NullString
 	var created bun.NullTime
-	err := rows.Scan(user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &created)
+	err := rows.Scan(append(before, user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &created)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
@@ -420,7 +431,11 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 			if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
 				then.Until = begins
 			}
-			if !current.Contains(at) || at.Before(e.begins()) || then.payer() != e.payer() {
+			changed := e.begins()
+			if before := then.payer(); before != e.payer() {
+				changed = e.changed(before)
+			}
+			if !current.Contains(at) || at.Before(changed) {
 				e = &then
 			}
 		}
@@ -667,36 +682,41 @@ type Foreseen struct {
 	byEmail   map[string]*person
 }
 
-// ReadAhead reads what PrepareRecords would depend on, and locks nothing. (Catalogue.Foresee is for callers who have read that.)
+// ReadAhead reads what PrepareRecords would depend on, and locks nothing. (Catalogue.Foresee is for callers who have read that.) It takes
+// three connections, so that all is read in the time of one query.
 func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) (*Foreseen, error) {
 	emails, ids := namedBy(wants)
 	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
 	among := namedUsers(db, emails, ids)
 	var group errgroup.Group
-	var records []*UsageRecord
-	entitlements := map[uuid.UUID]Entitlement{}
 	group.Go(func() error {
-		if err := eachRow(ctx, db, usersQuery(db, emails, ids), f.people.add); err != nil {
+		query := db.NewRaw("SELECT k.email, k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE k.id IN (?)", among)
+		return eachRow(ctx, db, query, func(row scanner) error {
+			p := &person{}
+			err := scanEntitlement(row, &p.user, &p.entitlement, &p.email)
+			f.people[p.user], f.byEmail[p.email] = p, p
 			return err
-		}
-		return eachRow(ctx, db, changesQuery(db, bun.List(f.people.ids())), f.people.addChange)
+		})
 	})
+	var records []*UsageRecord
 	group.Go(func() error {
 		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)
 	})
+	all := map[uuid.UUID]*changes{}
 	group.Go(func() error {
-		return eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)), func(row scanner) error { return scanPresent(row, entitlements) })
+		return eachRow(ctx, db, changesQuery(db, among), func(row scanner) error { return addChange(row, all) })
 	})
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("read ahead for %d people: %w", len(wants), err)
 	}
 	for id, p := range f.people {
-		p.entitlement = entitlements[id]
+		if found := all[id]; found != nil {
+			p.changes = *found
+		}
 		p.changes.note(&p.entitlement, now, now)
-		f.byEmail[p.email] = p
 	}
 	for _, r := range records {
-		if p := f.people[r.UserID]; p != nil { // the person was created between two queries
+		if p := f.people[r.UserID]; p != nil { // the person may have been created between two queries
 			p.records = append(p.records, r)
 		}
 	}

@@ -67,8 +67,8 @@ func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Tim
 			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
 		}
 		p.entitlement = entitlements[p.user]
-		people := persons{p.user: &p}
-		if err := eachRow(ctx, db, changesQuery(db, bun.List([]uuid.UUID{p.user})), people.addChange); err != nil {
+		all := map[uuid.UUID]*changes{p.user: &p.changes}
+		if err := eachRow(ctx, db, changesQuery(db, bun.List([]uuid.UUID{p.user})), func(row scanner) error { return addChange(row, all) }); err != nil {
 			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
 		}
 		p.changes.note(&p.entitlement, now, now)

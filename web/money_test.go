@@ -121,7 +121,7 @@ func TestOrganizationCost(t *testing.T) {
 		}, []string{"nothing is billed"})
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)
-		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42))})
+		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20))})
 		says(t, "a plan at Stripe", cost(), []string{
 			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast by the reset $874.00",
 			"The number of seats is that of the subscription.",

@@ -167,7 +167,7 @@ func TestTheSevenBoundaries(t *testing.T) {
 			}{
 				{399, "Safe", "101 suggestions left", "79%"}, {400, "Warning", "100 suggestions left", "80%"}, {474, "Warning", "26 suggestions left", "94%"},
 				{475, "Critical", "25 suggestions left", "95%"}, {499, "Critical", "1 suggestion left", "99%"}, {500, "Exceeded", "0 suggestions left", "100%"},
-				{501, "Exceeded", "1 suggestion beyond your plan", "100%"},
+				{501, "Exceeded", "0 suggestions left", "100%"},
 			} {
 				email := fmt.Sprintf("u%d@example.com", c.used)
 				b := f.signedIn(email)

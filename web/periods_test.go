@@ -68,8 +68,9 @@ func TestReadsNameThePeriodThatCounts(t *testing.T) {
 				t.Errorf("the history is %s, want %q", got, lines)
 			}
 		}
-		start := f.clock()
 		consume("a", 3)
+		f.advance(time.Second)
+		start := f.clock()
 		end := start.AddDate(0, 1, 0)
 		f.bought(email, "pro", start, end)
 		stamp := func(at time.Time) string { return at.Format(time.RFC3339) }
