@@ -70,6 +70,11 @@ func (p *ledgerPayer) open() *ledgerSub {
 	return nil
 }
 
+// pays means that a subscription gives a plan, or that Tollgate believes so.
+func (p *ledgerPayer) pays() bool {
+	return slices.ContainsFunc(p.subs, func(s *ledgerSub) bool { return s.now.active() || s.believed.active() })
+}
+
 // believed is the subscription that a person's plan comes from, as far as webhooks told.
 func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	payer := l.payerOf(p, plan, l.clock())
