@@ -79,7 +79,6 @@ type ledgerPerson struct {
 	payer       *ledgerPayer // of the person's own subscriptions
 	events      []*ledgerEvent
 	holds       []*ledgerHold
-	rates       map[time.Time]int64 // by the start of the record, as last decisionAnswer
 	browser     *browser
 }
 
@@ -355,7 +354,6 @@ func (l *ledger) decide(p *ledgerPerson, a decisionAnswer, quantity int64) (over
 	if want := l.web.catalogue.PlanOf(models.PlanID(a.Plan)).OverageRateCents; rate != 0 && rate != want {
 		l.failf("the rate is %d, want %d", rate, want)
 	}
-	p.rates[a.Period.Start] = rate
 	return over
 }
 
@@ -533,20 +531,20 @@ func (l *ledger) happened(p *ledgerPerson) {
 	of := history[i]
 	s := l.tally(p, of.Period.Start, of.Period.End)
 	free := max(0, of.Included-(s.used-s.over)-(s.held-s.overHeld))
-	rate, known := p.rates[of.Period.Start]
+	e.plan = of.Plan
+	rate := l.web.catalogue.PlanOf(models.PlanID(e.plan)).OverageRateCents
 	switch over := max(0, e.quantity-free); {
-	case e.over != 0 && e.over != over:
-		l.failf("%d units are billed, want 0 or %d", e.over, over)
-	case e.over > 0 && known && e.cent != e.over*rate, e.cent%max(1, e.over) != 0:
+	case e.over > over: // fewer are billed at a spend limit, and none in a trial or while a payment is past due
+		l.failf("%d units are billed, want at most %d", e.over, over)
+	case e.cent != e.over*rate:
 		l.failf("%d units cost %d cents, want the rate %d", e.over, e.cent, rate)
 	}
-	e.plan = of.Plan
 	e.payer = l.payerOf(p, e.plan, e.at)
 	p.events = append(p.events, e)
 }
 
 func (l *ledger) newPerson(name string) *ledgerPerson {
-	p := &ledgerPerson{name: name, email: name + "@example.com", rates: map[time.Time]int64{}}
+	p := &ledgerPerson{name: name, email: name + "@example.com"}
 	u, err := models.SetUser(l.t.Context(), l.db, l.clock(), p.email, models.UserChange{})
 	must(l.t, err)
 	p.id = u.ID
@@ -567,7 +565,7 @@ func (l *ledger) newOrg(name, team string, byHand bool) *ledgerOrg {
 // seesAll makes the admin who looks at the organization's page and uses nothing.
 func (l *ledger) seesAll(o *ledgerOrg) {
 	admin := models.Admin
-	o.admin = &ledgerPerson{name: "admin", email: "admin@example.com"}
+	o.admin = &ledgerPerson{name: o.name + "-admin", email: o.name + "-admin@example.com"}
 	_, err := models.SetUser(l.t.Context(), l.db, l.clock(), o.admin.email, models.UserChange{OrganizationID: &o.id, Role: &admin})
 	must(l.t, err)
 }
