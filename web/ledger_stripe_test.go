@@ -239,15 +239,18 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	ends := time.Time{}
 	for _, s := range e.payer.subs {
 		for _, i := range s.invoices {
-			if !e.at.Before(i.start.Truncate(time.Second)) && e.at.Before(i.end) {
-				switch {
-				case e.recorded.After(i.counted):
-					return nil, late
-				case e.minute.Before(s.since[e.plan]) && e.at.Sub(s.since[e.plan]) < time.Hour:
-					return nil, beforeItem
-				}
-				return i, invoiced
+			// Usage in the minute in which a subscription ended may still be on its last invoice: a report has the minute of its last event.
+			last := i.end.Equal(s.ended) && !e.at.Before(i.end) && !e.minute.IsZero() && e.minute.Before(i.end)
+			if in := !e.at.Before(i.start) && e.at.Before(i.end); !in && !last {
+				continue
 			}
+			switch {
+			case e.recorded.After(i.counted):
+				return nil, late
+			case e.minute.Before(s.since[e.plan]) && e.at.Sub(s.since[e.plan]) < time.Hour:
+				return nil, beforeItem
+			}
+			return i, invoiced
 		}
 		if s.ended.After(ends) && !e.at.Before(s.start) {
 			ends = s.ended
