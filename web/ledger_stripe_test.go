@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76"
+	"github.com/uptrace/bun"
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
@@ -268,7 +269,12 @@ func (l *ledger) readMinutes() {
 		ID     uuid.UUID
 		Minute time.Time
 	}
-	must(l.t, l.db.NewRaw("SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id").Scan(l.t.Context(), &rows))
+	people := make([]uuid.UUID, len(l.people))
+	for i, p := range l.people {
+		people[i] = p.id
+	}
+	must(l.t, l.db.NewRaw("SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id WHERE e.user_id IN (?)", bun.List(people)).
+		Scan(l.t.Context(), &rows))
 	minutes := map[string]time.Time{}
 	for _, r := range rows {
 		minutes[r.ID.String()] = r.Minute.UTC()
