@@ -230,6 +230,9 @@ const (
 	// beforeItem is usage that was recorded late, decided under a plan whose overage item was added after it: Stripe bills usage only
 	// from when the item was added.
 	beforeItem = "before_item"
+	// afterEnd is usage in a report with usage of the same hour from after the subscription's immediate end: the report has the minute of
+	// the latter, which the last invoice does not cover.
+	afterEnd = "after_end"
 )
 
 // reason says on which invoice an event is, or why it is on none.
@@ -250,6 +253,8 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 				return nil, late
 			case e.minute.Before(s.since[e.plan]) && e.at.Sub(s.since[e.plan]) < time.Hour:
 				return nil, beforeItem
+			case i.end.Equal(s.ended) && !s.atEnd && !e.minute.Before(i.end) && e.minute.Sub(i.end) < time.Hour:
+				return nil, afterEnd
 			}
 			return i, invoiced
 		}
@@ -343,7 +348,7 @@ func (l *ledger) invoices() {
 			}
 		}
 	}
-	if rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem]; decided != billed+rest || billed != reasons[invoiced] {
+	if rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem] + reasons[afterEnd]; decided != billed+rest || billed != reasons[invoiced] {
 		l.failf("%d cents were decided and %d invoiced; the reasons are %v", decided, billed, reasons)
 	}
 	l.counts["cents invoiced"] += billed
