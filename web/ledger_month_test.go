@@ -28,15 +28,21 @@ func TestTwoSeats(t *testing.T) {
 		m.advance(time.Hour)
 		m.consume("ada@example.com", 49)
 		last := m.post("/v1/consume", `{"email": "ada@example.com", "quantity": 30, "idempotency_key": "thirty"}`)
-		last.want(t, 200, map[string]any{"used": 79, "included": 50, "remaining": 0, "overage": 29, "overage_rate_cents": 25, "overage_cents": 725})
+		last.want(t, 200, map[string]any{
+			"used": 79, "included": 50, "remaining": 0, "overage": 29, "overage_rate_cents": 25, "overage_cents": 725,
+		})
 		if message := last.raw[strings.Index(last.raw, `"slack"`):]; !strings.Contains(message, "$7.25") {
 			t.Errorf("the Slack message does not say $7.25: %s", message)
 		}
 		m.consume("bob@example.com", 9)
 
-		m.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.used": 79, "periods.overage": 29, "periods.overage_cents": 725})
-		m.get("/v1/usage/bob@example.com/history").want(t, 200, map[string]any{"periods.used": 9, "periods.overage": 0, "periods.overage_cents": 0})
-		m.get("/v1/organizations/"+acme.String()+"/usage").want(t, 200, map[string]any{"total_suggestions": 88, "overage": 29, "overage_cents": 725})
+		for path, want := range map[string]map[string]any{
+			"usage/ada@example.com/history":             {"periods.used": 79, "periods.overage": 29, "periods.overage_cents": 725},
+			"usage/bob@example.com/history":             {"periods.used": 9, "periods.overage": 0, "periods.overage_cents": 0},
+			"organizations/" + acme.String() + "/usage": {"total_suggestions": 88, "overage": 29, "overage_cents": 725},
+		} {
+			m.get("/v1/"+path).want(t, 200, want)
+		}
 		says(t, "/usage", textOf(m.signedIn("ada@example.com").get("/usage").section("cost")), []string{"Overage: 29 × $0.25 $7.25"}, nil)
 		says(t, "/org", textOf(m.signedIn("ada@example.com").get("/org").section("cost")), []string{
 			"Team, 2 seats × $12.00 $24.00 Overage: 29 × $0.25 $7.25 So far in this period $31.25",

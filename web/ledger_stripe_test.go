@@ -169,7 +169,8 @@ func (l *ledger) renewLater(s *ledgerSub) {
 
 func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 	s.invoices = append(s.invoices, invoice)
-	l.later(time.Hour+3*time.Minute+time.Duration(l.rng.Int64N(int64(3*time.Hour))), "the invoice "+invoice.id+" of "+s.payer.customer+" is final", func() {
+	wait := time.Hour + 3*time.Minute + time.Duration(l.rng.Int64N(int64(3*time.Hour)))
+	l.later(wait, "the invoice "+invoice.id+" of "+s.payer.customer+" is final", func() {
 		l.report()
 		invoice.counted = l.clock()
 		if !l.stand.FinalizeInvoice(invoice.id) {
@@ -208,7 +209,9 @@ func (l *ledger) cancel(s *ledgerSub, how string) {
 		l.tellAbout(s, "customer.subscription.updated")
 		return
 	}
-	_, err := l.client.Subscriptions.Cancel(s.id, &stripe.SubscriptionCancelParams{InvoiceNow: stripe.Bool(how == "with an invoice"), Prorate: stripe.Bool(true)})
+	_, err := l.client.Subscriptions.Cancel(s.id, &stripe.SubscriptionCancelParams{
+		InvoiceNow: stripe.Bool(how == "with an invoice"), Prorate: stripe.Bool(true),
+	})
 	must(l.t, err)
 	s.ended, s.now.status = l.clock(), "canceled"
 	if how == "with an invoice" {
@@ -278,8 +281,8 @@ func (l *ledger) readMinutes() {
 	for i, p := range l.people {
 		people[i] = p.id
 	}
-	must(l.t, l.db.NewRaw("SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id WHERE e.user_id IN (?)", bun.List(people)).
-		Scan(l.t.Context(), &rows))
+	must(l.t, l.db.NewRaw(`SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id
+		WHERE e.user_id IN (?)`, bun.List(people)).Scan(l.t.Context(), &rows))
 	minutes := map[string]time.Time{}
 	for _, r := range rows {
 		minutes[r.ID.String()] = r.Minute.UTC()
@@ -348,7 +351,8 @@ func (l *ledger) invoices() {
 			}
 		}
 	}
-	if rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem] + reasons[afterEnd]; decided != billed+rest || billed != reasons[invoiced] {
+	rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem] + reasons[afterEnd]
+	if decided != billed+rest || billed != reasons[invoiced] {
 		l.failf("%d cents were decided and %d invoiced; the reasons are %v", decided, billed, reasons)
 	}
 	l.counts["cents invoiced"] += billed
