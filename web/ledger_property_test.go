@@ -532,7 +532,7 @@ func (l *ledger) settle(p *ledgerPerson) {
 	l.standing(p, a)
 }
 
-// pastPeriod is a period of the history.
+// pastLedger is a period of the history.
 type pastLedger struct {
 	Period                  struct{ Start, End time.Time }
 	Plan                    string

@@ -121,7 +121,7 @@ func (l *ledger) told(s *ledgerSub, kind string) {
 	}
 }
 
-// item is a price of a subscription.
+// items are the prices that a subscription to a plan has.
 func (l *ledger) items(plan string) []stripetest.Item {
 	return []stripetest.Item{{Price: l.prices["price:"+plan], Quantity: 1}, {Price: l.prices["overage:"+plan]}}
 }
