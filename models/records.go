@@ -194,7 +194,7 @@ func addChange(row scanner, all map[uuid.UUID]*changes) error {
 		list *[]time.Time
 	}{{joined, &found.joined}, {created, &found.created}, {ended, &found.ended}} {
 		if !c.at.IsZero() {
-			*c.list = append(*c.list, c.at.Time.UTC())
+			*c.list = append(*c.list, c.at.UTC())
 		}
 	}
 	return nil
@@ -408,7 +408,7 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
-	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.Time.UTC()
+	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.UTC()
 	return err
 }
 
@@ -565,7 +565,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 	}
 	var joined []*UsageRecord
 	for i := range moved {
-		at := moved[i].at.Time.UTC()
+		at := moved[i].at.UTC()
 		r, _, _ := p.find(at)
 		if r == nil {
 			r = p.place(c, &p.entitlement, now, at)
@@ -639,7 +639,7 @@ func (m *movedUnits) leave(r *UsageRecord) { m.count(r, -1) }
 
 func (m *movedUnits) join(r *UsageRecord) {
 	m.count(r, 1)
-	if expires := m.expires.Time.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
 		r.HoldsExpireAt = &expires
 	}
 }
