@@ -31,6 +31,27 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 	return err
 }
 
+// RefitRecords brings the newest record of each person up to date, and moves what counts in another one than that of its time. It makes no
+// record for a period in which the person has used nothing. (See PrepareRecords.)
+func RefitRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, users []uuid.UUID) error {
+	var newest []struct {
+		UserID uuid.UUID `bun:",type:uuid"`
+		Start  bun.NullTime
+	}
+	if err := db.NewSelect().TableExpr("usage_records").Column("user_id").ColumnExpr("MAX(billing_period_start) AS start").
+		Where("user_id IN (?) AND billing_period_start <= ?", bun.List(users), now).Group("user_id").Scan(ctx, &newest); err != nil {
+		return fmt.Errorf("find the newest records of %d people: %w", len(users), err)
+	}
+	if len(newest) == 0 {
+		return nil
+	}
+	wants := make([]Want, len(newest))
+	for i, n := range newest {
+		wants[i] = Want{UserID: n.UserID, At: n.Start.UTC()}
+	}
+	return PrepareRecords(ctx, db, c, now, wants)
+}
+
 // PreparedRecord is a current record as its preparation left it.
 type PreparedRecord struct {
 	bun.BaseModel `bun:"table:usage_records"`
