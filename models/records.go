@@ -513,7 +513,7 @@ func (p *person) fit(now time.Time) (changed []refit) {
 				end = next.BillingPeriodStart.UTC()
 				break
 			}
-			if last = next.BillingPeriodEnd; last.After(end) {
+			if last = next.BillingPeriodEnd; last.After(end) && !end.After(now) {
 				changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true})
 				next.BillingPeriodStart, next.IncludedBefore = end, 0
 				break
