@@ -558,7 +558,9 @@ func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
 	return earliest(end, own.End), true
 }
 
-func samePayer(a, b *UsageRecord) bool { return a.Payer != nil && b.Payer != nil && *a.Payer == *b.Payer }
+func samePayer(a, b *UsageRecord) bool {
+	return a.Payer != nil && b.Payer != nil && *a.Payer == *b.Payer
+}
 
 func earliest(a, b time.Time) time.Time {
 	if b.Before(a) {

@@ -157,6 +157,21 @@ type StripeTotal struct {
 	CheckedAt  time.Time
 }
 
+// Explain says why units of the period were sent in another one, or the other way around; empty if none were.
+func (t *StripeTotal) Explain() string {
+	what := fmt.Sprintf("%s units of another period were sent in this one", FormatCount(t.Misplaced))
+	if t.Misplaced < 0 {
+		what = fmt.Sprintf("%s units of this period were sent in another one", FormatCount(-t.Misplaced))
+	}
+	switch t.Reason {
+	case LearnedLate:
+		return what + ", since the change of the period became known after they were sent"
+	case NoMinute:
+		return what + ", since a period without a free whole minute is billed in the first free minute after it"
+	}
+	return ""
+}
+
 // MisplacedReason says why units were sent in another billing period than the one that they occurred in.
 type MisplacedReason string
 

@@ -53,7 +53,7 @@ func unseal(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, s
 		var reports []models.StripeReport
 		// One that replaces a missing report has that one's units.
 		if err := tx.NewSelect().Model(&reports).Where("stripe_customer_id = ? AND meter_event_name = ? AND "+unattempted, s.StripeCustomerID, s.MeterEventName).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_reports m WHERE m.stripe_customer_id = stripe_report.stripe_customer_id "+
+			Where("NOT EXISTS (SELECT 1 FROM stripe_reports m WHERE m.stripe_customer_id = stripe_report.stripe_customer_id " +
 				"AND m.meter_event_name = stripe_report.meter_event_name AND m.replaced_by = stripe_report.id)").Scan(ctx); err != nil {
 			return err
 		}
