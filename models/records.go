@@ -641,6 +641,9 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 	}
 	for i := range moved {
 		moved[i].count(from, changed.start, -1)
+		if !moved[i].held {
+			from.OverageMovedOut += moved[i].overage
+		}
 	}
 	from.Daily = from.Daily.From(DayOf(changed.start, from.BillingPeriodStart))
 	if from.UnitsHeld == 0 {
@@ -711,7 +714,8 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn bun.IConn, from, r *Us
 }
 
 // countedColumns are what is counted in a record.
-var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily"}
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
+	"overage_moved_in", "overage_moved_out"}
 
 // movedUnits is an event or an open hold that lies outside of its record's new bounds.
 type movedUnits struct {
@@ -748,6 +752,9 @@ func timeType(db bun.IDB) string {
 // join adds the units to a record.
 func (m *movedUnits) join(r *UsageRecord) {
 	m.count(r, r.BillingPeriodStart, 1)
+	if !m.held {
+		r.OverageMovedIn += m.overage
+	}
 	if expires := m.expires.Time.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
 		r.HoldsExpireAt = &expires
 	}

@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -173,6 +174,11 @@ func TestAForgottenPeriodIsLearned(t *testing.T) {
 		wantRecord(t, &r[0], start, forgotten, "cus_1", 75, 0, 74, 0, 0)
 		wantRecord(t, &r[1], forgotten, current, "cus_1", 75, 0, 3, 2, 60)
 		wantRecord(t, &r[2], current, current.AddDate(0, 1, 0), "cus_1", 75, 0, 5, 0, 0)
+		// Both periods say that overage moved, though the second one has unused included units.
+		moved := models.MovedOverages(r, start)
+		if want := []models.MovedOverage{{Period: r[0].Period(), Out: 2}, {Period: r[1].Period(), In: 2}}; !slices.Equal(moved, want) {
+			t.Errorf("moved: %+v, want %+v", moved, want)
+		}
 		f.wantVerified(t)
 	})
 }

@@ -42,3 +42,7 @@ ALTER TABLE stripe_totals ADD COLUMN misplaced integer NOT NULL DEFAULT 0;
 ALTER TABLE stripe_totals ADD COLUMN reason text NOT NULL DEFAULT '';
 -- A report whose events' period has no free minute has the first free one of the following period.
 ALTER TABLE stripe_reports ADD COLUMN no_minute boolean NOT NULL DEFAULT false;
+
+-- Overage of events that moved to this record or away from it, since a billing period became known late. It stays billed.
+ALTER TABLE usage_records ADD COLUMN overage_moved_in integer NOT NULL DEFAULT 0;
+ALTER TABLE usage_records ADD COLUMN overage_moved_out integer NOT NULL DEFAULT 0;
