@@ -245,7 +245,7 @@ func (l letters) over(q int64) int64 {
 	return max(0, q-free)
 }
 
-func (l letters) decide(q int64, pastDue bool, S *int64) models.Reason {
+func (l letters) decide(q int64, pastDue bool, limit *int64) models.Reason {
 	over := l.over(q)
 	if over > 0 && l.R == 0 {
 		return "included_exhausted"
@@ -253,7 +253,7 @@ func (l letters) decide(q int64, pastDue bool, S *int64) models.Reason {
 	if over > 0 && pastDue {
 		return "payment_past_due"
 	}
-	if over > 0 && S != nil && l.C+l.HC+over*l.R > *S {
+	if over > 0 && limit != nil && l.C+l.HC+over*l.R > *limit {
 		return "spend_limit_reached"
 	}
 	return ""
@@ -277,10 +277,9 @@ func TestDecideFollowsTheContract(t *testing.T) {
 				t.Fatalf("%+v became %+v", l, after)
 			}
 		}
-		held := l
 		h := models.Standing{Held: l.H, OverageHeld: l.HO, OverageCentsHeld: l.HC}
 		h.Hold(q, models.Verdict{Overage: 1, OverageCents: l.R})
-		if held = lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 || held.C != 0 {
+		if held := lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 || held.C != 0 {
 			t.Fatalf("a hold of %d made %+v", q, held)
 		}
 	})

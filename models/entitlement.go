@@ -71,7 +71,12 @@ func (e *Entitlement) changed(before string) time.Time {
 }
 
 // newest is when something last changed that can change the payer.
-func (e *Entitlement) newest() time.Time { return latest(e.Created, e.Joined, e.Ended) }
+func (e *Entitlement) newest() time.Time {
+	if e.AtStripe {
+		return latest(e.Created, e.Joined, e.Ended)
+	}
+	return latest(e.Joined, e.Ended)
+}
 
 // begins is when the payer of a plan began to pay for this person; zero without a plan and where it is not known.
 func (e *Entitlement) begins() time.Time {
@@ -144,12 +149,15 @@ type changes struct {
 }
 
 // changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// began and ended that was theirs or one of their organizations', with each of its periods. Its three arguments select the people's IDs.
+// at Stripe began and ended that was theirs or one of their organizations', with each of its periods. Its three arguments select the
+// people's IDs.
 const changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
 	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
+		WHERE o.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL
 	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE m.user_id IN (?)`
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
+		WHERE m.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL`
 
 const subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.stripe_customer_id, o.billing_cycle_anchor, p.period_start, p.period_end`
 

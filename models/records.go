@@ -430,7 +430,7 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
-	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.Time.UTC()
+	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.UTC()
 	return err
 }
 
@@ -479,7 +479,11 @@ func (p *person) entitlementAt(now, at time.Time) (*Entitlement, error) {
 	if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
 		then.Until = begins
 	}
-	if !current.Contains(at) || at.Before(e.begins()) || then.payer() != e.payer() {
+	changed := e.begins()
+	if before := then.payer(); before != e.payer() {
+		changed = e.changed(before)
+	}
+	if !current.Contains(at) || at.Before(changed) {
 		return &then, nil
 	}
 	return e, nil
@@ -657,7 +661,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 	}
 	var joined []*UsageRecord
 	for i := range moved {
-		at := moved[i].at.Time.UTC()
+		at := moved[i].at.UTC()
 		r, _, _ := p.find(at)
 		if r == nil {
 			e, err := p.entitlementAt(now, at)

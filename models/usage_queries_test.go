@@ -224,24 +224,24 @@ func TestOrganizationUsageUnknown(t *testing.T) {
 // No query of a page reads a table that grows from its beginning to its end.
 func TestUsageQueriesUseIndexes(t *testing.T) {
 	f := newFixtureOf(t, "postgres")
-	f.exec(t, `INSERT INTO organizations SELECT md5('o' || n)::uuid, 'Organization ' || n, now() FROM generate_series(1, 400) n`)
-	f.exec(t, `INSERT INTO workspaces SELECT md5('w' || n)::uuid, md5('o' || n)::uuid, 'T' || n, '', now() FROM generate_series(1, 400) n`)
+	f.exec(t, `INSERT INTO organizations SELECT md5('o' || n)::uuid, 'Organization ' || n, now() FROM generate_series(1, 240) n`)
+	f.exec(t, `INSERT INTO workspaces SELECT md5('w' || n)::uuid, md5('o' || n)::uuid, 'T' || n, '', now() FROM generate_series(1, 240) n`)
 	f.exec(t, `INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
-		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', md5('w' || (n % 400 + 1))::uuid, 'U' || n, now() FROM generate_series(1, 20000) n`)
+		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', md5('w' || (n % 240 + 1))::uuid, 'U' || n, now() FROM generate_series(1, 12000) n`)
 	f.exec(t, `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents,
 			entitled, created_at)
 		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', s, s + interval '1 month', 'team', 50, n % 60, 25, true, now()
-		FROM generate_series(1, 20000) n, generate_series(timestamptz '2026-06-01', '2026-11-01', interval '1 month') s`)
+		FROM generate_series(1, 12000) n, generate_series(timestamptz '2026-06-01', '2026-11-01', interval '1 month') s`)
 	// The triggers would look each person up, one after another.
 	f.exec(t, `ALTER TABLE subscriptions DISABLE TRIGGER USER`)
 	f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at)
 		SELECT md5('s' || n || y)::uuid, md5('u' || n)::uuid, 'pro', CASE WHEN y = 2026 THEN 'active' ELSE 'canceled' END, make_timestamptz(y, 1, 1, 0, 0, 0), now()
-		FROM generate_series(1, 20000) n, generate_series(2023, 2026) y`)
+		FROM generate_series(1, 12000) n, generate_series(2023, 2026) y`)
 	f.exec(t, `INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at)
-		SELECT md5('os' || n)::uuid, md5('o' || n)::uuid, 'team', 'active', now(), now() FROM generate_series(1, 400) n`)
+		SELECT md5('os' || n)::uuid, md5('o' || n)::uuid, 'team', 'active', now(), now() FROM generate_series(1, 240) n`)
 	f.exec(t, "ANALYZE")
 	org := one[models.Organization](t, f, "name = ?", "Organization 7")
-	another := one[models.Organization](t, f, "name = ?", "Organization 400")
+	another := one[models.Organization](t, f, "name = ?", "Organization 240")
 
 	var ran queries
 	f.db.DB = f.db.WithQueryHook(&ran)

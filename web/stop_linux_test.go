@@ -16,7 +16,8 @@ import (
 // A client whose packets are late when the server stops gets its answer: the listener closes only when no handshake is under way.
 func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var listening net.ListenConfig
+	l, err := listening.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	listener := l.(*net.TCPListener)
 	ctx, stop := context.WithCancel(t.Context())
@@ -40,7 +41,12 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}, Timeout: 10 * time.Second}
 	answered := make(chan error, 1)
 	go func() {
-		r, err := client.Get("http://" + l.Addr().String() + "/healthz")
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.Addr().String()+"/healthz", http.NoBody)
+		if err != nil {
+			answered <- err
+			return
+		}
+		r, err := client.Do(q)
 		if err == nil {
 			err = r.Body.Close()
 		}

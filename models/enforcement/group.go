@@ -29,7 +29,6 @@ type account struct {
 // lookups is what a group asks of its transaction before it decides.
 type lookups struct {
 	wants    []models.Want        // sorted, without doubles: the order of the locks
-	late     []models.Want        // those of them that were done before: who paid then is asked as well
 	keys     []keyOf[models.Want] // of events
 	holdKeys []keyOf[models.Want]
 	holds    []holdOf
@@ -267,7 +266,7 @@ func (d *decider) hold(o *op) {
 			o.err = errKeyReused
 			return
 		}
-		o.answer = Answer{Standing: first.Figures.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first)}
+		o.answer = Answer{Standing: first.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first)}
 		return
 	}
 	verdict := models.Decide(a.standing, o.quantity)
@@ -365,7 +364,7 @@ func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState)
 // replay is the answer that was given when the event was recorded.
 func replay(e *models.UsageEvent) Answer {
 	return Answer{
-		Standing: e.Figures.Standing(e.UserID, e.Email),
+		Standing: e.Standing(e.UserID, e.Email),
 		Verdict:  models.Verdict{Allowed: true}, EventID: e.ID, Replayed: true,
 	}
 }

@@ -329,7 +329,9 @@ func (w *worker) prepare(calls []*call) []*call {
 		links, people := linksOf(linking), []models.LinkedPerson(nil)
 		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, links, func(linked []models.LinkedPerson) []models.Want {
 			people = linked
-			w.linked(linking, people)
+			for i, o := range linking {
+				o.name(people[i])
+			}
 			wants := make([]models.Want, len(ops))
 			for i, o := range ops {
 				if wants[i] = o.want; o.kind != settle && o.kind != release {
@@ -341,11 +343,11 @@ func (w *worker) prepare(calls []*call) []*call {
 		})
 		if err != nil {
 			for _, o := range linking {
-				o.linked = false // the transaction may have failed after it linked them
+				o.linked, o.person.id = false, uuid.Nil // the transaction may have failed after it linked them
 			}
 			return err
 		}
-		models.LogLinked(ctx, w.log, links, people)
+		w.remember(ctx, linking, people)
 		w.memory.learn(prepared)
 		return nil
 	})
@@ -361,13 +363,13 @@ func linksOf(ops []*op) []models.Link {
 
 func (o *op) link() models.Link { return models.Link{Email: o.person.Email, Slack: o.person.Slack} }
 
-// linked notes whom the links of ops named.
-func (w *worker) linked(ops []*op, people []models.LinkedPerson) {
+// remember notes whom the links of ops named, once that is committed.
+func (w *worker) remember(ctx context.Context, ops []*op, people []models.LinkedPerson) {
 	for i, o := range ops {
 		o.name(people[i])
 		w.memory.name(o.link(), people[i], time.Now())
 	}
-	models.LogLinked(context.Background(), w.log, linksOf(ops), people)
+	models.LogLinked(ctx, w.log, linksOf(ops), people)
 }
 
 // How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:
@@ -474,8 +476,7 @@ func (w *worker) peek(calls []*call) {
 				if err != nil {
 					return err
 				}
-				w.linked(linking, people)
-				models.LogLinked(ctx, w.log, linksOf(linking), people)
+				w.remember(ctx, linking, people)
 			}
 			if len(moving) == 0 {
 				return nil

@@ -245,25 +245,27 @@ func (b *bench) fill(ctx context.Context, database string, events int64) (made i
 			SELECT gen_random_uuid(), 'user-' || to_char(n + 1, 'FM00000') || '@example.com', 'Person ' || n, (SELECT id FROM workspaces), 'U' || n, date_trunc('month', now()) - interval '7 months'
 			FROM generate_series(0, %d) n`, b.Members-1),
 		// The days of a record are those of its month that are over; which of them has the first event is by the person.
-		fmt.Sprintf(`INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents,
-				workspace_id, slack_team_id, slack_user_id, entitled, daily, created_at)
-			SELECT u.email, m.start, m.start + interval '1 month', '%s', 100, m.units, %d, u.workspace_id, '%s', u.slack_user_id, true,
+		fmt.Sprintf(`INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used,
+				overage_used, overage_cents, overage_rate_cents, workspace_id, slack_team_id, slack_user_id, entitled, daily, created_at)
+			SELECT u.id, u.email, m.start, m.start + interval '1 month', '%s', 100, m.units, GREATEST(0, m.units - 100), GREATEST(0, m.units - 100) * %d, %d,
+				u.workspace_id, '%s', u.slack_user_id, true,
 				(SELECT regexp_replace(string_agg((m.units / m.days + CASE WHEN (d - m.hash %% m.days + m.days) %% m.days < m.units %% m.days THEN 1 ELSE 0 END)::text, ',' ORDER BY d),
 					'^0(,0)*$|(,0)+$', '') FROM generate_series(0, m.days - 1) d), m.start
 			FROM (SELECT *, abs(hashtext(email)) AS hash FROM users) u, generate_series(date_trunc('month', now()) - interval '%d months', now(), interval '1 month') start,
 			LATERAL (SELECT start, u.hash, GREATEST(1, LEAST(start + interval '1 month', now())::date - start::date)::integer AS days,
-				1 + (abs(hashtext(u.email || start::text)) %% %d)::bigint AS units) m ORDER BY m.start, random()`, benchPlan, benchOverageRate, slackTeam, pageMonths-1, 2*average-1),
+				1 + (abs(hashtext(u.email || start::text)) %% %d)::bigint AS units) m ORDER BY m.start, random()`, benchPlan, benchOverageRate, benchOverageRate, slackTeam, pageMonths-1, 2*average-1),
 		// The key's index is built at once, which takes less than half of the time.
-		"ALTER TABLE usage_events DROP CONSTRAINT usage_events_idempotency_key_key",
+		"ALTER TABLE usage_events DROP CONSTRAINT usage_events_user_id_idempotency_key_key",
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return 0, "", fmt.Errorf("%w in %s", err, statement)
 		}
 	}
 	for month := range pageMonths {
-		tag, err := conn.Exec(ctx, `INSERT INTO usage_events (id, record_id, email, workspace_id, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
-				billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
-			SELECT gen_random_uuid(), r.id, r.email, r.workspace_id, 1, r.id || '-' || n, at, at, r.plan_id,
+		tag, err := conn.Exec(ctx, `INSERT INTO usage_events (id, user_id, record_id, email, workspace_id, quantity, overage_quantity, overage_cents,
+				idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
+			SELECT gen_random_uuid(), r.user_id, r.id, r.email, r.workspace_id, 1, (n >= r.suggestions_included)::integer,
+				(n >= r.suggestions_included)::integer * r.overage_rate_cents, r.id || '-' || n, at, at, r.plan_id,
 				r.billing_period_start, r.billing_period_end, n + 1, 0, r.suggestions_included, r.overage_rate_cents
 			FROM (SELECT *, abs(hashtext(email)) AS hash, GREATEST(1, LEAST(billing_period_end, now())::date - billing_period_start::date)::integer AS days FROM usage_records) r,
 				generate_series(0, r.suggestions_used - 1) n,
@@ -276,7 +278,7 @@ func (b *bench) fill(ctx context.Context, database string, events int64) (made i
 		b.say("pages: %d events", made)
 	}
 	for _, statement := range []string{
-		"ALTER TABLE usage_events ADD CONSTRAINT usage_events_idempotency_key_key UNIQUE (idempotency_key)", "VACUUM ANALYZE", "CHECKPOINT",
+		"ALTER TABLE usage_events ADD CONSTRAINT usage_events_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key)", "VACUUM ANALYZE", "CHECKPOINT",
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return 0, "", fmt.Errorf("%w in %s", err, statement)

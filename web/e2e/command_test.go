@@ -139,7 +139,7 @@ func TestCommands(t *testing.T) {
 			if err := db.NewSelect().Model((*models.AuditEntry)(nil)).Column("action").Order("at", "id").Scan(t.Context(), &actions); err != nil {
 				t.Fatal(err)
 			}
-			want := "apikey.create apikey.revoke organization.create user.set subscription.give subscription.give subscription.end user.set"
+			want := "apikey.create apikey.revoke organization.create user.set user.set subscription.give subscription.give subscription.end user.set"
 			if got := strings.Join(actions, " "); got != want {
 				t.Errorf("audit log %q, want %q", got, want)
 			}
@@ -147,8 +147,9 @@ func TestCommands(t *testing.T) {
 			if out := s.ok("verify"); out != "" {
 				t.Errorf("verify printed %q", out)
 			}
-			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included,
-				suggestions_used, overage_rate_cents, entitled, created_at) VALUES ('ada@example.com', ?, ?, 'free', 5, 3, 0, false, ?)`,
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
+				suggestions_used, overage_rate_cents, entitled, created_at)
+				SELECT id, email, ?, ?, 'free', 5, 3, 0, false, ? FROM users WHERE email = 'ada@example.com'`,
 				time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), time.Now()); err != nil {
 				t.Fatal(err)
 			}

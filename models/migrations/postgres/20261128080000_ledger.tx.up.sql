@@ -200,6 +200,11 @@ BEGIN
         OR r.billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.user_id = r.user_id));
 END $$;
 
+CREATE OR REPLACE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents ON users FOR EACH ROW
+    WHEN (OLD.workspace_id IS DISTINCT FROM NEW.workspace_id OR OLD.slack_user_id IS DISTINCT FROM NEW.slack_user_id
+        OR OLD.spend_limit_cents IS DISTINCT FROM NEW.spend_limit_cents)
+    EXECUTE FUNCTION tollgate_user_changed();
+
 -- A person's records follow their address and workspace. The locks are taken in the gate's order.
 CREATE OR REPLACE FUNCTION tollgate_user_moved() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -199,7 +199,9 @@ ALTER TABLE subscriptions ADD COLUMN overage_problem text;
 
 -- A person's entitlement changed: each record that may be current is prepared again before it is used. The hour is for clocks that
 -- differ.
-CREATE TRIGGER users_entitlement AFTER UPDATE OF email, workspace_id, slack_user_id, spend_limit_cents ON users BEGIN
+CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents ON users
+    WHEN OLD.workspace_id IS NOT NEW.workspace_id OR OLD.slack_user_id IS NOT NEW.slack_user_id
+        OR OLD.spend_limit_cents IS NOT NEW.spend_limit_cents BEGIN
     UPDATE usage_records SET entitled = false
         WHERE entitled AND user_id IN (SELECT u.id FROM users u WHERE u.id = NEW.id)
             AND (billing_period_end > strftime('%Y-%m-%d %H:%M:%S', 'now', '-1 hour')
