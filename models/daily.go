@@ -2,6 +2,7 @@ package models
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,15 @@ func (d Daily) Add(day int, quantity int64) Daily {
 		text = strconv.AppendInt(text, units, 10)
 	}
 	return Daily(text)
+}
+
+// From is d from a day on, for a period that starts that much later; what is before it must be without units.
+func (d Daily) From(day int) Daily {
+	for ; day > 0 && d != ""; day-- {
+		_, rest, _ := strings.Cut(string(d), ",")
+		d = Daily(rest)
+	}
+	return d
 }
 
 // DayOf is how many UTC dates t is after the one that a period starts on: 0 on that date, and before it too.

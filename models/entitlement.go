@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/uptrace/bun"
 )
 
 // Entitlement is what a person may use now: their plan, whose period it follows, and their own limit.
@@ -34,6 +35,10 @@ type Entitlement struct {
 	Until time.Time
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
+	// SubscriptionID is that of the subscription; nil without one.
+	SubscriptionID *uuid.UUID
+	// known is what else is known of the person's subscriptions, their past periods among it; nil where it was not read.
+	known *changes
 }
 
 // payer is PayerOf the entitlement's subscription.
@@ -103,7 +108,7 @@ func (e *Entitlement) overageRate(plan Plan) int64 {
 const (
 	entitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
-		s.billing_cycle_anchor, s.current_period_start, s.current_period_end,
+		s.billing_cycle_anchor, s.current_period_start, s.current_period_end, s.id,
 		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END`
 
 	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
@@ -132,24 +137,84 @@ const (
 	endedAt = `CASE WHEN o.status NOT IN ('active', 'trialing', 'past_due')
 		THEN COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) END`
 
-	gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at) AND (o.status IN ('active', 'trialing', 'past_due')
+	gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at
+				OR EXISTS (SELECT 1 FROM subscription_periods p WHERE p.subscription_id = o.id AND p.period_start <= k.at)) AND (o.status IN ('active', 'trialing', 'past_due')
 				OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
 )
 
-// changes are when something happened that can change a person's payer.
-type changes struct{ joined, created, ended []time.Time }
+// changes are when something happened that can change a person's payer, and the subscriptions that gave the person a plan.
+type changes struct {
+	joined, created, ended []time.Time
+	paid                   map[uuid.UUID]*paidFor
+}
 
 // changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// at Stripe began and ended that was theirs or one of their organizations'. Its three arguments select the people's IDs.
-const changesOf = `SELECT m.user_id, m.since, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
-	UNION ALL SELECT o.user_id, NULL, o.created_at, ` + endedAt + ` FROM subscriptions o
+// at Stripe began and ended that was theirs or one of their organizations', with each of its periods. Its three arguments select the
+// people's IDs.
+const changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
+	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
 		WHERE o.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL
-	UNION ALL SELECT m.user_id, NULL, o.created_at, ` + endedAt + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
+	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
 		WHERE m.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL`
+
+const subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.stripe_customer_id, o.billing_cycle_anchor, p.period_start, p.period_end`
+
+// add adds one row of changesOf.
+func (c *changes) add(joined, created, ended bun.NullTime, subscription *uuid.UUID, customer *string, anchor, start, end bun.NullTime) {
+	if !joined.IsZero() {
+		c.joined = append(c.joined, joined.UTC())
+	}
+	if subscription == nil {
+		return
+	}
+	s := c.paid[*subscription]
+	if s == nil {
+		if c.paid == nil {
+			c.paid = map[uuid.UUID]*paidFor{}
+		}
+		s = &paidFor{began: created.UTC()}
+		if !ended.IsZero() {
+			s.ended = ended.UTC()
+		}
+		if !anchor.IsZero() {
+			s.anchor = new(anchor.UTC())
+		}
+		if customer != nil {
+			s.customer = *customer
+		}
+		c.paid[*subscription] = s
+	}
+	if period := (Period{Start: start.UTC(), End: end.UTC()}); !start.IsZero() && !slices.Contains(s.all, period) {
+		s.all = append(s.all, period)
+	}
+}
+
+// settle puts in order what was added.
+func (c *changes) settle() {
+	c.created, c.ended = nil, nil
+	for _, s := range c.paid {
+		s.periods = NewPeriods(s.all)
+		if len(s.periods) > 0 && s.periods[0].Start.Before(s.began) {
+			s.began = s.periods[0].Start // it is backdated
+		}
+		c.created = append(c.created, s.began)
+		if !s.ended.IsZero() {
+			c.ended = append(c.ended, s.ended)
+		}
+	}
+}
 
 // note adds what is known of the changes at an instant. Until is only of interest in the past.
 func (c *changes) note(e *Entitlement, at, now time.Time) {
+	e.known = c
 	e.Joined, e.Ended, e.Until = lastBefore(c.joined, at), lastBefore(c.ended, at), time.Time{}
+	if e.SubscriptionID != nil {
+		if s := c.paid[*e.SubscriptionID]; s != nil && s.began.Before(e.Created) {
+			e.Created = s.began
+		}
+	}
 	for _, all := range [][]time.Time{c.joined, c.created, c.ended} {
 		for _, t := range all {
 			if t.After(at) && !t.After(now) && (e.Until.IsZero() || t.Before(e.Until)) {
@@ -169,22 +234,31 @@ func lastBefore(times []time.Time, at time.Time) (last time.Time) {
 	return last
 }
 
-// PeriodAt is the billing period that contains t: under a Stripe subscription its own, in monthly steps; else the
-// calendar month.
+// PeriodAt is the billing period that contains t: under a Stripe subscription its own as Stripe showed it, and where Stripe showed none
+// or a longer one, a monthly step; else the calendar month.
 func (e *Entitlement) PeriodAt(t time.Time) Period {
-	if e.PeriodStart != nil && e.PeriodEnd != nil {
-		p := Period{Start: e.PeriodStart.UTC(), End: e.PeriodEnd.UTC()}
-		if p.Contains(t) && p.End.Sub(p.Start) <= maxPeriod {
-			return p
+	anchor := e.Anchor
+	if anchor == nil {
+		anchor = e.PeriodStart
+	}
+	periods := e.periods()
+	if p, known := periods.At(t); known {
+		return monthOf(p, anchor, t)
+	}
+	return periods.PeriodAt(t, anchor)
+}
+
+// periods are those of the subscription that are known.
+func (e *Entitlement) periods() Periods {
+	if e.known != nil && e.SubscriptionID != nil {
+		if s := e.known.paid[*e.SubscriptionID]; s != nil && len(s.periods) > 0 {
+			return s.periods
 		}
 	}
-	switch {
-	case e.Anchor != nil:
-		return AnchoredMonth(*e.Anchor, t)
-	case e.PeriodStart != nil:
-		return AnchoredMonth(*e.PeriodStart, t)
+	if e.PeriodStart != nil && e.PeriodEnd != nil && e.PeriodEnd.After(*e.PeriodStart) {
+		return Periods{{Start: e.PeriodStart.UTC(), End: e.PeriodEnd.UTC()}}
 	}
-	return CalendarMonth(t)
+	return nil
 }
 
 // ownPeriod is the subscription's own period that contains t; ok is false without one at Stripe.
@@ -237,6 +311,12 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 // Foresee is the standing that the person will have once PrepareRecords has run; records are theirs, in order of their periods, and
 // UnitsHeld and the rest of the current one's holds must be those of the live ones.
 func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) Standing {
+	s, _ := c.foresee(email, e, records, now)
+	return s
+}
+
+// foresee also returns whether this depends on events that must move to another record first.
+func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) (s Standing, moves bool) {
 	p := person{email: email, entitlement: *e}
 	for _, r := range records {
 		if r != nil {
@@ -244,14 +324,16 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord
 			p.records = append(p.records, &copied)
 		}
 	}
-	p.fit(now)
+	for _, changed := range p.fit(now) {
+		moves = moves || changed.moves
+	}
 	record, _, _ := p.find(now)
 	if record == nil {
 		record = p.place(c, e, now, now)
 	}
 	c.entitle(record, e)
-	s, _ := c.Standing(record, now)
-	return s
+	s, _ = c.Standing(record, now)
+	return s, moves
 }
 
 // entitle writes into a current record what the person may use. An upgrade counts at once; a downgrade never lowers what

@@ -21,6 +21,23 @@ type PastPeriod struct {
 	Current bool
 }
 
+// MovedOverage is overage that was decided in another billing period than the one that it occurred in, and stays billed.
+type MovedOverage struct {
+	Period Period
+	// In and Out are the units that came to the period and left it.
+	In, Out int64
+}
+
+// MovedOverages lists the periods of the records that overage moved between, as far as they are not before since.
+func MovedOverages(records []UsageRecord, since time.Time) (moved []MovedOverage) {
+	for i := range records {
+		if r := &records[i]; (r.OverageMovedIn > 0 || r.OverageMovedOut > 0) && r.BillingPeriodEnd.After(since) {
+			moved = append(moved, MovedOverage{Period: r.Period(), In: r.OverageMovedIn, Out: r.OverageMovedOut})
+		}
+	}
+	return moved
+}
+
 // periodsBack lists the n periods up to the current one, oldest first, with nothing used in them: monthly steps back from
 // its start.
 func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {

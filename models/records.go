@@ -31,6 +31,27 @@ func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wa
 	return err
 }
 
+// RefitRecords brings the newest record of each person up to date, and moves what counts in another one than that of its time. It makes no
+// record for a period in which the person has used nothing. (See PrepareRecords.)
+func RefitRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, users []uuid.UUID) error {
+	var newest []struct {
+		UserID uuid.UUID `bun:",type:uuid"`
+		Start  bun.NullTime
+	}
+	if err := db.NewSelect().TableExpr("usage_records").Column("user_id").ColumnExpr("MAX(billing_period_start) AS start").
+		Where("user_id IN (?) AND billing_period_start <= ?", bun.List(users), now).Group("user_id").Scan(ctx, &newest); err != nil {
+		return fmt.Errorf("find the newest records of %d people: %w", len(users), err)
+	}
+	if len(newest) == 0 {
+		return nil
+	}
+	wants := make([]Want, len(newest))
+	for i, n := range newest {
+		wants[i] = Want{UserID: n.UserID, At: n.Start.UTC()}
+	}
+	return PrepareRecords(ctx, db, c, now, wants)
+}
+
 // PreparedRecord is a current record as its preparation left it.
 type PreparedRecord struct {
 	bun.BaseModel `bun:"table:usage_records"`
@@ -180,8 +201,10 @@ func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesO
 // addChange adds a row of changesQuery to the changes of its person.
 func addChange(row scanner, all map[uuid.UUID]*changes) error {
 	var user uuid.UUID
-	var joined, created, ended bun.NullTime
-	if err := row.Scan(&user, &joined, &created, &ended); err != nil {
+	var joined, created, ended, anchor, start, end bun.NullTime
+	var subscription *uuid.UUID
+	var customer *string
+	if err := row.Scan(&user, &joined, &created, &ended, &subscription, &customer, &anchor, &start, &end); err != nil {
 		return err
 	}
 	found := all[user]
@@ -189,14 +212,7 @@ func addChange(row scanner, all map[uuid.UUID]*changes) error {
 		found = &changes{}
 		all[user] = found
 	}
-	for _, c := range []struct {
-		at   bun.NullTime
-		list *[]time.Time
-	}{{joined, &found.joined}, {created, &found.created}, {ended, &found.ended}} {
-		if !c.at.IsZero() {
-			*c.list = append(*c.list, c.at.UTC())
-		}
-	}
+	found.add(joined, created, ended, subscription, customer, anchor, start, end)
 	return nil
 }
 
@@ -242,6 +258,7 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.entitlement = entitlements[id]
 		if all[id] != nil {
 			found.changes = *all[id]
+			found.changes.settle()
 		}
 		found.changes.note(&found.entitlement, now, now)
 		found.at = func(at time.Time) (Entitlement, error) {
@@ -295,7 +312,12 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 		records[i] = &rows[i]
 	}
 	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) {
-		return then[instant{Want{UserID: user}, at.UTC()}], nil
+		e, read := then[instant{Want{UserID: user}, at.UTC()}]
+		if read {
+			return e, nil
+		}
+		err := t.rows(ctx, entitlementAtQuery(db, true, Want{UserID: user}, at).String(), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+		return e, err
 	})
 	return people, nil
 }
@@ -404,7 +426,7 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	var team, slackUser, plan, customer, status sql.NullString
 	var created bun.NullTime
 	err := rows.Scan(append(before, user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &created)...)
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
@@ -414,30 +436,16 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 
 // prepare brings the person's record at an instant up to date, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
-	for _, cut := range p.fit(now) {
-		if err := p.move(ctx, db, conn, c, now, cut); err != nil {
+	for _, changed := range p.fit(now) {
+		if err := p.move(ctx, db, conn, c, now, changed); err != nil {
 			return err
 		}
 	}
 	record, _, _ := p.find(at)
 	if record == nil {
-		e := &p.entitlement
-		// What a person might use before the current period, or before their plan last changed, is read as of then.
-		if current := e.PeriodAt(now); !current.Contains(at) || at.Before(e.newest()) && at.Before(now) {
-			then, err := p.at(at)
-			if err != nil {
-				return err
-			}
-			if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
-				then.Until = begins
-			}
-			changed := e.begins()
-			if before := then.payer(); before != e.payer() {
-				changed = e.changed(before)
-			}
-			if !current.Contains(at) || at.Before(changed) {
-				e = &then
-			}
+		e, err := p.entitlementAt(now, at)
+		if err != nil {
+			return err
 		}
 		return p.insert(ctx, db, conn, p.place(c, e, now, at))
 	}
@@ -456,31 +464,113 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	return nil
 }
 
-// fit ends the current record where the person's entitlement says, but not after the next one starts, and an earlier one where another
-// payer's time ended in it. It returns the records whose end changed.
-func (p *person) fit(now time.Time) (cut []*UsageRecord) {
-	for i, r := range p.records {
-		var end time.Time
-		ok := false
-		switch {
-		case r.Period().Contains(now):
-			end, ok = p.entitlement.end(r, now)
-		case r.BillingPeriodStart.Before(now) && r.Payer != nil && *r.Payer != p.entitlement.payer():
-			end = p.entitlement.changed(*r.Payer)
-			ok = end.After(r.BillingPeriodStart) && end.Before(r.BillingPeriodEnd)
-		}
+// entitlementAt returns what the person might use at an instant. Before the current period, and before the plan last changed, that is read
+// as of then.
+func (p *person) entitlementAt(now, at time.Time) (*Entitlement, error) {
+	e := &p.entitlement
+	current := e.PeriodAt(now)
+	if current.Contains(at) && (!at.Before(e.newest()) || !at.Before(now)) {
+		return e, nil
+	}
+	then, err := p.at(at)
+	if err != nil {
+		return nil, err
+	}
+	if begins := latest(current.Start, e.begins()); at.Before(begins) && (then.Until.IsZero() || begins.Before(then.Until)) {
+		then.Until = begins
+	}
+	changed := e.begins()
+	if before := then.payer(); before != e.payer() {
+		changed = e.changed(before)
+	}
+	if !current.Contains(at) || at.Before(changed) {
+		return &then, nil
+	}
+	return e, nil
+}
+
+// refit is a record that got other bounds.
+type refit struct {
+	record *UsageRecord
+	// start is where it started before.
+	start time.Time
+	// moves means that it may have units outside of its new bounds.
+	moves bool
+	// into is the record that all its units move to; nil if it stays.
+	into *UsageRecord
+}
+
+// fit ends each record where the person's entitlement and the known billing periods say, but not after the next one starts. A record of
+// the same payer that begins within a billing period of the one before it, because that period was lengthened, joins it. fit returns the
+// records that changed.
+func (p *person) fit(now time.Time) (changed []refit) {
+	for i := 0; i < len(p.records); i++ {
+		r := p.records[i]
+		end, ok := p.endOf(i, now)
 		if !ok {
 			continue
 		}
-		if i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end) {
-			end = p.records[i+1].BillingPeriodStart.UTC()
+		before := r.BillingPeriodEnd.UTC()
+		for last := before; i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end); {
+			next := p.records[i+1]
+			if end.Sub(r.BillingPeriodStart) > maxPeriod || !next.BillingPeriodStart.Equal(last) || !samePayer(r, next) {
+				end = next.BillingPeriodStart.UTC()
+				break
+			}
+			if last = next.BillingPeriodEnd; last.After(end) && !end.After(now) {
+				changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true})
+				next.BillingPeriodStart, next.IncludedBefore = end, 0
+				break
+			}
+			changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true, into: r})
+			r.SuggestionsIncluded, r.Granted = max(r.SuggestionsIncluded, next.SuggestionsIncluded), r.Granted+next.Granted
+			p.records = slices.Delete(p.records, i+1, i+2)
 		}
-		if !end.Equal(r.BillingPeriodEnd) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
+		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
 			r.BillingPeriodEnd = end
-			cut = append(cut, r)
+			changed = append(changed, refit{record: r, start: r.BillingPeriodStart, moves: end.Before(before) && !end.After(now)})
 		}
 	}
-	return cut
+	return changed
+}
+
+// endOf returns where a record ends; ok is false if nothing is known of it.
+func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
+	r, e := p.records[i], &p.entitlement
+	paying := r.Payer != nil && *r.Payer == e.payer()
+	switch {
+	case r.Period().Contains(now):
+		end, ok = e.end(r, now)
+	case r.BillingPeriodStart.Before(now) && r.Payer != nil && !paying:
+		end = e.changed(*r.Payer)
+		ok = end.After(r.BillingPeriodStart) && end.Before(r.BillingPeriodEnd)
+	}
+	if r.Payer == nil || byHand(*r.Payer) {
+		return end, ok
+	}
+	own, known := e.known.period(*r.Payer, r.BillingPeriodStart)
+	if !known {
+		return end, ok
+	}
+	if !ok {
+		// The record grows only as long as nobody else's time may lie between: nothing follows, or what follows is the same payer's.
+		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
+			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) {
+			end = own.End
+		}
+	}
+	return earliest(end, own.End), true
+}
+
+func samePayer(a, b *UsageRecord) bool {
+	return a.Payer != nil && b.Payer != nil && *a.Payer == *b.Payer
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // place returns the record that the person needs for an instant at which there is none. In the rest of a payer's period, the person
@@ -538,13 +628,13 @@ func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart 
 	return nil, previousEnd, nextStart
 }
 
-// move stores the new end of a record. What occurred after it moves to the records of its time: events with their overage as it was
-// decided, and open holds.
-func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, cut *UsageRecord) error {
-	end := cut.BillingPeriodEnd
+// move stores the new bounds of a record. What occurred outside of them moves to the records of its time: events with their overage as
+// it was decided, and open holds. A record that joined another one is deleted.
+func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) error {
+	from := changed.record
 	var moved []movedUnits
-	if !end.After(now) {
-		if err := conn.rows(ctx, movedQuery(db, cut).String(), func(row scanner) error {
+	if changed.moves {
+		if err := conn.rows(ctx, movedQuery(db, changed).String(), func(row scanner) error {
 			var m movedUnits
 			err := row.Scan(&m.at, &m.held, &m.quantity, &m.overage, &m.cents, &m.expires)
 			moved = append(moved, m)
@@ -554,21 +644,31 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		}
 	}
 	for i := range moved {
-		moved[i].leave(cut)
+		moved[i].count(from, changed.start, -1)
+		if !moved[i].held {
+			from.OverageMovedOut += moved[i].overage
+		}
 	}
-	if cut.UnitsHeld == 0 {
-		cut.HoldsExpireAt = nil
+	from.Daily = from.Daily.From(DayOf(changed.start, from.BillingPeriodStart))
+	if from.UnitsHeld == 0 {
+		from.HoldsExpireAt = nil
 	}
-	if _, err := db.NewUpdate().Conn(conn).Model(cut).Column("billing_period_end").Column(countedColumns...).WherePK().Where("user_id = ?", p.user).
-		Exec(ctx); err != nil {
-		return err
+	if changed.into == nil {
+		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included", "granted", "included_before").
+			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
+			return err
+		}
 	}
 	var joined []*UsageRecord
 	for i := range moved {
 		at := moved[i].at.UTC()
 		r, _, _ := p.find(at)
 		if r == nil {
-			r = p.place(c, &p.entitlement, now, at)
+			e, err := p.entitlementAt(now, at)
+			if err != nil {
+				return err
+			}
+			r = p.place(c, e, now, at)
 			p.keep(r)
 		}
 		moved[i].join(r)
@@ -577,11 +677,20 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		}
 	}
 	for _, r := range joined {
-		if err := p.moveTo(ctx, db, conn, cut, r); err != nil {
+		if err := p.moveTo(ctx, db, conn, from, r); err != nil {
 			return err
 		}
 	}
-	return nil
+	if changed.into == nil {
+		return nil
+	}
+	// Holds that ended without an event are all that is left.
+	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", changed.into.ID).
+		Where("user_id = ? AND record_id = ?", p.user, from.ID).Exec(ctx); err != nil {
+		return err
+	}
+	_, err := db.NewDelete().Conn(conn).Model(from).WherePK().Where("user_id = ?", p.user).Exec(ctx)
+	return err
 }
 
 // moveTo stores a record with the units that joined it, and moves their events and holds there.
@@ -609,9 +718,10 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn bun.IConn, from, r *Us
 }
 
 // countedColumns are what is counted in a record.
-var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily"}
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
+	"overage_moved_in", "overage_moved_out"}
 
-// movedUnits is an event or an open hold of a record that ended before it.
+// movedUnits is an event or an open hold that lies outside of its record's new bounds.
 type movedUnits struct {
 	at                       bun.NullTime
 	held                     bool
@@ -619,12 +729,21 @@ type movedUnits struct {
 	expires                  bun.NullTime
 }
 
-func movedQuery(db bun.IDB, r *UsageRecord) *bun.RawQuery {
-	return db.NewRaw(`SELECT occurred_at, FALSE, quantity, overage_quantity, overage_cents, CAST(NULL AS ?) FROM usage_events
-			WHERE user_id = ? AND record_id = ? AND occurred_at >= ? AND voided_at IS NULL
+// movedQuery selects what of a record lies outside of its new bounds, voided events as zero units.
+func movedQuery(db bun.IDB, changed refit) *bun.RawQuery {
+	r := changed.record
+	outside := func(column string) schema.QueryAppender {
+		if changed.into != nil {
+			return bun.SafeQuery("1 = 1")
+		}
+		return bun.SafeQuery("(? >= ? OR ? < ?)", bun.Ident(column), r.BillingPeriodEnd, bun.Ident(column), r.BillingPeriodStart)
+	}
+	return db.NewRaw(`SELECT occurred_at, FALSE, CASE WHEN voided_at IS NULL THEN quantity ELSE 0 END, CASE WHEN voided_at IS NULL THEN overage_quantity ELSE 0 END,
+				CASE WHEN voided_at IS NULL THEN overage_cents ELSE 0 END, CAST(NULL AS ?) FROM usage_events
+			WHERE user_id = ? AND record_id = ? AND ?
 		UNION ALL SELECT created_at, TRUE, quantity, overage_quantity, overage_cents, expires_at FROM usage_holds
-			WHERE user_id = ? AND record_id = ? AND state = ? AND created_at >= ?`,
-		bun.Safe(timeType(db)), r.UserID, r.ID, r.BillingPeriodEnd, r.UserID, r.ID, HoldOpen, r.BillingPeriodEnd)
+			WHERE user_id = ? AND record_id = ? AND state = ? AND ?`,
+		bun.Safe(timeType(db)), r.UserID, r.ID, outside("occurred_at"), r.UserID, r.ID, HoldOpen, outside("created_at"))
 }
 
 func timeType(db bun.IDB) string {
@@ -634,17 +753,19 @@ func timeType(db bun.IDB) string {
 	return "timestamp"
 }
 
-// leave takes the units off a record, join adds them to one.
-func (m *movedUnits) leave(r *UsageRecord) { m.count(r, -1) }
-
+// join adds the units to a record.
 func (m *movedUnits) join(r *UsageRecord) {
-	m.count(r, 1)
-	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+	m.count(r, r.BillingPeriodStart, 1)
+	if !m.held {
+		r.OverageMovedIn += m.overage
+	}
+	if expires := m.expires.Time.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
 		r.HoldsExpireAt = &expires
 	}
 }
 
-func (m *movedUnits) count(r *UsageRecord, sign int64) {
+// count adds the units, or takes them off, in a record whose days begin at start.
+func (m *movedUnits) count(r *UsageRecord, start time.Time, sign int64) {
 	if m.held {
 		r.UnitsHeld += sign * m.quantity
 		r.OverageHeld += sign * m.overage
@@ -654,7 +775,7 @@ func (m *movedUnits) count(r *UsageRecord, sign int64) {
 	r.SuggestionsUsed += sign * m.quantity
 	r.OverageUsed += sign * m.overage
 	r.OverageCents += sign * m.cents
-	r.Daily = r.Daily.Add(DayOf(r.BillingPeriodStart, m.at.Time), sign*m.quantity)
+	r.Daily = r.Daily.Add(DayOf(start, m.at.Time), sign*m.quantity)
 }
 
 // giveLapsedBack marks the record's expired holds and sums up its live ones again.
@@ -712,6 +833,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	for id, p := range f.people {
 		if found := all[id]; found != nil {
 			p.changes = *found
+			p.changes.settle()
 		}
 		p.changes.note(&p.entitlement, now, now)
 	}
@@ -738,10 +860,8 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 		records = slices.DeleteFunc(slices.Clone(records), func(r *UsageRecord) bool { return r.ID == current.ID })
 		records = append(records, current)
 		slices.SortFunc(records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
-		end, ok := p.entitlement.end(current, f.now)
-		moves = ok && !end.After(f.now)
 	}
-	s = f.catalogue.Foresee(p.email, &p.entitlement, records, f.now)
+	s, moves = f.catalogue.foresee(p.email, &p.entitlement, records, f.now)
 	s.UserID = p.user // also before the first record
 	return s, p.entitlement.Slack, moves
 }

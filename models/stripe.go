@@ -72,8 +72,10 @@ type StripeReport struct {
 	// Minute is the report's timestamp. No other report of the customer and meter has it, so Stripe's total of this minute
 	// says whether this report was counted.
 	Minute time.Time
-	// PeriodStart and PeriodEnd are the billing period of its events, as they say.
+	// PeriodStart and PeriodEnd are the billing period that its events occurred in, as far as it was known when the report was made.
 	PeriodStart, PeriodEnd time.Time
+	// NoMinute means that this period has no free minute, and Minute is one of the following period, which bills the report.
+	NoMinute bool
 	// Value is in units: those of its events that are billed.
 	Value int64
 	// Counts says which units of its events the value is.
@@ -143,12 +145,42 @@ type StripeTotal struct {
 	MeterEventName   string    `bun:",pk"`
 	PeriodStart      time.Time `bun:",pk"`
 	PeriodEnd        time.Time
-	// Used is the ledger's overage, Waiting what of it was not sent yet, Sent what was, Confirmed Stripe's total.
+	// Used is the overage that occurred in the period, Waiting what of it was not sent yet, Sent what was sent in the period's minutes,
+	// Confirmed Stripe's total.
 	Used, Waiting, Sent, Confirmed int64
-	// Difference is Confirmed less what should be there; 0 when all is well.
+	// Misplaced is how much of Sent occurred in another period, less what occurred in this period and was sent in another one. Reason
+	// says why; it is empty without any.
+	Misplaced int64
+	Reason    MisplacedReason
+	// Difference is Confirmed less what should be there; 0 when all is well. Units that had to be sent in the following period are none.
 	Difference int64
 	CheckedAt  time.Time
 }
+
+// Explain says why units of the period were sent in another one, or the other way around; empty if none were.
+func (t *StripeTotal) Explain() string {
+	what := fmt.Sprintf("%s units of another period were sent in this one", FormatCount(t.Misplaced))
+	if t.Misplaced < 0 {
+		what = fmt.Sprintf("%s units of this period were sent in another one", FormatCount(-t.Misplaced))
+	}
+	switch t.Reason {
+	case LearnedLate:
+		return what + ", since the change of the period became known after they were sent"
+	case NoMinute:
+		return what + ", since a period without a free whole minute is billed in the first free minute after it"
+	}
+	return ""
+}
+
+// MisplacedReason says why units were sent in another billing period than the one that they occurred in.
+type MisplacedReason string
+
+const (
+	// LearnedLate means that Tollgate learned of a period after it had sent units that belong there.
+	LearnedLate MisplacedReason = "learned_late"
+	// NoMinute means that a period has no free whole minute, so that its units are billed in the first free one of the following period.
+	NoMinute MisplacedReason = "no_minute"
+)
 
 // StripeState is the one row that says whose account this is and whether anything is sent to it.
 type StripeState struct {

@@ -25,6 +25,9 @@ type UsageRecord struct {
 	SuggestionsUsed int64
 	OverageUsed     int64
 	OverageCents    int64
+	// OverageMovedIn is the part of OverageUsed that was decided in another period, which ended earlier than was known then, and
+	// OverageMovedOut the overage that was decided here and occurred in another period. Both stay billed.
+	OverageMovedIn, OverageMovedOut int64
 	// UnitsHeld is the units of open holds, OverageHeld those of them that would be billed, and OverageCentsHeld their price. From
 	// HoldsExpireAt on, expired holds are among them until they are given back.
 	UnitsHeld        int64

@@ -18,9 +18,10 @@ type OrgMember struct {
 	Role        models.Role
 	SignedUp    time.Time
 	Plan        models.Plan
-	// Standing, Days, Months and Comparison are as on the person's own page.
+	// Standing, Days, Months, Moved and Comparison are as on the person's own page.
 	Standing   Widget[models.Standing]
 	Days       Widget[charts.Daily]
 	Months     Widget[[]charts.Month]
+	Moved      []models.MovedOverage
 	Comparison Widget[Comparison]
 }

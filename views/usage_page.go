@@ -20,6 +20,8 @@ type Usage struct {
 	// Days are those of the current period, Months at most six, oldest first, the current one last.
 	Days   Widget[charts.Daily]
 	Months Widget[[]charts.Month]
+	// Moved is the overage that moved between the months.
+	Moved []models.MovedOverage
 	// Comparison is with the same days of the last period.
 	Comparison Widget[Comparison]
 	// Forecast is the units that a straight line reaches at the period's end; nil in its first five days and under ten
@@ -29,6 +31,21 @@ type Usage struct {
 	Limit SpendLimit
 	// StripeConnected says that plans can be bought and overage is billed.
 	StripeConnected bool
+}
+
+// movedLines say of each period how much overage moved to it and from it.
+func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []string) {
+	for _, m := range moved {
+		if m.In > 0 {
+			lines = append(lines, fmt.Sprintf("%s: includes %s of overage from another period, since a change of the period became known late. This overage stays billed.",
+				ui.Span(m.Period), c.Units(m.In)))
+		}
+		if m.Out > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, since a change of the period became known late. This overage stays billed.",
+				ui.Span(m.Period), c.Units(m.Out)))
+		}
+	}
+	return lines
 }
 
 // SpendLimit is the state of the form; the limit itself is in the Standing.

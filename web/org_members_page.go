@@ -96,7 +96,7 @@ func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
 		SignedUp: user.CreatedAt,
 	}
 	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)
-	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
+	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
 	page.Plan = s.catalogue.PlanOf(p.standing.Value.Plan)
 	return show(c, http.StatusOK, views.OrgMemberPage(page))
 }

@@ -26,7 +26,7 @@ func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
 func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
 	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
 	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
-	page.Standing, page.Days, page.Months, page.Comparison = p.standing, p.days, p.months, p.comparison
+	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
 	page.Subscription = s.subscription(c, who, p.standing)
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
@@ -72,7 +72,9 @@ type person struct {
 	days     views.Widget[charts.Daily]
 	months   views.Widget[[]charts.Month]
 	// periods are the same as months, with the plan of each.
-	periods    []models.PastPeriod
+	periods []models.PastPeriod
+	// moved is the overage that moved between these periods.
+	moved      []models.MovedOverage
 	comparison views.Widget[views.Comparison]
 }
 
@@ -93,6 +95,7 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 	standing, records := p.standing.Value, history.Value
 	p.periods = models.Months(standing, records, signedUp, models.HistoryMonths)
 	p.months = views.Loaded(chartMonths(p.periods))
+	p.moved = models.MovedOverages(records, p.periods[0].Period.Start)
 	days := models.DaysOf(standing, records, signedUp)
 	p.days = views.Loaded(charts.Daily{Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included})
 	compared := days.Compare(now)

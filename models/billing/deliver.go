@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -150,12 +151,16 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 	if l.report.FirstAttemptAt == nil {
 		l.report.FirstAttemptAt = &now
 	}
-	if _, err := tx.NewUpdate().Model(&l.report).Column("state", "attempts", "first_attempt_at", "last_attempt_at").WherePK().Exec(ctx); err != nil {
+	begun, err := tx.NewUpdate().Model(&l.report).Column("state", "attempts", "first_attempt_at", "last_attempt_at").WherePK().Where("state = ?", l.before).Exec(ctx)
+	if err != nil {
 		return false, err
+	}
+	if n, err := begun.RowsAffected(); err != nil || n == 0 { // it was taken back
+		return false, errors.Join(err, r.letGo(ctx, tx, l, time.Time{}))
 	}
 	until := now.Add(leaseTime)
 	l.stream.LeaseToken, l.stream.LeasedUntil = &l.token, &until
-	_, err := tx.NewUpdate().Model(&l.stream).Column("lease_token", "leased_until").WherePK().Exec(ctx)
+	_, err = tx.NewUpdate().Model(&l.stream).Column("lease_token", "leased_until").WherePK().Exec(ctx)
 	return true, err
 }
 

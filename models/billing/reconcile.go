@@ -289,20 +289,22 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		v.state, v.text = models.ReportExpired, "Stripe never had it, and it is too old to be sent again"
 		return r.write(ctx, tx, report, v)
 	}
-	var last struct{ Last bun.NullTime }
-	if err := tx.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("MAX(occurred_at) AS last").Where("stripe_report_id = ?", report.ID).Scan(ctx, &last); err != nil {
+	var occurred struct{ First, Last bun.NullTime }
+	if err := tx.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("MIN(occurred_at) AS first, MAX(occurred_at) AS last").
+		Where("stripe_report_id = ?", report.ID).Scan(ctx, &occurred); err != nil {
 		return err
 	}
-	hour := report.Minute.UTC().Truncate(time.Hour)
-	s := slice{
-		stream: of, period: models.Period{Start: report.PeriodStart.UTC(), End: report.PeriodEnd.UTC()},
-		from: hour, until: hour.Add(time.Hour), last: last.Last.UTC(),
-	}
-	known, err := boundariesOf(ctx, tx, []string{report.StripeCustomerID})
+	all, err := timelinesOf(ctx, tx, []string{report.StripeCustomerID})
 	if err != nil {
 		return err
 	}
-	s.within(known[s.customer])
+	known, hour, last := all[report.StripeCustomerID], report.Minute.UTC().Truncate(time.Hour), occurred.Last.UTC()
+	if occurred.Last.IsZero() {
+		last = report.Minute.UTC()
+	}
+	s := slice{stream: of, period: known.at(last), last: last, from: hour, until: hour.Add(time.Hour)}
+	s.from, s.until = later(s.from, s.period.Start), earlier(s.until, s.period.End)
+	s.certain = known.heard.IsZero() || !known.heard.Before(s.until)
 	taken, err := takenMinutes(ctx, tx, []slice{s})
 	if err != nil {
 		return err
@@ -317,6 +319,10 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	}
 	fresh := r.newReport(&s, minute, now)
 	fresh.Value, fresh.Counts = report.Value, report.Counts
+	if !occurred.First.IsZero() && !s.period.Contains(occurred.First.UTC()) {
+		// Some of its events are another period's, as a boundary became known since. The totals look at each of them.
+		fresh.PeriodStart, fresh.PeriodEnd = report.PeriodStart, report.PeriodEnd
+	}
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
 		return err
 	}

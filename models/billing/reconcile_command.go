@@ -52,6 +52,11 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if err := out.Flush(); err != nil {
 		return err
 	}
+	for _, t := range totals {
+		if text := t.Explain(); text != "" {
+			_, _ = fmt.Fprintf(notes, "customer %s, period from %s: %s\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), text)
+		}
+	}
 	if differences > 0 {
 		if err := r.totalsSoon(ctx); err != nil {
 			return err

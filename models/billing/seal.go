@@ -34,26 +34,29 @@ func (s stream) compare(t stream) int {
 	return cmp.Or(strings.Compare(s.customer, t.customer), strings.Compare(s.meter, t.meter))
 }
 
-// slice is a stretch of one customer's unsealed events that one report may stand for: of one plan, within one UTC hour, one billing
-// period, and one side of the subscription's own boundary.
+// slice is a stretch of one customer's unsealed events that one report may stand for: of one plan, within one UTC hour and one billing
+// period of Stripe's.
 type slice struct {
 	stream
 	plan models.PlanID
-	// period is the events' billing period, of which [from, until) is the part to seal.
+	// period is the billing period that the events occurred in, of which [from, until) is the part to seal.
 	period      models.Period
 	from, until time.Time
 	// last is not before the last event; a minute up to it lies in the same period as the events do.
 	last time.Time
-	// [low, high) is what of the period lies on the slice's side of the boundaries.
-	low, high time.Time
 	// certain says that Stripe was heard of after the slice, so that no boundary in it is unknown.
 	certain bool
+	// noMinute says that the period has no free minute, so that the report gets one of the following period.
+	noMinute bool
 }
 
 // Seal freezes the events that are due into reports and returns how many reports it made. Events of an hour are due when it has been over for
 // a while, and those before the end of a billing period when it has ended. What comes later makes another report in another minute.
 func (r *Reporter) Seal(ctx context.Context) (int, error) {
 	sealed, after := 0, ""
+	if err := r.unsealChanged(ctx); err != nil {
+		return 0, fmt.Errorf("take back the reports of changed billing periods: %w", err)
+	}
 	for {
 		customers, err := r.unsealed(ctx, after, customersAtOnce)
 		if err != nil {
@@ -90,12 +93,25 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		sealed = 0
 		now := r.now()
-		due, err := r.dueSlices(ctx, tx, customers, now)
+		known, err := timelinesOf(ctx, tx, customers)
+		if err != nil {
+			return err
+		}
+		due, err := r.dueSlices(ctx, tx, known, customers, now)
 		if err != nil || len(due) == 0 {
 			return err
 		}
 		if due, err = lockSlices(ctx, r.DB, tx, due); err != nil || len(due) == 0 {
 			return err
+		}
+		// A period that becomes known from here on takes these reports back, under the lock of their streams.
+		again, err := timelinesOf(ctx, tx, customers)
+		if err != nil {
+			return err
+		}
+		due = slices.DeleteFunc(due, func(s slice) bool { return !slices.Equal(known[s.customer].periods, again[s.customer].periods) })
+		if len(due) == 0 {
+			return nil
 		}
 		minutes, err := takenMinutes(ctx, tx, due)
 		if err != nil {
@@ -109,7 +125,7 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 				return err
 			}
 			if !ok {
-				// All its minutes are taken: the events stay unsealed, and are counted as waiting.
+				// All its minutes so far are taken: the events stay unsealed, and are counted as waiting.
 				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "meter", s.meter, "from", s.from)
 				continue
 			}
@@ -130,7 +146,7 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 	id := r.NewID()
 	report := &models.StripeReport{
 		ID: id, Identifier: r.identifier(s.meter, id.String()), StripeCustomerID: s.customer, MeterEventName: s.meter,
-		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, Counts: models.CountsOverage, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
+		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, NoMinute: s.noMinute, Counts: models.CountsOverage, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
 		text := "too old to be sent: Stripe takes what is up to 35 days old"
@@ -182,11 +198,7 @@ func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, streams []stream
 }
 
 // dueSlices finds what is due of the customers.
-func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, customers []string, now time.Time) ([]slice, error) {
-	known, err := boundariesOf(ctx, tx, customers)
-	if err != nil {
-		return nil, err
-	}
+func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time) ([]slice, error) {
 	hour := "date_trunc('hour', e.occurred_at)"
 	if !r.DB.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
@@ -196,106 +208,101 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, customers []string,
 		Customer    string
 		Plan        models.PlanID
 		First, Last time.Time
-		Start, Stop time.Time
 	}
 	// Those of the hour that goes on are looked at as well when a period ended in it.
-	err = tx.NewRaw(`SELECT e.stripe_customer_id AS customer, e.plan_id AS plan, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last, e.billing_period_start AS start, e.billing_period_end AS stop
+	err := tx.NewRaw(`SELECT e.stripe_customer_id AS customer, e.plan_id AS plan, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last
 		FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id IN (?)
-			AND (e.occurred_at < ? OR e.billing_period_end <= ?
-				OR e.occurred_at < (SELECT MAX(s.current_period_start) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id)
-				OR (SELECT MAX(s.current_period_end) FROM subscriptions s WHERE s.stripe_customer_id = e.stripe_customer_id) <= ?)
-		GROUP BY e.stripe_customer_id, e.plan_id, `+hour+`, e.billing_period_start, e.billing_period_end ORDER BY customer, first`,
+			AND (e.occurred_at < ? OR e.occurred_at < (SELECT MAX(CASE WHEN p.period_end <= ? THEN p.period_end ELSE p.period_start END)
+				FROM subscription_periods p WHERE p.stripe_customer_id = e.stripe_customer_id AND p.period_start <= ?))
+		GROUP BY e.stripe_customer_id, e.plan_id, `+hour+` ORDER BY customer, first`,
 		bun.List(customers), cutoff, now, now).Scan(ctx, &groups)
 	if err != nil {
 		return nil, err
 	}
 	var due []slice
 	for _, g := range groups {
-		period := models.Period{Start: g.Start.UTC(), End: g.Stop.UTC()}
-		of := slice{stream: stream{g.Customer, r.Catalogue.MeterOf(g.Plan)}, plan: g.Plan, period: period}
+		of := slice{stream: stream{g.Customer, r.Catalogue.MeterOf(g.Plan)}, plan: g.Plan}
 		due = append(due, of.split(g.First.UTC(), g.Last.UTC(), known[g.Customer], now)...)
 	}
 	return due, nil
 }
 
-// boundaries are where a customer's subscriptions begin and end a billing period, as Stripe last said, and when that was; never for one without.
-type boundaries struct {
-	at    []time.Time
+// timeline is what is known of a customer's billing periods, those of all its subscriptions.
+type timeline struct {
+	periods models.Periods
+	anchor  *time.Time
+	// heard is when Stripe was last heard of; zero for a customer without a subscription.
 	heard time.Time
 }
 
-func boundariesOf(ctx context.Context, tx bun.Tx, customers []string) (map[string]boundaries, error) {
+// at returns the billing period that contains an instant. Where none is known, it is the one to be expected.
+func (k timeline) at(t time.Time) models.Period { return k.periods.PeriodAt(t, k.anchor) }
+
+func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[string]timeline, error) {
 	var subscriptions []models.Subscription
-	if err := tx.NewSelect().Model(&subscriptions).Column("stripe_customer_id", "current_period_start", "current_period_end", "stripe_event_at", "updated_at").
+	if err := db.NewSelect().Model(&subscriptions).Column("stripe_customer_id", "billing_cycle_anchor", "current_period_start", "stripe_event_at", "updated_at").
+		Where("stripe_customer_id IN (?)", bun.List(customers)).Order("created_at").Scan(ctx); err != nil {
+		return nil, err
+	}
+	known := map[string]timeline{}
+	for _, s := range subscriptions {
+		k := known[*s.StripeCustomerID]
+		if k.anchor = s.BillingCycleAnchor; k.anchor == nil {
+			k.anchor = s.CurrentPeriodStart
+		}
+		for _, t := range []*time.Time{s.StripeEventAt, &s.UpdatedAt} {
+			if t != nil && t.After(k.heard) {
+				k.heard = t.UTC()
+			}
+		}
+		known[*s.StripeCustomerID] = k
+	}
+	var rows []models.SubscriptionPeriod
+	if err := db.NewSelect().Model(&rows).Column("stripe_customer_id", "period_start", "period_end").
 		Where("stripe_customer_id IN (?)", bun.List(customers)).Scan(ctx); err != nil {
 		return nil, err
 	}
-	known := map[string]boundaries{}
-	for _, s := range subscriptions {
-		b := known[*s.StripeCustomerID]
-		for _, t := range []*time.Time{s.CurrentPeriodStart, s.CurrentPeriodEnd} {
-			if t != nil {
-				b.at = append(b.at, t.UTC())
-			}
-		}
-		for _, t := range []*time.Time{s.StripeEventAt, &s.UpdatedAt} {
-			if t != nil && t.After(b.heard) {
-				b.heard = t.UTC()
-			}
-		}
-		known[*s.StripeCustomerID] = b
+	all := map[string][]models.Period{}
+	for _, r := range rows {
+		all[r.StripeCustomerID] = append(all[r.StripeCustomerID], models.Period{Start: r.PeriodStart, End: r.PeriodEnd})
+	}
+	for customer, periods := range all {
+		k := known[customer]
+		k.periods = models.NewPeriods(periods)
+		known[customer] = k
 	}
 	return known, nil
 }
 
-// split cuts the events of one hour and billing period, the first and the last of which are given, at the boundaries of the subscription, and
-// returns the parts that are due.
-func (s slice) split(first, last time.Time, known boundaries, now time.Time) []slice {
+// split cuts the events of one hour, the first and the last of which are given, at the boundaries of the billing periods, and returns the
+// parts that are due.
+func (s slice) split(first, last time.Time, known timeline, now time.Time) []slice {
 	hour := first.Truncate(time.Hour)
 	end := hour.Add(time.Hour)
-	cuts := slices.Concat(known.at, []time.Time{s.period.End})
-	slices.SortFunc(cuts, time.Time.Compare)
 	var due []slice
-	from := hour
-	for _, until := range append(slices.CompactFunc(cuts, time.Time.Equal), end) {
-		if !until.After(from) || until.After(end) {
-			continue
-		}
-		if !until.After(first) { // all of them are later
-			from = until
-			continue
-		}
-		over := until
-		if until.Equal(end) {
+	for at := first; !at.After(last); {
+		part := s
+		part.period = known.at(at)
+		part.from, part.until = later(hour, part.period.Start), earlier(end, part.period.End)
+		part.last = earlier(last, part.until.Add(-time.Microsecond))
+		part.certain = known.heard.IsZero() || !known.heard.Before(part.until)
+		over := part.until
+		if over.Equal(end) {
 			over = end.Add(sealGrace)
 		}
 		if !over.After(now) {
-			part := s
-			part.from, part.until, part.last = from, until, earlier(last, until.Add(-time.Microsecond))
-			part.within(known)
 			due = append(due, part)
 		}
-		from = until
+		at = part.until
 	}
 	return due
 }
 
-// within sets low and high by the subscription's boundaries around the last event, as far as they are known.
-func (s *slice) within(known boundaries) {
-	s.certain = known.heard.IsZero() || !known.heard.Before(s.until)
-	s.low, s.high = s.period.Start, s.period.End
-	s.narrow(known.at)
-}
-
-func (s *slice) narrow(boundaries []time.Time) {
-	for _, b := range boundaries {
-		if !b.After(s.last) && b.After(s.low) {
-			s.low = b
-		}
-		if b.After(s.last) && b.Before(s.high) {
-			s.high = b
-		}
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
+	return a
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -308,13 +315,11 @@ func earlier(a, b time.Time) time.Time {
 // minutes are the minutes that reports have already, by stream.
 type minutes struct {
 	taken map[stream]map[time.Time]bool
-	// bounds are where the billing periods of a customer's reports begin and end: a subscription says that of its current one alone.
-	bounds map[string][]time.Time
 }
 
 // takenMinutes reads those of the hours that the slices are of.
 func takenMinutes(ctx context.Context, tx bun.Tx, due []slice) (*minutes, error) {
-	m := &minutes{taken: map[stream]map[time.Time]bool{}, bounds: map[string][]time.Time{}}
+	m := &minutes{taken: map[stream]map[time.Time]bool{}}
 	first, last := due[0].from, due[0].from
 	var customers, meters []string
 	for _, s := range due {
@@ -330,15 +335,10 @@ func takenMinutes(ctx context.Context, tx bun.Tx, due []slice) (*minutes, error)
 
 func (m *minutes) read(ctx context.Context, tx bun.Tx, customers, meters []string, from, to time.Time) error {
 	var found []models.StripeReport
-	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "meter_event_name", "minute", "period_start", "period_end").
+	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "meter_event_name", "minute").
 		Where("stripe_customer_id IN (?) AND meter_event_name IN (?) AND minute >= ? AND minute < ?", bun.List(customers), bun.List(meters), from, to).Scan(ctx)
 	for _, f := range found {
 		m.add(stream{f.StripeCustomerID, f.MeterEventName}, f.Minute.UTC())
-		for _, t := range []time.Time{f.PeriodStart.UTC(), f.PeriodEnd.UTC()} {
-			if !slices.Contains(m.bounds[f.StripeCustomerID], t) {
-				m.bounds[f.StripeCustomerID] = append(m.bounds[f.StripeCustomerID], t)
-			}
-		}
 	}
 	return err
 }
@@ -350,27 +350,27 @@ func (m *minutes) add(of stream, minute time.Time) {
 	m.taken[of][minute] = true
 }
 
-// take finds a minute that no report of the customer to the meter has, and takes it: in the slice's part of its hour, and only when all those are
-// taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period. Those after it
-// may lie in the next one as long as Stripe was not heard of since.
+// take finds a minute that no report of the customer to the meter has, and takes it: in the slice's part of its hour, and only when all
+// those are taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period.
+// Those after it may lie in the next one as long as Stripe was not heard of since. A period that is over and has no free minute is billed
+// in the first free one after it.
 func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
-	s.narrow(m.bounds[s.customer])
-	start := s.from
-	if start.Before(s.low) {
-		start = s.low
-	}
-	until := earlier(s.until, s.high)
+	until := s.until
 	if !s.certain {
-		until = start
+		until = s.from
 	}
-	if minute, ok := m.free(s.stream, start, until, s.last); ok {
+	if minute, ok := m.free(s.stream, s.from, until, s.last); ok {
 		return minute, true, nil
 	}
-	if err := m.read(ctx, tx, []string{s.customer}, []string{s.meter}, s.low, earlier(s.high, now)); err != nil {
+	if err := m.read(ctx, tx, []string{s.customer}, []string{s.meter}, s.period.Start, now); err != nil {
 		return time.Time{}, false, err
 	}
-	s.narrow(m.bounds[s.customer])
-	minute, ok := m.free(s.stream, s.low, earlier(s.high, now), s.last)
+	if minute, ok := m.free(s.stream, s.period.Start, earlier(s.period.End, now), s.last); ok || s.period.End.After(now) {
+		return minute, ok, nil
+	}
+	next := ceilMinute(s.period.End)
+	minute, ok := m.free(s.stream, next, now, next.Add(-time.Minute))
+	s.noMinute = ok
 	return minute, ok, nil
 }
 
@@ -404,12 +404,12 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	for i, r := range reports {
 		s := &due[i]
 		if db.Postgres {
-			rows = append(rows, "(?::uuid, ?::text, ?::text, ?::timestamptz, ?::timestamptz, ?::timestamptz, ?::timestamptz)")
-			args = append(args, r.ID, s.customer, s.plan, s.from, s.until, s.period.Start, s.period.End)
+			rows = append(rows, "(?::uuid, ?::text, ?::text, ?::timestamptz, ?::timestamptz)")
+			args = append(args, r.ID, s.customer, s.plan, s.from, s.until)
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ?
-				AND billing_period_start = ? AND billing_period_end = ?`, r.ID, s.customer, s.plan, s.from, s.until, s.period.Start, s.period.End); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ?`,
+			r.ID, s.customer, s.plan, s.from, s.until); err != nil {
 			return nil, err
 		}
 	}
@@ -419,9 +419,9 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	}
 	var err error
 	if db.Postgres {
-		err = tx.NewRaw(`WITH g (report, customer, plan, from_time, until_time, period_start, period_end) AS (VALUES `+strings.Join(rows, ", ")+`),
+		err = tx.NewRaw(`WITH g (report, customer, plan, from_time, until_time) AS (VALUES `+strings.Join(rows, ", ")+`),
 			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.plan_id = g.plan AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
-				AND e.billing_period_start = g.period_start AND e.billing_period_end = g.period_end RETURNING g.report, `+reported+` AS units)
+				RETURNING g.report, `+reported+` AS units)
 			SELECT report, CAST(SUM(units) AS bigint) AS units FROM m GROUP BY report`, args...).Scan(ctx, &sums)
 	} else {
 		ids := make([]uuid.UUID, len(reports))

@@ -31,8 +31,9 @@ type Status struct {
 	// Held are the customers whose reports are held back, at most a hundred of HeldCustomers.
 	Held          []models.HeldCustomer
 	HeldCustomers int64
-	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still; at
-	// most a hundred of those whose differences, without their signs, sum to Drift units.
+	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still,
+	// and those with units that were sent in another period; at most a hundred of those whose differences, without their signs, sum to Drift
+	// units.
 	Differences []models.StripeTotal
 	Drift       int64
 	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
@@ -92,7 +93,7 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	if state.TotalsAt != nil {
 		since = state.TotalsAt.Add(-totalsReach)
 	}
-	if err := db.NewSelect().Model(&s.Differences).Where("difference <> 0 AND period_end > ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&s.Differences).Where("(difference <> 0 OR misplaced <> 0) AND period_end > ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read differences: %w", err)
 	}
 	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0 AND period_end > ?`, since).Scan(ctx, &s.Drift); err != nil {

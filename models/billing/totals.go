@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -147,38 +148,57 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	return slices.Compact(streams), nil
 }
 
-// periods are the billing periods of the last 35 days in which a customer has something on a meter, cut where a next one begins.
+// periods are the billing periods of the last 35 days in which a customer has something on a meter, as they are known now.
 func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, error) {
-	var labels []struct{ Start, Stop time.Time }
-	since, plan := r.now().Add(-totalsReach), r.planOf(of.meter)
-	err := r.DB.NewRaw(`SELECT period_start AS start, period_end AS stop FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? GROUP BY 1, 2
-		UNION SELECT e.billing_period_start, e.billing_period_end FROM usage_events e
-			WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? GROUP BY 1, 2
-		UNION SELECT current_period_start, current_period_end FROM subscriptions
-			WHERE stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?`,
-		of.customer, of.meter, since, of.customer, plan, since, of.customer, plan, since).Scan(ctx, &labels)
+	now, plan := r.now(), r.planOf(of.meter)
+	since := now.Add(-totalsReach)
+	all, err := timelinesOf(ctx, r.DB, []string{of.customer})
 	if err != nil {
 		return nil, err
 	}
-	var periods []models.Period
-	for _, l := range labels {
-		periods = append(periods, models.Period{Start: l.Start.UTC(), End: l.Stop.UTC()})
-	}
-	slices.SortFunc(periods, func(a, b models.Period) int { return a.Start.Compare(b.Start) })
-	var cut []models.Period
-	for _, p := range periods {
-		if n := len(cut); n > 0 {
-			if cut[n-1].Start.Equal(p.Start) {
-				if p.End.After(cut[n-1].End) {
-					cut[n-1].End = p.End
-				}
-				continue
+	known, found := all[of.customer], map[time.Time]models.Period{}
+	add := func(from, to time.Time) {
+		for at := from.UTC(); !at.After(now); {
+			p := known.at(at)
+			found[p.Start] = p
+			if at = p.End; !at.Before(to) {
+				return
 			}
-			cut[n-1].End = earlier(cut[n-1].End, p.Start)
 		}
-		cut = append(cut, p)
 	}
-	return cut, nil
+	var reports []models.StripeReport
+	if err := r.DB.NewSelect().Model(&reports).Column("minute", "period_start", "period_end").
+		Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ?", of.customer, of.meter, since).Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range reports {
+		add(p.Minute, p.Minute)
+		if label := (models.Period{Start: p.PeriodStart.UTC(), End: p.PeriodEnd.UTC()}); found[label.Start] != label && label.End.After(since) {
+			add(later(label.Start, since), label.End)
+		}
+	}
+	hour := "date_trunc('hour', e.occurred_at)"
+	if !r.DB.Postgres {
+		hour = "substr(e.occurred_at, 1, 13)"
+	}
+	var unsealed []struct{ First, Last time.Time }
+	if err := r.DB.NewRaw(`SELECT MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last FROM usage_events e
+			WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? GROUP BY `+hour,
+		of.customer, plan, since).Scan(ctx, &unsealed); err != nil {
+		return nil, err
+	}
+	for _, hour := range unsealed {
+		add(hour.First, hour.Last)
+	}
+	var current []models.Subscription
+	if err := r.DB.NewSelect().Model(&current).Column("current_period_start").
+		Where("stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?", of.customer, plan, since).Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range current {
+		add(*s.CurrentPeriodStart, *s.CurrentPeriodStart)
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b models.Period) int { return a.Start.Compare(b.Start) }), nil
 }
 
 // compare asks Stripe for a total and writes down what comes of it.
@@ -202,36 +222,59 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		t.Confirmed = confirmed
 	}
 	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
-	var sums struct{ Used, Waiting, Unknown, Accepted, GivenUp, Unsealed int64 }
-	err = r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS used,
+	// What was sent is counted by the reports' minutes, as Stripe does, and what was used by when it occurred. Of a report that was made
+	// for this very period that is its value; of others, each event is looked at.
+	var sums struct{ Reported, Waiting, Unknown, Accepted, GivenUp, Unsealed, Own, Others, MovedIn, MovedOut int64 }
+	err = r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
 			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
 			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE(CAST(SUM(CASE WHEN no_minute AND period_end <= ?0 THEN value ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
-				AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? AND e.occurred_at < ?), 0) AS unsealed
-		FROM stripe_reports WHERE stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state <> 'missing'`,
-		customer, r.planOf(of.meter), p.Start, p.End, customer, of.meter, p.Start, p.End).Scan(ctx, &sums)
+				AND e.stripe_customer_id = ?2 AND e.plan_id = ?4 AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS unsealed,
+			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
+				AND r.minute >= ?5 AND r.state <> 'missing' AND r.period_start = ?0 AND r.period_end = ?1), 0) AS own,
+			COALESCE((SELECT CAST(SUM(CASE WHEN r.no_minute AND r.minute >= ?1 THEN r.value ELSE 0 END) AS bigint) FROM stripe_reports r
+				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
+				AND r.minute >= ?5 AND r.state <> 'missing' AND r.period_start = ?0 AND r.period_end = ?1), 0) AS moved_out,
+			COALESCE((SELECT CAST(SUM(CASE r.counts WHEN 'overage' THEN e.overage_quantity ELSE e.quantity END) AS bigint)
+				FROM stripe_reports r JOIN usage_events e ON e.stripe_report_id = r.id
+				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state <> 'missing'
+				AND (r.period_start IS DISTINCT FROM ?0 OR r.period_end IS DISTINCT FROM ?1)
+				AND (r.period_start IS NULL OR r.period_start < ?1) AND (r.period_end IS NULL OR r.period_end > ?0)
+				AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS others
+		FROM stripe_reports WHERE stripe_customer_id = ?2 AND meter_event_name = ?3 AND minute >= ?0 AND minute < ?1 AND state <> 'missing'`,
+		p.Start, p.End, customer, of.meter, r.planOf(of.meter), p.Start.Truncate(time.Minute), p.Start.Add(-totalsReach)).Scan(ctx, &sums)
 	if err != nil {
 		return nil, err
 	}
-	t.Used, t.Waiting = sums.Used+sums.Unsealed, sums.Waiting+sums.Unsealed
-	t.Sent = t.Used - t.Waiting - sums.GivenUp
+	t.Used, t.Waiting = sums.Own+sums.Others+sums.Unsealed, sums.Waiting+sums.Unsealed
+	t.Sent = sums.Reported - sums.Waiting - sums.GivenUp
+	t.Misplaced = sums.Reported - sums.Own - sums.Others
+	unexplained := t.Misplaced - (sums.MovedIn - sums.MovedOut)
+	switch {
+	case unexplained != 0:
+		t.Reason = models.LearnedLate
+	case t.Misplaced != 0:
+		t.Reason = models.NoMinute
+	}
 	open := sums.Unknown
 	if !strict {
 		open += sums.Accepted
 	}
-	t.Difference = t.Confirmed - t.Sent
-	if t.Difference < 0 && -t.Difference <= open {
-		t.Difference = 0 // it may be there yet
+	lacks := t.Confirmed - t.Sent
+	if lacks < 0 && -lacks <= open {
+		lacks = 0 // it may be there yet
 	}
+	t.Difference = lacks + unexplained
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		seen := now.Add(-readAgain)
-		if strict || t.Difference != 0 {
+		if strict || lacks != 0 {
 			seen = now
 		}
 		due := []models.ReportState{models.ReportVerified}
-		if t.Difference < 0 {
+		if lacks < 0 {
 			due = append(due, models.ReportAccepted)
 		}
 		if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
@@ -239,9 +282,14 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 			Where("state IN (?) AND (verified_at IS NULL OR verified_at <= ?)", bun.List(due), seen).Exec(ctx); err != nil {
 			return err
 		}
+		// What was written down of a period that turned out to be a part of this one.
+		if _, err := tx.NewDelete().Model((*models.StripeTotal)(nil)).
+			Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start > ? AND period_start < ?", customer, of.meter, p.Start, p.End).Exec(ctx); err != nil {
+			return err
+		}
 		_, err := tx.NewInsert().Model(t).On("CONFLICT (stripe_customer_id, meter_event_name, period_start) DO UPDATE").
 			Set("period_end = EXCLUDED.period_end, used = EXCLUDED.used, waiting = EXCLUDED.waiting, sent = EXCLUDED.sent").
-			Set("confirmed = EXCLUDED.confirmed, difference = EXCLUDED.difference, checked_at = EXCLUDED.checked_at").Exec(ctx)
+			Set("confirmed = EXCLUDED.confirmed, difference = EXCLUDED.difference, misplaced = EXCLUDED.misplaced, reason = EXCLUDED.reason, checked_at = EXCLUDED.checked_at").Exec(ctx)
 		return err
 	})
 	if err != nil {

@@ -82,6 +82,9 @@ type Webhooks struct {
 	waiters        chan struct{}
 	workers        workers
 
+	// preparing is held while people's records are brought up to date.
+	preparing sync.Mutex
+
 	mu sync.Mutex
 	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
 	waiting map[string][]chan bool

@@ -69,9 +69,14 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 			return fmt.Errorf("claim a customer: %w", err)
 		}
 		if customer == nil {
-			return nil
+			return w.prepareDue(ctx)
 		}
 		err = w.applyCustomer(ctx, customer)
+		if err == nil {
+			if failed := w.prepareDue(ctx); failed != nil && ctx.Err() == nil {
+				w.Log.LogAttrs(ctx, slog.LevelError, "usage records could not be brought up to date", slog.String("error", failed.Error()))
+			}
+		}
 		if err != nil && !errors.Is(err, errLeaseLost) {
 			if failed := w.putOff(ctx, customer, err); failed != nil {
 				return errors.Join(err, failed)
@@ -343,6 +348,8 @@ type application struct {
 	prices *planPrices
 	owner  owner
 	faults []string
+	// changed are those whose subscriptions got other contents.
+	changed owners
 }
 
 func (a *application) fault(format string, args ...any) {
@@ -366,7 +373,17 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if a.owner, err = a.ownerOf(ctx, customer); err != nil {
 		return err
 	}
+	before, err := timelinesOf(ctx, a.tx, []string{customer.ID})
+	if err != nil {
+		return err
+	}
 	if err := a.applySubscriptions(ctx, customer); err != nil {
+		return err
+	}
+	if err := a.learnPeriods(ctx, customer.ID, events); err != nil {
+		return err
+	}
+	if err := a.follow(ctx, customer.ID, before[customer.ID]); err != nil {
 		return err
 	}
 	if err := a.checkSingle(ctx, customer); err != nil {

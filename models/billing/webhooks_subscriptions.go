@@ -229,6 +229,7 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 	}
 	if row == nil {
 		next.ID, next.UpdatedAt = uuid.Must(uuid.NewV7()), a.now
+		a.changed.add(next)
 		if _, err := a.tx.NewInsert().Model(next).Exec(ctx); err != nil {
 			return err
 		}
@@ -242,6 +243,8 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 		return err
 	}
 	next.UpdatedAt = a.now
+	a.changed.add(row)
+	a.changed.add(next)
 	if _, err := a.tx.NewUpdate().Model(next).WherePK().Exec(ctx); err != nil {
 		return err
 	}

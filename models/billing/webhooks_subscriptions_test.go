@@ -249,7 +249,8 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 	})
 }
 
-// What is included stays until the period ends, for somebody who used nothing as well; and not beyond that.
+// A smaller plan's included units count from the next period on, for somebody who used nothing as well. When a plan ends, the payer
+// changes, and the record ends with it.
 func TestWhatIsIncludedStays(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		const day = 24 * time.Hour
@@ -268,7 +269,7 @@ func TestWhatIsIncludedStays(t *testing.T) {
 			plan         string
 			within, next int64
 		}{
-			{"ended", object{"status": "canceled"}, day, "free", 75, 5},
+			{"ended", object{"status": "canceled"}, day, "free", 5, 5},
 			{"smaller", object{"items": items("starter", 1)}, day, "starter by cus_smaller", 75, 25},
 			{"late", object{"status": "canceled"}, 32 * day, "free", 5, 5},
 		} {

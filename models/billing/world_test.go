@@ -240,7 +240,11 @@ func (w *world) upgrade(p *payer) {
 		return
 	}
 	last.End = start
-	p.periods = append(p.periods, models.Period{Start: start, End: models.AnchoredMonth(start, start).End})
+	next := models.Period{Start: start, End: models.AnchoredMonth(start, start).End}
+	p.periods = append(p.periods, next)
+	// The webhook of this very change comes at once.
+	w.exec(`INSERT INTO subscription_periods (subscription_id, stripe_customer_id, period_start, period_end, said_at, learned_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		p.subscription, p.id, next.Start, next.End, w.now, w.now)
 }
 
 // hear is the webhook that tells of a customer's period, at once or much later.

@@ -1,0 +1,76 @@
+package billing
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// unattempted is the condition for reports that may be taken back: no attempt to send them was ever begun.
+const unattempted = "state = 'sealed' AND attempts = 0 AND counts = 'overage'"
+
+// unsealChanged takes back the reports that were never attempted and whose customer's billing periods changed since they were made. Webhooks do
+// that as well when they apply a change; here it also reaches a report that another process made in the same moment.
+func (r *Reporter) unsealChanged(ctx context.Context) error {
+	var customers []string
+	if err := r.DB.NewRaw(`SELECT DISTINCT s.stripe_customer_id FROM stripe_reports s WHERE `+unattempted+`
+		AND EXISTS (SELECT 1 FROM subscription_periods p WHERE p.stripe_customer_id = s.stripe_customer_id AND p.learned_at >= s.created_at)
+		ORDER BY 1`).Scan(ctx, &customers); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(customers, customersAtOnce) {
+		if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+			return unseal(ctx, r.DB, tx, some, true)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unseal takes back the customers' reports that were never attempted and were made for a billing period that is another one by now. Their
+// events are sealed again. It happens under the lock of their streams; with skip, streams that another process works on are left out.
+func unseal(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, skip bool) error {
+	var streams []models.StripeStream
+	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id IN (?)", bun.List(customers)).Order("stripe_customer_id", "meter_event_name")
+	if skip {
+		q = db.ForUpdateSkipLocked(q)
+	} else {
+		q = db.ForUpdate(q)
+	}
+	if err := q.Scan(ctx); err != nil || len(streams) == 0 {
+		return err
+	}
+	known, err := timelinesOf(ctx, tx, customers)
+	if err != nil {
+		return err
+	}
+	for _, s := range streams {
+		var reports []models.StripeReport
+		// One that replaces a missing report has that one's units.
+		if err := tx.NewSelect().Model(&reports).Where("stripe_customer_id = ? AND meter_event_name = ? AND "+unattempted, s.StripeCustomerID, s.MeterEventName).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_reports m WHERE m.stripe_customer_id = stripe_report.stripe_customer_id " +
+				"AND m.meter_event_name = stripe_report.meter_event_name AND m.replaced_by = stripe_report.id)").Scan(ctx); err != nil {
+			return err
+		}
+		var stale []uuid.UUID
+		for _, r := range reports {
+			if period := (models.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}); known[s.StripeCustomerID].at(period.Start) != period {
+				stale = append(stale, r.ID)
+			}
+		}
+		for some := range slices.Chunk(stale, 500) {
+			if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = NULL").Where("stripe_report_id IN (?)", bun.List(some)).Exec(ctx); err != nil {
+				return err
+			}
+			if _, err := tx.NewDelete().Model((*models.StripeReport)(nil)).Where("id IN (?)", bun.List(some)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
