@@ -882,8 +882,12 @@ func (l *ledger) compareRows(p *ledgerPerson) {
 	of := map[int64]models.Period{}
 	for _, r := range records {
 		of[r.ID] = r.Period()
-		s := l.tally(p, r.Period().Start, r.Period().End)
-		if r.SuggestionsUsed != s.used || r.OverageUsed != s.over || r.OverageCents != s.cents {
+		held := l.tally(p, r.Period().Start, r.Period().End)
+		if lapsed := r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(l.clock()); !lapsed && // else the next decision gives them back
+			(r.UnitsHeld != held.held || r.OverageHeld != held.overHeld || r.OverageCentsHeld != held.centsHeld) {
+			l.failf("the record of %v holds %d, %d overage, %d cents, want %+v", r.Period(), r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, held)
+		}
+		if s := held; r.SuggestionsUsed != s.used || r.OverageUsed != s.over || r.OverageCents != s.cents {
 			l.failf("the record of %v has %d used, %d overage, %d cents, want %+v", r.Period(), r.SuggestionsUsed, r.OverageUsed, r.OverageCents, s)
 		}
 	}
