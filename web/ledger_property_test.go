@@ -723,6 +723,10 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 		l.consume(p, p.whom(l))
 	case n < 48:
 		l.hold(p)
+		if l.rng.IntN(2) == 0 {
+			l.advance(time.Duration(l.rng.IntN(20)) * time.Second)
+			l.settle(p)
+		}
 	case n < 58:
 		l.settle(p)
 	case n < 68:
