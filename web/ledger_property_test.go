@@ -723,6 +723,10 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 		l.consume(p, p.whom(l))
 	case n < 48:
 		l.hold(p)
+		if l.rng.IntN(2) == 0 {
+			l.advance(time.Duration(l.rng.IntN(20)) * time.Second)
+			l.settle(p)
+		}
 	case n < 58:
 		l.settle(p)
 	case n < 68:
@@ -882,8 +886,12 @@ func (l *ledger) compareRows(p *ledgerPerson) {
 	of := map[int64]models.Period{}
 	for _, r := range records {
 		of[r.ID] = r.Period()
-		s := l.tally(p, r.Period().Start, r.Period().End)
-		if r.SuggestionsUsed != s.used || r.OverageUsed != s.over || r.OverageCents != s.cents {
+		held := l.tally(p, r.Period().Start, r.Period().End)
+		if lapsed := r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(l.clock()); !lapsed && // else the next decision gives them back
+			(r.UnitsHeld != held.held || r.OverageHeld != held.overHeld || r.OverageCentsHeld != held.centsHeld) {
+			l.failf("the record of %v holds %d, %d overage, %d cents, want %+v", r.Period(), r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, held)
+		}
+		if s := held; r.SuggestionsUsed != s.used || r.OverageUsed != s.over || r.OverageCents != s.cents {
 			l.failf("the record of %v has %d used, %d overage, %d cents, want %+v", r.Period(), r.SuggestionsUsed, r.OverageUsed, r.OverageCents, s)
 		}
 	}
