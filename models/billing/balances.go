@@ -233,7 +233,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 	plan := r.planOf(of.meter)
 	s := &balanceSheet{
 		payer: of.customer, meter: of.meter, period: p, now: now, held: known.held, blocked: slices.Contains(known.blocked, of.meter), canceled: known.canceled(p),
-		noPrice: slices.ContainsFunc(known.subscriptions, func(s models.Subscription) bool {
+		noPrice: p.Contains(now) && slices.ContainsFunc(known.subscriptions, func(s models.Subscription) bool {
 			return s.PlanID == plan && s.Active() && s.OverageProblem != nil && !hasProblem(&s, models.OverageTiered)
 		}),
 	}
