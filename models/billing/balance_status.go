@@ -15,7 +15,7 @@ type OverageStatus struct {
 	// Steps has each step, in the order of models.OverageSteps, and Reasons each reason, in the order of models.OverageReasons. Unexplained
 	// amounts are summed without their signs.
 	Steps, Reasons []models.OverageShare
-	// CheckedAt is when the oldest of them was computed; nil if there is none.
+	// CheckedAt is when the newest of them was computed; nil if there is none.
 	CheckedAt *time.Time
 	// Balances are those with overage that is neither invoiced nor waiting, at most a hundred, unexplained ones first.
 	Balances []models.OverageBalance
@@ -29,7 +29,7 @@ func readOverage(ctx context.Context, db bun.IDB, since time.Time) (*OverageStat
 		Checked      bun.NullTime
 	}
 	if err := db.NewRaw(`SELECT part, CAST(SUM(CASE WHEN part = ? THEN ABS(units) ELSE units END) AS bigint) AS units,
-			CAST(SUM(CASE WHEN part = ? THEN ABS(cents) ELSE cents END) AS bigint) AS cents, MIN(checked_at) AS checked
+			CAST(SUM(CASE WHEN part = ? THEN ABS(cents) ELSE cents END) AS bigint) AS cents, MAX(checked_at) AS checked
 		FROM stripe_balances WHERE period_end > ? GROUP BY part`, models.OverageUnexplained, models.OverageUnexplained, since).Scan(ctx, &sums); err != nil {
 		return nil, fmt.Errorf("sum balances: %w", err)
 	}
@@ -43,7 +43,7 @@ func readOverage(ctx context.Context, db bun.IDB, since time.Time) (*OverageStat
 					continue
 				}
 				shares[i].OverageSum = models.OverageSum{Units: sum.Units, Cents: sum.Cents}
-				if at := sum.Checked.UTC(); !sum.Checked.IsZero() && (s.CheckedAt == nil || at.Before(*s.CheckedAt)) {
+				if at := sum.Checked.UTC(); !sum.Checked.IsZero() && (s.CheckedAt == nil || at.After(*s.CheckedAt)) {
 					s.CheckedAt = &at
 				}
 			}
