@@ -12,8 +12,8 @@ import (
 )
 
 // printBalances prints a line for each payer, meter and billing period of the last 35 days. DECIDED and SENT count units by the time at which
-// they were used, COUNTED is Stripe's total of the period, and DIFFERENCE what Stripe has more or less than it should. It returns the number of
-// periods with a difference and of those with an unexplained amount.
+// they were used, COUNTED is Stripe's total of the period, and DIFFERENCE that of the totals. It returns the number of periods with a difference and of those
+// with an unexplained amount.
 func (r *Reporter) printBalances(ctx context.Context, w io.Writer, totals []models.StripeTotal) (differences, unexplained int, err error) {
 	balances, err := Balances(ctx, r.DB, r.now().Add(-totalsReach))
 	if err != nil {
@@ -22,7 +22,7 @@ func (r *Reporter) printBalances(ctx context.Context, w io.Writer, totals []mode
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(out, "PAYER\tFROM\tTO\tDECIDED\tSENT\tCOUNTED\tDIFFERENCE\tINVOICED\tMETER\tREASONS")
 	for _, b := range balances {
-		difference := -b.NotInvoiced(models.OverageOtherPeriod).Units // Stripe has them in another period
+		difference := int64(0)
 		for _, t := range totals {
 			if t.StripeCustomerID == b.Payer && t.MeterEventName == b.MeterEventName && b.Period.Contains(t.PeriodStart.UTC()) {
 				difference += t.Difference
