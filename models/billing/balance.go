@@ -56,15 +56,22 @@ func (s *balanceSheet) balance() models.OverageBalance {
 		Counted: models.OverageSum{Units: s.counted}, CheckedAt: s.now,
 	}
 	b.Add(s.unsent(), s.unsealed)
-	var expected, unanswered models.OverageSum // on the invoice
-	var counted int64                          // in Stripe's total
+	var due dues
 	tiers := false
-	// due adds what reached Stripe at an instant.
-	due := func(o models.OverageSum, sentAt time.Time) {
-		if reason := s.sent(sentAt); reason != "" {
+	// reached adds what reached Stripe at an instant.
+	reached := func(o models.OverageSum, at time.Time) {
+		close := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
+		switch reason := s.sent(at); {
+		case reason != "":
 			b.Add(reason, o)
-		} else {
-			expected = expected.Plus(o)
+			if close {
+				due.closeAfter = due.closeAfter.Plus(o)
+			}
+		default:
+			due.invoiced = due.invoiced.Plus(o)
+			if close {
+				due.closeBefore = due.closeBefore.Plus(o)
+			}
 		}
 	}
 	for _, r := range s.reports {
@@ -77,7 +84,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 		case models.ReportUnknown:
 			b.Add(models.OverageUnknown, r.Here)
 			if inPeriod {
-				unanswered = unanswered.Plus(r.Here)
+				due.unanswered = due.unanswered.Plus(r.Here)
 			}
 		case models.ReportAccepted, models.ReportVerified:
 			b.Sent = b.Sent.Plus(r.Here)
@@ -85,9 +92,9 @@ func (s *balanceSheet) balance() models.OverageBalance {
 				b.Add(models.OverageOtherPeriod, r.Here)
 				continue
 			}
-			counted += r.Value
+			due.counted += r.Value
 			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
-			due(r.All, r.SentAt)
+			reached(r.All, r.SentAt)
 		case models.ReportMissing:
 			// Its events are in another report.
 		default:
@@ -98,16 +105,20 @@ func (s *balanceSheet) balance() models.OverageBalance {
 				b.Add(models.OveragePart(r.State), r.Here)
 				continue
 			}
-			counted += r.Confirmed
+			due.counted += r.Confirmed
 			billed := part(r.All, r.Confirmed, r.Value)
 			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
 			b.Add(models.OveragePart(r.State), r.All.Minus(billed))
-			due(billed, r.SentAt)
+			reached(billed, r.SentAt)
 		}
 	}
 	b.Add(models.OverageVoided, s.voided)
 	b.Add(models.OverageUncollectible, s.uncollectible)
-	s.explain(&b, expected.Minus(s.invoiced).Minus(s.voided).Minus(s.uncollectible), unanswered, counted, tiers)
+	if rest := due.invoiced.Minus(s.invoiced).Minus(s.voided).Minus(s.uncollectible); tiers {
+		b.Add(models.OverageByTiers, rest)
+	} else {
+		s.explain(&b, rest, due)
+	}
 	if s.noPrice {
 		b.Flag(models.OverageNoPrice)
 	}
@@ -146,28 +157,43 @@ func (s *balanceSheet) sent(at time.Time) models.OveragePart {
 	return models.OverageWaiting
 }
 
-// explain adds the reasons for what should be on the invoice and is not; less than zero if it has more. counted is what Stripe's total
-// should be.
-func (s *balanceSheet) explain(b *models.OverageBalance, rest, unanswered models.OverageSum, counted int64, tiers bool) {
+// dues are what should have reached Stripe's total and the invoice.
+type dues struct {
+	// counted is in Stripe's total, invoiced on the invoice.
+	counted  int64
+	invoiced models.OverageSum
+	// closeBefore is the part of invoiced, and closeAfter that of what is late, that was sent within an hour of the moment at which the
+	// invoice was final: an invoice may lack the one and have the other. unanswered was sent, without an answer.
+	closeBefore, closeAfter, unanswered models.OverageSum
+}
+
+// explain adds the reasons for what should be on the invoice and is not; less than zero if it has more.
+func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum, due dues) {
 	take := func(reason models.OveragePart, units int64) {
 		o := part(rest, units, rest.Units)
 		b.Add(reason, o)
 		rest = rest.Minus(o)
 	}
-	if tiers {
-		b.Add(models.OverageByTiers, rest)
-		return
+	// surplus takes what the invoice has more out of another reason.
+	surplus := func(reason models.OveragePart, of models.OverageSum) (units int64) {
+		units = min(-rest.Units, of.Units)
+		if units <= 0 {
+			return 0
+		}
+		o := part(of, units, of.Units)
+		b.Add(reason, models.OverageSum{}.Minus(o))
+		rest = rest.Plus(o)
+		return units
 	}
-	if n := min(-rest.Units, unanswered.Units); n > 0 {
-		// Stripe counted reports that it did not answer.
-		o := part(unanswered, n, unanswered.Units)
-		b.Add(models.OverageUnknown, models.OverageSum{}.Minus(o))
-		rest, counted = rest.Plus(o), counted+n
-	}
-	if missing := counted - s.counted; rest.Units > 0 && missing > 0 {
+	due.counted += surplus(models.OverageUnknown, due.unanswered)
+	surplus(models.OverageLate, due.closeAfter)
+	if missing := due.counted - s.counted; rest.Units > 0 && missing > 0 {
 		take(models.OverageNotCounted, min(missing, rest.Units))
 	} else if rest.Units < 0 && missing < 0 {
 		take(models.OverageOtherSource, max(missing, rest.Units))
+	}
+	if n := min(rest.Units, due.closeBefore.Units); n > 0 {
+		take(models.OverageLate, n)
 	}
 	if s.otherCurrency {
 		b.Add(models.OverageOtherCurrency, models.OverageSum{Cents: rest.Cents})

@@ -210,12 +210,12 @@ func mergeSpans(spans []span) []models.Period {
 		}
 		last := &merged[n-1]
 		switch {
-		case s.Start.Equal(last.Start) && last.known || last.known && !s.known && !s.End.After(last.End), s.known == last.known && s.End.Equal(last.End):
+		case s.known == last.known && (s.End.Equal(last.End) || s.Start.Equal(last.Start)), last.known && !s.known && !s.End.After(last.End):
 			// a part of it
-		case s.Start.Equal(last.Start):
-			last.End, last.known = s.End, s.known
 		case last.known && !s.known:
 			merged = append(merged, span{models.Period{Start: last.End, End: s.End}, false})
+		case s.Start.Equal(last.Start):
+			last.End, last.known = s.End, s.known
 		default:
 			last.End = s.Start
 			merged = append(merged, s)

@@ -308,6 +308,12 @@ func (a *application) keepInvoices(ctx context.Context) error {
 // errInvoices means that Stripe does not show a customer's invoices, for example because the key lacks the permission.
 var errInvoices = errors.New("the invoices cannot be read")
 
+// passes reports whether an error of Stripe's may pass by itself.
+func passes(err error) bool {
+	v := classify(err, 1).verdict
+	return v != refused && v != ours
+}
+
 // readInvoices asks Stripe for the invoices of a customer and stores those that are new or have another status.
 func (r *Reporter) readInvoices(ctx context.Context, customer string) error {
 	readAt := r.now()
