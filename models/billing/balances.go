@@ -58,7 +58,7 @@ func (r *Reporter) balance(ctx context.Context, of stream) error {
 				"customer", of.customer, "meter", of.meter, "period", p.Start, "units", o.Units, "cents", o.Cents)
 		}
 	}
-	if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error { return writeBalances(ctx, tx, balances) }); err != nil {
+	if err := r.writeBalances(ctx, balances, nil); err != nil {
 		return fmt.Errorf("write down the overage of %s: %w", of.customer, err)
 	}
 	return unread
@@ -328,8 +328,23 @@ type balanceRow struct {
 	CheckedAt              time.Time
 }
 
-// writeBalances replaces the balances of the same payers, meters and periods.
-func writeBalances(ctx context.Context, tx bun.Tx, balances []models.OverageBalance) error {
+// writeBalances replaces the balances of the same payers, meters and periods. before, which may be nil, runs first in the transaction.
+// Processes do this one after another: two that write the same balance at once could leave parts of both.
+func (r *Reporter) writeBalances(ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error) error {
+	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := r.DB.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1")).Scan(ctx, new(int)); err != nil {
+			return err
+		}
+		if before != nil {
+			if err := before(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return replaceBalances(ctx, tx, balances)
+	})
+}
+
+func replaceBalances(ctx context.Context, tx bun.Tx, balances []models.OverageBalance) error {
 	var rows []balanceRow
 	for _, b := range balances {
 		if _, err := tx.NewDelete().Model((*balanceRow)(nil)).Where("payer = ? AND meter_event_name = ? AND period_start < ? AND period_end > ?",
@@ -436,12 +451,10 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 			Reasons: []models.OverageShare{{Part: models.OverageByHand, OverageSum: o}},
 		}
 	}
-	if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewDelete().Model((*balanceRow)(nil)).Where("period_end > ? AND (payer LIKE ? OR payer LIKE ?)",
-			now.Add(-totalsReach), payerOrganization+"%", payerUser+"%").Exec(ctx); err != nil {
-			return err
-		}
-		return writeBalances(ctx, tx, balances)
+	if err := r.writeBalances(ctx, balances, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.NewDelete().Model((*balanceRow)(nil)).Where("period_end > ? AND (payer LIKE ? OR payer LIKE ?)",
+			now.Add(-totalsReach), payerOrganization+"%", payerUser+"%").Exec(ctx)
+		return err
 	}); err != nil {
 		return fmt.Errorf("write down overage without a Stripe subscription: %w", err)
 	}

@@ -293,3 +293,23 @@ func (w *Webhooks) mustState(o *office) models.StripeState {
 	o.must(err)
 	return s
 }
+
+// Processes that write the same balance at once leave one whole balance.
+func TestBalancesAtOnce(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		o.finalize(o.renew())
+		done := make(chan error)
+		const processes = 8
+		for range processes {
+			go func() { done <- o.balance(o.ctx, stream{"cus_1", o.meter()}) }()
+		}
+		for range processes {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		o.wantBalances("Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $3.60")
+	})
+}

@@ -46,3 +46,4 @@ CREATE TABLE IF NOT EXISTS stripe_balances (
     checked_at timestamp NOT NULL,
     PRIMARY KEY (payer, meter_event_name, period_start, part)
 );
+CREATE INDEX IF NOT EXISTS stripe_balances_period_end ON stripe_balances (period_end);
