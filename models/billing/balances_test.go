@@ -1,9 +1,12 @@
 package billing
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/uptrace/bun"
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
@@ -294,21 +297,31 @@ func (w *Webhooks) mustState(o *office) models.StripeState {
 	return s
 }
 
-// Processes that write the same balance at once leave one whole balance.
+// A process that writes a balance waits for another one that writes the same, so that one whole balance is left.
 func TestBalancesAtOnce(t *testing.T) {
 	onBothOffices(t, func(t *testing.T, o *office) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
 		o.finalize(o.renew())
-		done := make(chan error)
-		const processes = 8
-		for range processes {
-			go func() { done <- o.balance(o.ctx, stream{"cus_1", o.meter()}) }()
-		}
-		for range processes {
-			if err := <-done; err != nil {
-				t.Error(err)
+		done := make(chan error, 1)
+		first := models.OverageBalance{Payer: "cus_1", MeterEventName: o.meter(), Period: o.period, CheckedAt: o.now}
+		o.must(o.writeBalances(o.ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+			if err := replaceBalances(ctx, tx, []models.OverageBalance{first}); err != nil || !o.db.Postgres {
+				return err // on SQLite, one transaction writes at a time
 			}
+			go func() { done <- o.balance(o.ctx, stream{"cus_1", o.meter()}) }()
+			for waits := false; !waits; {
+				if err := o.db.NewRaw(`SELECT COUNT(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(ctx, &waits); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		if !o.db.Postgres {
+			done <- o.balance(o.ctx, stream{"cus_1", o.meter()})
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 		o.wantBalances("Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $3.60")
 	})
