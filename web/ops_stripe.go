@@ -25,7 +25,8 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences, Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,
 	}
 	page.Overage = views.OpsOverage{
-		Steps: status.Overage.Steps, Reasons: status.Overage.Reasons, Balances: status.Overage.Balances, CheckedAt: status.Overage.CheckedAt, Currency: s.catalogue.Currency,
+		Steps: status.Overage.Steps, Reasons: status.Overage.Reasons, Balances: status.Overage.Balances,
+		CheckedAt: status.Overage.CheckedAt, Currency: s.catalogue.Currency,
 	}
 	if status.State.Paused != nil {
 		page.Paused = *status.State.Paused

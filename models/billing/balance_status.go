@@ -30,7 +30,8 @@ func readOverage(ctx context.Context, db bun.IDB, since time.Time) (*OverageStat
 	}
 	if err := db.NewRaw(`SELECT part, CAST(SUM(CASE WHEN part = ? THEN ABS(units) ELSE units END) AS bigint) AS units,
 			CAST(SUM(CASE WHEN part = ? THEN ABS(cents) ELSE cents END) AS bigint) AS cents, MAX(checked_at) AS checked
-		FROM stripe_balances WHERE period_end > ? GROUP BY part`, models.OverageUnexplained, models.OverageUnexplained, since).Scan(ctx, &sums); err != nil {
+		FROM stripe_balances WHERE period_end > ? GROUP BY part`, models.OverageUnexplained, models.OverageUnexplained,
+		since).Scan(ctx, &sums); err != nil {
 		return nil, fmt.Errorf("sum balances: %w", err)
 	}
 	s := &OverageStatus{}

@@ -20,8 +20,10 @@ func TestBalancesAddUp(t *testing.T) {
 	either := func() bool { return r.IntN(2) == 0 }
 	for n := range 20_000 {
 		s := balanceSheet{
-			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(), invoiced: sum(), voided: sum(),
-			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0, canceled: either(), noPrice: either(), otherCurrency: r.IntN(9) == 0,
+			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
+			invoiced: sum(), voided: sum(),
+			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0, canceled: either(),
+			noPrice: either(), otherCurrency: r.IntN(9) == 0,
 			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
 		}
 		if either() {
@@ -30,8 +32,10 @@ func TestBalancesAddUp(t *testing.T) {
 		for range r.IntN(6) {
 			all := sum()
 			share := reportShare{
-				State: models.ReportStates[r.IntN(len(models.ReportStates))], Counts: models.CountsOverage, Value: all.Units, Confirmed: r.Int64N(12), All: all, Here: all,
-				Minute: month.End.Add(time.Duration(r.IntN(120)-100) * time.Hour), SentAt: month.End.Add(time.Duration(r.IntN(240)-120) * time.Minute),
+				State: models.ReportStates[r.IntN(len(models.ReportStates))], Counts: models.CountsOverage, Value: all.Units,
+				Confirmed: r.Int64N(12), All: all, Here: all,
+				Minute: month.End.Add(time.Duration(r.IntN(120)-100) * time.Hour),
+				SentAt: month.End.Add(time.Duration(r.IntN(240)-120) * time.Minute),
 			}
 			switch {
 			case share.State == models.ReportMissing:
@@ -82,19 +86,22 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 	} {
 		s := balanceSheet{
 			period: month, now: final.Add(3 * time.Hour), final: final, invoiced: c.invoiced, counted: 12,
-			reports: []reportShare{{State: models.ReportVerified, Counts: models.CountsOverage, Minute: month.Start, Value: 12, SentAt: c.sentAt, Here: twelve, All: twelve}},
+			reports: []reportShare{{State: models.ReportVerified, Counts: models.CountsOverage, Minute: month.Start, Value: 12,
+				SentAt: c.sentAt, Here: twelve, All: twelve}},
 		}
 		b := s.balance()
 		if got := b.NotInvoiced(c.reason); got != c.want {
 			t.Errorf("%s: %s has %v, want %v", c.name, c.reason, got, c.want)
 		}
-		if unexplained := b.NotInvoiced(models.OverageUnexplained); c.reason != models.OverageUnexplained && unexplained != (models.OverageSum{}) {
+		if unexplained := b.NotInvoiced(models.OverageUnexplained); c.reason != models.OverageUnexplained &&
+			unexplained != (models.OverageSum{}) {
 			t.Errorf("%s: unexplained %v", c.name, unexplained)
 		}
 	}
 }
 
-// What is known of billing periods is put together: parts of a known period are no periods of their own, and a later one cuts an earlier one.
+// What is known of billing periods is put together: parts of a known period are no periods of
+// their own, and a later one cuts an earlier one.
 func TestMergeSpans(t *testing.T) {
 	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
 	known := func(from, to int) span { return span{models.Period{Start: day(from), End: day(to)}, true} }

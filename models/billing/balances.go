@@ -75,10 +75,12 @@ type billedCustomer struct {
 
 func (r *Reporter) readCustomer(ctx context.Context, customer string, now time.Time) (*billedCustomer, error) {
 	known := &billedCustomer{invoices: map[string]models.StripeInvoice{}}
-	if err := r.DB.NewSelect().Model(&known.subscriptions).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL", customer).Scan(ctx); err != nil {
+	if err := r.DB.NewSelect().Model(&known.subscriptions).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL",
+		customer).Scan(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.DB.NewSelect().Model(&known.lines).Where("stripe_customer_id = ? AND period_end > ?", customer, now.Add(-totalsReach-longestPeriod)).
+	if err := r.DB.NewSelect().Model(&known.lines).Where("stripe_customer_id = ? AND period_end > ?", customer,
+		now.Add(-totalsReach-longestPeriod)).
 		Order("period_start", "stripe_invoice_id", "id").Scan(ctx); err != nil {
 		return nil, err
 	}
@@ -93,7 +95,8 @@ func (r *Reporter) readCustomer(ctx context.Context, customer string, now time.T
 		Where("stripe_customer_id = ? AND blocked IS NOT NULL", customer).Scan(ctx, &known.blocked); err != nil {
 		return nil, err
 	}
-	two, err := r.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Where("id = ? AND held_subscriptions IS NOT NULL", customer).Exists(ctx)
+	two, err := r.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Where("id = ? AND held_subscriptions IS NOT NULL",
+		customer).Exists(ctx)
 	switch {
 	case err != nil:
 		return nil, err
@@ -114,8 +117,8 @@ func bills(line *models.StripeInvoiceLine, p models.Period) bool {
 	return p.Contains(line.PeriodStart.UTC()) || p.Contains(line.PeriodEnd.UTC().Add(-time.Microsecond)) && line.PeriodStart.Before(p.Start)
 }
 
-// awaits reports whether Stripe may have an invoice of a period that is not stored as it is: there is none that is final, or one that is open,
-// which may be voided.
+// awaits reports whether Stripe may have an invoice of a period that is not stored as it is: there is
+// none that is final, or one that is open, which may be voided.
 func (c *billedCustomer) awaits(p models.Period, now time.Time) bool {
 	stored := false
 	for i := range c.lines {
@@ -131,11 +134,13 @@ func (c *billedCustomer) awaits(p models.Period, now time.Time) bool {
 	return !stored && (!p.End.After(now) || c.canceled(p))
 }
 
-// canceled reports whether the customer's subscription was canceled before a period that it pays for had ended, and none pays for the rest.
+// canceled reports whether the customer's subscription was canceled before a period that it pays
+// for had ended, and none pays for the rest.
 func (c *billedCustomer) canceled(p models.Period) bool {
 	canceled := false
 	for _, s := range c.subscriptions {
-		if s.CurrentPeriodStart == nil || s.CurrentPeriodEnd == nil || !s.CurrentPeriodStart.Before(p.End) || !s.CurrentPeriodEnd.After(p.Start) {
+		if s.CurrentPeriodStart == nil || s.CurrentPeriodEnd == nil || !s.CurrentPeriodStart.Before(p.End) ||
+			!s.CurrentPeriodEnd.After(p.Start) {
 			continue
 		}
 		if s.Status != models.StatusCanceled {
@@ -153,8 +158,8 @@ func (c *billedCustomer) canceled(p models.Period) bool {
 // span is a stretch of time that may be a billing period.
 type span struct {
 	models.Period
-	// known means that Stripe says so: the subscription or an invoice. Otherwise it is what events and reports say, whose records may begin or
-	// end within a billing period, when a member comes or goes.
+	// known means that Stripe says so: the subscription or an invoice. Otherwise it is what events and
+	// reports say, whose records may begin or end within a billing period, when a member comes or goes.
 	known bool
 }
 
@@ -167,7 +172,8 @@ func (r *Reporter) billedPeriods(ctx context.Context, of stream, known *billedCu
 	}
 	var spans []span
 	for _, s := range known.subscriptions {
-		if s.CurrentPeriodStart != nil && s.CurrentPeriodEnd != nil && s.CurrentPeriodEnd.After(since) && s.CurrentPeriodStart.Before(*s.CurrentPeriodEnd) {
+		if s.CurrentPeriodStart != nil && s.CurrentPeriodEnd != nil && s.CurrentPeriodEnd.After(since) &&
+			s.CurrentPeriodStart.Before(*s.CurrentPeriodEnd) {
 			spans = append(spans, span{models.Period{Start: s.CurrentPeriodStart.UTC(), End: s.CurrentPeriodEnd.UTC()}, true})
 		}
 	}
@@ -189,8 +195,8 @@ func (r *Reporter) billedPeriods(ctx context.Context, of stream, known *billedCu
 	}), nil
 }
 
-// mergeSpans makes billing periods that do not overlap of what is known. A stretch within a known period is a part of it; a known period that
-// begins within another one cuts it.
+// mergeSpans makes billing periods that do not overlap of what is known. A stretch within a known
+// period is a part of it; a known period that begins within another one cuts it.
 func mergeSpans(spans []span) []models.Period {
 	slices.SortFunc(spans, func(a, b span) int {
 		known := func(s span) int {
@@ -232,7 +238,8 @@ func mergeSpans(spans []span) []models.Period {
 func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known *billedCustomer, now time.Time) (*balanceSheet, error) {
 	plan := r.planOf(of.meter)
 	s := &balanceSheet{
-		payer: of.customer, meter: of.meter, period: p, now: now, held: known.held, blocked: slices.Contains(known.blocked, of.meter), canceled: known.canceled(p),
+		payer: of.customer, meter: of.meter, period: p, now: now, held: known.held,
+		blocked: slices.Contains(known.blocked, of.meter), canceled: known.canceled(p),
 		noPrice: p.Contains(now) && slices.ContainsFunc(known.subscriptions, func(s models.Subscription) bool {
 			return s.PlanID == plan && s.Active() && s.OverageProblem != nil && !hasProblem(&s, models.OverageTiered)
 		}),
@@ -266,7 +273,8 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 			s.invoiced = s.invoiced.Plus(o)
 		}
 	}
-	if err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS units, COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS cents
+	if err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS units,
+		COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS cents
 		FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? AND e.occurred_at < ?`,
 		of.customer, plan, p.Start, p.End).Scan(ctx, &s.unsealed); err != nil {
 		return nil, err
@@ -279,14 +287,16 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		AcceptedAt, FirstAttemptAt               bun.NullTime
 		HereUnits, HereCents, AllUnits, AllCents int64
 	}
-	if err := r.DB.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at, r.first_attempt_at,
+	if err := r.DB.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
+		r.first_attempt_at,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_quantity END) AS bigint), 0) AS here_units,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_cents END) AS bigint), 0) AS here_cents,
 			COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS all_units, COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS all_cents
 		FROM stripe_reports r LEFT JOIN usage_events e ON e.stripe_report_id = r.id
 		WHERE r.stripe_customer_id = ? AND r.meter_event_name = ? AND r.minute >= ? AND r.minute < ? AND r.state <> ?
 			AND (r.minute >= ? AND r.minute < ? OR r.period_start < ? AND r.period_end > ?)
-		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod), p.End.Add(longestPeriod), models.ReportMissing,
+		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod),
+		p.End.Add(longestPeriod), models.ReportMissing,
 		p.Start, p.End, p.End, p.Start).Scan(ctx, &reports); err != nil {
 		return nil, err
 	}
@@ -330,9 +340,12 @@ type balanceRow struct {
 
 // writeBalances replaces the balances of the same payers, meters and periods. before, which may be nil, runs first in the transaction.
 // Processes do this one after another: two that write the same balance at once could leave parts of both.
-func (r *Reporter) writeBalances(ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error) error {
+func (r *Reporter) writeBalances(
+	ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error,
+) error {
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := r.DB.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1")).Scan(ctx, new(int)); err != nil {
+		lock := r.DB.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1"))
+		if err := lock.Scan(ctx, new(int)); err != nil {
 			return err
 		}
 		if before != nil {
@@ -353,7 +366,8 @@ func replaceBalances(ctx context.Context, tx bun.Tx, balances []models.OverageBa
 		}
 		add := func(part models.OveragePart, o models.OverageSum) {
 			rows = append(rows, balanceRow{
-				Payer: b.Payer, MeterEventName: b.MeterEventName, PeriodStart: b.Period.Start, PeriodEnd: b.Period.End, Part: part, Units: o.Units, Cents: o.Cents,
+				Payer: b.Payer, MeterEventName: b.MeterEventName, PeriodStart: b.Period.Start, PeriodEnd: b.Period.End, Part: part,
+				Units: o.Units, Cents: o.Cents,
 				CheckedAt: b.CheckedAt,
 			})
 		}
@@ -386,9 +400,11 @@ func readBalances(ctx context.Context, db bun.IDB, q *bun.SelectQuery) ([]models
 	var balances []models.OverageBalance
 	for _, row := range rows {
 		n := len(balances)
-		if n == 0 || balances[n-1].Payer != row.Payer || balances[n-1].MeterEventName != row.MeterEventName || !balances[n-1].Period.Start.Equal(row.PeriodStart) {
+		if n == 0 || balances[n-1].Payer != row.Payer || balances[n-1].MeterEventName != row.MeterEventName ||
+			!balances[n-1].Period.Start.Equal(row.PeriodStart) {
 			balances = append(balances, models.OverageBalance{
-				Payer: row.Payer, MeterEventName: row.MeterEventName, Period: models.Period{Start: row.PeriodStart.UTC(), End: row.PeriodEnd.UTC()}, CheckedAt: row.CheckedAt.UTC(),
+				Payer: row.Payer, MeterEventName: row.MeterEventName, CheckedAt: row.CheckedAt.UTC(),
+				Period: models.Period{Start: row.PeriodStart.UTC(), End: row.PeriodEnd.UTC()},
 			})
 			n++
 		}
@@ -400,7 +416,11 @@ func readBalances(ctx context.Context, db bun.IDB, q *bun.SelectQuery) ([]models
 // namePayers sets the names of organizations and people.
 func namePayers(ctx context.Context, db bun.IDB, balances []models.OverageBalance) error {
 	names := map[string]string{}
-	for prefix, from := range map[string]string{payerOrganization: "SELECT id, name FROM organizations WHERE id IN (?)", payerUser: "SELECT id, email AS name FROM users WHERE id IN (?)"} {
+	queries := map[string]string{
+		payerOrganization: "SELECT id, name FROM organizations WHERE id IN (?)",
+		payerUser:         "SELECT id, email AS name FROM users WHERE id IN (?)",
+	}
+	for prefix, from := range queries {
 		var ids []uuid.UUID
 		for _, b := range balances {
 			if text, ok := strings.CutPrefix(b.Payer, prefix); ok {
@@ -437,7 +457,8 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 		Start, Stop  time.Time
 		Units, Cents int64
 	}
-	if err := r.DB.NewRaw(`SELECT CASE WHEN r.payer LIKE ? THEN r.payer ELSE ? || CAST(r.user_id AS text) END AS payer, r.plan_id, r.billing_period_start AS start,
+	if err := r.DB.NewRaw(`SELECT CASE WHEN r.payer LIKE ? THEN r.payer ELSE ? || CAST(r.user_id AS text) END AS payer,
+		r.plan_id, r.billing_period_start AS start,
 			MAX(r.billing_period_end) AS stop, CAST(SUM(r.overage_used) AS bigint) AS units, CAST(SUM(r.overage_cents) AS bigint) AS cents
 		FROM usage_records r WHERE r.overage_used > 0 AND r.stripe_customer_id IS NULL AND r.billing_period_end > ?
 		GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`, payerOrganization+"%", payerUser, now.Add(-totalsReach)).Scan(ctx, &rows); err != nil {
@@ -447,7 +468,8 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 	for i, row := range rows {
 		o := models.OverageSum{Units: row.Units, Cents: row.Cents}
 		balances[i] = models.OverageBalance{
-			Payer: row.Payer, MeterEventName: r.Catalogue.MeterOf(row.PlanID), Period: models.Period{Start: row.Start.UTC(), End: row.Stop.UTC()}, Decided: o, CheckedAt: now,
+			Payer: row.Payer, MeterEventName: r.Catalogue.MeterOf(row.PlanID), Decided: o, CheckedAt: now,
+			Period:  models.Period{Start: row.Start.UTC(), End: row.Stop.UTC()},
 			Reasons: []models.OverageShare{{Part: models.OverageByHand, OverageSum: o}},
 		}
 	}
@@ -472,7 +494,8 @@ func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 		begin := r.now()
 		var meters []string
 		if err := r.DB.NewRaw(`SELECT meter_event_name FROM stripe_streams WHERE stripe_customer_id = ?
-			UNION SELECT meter_event_name FROM stripe_invoice_lines WHERE stripe_customer_id = ?`, customer, customer).Scan(ctx, &meters); err != nil {
+			UNION SELECT meter_event_name FROM stripe_invoice_lines WHERE stripe_customer_id = ?`, customer, customer).Scan(ctx,
+			&meters); err != nil {
 			return fmt.Errorf("read the meters of %s: %w", customer, err)
 		}
 		for _, meter := range meters {

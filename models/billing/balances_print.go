@@ -11,10 +11,13 @@ import (
 	"tollgate/models"
 )
 
-// printBalances prints a line for each payer, meter and billing period of the last 35 days. DECIDED and SENT count units by the time at which
-// they were used, COUNTED is Stripe's total of the period, and DIFFERENCE that of the totals. It returns the number of periods with a difference and of those
-// with an unexplained amount.
-func (r *Reporter) printBalances(ctx context.Context, w io.Writer, totals []models.StripeTotal) (differences, unexplained int, err error) {
+// printBalances prints a line for each payer, meter and billing period of the last 35 days. DECIDED and
+// SENT count units by the time at which they were used, COUNTED is Stripe's total of the period, and
+// DIFFERENCE that of the totals. It returns the number of periods with a difference and of those with an
+// unexplained amount.
+func (r *Reporter) printBalances(
+	ctx context.Context, w io.Writer, totals []models.StripeTotal,
+) (differences, unexplained int, err error) {
 	balances, err := Balances(ctx, r.DB, r.now().Add(-totalsReach))
 	if err != nil {
 		return 0, 0, err
@@ -38,7 +41,8 @@ func (r *Reporter) printBalances(ctx context.Context, w io.Writer, totals []mode
 		if b.Name != "" {
 			payer += " (" + b.Name + ")"
 		}
-		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%+d\t%d\t%s\t%s\n", payer, b.Period.Start.Format(time.RFC3339), b.Period.End.Format(time.RFC3339),
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%+d\t%d\t%s\t%s\n", payer, b.Period.Start.Format(time.RFC3339),
+			b.Period.End.Format(time.RFC3339),
 			b.Decided.Units, b.Sent.Units, b.Counted.Units, difference, b.Invoiced.Units, b.MeterEventName, r.reasonsText(b.Reasons))
 	}
 	return differences, unexplained, out.Flush()

@@ -250,8 +250,9 @@ func TestOverageByHand(t *testing.T) {
 			u, err := models.SetUser(o.ctx, o.db, o.now, string(rune('b'+i))+"@example.com", models.UserChange{})
 			o.must(err)
 			_, err = o.db.NewInsert().Model(&models.UsageRecord{
-				UserID: u.ID, Email: u.Email, BillingPeriodStart: o.period.Start, BillingPeriodEnd: o.period.End, PlanID: "pro", SuggestionsIncluded: 75,
-				SuggestionsUsed: 80, OverageUsed: 5, OverageCents: 150, Payer: &payer, CreatedAt: o.now,
+				UserID: u.ID, Email: u.Email, BillingPeriodStart: o.period.Start, BillingPeriodEnd: o.period.End, PlanID: "pro",
+				SuggestionsIncluded: 75,
+				SuggestionsUsed:     80, OverageUsed: 5, OverageCents: 150, Payer: &payer, CreatedAt: o.now,
 			}).Exec(o.ctx)
 			o.must(err)
 		}
@@ -305,7 +306,8 @@ func TestBalancesAtOnce(t *testing.T) {
 		o.finalize(o.renew())
 		done := make(chan error, 1)
 		// The other one takes the period to begin a day later.
-		first := models.OverageBalance{Payer: "cus_1", MeterEventName: o.meter(), Period: models.Period{Start: o.period.Start.AddDate(0, 0, 1), End: o.period.End}, CheckedAt: o.now}
+		first := models.OverageBalance{Payer: "cus_1", MeterEventName: o.meter(),
+			Period: models.Period{Start: o.period.Start.AddDate(0, 0, 1), End: o.period.End}, CheckedAt: o.now}
 		first.Decided.Units = 5
 		first.Add(models.OverageWaiting, first.Decided)
 		o.must(o.writeBalances(o.ctx, nil, func(ctx context.Context, tx bun.Tx) error {

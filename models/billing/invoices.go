@@ -95,7 +95,8 @@ func (id objectID) orNil() *string {
 // invoice fetches an invoice with all its lines. Its error is Stripe's.
 func (c *Client) invoice(ctx context.Context, id string) (*invoice, error) {
 	i := &invoice{}
-	if err := c.backend.Call(http.MethodGet, "/v1/invoices/"+url.PathEscape(id), c.key, &stripe.InvoiceParams{Params: params(ctx)}, i); err != nil {
+	if err := c.backend.Call(http.MethodGet, "/v1/invoices/"+url.PathEscape(id), c.key,
+		&stripe.InvoiceParams{Params: params(ctx)}, i); err != nil {
 		return nil, err
 	}
 	return i, c.allLines(ctx, i)
@@ -131,7 +132,9 @@ func (c *Client) invoicesOf(ctx context.Context, customer string, do func(*invoi
 }
 
 // list calls do for each object of a list, whose pages newPage makes.
-func (c *Client) list(path string, params stripe.ListParamsContainer, newPage func() (stripe.ListContainer, func() []any), do func(any)) error {
+func (c *Client) list(
+	path string, params stripe.ListParamsContainer, newPage func() (stripe.ListContainer, func() []any), do func(any),
+) error {
 	found := stripe.GetIter(params, func(p *stripe.Params, b *form.Values) ([]any, stripe.ListContainer, error) {
 		page, data := newPage()
 		err := c.backend.CallRaw(http.MethodGet, path, c.key, b, p, page.(stripe.LastResponseSetter))
@@ -184,7 +187,8 @@ func (p *planPrices) overageLine(line *invoiceLine) (price string, plan models.P
 func keepInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice, readAt time.Time) error {
 	row := models.StripeInvoice{
 		ID: i.ID, StripeCustomerID: string(i.Customer), StripeSubscriptionID: i.Subscription.orNil(), Status: i.Status, Currency: i.Currency,
-		PeriodStart: unixTime(i.PeriodStart), PeriodEnd: unixTime(i.PeriodEnd), FinalizedAt: unixTime(i.StatusTransitions.FinalizedAt), ReadAt: readAt,
+		PeriodStart: unixTime(i.PeriodStart), PeriodEnd: unixTime(i.PeriodEnd),
+		FinalizedAt: unixTime(i.StatusTransitions.FinalizedAt), ReadAt: readAt,
 	}
 	if row.StripeSubscriptionID == nil {
 		row.StripeSubscriptionID = i.Parent.SubscriptionDetails.Subscription.orNil()
@@ -213,7 +217,8 @@ func keepInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice,
 			continue
 		}
 		line := models.StripeInvoiceLine{
-			StripeInvoiceID: i.ID, ID: l.ID, StripeCustomerID: row.StripeCustomerID, StripeSubscriptionID: l.Subscription.orNil(), StripePriceID: price,
+			StripeInvoiceID: i.ID, ID: l.ID, StripeCustomerID: row.StripeCustomerID, StripeSubscriptionID: l.Subscription.orNil(),
+			StripePriceID:  price,
 			MeterEventName: meter, PlanID: plan, Quantity: l.Quantity, AmountCents: l.Amount, Currency: l.Currency,
 			PeriodStart: time.Unix(l.Period.Start, 0).UTC(), PeriodEnd: time.Unix(l.Period.End, 0).UTC(),
 		}
@@ -231,7 +236,9 @@ func keepInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice,
 }
 
 // namedInvoices returns the IDs of the invoices that events are about, at most invoicesAtOnce, and the events up to which those are all.
-func (w *Webhooks) namedInvoices(ctx context.Context, events []models.StripeWebhookEvent) (ids []string, until []models.StripeWebhookEvent, err error) {
+func (w *Webhooks) namedInvoices(
+	ctx context.Context, events []models.StripeWebhookEvent,
+) (ids []string, until []models.StripeWebhookEvent, err error) {
 	for from := 0; from < len(events); from += 100 {
 		some := events[from:min(from+100, len(events))]
 		var of []string
@@ -270,8 +277,9 @@ func (w *Webhooks) namedInvoices(ctx context.Context, events []models.StripeWebh
 	return ids, events, nil
 }
 
-// askInvoices fetches invoices of a customer. Those that Stripe does not have, such as a deleted draft, and other customers' are left out.
-// A key that may not read invoices does not keep the customer's plan from being followed.
+// askInvoices fetches invoices of a customer. Those that Stripe does not have, such as a deleted draft,
+// and other customers' are left out. A key that may not read invoices does not keep the customer's plan
+// from being followed.
 func (c *Client) askInvoices(ctx context.Context, customer string, ids []string, at *atStripe) error {
 	for _, id := range ids {
 		i, err := c.invoice(ctx, id)

@@ -33,14 +33,16 @@ func newOffice(d *desk) *office {
 	d.t.Helper()
 	o := &office{desk: d, period: models.CalendarMonth(d.now)}
 	o.hook = NewWebhooks(WebhookOptions{
-		DB: d.db, Client: d.Client, Catalogue: d.catalogue, Secret: webhookSecret, Now: d.clock, Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
+		DB: d.db, Client: d.Client, Catalogue: d.catalogue, Secret: webhookSecret, Now: d.clock,
+		Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
 	})
 	meters, err := d.Client.meters(d.ctx)
 	d.must(err)
 	for name, of := range meters {
 		plan := strings.TrimPrefix(name, d.catalogue.MeterOf(""))
 		d.must(keepObject(d.ctx, d.db, d.now, objectMeter+plan, of[0].ID))
-		price := d.stripe.AddPrice(stripetest.Price{LookupKey: lookupOverage + plan, Meter: of[0].ID, Cents: map[string]float64{"pro": 30, "starter": 35}[plan]})
+		price := d.stripe.AddPrice(stripetest.Price{LookupKey: lookupOverage + plan, Meter: of[0].ID,
+			Cents: map[string]float64{"pro": 30, "starter": 35}[plan]})
 		d.must(keepObject(d.ctx, d.db, d.now, objectOverage+plan, price))
 		if plan == "pro" {
 			o.over = price
@@ -94,7 +96,8 @@ func (o *office) spendIn(period models.Period, plan models.PlanID, units int64, 
 	o.t.Helper()
 	key, customer := uuid.NewString(), "cus_1"
 	_, err := o.db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), UserID: o.user, Email: "ada@example.com", Quantity: units + 2, OverageQuantity: units, OverageCents: 30 * units, IdempotencyKey: &key,
+		ID: uuid.New(), UserID: o.user, Email: "ada@example.com", Quantity: units + 2, OverageQuantity: units,
+		OverageCents: 30 * units, IdempotencyKey: &key,
 		OccurredAt: at, RecordedAt: o.now, StripeCustomerID: &customer,
 		Figures: models.Figures{PlanID: plan, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End},
 	}).Exec(o.ctx)

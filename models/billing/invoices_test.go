@@ -44,7 +44,8 @@ func TestInvoiceLinesAreStored(t *testing.T) {
 		}
 		var stored models.StripeInvoice
 		o.must(o.db.NewSelect().Model(&stored).Where("id = ?", invoice).Scan(o.ctx))
-		if stored.FinalizedAt == nil || !stored.FinalizedAt.Equal(o.now) || *stored.StripeSubscriptionID != o.sub || stored.StripeCustomerID != "cus_1" {
+		if stored.FinalizedAt == nil || !stored.FinalizedAt.Equal(o.now) || *stored.StripeSubscriptionID != o.sub ||
+			stored.StripeCustomerID != "cus_1" {
 			t.Errorf("stored %+v", stored)
 		}
 		// The worker writes the balances without a daily comparison.
@@ -109,7 +110,8 @@ func TestInvoicesThatAreNotTheCustomers(t *testing.T) {
 	onBothOffices(t, func(t *testing.T, o *office) {
 		other := o.stripe.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "open", Currency: "usd"})
 		for _, object := range []map[string]any{
-			{"id": other, "object": "invoice", "customer": "cus_1"}, {"id": "in_gone", "object": "invoice", "customer": "cus_1"}, {"object": "invoice", "customer": "cus_1"},
+			{"id": other, "object": "invoice", "customer": "cus_1"}, {"id": "in_gone", "object": "invoice", "customer": "cus_1"},
+			{"object": "invoice", "customer": "cus_1"},
 		} {
 			o.receive(o.stripe.SignedEvent(webhookSecret, o.now, "invoice.finalized", object))
 		}
@@ -148,10 +150,13 @@ func TestManyInvoicesOfOneCustomer(t *testing.T) {
 // Newer versions of Stripe's API name the subscription and the price elsewhere.
 func TestInvoicesOfNewerVersions(t *testing.T) {
 	body := `{"id": "in_1", "object": "invoice", "customer": {"id": "cus_1", "object": "customer"}, "status": "open", "currency": "usd",
-		"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}}, "status_transitions": {"finalized_at": 1764547200},
+		"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}},
+			"status_transitions": {"finalized_at": 1764547200},
 		"lines": {"object": "list", "has_more": false, "data": [
-			{"id": "il_1", "amount": 360, "currency": "usd", "quantity": 12, "pricing": {"price_details": {"price": "price_over"}}, "period": {"start": 1761955200, "end": 1764547200}},
-			{"id": "il_2", "amount": 1800, "currency": "usd", "quantity": 1, "pricing": {"price_details": {"price": "price_base"}}, "period": {"start": 1764547200, "end": 1767225600}}]}}`
+			{"id": "il_1", "amount": 360, "currency": "usd", "quantity": 12, "pricing": {"price_details": {"price": "price_over"}},
+				"period": {"start": 1761955200, "end": 1764547200}},
+			{"id": "il_2", "amount": 1800, "currency": "usd", "quantity": 1, "pricing": {"price_details": {"price": "price_base"}},
+				"period": {"start": 1764547200, "end": 1767225600}}]}}`
 	for name, address := range databases {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t, address(t), answer(200, body))
