@@ -37,6 +37,8 @@ type OpsStripe struct {
 	Faults  []models.StripeCustomer
 	// Held are the customers whose reports are held back.
 	Held []models.HeldCustomer
+	// Overage says where overage is, from the decision to the invoice.
+	Overage OpsOverage
 	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
 	MeterErrors []models.StripeWebhookEvent
 	// GiveUp is the ID of a report for which the form to give it up was sent and is shown again, with the entered Reason.

@@ -24,6 +24,10 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 		Connected: s.reporter != nil, Account: status.State.AccountID, Live: status.State.Livemode != nil && *status.State.Livemode,
 		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences, Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,
 	}
+	page.Overage = views.OpsOverage{
+		Steps: status.Overage.Steps, Reasons: status.Overage.Reasons, Balances: status.Overage.Balances,
+		CheckedAt: status.Overage.CheckedAt, Currency: s.catalogue.Currency,
+	}
 	if status.State.Paused != nil {
 		page.Paused = *status.State.Paused
 	}

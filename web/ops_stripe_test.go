@@ -156,3 +156,75 @@ func TestOperatorSteersReports(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) { test(t, modelstest.SQLite(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, modelstest.Postgres(t)) })
 }
+
+// The operator sees how much overage was decided, sent, counted and invoiced, and each reason why the rest is not on an invoice.
+func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
+	test := func(t *testing.T, address string) {
+		var f *fixture
+		stripe := stripetest.New(stripetest.Options{Now: func() time.Time { return f.clock() }, Rand: rand.New(rand.NewPCG(1, 1))})
+		server := httptest.NewServer(stripe)
+		t.Cleanup(server.Close)
+		client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", APIBase: server.URL})
+		must(t, err)
+		var reporter *billing.Reporter
+		f = newFixture(t, address, func(o *Options) {
+			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			o.Reporter = reporter
+		})
+		month := models.CalendarMonth(f.clock())
+		price := stripe.AddPrice(stripetest.Price{Meter: stripe.AddMeter(f.web.catalogue.MeterOf("pro")), LookupKey: "tollgate_overage_pro", Cents: 30})
+		subscription := stripe.AddSubscription(stripetest.Subscription{
+			Customer: "cus_1", Items: []stripetest.Item{{Price: price}}, PeriodStart: month.Start, PeriodEnd: month.End,
+		})
+		f.person("otto@example.com", "", models.Member, true)
+		otto := f.signedIn("otto@example.com")
+		use := func(units int64) {
+			t.Helper()
+			key, customer, at := uuid.NewString(), "cus_1", month.Start.Add(time.Hour)
+			_, err := f.db.NewInsert().Model(&models.UsageEvent{
+				ID: uuid.New(), Email: "ada@example.com", Quantity: units, OverageQuantity: units, OverageCents: 30 * units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+				Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
+			}).Exec(t.Context())
+			must(t, err)
+		}
+		compare := func() {
+			t.Helper()
+			_, err := reporter.Seal(t.Context())
+			must(t, err)
+			for found := true; found; {
+				found, err = reporter.DeliverStream(t.Context())
+				must(t, err)
+			}
+			_, err = reporter.Totals(t.Context(), true)
+			must(t, err)
+		}
+		says := func(words ...string) {
+			t.Helper()
+			text := textOf(otto.get("/ops").section("stripe"))
+			for _, w := range words {
+				if !strings.Contains(text, w) {
+					t.Errorf("the page does not say %q: %s", w, text)
+				}
+			}
+		}
+		says("Overage from decision to invoice Not compared yet.")
+		use(1012)
+		compare()
+		says("Decided 1,012 $303.60", "Sent 1,012", "Counted 1,012", "Invoiced 0 $0.00", "Waiting 1,012 $303.60 not sent yet, or the invoice is not final")
+		f.advance(month.End.Sub(f.clock()) + time.Hour)
+		otto = f.signedIn("otto@example.com") // the session has expired
+		stripe.FinalizeInvoice(stripe.Renew(subscription))
+		compare()
+		says("Invoiced 1,012 $303.60", "All overage is invoiced.")
+		f.advance(time.Hour)
+		use(3)
+		compare()
+		says("Decided 1,015", "Late 3 $0.90 arrived after the invoice was final", "neither invoiced nor waiting", "1,015 ($304.50)", "Late: 3 ($0.90). Meter slack_speak_suggestions_pro.")
+		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_invoice_lines SET quantity = quantity - 5, amount_cents = amount_cents - 150")
+		must(t, err)
+		compare()
+		says("An invoice differs from the ledger 5 units ($1.50) of overage fit no known reason.", "Unexplained 5 $1.50", "Unexplained: 5 ($1.50). Late: 3 ($0.90).")
+	}
+	t.Run("sqlite", func(t *testing.T) { test(t, modelstest.SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, modelstest.Postgres(t)) })
+}

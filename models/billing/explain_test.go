@@ -43,6 +43,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 				_, err := d.compare(d.ctx, of, p, false)
 				d.must(err)
 			}
+			d.must(d.balance(d.ctx, of))
 			if len(ran.texts) < 30 {
 				t.Fatalf("only these were run: %q", ran.texts)
 			}

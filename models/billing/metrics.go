@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/uptrace/bun"
+
+	"tollgate/models"
 )
 
 // How long a scrape may take to read the status, and how old one may be that it gets.
@@ -25,6 +27,8 @@ type metrics struct {
 
 	reports, units, unsealed, oldest, drift, blocked, held, sending *prometheus.Desc
 
+	overageUnits, overageCents, notInvoicedUnits, notInvoicedCents *prometheus.Desc
+
 	mu   sync.Mutex
 	last *Status
 	read time.Time
@@ -34,6 +38,9 @@ type metrics struct {
 func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bool, now func() time.Time, log *slog.Logger) error {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
+	}
+	overage := func(name, help, label string) *prometheus.Desc {
+		return prometheus.NewDesc("tollgate_overage_"+name, help+" Billing periods that ended in the last 35 days or still go on.", []string{label}, nil)
 	}
 	return registry.Register(&metrics{
 		db: db, sends: sends, now: now, log: log,
@@ -45,12 +52,18 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
 		held:     desc("held_customers", "Customers whose reports are held back: two subscriptions would bill them, or an overage price has tiers."),
 		sending:  desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),
+
+		overageUnits:     overage("units", "Overage that reached each state from the decision to the invoice, in units.", "state"),
+		overageCents:     overage("cents", "Overage that reached each state, in the smallest unit of the currency. Stripe's totals have no amounts.", "state"),
+		notInvoicedUnits: overage("not_invoiced_units", "Overage that is not invoiced, in units, by reason.", "reason"),
+		notInvoicedCents: overage("not_invoiced_cents", "Overage that is not invoiced, in the smallest unit of the currency, by reason.", "reason"),
 	})
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.held, m.sending} {
+	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.held, m.sending,
+		m.overageUnits, m.overageCents, m.notInvoicedUnits, m.notInvoicedCents} {
 		to <- d
 	}
 }
@@ -77,6 +90,16 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.drift, float64(s.Drift))
 	gauge(m.blocked, float64(s.BlockedStreams))
 	gauge(m.held, float64(s.HeldCustomers))
+	for _, step := range s.Overage.Steps {
+		gauge(m.overageUnits, float64(step.Units), string(step.Part))
+		if step.Part != models.OverageCounted {
+			gauge(m.overageCents, float64(step.Cents), string(step.Part))
+		}
+	}
+	for _, reason := range s.Overage.Reasons {
+		gauge(m.notInvoicedUnits, float64(reason.Units), string(reason.Part))
+		gauge(m.notInvoicedCents, float64(reason.Cents), string(reason.Part))
+	}
 	sending := 0.0
 	if m.sends() && s.State.Stopped == nil && s.State.Paused == nil {
 		sending = 1

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -13,8 +12,8 @@ import (
 	"tollgate/models"
 )
 
-// PrintReconciliation compares everything with Stripe now, prints a line for each customer, meter and billing period, and returns an error when
-// anything differs or a report has failed. With restored it first makes it safe to send again, as Restored does.
+// PrintReconciliation compares everything with Stripe now, prints a line for each payer, meter and billing period, and returns an error when
+// anything differs, a report has failed or an invoice has an unexplained amount. With restored it first makes it safe to send again, as Restored does.
 func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, restored bool) error {
 	if err := r.contact(ctx); err != nil {
 		return err
@@ -39,17 +38,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
 	}
-	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "CUSTOMER\tFROM\tTO\tOURS\tWAITING\tSENT\tCONFIRMED\tDIFFERENCE\tMETER")
-	differences := 0
-	for _, t := range totals {
-		if t.Difference != 0 {
-			differences++
-		}
-		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%+d\t%s\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), t.PeriodEnd.UTC().Format(time.RFC3339),
-			t.Used, t.Waiting, t.Sent, t.Confirmed, t.Difference, t.MeterEventName)
-	}
-	if err := out.Flush(); err != nil {
+	differences, unexplained, err := r.printBalances(ctx, w, totals)
+	if err != nil {
 		return err
 	}
 	for _, t := range totals {
@@ -87,9 +77,9 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if err := r.noteWaiting(ctx, notes); err != nil {
 		return err
 	}
-	if differences > 0 || failures > 0 || lost > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now",
-			differences, failures, lost), untold)
+	if differences > 0 || failures > 0 || lost > 0 || unexplained > 0 {
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now, %d unexplained balances",
+			differences, failures, lost, unexplained), untold)
 	}
 	if untold != nil {
 		return untold

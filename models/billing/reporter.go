@@ -146,6 +146,7 @@ func (r *Reporter) reconciling(ctx context.Context) {
 		_, err := r.Reconcile(ctx)
 		r.report(ctx, "read reports back", err)
 		r.report(ctx, "compare totals", r.dailyTotals(ctx))
+		r.report(ctx, "compare new invoices", r.balanceInvoiced(ctx))
 	})
 }
 

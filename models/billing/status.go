@@ -39,6 +39,8 @@ type Status struct {
 	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
 	Compared   int64
 	ComparedAt *time.Time
+	// Overage says where the overage is, from the decision to the invoice.
+	Overage *OverageStatus
 }
 
 // listed is the most of blocked streams, differences and failures that are read at once.
@@ -110,7 +112,8 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 		at := compared.Last.UTC()
 		s.ComparedAt = &at
 	}
-	return s, nil
+	s.Overage, err = readOverage(ctx, db, since)
+	return s, err
 }
 
 // WebhookFaults returns the customers whose plan could not be followed, and the latest errors that Stripe told of in counting, newest

@@ -82,6 +82,14 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 				return all, err
 			}
 		}
+		if err := r.balance(ctx, of); errors.Is(err, errInvoices) && !passes(err) {
+			untold = append(untold, err)
+		} else if err != nil {
+			return all, err
+		}
+	}
+	if err := r.balanceByHand(ctx); err != nil {
+		return all, err
 	}
 	if untold != nil {
 		return all, fmt.Errorf("%w: %w", errUntold, errors.Join(untold...))

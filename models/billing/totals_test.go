@@ -3,9 +3,9 @@ package billing
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,13 +42,9 @@ func TestPlantedDifferences(t *testing.T) {
 				if len(lines) != 2 {
 					t.Fatalf("printed:\n%s", out.String())
 				}
-				confirmed := 7 + p.want
+				counted := 7 + p.want
 				got := strings.Join(strings.Fields(lines[1]), " ")
-				sign := "+"
-				if p.want < 0 {
-					sign = ""
-				}
-				want := "cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 5 7 " + strconv.FormatInt(confirmed, 10) + " " + sign + strconv.FormatInt(p.want, 10) + " slack_speak_suggestions_pro"
+				want := fmt.Sprintf("cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 7 %d %+d 0 slack_speak_suggestions_pro waiting 12 ($0.00)", counted, p.want)
 				if got != want {
 					t.Errorf("printed %q, want %q", got, want)
 				}

@@ -165,7 +165,7 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 		return kept, nil
 	}
 	kept.AppliedAt = &now
-	if !slices.Contains(WebhookTypes, head.Type) {
+	if !slices.Contains(WebhookTypes, head.Type) && !slices.Contains(endedInvoiceTypes, head.Type) {
 		return kept, nil
 	}
 	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})

@@ -146,7 +146,7 @@ func (w *Webhooks) putOff(ctx context.Context, customer *models.StripeCustomer, 
 // are applied with that, however many they are.
 func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCustomer) error {
 	var events []models.StripeWebhookEvent
-	err := w.DB.NewSelect().Model(&events).Column("id", "occurred_at").
+	err := w.DB.NewSelect().Model(&events).Column("id", "type", "occurred_at").
 		Where("stripe_customer_id = ? AND applied_at IS NULL", customer.ID).Order("received_at", "id").Limit(customerEvents).Scan(ctx)
 	if err != nil {
 		return fmt.Errorf("read the events of %s: %w", customer.ID, err)
@@ -160,9 +160,18 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("read the subscriptions of %s: %w", customer.ID, err)
 	}
+	invoices, events, err := w.namedInvoices(ctx, events)
+	if err != nil {
+		return fmt.Errorf("read the invoices of %s: %w", customer.ID, err)
+	}
+	readAt := models.Now(w.Now)
 	at, err := w.ask(patience, customer.ID, named)
 	if err != nil {
 		return fmt.Errorf("ask Stripe for %s: %w", customer.ID, err)
+	}
+	at.readAt = readAt
+	if err := w.Client.askInvoices(patience, customer.ID, invoices, at); err != nil {
+		return fmt.Errorf("ask Stripe for the invoices of %s: %w", customer.ID, err)
 	}
 	if err := w.keepIncluded(patience, customer.ID, at); err != nil {
 		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
@@ -262,6 +271,10 @@ type atStripe struct {
 	subscriptions []*stripe.Subscription
 	// partial says that there may be others: what is not among them has not ended by that.
 	partial bool
+	// invoices are those that the events are about, asked for after readAt. unread says why they cannot be read.
+	invoices []*invoice
+	readAt   time.Time
+	unread   error
 }
 
 // ask fetches a customer and all their subscriptions, ended ones too, and those that are named beside what the list has. A customer that Stripe
@@ -390,6 +403,9 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 		return err
 	}
 	a.holdBack(customer)
+	if err := a.keepInvoices(ctx); err != nil {
+		return err
+	}
 	for some := range slices.Chunk(events, 500) {
 		ids := make([]string, len(some))
 		for i, e := range some {

@@ -13,7 +13,18 @@ import (
 // opsStripe is a Stripe that mostly has what it was sent.
 func opsStripe() views.OpsStripe {
 	compared, oldest := Now.Add(-5*time.Hour), Now.Add(-70*time.Minute)
+	share := func(part models.OveragePart, units int64) models.OverageShare {
+		return models.OverageShare{Part: part, OverageSum: models.OverageSum{Units: units, Cents: 25 * units}}
+	}
 	return views.OpsStripe{
+		Overage: views.OpsOverage{
+			Steps: []models.OverageShare{
+				share(models.OverageDecided, 11804), share(models.OverageSent, 11762), {Part: models.OverageCounted, OverageSum: models.OverageSum{Units: 11762}},
+				share(models.OverageInvoiced, 9310),
+			},
+			Reasons:   []models.OverageShare{share(models.OverageWaiting, 2494)},
+			CheckedAt: &compared, Currency: "usd",
+		},
 		Connected: true, Account: "acct_1MadeUp", Waiting: 42, OldestUnsent: &oldest, Compared: 214, ComparedAt: &compared,
 		Counts: []views.ReportCount{
 			{State: models.ReportSealed, Reports: 3, Units: 17}, {State: models.ReportUnknown, Reports: 1, Units: 4},
@@ -41,6 +52,22 @@ func opsStopped(ops views.Ops) views.Ops {
 	s.Held = []models.HeldCustomer{{StripeCustomerID: "cus_Twins", Subscriptions: []string{"sub_1First", "sub_1Second"}, Units: 31}}
 	s.Faults = []models.StripeCustomer{{ID: "cus_Marble", Fault: text("the price price_1Old is no plan's; the plan stays as it was")}}
 	s.MeterErrors = []models.StripeWebhookEvent{{ID: "evt_1", ReceivedAt: Now.Add(-time.Hour), LastError: text("3 events: no such customer")}}
+	month := models.Period{Start: start.AddDate(0, -1, 0), End: start}
+	s.Overage.Reasons = []models.OverageShare{
+		{Part: models.OverageUnexplained, OverageSum: models.OverageSum{Units: 12, Cents: 360}}, {Part: models.OverageWaiting, OverageSum: models.OverageSum{Units: 2494, Cents: 62350}},
+		{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 3, Cents: 90}}, {Part: models.OverageByHand, OverageSum: models.OverageSum{Units: 40, Cents: 1000}},
+		{Part: models.OverageOtherSource, OverageSum: models.OverageSum{Units: -7, Cents: -210}},
+	}
+	s.Overage.Balances = []models.OverageBalance{
+		{
+			Payer: "cus_LanternKettle", MeterEventName: "slack_speak_suggestions_pro", Period: month, Decided: models.OverageSum{Units: 1804, Cents: 54120},
+			Sent: models.OverageSum{Units: 1804, Cents: 54120}, Counted: models.OverageSum{Units: 1804}, Invoiced: models.OverageSum{Units: 1792, Cents: 53760}, Reasons: s.Overage.Reasons[:1],
+		},
+		{
+			Payer: "organization:0199f1d2-0000-7000-8000-000000000021", Name: "The Department of Extraordinarily Long Names and Umbrellas",
+			MeterEventName: "slack_speak_suggestions_business", Period: month, Decided: models.OverageSum{Units: 40, Cents: 1000}, Reasons: s.Overage.Reasons[3:4],
+		},
+	}
 	s.GiveUp, s.Reason = s.Failures[1].ID.String(), "   "
 	ops.Stripe = views.Loaded(s)
 	ops.Frame.Errors = []ui.FormError{{Field: views.FieldIDReason(s.GiveUp), Message: "Enter a reason of 1 to 500 characters to give up the report."}}

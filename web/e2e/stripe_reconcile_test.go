@@ -74,7 +74,7 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if status := on.stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("status %d, %s", status, on.stderr)
 	}
-	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 0 4 4 +0 "+catalogue.MeterOf("pro")) {
+	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 4 4 +0 0 "+catalogue.MeterOf("pro")+" waiting 4 ($0.00)") {
 		t.Errorf("all is there: %+v", r)
 	}
 	stand.Lose(stand.Events()[0].Identifier)

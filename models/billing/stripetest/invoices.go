@@ -180,3 +180,15 @@ func lineAmount(price object, quantity int64) int64 {
 	}
 	return int64(math.Round(cents * float64(quantity)))
 }
+
+// CloseInvoice ends a final invoice with a status: paid, void or uncollectible. It is false if there is none that is open.
+func (s *Stripe) CloseInvoice(id, status string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.kind("invoice").by[id]
+	if o == nil || o["status"] != "open" {
+		return false
+	}
+	o["status"], o["paid"] = status, status == "paid"
+	return true
+}

@@ -1,0 +1,211 @@
+package billing
+
+import (
+	"time"
+
+	"tollgate/models"
+)
+
+// invoiceOverdue is how long after the end of a billing period its invoice is waited for: a draft is final after 72 hours at most.
+const invoiceOverdue = 4 * 24 * time.Hour
+
+// reportShare is what a report has to do with a billing period.
+type reportShare struct {
+	State  models.ReportState
+	Counts models.ReportCounts
+	// Minute is the report's timestamp, and so says whose invoice has it.
+	Minute           time.Time
+	Value, Confirmed int64
+	// SentAt is when Stripe received it, as far as that is known; zero otherwise.
+	SentAt time.Time
+	// Here is the overage of its events that were used in the period, All that of all its events.
+	Here, All models.OverageSum
+}
+
+// balanceSheet is all that a balance is made of.
+type balanceSheet struct {
+	payer, meter string
+	period       models.Period
+	now          time.Time
+	// unsealed is what is in no report yet.
+	unsealed models.OverageSum
+	reports  []reportShare
+	// final is when the invoice was final; zero while it is not. drafted means that it is a draft.
+	final   time.Time
+	drafted bool
+	// invoiced, voided and uncollectible are what final invoices bill.
+	invoiced, voided, uncollectible models.OverageSum
+	// otherCurrency means that an invoice is in another currency than the catalog.
+	otherCurrency bool
+	// counted is Stripe's total of the period's minutes.
+	counted int64
+	// held is the reason why the customer's reports are held back; empty if they are not.
+	held models.OveragePart
+	// blocked means that the customer's reports wait for an operator.
+	blocked bool
+	// canceled means that the subscription was canceled within the period.
+	canceled bool
+	// noPrice means that the subscription has no overage price that can be used.
+	noPrice bool
+}
+
+// balance says where each unit of the period's overage is. Decided is always the sum of Invoiced and the reasons.
+func (s *balanceSheet) balance() models.OverageBalance {
+	b := models.OverageBalance{
+		Payer: s.payer, MeterEventName: s.meter, Period: s.period, Decided: s.unsealed, Invoiced: s.invoiced,
+		Counted: models.OverageSum{Units: s.counted}, CheckedAt: s.now,
+	}
+	b.Add(s.unsent(), s.unsealed)
+	var due dues
+	tiers := false
+	// reached adds what reached Stripe at an instant.
+	reached := func(o models.OverageSum, at time.Time) {
+		close := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
+		switch reason := s.sent(at); {
+		case reason != "":
+			b.Add(reason, o)
+			if close {
+				due.closeAfter = due.closeAfter.Plus(o)
+			}
+		default:
+			due.invoiced = due.invoiced.Plus(o)
+			if close {
+				due.closeBefore = due.closeBefore.Plus(o)
+			}
+		}
+	}
+	for _, r := range s.reports {
+		b.Decided = b.Decided.Plus(r.Here)
+		inPeriod := s.period.Contains(r.Minute)
+		tiers = tiers || inPeriod && r.Counts == models.CountsQuantity
+		switch r.State {
+		case models.ReportSealed:
+			b.Add(s.unsent(), r.Here)
+		case models.ReportUnknown:
+			b.Add(models.OverageUnknown, r.Here)
+			if inPeriod {
+				due.unanswered = due.unanswered.Plus(r.Here)
+			}
+		case models.ReportAccepted, models.ReportVerified:
+			b.Sent = b.Sent.Plus(r.Here)
+			if !inPeriod {
+				b.Add(models.OverageOtherPeriod, r.Here)
+				continue
+			}
+			due.counted += r.Value
+			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
+			reached(r.All, r.SentAt)
+		case models.ReportMissing:
+			// Its events are in another report.
+		default:
+			if r.State == models.ReportConflict || r.State == models.ReportRejected {
+				b.Sent = b.Sent.Plus(r.Here)
+			}
+			if !inPeriod {
+				b.Add(models.OveragePart(r.State), r.Here)
+				continue
+			}
+			due.counted += r.Confirmed
+			billed := part(r.All, r.Confirmed, r.Value)
+			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
+			b.Add(models.OveragePart(r.State), r.All.Minus(billed))
+			reached(billed, r.SentAt)
+		}
+	}
+	b.Add(models.OverageVoided, s.voided)
+	b.Add(models.OverageUncollectible, s.uncollectible)
+	if rest := due.invoiced.Minus(s.invoiced).Minus(s.voided).Minus(s.uncollectible); tiers {
+		b.Add(models.OverageByTiers, rest)
+	} else {
+		s.explain(&b, rest, due)
+	}
+	if s.noPrice {
+		b.Flag(models.OverageNoPrice)
+	}
+	return b
+}
+
+// unsent is the reason why overage that is not sent is not invoiced.
+func (s *balanceSheet) unsent() models.OveragePart {
+	switch {
+	case s.held != "":
+		return s.held
+	case s.blocked:
+		return models.OverageBlocked
+	case !s.final.IsZero():
+		return models.OverageLate
+	case s.canceled && !s.drafted:
+		return models.OverageDiscarded
+	}
+	return models.OverageWaiting
+}
+
+// sent is the reason why overage that reached Stripe at an instant is not invoiced; empty if it should be.
+func (s *balanceSheet) sent(at time.Time) models.OveragePart {
+	switch {
+	case !s.final.IsZero() && at.After(s.final):
+		return models.OverageLate
+	case !s.final.IsZero():
+		return ""
+	case s.drafted:
+		return models.OverageWaiting
+	case s.canceled:
+		return models.OverageDiscarded
+	case s.now.Sub(s.period.End) > invoiceOverdue:
+		return ""
+	}
+	return models.OverageWaiting
+}
+
+// dues are what should have reached Stripe's total and the invoice.
+type dues struct {
+	// counted is in Stripe's total, invoiced on the invoice.
+	counted  int64
+	invoiced models.OverageSum
+	// closeBefore is the part of invoiced, and closeAfter that of what is late, that was sent within an hour of the moment at which the
+	// invoice was final: an invoice may lack the one and have the other. unanswered was sent, without an answer.
+	closeBefore, closeAfter, unanswered models.OverageSum
+}
+
+// explain adds the reasons for what should be on the invoice and is not; less than zero if it has more.
+func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum, due dues) {
+	take := func(reason models.OveragePart, units int64) {
+		o := part(rest, units, rest.Units)
+		b.Add(reason, o)
+		rest = rest.Minus(o)
+	}
+	// surplus takes what the invoice has more out of another reason.
+	surplus := func(reason models.OveragePart, of models.OverageSum) (units int64) {
+		units = min(-rest.Units, of.Units)
+		if units <= 0 {
+			return 0
+		}
+		o := part(of, units, of.Units)
+		b.Add(reason, models.OverageSum{}.Minus(o))
+		rest = rest.Plus(o)
+		return units
+	}
+	due.counted += surplus(models.OverageUnknown, due.unanswered)
+	surplus(models.OverageLate, due.closeAfter)
+	if missing := due.counted - s.counted; rest.Units > 0 && missing > 0 {
+		take(models.OverageNotCounted, min(missing, rest.Units))
+	} else if rest.Units < 0 && missing < 0 {
+		take(models.OverageOtherSource, max(missing, rest.Units))
+	}
+	if n := min(rest.Units, due.closeBefore.Units); n > 0 {
+		take(models.OverageLate, n)
+	}
+	if s.otherCurrency {
+		b.Add(models.OverageOtherCurrency, models.OverageSum{Cents: rest.Cents})
+		rest.Cents = 0
+	}
+	b.Add(models.OverageUnexplained, rest)
+}
+
+// part is the share of an amount that n of its units have, of all.
+func part(o models.OverageSum, n, all int64) models.OverageSum {
+	if all == 0 || n == 0 {
+		return models.OverageSum{}
+	}
+	return models.OverageSum{Units: o.Units * n / all, Cents: o.Cents * n / all}
+}

@@ -1,0 +1,134 @@
+package billing
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"tollgate/models"
+)
+
+// Whatever happened, decided is the sum of invoiced and all reasons, in units and in cents.
+func TestBalancesAddUp(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	sum := func() models.OverageSum {
+		n := r.Int64N(9)
+		return models.OverageSum{Units: n, Cents: n * (20 + r.Int64N(20))}
+	}
+	either := func() bool { return r.IntN(2) == 0 }
+	for n := range 20_000 {
+		s := balanceSheet{
+			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
+			invoiced: sum(), voided: sum(),
+			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0, canceled: either(),
+			noPrice: either(), otherCurrency: r.IntN(9) == 0,
+			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
+		}
+		if either() {
+			s.final = month.End.Add(time.Hour)
+		}
+		for range r.IntN(6) {
+			all := sum()
+			share := reportShare{
+				State: models.ReportStates[r.IntN(len(models.ReportStates))], Counts: models.CountsOverage, Value: all.Units,
+				Confirmed: r.Int64N(12), All: all, Here: all,
+				Minute: month.End.Add(time.Duration(r.IntN(120)-100) * time.Hour),
+				SentAt: month.End.Add(time.Duration(r.IntN(240)-120) * time.Minute),
+			}
+			switch {
+			case share.State == models.ReportMissing:
+				share.Here, share.All = models.OverageSum{}, models.OverageSum{} // another report has its events
+			case r.IntN(4) == 0:
+				share.Here = part(all, r.Int64N(all.Units+1), all.Units)
+			}
+			if r.IntN(9) == 0 {
+				share.Counts = models.CountsQuantity
+			}
+			s.reports = append(s.reports, share)
+		}
+		b := s.balance()
+		decided, total := s.unsealed, b.Invoiced
+		for _, share := range s.reports {
+			decided = decided.Plus(share.Here)
+		}
+		for _, reason := range b.Reasons {
+			total = total.Plus(reason.OverageSum)
+			if !slices.Contains(models.OverageReasons, reason.Part) {
+				t.Errorf("the reason %q is not listed", reason.Part)
+			}
+		}
+		if b.Decided != decided || total != decided {
+			t.Fatalf("%d: decided %v, and the balance has %v of %v: %+v", n, decided, total, b.Decided, s)
+		}
+	}
+}
+
+// Usage that reached Stripe while an invoice became final may be on it or not. Both are explained.
+func TestUsageThatMeetsItsInvoice(t *testing.T) {
+	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	final := month.End.Add(time.Hour)
+	twelve := models.OverageSum{Units: 12, Cents: 360}
+	for _, c := range []struct {
+		name     string
+		sentAt   time.Time
+		invoiced models.OverageSum
+		reason   models.OveragePart
+		want     models.OverageSum
+	}{
+		{"just before, on the invoice", final.Add(-time.Second), twelve, models.OverageLate, models.OverageSum{}},
+		{"just before, not on the invoice", final.Add(-time.Second), models.OverageSum{}, models.OverageLate, twelve},
+		{"just after, not on the invoice", final.Add(time.Second), models.OverageSum{}, models.OverageLate, twelve},
+		{"just after by our clock, on the invoice", final.Add(time.Second), twelve, models.OverageLate, models.OverageSum{}},
+		{"long before, not on the invoice", final.Add(-2 * time.Hour), models.OverageSum{}, models.OverageUnexplained, twelve},
+		{"long after, on the invoice", final.Add(2 * time.Hour), twelve, models.OverageUnexplained, models.OverageSum{Units: -12, Cents: -360}},
+	} {
+		s := balanceSheet{
+			period: month, now: final.Add(3 * time.Hour), final: final, invoiced: c.invoiced, counted: 12,
+			reports: []reportShare{{State: models.ReportVerified, Counts: models.CountsOverage, Minute: month.Start, Value: 12,
+				SentAt: c.sentAt, Here: twelve, All: twelve}},
+		}
+		b := s.balance()
+		if got := b.NotInvoiced(c.reason); got != c.want {
+			t.Errorf("%s: %s has %v, want %v", c.name, c.reason, got, c.want)
+		}
+		if unexplained := b.NotInvoiced(models.OverageUnexplained); c.reason != models.OverageUnexplained &&
+			unexplained != (models.OverageSum{}) {
+			t.Errorf("%s: unexplained %v", c.name, unexplained)
+		}
+	}
+}
+
+// What is known of billing periods is put together: parts of a known period are no periods of
+// their own, and a later one cuts an earlier one.
+func TestMergeSpans(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	known := func(from, to int) span { return span{models.Period{Start: day(from), End: day(to)}, true} }
+	label := func(from, to int) span { return span{models.Period{Start: day(from), End: day(to)}, false} }
+	for name, c := range map[string]struct {
+		spans []span
+		want  []int // days of starts and ends
+	}{
+		"nothing":                              {nil, nil},
+		"one":                                  {[]span{known(1, 31), label(1, 31)}, []int{1, 31}},
+		"a member who came and went":           {[]span{label(1, 12), known(1, 31), label(20, 31)}, []int{1, 31}},
+		"a member who came, nothing is known":  {[]span{label(1, 31), label(20, 31)}, []int{1, 31}},
+		"a period that began within another":   {[]span{label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
+		"two that follow each other":           {[]span{known(1, 31), known(31, 61)}, []int{1, 31, 31, 61}},
+		"a label that goes beyond what is now": {[]span{known(1, 15), label(1, 31)}, []int{1, 15, 15, 31}},
+		"a label of before the period was cut": {[]span{known(1, 15), label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
+		"a label from within to beyond":        {[]span{known(1, 15), label(10, 31)}, []int{1, 15, 15, 31}},
+		"labels that are longer now":           {[]span{label(1, 15), known(1, 31)}, []int{1, 31}},
+	} {
+		var got []int
+		for _, p := range mergeSpans(c.spans) {
+			for _, at := range []time.Time{p.Start, p.End} {
+				got = append(got, int(at.Sub(day(1))/(24*time.Hour))+1)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

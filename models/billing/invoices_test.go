@@ -1,0 +1,205 @@
+package billing
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// The metered lines of a final invoice are stored, whatever its webhook says, in which order webhooks come, and how often.
+func TestInvoiceLinesAreStored(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		invoice := o.renew()
+		o.hear("invoice.created", invoice)
+		if got := o.lines(); got != "draft pro 12 for $3.60" {
+			t.Errorf("the draft has %s", got)
+		}
+		draft := o.stripe.Object(invoice)
+		o.spend(3, o.now.Add(-2*time.Minute)) // the last minutes of the period
+		o.now = o.now.Add(time.Hour)
+		o.send()
+		if !o.stripe.FinalizeInvoice(invoice) {
+			t.Fatal("the invoice was not final")
+		}
+		body, signature := o.stripe.SignedEvent(webhookSecret, o.now, "invoice.finalized", o.stripe.Object(invoice))
+		o.stripe.CloseInvoice(invoice, "paid")
+		o.hear("invoice.paid", invoice) // before the other one
+		if got := o.lines(); got != "paid pro 15 for $4.50" {
+			t.Errorf("the paid invoice has %s", got)
+		}
+		// Twice, late, and one that says what was before.
+		for range 2 {
+			o.receive(body, signature)
+			o.apply()
+		}
+		o.receive(o.stripe.SignedEvent(webhookSecret, o.now, "invoice.created", draft))
+		o.apply()
+		if got := o.lines(); got != "paid pro 15 for $4.50" {
+			t.Errorf("after webhooks that are late, the invoice has %s", got)
+		}
+		var stored models.StripeInvoice
+		o.must(o.db.NewSelect().Model(&stored).Where("id = ?", invoice).Scan(o.ctx))
+		if stored.FinalizedAt == nil || !stored.FinalizedAt.Equal(o.now) || *stored.StripeSubscriptionID != o.sub ||
+			stored.StripeCustomerID != "cus_1" {
+			t.Errorf("stored %+v", stored)
+		}
+		// The worker writes the balances without a daily comparison.
+		o.must(o.balanceInvoiced(o.ctx))
+		if got := o.stored(); got != "Nov 1: decided 15 $4.50, sent 15, counted 0, invoiced 15 $4.50" {
+			t.Errorf("the balances are %s", got)
+		}
+		if waiting, err := o.db.NewSelect().Model((*models.StripeInvoice)(nil)).Where("NOT balanced").Exists(o.ctx); err != nil || waiting {
+			t.Errorf("an invoice is still to be balanced: %v", err)
+		}
+	})
+}
+
+// What was asked for earlier never replaces what was asked for later, such as when a process was suspended in between.
+func TestAnOlderReadingOfAnInvoiceIsIgnored(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		invoice := o.renew()
+		older, err := o.Client.invoice(o.ctx, invoice)
+		o.must(err)
+		readAt := o.now
+		o.now = o.now.Add(time.Minute)
+		o.finalize(invoice)
+		prices, err := readPlanPrices(o.ctx, o.db, o.catalogue)
+		o.must(err)
+		tx, err := o.db.BeginTx(o.ctx, nil)
+		o.must(err)
+		o.must(keepInvoice(o.ctx, tx, prices, older, readAt))
+		o.must(tx.Commit())
+		if got := o.lines(); got != "open pro 12 for $3.60" {
+			t.Errorf("stored are %s", got)
+		}
+	})
+}
+
+// All lines are read, of which an invoice shows ten, and only those that bill our meters are stored.
+func TestInvoicesWithManyLines(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		meter := o.stripe.AddMeter("somebody_elses")
+		foreign := o.stripe.AddPrice(stripetest.Price{Meter: meter, Cents: 99})
+		var items []stripetest.Item
+		for range 130 {
+			items = append(items, stripetest.Item{Price: o.stripe.AddPrice(stripetest.Price{Cents: 100}), Quantity: 1})
+		}
+		items = append(items, stripetest.Item{Price: foreign})
+		o.stripe.ChangeSubscription(o.sub, func(s *stripetest.Subscription) { s.Items = append(items, s.Items...) })
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		o.finalize(o.renew())
+		if got := o.lines(); got != "open pro 12 for $3.60" {
+			t.Errorf("stored are %s", got)
+		}
+		if n := o.stripe.Calls()["GET /v1/invoices/{id}/lines"]; n != 2 {
+			t.Errorf("the lines were read in %d pages", n)
+		}
+	})
+}
+
+// An invoice of another customer, or one that Stripe does not have, does not keep the webhook from being applied.
+func TestInvoicesThatAreNotTheCustomers(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		other := o.stripe.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "open", Currency: "usd"})
+		for _, object := range []map[string]any{
+			{"id": other, "object": "invoice", "customer": "cus_1"}, {"id": "in_gone", "object": "invoice", "customer": "cus_1"},
+			{"object": "invoice", "customer": "cus_1"},
+		} {
+			o.receive(o.stripe.SignedEvent(webhookSecret, o.now, "invoice.finalized", object))
+		}
+		o.apply()
+		stored, err := o.db.NewSelect().Model((*models.StripeInvoice)(nil)).Exists(o.ctx)
+		o.must(err)
+		waiting, err := o.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Exists(o.ctx)
+		o.must(err)
+		if stored || waiting {
+			t.Errorf("stored: %t, waiting: %t", stored, waiting)
+		}
+	})
+}
+
+// More invoices than are read at once are read one part after another.
+func TestManyInvoicesOfOneCustomer(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		const n = invoicesAtOnce + 10
+		for range n {
+			id := o.stripe.AddInvoice(stripetest.Invoice{Customer: "cus_1", Subscription: o.sub, Status: "paid", Currency: "usd"})
+			o.receive(o.stripe.SignedEvent(webhookSecret, o.now, "invoice.paid", o.stripe.Object(id)))
+		}
+		o.now = o.now.Add(customerRest)
+		for range 2 {
+			o.apply()
+			o.now = o.now.Add(customerRest)
+		}
+		stored, err := o.db.NewSelect().Model((*models.StripeInvoice)(nil)).Count(o.ctx)
+		o.must(err)
+		if stored != n {
+			t.Errorf("%d of %d invoices are stored", stored, n)
+		}
+	})
+}
+
+// Newer versions of Stripe's API name the subscription and the price elsewhere.
+func TestInvoicesOfNewerVersions(t *testing.T) {
+	body := `{"id": "in_1", "object": "invoice", "customer": {"id": "cus_1", "object": "customer"}, "status": "open", "currency": "usd",
+		"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}},
+			"status_transitions": {"finalized_at": 1764547200},
+		"lines": {"object": "list", "has_more": false, "data": [
+			{"id": "il_1", "amount": 360, "currency": "usd", "quantity": 12, "pricing": {"price_details": {"price": "price_over"}},
+				"period": {"start": 1761955200, "end": 1764547200}},
+			{"id": "il_2", "amount": 1800, "currency": "usd", "quantity": 1, "pricing": {"price_details": {"price": "price_base"}},
+				"period": {"start": 1764547200, "end": 1767225600}}]}}`
+	for name, address := range databases {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, address(t), answer(200, body))
+			d.must(keepObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
+			i, err := d.Client.invoice(d.ctx, "in_1")
+			d.must(err)
+			prices, err := readPlanPrices(d.ctx, d.db, d.catalogue)
+			d.must(err)
+			tx, err := d.db.BeginTx(d.ctx, nil)
+			d.must(err)
+			d.must(keepInvoice(d.ctx, tx, prices, i, d.now))
+			d.must(tx.Commit())
+			o := &office{desk: d}
+			var line models.StripeInvoiceLine
+			d.must(d.db.NewSelect().Model(&line).Scan(d.ctx))
+			if got := o.lines(); got != "open pro 12 for $3.60" || *line.StripeSubscriptionID != "sub_1" || line.StripeCustomerID != "cus_1" {
+				t.Errorf("stored are %s: %+v", got, line)
+			}
+		})
+	}
+}
+
+// `stripe reconcile` prints the steps and the reasons, and fails because of an amount that nothing explains.
+func TestReconcilePrintsReasons(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		o.finalize(o.renew())
+		o.now = o.now.Add(time.Hour)
+		o.spend(3, o.period.End.Add(-time.Hour))
+		o.send()
+		var out, notes strings.Builder
+		o.must(o.PrintReconciliation(o.ctx, &out, &notes, false))
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		got := strings.Join(strings.Fields(lines[0]), " ") + "\n" + strings.Join(strings.Fields(lines[1]), " ")
+		if want := "PAYER FROM TO DECIDED SENT COUNTED DIFFERENCE INVOICED METER REASONS\n" +
+			"cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 15 15 15 +0 12 slack_speak_suggestions_pro late 3 ($0.90)"; got != want {
+			t.Errorf("printed\n%s\nwant\n%s", got, want)
+		}
+		o.exec("UPDATE stripe_invoice_lines SET amount_cents = 100")
+		err := o.PrintReconciliation(o.ctx, &out, &notes, false)
+		if err == nil || !strings.Contains(err.Error(), "1 unexplained balances") || !strings.Contains(out.String(), "unexplained 0 ($2.60)") {
+			t.Errorf("the error is %v: %s", err, out.String())
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package views
+
+import (
+	"strings"
+	"time"
+
+	"tollgate/models"
+)
+
+// OpsOverage shows the operator where overage is, from the decision to the invoice.
+type OpsOverage struct {
+	// Steps and Reasons are sums over the billing periods that ended in the last 35 days or still go on.
+	Steps, Reasons []models.OverageShare
+	// Balances are the periods with overage that is neither invoiced nor waiting, unexplained ones first.
+	Balances []models.OverageBalance
+	// CheckedAt is when the newest of these figures was computed; nil before the first comparison.
+	CheckedAt *time.Time
+	// Currency is that of the catalog.
+	Currency string
+}
+
+// unexplained returns the amount that fits no reason.
+func (o OpsOverage) unexplained() (sum models.OverageSum) {
+	for _, r := range o.Reasons {
+		if r.Part == models.OverageUnexplained {
+			sum = sum.Plus(r.OverageSum)
+		}
+	}
+	return sum
+}
+
+// shown returns the reasons that have an amount.
+func (o OpsOverage) shown() (shown []models.OverageShare) {
+	for _, r := range o.Reasons {
+		if r.OverageSum != (models.OverageSum{}) {
+			shown = append(shown, r)
+		}
+	}
+	return shown
+}
+
+func (o OpsOverage) money(cents int64) string { return models.FormatMoney(cents, o.Currency) }
+
+// why lists a period's reasons: "Late: 3 ($0.90). Waiting: 5 ($1.50)."
+func (o OpsOverage) why(b models.OverageBalance) string {
+	var texts []string
+	for _, r := range b.Reasons {
+		text := overageWord(r.Part)
+		if r.OverageSum != (models.OverageSum{}) {
+			text += ": " + models.FormatCount(r.Units) + " (" + o.money(r.Cents) + ")"
+		}
+		texts = append(texts, text+".")
+	}
+	return strings.Join(texts, " ")
+}
+
+// overageWord returns the label of a step or a reason.
+func overageWord(p models.OveragePart) string {
+	switch p {
+	case models.OverageUnknown:
+		return "No response"
+	case models.OverageByHand:
+		return "No Stripe subscription"
+	case models.OverageByTiers:
+		return "Price with tiers"
+	}
+	return capital(strings.ReplaceAll(string(p), "_", " "))
+}
+
+// overageMeaning says what a step or a reason means.
+func overageMeaning(p models.OveragePart) string {
+	switch p {
+	case models.OverageDecided:
+		return "billable by the ledger"
+	case models.OverageSent:
+		return "accepted by Stripe"
+	case models.OverageCounted:
+		return "in Stripe’s totals"
+	case models.OverageInvoiced:
+		return "on a final invoice"
+	case models.OverageUnexplained:
+		return "fits no other reason; compare the invoice with the periods below"
+	case models.OverageWaiting:
+		return "not sent yet, or the invoice is not final"
+	case models.OverageUnknown:
+		return "sent, no response; checked or sent again"
+	case models.OverageLate:
+		return "arrived after the invoice was final"
+	case models.OverageDiscarded:
+		return "the subscription was canceled without an invoice"
+	case models.OverageByHand:
+		return "the plan was assigned by hand"
+	case models.OverageTwoSubscriptions:
+		return "held back until only one subscription is left"
+	case models.OverageByTiers:
+		return "held back until the price is exchanged"
+	case models.OverageNoPrice:
+		return "units beyond the included ones are refused"
+	case models.OverageBlocked:
+		return "Stripe does not know the customer or the meter"
+	case models.OverageExpired:
+		return stateMeaning(models.ReportExpired)
+	case models.OverageRejected:
+		return stateMeaning(models.ReportRejected)
+	case models.OverageDead:
+		return stateMeaning(models.ReportDead)
+	case models.OverageConflict:
+		return stateMeaning(models.ReportConflict)
+	case models.OverageGivenUp:
+		return stateMeaning(models.ReportGivenUp)
+	case models.OverageOtherPeriod:
+		return "billed in another period than it was used in"
+	case models.OverageNotCounted:
+		return "sent, but not in Stripe’s total"
+	case models.OverageOtherSource:
+		return "invoiced, but not sent by Tollgate"
+	case models.OverageVoided:
+		return "the invoice was voided"
+	case models.OverageUncollectible:
+		return "the invoice is marked uncollectible"
+	case models.OverageOtherCurrency:
+		return "the invoice is in another currency"
+	}
+	return ""
+}
