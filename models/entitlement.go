@@ -72,8 +72,11 @@ func (e *Entitlement) changed(before string) time.Time {
 
 // newest is when something last changed that can change the payer.
 func (e *Entitlement) newest() time.Time {
-	if e.AtStripe {
+	switch {
+	case e.AtStripe:
 		return latest(e.Created, e.Joined, e.Ended)
+	case e.OrganizationID != nil: // its plan comes before the person's own
+		return latest(e.Created, e.Joined)
 	}
 	return latest(e.Joined, e.Ended)
 }
@@ -85,6 +88,8 @@ func (e *Entitlement) begins() time.Time {
 		return time.Time{}
 	case byHand(payer):
 		return e.changed("")
+	case e.OrganizationID == nil: // coming to an organization without a plan changes nothing
+		return e.Created
 	}
 	return latest(e.Created, e.Joined)
 }

@@ -268,7 +268,9 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		}
 	}
 	for _, r := range records {
-		p[r.UserID].records = append(p[r.UserID].records, r)
+		if found := p[r.UserID]; found != nil { // another person may have got the email between two statements
+			found.records = append(found.records, r)
+		}
 	}
 }
 
@@ -434,11 +436,21 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	return err
 }
 
+// maxFits bounds how often a person's records are fitted to what is known; twice is enough for what a single change moves.
+const maxFits = 4
+
 // prepare brings the person's record at an instant up to date, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
-	for _, changed := range p.fit(now) {
-		if err := p.move(ctx, db, conn, c, now, changed); err != nil {
-			return err
+	// Units that moved may make a record that belongs together with the next one.
+	for range maxFits {
+		all := p.fit(now)
+		if len(all) == 0 {
+			break
+		}
+		for _, changed := range all {
+			if err := p.move(ctx, db, conn, c, now, changed); err != nil {
+				return err
+			}
 		}
 	}
 	record, _, _ := p.find(at)
@@ -587,7 +599,10 @@ func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRe
 	for _, earlier := range p.records {
 		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) && earlier.BillingPeriodStart.Before(period.Start) {
 			r.SuggestionsIncluded = max(r.SuggestionsIncluded, earlier.SuggestionsIncluded+earlier.IncludedBefore)
-			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed + earlier.UnitsHeld - earlier.OverageHeld
+			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed
+			if !earlier.holdsLapsed(now) { // expired holds give their units back, even where nobody has noted that
+				r.IncludedBefore += earlier.UnitsHeld - earlier.OverageHeld
+			}
 		}
 	}
 	r.SuggestionsIncluded = max(0, r.SuggestionsIncluded-r.IncludedBefore)
@@ -694,20 +709,25 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 }
 
 // moveTo stores a record with the units that joined it, and moves their events and holds there.
-func (p *person) moveTo(ctx context.Context, db *DB, conn bun.IConn, from, r *UsageRecord) error {
+func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *UsageRecord) error {
 	write := db.NewInsert().Model(r).String()
 	if r.ID != 0 {
 		write = db.NewUpdate().Model(r).Column(countedColumns...).WherePK().Where("user_id = ?", p.user).String()
 	}
-	if _, err := conn.ExecContext(ctx, write); err != nil { // not bun's Exec, which would read the new record's id
+	if _, err := conn.ExecContext(ctx, write); err != nil {
 		return err
 	}
-	there := bun.SafeQuery("(SELECT r.id FROM usage_records r WHERE r.user_id = ? AND r.billing_period_start = ?)", p.user, r.BillingPeriodStart)
+	if r.ID == 0 {
+		stored := db.NewSelect().Model((*UsageRecord)(nil)).Column("id").Where("user_id = ? AND billing_period_start = ?", p.user, r.BillingPeriodStart)
+		if err := conn.rows(ctx, stored.String(), func(row scanner) error { return row.Scan(&r.ID) }); err != nil {
+			return err
+		}
+	}
 	for _, q := range []*bun.UpdateQuery{
-		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", there).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
 			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? AND e.record_id = ? "+
 				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID, r.BillingPeriodStart, r.BillingPeriodEnd),
-		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", there).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
 			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
 	} {
 		if _, err := q.Exec(ctx); err != nil {

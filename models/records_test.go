@@ -137,6 +137,31 @@ func hours(n float64) time.Time { return noon.Add(time.Duration(n * float64(time
 
 const ada = "ada@example.com" // the person that the tests of this file are about
 
+// A person with a plan of their own is in an organization without one. When that gets a plan by hand, the organization pays from then on,
+// and not from when the person came.
+func TestAnOrganizationBeginsToPay(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization(t, hours(-1), "Acme", "T1")
+		start := hours(-2)
+		f.bought(t, start)
+		if _, err := models.SetUser(f.ctx, f.db, noon, ada, models.UserChange{OrganizationID: &acme}); err != nil {
+			t.Fatal(err)
+		}
+		f.consume(t, ada, hours(1), 3)
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, hours(2), models.Subscriber{OrganizationID: &acme}, "team"); err != nil {
+			t.Fatal(err)
+		}
+		f.consume(t, ada, hours(3), 2)
+		r := f.history(t)
+		if len(r) != 2 {
+			t.Fatalf("%d records, want 2: %+v", len(r), r)
+		}
+		wantRecord(t, &r[0], start, hours(2), "cus_1", 75, 0, 3, 0, 0)
+		wantRecord(t, &r[1], hours(2), november.End, "organization:"+acme.String(), 50, 0, 2, 0, 0)
+		f.wantVerified(t)
+	})
+}
+
 // A person joins an organization that has a plan by hand, leaves it, gets plans by hand, and then buys one.
 func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

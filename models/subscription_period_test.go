@@ -205,3 +205,51 @@ func TestRefittingMakesNoRecord(t *testing.T) {
 		f.wantVerified(t)
 	})
 }
+
+// On November 2 it becomes known that a period began on October 15. The records of October and November are there already, and what was
+// used since October 15 is one record.
+func TestAPeriodThatBeganInTheRecordBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		day := func(month time.Month, day int) time.Time { return time.Date(2026, month, day, 0, 0, 0, 0, time.UTC) }
+		f.bought(t, day(10, 1))
+		f.consume(t, ada, day(10, 10), 2)
+		f.consume(t, ada, day(10, 20), 60)
+		f.consume(t, ada, day(11, 1).Add(time.Hour), 10)
+		f.restart(t, day(10, 15), day(11, 15))
+		f.consume(t, ada, day(11, 2), 6)
+		r := f.history(t)
+		if len(r) != 2 {
+			t.Fatalf("%d records, want 2: %+v", len(r), r)
+		}
+		wantRecord(t, &r[0], day(10, 1), day(10, 15), "cus_1", 75, 0, 2, 0, 0)
+		wantRecord(t, &r[1], day(10, 15), day(11, 15), "cus_1", 75, 0, 76, 1, 30)
+		f.wantVerified(t)
+	})
+}
+
+// A person leaves an organization with units on hold, and the hold expires. Back in the organization, they have what was left.
+func TestExpiredHoldsAreNotLostByLeaving(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization(t, hours(-2), "Acme", "T1")
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, hours(-2), models.Subscriber{OrganizationID: &acme}, "team"); err != nil {
+			t.Fatal(err)
+		}
+		set := func(now time.Time, change models.UserChange) {
+			t.Helper()
+			if _, err := models.SetUser(f.ctx, f.db, now, ada, change); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.user(t, ada)
+		set(hours(-1), models.UserChange{OrganizationID: &acme})
+		f.consume(t, ada, noon, 10)
+		f.hold(t, ada, noon, noon.Add(time.Minute), 30)
+		set(hours(1), models.UserChange{Leaves: true})
+		f.consume(t, ada, hours(2), 1)
+		set(hours(3), models.UserChange{OrganizationID: &acme})
+		if v := f.consume(t, ada, hours(4), 40); !v.Allowed || v.Overage != 0 {
+			t.Errorf("40 of the 40 that are left: %+v", v)
+		}
+		f.wantVerified(t)
+	})
+}

@@ -23,11 +23,12 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		a := enforcement.Answer{
 			Standing: models.Standing{
 				Email: rapid.String().Draw(t, "email"), Plan: models.PlanID(rapid.SampledFrom([]string{"free", "pro", "gone"}).Draw(t, "plan")),
-				Used: number.Draw(t, "used"), Overage: number.Draw(t, "overage"), OverageCents: number.Draw(t, "cents"), Held: number.Draw(t, "held"), Included: number.Draw(t, "included"),
+				Used: number.Draw(t, "used"), OverageCents: number.Draw(t, "cents"), Held: number.Draw(t, "held"), Included: number.Draw(t, "included"),
 				OverageRateCents: rapid.Int64Range(0, 100).Draw(t, "rate"), Period: models.Period{Start: start, End: start.Add(31 * 24 * time.Hour)},
 			},
 			Replayed: rapid.Bool().Draw(t, "replayed"),
 		}
+		a.Standing.Overage = rapid.Int64Range(0, a.Standing.Used).Draw(t, "overage")
 		if rapid.Bool().Draw(t, "limited") {
 			limit := number.Draw(t, "limit")
 			a.Standing.SpendLimitCents, a.Standing.MemberLimit = &limit, &limit

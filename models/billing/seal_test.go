@@ -81,6 +81,32 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 	}
 }
 
+// A subscription is canceled immediately in the middle of an hour, with an invoice for what was used. A report of that hour has the minute
+// of its last event, so usage before the end and usage after it are in two reports.
+func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		end := time.Date(2026, 11, 20, 9, 44, 54, 0, time.UTC)
+		month := models.CalendarMonth(end)
+		d.subscribe("cus_1", month)
+		_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("status = ?, inactive_since = ?", models.StatusCanceled, end).Where("1 = 1").Exec(d.ctx)
+		d.must(err)
+		d.useIn(month, "cus_1", 3, end.Add(-time.Minute))
+		d.useIn(month, "cus_1", 5, end.Add(3*time.Minute))
+		d.seal()
+		var before, after int64
+		for _, r := range d.reports() {
+			if r.Minute.Before(end) {
+				before += r.Value
+			} else {
+				after += r.Value
+			}
+		}
+		if before != 3 || after != 5 {
+			t.Errorf("%d units are reported before the end and %d after it, want 3 and 5: %+v", before, after, d.reports())
+		}
+	})
+}
+
 // The hour in which a subscription begins has a part before it, of which nothing is to be reported, and so nothing to complain of.
 func TestTheFirstHourOfASubscription(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {

@@ -171,6 +171,9 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 			waits = waits || locked[o.want]
 			o.account = accounts[o.want]
 			ok = ok && fit[o.want] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
+			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
+				ok = ok && h.RecordID == o.account.record.ID // else it moved since the call was identified
+			}
 		}
 		switch {
 		case waits:
@@ -332,10 +335,15 @@ func (d *decider) settle(o *op) {
 		occurredAt = h.CreatedAt
 	}
 	d.close(a, h, models.HoldSettled)
-	event := d.event(a, o.quantity, models.Settle(a.standing, h, o.quantity), occurredAt)
+	verdict := models.Settle(a.standing, h, o.quantity)
+	event := d.event(a, o.quantity, verdict, occurredAt)
 	event.HoldID = &h.ID
+	if verdict.Overage > 0 {
+		// It was decided when the hold was made: its price is the hold's, and so is the plan whose meter it goes to.
+		event.PlanID, event.OverageRateCents = h.PlanID, h.OverageRateCents
+	}
 	d.found.settled[h.ID] = event
-	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, EventID: event.ID, Hold: d.asOfNow(h)}
+	o.answer = Answer{Standing: event.Standing(event.UserID, event.Email), Verdict: models.Verdict{Allowed: true}, EventID: event.ID, Hold: d.asOfNow(h)}
 }
 
 func (d *decider) release(o *op) {
