@@ -779,7 +779,7 @@ func (m *movedUnits) join(r *UsageRecord) {
 	if !m.held {
 		r.OverageMovedIn += m.overage
 	}
-	if expires := m.expires.Time.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
 		r.HoldsExpireAt = &expires
 	}
 }

@@ -31,7 +31,7 @@ func TestTwoSeats(t *testing.T) {
 		last.want(t, 200, map[string]any{
 			"used": 79, "included": 50, "remaining": 0, "overage": 29, "overage_rate_cents": 25, "overage_cents": 725,
 		})
-		if message := last.raw[strings.Index(last.raw, `"slack"`):]; !strings.Contains(message, "$7.25") {
+		if _, message, _ := strings.Cut(last.raw, `"slack"`); !strings.Contains(message, "$7.25") {
 			t.Errorf("the Slack message does not say $7.25: %s", message)
 		}
 		m.consume("bob@example.com", 9)

@@ -312,8 +312,7 @@ func (p *ledgerPerson) org(at time.Time) (org *ledgerOrg) {
 
 // payerOf is who pays for a plan of the catalog that a person had at a moment.
 func (l *ledger) payerOf(p *ledgerPerson, plan string, at time.Time) *ledgerPayer {
-	switch l.web.catalogue.PlanOf(models.PlanID(plan)).Type {
-	case models.Team:
+	if l.web.catalogue.PlanOf(models.PlanID(plan)).Type == models.Team {
 		if org := p.org(at); org != nil {
 			return org.payer
 		}

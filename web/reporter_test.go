@@ -473,7 +473,7 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 }
 
 // What a subscription has that its plan is not sold with is shown to the operator until it is corrected: a plan for one person that is
-// paid twice, a price in another currency, and a subscription that was never paid and whose included units stay.
+// paid twice, a price in another currency, and a subscription that was never paid.
 func TestSubscriptionsThatNeedAttention(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.person("otto@example.com", "", models.Member, true)
@@ -514,13 +514,14 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		says(false, hold)
 		m.post("/v1/check", `{"email": "dora@example.com"}`).want(t, 200, map[string]any{"allowed": true, "overage_rate_cents": 30})
 		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
-		never := "it is unpaid, so it gives no plan, but its people keep the units that it included until Dec 23, 2026, 12:00 UTC"
+		never := "it is unpaid, so it gives no plan; collect the payment, or end it in Stripe"
 		says(true, quantity, currency)
 		says(false, never)
 		m.consume("cleo@example.com", 1)
+		m.advance(time.Minute)
 		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status = "unpaid" })
 		m.tell("customer.subscription.updated", m.stand.Object(unpaid))
-		m.post("/v1/check", `{"email": "cleo@example.com"}`).want(t, 200, map[string]any{"plan": "free", "included": 75})
+		m.post("/v1/check", `{"email": "cleo@example.com"}`).want(t, 200, map[string]any{"plan": "free", "included": 5})
 		says(true, quantity, currency, never)
 		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
 		m.tell("customer.subscription.deleted", m.stand.Object(unpaid))

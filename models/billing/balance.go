@@ -60,16 +60,16 @@ func (s *balanceSheet) balance() models.OverageBalance {
 	tiers := false
 	// reached adds what reached Stripe at an instant.
 	reached := func(o models.OverageSum, at time.Time) {
-		close := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
+		near := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
 		switch reason := s.sent(at); {
 		case reason != "":
 			b.Add(reason, o)
-			if close {
+			if near {
 				due.closeAfter = due.closeAfter.Plus(o)
 			}
 		default:
 			due.invoiced = due.invoiced.Plus(o)
-			if close {
+			if near {
 				due.closeBefore = due.closeBefore.Plus(o)
 			}
 		}

@@ -195,7 +195,7 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			onBothOffices(t, func(t *testing.T, o *office) {
+			onBothOffices(t, func(_ *testing.T, o *office) {
 				c.do(o)
 				o.wantBalances(c.want)
 				o.wantBalances(c.want) // and it stays that way
@@ -243,7 +243,7 @@ func (o *office) cancelWithInvoice() error {
 
 // A plan by hand bills nothing at Stripe: its overage is shown for the organization or the person.
 func TestOverageByHand(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothOffices(t, func(_ *testing.T, o *office) {
 		org, err := models.CreateOrganization(o.ctx, o.db, o.now, "Quack", nil)
 		o.must(err)
 		for i, payer := range []string{payerOrganization + org.ID.String(), payerOrganization + org.ID.String(), ""} {

@@ -73,7 +73,7 @@ func (f *webhookFixture) wantRecords(want ...string) {
 }
 
 // wantReports compares the reports, each as minute, value and, if that is the case, that its period has no minute.
-func (f *webhookFixture) wantReports(d *desk, want ...string) {
+func (f *webhookFixture) wantReports(want ...string) {
 	f.Helper()
 	var got []string
 	var reports []models.StripeReport
@@ -149,14 +149,14 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 		}
 		f.at = clock(8, 30, 0)
 		d.seal()
-		f.wantReports(d, "11-23 07:50 12")
+		f.wantReports("11-23 07:50 12")
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 30, 0))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
-		f.wantReports(d)
+		f.wantReports()
 		d.seal()
-		f.wantReports(d, "11-23 07:29 5", "11-23 07:50 7")
+		f.wantReports("11-23 07:29 5", "11-23 07:50 7")
 		d.deliver()
 		f.wantTotals(d, "11-10 00:00:00: 5 0 5 5, +0 +0", "11-23 07:30:00: 7 0 7 7, +0 +0")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
@@ -183,7 +183,7 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 		f.restart(clock(7, 30, 0))
 		f.tell("customer.subscription.updated", "cus_1")
 		d.seal()
-		f.wantReports(d, "11-23 07:50 12")
+		f.wantReports("11-23 07:50 12")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
 		f.wantTotals(d, "11-10 00:00:00: 5 0 0 0, -5 -5 learned_late", "11-23 07:30:00: 7 0 12 12, +5 +5 learned_late")
 		if s := d.status(); s.Drift != 10 || len(s.Differences) != 2 {
@@ -219,17 +219,17 @@ func TestAPeriodWithoutAWholeMinute(t *testing.T) {
 		f.must(f.hook.applyDue(f.Context()))
 		f.wantRecords("11-10 00:00:00 11-23 10:00:05 76 1", "11-23 10:00:05 11-23 10:00:40 2 2", "11-23 10:00:40 12-23 10:00:40 4 4")
 		d.seal() // no minute of the following period has begun yet
-		f.wantReports(d, "11-23 10:00 1")
+		f.wantReports("11-23 10:00 1")
 		if s := d.status(); s.UnsealedUnits != 6 {
 			t.Errorf("%d units wait, want 6", s.UnsealedUnits)
 		}
 		f.at = clock(10, 1, 1)
 		d.seal()
-		f.wantReports(d, "11-23 10:00 1", "11-23 10:01 2 no minute")
+		f.wantReports("11-23 10:00 1", "11-23 10:01 2 no minute")
 		f.at = clock(11, 2, 0)
 		d.seal()
 		d.deliver()
-		f.wantReports(d, "11-23 10:00 1", "11-23 10:01 2 no minute", "11-23 10:02 4")
+		f.wantReports("11-23 10:00 1", "11-23 10:01 2 no minute", "11-23 10:02 4")
 		f.wantTotals(d, "11-10 00:00:00: 1 0 1 1, +0 +0", "11-23 10:00:05: 2 0 0 0, +0 -2 no_minute", "11-23 10:00:40: 4 0 6 6, +0 +2 no_minute")
 		if s := d.status(); s.Drift != 0 || len(s.Differences) != 2 {
 			t.Errorf("a drift of %d, and %d periods are shown, want 2", s.Drift, len(s.Differences))
@@ -359,8 +359,8 @@ func TestSealingTakesBackReportsOfChangedPeriods(t *testing.T) {
 		_, err := f.db.NewUpdate().Model((*models.SubscriptionPeriod)(nil)).Set("learned_at = ?", f.at).Where("period_start = ?", clock(7, 30, 0)).Exec(f.Context())
 		f.must(err)
 		d.seal()
-		f.wantReports(d, "11-23 07:29 5", "11-23 07:50 7")
+		f.wantReports("11-23 07:29 5", "11-23 07:50 7")
 		f.must(f.db.InTx(f.Context(), func(ctx context.Context, tx bun.Tx) error { return unseal(ctx, f.db, tx, []string{"cus_1"}, true) }))
-		f.wantReports(d, "11-23 07:29 5", "11-23 07:50 7")
+		f.wantReports("11-23 07:29 5", "11-23 07:50 7")
 	})
 }

@@ -75,9 +75,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	} else {
 		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
 	}
-	if s.Status == stripe.SubscriptionStatusUnpaid && next.CurrentPeriodEnd != nil && next.CurrentPeriodEnd.After(a.now) {
-		a.fault("subscription %s: it is unpaid, so it gives no plan, but its people keep the units that it included until %s; collect the payment, or end it in Stripe",
-			s.ID, next.CurrentPeriodEnd.UTC().Format("Jan 2, 2006, 15:04 UTC"))
+	if s.Status == stripe.SubscriptionStatusUnpaid {
+		a.fault("subscription %s: it is unpaid, so it gives no plan; collect the payment, or end it in Stripe", s.ID)
 	}
 	next.BillingCycleAnchor, next.TrialEnd = unixTime(s.BillingCycleAnchor), unixTime(s.TrialEnd)
 	switch {
