@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,14 +123,21 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 }
 
 // statements keeps what bun sends.
-type statements struct{ texts []string }
+type statements struct {
+	mu    sync.Mutex
+	texts []string
+}
 
 func (s *statements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
-func (s *statements) add(query string) { s.texts = append(s.texts, query) }
+func (s *statements) add(query string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.texts = append(s.texts, query)
+}
 
 func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	if verb := e.Operation(); verb == "SELECT" || verb == "UPDATE" || verb == "DELETE" {
-		s.texts = append(s.texts, e.Query)
+		s.add(e.Query)
 	}
 }
