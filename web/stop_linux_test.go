@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"syscall"
@@ -66,4 +67,21 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 		t.Errorf("the client got no answer: %v", err)
 	}
 	must(t, <-stopped)
+}
+
+// The server's listener takes the filter that drops new connections. They are not answered, and not reset.
+func TestNewConnectionsAreDropped(t *testing.T) {
+	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	must(t, dropNewConnections(l.(*net.TCPListener)))
+	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
+	c, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err == nil {
+		_ = c.Close()
+	}
+	var failed net.Error
+	if !errors.As(err, &failed) || !failed.Timeout() {
+		t.Errorf("a new connection ended with %v, want a timeout", err)
+	}
 }

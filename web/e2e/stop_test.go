@@ -4,10 +4,8 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -54,9 +52,6 @@ func TestStopsUnderLoad(t *testing.T) {
 						case r.refused:
 							refused.Add(1)
 							continue
-						case dialed(r.err) && *stops == shortStops:
-							refused.Add(1) // nothing was sent; it happens on a busy machine, and fails the long form
-							continue
 						case r.err != nil && r.idle >= stopIdle:
 							late.Add(1)
 						case r.err != nil || r.status != http.StatusOK:
@@ -88,10 +83,4 @@ func TestStopsUnderLoad(t *testing.T) {
 			}
 		})
 	}
-}
-
-// dialed reports whether an error is that of making a connection.
-func dialed(err error) bool {
-	var failed *net.OpError
-	return errors.As(err, &failed) && failed.Op == "dial"
 }
