@@ -2,7 +2,6 @@ package models
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,8 +10,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
-	"github.com/uptrace/bun/schema"
-	"golang.org/x/sync/errgroup"
 )
 
 // Want names a usage record by its person and an instant of its billing period. Where UserID is zero, the person is whoever has the
@@ -195,27 +192,6 @@ func (p persons) add(row scanner) error {
 	return err
 }
 
-// changesQuery reads the changes of the people whose IDs are selected.
-func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
-
-// addChange adds a row of changesQuery to the changes of its person.
-func addChange(row scanner, all map[uuid.UUID]*changes) error {
-	var user uuid.UUID
-	var joined, created, ended, anchor, start, end bun.NullTime
-	var subscription *uuid.UUID
-	var customer *string
-	if err := row.Scan(&user, &joined, &created, &ended, &subscription, &customer, &anchor, &start, &end); err != nil {
-		return err
-	}
-	found := all[user]
-	if found == nil {
-		found = &changes{}
-		all[user] = found
-	}
-	found.add(joined, created, ended, subscription, customer, anchor, start, end)
-	return nil
-}
-
 func (p persons) ids() []uuid.UUID {
 	return slices.SortedFunc(maps.Keys(p), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 }
@@ -343,25 +319,6 @@ func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time)
 	return err
 }
 
-// EntitlementsOf reads what the people with these IDs may use now. A person who does not exist is missing from the answer.
-func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uuid.UUID]Entitlement, error) {
-	found := make(map[uuid.UUID]Entitlement, len(users))
-	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))), func(row scanner) error { return scanPresent(row, found) })
-	return found, err
-}
-
-func entitlementsQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
-	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE ?", which)
-}
-
-func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
-	var user uuid.UUID
-	var e Entitlement
-	err := scanEntitlement(row, &user, &e)
-	found[user] = e
-	return err
-}
-
 // eachRow sends a query and gives each of its rows to row.
 func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scanner) error) error {
 	rows, err := db.QueryContext(ctx, query.String())
@@ -377,25 +334,7 @@ func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scann
 	return rows.Err()
 }
 
-// entitlementAt reads what a person might use at an instant; the zero value if the person does not exist.
-func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
-	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, Want{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
-	return e, err
-}
-
-func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *bun.RawQuery {
-	which := bun.SafeQuery("id = ?", person.UserID)
-	if person.UserID == uuid.Nil {
-		which = bun.SafeQuery("email = ?", person.Email)
-	}
-	instant := "?"
-	if postgres {
-		instant = "CAST(? AS timestamptz)"
-	}
-	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+entitlementJoinsAt, at, which)
-}
-
-// EnsureUser returns the id of the person with an email that ParseEmail gave; somebody unknown is made.
+// EnsureUser returns the ID of the person with an email that ParseEmail returned. An unknown person is created.
 func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (id uuid.UUID, err error) {
 	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
 		return id, err
@@ -423,21 +362,6 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	_, err := tx.NewInsert().Model(&missing).On("CONFLICT (email) DO NOTHING").Exec(ctx)
 	return err
 }
-
-func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...any) error {
-	var team, slackUser, plan, customer, status sql.NullString
-	var created bun.NullTime
-	err := rows.Scan(append(before, user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created)...)
-	if slackUser.Valid {
-		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
-	}
-	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.UTC()
-	return err
-}
-
-// maxFits bounds how often a person's records are fitted to what is known; twice is enough for what a single change moves.
-const maxFits = 4
 
 // prepare brings the person's record at an instant up to date, as PrepareRecords says.
 func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
@@ -501,90 +425,6 @@ func (p *person) entitlementAt(now, at time.Time) (*Entitlement, error) {
 	return e, nil
 }
 
-// refit is a record that got other bounds.
-type refit struct {
-	record *UsageRecord
-	// start is where it started before.
-	start time.Time
-	// moves means that it may have units outside of its new bounds.
-	moves bool
-	// into is the record that all its units move to; nil if it stays.
-	into *UsageRecord
-}
-
-// fit ends each record where the person's entitlement and the known billing periods say, but not after the next one starts. A record of
-// the same payer that begins within a billing period of the one before it, because that period was lengthened, joins it. fit returns the
-// records that changed.
-func (p *person) fit(now time.Time) (changed []refit) {
-	for i := 0; i < len(p.records); i++ {
-		r := p.records[i]
-		end, ok := p.endOf(i, now)
-		if !ok {
-			continue
-		}
-		before := r.BillingPeriodEnd.UTC()
-		for last := before; i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end); {
-			next := p.records[i+1]
-			if end.Sub(r.BillingPeriodStart) > maxPeriod || !next.BillingPeriodStart.Equal(last) || !samePayer(r, next) {
-				end = next.BillingPeriodStart.UTC()
-				break
-			}
-			if last = next.BillingPeriodEnd; last.After(end) && !end.After(now) {
-				changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true})
-				next.BillingPeriodStart, next.IncludedBefore = end, 0
-				break
-			}
-			changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true, into: r})
-			r.SuggestionsIncluded, r.Granted = max(r.SuggestionsIncluded, next.SuggestionsIncluded), r.Granted+next.Granted
-			p.records = slices.Delete(p.records, i+1, i+2)
-		}
-		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
-			r.BillingPeriodEnd = end
-			changed = append(changed, refit{record: r, start: r.BillingPeriodStart, moves: end.Before(before) && !end.After(now)})
-		}
-	}
-	return changed
-}
-
-// endOf returns where a record ends; ok is false if nothing is known of it.
-func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
-	r, e := p.records[i], &p.entitlement
-	paying := r.Payer != nil && *r.Payer == e.payer()
-	switch {
-	case r.Period().Contains(now):
-		end, ok = e.end(r, now)
-	case r.BillingPeriodStart.Before(now) && r.Payer != nil && !paying:
-		end = e.changed(*r.Payer)
-		ok = end.After(r.BillingPeriodStart) && end.Before(r.BillingPeriodEnd)
-	}
-	if r.Payer == nil || byHand(*r.Payer) {
-		return end, ok
-	}
-	own, known := e.known.period(*r.Payer, r.BillingPeriodStart)
-	if !known {
-		return end, ok
-	}
-	if !ok {
-		// The record grows only as long as nobody else's time may lie between: nothing follows, or what follows is the same payer's.
-		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
-			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) {
-			end = own.End
-		}
-	}
-	return earliest(end, own.End), true
-}
-
-func samePayer(a, b *UsageRecord) bool {
-	return a.Payer != nil && b.Payer != nil && *a.Payer == *b.Payer
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
 // place returns the record that the person needs for an instant at which there is none. In the rest of a payer's period, the person
 // continues with what was left there.
 func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRecord {
@@ -600,14 +440,14 @@ func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRe
 		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) && earlier.BillingPeriodStart.Before(period.Start) {
 			r.SuggestionsIncluded = max(r.SuggestionsIncluded, earlier.SuggestionsIncluded+earlier.IncludedBefore)
 			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed
-			if !earlier.holdsLapsed(now) { // expired holds give their units back, even where nobody has noted that
+			if !earlier.holdsLapsed(now) { // expired holds give their units back, even before that is stored
 				r.IncludedBefore += earlier.UnitsHeld - earlier.OverageHeld
 			}
 		}
 	}
 	r.SuggestionsIncluded = max(0, r.SuggestionsIncluded-r.IncludedBefore)
 	c.entitle(r, e)
-	r.Entitled = period.Contains(now) // what it repeats may no longer be so; nobody asks of a period that is over
+	r.Entitled = period.Contains(now) // what it repeats is current only in the current period
 	return r
 }
 
@@ -643,161 +483,6 @@ func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart 
 	return nil, previousEnd, nextStart
 }
 
-// move stores the new bounds of a record. What occurred outside of them moves to the records of its time: events with their overage as
-// it was decided, and open holds. A record that joined another one is deleted.
-func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) error {
-	from := changed.record
-	var moved []movedUnits
-	if changed.moves {
-		if err := conn.rows(ctx, movedQuery(db, changed).String(), func(row scanner) error {
-			var m movedUnits
-			err := row.Scan(&m.at, &m.held, &m.quantity, &m.overage, &m.cents, &m.expires)
-			moved = append(moved, m)
-			return err
-		}); err != nil {
-			return err
-		}
-	}
-	for i := range moved {
-		moved[i].count(from, changed.start, -1)
-		if !moved[i].held {
-			from.OverageMovedOut += moved[i].overage
-		}
-	}
-	from.Daily = from.Daily.From(DayOf(changed.start, from.BillingPeriodStart))
-	if from.UnitsHeld == 0 {
-		from.HoldsExpireAt = nil
-	}
-	if changed.into == nil {
-		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included", "granted", "included_before").
-			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	var joined []*UsageRecord
-	for i := range moved {
-		at := moved[i].at.UTC()
-		r, _, _ := p.find(at)
-		if r == nil {
-			e, err := p.entitlementAt(now, at)
-			if err != nil {
-				return err
-			}
-			r = p.place(c, e, now, at)
-			p.keep(r)
-		}
-		moved[i].join(r)
-		if !slices.Contains(joined, r) {
-			joined = append(joined, r)
-		}
-	}
-	for _, r := range joined {
-		if err := p.moveTo(ctx, db, conn, from, r); err != nil {
-			return err
-		}
-	}
-	if changed.into == nil {
-		return nil
-	}
-	// Holds that ended without an event are all that is left.
-	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", changed.into.ID).
-		Where("user_id = ? AND record_id = ?", p.user, from.ID).Exec(ctx); err != nil {
-		return err
-	}
-	_, err := db.NewDelete().Conn(conn).Model(from).WherePK().Where("user_id = ?", p.user).Exec(ctx)
-	return err
-}
-
-// moveTo stores a record with the units that joined it, and moves their events and holds there.
-func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *UsageRecord) error {
-	write := db.NewInsert().Model(r).String()
-	if r.ID != 0 {
-		write = db.NewUpdate().Model(r).Column(countedColumns...).WherePK().Where("user_id = ?", p.user).String()
-	}
-	if _, err := conn.ExecContext(ctx, write); err != nil {
-		return err
-	}
-	if r.ID == 0 {
-		stored := db.NewSelect().Model((*UsageRecord)(nil)).Column("id").Where("user_id = ? AND billing_period_start = ?", p.user, r.BillingPeriodStart)
-		if err := conn.rows(ctx, stored.String(), func(row scanner) error { return row.Scan(&r.ID) }); err != nil {
-			return err
-		}
-	}
-	for _, q := range []*bun.UpdateQuery{
-		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
-			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? AND e.record_id = ? "+
-				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID, r.BillingPeriodStart, r.BillingPeriodEnd),
-		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
-			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
-	} {
-		if _, err := q.Exec(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// countedColumns are what is counted in a record.
-var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
-	"overage_moved_in", "overage_moved_out"}
-
-// movedUnits is an event or an open hold that lies outside of its record's new bounds.
-type movedUnits struct {
-	at                       bun.NullTime
-	held                     bool
-	quantity, overage, cents int64
-	expires                  bun.NullTime
-}
-
-// movedQuery selects what of a record lies outside of its new bounds, voided events as zero units.
-func movedQuery(db bun.IDB, changed refit) *bun.RawQuery {
-	r := changed.record
-	outside := func(column string) schema.QueryAppender {
-		if changed.into != nil {
-			return bun.SafeQuery("1 = 1")
-		}
-		return bun.SafeQuery("(? >= ? OR ? < ?)", bun.Ident(column), r.BillingPeriodEnd, bun.Ident(column), r.BillingPeriodStart)
-	}
-	return db.NewRaw(`SELECT occurred_at, FALSE, CASE WHEN voided_at IS NULL THEN quantity ELSE 0 END, CASE WHEN voided_at IS NULL THEN overage_quantity ELSE 0 END,
-				CASE WHEN voided_at IS NULL THEN overage_cents ELSE 0 END, CAST(NULL AS ?) FROM usage_events
-			WHERE user_id = ? AND record_id = ? AND ?
-		UNION ALL SELECT created_at, TRUE, quantity, overage_quantity, overage_cents, expires_at FROM usage_holds
-			WHERE user_id = ? AND record_id = ? AND state = ? AND ?`,
-		bun.Safe(timeType(db)), r.UserID, r.ID, outside("occurred_at"), r.UserID, r.ID, HoldOpen, outside("created_at"))
-}
-
-func timeType(db bun.IDB) string {
-	if db.Dialect().Name() == dialect.PG {
-		return "timestamptz"
-	}
-	return "timestamp"
-}
-
-// join adds the units to a record.
-func (m *movedUnits) join(r *UsageRecord) {
-	m.count(r, r.BillingPeriodStart, 1)
-	if !m.held {
-		r.OverageMovedIn += m.overage
-	}
-	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
-		r.HoldsExpireAt = &expires
-	}
-}
-
-// count adds the units, or takes them off, in a record whose days begin at start.
-func (m *movedUnits) count(r *UsageRecord, start time.Time, sign int64) {
-	if m.held {
-		r.UnitsHeld += sign * m.quantity
-		r.OverageHeld += sign * m.overage
-		r.OverageCentsHeld += sign * m.cents
-		return
-	}
-	r.SuggestionsUsed += sign * m.quantity
-	r.OverageUsed += sign * m.overage
-	r.OverageCents += sign * m.cents
-	r.Daily = r.Daily.Add(DayOf(start, m.at.Time), sign*m.quantity)
-}
-
 // giveLapsedBack marks the record's expired holds and sums up its live ones again.
 func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
@@ -813,77 +498,6 @@ func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord,
 	}
 	_, err := q.Exec(ctx)
 	return err
-}
-
-// Foreseen is what was read of people to foresee their records.
-type Foreseen struct {
-	catalogue *Catalogue
-	now       time.Time
-	people    persons
-	byEmail   map[string]*person
-}
-
-// ReadAhead reads what PrepareRecords would depend on, and locks nothing. (Catalogue.Foresee is for callers who have read that.) It takes
-// three connections, so that all is read in the time of one query.
-func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) (*Foreseen, error) {
-	emails, ids := namedBy(wants)
-	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
-	among := namedUsers(db, emails, ids)
-	var group errgroup.Group
-	group.Go(func() error {
-		query := db.NewRaw("SELECT k.email, k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE k.id IN (?)", among)
-		return eachRow(ctx, db, query, func(row scanner) error {
-			p := &person{}
-			err := scanEntitlement(row, &p.user, &p.entitlement, &p.email)
-			f.people[p.user], f.byEmail[p.email] = p, p
-			return err
-		})
-	})
-	var records []*UsageRecord
-	group.Go(func() error {
-		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)
-	})
-	all := map[uuid.UUID]*changes{}
-	group.Go(func() error {
-		return eachRow(ctx, db, changesQuery(db, among), func(row scanner) error { return addChange(row, all) })
-	})
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("read ahead for %d people: %w", len(wants), err)
-	}
-	for id, p := range f.people {
-		if found := all[id]; found != nil {
-			p.changes = *found
-			p.changes.settle()
-		}
-		p.changes.note(&p.entitlement, now, now)
-	}
-	for _, r := range records {
-		if p := f.people[r.UserID]; p != nil { // the person may have been created between two queries
-			p.records = append(p.records, r)
-		}
-	}
-	return f, nil
-}
-
-// Standing is the one that the person will have once PrepareRecords has run, and the person's Slack identity. current is the current
-// record with its live holds; nil when there is none. moves means that this depends on events that must move to another record first.
-func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack SlackIdentity, moves bool) {
-	p := f.people[w.UserID]
-	if w.UserID == uuid.Nil {
-		p = f.byEmail[w.Email]
-	}
-	if p == nil {
-		p = &person{email: w.Email}
-	}
-	records := p.records
-	if current != nil {
-		records = slices.DeleteFunc(slices.Clone(records), func(r *UsageRecord) bool { return r.ID == current.ID })
-		records = append(records, current)
-		slices.SortFunc(records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
-	}
-	s, moves = f.catalogue.foresee(p.email, &p.entitlement, records, f.now)
-	s.UserID = p.user // also before the first record
-	return s, p.entitlement.Slack, moves
 }
 
 // RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.

@@ -261,7 +261,7 @@ func TestIdentitiesOf(t *testing.T) {
 		ada := one[models.User](t, f, "email = ?", "ada@example.com").ID
 		for email, want := range map[string]string{
 			"ada@example.com":    "ada@example.com belongs to the user " + ada.String() + `: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
-			"bob@example.com":    "bob@example.com belongs to the user " + bob.ID.String() + ", who has no identity. Whoever signs in with this address verified gets the role.",
+			"bob@example.com":    "bob@example.com belongs to the user " + bob.ID.String() + ", who has no identity. A person who signs in with this address, verified, gets the role.",
 			"nobody@example.com": "nobody@example.com belongs to no person yet. A person with this email is created.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {

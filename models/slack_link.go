@@ -373,7 +373,7 @@ func isPlaceholder(email string) bool {
 }
 
 // noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
-// none any more. Whoever is new was in theirs always: it is the first that is heard of them.
+// none any more. A new person counts as a member from the beginning: nothing earlier is known of them.
 func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time, who schema.QueryAppender) error {
 	for _, which := range []struct {
 		condition string

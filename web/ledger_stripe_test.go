@@ -23,7 +23,7 @@ type ledgerPayer struct {
 	subs     []*ledgerSub
 }
 
-// ledgerSub is a subscription as Stripe has it. believed is what the last webhook told.
+// ledgerSub is a subscription as Stripe has it. believed is what the last webhook said.
 type ledgerSub struct {
 	payer      *ledgerPayer
 	id         string
@@ -76,7 +76,7 @@ func (p *ledgerPayer) pays() bool {
 	return slices.ContainsFunc(p.subs, func(s *ledgerSub) bool { return s.now.active() || s.believed.active() })
 }
 
-// believed is the subscription that a person's plan comes from, as far as webhooks told.
+// believed is the subscription that a person's plan comes from, as far as webhooks said.
 func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	payer := l.payerOf(p, plan, l.clock())
 	if payer == nil {

@@ -118,7 +118,9 @@ func (s *Server) closeConnections(cs *connections) error {
 		case dropping.IsZero() && now.Sub(closing) >= min(s.drain, stillAccepting):
 			// A connection whose handshake is under way must still be taken, as its client may have sent a request with it.
 			dropping, patience = now, minHandshake
-			if dropNewConnections(cs.TCPListener) == nil {
+			if err := dropNewConnections(cs.TCPListener); err != nil {
+				s.log.Warn("clients that connect while the listener closes are reset", "error", err)
+			} else {
 				for _, c := range cs.all() {
 					patience = max(patience, min(2*roundTrip(c.TCPConn), maxHandshake))
 				}

@@ -17,8 +17,7 @@ import (
 // A client whose packets are late when the server stops gets its answer: the listener closes only when no handshake is under way.
 func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
-	var listening net.ListenConfig
-	l, err := listening.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
 	must(t, err)
 	listener := l.(*net.TCPListener)
 	ctx, stop := context.WithCancel(t.Context())

@@ -67,7 +67,7 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 // meter is the event name of the meter of what use records.
 func (d *desk) meter() string { return d.catalogue.MeterOf("pro") }
 
-// foreign counts units at Stripe that somebody else sent.
+// foreign counts units at Stripe that another source sent.
 func (d *desk) foreign(customer string, units int64, at time.Time) {
 	d.stripe.AddForeign(d.meter(), customer, units, at)
 }

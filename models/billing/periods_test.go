@@ -263,8 +263,8 @@ func (f *webhookFixture) wantDue(want int) {
 	}
 }
 
-// A webhook of an organization's subscription has all its people's records brought up to date, those of who has left as well, and nobody
-// gets a record of a period in which they used nothing.
+// A webhook of an organization's subscription updates the records of all its members, and of people who left. No person gets a record for a
+// period without usage.
 func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.at = time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)

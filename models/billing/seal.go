@@ -44,7 +44,7 @@ type slice struct {
 	from, until time.Time
 	// last is not before the last event; a minute up to it lies in the same period as the events do.
 	last time.Time
-	// certain says that Stripe was heard of after the slice, so that no boundary in it is unknown.
+	// certain means that Stripe's state was read after the slice ended, so that no boundary in it is unknown.
 	certain bool
 	// noMinute says that the period has no free minute, so that the report gets one of the following period.
 	noMinute bool
@@ -231,7 +231,7 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]ti
 type timeline struct {
 	periods models.Periods
 	anchor  *time.Time
-	// heard is when Stripe was last heard of; zero for a customer without a subscription.
+	// heard is when Stripe's state was last read; zero for a customer without a subscription.
 	heard time.Time
 }
 
@@ -363,7 +363,7 @@ func (m *minutes) add(of stream, minute time.Time) {
 
 // take finds a minute that no report of the customer to the meter has, and takes it: in the slice's part of its hour, and only when all
 // those are taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period.
-// Those after it may lie in the next one as long as Stripe was not heard of since. A period that is over and has no free minute is billed
+// Those after it may lie in the next one as long as Stripe's state was not read since. A period that is over and has no free minute is billed
 // in the first free one after it.
 func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
 	until := s.until

@@ -109,8 +109,8 @@ func (r *Reporter) planOf(meter string) models.PlanID {
 	return models.PlanID(plan)
 }
 
-// streams are all that ever had something to report, and all that subscribers have a plan of: what somebody else told Stripe is on their
-// invoice as well.
+// streams returns all streams that ever had something to report, and those of the plans that customers subscribe to: units from another
+// source are on their invoices too.
 func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	type row struct {
 		Customer, Meter string

@@ -213,7 +213,7 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 	})
 }
 
-// What is said to be on a subscriber's invoice by somebody else is seen, though they used nothing here.
+// Units from another source are on a subscriber's invoice. The comparison finds them, even if the subscriber used nothing here.
 func TestForeignUsageAlone(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
 		u, err := models.SetUser(d.ctx, d.db, d.now, "ada@example.com", models.UserChange{})

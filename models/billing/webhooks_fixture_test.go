@@ -248,7 +248,7 @@ func (f *webhookFixture) tell(kind, customer string) {
 	f.must(f.hook.applyDue(f.Context()))
 }
 
-// entitlement is what a person may use now; that of nobody known for an unknown one.
+// entitlement is what a person may use now; for an unknown person, that of the free plan.
 func (f *webhookFixture) entitlement(email string) models.Entitlement {
 	f.Helper()
 	var ids []uuid.UUID

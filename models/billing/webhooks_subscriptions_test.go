@@ -249,7 +249,7 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 	})
 }
 
-// A smaller plan's included units count from the next period on, for somebody who used nothing as well. When a plan ends, the payer
+// A smaller plan's included units count from the next period on, also for a person who used nothing. When a plan ends, the payer
 // changes, and the record ends with it.
 func TestWhatIsIncludedStays(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {

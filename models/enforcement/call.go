@@ -68,7 +68,7 @@ type op struct {
 	linked  bool // the person is the one that the Slack identity of the call names
 	// unlinked means that the person has no Slack identity, and the call does not give them one: see models.LinkedPerson.NotLinked.
 	unlinked bool
-	unknown  bool // nobody is named by it: err says so, and nothing is decided
+	unknown  bool // it names no person or hold: err says so, and nothing is decided
 	answer   Answer
 	err      error
 }

@@ -9,7 +9,7 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// A hold is decided when it is made. Settled after a change of plan, its overage has the price and the plan of then, so that it goes to
+// A hold is decided when it is made. Settled after a change of plan, its overage has the price and the plan of that time, so that it goes to
 // the meter that has this price.
 func TestAHoldKeepsItsPlanAndPrice(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

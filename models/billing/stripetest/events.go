@@ -253,8 +253,8 @@ func (s *Stripe) summaries(c *call) *answer {
 	return s.list(c, all)
 }
 
-// AddForeign counts an event that somebody else sent to the meter of an event name, of which there must be one, to be seen in the
-// summaries at once.
+// AddForeign counts an event that another source sent to the meter with an event name. The meter must exist. The summaries have the
+// event immediately.
 func (s *Stripe) AddForeign(eventName, customer string, value int64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

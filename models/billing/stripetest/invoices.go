@@ -154,7 +154,7 @@ func (s *Stripe) charge(id string) {
 }
 
 // usage is what an item bills of its meter in the ended period: what has a timestamp from when the item got its price on. In classic billing
-// mode, usage from before an exchange of the price is not billed. Less than nothing bills 0.
+// mode, usage from before an exchange of the price is not billed. A negative total bills 0.
 func (s *Stripe) usage(b *bill, item *Item, price object) (units int64) {
 	meter := price["recurring"].(object)["meter"]
 	for _, r := range s.meter.byCustomer[b.subscription.Customer] {

@@ -93,7 +93,7 @@ func TestInvoicesBillUsage(t *testing.T) {
 	refused(t, "finalized twice", err, 400, "")
 }
 
-// A trial's usage is not billed, and less than nothing bills nothing. A cancellation bills its usage only if it is asked to.
+// A trial's usage is not billed, and a negative total bills 0. A cancellation bills its usage only if it is asked to.
 func TestUsageThatIsNotBilled(t *testing.T) {
 	s := newStandIn(nil)
 	overage := s.AddPrice(stripetest.Price{Cents: 25, Meter: s.meter})
@@ -110,7 +110,7 @@ func TestUsageThatIsNotBilled(t *testing.T) {
 	negative := s.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items, PeriodStart: start, PeriodEnd: end})
 	s.must(t, post, event("b", "-3", start, "payload[stripe_customer_id]", "cus_2"), "")
 	if lines, total := s.lines(t, s.Renew(negative)); lines != "0 x 25" || total != 0 {
-		t.Errorf("less than nothing is billed as %s", lines)
+		t.Errorf("a negative total is billed as %s", lines)
 	}
 	for _, now := range []bool{false, true} {
 		customer := fmt.Sprint("cus_canceled_", now)

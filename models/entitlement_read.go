@@ -1,0 +1,81 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// EntitlementsOf reads what the people with these IDs may use now. A person who does not exist is missing from the answer.
+func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uuid.UUID]Entitlement, error) {
+	found := make(map[uuid.UUID]Entitlement, len(users))
+	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))), func(row scanner) error { return scanPresent(row, found) })
+	return found, err
+}
+
+func entitlementsQuery(db bun.IDB, which schema.QueryAppender) *bun.RawQuery {
+	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE ?", which)
+}
+
+func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
+	var user uuid.UUID
+	var e Entitlement
+	err := scanEntitlement(row, &user, &e)
+	found[user] = e
+	return err
+}
+
+// entitlementAt reads what a person might use at an instant; the zero value if the person does not exist.
+func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
+	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, Want{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+	return e, err
+}
+
+func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *bun.RawQuery {
+	which := bun.SafeQuery("id = ?", person.UserID)
+	if person.UserID == uuid.Nil {
+		which = bun.SafeQuery("email = ?", person.Email)
+	}
+	instant := "?"
+	if postgres {
+		instant = "CAST(? AS timestamptz)"
+	}
+	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+entitlementJoinsAt, at, which)
+}
+
+func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...any) error {
+	var team, slackUser, plan, customer, status sql.NullString
+	var created bun.NullTime
+	err := rows.Scan(append(before, user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created)...)
+	if slackUser.Valid {
+		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
+	}
+	e.PlanID, e.StripeCustomerID, e.Status, e.Created = PlanID(plan.String), customer.String, SubscriptionStatus(status.String), created.UTC()
+	return err
+}
+
+// changesQuery reads the changes of the people whose IDs are selected.
+func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
+
+// addChange adds a row of changesQuery to the changes of its person.
+func addChange(row scanner, all map[uuid.UUID]*changes) error {
+	var user uuid.UUID
+	var joined, created, ended, anchor, start, end bun.NullTime
+	var subscription *uuid.UUID
+	var customer *string
+	if err := row.Scan(&user, &joined, &created, &ended, &subscription, &customer, &anchor, &start, &end); err != nil {
+		return err
+	}
+	found := all[user]
+	if found == nil {
+		found = &changes{}
+		all[user] = found
+	}
+	found.add(joined, created, ended, subscription, customer, anchor, start, end)
+	return nil
+}

@@ -1,0 +1,253 @@
+package models
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// maxFits bounds how often a person's records are fitted to what is known; twice is enough for what a single change moves.
+const maxFits = 4
+
+// refit is a record that got other bounds.
+type refit struct {
+	record *UsageRecord
+	// start is where it started before.
+	start time.Time
+	// moves means that it may have units outside of its new bounds.
+	moves bool
+	// into is the record that all its units move to; nil if it stays.
+	into *UsageRecord
+}
+
+// fit ends each record where the person's entitlement and the known billing periods say, but not after the next one starts. A record of
+// the same payer that begins within a billing period of the one before it, because that period was lengthened, joins it. fit returns the
+// records that changed.
+func (p *person) fit(now time.Time) (changed []refit) {
+	for i := 0; i < len(p.records); i++ {
+		r := p.records[i]
+		end, ok := p.endOf(i, now)
+		if !ok {
+			continue
+		}
+		before := r.BillingPeriodEnd.UTC()
+		for last := before; i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end); {
+			next := p.records[i+1]
+			if end.Sub(r.BillingPeriodStart) > maxPeriod || !next.BillingPeriodStart.Equal(last) || !samePayer(r, next) {
+				end = next.BillingPeriodStart.UTC()
+				break
+			}
+			if last = next.BillingPeriodEnd; last.After(end) && !end.After(now) {
+				changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true})
+				next.BillingPeriodStart, next.IncludedBefore = end, 0
+				break
+			}
+			changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true, into: r})
+			r.SuggestionsIncluded, r.Granted = max(r.SuggestionsIncluded, next.SuggestionsIncluded), r.Granted+next.Granted
+			p.records = slices.Delete(p.records, i+1, i+2)
+		}
+		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
+			r.BillingPeriodEnd = end
+			changed = append(changed, refit{record: r, start: r.BillingPeriodStart, moves: end.Before(before) && !end.After(now)})
+		}
+	}
+	return changed
+}
+
+// endOf returns where a record ends; ok is false if nothing is known of it.
+func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
+	r, e := p.records[i], &p.entitlement
+	paying := r.Payer != nil && *r.Payer == e.payer()
+	switch {
+	case r.Period().Contains(now):
+		end, ok = e.end(r, now)
+	case r.BillingPeriodStart.Before(now) && r.Payer != nil && !paying:
+		end = e.changed(*r.Payer)
+		ok = end.After(r.BillingPeriodStart) && end.Before(r.BillingPeriodEnd)
+	}
+	if r.Payer == nil || byHand(*r.Payer) {
+		return end, ok
+	}
+	own, known := e.known.period(*r.Payer, r.BillingPeriodStart)
+	if !known {
+		return end, ok
+	}
+	if !ok {
+		// The record grows only as long as no other payer's time may lie between: nothing follows, or the same payer's record does.
+		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
+			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) {
+			end = own.End
+		}
+	}
+	return earliest(end, own.End), true
+}
+
+func samePayer(a, b *UsageRecord) bool {
+	return a.Payer != nil && b.Payer != nil && *a.Payer == *b.Payer
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// move stores the new bounds of a record. What occurred outside of them moves to the records of its time: events with their overage as
+// it was decided, and open holds. A record that joined another one is deleted.
+func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) error {
+	from := changed.record
+	var moved []movedUnits
+	if changed.moves {
+		if err := conn.rows(ctx, movedQuery(db, changed).String(), func(row scanner) error {
+			var m movedUnits
+			err := row.Scan(&m.at, &m.held, &m.quantity, &m.overage, &m.cents, &m.expires)
+			moved = append(moved, m)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	for i := range moved {
+		moved[i].count(from, changed.start, -1)
+		if !moved[i].held {
+			from.OverageMovedOut += moved[i].overage
+		}
+	}
+	from.Daily = from.Daily.From(DayOf(changed.start, from.BillingPeriodStart))
+	if from.UnitsHeld == 0 {
+		from.HoldsExpireAt = nil
+	}
+	if changed.into == nil {
+		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included", "granted", "included_before").
+			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	var joined []*UsageRecord
+	for i := range moved {
+		at := moved[i].at.UTC()
+		r, _, _ := p.find(at)
+		if r == nil {
+			e, err := p.entitlementAt(now, at)
+			if err != nil {
+				return err
+			}
+			r = p.place(c, e, now, at)
+			p.keep(r)
+		}
+		moved[i].join(r)
+		if !slices.Contains(joined, r) {
+			joined = append(joined, r)
+		}
+	}
+	for _, r := range joined {
+		if err := p.moveTo(ctx, db, conn, from, r); err != nil {
+			return err
+		}
+	}
+	if changed.into == nil {
+		return nil
+	}
+	// Holds that ended without an event are all that is left.
+	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", changed.into.ID).
+		Where("user_id = ? AND record_id = ?", p.user, from.ID).Exec(ctx); err != nil {
+		return err
+	}
+	_, err := db.NewDelete().Conn(conn).Model(from).WherePK().Where("user_id = ?", p.user).Exec(ctx)
+	return err
+}
+
+// moveTo stores a record with the units that joined it, and moves their events and holds there.
+func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *UsageRecord) error {
+	write := db.NewInsert().Model(r).String()
+	if r.ID != 0 {
+		write = db.NewUpdate().Model(r).Column(countedColumns...).WherePK().Where("user_id = ?", p.user).String()
+	}
+	if _, err := conn.ExecContext(ctx, write); err != nil {
+		return err
+	}
+	if r.ID == 0 {
+		stored := db.NewSelect().Model((*UsageRecord)(nil)).Column("id").Where("user_id = ? AND billing_period_start = ?", p.user, r.BillingPeriodStart)
+		if err := conn.rows(ctx, stored.String(), func(row scanner) error { return row.Scan(&r.ID) }); err != nil {
+			return err
+		}
+	}
+	for _, q := range []*bun.UpdateQuery{
+		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? AND e.record_id = ? "+
+				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID, r.BillingPeriodStart, r.BillingPeriodEnd),
+		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
+	} {
+		if _, err := q.Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countedColumns are what is counted in a record.
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
+	"overage_moved_in", "overage_moved_out"}
+
+// movedUnits is an event or an open hold that lies outside of its record's new bounds.
+type movedUnits struct {
+	at                       bun.NullTime
+	held                     bool
+	quantity, overage, cents int64
+	expires                  bun.NullTime
+}
+
+// movedQuery selects what of a record lies outside of its new bounds, voided events as zero units.
+func movedQuery(db bun.IDB, changed refit) *bun.RawQuery {
+	r := changed.record
+	outside := func(column string) schema.QueryAppender {
+		if changed.into != nil {
+			return bun.SafeQuery("1 = 1")
+		}
+		return bun.SafeQuery("(? >= ? OR ? < ?)", bun.Ident(column), r.BillingPeriodEnd, bun.Ident(column), r.BillingPeriodStart)
+	}
+	return db.NewRaw(`SELECT occurred_at, FALSE, CASE WHEN voided_at IS NULL THEN quantity ELSE 0 END, CASE WHEN voided_at IS NULL THEN overage_quantity ELSE 0 END,
+				CASE WHEN voided_at IS NULL THEN overage_cents ELSE 0 END, CAST(NULL AS ?) FROM usage_events
+			WHERE user_id = ? AND record_id = ? AND ?
+		UNION ALL SELECT created_at, TRUE, quantity, overage_quantity, overage_cents, expires_at FROM usage_holds
+			WHERE user_id = ? AND record_id = ? AND state = ? AND ?`,
+		bun.Safe(timeType(db)), r.UserID, r.ID, outside("occurred_at"), r.UserID, r.ID, HoldOpen, outside("created_at"))
+}
+
+func timeType(db bun.IDB) string {
+	if db.Dialect().Name() == dialect.PG {
+		return "timestamptz"
+	}
+	return "timestamp"
+}
+
+// join adds the units to a record.
+func (m *movedUnits) join(r *UsageRecord) {
+	m.count(r, r.BillingPeriodStart, 1)
+	if !m.held {
+		r.OverageMovedIn += m.overage
+	}
+	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+		r.HoldsExpireAt = &expires
+	}
+}
+
+// count adds the units, or takes them off, in a record whose days begin at start.
+func (m *movedUnits) count(r *UsageRecord, start time.Time, sign int64) {
+	if m.held {
+		r.UnitsHeld += sign * m.quantity
+		r.OverageHeld += sign * m.overage
+		r.OverageCentsHeld += sign * m.cents
+		return
+	}
+	r.SuggestionsUsed += sign * m.quantity
+	r.OverageUsed += sign * m.overage
+	r.OverageCents += sign * m.cents
+	r.Daily = r.Daily.Add(DayOf(start, m.at.Time), sign*m.quantity)
+}
