@@ -18,9 +18,9 @@ type queue struct {
 
 	group   []*call // what the worker is deciding
 	records bool    // its calls may record something; the others are checks
-	// failures counts the groups that the database failed since the last one that it recorded, failed is when the last one
-	// was, and recorded when that was, both in Unix nanoseconds.
-	failures, failed, recorded atomic.Int64
+	// failures are the last groups that failed, and recorded is when the last group was recorded, in Unix nanoseconds.
+	failures failures
+	recorded atomic.Int64
 }
 
 func newQueue(limit int) *queue {

@@ -12,24 +12,40 @@ import (
 const (
 	// trusted is for how long a recorded group shows that the next one can be recorded.
 	trusted = time.Second
-	// failuresInARow groups that the database failed, the last one within failedLately, are enough to say that it cannot record.
-	failuresInARow = 3
-	failedLately   = 2 * time.Second
+	// manyFailures groups that failed within failedLately show that calls cannot be relied on to be recorded, even when some groups
+	// in between succeeded: on a full disk, a small group may still fit where a large one does not.
+	manyFailures = 3
+	failedLately = 2 * time.Second
 	// probeEvery is the least time between two probes, and probePatience the most that one may take.
 	probeEvery    = time.Second
 	probePatience = 2500 * time.Millisecond
 )
 
-// failing notes that the database failed a group. Locked records and lost races are no failure of the database.
-func (q *queue) failing() {
-	q.failed.Store(time.Now().UnixNano())
-	q.failures.Add(1)
+// failures remembers when the last groups failed because of the database, the oldest first. Locked records and lost races do not
+// count.
+type failures struct {
+	mu sync.Mutex
+	at [manyFailures]time.Time
 }
 
-// succeeded notes that a group was recorded.
-func (q *queue) succeeded() {
-	q.recorded.Store(time.Now().UnixNano())
-	q.failures.Store(0)
+func (f *failures) add(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	copy(f.at[:], f.at[1:])
+	f.at[manyFailures-1] = now
+}
+
+// lately returns how many of the last groups that failed did so within failedLately.
+func (f *failures) lately(now time.Time) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, at := range f.at {
+		if now.Sub(at) < failedLately {
+			n++
+		}
+	}
+	return n
 }
 
 // Ready returns nil if the gate can record, and otherwise the reason why it cannot. While groups are recorded it only asks whether
@@ -37,16 +53,16 @@ func (q *queue) succeeded() {
 // not ready finds out by itself that it is again.
 func (g *Gate) Ready(ctx context.Context) error {
 	now := time.Now()
-	recorded, failures := false, false
+	recorded, failed := false, false
 	for _, q := range g.writers {
-		n := q.failures.Load()
-		if n >= failuresInARow && now.Sub(time.Unix(0, q.failed.Load())) < failedLately {
+		n := q.failures.lately(now)
+		if n >= manyFailures {
 			return models.Unavailable(errors.New("the last groups of calls could not be recorded"))
 		}
-		failures = failures || n > 0
+		failed = failed || n > 0
 		recorded = recorded || now.Sub(time.Unix(0, q.recorded.Load())) < trusted
 	}
-	if recorded && !failures {
+	if recorded && !failed {
 		return answers(ctx, g.db)
 	}
 	return g.probe.run(ctx, g.db)

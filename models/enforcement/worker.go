@@ -154,7 +154,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	}
 	w.memory.keep(accounts, now)
 	if writes {
-		w.queue.succeeded()
+		w.queue.recorded.Store(time.Now().UnixNano())
 	}
 	return unready, nil
 }
@@ -210,7 +210,7 @@ func (w *worker) move(ctx context.Context, all []*call, look lookups, f *found, 
 	switch {
 	case err == nil:
 		w.memory.keep(c.accounts, now)
-		w.queue.succeeded()
+		w.queue.recorded.Store(time.Now().UnixNano())
 		w.metrics.remembered.Inc()
 		return true, nil
 	case isMoved(err):
@@ -559,7 +559,7 @@ func (w *worker) failed(calls []*call, err error, start time.Time) (again []*cal
 	if models.IsRetryable(err) && !late {
 		return nil
 	}
-	w.queue.failing()
+	w.queue.failures.add(time.Now())
 	away := models.Unavailable(err)
 	for _, c := range w.queue.drain() {
 		c.fail(away)

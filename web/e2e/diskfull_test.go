@@ -105,12 +105,12 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 		t.Fatal(err)
 	}
 	wait(t, l.decided.more(500), "calls that are decided when there is room again")
+	stop() // before it fills the disk again
+	running.Wait()
 	eventually(t, "it is ready again", func() bool {
 		status, err := p.get(t.Context(), "/readyz")
 		return err == nil && status == http.StatusOK
 	})
-	stop()
-	running.Wait()
 	if err := p.alive(); err != nil || p.pid() != pid {
 		t.Errorf("the process did not live through it: %v", err)
 	}
