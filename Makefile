@@ -14,7 +14,7 @@ golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # What `make generate` writes.
-generated := '*_templ.go' static/app.css
+generated := '*_templ.go' static/app.css models/schema
 
 demo:
 	go run . demo
@@ -82,6 +82,7 @@ generate:
 	go tool templ generate
 	npm ci --ignore-scripts --no-audit --no-fund
 	npm run build
+	go test ./models -run TestSchemaFiles -count=1 -args -update-schema
 
 # Written files are compared with the committed ones, new ones included.
 verify: generate

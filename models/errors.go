@@ -29,6 +29,8 @@ type Error struct {
 	Path string
 	// RetryAfter is how long to wait before the next try; zero where waiting does not help.
 	RetryAfter time.Duration
+	// DatabaseAway means that the database is unreachable, full or stalled.
+	DatabaseAway bool
 	// Cause is for the log, never for the caller.
 	Cause error
 }
@@ -42,10 +44,9 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Cause }
 
-// DatabaseStalled is what a caller may read when the database is away, full or stalled.
-const DatabaseStalled = "The database does not answer; try again."
-
-// Unavailable is the fault of a database that is away, full or stalled.
+// Unavailable returns the error for a database that is unreachable, full or stalled.
 func Unavailable(cause error) *Error {
-	return &Error{Code: CodeUnavailable, Detail: DatabaseStalled, RetryAfter: time.Second, Cause: cause}
+	return &Error{
+		Code: CodeUnavailable, Detail: "The database does not answer; try again.", RetryAfter: time.Second, DatabaseAway: true, Cause: cause,
+	}
 }

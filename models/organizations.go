@@ -79,7 +79,7 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 		return err
 	}
 	_, err := tx.NewDelete().Model((*Organization)(nil)).
-		Where("id = ? AND name = ?", known[0].OrganizationID, automaticName(team)).
+		Where("id = ? AND automatic", known[0].OrganizationID).
 		Where("NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = ?)", known[0].OrganizationID).
 		Where("NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.organization_id = ?)", known[0].OrganizationID).Exec(ctx)
 	return err

@@ -86,7 +86,7 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 // An organization that an operator made is not removed with its last team, whatever it is called.
 func TestCreateOrganizationKeepsWhatSomebodyMade(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		first, err := models.CreateOrganization(f.ctx, f.db, noon, "First", []string{"T1"})
+		first, err := models.CreateOrganization(f.ctx, f.db, noon, "Slack team T1", []string{"T1"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,8 +11,10 @@ import (
 type Organization struct {
 	bun.BaseModel `bun:"table:organizations"`
 
-	ID        uuid.UUID `bun:",pk,type:uuid"`
-	Name      string
+	ID   uuid.UUID `bun:",pk,type:uuid"`
+	Name string
+	// Automatic means that a Slack team's first call made it, and not an operator.
+	Automatic bool
 	CreatedAt time.Time
 }
 

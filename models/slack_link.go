@@ -148,7 +148,7 @@ func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]
 	for _, team := range names.teams {
 		organization := uuid.Must(uuid.NewV7())
 		for _, statement := range []*bun.RawQuery{
-			db.NewRaw("INSERT INTO organizations (id, name, created_at) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM workspaces WHERE slack_team_id = ?)",
+			db.NewRaw("INSERT INTO organizations (id, name, automatic, created_at) SELECT ?, ?, true, ? WHERE NOT EXISTS (SELECT 1 FROM workspaces WHERE slack_team_id = ?)",
 				organization, automaticName(team), now, team),
 			db.NewRaw("INSERT INTO workspaces (id, organization_id, slack_team_id, name, created_at) SELECT ?, id, ?, ?, ? FROM organizations WHERE id = ? "+
 				"ON CONFLICT (slack_team_id) DO NOTHING", uuid.Must(uuid.NewV7()), team, team, now, organization),
@@ -396,7 +396,7 @@ func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string)
 	if err != nil || known {
 		return err
 	}
-	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: automaticName(team), CreatedAt: now}
+	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: automaticName(team), Automatic: true, CreatedAt: now}
 	if _, err := tx.NewInsert().Model(&organization).Exec(ctx); err != nil {
 		return err
 	}

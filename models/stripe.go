@@ -133,8 +133,9 @@ type StripeStream struct {
 	Failures    int
 	LeaseToken  *uuid.UUID `bun:",type:uuid"`
 	LeasedUntil *time.Time
-	// Blocked says why nothing is sent until an operator has seen to it; nil when nothing is the matter.
-	Blocked *string
+	// Blocked says why nothing is sent until an operator unblocks the stream; nil if nothing blocks it. It is for people to read.
+	Blocked     *string
+	BlockedKind BlockedKind `bun:",nullzero"`
 }
 
 // StripeTotal is what Stripe had of a customer's billing period when it was last asked; all but times are units.
@@ -189,14 +190,36 @@ type StripeState struct {
 	ID        int `bun:",pk"`
 	AccountID string
 	Livemode  *bool
-	// Stopped says why sending stopped by itself; Paused, why an operator paused it. Nil when it goes on.
+	// Stopped says why sending stopped by itself; Paused, why it is paused. Nil when it goes on. Both are for people to read.
 	Stopped    *string
 	StoppedAt  *time.Time
 	Paused     *string
+	PausedKind PausedKind `bun:",nullzero"`
 	PausedAt   *time.Time
 	TotalsAt   *time.Time
 	ResyncedAt *time.Time
 }
+
+// PausedKind says what ends a pause; empty without one.
+type PausedKind string
+
+const (
+	// PausedByOperator means that an operator paused sending, until an operator resumes it.
+	PausedByOperator PausedKind = "operator"
+	// PausedRestored means that the database was restored. `tollgate stripe reconcile --restored` ends the pause when Stripe's totals
+	// are complete.
+	PausedRestored PausedKind = "restored"
+)
+
+// BlockedKind says what blocks a stream; empty if nothing does.
+type BlockedKind string
+
+const (
+	// BlockedByMeter means that Stripe has no such meter, or an inactive one, so all streams of the meter wait.
+	BlockedByMeter BlockedKind = "meter"
+	// BlockedByCustomer means that Stripe has no such customer.
+	BlockedByCustomer BlockedKind = "customer"
+)
 
 // StripeObject is something set up at Stripe, by a name of ours: "meter:pro", "price:pro", "overage:pro", "webhook".
 type StripeObject struct {

@@ -25,7 +25,9 @@ type Problem struct {
 	Errors []FieldError `json:"errors" doc:"The fields at fault; empty where none is." nullable:"false"`
 
 	retryAfter time.Duration
-	helpers    []views.Person // people who can help; on pages
+	// databaseAway means that the database is unreachable, full or stalled.
+	databaseAway bool
+	helpers      []views.Person // people who can help; on pages
 }
 
 // FieldError is a fault of one field of a request.
@@ -118,7 +120,7 @@ func asProblem(err error) *Problem {
 		if fault.Path != "" {
 			p.Errors = []FieldError{{Path: fault.Path, Message: fault.Detail}}
 		}
-		p.retryAfter = fault.RetryAfter
+		p.retryAfter, p.databaseAway = fault.RetryAfter, fault.DatabaseAway
 		return p
 	case errors.Is(err, echo.ErrNotFound):
 		return newProblem(codeNotFound, "There is nothing at this address.")
@@ -127,9 +129,7 @@ func asProblem(err error) *Problem {
 	case models.IsInvalidText(err):
 		return newProblem(codeBadForm, "The request has characters that are not text.")
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
-		p = newProblem(models.CodeUnavailable, models.DatabaseStalled)
-		p.retryAfter = time.Second
-		return p
+		return asProblem(models.Unavailable(err))
 	}
 	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
 }
@@ -196,7 +196,7 @@ func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,
 	}
 	switch {
-	case p.Code == codeNotFound, p.Code == codeInternal, p.Code == models.CodeUnavailable && p.Detail == models.DatabaseStalled:
+	case p.Code == codeNotFound, p.Code == codeInternal, p.databaseAway:
 		page.Title, page.Detail = "", "" // the page has words of its own
 	case p.Code == models.CodeUnavailable, p.Code == models.CodeOverloaded, p.Code == codeForbidden:
 		page.Title = "" // the status' own; what is away, or who can help, is in the detail

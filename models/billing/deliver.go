@@ -74,7 +74,8 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		now := r.now()
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked LIKE ?)", meterBlock+"%").
+			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked_kind = ?)",
+				models.BlockedByMeter).
 			Where(notHeld).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
 		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
@@ -179,7 +180,7 @@ func (r *Reporter) letGo(ctx context.Context, tx bun.Tx, l *lease, notBefore tim
 		}
 		l.stream.NextAttemptAt = &next
 	}
-	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked").WherePK().Exec(ctx)
+	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked", "blocked_kind").WherePK().Exec(ctx)
 	return err
 }
 
@@ -233,10 +234,6 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 	return more, nil
 }
 
-// meterBlock begins what blocks a stream because of its meter. While it blocks one, no stream of the meter is claimed, also none that is made
-// later. A process that starts tries them again.
-const meterBlock = "The meter takes nothing. "
-
 // judge changes the report, and what of its stream the answer is about. It returns how long the stream is to wait.
 func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, now time.Time) (time.Duration, error) {
 	report, stream := l.report, &l.stream
@@ -268,14 +265,17 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 	case noMeter:
 		report.State = l.before
-		stream.Blocked = new(meterBlock + o.text)
-		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = ?", *stream.Blocked).
+		// While this blocks one stream, no stream of the meter is claimed, not even one that is made later. A process that starts tries
+		// them again.
+		stream.Blocked, stream.BlockedKind = new("The meter takes nothing. "+o.text), models.BlockedByMeter
+		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).
+			Set("blocked = ?, blocked_kind = ?", *stream.Blocked, stream.BlockedKind).
 			Where("meter_event_name = ? AND blocked IS NULL", stream.MeterEventName).Exec(ctx); err != nil {
 			return 0, err
 		}
 	case noCustomer:
 		report.State = l.before
-		stream.Blocked = &o.text
+		stream.Blocked, stream.BlockedKind = &o.text, models.BlockedByCustomer
 	case tooOld:
 		report.State, report.NextAttemptAt = models.ReportExpired, readLater(l, now)
 	case refused:

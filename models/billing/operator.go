@@ -82,17 +82,23 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 	})
 }
 
-// Unblock lets a customer's stream go on, and with it what waits in it, and all other streams that the same answer of Stripe's blocked: a
-// meter that is missing is everybody's. The audit log tells of it.
+// Unblock sends a customer's blocked reports again. A meter that Stripe did not have blocks the reports of all customers to it, so they are
+// sent again too. It writes to the audit log.
 func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer string) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		done, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", now).
-			Where("blocked IN (SELECT s.blocked FROM stripe_streams s WHERE s.stripe_customer_id = ?)", customer).Exec(ctx)
+		done, err := unblock(tx, now).Where("blocked IS NOT NULL").
+			Where(`stripe_customer_id = ? OR blocked_kind = ? AND meter_event_name IN (SELECT s.meter_event_name FROM stripe_streams s
+				WHERE s.stripe_customer_id = ? AND s.blocked_kind = ?)`, customer, models.BlockedByMeter, customer, models.BlockedByMeter).Exec(ctx)
 		if err := changed(done, err); err != nil {
 			return err
 		}
 		return models.Audit(ctx, tx, now, actor, "stripe.unblock", customer, "")
 	})
+}
+
+// unblock is an update that unblocks the streams that its conditions select.
+func unblock(db bun.IDB, now time.Time) *bun.UpdateQuery {
+	return db.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, blocked_kind = NULL, failures = 0, next_attempt_at = ?", now)
 }
 
 // Pause stops all sending, of every process, until Resume. Usage is counted and sealed all the while. The audit log tells of both.
@@ -109,9 +115,9 @@ func Resume(ctx context.Context, db *models.DB, now time.Time, actor string) err
 func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, action string, paused *string) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		s := models.StripeState{ID: 1, Paused: paused}
-		columns := []string{"paused", "paused_at"}
+		columns := []string{"paused", "paused_kind", "paused_at"}
 		if paused != nil {
-			s.PausedAt = &now
+			s.PausedKind, s.PausedAt = models.PausedByOperator, &now
 		} else {
 			columns = append(columns, "stopped", "stopped_at")
 		}

@@ -80,6 +80,39 @@ func TestRetryWaitsForTotals(t *testing.T) {
 	})
 }
 
+// A customer that Stripe does not have blocks only its own reports, although the answers for two such customers are the same.
+func TestUnblockOfOneCustomer(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		d.use("cus_8", 1, d.now.Add(-3*time.Hour))
+		d.use("cus_9", 1, d.now.Add(-3*time.Hour))
+		d.seal()
+		d.deliver()
+		if n := d.status().BlockedStreams; n != 2 {
+			t.Fatalf("%d streams are blocked, want 2", n)
+		}
+		_, err := d.db.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = 'No such customer'").Where("TRUE").Exec(d.ctx)
+		d.must(err)
+		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_8"))
+		if s := d.status(); s.BlockedStreams != 1 || s.Blocked[0].StripeCustomerID != "cus_9" || s.Blocked[0].BlockedKind != models.BlockedByCustomer {
+			t.Errorf("after unblocking cus_8, %+v are blocked", s.Blocked)
+		}
+	})
+}
+
+// What a restore paused goes on by itself, however the reason is worded.
+func TestARewordedPauseEnds(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		_, again, err := d.Restored(d.ctx)
+		d.must(err)
+		_, err = d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = 'reworded'").Where("id = 1").Exec(d.ctx)
+		d.must(err)
+		d.now = again.Add(time.Minute)
+		if _, again, err = d.Restored(d.ctx); err != nil || !again.IsZero() || d.status().State.Paused != nil {
+			t.Errorf("sending is paused until %s, %v: %+v", again, err, d.status().State)
+		}
+	})
+}
+
 // A missing meter is one fault: what it blocked goes on together, and is counted in full.
 func TestAMissingMeterIsOneFault(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {

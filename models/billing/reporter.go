@@ -218,7 +218,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 	case err == nil && r.started:
 		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
 		if err == nil {
-			_, err = r.DB.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, failures = 0").Set("next_attempt_at = ?", r.now()).Where("blocked IS NOT NULL AND blocked LIKE ?", meterBlock+"%").Exec(ctx)
+			_, err = unblock(r.DB, r.now()).Where("blocked_kind = ?", models.BlockedByMeter).Exec(ctx)
 		}
 	}
 	r.contacted = err == nil

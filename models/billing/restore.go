@@ -16,7 +16,7 @@ type hourOf struct {
 	start           time.Time
 }
 
-// restoredPause is why nothing is sent while Stripe's totals may still lack what the lost database sent last.
+// restoredPause says why nothing is sent while Stripe's totals may still lack what the lost database sent last.
 const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
@@ -32,14 +32,16 @@ func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, 
 	if err != nil || again.After(r.now()) {
 		return settled, again, err
 	}
-	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_at = NULL").Where("id = 1 AND paused = ?", restoredPause).Exec(ctx)
+	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_kind = NULL, paused_at = NULL").
+		Where("id = 1 AND paused_kind = ?", models.PausedRestored).Exec(ctx)
 	return settled, time.Time{}, err
 }
 
 // holdRestored pauses sending, unless it is paused for this already, and returns when what was sent until now is in Stripe's totals, if ever.
 func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
-	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = ?, paused_at = ?", restoredPause, r.now()).
-		Where("id = 1 AND (paused IS NULL OR paused <> ?)", restoredPause).Exec(ctx); err != nil {
+	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).
+		Set("paused = ?, paused_kind = ?, paused_at = ?", restoredPause, models.PausedRestored, r.now()).
+		Where("id = 1 AND COALESCE(paused_kind, '') <> ?", models.PausedRestored).Exec(ctx); err != nil {
 		return time.Time{}, fmt.Errorf("pause sending: %w", err)
 	}
 	s, err := State(ctx, r.DB)

@@ -6,6 +6,7 @@ CREATE TABLE organizations (
     id uuid NOT NULL,
     name text NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    automatic boolean NOT NULL DEFAULT false,
     CONSTRAINT organizations_pkey PRIMARY KEY (id)
 );
 
@@ -204,7 +205,7 @@ CREATE TRIGGER subscriptions_entitlement AFTER INSERT OR DELETE OR UPDATE ON sub
 -- Each period that Stripe shows is stored, and not only the current one.
 CREATE TRIGGER subscriptions_period AFTER INSERT OR UPDATE OF stripe_customer_id, current_period_start, current_period_end ON subscriptions FOR EACH ROW EXECUTE FUNCTION tollgate_period_learned();
 
--- Every billing period of a subscription at Stripe. said_at is Stripe's time, learned_at ours.
+-- Every billing period of a subscription at Stripe. said_at is when Stripe showed it, learned_at when it was stored here.
 CREATE TABLE subscription_periods (
     subscription_id uuid NOT NULL,
     stripe_customer_id text NOT NULL,
@@ -449,11 +450,12 @@ CREATE TABLE stripe_state (
     paused_at timestamp with time zone,
     totals_at timestamp with time zone,
     resynced_at timestamp with time zone,
+    paused_kind text,
     CONSTRAINT stripe_state_pkey PRIMARY KEY (id),
     CONSTRAINT stripe_state_id_check CHECK (id = 1)
 );
 
--- The IDs of the meters and prices that `tollgate stripe setup` made, by name.
+-- The IDs of what `tollgate stripe setup` made: meters, prices and the webhook, by name.
 CREATE TABLE stripe_objects (
     name text NOT NULL,
     stripe_id text NOT NULL,
@@ -511,6 +513,7 @@ CREATE TABLE stripe_streams (
     lease_token uuid,
     leased_until timestamp with time zone,
     blocked text,
+    blocked_kind text,
     CONSTRAINT stripe_streams_pkey PRIMARY KEY (stripe_customer_id, meter_event_name)
 );
 -- Streams that wait for an operator.

@@ -5,7 +5,8 @@
 CREATE TABLE organizations (
     id text PRIMARY KEY NOT NULL,
     name text NOT NULL,
-    created_at timestamp NOT NULL
+    created_at timestamp NOT NULL,
+    automatic boolean NOT NULL DEFAULT false
 );
 
 -- A Slack team and the organization it belongs to.
@@ -168,7 +169,7 @@ CREATE TRIGGER subscriptions_updated AFTER UPDATE ON subscriptions BEGIN
                 OR billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.user_id = usage_records.user_id));
 END;
 
--- Every billing period of a subscription at Stripe. said_at is Stripe's time, learned_at ours.
+-- Every billing period of a subscription at Stripe. said_at is when Stripe showed it, learned_at when it was stored here.
 CREATE TABLE subscription_periods (
     subscription_id text NOT NULL REFERENCES subscriptions (id) ON DELETE CASCADE,
     stripe_customer_id text NOT NULL,
@@ -346,10 +347,11 @@ CREATE TABLE stripe_state (
     paused text,
     paused_at timestamp,
     totals_at timestamp,
-    resynced_at timestamp
+    resynced_at timestamp,
+    paused_kind text
 );
 
--- The IDs of the meters and prices that `tollgate stripe setup` made, by name.
+-- The IDs of what `tollgate stripe setup` made: meters, prices and the webhook, by name.
 CREATE TABLE stripe_objects (
     name text PRIMARY KEY,
     stripe_id text NOT NULL,
@@ -402,6 +404,7 @@ CREATE TABLE stripe_streams (
     lease_token text,
     leased_until timestamp,
     blocked text,
+    blocked_kind text,
     PRIMARY KEY (stripe_customer_id, meter_event_name)
 );
 -- Streams that wait for an operator.

@@ -1,0 +1,12 @@
+-- Codes for what was recognized by its text, which people read and which may be reworded.
+ALTER TABLE stripe_streams ADD COLUMN blocked_kind text;
+UPDATE stripe_streams SET blocked_kind = CASE WHEN blocked LIKE 'The meter takes nothing. %' THEN 'meter' ELSE 'customer' END
+    WHERE blocked IS NOT NULL AND blocked_kind IS NULL;
+
+ALTER TABLE stripe_state ADD COLUMN paused_kind text;
+UPDATE stripe_state SET paused_kind = CASE WHEN paused LIKE 'the database was restored: %' THEN 'restored' ELSE 'operator' END
+    WHERE paused IS NOT NULL AND paused_kind IS NULL;
+
+-- An organization that was made for a Slack team's first call, and not by an operator.
+ALTER TABLE organizations ADD COLUMN automatic boolean NOT NULL DEFAULT false;
+UPDATE organizations SET automatic = true WHERE name IN (SELECT 'Slack team ' || w.slack_team_id FROM workspaces w WHERE w.organization_id = organizations.id);
