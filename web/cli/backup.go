@@ -1,0 +1,21 @@
+package cli
+
+import (
+	"context"
+
+	"tollgate/models"
+)
+
+type backupCommand struct {
+	File string `arg:"" help:"The file to create. An existing file is not overwritten."`
+}
+
+// Run copies a database that exists. It does not open the database as the other commands do, which create a missing one.
+func (c *backupCommand) Run(ctx context.Context, o *Output, s *Settings) error {
+	size, err := models.Backup(ctx, s.Database, c.File)
+	if err != nil {
+		return err
+	}
+	o.Note("wrote %d bytes; check them with: tollgate verify --database sqlite:%s", size, c.File)
+	return o.Print(c.File)
+}

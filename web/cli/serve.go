@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"tollgate/models"
+	"tollgate/web"
+)
+
+// Serve serves a deployment until ctx ends. main provides it to the commands.
+type Serve func(ctx context.Context, d Deployment) error
+
+// Deployment is what a command serves, and where.
+type Deployment struct {
+	DB        *models.DB
+	Catalogue *models.Catalogue
+	Listener  net.Listener
+	// Background runs beside the server, as the demo's traffic does; nil for none.
+	Background func(context.Context, *slog.Logger) error
+}
+
+const (
+	gcPercent = 200 // instead of Go's 100: see docs/decisions.md
+	// softMemoryLimit is the size in bytes from which garbage is collected more often.
+	softMemoryLimit = 128 << 20
+)
+
+// TuneGC sets when garbage is collected, unless GOGC or GOMEMLIMIT is set.
+func TuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemoryLimit)
+	}
+}
+
+// ServerOptions returns what the settings say about a server.
+func (s *Settings) ServerOptions(parsed *kong.Context, d Deployment) web.Options {
+	o := web.Options{
+		DB: d.DB, Catalogue: d.Catalogue, Now: time.Now, BaseURL: string(s.BaseURL), Version: Version(), RateLimit: s.RateLimit,
+		SignIn: web.SignIn{Issuer: s.OIDCIssuer, ClientID: s.SlackClientID, ClientSecret: s.SlackClientSecret}, Drain: s.Drain,
+	}
+	if d.Background != nil && !Given(parsed, "drain") {
+		o.Drain = 0 // a person at a terminal should not have to wait
+	}
+	if o.BaseURL == "" {
+		o.BaseURL = web.URLOf(d.Listener.Addr())
+	}
+	for _, n := range s.TrustedProxies {
+		o.TrustedProxies = append(o.TrustedProxies, (*net.IPNet)(&n))
+	}
+	return o
+}
+
+// StartMetrics serves the server's metrics until stop. wait returns when that failed or ctx ends.
+func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *slog.Logger) (
+	wait func(ctx context.Context) error, stop func(), err error,
+) {
+	l, err := web.Listen(ctx, "--metrics-listen", s.MetricsListen)
+	if err != nil {
+		return nil, nil, err
+	}
+	log.Info("metrics are served", "url", web.URLOf(l.Addr())+"/metrics")
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	failed, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		failed <- server.ServeMetrics(serving, l)
+		close(done)
+	}()
+	wait = func(ctx context.Context) error {
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return wait, func() { end(); <-done }, nil
+}
+
+// WarnUnknownPlans logs a warning for each plan that people are subscribed to and the catalog lacks: they get what free gives.
+func WarnUnknownPlans(ctx context.Context, d Deployment, log *slog.Logger) {
+	unknown, err := models.LackingPlans(ctx, d.DB, d.Catalogue)
+	if err != nil && ctx.Err() == nil {
+		log.Warn("subscribed plans could not be read", "error", err)
+	}
+	for _, p := range unknown {
+		log.Warn("people are subscribed to a plan that is not in the catalog, so they get the free plan", "plan", p.ID,
+			"subscriptions", p.Subscriptions)
+	}
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/web"
+)
+
+type stripeCommands struct {
+	Setup     stripeSetup     `cmd:"" help:"Create at Stripe what the plan catalog needs, or find it: meters, products, prices, webhook endpoint, portal. Differences are listed. The secret of a new endpoint is printed only once."`
+	Reconcile stripeReconcile `cmd:"" help:"Compare what was used and sent with Stripe, by customer and billing period. Exits with 1 on any difference."`
+}
+
+// stripeClient returns a client for the key of these settings.
+func (s *Settings) stripeClient() (*billing.Client, error) {
+	if s.StripeSecretKey == "" {
+		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
+	}
+	if err := billing.CheckKey(s.StripeSecretKey); err != nil {
+		return nil, fmt.Errorf("STRIPE_SECRET_KEY: %w", err)
+	}
+	return billing.NewClient(billing.ClientOptions{Key: s.StripeSecretKey, APIBase: s.StripeAPIBase})
+}
+
+func (s *Settings) reporter(db *models.DB, client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
+	return billing.NewReporter(billing.Options{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: s.ReportEvery})
+}
+
+// StartStripe adds billing to a server's options, if Stripe is connected, and starts its workers. Reports stop when ctx ends;
+// webhooks are applied until the drain is over, since Stripe sends them until then. stop waits for both.
+func (s *Settings) StartStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
+	if s.StripeSecretKey == "" {
+		return func() {}, nil
+	}
+	client, err := s.stripeClient()
+	if err != nil {
+		return nil, err
+	}
+	o.Reporter, o.StripeLive = s.reporter(o.DB, client, o.Catalogue, o.Log), client.Live
+	if err := billing.RegisterMetrics(o.Metrics, o.DB, o.Reporter.Sends, time.Now, o.Log); err != nil {
+		return nil, err
+	}
+	var stops []func()
+	if s.ReportEvery > 0 {
+		o.Reporter.Start(ctx)
+		stops = append(stops, o.Reporter.Stop)
+	} else {
+		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
+	}
+	o.Shop = billing.NewShop(billing.ShopOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log})
+	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+		DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: s.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+	})
+	applying, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(o.Drain, end) })
+	o.Webhooks.Start(applying)
+	stops = append(stops, o.Webhooks.Stop)
+	return func() {
+		end()
+		for _, stop := range stops {
+			stop()
+		}
+	}, nil
+}

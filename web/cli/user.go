@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+type userCommands struct {
+	Set userSet `cmd:"" help:"Change a person, and print their ID."`
+}
+
+type userSet struct {
+	Email          string       `arg:"" help:"The person's email address. A person who does not exist is created."`
+	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put them in this organization."`
+	NoOrganization bool         `xor:"organization" help:"Remove them from their organization. Do this after they left its Slack teams: a call that names them with a team's ID puts them back."`
+	Role           *models.Role `placeholder:"admin|member" help:"Their role in the organization."`
+	Operator       *bool        `negatable:"" help:"Whether they operate this installation."`
+}
+
+// Run says which identity the address belongs to before it grants a role: an API call may have claimed the address.
+func (c *userSet) Run(ctx context.Context, o *Output, db *models.DB) error {
+	change := models.UserChange{OrganizationID: c.Organization, Leaves: c.NoOrganization, Role: c.Role, Operator: c.Operator}
+	if change.Grants() {
+		known, err := models.IdentitiesOf(ctx, db, c.Email)
+		if err != nil {
+			return err
+		}
+		o.Note("%s", known.Describe())
+		change.UserID = known.UserID
+	}
+	u, err := models.SetUser(ctx, db, now(), c.Email, change)
+	return o.printID(u.ID, err)
+}

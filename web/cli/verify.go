@@ -1,0 +1,28 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"tollgate/models"
+)
+
+type verifyCommand struct{}
+
+// Run prints each difference, and returns an error if there is one.
+func (verifyCommand) Run(ctx context.Context, o *Output, db *models.DB) error {
+	differences := 0
+	counted, err := models.Recount(ctx, db, func(d models.Difference) {
+		differences++
+		_ = o.Print(d)
+	})
+	if err != nil {
+		return err
+	}
+	o.Note("%s", counted)
+	if differences > 0 {
+		return fmt.Errorf("verify: %d differences", differences)
+	}
+	o.Note("every record and report equals the sum of its events")
+	return nil
+}
