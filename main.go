@@ -6,16 +6,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,9 +32,6 @@ type command struct {
 	cli.Commands
 }
 
-// queueLimit is how many calls may wait for the gate.
-const queueLimit = 8192
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal stops everything in order, and a second one ends the process immediately. A signal that comes with the
@@ -53,22 +46,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
 		kong.Vars{"listen": cli.DefaultListen, "slack": web.SlackIssuer}, kong.Writers(stdout, stderr),
 		kong.Resolvers(kong.ResolverFunc(cli.ReadSecretFile)))
+	o := &cli.Output{Stdout: stdout, Stderr: stderr}
 	parsed, err := parser.Parse(args)
-	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 && err == nil {
-		err = fmt.Errorf("argument %d is not UTF-8: %q", i+1, args[i])
+	if err == nil {
+		err = cli.CheckUTF8(args)
 	}
 	if err == nil {
-		err = c.run(ctx, parsed, &cli.Output{Stdout: stdout, Stderr: stderr})
+		err = c.run(ctx, parsed, o)
 	}
-	if err == nil {
-		return 0
-	}
-	text, status := strings.ReplaceAll(err.Error(), "\n", "; "), 1
-	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
-		text, status = text+" (see tollgate --help)", 2
-	}
-	_, _ = fmt.Fprintln(stderr, "tollgate:", text)
-	return status
+	return o.Exit(err)
 }
 
 // run gives the command what its Run method asks for, and closes the database if that asked for it.
@@ -124,7 +110,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 		return err
 	}
 	gate, err := enforcement.Open(ctx, d.DB, enforcement.Options{
-		Catalogue: d.Catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: queueLimit,
+		Catalogue: d.Catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: 8192, // calls that may wait
 	})
 	if err != nil {
 		return err

@@ -2,12 +2,17 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
 
 	"tollgate/models"
@@ -56,6 +61,27 @@ func (o *Output) table(head string, rows int, row func(int) string) error {
 		_, _ = fmt.Fprintln(w, row(i))
 	}
 	return w.Flush()
+}
+
+// Exit prints the error, if any, and returns the exit status.
+func (o *Output) Exit(err error) int {
+	if err == nil {
+		return 0
+	}
+	text, status := strings.ReplaceAll(err.Error(), "\n", "; "), 1
+	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
+		text, status = text+" (see tollgate --help)", 2
+	}
+	o.Note("tollgate: %s", text)
+	return status
+}
+
+// CheckUTF8 returns an error if an argument is not UTF-8.
+func CheckUTF8(args []string) error {
+	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 {
+		return fmt.Errorf("argument %d is not UTF-8: %q", i+1, args[i])
+	}
+	return nil
 }
 
 func now() time.Time { return models.Now(time.Now) }

@@ -50,7 +50,7 @@ func TestDemo(t *testing.T) {
 	if len(folder()) != 1 {
 		t.Errorf("temporary folders %q", folder())
 	}
-	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is taken, so the demo listens on 127.0.0.1:") {
+	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is in use, so the demo listens on 127.0.0.1:") {
 		t.Errorf("status %d, %s", status, s.stderr)
 	}
 	if len(folder()) != 0 {
@@ -65,7 +65,7 @@ func TestDemoAgain(t *testing.T) {
 	for i := range 2 {
 		d := start(t, "demo", "--database", s.database, "--listen", "127.0.0.1:0")
 		d.get(t, d.url+"/readyz")
-		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "has the demo's people and history already") != (i == 1) {
+		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "already has the demo's people and history") != (i == 1) {
 			t.Errorf("run %d: status %d, %s", i+1, status, d.stderr)
 		}
 		lists = append(lists, s.ok("organization", "list"))
