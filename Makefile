@@ -60,11 +60,11 @@ soak: deps
 
 # Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.
 browser: deps
-	go test ./web/browser -count=1 -timeout 40m -args -all
+	go test ./web/browsertest -count=1 -timeout 40m -args -all
 
 # The pictures of the README.
 screenshots: deps
-	go test ./web/browser -count=1 -run TestScreenshots -args -shots=$(CURDIR)/docs/screenshots
+	go test ./web/browsertest -count=1 -run TestScreenshots -args -shots=$(CURDIR)/docs/screenshots
 
 # `go test -fuzz` takes one target of one package, so each is found and run in turn. The first failure ends it; the
 # input that failed is then in that package's testdata, to be committed with the fix.

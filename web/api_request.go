@@ -349,3 +349,12 @@ func (s *Server) noBody(c echo.Context) error {
 	}
 	return s.decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })
 }
+
+// lift makes the fields of an embedded struct those of the outer one.
+func lift[Outer, Inner any](fields []field[Inner], of func(*Outer) *Inner) []field[Outer] {
+	lifted := make([]field[Outer], len(fields))
+	for i, f := range fields {
+		lifted[i] = field[Outer]{f.name, f.required, func(b *body, name string, into *Outer) error { return f.read(b, name, of(into)) }}
+	}
+	return lifted
+}

@@ -1,0 +1,105 @@
+package web
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// holdRequest sets units aside.
+type holdRequest struct {
+	PersonName
+	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one. Keys of holds are apart from those of consumes and events."`
+	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this many seconds, and its units are available again. Default: 120."`
+}
+
+var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),
+	field[holdRequest]{"quantity", true, func(b *body, name string, into *holdRequest) error {
+		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}},
+	field[holdRequest]{"idempotency_key", true, func(b *body, name string, into *holdRequest) error {
+		return b.key(name, &into.IdempotencyKey)
+	}},
+	field[holdRequest]{"ttl_seconds", false, func(b *body, name string, into *holdRequest) error {
+		return b.integer(name, 1, maxTTL, &into.TTLSeconds)
+	}})
+
+func (s *Server) hold(c echo.Context) error {
+	r := holdRequest{TTLSeconds: defaultTTL}
+	var who enforcement.Person
+	err := s.decode(c, maxBody, func(b *body) error {
+		err := readObject(b, holdFields, &r)
+		who = b.whom(&r.PersonName, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Hold(ctx, who, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendHoldOf)
+}
+
+func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b, a.Hold) }
+
+// settleRequest turns a hold into usage.
+type settleRequest struct {
+	Quantity int64 `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most those held; the rest is given back."`
+}
+
+var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name string, into *settleRequest) error {
+	return b.integer(name, 1, maxQuantity, &into.Quantity)
+}}}
+
+func (s *Server) settle(c echo.Context) error {
+	var r settleRequest
+	if err := s.decode(c, maxBody, func(b *body) error { return readObject(b, settleFields, &r) }); err != nil {
+		return err
+	}
+	id, err := holdID(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Settle(ctx, id, r.Quantity)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendEvent, appendHoldOf)
+}
+
+func (s *Server) release(c echo.Context) error {
+	if err := s.noBody(c); err != nil {
+		return err
+	}
+	id, err := holdID(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deciding(c)
+	defer cancel()
+	a, err := s.gate.Release(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, &a, appendHoldOf)
+}
+
+// holdID reads the id in the address; what is not one is the id of no hold.
+func holdID(c echo.Context) (uuid.UUID, error) {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil || len(c.Param("id")) != 36 {
+		return uuid.UUID{}, &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+	}
+	return id, nil
+}
