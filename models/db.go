@@ -41,9 +41,9 @@ type DB struct {
 // Address returns the URL without its password.
 func (db *DB) Address() string { return redact(db.URL) }
 
-// Impatient is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
+// WithLockTimeout is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
 // error that IsLockTimeout knows; they do not try again. SQLite has no locks of rows to wait for.
-func (db *DB) Impatient(wait time.Duration) *DB {
+func (db *DB) WithLockTimeout(wait time.Duration) *DB {
 	d := *db
 	d.lockTimeout = wait
 	return &d

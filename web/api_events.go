@@ -62,7 +62,7 @@ type eventResult struct {
 // events records a batch. A fault of the batch as a whole is a problem; a fault of an entry is that entry's result.
 func (s *Server) events(c echo.Context) error {
 	var results []eventResult
-	var entries []enforcement.Happened
+	var entries []enforcement.PastEvent
 	var places []int // of the entries among the results
 	now := s.now()
 	lease := s.batchBodies.lease(c, 2)
@@ -74,7 +74,7 @@ func (s *Server) events(c echo.Context) error {
 				b.faults = nil
 				var e eventBody
 				err := readObject(b, eventFields, &e)
-				entry := enforcement.Happened{Person: b.whom(&e.PersonName, 0), Quantity: e.Quantity, IdempotencyKey: e.IdempotencyKey, OccurredAt: e.OccurredAt}
+				entry := enforcement.PastEvent{Person: b.whom(&e.PersonName, 0), Quantity: e.Quantity, IdempotencyKey: e.IdempotencyKey, OccurredAt: e.OccurredAt}
 				switch {
 				case len(b.faults) > 0:
 				case e.OccurredAt.After(now.Add(maxAhead)):

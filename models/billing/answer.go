@@ -13,26 +13,26 @@ type verdict int
 const (
 	// accepted: Stripe has it.
 	accepted verdict = iota
-	// clash: Stripe has one of this identifier that we did not send.
+	// clash means that Stripe has an event with this identifier that we did not send.
 	clash
-	// unknown: it may have been taken or not, or be taken yet.
+	// unknown means that Stripe may have accepted the report, or may still accept it.
 	unknown
-	// busy: it was not taken, and neither would the stream's next one be.
+	// busy means that Stripe did not accept the report, and would not accept the stream's next one now.
 	busy
-	// tooFast: it was not taken, and the whole process is to slow down.
+	// tooFast means that Stripe did not accept the report, and the whole process must slow down.
 	tooFast
-	// ours: the key, the address or the request is wrong, and would be for every report.
-	ours
-	// noMeter and noCustomer: it would be so for every report to this meter, or of this customer.
+	// misconfigured means that the key, the address or the request is wrong, for every report.
+	misconfigured
+	// noMeter and noCustomer mean that Stripe would refuse every report to this meter, or of this customer.
 	noMeter
 	noCustomer
-	// tooOld: it is never taken.
+	// tooOld means that Stripe will never accept the report.
 	tooOld
-	// refused: it was not taken, and likely never is.
+	// refused means that Stripe did not accept the report, and probably never will.
 	refused
 )
 
-// outcome is a verdict and Stripe's own words.
+// outcome is a verdict and Stripe's message.
 type outcome struct {
 	verdict verdict
 	text    string
@@ -59,7 +59,7 @@ func classify(err error, attempts int) outcome {
 	}
 	switch status := e.HTTPStatusCode; {
 	case e.Type == stripe.ErrorTypeIdempotency, status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound:
-		o.verdict = ours
+		o.verdict = misconfigured
 	case status == http.StatusConflict, status == http.StatusTooManyRequests && (e.Code == stripe.ErrorCodeLockTimeout || says("lock_timeout")):
 		o.verdict = busy
 	case status == http.StatusTooManyRequests:

@@ -319,7 +319,7 @@ var errInvoices = errors.New("the invoices cannot be read")
 // passes reports whether an error of Stripe's may pass by itself.
 func passes(err error) bool {
 	v := classify(err, 1).verdict
-	return v != refused && v != ours
+	return v != refused && v != misconfigured
 }
 
 // readInvoices asks Stripe for the invoices of a customer and stores those that are new or have another status.

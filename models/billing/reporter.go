@@ -213,7 +213,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 		if r.started {
 			err = errors.Join(err, r.stop(ctx, err.Error()))
 		}
-	case err != nil && o.verdict == ours:
+	case err != nil && o.verdict == misconfigured:
 		return errors.Join(err, r.stop(ctx, o.text))
 	case err == nil && r.started:
 		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)

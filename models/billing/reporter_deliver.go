@@ -215,7 +215,7 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 		if err != nil || !held {
 			return err
 		}
-		if wait == 0 && o.verdict != ours && l.stream.Blocked == nil {
+		if wait == 0 && o.verdict != misconfigured && l.stream.Blocked == nil {
 			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
 				Where("next_attempt_at <= ?", now).Exists(ctx)
 			if err != nil || due {
@@ -228,7 +228,7 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 	if err != nil {
 		return false, fmt.Errorf("write down the answer to report %s: %w", l.report.Identifier, err)
 	}
-	if o.verdict == ours {
+	if o.verdict == misconfigured {
 		return false, r.stop(ctx, o.text)
 	}
 	return more, nil
@@ -261,7 +261,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 		wait = min(r.jitter(stream.Failures), 2*time.Minute)
 		report.NextAttemptAt = at(now.Add(wait))
-	case ours:
+	case misconfigured:
 		report.State = l.before
 	case noMeter:
 		report.State = l.before

@@ -133,7 +133,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	}
 	if err != nil {
 		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
-		if o := classify(err, 1); o.verdict == ours {
+		if o := classify(err, 1); o.verdict == misconfigured {
 			return r.stop(ctx, o.text)
 		}
 		return nil

@@ -222,7 +222,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	if to.After(from) {
 		confirmed, err := r.totalOf(ctx, meters, customer, from, to)
 		if err != nil {
-			if o := classify(err, 1); o.verdict == ours {
+			if o := classify(err, 1); o.verdict == misconfigured {
 				return nil, errors.Join(err, r.stop(ctx, o.text))
 			}
 			return nil, err

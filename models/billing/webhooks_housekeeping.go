@@ -30,8 +30,8 @@ const (
 	thinPatience = 3 * 24 * time.Hour
 )
 
-// keepHouse applies thin events, and once a day compares all subscriptions.
-func (w *Webhooks) keepHouse(ctx context.Context) error {
+// housekeeping applies thin events, and once a day compares all subscriptions.
+func (w *Webhooks) housekeeping(ctx context.Context) error {
 	if err := w.applyThin(ctx); err != nil {
 		return err
 	}

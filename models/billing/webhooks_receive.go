@@ -107,7 +107,7 @@ func NewWebhooks(o WebhookOptions) *Webhooks {
 	for range customerWorkers {
 		w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wake, w.applyDue) }))
 	}
-	w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wakeThin, w.keepHouse) }))
+	w.workers = append(w.workers, newWorker(func(ctx context.Context) { w.run(ctx, w.wakeThin, w.housekeeping) }))
 	return w
 }
 

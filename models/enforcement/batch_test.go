@@ -15,11 +15,11 @@ func TestABatchLinksAndNames(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		slack, elsewhere := models.SlackIdentity{TeamID: "T1", UserID: "U1"}, models.SlackIdentity{TeamID: "T2", UserID: "U2"}
 		n := 0
-		entry := func(email string, id models.SlackIdentity) enforcement.Happened {
+		entry := func(email string, id models.SlackIdentity) enforcement.PastEvent {
 			n++
-			return enforcement.Happened{Person: enforcement.Person{Email: email, Slack: id}, Quantity: 1, IdempotencyKey: fmt.Sprint("k", n), OccurredAt: f.now}
+			return enforcement.PastEvent{Person: enforcement.Person{Email: email, Slack: id}, Quantity: 1, IdempotencyKey: fmt.Sprint("k", n), OccurredAt: f.now}
 		}
-		batch := []enforcement.Happened{
+		batch := []enforcement.PastEvent{
 			entry("", slack), // nobody has it yet
 			entry("ada@example.com", slack),
 			entry("", slack),

@@ -34,8 +34,8 @@ type Answer struct {
 	Hold *models.UsageHold
 }
 
-// Happened is something that was done already and must be recorded, whatever the limit.
-type Happened struct {
+// PastEvent is something that was done already and must be recorded, whatever the limit.
+type PastEvent struct {
 	Person         Person
 	Quantity       int64
 	IdempotencyKey string

@@ -14,8 +14,8 @@ import (
 func TestAKeyBelongsToOnePerson(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		ada, bob := by("ada@example.com"), enforcement.Person{Email: "bob@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}
-		happened := func(p enforcement.Person, quantity int64, key string) enforcement.Happened {
-			return enforcement.Happened{Person: p, Quantity: quantity, IdempotencyKey: key, OccurredAt: f.now}
+		happened := func(p enforcement.Person, quantity int64, key string) enforcement.PastEvent {
+			return enforcement.PastEvent{Person: p, Quantity: quantity, IdempotencyKey: key, OccurredAt: f.now}
 		}
 		for _, p := range []enforcement.Person{ada, bob} {
 			first, err := f.Consume(f.ctx, p, 1, "message")
@@ -40,7 +40,7 @@ func TestAKeyBelongsToOnePerson(t *testing.T) {
 			}
 		}
 		for _, replayed := range []bool{false, true} { // the second time as a retry
-			outcomes, err := f.Record(f.ctx, []enforcement.Happened{
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{
 				happened(ada, 2, "message"), happened(bob, 1, "batch"), happened(ada, 1, "batch"), happened(ada, 2, "batch"), happened(by("new@example.com"), 1, "batch"),
 			})
 			if err != nil {

@@ -74,10 +74,10 @@ func TestDaysOfARecord(t *testing.T) {
 		days(november(22, 8).Add(23, 4))
 
 		// Late ones of this period, of the ones before, and of the last moment of a day.
-		late := func(at time.Time, quantity int64) enforcement.Happened {
-			return enforcement.Happened{Person: by(email), Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}
+		late := func(at time.Time, quantity int64) enforcement.PastEvent {
+			return enforcement.PastEvent{Person: by(email), Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}
 		}
-		batch := []enforcement.Happened{
+		batch := []enforcement.PastEvent{
 			late(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), 1), late(time.Date(2026, 11, 2, 23, 59, 59, 999999000, time.UTC), 2),
 			late(time.Date(2026, 10, 31, 23, 59, 59, 999999000, time.UTC), 3), late(f.now, 1), late(time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC), 4),
 			late(time.Date(2026, 10, 25, 12, 0, 0, 0, time.UTC), 6),

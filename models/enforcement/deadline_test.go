@@ -43,7 +43,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 			case 2:
 				_, err = f.Hold(context.Background(), known, 1, key, time.Minute)
 			case 3:
-				_, err = f.Record(context.Background(), []enforcement.Happened{{Person: known, Quantity: 1, IdempotencyKey: key, OccurredAt: f.now}})
+				_, err = f.Record(context.Background(), []enforcement.PastEvent{{Person: known, Quantity: 1, IdempotencyKey: key, OccurredAt: f.now}})
 			case 4:
 				_, err = f.Consume(context.Background(), enforcement.Person{Slack: models.SlackIdentity{TeamID: "T1", UserID: "UKNOWN"}}, 1, key)
 			}

@@ -72,17 +72,17 @@ func unconfirmed(cause error) *models.Error {
 	}
 }
 
-// errMoved says that a record is not as it was remembered.
-var errMoved = errors.New("a usage record changed meanwhile")
+// errStale says that a record is not as it was remembered.
+var errStale = errors.New("a usage record changed meanwhile")
 
 // ledger is one worker's own connection to the database. There are two: PostgreSQL's and SQLite's.
 type ledger interface {
 	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
 	// With l.skipLocked it waits for no record that somebody else has locked, and says in found which those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
-	// move writes the events and counters of decisions upon records as they were last seen here. When one of them has changed
-	// since, or an idempotency key is taken, nothing is written and the error is errMoved, retryable or a duplicate.
-	move(ctx context.Context, c *changes) error
+	// compareAndCommit writes the events and counters of decisions upon records as they were last seen here. When one of them has changed
+	// since, or an idempotency key is taken, nothing is written and the error is errStale, retryable or a duplicate.
+	compareAndCommit(ctx context.Context, c *changes) error
 	// peek reads the record of each want and locks nothing; nil where there is none. Units held are the live ones.
 	peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error)
 	close()
@@ -220,7 +220,7 @@ type Outcome struct {
 }
 
 // Record records what already happened, in one transaction, and refuses nothing for a limit.
-func (g *Gate) Record(ctx context.Context, entries []Happened) ([]Outcome, error) {
+func (g *Gate) Record(ctx context.Context, entries []PastEvent) ([]Outcome, error) {
 	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan ending, 1)}
 	for i, e := range entries {
 		c.ops[i] = op{kind: record, person: e.Person, quantity: e.Quantity, key: e.IdempotencyKey, at: e.OccurredAt.UTC().Truncate(time.Microsecond)}

@@ -366,7 +366,7 @@ func TestAgainstAModel(t *testing.T) {
 				case 5:
 					q, back := quantity.Draw(rt, "record"), time.Duration(rapid.IntRange(0, 40).Draw(rt, "back"))*24*time.Hour
 					at := f.now.Add(-back)
-					if _, err := f.Record(f.ctx, []enforcement.Happened{{Person: by(email), Quantity: q, IdempotencyKey: key, OccurredAt: at}}); err != nil {
+					if _, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: q, IdempotencyKey: key, OccurredAt: at}}); err != nil {
 						rt.Fatalf("record: %v", err)
 					}
 					used[models.CalendarMonth(at).Start] += q

@@ -69,7 +69,7 @@ func (p payers) join(at time.Time, email, team string) {
 }
 
 // move puts a person into an organization.
-func (p payers) move(at time.Time, email string, organization uuid.UUID) {
+func (p payers) compareAndCommit(at time.Time, email string, organization uuid.UUID) {
 	p.t.Helper()
 	_, err := models.SetUser(p.ctx, p.db, at, email, models.UserChange{OrganizationID: &organization})
 	p.must(err)
@@ -86,7 +86,7 @@ func (p payers) leave(at time.Time, email string) {
 func (p payers) late(email string, occurred time.Time, customer string, plan models.PlanID) {
 	p.t.Helper()
 	key := uuid.NewString()
-	outcomes, err := p.Record(p.ctx, []enforcement.Happened{{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred}})
+	outcomes, err := p.Record(p.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred}})
 	p.must(err)
 	p.must(outcomes[0].Err)
 	var e models.UsageEvent
@@ -171,9 +171,9 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 
 		// Into another organization and back: each pays for its time, that of an ended period as well.
 		p.join(at(-40*day), "jim@example.com", "T9")
-		p.move(at(-2*day), "jim@example.com", beta)
+		p.compareAndCommit(at(-2*day), "jim@example.com", beta)
 		f.now = at(4 * hour)
-		p.move(at(-day), "jim@example.com", acme)
+		p.compareAndCommit(at(-day), "jim@example.com", acme)
 		p.late("jim@example.com", at(-3*day), "cus_org", "team")
 		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
 		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
@@ -271,9 +271,9 @@ func TestRecordsOfThePastFit(t *testing.T) {
 					if rng.IntN(8) == 0 {
 						occurred = f.now.Add(minutes(5 * time.Minute))
 					}
-					var batch []enforcement.Happened
+					var batch []enforcement.PastEvent
 					for range 1 + rng.IntN(2) {
-						batch = append(batch, enforcement.Happened{Person: by(who), Quantity: 1, IdempotencyKey: uuid.NewString(), OccurredAt: occurred})
+						batch = append(batch, enforcement.PastEvent{Person: by(who), Quantity: 1, IdempotencyKey: uuid.NewString(), OccurredAt: occurred})
 						occurred = occurred.Add(-minutes(5 * day))
 					}
 					outcomes, err := f.Record(f.ctx, batch)
@@ -308,7 +308,7 @@ func TestLateUsageWaitsForNoPage(t *testing.T) {
 		start := time.Now()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			outcomes, err := f.Record(f.ctx, []enforcement.Happened{{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: "late", OccurredAt: f.now.Add(-time.Minute)}})
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: "late", OccurredAt: f.now.Add(-time.Minute)}})
 			if err != nil || outcomes[0].Err != nil {
 				t.Errorf("told late: %v, %v", err, outcomes)
 			}

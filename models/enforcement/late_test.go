@@ -50,7 +50,7 @@ func TestLateEventsChangeThePast(t *testing.T) {
 		}
 		late := func(at time.Time, quantity int64) {
 			t.Helper()
-			outcomes, err := f.Record(f.ctx, []enforcement.Happened{{Person: ada, Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}})
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: ada, Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}})
 			if err != nil || outcomes[0].Err != nil {
 				t.Fatal(err, outcomes)
 			}

@@ -14,8 +14,8 @@ import (
 // maxRemembered bounds the records that one worker remembers; each takes some 400 bytes.
 const maxRemembered = 16384
 
-// maxCaution is the most groups that are decided under locks after one was decided upon what was no longer so.
-const maxCaution = 512
+// maxBackoff is the most groups that are decided under locks after one was decided upon what was no longer so.
+const maxBackoff = 512
 
 // memory is what a worker knows of usage records from its last groups. A group decided upon it takes one round trip: its
 // transaction writes only if every record still is as it is remembered here, so being out of date costs time and never a
@@ -25,8 +25,8 @@ type memory struct {
 	// people are those whom calls with an email and a Slack identity named. A record says which identity its user has, so an entry that
 	// is out of date never names another person.
 	people map[models.Link]named
-	// caution is how many groups the next fault costs, wait how many are left of the last one's.
-	caution, wait int
+	// backoff is how many groups the next fault costs, wait how many are left of the last one's.
+	backoff, wait int
 }
 
 // keep remembers the current ones of the records that a transaction read, as they are after its commit.
@@ -103,12 +103,12 @@ func (m *memory) recall(l lookups, now time.Time) *found {
 // tell says what came of a group that was decided upon memory.
 func (m *memory) tell(l lookups, err error) {
 	if err == nil {
-		m.caution = max(0, m.caution-1)
+		m.backoff = max(0, m.backoff-1)
 		return
 	}
 	m.forget(l)
-	m.caution = min(maxCaution, max(2, 2*m.caution))
-	m.wait = m.caution
+	m.backoff = min(maxBackoff, max(2, 2*m.backoff))
+	m.wait = m.backoff
 }
 
 // forget drops the records of a group, as it is not known how they are in the database.
@@ -120,7 +120,7 @@ func (m *memory) forget(l lookups) {
 
 // isMoved says that what was remembered was not so: nothing was written, and the group can be decided under locks.
 func isMoved(err error) bool {
-	return errors.Is(err, errMoved) || models.IsRetryable(err) || models.IsDuplicate(err)
+	return errors.Is(err, errStale) || models.IsRetryable(err) || models.IsDuplicate(err)
 }
 
 // inOrder sorts accounts as locks are taken in, so that no two groups wait for each other.

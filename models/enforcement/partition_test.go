@@ -99,7 +99,7 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		if !again.Replayed || again.EventID != first.EventID || again.Standing.Used != 2 || check.Verdict.Allowed || check.Standing.Used != 3 {
 			t.Fatalf("%s: again %+v, check %+v", p.Email, again, check)
 		}
-		if _, err := gate.Record(ctx, []Happened{{Person: p, Quantity: 1, IdempotencyKey: "late", OccurredAt: now.AddDate(0, -1, 0)}}); err != nil {
+		if _, err := gate.Record(ctx, []PastEvent{{Person: p, Quantity: 1, IdempotencyKey: "late", OccurredAt: now.AddDate(0, -1, 0)}}); err != nil {
 			t.Fatal(err)
 		}
 	}

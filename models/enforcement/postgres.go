@@ -119,8 +119,8 @@ type postgres struct {
 }
 
 const (
-	// restful is how long a connection may rest and still be taken for alive without a look at whether the server ended it.
-	restful = time.Second
+	// pingAfterIdle is how long a connection may rest and still be taken for alive without a look at whether the server ended it.
+	pingAfterIdle = time.Second
 	// keepAliveEvery is how long a connection rests before the server is asked whether it is alive. So no call has to ask, which
 	// takes a round trip, or waits for a new connection in place of one that a firewall forgot.
 	keepAliveEvery = 15 * time.Second
@@ -152,7 +152,7 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 // keepAlive looks every second whether the server ended a connection that rests, asks now and then whether it is alive, and
 // replaces a broken one, until the ledger is closed.
 func (p *postgres) keepAlive() {
-	tick := time.NewTicker(restful)
+	tick := time.NewTicker(pingAfterIdle)
 	defer tick.Stop()
 	asked := time.Now()
 	for {
@@ -164,7 +164,7 @@ func (p *postgres) keepAlive() {
 		if !p.mu.TryLock() {
 			continue // it is in use
 		}
-		rested := time.Since(p.used) >= restful
+		rested := time.Since(p.used) >= pingAfterIdle
 		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
 			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
 			p.disconnect()
@@ -214,7 +214,7 @@ func (p *postgres) alive() bool {
 
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
-		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < restful || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
+		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < pingAfterIdle || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
 			return nil
 		}
 		p.disconnect() // it is broken, or a transaction was left open: what became of that is the server's to say
@@ -388,9 +388,9 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	return nil
 }
 
-// move is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
+// compareAndCommit is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
 // Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
-func (p *postgres) move(ctx context.Context, c *changes) error {
+func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {

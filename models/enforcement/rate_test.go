@@ -21,7 +21,7 @@ func TestAHoldKeepsItsPlanAndPrice(t *testing.T) {
 		}
 		ada := by("ada@example.com")
 		give("pro")
-		if _, err := f.Record(f.ctx, []enforcement.Happened{{Person: ada, Quantity: 75, IdempotencyKey: "all", OccurredAt: f.now}}); err != nil {
+		if _, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: ada, Quantity: 75, IdempotencyKey: "all", OccurredAt: f.now}}); err != nil {
 			t.Fatal(err)
 		}
 		held, err := f.Hold(f.ctx, ada, 10, "hold", time.Hour)

@@ -218,9 +218,9 @@ func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, v
 	return nil
 }
 
-// move writes only when every record is as it was read. What other connections have not changed since is; where they have changed
+// compareAndCommit writes only when every record is as it was read. What other connections have not changed since is; where they have changed
 // anything at all, as when the last use of a key is noted, the records are read again and compared.
-func (l *lite) move(ctx context.Context, c *changes) error {
+func (l *lite) compareAndCommit(ctx context.Context, c *changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (l *lite) move(ctx context.Context, c *changes) error {
 	})
 }
 
-// confirm reads the records that are remembered from another version of the file, and ends with errMoved when one is not the same.
+// confirm reads the records that are remembered from another version of the file, and ends with errStale when one is not the same.
 func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
 	var old []*account
 	for _, a := range c.accounts {
@@ -253,7 +253,7 @@ func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
 		return err
 	}
 	if same < len(old) {
-		return errMoved
+		return errStale
 	}
 	return nil
 }

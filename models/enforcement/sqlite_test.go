@@ -43,12 +43,12 @@ func TestTheLogIsBroughtHome(t *testing.T) {
 			}
 		}
 	})
-	batch := make([]enforcement.Happened, size)
+	batch := make([]enforcement.PastEvent, size)
 	var longest int64
 	for range batches {
 		for i := range batch {
 			// Keys in no order: each is on another page of their index.
-			batch[i] = enforcement.Happened{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: rand.Text(), OccurredAt: f.now}
+			batch[i] = enforcement.PastEvent{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: rand.Text(), OccurredAt: f.now}
 		}
 		if _, err := f.Record(f.ctx, batch); err != nil {
 			t.Fatal(err)

@@ -133,7 +133,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	// What is decided upon memory is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, it
 	// could end without a word about its outcome.
 	if f := w.memory.recall(look, now); f != nil && hasTime(ctx) {
-		if done, err := w.move(ctx, all, look, f, now); done || err != nil {
+		if done, err := w.compareAndCommit(ctx, all, look, f, now); done || err != nil {
 			return nil, err
 		}
 	}
@@ -189,9 +189,9 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	return rest
 }
 
-// move decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
+// compareAndCommit decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
 // they must be decided under locks instead: a refusal has to be true at its time, and so has all that is not a consume.
-func (w *worker) move(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
+func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
 	ready, unready := split(slices.Clone(all), look, f, w.catalogue, now)
 	if len(unready) > 0 {
 		return false, nil
@@ -205,7 +205,7 @@ func (w *worker) move(ctx context.Context, all []*call, look lookups, f *found, 
 		}
 	}
 	inOrder(c.accounts)
-	err = w.ledger.move(ctx, c)
+	err = w.ledger.compareAndCommit(ctx, c)
 	w.memory.tell(look, err)
 	switch {
 	case err == nil:
@@ -305,7 +305,7 @@ func (w *worker) identify(calls []*call) []*call {
 // prepare links people and prepares records. It returns the calls for which that was done.
 func (w *worker) prepare(calls []*call) []*call {
 	now := models.Now(w.now)
-	return w.apart(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
+	return w.prepareBisecting(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
 		var ops, linking []*op
 		for _, c := range calls {
 			for i := range c.ops {
@@ -381,9 +381,9 @@ const (
 	answersPatience = 500 * time.Millisecond
 )
 
-// apart has all calls prepared as do says, and returns those for which it went well. When it fails through one call's
+// prepareBisecting has all calls prepared as do says, and returns those for which it went well. When it fails through one call's
 // doing, or as somebody else keeps a row locked that one person needs, each half is tried on its own, down to the call at fault.
-func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
+func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
 	start := time.Now()
 	ctx, cancel := inTime(calls)
 	defer cancel()
@@ -394,7 +394,7 @@ func (w *worker) apart(calls []*call, do func(context.Context, *models.DB, []*ca
 	}
 	var half func(calls []*call, patience time.Duration) []*call
 	half = func(calls []*call, patience time.Duration) []*call {
-		err := do(ctx, w.db.Impatient(patience), calls)
+		err := do(ctx, w.db.WithLockTimeout(patience), calls)
 		switch {
 		case err == nil:
 			return calls
@@ -460,7 +460,7 @@ func (w *worker) peek(calls []*call) {
 		if len(again) == 0 {
 			return
 		}
-		calls = w.apart(again, func(ctx context.Context, db *models.DB, calls []*call) error {
+		calls = w.prepareBisecting(again, func(ctx context.Context, db *models.DB, calls []*call) error {
 			var linking []*op
 			var moving []models.Want
 			for i := range calls {
