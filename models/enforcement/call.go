@@ -15,10 +15,6 @@ type Person struct {
 	Email string
 	// Slack is the zero value when only the email is known.
 	Slack models.SlackIdentity
-
-	// id is the user that this names, once that is known, and label the user's own email.
-	id    uuid.UUID
-	label string
 }
 
 // Answer is what the gate decided, and what it recorded.
@@ -53,8 +49,8 @@ const (
 	release
 )
 
-// op is one unit of work of a group. The fields below the line are the gate's.
-type op struct {
+// request is what a caller asks for. It never changes.
+type request struct {
 	kind     kind
 	person   Person
 	quantity int64
@@ -62,15 +58,65 @@ type op struct {
 	at       time.Time // record: when it occurred
 	ttl      time.Duration
 	holdID   uuid.UUID
+}
 
-	want    models.Want // the record that it acts on
+// resolution is what the gate finds out about a request before it decides: whose record it acts on, and that record. identify and
+// prepare find the person, bindAccounts the record.
+type resolution struct {
+	// email names the person: the request's, or that of an earlier entry of the batch with the same Slack identity.
+	email string
+	// user is whom the request names; the zero value until that is known. linked means that the request's Slack identity names them.
+	user   models.LinkedPerson
+	linked bool
+	held   models.Want // settle and release: the hold's record
+	// unknown means that the request names no person or hold: err says so, and nothing is decided.
+	unknown bool
 	account *account
-	linked  bool // the person is the one that the Slack identity of the call names
-	// unlinked means that the person has no Slack identity, and the call does not give them one: see models.LinkedPerson.NotLinked.
-	unlinked bool
-	unknown  bool // it names no person or hold: err says so, and nothing is decided
-	answer   Answer
-	err      error
+}
+
+// op is one unit of work of a group: a request, what is known of it, and its outcome.
+type op struct {
+	request
+	resolution
+
+	answer Answer
+	err    error
+}
+
+// recordKey is the key of the record that the op acts on, if it is decided at now.
+func (o *op) recordKey(now time.Time) models.Want {
+	switch o.kind {
+	case settle, release:
+		return o.held
+	case record:
+		return o.recordAt(o.at)
+	}
+	return o.recordAt(now)
+}
+
+// recordAt is the key of the person's record at an instant.
+func (o *op) recordAt(at time.Time) models.Want {
+	if o.user.UserID != uuid.Nil {
+		return models.Want{UserID: o.user.UserID, Email: o.user.Email, At: at}
+	}
+	return models.Want{Email: o.email, At: at}
+}
+
+// idempotencyKey is the key of an event or a hold.
+func (o *op) idempotencyKey() keyOf[models.Want] {
+	return keyOf[models.Want]{o.recordAt(time.Time{}), o.key}
+}
+
+// link is what the request says of its person.
+func (o *op) link() models.Link { return models.Link{Email: o.email, Slack: o.person.Slack} }
+
+// name notes whom the request's Slack identity names.
+func (o *op) name(p models.LinkedPerson) { o.user, o.linked = p, true }
+
+// mustLink reports whether the request's Slack identity differs from the one that the database has of the person.
+func (o *op) mustLink(known models.SlackIdentity) bool {
+	none := models.SlackIdentity{}
+	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.user.NotLinked || known != none)
 }
 
 // call is what one caller waits for: ops that are decided together or not at all.
@@ -96,21 +142,23 @@ const (
 	released               // with an error, before the rest of its group was decided
 )
 
-// identifyWithin gives the entries of a batch that name a person by a Slack identity alone the email of an earlier one with the same
-// identity, as that one may link it: a batch is recorded in its order.
-func (c *call) identifyWithin() {
+// resolveEmails sets the email of each op. An entry of a batch that names a person only by a Slack identity gets the email of an
+// earlier entry with the same identity, which may link it: a batch is recorded in its order.
+func (c *call) resolveEmails() {
 	if len(c.ops) == 1 {
+		c.ops[0].email = c.ops[0].person.Email
 		return
 	}
 	emails := map[models.SlackIdentity]string{}
 	for i := range c.ops {
-		p := &c.ops[i].person
+		o := &c.ops[i]
+		o.email = o.person.Email
 		switch {
-		case p.Slack == (models.SlackIdentity{}):
-		case p.Email == "":
-			p.Email = emails[p.Slack]
+		case o.person.Slack == (models.SlackIdentity{}):
+		case o.email == "":
+			o.email = emails[o.person.Slack]
 		default:
-			emails[p.Slack] = p.Email
+			emails[o.person.Slack] = o.email
 		}
 	}
 }

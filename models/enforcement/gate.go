@@ -188,28 +188,28 @@ func (g *Gate) Close() {
 
 // Check decides and records nothing.
 func (g *Gate) Check(ctx context.Context, p Person, quantity int64) (Answer, error) {
-	return g.single(ctx, g.readers, op{kind: consume, person: p, quantity: quantity})
+	return g.single(ctx, g.readers, request{kind: consume, person: p, quantity: quantity})
 }
 
 // Consume decides and records. The same key, person and quantity get the first answer again; the same key with another
 // person or quantity is idempotency_key_reused. A refusal is not remembered.
 func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string) (Answer, error) {
-	return g.single(ctx, g.writers, op{kind: consume, person: p, quantity: quantity, key: key})
+	return g.single(ctx, g.writers, request{kind: consume, person: p, quantity: quantity, key: key})
 }
 
 // Hold sets units aside until they are settled, released, or ttl has passed.
 func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, ttl time.Duration) (Answer, error) {
-	return g.single(ctx, g.writers, op{kind: hold, person: p, quantity: quantity, key: key, ttl: ttl})
+	return g.single(ctx, g.writers, request{kind: hold, person: p, quantity: quantity, key: key, ttl: ttl})
 }
 
 // Settle turns a hold, or a part of it, into an event of the period that the hold was made in.
 func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64) (Answer, error) {
-	return g.single(ctx, g.writers, op{kind: settle, holdID: id, quantity: quantity})
+	return g.single(ctx, g.writers, request{kind: settle, holdID: id, quantity: quantity})
 }
 
 // Release gives a hold's units back. Releasing twice is releasing once.
 func (g *Gate) Release(ctx context.Context, id uuid.UUID) (Answer, error) {
-	return g.single(ctx, g.writers, op{kind: release, holdID: id})
+	return g.single(ctx, g.writers, request{kind: release, holdID: id})
 }
 
 // Outcome is what became of one entry of Record.
@@ -223,12 +223,14 @@ type Outcome struct {
 func (g *Gate) Record(ctx context.Context, entries []PastEvent) ([]Outcome, error) {
 	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan ending, 1)}
 	for i, e := range entries {
-		c.ops[i] = op{kind: record, person: e.Person, quantity: e.Quantity, key: e.IdempotencyKey, at: e.OccurredAt.UTC().Truncate(time.Microsecond)}
+		c.ops[i].request = request{
+			kind: record, person: e.Person, quantity: e.Quantity, key: e.IdempotencyKey, at: e.OccurredAt.UTC().Truncate(time.Microsecond),
+		}
 	}
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	if _, err := g.submit(g.shard(g.writers, &c.ops[0]), c); err != nil {
+	if _, err := g.submit(g.shard(g.writers, &c.ops[0].request), c); err != nil {
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(c.ops))
@@ -238,11 +240,11 @@ func (g *Gate) Record(ctx context.Context, entries []PastEvent) ([]Outcome, erro
 	return outcomes, nil
 }
 
-func (g *Gate) single(ctx context.Context, queues []*queue, o op) (Answer, error) {
+func (g *Gate) single(ctx context.Context, queues []*queue, r request) (Answer, error) {
 	c := calls.Get().(*call)
-	c.ctx, c.one[0], c.err = ctx, o, nil
+	c.ctx, c.one[0], c.err = ctx, op{request: r}, nil
 	c.ops = c.one[:]
-	if free, err := g.submit(g.shard(queues, &c.one[0]), c); err != nil {
+	if free, err := g.submit(g.shard(queues, &c.one[0].request), c); err != nil {
 		if free {
 			calls.Put(c)
 		}
@@ -258,18 +260,18 @@ func (g *Gate) single(ctx context.Context, queues []*queue, o op) (Answer, error
 var calls = sync.Pool{New: func() any { return &call{done: make(chan ending, 1)} }}
 
 // shard picks the queue of the person, so that two workers seldom wait for the same record.
-func (g *Gate) shard(queues []*queue, o *op) *queue {
+func (g *Gate) shard(queues []*queue, r *request) *queue {
 	if len(queues) == 1 {
 		return queues[0]
 	}
 	var h uint64
 	switch {
-	case o.person.Email != "":
-		h = maphash.String(g.seed, o.person.Email)
-	case o.kind == settle || o.kind == release:
-		h = maphash.Bytes(g.seed, o.holdID[:])
+	case r.person.Email != "":
+		h = maphash.String(g.seed, r.person.Email)
+	case r.kind == settle || r.kind == release:
+		h = maphash.Bytes(g.seed, r.holdID[:])
 	default:
-		h = maphash.String(g.seed, o.person.Slack.UserID)
+		h = maphash.String(g.seed, r.person.Slack.UserID)
 	}
 	return queues[h%uint64(len(queues))]
 }

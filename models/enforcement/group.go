@@ -83,8 +83,8 @@ func (c *changes) late() (late []*account) {
 	return late
 }
 
-// ask says what the group must read. All wants of now are of one instant, so that a person has one want.
-func ask(calls []*call, now time.Time) lookups {
+// collectLookups returns what the group must read. Ops that are decided at now share one instant, so that a person has one record key.
+func collectLookups(calls []*call, now time.Time) lookups {
 	var l lookups
 	for _, c := range calls {
 		for i := range c.ops {
@@ -93,19 +93,14 @@ func ask(calls []*call, now time.Time) lookups {
 				continue
 			}
 			switch o.kind {
-			case consume:
-				o.want = o.person.want(now)
-				l.keys = append(l.keys, o.person.keyOf(o.key))
-			case record:
-				o.want = o.person.want(o.at)
-				l.keys = append(l.keys, o.person.keyOf(o.key))
+			case consume, record:
+				l.keys = append(l.keys, o.idempotencyKey())
 			case hold:
-				o.want = o.person.want(now)
-				l.holdKeys = append(l.holdKeys, o.person.keyOf(o.key))
+				l.holdKeys = append(l.holdKeys, o.idempotencyKey())
 			case settle, release:
-				l.holds = append(l.holds, holdOf{o.want.UserID, o.holdID})
+				l.holds = append(l.holds, holdOf{o.held.UserID, o.holdID})
 			}
-			l.wants = append(l.wants, o.want)
+			l.wants = append(l.wants, o.recordKey(now))
 		}
 	}
 	slices.SortFunc(l.wants, compareWants)
@@ -117,26 +112,9 @@ func compareWants(a, b models.Want) int {
 	return cmp.Or(strings.Compare(a.Email, b.Email), a.At.Compare(b.At), bytes.Compare(a.UserID[:], b.UserID[:]))
 }
 
-// want names the person's record at an instant.
-func (p *Person) want(at time.Time) models.Want {
-	if p.id != uuid.Nil {
-		return models.Want{UserID: p.id, Email: p.label, At: at}
-	}
-	return models.Want{Email: p.Email, At: at}
-}
-
-// name notes whom the op's Slack identity names.
-func (o *op) name(p models.LinkedPerson) {
-	o.person.id, o.person.label, o.linked = p.UserID, p.Email, true
-}
-
-func (p *Person) keyOf(key string) keyOf[models.Want] {
-	return keyOf[models.Want]{p.want(time.Time{}), key}
-}
-
-// split gives each op its account and separates the calls that can be decided now from those that need their people
-// linked or their records prepared first.
-func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
+// bindAccounts gives each op its account and separates the calls that can be decided now from those that need their people linked or
+// their records prepared first.
+func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
 	accounts := make(map[models.Want]*account, len(l.wants))
 	byRecord := make(map[int64]*account, len(l.wants))
 	fit := make(map[models.Want]bool, len(l.wants))
@@ -168,9 +146,10 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 			if o.unknown {
 				continue
 			}
-			waits = waits || locked[o.want]
-			o.account = accounts[o.want]
-			ok = ok && fit[o.want] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
+			key := o.recordKey(now)
+			waits = waits || locked[key]
+			o.account = accounts[key]
+			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
 				ok = ok && h.RecordID == o.account.record.ID // else it moved since the call was identified
 			}
@@ -187,18 +166,11 @@ func split(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Tim
 	return ready, unready
 }
 
-// mustLink reports whether the call's Slack identity is not the one that the database has of the person.
-func (o *op) mustLink(known models.SlackIdentity) bool {
-	none := models.SlackIdentity{}
-	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.unlinked || known != none)
-}
-
 // decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
 type decider struct {
 	found   *found
 	changes changes
 	now     time.Time
-	newID   func() uuid.UUID
 }
 
 func (d *decider) decide(o *op) {
@@ -245,7 +217,7 @@ func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt
 	s := &a.standing
 	s.Add(quantity, v)
 	d.changes.events = append(d.changes.events, models.UsageEvent{
-		ID: d.newID(), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID,
+		ID: uuid.Must(uuid.NewV7()), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID,
 		Quantity: quantity, OverageQuantity: v.Overage, OverageCents: v.OverageCents,
 		OccurredAt: occurredAt, RecordedAt: d.now, Figures: s.Figures(), StripeCustomerID: a.record.StripeCustomerID,
 	})

@@ -60,7 +60,7 @@ func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
 			t.Cleanup(func() { q.close(); <-ended; inner.close() })
 			submit := func(kind kind, key string) error {
 				c := &call{ctx: ctx, done: make(chan ending, 1)}
-				c.one[0] = op{kind: kind, person: Person{Email: "ada@example.com"}, quantity: 1, key: key, ttl: time.Hour}
+				c.one[0].request = request{kind: kind, person: Person{Email: "ada@example.com"}, quantity: 1, key: key, ttl: time.Hour}
 				c.ops = c.one[:]
 				if _, err := g.submit(q, c); err != nil {
 					return err

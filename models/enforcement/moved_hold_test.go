@@ -27,11 +27,14 @@ func TestAHoldThatMovedIsIdentifiedAgain(t *testing.T) {
 			ready  bool
 		}{{7, true}, {8, false}} {
 			h := &models.UsageHold{ID: models.NewHoldID(user), UserID: user, RecordID: c.record, Quantity: 1, State: models.HoldOpen, ExpiresAt: now.Add(time.Minute)}
-			one := &call{ops: []op{{kind: k, holdID: h.ID, quantity: 1, want: models.Want{UserID: user, Email: record.Email, At: month.Start}}}}
-			look := ask([]*call{one}, now)
+			one := &call{ops: []op{{
+				request:    request{kind: k, holdID: h.ID, quantity: 1},
+				resolution: resolution{held: models.Want{UserID: user, Email: record.Email, At: month.Start}},
+			}}}
+			look := collectLookups([]*call{one}, now)
 			f := newFound(look)
 			f.accounts[0], f.holds[h.ID] = &account{record: record}, h
-			ready, unready := split([]*call{one}, look, f, catalogue, now)
+			ready, unready := bindAccounts([]*call{one}, look, f, catalogue, now)
 			if len(ready) == 1 != c.ready || len(unready) == 1 == c.ready {
 				t.Errorf("a hold of record %d on record 7: %d ready, %d not", c.record, len(ready), len(unready))
 			}

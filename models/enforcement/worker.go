@@ -128,7 +128,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	ctx, cancel := inTime(all)
 	defer cancel()
 	now := models.Now(w.now)
-	look := ask(all, now)
+	look := collectLookups(all, now)
 	look.skipLocked = skipLocked
 	// What is decided upon memory is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, it
 	// could end without a word about its outcome.
@@ -141,7 +141,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	writes := false
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
-		ready, unready = split(slices.Clone(all), look, f, w.catalogue, now)
+		ready, unready = bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
 		accounts = f.accounts
 		c := decideAll(ready, f, now)
 		writes = !c.empty()
@@ -192,7 +192,7 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 // compareAndCommit decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
 // they must be decided under locks instead: a refusal has to be true at its time, and so has all that is not a consume.
 func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
-	ready, unready := split(slices.Clone(all), look, f, w.catalogue, now)
+	ready, unready := bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
 	if len(unready) > 0 {
 		return false, nil
 	}
@@ -222,7 +222,7 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 
 // decideAll decides the calls one after another.
 func decideAll(calls []*call, f *found, now time.Time) *changes {
-	d := decider{found: f, now: now, newID: newID, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(calls))}}
+	d := decider{found: f, now: now, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(calls))}}
 	for _, c := range calls {
 		for i := range c.ops {
 			if o := &c.ops[i]; !o.unknown {
@@ -233,24 +233,22 @@ func decideAll(calls []*call, f *found, now time.Time) *changes {
 	return &d.changes
 }
 
-func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
-
 // identify finds the people named by Slack identity alone, and the records of the holds that are to be closed. It
 // returns the calls that can go on.
 func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
 	for _, c := range calls {
-		c.identifyWithin()
+		c.resolveEmails()
 		for i := range c.ops {
 			switch o := &c.ops[i]; {
 			case o.kind == settle || o.kind == release:
 				holds = append(holds, o.holdID)
-			case o.person.Email == "" && !o.unknown:
+			case o.email == "" && !o.unknown:
 				slack = append(slack, o.person.Slack)
-			case o.person.id == uuid.Nil && o.person.Slack != (models.SlackIdentity{}):
+			case o.user.UserID == uuid.Nil && o.person.Slack != (models.SlackIdentity{}):
 				if known, ok := w.memory.people[o.link()]; ok && time.Now().Before(known.until) {
-					o.person.id, o.person.label, o.unlinked = known.person.UserID, known.person.Email, known.person.NotLinked
+					o.user = known.person
 				}
 			}
 		}
@@ -283,10 +281,10 @@ func (w *worker) identify(calls []*call) []*call {
 			var ok bool
 			switch {
 			case o.kind == settle || o.kind == release:
-				if o.want, ok = wants[o.holdID]; !ok {
+				if o.held, ok = wants[o.holdID]; !ok {
 					o.unknown, o.err = true, errNoHold
 				}
-			case o.person.Email == "":
+			case o.email == "":
 				var p models.LinkedPerson
 				if p, ok = people[o.person.Slack]; !ok {
 					o.unknown, o.err = true, errNoUser
@@ -313,9 +311,6 @@ func (w *worker) prepare(calls []*call) []*call {
 				if o.unknown {
 					continue
 				}
-				if o.kind == consume || o.kind == hold {
-					o.want.At = now
-				}
 				var known models.SlackIdentity
 				if o.account != nil {
 					known = o.account.record.Slack()
@@ -334,16 +329,14 @@ func (w *worker) prepare(calls []*call) []*call {
 			}
 			wants := make([]models.Want, len(ops))
 			for i, o := range ops {
-				if wants[i] = o.want; o.kind != settle && o.kind != release {
-					wants[i] = o.person.want(o.want.At)
-				}
+				wants[i] = o.recordKey(now)
 			}
 			slices.SortFunc(wants, compareWants)
 			return slices.Compact(wants)
 		})
 		if err != nil {
 			for _, o := range linking {
-				o.linked, o.person.id = false, uuid.Nil // the transaction may have failed after it linked them
+				o.user, o.linked = models.LinkedPerson{}, false // the transaction may have failed after it linked them
 			}
 			return err
 		}
@@ -360,8 +353,6 @@ func linksOf(ops []*op) []models.Link {
 	}
 	return links
 }
-
-func (o *op) link() models.Link { return models.Link{Email: o.person.Email, Slack: o.person.Slack} }
 
 // remember notes whom the links of ops named, once that is committed.
 func (w *worker) remember(ctx context.Context, ops []*op, people []models.LinkedPerson) {
@@ -440,7 +431,7 @@ func (w *worker) peek(calls []*call) {
 		now := models.Now(w.now)
 		wants := make([]models.Want, len(calls))
 		for i, c := range calls {
-			wants[i] = c.one[0].person.want(now)
+			wants[i] = c.one[0].recordKey(now)
 		}
 		standings, err := w.standings(ctx, wants, now, pass > 0)
 		cancel()
@@ -451,7 +442,7 @@ func (w *worker) peek(calls []*call) {
 		var again []*call
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
-			if o.want = wants[i]; s.moves || o.mustLink(s.slack) {
+			if s.moves || o.mustLink(s.slack) {
 				again = append(again, c)
 				continue
 			}
@@ -468,7 +459,7 @@ func (w *worker) peek(calls []*call) {
 				if o.mustLink(models.SlackIdentity{}) {
 					linking = append(linking, o)
 				} else {
-					moving = append(moving, o.want)
+					moving = append(moving, o.recordKey(now))
 				}
 			}
 			if len(linking) > 0 {
