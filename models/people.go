@@ -51,9 +51,8 @@ type User struct {
 	// Operator says that the person runs this installation and may open its pages.
 	Operator bool
 	// SpendLimitCents is the most that overage may cost in a billing period; nil is no limit.
-	SpendLimitCents  *int64
-	StripeCustomerID *string
-	CreatedAt        time.Time
+	SpendLimitCents *int64
+	CreatedAt       time.Time
 }
 
 // SlackIdentity is who Slack says a person is. A Slack user id is unique only within its team.

@@ -91,7 +91,6 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 		Role                  Role
 		Operator              bool
 		SpendLimitCents       *int64
-		StripeCustomerID      *string
 		UserCreatedAt         time.Time
 		OrganizationID        *uuid.UUID
 		OrganizationName      string
@@ -100,7 +99,7 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 	err := db.NewSelect().TableExpr("sessions AS s").Join("JOIN users AS u ON u.id = s.user_id").
 		Join("LEFT JOIN workspaces AS w ON w.id = u.workspace_id").Join("LEFT JOIN organizations AS o ON o.id = w.organization_id").
 		Column("s.token_hash", "s.id", "s.user_id", "s.data", "s.user_agent", "s.created_at", "s.last_seen_at", "s.expires_at").
-		ColumnExpr("u.email, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents, u.stripe_customer_id").
+		ColumnExpr("u.email, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents").
 		ColumnExpr("u.created_at AS user_created_at, o.id AS organization_id, COALESCE(o.name, '') AS organization_name").
 		ColumnExpr("o.created_at AS organization_created_at").
 		Where("s.token_hash = ?", tokenHash).Where("s.expires_at > ?", now).Scan(ctx, &rows)
@@ -114,7 +113,7 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 	data := r.Data
 	v := &Viewer{Session: r.read(), User: User{
 		ID: r.UserID, Email: r.Email, Name: r.Name, WorkspaceID: r.WorkspaceID, SlackUserID: r.SlackUserID, Role: r.Role, Operator: r.Operator,
-		SpendLimitCents: r.SpendLimitCents, StripeCustomerID: r.StripeCustomerID, CreatedAt: r.UserCreatedAt.UTC(),
+		SpendLimitCents: r.SpendLimitCents, CreatedAt: r.UserCreatedAt.UTC(),
 	}}
 	if r.OrganizationID != nil {
 		v.Organization = &Organization{ID: *r.OrganizationID, Name: r.OrganizationName, CreatedAt: r.OrganizationCreatedAt.UTC()}

@@ -27,9 +27,6 @@ const (
 
 func (p *params) reset() { p.buf = p.buf[:0] }
 
-// list is the values of one statement.
-func (p *params) list(values ...[]byte) [][]byte { return values }
-
 func (p *params) array(oid uint32, n int, each func(i int)) []byte {
 	start := len(p.buf)
 	be := binary.BigEndian
@@ -111,12 +108,14 @@ func (p *params) times(n int, at func(int) time.Time) []byte {
 
 // people are two arrays, of user IDs and of emails; an ID is null where the email names the person.
 func (p *params) people(n int, at func(int) *models.Want) [][]byte {
-	return p.list(p.uuids(n, func(i int) *uuid.UUID {
-		if w := at(i); w.UserID != uuid.Nil {
-			return &w.UserID
-		}
-		return nil
-	}), p.texts(n, func(i int) string { return at(i).Email }))
+	return [][]byte{
+		p.uuids(n, func(i int) *uuid.UUID {
+			if w := at(i); w.UserID != uuid.Nil {
+				return &w.UserID
+			}
+			return nil
+		}), p.texts(n, func(i int) string { return at(i).Email }),
+	}
 }
 
 // wants are the people and an array of instants.
@@ -131,12 +130,12 @@ func (p *params) keys(k []keyOf[models.Want]) [][]byte {
 
 // holds are two arrays, of user IDs and of hold IDs.
 func (p *params) holds(h []holdOf) [][]byte {
-	return p.list(p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].user }), p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].id }))
+	return [][]byte{p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].user }), p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].id })}
 }
 
 // figures are one array for each column of figures.
 func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
-	return p.list(
+	return [][]byte{
 		p.texts(n, func(i int) string { return string(at(i).PlanID) }),
 		p.times(n, func(i int) time.Time { return at(i).BillingPeriodStart }),
 		p.times(n, func(i int) time.Time { return at(i).BillingPeriodEnd }),
@@ -149,7 +148,7 @@ func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
 		p.ints(n, func(i int) int64 { return at(i).OverageRateCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).SpendLimitCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).MemberLimit }),
-	)
+	}
 }
 
 func (p *params) optionalTimes(n int, at func(int) *time.Time) []byte {

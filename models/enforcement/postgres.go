@@ -399,7 +399,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 	p.params.reset()
 	a, n := c.accounts, len(c.accounts)
 	var version uint32
-	moved := pgStep{name: "move", args: p.params.list(
+	moved := pgStep{name: "move", args: [][]byte{
 		p.params.uuids(n, func(i int) *uuid.UUID { return &a[i].record.UserID }),
 		p.params.ints(n, func(i int) int64 { return a[i].record.ID }),
 		p.params.ints(n, func(i int) int64 { return a[i].standing.Used }),
@@ -408,7 +408,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.texts(n, func(i int) string { return string(a[i].daily) }),
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
-	), row: readVersion(&version)}
+	}, row: readVersion(&version)}
 	if err := p.trip(ctx, moved, p.insertEvents(c)); err != nil {
 		return p.unsure(err)
 	}
@@ -437,7 +437,7 @@ func readVersion(into *uint32) func([][]byte) error {
 
 func (p *postgres) insertEvents(c *changes) pgStep {
 	b, e, n := &p.params, c.events, len(c.events)
-	return pgStep{name: "insert_events", args: append(b.list(
+	return pgStep{name: "insert_events", args: append([][]byte{
 		b.time(c.now),
 		b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
 		b.uuids(n, func(i int) *uuid.UUID { return &e[i].UserID }),
@@ -451,7 +451,7 @@ func (p *postgres) insertEvents(c *changes) pgStep {
 		b.uuids(n, func(i int) *uuid.UUID { return e[i].HoldID }),
 		b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
 		b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
-	), b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
+	}, b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
 }
 
 // writes are the steps that store the changes.
@@ -463,7 +463,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 	}
 	if n := len(c.holds); n > 0 {
 		h := c.holds
-		steps = append(steps, pgStep{name: "insert_holds", args: append(b.list(
+		steps = append(steps, pgStep{name: "insert_holds", args: append([][]byte{
 			b.time(c.now),
 			b.uuids(n, func(i int) *uuid.UUID { return &h[i].ID }),
 			b.uuids(n, func(i int) *uuid.UUID { return &h[i].UserID }),
@@ -474,17 +474,17 @@ func (p *postgres) writes(c *changes) []pgStep {
 			b.ints(n, func(i int) int64 { return h[i].OverageCents }),
 			b.texts(n, func(i int) string { return h[i].IdempotencyKey }),
 			b.times(n, func(i int) time.Time { return h[i].ExpiresAt }),
-		), b.figures(n, func(i int) *models.Figures { return &h[i].Figures })...)})
+		}, b.figures(n, func(i int) *models.Figures { return &h[i].Figures })...)})
 	}
 	if n := len(c.closed); n > 0 {
-		steps = append(steps, pgStep{name: "close_holds", args: b.list(
+		steps = append(steps, pgStep{name: "close_holds", args: [][]byte{
 			b.uuids(n, func(i int) *uuid.UUID { return &c.closed[i].UserID }),
 			b.uuids(n, func(i int) *uuid.UUID { return &c.closed[i].ID }),
 			b.texts(n, func(i int) string { return string(c.closed[i].State) }),
-		)})
+		}})
 	}
 	a, n := c.accounts, len(c.accounts)
-	steps = append(steps, pgStep{name: "update", args: b.list(
+	steps = append(steps, pgStep{name: "update", args: [][]byte{
 		b.uuids(n, func(i int) *uuid.UUID { return &a[i].record.UserID }),
 		b.ints(n, func(i int) int64 { return a[i].record.ID }),
 		b.ints(n, func(i int) int64 { return a[i].standing.Used }),
@@ -495,12 +495,12 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.ints(n, func(i int) int64 { return a[i].standing.OverageCentsHeld }),
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
-	)})
+	}})
 	if late := c.late(); len(late) > 0 {
-		steps = append(steps, pgStep{name: "late", args: b.list(
+		steps = append(steps, pgStep{name: "late", args: [][]byte{
 			b.uuids(len(late), func(i int) *uuid.UUID { return &late[i].record.UserID }),
 			b.ints(len(late), func(i int) int64 { return late[i].record.ID }),
-		)})
+		}})
 	}
 	return steps
 }

@@ -74,15 +74,11 @@ func (q *queue) take(into []*call, most int) []*call {
 			clear(q.calls[left:])
 			q.calls, q.ops, q.group = q.calls[:left], q.ops-ops, into
 			q.mu.Unlock()
-			if left > 0 {
-				q.signal()
-			}
 			return into
 		}
 		closed := q.closed
 		q.mu.Unlock()
 		if closed {
-			q.signal() // for the other workers of this queue
 			return nil
 		}
 		<-q.arrived
