@@ -123,6 +123,9 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		from.HoldsExpireAt = nil
 	}
 	if changed.into == nil {
+		if from.HoldsExpireAt != nil {
+			from.HoldsExpireAt = new(from.holdsExpireBy(*from.HoldsExpireAt))
+		}
 		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included", "granted", "included_before").
 			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
 			return err
@@ -151,7 +154,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		}
 	}
 	if changed.into == nil {
-		return nil
+		return p.endHolds(ctx, db, conn, from)
 	}
 	// Holds that ended without an event are all that is left.
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", changed.into.ID).
@@ -188,7 +191,23 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *U
 			return err
 		}
 	}
-	return nil
+	return p.endHolds(ctx, db, conn, r)
+}
+
+// endHolds makes the open holds of a record expire no later than HoldsOutlivePeriod after its period.
+func (p *person) endHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord) error {
+	if r.HoldsExpireAt == nil {
+		return nil
+	}
+	last := r.BillingPeriodEnd.Add(HoldsOutlivePeriod)
+	_, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("expires_at = ?", last).
+		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at > ?", p.user, r.ID, HoldOpen, last).Exec(ctx)
+	return err
+}
+
+// holdsExpireBy returns an expiry of a hold, but not later than the record's period allows.
+func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
+	return earliest(expires.UTC(), r.BillingPeriodEnd.Add(HoldsOutlivePeriod).UTC())
 }
 
 // countedColumns are what is counted in a record.
@@ -233,7 +252,7 @@ func (m *movedUnits) join(r *UsageRecord) {
 	if !m.held {
 		r.OverageMovedIn += m.overage
 	}
-	if expires := m.expires.UTC(); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
+	if expires := r.holdsExpireBy(m.expires.Time); m.held && (r.HoldsExpireAt == nil || expires.Before(*r.HoldsExpireAt)) {
 		r.HoldsExpireAt = &expires
 	}
 }

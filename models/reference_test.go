@@ -182,7 +182,7 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 		st := &m.Standing
 		// What is billed stays billed. What the straight line brings beyond the included units is billed as far as the limit allows.
 		more := max(0, st.Used*length/elapsed-st.Overage-st.Included)
-		if st.OverageRateCents == 0 {
+		if st.OverageRateCents == 0 || st.PastDue {
 			more = 0
 		}
 		for more > 0 && st.SpendLimitCents != nil && st.OverageCents+more*st.OverageRateCents > *st.SpendLimitCents {

@@ -34,6 +34,8 @@ type stake struct {
 	user           uuid.UUID
 	entitlement    Entitlement
 	included, rate int64
+	// further is the rate of further overage: 0 while it is refused because a payment is past due.
+	further int64
 	// begins is the earliest start that the current record can have: an older one ended when the subscription's period began.
 	begins time.Time
 	// starts is when the period began for somebody without a current record.
@@ -43,6 +45,9 @@ type stake struct {
 func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 	plan := c.PlanOf(e.PlanID)
 	s := stake{entitlement: *e, included: plan.Included, rate: e.overageRate(plan), starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
+	if e.Status != StatusPastDue {
+		s.further = s.rate
+	}
 	if own, ok := e.ownPeriod(now); ok {
 		s.begins = own.Start
 	}
@@ -99,16 +104,16 @@ func (p *people) join() schema.QueryAppender {
 	if len(p.own) == 0 {
 		return bun.SafeQuery("")
 	}
-	row := ", (?, ?, ?, ?, ?)"
+	row := ", (?, ?, ?, ?, ?, ?)"
 	if p.postgres { // which takes the types from the first row
-		row = ", (CAST(? AS uuid), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
+		row = ", (CAST(? AS uuid), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
 	}
-	args := make([]any, 0, 5*len(p.own))
+	args := make([]any, 0, 6*len(p.own))
 	for i := range p.own {
 		o := &p.own[i]
-		args = append(args, o.user, o.included, o.rate, o.begins, o.starts)
+		args = append(args, o.user, o.included, o.rate, o.further, o.begins, o.starts)
 	}
-	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, included, rate, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
+	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
 		") SELECT * FROM given) o ON o.user_id = u.id", args...)
 }
 
@@ -128,16 +133,16 @@ func (p *people) isCurrent() schema.QueryAppender {
 }
 
 // counted is a query of those who have a current record: their units used and included, of_plan among these what the plan
-// includes, those beyond, the rate, and the person's spend limit.
+// includes, those beyond, the rate of further overage, and the person's spend limit.
 func (p *people) counted() schema.QueryAppender {
 	from := "usage_records r"
 	if len(p.own) > 0 {
 		from += " JOIN users u ON u.id = r.user_id"
 	}
 	return standings("r.email, r.suggestions_used AS used, r.overage_used AS overage, r.overage_cents AS cents, r.units_held AS held, "+
-		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS rate, "+
+		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS further_rate, "+
 		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
-		p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent())
+		p.either("included", p.usual.included), p.either("further", p.usual.further), p.join(), p.isCurrent())
 }
 
 // known is a query of all that reads nobody's record.

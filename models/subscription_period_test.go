@@ -253,3 +253,40 @@ func TestExpiredHoldsAreNotLostByLeaving(t *testing.T) {
 		f.wantVerified(t)
 	})
 }
+
+// A period turns out to end earlier than its open holds allowed for. They expire at most 30 minutes after its end, also if it has passed.
+func TestHoldsExpireWithAShortenedPeriod(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		now  time.Time
+	}{{"before its new end", hours(2)}, {"after it", hours(10)}} {
+		t.Run(c.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, f *fixture) {
+				start, end := noon.AddDate(0, 0, -10), hours(9)
+				f.bought(t, start)
+				f.consume(t, ada, hours(1), 1)
+				soon := f.hold(t, ada, hours(1), hours(3), 1)
+				long := f.hold(t, ada, hours(1), hours(24), 2)
+				if c.now.After(end) {
+					f.restart(t, end, end.AddDate(0, 1, 0))
+				} else {
+					f.restart(t, start, end)
+				}
+				f.current(t, ada, c.now)
+				last := end.Add(models.HoldsOutlivePeriod)
+				for _, want := range []struct {
+					hold    *models.UsageHold
+					expires time.Time
+				}{{soon, soon.ExpiresAt}, {long, last}} {
+					if h := one[models.UsageHold](t, f, "id = ?", want.hold.ID); !h.ExpiresAt.Equal(want.expires) {
+						t.Errorf("the hold of %d expires at %v, want %v", h.Quantity, h.ExpiresAt, want.expires)
+					}
+				}
+				if r := f.history(t)[0]; !r.BillingPeriodEnd.Equal(end) || r.HoldsExpireAt == nil || r.HoldsExpireAt.After(last) {
+					t.Errorf("the record ends at %v, and its holds expire from %v on", r.BillingPeriodEnd, r.HoldsExpireAt)
+				}
+				f.wantVerified(t)
+			})
+		})
+	}
+}

@@ -184,9 +184,9 @@ func (p *people) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
 			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents,
 			CAST(COALESCE(SUM(m.overage + m.further), 0) AS bigint) AS forecast_units,
-			CAST(COALESCE(SUM(m.cents + m.further * m.rate), 0) AS bigint) AS forecast_cents
-		FROM (SELECT l.*, CASE WHEN l.rate = 0 THEN 0 WHEN l.spend_limit IS NULL OR l.cents + l.straight * l.rate <= l.spend_limit THEN l.straight
-				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.rate END AS further
+			CAST(COALESCE(SUM(m.cents + m.further * m.further_rate), 0) AS bigint) AS forecast_cents
+		FROM (SELECT l.*, CASE WHEN l.further_rate = 0 THEN 0 WHEN l.spend_limit IS NULL OR l.cents + l.straight * l.further_rate <= l.spend_limit THEN l.straight
+				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.further_rate END AS further
 			FROM (SELECT c.*, CASE WHEN c.used * ? / ? - c.overage > c.included THEN c.used * ? / ? - c.overage - c.included ELSE 0 END AS straight
 				FROM (?) c) l) m`,
 		length, elapsed, length, elapsed, p.counted()).Scan(ctx, &sums)

@@ -211,6 +211,30 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 	})
 }
 
+// While a payment is past due, overage is refused, so none is to come.
+func TestOrganizationForecast(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
+		f.member(t, "ada@example.com", "T1")
+		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "team")
+		f.use(t, "ada@example.com", noon, "team", 52)
+		f.exec(t, "UPDATE usage_records SET overage_used = 2, overage_cents = 50")
+		for _, test := range []struct {
+			status models.SubscriptionStatus
+			more   bool
+		}{{models.StatusActive, true}, {models.StatusPastDue, false}} {
+			f.exec(t, "UPDATE subscriptions SET status = ?", test.status)
+			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Forecast == nil || s.Forecast.Units > 2 != test.more || s.Forecast.Cents > 50 != test.more {
+				t.Errorf("%s: forecast %+v", test.status, s.Forecast)
+			}
+		}
+	})
+}
+
 func TestOrganizationUsageUnknown(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		_, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, newID())

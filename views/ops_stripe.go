@@ -117,6 +117,14 @@ func totalPeriod(t models.StripeTotal) models.Period {
 	return models.Period{Start: t.PeriodStart.UTC(), End: t.PeriodEnd.UTC()}
 }
 
+// sentUnits returns what was sent of a period's units. If Tollgate learned of the period late, the reports in its minutes are not that.
+func sentUnits(t models.StripeTotal) int64 {
+	if t.Reason == models.LearnedLate {
+		return t.Sent - t.Misplaced
+	}
+	return t.Sent
+}
+
 // retryLabel says what the retry of a report does.
 func retryLabel(r models.StripeReport, now time.Time) string {
 	if r.ReadFirst(now) {

@@ -134,7 +134,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				if d.Standing.Value.OverageRateCents > 0 {
+				if d.Standing.Value.OverageRateCents > 0 || d.Standing.Value.Overage > 0 {
 					templ_7745c5c3_Var5 := templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 						templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 						templ_7745c5c3_Buffer, templ_7745c5c3_IsBuffer := templruntime.GetBuffer(templ_7745c5c3_W)
@@ -152,9 +152,9 @@ func OrgMemberPage(d OrgMember) templ.Component {
 							return templ_7745c5c3_Err
 						}
 						var templ_7745c5c3_Var6 string
-						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("%s of overage: %s × %s.", d.Catalogue.FormatMoney(d.Standing.Value.OverageCents), d.Catalogue.Units(d.Standing.Value.Overage), d.Catalogue.FormatMoney(d.Standing.Value.OverageRateCents)))
+						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(overageSentence(d.Catalogue, d.Standing.Value))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 32, Col: 211}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 32, Col: 57}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var6))
 						if templ_7745c5c3_Err != nil {
@@ -164,7 +164,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						if d.Standing.Value.SpendLimitCents != nil {
+						if d.Standing.Value.SpendLimitCents != nil && d.Standing.Value.OverageRateCents > 0 {
 							templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<p>")
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err

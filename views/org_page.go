@@ -40,17 +40,6 @@ type OrgCost struct {
 	Forecast *models.Overage
 }
 
-// rate is the price of a unit of overage, if all units have the same price; ok is false if they do not.
-func (d Org) rate(o models.Overage) (cents int64, ok bool) {
-	switch {
-	case o.Units == 0:
-		return d.Plan.OverageRateCents, true
-	case o.Cents%o.Units == 0:
-		return o.Cents / o.Units, true
-	}
-	return 0, false
-}
-
 // seatsLine names the base price: "Business, 42 seats × $20.00".
 func (d Org) seatsLine() string {
 	return fmt.Sprintf("%s, %s × %s", d.Plan.Name, ui.Count(d.Cost.Value.Seats, "seat", "seats"), d.Catalogue.FormatMoney(d.Subscription.basePriceCents()))
@@ -59,12 +48,8 @@ func (d Org) seatsLine() string {
 // baseCents is the base price of all seats.
 func (d Org) baseCents() int64 { return d.Cost.Value.Seats * d.Subscription.basePriceCents() }
 
-// overageLine names overage: "Overage: 36 × $0.20".
 func (d Org) overageLine(name string, o models.Overage) string {
-	if rate, ok := d.rate(o); ok {
-		return fmt.Sprintf("%s %s × %s", name, models.FormatCount(o.Units), d.Catalogue.FormatMoney(rate))
-	}
-	return name + " " + d.Catalogue.Units(o.Units)
+	return overageText(d.Catalogue, name, o, d.Plan.OverageRateCents)
 }
 
 // showsOverage says whether overage has a line of its own. A trial usually has none, and the plan's rate does not apply to it.

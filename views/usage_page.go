@@ -117,6 +117,8 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.", c.Units(s.Included))
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
+	case s.PastDue:
+		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
 		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	}
@@ -157,7 +159,7 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	switch {
 	case over.Units <= 0:
 		return text + ", within the plan."
-	case s.OverageRateCents <= 0:
+	case s.OverageRateCents <= 0, s.PastDue:
 		return text + ", more than the plan includes."
 	}
 	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over.Units))
@@ -165,6 +167,40 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents))
 	}
 	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
+}
+
+// oneRate returns the price of a unit of overage, which is rate if there is none yet. ok is false if the units have several prices.
+func oneRate(o models.Overage, rate int64) (cents int64, ok bool) {
+	if o.Units > 0 {
+		rate = o.Cents / o.Units
+	}
+	return rate, o.Cents == o.Units*rate
+}
+
+// overageText names overage, with its price if all of it has the same one: "Overage: 36 × $0.20".
+func overageText(c *models.Catalogue, name string, o models.Overage, rate int64) string {
+	cents, ok := oneRate(o, rate)
+	if !ok {
+		return name + " " + c.Units(o.Units)
+	}
+	return fmt.Sprintf("%s %s × %s", name, models.FormatCount(o.Units), c.FormatMoney(cents))
+}
+
+// overageSentence says what a person's overage costs.
+func overageSentence(c *models.Catalogue, s models.Standing) string {
+	text := fmt.Sprintf("%s of overage: %s", c.FormatMoney(s.OverageCents), c.Units(s.Overage))
+	if cents, ok := oneRate(models.Overage{Units: s.Overage, Cents: s.OverageCents}, s.OverageRateCents); ok {
+		text += " × " + c.FormatMoney(cents)
+	}
+	return text + "."
+}
+
+// noLimit says what happens without a spend limit.
+func noLimit(c *models.Catalogue, s models.Standing) string {
+	if s.PastDue {
+		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.", c.UnitPlural)
+	}
+	return fmt.Sprintf("No limit is set: extra %s are billed. When a limit is reached, they are paused until the reset.", c.UnitPlural)
 }
 
 // stopsAtOnce says what a limit does that is reached already.

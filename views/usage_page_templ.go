@@ -876,8 +876,8 @@ func cost(d Usage, s models.Standing) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if s.OverageRateCents > 0 {
-			templ_7745c5c3_Err = line(fmt.Sprintf("Overage: %s × %s", models.FormatCount(s.Overage), d.Catalogue.FormatMoney(s.OverageRateCents)), d.Catalogue.FormatMoney(s.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
+		if s.OverageRateCents > 0 || s.Overage > 0 {
+			templ_7745c5c3_Err = line(overageText(d.Catalogue, "Overage:", models.Overage{Units: s.Overage, Cents: s.OverageCents}, s.OverageRateCents), d.Catalogue.FormatMoney(s.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1254,9 +1254,9 @@ func spendLimitCard(d Usage, s models.Standing) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var48 string
-				templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("No limit is set: extra %s are billed. When a limit is reached, they are paused until the reset.", d.Catalogue.UnitPlural))
+				templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinStringErrs(noLimit(d.Catalogue, s))
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 265, Col: 142}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 265, Col: 31}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var48))
 				if templ_7745c5c3_Err != nil {

@@ -85,6 +85,13 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		}
 		return d
 	}
+	pastDue := func(used int64) views.Usage {
+		d := viewstest.Member(t, "pro", used, 75)
+		d.Standing.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
+		return d
+	}
+	twoRates, noRate := viewstest.Member(t, "pro", 78, 75), viewstest.Member(t, "pro", 78, 75)
+	twoRates.Standing.Value.OverageCents, noRate.Standing.Value.OverageRateCents = 95, 0
 	for _, test := range []struct {
 		name    string
 		page    views.Usage
@@ -108,6 +115,12 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace, about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil},
 		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"}},
 		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"}},
+		{"past due, overage is paused", pastDue(78), []string{
+			"Paused: your last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.", "Overage: 3 × $0.30 $0.90",
+			"by the reset, more than the plan includes.", "No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
+		}, []string{"nothing stops them", "extra suggestions are billed.", "of overage"}},
+		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $0.95", "So far in this period $18.95"}, []string{"3 × "}},
+		{"overage from before the rate was 0", noRate, []string{"Overage: 3 × $0.30 $0.90", "So far in this period $18.90"}, nil},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
 			"Trial until Dec 9, 2026 (in 16 days) The base price is $0.00 until Dec 9, 2026, 15:20 UTC. After that, Pro costs $18.00 per month.",

@@ -77,7 +77,12 @@ func Span(p models.Period) string {
 	if midnight(p.Start) && midnight(p.End) {
 		return Day(p.Start) + " to " + Day(p.End.Add(-time.Second)) + " (UTC)"
 	}
-	return models.FormatReset(p.Start) + " to " + models.FormatReset(p.End)
+	start, end := models.FormatReset(p.Start), models.FormatReset(p.End)
+	if start == end { // two changes of a period within a minute
+		const seconds = "Jan 2, 2006, 15:04:05 UTC"
+		start, end = p.Start.UTC().Format(seconds), p.End.UTC().Format(seconds)
+	}
+	return start + " to " + end
 }
 
 // midnight says whether a day begins at t, in UTC.

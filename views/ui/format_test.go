@@ -48,6 +48,7 @@ func TestSpan(t *testing.T) {
 		{at(1, 0, 0), at(31, 0, 0), "Nov 1, 2026 to Nov 30, 2026 (UTC)"},
 		{at(1, 0, 15), at(30, 0, 15), "Nov 1, 2026, 00:15 UTC to Nov 30, 2026, 00:15 UTC"},
 		{at(1, 15, 20), at(30, 15, 20), "Nov 1, 2026, 15:20 UTC to Nov 30, 2026, 15:20 UTC"},
+		{at(1, 15, 20).Add(5 * time.Second), at(1, 15, 20).Add(40 * time.Second), "Nov 1, 2026, 15:20:05 UTC to Nov 1, 2026, 15:20:40 UTC"},
 	} {
 		if got := ui.Span(models.Period{Start: test.start, End: test.end}); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
