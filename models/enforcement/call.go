@@ -17,25 +17,25 @@ type Person struct {
 	Slack models.SlackIdentity
 }
 
-// Answer is what the gate decided, and what it recorded.
+// Answer is what the gate decided and recorded.
 type Answer struct {
-	// Standing is the person's after the decision.
+	// Standing is the person's standing after the decision.
 	Standing models.Standing
 	Verdict  models.Verdict
-	// EventID is zero when nothing was recorded.
+	// EventID is the zero value if nothing was recorded.
 	EventID uuid.UUID
-	// Replayed says that this is the answer to an earlier call with the same key.
+	// Replayed means that this is the answer to an earlier call with the same key.
 	Replayed bool
-	// Hold is nil when the call is not about a hold, or was refused one.
+	// Hold is nil if the call is not about a hold, or if the hold was refused.
 	Hold *models.UsageHold
 }
 
-// PastEvent is something that was done already and must be recorded, whatever the limit.
+// PastEvent is usage that already happened. It is recorded even beyond a limit.
 type PastEvent struct {
 	Person         Person
 	Quantity       int64
 	IdempotencyKey string
-	// OccurredAt says in which billing period it counts.
+	// OccurredAt decides in which billing period it counts.
 	OccurredAt time.Time
 }
 
@@ -119,14 +119,14 @@ func (o *op) mustLink(known models.SlackIdentity) bool {
 	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.user.NotLinked || known != none)
 }
 
-// call is what one caller waits for: ops that are decided together or not at all.
+// call is what one caller waits for: ops that are decided together, or not at all.
 type call struct {
 	ctx  context.Context
 	ops  []op
 	one  [1]op
 	err  error
 	done chan ending
-	// until is when the caller must have an answer.
+	// until is when the caller must have its answer.
 	until time.Time
 	// left means that the caller was answered while the worker still held the call. The queue's mutex guards it.
 	left bool
@@ -137,8 +137,8 @@ type ending uint8
 
 const (
 	decided  ending = iota // by the worker, which wrote the answer or the error into the call
-	waited                 // in the queue for too long; no worker has seen it
-	givenUp                // while the worker still holds it
+	waited                 // too long in the queue; no worker has taken it
+	givenUp                // while a worker still has it
 	released               // with an error, before the rest of its group was decided
 )
 

@@ -1,7 +1,7 @@
 // Package enforcement is the gate: it decides and records, in one database transaction, whether a person may have more.
 //
-// Concurrent calls are grouped: what has arrived while a worker was committing one group is its next one, so a busy
-// gate pays for one transaction a group and an idle one adds no wait. A call is answered only after the commit.
+// Concurrent calls form groups. The calls that arrive while a worker commits one group are its next group, so a busy gate
+// needs one transaction for many calls, and an idle gate adds no wait. A call is answered only after the commit.
 package enforcement
 
 import (
@@ -20,7 +20,7 @@ import (
 	"tollgate/models"
 )
 
-// Options are the gate's surroundings.
+// Options are what a gate needs.
 type Options struct {
 	Catalogue *models.Catalogue
 	// Now is the clock.
@@ -28,25 +28,25 @@ type Options struct {
 	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics prometheus.Registerer
-	// QueueLimit is the most ops that wait; a call beyond it is refused as overloaded.
+	// QueueLimit is how many ops may wait in a queue. A call beyond it gets CodeOverloaded.
 	QueueLimit int
 }
 
 const (
-	// maxGroup is the most ops of one transaction, unless one call alone has more.
+	// maxGroup is how many ops one transaction has at most, unless a single call has more.
 	maxGroup = 512
-	// maxPasses is how often a call is tried: for a person who is new and not linked, two passes are enough, and the others
-	// are for those who meet another process doing the same.
+	// maxPasses is how often a call is tried. A person who is new and not linked needs two passes. The others are for calls that
+	// meet another process that does the same.
 	maxPasses = 6
 
 	// AnswerWithin is how long a call may take from its arrival to its answer, whatever the database does.
 	AnswerWithin = 4750 * time.Millisecond
-	// spare is how long before that the database is no longer waited for, so that the calls of a group can still be answered.
+	// spare is how long before that time the gate stops waiting for the database, so that it can still answer the group's calls.
 	spare = 150 * time.Millisecond
-	// overdue is how long after AnswerWithin a call is answered whose transaction does not return, as when the disk stalls.
+	// overdue is how long after AnswerWithin a call gets an answer if its transaction does not return, for example if the disk stalls.
 	overdue = 100 * time.Millisecond
-	// stalled is how long one transaction waits in vain until the database counts as stalled, for all calls that wait. A group
-	// with less time says nothing about calls that arrived later.
+	// stalled is how long one transaction must wait without an answer before the database counts as stalled for all waiting calls. A
+	// group that had less time says nothing about calls that arrived later.
 	stalled = time.Second
 )
 
@@ -54,16 +54,16 @@ var (
 	errStopping   = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping; try again.", RetryAfter: time.Second}
 	errOverloaded = &models.Error{Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second}
 	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This person used the idempotency key with another quantity.", Path: "idempotency_key"}
-	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "Nobody is known by this Slack team and user id; name an email as well."}
+	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "No person has this Slack team and user ID; name an email as well."}
 	errLocked     = &models.Error{Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second}
-	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this ID."}
 	errQueued     = models.Unavailable(errors.New("the call waited too long for its turn"))
 )
 
 // errUnconfirmed means that the connection failed after the commit was sent and before it was confirmed.
 var errUnconfirmed = errors.New("the database did not confirm the commit")
 
-// unconfirmed is the only 503 after which a call may be recorded.
+// unconfirmed returns the only 503 after which a call may be recorded.
 func unconfirmed(cause error) *models.Error {
 	return &models.Error{
 		Code: models.CodeUnavailable, RetryAfter: time.Second, Cause: cause,
@@ -72,23 +72,23 @@ func unconfirmed(cause error) *models.Error {
 	}
 }
 
-// errStale says that a record is not as it was remembered.
+// errStale means that a record differs from what the worker remembers.
 var errStale = errors.New("a usage record changed meanwhile")
 
-// ledger is one worker's own connection to the database. There are two: PostgreSQL's and SQLite's.
+// ledger is a worker's connection to the database. PostgreSQL and SQLite have one implementation each.
 type ledger interface {
-	// transact locks the wanted records, reads what the lookups name, lets decide decide, and writes and commits its changes.
-	// With l.skipLocked it waits for no record that somebody else has locked, and says in found which those are.
+	// transact locks the records of the lookups, reads what else they name, calls decide, and writes and commits its changes. With
+	// l.skipLocked, it does not wait for records that another transaction has locked; found says which ones those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
-	// compareAndCommit writes the events and counters of decisions upon records as they were last seen here. When one of them has changed
-	// since, or an idempotency key is taken, nothing is written and the error is errStale, retryable or a duplicate.
+	// compareAndCommit writes the events and counters of decisions that were made on remembered records. If one of the records has
+	// changed, or an idempotency key exists already, it writes nothing, and the error is errStale, retryable or a duplicate.
 	compareAndCommit(ctx context.Context, c *changes) error
-	// peek reads the record of each want and locks nothing; nil where there is none. Units held are the live ones.
+	// peek reads the record of each key and locks nothing. A missing record is nil. Only holds that have not expired are counted.
 	peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error)
 	close()
 }
 
-// Gate decides. Any number of goroutines may call it; any number of processes may run one on the same PostgreSQL.
+// Gate decides and records. Any number of goroutines may call it, and any number of processes may use one PostgreSQL database.
 type Gate struct {
 	db        *models.DB
 	catalogue *models.Catalogue
@@ -111,7 +111,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	if db.Postgres {
 		shards = 2
 	}
-	// Each worker has a connection of its own; they are made side by side, as somebody waits for the start.
+	// Each worker has its own connection. They connect at the same time, to keep the start short.
 	ledgers := make([]ledger, 2*shards)
 	var opening errgroup.Group
 	for i := range ledgers {
@@ -153,7 +153,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	return g, nil
 }
 
-// sweep answers the calls whose time is over, until the workers have ended.
+// sweep answers the calls that have run out of time, until the workers have ended.
 func (g *Gate) sweep() {
 	tick := time.NewTicker(overdue / 2)
 	defer tick.Stop()
@@ -178,7 +178,7 @@ func openLedger(ctx context.Context, db *models.DB) (ledger, error) {
 	return openSQLite(ctx, db)
 }
 
-// Close takes no more calls, finishes those it took and returns when all are answered.
+// Close refuses new calls, finishes the accepted ones and returns when all are answered.
 func (g *Gate) Close() {
 	for _, q := range append(g.writers[:len(g.writers):len(g.writers)], g.readers...) {
 		q.close()

@@ -12,23 +12,22 @@ import (
 	"tollgate/models"
 )
 
-// account is one usage record under the group's lock.
+// account is one usage record that a group decides on.
 type account struct {
 	record models.UsageRecord
-	// version changes with every change of the record, whoever makes it. On PostgreSQL it is the row's own; on SQLite it is
-	// the whole file's, as far as other connections change it.
+	// version changes with every change of the record by any writer. On PostgreSQL, it is the version of the row; on SQLite, it is
+	// the version of the file, which changes when another connection writes.
 	version uint32
-	// standing follows the decisions of the group.
+	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
-	// daily follows them as well; the record's own is what is stored.
-	daily models.Daily
-	// dirty says that the counters changed and must be written.
+	daily    models.Daily
+	// dirty means that the counters changed and must be written.
 	dirty bool
 }
 
-// lookups is what a group asks of its transaction before it decides.
+// lookups is what a group reads in its transaction before it decides.
 type lookups struct {
-	wants    []models.Want        // sorted, without doubles: the order of the locks
+	wants    []models.Want        // sorted, without duplicates: the order of the locks
 	keys     []keyOf[models.Want] // of events
 	holdKeys []keyOf[models.Want]
 	holds    []holdOf
@@ -36,7 +35,7 @@ type lookups struct {
 	skipLocked bool
 }
 
-// keyOf is an idempotency key of one person.
+// keyOf is an idempotency key of a person.
 type keyOf[P comparable] struct {
 	person P
 	key    string
@@ -45,10 +44,10 @@ type keyOf[P comparable] struct {
 // holdOf is a hold and its user.
 type holdOf struct{ user, id uuid.UUID }
 
-// found is what the transaction answered, under the locks of the wanted records.
+// found is what the transaction read, with the records locked.
 type found struct {
-	accounts []*account // one for each want, in their order; nil where there is no record, or a locked one that was skipped
-	locked   []bool     // the latter, in the same order; nil unless locked records are skipped
+	accounts []*account // one for each want, in the same order; nil if the record is missing, or locked and skipped
+	locked   []bool     // whether each was locked and skipped, in the same order; nil unless locked records are skipped
 	events   map[keyOf[uuid.UUID]]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
@@ -62,7 +61,7 @@ func newFound(l lookups) *found {
 	}
 }
 
-// changes is what a group writes, all of it in the same transaction.
+// changes is what a group writes in its transaction.
 type changes struct {
 	now      time.Time
 	events   []models.UsageEvent
@@ -73,7 +72,7 @@ type changes struct {
 
 func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
 
-// late are the changed records whose period is over.
+// late returns the changed records whose periods are over.
 func (c *changes) late() (late []*account) {
 	for _, a := range c.accounts {
 		if !a.record.BillingPeriodEnd.After(c.now) {
@@ -139,7 +138,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 	}
 	ready = calls[:0]
 	for _, call := range calls {
-		call.err = nil // of an earlier try
+		call.err = nil // an earlier try may have set it
 		ok, waits := true, false
 		for i := range call.ops {
 			o := &call.ops[i]
@@ -151,7 +150,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 			o.account = accounts[key]
 			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
-				ok = ok && h.RecordID == o.account.record.ID // else it moved since the call was identified
+				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold moved to another record since identify
 			}
 		}
 		switch {
@@ -166,7 +165,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 	return ready, unready
 }
 
-// decider decides the ops of a group one after another, in order of arrival, each upon the outcome of those before.
+// decider decides the ops of a group one after another, in order of arrival. Each decision sees the outcome of those before it.
 type decider struct {
 	found   *found
 	changes changes
@@ -212,7 +211,7 @@ func (d *decider) consume(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
 }
 
-// event counts the units in the account and adds a line to the ledger.
+// event counts the units in the account and adds an event.
 func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt time.Time) *models.UsageEvent {
 	s := &a.standing
 	s.Add(quantity, v)
@@ -251,7 +250,7 @@ func (d *decider) hold(o *op) {
 	}
 	a.standing.Hold(o.quantity, verdict)
 	s := &a.standing
-	// An invoice can be final an hour after its period, so no hold of the period may be settled by then.
+	// An invoice can be final an hour after its period, and by then no hold of the period may be open.
 	expires := d.now.Add(o.ttl)
 	if last := s.Period.End.Add(models.HoldsOutlivePeriod); expires.After(last) {
 		expires = last
@@ -270,7 +269,7 @@ func (d *decider) hold(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made)}
 }
 
-// asOfNow is a copy of the hold, expired when its time has passed.
+// asOfNow returns a copy of the hold, in the state expired if its time is over.
 func (d *decider) asOfNow(h *models.UsageHold) *models.UsageHold {
 	c := *h
 	if c.State == models.HoldOpen && !c.ExpiresAt.After(d.now) {
@@ -301,7 +300,7 @@ func (d *decider) settle(o *op) {
 		o.err = &models.Error{Code: models.CodeInvalidRequest, Path: "quantity", Detail: "must be at most the units held"}
 		return
 	}
-	// The hold's period is the event's, even when the work ended after it.
+	// The event belongs to the hold's period, even if the work ended after it.
 	occurredAt := d.now
 	if !a.standing.Period.Contains(occurredAt) {
 		occurredAt = h.CreatedAt
@@ -311,7 +310,7 @@ func (d *decider) settle(o *op) {
 	event := d.event(a, o.quantity, verdict, occurredAt)
 	event.HoldID = &h.ID
 	if verdict.Overage > 0 {
-		// It was decided when the hold was made: its price is the hold's, and so is the plan whose meter it goes to.
+		// The overage was decided when the hold was created, so its price and its plan, and with it the meter, are the hold's.
 		event.PlanID, event.OverageRateCents = h.PlanID, h.OverageRateCents
 	}
 	d.found.settled[h.ID] = event
@@ -330,7 +329,7 @@ func (d *decider) release(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, Hold: d.asOfNow(h)}
 }
 
-// close takes an open hold's units off the account.
+// close ends an open hold and subtracts its units from those on hold.
 func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState) {
 	h.State = state
 	a.standing.Hold(-h.Quantity, models.Verdict{Overage: -h.OverageQuantity, OverageCents: -h.OverageCents})
@@ -341,7 +340,7 @@ func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState)
 	d.touch(a)
 }
 
-// replay is the answer that was given when the event was recorded.
+// replay returns the answer that was given when the event was recorded.
 func replay(e *models.UsageEvent) Answer {
 	return Answer{
 		Standing: e.Standing(e.UserID, e.Email),

@@ -11,25 +11,25 @@ import (
 	"tollgate/models"
 )
 
-// maxRemembered bounds the records that one worker remembers; each takes some 400 bytes.
+// maxRemembered is how many records one worker remembers at most. Each takes about 400 bytes.
 const maxRemembered = 16384
 
-// maxBackoff is the most groups that are decided under locks after one was decided upon what was no longer so.
+// maxBackoff is how many groups at most are decided under locks after remembered records turned out to be stale.
 const maxBackoff = 512
 
-// memory is what a worker knows of usage records from its last groups. A group decided upon it takes one round trip: its
-// transaction writes only if every record still is as it is remembered here, so being out of date costs time and never a
-// wrong count. Where others change the same records, the worker learns to ask first.
+// memory has the usage records of a worker's last groups. A group that is decided on them takes one round trip: its transaction
+// writes only if every record still equals the remembered one. So a stale record costs time, but never a wrong count. If other
+// processes change the same records often, the worker backs off and locks first.
 type memory struct {
-	accounts map[string]*account // by email, each of the period that was current
-	// people are those whom calls with an email and a Slack identity named. A record says which identity its user has, so an entry that
-	// is out of date never names another person.
+	accounts map[string]*account // by email, each of its current period
+	// people are the persons whom calls with an email and a Slack identity named. A record has its user's identity, so a stale entry
+	// never leads to another person's record.
 	people map[models.Link]named
-	// backoff is how many groups the next fault costs, wait how many are left of the last one's.
+	// backoff is how many groups to decide under locks after the next stale record, wait how many are left from the last one.
 	backoff, wait int
 }
 
-// keep remembers the current ones of the records that a transaction read, as they are after its commit.
+// keep remembers the records of a committed transaction whose periods are current.
 func (m *memory) keep(accounts []*account, now time.Time) {
 	for _, a := range accounts {
 		if a == nil || !a.record.Period().Contains(now) {
@@ -40,7 +40,7 @@ func (m *memory) keep(accounts []*account, now time.Time) {
 	}
 }
 
-// learn remembers records that were prepared, so that deciding upon them takes one round trip as well.
+// learn remembers prepared records, so that a decision on them takes one round trip too.
 func (m *memory) learn(records []models.PreparedRecord) {
 	for _, r := range records {
 		m.remember(&account{record: r.UsageRecord, version: r.Version})
@@ -49,12 +49,12 @@ func (m *memory) learn(records []models.PreparedRecord) {
 
 func (m *memory) remember(a *account) {
 	if _, known := m.accounts[a.record.Email]; !known && len(m.accounts) >= maxRemembered {
-		clear(m.accounts) // a worker with so many people at once is rare, and knows them again after one group each
+		clear(m.accounts) // a worker with so many people is rare, and it remembers each again after one group
 	}
 	m.accounts[a.record.Email] = a
 }
 
-// take writes into the record what was decided.
+// take copies the decisions into the record.
 func (a *account) take() {
 	r, s := &a.record, &a.standing
 	r.SuggestionsUsed, r.OverageUsed, r.OverageCents = s.Used, s.Overage, s.OverageCents
@@ -62,13 +62,13 @@ func (a *account) take() {
 	r.Daily, a.dirty = a.daily, false
 }
 
-// named is the person whom a link named. It is looked up again now and then, as an email that was in use can become free.
+// named is the person whom a link named. It expires, since an email that is in use can become free.
 type named struct {
 	person models.LinkedPerson
 	until  time.Time
 }
 
-// namesFor is how long a worker remembers whom a call named.
+// namesFor is how long a worker remembers a named person.
 const namesFor = time.Minute
 
 // name remembers whom a link named.
@@ -79,7 +79,7 @@ func (m *memory) name(l models.Link, p models.LinkedPerson, now time.Time) {
 	m.people[l] = named{p, now.Add(namesFor)}
 }
 
-// recall returns the wanted records as they are remembered, or nil when one is not known, or not current.
+// recall returns the remembered records of the lookups, or nil if one of them is missing or not current.
 func (m *memory) recall(l lookups, now time.Time) *found {
 	if m.wait > 0 {
 		m.wait--
@@ -94,13 +94,13 @@ func (m *memory) recall(l lookups, now time.Time) *found {
 		if !ok || !w.At.Equal(now) || !known.record.Period().Contains(now) || w.UserID != uuid.Nil && w.UserID != known.record.UserID {
 			return nil
 		}
-		known.dirty = false // what was decided upon it last may have come to nothing
+		known.dirty = false // the last decisions on it may not have been committed
 		f.accounts[i] = known
 	}
 	return f
 }
 
-// tell says what came of a group that was decided upon memory.
+// tell records the outcome of a group that was decided on remembered records.
 func (m *memory) tell(l lookups, err error) {
 	if err == nil {
 		m.backoff = max(0, m.backoff-1)
@@ -111,19 +111,20 @@ func (m *memory) tell(l lookups, err error) {
 	m.wait = m.backoff
 }
 
-// forget drops the records of a group, as it is not known how they are in the database.
+// forget drops the records of a group whose state in the database is not known.
 func (m *memory) forget(l lookups) {
 	for _, w := range l.wants {
 		delete(m.accounts, w.Email)
 	}
 }
 
-// isMoved says that what was remembered was not so: nothing was written, and the group can be decided under locks.
+// isMoved reports whether a commit failed since a remembered record was stale. Nothing was written then, and the group can be
+// decided under locks.
 func isMoved(err error) bool {
 	return errors.Is(err, errStale) || models.IsRetryable(err) || models.IsDuplicate(err)
 }
 
-// inOrder sorts accounts as locks are taken in, so that no two groups wait for each other.
+// inOrder sorts accounts in the order in which all transactions lock them, so that no two groups wait for each other.
 func inOrder(accounts []*account) {
 	slices.SortFunc(accounts, func(a, b *account) int {
 		return cmp.Or(cmp.Compare(a.record.Email, b.record.Email), a.record.BillingPeriodStart.Compare(b.record.BillingPeriodStart))

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// queue holds the calls that wait for one worker. What has arrived while the worker was busy is its next group.
+// queue has the calls that wait for one worker. The calls that arrive while the worker is busy are its next group.
 type queue struct {
 	mu      sync.Mutex
 	calls   []*call
 	ops     int
 	limit   int // ops
 	closed  bool
-	arrived chan struct{} // one token: there is something to take, or the queue was closed
+	arrived chan struct{} // has a token if a call arrived in the empty queue, or the queue was closed
 
-	group   []*call // what the worker is deciding
-	records bool    // its calls may record something; the others are checks
+	group   []*call // the calls that the worker is deciding
+	records bool    // its calls may record something; calls of other queues are checks
 	// failures are the last groups that failed, and recorded is when the last group was recorded, in Unix nanoseconds.
 	failures failures
 	recorded atomic.Int64
@@ -27,7 +27,7 @@ func newQueue(limit int) *queue {
 	return &queue{limit: limit, arrived: make(chan struct{}, 1)}
 }
 
-// put adds a call. It returns errStopping or errOverloaded, and then holds on to nothing.
+// put adds a call, or returns errStopping or errOverloaded.
 func (q *queue) put(c *call) error {
 	q.mu.Lock()
 	switch {
@@ -55,12 +55,12 @@ func (q *queue) signal() {
 	}
 }
 
-// take waits for calls and returns the oldest ones, of at most most ops but at least one call. It returns nil when the
-// queue is closed and empty. into is reused.
+// take waits for calls and returns the oldest ones: at least one call, and at most most ops if there are several. It returns nil
+// if the queue is closed and empty. It reuses into.
 func (q *queue) take(into []*call, most int) []*call {
 	for {
-		// Callers that are ready to run come first, so that they are of this group and not of the next. On an idle machine
-		// nobody is ready and this returns at once.
+		// Callers that are ready to run go first, so that their calls are in this group and not in the next one. On an idle
+		// machine, none is ready, and this returns immediately.
 		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.calls) > 0 {
@@ -85,7 +85,7 @@ func (q *queue) take(into []*call, most int) []*call {
 	}
 }
 
-// finish tells the callers of the group that the worker has taken that their calls are decided.
+// finish wakes the callers of the worker's group: their calls are decided.
 func (q *queue) finish() {
 	q.mu.Lock()
 	group := q.group
@@ -98,7 +98,7 @@ func (q *queue) finish() {
 	}
 }
 
-// release tells callers before the rest of their group is decided.
+// release wakes callers before the rest of their group is decided.
 func (q *queue) release(calls []*call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -110,7 +110,7 @@ func (q *queue) release(calls []*call) {
 	}
 }
 
-// sweep answers those whose time is over: calls that wait for their turn, and calls whose transaction does not return.
+// sweep answers the calls that have run out of time: those in the queue, and those whose transaction does not return.
 func (q *queue) sweep(now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,7 +133,7 @@ func (q *queue) sweep(now time.Time) {
 	}
 }
 
-// drain takes all that wait.
+// drain removes and returns all waiting calls.
 func (q *queue) drain() []*call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -142,7 +142,7 @@ func (q *queue) drain() []*call {
 	return waiting
 }
 
-// close lets the workers finish what was taken in and refuses the rest.
+// close refuses new calls. The worker finishes the accepted ones.
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true

@@ -27,7 +27,7 @@ func (w *worker) write() {
 	w.work(func(calls []*call) { w.group(calls, 1) })
 }
 
-// read does the same for checks.
+// read answers group after group of checks.
 func (w *worker) read() { w.work(w.peek) }
 
 func (w *worker) work(run func([]*call)) {
@@ -37,7 +37,7 @@ func (w *worker) work(run func([]*call)) {
 		if batch == nil {
 			return
 		}
-		// A caller that has gone, or can no longer be answered in time, is not counted.
+		// The worker skips calls whose caller left, or that can no longer be answered in time.
 		live = live[:0]
 		ops := 0
 		start := time.Now()
@@ -58,7 +58,7 @@ func (w *worker) work(run func([]*call)) {
 	}
 }
 
-// guard turns a panic of the group into an error of its calls: the worker and the other calls go on.
+// guard turns a panic of a group into an error of its calls. The worker continues.
 func (w *worker) guard(batch []*call, run func([]*call)) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -69,12 +69,12 @@ func (w *worker) guard(batch []*call, run func([]*call)) {
 		}
 	}()
 	if len(batch) > 0 {
-		// run works on a copy of the list, as it reorders it.
+		// run gets a copy of the list, since it reorders it.
 		run(slices.Clone(batch))
 	}
 }
 
-// group decides the calls, prepares people and records for those that need it, and decides these then.
+// group decides the calls. For calls that need it, it links people and prepares records first, and then decides them.
 func (w *worker) group(calls []*call, pass int) {
 	if pass > maxPasses {
 		failAll(calls, models.Unavailable(errors.New("the records of a group were not ready after all passes")))
@@ -90,8 +90,8 @@ func (w *worker) group(calls []*call, pass int) {
 	}
 }
 
-// transact runs the calls as one transaction and returns those that were not decided, as their people or records must
-// be prepared first. When it fails through one call's doing, each half is tried on its own, down to the call at fault.
+// transact runs the calls as one transaction. It returns the calls that were not decided because their people or records must be
+// prepared first. If one call makes the transaction fail, transact tries each half separately, down to that call.
 func (w *worker) transact(calls []*call) (unready []*call) {
 	if len(calls) == 0 {
 		return nil
@@ -103,7 +103,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 		if unready, err = w.attempt(calls, skipLocked); err == nil {
 			return unready
 		}
-		// Whoever holds a record for so long is stuck. The next try leaves the calls that need it behind.
+		// A transaction that locks a record for so long is stuck. The next try leaves out the calls that need the record.
 		skipLocked = skipLocked || models.IsLockTimeout(err)
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
 			break
@@ -130,8 +130,8 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	now := models.Now(w.now)
 	look := collectLookups(all, now)
 	look.skipLocked = skipLocked
-	// What is decided upon memory is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, it
-	// could end without a word about its outcome.
+	// A decision on remembered records is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, its
+	// outcome could stay unknown.
 	if f := w.memory.recall(look, now); f != nil && hasTime(ctx) {
 		if done, err := w.compareAndCommit(ctx, all, look, f, now); done || err != nil {
 			return nil, err
@@ -148,7 +148,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		return c
 	})
 	if err != nil {
-		// The commit may have succeeded, and on SQLite one's own commits do not change the version that a record is compared by.
+		// The commit may have succeeded, and on SQLite, a connection's own commits do not change the version that records are compared by.
 		w.memory.forget(look)
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	return unready, nil
 }
 
-// inTime ends when the database is no longer waited for, as the first of the calls must be answered.
+// inTime returns a context that ends when the gate must stop waiting for the database to answer the first of the calls in time.
 func inTime(calls []*call) (context.Context, context.CancelFunc) {
 	first := calls[0].until
 	for _, c := range calls[1:] {
@@ -170,13 +170,13 @@ func inTime(calls []*call) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(context.Background(), first.Add(-spare))
 }
 
-// hasTime reports whether there is time for the database to say that it waited for a lock in vain.
+// hasTime reports whether there is enough time for the database to report a lock timeout.
 func hasTime(ctx context.Context) bool {
 	end, _ := ctx.Deadline()
 	return time.Until(end) > stalled+spare/2
 }
 
-// failDue fails those of the calls that have no time for another try, and returns the others.
+// failDue fails the calls that have no time for another try, and returns the others.
 func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	soon := time.Now().Add(spare + stalled)
 	for _, c := range calls {
@@ -189,8 +189,8 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	return rest
 }
 
-// compareAndCommit decides the calls upon remembered records and writes that, if all may have what they ask for. done is false when
-// they must be decided under locks instead: a refusal has to be true at its time, and so has all that is not a consume.
+// compareAndCommit decides the calls on remembered records and writes the decisions, if all calls are allowed. done is false if they
+// must be decided under locks instead: a refusal must be based on the current record, and so must everything except a consume.
 func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
 	ready, unready := bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
 	if len(unready) > 0 {
@@ -233,8 +233,8 @@ func decideAll(calls []*call, f *found, now time.Time) *changes {
 	return &d.changes
 }
 
-// identify finds the people named by Slack identity alone, and the records of the holds that are to be closed. It
-// returns the calls that can go on.
+// identify finds the people whom calls name only by a Slack identity, and the records of the holds to close. It returns the calls
+// that name at least one known person or hold.
 func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
@@ -300,7 +300,7 @@ func (w *worker) identify(calls []*call) []*call {
 	return known
 }
 
-// prepare links people and prepares records. It returns the calls for which that was done.
+// prepare links people and prepares records. It returns the calls for which this succeeded.
 func (w *worker) prepare(calls []*call) []*call {
 	now := models.Now(w.now)
 	return w.prepareBisecting(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
@@ -336,7 +336,7 @@ func (w *worker) prepare(calls []*call) []*call {
 		})
 		if err != nil {
 			for _, o := range linking {
-				o.user, o.linked = models.LinkedPerson{}, false // the transaction may have failed after it linked them
+				o.user, o.linked = models.LinkedPerson{}, false // the transaction that linked them was rolled back
 			}
 			return err
 		}
@@ -354,7 +354,7 @@ func linksOf(ops []*op) []models.Link {
 	return links
 }
 
-// remember notes whom the links of ops named, once that is committed.
+// remember stores whom the links of ops named, after the commit.
 func (w *worker) remember(ctx context.Context, ops []*op, people []models.LinkedPerson) {
 	for i, o := range ops {
 		o.name(people[i])
@@ -363,23 +363,23 @@ func (w *worker) remember(ctx context.Context, ops []*op, people []models.Linked
 	models.LogLinked(ctx, w.log, linksOf(ops), people)
 }
 
-// How long what prepares a group waits for each lock, and what prepares a part of it once the whole waited in vain:
-// whoever keeps a lock for so long is stuck, and each part that needs it only finds out.
 const (
+	// groupPatience is how long the preparation of a group waits for each lock, and partPatience how long that of a part of the group
+	// waits after the whole group timed out: a transaction that locks a row for so long is stuck.
 	groupPatience = time.Second
 	partPatience  = 50 * time.Millisecond
-	// answersPatience is how long the database may take to say that it answers at all.
+	// answersPatience is how long the database may take to show that it answers at all.
 	answersPatience = 500 * time.Millisecond
 )
 
-// prepareBisecting has all calls prepared as do says, and returns those for which it went well. When it fails through one call's
-// doing, or as somebody else keeps a row locked that one person needs, each half is tried on its own, down to the call at fault.
+// prepareBisecting prepares calls with do, and returns the calls for which this succeeded. If one call makes it fail, or if another
+// transaction locks a row that one person needs, it tries each half separately, down to that call.
 func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
 	start := time.Now()
 	ctx, cancel := inTime(calls)
 	defer cancel()
 	if end, _ := ctx.Deadline(); time.Until(end) > 2*answersPatience {
-		// What is left of the time is for asking whether the database answers.
+		// The rest of the time is for asking whether the database answers.
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-answersPatience))
 		defer cancel()
 	}
@@ -393,7 +393,7 @@ func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *model
 			patience = partPatience
 			err = errLocked
 		case errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= stalled && w.db.Postgres && w.answers():
-			// The locks of many people, one after another. The database is not away, so whoever waits in the queue may go on.
+			// The group waited for the locks of many people, one after another. The database answers, so the waiting calls can proceed.
 			failAll(calls, errLocked)
 			return nil
 		case models.IsUnavailable(err):
@@ -411,7 +411,7 @@ func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *model
 	return half(calls, groupPatience)
 }
 
-// answers says that the database does.
+// answers reports whether the database answers.
 func (w *worker) answers() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), answersPatience)
 	defer cancel()
@@ -478,16 +478,17 @@ func (w *worker) peek(calls []*call) {
 	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
 }
 
-type known struct {
+// peeked is a person's standing without a lock.
+type peeked struct {
 	models.Standing
 	slack models.SlackIdentity
-	// moves means that events of the person's must first move to another record, as a period became known late.
+	// moves means that events of the person must first move to another record, since a period became known late.
 	moves bool
 }
 
-// standings reads what people have. For those whose record is missing or out of date it foresees what the record will be. If all of
-// them are likely to be such, it reads what that takes at the same time.
-func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Time, likely bool) ([]known, error) {
+// standings reads the standings of people. For a person whose record is missing or not ready, it computes what the record will be.
+// likely means that all of them probably need that, so it reads both at the same time.
+func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Time, likely bool) ([]peeked, error) {
 	read := func(wants []models.Want) (*models.Foreseen, error) {
 		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 	}
@@ -505,7 +506,7 @@ func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	standings := make([]known, len(wants))
+	standings := make([]peeked, len(wants))
 	var unready []int
 	var missing []models.Want
 	for i, r := range records {
@@ -531,9 +532,9 @@ func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Ti
 	return standings, nil
 }
 
-// failed ends calls with an error and returns those that are to be tried again: the younger ones, if the time of the oldest
-// was over before the database had a chance to answer. When the database is away, the calls that wait are ended too: they would
-// only find it away one group later, and a person waits for each. Losing against another transaction is no sign of that.
+// failed ends calls with an error. It returns the calls to try again: the newer ones, if the oldest ran out of time before the
+// database could answer. If the database is unreachable, the waiting calls end too: they would find the same one group later, while
+// people wait. A lost race with another transaction does not mean that the database is unreachable.
 func (w *worker) failed(calls []*call, err error, start time.Time) (again []*call) {
 	late := errors.Is(err, context.DeadlineExceeded)
 	switch {
@@ -559,7 +560,7 @@ func (w *worker) failed(calls []*call, err error, start time.Time) (again []*cal
 	return nil
 }
 
-// end fails calls and tells their callers at once, as the rest of their group may take long. The worker is done with them.
+// end fails calls and wakes their callers immediately, since the rest of their group may take long.
 func (w *worker) end(calls []*call, err error) {
 	failAll(calls, err)
 	w.queue.release(calls)
