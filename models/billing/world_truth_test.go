@@ -1,0 +1,357 @@
+package billing
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// truth is what the simulation knows of a billing period at Stripe, in units of one meter.
+type truth struct {
+	payer  *payer
+	plan   models.PlanID
+	period models.Period
+	// decided is the overage of what was used in the period, as the answers gave it. counted is what Stripe has in the period's minutes.
+	decided, counted int64
+}
+
+// name says how to repeat the schedule.
+func (w *world) name() string {
+	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, *days)
+}
+
+// faults says what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
+func (w *world) faults() []string {
+	a := &audit{world: w, reports: map[uuid.UUID]*models.StripeReport{}}
+	var out, notes bytes.Buffer
+	_ = w.processes[1].reporter.PrintReconciliation(w.ctx, &out, &notes, false) // its error says that something differs
+	a.read()
+	a.open()
+	a.stripesEvents()
+	a.ledger()
+	a.records()
+	for _, p := range w.payers {
+		for _, plan := range p.plans {
+			a.meter(p, plan)
+		}
+	}
+	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) { a.fault("verify: %s", d) }))
+	if len(a.found) > 0 && w.s.without == nothing {
+		w.t.Logf("%s%s", &out, &notes)
+	}
+	if n := len(a.found); n > 12 {
+		a.found = append(a.found[:12], fmt.Sprintf("and %d more", n-12))
+	}
+	return a.found
+}
+
+// audit compares what is true with what the product says.
+type audit struct {
+	*world
+	found    []string
+	reports  map[uuid.UUID]*models.StripeReport
+	events   map[uuid.UUID]*models.UsageEvent
+	totals   []models.StripeTotal
+	balances []models.OverageBalance
+}
+
+func (a *audit) fault(format string, args ...any) {
+	a.found = append(a.found, fmt.Sprintf(format, args...))
+}
+
+func (a *audit) read() {
+	var reports []models.StripeReport
+	a.must(a.db.NewSelect().Model(&reports).Scan(a.ctx))
+	for i := range reports {
+		a.reports[reports[i].ID] = &reports[i]
+	}
+	var events []models.UsageEvent
+	a.must(a.db.NewSelect().Model(&events).Scan(a.ctx))
+	a.events = map[uuid.UUID]*models.UsageEvent{}
+	for i := range events {
+		a.events[events[i].ID] = &events[i]
+	}
+	a.must(a.db.NewSelect().Model(&a.totals).Scan(a.ctx))
+	var err error
+	a.balances, err = Balances(a.ctx, a.db, time.Time{})
+	a.must(err)
+}
+
+// open checks that nothing waits, and that reports failed only where something was lost: by a drop, or with a database.
+func (a *audit) open() {
+	if a.waits() {
+		a.fault("something still waits")
+	}
+	for _, r := range a.reports {
+		switch {
+		case r.State == models.ReportVerified, r.State == models.ReportMissing:
+		case r.State == models.ReportRejected && a.s.dropped > 0, r.State == models.ReportConflict && a.s.restores():
+			a.counts[string(r.State)]++
+		default:
+			text := ""
+			if r.LastError != nil {
+				text = *r.LastError
+			}
+			a.fault("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, r.Minute.UTC().Format(time.DateTime), r.State, r.Attempts, text)
+		}
+	}
+	a.counts["reports"] = len(a.reports)
+	var stopped []string
+	a.must(a.db.NewSelect().Model((*models.StripeState)(nil)).ColumnExpr("COALESCE(stopped, paused)").Where("stopped IS NOT NULL OR paused IS NOT NULL").Scan(a.ctx, &stopped))
+	if len(stopped) > 0 {
+		a.fault("nothing is sent: %s", stopped[0])
+	}
+}
+
+func (a *audit) stripesEvents() {
+	for _, e := range a.stripe.Events() {
+		if e.Times != 1 {
+			a.fault("%s was counted %d times", e.Identifier, e.Times)
+		}
+	}
+	for customer, most := range a.stripe.MaxConcurrent() {
+		if most > 1 {
+			a.fault("%s had %d calls at a time", customer, most)
+		}
+	}
+}
+
+// ledger checks that each answer is in the ledger as it was given, and nothing else is.
+func (a *audit) ledger() {
+	seen := 0
+	for _, p := range a.payers {
+		for _, person := range p.people {
+			for _, u := range person.uses {
+				e := a.events[u.id]
+				if e == nil {
+					a.fault("an event of %s at %s is not in the ledger", person.email, u.at)
+					continue
+				}
+				seen++
+				if e.OverageQuantity != u.overage || e.Quantity != u.units || e.PlanID != u.plan && u.overage > 0 || !e.OccurredAt.Equal(u.at) || e.Email != person.email {
+					a.fault("the ledger has %+v, and the answer was %+v", e, u)
+				}
+				if e.OverageQuantity > 0 && (e.StripeCustomerID == nil || *e.StripeCustomerID != p.id) {
+					a.fault("%d units of overage of %s at %s are not paid by %s", u.overage, person.email, u.at, p.id)
+				}
+				a.report(e)
+			}
+		}
+	}
+	if seen != len(a.events) {
+		a.fault("the ledger has %d events, and %d were answered", len(a.events), seen)
+	}
+}
+
+// report checks the report that an event is in.
+func (a *audit) report(e *models.UsageEvent) {
+	if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
+		a.fault("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID, e.StripeReportedAt)
+	}
+	if e.StripeReportID == nil {
+		return
+	}
+	if r := a.reports[*e.StripeReportID]; r.MeterEventName != a.catalogue.MeterOf(e.PlanID) || r.Counts != models.CountsOverage {
+		a.fault("an event of %s is in a report to %s of the %s", e.PlanID, r.MeterEventName, r.Counts)
+	}
+}
+
+// records checks that each record lies within one billing period at Stripe, and that reports whose events do not were sent before the end of the
+// period was known.
+func (a *audit) records() {
+	for _, p := range a.payers {
+		var records []models.UsageRecord
+		a.must(a.db.NewSelect().Model(&records).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
+		for _, r := range records {
+			if of := p.at(r.BillingPeriodStart.UTC()); r.BillingPeriodEnd.After(of.End) && r.SuggestionsUsed > 0 {
+				a.fault("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart), stamp(r.BillingPeriodEnd),
+					stamp(of.Start), stamp(of.End))
+			}
+		}
+		known := a.known(p)
+		first := map[uuid.UUID]models.Period{}
+		for _, e := range a.events {
+			if e.StripeReportID == nil || *e.StripeCustomerID != p.id {
+				continue
+			}
+			r := a.reports[*e.StripeReportID]
+			at := p.at(e.OccurredAt.UTC())
+			other, some := first[r.ID]
+			first[r.ID] = at
+			if !some || other == at {
+				continue
+			}
+			if turn := later(at.Start, other.Start); r.FirstAttemptAt == nil || r.FirstAttemptAt.After(known[turn.Unix()].Add(time.Minute)) && !a.replaces(r) {
+				a.fault("a report of %s at %s has events of before and after %s, which was known at %s, and was first sent at %v", p.id, stamp(r.Minute), stamp(turn),
+					stamp(known[turn.Unix()]), r.FirstAttemptAt)
+			}
+		}
+	}
+}
+
+// replaces reports whether a report replaces one that never arrived: it has the same events.
+func (a *audit) replaces(r *models.StripeReport) bool {
+	for _, other := range a.reports {
+		if other.ReplacedBy != nil && *other.ReplacedBy == r.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// known returns when it was learned that periods of a customer begin, by their start.
+func (a *audit) known(p *payer) map[int64]time.Time {
+	var rows []models.SubscriptionPeriod
+	a.must(a.db.NewSelect().Model(&rows).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
+	known := map[int64]time.Time{}
+	for _, r := range rows {
+		known[r.PeriodStart.Unix()] = r.LearnedAt.UTC()
+	}
+	return known
+}
+
+// at returns the billing period at Stripe that contains t.
+func (p *payer) at(t time.Time) models.Period {
+	for _, period := range p.periods {
+		if period.Contains(t) {
+			return period
+		}
+	}
+	return models.Period{}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("01-02 15:04:05") }
+
+// meter compares each billing period of a payer and a meter.
+func (a *audit) meter(p *payer, plan models.PlanID) {
+	name := a.catalogue.MeterOf(plan)
+	var all int64
+	for _, period := range p.periods {
+		of := truth{payer: p, plan: plan, period: period}
+		for _, person := range p.people {
+			for _, u := range person.uses {
+				if u.plan == plan && period.Contains(u.at) {
+					of.decided += u.overage
+				}
+			}
+		}
+		for _, e := range a.stripe.Events() {
+			if e.Customer == p.id && e.EventName == name && period.Contains(e.Timestamp) {
+				of.counted += e.Value
+			}
+		}
+		all += of.decided
+		a.period(&of)
+	}
+	for _, b := range a.balances {
+		if b.Payer == p.id && b.MeterEventName == name {
+			all -= b.Decided.Units
+		}
+	}
+	if all != 0 {
+		a.fault("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
+	}
+}
+
+// period requires that Stripe has what was decided, or that what is shown of the period says how much it has more or less.
+func (a *audit) period(of *truth) {
+	where := fmt.Sprintf("%s, %s, %s to %s: %d units were decided, Stripe counted %d", of.payer.id, of.plan, stamp(of.period.Start), stamp(of.period.End), of.decided, of.counted)
+	if of.decided == 0 && of.counted == 0 {
+		return
+	}
+	a.counts["periods"]++
+	total, balance := a.shown(of)
+	if total == nil || balance == nil {
+		a.fault("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
+		return
+	}
+	if total.Used != of.decided || total.Confirmed != of.counted || total.Waiting != 0 {
+		a.fault("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
+	}
+	if balance.Decided.Units != of.decided || balance.Counted.Units != of.counted {
+		a.fault("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
+	}
+	visible, reason := a.visible(of, total)
+	if of.counted-of.decided != visible {
+		a.fault("%s, and a difference of %d is visible", where, visible)
+	}
+	if visible != 0 {
+		a.counts["differences "+reason]++
+	}
+	if moved := -balance.NotInvoiced(models.OverageOtherPeriod).Units; moved != total.Misplaced && !a.s.restores() {
+		a.fault("%s; %d units of other periods are in its minutes, and the balance says %d", where, total.Misplaced, moved)
+	}
+}
+
+// visible returns the difference that an operator sees of a period, with the reason that is given for it. Where no reason is given, it is what
+// failed reports lack, or what Stripe has of events that were lost with a database.
+func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reason string) {
+	lacks := total.Confirmed - total.Sent
+	units, reason = lacks+total.Misplaced, string(total.Reason)
+	if units != 0 && total.Difference == 0 && total.Reason == "" {
+		a.fault("%s, %s: a difference of %d units is shown without a reason", of.payer.id, stamp(of.period.Start), units)
+	}
+	var failed int64
+	for _, r := range a.reports {
+		if r.StripeCustomerID == of.payer.id && r.MeterEventName == total.MeterEventName && of.period.Contains(r.Minute.UTC()) && r.State.Failed() {
+			failed += r.Value - *or(r.Confirmed, 0)
+		}
+	}
+	if lacks != -failed {
+		if !a.s.restores() {
+			a.fault("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start), -lacks, failed)
+		}
+		reason += " lost"
+	}
+	if failed != 0 {
+		reason += " failed"
+	}
+	return units, strings.TrimSpace(reason)
+}
+
+func or[T any](p *T, otherwise T) *T {
+	if p == nil {
+		return &otherwise
+	}
+	return p
+}
+
+// shown returns what the product shows of a period; nil if it shows nothing of exactly this one.
+func (a *audit) shown(of *truth) (total *models.StripeTotal, balance *models.OverageBalance) {
+	meter := a.catalogue.MeterOf(of.plan)
+	for i, t := range a.totals {
+		if t.StripeCustomerID == of.payer.id && t.MeterEventName == meter && t.PeriodStart.Equal(of.period.Start) && t.PeriodEnd.Equal(of.period.End) {
+			total = &a.totals[i]
+		}
+	}
+	i := slices.IndexFunc(a.balances, func(b models.OverageBalance) bool {
+		return b.Payer == of.payer.id && b.MeterEventName == meter && b.Period == of.period
+	})
+	if i >= 0 {
+		balance = &a.balances[i]
+	}
+	return total, balance
+}
+
+// list lists the periods that the product shows.
+func (a *audit) list(of *truth) string {
+	meter, texts := a.catalogue.MeterOf(of.plan), []string{}
+	for _, t := range a.totals {
+		if t.StripeCustomerID == of.payer.id && t.MeterEventName == meter {
+			texts = append(texts, fmt.Sprintf("total %s to %s, %d, %d", stamp(t.PeriodStart), stamp(t.PeriodEnd), t.Used, t.Confirmed))
+		}
+	}
+	for _, b := range a.balances {
+		if b.Payer == of.payer.id && b.MeterEventName == meter {
+			texts = append(texts, fmt.Sprintf("balance %s to %s, %d, %d", stamp(b.Period.Start), stamp(b.Period.End), b.Decided.Units, b.Counted.Units))
+		}
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, "; ")
+}
