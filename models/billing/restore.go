@@ -2,7 +2,9 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -32,6 +34,9 @@ func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, 
 	if err != nil || again.After(r.now()) {
 		return settled, again, err
 	}
+	if err := r.findLost(ctx); err != nil {
+		return settled, again, err
+	}
 	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_at = NULL").Where("id = 1 AND paused = ?", restoredPause).Exec(ctx)
 	return settled, time.Time{}, err
 }
@@ -47,6 +52,58 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return s.PausedAt.UTC().Add(requestSettles + summarySettles), nil
+}
+
+// findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's meter
+// or of a billing period. What it finds is compared with the other totals from then on.
+func (r *Reporter) findLost(ctx context.Context) error {
+	now := r.now()
+	since := now.Add(-totalsReach)
+	var customers []string
+	if err := r.DB.NewSelect().Model((*models.SubscriptionPeriod)(nil)).ColumnExpr("DISTINCT stripe_customer_id").
+		Where("period_end > ?", since).Order("stripe_customer_id").Scan(ctx, &customers); err != nil {
+		return fmt.Errorf("list the customers with billing periods: %w", err)
+	}
+	for some := range slices.Chunk(customers, customersAtOnce) {
+		all, err := timelinesOf(ctx, r.DB, some)
+		if err != nil {
+			return fmt.Errorf("read the billing periods of %d customers: %w", len(some), err)
+		}
+		for _, customer := range some {
+			for _, plan := range r.Catalogue.Plans {
+				if plan.ID == models.FreePlan {
+					continue
+				}
+				for at := since; !at.After(now); {
+					p := all[customer].at(at)
+					if err := r.findLostIn(ctx, stream{customer, r.Catalogue.MeterOf(plan.ID)}, p); err != nil {
+						return fmt.Errorf("ask Stripe for the total of %s: %w", customer, err)
+					}
+					at = p.End
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Reporter) findLostIn(ctx context.Context, of stream, p models.Period) error {
+	meters, err := r.meters(ctx, of.meter)
+	if errors.Is(err, errNoMeter) {
+		return nil
+	}
+	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, r.now()))
+	if err != nil || !to.After(from) {
+		return err
+	}
+	if err := r.limit.wait(ctx); err != nil {
+		return err
+	}
+	total, err := r.totalOf(ctx, meters, of.customer, from, to)
+	if err == nil && total != 0 {
+		_, err = r.compare(ctx, of, p, false)
+	}
+	return err
 }
 
 // settleAll settles what is unsent, hour by hour.
