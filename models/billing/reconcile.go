@@ -255,9 +255,6 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	now := r.now()
 	accepted := report.State == models.ReportAccepted
 	report.State, report.Confirmed, report.ZeroSince, report.NextAttemptAt = v.state, &v.total, v.zeroSince, v.next
-	if v.text != "" {
-		report.LastError = &v.text
-	}
 	if v.state == models.ReportVerified {
 		report.VerifiedAt, report.LastError = &now, nil
 		if !accepted {
@@ -266,6 +263,9 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 				return err
 			}
 		}
+	}
+	if v.text != "" {
+		report.LastError = &v.text
 	}
 	if v.state.Failed() {
 		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,

@@ -112,3 +112,26 @@ func TestRestoredWithoutAReport(t *testing.T) {
 		}
 	})
 }
+
+// Units that Stripe has by the lost reports are in other minutes than those of the restored database's reports. These stay verified, although Stripe
+// has nothing in their minutes.
+func TestRestoredStaysVerified(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		hour := d.now.Add(-3 * time.Hour).Truncate(time.Hour)
+		d.use("cus_1", 3, hour.Add(20*time.Minute))
+		d.foreign("cus_1", 3, hour.Add(50*time.Minute)) // sent by the lost database
+		var out, notes bytes.Buffer
+		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		for range 3 * 24 {
+			d.now = d.now.Add(time.Hour)
+			d.must(d.dailyTotals(d.ctx))
+			d.read()
+		}
+		if r := d.reports()[0]; r.State != models.ReportVerified {
+			t.Errorf("the report is %s: %s", r.State, text(r.LastError))
+		}
+		if s := d.status(); s.Drift != 0 {
+			t.Errorf("the drift is %d", s.Drift)
+		}
+	})
+}

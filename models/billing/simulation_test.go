@@ -27,16 +27,19 @@ func simulate(t testing.TB, address string, s schedule) []string {
 	if s.without == nothing {
 		t.Logf("seed %d, to %s: %v", s.seed, w.now.Format("01-02 15:04"), w.counts)
 	}
-	if n := w.counts["events"]; n < 40**days || w.counts["reports"] < 10**days {
+	if n := w.counts["events"]; n < 40*s.days || w.counts["reports"] < 10*s.days {
 		faults = append(faults, fmt.Sprintf("only %d events and %d reports were made", n, w.counts["reports"]))
 	}
 	return faults
 }
 
-// seeds are those of the schedules to run.
-func seeds() []uint64 {
+// seeds are those of the schedules to run: first, if there is only one.
+func seeds(first uint64) []uint64 {
 	if *seedFlag != 0 {
 		return []uint64{*seedFlag}
+	}
+	if *schedules == 1 {
+		return []uint64{first}
 	}
 	all := make([]uint64, *schedules)
 	for i := range all {
@@ -51,7 +54,7 @@ func run(t *testing.T, seeds []uint64, dropped float64) {
 		t.Run(name, func(t *testing.T) {
 			for _, seed := range seeds {
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
-					if faults := simulate(t, address(t), schedule{seed: seed, dropped: dropped}); len(faults) > 0 {
+					if faults := simulate(t, address(t), schedule{seed: seed, days: *days, dropped: dropped}); len(faults) > 0 {
 						t.Errorf("repeat it with -args -seed=%d -days=%d\n%s", seed, *days, strings.Join(faults, "\n"))
 					}
 				})
@@ -63,18 +66,10 @@ func run(t *testing.T, seeds []uint64, dropped float64) {
 // Some days of usage through three gates, with a quarter of the calls to Stripe faulted, crashes, an outage, webhooks that are up to days late,
 // changes of billing periods, and restores. Whatever happens, Stripe has what was decided in each of its billing periods, or the difference
 // is shown with its amount and period.
-func TestSimulation(t *testing.T) { run(t, seeds(), 0) }
+func TestSimulation(t *testing.T) { run(t, seeds(1), 0) }
 
-// The same, and one in a hundred meter events is taken by Stripe and never counted.
-func TestSimulationWithDrops(t *testing.T) { run(t, seeds(), 0.01) }
-
-// A database that is lost and comes back from a backup.
-func TestSimulationWithARestore(t *testing.T) {
-	if len(seeds()) > 1 {
-		return // they have some
-	}
-	run(t, []uint64{10}, 0)
-}
+// The same, and one in a hundred meter events is taken by Stripe and never counted. In the suite, the schedule is one with a restore.
+func TestSimulationWithDrops(t *testing.T) { run(t, seeds(10), 0.01) }
 
 // mutants are what the design consists of, with the seed that finds first that it is left out.
 var mutants = map[string]struct {
@@ -82,7 +77,7 @@ var mutants = map[string]struct {
 	first uint64
 }{
 	"identifier": {noIdentifier, 1}, "guard": {longGuard, 1}, "private minutes": {sharedMinutes, 1}, "frozen values": {resummed, 1},
-	"boundaries": {noBoundaries, 1}, "busy answers": {busyUnsent, 1}, "late changes": {noUnseal, 1},
+	"boundaries": {noBoundaries, 1}, "busy answers": {busyUnsent, 8}, "late changes": {noUnseal, 1},
 }
 
 // Each part of the design is needed: without it, a schedule finds wrong bills.
@@ -91,7 +86,7 @@ func TestSimulationNoticesWhatIsLeftOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for i := range uint64(20) {
 				seed := (i+m.first-1)%20 + 1
-				faults := simulate(t, modelstest.SQLite(t), schedule{seed: seed, without: m.mutant})
+				faults := simulate(t, modelstest.SQLite(t), schedule{seed: seed, days: 2, without: m.mutant})
 				if len(faults) > 0 {
 					t.Logf("seed %d: %d faults, such as: %s", seed, len(faults), faults[0])
 					return

@@ -58,7 +58,7 @@ func (w *world) newPerson(p *payer, email string, organization *uuid.UUID) uuid.
 
 // subscribe begins a subscription, whose first period ends after some hours or days. A trial is one of them.
 func (w *world) subscribe(p *payer, trial bool) {
-	turn := w.now.Add(time.Hour + w.upTo(time.Duration(*days)*24*time.Hour)).Truncate(time.Second)
+	turn := w.now.Add(time.Hour + w.upTo(w.s.length())).Truncate(time.Second)
 	start := models.AnchoredMonth(turn, turn.Add(-time.Second)).Start
 	sub := stripetest.Subscription{
 		Customer: p.id, Items: []stripetest.Item{{Price: w.prices["price:"+string(p.plan)], Quantity: int64(len(p.people))}, {Price: w.prices["overage:"+string(p.plan)]}},
@@ -79,7 +79,7 @@ func (p *payer) last() *models.Period { return &p.periods[len(p.periods)-1] }
 // renewLater ends the current period in the minutes after its end.
 func (w *world) renewLater(p *payer) {
 	end := p.last().End
-	if end.Sub(w.begin) > time.Duration(*days)*24*time.Hour {
+	if end.Sub(w.begin) > w.s.length() {
 		return // when nobody looks any more
 	}
 	w.later(end.Sub(w.now)+w.upTo(8*time.Minute), func() {

@@ -23,7 +23,7 @@ type truth struct {
 
 // name says how to repeat the schedule.
 func (w *world) name() string {
-	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, *days)
+	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, w.s.days)
 }
 
 // faults says what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
