@@ -88,6 +88,7 @@ func (w *world) forget() {
 					w.t.Errorf("%s: the backup lacks an event of %s that was recorded before it", w.name(), u.recorded)
 				default:
 					w.counts["units lost"] += int(u.overage)
+					person.lost = append(person.lost, u)
 				}
 			}
 			person.uses = kept

@@ -231,7 +231,7 @@ func stamp(t time.Time) string { return t.UTC().Format("01-02 15:04:05") }
 // meter compares each billing period of a payer and a meter.
 func (a *audit) meter(p *payer, plan models.PlanID) {
 	name := a.catalogue.MeterOf(plan)
-	var all int64
+	var all, counted int64
 	for _, period := range p.periods {
 		of := truth{payer: p, plan: plan, period: period}
 		for _, person := range p.people {
@@ -246,8 +246,25 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 				of.counted += e.Value
 			}
 		}
-		all += of.decided
+		all, counted = all+of.decided, counted+of.counted
 		a.period(&of)
+	}
+	var lost, failed int64
+	for _, person := range p.people {
+		for _, u := range person.lost {
+			if u.plan == plan {
+				lost += u.overage
+			}
+		}
+	}
+	for _, r := range a.reports {
+		if r.StripeCustomerID == p.id && r.MeterEventName == name && r.State.Failed() {
+			failed += r.Value - *or(r.Confirmed, 0)
+		}
+	}
+	// Stripe may have what was lost with a database, but it has nothing twice.
+	if counted > all+lost || counted < all-failed {
+		a.fault("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan, all, lost, failed, counted)
 	}
 	for _, b := range a.balances {
 		if b.Payer == p.id && b.MeterEventName == name {

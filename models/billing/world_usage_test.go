@@ -18,6 +18,8 @@ type person struct {
 	payer *payer
 	uses  []*use
 	holds []*heldUnits
+	// lost are uses that were lost with a database.
+	lost []*use
 }
 
 // use is an event as the answers gave it.
