@@ -162,8 +162,8 @@ func (a *audit) report(e *models.UsageEvent) {
 	}
 }
 
-// records checks that each record lies within one billing period at Stripe, and that reports whose events do not were sent before the end of the
-// period was known.
+// records checks that each record lies within one billing period at Stripe, and that each event is in a report of its own period, unless the report was
+// sent before the boundary between them was known.
 func (a *audit) records() {
 	for _, p := range a.payers {
 		var records []models.UsageRecord
@@ -175,21 +175,24 @@ func (a *audit) records() {
 			}
 		}
 		known := a.known(p)
-		first := map[uuid.UUID]models.Period{}
 		for _, e := range a.events {
 			if e.StripeReportID == nil || *e.StripeCustomerID != p.id {
 				continue
 			}
 			r := a.reports[*e.StripeReportID]
-			at := p.at(e.OccurredAt.UTC())
-			other, some := first[r.ID]
-			first[r.ID] = at
-			if !some || other == at {
+			if r.FirstAttemptAt == nil || r.NoMinute || a.replaces(r) {
 				continue
 			}
-			if turn := later(at.Start, other.Start); r.FirstAttemptAt == nil || r.FirstAttemptAt.After(known[turn.Unix()].Add(time.Minute)) && !a.replaces(r) {
-				a.fault("a report of %s at %s has events of before and after %s, which was known at %s, and was first sent at %v", p.id, stamp(r.Minute), stamp(turn),
-					stamp(known[turn.Unix()]), r.FirstAttemptAt)
+			between, late := 0, true
+			for _, period := range p.periods[1:] {
+				if turn := period.Start; e.OccurredAt.Before(turn) != r.Minute.Before(turn) {
+					between++
+					late = late && r.FirstAttemptAt.After(known[turn.Unix()].Add(time.Minute))
+				}
+			}
+			if between > 0 && late {
+				a.fault("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id, stamp(e.OccurredAt),
+					stamp(r.Minute), stamp(*r.FirstAttemptAt))
 			}
 		}
 	}
