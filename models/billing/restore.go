@@ -21,8 +21,8 @@ type hourOf struct {
 // restoredPause is why nothing is sent while Stripe's totals may still lack what the lost database sent last.
 const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
-// restoredByHour is noted at verified reports whose units Stripe has in other minutes of their hour, by reports that were lost with a database.
-// Their own minutes are not read again: Stripe has nothing there.
+// restoredByHour is noted at verified reports whose units Stripe has in other minutes of their hour, by reports that were lost with a
+// database. Their own minutes are not read again: Stripe has nothing there.
 const restoredByHour = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
 
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
@@ -58,8 +58,8 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	return s.PausedAt.UTC().Add(requestSettles + summarySettles), nil
 }
 
-// findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's meter
-// or of a billing period. What it finds is compared with the other totals from then on.
+// findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's
+// meter or of a billing period. What it finds is compared with the other totals from then on.
 func (r *Reporter) findLost(ctx context.Context) error {
 	now := r.now()
 	since := now.Add(-totalsReach)

@@ -63,9 +63,9 @@ func run(t *testing.T, seeds []uint64, dropped float64) {
 	}
 }
 
-// Some days of usage through three gates, with a quarter of the calls to Stripe faulted, crashes, an outage, webhooks that are up to days late,
-// changes of billing periods, and restores. Whatever happens, Stripe has what was decided in each of its billing periods, or the difference
-// is shown with its amount and period.
+// Some days of usage through three gates, with a quarter of the calls to Stripe faulted, crashes, an outage, webhooks that are up to days
+// late, changes of billing periods, and restores. Whatever happens, Stripe has what was decided in each of its billing periods, or the
+// difference is shown with its amount and period.
 func TestSimulation(t *testing.T) { run(t, seeds(1), 0) }
 
 // The same, and one in a hundred meter events is taken by Stripe and never counted. In the suite, the schedule is one with a restore.
@@ -77,8 +77,8 @@ var mutants = map[string]struct {
 	days  int
 	first uint64
 }{
-	"identifier": {noIdentifier, 1, 2}, "guard": {longGuard, 2, 1}, "private minutes": {sharedMinutes, 1, 1}, "frozen values": {resummed, 1, 1},
-	"boundaries": {noBoundaries, 2, 1}, "busy answers": {busyUnsent, 2, 8}, "late changes": {noUnseal, 2, 1},
+	"identifier": {noIdentifier, 1, 2}, "guard": {longGuard, 2, 1}, "private minutes": {sharedMinutes, 1, 1},
+	"frozen values": {resummed, 1, 1}, "boundaries": {noBoundaries, 2, 1}, "busy answers": {busyUnsent, 2, 8}, "late changes": {noUnseal, 2, 1},
 }
 
 // Each part of the design is needed: without it, a schedule finds wrong bills.

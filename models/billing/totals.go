@@ -124,7 +124,8 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 		}
 	}
 	err := r.DB.NewRaw(`SELECT stripe_customer_id AS customer, meter_event_name AS meter, '' AS plan FROM stripe_streams
-		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?
+		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions
+			WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?
 		UNION SELECT stripe_customer_id, meter_event_name, '' FROM stripe_totals WHERE confirmed <> 0 AND period_end > ?`,
 		bun.List(plans), r.now().Add(-totalsReach), r.now().Add(-totalsReach)).Scan(ctx, &rows)
 	if err != nil {
@@ -201,7 +202,8 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 	}
 	var before []models.StripeTotal
 	if err := r.DB.NewSelect().Model(&before).Column("period_start", "period_end").
-		Where("stripe_customer_id = ? AND meter_event_name = ? AND confirmed <> 0 AND period_end > ?", of.customer, of.meter, since).Scan(ctx); err != nil {
+		Where("stripe_customer_id = ? AND meter_event_name = ? AND confirmed <> 0 AND period_end > ?", of.customer, of.meter, since).
+		Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, t := range before {

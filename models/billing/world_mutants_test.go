@@ -78,7 +78,10 @@ func (w *world) planOf(meter string) models.PlanID {
 
 // answered notes the reports of which Stripe said that it was busy.
 func (w *world) answered(r *http.Request, res *http.Response) {
-	if w.s.without == busyUnsent && r.Form != nil && res != nil && (res.StatusCode == http.StatusConflict || res.StatusCode == http.StatusTooManyRequests) {
+	if w.s.without != busyUnsent || r.Form == nil || res == nil {
+		return
+	}
+	if res.StatusCode == http.StatusConflict || res.StatusCode == http.StatusTooManyRequests {
 		w.busy = append(w.busy, r.Form.Get("identifier"))
 	}
 }
@@ -86,8 +89,8 @@ func (w *world) answered(r *http.Request, res *http.Response) {
 // delivered is called when a process has delivered a stream.
 func (w *world) delivered() {
 	for _, identifier := range w.busy {
-		_, err := w.db.ExecContext(w.ctx, `UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, identifier = ? WHERE identifier = ?`,
-			"anew "+w.key(), identifier)
+		_, err := w.db.ExecContext(w.ctx, `UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, identifier = ?
+			WHERE identifier = ?`, "anew "+w.key(), identifier)
 		w.must(err)
 	}
 	w.busy = nil
@@ -99,11 +102,12 @@ func (w *world) sealed() {
 		return
 	}
 	var reports []models.StripeReport
-	w.must(w.db.NewSelect().Model(&reports).Where("state = 'sealed' AND attempts = 0").Order("stripe_customer_id", "meter_event_name", "minute").Scan(w.ctx))
+	w.must(w.db.NewSelect().Model(&reports).Where("state = 'sealed' AND attempts = 0").
+		Order("stripe_customer_id", "meter_event_name", "minute").Scan(w.ctx))
 	for i := 1; i < len(reports); i++ {
 		a, b := &reports[i-1], &reports[i]
-		if a.StripeCustomerID != b.StripeCustomerID || a.MeterEventName != b.MeterEventName || !a.Minute.Truncate(time.Hour).Equal(b.Minute.Truncate(time.Hour)) ||
-			a.PeriodStart.Equal(b.PeriodStart) {
+		sameHour := a.Minute.Truncate(time.Hour).Equal(b.Minute.Truncate(time.Hour))
+		if a.StripeCustomerID != b.StripeCustomerID || a.MeterEventName != b.MeterEventName || !sameHour || a.PeriodStart.Equal(b.PeriodStart) {
 			continue
 		}
 		b.Value += a.Value
@@ -124,7 +128,8 @@ func (w *world) mutate() {
 		return
 	}
 	for _, trigger := range []string{
-		`CREATE TRIGGER no_unseal BEFORE UPDATE OF stripe_report_id ON usage_events WHEN NEW.stripe_report_id IS NULL BEGIN SELECT RAISE(IGNORE); END`,
+		`CREATE TRIGGER no_unseal BEFORE UPDATE OF stripe_report_id ON usage_events WHEN NEW.stripe_report_id IS NULL
+			BEGIN SELECT RAISE(IGNORE); END`,
 		`CREATE TRIGGER no_delete BEFORE DELETE ON stripe_reports BEGIN SELECT RAISE(IGNORE); END`,
 		`CREATE TRIGGER no_refit BEFORE INSERT ON records_due BEGIN SELECT RAISE(IGNORE); END`,
 	} {

@@ -72,7 +72,8 @@ func (w *world) restore() {
 	w.later(w.upTo(20*time.Minute), w.reconcileRestored)
 }
 
-// forget takes from the people what was lost with the database. The operator has Stripe send again the webhooks that it had sent since the backup.
+// forget takes from the people what was lost with the database. The operator has Stripe send again the webhooks that it had sent since
+// the backup.
 func (w *world) forget() {
 	for _, p := range w.payers {
 		for _, person := range p.people {

@@ -61,7 +61,9 @@ func (w *world) subscribe(p *payer, trial bool) {
 	turn := w.now.Add(time.Hour + w.upTo(w.s.length())).Truncate(time.Second)
 	start := models.AnchoredMonth(turn, turn.Add(-time.Second)).Start
 	sub := stripetest.Subscription{
-		Customer: p.id, Items: []stripetest.Item{{Price: w.prices["price:"+string(p.plan)], Quantity: int64(len(p.people))}, {Price: w.prices["overage:"+string(p.plan)]}},
+		Customer: p.id, Items: []stripetest.Item{
+			{Price: w.prices["price:"+string(p.plan)], Quantity: int64(len(p.people))}, {Price: w.prices["overage:"+string(p.plan)]},
+		},
 	}
 	if trial {
 		start, turn = w.now.Truncate(time.Second), w.now.Add(time.Hour+w.upTo(20*time.Hour)).Truncate(time.Second)

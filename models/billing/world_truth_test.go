@@ -3,8 +3,6 @@ package billing
 import (
 	"bytes"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -98,12 +96,13 @@ func (a *audit) open() {
 			if r.LastError != nil {
 				text = *r.LastError
 			}
-			a.fault("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, r.Minute.UTC().Format(time.DateTime), r.State, r.Attempts, text)
+			a.fault("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, stamp(r.Minute), r.State, r.Attempts, text)
 		}
 	}
 	a.counts["reports"] = len(a.reports)
 	var stopped []string
-	a.must(a.db.NewSelect().Model((*models.StripeState)(nil)).ColumnExpr("COALESCE(stopped, paused)").Where("stopped IS NOT NULL OR paused IS NOT NULL").Scan(a.ctx, &stopped))
+	a.must(a.db.NewSelect().Model((*models.StripeState)(nil)).ColumnExpr("COALESCE(stopped, paused)").
+		Where("stopped IS NOT NULL OR paused IS NOT NULL").Scan(a.ctx, &stopped))
 	if len(stopped) > 0 {
 		a.fault("nothing is sent: %s", stopped[0])
 	}
@@ -134,7 +133,8 @@ func (a *audit) ledger() {
 					continue
 				}
 				seen++
-				if e.OverageQuantity != u.overage || e.Quantity != u.units || e.PlanID != u.plan && u.overage > 0 || !e.OccurredAt.Equal(u.at) || e.Email != person.email {
+				same := e.OverageQuantity == u.overage && e.Quantity == u.units && e.OccurredAt.Equal(u.at) && e.Email == person.email
+				if !same || e.PlanID != u.plan && u.overage > 0 {
 					a.fault("the ledger has %+v, and the answer was %+v", e, u)
 				}
 				if e.OverageQuantity > 0 && (e.StripeCustomerID == nil || *e.StripeCustomerID != p.id) {
@@ -152,7 +152,8 @@ func (a *audit) ledger() {
 // report checks the report that an event is in.
 func (a *audit) report(e *models.UsageEvent) {
 	if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
-		a.fault("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID, e.StripeReportedAt)
+		a.fault("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID,
+			e.StripeReportedAt)
 	}
 	if e.StripeReportID == nil {
 		return
@@ -162,16 +163,16 @@ func (a *audit) report(e *models.UsageEvent) {
 	}
 }
 
-// records checks that each record lies within one billing period at Stripe, and that each event is in a report of its own period, unless the report was
-// sent before the boundary between them was known.
+// records checks that each record lies within one billing period at Stripe, and that each event is in a report of its own period, unless
+// the report was sent before the boundary between them was known.
 func (a *audit) records() {
 	for _, p := range a.payers {
 		var records []models.UsageRecord
 		a.must(a.db.NewSelect().Model(&records).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
 		for _, r := range records {
 			if of := p.at(r.BillingPeriodStart.UTC()); r.BillingPeriodEnd.After(of.End) && r.SuggestionsUsed > 0 {
-				a.fault("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart), stamp(r.BillingPeriodEnd),
-					stamp(of.Start), stamp(of.End))
+				a.fault("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart),
+					stamp(r.BillingPeriodEnd), stamp(of.Start), stamp(of.End))
 			}
 		}
 		known := a.known(p)
@@ -191,8 +192,8 @@ func (a *audit) records() {
 				}
 			}
 			if between > 0 && late {
-				a.fault("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id, stamp(e.OccurredAt),
-					stamp(r.Minute), stamp(*r.FirstAttemptAt))
+				a.fault("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id,
+					stamp(e.OccurredAt), stamp(r.Minute), stamp(*r.FirstAttemptAt))
 			}
 		}
 	}
@@ -230,148 +231,3 @@ func (p *payer) at(t time.Time) models.Period {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("01-02 15:04:05") }
-
-// meter compares each billing period of a payer and a meter.
-func (a *audit) meter(p *payer, plan models.PlanID) {
-	name := a.catalogue.MeterOf(plan)
-	var all, counted int64
-	for _, period := range p.periods {
-		of := truth{payer: p, plan: plan, period: period}
-		for _, person := range p.people {
-			for _, u := range person.uses {
-				if u.plan == plan && period.Contains(u.at) {
-					of.decided += u.overage
-				}
-			}
-		}
-		for _, e := range a.stripe.Events() {
-			if e.Customer == p.id && e.EventName == name && period.Contains(e.Timestamp) {
-				of.counted += e.Value
-			}
-		}
-		all, counted = all+of.decided, counted+of.counted
-		a.period(&of)
-	}
-	var lost, failed int64
-	for _, person := range p.people {
-		for _, u := range person.lost {
-			if u.plan == plan {
-				lost += u.overage
-			}
-		}
-	}
-	for _, r := range a.reports {
-		if r.StripeCustomerID == p.id && r.MeterEventName == name && r.State.Failed() {
-			failed += r.Value - *or(r.Confirmed, 0)
-		}
-	}
-	// Stripe may have what was lost with a database, but it has nothing twice.
-	if counted > all+lost || counted < all-failed {
-		a.fault("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan, all, lost, failed, counted)
-	}
-	for _, b := range a.balances {
-		if b.Payer == p.id && b.MeterEventName == name {
-			all -= b.Decided.Units
-		}
-	}
-	if all != 0 {
-		a.fault("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
-	}
-}
-
-// period requires that Stripe has what was decided, or that what is shown of the period says how much it has more or less.
-func (a *audit) period(of *truth) {
-	where := fmt.Sprintf("%s, %s, %s to %s: %d units were decided, Stripe counted %d", of.payer.id, of.plan, stamp(of.period.Start), stamp(of.period.End), of.decided, of.counted)
-	if of.decided == 0 && of.counted == 0 {
-		return
-	}
-	a.counts["periods"]++
-	total, balance := a.shown(of)
-	if total == nil || balance == nil {
-		a.fault("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
-		return
-	}
-	if total.Used != of.decided || total.Confirmed != of.counted || total.Waiting != 0 {
-		a.fault("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
-	}
-	if balance.Decided.Units != of.decided || balance.Counted.Units != of.counted {
-		a.fault("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
-	}
-	visible, reason := a.visible(of, total)
-	if of.counted-of.decided != visible {
-		a.fault("%s, and a difference of %d is visible", where, visible)
-	}
-	if visible != 0 {
-		a.counts["differences "+reason]++
-	}
-	if moved := -balance.NotInvoiced(models.OverageOtherPeriod).Units; moved != total.Misplaced && !a.s.restores() {
-		a.fault("%s; %d units of other periods are in its minutes, and the balance says %d", where, total.Misplaced, moved)
-	}
-}
-
-// visible returns the difference that an operator sees of a period, with the reason that is given for it. Where no reason is given, it is what
-// failed reports lack, or what Stripe has of events that were lost with a database.
-func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reason string) {
-	lacks := total.Confirmed - total.Sent
-	units, reason = lacks+total.Misplaced, string(total.Reason)
-	if units != 0 && total.Difference == 0 && total.Reason == "" {
-		a.fault("%s, %s: a difference of %d units is shown without a reason", of.payer.id, stamp(of.period.Start), units)
-	}
-	var failed int64
-	for _, r := range a.reports {
-		if r.StripeCustomerID == of.payer.id && r.MeterEventName == total.MeterEventName && of.period.Contains(r.Minute.UTC()) && r.State.Failed() {
-			failed += r.Value - *or(r.Confirmed, 0)
-		}
-	}
-	if lacks != -failed {
-		if !a.s.restores() {
-			a.fault("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start), -lacks, failed)
-		}
-		reason += " lost"
-	}
-	if failed != 0 {
-		reason += " failed"
-	}
-	return units, strings.TrimSpace(reason)
-}
-
-func or[T any](p *T, otherwise T) *T {
-	if p == nil {
-		return &otherwise
-	}
-	return p
-}
-
-// shown returns what the product shows of a period; nil if it shows nothing of exactly this one.
-func (a *audit) shown(of *truth) (total *models.StripeTotal, balance *models.OverageBalance) {
-	meter := a.catalogue.MeterOf(of.plan)
-	for i, t := range a.totals {
-		if t.StripeCustomerID == of.payer.id && t.MeterEventName == meter && t.PeriodStart.Equal(of.period.Start) && t.PeriodEnd.Equal(of.period.End) {
-			total = &a.totals[i]
-		}
-	}
-	i := slices.IndexFunc(a.balances, func(b models.OverageBalance) bool {
-		return b.Payer == of.payer.id && b.MeterEventName == meter && b.Period == of.period
-	})
-	if i >= 0 {
-		balance = &a.balances[i]
-	}
-	return total, balance
-}
-
-// list lists the periods that the product shows.
-func (a *audit) list(of *truth) string {
-	meter, texts := a.catalogue.MeterOf(of.plan), []string{}
-	for _, t := range a.totals {
-		if t.StripeCustomerID == of.payer.id && t.MeterEventName == meter {
-			texts = append(texts, fmt.Sprintf("total %s to %s, %d, %d", stamp(t.PeriodStart), stamp(t.PeriodEnd), t.Used, t.Confirmed))
-		}
-	}
-	for _, b := range a.balances {
-		if b.Payer == of.payer.id && b.MeterEventName == meter {
-			texts = append(texts, fmt.Sprintf("balance %s to %s, %d, %d", stamp(b.Period.Start), stamp(b.Period.End), b.Decided.Units, b.Counted.Units))
-		}
-	}
-	slices.Sort(texts)
-	return strings.Join(texts, "; ")
-}
