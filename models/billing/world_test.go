@@ -204,9 +204,7 @@ func (w *world) run() {
 	w.stripe.SetFault(nil)
 	for quiet := w.now.Add(20 * 24 * time.Hour); w.now.Before(quiet); {
 		w.pass(2 * time.Hour)
-		for _, p := range w.processes {
-			w.work(p, 0)
-		}
+		w.work(w.anyProcess(), 0)
 		if w.settled() {
 			break
 		}
