@@ -55,7 +55,7 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return s.PausedAt.UTC().Add(requestSettles + summarySettles), nil
+	return s.PausedAt.UTC().Add(models.StripeRequestSettles + models.StripeTotalsSettle), nil
 }
 
 // findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's
