@@ -56,7 +56,7 @@ plain: deps
 soak: deps
 	go test ./web/e2e -count=1 -timeout 80m -args -soak=$(SOAK) -starts=50 -stops=20
 	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
-	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
+	go test ./models/billing -count=1 -timeout 6h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.
 browser: deps

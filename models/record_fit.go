@@ -13,6 +13,9 @@ import (
 // maxFits bounds how often a person's records are fitted to what is known; twice is enough for what a single change moves.
 const maxFits = 4
 
+// eventsAhead is how far ahead an event may lie: by 5 minutes as the API takes it, by another process's clock, or both.
+const eventsAhead = 10 * time.Minute
+
 // refit is a record that got other bounds.
 type refit struct {
 	record *UsageRecord
@@ -52,7 +55,7 @@ func (p *person) fit(now time.Time) (changed []refit) {
 		}
 		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
 			r.BillingPeriodEnd = end
-			changed = append(changed, refit{record: r, start: r.BillingPeriodStart, moves: end.Before(before) && !end.After(now)})
+			changed = append(changed, refit{record: r, start: r.BillingPeriodStart, moves: end.Before(before) && !end.After(now.Add(eventsAhead))})
 		}
 	}
 	return changed

@@ -391,6 +391,29 @@ func TestAPeriodLearnedLate(t *testing.T) {
 	})
 }
 
+// A period becomes known by a process whose clock is behind, before it starts there. An event that another process recorded after the start moves
+// all the same.
+func TestAPeriodLearnedByAClockThatIsBehind(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		boundary := time.Date(2026, 11, 23, 7, 30, 0, 0, time.UTC)
+		start, end := time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC), boundary.AddDate(0, 1, 0)
+		f.bought(t, start)
+		f.consume(t, ada, boundary.Add(-time.Minute), 70)
+		f.consume(t, ada, boundary.Add(10*time.Second), 8)
+		f.restart(t, boundary, end)
+		f.current(t, ada, boundary.Add(-5*time.Second))
+		r := f.history(t)
+		if len(r) != 2 {
+			t.Fatalf("%d records, want 2", len(r))
+		}
+		wantRecord(t, &r[0], start, boundary, "cus_1", 75, 0, 70, 0, 0)
+		wantRecord(t, &r[1], boundary, end, "cus_1", 75, 0, 8, 3, 90)
+		f.wantVerified(t)
+		f.current(t, ada, boundary.Add(time.Minute))
+		f.wantVerified(t)
+	})
+}
+
 // A period becomes longer while it runs: it stays one record, and its units are included once.
 func TestALengthenedPeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

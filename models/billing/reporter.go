@@ -21,10 +21,13 @@ const (
 	sealGrace = 2 * time.Minute
 	// maxAge is the age from which nothing is sent; Stripe takes 35 days.
 	maxAge = 34 * 24 * time.Hour
-	// resendGuard is how long after its first attempt a report may be sent again: Stripe knows its identifier for 24 hours.
-	resendGuard    = 23 * time.Hour
-	requestSettles = models.StripeRequestSettles
-	summarySettles = models.StripeTotalsSettle
+	// clockMargin is how far the clocks of two processes may be apart.
+	clockMargin = time.Minute
+	// resendGuard is how long after its first attempt a report may be sent again. Stripe remembers its identifier for 24 hours, and may
+	// process the last attempt an hour after it was sent.
+	resendGuard    = 23*time.Hour - clockMargin
+	requestSettles = models.StripeRequestSettles + clockMargin
+	summarySettles = models.StripeTotalsSettle + clockMargin
 	// firstRead is when an accepted report is first read.
 	firstRead = 2 * time.Hour
 	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.

@@ -38,14 +38,19 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 		if len(reports) == 0 {
 			return read, nil
 		}
+		var failed []error // one report's error does not keep the others waiting
 		for i := range reports {
 			if err := r.limit.wait(ctx); err != nil {
 				return read, nil
 			}
 			if err := r.readBack(ctx, &reports[i]); err != nil {
-				return read, err
+				failed = append(failed, err)
+				continue
 			}
 			read++
+		}
+		if failed != nil {
+			return read, errors.Join(failed...)
 		}
 	}
 }
@@ -255,9 +260,6 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	now := r.now()
 	accepted := report.State == models.ReportAccepted
 	report.State, report.Confirmed, report.ZeroSince, report.NextAttemptAt = v.state, &v.total, v.zeroSince, v.next
-	if v.text != "" {
-		report.LastError = &v.text
-	}
 	if v.state == models.ReportVerified {
 		report.VerifiedAt, report.LastError = &now, nil
 		if !accepted {
@@ -266,6 +268,9 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 				return err
 			}
 		}
+	}
+	if v.text != "" {
+		report.LastError = &v.text
 	}
 	if v.state.Failed() {
 		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
@@ -298,10 +303,11 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	if err != nil {
 		return err
 	}
-	known, hour, last := all[report.StripeCustomerID], report.Minute.UTC().Truncate(time.Hour), occurred.Last.UTC()
+	known, last := all[report.StripeCustomerID], occurred.Last.UTC()
 	if occurred.Last.IsZero() {
 		last = report.Minute.UTC()
 	}
+	hour := last.Truncate(time.Hour) // of the events: the report's minute may be another hour's
 	s := slice{stream: of, period: known.at(last), last: last, from: hour, until: hour.Add(time.Hour)}
 	s.from, s.until = later(s.from, s.period.Start), earlier(s.until, s.period.End)
 	s.certain = known.heard.IsZero() || !known.heard.Before(s.until)

@@ -1,10 +1,13 @@
 package billing
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 // A report that Stripe counted once and lost later is found by its period's total, and ends in a visible state.
@@ -81,4 +84,55 @@ func TestAReportThatNeverArrived(t *testing.T) {
 			}
 		}))
 	})
+}
+
+// A report's minute may be of another hour than its events. The report that replaces it takes a minute that is free in the hour of the
+// events.
+func TestAReportOfAnotherHourThatNeverArrived(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		at := d.now.Add(-3 * time.Hour)
+		d.use("cus_1", 3, at)
+		d.seal()
+		before := at.Truncate(time.Hour).Add(-time.Hour)
+		_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("minute = ?", before).Where("TRUE").Exec(d.ctx)
+		d.must(err)
+		d.use("cus_1", 4, at)
+		d.seal() // the minute of the event is free again
+		d.stripe.SetOutage(true)
+		d.hours(2)
+		d.stripe.SetOutage(false)
+		yesterday := d.now.Add(-24 * time.Hour)
+		_, err = d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("first_attempt_at = ?, last_attempt_at = ?", yesterday, yesterday).
+			Where("value = 3").Exec(d.ctx)
+		d.must(err)
+		d.hours(60)
+		all := d.reports()
+		if len(all) != 3 || all[0].State != models.ReportMissing || all[2].State != models.ReportVerified {
+			t.Fatalf("the reports are %+v", all)
+		}
+		if fresh := all[2]; fresh.Value != 3 || fresh.Minute.Hour() != at.Hour() {
+			t.Errorf("the reports are %+v", all)
+		}
+	})
+}
+
+// An error at one report does not keep the others from being read.
+func TestAnErrorAtOneReport(t *testing.T) {
+	d := newDesk(t, modelstest.SQLite(t), nil)
+	for i := range 3 {
+		d.use("cus_1", int64(i+1), d.now.Add(-time.Duration(i+2)*time.Hour))
+	}
+	d.seal()
+	d.deliver()
+	_, err := d.db.ExecContext(d.ctx, `CREATE TRIGGER spoiled BEFORE UPDATE OF verified_at ON stripe_reports WHEN NEW.value = 3
+		BEGIN SELECT RAISE(ABORT, 'spoiled'); END`)
+	d.must(err)
+	d.now = d.now.Add(3 * time.Hour)
+	if _, err := d.Reconcile(d.ctx); err == nil || !strings.Contains(err.Error(), "spoiled") {
+		t.Errorf("the error is %v", err)
+	}
+	verified := slices.DeleteFunc(d.reports(), func(r models.StripeReport) bool { return r.State != models.ReportVerified })
+	if len(verified) != 2 {
+		t.Errorf("%d of the other two reports are verified", len(verified))
+	}
 }

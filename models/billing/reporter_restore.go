@@ -2,7 +2,9 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -19,6 +21,10 @@ type hourOf struct {
 // restoredPause says why nothing is sent while Stripe's totals may still lack what the lost database sent last.
 const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
+// restoredByHour is noted at verified reports whose units Stripe has in other minutes of their hour, by reports that were lost with a
+// database. Their own minutes are not read again: Stripe has nothing there.
+const restoredByHour = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
+
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
 // alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
 // there in part is a conflict, which nobody sends. Totals may lag, so the first run pauses all sending, and the one that lets it go on is
@@ -30,6 +36,9 @@ func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, 
 	}
 	settled, err = r.settleAll(ctx)
 	if err != nil || again.After(r.now()) {
+		return settled, again, err
+	}
+	if err := r.findLost(ctx); err != nil {
 		return settled, again, err
 	}
 	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_kind = NULL, paused_at = NULL").
@@ -48,7 +57,59 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return s.PausedAt.UTC().Add(requestSettles + summarySettles), nil
+	return s.PausedAt.UTC().Add(models.StripeRequestSettles + models.StripeTotalsSettle), nil
+}
+
+// findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's
+// meter or of a billing period. What it finds is compared with the other totals from then on.
+func (r *Reporter) findLost(ctx context.Context) error {
+	now := r.now()
+	since := now.Add(-totalsReach)
+	var customers []string
+	if err := r.DB.NewSelect().Model((*models.SubscriptionPeriod)(nil)).ColumnExpr("DISTINCT stripe_customer_id").
+		Where("period_end > ?", since).Order("stripe_customer_id").Scan(ctx, &customers); err != nil {
+		return fmt.Errorf("list the customers with billing periods: %w", err)
+	}
+	for some := range slices.Chunk(customers, customersAtOnce) {
+		all, err := timelinesOf(ctx, r.DB, some)
+		if err != nil {
+			return fmt.Errorf("read the billing periods of %d customers: %w", len(some), err)
+		}
+		for _, customer := range some {
+			for _, plan := range r.Catalogue.Plans {
+				if plan.ID == models.FreePlan {
+					continue
+				}
+				for at := since; !at.After(now); {
+					p := all[customer].at(at)
+					if err := r.findLostIn(ctx, stream{customer, r.Catalogue.MeterOf(plan.ID)}, p); err != nil {
+						return fmt.Errorf("ask Stripe for the total of %s: %w", customer, err)
+					}
+					at = p.End
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Reporter) findLostIn(ctx context.Context, of stream, p models.Period) error {
+	meters, err := r.meters(ctx, of.meter)
+	if errors.Is(err, errNoMeter) {
+		return nil
+	}
+	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, r.now()))
+	if err != nil || !to.After(from) {
+		return err
+	}
+	if err := r.limit.wait(ctx); err != nil {
+		return err
+	}
+	total, err := r.totalOf(ctx, meters, of.customer, from, to)
+	if err == nil && total != 0 {
+		_, err = r.compare(ctx, of, p, false)
+	}
+	return err
 }
 
 // settleAll settles what is unsent, hour by hour.
@@ -135,7 +196,7 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	for _, report := range rest {
 		v.total = 0
 		if v.state == models.ReportVerified {
-			v.total = report.Value
+			v.total, v.text = report.Value, restoredByHour
 		}
 		if err := r.settleRestored(ctx, report, v); err != nil {
 			return settled, err

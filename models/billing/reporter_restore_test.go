@@ -2,6 +2,7 @@ package billing
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,57 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 		}
 		if got := d.stripe.Total("cus_1", d.now.Add(-72*time.Hour), d.now); got != 3 {
 			t.Errorf("%d units are billed, want 3", got)
+		}
+	})
+}
+
+// A lost database may have been the only one that knew of a customer's usage of a plan, or in a billing period. Stripe has the units, and they are a
+// difference.
+func TestRestoredWithoutAReport(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		starter := o.catalogue.MeterOf("starter")
+		before := o.period.Previous()
+		o.stripe.AddForeign(starter, "cus_1", 7, o.now.Add(-26*time.Hour))
+		o.foreign("cus_1", 4, before.End.Add(-time.Hour))
+		var out, notes bytes.Buffer
+		for range 2 {
+			_ = o.PrintReconciliation(o.ctx, &out, &notes, true)
+			o.now = o.now.Add(25 * time.Hour)
+		}
+		_, err := o.Totals(o.ctx, false)
+		o.must(err)
+		var totals []models.StripeTotal
+		o.must(o.db.NewSelect().Model(&totals).Where("difference <> 0").Order("difference").Scan(o.ctx))
+		if len(totals) != 2 || totals[0].Difference != 4 || !totals[0].PeriodStart.Equal(before.Start) || totals[1].Difference != 7 || totals[1].MeterEventName != starter {
+			t.Errorf("the differences are %+v", totals)
+		}
+		balances, err := Balances(o.ctx, o.db, time.Time{})
+		o.must(err)
+		if !slices.ContainsFunc(balances, func(b models.OverageBalance) bool { return b.MeterEventName == starter && b.Counted.Units == 7 }) {
+			t.Errorf("the balances are %+v", balances)
+		}
+	})
+}
+
+// Units that Stripe has by the lost reports are in other minutes than those of the restored database's reports. These stay verified, although Stripe
+// has nothing in their minutes.
+func TestRestoredStaysVerified(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *desk) {
+		hour := d.now.Add(-3 * time.Hour).Truncate(time.Hour)
+		d.use("cus_1", 3, hour.Add(20*time.Minute))
+		d.foreign("cus_1", 3, hour.Add(50*time.Minute)) // sent by the lost database
+		var out, notes bytes.Buffer
+		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		for range 3 * 24 {
+			d.now = d.now.Add(time.Hour)
+			d.must(d.dailyTotals(d.ctx))
+			d.read()
+		}
+		if r := d.reports()[0]; r.State != models.ReportVerified {
+			t.Errorf("the report is %s: %s", r.State, text(r.LastError))
+		}
+		if s := d.status(); s.Drift != 0 {
+			t.Errorf("the drift is %d", s.Drift)
 		}
 	})
 }

@@ -109,8 +109,8 @@ func (r *Reporter) planOf(meter string) models.PlanID {
 	return models.PlanID(plan)
 }
 
-// streams returns all streams that ever had something to report, and those of the plans that customers subscribe to: units from another
-// source are on their invoices too.
+// streams returns all streams that ever had something to report, those of the plans that customers subscribe to, and those of which Stripe
+// had something before: units from another source are on the invoices too.
 func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	type row struct {
 		Customer, Meter string
@@ -124,8 +124,10 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 		}
 	}
 	err := r.DB.NewRaw(`SELECT stripe_customer_id AS customer, meter_event_name AS meter, '' AS plan FROM stripe_streams
-		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?`,
-		bun.List(plans), r.now().Add(-totalsReach)).Scan(ctx, &rows)
+		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions
+			WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?
+		UNION SELECT stripe_customer_id, meter_event_name, '' FROM stripe_totals WHERE confirmed <> 0 AND period_end > ?`,
+		bun.List(plans), r.now().Add(-totalsReach), r.now().Add(-totalsReach)).Scan(ctx, &rows)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +158,7 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	return slices.Compact(streams), nil
 }
 
-// periods are the billing periods of the last 35 days in which a customer has something on a meter, as they are known now.
+// periods are the billing periods of the last 35 days in which a customer has something on a meter, or Stripe had, as they are known now.
 func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, error) {
 	now, plan := r.now(), r.planOf(of.meter)
 	since := now.Add(-totalsReach)
@@ -197,6 +199,15 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 	}
 	for _, hour := range unsealed {
 		add(hour.First, hour.Last)
+	}
+	var before []models.StripeTotal
+	if err := r.DB.NewSelect().Model(&before).Column("period_start", "period_end").
+		Where("stripe_customer_id = ? AND meter_event_name = ? AND confirmed <> 0 AND period_end > ?", of.customer, of.meter, since).
+		Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, t := range before {
+		add(later(t.PeriodStart, since), t.PeriodEnd)
 	}
 	var current []models.Subscription
 	if err := r.DB.NewSelect().Model(&current).Column("current_period_start").
@@ -287,7 +298,8 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		}
 		if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).
 			Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?", customer, t.MeterEventName, p.Start, p.End).
-			Where("state IN (?) AND (verified_at IS NULL OR verified_at <= ?)", bun.List(due), seen).Exec(ctx); err != nil {
+			Where("state IN (?) AND (verified_at IS NULL OR verified_at <= ?)", bun.List(due), seen).
+			Where("state <> ? OR last_error IS NULL OR last_error <> ?", models.ReportVerified, restoredByHour).Exec(ctx); err != nil {
 			return err
 		}
 		// What was written down of a period that turned out to be a part of this one.

@@ -1,354 +1,256 @@
 package billing
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"io"
-	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
 )
 
-// fault is what a simulation leaves out, to show that it would notice.
-type fault int
-
-const (
-	nothing fault = iota
-	// noIdentifier sends each attempt under another identifier.
-	noIdentifier
-	// noGuard sends again after Stripe forgot the identifier.
-	noGuard
-	// noPrivateMinute sends all reports of an hour at the hour's beginning.
-	noPrivateMinute
-	// noFreeze sums the value again at each attempt.
-	noFreeze
-)
-
-// schedule is what happens in one simulation; the same one happens the same way again.
+// schedule is what happens in one simulation. The same one happens the same way again.
 type schedule struct {
 	seed uint64
+	days int
 	// dropped is the share of meter events that Stripe takes and never counts.
 	dropped float64
-	without fault
+	without mutant
 }
 
-// crash is the panic of a process that ends at once.
-type crash struct{}
+// restores reports whether the database is lost and comes back from a backup: in a tenth of the schedules.
+func (s schedule) restores() bool { return s.seed%10 == 0 }
 
-// world is one simulation: a ledger, some processes that report it, a Stripe with faults, and one clock.
+func (s schedule) length() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
+
+// world is one simulation: a database, three processes, a Stripe with faults, and one clock. One goroutine drives it.
+//
+// What it knows of usage is what the processes answered, and what it knows of billing periods is what was done at Stripe. It writes
+// neither usage nor subscriptions.
 type world struct {
-	t         testing.TB
-	ctx       context.Context
-	s         schedule
-	rand      *rand.Rand
-	now       time.Time
-	db        *models.DB
-	catalogue *models.Catalogue
-	stripe    *stripetest.Stripe
-	reporters []*Reporter
-	customers []*payer
+	t    testing.TB
+	ctx  context.Context
+	s    schedule
+	rand *rand.Rand
+	// db is the database, and crashing the same one through which a process may crash at each statement.
+	db, crashing *models.DB
+	catalogue    *models.Catalogue
+	stripe       *stripetest.Stripe
+	prices       map[string]string // IDs by name
+	processes    []*process
+	payers       []*payer
 
+	begin, now time.Time
+	agenda     []appointment
+	// away is between the beginning and the end of Stripe's outage.
+	away bool
 	// points is how many more points a process passes before it crashes; negative is none.
 	points int
-	key    int
+	keys   int
+	// sent are the webhooks that a process has kept.
+	sent   []kept
+	backup *backup
+	// mute means that no process reports, as the database is being restored.
+	mute   bool
+	busy   []string // identifiers: see busyUnsent
+	counts map[string]int
 }
 
-// plans are those that usage is decided under: each has its meter.
-var plans = []models.PlanID{"pro", "starter"}
-
-// payer is a customer of Stripe's with a subscription.
-type payer struct {
-	id, email    string
-	subscription uuid.UUID
-	// periods are the billing periods as they were, in order, the last one open.
-	periods []models.Period
+// appointment is something that will happen.
+type appointment struct {
+	at time.Time
+	do func()
 }
 
 func newWorld(t testing.TB, address string, s schedule) *world {
 	t.Helper()
+	begin := time.Date(2026, 11, 2, 9, 12, 41, 0, time.UTC)
 	w := &world{
-		t: t, ctx: t.Context(), s: s, rand: rand.New(rand.NewPCG(s.seed, 1)), now: time.Date(2026, 11, 2, 9, 12, 41, 0, time.UTC), points: -1,
+		t: t, ctx: t.Context(), s: s, rand: rand.New(rand.NewPCG(s.seed, 1)), begin: begin, now: begin, points: -1,
+		prices: map[string]string{}, counts: map[string]int{},
 	}
 	var err error
 	w.catalogue, err = models.LoadCatalogue("")
 	w.must(err)
+	t.Cleanup(w.close)
+	w.open(address)
+	w.makeStripe()
+	for i := range clocks {
+		w.processes = append(w.processes, nil)
+		w.start(i)
+	}
+	for i := range 4 {
+		w.newPayer(i)
+	}
+	return w
+}
+
+// open opens the database.
+func (w *world) open(address string) {
+	w.t.Helper()
+	var err error
 	w.db, err = models.Open(w.ctx, address)
 	w.must(err)
-	t.Cleanup(func() { _ = w.db.Close() })
 	if !w.db.Postgres {
 		// The file is gone after the test, and thousands of commits are not to wait for the disk.
 		w.db.SetMaxOpenConns(1)
-		w.exec("PRAGMA synchronous = OFF")
+		_, err = w.db.ExecContext(w.ctx, "PRAGMA synchronous = OFF")
+		w.must(err)
 	}
-	w.db.DB = w.db.WithQueryHook(w)
-	faults := rand.New(rand.NewPCG(s.seed, 2))
-	mix := stripetest.Mix(faults, 0.25)
+	w.mutate()
+	hooked := *w.db
+	hooked.DB = w.db.WithQueryHook(w)
+	hooked.Sent = func(string) { w.point() }
+	w.crashing = &hooked
+}
+
+// close ends all processes and closes the database.
+func (w *world) close() {
+	for i, p := range w.processes {
+		if p != nil {
+			p.gate.Close()
+		}
+		w.processes[i] = nil
+	}
+	if w.db != nil {
+		_ = w.db.Close()
+	}
+	w.db = nil
+}
+
+// makeStripe makes the stand-in, and has it set up as `tollgate stripe setup` does.
+func (w *world) makeStripe() {
+	faults := rand.New(rand.NewPCG(w.s.seed, 2))
 	w.stripe = stripetest.New(stripetest.Options{
-		Now: func() time.Time { return w.now }, Rand: faults, Lag: stripetest.Uniform(time.Hour),
-		Fault: func(r *http.Request, form url.Values) stripetest.Fault {
-			if r.Method == http.MethodPost && faults.Float64() < s.dropped {
-				return stripetest.Dropped
-			}
-			return mix(r, form)
-		},
+		Now: func() time.Time { return w.now }, Rand: faults, Lag: stripetest.Uniform(23*time.Hour + 50*time.Minute), Latest: 59 * time.Minute,
 	})
-	for _, p := range plans {
-		w.stripe.AddMeter(w.catalogue.MeterOf(p))
+	client, err := NewClient(ClientOptions{Key: "sk_test_simulated", Transport: w.stripe.Transport()})
+	w.must(err)
+	_, err = Setup(w.ctx, SetupOptions{
+		DB: w.db, Client: client, Catalogue: w.catalogue, Now: func() time.Time { return w.now }, BaseURL: "https://tollgate.example.com",
+	})
+	w.must(err)
+	w.must(w.catalogue.ReadMeters(w.ctx, w.db))
+	var objects []models.StripeObject
+	w.must(w.db.NewSelect().Model(&objects).Scan(w.ctx))
+	for _, o := range objects {
+		w.prices[o.Name] = o.StripeID
 	}
-	for i := range 5 {
-		w.subscribe(i)
-	}
-	for range 3 {
-		w.reporters = append(w.reporters, w.process())
-	}
-	return w
+	mix, most := stripetest.Mix(faults, 0.25), stripetest.Mix(faults, 0.8)
+	w.stripe.SetFault(func(r *http.Request, form url.Values) stripetest.Fault {
+		switch {
+		case r.Method == http.MethodPost && faults.Float64() < w.s.dropped:
+			return stripetest.Dropped
+		case w.away:
+			return most(r, form) // an outage begins with answers that stay out
+		}
+		return mix(r, form)
+	})
 }
 
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
-		w.t.Fatalf("seed %d: %v", w.s.seed, err)
+		w.t.Fatalf("%s: %v", w.name(), err)
 	}
 }
 
-func (w *world) exec(query string, args ...any) {
-	w.t.Helper()
-	_, err := w.db.ExecContext(w.ctx, query, args...)
-	w.must(err)
+// later makes an appointment.
+func (w *world) later(wait time.Duration, do func()) {
+	a := appointment{w.now.Add(wait), do}
+	i, _ := slices.BinarySearchFunc(w.agenda, a, func(a, b appointment) int { return cmp.Or(a.at.Compare(b.at), -1) })
+	w.agenda = slices.Insert(w.agenda, i, a)
 }
 
-// process is a process that has just begun.
-func (w *world) process() *Reporter {
-	c, err := NewClient(ClientOptions{Key: "sk_test_simulated", Transport: carrier{w, w.stripe.Transport()}})
-	w.must(err)
-	ids := rand.NewChaCha8([32]byte{byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32())})
-	r := NewReporter(Options{
-		DB: w.db, Client: c, Catalogue: w.catalogue, Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Every: time.Minute,
-		Rate:   math.Inf(1), // its time is the real one, of which none passes here
-		Random: w.rand.Float64, NewID: func() uuid.UUID { return uuid.Must(uuid.NewRandomFromReader(ids)) },
-	})
-	if w.s.without == noGuard {
-		r.guard = 1000 * time.Hour
-	}
-	return r
-}
-
-// BeforeQuery and AfterQuery make the world a hook of the database: a process may end after each of its statements, those that commit among them.
-func (w *world) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
-
-func (w *world) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if e.Query != "BEGIN" && e.Query != "ROLLBACK" {
-		w.point()
-	}
-}
-
-func (w *world) point() {
-	if w.points--; w.points == -1 {
-		panic(crash{})
-	}
-	w.points = max(w.points, -1)
-}
-
-// carrier carries requests; a process may end before one and after one. It also leaves out what the schedule leaves out.
-type carrier struct {
-	w    *world
-	next http.RoundTripper
-}
-
-func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.w.point()
-	if r.Method == http.MethodPost && c.w.s.without != nothing {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
+// pass lets time pass, and does what is due meanwhile.
+func (w *world) pass(d time.Duration) {
+	until := w.now.Add(d).Truncate(time.Microsecond)
+	for len(w.agenda) > 0 && !w.agenda[0].at.After(until) {
+		a := w.agenda[0]
+		w.agenda = w.agenda[1:]
+		if a.at.After(w.now) {
+			w.now = a.at
 		}
-		form, err := url.ParseQuery(string(body))
-		if err != nil {
-			return nil, err
-		}
-		c.w.spoil(form)
-		r = r.Clone(r.Context())
-		text := form.Encode()
-		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+		a.do()
 	}
-	res, err := c.next.RoundTrip(r)
-	c.w.point()
-	return res, err
+	w.now = until
 }
 
-func (w *world) spoil(form url.Values) {
-	seconds, err := strconv.ParseInt(form.Get("timestamp"), 10, 64)
-	w.must(err)
-	hour := time.Unix(seconds, 0).UTC().Truncate(time.Hour)
-	switch w.s.without {
-	case noIdentifier:
-		w.key++
-		form.Set("identifier", fmt.Sprint("attempt ", w.key))
-	case noPrivateMinute:
-		form.Set("timestamp", strconv.FormatInt(hour.Unix(), 10))
-	case noFreeze:
-		armed := w.points
-		w.points = -1
-		var units int64
-		w.must(w.db.NewRaw(`SELECT COALESCE(CAST(SUM(overage_quantity) AS bigint), 0) FROM usage_events
-			WHERE stripe_customer_id = ? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ? AND stripe_reported_at IS NULL`,
-			form.Get("payload[stripe_customer_id]"), strings.TrimPrefix(form.Get("event_name"), w.catalogue.MeterOf("")), hour, hour.Add(time.Hour)).Scan(w.ctx, &units))
-		w.points = armed
-		form.Set("payload[value]", strconv.FormatInt(max(units, 1), 10))
-	}
-}
-
-// subscribe makes a customer whose period ends within the simulation.
-func (w *world) subscribe(i int) {
-	p := &payer{id: fmt.Sprintf("cus_%d", i), email: fmt.Sprintf("payer%d@example.com", i), subscription: uuid.New()}
-	w.stripe.AddCustomer(p.id, nil)
-	turn := w.now.Add(time.Duration(w.rand.Int64N(int64(*days) * int64(24*time.Hour)))).Truncate(time.Second)
-	p.periods = []models.Period{{Start: models.AnchoredMonth(turn, turn.Add(-time.Second)).Start, End: turn}}
-	w.customers = append(w.customers, p)
-	user := uuid.New()
-	w.exec(`INSERT INTO users (id, email, created_at) VALUES (?, ?, ?)`, user, p.email, w.now)
-	w.exec(`INSERT INTO subscriptions (id, user_id, plan_id, status, stripe_customer_id, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
-		VALUES (?, ?, 'pro', 'active', ?, ?, ?, ?, ?, ?)`, p.subscription, user, p.id, p.periods[0].Start, p.periods[0].Start, p.periods[0].End, w.now, w.now)
-}
-
-// current is the period that goes on; one that has ended is followed by the next.
-func (w *world) current(p *payer) models.Period {
-	for last := p.periods[len(p.periods)-1]; !last.Contains(w.now); last = p.periods[len(p.periods)-1] {
-		p.periods = append(p.periods, models.Period{Start: last.End, End: models.AnchoredMonth(last.End, last.End).End})
-	}
-	return p.periods[len(p.periods)-1]
-}
-
-// upgrade opens a new period in the middle of the current one.
-func (w *world) upgrade(p *payer) {
-	start := w.now.Truncate(time.Second).Add(time.Second)
-	w.now = start
-	last := &p.periods[len(p.periods)-1]
-	if !start.After(last.Start) {
-		return
-	}
-	last.End = start
-	next := models.Period{Start: start, End: models.AnchoredMonth(start, start).End}
-	p.periods = append(p.periods, next)
-	// The webhook of this very change comes at once.
-	w.exec(`INSERT INTO subscription_periods (subscription_id, stripe_customer_id, period_start, period_end, said_at, learned_at) VALUES (?, ?, ?, ?, ?, ?)`,
-		p.subscription, p.id, next.Start, next.End, w.now, w.now)
-}
-
-// hear is the webhook that tells of a customer's period, at once or much later.
-func (w *world) hear(p *payer) {
-	current := w.current(p)
-	w.exec(`UPDATE subscriptions SET current_period_start = ?, current_period_end = ?, updated_at = ? WHERE id = ?`, current.Start, current.End, w.now, p.subscription)
-}
-
-// use records some usage, some of it of hours ago.
-func (w *world) use() {
-	for range w.rand.IntN(8) {
-		p := w.customers[w.rand.IntN(len(w.customers))]
-		w.current(p)
-		at := w.now
-		if w.rand.Float64() < 0.15 {
-			at = at.Add(-time.Duration(w.rand.Int64N(int64(20 * time.Hour))))
-		}
-		at = at.Add(-time.Duration(w.rand.Int64N(int64(time.Second)))).Truncate(time.Microsecond)
-		label := p.periods[0]
-		for _, period := range p.periods {
-			if !at.Before(period.Start) {
-				label = period
-			}
-		}
-		w.key++
-		e := models.UsageEvent{
-			ID: uuid.New(), Email: p.email, Quantity: 1 + w.rand.Int64N(5), OccurredAt: at, RecordedAt: w.now,
-			Figures:          models.Figures{PlanID: plans[w.rand.IntN(len(plans))], BillingPeriodStart: label.Start, BillingPeriodEnd: label.End},
-			StripeCustomerID: &p.id,
-		}
-		e.OverageQuantity = w.rand.Int64N(e.Quantity + 1)
-		key := strconv.Itoa(w.key)
-		e.IdempotencyKey = &key
-		_, err := w.db.NewInsert().Model(&e).Exec(w.ctx)
-		w.must(err)
-	}
-}
-
-// work lets one process do what it does, and crash.
-func (w *world) work(crashes bool) {
-	i := w.rand.IntN(len(w.reporters))
-	r := w.reporters[i]
-	if crashes && w.rand.Float64() < 0.15 {
-		w.points = w.rand.IntN(60)
-	}
-	defer func() {
-		w.points = -1
-		if p := recover(); p != nil {
-			if _, crashed := p.(crash); !crashed {
-				panic(p)
-			}
-			w.reporters[i] = w.process()
-		}
-	}()
-	_, err := r.Seal(w.ctx)
-	w.must(err)
-	if r.contact(w.ctx) != nil {
-		return // Stripe is away
-	}
-	for {
-		found, err := r.DeliverStream(w.ctx)
-		w.must(err)
-		if !found {
-			break
-		}
-	}
-	_, _ = r.Reconcile(w.ctx) // Stripe's meters may not be listed at this moment
-	_ = r.dailyTotals(w.ctx)
+func (w *world) upTo(most time.Duration) time.Duration {
+	return time.Duration(w.rand.Int64N(int64(most)))
 }
 
 // run lets the days of a schedule pass, and then as many without faults as it takes until nothing is open.
 func (w *world) run() {
-	begin := w.now
-	end := begin.Add(time.Duration(*days) * 24 * time.Hour)
-	away := begin.Add(time.Duration(w.rand.Int64N(int64(end.Sub(begin)) * 2 / 3)))
-	back := away.Add(20*time.Hour + time.Duration(w.rand.Int64N(int64(20*time.Hour)))) // so that Stripe often forgets meanwhile
-	for w.now.Before(end) {
-		w.now = w.now.Add(time.Duration(1+w.rand.IntN(50)) * time.Minute).Add(time.Duration(w.rand.IntN(60_000_000)) * time.Microsecond)
-		w.stripe.SetOutage(w.now.After(away) && w.now.Before(back))
-		w.use()
-		for _, p := range w.customers {
-			if w.rand.Float64() < 0.3 {
-				w.hear(p)
-			}
-			if w.rand.Float64() < 0.004 {
-				w.upgrade(p)
-			}
+	w.plan(w.s.length())
+	for end := w.now.Add(w.s.length()); w.now.Before(end); {
+		w.pass(time.Minute + w.upTo(50*time.Minute))
+		for range w.rand.IntN(8) {
+			w.use()
+			w.pass(w.upTo(20 * time.Second))
 		}
-		w.work(true)
+		w.happen()
+		w.work(w.anyProcess(), 0.15)
 	}
+	w.away = false
 	w.stripe.SetOutage(false)
 	w.stripe.SetFault(nil)
-	for _, p := range w.customers {
-		w.hear(p)
-	}
-	for quiet := w.now.Add(10 * 24 * time.Hour); w.now.Before(quiet); {
-		w.now = w.now.Add(2 * time.Hour)
-		w.work(false)
-		open, err := w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')").Exists(w.ctx)
-		w.must(err)
-		unsealed, err := w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0").Exists(w.ctx)
-		w.must(err)
-		if !open && !unsealed && w.now.Sub(end) > 30*time.Hour {
+	for quiet := w.now.Add(20 * 24 * time.Hour); w.now.Before(quiet); {
+		w.pass(2 * time.Hour)
+		w.work(w.anyProcess(), 0)
+		if w.settled() {
 			break
 		}
 	}
+}
+
+// plan makes the appointments that each schedule has: an outage of 20 to 40 hours, and in some a restore from a backup.
+func (w *world) plan(length time.Duration) {
+	away := w.upTo(length * 2 / 3)
+	w.later(away, func() { w.away = true })
+	w.later(away+40*time.Minute, func() { w.stripe.SetOutage(true) })
+	w.later(away+40*time.Minute+20*time.Hour+w.upTo(20*time.Hour), func() { w.away = false; w.stripe.SetOutage(false) })
+	if w.s.restores() {
+		copied := length/8 + w.upTo(length/2)
+		w.later(copied, w.copyDatabase)
+		w.later(copied+time.Hour+w.upTo(23*time.Hour), w.restore)
+	}
+}
+
+// settled reports whether nothing is open: no webhook is under way, each report has come to its end, and Stripe's totals have all that was
+// counted.
+func (w *world) settled() bool {
+	if len(w.agenda) > 0 || w.mute {
+		return false
+	}
+	for _, e := range w.stripe.Events() {
+		if w.now.Sub(e.Received) < 25*time.Hour {
+			return false
+		}
+	}
+	return !w.waits()
+}
+
+// waits reports whether something is still to be sealed, sent, read or applied.
+func (w *world) waits() bool {
+	for _, q := range []*bun.SelectQuery{
+		w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')"),
+		w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0"),
+		w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL"),
+		w.db.NewSelect().TableExpr("records_due"),
+	} {
+		found, err := q.Exists(w.ctx)
+		w.must(err)
+		if found {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,160 @@
+package billing
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tollgate/models"
+)
+
+// meter compares each billing period of a payer and a meter.
+func (a *audit) meter(p *payer, plan models.PlanID) {
+	name := a.catalogue.MeterOf(plan)
+	var all, counted int64
+	for _, period := range p.periods {
+		of := truth{payer: p, plan: plan, period: period}
+		for _, person := range p.people {
+			for _, u := range person.uses {
+				if u.plan == plan && period.Contains(u.at) {
+					of.decided += u.overage
+				}
+			}
+		}
+		for _, e := range a.stripe.Events() {
+			if e.Customer == p.id && e.EventName == name && period.Contains(e.Timestamp) {
+				of.counted += e.Value
+			}
+		}
+		all, counted = all+of.decided, counted+of.counted
+		a.period(&of)
+	}
+	var lost int64
+	for _, person := range p.people {
+		for _, u := range person.lost {
+			if u.plan == plan {
+				lost += u.overage
+			}
+		}
+	}
+	failed := a.failed(p.id, name, models.Period{End: a.now})
+	// Stripe may have what was lost with a database, but it has nothing twice.
+	if counted > all+lost || counted < all-failed {
+		a.fault("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan,
+			all, lost, failed, counted)
+	}
+	for _, b := range a.balances {
+		if b.Payer == p.id && b.MeterEventName == name {
+			all -= b.Decided.Units
+		}
+	}
+	if all != 0 {
+		a.fault("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
+	}
+}
+
+// period requires that Stripe has what was decided, or that what is shown of the period says how much it has more or less.
+func (a *audit) period(of *truth) {
+	where := fmt.Sprintf("%s, %s, %s to %s: %d units were decided, Stripe counted %d", of.payer.id, of.plan, stamp(of.period.Start),
+		stamp(of.period.End), of.decided, of.counted)
+	if of.decided == 0 && of.counted == 0 {
+		return
+	}
+	a.counts["periods"]++
+	total, balance := a.shown(of)
+	if total == nil || balance == nil {
+		a.fault("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
+		return
+	}
+	if total.Used != of.decided || total.Confirmed != of.counted || total.Waiting != 0 {
+		a.fault("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
+	}
+	if balance.Decided.Units != of.decided || balance.Counted.Units != of.counted {
+		a.fault("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
+	}
+	visible, reason := a.visible(of, total)
+	if of.counted-of.decided != visible {
+		a.fault("%s, and a difference of %d is visible", where, visible)
+	}
+	if visible != 0 {
+		a.counts["differences "+reason]++
+	}
+	if moved := -balance.NotInvoiced(models.OverageOtherPeriod).Units; moved != total.Misplaced && !a.s.restores() {
+		a.fault("%s; %d units of other periods are in its minutes, and the balance says %d", where, total.Misplaced, moved)
+	}
+}
+
+// visible returns the difference that an operator sees of a period, with the reason that is given for it. Where no reason is given, it is
+// what failed reports lack, or what Stripe has of events that were lost with a database.
+func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reason string) {
+	lacks := total.Confirmed - total.Sent
+	units, reason = lacks+total.Misplaced, string(total.Reason)
+	if units != 0 && total.Difference == 0 && total.Reason == "" {
+		a.fault("%s, %s: a difference of %d units is shown without a reason", of.payer.id, stamp(of.period.Start), units)
+	}
+	failed := a.failed(of.payer.id, total.MeterEventName, of.period)
+	if lacks != -failed {
+		if !a.s.restores() {
+			a.fault("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start),
+				-lacks, failed)
+		}
+		reason += " lost"
+	}
+	if failed != 0 {
+		reason += " failed"
+	}
+	return units, strings.TrimSpace(reason)
+}
+
+// failed returns the units that Stripe lacks of failed reports in the minutes of a period.
+func (a *audit) failed(customer, meter string, period models.Period) (units int64) {
+	for _, r := range a.reports {
+		if r.StripeCustomerID == customer && r.MeterEventName == meter && period.Contains(r.Minute.UTC()) && r.State.Failed() {
+			units += r.Value - *or(r.Confirmed, 0)
+		}
+	}
+	return units
+}
+
+func or[T any](p *T, otherwise T) *T {
+	if p == nil {
+		return &otherwise
+	}
+	return p
+}
+
+// shown returns what the product shows of a period; nil if it shows nothing of exactly this one.
+func (a *audit) shown(of *truth) (total *models.StripeTotal, balance *models.OverageBalance) {
+	meter := a.catalogue.MeterOf(of.plan)
+	for i, t := range a.totals {
+		exact := t.PeriodStart.Equal(of.period.Start) && t.PeriodEnd.Equal(of.period.End)
+		if exact && t.StripeCustomerID == of.payer.id && t.MeterEventName == meter {
+			total = &a.totals[i]
+		}
+	}
+	i := slices.IndexFunc(a.balances, func(b models.OverageBalance) bool {
+		return b.Payer == of.payer.id && b.MeterEventName == meter && b.Period == of.period
+	})
+	if i >= 0 {
+		balance = &a.balances[i]
+	}
+	return total, balance
+}
+
+// list lists the periods that the product shows.
+func (a *audit) list(of *truth) string {
+	meter, texts := a.catalogue.MeterOf(of.plan), []string{}
+	for _, t := range a.totals {
+		if t.StripeCustomerID == of.payer.id && t.MeterEventName == meter {
+			texts = append(texts, fmt.Sprintf("total %s to %s, %d, %d", stamp(t.PeriodStart), stamp(t.PeriodEnd), t.Used, t.Confirmed))
+		}
+	}
+	for _, b := range a.balances {
+		if b.Payer == of.payer.id && b.MeterEventName == meter {
+			texts = append(texts, fmt.Sprintf("balance %s to %s, %d, %d", stamp(b.Period.Start), stamp(b.Period.End), b.Decided.Units,
+				b.Counted.Units))
+		}
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, "; ")
+}

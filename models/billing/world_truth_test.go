@@ -1,0 +1,233 @@
+package billing
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+// truth is what the simulation knows of a billing period at Stripe, in units of one meter.
+type truth struct {
+	payer  *payer
+	plan   models.PlanID
+	period models.Period
+	// decided is the overage of what was used in the period, as the answers gave it. counted is what Stripe has in the period's minutes.
+	decided, counted int64
+}
+
+// name says how to repeat the schedule.
+func (w *world) name() string {
+	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, w.s.days)
+}
+
+// faults says what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
+func (w *world) faults() []string {
+	a := &audit{world: w, reports: map[uuid.UUID]*models.StripeReport{}}
+	var out, notes bytes.Buffer
+	_ = w.processes[1].reporter.PrintReconciliation(w.ctx, &out, &notes, false) // its error says that something differs
+	a.read()
+	a.open()
+	a.stripesEvents()
+	a.ledger()
+	a.records()
+	for _, p := range w.payers {
+		for _, plan := range p.plans {
+			a.meter(p, plan)
+		}
+	}
+	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) { a.fault("verify: %s", d) }))
+	if len(a.found) > 0 && w.s.without == nothing {
+		w.t.Logf("%s%s", &out, &notes)
+	}
+	if n := len(a.found); n > 12 {
+		a.found = append(a.found[:12], fmt.Sprintf("and %d more", n-12))
+	}
+	return a.found
+}
+
+// audit compares what is true with what the product says.
+type audit struct {
+	*world
+	found    []string
+	reports  map[uuid.UUID]*models.StripeReport
+	events   map[uuid.UUID]*models.UsageEvent
+	totals   []models.StripeTotal
+	balances []models.OverageBalance
+}
+
+func (a *audit) fault(format string, args ...any) {
+	a.found = append(a.found, fmt.Sprintf(format, args...))
+}
+
+func (a *audit) read() {
+	var reports []models.StripeReport
+	a.must(a.db.NewSelect().Model(&reports).Scan(a.ctx))
+	for i := range reports {
+		a.reports[reports[i].ID] = &reports[i]
+	}
+	var events []models.UsageEvent
+	a.must(a.db.NewSelect().Model(&events).Scan(a.ctx))
+	a.events = map[uuid.UUID]*models.UsageEvent{}
+	for i := range events {
+		a.events[events[i].ID] = &events[i]
+	}
+	a.must(a.db.NewSelect().Model(&a.totals).Scan(a.ctx))
+	var err error
+	a.balances, err = Balances(a.ctx, a.db, time.Time{})
+	a.must(err)
+}
+
+// open checks that nothing waits, and that reports failed only where something was lost: by a drop, or with a database.
+func (a *audit) open() {
+	if a.waits() {
+		a.fault("something still waits")
+	}
+	for _, r := range a.reports {
+		switch {
+		case r.State == models.ReportVerified, r.State == models.ReportMissing:
+		case r.State == models.ReportRejected && a.s.dropped > 0, r.State == models.ReportConflict && a.s.restores():
+			a.counts[string(r.State)]++
+		default:
+			text := ""
+			if r.LastError != nil {
+				text = *r.LastError
+			}
+			a.fault("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, stamp(r.Minute), r.State, r.Attempts, text)
+		}
+	}
+	a.counts["reports"] = len(a.reports)
+	var stopped []string
+	a.must(a.db.NewSelect().Model((*models.StripeState)(nil)).ColumnExpr("COALESCE(stopped, paused)").
+		Where("stopped IS NOT NULL OR paused IS NOT NULL").Scan(a.ctx, &stopped))
+	if len(stopped) > 0 {
+		a.fault("nothing is sent: %s", stopped[0])
+	}
+}
+
+func (a *audit) stripesEvents() {
+	for _, e := range a.stripe.Events() {
+		if e.Times != 1 {
+			a.fault("%s was counted %d times", e.Identifier, e.Times)
+		}
+	}
+	for customer, most := range a.stripe.MaxConcurrent() {
+		if most > 1 {
+			a.fault("%s had %d calls at a time", customer, most)
+		}
+	}
+}
+
+// ledger checks that each answer is in the ledger as it was given, and nothing else is.
+func (a *audit) ledger() {
+	seen := 0
+	for _, p := range a.payers {
+		for _, person := range p.people {
+			for _, u := range person.uses {
+				e := a.events[u.id]
+				if e == nil {
+					a.fault("an event of %s at %s is not in the ledger", person.email, u.at)
+					continue
+				}
+				seen++
+				same := e.OverageQuantity == u.overage && e.Quantity == u.units && e.OccurredAt.Equal(u.at) && e.Email == person.email
+				if !same || e.PlanID != u.plan && u.overage > 0 {
+					a.fault("the ledger has %+v, and the answer was %+v", e, u)
+				}
+				if e.OverageQuantity > 0 && (e.StripeCustomerID == nil || *e.StripeCustomerID != p.id) {
+					a.fault("%d units of overage of %s at %s are not paid by %s", u.overage, person.email, u.at, p.id)
+				}
+				a.report(e)
+			}
+		}
+	}
+	if seen != len(a.events) {
+		a.fault("the ledger has %d events, and %d were answered", len(a.events), seen)
+	}
+}
+
+// report checks the report that an event is in.
+func (a *audit) report(e *models.UsageEvent) {
+	if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
+		a.fault("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID,
+			e.StripeReportedAt)
+	}
+	if e.StripeReportID == nil {
+		return
+	}
+	if r := a.reports[*e.StripeReportID]; r.MeterEventName != a.catalogue.MeterOf(e.PlanID) || r.Counts != models.CountsOverage {
+		a.fault("an event of %s is in a report to %s of the %s", e.PlanID, r.MeterEventName, r.Counts)
+	}
+}
+
+// records checks that each record lies within one billing period at Stripe, and that each event is in a report of its own period, unless
+// the report was sent before the boundary between them was known.
+func (a *audit) records() {
+	for _, p := range a.payers {
+		var records []models.UsageRecord
+		a.must(a.db.NewSelect().Model(&records).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
+		for _, r := range records {
+			if of := p.at(r.BillingPeriodStart.UTC()); r.BillingPeriodEnd.After(of.End) && r.SuggestionsUsed > 0 {
+				a.fault("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart),
+					stamp(r.BillingPeriodEnd), stamp(of.Start), stamp(of.End))
+			}
+		}
+		known := a.known(p)
+		for _, e := range a.events {
+			if e.StripeReportID == nil || *e.StripeCustomerID != p.id {
+				continue
+			}
+			r := a.reports[*e.StripeReportID]
+			if r.FirstAttemptAt == nil || r.NoMinute || a.replaces(r) {
+				continue
+			}
+			between, late := 0, true
+			for _, period := range p.periods[1:] {
+				if turn := period.Start; e.OccurredAt.Before(turn) != r.Minute.Before(turn) {
+					between++
+					late = late && r.FirstAttemptAt.After(known[turn.Unix()].Add(time.Minute))
+				}
+			}
+			if between > 0 && late {
+				a.fault("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id,
+					stamp(e.OccurredAt), stamp(r.Minute), stamp(*r.FirstAttemptAt))
+			}
+		}
+	}
+}
+
+// replaces reports whether a report replaces one that never arrived: it has the same events.
+func (a *audit) replaces(r *models.StripeReport) bool {
+	for _, other := range a.reports {
+		if other.ReplacedBy != nil && *other.ReplacedBy == r.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// known returns when it was learned that periods of a customer begin, by their start.
+func (a *audit) known(p *payer) map[int64]time.Time {
+	var rows []models.SubscriptionPeriod
+	a.must(a.db.NewSelect().Model(&rows).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
+	known := map[int64]time.Time{}
+	for _, r := range rows {
+		known[r.PeriodStart.Unix()] = r.LearnedAt.UTC()
+	}
+	return known
+}
+
+// at returns the billing period at Stripe that contains t.
+func (p *payer) at(t time.Time) models.Period {
+	for _, period := range p.periods {
+		if period.Contains(t) {
+			return period
+		}
+	}
+	return models.Period{}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("01-02 15:04:05") }
