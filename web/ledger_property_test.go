@@ -735,11 +735,6 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 	case n < 77:
 		l.join(p, []*ledgerOrg{acme, hand, nil}[l.rng.IntN(3)])
 	case n < 80:
-		// Not while a member pays for a plan of their own: when a plan is given by hand or ended, the record of such a member is cut at
-		// another moment.
-		if slices.ContainsFunc(l.people, func(p *ledgerPerson) bool { return p.org(l.clock()) == hand && p.payer.pays() }) {
-			return
-		}
 		plan := []models.PlanID{"team", "business", models.FreePlan}[l.rng.IntN(3)]
 		l.logf("%s gets %s by hand", hand.name, plan)
 		l.fixture.subscribe(models.Subscriber{OrganizationID: &hand.id}, plan)
@@ -778,8 +773,6 @@ func (l *ledger) compare() {
 	l.counts["comparisons"]++
 	cents := map[*ledgerOrg]int64{}
 	for _, p := range l.people {
-		// A period that became known late moves usage with the person's next decision; reads before it still show it where it was.
-		l.consume(p, p.whom(l))
 		l.logf("%s is compared", p.name)
 		now, status, raw := l.ask("/v1/check", fmt.Sprintf(`{"email": %q}`, p.email))
 		if status != 200 {

@@ -12,7 +12,6 @@ import (
 	"github.com/stripe/stripe-go/v76"
 	"github.com/uptrace/bun"
 
-	"tollgate/models"
 	"tollgate/models/billing/stripetest"
 )
 
@@ -71,11 +70,6 @@ func (p *ledgerPayer) open() *ledgerSub {
 	return nil
 }
 
-// pays means that a subscription gives a plan, or that Tollgate believes so.
-func (p *ledgerPayer) pays() bool {
-	return slices.ContainsFunc(p.subs, func(s *ledgerSub) bool { return s.now.active() || s.believed.active() })
-}
-
 // believed is the subscription that a person's plan comes from, as far as webhooks said.
 func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	payer := l.payerOf(p, plan, l.clock())
@@ -111,9 +105,10 @@ func (l *ledger) tellAbout(s *ledgerSub, kind string) {
 func (l *ledger) told(s *ledgerSub, kind string) {
 	l.counts["webhooks"]++
 	l.tell(kind, l.stand.Object(s.id))
-	l.eventually("a webhook is not applied", func() bool {
-		waiting, err := l.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Exists(context.Background())
-		must(l.t, err)
+	l.eventually("a webhook is not applied, or the records that it changes are not up to date", func() bool {
+		var waiting bool
+		must(l.t, l.db.NewRaw("SELECT EXISTS (SELECT 1 FROM stripe_webhook_events WHERE applied_at IS NULL) OR EXISTS (SELECT 1 FROM records_due)").
+			Scan(context.Background(), &waiting))
 		return !waiting
 	})
 	for _, each := range s.payer.subs {
