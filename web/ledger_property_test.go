@@ -126,7 +126,7 @@ type ledgerEvent struct {
 	quantity, over, cent int64
 	plan                 string
 	payer                *ledgerPayer // nil: no subscription at Stripe pays
-	minute               time.Time    // of its report, as read at the end
+	minute, sent         time.Time    // of its report, and when that was first sent, as read at the end
 }
 
 type ledgerHold struct {
@@ -764,6 +764,14 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 			trial = time.Duration(1+l.rng.IntN(5)) * 24 * time.Hour
 		}
 		l.buy(payer, payer.plans[l.rng.IntN(2)], trial)
+	case (n == 92 || n == 93) && !s.atEnd && s.now.status == "active":
+		l.reset(s)
+		if l.rng.IntN(2) == 0 { // a period without a whole minute, mostly
+			l.consume(p, p.whom(l))
+			l.advance(time.Duration(1+l.rng.IntN(34)) * time.Second)
+			l.consume(p, p.whom(l))
+			l.reset(s)
+		}
 	case n < 94 && !s.atEnd:
 		l.changePlan(s, payer.plans[l.rng.IntN(2)])
 	case n < 97 && s.now.status == "active":
