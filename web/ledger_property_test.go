@@ -692,6 +692,7 @@ func (l *ledger) sequence() {
 			l.cancel(s, "at the end")
 		}
 	}
+	l.balance() // balances reach back for 35 days
 	for i := 0; len(l.due) > 0; i++ {
 		l.advance(12 * time.Hour)
 		if i%8 == 0 {
@@ -703,6 +704,8 @@ func (l *ledger) sequence() {
 	l.advance(3 * time.Hour)
 	l.report()
 	l.invoices()
+	l.balance()
+	l.compareBalances()
 }
 
 // pause lets seconds up to a day and a half pass.

@@ -12,6 +12,8 @@ import (
 	"github.com/stripe/stripe-go/v76"
 	"github.com/uptrace/bun"
 
+	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/models/billing/stripetest"
 )
 
@@ -423,6 +425,88 @@ func (l *ledger) invoices() {
 	for reason, n := range reasons {
 		if reason != invoiced {
 			l.counts["cents "+reason] += n
+		}
+	}
+}
+
+// balance has the reporter compare its totals with Stripe, and write the balances.
+func (l *ledger) balance() {
+	l.t.Helper()
+	_, err := l.reporter.Totals(l.t.Context(), true)
+	must(l.t, err)
+}
+
+// compareBalances checks that the balances of all billing periods add up, and say of each period what the model says of its events.
+func (l *ledger) compareBalances() {
+	l.t.Helper()
+	type key struct{ payer, meter string }
+	sums := map[key]models.OverageSum{}
+	all, err := billing.Balances(l.t.Context(), l.db, l.clock().AddDate(-1, 0, 0))
+	must(l.t, err)
+	for _, payer := range l.payers {
+		for _, b := range all {
+			if b.Payer != payer.customer {
+				continue
+			}
+			want := models.OverageBalance{Payer: b.Payer, MeterEventName: b.MeterEventName, Period: b.Period}
+			l.expect(&want, payer)
+			total := b.Invoiced
+			for _, r := range b.Reasons {
+				total = total.Plus(r.OverageSum)
+			}
+			if total != b.Decided || b.Decided != want.Decided || b.Invoiced != want.Invoiced || !slices.Equal(b.Reasons, want.Reasons) {
+				l.failf("the balance of %s, %s, %s to %s has %v decided, %v invoiced and %v, want %v, %v and %v", b.Payer, b.MeterEventName,
+					b.Period.Start, b.Period.End, b.Decided, b.Invoiced, b.Reasons, want.Decided, want.Invoiced, want.Reasons)
+			}
+			of := key{b.Payer, b.MeterEventName}
+			sums[of] = sums[of].Plus(b.Decided)
+		}
+	}
+	decided := map[key]models.OverageSum{}
+	for _, p := range l.people {
+		for _, e := range p.events {
+			if e.payer != nil && e.over > 0 {
+				of := key{e.payer.customer, l.web.catalogue.MeterOf(models.PlanID(e.plan))}
+				decided[of] = decided[of].Plus(models.OverageSum{Units: e.over, Cents: e.cent})
+			}
+		}
+	}
+	for of, want := range decided {
+		if sums[of] != want {
+			l.failf("the balances of %s, %s have %v, want %v", of.payer, of.meter, sums[of], want)
+		}
+	}
+}
+
+// expect fills in a balance what the model says of the events of its period and of the reports in it.
+func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
+	for _, p := range l.people {
+		for _, e := range p.events {
+			if e.payer != payer || e.over == 0 || l.web.catalogue.MeterOf(models.PlanID(e.plan)) != b.MeterEventName {
+				continue
+			}
+			o := models.OverageSum{Units: e.over, Cents: e.cent}
+			here, there := b.Period.Contains(e.at), b.Period.Contains(e.minute)
+			if here {
+				b.Decided = b.Decided.Plus(o)
+			}
+			if here && !there {
+				b.Add(models.OverageOtherPeriod, o)
+			}
+			if !there {
+				continue
+			}
+			if !here {
+				b.Add(models.OverageOtherPeriod, models.OverageSum{}.Minus(o))
+			}
+			switch _, reason := l.reason(e); reason {
+			case invoiced:
+				b.Invoiced = b.Invoiced.Plus(o)
+			case beforeItem:
+				b.Add(models.OverageUnexplained, o)
+			default:
+				b.Add(models.OveragePart(reason), o)
+			}
 		}
 	}
 }
