@@ -499,13 +499,18 @@ func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
 			if !here {
 				b.Add(models.OverageOtherPeriod, models.OverageSum{}.Minus(o))
 			}
-			switch _, reason := l.reason(e); reason {
-			case invoiced:
+			_, reason := l.reason(e)
+			switch has := func(s *ledgerSub) bool { // an invoice of the period
+				return slices.ContainsFunc(s.invoices, func(i *ledgerInvoice) bool { return !i.trial && b.Period.Contains(i.start) })
+			}; {
+			case reason == invoiced:
 				b.Invoiced = b.Invoiced.Plus(o)
-			case beforeItem:
+			case reason == beforeItem:
 				b.Add(models.OverageUnexplained, o)
+			case slices.ContainsFunc(payer.subs, has):
+				b.Add(models.OverageLate, o)
 			default:
-				b.Add(models.OveragePart(reason), o)
+				b.Add(models.OverageDiscarded, o)
 			}
 		}
 	}
