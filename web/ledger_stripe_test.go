@@ -122,6 +122,7 @@ func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
 	l.later(late, what, tell)
 }
 
+// told sends a webhook of a subscription. Tollgate then asks for all subscriptions of the customer.
 func (l *ledger) told(s *ledgerSub, webhook string) {
 	l.counts["webhooks"]++
 	l.webhook(webhook, l.clock()).want(l.t, 200, nil)
@@ -207,7 +208,8 @@ func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 		if !l.stand.FinalizeInvoice(invoice.id) {
 			l.failf("there is no such draft")
 		}
-		l.tell("invoice.finalized", l.stand.Object(invoice.id))
+		body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), "invoice.finalized", l.stand.Object(invoice.id))
+		l.told(s, string(body))
 	})
 }
 
