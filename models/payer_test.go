@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 )
 
@@ -72,5 +74,42 @@ func TestAMemberComesWithUsageOfTheirOwn(t *testing.T) {
 		used(3) // bob had no payer
 		f.consume(t, ada, hours(2), 1)
 		used(4)
+	})
+}
+
+// A record ended when an organization began to pay. When the person leaves it, having used nothing there, a new record begins: a check shows
+// what the summary of the next organization counts.
+func TestARecordThatEndedStaysEnded(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme, hand := f.organization(t, hours(-3), "Acme", "T1"), f.organization(t, hours(-3), "Hand", "T2")
+		f.bought(t, hours(-2))
+		move := func(now time.Time, to uuid.UUID) {
+			t.Helper()
+			if _, err := models.SetUser(f.ctx, f.db, now, ada, models.UserChange{OrganizationID: &to}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		move(hours(-1), acme)
+		f.consume(t, ada, noon, 3)
+		start, end := hours(1), hours(1).AddDate(0, 1, 0)
+		f.insert(t, &models.Subscription{
+			ID: newID(), OrganizationID: &acme, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_2"), StripeCustomerID: ptr("cus_2"),
+			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(25)), CreatedAt: start, UpdatedAt: start,
+		})
+		if err := models.RefitRecords(f.ctx, f.db, f.catalogue, hours(1), []uuid.UUID{f.user(t, ada)}); err != nil {
+			t.Fatal(err)
+		}
+		move(hours(2), hand)
+		ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, hours(3), []models.Want{{Email: ada, At: hours(3)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, hours(3), hand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if standing, _, _ := ahead.Standing(models.Want{Email: ada, At: hours(3)}, nil); standing.Used != 0 || s.TotalSuggestions != 0 || standing.Included != 72 {
+			t.Errorf("a check shows %d of %d units, the organization %d; want 0 of 72 in both", standing.Used, standing.Included, s.TotalSuggestions)
+		}
 	})
 }
