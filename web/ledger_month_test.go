@@ -256,9 +256,12 @@ func (l *ledger) comparePage(page *monthPage, reasons map[string]int64) {
 	difference := amount - page.cents
 	for _, p := range l.people {
 		for _, e := range p.events {
+			if e.over == 0 {
+				continue
+			}
 			on, why := l.reason(e)
 			switch onInvoice := on == invoice; {
-			case e.over == 0 || onInvoice == page.events[e]:
+			case onInvoice == page.events[e]:
 				continue
 			case onInvoice:
 				why = "recorded after the page was read"
