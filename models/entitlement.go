@@ -1,6 +1,7 @@
 package models
 
 import (
+	"database/sql"
 	"slices"
 	"strings"
 	"time"
@@ -23,14 +24,17 @@ type Entitlement struct {
 	StripeCustomerID string
 	// OrganizationID is that of the organization that has the subscription; nil without one and for the person's own.
 	OrganizationID *uuid.UUID
-	Status         SubscriptionStatus
+	// MemberOf is the organization that the person is in now; nil without one.
+	MemberOf *uuid.UUID
+	Status   SubscriptionStatus
 	// AtStripe means that the subscription is Stripe's. Then OverageRateCents is the unit amount of its overage item; nil until it
 	// was read.
 	AtStripe         bool
 	OverageRateCents *int64
-	// Created is when the subscription began, Joined when the person came to their organization or left the last one, and Ended when the
-	// last subscription ended that could have given the person a plan; zero where that is not known.
-	Created, Joined, Ended time.Time
+	// Created is when the subscription began, or the first of those by hand that replaced each other without a gap. Joined is when the person
+	// came to their organization or left the last one. Ended is when the last subscription at Stripe ended that could have given the person a
+	// plan, and EndedByHand when the last one by hand ended that came before this one. They are zero where that is not known.
+	Created, Joined, Ended, EndedByHand time.Time
 	// Until is when the next of such changes came, for what a person might use at an instant in the past; zero without one.
 	Until time.Time
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
@@ -59,12 +63,12 @@ func PayerOf(customer string, organization *uuid.UUID) string {
 }
 
 // changed is when the payer changed from another one to this one, as far as that is known. A plan that is assigned by hand to the same
-// person or organization is no change of payer.
+// person or organization, or that ends, is no change of payer.
 func (e *Entitlement) changed(before string) time.Time {
 	switch {
 	case !byHand(before) || !byHand(e.payer()):
 		return e.newest()
-	case e.OrganizationID != nil && e.Joined.Before(e.Created):
+	case e.MemberOf != nil && before == PayerOf("", e.MemberOf), before == "" && e.OrganizationID != nil && e.Joined.Before(e.Created):
 		return time.Time{}
 	}
 	return e.Joined
@@ -74,9 +78,11 @@ func (e *Entitlement) changed(before string) time.Time {
 func (e *Entitlement) newest() time.Time {
 	switch {
 	case e.AtStripe:
-		return latest(e.Created, e.Joined, e.Ended)
+		return latest(e.Created, e.Joined, e.Ended, e.EndedByHand)
 	case e.OrganizationID != nil: // its plan comes before the person's own
 		return latest(e.Created, e.Joined)
+	case e.SubscriptionID != nil:
+		return latest(e.Created, e.Joined, e.Ended)
 	}
 	return latest(e.Joined, e.Ended)
 }
@@ -111,7 +117,7 @@ func (e *Entitlement) overageRate(plan Plan) int64 {
 
 // entitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
 const (
-	entitlementColumns = `u.workspace_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
+	entitlementColumns = `u.workspace_id, w.organization_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
 		s.billing_cycle_anchor, s.current_period_start, s.current_period_end, s.id,
 		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END`
@@ -151,47 +157,69 @@ const (
 type changes struct {
 	joined, created, ended []time.Time
 	paid                   map[uuid.UUID]*paidFor
+	byHand                 []givenByHand
+}
+
+// givenByHand is a plan that was assigned by hand to an organization, or to the person if organization is nil. ended is zero while it goes on.
+type givenByHand struct {
+	organization *uuid.UUID
+	began, ended time.Time
 }
 
 // changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// at Stripe began and ended that was theirs or one of their organizations', with each of its periods. Its three arguments select the
+// began and ended that was theirs or one of their organizations', with each of its periods at Stripe. Its three arguments select the
 // people's IDs.
-const changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
+const changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
 	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
-		WHERE o.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
 	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id
-		WHERE m.user_id IN (?) AND o.stripe_subscription_id IS NOT NULL`
+		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE m.user_id IN (?)`
 
-const subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.stripe_customer_id, o.billing_cycle_anchor, p.period_start, p.period_end`
+const subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
+	p.period_start, p.period_end`
 
-// add adds one row of changesOf.
-func (c *changes) add(joined, created, ended bun.NullTime, subscription *uuid.UUID, customer *string, anchor, start, end bun.NullTime) {
-	if !joined.IsZero() {
-		c.joined = append(c.joined, joined.UTC())
+// change is one row of changesOf.
+type change struct {
+	joined, created, ended     bun.NullTime
+	subscription, organization *uuid.UUID
+	byHand                     sql.NullBool
+	customer                   *string
+	anchor, start, end         bun.NullTime
+}
+
+func (c *changes) add(row *change) {
+	if !row.joined.IsZero() {
+		c.joined = append(c.joined, row.joined.UTC())
 	}
-	if subscription == nil {
+	if row.subscription == nil {
 		return
 	}
-	s := c.paid[*subscription]
+	if row.byHand.Bool {
+		g := givenByHand{organization: row.organization, began: row.created.UTC()}
+		if !row.ended.IsZero() {
+			g.ended = row.ended.UTC()
+		}
+		c.byHand = append(c.byHand, g)
+		return
+	}
+	s := c.paid[*row.subscription]
 	if s == nil {
 		if c.paid == nil {
 			c.paid = map[uuid.UUID]*paidFor{}
 		}
-		s = &paidFor{began: created.UTC()}
-		if !ended.IsZero() {
-			s.ended = ended.UTC()
+		s = &paidFor{began: row.created.UTC()}
+		if !row.ended.IsZero() {
+			s.ended = row.ended.UTC()
 		}
-		if !anchor.IsZero() {
-			s.anchor = new(anchor.UTC())
+		if !row.anchor.IsZero() {
+			s.anchor = new(row.anchor.UTC())
 		}
-		if customer != nil {
-			s.customer = *customer
+		if row.customer != nil {
+			s.customer = *row.customer
 		}
-		c.paid[*subscription] = s
+		c.paid[*row.subscription] = s
 	}
-	if period := (Period{Start: start.UTC(), End: end.UTC()}); !start.IsZero() && !slices.Contains(s.all, period) {
+	if period := (Period{Start: row.start.UTC(), End: row.end.UTC()}); !row.start.IsZero() && !slices.Contains(s.all, period) {
 		s.all = append(s.all, period)
 	}
 }
@@ -215,6 +243,7 @@ func (c *changes) settle() {
 func (c *changes) note(e *Entitlement, at, now time.Time) {
 	e.known = c
 	e.Joined, e.Ended, e.Until = lastBefore(c.joined, at), lastBefore(c.ended, at), time.Time{}
+	c.noteByHand(e, at)
 	if e.SubscriptionID != nil {
 		if s := c.paid[*e.SubscriptionID]; s != nil && s.began.Before(e.Created) {
 			e.Created = s.began
@@ -225,6 +254,24 @@ func (c *changes) note(e *Entitlement, at, now time.Time) {
 			if t.After(at) && !t.After(now) && (e.Until.IsZero() || t.Before(e.Until)) {
 				e.Until = t
 			}
+		}
+	}
+}
+
+// noteByHand adds what is known of plans that were assigned by hand.
+func (c *changes) noteByHand(e *Entitlement, at time.Time) {
+	slices.SortFunc(c.byHand, func(a, b givenByHand) int { return b.began.Compare(a.began) }) // the newest first
+	e.EndedByHand = time.Time{}
+	for _, g := range c.byHand {
+		switch mine := g.organization == nil && e.OrganizationID == nil || g.organization != nil && e.OrganizationID != nil && *g.organization == *e.OrganizationID; {
+		case g.ended.IsZero() || g.ended.After(at):
+		case e.AtStripe:
+			first := g.organization != nil && e.OrganizationID == nil && e.MemberOf != nil && *g.organization == *e.MemberOf
+			if (first || mine && g.began.After(e.Created)) && g.ended.After(e.EndedByHand) {
+				e.EndedByHand = g.ended
+			}
+		case mine && e.SubscriptionID != nil && g.began.Before(e.Created) && e.Created.Sub(g.ended) < time.Millisecond:
+			e.Created = g.began
 		}
 	}
 }

@@ -50,7 +50,7 @@ func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *b
 func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...any) error {
 	var team, slackUser, plan, customer, status sql.NullString
 	var created bun.NullTime
-	err := rows.Scan(append(before, user, &e.WorkspaceID, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
+	err := rows.Scan(append(before, user, &e.WorkspaceID, &e.MemberOf, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
 		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
@@ -65,10 +65,8 @@ func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesO
 // addChange adds a row of changesQuery to the changes of its person.
 func addChange(row scanner, all map[uuid.UUID]*changes) error {
 	var user uuid.UUID
-	var joined, created, ended, anchor, start, end bun.NullTime
-	var subscription *uuid.UUID
-	var customer *string
-	if err := row.Scan(&user, &joined, &created, &ended, &subscription, &customer, &anchor, &start, &end); err != nil {
+	var c change
+	if err := row.Scan(&user, &c.joined, &c.created, &c.ended, &c.subscription, &c.organization, &c.byHand, &c.customer, &c.anchor, &c.start, &c.end); err != nil {
 		return err
 	}
 	found := all[user]
@@ -76,6 +74,6 @@ func addChange(row scanner, all map[uuid.UUID]*changes) error {
 		found = &changes{}
 		all[user] = found
 	}
-	found.add(joined, created, ended, subscription, customer, anchor, start, end)
+	found.add(&c)
 	return nil
 }

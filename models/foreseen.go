@@ -72,8 +72,15 @@ func (f *Foreseen) Standing(w Want, current *UsageRecord) (s Standing, slack Sla
 	}
 	records := p.records
 	if current != nil {
-		records = slices.DeleteFunc(slices.Clone(records), func(r *UsageRecord) bool { return r.ID == current.ID })
-		records = append(records, current)
+		latest := *current
+		records = slices.DeleteFunc(slices.Clone(records), func(r *UsageRecord) bool {
+			if r.ID != current.ID {
+				return false
+			}
+			latest.Payer = r.Payer // which is not among what the gate reads
+			return true
+		})
+		records = append(records, &latest)
 		slices.SortFunc(records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
 	}
 	s, moves = f.catalogue.foresee(p.email, &p.entitlement, records, f.now)

@@ -80,9 +80,10 @@ func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
 		return end, ok
 	}
 	if !ok {
-		// The record grows only as long as no other payer's time may lie between: nothing follows, or the same payer's record does.
+		// The record grows only as long as no other payer's time may lie between: nothing follows and nothing changed since, or the same
+		// payer's record follows.
 		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
-			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) {
+			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) && !e.newest().After(end) {
 			end = own.End
 		}
 	}

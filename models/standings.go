@@ -20,7 +20,8 @@ type people struct {
 	postgres bool
 	now      time.Time
 	// workspaces are the organization's. They stand in the queries as they are, so that the planner knows how many people they have.
-	workspaces []uuid.UUID
+	organization uuid.UUID
+	workspaces   []uuid.UUID
 	// version is that of what the ended periods of the workspaces count; EndedSums keeps to it.
 	version string
 	usual   stake
@@ -56,7 +57,7 @@ func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 
 // peopleOf reads who they are; e is what the organization's own subscription gives, nil without one.
 func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*people, error) {
-	p := &people{postgres: db.Dialect().Name() == dialect.PG, now: now}
+	p := &people{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id}
 	var err error
 	if p.workspaces, p.version, err = workspacesOf(ctx, db, id); err != nil {
 		return nil, err
@@ -104,16 +105,16 @@ func (p *people) join() schema.QueryAppender {
 	if len(p.own) == 0 {
 		return bun.SafeQuery("")
 	}
-	row := ", (?, ?, ?, ?, ?, ?)"
+	row := ", (?, ?, ?, ?, ?, ?, ?)"
 	if p.postgres { // which takes the types from the first row
-		row = ", (CAST(? AS uuid), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
+		row = ", (CAST(? AS uuid), CAST(? AS text), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
 	}
-	args := make([]any, 0, 6*len(p.own))
+	args := make([]any, 0, 7*len(p.own))
 	for i := range p.own {
 		o := &p.own[i]
-		args = append(args, o.user, o.included, o.rate, o.further, o.begins, o.starts)
+		args = append(args, o.user, o.entitlement.payer(), o.included, o.rate, o.further, o.begins, o.starts)
 	}
-	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
+	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, payer, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
 		") SELECT * FROM given) o ON o.user_id = u.id", args...)
 }
 
@@ -129,7 +130,22 @@ func (p *people) either(column string, usual any) schema.QueryAppender {
 func (p *people) isCurrent() schema.QueryAppender {
 	q := bun.SafeQuery("r.present_workspace_id IN (?) AND r.billing_period_start <= ? AND r.billing_period_start >= ? AND r.billing_period_end > ?",
 		bun.List(p.workspaces), p.now, p.now.Add(-maxPeriod+time.Microsecond), p.now)
-	return bun.SafeQuery("? AND r.billing_period_start >= ?", q, p.either("begins", p.usual.begins))
+	return bun.SafeQuery("? AND r.billing_period_start >= ? AND ?", q, p.either("begins", p.usual.begins), p.isPaid())
+}
+
+// isPaid is the condition that the payer of the record r is the person's, or that the change from the one to the other does not end the
+// record (Entitlement.changed). Records of earlier releases name no payer.
+func (p *people) isPaid() schema.QueryAppender {
+	payer := p.usual.entitlement.payer()
+	same := bun.SafeQuery("(r.payer IS NULL OR r.payer = ?)", p.either("payer", payer))
+	switch {
+	case payer == "": // a plan that was assigned to the organization by hand may have ended
+		return bun.SafeQuery("(? OR r.payer = ? AND ? = '')", same, PayerOf("", &p.organization), p.either("payer", payer))
+	case byHand(payer): // the person may have been there before the plan was
+		return bun.SafeQuery("(? OR r.payer = '' AND NOT EXISTS (SELECT 1 FROM memberships j WHERE j.user_id = r.user_id AND j.since >= ?))",
+			same, p.usual.entitlement.Created)
+	}
+	return same
 }
 
 // counted is a query of those who have a current record: their units used and included, of_plan among these what the plan

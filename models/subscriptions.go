@@ -69,7 +69,31 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 	if err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", who, err)
 	}
+	if err := refitPaying(ctx, db, c, now, who); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	}
 	return made, nil
+}
+
+// refitPaying ends the records of those people of the subscriber whose payer may have changed: who has a subscription of their own at Stripe.
+func refitPaying(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber) error {
+	var ids []uuid.UUID
+	q := db.NewSelect().TableExpr("users AS u").Column("u.id").Order("u.email").
+		Where("EXISTS (SELECT 1 FROM subscriptions s WHERE s.user_id = u.id AND s.stripe_subscription_id IS NOT NULL)")
+	if who.OrganizationID != nil {
+		q = q.Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", *who.OrganizationID)
+	} else {
+		q = q.Where("u.email = ?", who.Email)
+	}
+	if err := q.Scan(ctx, &ids); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(ids, 50) {
+		if err := RefitRecords(ctx, db, c, now, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepFromSubscriber does as KeepIncluded for each active subscription of the subscriber that includes more than the plan.

@@ -47,41 +47,47 @@ func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, 
 	return records, nil
 }
 
-// StandingHistory is UsageHistory as it will be once PrepareRecords has run: the current record of a person whose plan changed has
-// what the new plan gives, and one that the plan's own period began in ends there.
-func StandingHistory(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
-	records, err := UsageHistory(ctx, db, now, email, months)
-	if err != nil {
-		return nil, err
+// StandingHistory is UsageHistory as it is once PrepareRecords has run: the current record of a person whose plan changed has what the
+// new plan gives, and one that the plan's own period began in, or whose payer changed, ends there. Only if units must move to another
+// record for that, PrepareRecords runs.
+func StandingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
+	standings, moves, err := standingHistory(ctx, db, c, now, email, months)
+	if err == nil && moves {
+		if err = PrepareRecords(ctx, db, c, now, []Want{{Email: email, At: now}}); err == nil {
+			standings, _, err = standingHistory(ctx, db, c, now, email, months)
+		}
 	}
-	standings := make([]Standing, len(records))
-	for i := range records {
-		var ready bool
-		standings[i], ready = c.Standing(&records[i], now)
-		if ready || !standings[i].Period.Contains(now) {
-			continue
-		}
-		p := person{email: email, user: records[i].UserID}
-		entitlements, err := EntitlementsOf(ctx, db, []uuid.UUID{p.user})
+	return standings, err
+}
+
+func standingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int) (standings []Standing, moves bool, err error) {
+	records, err := UsageHistory(ctx, db, now, email, months)
+	if err != nil || len(records) == 0 {
+		return nil, false, err
+	}
+	if _, ready := c.Standing(&records[0], now); !ready && records[0].Period().Contains(now) {
+		ahead, err := ReadAhead(ctx, db, c, now, []Want{{UserID: records[0].UserID}})
 		if err != nil {
-			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
+			return nil, false, err
 		}
-		p.entitlement = entitlements[p.user]
-		all := map[uuid.UUID]*changes{p.user: &p.changes}
-		if err := eachRow(ctx, db, changesQuery(db, bun.List([]uuid.UUID{p.user})), func(row scanner) error { return addChange(row, all) }); err != nil {
-			return nil, fmt.Errorf("read the usage history of %s: %w", email, err)
+		if p := ahead.people[records[0].UserID]; p != nil {
+			p.records = nil
+			for i := range records {
+				p.keep(&records[i])
+			}
+			for _, changed := range p.fit(now) {
+				moves = moves || changed.moves
+			}
+			if records[0].Period().Contains(now) {
+				c.entitle(&records[0], &p.entitlement)
+			}
 		}
-		p.changes.note(&p.entitlement, now, now)
-		for j := range records {
-			p.keep(&records[j])
-		}
-		p.fit(now)
-		if records[i].Period().Contains(now) {
-			c.entitle(&records[i], &p.entitlement)
-		}
+	}
+	standings = make([]Standing, len(records))
+	for i := range records {
 		standings[i], _ = c.Standing(&records[i], now)
 	}
-	return standings, nil
+	return standings, moves, nil
 }
 
 // OrganizationSummary is what an organization used in its current billing period.

@@ -209,7 +209,6 @@ func (l *ledger) readPage(s *ledgerSub) *monthPage {
 	path := "/usage"
 	var start, end time.Time
 	for _, p := range l.peopleOf(s.payer) {
-		l.consume(p, p.whom(l)) // as in compare
 		now, _, _ := l.ask("/v1/check", fmt.Sprintf(`{"email": %q}`, p.email))
 		start, end, shown = now.Period.Start, now.Period.End, p
 		page.people[p] = true
@@ -257,9 +256,12 @@ func (l *ledger) comparePage(page *monthPage, reasons map[string]int64) {
 	difference := amount - page.cents
 	for _, p := range l.people {
 		for _, e := range p.events {
+			if e.over == 0 {
+				continue
+			}
 			on, why := l.reason(e)
 			switch onInvoice := on == invoice; {
-			case e.over == 0 || onInvoice == page.events[e]:
+			case onInvoice == page.events[e]:
 				continue
 			case onInvoice:
 				why = "recorded after the page was read"

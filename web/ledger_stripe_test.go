@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/models/billing/stripetest"
 )
 
@@ -35,6 +36,16 @@ type ledgerSub struct {
 	atEnd      bool                 // it ends with its period
 	since      map[string]time.Time // when the overage item of each plan was added
 	invoices   []*ledgerInvoice
+	turns      []*ledgerTurn
+}
+
+// ledgerTurn is a moment at which a billing period ended that could not be foreseen. known is when its webhook was applied; zero before.
+type ledgerTurn struct{ at, known time.Time }
+
+func (s *ledgerSub) turn(at time.Time) *ledgerTurn {
+	t := &ledgerTurn{at: at}
+	s.turns = append(s.turns, t)
+	return t
 }
 
 type subState struct{ plan, status string }
@@ -71,11 +82,6 @@ func (p *ledgerPayer) open() *ledgerSub {
 	return nil
 }
 
-// pays means that a subscription gives a plan, or that Tollgate believes so.
-func (p *ledgerPayer) pays() bool {
-	return slices.ContainsFunc(p.subs, func(s *ledgerSub) bool { return s.now.active() || s.believed.active() })
-}
-
 // believed is the subscription that a person's plan comes from, as far as webhooks said.
 func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	payer := l.payerOf(p, plan, l.clock())
@@ -90,8 +96,16 @@ func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	return nil
 }
 
-// tellAbout sends the webhook of a subscription after a while: at once in half of the cases, else minutes up to days later.
-func (l *ledger) tellAbout(s *ledgerSub, kind string) {
+// tellAbout sends the webhook of a subscription after a while: at once in half of the cases, else minutes up to days later. Its payload is
+// the state of now. It tells of the turns.
+func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
+	body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), kind, l.stand.Object(s.id))
+	tell := func() {
+		l.told(s, string(body))
+		for _, t := range turns {
+			t.known = l.clock()
+		}
+	}
 	late := time.Duration(0)
 	if l.rng.IntN(2) == 0 {
 		late = time.Duration(l.rng.Int64N(int64(time.Hour)))
@@ -102,18 +116,20 @@ func (l *ledger) tellAbout(s *ledgerSub, kind string) {
 	what := fmt.Sprintf("a webhook of %s, %s late", s.payer.customer, late.Truncate(time.Second))
 	if late == 0 {
 		l.logf("%s", what)
-		l.told(s, kind)
+		tell()
 		return
 	}
-	l.later(late, what, func() { l.told(s, kind) })
+	l.later(late, what, tell)
 }
 
-func (l *ledger) told(s *ledgerSub, kind string) {
+// told sends a webhook of a subscription. Tollgate then asks for all subscriptions of the customer.
+func (l *ledger) told(s *ledgerSub, webhook string) {
 	l.counts["webhooks"]++
-	l.tell(kind, l.stand.Object(s.id))
-	l.eventually("a webhook is not applied", func() bool {
-		waiting, err := l.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Exists(context.Background())
-		must(l.t, err)
+	l.webhook(webhook, l.clock()).want(l.t, 200, nil)
+	l.eventually("a webhook is not applied, or the records that it changes are not up to date", func() bool {
+		var waiting bool
+		must(l.t, l.db.NewRaw("SELECT EXISTS (SELECT 1 FROM stripe_webhook_events WHERE applied_at IS NULL) OR EXISTS (SELECT 1 FROM records_due)").
+			Scan(context.Background(), &waiting))
 		return !waiting
 	})
 	for _, each := range s.payer.subs {
@@ -148,7 +164,7 @@ func (l *ledger) buy(payer *ledgerPayer, plan string, trial time.Duration) *ledg
 func (l *ledger) renewLater(s *ledgerSub) {
 	end := s.end
 	l.later(end.Sub(l.clock())+time.Duration(l.rng.Int64N(int64(2*time.Minute))), s.payer.customer+" renews", func() {
-		if !s.ended.IsZero() {
+		if !s.ended.IsZero() || !s.end.Equal(end) {
 			return
 		}
 		invoice := &ledgerInvoice{id: l.stand.Renew(s.id), start: s.start, end: end, trial: !s.trialEnd.IsZero() && !s.trialEnd.Before(end)}
@@ -167,6 +183,22 @@ func (l *ledger) renewLater(s *ledgerSub) {
 	})
 }
 
+// reset moves the billing date of a subscription to now: its period ends, and another one begins.
+func (l *ledger) reset(s *ledgerSub) {
+	now := l.clock().Truncate(time.Second)
+	if !now.After(s.start) {
+		return
+	}
+	l.counts["resets"]++
+	l.logf("%s begins another period", s.payer.customer)
+	l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) { sub.PeriodEnd, sub.Anchor = now, now })
+	invoice := &ledgerInvoice{id: l.stand.Renew(s.id), start: s.start, end: now}
+	s.start, s.end = now, now.AddDate(0, 1, 0)
+	l.renewLater(s)
+	l.tellAbout(s, "customer.subscription.updated", s.turn(now))
+	l.finalizeLater(s, invoice)
+}
+
 func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 	s.invoices = append(s.invoices, invoice)
 	wait := time.Hour + 3*time.Minute + time.Duration(l.rng.Int64N(int64(3*time.Hour)))
@@ -176,7 +208,8 @@ func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 		if !l.stand.FinalizeInvoice(invoice.id) {
 			l.failf("there is no such draft")
 		}
-		l.tell("invoice.finalized", l.stand.Object(invoice.id))
+		body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), "invoice.finalized", l.stand.Object(invoice.id))
+		l.told(s, string(body))
 	})
 }
 
@@ -221,7 +254,7 @@ func (l *ledger) cancel(s *ledgerSub, how string) {
 		}
 		l.finalizeLater(s, &ledgerInvoice{id: last.ID, start: s.start, end: s.ended})
 	}
-	l.tellAbout(s, "customer.subscription.deleted")
+	l.tellAbout(s, "customer.subscription.deleted", s.turn(s.ended))
 }
 
 // The reasons why overage is not on an invoice.
@@ -230,67 +263,102 @@ const (
 	late      = "late"
 	discarded = "discarded"
 	byHand    = "by_hand"
-	// beforeItem is usage that was recorded late, decided under a plan whose overage item was added after it: Stripe bills usage only
-	// from when the item was added.
+	// beforeItem is usage of before the overage item of its plan was added, or of the same minute: Stripe bills usage only from when the item
+	// was added. It was recorded late, and decided under that plan.
 	beforeItem = "before_item"
-	// afterEnd is usage in a report with usage of the same hour from after the subscription's immediate end: the report has the minute of
-	// the latter, which the last invoice does not cover.
+	// afterEnd is usage whose report has a minute after the subscription's immediate end, which the last invoice does not cover: it was sent
+	// before the end became known, with usage of the same hour from after the end.
 	afterEnd = "after_end"
 )
 
-// reason says on which invoice an event is, or why it is on none.
+// reason says on which invoice an event is, or why it is on none. Stripe bills a report by its minute, which lies in the period of its events
+// unless that cannot be.
 func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	if e.payer == nil {
 		return nil, byHand
 	}
-	ends := time.Time{}
+	var in, on *ledgerInvoice // by the event's time, and by its report's minute
+	var of, ended *ledgerSub
 	for _, s := range e.payer.subs {
 		for _, i := range s.invoices {
-			// Usage in the minute in which a subscription ended may still be on its last invoice: a report has the minute of its last event.
-			last := i.end.Equal(s.ended) && !e.at.Before(i.end) && !e.minute.IsZero() && e.minute.Before(i.end)
-			if in := !e.at.Before(i.start) && e.at.Before(i.end); !in && !last {
-				continue
+			if i.contains(e.at) {
+				in, of = i, s
 			}
-			switch {
-			case e.recorded.After(i.counted):
-				return nil, late
-			case e.minute.Before(s.since[e.plan]) && e.at.Sub(s.since[e.plan]) < time.Hour:
-				return nil, beforeItem
-			case i.end.Equal(s.ended) && !s.atEnd && !e.minute.Before(i.end) && e.minute.Sub(i.end) < time.Hour:
-				return nil, afterEnd
+			if !e.minute.IsZero() && i.contains(e.minute) {
+				on = i
+				if of == nil {
+					of = s
+				}
 			}
-			return i, invoiced
 		}
-		if s.ended.After(ends) && !e.at.Before(s.start) {
-			ends = s.ended
+		if !s.ended.IsZero() && (ended == nil || s.ended.After(ended.ended)) && !e.at.Before(s.start) {
+			ended = s
 		}
 	}
-	if !ends.IsZero() && e.at.Before(ends) {
+	if in != on && !l.misplaced(e, in) {
+		l.failf("%+v is in a report of another period, in %+v and on %+v", e, in, on)
+	}
+	switch {
+	case on != nil && e.recorded.After(on.counted), on == nil && in != nil && e.recorded.After(in.counted):
+		return nil, late
+	case on != nil && e.minute.Before(of.since[e.plan]):
+		if e.at.Truncate(time.Minute).After(of.since[e.plan]) {
+			l.failf("%+v is reported for a time before its plan's item of %s", e, of.since[e.plan])
+		}
+		return nil, beforeItem
+	case on != nil:
+		return on, invoiced
+	case in != nil:
+		return nil, afterEnd
+	case ended != nil && e.at.Before(ended.ended):
 		return nil, discarded
 	}
 	return nil, late // the subscription had ended, and its last invoice covers what came before
 }
 
-// readMinutes reads which minute each event was reported for.
+func (i *ledgerInvoice) contains(t time.Time) bool { return !t.Before(i.start) && t.Before(i.end) }
+
+// misplaced says that the minute of an event's report may lie in another period than the event: the report was sent before a period's end
+// between them was known, or the period of the event, in, has no whole minute.
+func (l *ledger) misplaced(e *ledgerEvent, in *ledgerInvoice) bool {
+	if in != nil && !in.start.Add(time.Minute-time.Nanosecond).Truncate(time.Minute).Before(in.end) {
+		return true
+	}
+	from, to := e.at, e.minute
+	if to.Before(from) {
+		from, to = to, from
+	}
+	for _, s := range e.payer.subs {
+		for _, t := range s.turns {
+			if t.at.After(from) && !t.at.After(to) && t.known.After(e.sent) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readMinutes reads which minute each event was reported for, and when.
 func (l *ledger) readMinutes() {
 	var rows []struct {
-		ID     uuid.UUID
-		Minute time.Time
+		ID             uuid.UUID
+		Minute         time.Time
+		FirstAttemptAt bun.NullTime
 	}
 	people := make([]uuid.UUID, len(l.people))
 	for i, p := range l.people {
 		people[i] = p.id
 	}
-	must(l.t, l.db.NewRaw(`SELECT e.id, r.minute FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id
+	must(l.t, l.db.NewRaw(`SELECT e.id, r.minute, r.first_attempt_at FROM usage_events e JOIN stripe_reports r ON r.id = e.stripe_report_id
 		WHERE e.user_id IN (?)`, bun.List(people)).Scan(l.t.Context(), &rows))
-	minutes := map[string]time.Time{}
-	for _, r := range rows {
-		minutes[r.ID.String()] = r.Minute.UTC()
-	}
+	events := map[string]*ledgerEvent{}
 	for _, p := range l.people {
 		for _, e := range p.events {
-			e.minute = minutes[e.id]
+			events[e.id] = e
 		}
+	}
+	for _, r := range rows {
+		events[r.ID.String()].minute, events[r.ID.String()].sent = r.Minute.UTC(), r.FirstAttemptAt.UTC()
 	}
 }
 
@@ -359,6 +427,93 @@ func (l *ledger) invoices() {
 	for reason, n := range reasons {
 		if reason != invoiced {
 			l.counts["cents "+reason] += n
+		}
+	}
+}
+
+// balance has the reporter compare its totals with Stripe, and write the balances.
+func (l *ledger) balance() {
+	l.t.Helper()
+	_, err := l.reporter.Totals(l.t.Context(), true)
+	must(l.t, err)
+}
+
+// compareBalances checks that the balances of all billing periods add up, and say of each period what the model says of its events.
+func (l *ledger) compareBalances() {
+	l.t.Helper()
+	type key struct{ payer, meter string }
+	sums := map[key]models.OverageSum{}
+	all, err := billing.Balances(l.t.Context(), l.db, l.clock().AddDate(-1, 0, 0))
+	must(l.t, err)
+	for _, payer := range l.payers {
+		for _, b := range all {
+			if b.Payer != payer.customer {
+				continue
+			}
+			want := models.OverageBalance{Payer: b.Payer, MeterEventName: b.MeterEventName, Period: b.Period}
+			l.expect(&want, payer)
+			total := b.Invoiced
+			for _, r := range b.Reasons {
+				total = total.Plus(r.OverageSum)
+			}
+			if total != b.Decided || b.Decided != want.Decided || b.Invoiced != want.Invoiced || !slices.Equal(b.Reasons, want.Reasons) {
+				l.failf("the balance of %s, %s, %s to %s has %v decided, %v invoiced and %v, want %v, %v and %v", b.Payer, b.MeterEventName,
+					b.Period.Start, b.Period.End, b.Decided, b.Invoiced, b.Reasons, want.Decided, want.Invoiced, want.Reasons)
+			}
+			of := key{b.Payer, b.MeterEventName}
+			sums[of] = sums[of].Plus(b.Decided)
+		}
+	}
+	decided := map[key]models.OverageSum{}
+	for _, p := range l.people {
+		for _, e := range p.events {
+			if e.payer != nil && e.over > 0 {
+				of := key{e.payer.customer, l.web.catalogue.MeterOf(models.PlanID(e.plan))}
+				decided[of] = decided[of].Plus(models.OverageSum{Units: e.over, Cents: e.cent})
+			}
+		}
+	}
+	for of, want := range decided {
+		if sums[of] != want {
+			l.failf("the balances of %s, %s have %v, want %v", of.payer, of.meter, sums[of], want)
+		}
+	}
+}
+
+// expect fills in a balance what the model says of the events of its period and of the reports in it.
+func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
+	for _, p := range l.people {
+		for _, e := range p.events {
+			if e.payer != payer || e.over == 0 || l.web.catalogue.MeterOf(models.PlanID(e.plan)) != b.MeterEventName {
+				continue
+			}
+			o := models.OverageSum{Units: e.over, Cents: e.cent}
+			here, there := b.Period.Contains(e.at), b.Period.Contains(e.minute)
+			if here {
+				b.Decided = b.Decided.Plus(o)
+			}
+			if here && !there {
+				b.Add(models.OverageOtherPeriod, o)
+			}
+			if !there {
+				continue
+			}
+			if !here {
+				b.Add(models.OverageOtherPeriod, models.OverageSum{}.Minus(o))
+			}
+			_, reason := l.reason(e)
+			switch has := func(s *ledgerSub) bool { // an invoice of the period
+				return slices.ContainsFunc(s.invoices, func(i *ledgerInvoice) bool { return !i.trial && b.Period.Contains(i.start) })
+			}; {
+			case reason == invoiced:
+				b.Invoiced = b.Invoiced.Plus(o)
+			case reason == beforeItem:
+				b.Add(models.OverageUnexplained, o)
+			case slices.ContainsFunc(payer.subs, has):
+				b.Add(models.OverageLate, o)
+			default:
+				b.Add(models.OverageDiscarded, o)
+			}
 		}
 	}
 }

@@ -98,7 +98,7 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 func TestOrganizationCost(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		november := models.CalendarMonth(f.clock())
-		f.set(november.Start.AddDate(0, 0, 15)) // half of the period
+		f.set(november.Start.AddDate(0, 0, 15).Add(-time.Second))
 		acme := f.organization("Acme", "T1")
 		for _, name := range []string{"ada", "bob", "carl", "dora", "emil"} {
 			f.person(name+"@example.com", "T1", models.Admin, false)
@@ -108,9 +108,13 @@ func TestOrganizationCost(t *testing.T) {
 		cost := func() string { return textOf(f.signedIn("ada@example.com").get("/org").section("cost")) }
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
 		says(t, "a new plan", cost(), []string{"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far"}, []string{"Forecast"})
-		f.used("bob@example.com", 130, f.clock())  // 260 by the reset: 160 beyond the plan
-		f.used("carl@example.com", 40, f.clock())  // 80 by the reset
-		f.used("dora@example.com", 101, f.clock()) // 202 by the reset, but the limit pays for 10 beyond the plan
+		use := func() {
+			f.used("bob@example.com", 130, f.clock())  // 260 by the reset: 160 beyond the plan
+			f.used("carl@example.com", 40, f.clock())  // 80 by the reset
+			f.used("dora@example.com", 101, f.clock()) // 202 by the reset, but the limit pays for 10 beyond the plan
+		}
+		use()
+		f.advance(time.Second) // half of the period
 		overage := "Overage: 31 × $0.20 $6.20"
 		forecast := "More overage at this pace: about 139 × $0.20 $27.80"
 		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
@@ -122,6 +126,7 @@ func TestOrganizationCost(t *testing.T) {
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)
 		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20))})
+		use() // the payer is another one
 		says(t, "a plan at Stripe", cost(), []string{
 			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast by the reset $874.00",
 			"The number of seats is that of the subscription.",

@@ -43,8 +43,8 @@ type balanceSheet struct {
 	held models.OveragePart
 	// blocked means that the customer's reports wait for an operator.
 	blocked bool
-	// canceled means that the subscription was canceled within the period.
-	canceled bool
+	// canceled is when the subscription was canceled within the period; zero if it was not.
+	canceled time.Time
 	// noPrice means that the subscription has no overage price that can be used.
 	noPrice bool
 }
@@ -58,10 +58,12 @@ func (s *balanceSheet) balance() models.OverageBalance {
 	b.Add(s.unsent(), s.unsealed)
 	var due dues
 	tiers := false
-	// reached adds what reached Stripe at an instant.
-	reached := func(o models.OverageSum, at time.Time) {
+	// reached adds what reached Stripe, of a report's minute, at an instant.
+	reached := func(o models.OverageSum, minute, at time.Time) {
 		near := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
-		switch reason := s.sent(at); {
+		switch reason := s.sent(minute, at); {
+		case reason != "" && s.afterEnd(minute):
+			b.Add(reason, o)
 		case reason != "":
 			b.Add(reason, o)
 			if near {
@@ -94,7 +96,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 			}
 			due.counted += r.Value
 			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
-			reached(r.All, r.SentAt)
+			reached(r.All, r.Minute, r.SentAt)
 		case models.ReportMissing:
 			// Its events are in another report.
 		default:
@@ -109,7 +111,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 			billed := part(r.All, r.Confirmed, r.Value)
 			b.Add(models.OverageOtherPeriod, r.Here.Minus(r.All))
 			b.Add(models.OveragePart(r.State), r.All.Minus(billed))
-			reached(billed, r.SentAt)
+			reached(billed, r.Minute, r.SentAt)
 		}
 	}
 	b.Add(models.OverageVoided, s.voided)
@@ -134,22 +136,27 @@ func (s *balanceSheet) unsent() models.OveragePart {
 		return models.OverageBlocked
 	case !s.final.IsZero():
 		return models.OverageLate
-	case s.canceled && !s.drafted:
+	case !s.canceled.IsZero() && !s.drafted:
 		return models.OverageDiscarded
 	}
 	return models.OverageWaiting
 }
 
-// sent is the reason why overage that reached Stripe at an instant is not invoiced; empty if it should be.
-func (s *balanceSheet) sent(at time.Time) models.OveragePart {
+// afterEnd reports whether a minute lies after the subscription's immediate end. Its last invoice covers what came before.
+func (s *balanceSheet) afterEnd(minute time.Time) bool {
+	return !s.canceled.IsZero() && !minute.Before(s.canceled)
+}
+
+// sent is the reason why overage of a minute that reached Stripe at an instant is not invoiced; empty if it should be.
+func (s *balanceSheet) sent(minute, at time.Time) models.OveragePart {
 	switch {
-	case !s.final.IsZero() && at.After(s.final):
+	case !s.final.IsZero() && (at.After(s.final) || s.afterEnd(minute)):
 		return models.OverageLate
 	case !s.final.IsZero():
 		return ""
 	case s.drafted:
 		return models.OverageWaiting
-	case s.canceled:
+	case !s.canceled.IsZero():
 		return models.OverageDiscarded
 	case s.now.Sub(s.period.End) > invoiceOverdue:
 		return ""

@@ -22,9 +22,12 @@ func TestBalancesAddUp(t *testing.T) {
 		s := balanceSheet{
 			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
 			invoiced: sum(), voided: sum(),
-			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0, canceled: either(),
+			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0,
 			noPrice: either(), otherCurrency: r.IntN(9) == 0,
 			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
+		}
+		if either() {
+			s.canceled = month.End.Add(-time.Duration(r.IntN(100)) * time.Hour)
 		}
 		if either() {
 			s.final = month.End.Add(time.Hour)
@@ -130,5 +133,42 @@ func TestMergeSpans(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// A subscription is canceled at once, and its last invoice covers what came before. What was used after that, because Tollgate learned of it
+// late, is late, however early it was sent.
+func TestUsageAfterACancellation(t *testing.T) {
+	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	canceled := month.Start.AddDate(0, 0, 9)
+	report := func(minute time.Time, units int64) reportShare {
+		o := models.OverageSum{Units: units, Cents: 30 * units}
+		return reportShare{
+			State: models.ReportVerified, Counts: models.CountsOverage, Minute: minute, Value: units, SentAt: minute.Add(time.Minute), Here: o, All: o,
+		}
+	}
+	s := balanceSheet{
+		period: month, now: canceled.AddDate(0, 0, 1), canceled: canceled, final: canceled.Add(3 * time.Hour), counted: 17,
+		invoiced: models.OverageSum{Units: 12, Cents: 360},
+		reports:  []reportShare{report(canceled.Add(-time.Minute), 12), report(canceled.Add(time.Hour), 5)},
+	}
+	b := s.balance()
+	if want := []models.OverageShare{{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 5, Cents: 150}}}; !slices.Equal(b.Reasons, want) {
+		t.Errorf("the reasons are %v, want %v", b.Reasons, want)
+	}
+}
+
+// A subscription that was canceled at once says nothing of the period of the next one, which ended when that period did.
+func TestACancellationIsOfItsOwnPeriod(t *testing.T) {
+	day := func(n int) *time.Time { return new(time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC)) }
+	c := billedCustomer{subscriptions: []models.Subscription{
+		{Status: models.StatusCanceled, CurrentPeriodStart: day(1), CurrentPeriodEnd: day(31), InactiveSince: day(3)},
+		{Status: models.StatusCanceled, CurrentPeriodStart: day(5), CurrentPeriodEnd: day(35), InactiveSince: day(35)},
+	}}
+	if got := c.canceled(models.Period{Start: *day(1), End: *day(5)}); !got.Equal(*day(3)) {
+		t.Errorf("the first period was canceled at %v, want %v", got, day(3))
+	}
+	if got := c.canceled(models.Period{Start: *day(5), End: *day(35)}); !got.IsZero() {
+		t.Errorf("the second period was canceled at %v, want never", got)
 	}
 }

@@ -131,26 +131,27 @@ func (c *billedCustomer) awaits(p models.Period, now time.Time) bool {
 			return true
 		}
 	}
-	return !stored && (!p.End.After(now) || c.canceled(p))
+	return !stored && (!p.End.After(now) || !c.canceled(p).IsZero())
 }
 
-// canceled reports whether the customer's subscription was canceled before a period that it pays
-// for had ended, and none pays for the rest.
-func (c *billedCustomer) canceled(p models.Period) bool {
-	canceled := false
+// canceled returns when the customer's subscription was canceled, if that was within a period that it pays for and none pays for the
+// rest; otherwise the zero time.
+func (c *billedCustomer) canceled(p models.Period) (canceled time.Time) {
 	for _, s := range c.subscriptions {
 		if s.CurrentPeriodStart == nil || s.CurrentPeriodEnd == nil || !s.CurrentPeriodStart.Before(p.End) ||
 			!s.CurrentPeriodEnd.After(p.Start) {
 			continue
 		}
-		if s.Status != models.StatusCanceled {
-			return false
-		}
 		ended := s.InactiveSince
 		if ended == nil {
 			ended = s.CancelAt
 		}
-		canceled = canceled || ended != nil && ended.Before(*s.CurrentPeriodEnd)
+		switch {
+		case s.Status != models.StatusCanceled, ended != nil && !ended.Before(*s.CurrentPeriodEnd):
+			return time.Time{}
+		case ended != nil && ended.After(p.Start) && ended.After(canceled):
+			canceled = ended.UTC()
+		}
 	}
 	return canceled
 }
