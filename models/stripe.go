@@ -94,6 +94,8 @@ type StripeReport struct {
 	ZeroSince *time.Time
 	// Confirmed is Stripe's total of the minute when it was last read, in units; nil before.
 	Confirmed *int64
+	// VerifiedByHour means that a restore verified the report by Stripe's total of its hour: lost reports have its units in other minutes.
+	VerifiedByHour bool
 	// ReplacedBy is the report that took over the events of a missing one.
 	ReplacedBy *uuid.UUID `bun:",type:uuid"`
 	LastError  *string

@@ -196,6 +196,8 @@ type reading struct {
 	// next is when the report is read again; nil when never.
 	next *time.Time
 	text string
+	// byHour means that Stripe's total of the hour has the units, and not that of the minute.
+	byHour bool
 }
 
 // verify decides by Stripe's total of a report's minute, which is no other report's, what became of it.
@@ -260,6 +262,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	now := r.now()
 	accepted := report.State == models.ReportAccepted
 	report.State, report.Confirmed, report.ZeroSince, report.NextAttemptAt = v.state, &v.total, v.zeroSince, v.next
+	report.VerifiedByHour = v.byHour && v.state == models.ReportVerified
 	if v.state == models.ReportVerified {
 		report.VerifiedAt, report.LastError = &now, nil
 		if !accepted {
@@ -276,7 +279,8 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
-	_, err := tx.NewUpdate().Model(report).Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "replaced_by").WherePK().Exec(ctx)
+	_, err := tx.NewUpdate().Model(report).
+		Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "verified_by_hour", "replaced_by").WherePK().Exec(ctx)
 	return err
 }
 

@@ -21,10 +21,6 @@ type hourOf struct {
 // restoredPause says why nothing is sent while Stripe's totals may still lack what the lost database sent last.
 const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
-// restoredByHour is noted at verified reports whose units Stripe has in other minutes of their hour, by reports that were lost with a
-// database. Their own minutes are not read again: Stripe has nothing there.
-const restoredByHour = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
-
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
 // alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
 // there in part is a conflict, which nobody sends. Totals may lag, so the first run pauses all sending, and the one that lets it go on is
@@ -196,7 +192,8 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	for _, report := range rest {
 		v.total = 0
 		if v.state == models.ReportVerified {
-			v.total, v.text = report.Value, restoredByHour
+			v.total, v.byHour = report.Value, true
+			v.text = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
 		}
 		if err := r.settleRestored(ctx, report, v); err != nil {
 			return settled, err

@@ -130,7 +130,7 @@ func (w *world) does(p *process, crashes float64, do func()) (survived bool) {
 func (w *world) work(p *process, crashes float64) {
 	w.does(p, crashes, func() {
 		w.must(p.hooks.applyDue(w.ctx))
-		_ = p.hooks.keepHouse(w.ctx) // Stripe may not answer
+		_ = p.hooks.housekeeping(w.ctx) // Stripe may not answer
 		if w.mute {
 			return
 		}

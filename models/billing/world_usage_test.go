@@ -111,7 +111,7 @@ func (w *world) happened(p *person) {
 	}
 	when = when.Truncate(time.Microsecond)
 	units := w.units()
-	outcomes, err := at.gate.Record(w.ctx, []enforcement.Happened{{
+	outcomes, err := at.gate.Record(w.ctx, []enforcement.PastEvent{{
 		Person: p.named(), Quantity: units, IdempotencyKey: w.key(), OccurredAt: when,
 	}})
 	w.must(err)

@@ -69,7 +69,7 @@ func (p payers) join(at time.Time, email, team string) {
 }
 
 // move puts a person into an organization.
-func (p payers) compareAndCommit(at time.Time, email string, organization uuid.UUID) {
+func (p payers) move(at time.Time, email string, organization uuid.UUID) {
 	p.t.Helper()
 	_, err := models.SetUser(p.ctx, p.db, at, email, models.UserChange{OrganizationID: &organization})
 	p.must(err)
@@ -171,9 +171,9 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 
 		// Into another organization and back: each pays for its time, that of an ended period as well.
 		p.join(at(-40*day), "jim@example.com", "T9")
-		p.compareAndCommit(at(-2*day), "jim@example.com", beta)
+		p.move(at(-2*day), "jim@example.com", beta)
 		f.now = at(4 * hour)
-		p.compareAndCommit(at(-day), "jim@example.com", acme)
+		p.move(at(-day), "jim@example.com", acme)
 		p.late("jim@example.com", at(-3*day), "cus_org", "team")
 		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
 		p.late("jim@example.com", at(-12*hour), "cus_org", "team")

@@ -546,6 +546,7 @@ CREATE TABLE stripe_reports (
     refusals integer NOT NULL DEFAULT 0,
     counts text NOT NULL,
     no_minute boolean NOT NULL DEFAULT false,
+    verified_by_hour boolean NOT NULL DEFAULT false,
     CONSTRAINT stripe_reports_pkey PRIMARY KEY (id),
     CONSTRAINT stripe_reports_identifier_key UNIQUE (identifier),
     CONSTRAINT stripe_reports_stripe_customer_id_meter_event_name_minute_key UNIQUE (stripe_customer_id, meter_event_name, minute),

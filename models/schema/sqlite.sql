@@ -437,6 +437,7 @@ CREATE TABLE stripe_reports (
     refusals integer NOT NULL DEFAULT 0,
     counts text NOT NULL DEFAULT 'quantity' CHECK (counts IN ('overage', 'quantity')),
     no_minute boolean NOT NULL DEFAULT false,
+    verified_by_hour boolean NOT NULL DEFAULT false,
     UNIQUE (stripe_customer_id, meter_event_name, minute)
 );
 -- Reports by state, for /ops and metrics.

@@ -11,3 +11,6 @@ UPDATE stripe_state SET paused_kind = CASE WHEN paused LIKE 'the database was re
 -- An organization that was made for a Slack team's first call, and not by an operator.
 ALTER TABLE organizations ADD COLUMN IF NOT EXISTS automatic boolean NOT NULL DEFAULT false;
 UPDATE organizations SET automatic = true WHERE name IN (SELECT 'Slack team ' || w.slack_team_id FROM workspaces w WHERE w.organization_id = organizations.id);
+
+-- A report that was verified by Stripe's total of its hour, after a restore. Stripe has nothing in its minute.
+ALTER TABLE stripe_reports ADD COLUMN IF NOT EXISTS verified_by_hour boolean NOT NULL DEFAULT false;
