@@ -79,6 +79,8 @@ const (
 	OverageUnknown OveragePart = "unknown"
 	// OverageLate came after its invoice was final.
 	OverageLate OveragePart = "late"
+	// OverageNoItem belongs to a plan whose overage item the subscription does not have, so Stripe does not bill it.
+	OverageNoItem OveragePart = "no_item"
 	// OverageDiscarded was lost when the subscription was canceled without an invoice.
 	OverageDiscarded OveragePart = "discarded"
 	// OverageByHand has no Stripe subscription.
@@ -112,8 +114,8 @@ const (
 var (
 	OverageSteps   = []OveragePart{OverageDecided, OverageSent, OverageCounted, OverageInvoiced}
 	OverageReasons = []OveragePart{
-		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageDiscarded, OverageByHand, OverageTwoSubscriptions, OverageByTiers,
-		OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp, OverageOtherPeriod,
+		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
+		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp, OverageOtherPeriod,
 		OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )

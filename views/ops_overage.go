@@ -59,6 +59,8 @@ func overageWord(p models.OveragePart) string {
 	switch p {
 	case models.OverageUnknown:
 		return "No response"
+	case models.OverageNoItem:
+		return "No overage item"
 	case models.OverageByHand:
 		return "No Stripe subscription"
 	case models.OverageByTiers:
@@ -86,6 +88,8 @@ func overageMeaning(p models.OveragePart) string {
 		return "sent, no response; checked or sent again"
 	case models.OverageLate:
 		return "arrived after the invoice was final"
+	case models.OverageNoItem:
+		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units"
 	case models.OverageDiscarded:
 		return "the subscription was canceled without an invoice"
 	case models.OverageByHand:

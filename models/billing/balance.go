@@ -45,6 +45,8 @@ type balanceSheet struct {
 	blocked bool
 	// canceled means that the subscription was canceled within the period.
 	canceled bool
+	// noItem means that no subscription has the overage item of the meter's plan, and no invoice of the period has a line for it.
+	noItem bool
 	// noPrice means that the subscription has no overage price that can be used.
 	noPrice bool
 }
@@ -64,7 +66,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 		switch reason := s.sent(at); {
 		case reason != "":
 			b.Add(reason, o)
-			if near {
+			if near && reason == models.OverageLate {
 				due.closeAfter = due.closeAfter.Plus(o)
 			}
 		default:
@@ -132,25 +134,32 @@ func (s *balanceSheet) unsent() models.OveragePart {
 		return s.held
 	case s.blocked:
 		return models.OverageBlocked
+	case s.discarded():
+		return models.OverageDiscarded
+	case s.noItem:
+		return models.OverageNoItem
 	case !s.final.IsZero():
 		return models.OverageLate
-	case s.canceled && !s.drafted:
-		return models.OverageDiscarded
 	}
 	return models.OverageWaiting
 }
 
+// discarded reports whether the subscription was canceled without an invoice.
+func (s *balanceSheet) discarded() bool { return s.canceled && !s.drafted && s.final.IsZero() }
+
 // sent is the reason why overage that reached Stripe at an instant is not invoiced; empty if it should be.
 func (s *balanceSheet) sent(at time.Time) models.OveragePart {
 	switch {
+	case s.discarded():
+		return models.OverageDiscarded
+	case s.noItem:
+		return models.OverageNoItem
 	case !s.final.IsZero() && at.After(s.final):
 		return models.OverageLate
 	case !s.final.IsZero():
 		return ""
 	case s.drafted:
 		return models.OverageWaiting
-	case s.canceled:
-		return models.OverageDiscarded
 	case s.now.Sub(s.period.End) > invoiceOverdue:
 		return ""
 	}

@@ -23,7 +23,7 @@ func TestBalancesAddUp(t *testing.T) {
 			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
 			invoiced: sum(), voided: sum(),
 			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0, canceled: either(),
-			noPrice: either(), otherCurrency: r.IntN(9) == 0,
+			noPrice: either(), noItem: r.IntN(4) == 0, otherCurrency: r.IntN(9) == 0,
 			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
 		}
 		if either() {
