@@ -115,8 +115,8 @@ var (
 	OverageSteps   = []OveragePart{OverageDecided, OverageSent, OverageCounted, OverageInvoiced}
 	OverageReasons = []OveragePart{
 		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
-		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp, OverageOtherPeriod,
-		OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
+		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp,
+		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )
 
@@ -163,6 +163,13 @@ func (b *OverageBalance) NotInvoiced(reason OveragePart) OverageSum {
 		}
 	}
 	return OverageSum{}
+}
+
+// HasAmount reports whether a reason's amount is known in the catalog's currency: of units that only an invoice in another currency has, it
+// is not.
+func (b *OverageBalance) HasAmount(r OverageShare) bool {
+	return r.Cents != 0 || r.Part != OverageUnexplained ||
+		!slices.ContainsFunc(b.Reasons, func(other OverageShare) bool { return other.Part == OverageOtherCurrency })
 }
 
 // Add adds an amount to a reason.

@@ -47,7 +47,10 @@ func (o OpsOverage) why(b models.OverageBalance) string {
 	for _, r := range b.Reasons {
 		text := overageWord(r.Part)
 		if r.OverageSum != (models.OverageSum{}) {
-			text += ": " + models.FormatCount(r.Units) + " (" + o.money(r.Cents) + ")"
+			text += ": " + models.FormatCount(r.Units)
+			if b.HasAmount(r) {
+				text += " (" + o.money(r.Cents) + ")"
+			}
 		}
 		texts = append(texts, text+".")
 	}

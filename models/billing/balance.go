@@ -207,6 +207,9 @@ func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum,
 	if s.otherCurrency {
 		b.Add(models.OverageOtherCurrency, models.OverageSum{Cents: rest.Cents})
 		rest.Cents = 0
+		if rest.Units != 0 {
+			b.Flag(models.OverageOtherCurrency)
+		}
 	}
 	b.Add(models.OverageUnexplained, rest)
 }

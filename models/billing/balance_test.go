@@ -100,6 +100,21 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 	}
 }
 
+// Units that only an invoice in another currency has are shown without an amount in the catalog's currency.
+func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
+	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	r := Reporter{Options: Options{Catalogue: &models.Catalogue{Currency: "usd"}}}
+	for currency, want := range map[string]string{"jpy": "unexplained -50, other_currency", "usd": "unexplained -50 ($0.00)"} {
+		s := balanceSheet{
+			period: month, now: month.End.AddDate(0, 0, 5), final: month.End, invoiced: models.OverageSum{Units: 50},
+			otherCurrency: currency == "jpy",
+		}
+		if got := r.reasonsText(s.balance()); got != want {
+			t.Errorf("%s: %q, want %q", currency, got, want)
+		}
+	}
+}
+
 // What is known of billing periods is put together: parts of a known period are no periods of
 // their own, and a later one cuts an earlier one.
 func TestMergeSpans(t *testing.T) {

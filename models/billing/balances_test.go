@@ -320,7 +320,8 @@ func TestOverageItems(t *testing.T) {
 			o.now = o.now.AddDate(0, 0, 1)
 		}
 		o.must(o.balanceInvoiced(o.ctx))
-		if got, want := o.stored(), "Dec 1: decided 12 $3.60, sent 12, counted 0, invoiced 0 $0.00; no_item 12 $3.60; no_overage_price 0 $0.00"; got != want {
+		want := "Dec 1: decided 12 $3.60, sent 12, counted 0, invoiced 0 $0.00; no_item 12 $3.60; no_overage_price 0 $0.00"
+		if got := o.stored(); got != want {
 			t.Errorf("the balances are %s, want %s", got, want)
 		}
 	})
