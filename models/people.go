@@ -108,8 +108,10 @@ type Subscription struct {
 	// nothing is billed by it.
 	OverageRateCents *int64
 	OverageProblem   *string
-	CreatedAt        time.Time
-	UpdatedAt        time.Time
+	// OverageItems lists the plans whose overage items it has at Stripe, separated by spaces; nil until it was read.
+	OverageItems *string
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
 }
 
 // SubscriptionStatus is Stripe's word for a subscription's state.

@@ -79,6 +79,8 @@ const (
 	OverageUnknown OveragePart = "unknown"
 	// OverageLate came after its invoice was final.
 	OverageLate OveragePart = "late"
+	// OverageNoItem belongs to a plan whose overage item the subscription does not have, so Stripe does not bill it.
+	OverageNoItem OveragePart = "no_item"
 	// OverageDiscarded was lost when the subscription was canceled without an invoice.
 	OverageDiscarded OveragePart = "discarded"
 	// OverageByHand has no Stripe subscription.
@@ -112,9 +114,9 @@ const (
 var (
 	OverageSteps   = []OveragePart{OverageDecided, OverageSent, OverageCounted, OverageInvoiced}
 	OverageReasons = []OveragePart{
-		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageDiscarded, OverageByHand, OverageTwoSubscriptions, OverageByTiers,
-		OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp, OverageOtherPeriod,
-		OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
+		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
+		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp,
+		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )
 
@@ -161,6 +163,13 @@ func (b *OverageBalance) NotInvoiced(reason OveragePart) OverageSum {
 		}
 	}
 	return OverageSum{}
+}
+
+// HasAmount reports whether a reason's amount is known in the catalog's currency: of units that only an invoice in another currency has, it
+// is not.
+func (b *OverageBalance) HasAmount(r OverageShare) bool {
+	return r.Cents != 0 || r.Part != OverageUnexplained ||
+		!slices.ContainsFunc(b.Reasons, func(other OverageShare) bool { return other.Part == OverageOtherCurrency })
 }
 
 // Add adds an amount to a reason.

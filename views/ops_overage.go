@@ -47,7 +47,10 @@ func (o OpsOverage) why(b models.OverageBalance) string {
 	for _, r := range b.Reasons {
 		text := overageWord(r.Part)
 		if r.OverageSum != (models.OverageSum{}) {
-			text += ": " + models.FormatCount(r.Units) + " (" + o.money(r.Cents) + ")"
+			text += ": " + models.FormatCount(r.Units)
+			if b.HasAmount(r) {
+				text += " (" + o.money(r.Cents) + ")"
+			}
 		}
 		texts = append(texts, text+".")
 	}
@@ -59,6 +62,8 @@ func overageWord(p models.OveragePart) string {
 	switch p {
 	case models.OverageUnknown:
 		return "No response"
+	case models.OverageNoItem:
+		return "No overage item"
 	case models.OverageByHand:
 		return "No Stripe subscription"
 	case models.OverageByTiers:
@@ -86,6 +91,8 @@ func overageMeaning(p models.OveragePart) string {
 		return "sent, no response; checked or sent again"
 	case models.OverageLate:
 		return "arrived after the invoice was final"
+	case models.OverageNoItem:
+		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units"
 	case models.OverageDiscarded:
 		return "the subscription was canceled without an invoice"
 	case models.OverageByHand:

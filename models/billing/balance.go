@@ -45,6 +45,8 @@ type balanceSheet struct {
 	blocked bool
 	// canceled is when the subscription was canceled within the period; zero if it was not.
 	canceled time.Time
+	// noItem means that no subscription has the overage item of the meter's plan, and no invoice of the period has a line for it.
+	noItem bool
 	// noPrice means that the subscription has no overage price that can be used.
 	noPrice bool
 }
@@ -66,7 +68,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 			b.Add(reason, o)
 		case reason != "":
 			b.Add(reason, o)
-			if near {
+			if near && reason == models.OverageLate {
 				due.closeAfter = due.closeAfter.Plus(o)
 			}
 		default:
@@ -134,10 +136,12 @@ func (s *balanceSheet) unsent() models.OveragePart {
 		return s.held
 	case s.blocked:
 		return models.OverageBlocked
+	case s.discarded():
+		return models.OverageDiscarded
+	case s.noItem:
+		return models.OverageNoItem
 	case !s.final.IsZero():
 		return models.OverageLate
-	case !s.canceled.IsZero() && !s.drafted:
-		return models.OverageDiscarded
 	}
 	return models.OverageWaiting
 }
@@ -147,17 +151,22 @@ func (s *balanceSheet) afterEnd(minute time.Time) bool {
 	return !s.canceled.IsZero() && !minute.Before(s.canceled)
 }
 
+// discarded reports whether the subscription was canceled without an invoice.
+func (s *balanceSheet) discarded() bool { return !s.canceled.IsZero() && !s.drafted && s.final.IsZero() }
+
 // sent is the reason why overage of a minute that reached Stripe at an instant is not invoiced; empty if it should be.
 func (s *balanceSheet) sent(minute, at time.Time) models.OveragePart {
 	switch {
+	case s.discarded():
+		return models.OverageDiscarded
+	case s.noItem:
+		return models.OverageNoItem
 	case !s.final.IsZero() && (at.After(s.final) || s.afterEnd(minute)):
 		return models.OverageLate
 	case !s.final.IsZero():
 		return ""
 	case s.drafted:
 		return models.OverageWaiting
-	case !s.canceled.IsZero():
-		return models.OverageDiscarded
 	case s.now.Sub(s.period.End) > invoiceOverdue:
 		return ""
 	}
@@ -205,6 +214,9 @@ func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum,
 	if s.otherCurrency {
 		b.Add(models.OverageOtherCurrency, models.OverageSum{Cents: rest.Cents})
 		rest.Cents = 0
+		if rest.Units != 0 {
+			b.Flag(models.OverageOtherCurrency)
+		}
 	}
 	b.Add(models.OverageUnexplained, rest)
 }

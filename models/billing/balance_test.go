@@ -23,7 +23,7 @@ func TestBalancesAddUp(t *testing.T) {
 			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
 			invoiced: sum(), voided: sum(),
 			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0,
-			noPrice: either(), otherCurrency: r.IntN(9) == 0,
+			noPrice: either(), noItem: r.IntN(4) == 0, otherCurrency: r.IntN(9) == 0,
 			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
 		}
 		if either() {
@@ -99,6 +99,21 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 		if unexplained := b.NotInvoiced(models.OverageUnexplained); c.reason != models.OverageUnexplained &&
 			unexplained != (models.OverageSum{}) {
 			t.Errorf("%s: unexplained %v", c.name, unexplained)
+		}
+	}
+}
+
+// Units that only an invoice in another currency has are shown without an amount in the catalog's currency.
+func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
+	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	r := Reporter{Options: Options{Catalogue: &models.Catalogue{Currency: "usd"}}}
+	for currency, want := range map[string]string{"jpy": "unexplained -50, other_currency", "usd": "unexplained -50 ($0.00)"} {
+		s := balanceSheet{
+			period: month, now: month.End.AddDate(0, 0, 5), final: month.End, invoiced: models.OverageSum{Units: 50},
+			otherCurrency: currency == "jpy",
+		}
+		if got := r.reasonsText(s.balance()); got != want {
+			t.Errorf("%s: %q, want %q", currency, got, want)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stripe/stripe-go/v76"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -156,6 +157,25 @@ func (c *billedCustomer) canceled(p models.Period) (canceled time.Time) {
 	return canceled
 }
 
+// lacksItem reports whether none of the customer's subscriptions that may pay for a period has an overage item of a plan. It is false
+// while the items of one of them are not known.
+func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
+	lacks := false
+	for _, s := range c.subscriptions {
+		switch {
+		case s.CurrentPeriodEnd != nil && !s.CurrentPeriodEnd.After(p.Start),
+			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete),
+			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncompleteExpired):
+			// It does not bill the period.
+		case s.OverageItems == nil || slices.Contains(strings.Fields(*s.OverageItems), string(plan)):
+			return false
+		default:
+			lacks = true
+		}
+	}
+	return lacks
+}
+
 // span is a stretch of time that may be a billing period.
 type span struct {
 	models.Period
@@ -244,11 +264,15 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		noPrice: p.Contains(now) && slices.ContainsFunc(known.subscriptions, func(s models.Subscription) bool {
 			return s.PlanID == plan && s.Active() && s.OverageProblem != nil && !hasProblem(&s, models.OverageTiered)
 		}),
+		noItem: plan != "" && known.lacksItem(plan, p),
 	}
 	for i := range known.lines {
 		line := &known.lines[i]
 		if !bills(line, p) {
 			continue
+		}
+		if line.MeterEventName == of.meter {
+			s.noItem = false // the subscription had the item when the invoice was made
 		}
 		invoice := known.invoices[line.StripeInvoiceID]
 		if invoice.Status == models.InvoiceDraft || invoice.FinalizedAt == nil {

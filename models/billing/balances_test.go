@@ -170,16 +170,58 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 			o.finalize(o.renew())
 		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $0.00; other_currency 0 $3.60\n" +
 			"Dec 1: decided 0 $0.00, sent 0, counted 0, invoiced 0 $0.00; no_overage_price 0 $0.00"},
-		"unexplained, as the item was exchanged": {func(o *office) {
+		"item exchanged, before the invoice": {func(o *office) {
+			o.spend(12, hour(o))
+			o.send()
+			o.spend(3, o.now) // not sent yet
+			o.exchange()
+		}, "Nov 1: decided 15 $4.50, sent 12, counted 12, invoiced 0 $0.00; no_item 15 $4.50; no_overage_price 0 $0.00"},
+		"item exchanged, sent just before the invoice was final": {func(o *office) {
+			o.spend(12, hour(o))
+			o.exchange()
+			invoice := o.renew()
+			o.send()
+			o.finalize(invoice)
+			o.spend(3, hour(o))
+		}, "Nov 1: decided 15 $4.50, sent 12, counted 12, invoiced 0 $0.00; no_item 15 $4.50\n" +
+			"Dec 1: decided 0 $0.00, sent 0, counted 0, invoiced 0 $0.00; no_overage_price 0 $0.00"},
+		"item exchanged, then canceled": {func(o *office) {
+			o.spend(12, hour(o))
+			o.send()
+			o.exchange()
+			o.now = o.now.Add(time.Hour)
+			_, err := o.Client.Subscriptions.Cancel(o.sub, nil)
+			o.must(err)
+			o.hear("customer.subscription.deleted", o.sub)
+		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; discarded 12 $3.60"},
+		"item exchanged, items not read": {func(o *office) {
+			o.spend(12, hour(o))
+			o.send()
+			o.exchange()
+			o.exec("UPDATE subscriptions SET overage_items = NULL")
+		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; waiting 12 $3.60; no_overage_price 0 $0.00"},
+		"item removed after the invoice was final": {func(o *office) {
 			o.spend(12, hour(o))
 			o.send()
 			o.stripe.ChangeSubscription(o.sub, func(s *stripetest.Subscription) {
-				s.Items[1].Price = o.stripeOverage("starter")
+				s.Items = append(s.Items, stripetest.Item{Price: o.stripeOverage("starter"), Quantity: 1})
 			})
 			o.hear("customer.subscription.updated", o.sub)
+			o.wantBalances("Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; waiting 12 $3.60")
 			o.finalize(o.renew())
-		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; unexplained 12 $3.60\n" +
+			o.stripe.ChangeSubscription(o.sub, func(s *stripetest.Subscription) { s.Items = append(s.Items[:1], s.Items[2]) })
+			o.hear("customer.subscription.updated", o.sub)
+			o.spend(3, hour(o))
+		}, "Nov 1: decided 15 $4.50, sent 12, counted 12, invoiced 12 $3.60; late 3 $0.90\n" +
 			"Dec 1: decided 0 $0.00, sent 0, counted 0, invoiced 0 $0.00; no_overage_price 0 $0.00"},
+		"unexplained, as the item was exchanged and is back": {func(o *office) {
+			o.spend(12, hour(o))
+			o.send()
+			o.exchange()
+			o.stripe.ChangeSubscription(o.sub, func(s *stripetest.Subscription) { s.Items[1].Price = o.over })
+			o.hear("customer.subscription.updated", o.sub)
+			o.finalize(o.renew())
+		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; unexplained 12 $3.60"},
 		"unexplained, as the price is another one than decided": {func(o *office) {
 			o.spend(12, hour(o))
 			o.send()
@@ -219,6 +261,13 @@ func (o *office) failed(at time.Time, state models.ReportState) {
 	o.finalize(o.renew())
 }
 
+// exchange exchanges the overage item for starter's.
+func (o *office) exchange() {
+	o.t.Helper()
+	o.stripe.ChangeSubscription(o.sub, func(s *stripetest.Subscription) { s.Items[1].Price = o.stripeOverage("starter") })
+	o.hear("customer.subscription.updated", o.sub)
+}
+
 // stripeOverage is the overage price of a plan.
 func (o *office) stripeOverage(plan string) string {
 	o.t.Helper()
@@ -239,6 +288,43 @@ func (o *office) cancelWithInvoice() error {
 	}
 	o.stripe.FinalizeInvoice(draft)
 	return nil
+}
+
+// The overage items of a subscription are stored by a webhook and by the daily comparison, and a change of them writes the balances again.
+func TestOverageItems(t *testing.T) {
+	onBothOffices(t, func(t *testing.T, o *office) {
+		o.finalize(o.renew())
+		o.period = models.CalendarMonth(o.now)
+		o.now = o.now.AddDate(0, 0, 3)
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		o.must(o.balanceInvoiced(o.ctx))
+		for _, want := range []string{"pro", "starter"} {
+			if want == "starter" {
+				o.exchange()
+			}
+			o.exec("UPDATE subscriptions SET overage_items = NULL")
+			if n, err := o.hook.Resync(o.ctx); err != nil || n != 1 {
+				t.Errorf("%d customers differ: %v", n, err)
+			}
+			o.apply()
+			var s models.Subscription
+			o.must(o.db.NewSelect().Model(&s).Scan(o.ctx))
+			if s.OverageItems == nil || *s.OverageItems != want {
+				t.Errorf("the items are of %s, want %s", text(s.OverageItems), want)
+			}
+			o.now = o.now.AddDate(0, 0, 1)
+			if n, err := o.hook.Resync(o.ctx); err != nil || n != 0 && want == "pro" {
+				t.Errorf("%d customers differ: %v", n, err)
+			}
+			o.now = o.now.AddDate(0, 0, 1)
+		}
+		o.must(o.balanceInvoiced(o.ctx))
+		want := "Dec 1: decided 12 $3.60, sent 12, counted 0, invoiced 0 $0.00; no_item 12 $3.60; no_overage_price 0 $0.00"
+		if got := o.stored(); got != want {
+			t.Errorf("the balances are %s, want %s", got, want)
+		}
+	})
 }
 
 // A plan by hand bills nothing at Stripe: its overage is shown for the organization or the person.

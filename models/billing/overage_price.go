@@ -2,6 +2,7 @@ package billing
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/stripe/stripe-go/v76"
@@ -82,6 +83,33 @@ func (p *planPrices) sameOverage(s *stripe.Subscription, row *models.Subscriptio
 	next := *row
 	p.setOverage(s, &next)
 	return same(row.OverageRateCents, next.OverageRateCents) && same(row.OverageProblem, next.OverageProblem)
+}
+
+// itemsOf lists the plans whose overage items a subscription has, separated by spaces; nil if Stripe did not show all of its items.
+func (p *planPrices) itemsOf(s *stripe.Subscription) *string {
+	if s.Items == nil || s.Items.HasMore {
+		return nil
+	}
+	known := map[models.PlanID]bool{}
+	for _, plan := range p.catalogue.Plans {
+		known[plan.ID] = plan.ID != models.FreePlan
+	}
+	// A plan that is no longer in the catalog may still be billed.
+	for _, plans := range []map[string]models.PlanID{p.overage, p.meters} {
+		for _, plan := range plans {
+			known[plan] = true
+		}
+	}
+	var have []string
+	for plan, paid := range known {
+		if paid && slices.ContainsFunc(s.Items.Data, func(i *stripe.SubscriptionItem) bool {
+			return i.Price != nil && isMetered(i.Price) && p.fitsOverage(i.Price, plan) > 0
+		}) {
+			have = append(have, string(plan))
+		}
+	}
+	slices.Sort(have)
+	return new(strings.Join(have, " "))
 }
 
 // fitsOverage says how well a metered price fits as the overage price of a plan; 0 is not at all. What is reported for the plan goes to the

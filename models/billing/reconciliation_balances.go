@@ -43,18 +43,22 @@ func (r *Reporter) printBalances(
 		}
 		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%+d\t%d\t%s\t%s\n", payer, b.Period.Start.Format(time.RFC3339),
 			b.Period.End.Format(time.RFC3339),
-			b.Decided.Units, b.Sent.Units, b.Counted.Units, difference, b.Invoiced.Units, b.MeterEventName, r.reasonsText(b.Reasons))
+			b.Decided.Units, b.Sent.Units, b.Counted.Units, difference, b.Invoiced.Units, b.MeterEventName, r.reasonsText(b))
 	}
 	return differences, unexplained, out.Flush()
 }
 
-// reasonsText lists reasons with their amounts, such as "late 3 ($0.90), waiting 5 ($1.50)"; "-" for none.
-func (r *Reporter) reasonsText(reasons []models.OverageShare) string {
-	texts := make([]string, len(reasons))
-	for i, reason := range reasons {
+// reasonsText lists a period's reasons with their amounts, such as "late 3 ($0.90), waiting 5 ($1.50)"; "-" for none.
+func (r *Reporter) reasonsText(b models.OverageBalance) string {
+	texts := make([]string, len(b.Reasons))
+	for i, reason := range b.Reasons {
 		texts[i] = string(reason.Part)
-		if reason.OverageSum != (models.OverageSum{}) {
-			texts[i] += fmt.Sprintf(" %d (%s)", reason.Units, r.Catalogue.FormatMoney(reason.Cents))
+		if reason.OverageSum == (models.OverageSum{}) {
+			continue
+		}
+		texts[i] += fmt.Sprintf(" %d", reason.Units)
+		if b.HasAmount(reason) {
+			texts[i] += fmt.Sprintf(" (%s)", r.Catalogue.FormatMoney(reason.Cents))
 		}
 	}
 	if len(texts) == 0 {

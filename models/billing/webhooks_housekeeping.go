@@ -140,7 +140,7 @@ func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) b
 	if ends == nil && s.CancelAtPeriodEnd {
 		ends = unixTime(s.CurrentPeriodEnd)
 	}
-	return reason != "" || !p.sameOverage(s, row) || len(p.mismatches(s)) > 0 || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
+	return reason != "" || !p.sameOverage(s, row) || !same(p.itemsOf(s), row.OverageItems) || len(p.mismatches(s)) > 0 || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
 		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil || s.Customer.ID != *row.StripeCustomerID ||
 		row.Seats != nil && *row.Seats != item.Quantity || !sameTime(ends, row.CancelAt) ||
 		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)

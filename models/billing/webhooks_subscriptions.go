@@ -89,6 +89,9 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	default:
 		next.CancelAt = nil
 	}
+	if items := a.prices.itemsOf(s); items != nil {
+		next.OverageItems = items
+	}
 	faults := len(a.faults)
 	kept, err := a.givePlan(ctx, s, &next, ends)
 	if err != nil || !kept {
@@ -234,11 +237,19 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 		}
 		return a.audit(ctx, "subscription.begin", next)
 	}
+	sameItems := same(row.OverageItems, next.OverageItems)
+	if !sameItems {
+		// The balances depend on the items: they are written again soon, as after a new invoice.
+		if _, err := a.tx.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
+			Where("stripe_customer_id = ?", *next.StripeCustomerID).Exec(ctx); err != nil {
+			return err
+		}
+	}
 	if sameSubscription(row, next) {
-		if sameTime(row.StripeEventAt, next.StripeEventAt) {
+		if sameItems && sameTime(row.StripeEventAt, next.StripeEventAt) {
 			return nil
 		}
-		_, err := a.tx.NewUpdate().Model(next).Column("stripe_event_at").WherePK().Exec(ctx)
+		_, err := a.tx.NewUpdate().Model(next).Column("stripe_event_at", "overage_items").WherePK().Exec(ctx)
 		return err
 	}
 	next.UpdatedAt = a.now
