@@ -152,7 +152,9 @@ func (s *balanceSheet) afterEnd(minute time.Time) bool {
 }
 
 // discarded reports whether the subscription was canceled without an invoice.
-func (s *balanceSheet) discarded() bool { return !s.canceled.IsZero() && !s.drafted && s.final.IsZero() }
+func (s *balanceSheet) discarded() bool {
+	return !s.canceled.IsZero() && !s.drafted && s.final.IsZero()
+}
 
 // sent is the reason why overage of a minute that reached Stripe at an instant is not invoiced; empty if it should be.
 func (s *balanceSheet) sent(minute, at time.Time) models.OveragePart {

@@ -140,6 +140,7 @@ CREATE TABLE subscriptions (
     trial_end timestamp with time zone,
     overage_rate_cents bigint,
     overage_problem text,
+    overage_items text,
     CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
     CONSTRAINT subscriptions_stripe_subscription_id_key UNIQUE (stripe_subscription_id),
     CONSTRAINT subscriptions_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id),

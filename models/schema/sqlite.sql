@@ -114,6 +114,7 @@ CREATE TABLE subscriptions (
     trial_end timestamp,
     overage_rate_cents integer CHECK (overage_rate_cents >= 0),
     overage_problem text,
+    overage_items text,
     CHECK ((user_id IS NULL) <> (organization_id IS NULL))
 );
 -- An organization's subscriptions, newest first.
