@@ -10,17 +10,28 @@ import (
 	"tollgate/models"
 )
 
-// unattempted is the condition for reports that may be taken back: no attempt to send them was ever begun.
-const unattempted = "state = 'sealed' AND attempts = 0 AND counts = 'overage'"
+// unattempted is the condition for reports that may be taken back: they were never sent, or Stripe answered each attempt that it did
+// not accept it (judge forgets those).
+const unattempted = "state = 'sealed' AND first_attempt_at IS NULL AND counts = 'overage'"
 
-// unsealChanged takes back the reports that were never attempted and whose customer's billing periods changed since they were made. Webhooks do
-// that as well when they apply a change; here it also reaches a report that another process made in the same moment.
+// unsealChanged takes back the reports that were never attempted and whose customer's billing periods changed since they were created.
+// Webhooks do this too when they apply a change. This also finds a report that another process created at the same time, even if the
+// clocks of the two differ.
 func (r *Reporter) unsealChanged(ctx context.Context) error {
-	var customers []string
-	if err := r.DB.NewRaw(`SELECT DISTINCT s.stripe_customer_id FROM stripe_reports s WHERE `+unattempted+`
-		AND EXISTS (SELECT 1 FROM subscription_periods p WHERE p.stripe_customer_id = s.stripe_customer_id AND p.learned_at >= s.created_at)
-		ORDER BY 1`).Scan(ctx, &customers); err != nil {
+	var rows []struct {
+		Customer        string
+		Oldest, Learned bun.NullTime
+	}
+	if err := r.DB.NewRaw(`SELECT s.stripe_customer_id AS customer, MIN(s.created_at) AS oldest,
+			(SELECT MAX(p.learned_at) FROM subscription_periods p WHERE p.stripe_customer_id = s.stripe_customer_id) AS learned
+		FROM stripe_reports s WHERE `+unattempted+` GROUP BY s.stripe_customer_id ORDER BY 1`).Scan(ctx, &rows); err != nil {
 		return err
+	}
+	var customers []string
+	for _, row := range rows {
+		if !row.Learned.IsZero() && !row.Learned.Add(clockMargin).Before(row.Oldest.Time) {
+			customers = append(customers, row.Customer)
+		}
 	}
 	for some := range slices.Chunk(customers, customersAtOnce) {
 		if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {

@@ -343,7 +343,11 @@ func TestAgainstAModel(t *testing.T) {
 						rt.Fatalf("hold %d: %+v, %v; want allowed %v", q, a, err, want)
 					}
 					if want {
-						holds = append(holds, held{a.Hold.ID, q, f.now.Add(ttl), month()})
+						expires, last := f.now.Add(ttl), models.CalendarMonth(f.now).End.Add(models.HoldsOutlivePeriod)
+						if expires.After(last) {
+							expires = last
+						}
+						holds = append(holds, held{a.Hold.ID, q, expires, month()})
 					}
 				case 3:
 					if len(holds) > 0 {
