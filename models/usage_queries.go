@@ -49,11 +49,11 @@ func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, 
 
 // StandingHistory is UsageHistory as it is once PrepareRecords has run: the current record of a person whose plan changed has what the
 // new plan gives, and one that the plan's own period began in, or whose payer changed, ends there. Only if units must move to another
-// record for that, PrepareRecords runs.
+// record for that, RefitRecords runs.
 func StandingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
 	standings, moves, err := standingHistory(ctx, db, c, now, email, months)
 	if err == nil && moves {
-		if err = PrepareRecords(ctx, db, c, now, []Want{{Email: email, At: now}}); err == nil {
+		if err = RefitRecords(ctx, db, c, now, []uuid.UUID{standings[0].UserID}); err == nil {
 			standings, _, err = standingHistory(ctx, db, c, now, email, months)
 		}
 	}

@@ -211,7 +211,7 @@ func TestAFailureIsOneLineOfTheLog(t *testing.T) {
 	f.web.gate = nil
 	f.post("/v1/check", `{"email": "a@example.com"}`).want(t, 500, map[string]any{"code": "internal"})
 	f.web.gate = gate
-	if got := lines.take(); len(got) != 1 || !strings.Contains(got[0], "nil pointer") || !strings.Contains(got[0], "decisions.go") {
+	if got := lines.take(); len(got) != 1 || !strings.Contains(got[0], "nil pointer") || !strings.Contains(got[0], "api_check.go") {
 		t.Errorf("a panic is logged as %q", got)
 	}
 	must(t, f.db.Close())

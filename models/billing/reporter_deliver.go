@@ -74,7 +74,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		now := r.now()
 		var streams []models.StripeStream
 		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked_kind = ?)",
+			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked_kind = ?)",
 				models.BlockedByMeter).
 			Where(notHeld).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
