@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +162,34 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 		d.deliver()
 		f.wantTotals(d, "11-10 00:00:00: 5 0 5 5, +0 +0", "11-23 07:30:00: 7 0 7 7, +0 +0")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
+	})
+}
+
+// The same, after an attempt that Stripe did not accept, as it was busy with the customer.
+func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
+	onBothWebhooks(t, func(f *webhookFixture) {
+		f.bought()
+		d := f.desk()
+		f.at = clock(7, 50, 30)
+		f.use("ada@example.com", f.at, 7)
+		f.at = clock(8, 30, 0)
+		d.seal()
+		d.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+			if r.Method == http.MethodPost {
+				return stripetest.Conflict
+			}
+			return stripetest.None
+		})
+		d.deliver()
+		d.stripe.SetFault(nil)
+		if r := d.reports(); len(r) != 1 || r[0].Attempts == 0 || r[0].State != models.ReportSealed {
+			t.Fatalf("the reports are %+v", r)
+		}
+		f.at = clock(9, 0, 0)
+		f.restart(clock(7, 50, 15))
+		f.tell("customer.subscription.updated", "cus_1")
+		d.seal()
+		f.wantReports("11-23 07:51 7")
 	})
 }
 
