@@ -22,6 +22,8 @@ const (
 	shortPaid = 2 * time.Second
 	// paidResets is how often a long one begins a new billing period of a subscription, and paidLate how late its webhook is at most.
 	paidResets, paidLate = 20 * time.Second, 40 * time.Second
+	// paidUnits is the least that each of a person's two clients consumes. Together they exceed what every plan here includes.
+	paidUnits = 60
 )
 
 // Three processes on one database hear of subscriptions by signed webhooks, decide usage and report its overage, while they are killed one
@@ -192,9 +194,11 @@ func post(ctx context.Context, address string, body []byte) (status int, err err
 	return response.StatusCode, err
 }
 
-// use uses units of a person's until the context ends.
+// use consumes units of a person until the context ends, and at least paidUnits: on a busy machine, the load may be over before anyone has
+// overage.
 func (w *paidWorld) use(ctx context.Context, p *paid, client int) {
-	for n := 0; ctx.Err() == nil && !w.t.Failed(); n++ {
+	units := int64(0)
+	for n := 0; (ctx.Err() == nil || units < paidUnits) && !w.t.Failed(); n++ {
 		key, quantity := fmt.Sprintf("%s-%d-%d", p.email, client, n), 1+rand.Int64N(5)
 		d, err := w.client.insist(w.t.Context(), w.addresses(), rand.IntN(len(w.servers)), http.MethodPost, "/v1/consume",
 			body{"email": p.email, "quantity": quantity, "idempotency_key": key}).decision()
@@ -202,6 +206,7 @@ func (w *paidWorld) use(ctx context.Context, p *paid, client int) {
 			w.t.Errorf("%s on %s: %+v, %v", p.email, p.plan, d, err)
 			return
 		}
+		units += quantity
 		w.mu.Lock()
 		w.told[key] = grant{*d.EventID, p.email, quantity}
 		w.mu.Unlock()
