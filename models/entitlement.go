@@ -39,6 +39,8 @@ type Entitlement struct {
 	Until time.Time
 	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
+	// TrialEnd is when the subscription's trial ends or ended; nil without one.
+	TrialEnd *time.Time
 	// SubscriptionID is that of the subscription; nil without one.
 	SubscriptionID *uuid.UUID
 	// known is what else is known of the person's subscriptions, their past periods among it; nil where it was not read.
@@ -120,7 +122,7 @@ const (
 	entitlementColumns = `u.workspace_id, w.organization_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
 		s.billing_cycle_anchor, s.current_period_start, s.current_period_end, s.id,
-		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END`
+		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END, s.trial_end`
 
 	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
@@ -393,6 +395,9 @@ func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
 	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan), e.Status == StatusPastDue
+	if e.AtStripe && e.TrialEnd != nil && !r.BillingPeriodEnd.After(*e.TrialEnd) {
+		r.OverageRateCents = 0 // usage of a trial that is recorded after the trial has ended
+	}
 	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
 	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
 	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID, r.StripeMeterID = nil, nil, nil, nil

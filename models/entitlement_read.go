@@ -51,7 +51,7 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	var team, slackUser, plan, customer, status sql.NullString
 	var created bun.NullTime
 	err := rows.Scan(append(before, user, &e.WorkspaceID, &e.MemberOf, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created)...)
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created, &e.TrialEnd)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}
