@@ -266,6 +266,9 @@ const (
 	// beforeItem is usage of before the overage item of its plan was added, or of the same minute: Stripe bills usage only from when the item
 	// was added. It was recorded late, and decided under that plan.
 	beforeItem = "before_item"
+	// noItem is usage under a plan that the subscription of its period never had an overage item of: the plan was an earlier subscription's,
+	// and Tollgate learned late that it had ended.
+	noItem = "no_item"
 	// afterEnd is usage whose report has a minute after the subscription's immediate end, which the last invoice does not cover: it was sent
 	// before the end became known, with usage of the same hour from after the end.
 	afterEnd = "after_end"
@@ -299,6 +302,8 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 		l.failf("%+v is in a report of another period, in %+v and on %+v", e, in, on)
 	}
 	switch {
+	case on != nil && of.since[e.plan].IsZero():
+		return nil, noItem
 	case on != nil && e.recorded.After(on.counted), on == nil && in != nil && e.recorded.After(in.counted):
 		return nil, late
 	case on != nil && e.minute.Before(of.since[e.plan]):
@@ -419,7 +424,7 @@ func (l *ledger) invoices() {
 			}
 		}
 	}
-	rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem] + reasons[afterEnd]
+	rest := reasons[late] + reasons[discarded] + reasons[byHand] + reasons[beforeItem] + reasons[afterEnd] + reasons[noItem]
 	if decided != billed+rest || billed != reasons[invoiced] {
 		l.failf("%d cents were decided and %d invoiced; the reasons are %v", decided, billed, reasons)
 	}
@@ -507,6 +512,8 @@ func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
 			}; {
 			case reason == invoiced:
 				b.Invoiced = b.Invoiced.Plus(o)
+			case reason == noItem:
+				b.Add(models.OverageNoItem, o)
 			case reason == beforeItem:
 				b.Add(models.OverageUnexplained, o)
 			case slices.ContainsFunc(payer.subs, has):

@@ -164,6 +164,7 @@ func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
 	for _, s := range c.subscriptions {
 		switch {
 		case s.CurrentPeriodEnd != nil && !s.CurrentPeriodEnd.After(p.Start),
+			s.Status == models.StatusCanceled && s.InactiveSince != nil && !s.InactiveSince.After(p.Start),
 			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete),
 			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncompleteExpired):
 			// It does not bill the period.

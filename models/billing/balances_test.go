@@ -8,6 +8,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
 )
@@ -194,6 +196,15 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 			o.must(err)
 			o.hear("customer.subscription.deleted", o.sub)
 		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; discarded 12 $3.60"},
+		"item exchanged, an earlier subscription had it": {func(o *office) {
+			o.spend(12, hour(o))
+			o.send()
+			o.exchange()
+			o.exec(`INSERT INTO subscriptions (id, user_id, organization_id, plan_id, status, stripe_subscription_id, stripe_customer_id,
+					inactive_since, overage_items, created_at, updated_at)
+				SELECT ?, user_id, organization_id, plan_id, 'canceled', 'sub_earlier', stripe_customer_id, ?, 'pro', ?, updated_at
+				FROM subscriptions WHERE stripe_subscription_id = ?`, uuid.New(), o.period.Start.Add(-time.Hour), o.period.Start.Add(-2*time.Hour), o.sub)
+		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; no_item 12 $3.60; no_overage_price 0 $0.00"},
 		"item exchanged, items not read": {func(o *office) {
 			o.spend(12, hour(o))
 			o.send()
