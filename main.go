@@ -137,13 +137,13 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 		stopMetrics = stop
 		tasks.Go(func() error { return failed(ctx) })
 	}
+	log.Info("started", "version", o.Version, "database", d.DB.Address(), "listen", d.Listener.Addr().String(), "base_url", o.BaseURL,
+		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode())
+	_ = out.Print("listening on", web.URLOf(d.Listener.Addr())) // a server whose output nobody reads serves all the same
 	tasks.Go(func() error { return server.Serve(ctx, d.Listener) })
 	tasks.Go(func() error { cli.WarnUnknownPlans(ctx, d, log); return nil })
 	if d.Background != nil {
 		tasks.Go(func() error { return d.Background(ctx, log) })
 	}
-	log.Info("started", "version", o.Version, "database", d.DB.Address(), "listen", d.Listener.Addr().String(), "base_url", o.BaseURL,
-		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode())
-	_ = out.Print("listening on", web.URLOf(d.Listener.Addr())) // a server whose output nobody reads serves all the same
 	return tasks.Wait()
 }
