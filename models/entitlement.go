@@ -106,12 +106,13 @@ func byHand(payer string) bool { return payer == "" || strings.HasPrefix(payer, 
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// overageRate is the price in cents of a unit beyond the included ones; 0 is a hard cap. A trial includes units and bills nothing.
-func (e *Entitlement) overageRate(plan Plan) int64 {
+// overageRate returns the price in cents of a unit beyond the included ones, in a period that ends at end; 0 is a hard cap. A trial
+// includes units and bills nothing, even if its usage is recorded after it has ended.
+func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 	switch {
 	case !e.AtStripe:
 		return plan.OverageRateCents
-	case e.Status == StatusTrialing || e.OverageRateCents == nil:
+	case e.Status == StatusTrialing, e.OverageRateCents == nil, e.TrialEnd != nil && !end.After(*e.TrialEnd):
 		return 0
 	}
 	return *e.OverageRateCents
@@ -394,10 +395,7 @@ func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord
 // is included before the period ends.
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
-	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan), e.Status == StatusPastDue
-	if e.AtStripe && e.TrialEnd != nil && !r.BillingPeriodEnd.After(*e.TrialEnd) {
-		r.OverageRateCents = 0 // usage of a trial that is recorded after the trial has ended
-	}
+	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan, r.BillingPeriodEnd), e.Status == StatusPastDue
 	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
 	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
 	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID, r.StripeMeterID = nil, nil, nil, nil

@@ -45,7 +45,11 @@ type stake struct {
 
 func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 	plan := c.PlanOf(e.PlanID)
-	s := stake{entitlement: *e, included: plan.Included, rate: e.overageRate(plan), starts: e.PeriodAt(now).Start, begins: now.Add(-maxPeriod + time.Microsecond)}
+	period := e.PeriodAt(now)
+	s := stake{
+		entitlement: *e, included: plan.Included, rate: e.overageRate(plan, period.End), starts: period.Start,
+		begins: now.Add(-maxPeriod + time.Microsecond),
+	}
 	if e.Status != StatusPastDue {
 		s.further = s.rate
 	}

@@ -62,7 +62,7 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "" { // which would be every address of this machine, and any port
 		return nil, fmt.Errorf("%s is empty: name an address such as 127.0.0.1:8080", flag)
 	}
-	// Go listens for Multipath TCP unless it is told not to, and such a listener takes no socket filter, which a stop needs (stop_linux.go).
+	// Go listens for Multipath TCP by default, and such a listener takes no socket filter, which a stop needs (stop_linux.go).
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(ctx, "tcp", address)

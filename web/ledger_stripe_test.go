@@ -101,7 +101,7 @@ func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
 	body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), kind, l.stand.Object(s.id))
 	tell := func() {
-		l.told(s, string(body))
+		l.deliverWebhook(s, string(body))
 		for _, t := range turns {
 			t.known = l.clock()
 		}
@@ -122,8 +122,8 @@ func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
 	l.later(late, what, tell)
 }
 
-// told sends a webhook of a subscription. Tollgate then asks for all subscriptions of the customer.
-func (l *ledger) told(s *ledgerSub, webhook string) {
+// deliverWebhook sends a webhook of a subscription. Tollgate then asks for all subscriptions of the customer.
+func (l *ledger) deliverWebhook(s *ledgerSub, webhook string) {
 	l.counts["webhooks"]++
 	l.webhook(webhook, l.clock()).want(l.t, 200, nil)
 	l.eventually("a webhook is not applied, or the records that it changes are not up to date", func() bool {
@@ -209,7 +209,7 @@ func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 			l.failf("there is no such draft")
 		}
 		body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), "invoice.finalized", l.stand.Object(invoice.id))
-		l.told(s, string(body))
+		l.deliverWebhook(s, string(body))
 	})
 }
 

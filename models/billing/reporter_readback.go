@@ -314,7 +314,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	hour := last.Truncate(time.Hour) // of the events: the report's minute may be another hour's
 	s := slice{stream: of, period: known.at(last), last: last, from: hour, until: hour.Add(time.Hour)}
 	s.from, s.until = later(s.from, s.period.Start), earlier(s.until, s.period.End)
-	s.certain = known.heard.IsZero() || !known.heard.Before(s.until)
+	s.certain = known.readAt.IsZero() || !known.readAt.Before(s.until)
 	taken, err := takenMinutes(ctx, tx, []slice{s})
 	if err != nil {
 		return err

@@ -231,8 +231,8 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]ti
 type timeline struct {
 	periods models.Periods
 	anchor  *time.Time
-	// heard is when Stripe's state was last read; zero for a customer without a subscription.
-	heard time.Time
+	// readAt is when Stripe's state was last read; zero for a customer without a subscription.
+	readAt time.Time
 }
 
 // at returns the billing period that contains an instant. Where none is known, it is the one to be expected.
@@ -256,8 +256,8 @@ func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[strin
 			k.anchor = s.CurrentPeriodStart
 		}
 		for _, t := range []*time.Time{s.StripeEventAt, &s.UpdatedAt} {
-			if t != nil && t.After(k.heard) {
-				k.heard = t.UTC()
+			if t != nil && t.After(k.readAt) {
+				k.readAt = t.UTC()
 			}
 		}
 		known[*s.StripeCustomerID] = k
@@ -296,7 +296,7 @@ func (s slice) split(first, last time.Time, known timeline, now time.Time) []sli
 		part.period = known.at(at)
 		part.from, part.until = later(hour, part.period.Start), earlier(end, part.period.End)
 		part.last = earlier(last, part.until.Add(-time.Microsecond))
-		part.certain = known.heard.IsZero() || !known.heard.Before(part.until)
+		part.certain = known.readAt.IsZero() || !known.readAt.Before(part.until)
 		over := part.until
 		if over.Equal(end) {
 			over = end.Add(sealGrace)

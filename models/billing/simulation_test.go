@@ -23,14 +23,14 @@ func simulate(t testing.TB, address string, s schedule) []string {
 	t.Helper()
 	w := newWorld(t, address, s)
 	w.run()
-	faults := w.faults()
+	problems := w.problems()
 	if s.without == nothing {
 		t.Logf("seed %d, to %s: %v", s.seed, w.now.Format("01-02 15:04"), w.counts)
 	}
 	if n := w.counts["events"]; n < 40*s.days || w.counts["reports"] < 10*s.days {
-		faults = append(faults, fmt.Sprintf("only %d events and %d reports were made", n, w.counts["reports"]))
+		problems = append(problems, fmt.Sprintf("only %d events and %d reports were made", n, w.counts["reports"]))
 	}
-	return faults
+	return problems
 }
 
 // seeds are those of the schedules to run. The suite runs one at most on each database.
@@ -57,8 +57,8 @@ func run(t *testing.T, dropped float64, suite map[string]uint64) {
 		t.Run(name, func(t *testing.T) {
 			for _, seed := range seeds(suite[name]) {
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
-					if faults := simulate(t, address(t), schedule{seed: seed, days: *days, dropped: dropped}); len(faults) > 0 {
-						t.Errorf("repeat it with -args -seed=%d -days=%d\n%s", seed, *days, strings.Join(faults, "\n"))
+					if problems := simulate(t, address(t), schedule{seed: seed, days: *days, dropped: dropped}); len(problems) > 0 {
+						t.Errorf("repeat it with -args -seed=%d -days=%d\n%s", seed, *days, strings.Join(problems, "\n"))
 					}
 				})
 			}
@@ -90,9 +90,9 @@ func TestSimulationNoticesWhatIsLeftOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for i := range uint64(20) {
 				seed := (i+m.first-1)%20 + 1
-				faults := simulate(t, modelstest.SQLite(t), schedule{seed: seed, days: m.days, without: m.mutant})
-				if len(faults) > 0 {
-					t.Logf("seed %d: %d faults, such as: %s", seed, len(faults), faults[0])
+				problems := simulate(t, modelstest.SQLite(t), schedule{seed: seed, days: m.days, without: m.mutant})
+				if len(problems) > 0 {
+					t.Logf("seed %d: %d problems, such as: %s", seed, len(problems), problems[0])
 					return
 				}
 			}

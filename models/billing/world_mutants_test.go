@@ -90,7 +90,7 @@ func (w *world) answered(r *http.Request, res *http.Response) {
 func (w *world) delivered() {
 	for _, identifier := range w.busy {
 		_, err := w.db.ExecContext(w.ctx, `UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, identifier = ?
-			WHERE identifier = ?`, "anew "+w.key(), identifier)
+			WHERE identifier = ?`, "again "+w.key(), identifier)
 		w.must(err)
 	}
 	w.busy = nil

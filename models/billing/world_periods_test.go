@@ -40,7 +40,7 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 	failed := a.failed(p.id, name, models.Period{End: a.now})
 	// Stripe may have what was lost with a database, but it has nothing twice.
 	if counted > all+lost || counted < all-failed {
-		a.fault("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan,
+		a.problem("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan,
 			all, lost, failed, counted)
 	}
 	for _, b := range a.balances {
@@ -49,7 +49,7 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 		}
 	}
 	if all != 0 {
-		a.fault("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
+		a.problem("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
 	}
 }
 
@@ -63,24 +63,24 @@ func (a *audit) period(of *truth) {
 	a.counts["periods"]++
 	total, balance := a.shown(of)
 	if total == nil || balance == nil {
-		a.fault("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
+		a.problem("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
 		return
 	}
 	if total.Used != of.decided || total.Confirmed != of.counted || total.Waiting != 0 {
-		a.fault("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
+		a.problem("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
 	}
 	if balance.Decided.Units != of.decided || balance.Counted.Units != of.counted {
-		a.fault("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
+		a.problem("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
 	}
 	visible, reason := a.visible(of, total)
 	if of.counted-of.decided != visible {
-		a.fault("%s, and a difference of %d is visible", where, visible)
+		a.problem("%s, and a difference of %d is visible", where, visible)
 	}
 	if visible != 0 {
 		a.counts["differences "+reason]++
 	}
 	if moved := -balance.NotInvoiced(models.OverageOtherPeriod).Units; moved != total.Misplaced && !a.s.restores() {
-		a.fault("%s; %d units of other periods are in its minutes, and the balance says %d", where, total.Misplaced, moved)
+		a.problem("%s; %d units of other periods are in its minutes, and the balance says %d", where, total.Misplaced, moved)
 	}
 }
 
@@ -90,12 +90,12 @@ func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reas
 	lacks := total.Confirmed - total.Sent
 	units, reason = lacks+total.Misplaced, string(total.Reason)
 	if units != 0 && total.Difference == 0 && total.Reason == "" {
-		a.fault("%s, %s: a difference of %d units is shown without a reason", of.payer.id, stamp(of.period.Start), units)
+		a.problem("%s, %s: a difference of %d units is shown without a reason", of.payer.id, stamp(of.period.Start), units)
 	}
 	failed := a.failed(of.payer.id, total.MeterEventName, of.period)
 	if lacks != -failed {
 		if !a.s.restores() {
-			a.fault("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start),
+			a.problem("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start),
 				-lacks, failed)
 		}
 		reason += " lost"

@@ -61,7 +61,7 @@ func (w *world) start(i int) {
 		DB: w.crashing, Client: client, Catalogue: w.catalogue, Secret: webhookSecret, Now: p.clock, Random: w.rand.Float64, Log: log,
 	})
 	for range receiveWaiters {
-		p.hooks.waiters <- struct{}{} // so that nobody waits for what the same goroutine applies
+		p.hooks.waiters <- struct{}{} // the goroutine that applies webhooks must not wait for itself
 	}
 }
 

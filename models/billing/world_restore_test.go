@@ -34,7 +34,7 @@ func (w *world) copyDatabase() {
 	w.reopen(address)
 }
 
-// copyPostgres copies a database that nobody is connected to, and returns the copy's address.
+// copyPostgres copies a database without connections, and returns the copy's address.
 func (w *world) copyPostgres(address string) string {
 	config, err := pgx.ParseConfig(address)
 	w.must(err)

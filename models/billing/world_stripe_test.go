@@ -82,7 +82,7 @@ func (p *payer) last() *models.Period { return &p.periods[len(p.periods)-1] }
 func (w *world) renewLater(p *payer) {
 	end := p.last().End
 	if end.Sub(w.begin) > w.s.length() {
-		return // when nobody looks any more
+		return // when no one looks any more
 	}
 	w.later(end.Sub(w.now)+w.upTo(8*time.Minute), func() {
 		if end != p.last().End {

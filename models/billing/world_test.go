@@ -30,7 +30,7 @@ func (s schedule) restores() bool { return s.seed%10 == 0 }
 
 func (s schedule) length() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
 
-// world is one simulation: a database, three processes, a Stripe with faults, and one clock. One goroutine drives it.
+// world is one simulation: a database, three processes, a Stripe that fails, and one clock. One goroutine drives it.
 //
 // What it knows of usage is what the processes answered, and what it knows of billing periods is what was done at Stripe. It writes
 // neither usage nor subscriptions.
@@ -127,9 +127,9 @@ func (w *world) close() {
 
 // makeStripe makes the stand-in, and has it set up as `tollgate stripe setup` does.
 func (w *world) makeStripe() {
-	faults := rand.New(rand.NewPCG(w.s.seed, 2))
+	chance := rand.New(rand.NewPCG(w.s.seed, 2))
 	w.stripe = stripetest.New(stripetest.Options{
-		Now: func() time.Time { return w.now }, Rand: faults, Lag: stripetest.Uniform(23*time.Hour + 50*time.Minute), Latest: 59 * time.Minute,
+		Now: func() time.Time { return w.now }, Rand: chance, Lag: stripetest.Uniform(23*time.Hour + 50*time.Minute), Latest: 59 * time.Minute,
 	})
 	client, err := NewClient(ClientOptions{Key: "sk_test_simulated", Transport: w.stripe.Transport()})
 	w.must(err)
@@ -143,10 +143,10 @@ func (w *world) makeStripe() {
 	for _, o := range objects {
 		w.prices[o.Name] = o.StripeID
 	}
-	mix, most := stripetest.Mix(faults, 0.25), stripetest.Mix(faults, 0.8)
+	mix, most := stripetest.Mix(chance, 0.25), stripetest.Mix(chance, 0.8)
 	w.stripe.SetFault(func(r *http.Request, form url.Values) stripetest.Fault {
 		switch {
-		case r.Method == http.MethodPost && faults.Float64() < w.s.dropped:
+		case r.Method == http.MethodPost && chance.Float64() < w.s.dropped:
 			return stripetest.Dropped
 		case w.away:
 			return most(r, form) // an outage begins with answers that stay out
@@ -187,7 +187,7 @@ func (w *world) upTo(most time.Duration) time.Duration {
 	return time.Duration(w.rand.Int64N(int64(most)))
 }
 
-// run lets the days of a schedule pass, and then as many without faults as it takes until nothing is open.
+// run lets the days of a schedule pass, and then as many without errors as it takes until nothing is open.
 func (w *world) run() {
 	w.plan(w.s.length())
 	for end := w.now.Add(w.s.length()); w.now.Before(end); {

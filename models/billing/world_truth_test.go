@@ -24,8 +24,8 @@ func (w *world) name() string {
 	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, w.s.days)
 }
 
-// faults says what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
-func (w *world) faults() []string {
+// problems lists what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
+func (w *world) problems() []string {
 	a := &audit{world: w, reports: map[uuid.UUID]*models.StripeReport{}}
 	var out, notes bytes.Buffer
 	_ = w.processes[1].reporter.PrintReconciliation(w.ctx, &out, &notes, false) // its error says that something differs
@@ -39,7 +39,7 @@ func (w *world) faults() []string {
 			a.meter(p, plan)
 		}
 	}
-	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) { a.fault("verify: %s", d) }))
+	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) { a.problem("verify: %s", d) }))
 	if len(a.found) > 0 && w.s.without == nothing {
 		w.t.Logf("%s%s", &out, &notes)
 	}
@@ -59,7 +59,7 @@ type audit struct {
 	balances []models.OverageBalance
 }
 
-func (a *audit) fault(format string, args ...any) {
+func (a *audit) problem(format string, args ...any) {
 	a.found = append(a.found, fmt.Sprintf(format, args...))
 }
 
@@ -84,7 +84,7 @@ func (a *audit) read() {
 // open checks that nothing waits, and that reports failed only where something was lost: by a drop, or with a database.
 func (a *audit) open() {
 	if a.waits() {
-		a.fault("something still waits")
+		a.problem("something still waits")
 	}
 	for _, r := range a.reports {
 		switch {
@@ -96,7 +96,7 @@ func (a *audit) open() {
 			if r.LastError != nil {
 				text = *r.LastError
 			}
-			a.fault("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, stamp(r.Minute), r.State, r.Attempts, text)
+			a.problem("report %s of %d units at %s is %s after %d attempts: %s", r.Identifier, r.Value, stamp(r.Minute), r.State, r.Attempts, text)
 		}
 	}
 	a.counts["reports"] = len(a.reports)
@@ -104,19 +104,19 @@ func (a *audit) open() {
 	a.must(a.db.NewSelect().Model((*models.StripeState)(nil)).ColumnExpr("COALESCE(stopped, paused)").
 		Where("stopped IS NOT NULL OR paused IS NOT NULL").Scan(a.ctx, &stopped))
 	if len(stopped) > 0 {
-		a.fault("nothing is sent: %s", stopped[0])
+		a.problem("nothing is sent: %s", stopped[0])
 	}
 }
 
 func (a *audit) stripesEvents() {
 	for _, e := range a.stripe.Events() {
 		if e.Times != 1 {
-			a.fault("%s was counted %d times", e.Identifier, e.Times)
+			a.problem("%s was counted %d times", e.Identifier, e.Times)
 		}
 	}
 	for customer, most := range a.stripe.MaxConcurrent() {
 		if most > 1 {
-			a.fault("%s had %d calls at a time", customer, most)
+			a.problem("%s had %d calls at a time", customer, most)
 		}
 	}
 }
@@ -129,37 +129,37 @@ func (a *audit) ledger() {
 			for _, u := range person.uses {
 				e := a.events[u.id]
 				if e == nil {
-					a.fault("an event of %s at %s is not in the ledger", person.email, u.at)
+					a.problem("an event of %s at %s is not in the ledger", person.email, u.at)
 					continue
 				}
 				seen++
 				same := e.OverageQuantity == u.overage && e.Quantity == u.units && e.OccurredAt.Equal(u.at) && e.Email == person.email
 				if !same || e.PlanID != u.plan && u.overage > 0 {
-					a.fault("the ledger has %+v, and the answer was %+v", e, u)
+					a.problem("the ledger has %+v, and the answer was %+v", e, u)
 				}
 				if e.OverageQuantity > 0 && (e.StripeCustomerID == nil || *e.StripeCustomerID != p.id) {
-					a.fault("%d units of overage of %s at %s are not paid by %s", u.overage, person.email, u.at, p.id)
+					a.problem("%d units of overage of %s at %s are not paid by %s", u.overage, person.email, u.at, p.id)
 				}
 				a.report(e)
 			}
 		}
 	}
 	if seen != len(a.events) {
-		a.fault("the ledger has %d events, and %d were answered", len(a.events), seen)
+		a.problem("the ledger has %d events, and %d were answered", len(a.events), seen)
 	}
 }
 
 // report checks the report that an event is in.
 func (a *audit) report(e *models.UsageEvent) {
 	if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
-		a.fault("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID,
+		a.problem("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID,
 			e.StripeReportedAt)
 	}
 	if e.StripeReportID == nil {
 		return
 	}
 	if r := a.reports[*e.StripeReportID]; r.MeterEventName != a.catalogue.MeterOf(e.PlanID) || r.Counts != models.CountsOverage {
-		a.fault("an event of %s is in a report to %s of the %s", e.PlanID, r.MeterEventName, r.Counts)
+		a.problem("an event of %s is in a report to %s of the %s", e.PlanID, r.MeterEventName, r.Counts)
 	}
 }
 
@@ -171,7 +171,7 @@ func (a *audit) records() {
 		a.must(a.db.NewSelect().Model(&records).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))
 		for _, r := range records {
 			if of := p.at(r.BillingPeriodStart.UTC()); r.BillingPeriodEnd.After(of.End) && r.SuggestionsUsed > 0 {
-				a.fault("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart),
+				a.problem("a record of %s from %s to %s is not within Stripe's period from %s to %s", r.Email, stamp(r.BillingPeriodStart),
 					stamp(r.BillingPeriodEnd), stamp(of.Start), stamp(of.End))
 			}
 		}
@@ -192,7 +192,7 @@ func (a *audit) records() {
 				}
 			}
 			if between > 0 && late {
-				a.fault("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id,
+				a.problem("an event of %s at %s is in a report of %s that was first sent at %s, when the boundary between them was known", p.id,
 					stamp(e.OccurredAt), stamp(r.Minute), stamp(*r.FirstAttemptAt))
 			}
 		}

@@ -56,7 +56,7 @@ func (w *world) key() string {
 	return fmt.Sprintf("key %d", w.keys)
 }
 
-// use lets somebody use something, by any of the ways that there are.
+// use records usage of a random person, in a random way.
 func (w *world) use() {
 	p := w.anyPerson()
 	switch n := w.rand.IntN(20); {

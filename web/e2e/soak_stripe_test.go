@@ -35,7 +35,7 @@ func TestSoakStripe(t *testing.T) {
 		duration = min(*soak, 5*time.Minute)
 	}
 	s, account := newStripeSite(t, postgresDatabase(t), 3)
-	w := &paidWorld{site: s, account: account, told: ledger{}}
+	w := &paidWorld{site: s, account: account, answered: ledger{}}
 	w.setUp()
 	for i := range 6 {
 		w.subscribe(i)
@@ -74,14 +74,14 @@ func TestSoakStripe(t *testing.T) {
 	}
 	w.webhooks.Wait()
 	s.wantReported()
-	t.Logf("%s: %s; %d processes killed, %d events, %d billing periods", duration, s.client, killed, len(w.told), w.periods())
-	s.wantLedger(w.told)
+	t.Logf("%s: %s; %d processes killed, %d events, %d billing periods", duration, s.client, killed, len(w.answered), w.periods())
+	s.wantLedger(w.answered)
 	w.wantTotals()
 	s.judge()
 	s.verify()
 }
 
-// paidWorld is who pays through Stripe, and what callers were told.
+// paidWorld has the people who pay through Stripe, and what callers were answered.
 type paidWorld struct {
 	*site
 	account  *account
@@ -90,8 +90,8 @@ type paidWorld struct {
 	payers   []*paid
 	webhooks sync.WaitGroup
 
-	mu   sync.Mutex
-	told ledger
+	mu       sync.Mutex
+	answered ledger
 }
 
 // paid is a person with a subscription. starts are those of its billing periods; each ends where the next one begins.
@@ -208,7 +208,7 @@ func (w *paidWorld) use(ctx context.Context, p *paid, client int) {
 		}
 		units += quantity
 		w.mu.Lock()
-		w.told[key] = grant{*d.EventID, p.email, quantity}
+		w.answered[key] = grant{*d.EventID, p.email, quantity}
 		w.mu.Unlock()
 		pause(ctx, time.Duration(10+rand.IntN(40))*time.Millisecond)
 	}
