@@ -27,7 +27,7 @@ const (
 	// roomPatience is how long a webhook or a form waits for room, such as in a burst of webhooks of Stripe's.
 	roomPatience = 4 * time.Second
 	// slowBody is how long a webhook or a form may take to arrive before it is ended for another one.
-	slowBody = 100 * time.Millisecond
+	slowBody = time.Second
 )
 
 // bodyBudget is one share. Leases take from it what their buffers really take.

@@ -164,6 +164,7 @@ func TestABodyWaitsForRoom(t *testing.T) {
 	}{
 		"the first is handled":      {whole: true, closed: time.Second, waits: time.Second},
 		"the first arrives quickly": {closed: slowBody / 2, waits: slowBody / 2},
+		"the first waits for a CPU": {closed: 400 * time.Millisecond, waits: 400 * time.Millisecond},
 		"the first is slow":         {ended: true, waits: slowBody},
 		"the first never ends":      {whole: true, waits: roomPatience, refused: true},
 	} {
