@@ -118,8 +118,35 @@ func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 	return *e.OverageRateCents
 }
 
+// activeStatuses are the statuses of a subscription that gives its plan. Of several such subscriptions, an organization's
+// counts before the person's own, and then the newest one. (product.md, "Plans")
+var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
+
+// Active reports whether the subscription gives its plan.
+func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
+
+// ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its table alias.
+func ActiveSubscription(alias string) string {
+	statuses := make([]string, len(activeStatuses))
+	for i, s := range activeStatuses {
+		statuses[i] = "'" + string(s) + "'"
+	}
+	return alias + ".status IN (" + strings.Join(statuses, ", ") + ")"
+}
+
+// newestActive returns a SQL subquery for a column of the newest active subscription of an owner. The condition names
+// the owner of a row n of subscriptions.
+func newestActive(column, owner string) string {
+	return "(SELECT n." + column + " FROM subscriptions n WHERE " + owner + " AND " + ActiveSubscription("n") +
+		" ORDER BY n.created_at DESC LIMIT 1)"
+}
+
+// entitlingSubscription is SQL for the ID of the subscription that gives the user u their plan, whose workspace is w.
+var entitlingSubscription = "COALESCE(" + newestActive("id", "n.organization_id = w.organization_id") + ", " +
+	newestActive("id", "n.user_id = u.id") + ")"
+
 // entitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
-const (
+var (
 	entitlementColumns = `u.workspace_id, w.organization_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
 		s.billing_cycle_anchor, s.current_period_start, s.current_period_end, s.id,
@@ -127,18 +154,14 @@ const (
 
 	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
-		LEFT JOIN subscriptions s ON s.id = COALESCE(
-			(SELECT o.id FROM subscriptions o WHERE o.organization_id = w.organization_id
-				AND o.status IN ('active', 'trialing', 'past_due') ORDER BY o.created_at DESC LIMIT 1),
-			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id
-				AND o.status IN ('active', 'trialing', 'past_due') ORDER BY o.created_at DESC LIMIT 1))`
+		LEFT JOIN subscriptions s ON s.id = ` + entitlingSubscription
 )
 
 // entitlementJoinsAt read what was at an instant, given a row k with a user's id and the instant at: the subscription that gave a plan
 // then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and one
 // that ended did so until then. A person whose memberships are not stored was always where they are. What has no history, such as the
 // person's own limit, is as it is now.
-const (
+var (
 	entitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN subscriptions s ON s.id = COALESCE(
@@ -148,12 +171,12 @@ const (
 			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
 
 	// endedAt is null while the subscription gives its plan.
-	endedAt = `CASE WHEN o.status NOT IN ('active', 'trialing', 'past_due')
+	endedAt = `CASE WHEN NOT ` + ActiveSubscription("o") + `
 		THEN COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) END`
 
 	gaveAt = `(o.created_at <= k.at OR o.current_period_start <= k.at
-				OR EXISTS (SELECT 1 FROM subscription_periods p WHERE p.subscription_id = o.id AND p.period_start <= k.at)) AND (o.status IN ('active', 'trialing', 'past_due')
-				OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
+				OR EXISTS (SELECT 1 FROM subscription_periods p WHERE p.subscription_id = o.id AND p.period_start <= k.at))
+				AND (` + ActiveSubscription("o") + ` OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
 )
 
 // changes are when something happened that can change a person's payer, and the subscriptions that gave the person a plan.
@@ -172,13 +195,13 @@ type givenByHand struct {
 // changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
 // began and ended that was theirs or one of their organizations', with each of its periods at Stripe. Its three arguments select the
 // people's IDs.
-const changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
+var changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
 	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
 		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
 	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
 		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE m.user_id IN (?)`
 
-const subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
+var subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
 	p.period_start, p.period_end`
 
 // change is one row of changesOf.

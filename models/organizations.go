@@ -102,8 +102,7 @@ func ListOrganizations(ctx context.Context, db bun.IDB, c *Catalogue) ([]Organiz
 	err := db.NewSelect().TableExpr("organizations AS o").Column("o.id", "o.name", "o.created_at").
 		ColumnExpr("(SELECT COUNT(*) FROM workspaces w WHERE w.organization_id = o.id) AS teams").
 		ColumnExpr("(SELECT COUNT(*) FROM workspaces w JOIN users u ON u.workspace_id = w.id WHERE w.organization_id = o.id) AS members").
-		ColumnExpr(`COALESCE((SELECT s.plan_id FROM subscriptions s WHERE s.organization_id = o.id AND s.status IN (?)
-			ORDER BY s.created_at DESC LIMIT 1), '') AS plan_id`, bun.List(ActiveStatuses)).
+		ColumnExpr("COALESCE("+newestActive("plan_id", "n.organization_id = o.id")+", '') AS plan_id").
 		Order("o.created_at", "o.id").Scan(ctx, &entries)
 	if err != nil {
 		return nil, fmt.Errorf("list the organizations: %w", err)

@@ -72,19 +72,15 @@ func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 	}
 	p.usual = c.stakeOf(&Entitlement{}, now)
 	var own []Subscription
-	err = db.NewRaw(`SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.status IN (?) ORDER BY s.created_at DESC`,
-		bun.List(p.workspaces), bun.List(ActiveStatuses)).Scan(ctx, &own)
+	err = db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.id = "+
+		newestActive("id", "n.user_id = u.id"), bun.List(p.workspaces)).Scan(ctx, &own)
 	if err != nil {
 		return nil, err
 	}
-	known := map[uuid.UUID]bool{}
 	for i := range own {
-		if user := *own[i].UserID; !known[user] { // the newest one counts
-			known[user] = true
-			s := c.stakeOf(own[i].entitlement(), now)
-			s.user = user
-			p.own = append(p.own, s)
-		}
+		s := c.stakeOf(own[i].entitlement(), now)
+		s.user = *own[i].UserID
+		p.own = append(p.own, s)
 	}
 	return p, nil
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// ActiveStatuses are those that give a plan. EntitlementJoins and EntitlementJoinsAt spell them out, as they are plain SQL.
-var ActiveStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
-
 // Subscriber is who holds a subscription: a person or an organization, one of the two.
 type Subscriber struct {
 	Email          string
@@ -99,7 +96,7 @@ func refitPaying(ctx context.Context, db *DB, c *Catalogue, now time.Time, who S
 // keepFromSubscriber does as KeepIncluded for each active subscription of the subscriber that includes more than the plan.
 func keepFromSubscriber(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) error {
 	var held []Subscription
-	q := db.NewSelect().Model(&held).Where("status IN (?)", bun.List(ActiveStatuses))
+	q := db.NewSelect().Model(&held).Where(ActiveSubscription("subscription"))
 	if who.OrganizationID != nil {
 		q = q.Where("organization_id = ?", *who.OrganizationID)
 	} else {
@@ -155,7 +152,7 @@ type LackingPlan struct {
 // LackingPlans returns what people are subscribed to and the catalogue lacks: it gives them what free gives (PlanOf).
 func LackingPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []LackingPlan, err error) {
 	err = db.NewSelect().TableExpr("subscriptions").Column("plan_id").ColumnExpr("COUNT(*) AS subscriptions").
-		Where("status IN (?)", bun.List(ActiveStatuses)).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
+		Where(ActiveSubscription("subscriptions")).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribed plans: %w", err)
 	}
@@ -240,10 +237,11 @@ type Held struct {
 // newest that ended; nil for somebody who never had any.
 func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error) {
 	var found []Held
-	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
-		JOIN subscriptions s ON s.user_id = u.id OR s.organization_id = w.organization_id LEFT JOIN organizations o ON o.id = s.organization_id
-		WHERE u.email = ? ORDER BY CASE WHEN s.status IN (?) THEN 0 ELSE 1 END, CASE WHEN s.status IN (?) AND s.organization_id IS NULL THEN 1 ELSE 0 END,
-			s.created_at DESC LIMIT 1`, email, bun.List(ActiveStatuses), bun.List(ActiveStatuses)).Scan(ctx, &found)
+	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization
+		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
+		JOIN subscriptions s ON s.id = COALESCE(`+entitlingSubscription+`,
+			(SELECT n.id FROM subscriptions n WHERE n.user_id = u.id OR n.organization_id = w.organization_id ORDER BY n.created_at DESC LIMIT 1))
+		LEFT JOIN organizations o ON o.id = s.organization_id WHERE u.email = ?`, email).Scan(ctx, &found)
 	if err != nil {
 		return nil, fmt.Errorf("read the subscription of %s: %w", email, err)
 	}
@@ -258,7 +256,7 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
 	var found []Subscription
 	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
-		OrderExpr("CASE WHEN status IN (?) THEN 0 ELSE 1 END, created_at DESC", bun.List(ActiveStatuses)).Limit(1).Scan(ctx); err != nil {
+		OrderExpr("CASE WHEN " + ActiveSubscription("subscription") + " THEN 0 ELSE 1 END, created_at DESC").Limit(1).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read the subscription of organization %s: %w", id, err)
 	}
 	if len(found) == 0 {
@@ -288,6 +286,3 @@ func (s *Subscription) entitlement() *Entitlement {
 func (s *Subscription) InTrial(now time.Time) bool {
 	return s.Status == StatusTrialing && (s.TrialEnd == nil || s.TrialEnd.After(now))
 }
-
-// Active says that the subscription gives its plan.
-func (s *Subscription) Active() bool { return slices.Contains(ActiveStatuses, s.Status) }

@@ -224,8 +224,7 @@ func (p *people) top(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
 // organizationEntitlement is what the organization's newest active subscription gives; nil without one.
 func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (*Entitlement, error) {
 	var newest []Subscription
-	err := db.NewSelect().Model(&newest).Where("organization_id = ?", id).Where("status IN (?)", bun.List(ActiveStatuses)).
-		Order("created_at DESC").Limit(1).Scan(ctx)
+	err := db.NewSelect().Model(&newest).Where("id = "+newestActive("id", "n.organization_id = ?"), id).Scan(ctx)
 	if err != nil || len(newest) == 0 {
 		return nil, err
 	}

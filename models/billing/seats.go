@@ -33,8 +33,9 @@ func teams(ctx context.Context, db bun.IDB) ([]team, error) {
 	var found []team
 	err := db.NewRaw(`SELECT s.stripe_customer_id, s.plan_id, s.seats, COUNT(*) AS members
 		FROM subscriptions s JOIN workspaces w ON w.organization_id = s.organization_id JOIN users u ON u.workspace_id = w.id
-		WHERE s.stripe_subscription_id IS NOT NULL AND s.stripe_customer_id IS NOT NULL AND s.seats IS NOT NULL AND s.status IN (?)
-		GROUP BY s.id, s.stripe_customer_id, s.plan_id, s.seats`, bun.List(models.ActiveStatuses)).Scan(ctx, &found)
+		WHERE s.stripe_subscription_id IS NOT NULL AND s.stripe_customer_id IS NOT NULL AND s.seats IS NOT NULL
+			AND `+models.ActiveSubscription("s")+`
+		GROUP BY s.id, s.stripe_customer_id, s.plan_id, s.seats`).Scan(ctx, &found)
 	if err != nil {
 		return nil, fmt.Errorf("count the members of the teams: %w", err)
 	}

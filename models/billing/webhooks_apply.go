@@ -227,7 +227,8 @@ func (w *Webhooks) keepLease(ctx context.Context, customer *models.StripeCustome
 func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStripe) error {
 	now := models.Now(w.Now)
 	var rows []models.Subscription
-	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL AND status IN (?) AND current_period_end > ?", customer, bun.List(models.ActiveStatuses), now).Scan(ctx); err != nil || len(rows) == 0 {
+	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL", customer).
+		Where(models.ActiveSubscription("subscription")).Where("current_period_end > ?", now).Scan(ctx); err != nil || len(rows) == 0 {
 		return err
 	}
 	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
