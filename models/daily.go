@@ -73,3 +73,52 @@ func date(t time.Time) time.Time {
 	year, month, day := t.UTC().Date()
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
+
+// Days is the units of each UTC date of a billing period, and of the one before.
+type Days struct {
+	Period Period
+	Used   []int64
+	// Previous is empty when there was no period before; Known says that there was one, in which perhaps nothing was used.
+	Previous []int64
+	Known    bool
+}
+
+// DaysOf takes the days of the current period and of the one before from a person's records.
+func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
+	d := Days{Period: current.Period, Known: signedUp.Before(current.Period.Start)}
+	for i := range records {
+		switch period := records[i].Period(); {
+		case period.Start.Equal(current.Period.Start):
+			d.Used = records[i].Daily.Units()
+		case period.Contains(current.Period.Start.Add(-time.Microsecond)): // it is yet to be cut, if nothing was asked for since
+			d.Previous, d.Known = records[i].Daily.Units(), true
+		}
+	}
+	return d
+}
+
+// Compared sets the first days of a period against as many of the one before.
+type Compared struct {
+	// Days is how many days are compared, today included.
+	Days int
+	Used int64
+	// Before is nil when there was no period before.
+	Before *int64
+}
+
+// Compare sets the days up to now against as many of the period before.
+func (d Days) Compare(now time.Time) Compared {
+	c := Compared{Days: DayOf(d.Period.Start, now) + 1}
+	sum := func(days []int64) (units int64) {
+		for _, n := range days[:min(len(days), c.Days)] {
+			units += n
+		}
+		return units
+	}
+	c.Used = sum(d.Used)
+	if d.Known {
+		before := sum(d.Previous)
+		c.Before = &before
+	}
+	return c
+}

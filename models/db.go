@@ -139,3 +139,6 @@ func (db *DB) ForUpdate(q *bun.SelectQuery) *bun.SelectQuery {
 	}
 	return q
 }
+
+// Now is the clock's time as both databases keep it: UTC, in whole microseconds.
+func Now(clock func() time.Time) time.Time { return clock().UTC().Truncate(time.Microsecond) }

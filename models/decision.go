@@ -1,7 +1,5 @@
 package models
 
-import "github.com/google/uuid"
-
 // Reason says why a decision is a refusal. It is empty when the decision allows.
 type Reason string
 
@@ -11,50 +9,6 @@ const (
 	PaymentPastDue    Reason = "payment_past_due"
 	SpendLimitReached Reason = "spend_limit_reached"
 )
-
-// WarningLevel says how near a person is to the included units.
-type WarningLevel string
-
-// The warning levels, from none to all of the included units used.
-const (
-	Safe     WarningLevel = "safe"
-	Warning  WarningLevel = "warning"
-	Critical WarningLevel = "critical"
-	Exceeded WarningLevel = "exceeded"
-)
-
-// WarningLevels are all of them, in that order.
-var WarningLevels = []WarningLevel{Safe, Warning, Critical, Exceeded}
-
-// The percentages of the included units at which the levels begin.
-const (
-	warningPercent  = 80
-	criticalPercent = 95
-	exceededPercent = 100
-)
-
-// Standing is where a person stands in one billing period: all that a decision depends on.
-type Standing struct {
-	// UserID is the zero value for somebody who is not stored yet.
-	UserID uuid.UUID
-	Email  string
-	Plan   PlanID
-	Period Period
-	// Used is units, Overage those of them that are billed, and OverageCents their price.
-	Used, Overage, OverageCents int64
-	// Held is the units of open holds, OverageHeld those of them that would be billed, and OverageCentsHeld their price.
-	Held, OverageHeld, OverageCentsHeld int64
-	// Included is the units of the plan and of grants.
-	Included int64
-	// OverageRateCents is the price in cents of a unit beyond the included ones; 0 is a hard cap.
-	OverageRateCents int64
-	// PastDue means that overage is refused until the subscription's payment succeeds.
-	PastDue bool
-	// SpendLimitCents is the most that the overage of the period may cost, in cents; nil is no limit.
-	SpendLimitCents *int64
-	// MemberLimit is the most units that an admin allows; nil is no limit.
-	MemberLimit *int64
-}
 
 // Verdict is the outcome of a decision.
 type Verdict struct {
@@ -115,48 +69,4 @@ func (s *Standing) Hold(quantity int64, v Verdict) {
 	s.Held += quantity
 	s.OverageHeld += v.Overage
 	s.OverageCentsHeld += v.OverageCents
-}
-
-// Remaining is the number of included units that are neither used nor held.
-func (s Standing) Remaining() int64 {
-	return max(0, s.Included-(s.Used-s.Overage)-(s.Held-s.OverageHeld))
-}
-
-// counted is the units that PercentUsed and Level compare with the included ones: all used units once none of the included ones are
-// left, the included ones among them until then.
-func (s Standing) counted() int64 {
-	if s.Remaining() > 0 {
-		return s.Used - s.Overage
-	}
-	return s.Used
-}
-
-// Level is the warning level of the units used, in whole-number arithmetic.
-func (s Standing) Level() WarningLevel {
-	switch hundred := s.counted() * 100; {
-	case s.Included <= 0:
-		if s.Used > 0 {
-			return Exceeded
-		}
-		return Safe
-	case hundred >= s.Included*exceededPercent:
-		return Exceeded
-	case hundred >= s.Included*criticalPercent:
-		return Critical
-	case hundred >= s.Included*warningPercent:
-		return Warning
-	}
-	return Safe
-}
-
-// PercentUsed is used over included, rounded down: 499 of 500 is 99. With nothing included it is 0 before the first
-// unit and 100 from then on.
-func (s Standing) PercentUsed() int64 {
-	if s.Included <= 0 {
-		if s.Used > 0 {
-			return 100
-		}
-		return 0
-	}
-	return s.counted() * 100 / s.Included
 }

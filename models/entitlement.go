@@ -1,13 +1,11 @@
 package models
 
 import (
-	"database/sql"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/uptrace/bun"
 )
 
 // Entitlement is what a person may use now: their plan, whose period it follows, and their own limit.
@@ -179,139 +177,6 @@ var (
 				AND (` + ActiveSubscription("o") + ` OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
 )
 
-// changes are when something happened that can change a person's payer, and the subscriptions that gave the person a plan.
-type changes struct {
-	joined, created, ended []time.Time
-	paid                   map[uuid.UUID]*paidFor
-	byHand                 []givenByHand
-}
-
-// givenByHand is a plan that was assigned by hand to an organization, or to the person if organization is nil. ended is zero while it goes on.
-type givenByHand struct {
-	organization *uuid.UUID
-	began, ended time.Time
-}
-
-// changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// began and ended that was theirs or one of their organizations', with each of its periods at Stripe. Its three arguments select the
-// people's IDs.
-var changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
-	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
-	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
-		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE m.user_id IN (?)`
-
-var subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
-	p.period_start, p.period_end`
-
-// change is one row of changesOf.
-type change struct {
-	joined, created, ended     bun.NullTime
-	subscription, organization *uuid.UUID
-	byHand                     sql.NullBool
-	customer                   *string
-	anchor, start, end         bun.NullTime
-}
-
-func (c *changes) add(row *change) {
-	if !row.joined.IsZero() {
-		c.joined = append(c.joined, row.joined.UTC())
-	}
-	if row.subscription == nil {
-		return
-	}
-	if row.byHand.Bool {
-		g := givenByHand{organization: row.organization, began: row.created.UTC()}
-		if !row.ended.IsZero() {
-			g.ended = row.ended.UTC()
-		}
-		c.byHand = append(c.byHand, g)
-		return
-	}
-	s := c.paid[*row.subscription]
-	if s == nil {
-		if c.paid == nil {
-			c.paid = map[uuid.UUID]*paidFor{}
-		}
-		s = &paidFor{began: row.created.UTC()}
-		if !row.ended.IsZero() {
-			s.ended = row.ended.UTC()
-		}
-		if !row.anchor.IsZero() {
-			s.anchor = new(row.anchor.UTC())
-		}
-		if row.customer != nil {
-			s.customer = *row.customer
-		}
-		c.paid[*row.subscription] = s
-	}
-	if period := (Period{Start: row.start.UTC(), End: row.end.UTC()}); !row.start.IsZero() && !slices.Contains(s.all, period) {
-		s.all = append(s.all, period)
-	}
-}
-
-// settle puts in order what was added.
-func (c *changes) settle() {
-	c.created, c.ended = nil, nil
-	for _, s := range c.paid {
-		s.periods = NewPeriods(s.all)
-		if len(s.periods) > 0 && s.periods[0].Start.Before(s.began) {
-			s.began = s.periods[0].Start // it is backdated
-		}
-		c.created = append(c.created, s.began)
-		if !s.ended.IsZero() {
-			c.ended = append(c.ended, s.ended)
-		}
-	}
-}
-
-// note adds what is known of the changes at an instant. Until is only of interest in the past.
-func (c *changes) note(e *Entitlement, at, now time.Time) {
-	e.known = c
-	e.Joined, e.Ended, e.Until = lastBefore(c.joined, at), lastBefore(c.ended, at), time.Time{}
-	c.noteByHand(e, at)
-	if e.SubscriptionID != nil {
-		if s := c.paid[*e.SubscriptionID]; s != nil && s.began.Before(e.Created) {
-			e.Created = s.began
-		}
-	}
-	for _, all := range [][]time.Time{c.joined, c.created, c.ended} {
-		for _, t := range all {
-			if t.After(at) && !t.After(now) && (e.Until.IsZero() || t.Before(e.Until)) {
-				e.Until = t
-			}
-		}
-	}
-}
-
-// noteByHand adds what is known of plans that were assigned by hand.
-func (c *changes) noteByHand(e *Entitlement, at time.Time) {
-	slices.SortFunc(c.byHand, func(a, b givenByHand) int { return b.began.Compare(a.began) }) // the newest first
-	e.EndedByHand = time.Time{}
-	for _, g := range c.byHand {
-		switch mine := g.organization == nil && e.OrganizationID == nil || g.organization != nil && e.OrganizationID != nil && *g.organization == *e.OrganizationID; {
-		case g.ended.IsZero() || g.ended.After(at):
-		case e.AtStripe:
-			first := g.organization != nil && e.OrganizationID == nil && e.MemberOf != nil && *g.organization == *e.MemberOf
-			if (first || mine && g.began.After(e.Created)) && g.ended.After(e.EndedByHand) {
-				e.EndedByHand = g.ended
-			}
-		case mine && e.SubscriptionID != nil && g.began.Before(e.Created) && e.Created.Sub(g.ended) < time.Millisecond:
-			e.Created = g.began
-		}
-	}
-}
-
-// lastBefore returns the last of times that is not after an instant; zero without one.
-func lastBefore(times []time.Time, at time.Time) (last time.Time) {
-	for _, t := range times {
-		if !t.After(at) && t.After(last) {
-			last = t
-		}
-	}
-	return last
-}
-
 // PeriodAt is the billing period that contains t: under a Stripe subscription its own as Stripe showed it, and where Stripe showed none
 // or a longer one, a monthly step; else the calendar month.
 func (e *Entitlement) PeriodAt(t time.Time) Period {
@@ -364,78 +229,4 @@ func (e *Entitlement) end(r *UsageRecord, t time.Time) (end time.Time, ok bool) 
 		return own.End, true
 	}
 	return time.Time{}, false
-}
-
-// Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has brought it up to date: it
-// is the current one and what it repeats of the person or the plan has changed, or some of its holds have expired.
-func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
-	s = Standing{
-		UserID: r.UserID, Email: r.Email, Plan: r.PlanID, Period: r.Period(),
-		Used: r.SuggestionsUsed, Overage: r.OverageUsed, OverageCents: r.OverageCents,
-		Held: r.UnitsHeld, OverageHeld: r.OverageHeld, OverageCentsHeld: r.OverageCentsHeld, Included: r.SuggestionsIncluded + r.Granted,
-		OverageRateCents: r.OverageRateCents, PastDue: r.PastDue, SpendLimitCents: r.SpendLimitCents, MemberLimit: r.MemberLimit,
-	}
-	if r.holdsLapsed(now) {
-		return s, false
-	}
-	if !s.Period.Contains(now) {
-		return s, true
-	}
-	plan := c.PlanOf(r.PlanID)
-	return s, r.Entitled && r.SuggestionsIncluded+r.IncludedBefore >= plan.Included &&
-		(r.StripeCustomerID != nil || r.OverageRateCents == plan.OverageRateCents)
-}
-
-// Foresee is the standing that the person will have once PrepareRecords has run; records are theirs, in order of their periods, and
-// UnitsHeld and the rest of the current one's holds must be those of the live ones.
-func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) Standing {
-	s, _ := c.foresee(email, e, records, now)
-	return s
-}
-
-// foresee also returns whether this depends on events that must move to another record first.
-func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) (s Standing, moves bool) {
-	p := person{email: email, entitlement: *e}
-	for _, r := range records {
-		if r != nil {
-			copied := *r
-			p.records = append(p.records, &copied)
-		}
-	}
-	for _, changed := range p.fit(now) {
-		moves = moves || changed.moves
-	}
-	record, _, _ := p.find(now)
-	if record == nil {
-		record = p.place(c, e, now, now)
-	}
-	c.entitle(record, e)
-	s, _ = c.Standing(record, now)
-	return s, moves
-}
-
-// entitle writes into a current record what the person may use. An upgrade counts at once; a downgrade never lowers what
-// is included before the period ends.
-func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
-	plan := c.PlanOf(e.PlanID)
-	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan, r.BillingPeriodEnd), e.Status == StatusPastDue
-	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
-	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
-	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID, r.StripeMeterID = nil, nil, nil, nil
-	if e.Slack != (SlackIdentity{}) {
-		r.SlackTeamID, r.SlackUserID = &e.Slack.TeamID, &e.Slack.UserID
-	}
-	if e.StripeCustomerID != "" {
-		r.StripeCustomerID = &e.StripeCustomerID
-		if plan.StripeMeterID != "" {
-			r.StripeMeterID = &plan.StripeMeterID
-		}
-	}
-	payer := e.payer()
-	r.Payer, r.Entitled = &payer, true
-}
-
-// holdsLapsed says that some of the units held may have lapsed, so that they must be summed anew.
-func (r *UsageRecord) holdsLapsed(now time.Time) bool {
-	return r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(now)
 }

@@ -31,11 +31,11 @@ func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
 
 // entitlementAt reads what a person might use at an instant; the zero value if the person does not exist.
 func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
-	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, Want{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, RecordKey{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
 	return e, err
 }
 
-func entitlementAtQuery(db bun.IDB, postgres bool, person Want, at time.Time) *bun.RawQuery {
+func entitlementAtQuery(db bun.IDB, postgres bool, person RecordKey, at time.Time) *bun.RawQuery {
 	which := bun.SafeQuery("id = ?", person.UserID)
 	if person.UserID == uuid.Nil {
 		which = bun.SafeQuery("email = ?", person.Email)
@@ -59,21 +59,13 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	return err
 }
 
-// changesQuery reads the changes of the people whose IDs are selected.
-func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
-
-// addChange adds a row of changesQuery to the changes of its person.
-func addChange(row scanner, all map[uuid.UUID]*changes) error {
-	var user uuid.UUID
-	var c change
-	if err := row.Scan(&user, &c.joined, &c.created, &c.ended, &c.subscription, &c.organization, &c.byHand, &c.customer, &c.anchor, &c.start, &c.end); err != nil {
-		return err
+// organizationEntitlement is what the organization's newest active subscription gives; nil without one.
+func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (*Entitlement, error) {
+	var newest []Subscription
+	err := db.NewSelect().Model(&newest).Where("id = "+newestActive("id", "n.organization_id = ?"), id).Scan(ctx)
+	if err != nil || len(newest) == 0 {
+		return nil, err
 	}
-	found := all[user]
-	if found == nil {
-		found = &changes{}
-		all[user] = found
-	}
-	found.add(&c)
-	return nil
+	s := &newest[0]
+	return s.entitlement(), nil
 }

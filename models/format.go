@@ -114,3 +114,11 @@ func separateThousands(digits string) string {
 	}
 	return digits
 }
+
+// listOr joins words with commas, or names their absence.
+func listOr(words []string, none string) string {
+	if len(words) == 0 {
+		return none
+	}
+	return strings.Join(words, ", ")
+}

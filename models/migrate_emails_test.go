@@ -31,7 +31,7 @@ func (f *fixture) emails(t *testing.T, table string) []string {
 func TestStoredEmailsAreNormalized(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const old, normal = "a\u0308da@exämple.com", "äda@xn--exmple-cua.com"
-		wants := []models.Want{{Email: old, At: noon}, {Email: "bob@example.com", At: noon}}
+		wants := []models.RecordKey{{Email: old, At: noon}, {Email: "bob@example.com", At: noon}}
 		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, wants); err != nil {
 			t.Fatal(err)
 		}

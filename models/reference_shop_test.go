@@ -15,7 +15,7 @@ import (
 type shop struct {
 	*fixture
 	// ended is of one server; what it remembers must follow all changes.
-	ended         models.EndedSums
+	ended         models.PastUsageCache
 	random        *rand.Rand
 	now           time.Time
 	organizations []uuid.UUID
@@ -158,7 +158,7 @@ func (s *shop) change(t *testing.T) {
 		at = s.now.AddDate(0, 0, -1-s.random.IntN(200))
 		fallthrough
 	case 6:
-		if err := models.PrepareRecords(s.ctx, s.db, s.catalogue, s.now, []models.Want{{Email: email, At: at}}); err != nil {
+		if err := models.PrepareRecords(s.ctx, s.db, s.catalogue, s.now, []models.RecordKey{{Email: email, At: at}}); err != nil {
 			t.Fatal(err)
 		}
 	case 7:

@@ -239,14 +239,3 @@ func printable(s string) string {
 		return r
 	}, s)
 }
-
-// AdminsOf returns an organization's admins, by email; ten at most, as a list of people to ask.
-func AdminsOf(ctx context.Context, db bun.IDB, organization uuid.UUID) ([]User, error) {
-	var admins []User
-	err := db.NewSelect().Model(&admins).Where("role = ?", Admin).Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", organization).
-		Order("email").Limit(10).Scan(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("find the admins of the organization %s: %w", organization, err)
-	}
-	return admins, nil
-}

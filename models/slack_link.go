@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 )
 
 // Link says that a call names a person by an email and a Slack identity.
@@ -372,50 +371,6 @@ func isPlaceholder(email string) bool {
 	return strings.HasSuffix(email, "."+placeholderDomain) || strings.HasSuffix(email, "@"+placeholderDomain)
 }
 
-// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
-// none any more. A new person counts as a member from the beginning: nothing earlier is known of them.
-func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time, who schema.QueryAppender) error {
-	for _, which := range []struct {
-		condition string
-		since     time.Time
-	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
-		_, err := db.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
-			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
-				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1), ?)
-			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Conn(conn).Exec(ctx)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ensureWorkspace creates the workspace of a team, with an organization of its own, if it is missing.
-func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) error {
-	known, err := tx.NewSelect().Model((*Workspace)(nil)).Where("slack_team_id = ?", team).Exists(ctx)
-	if err != nil || known {
-		return err
-	}
-	organization := Organization{ID: uuid.Must(uuid.NewV7()), Name: automaticName(team), Automatic: true, CreatedAt: now}
-	if _, err := tx.NewInsert().Model(&organization).Exec(ctx); err != nil {
-		return err
-	}
-	w := &Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: organization.ID, SlackTeamID: team, Name: team, CreatedAt: now}
-	made, err := tx.NewInsert().Model(w).On("CONFLICT (slack_team_id) DO NOTHING").Exec(ctx)
-	if err != nil {
-		return err
-	}
-	if n, err := made.RowsAffected(); err != nil || n == 1 {
-		return err
-	}
-	// Another process made the workspace in the meantime.
-	_, err = tx.NewDelete().Model(&organization).WherePK().Exec(ctx)
-	return err
-}
-
-// automaticName is the name of the organization that a new Slack team gets.
-func automaticName(team string) string { return "Slack team " + team }
-
 // PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
 func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
 	found := make(map[SlackIdentity]LinkedPerson, len(identities))
@@ -446,4 +401,28 @@ func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
 	}
 	return db.NewSelect().TableExpr("(VALUES "+values+") AS k", args...).
 		Join("JOIN workspaces AS w ON w.slack_team_id = k.column1").Join("JOIN users AS u ON u.workspace_id = w.id AND u.slack_user_id = k.column2")
+}
+
+// SlackIdentity is who Slack says a person is. A Slack user id is unique only within its team.
+type SlackIdentity struct {
+	TeamID string
+	UserID string
+}
+
+// SlackIDRule is what the id of a Slack team or user may be, for people to read.
+const SlackIDRule = `1 to 64 letters, digits, dots, dashes or underscores, such as "T024BE7LD"`
+
+// IsSlackID says whether s may be the id of a Slack team or user. Slack says of them only that they are text, so this is
+// wider than what it gives out.
+func IsSlackID(s string) bool {
+	if len(s) < 1 || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		b := s[i]
+		if (b < '0' || b > '9') && (b < 'A' || b > 'Z') && (b < 'a' || b > 'z') && b != '.' && b != '-' && b != '_' {
+			return false
+		}
+	}
+	return true
 }

@@ -21,7 +21,7 @@ func (f *fixture) showed(t *testing.T, start, end time.Time) {
 // late records what was used at an earlier time, as the gate does.
 func (f *fixture) late(t *testing.T, now, at time.Time, quantity int64) {
 	t.Helper()
-	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: ada, At: at}}); err != nil {
+	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: ada, At: at}}); err != nil {
 		t.Fatal(err)
 	}
 	r := one[models.UsageRecord](t, f, "email = ? AND billing_period_start <= ? AND billing_period_end > ?", ada, at, at)

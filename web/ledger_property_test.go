@@ -219,7 +219,7 @@ func (l *ledger) start(now time.Time) {
 			must(l.t, err)
 		}
 		must(l.t, o.Catalogue.ReadMeters(l.t.Context(), o.DB))
-		m.reporter = billing.NewReporter(billing.Options{
+		m.reporter = billing.NewReporter(billing.ReporterOptions{
 			DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
 		})
 		o.Reporter = m.reporter

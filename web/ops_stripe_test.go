@@ -30,7 +30,7 @@ func TestOperatorSteersReports(t *testing.T) {
 		must(t, err)
 		var reporter *billing.Reporter
 		f = newFixture(t, address, func(o *Options) {
-			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			reporter = billing.NewReporter(billing.ReporterOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
 			o.Reporter = reporter
 		})
 		stripe.AddMeter(f.web.catalogue.MeterOf("pro"))
@@ -168,7 +168,7 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		must(t, err)
 		var reporter *billing.Reporter
 		f = newFixture(t, address, func(o *Options) {
-			reporter = billing.NewReporter(billing.Options{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			reporter = billing.NewReporter(billing.ReporterOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
 			o.Reporter = reporter
 		})
 		month := models.CalendarMonth(f.clock())

@@ -49,7 +49,7 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
 				})
 				must(t, err)
-				m.reporter = billing.NewReporter(billing.Options{
+				m.reporter = billing.NewReporter(billing.ReporterOptions{
 					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
 				})
 				o.Reporter = m.reporter

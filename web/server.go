@@ -77,7 +77,7 @@ type Server struct {
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
 	// ended remembers what organizations used in periods that are over.
-	ended models.EndedSums
+	ended models.PastUsageCache
 
 	echo      *echo.Echo
 	keys      apiKeys

@@ -52,7 +52,7 @@ func (d *desk) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe)
 	}
 	client, err := NewClient(ClientOptions{Key: "sk_test_wrong", Transport: other.Transport()})
 	d.must(err)
-	o := d.Options
+	o := d.ReporterOptions
 	o.Client = client
 	return NewReporter(o), other
 }
@@ -108,7 +108,7 @@ func TestAStopIsToldPlainly(t *testing.T) {
 			return answer(http.StatusUnauthorized, problem("invalid_request_error", "", "Invalid API Key provided", ""))(r)
 		})})
 		d.must(err)
-		o := d.Options
+		o := d.ReporterOptions
 		o.Client = client
 		var out, notes, log bytes.Buffer
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))

@@ -106,7 +106,7 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 // Units that only an invoice in another currency has are shown without an amount in the catalog's currency.
 func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
-	r := Reporter{Options: Options{Catalogue: &models.Catalogue{Currency: "usd"}}}
+	r := Reporter{ReporterOptions: ReporterOptions{Catalogue: &models.Catalogue{Currency: "usd"}}}
 	for currency, want := range map[string]string{"jpy": "unexplained -50, other_currency", "usd": "unexplained -50 ($0.00)"} {
 		s := balanceSheet{
 			period: month, now: month.End.AddDate(0, 0, 5), final: month.End, invoiced: models.OverageSum{Units: 50},

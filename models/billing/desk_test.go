@@ -60,7 +60,7 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	}
 	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: transport})
 	d.must(err)
-	d.Reporter = NewReporter(Options{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	d.Reporter = NewReporter(ReporterOptions{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
 }
 

@@ -29,14 +29,14 @@ func (f *webhookFixture) desk() *desk {
 	d.stripe.AddCustomer("cus_1", nil)
 	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: d.stripe.Transport()})
 	f.must(err)
-	d.Reporter = NewReporter(Options{DB: f.db, Client: c, Catalogue: d.catalogue, Now: clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	d.Reporter = NewReporter(ReporterOptions{DB: f.db, Client: c, Catalogue: d.catalogue, Now: clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
 }
 
 // use decides and records as the gate does, at an instant that may be past.
 func (f *webhookFixture) use(email string, at time.Time, units int64) {
 	f.Helper()
-	f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.Want{{Email: email, At: at}}))
+	f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.RecordKey{{Email: email, At: at}}))
 	var r models.UsageRecord
 	f.must(f.db.NewSelect().Model(&r).Where("email = ? AND billing_period_start <= ? AND billing_period_end > ?", email, at, at).Scan(f.Context()))
 	s, _ := f.hook.Catalogue.Standing(&r, f.at)

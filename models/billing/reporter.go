@@ -48,8 +48,8 @@ const (
 	liveStreams, testStreams = 48, 8
 )
 
-// Options are what a Reporter works with.
-type Options struct {
+// ReporterOptions are what a Reporter works with.
+type ReporterOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
@@ -67,7 +67,7 @@ type Options struct {
 // Reporter tells Stripe of every unit once: it seals events into reports, delivers them and reads back what was counted. Any number of processes
 // may run one on one database.
 type Reporter struct {
-	Options
+	ReporterOptions
 	environment string
 	// guard is resendGuard, but for the test that shows what it is for.
 	guard time.Duration
@@ -94,14 +94,14 @@ type knownMeters struct {
 }
 
 // NewReporter makes a reporter; it does nothing before Start.
-func NewReporter(o Options) *Reporter {
+func NewReporter(o ReporterOptions) *Reporter {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{Options: o, environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{}}
+	r := &Reporter{ReporterOptions: o, environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{}}
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate

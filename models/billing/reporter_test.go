@@ -133,7 +133,7 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 			t.Errorf("%d calls, %d streams are blocked; want 1 and 1", calls, len(s.Blocked))
 		}
 		inactive = false
-		again := NewReporter(d.Options)
+		again := NewReporter(d.ReporterOptions)
 		again.started = true
 		d.must(again.contact(d.ctx))
 		d.deliver()
@@ -267,7 +267,7 @@ func TestTheMeterIsRenamed(t *testing.T) {
 		old, renamed := d.meter(), *d.catalogue
 		renamed.MeterEventName = "suggestions_v2"
 		d.stripe.AddMeter(renamed.MeterOf("pro"))
-		o := d.Options
+		o := d.ReporterOptions
 		o.Catalogue = &renamed
 		d.Reporter = NewReporter(o)
 		d.now = d.now.Add(24 * time.Hour)

@@ -343,7 +343,7 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		prepared := func() []models.UsageRecord {
 			f.Helper()
-			f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.Want{{Email: "ada@example.com", At: f.at}}))
+			f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.RecordKey{{Email: "ada@example.com", At: f.at}}))
 			var records []models.UsageRecord
 			f.must(f.db.NewSelect().Model(&records).Order("billing_period_start").Scan(f.Context()))
 			return records

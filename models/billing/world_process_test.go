@@ -49,7 +49,7 @@ func (w *world) start(i int) {
 	client, err := NewClient(ClientOptions{Key: "sk_test_simulated", Transport: carrier{w, w.stripe.Transport()}})
 	w.must(err)
 	ids := rand.NewChaCha8([32]byte{byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32())})
-	p.reporter = NewReporter(Options{
+	p.reporter = NewReporter(ReporterOptions{
 		DB: w.crashing, Client: client, Catalogue: w.catalogue, Now: p.clock, Log: log, Every: time.Minute,
 		Rate:   math.Inf(1), // its time is the real one, of which none passes here
 		Random: w.rand.Float64, NewID: func() uuid.UUID { return uuid.Must(uuid.NewRandomFromReader(ids)) },

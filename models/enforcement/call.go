@@ -68,7 +68,7 @@ type resolution struct {
 	// user is whom the request names; the zero value until that is known. linked means that the request's Slack identity names them.
 	user   models.LinkedPerson
 	linked bool
-	held   models.Want // settle and release: the hold's record
+	held   models.RecordKey // settle and release: the hold's record
 	// unknown means that the request names no person or hold: err says so, and nothing is decided.
 	unknown bool
 	account *account
@@ -84,7 +84,7 @@ type op struct {
 }
 
 // recordKey is the key of the record that the op acts on, if it is decided at now.
-func (o *op) recordKey(now time.Time) models.Want {
+func (o *op) recordKey(now time.Time) models.RecordKey {
 	switch o.kind {
 	case settle, release:
 		return o.held
@@ -95,16 +95,16 @@ func (o *op) recordKey(now time.Time) models.Want {
 }
 
 // recordAt is the key of the person's record at an instant.
-func (o *op) recordAt(at time.Time) models.Want {
+func (o *op) recordAt(at time.Time) models.RecordKey {
 	if o.user.UserID != uuid.Nil {
-		return models.Want{UserID: o.user.UserID, Email: o.user.Email, At: at}
+		return models.RecordKey{UserID: o.user.UserID, Email: o.user.Email, At: at}
 	}
-	return models.Want{Email: o.email, At: at}
+	return models.RecordKey{Email: o.email, At: at}
 }
 
 // idempotencyKey is the key of an event or a hold.
-func (o *op) idempotencyKey() keyOf[models.Want] {
-	return keyOf[models.Want]{o.recordAt(time.Time{}), o.key}
+func (o *op) idempotencyKey() keyOf[models.RecordKey] {
+	return keyOf[models.RecordKey]{o.recordAt(time.Time{}), o.key}
 }
 
 // link is what the request says of its person.

@@ -103,7 +103,7 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	}
 	_, err = models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}})
 	must(err)
-	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.Want{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)}}))
+	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.RecordKey{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)}}))
 	_, err = models.PeopleByIdentity(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 	must(err)
 	_, err = models.RecordsOfHolds(ctx, watchedDB, []uuid.UUID{{1}})

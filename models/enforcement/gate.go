@@ -84,7 +84,7 @@ type ledger interface {
 	// changed, or an idempotency key exists already, it writes nothing, and the error is errStale, retryable or a duplicate.
 	compareAndCommit(ctx context.Context, c *changes) error
 	// peek reads the record of each key and locks nothing. A missing record is nil. Only holds that have not expired are counted.
-	peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error)
+	peek(ctx context.Context, wants []models.RecordKey) ([]*models.UsageRecord, error)
 	close()
 }
 

@@ -27,9 +27,9 @@ type account struct {
 
 // lookups is what a group reads in its transaction before it decides.
 type lookups struct {
-	wants    []models.Want        // sorted, without duplicates: the order of the locks
-	keys     []keyOf[models.Want] // of events
-	holdKeys []keyOf[models.Want]
+	wants    []models.RecordKey        // sorted, without duplicates: the order of the locks
+	keys     []keyOf[models.RecordKey] // of events
+	holdKeys []keyOf[models.RecordKey]
 	holds    []holdOf
 
 	skipLocked bool
@@ -107,17 +107,17 @@ func collectLookups(calls []*call, now time.Time) lookups {
 	return l
 }
 
-func compareWants(a, b models.Want) int {
+func compareWants(a, b models.RecordKey) int {
 	return cmp.Or(strings.Compare(a.Email, b.Email), a.At.Compare(b.At), bytes.Compare(a.UserID[:], b.UserID[:]))
 }
 
 // bindAccounts gives each op its account and separates the calls that can be decided now from those that need their people linked or
 // their records prepared first.
 func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
-	accounts := make(map[models.Want]*account, len(l.wants))
+	accounts := make(map[models.RecordKey]*account, len(l.wants))
 	byRecord := make(map[int64]*account, len(l.wants))
-	fit := make(map[models.Want]bool, len(l.wants))
-	locked := map[models.Want]bool{}
+	fit := make(map[models.RecordKey]bool, len(l.wants))
+	locked := map[models.RecordKey]bool{}
 	for i, w := range l.wants {
 		a := f.accounts[i]
 		if a == nil {

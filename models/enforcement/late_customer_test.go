@@ -208,7 +208,7 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 			kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
 		})
 		// As the webhooks do. The units that are there already move.
-		p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.Want{{Email: "kay@example.com", At: p.now}}))
+		p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.RecordKey{{Email: "kay@example.com", At: p.now}}))
 		p.late("kay@example.com", at(hour), "cus_kay", "pro")
 		p.late("kay@example.com", at(3*hour), "", "free")
 		f.clean(t)

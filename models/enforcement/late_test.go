@@ -23,7 +23,7 @@ func TestLateEventsChangeThePast(t *testing.T) {
 		ada := enforcement.Person{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}
 		n := 0
 		key := func() string { n++; return fmt.Sprint("k", n) }
-		var remembers models.EndedSums
+		var remembers models.PastUsageCache
 		look := func(october, september int64) {
 			t.Helper()
 			for range 2 { // read, and remembered

@@ -29,7 +29,7 @@ func TestAHoldThatMovedIsIdentifiedAgain(t *testing.T) {
 			h := &models.UsageHold{ID: models.NewHoldID(user), UserID: user, RecordID: c.record, Quantity: 1, State: models.HoldOpen, ExpiresAt: now.Add(time.Minute)}
 			one := &call{ops: []op{{
 				request:    request{kind: k, holdID: h.ID, quantity: 1},
-				resolution: resolution{held: models.Want{UserID: user, Email: record.Email, At: month.Start}},
+				resolution: resolution{held: models.RecordKey{UserID: user, Email: record.Email, At: month.Start}},
 			}}}
 			look := collectLookups([]*call{one}, now)
 			f := newFound(look)

@@ -107,7 +107,7 @@ func (p *params) times(n int, at func(int) time.Time) []byte {
 }
 
 // people are two arrays, of user IDs and of emails; an ID is null where the email names the person.
-func (p *params) people(n int, at func(int) *models.Want) [][]byte {
+func (p *params) people(n int, at func(int) *models.RecordKey) [][]byte {
 	return [][]byte{
 		p.uuids(n, func(i int) *uuid.UUID {
 			if w := at(i); w.UserID != uuid.Nil {
@@ -119,13 +119,13 @@ func (p *params) people(n int, at func(int) *models.Want) [][]byte {
 }
 
 // wants are the people and an array of instants.
-func (p *params) wants(w []models.Want) [][]byte {
-	return append(p.people(len(w), func(i int) *models.Want { return &w[i] }), p.times(len(w), func(i int) time.Time { return w[i].At }))
+func (p *params) wants(w []models.RecordKey) [][]byte {
+	return append(p.people(len(w), func(i int) *models.RecordKey { return &w[i] }), p.times(len(w), func(i int) time.Time { return w[i].At }))
 }
 
 // keys are the people and an array of their keys.
-func (p *params) keys(k []keyOf[models.Want]) [][]byte {
-	return append(p.people(len(k), func(i int) *models.Want { return &k[i].person }), p.texts(len(k), func(i int) string { return k[i].key }))
+func (p *params) keys(k []keyOf[models.RecordKey]) [][]byte {
+	return append(p.people(len(k), func(i int) *models.RecordKey { return &k[i].person }), p.texts(len(k), func(i int) string { return k[i].key }))
 }
 
 // holds are two arrays, of user IDs and of hold IDs.

@@ -179,7 +179,7 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 	// What people and records are prepared with, and what finds a hold's user.
 	seen := &statements{}
 	watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
-	wants := []models.Want{{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)}}
+	wants := []models.RecordKey{{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)}}
 	if err := models.PrepareRecords(ctx, watched, catalogue, now, wants); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func BenchmarkPeek(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(p.close)
-	wants := []models.Want{{Email: "u1707@example.com", At: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
+	wants := []models.RecordKey{{Email: "u1707@example.com", At: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
 	if _, err := p.peek(ctx, wants); err != nil { // the plan is made now, and stays
 		b.Fatal(err)
 	}

@@ -84,7 +84,7 @@ const (
 		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::text[])
 			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily) WHERE r.user_id = k.user_id AND r.id = k.id`
 
-	// What ended periods count is remembered elsewhere (models.EndedSums) while the version of the workspace stands.
+	// What ended periods count is remembered elsewhere (models.PastUsageCache) while the version of the workspace stands.
 	pgLate = `INSERT INTO usage_versions (workspace_id, version)
 		SELECT DISTINCT r.present_workspace_id, 1 FROM unnest($1::uuid[], $2::bigint[]) AS k (user_id, id) JOIN usage_records r ON r.user_id = k.user_id AND r.id = k.id
 		WHERE r.present_workspace_id IS NOT NULL ORDER BY 1
@@ -505,7 +505,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 	return steps
 }
 
-func (p *postgres) peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error) {
+func (p *postgres) peek(ctx context.Context, wants []models.RecordKey) ([]*models.UsageRecord, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.connect(ctx); err != nil {

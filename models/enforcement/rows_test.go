@@ -147,7 +147,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 			})
 			for _, err := range []error{
 				err,
-				models.PrepareRecords(ctx, watched, catalogue, at, []models.Want{{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)}}),
+				models.PrepareRecords(ctx, watched, catalogue, at, []models.RecordKey{{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)}}),
 			} {
 				if err != nil {
 					t.Fatal(err)

@@ -241,7 +241,7 @@ func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
 		}
 	}
 	same := 0
-	want := func(i int) { l.want(i, models.Want{UserID: old[i].record.UserID, At: c.now}) }
+	want := func(i int) { l.want(i, models.RecordKey{UserID: old[i].record.UserID, At: c.now}) }
 	if err := l.query(ctx, &l.lock, len(old), want, func(rows *sql.Rows) error {
 		i, r, err := scanRecord(rows)
 		if err == nil && reflect.DeepEqual(*r, old[i].record) {
@@ -307,15 +307,15 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 }
 
 // want adds one record that is looked for. The bound of a period's length saves the search in older ones.
-func (l *lite) want(i int, w models.Want) {
+func (l *lite) want(i int, w models.RecordKey) {
 	l.add(i, userID(w), w.Email, l.text(w.At), l.text(w.At.AddDate(0, 0, -models.MaxPeriodDays)))
 }
 
 // key adds one key that is looked for.
-func (l *lite) key(k keyOf[models.Want]) { l.add(userID(k.person), k.person.Email, k.key) }
+func (l *lite) key(k keyOf[models.RecordKey]) { l.add(userID(k.person), k.person.Email, k.key) }
 
 // userID is nil where the email names the person.
-func userID(w models.Want) any {
+func userID(w models.RecordKey) any {
 	if w.UserID == uuid.Nil {
 		return nil
 	}
@@ -420,7 +420,7 @@ func (l *lite) tidy(ctx context.Context, rows int) {
 	}
 }
 
-func (l *lite) peek(ctx context.Context, wants []models.Want) ([]*models.UsageRecord, error) {
+func (l *lite) peek(ctx context.Context, wants []models.RecordKey) ([]*models.UsageRecord, error) {
 	records := make([]*models.UsageRecord, len(wants))
 	err := l.query(context.WithoutCancel(ctx), &l.look, len(wants), func(i int) { l.want(i, wants[i]) }, func(rows *sql.Rows) error {
 		i, r, err := scanRecord(rows)

@@ -263,7 +263,7 @@ func (w *worker) identify(calls []*call) []*call {
 	if len(slack) > 0 {
 		people, err = models.PeopleByIdentity(ctx, w.db, slack)
 	}
-	wants := map[uuid.UUID]models.Want{}
+	wants := map[uuid.UUID]models.RecordKey{}
 	if len(holds) > 0 && err == nil {
 		wants, err = models.RecordsOfHolds(ctx, w.db, holds)
 	}
@@ -322,12 +322,12 @@ func (w *worker) prepare(calls []*call) []*call {
 			}
 		}
 		links, people := linksOf(linking), []models.LinkedPerson(nil)
-		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, links, func(linked []models.LinkedPerson) []models.Want {
+		prepared, err := models.LinkAndPrepare(ctx, db, w.catalogue, now, links, func(linked []models.LinkedPerson) []models.RecordKey {
 			people = linked
 			for i, o := range linking {
 				o.name(people[i])
 			}
-			wants := make([]models.Want, len(ops))
+			wants := make([]models.RecordKey, len(ops))
 			for i, o := range ops {
 				wants[i] = o.recordKey(now)
 			}
@@ -429,7 +429,7 @@ func (w *worker) peek(calls []*call) {
 		start := time.Now()
 		ctx, cancel := inTime(calls)
 		now := models.Now(w.now)
-		wants := make([]models.Want, len(calls))
+		wants := make([]models.RecordKey, len(calls))
 		for i, c := range calls {
 			wants[i] = c.one[0].recordKey(now)
 		}
@@ -453,7 +453,7 @@ func (w *worker) peek(calls []*call) {
 		}
 		calls = w.prepareBisecting(again, func(ctx context.Context, db *models.DB, calls []*call) error {
 			var linking []*op
-			var moving []models.Want
+			var moving []models.RecordKey
 			for i := range calls {
 				o := &calls[i].one[0]
 				if o.mustLink(models.SlackIdentity{}) {
@@ -488,8 +488,8 @@ type peeked struct {
 
 // standings reads the standings of people. For a person whose record is missing or not ready, it computes what the record will be.
 // likely means that all of them probably need that, so it reads both at the same time.
-func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Time, likely bool) ([]peeked, error) {
-	read := func(wants []models.Want) (*models.Foreseen, error) {
+func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now time.Time, likely bool) ([]peeked, error) {
+	read := func(wants []models.RecordKey) (*models.Foreseen, error) {
 		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 	}
 	if likely {
@@ -500,7 +500,7 @@ func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Ti
 			defer close(done)
 			all, err = models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 		}()
-		read = func([]models.Want) (*models.Foreseen, error) { <-done; return all, err }
+		read = func([]models.RecordKey) (*models.Foreseen, error) { <-done; return all, err }
 	}
 	records, err := w.ledger.peek(ctx, wants)
 	if err != nil {
@@ -508,7 +508,7 @@ func (w *worker) standings(ctx context.Context, wants []models.Want, now time.Ti
 	}
 	standings := make([]peeked, len(wants))
 	var unready []int
-	var missing []models.Want
+	var missing []models.RecordKey
 	for i, r := range records {
 		if r != nil {
 			var ready bool

@@ -66,7 +66,7 @@ func BenchmarkConsumeBesideSealing(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	reporter := billing.NewReporter(billing.Options{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: time.Minute})
+	reporter := billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: time.Minute})
 
 	var calls atomic.Int64
 	// ask makes calls until the end is closed, and returns their latencies in order.

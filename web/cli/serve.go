@@ -88,7 +88,7 @@ func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *sl
 
 // WarnUnknownPlans logs a warning for each plan that people are subscribed to and the catalog lacks: they get what free gives.
 func WarnUnknownPlans(ctx context.Context, d Deployment, log *slog.Logger) {
-	unknown, err := models.LackingPlans(ctx, d.DB, d.Catalogue)
+	unknown, err := models.UnknownPlans(ctx, d.DB, d.Catalogue)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("subscribed plans could not be read", "error", err)
 	}

@@ -30,7 +30,7 @@ func (s *Settings) stripeClient() (*billing.Client, error) {
 }
 
 func (s *Settings) reporter(db *models.DB, client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
-	return billing.NewReporter(billing.Options{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: s.ReportEvery})
+	return billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: s.ReportEvery})
 }
 
 // StartStripe adds billing to a server's options, if Stripe is connected, and starts its workers. Reports stop when ctx ends;

@@ -161,10 +161,10 @@ func TestSeedVerifies(t *testing.T) {
 func isPrepared(t *testing.T, db *models.DB, now time.Time) {
 	t.Helper()
 	before := readRecords(t, db)
-	var wants []models.Want
+	var wants []models.RecordKey
 	for _, r := range before {
 		if r.Period().Contains(now) {
-			wants = append(wants, models.Want{Email: r.Email, At: now})
+			wants = append(wants, models.RecordKey{Email: r.Email, At: now})
 		}
 	}
 	if len(wants) == 0 {

@@ -70,7 +70,7 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	if err != nil {
 		return list, err
 	}
-	p, err := peopleOf(ctx, db, c, now, id, e)
+	p, err := rosterOf(ctx, db, c, now, id, e)
 	if err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}
@@ -103,14 +103,14 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
 		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
-		p.join(), p.isCurrent(), p.either("starts", p.usual.starts), now.Add(-2*maxPeriod), now, now, direction)
+		p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
 	if err != nil {
 		return list, err
 	}
 	defer rows.Close()
-	own := make(map[uuid.UUID]*Entitlement, len(p.own))
-	for i := range p.own {
-		own[p.own[i].user] = &p.own[i].entitlement
+	own := make(map[uuid.UUID]*Entitlement, len(p.ownTerms))
+	for i := range p.ownTerms {
+		own[p.ownTerms[i].user] = &p.ownTerms[i].entitlement
 	}
 	for rows.Next() {
 		var m MemberUsage
@@ -122,7 +122,7 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 			&held, &overageHeld, &centsHeld, &last); err != nil {
 			return list, err
 		}
-		entitlement := p.usual.entitlement
+		entitlement := p.defaultTerms.entitlement
 		if e, ok := own[m.ID]; ok {
 			entitlement = *e
 		}
@@ -148,10 +148,10 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 }
 
 // count tells how many there are and how many are found. Without a level to look for, nobody's record is read.
-func (p *people) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *MemberList) error {
-	from := p.everybody()
+func (p *roster) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *MemberList) error {
+	from := p.membersWithRecords()
 	if q.Level == "" {
-		from = p.known()
+		from = p.members()
 	}
 	var counted struct{ Total, Found, Rate int64 }
 	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
@@ -161,28 +161,28 @@ func (p *people) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *Me
 }
 
 // ordered is the query of all with the columns that one of members is found and sorted by.
-func (p *people) ordered(q *MemberQuery) schema.QueryAppender {
+func (p *roster) ordered(q *MemberQuery) schema.QueryAppender {
 	if q.Level == "" && (q.Sort == SortName || q.Sort == SortEmail || q.Sort == SortLastPeriod && p.inStep) {
-		return p.known()
+		return p.members()
 	}
-	return p.everybody()
+	return p.membersWithRecords()
 }
 
 // compareStarts finds out whether everybody's period began at the usual moment, as those of an organization mostly do. Then its
 // members are sorted by the last one without reading the current one of each.
-func (p *people) compareStarts(ctx context.Context, db bun.IDB) error {
-	if len(p.own) > 0 {
+func (p *roster) compareStarts(ctx context.Context, db bun.IDB) error {
+	if len(p.ownTerms) > 0 {
 		return nil
 	}
 	var others bool
 	err := db.NewRaw(`SELECT EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start < ?) OR EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start > ?)`,
-		p.isCurrent(), p.usual.starts, p.isCurrent(), p.usual.starts).Scan(ctx, &others)
+		p.isCurrent(), p.defaultTerms.starts, p.isCurrent(), p.defaultTerms.starts).Scan(ctx, &others)
 	p.inStep = err == nil && !others
 	return err
 }
 
 // found is the condition on m that a query finds it.
-func (p *people) found(q *MemberQuery) schema.QueryAppender {
+func (p *roster) found(q *MemberQuery) schema.QueryAppender {
 	level := bun.SafeQuery("TRUE")
 	if q.Level != "" {
 		level = bun.SafeQuery("("+levelRank+") = ?", slices.Index(WarningLevels, q.Level))
@@ -202,7 +202,7 @@ func (p *people) found(q *MemberQuery) schema.QueryAppender {
 }
 
 // sortKey is what a column sorts m by, and what must be joined for it.
-func (p *people) sortKey(by MemberSort) (key, join schema.QueryAppender) {
+func (p *roster) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	join = bun.SafeQuery("")
 	switch by {
 	case SortName:
@@ -220,11 +220,39 @@ func (p *people) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	case SortLastPeriod:
 		starts := bun.SafeQuery("m.starts")
 		if p.inStep {
-			starts = bun.SafeQuery("?", p.usual.starts)
+			starts = bun.SafeQuery("?", p.defaultTerms.starts)
 		}
 		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", starts),
 			bun.SafeQuery(`LEFT JOIN usage_records b ON b.user_id = m.id AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
 				AND b.billing_period_end <= ? AND b.billing_period_end = ?`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now, starts)
 	}
 	return bun.SafeQuery("m.used"), join
+}
+
+// MemberUsage is one person of an organization in the current billing period.
+type MemberUsage struct {
+	ID   uuid.UUID
+	Name string
+	Role Role
+	// SignedUp is when the person became known.
+	SignedUp time.Time
+	// Standing is what the gate says, but for units on hold.
+	Standing Standing
+	// LastPeriod is the units of the period before; nil when the person was not known in it.
+	LastPeriod *int64
+}
+
+// MemberOf returns a person of the organization; nil when nobody there has the id.
+func MemberOf(ctx context.Context, db bun.IDB, organization, id uuid.UUID) (*User, error) {
+	var found []User
+	err := db.NewSelect().Model(&found).Where("id = ?", id).
+		Where("workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = ?)", organization).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the member %s: %w", id, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	found[0].CreatedAt = found[0].CreatedAt.UTC()
+	return &found[0], nil
 }

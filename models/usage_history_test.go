@@ -153,7 +153,7 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 			t.Fatal(err)
 		}
 		period := summary.Period
-		var ended models.EndedSums
+		var ended models.PastUsageCache
 		got, err := ended.OrganizationMonths(f.ctx, f.db, noon, &summary, day(2026, 8, 20), 6)
 		if err != nil {
 			t.Fatal(err)

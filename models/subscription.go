@@ -132,9 +132,9 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 		return err
 	}
 	for some := range slices.Chunk(emails, 50) {
-		wants := make([]Want, len(some))
+		wants := make([]RecordKey, len(some))
 		for i, email := range some {
-			wants[i] = Want{Email: email, At: now}
+			wants[i] = RecordKey{Email: email, At: now}
 		}
 		if err := PrepareRecords(ctx, db, c, now, wants); err != nil {
 			return err
@@ -143,20 +143,20 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 	return nil
 }
 
-// LackingPlan is a plan that active subscriptions are to and the catalogue lacks.
-type LackingPlan struct {
+// UnknownPlan is a plan that active subscriptions are to and the catalogue lacks.
+type UnknownPlan struct {
 	ID            PlanID `bun:"plan_id"`
 	Subscriptions int
 }
 
-// LackingPlans returns what people are subscribed to and the catalogue lacks: it gives them what free gives (PlanOf).
-func LackingPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []LackingPlan, err error) {
+// UnknownPlans returns what people are subscribed to and the catalogue lacks: it gives them what free gives (PlanOf).
+func UnknownPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []UnknownPlan, err error) {
 	err = db.NewSelect().TableExpr("subscriptions").Column("plan_id").ColumnExpr("COUNT(*) AS subscriptions").
 		Where(ActiveSubscription("subscriptions")).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribed plans: %w", err)
 	}
-	return slices.DeleteFunc(plans, func(p LackingPlan) bool {
+	return slices.DeleteFunc(plans, func(p UnknownPlan) bool {
 		_, known := c.Plan(p.ID)
 		return known
 	}), nil
@@ -286,3 +286,50 @@ func (s *Subscription) entitlement() *Entitlement {
 func (s *Subscription) InTrial(now time.Time) bool {
 	return s.Status == StatusTrialing && (s.TrialEnd == nil || s.TrialEnd.After(now))
 }
+
+// Subscription is a plan held by one user or by one organization. Stripe's columns are null on a plan given by hand.
+type Subscription struct {
+	bun.BaseModel `bun:"table:subscriptions"`
+
+	ID                   uuid.UUID  `bun:",pk,type:uuid"`
+	UserID               *uuid.UUID `bun:",type:uuid"`
+	OrganizationID       *uuid.UUID `bun:",type:uuid"`
+	PlanID               PlanID
+	Status               SubscriptionStatus
+	StripeSubscriptionID *string
+	StripeCustomerID     *string
+	BillingCycleAnchor   *time.Time
+	CurrentPeriodStart   *time.Time
+	CurrentPeriodEnd     *time.Time
+	// StripeEventAt is the time of the newest Stripe event that was applied.
+	StripeEventAt *time.Time
+	// StripePriceID is the price that it is charged by; Seats, the quantity of a team plan; CancelAt, when it ends, where that
+	// is known.
+	StripePriceID *string
+	Seats         *int64
+	CancelAt      *time.Time
+	// TrialEnd is when the trial ends or ended; nil without a trial, and on rows that were stored before this column existed.
+	TrialEnd *time.Time
+	// InactiveSince is when it ceased to give its plan; nil while it does, and where that is not known.
+	InactiveSince *time.Time
+	// OverageRateCents is the unit amount of its overage item at Stripe, in cents; nil until it was read. OverageProblem says why
+	// nothing is billed by it.
+	OverageRateCents *int64
+	OverageProblem   *string
+	// OverageItems lists the plans whose overage items it has at Stripe, separated by spaces; nil until it was read.
+	OverageItems *string
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// SubscriptionStatus is Stripe's word for a subscription's state.
+// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
+type SubscriptionStatus string
+
+// The statuses that give a plan, and the one that a plan taken away by hand ends in.
+const (
+	StatusActive   SubscriptionStatus = "active"
+	StatusTrialing SubscriptionStatus = "trialing"
+	StatusPastDue  SubscriptionStatus = "past_due"
+	StatusCanceled SubscriptionStatus = "canceled"
+)

@@ -124,3 +124,37 @@ func (noResult) LastInsertId() (int64, error) { return 0, errNotRead }
 func (noResult) RowsAffected() (int64, error) { return 0, nil }
 
 var _ bun.IConn = (*trips)(nil)
+
+// eachRow sends a query and gives each of its rows to row.
+func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scanner) error) error {
+	rows, err := db.QueryContext(ctx, query.String())
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// ledgerConn is a transaction that writes, or adds its writes to a group, and can read at once.
+type ledgerConn interface {
+	bun.IConn
+	rows(ctx context.Context, query string, row func(scanner) error) error
+}
+
+// inTx is a transaction of bun as a ledgerConn.
+type inTx struct{ bun.Tx }
+
+func (t inTx) rows(ctx context.Context, query string, row func(scanner) error) error {
+	return eachRow(ctx, t.Tx, t.NewRaw(query), row)
+}
+
+// rows reads at once what a group's writes depend on.
+func (t *trips) rows(ctx context.Context, query string, row func(scanner) error) error {
+	t.read(query, row)
+	return t.send(ctx)
+}

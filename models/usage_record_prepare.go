@@ -9,22 +9,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 )
-
-// Want names a usage record by its person and an instant of its billing period. Where UserID is zero, the person is whoever has the
-// email.
-type Want struct {
-	UserID uuid.UUID
-	Email  string
-	At     time.Time
-}
 
 // PrepareRecords makes sure that each wanted record exists and is fit to be added to: the person is known, a period that
 // began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
 // before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
-func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []Want) error {
-	_, err := LinkAndPrepare(ctx, db, c, now, nil, func([]LinkedPerson) []Want { return wants })
+func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []RecordKey) error {
+	_, err := LinkAndPrepare(ctx, db, c, now, nil, func([]LinkedPerson) []RecordKey { return wants })
 	return err
 }
 
@@ -42,9 +33,9 @@ func RefitRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, user
 	if len(newest) == 0 {
 		return nil
 	}
-	wants := make([]Want, len(newest))
+	wants := make([]RecordKey, len(newest))
 	for i, n := range newest {
-		wants[i] = Want{UserID: n.UserID, At: n.Start.UTC()}
+		wants[i] = RecordKey{UserID: n.UserID, At: n.Start.UTC()}
 	}
 	return PrepareRecords(ctx, db, c, now, wants)
 }
@@ -60,7 +51,7 @@ type PreparedRecord struct {
 
 // LinkAndPrepare is LinkPeople and PrepareRecords in one transaction: people gives the wanted records once links are resolved. On
 // PostgreSQL, where a round trip may take long, it returns the current records of these people.
-func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []Want) (prepared []PreparedRecord, err error) {
+func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []RecordKey) (prepared []PreparedRecord, err error) {
 	if db.Postgres {
 		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
 			var linked []LinkedPerson
@@ -108,20 +99,7 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 	return prepared, nil
 }
 
-// ledgerConn is a transaction that writes, or adds its writes to a group, and can read at once.
-type ledgerConn interface {
-	bun.IConn
-	rows(ctx context.Context, query string, row func(scanner) error) error
-}
-
-// inTx is a transaction of bun as a ledgerConn.
-type inTx struct{ bun.Tx }
-
-func (t inTx) rows(ctx context.Context, query string, row func(scanner) error) error {
-	return eachRow(ctx, t.Tx, t.NewRaw(query), row)
-}
-
-func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, wants []Want, people persons) error {
+func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, wants []RecordKey, people persons) error {
 	byEmail := make(map[string]*person, len(people))
 	for _, p := range people {
 		byEmail[p.email] = p
@@ -156,7 +134,7 @@ type person struct {
 type persons map[uuid.UUID]*person
 
 // namedBy returns the emails that name people by themselves, and the IDs of the others.
-func namedBy(wants []Want) (emails []string, ids []uuid.UUID) {
+func namedBy(wants []RecordKey) (emails []string, ids []uuid.UUID) {
 	for _, w := range wants {
 		if w.UserID == uuid.Nil {
 			emails = append(emails, w.Email)
@@ -200,7 +178,7 @@ func recordsQuery(db bun.IDB, ids []uuid.UUID) *bun.SelectQuery {
 	return db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", bun.List(ids)).Order("email", "billing_period_start")
 }
 
-func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []Want) (persons, error) {
+func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []RecordKey) (persons, error) {
 	emails, ids := namedBy(wants)
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return nil, err
@@ -251,7 +229,7 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 }
 
 // lockPeople is the same in two round trips. What the people might use at the instants that are wanted is read in advance.
-func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (persons, error) {
+func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []RecordKey) (persons, error) {
 	db := t.db
 	emails, ids := namedBy(wants)
 	if err := t.ensureUsers(ctx, emails, now); err != nil {
@@ -267,7 +245,7 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 	all := map[uuid.UUID]*changes{}
 	t.read(changesQuery(db, among).String(), func(row scanner) error { return addChange(row, all) })
 	type instant struct {
-		want Want
+		want RecordKey
 		at   time.Time
 	}
 	then := map[instant]Entitlement{}
@@ -277,7 +255,7 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 				var e Entitlement
 				var user uuid.UUID
 				err := scanEntitlement(row, &user, &e)
-				then[instant{Want{UserID: user}, w.At.UTC()}] = e
+				then[instant{RecordKey{UserID: user}, w.At.UTC()}] = e
 				return err
 			})
 		}
@@ -290,77 +268,14 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []Want) (pe
 		records[i] = &rows[i]
 	}
 	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) {
-		e, read := then[instant{Want{UserID: user}, at.UTC()}]
+		e, read := then[instant{RecordKey{UserID: user}, at.UTC()}]
 		if read {
 			return e, nil
 		}
-		err := t.rows(ctx, entitlementAtQuery(db, true, Want{UserID: user}, at).String(), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+		err := t.rows(ctx, entitlementAtQuery(db, true, RecordKey{UserID: user}, at).String(), func(row scanner) error { return scanEntitlement(row, &user, &e) })
 		return e, err
 	})
 	return people, nil
-}
-
-// rows reads at once what a group's writes depend on.
-func (t *trips) rows(ctx context.Context, query string, row func(scanner) error) error {
-	t.read(query, row)
-	return t.send(ctx)
-}
-
-// ensureUsers adds the users that are missing.
-func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
-	if len(emails) == 0 {
-		return nil
-	}
-	users := make([]User, len(emails))
-	for i, email := range emails {
-		users[i] = User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now}
-	}
-	_, err := t.ExecContext(ctx, t.db.NewInsert().Model(&users).On("CONFLICT (email) DO NOTHING").String())
-	return err
-}
-
-// eachRow sends a query and gives each of its rows to row.
-func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scanner) error) error {
-	rows, err := db.QueryContext(ctx, query.String())
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// EnsureUser returns the ID of the person with an email that ParseEmail returned. An unknown person is created.
-func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (id uuid.UUID, err error) {
-	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
-		return id, err
-	}
-	err = tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &id)
-	return id, err
-}
-
-// ensureUsers makes the users that are missing, all at once.
-func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time) error {
-	var known []string
-	if err := tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Scan(ctx, &known); err != nil {
-		return err
-	}
-	slices.Sort(known)
-	var missing []User
-	for _, email := range emails {
-		if _, ok := slices.BinarySearch(known, email); !ok {
-			missing = append(missing, User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now})
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	_, err := tx.NewInsert().Model(&missing).On("CONFLICT (email) DO NOTHING").Exec(ctx)
-	return err
 }
 
 // prepare brings the person's record at an instant up to date, as PrepareRecords says.
@@ -481,63 +396,4 @@ func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart 
 		}
 	}
 	return nil, previousEnd, nextStart
-}
-
-// giveLapsedBack marks the record's expired holds and sums up its live ones again.
-func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
-	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
-		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
-		return err
-	}
-	q := db.NewUpdate().Conn(conn).Model((*UsageRecord)(nil)).Where("user_id = ? AND id = ?", r.UserID, r.ID)
-	for _, column := range [][2]string{
-		{"units_held", "COALESCE(SUM(h.quantity), 0)"}, {"overage_held", "COALESCE(SUM(h.overage_quantity), 0)"},
-		{"overage_cents_held", "COALESCE(SUM(h.overage_cents), 0)"}, {"holds_expire_at", "MIN(h.expires_at)"},
-	} {
-		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)", r.UserID, r.ID, HoldOpen)
-	}
-	_, err := q.Exec(ctx)
-	return err
-}
-
-// RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
-func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]Want, error) {
-	wants := make(map[uuid.UUID]Want, len(ids))
-	add := func(row scanner) error {
-		var id uuid.UUID
-		var w Want
-		err := row.Scan(&id, &w.UserID, &w.Email, &w.At)
-		w.At = w.At.UTC()
-		wants[id] = w
-		return err
-	}
-	// The record may have got other bounds since the hold was made.
-	const columns = `SELECT h.id, h.user_id, u.email, r.billing_period_start FROM users u JOIN usage_holds h ON h.user_id = u.id
-		JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE `
-	tail, version7 := "substr(u.id, 20)", "substr(h.id, 15, 1) = '7'"
-	if db.Dialect().Name() == dialect.PG {
-		tail, version7 = `substr(u.id::text, 20) COLLATE "C"`, "substr(h.id::text, 15, 1) = '7'"
-	}
-	var tails []string
-	var old []uuid.UUID
-	for _, id := range ids {
-		if id.Version() == 7 {
-			old = append(old, id)
-		} else {
-			tails = append(tails, id.String()[19:])
-		}
-	}
-	if len(tails) > 0 {
-		query := db.NewRaw(columns+tail+" IN (?) AND h.id IN (?)", bun.List(tails), bun.List(ids))
-		if err := eachRow(ctx, db, query, add); err != nil {
-			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
-		}
-	}
-	if len(old) > 0 { // of earlier releases: their IDs do not name their users
-		query := db.NewRaw(columns+version7+" AND h.id IN (?)", bun.List(old))
-		if err := eachRow(ctx, db, query, add); err != nil {
-			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
-		}
-	}
-	return wants, nil
 }

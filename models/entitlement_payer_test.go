@@ -100,7 +100,7 @@ func TestARecordThatEndedStaysEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 		move(hours(2), hand)
-		ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, hours(3), []models.Want{{Email: ada, At: hours(3)}})
+		ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, hours(3), []models.RecordKey{{Email: ada, At: hours(3)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestARecordThatEndedStaysEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if standing, _, _ := ahead.Standing(models.Want{Email: ada, At: hours(3)}, nil); standing.Used != 0 || s.TotalSuggestions != 0 || standing.Included != 72 {
+		if standing, _, _ := ahead.Standing(models.RecordKey{Email: ada, At: hours(3)}, nil); standing.Used != 0 || s.TotalSuggestions != 0 || standing.Included != 72 {
 			t.Errorf("a check shows %d of %d units, the organization %d; want 0 of 72 in both", standing.Used, standing.Included, s.TotalSuggestions)
 		}
 	})

@@ -14,8 +14,8 @@ import (
 // or holds expired, which the gate does not foresee.
 func (f *fixture) current(t *testing.T, email string, now time.Time) models.UsageRecord {
 	t.Helper()
-	want := models.Want{Email: email, At: now}
-	ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, now, []models.Want{want})
+	want := models.RecordKey{Email: email, At: now}
+	ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, now, []models.RecordKey{want})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func (f *fixture) current(t *testing.T, email string, now time.Time) models.Usag
 	}
 	foreseen, _, moves := ahead.Standing(want, before)
 	lapsed := before != nil && before.HoldsExpireAt != nil && !before.HoldsExpireAt.After(now)
-	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: now}}); err != nil {
+	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: email, At: now}}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := models.CurrentUsage(f.ctx, f.db, now, email)

@@ -14,14 +14,14 @@ import (
 // a transaction takes, so that whoever still counts on such a period knows it to be over, and changes its workspace's version.
 const settledAfter = time.Hour
 
-// maxRememberedOrganizations bounds what EndedSums holds.
+// maxRememberedOrganizations bounds what PastUsageCache holds.
 const maxRememberedOrganizations = 4096
 
-// EndedSums remembers what organizations used in periods that are over, as it changes only by what is rare: late events,
+// PastUsageCache remembers what organizations used in periods that are over, as it changes only by what is rare: late events,
 // and people who move. Each of these changes the version of a workspace in its transaction, and what was read after one
 // version is not used with another; so the figures are always those of the database. The zero value is ready, and may be
 // used by several goroutines.
-type EndedSums struct {
+type PastUsageCache struct {
 	mu     sync.Mutex
 	months map[uuid.UUID]ended[monthSum]
 	days   map[uuid.UUID]ended[daySum]
@@ -48,7 +48,7 @@ type daySum struct {
 
 // sumsOf returns the sums of an organization's records that started from a time on and before another: those of ended periods
 // from memory where it has them. Most records ended at turn, when the current period began.
-func sumsOf[T any](ctx context.Context, e *EndedSums, memory *map[uuid.UUID]ended[T], db bun.IDB, now time.Time, id uuid.UUID, from, turn, before time.Time,
+func sumsOf[T any](ctx context.Context, e *PastUsageCache, memory *map[uuid.UUID]ended[T], db bun.IDB, now time.Time, id uuid.UUID, from, turn, before time.Time,
 	read func(records *bun.SelectQuery) ([]T, error),
 ) ([]T, error) {
 	workspaces, version, err := workspacesOf(ctx, db, id)
@@ -84,7 +84,7 @@ func sumsOf[T any](ctx context.Context, e *EndedSums, memory *map[uuid.UUID]ende
 // OrganizationMonths sums up the usage of the organization's present members over its newest billing periods, n of them, oldest
 // first. The current one is as the summary says. Before it, a person's own period counts to that of the organization in which
 // it began, with that person's limit then.
-func (e *EndedSums) OrganizationMonths(ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int) ([]PastPeriod, error) {
+func (e *PastUsageCache) OrganizationMonths(ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int) ([]PastPeriod, error) {
 	months := periodsBack(current.Period, founded, n)
 	last := &months[n-1]
 	last.Used, last.Included, last.BeforeSignUp = current.TotalSuggestions, current.Included, false
@@ -112,7 +112,7 @@ func (e *EndedSums) OrganizationMonths(ctx context.Context, db bun.IDB, now time
 
 // OrganizationDays sums up the usage of the organization's present members by day of a period and of the one before, each from
 // its first UTC date on.
-func (e *EndedSums) OrganizationDays(ctx context.Context, db bun.IDB, now time.Time, period Period, id uuid.UUID) (days, previous []int64, err error) {
+func (e *PastUsageCache) OrganizationDays(ctx context.Context, db bun.IDB, now time.Time, period Period, id uuid.UUID) (days, previous []int64, err error) {
 	before := period.Previous()
 	// A record that began before a period may reach into it.
 	from := before.Start.Add(-maxPeriod + time.Microsecond)

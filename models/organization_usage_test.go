@@ -198,7 +198,7 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 		if want := (models.Period{Start: start, End: end}); s.Period != want || s.Plan != "business" || s.TotalUsers != 2 || s.ActiveUsers != 0 || s.TotalSuggestions != 0 {
 			t.Errorf("before anybody's record began anew: %+v", s)
 		}
-		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.Want{{Email: "ada@example.com", At: noon}}); err != nil {
+		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: noon}}); err != nil {
 			t.Fatal(err)
 		}
 		f.exec(t, "UPDATE usage_records SET suggestions_used = 3 WHERE billing_period_start = ?", start)
@@ -284,7 +284,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	if s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, another.ID); err != nil || s.Plan != models.FreePlan || s.Included < 50*75 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	var ended models.EndedSums
+	var ended models.PastUsageCache
 	if _, err := ended.OrganizationMonths(f.ctx, f.db, noon, &s, noon, 6); err != nil {
 		t.Fatal(err)
 	}

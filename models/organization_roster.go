@@ -13,40 +13,41 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// people are an organization's present members, with all that their standings depend on but their records, so that the
-// database can compute Foresee for all of them and send only what is shown. What somebody may use is the same for everybody
-// whose organization has a plan; without one it differs for those few who have a plan of their own.
-type people struct {
+// roster is an organization's current members with everything that their standings depend on, except their usage
+// records. With it, the database computes Foresee for all members and sends only the rows that are shown. All members have
+// the same terms if the organization has a plan; without one, a few members have a plan of their own.
+type roster struct {
 	postgres bool
 	now      time.Time
-	// workspaces are the organization's. They stand in the queries as they are, so that the planner knows how many people they have.
+	// workspaces are the organization's. The queries contain their IDs as literals, so that the planner can estimate the
+	// number of members.
 	organization uuid.UUID
 	workspaces   []uuid.UUID
-	// version is that of what the ended periods of the workspaces count; EndedSums keeps to it.
-	version string
-	usual   stake
-	own     []stake
-	// inStep says that everybody's current period began when the usual one did.
+	// version changes whenever the usage of a past period of the workspaces may change; see PastUsageCache.
+	version      string
+	defaultTerms terms
+	ownTerms     []terms
+	// inStep means that every member's current period began when the default one did.
 	inStep bool
 }
 
-// stake is what an entitlement comes to now.
-type stake struct {
+// terms are what an entitlement gives a member now.
+type terms struct {
 	user           uuid.UUID
 	entitlement    Entitlement
 	included, rate int64
-	// further is the rate of further overage: 0 while it is refused because a payment is past due.
+	// further is the rate of more overage: 0 while a payment is past due, because overage is then refused.
 	further int64
 	// begins is the earliest start that the current record can have: an older one ended when the subscription's period began.
 	begins time.Time
-	// starts is when the period began for somebody without a current record.
+	// starts is when the period began for a member without a current record.
 	starts time.Time
 }
 
-func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
+func (c *Catalogue) termsOf(e *Entitlement, now time.Time) terms {
 	plan := c.PlanOf(e.PlanID)
 	period := e.PeriodAt(now)
-	s := stake{
+	s := terms{
 		entitlement: *e, included: plan.Included, rate: e.overageRate(plan, period.End), starts: period.Start,
 		begins: now.Add(-maxPeriod + time.Microsecond),
 	}
@@ -59,18 +60,18 @@ func (c *Catalogue) stakeOf(e *Entitlement, now time.Time) stake {
 	return s
 }
 
-// peopleOf reads who they are; e is what the organization's own subscription gives, nil without one.
-func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*people, error) {
-	p := &people{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id}
+// rosterOf reads the roster of an organization; e is the entitlement from the organization's subscription, nil without one.
+func rosterOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*roster, error) {
+	p := &roster{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id}
 	var err error
 	if p.workspaces, p.version, err = workspacesOf(ctx, db, id); err != nil {
 		return nil, err
 	}
 	if e != nil || len(p.workspaces) == 0 {
-		p.usual = c.stakeOf(cmp.Or(e, &Entitlement{}), now)
+		p.defaultTerms = c.termsOf(cmp.Or(e, &Entitlement{}), now)
 		return p, nil
 	}
-	p.usual = c.stakeOf(&Entitlement{}, now)
+	p.defaultTerms = c.termsOf(&Entitlement{}, now)
 	var own []Subscription
 	err = db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.id = "+
 		newestActive("id", "n.user_id = u.id"), bun.List(p.workspaces)).Scan(ctx, &own)
@@ -78,9 +79,9 @@ func peopleOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 		return nil, err
 	}
 	for i := range own {
-		s := c.stakeOf(own[i].entitlement(), now)
+		s := c.termsOf(own[i].entitlement(), now)
 		s.user = *own[i].UserID
-		p.own = append(p.own, s)
+		p.ownTerms = append(p.ownTerms, s)
 	}
 	return p, nil
 }
@@ -100,81 +101,81 @@ func workspacesOf(ctx context.Context, db bun.IDB, id uuid.UUID) (ids []uuid.UUI
 	return ids, version, err
 }
 
-// join is what joins o, which is null for all who have what is usual.
-func (p *people) join() schema.QueryAppender {
-	if len(p.own) == 0 {
+// joinTerms joins o, the terms of members who do not have the default ones.
+func (p *roster) joinTerms() schema.QueryAppender {
+	if len(p.ownTerms) == 0 {
 		return bun.SafeQuery("")
 	}
 	row := ", (?, ?, ?, ?, ?, ?, ?)"
 	if p.postgres { // which takes the types from the first row
 		row = ", (CAST(? AS uuid), CAST(? AS text), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
 	}
-	args := make([]any, 0, 7*len(p.own))
-	for i := range p.own {
-		o := &p.own[i]
+	args := make([]any, 0, 7*len(p.ownTerms))
+	for i := range p.ownTerms {
+		o := &p.ownTerms[i]
 		args = append(args, o.user, o.entitlement.payer(), o.included, o.rate, o.further, o.begins, o.starts)
 	}
-	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, payer, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.own))[2:]+
+	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, payer, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.ownTerms))[2:]+
 		") SELECT * FROM given) o ON o.user_id = u.id", args...)
 }
 
-// either is a column of o, or what is usual.
-func (p *people) either(column string, usual any) schema.QueryAppender {
-	if len(p.own) == 0 {
-		return bun.SafeQuery("?", usual)
+// coalesce returns a column of o, or the default where a member has none.
+func (p *roster) coalesce(column string, value any) schema.QueryAppender {
+	if len(p.ownTerms) == 0 {
+		return bun.SafeQuery("?", value)
 	}
-	return bun.SafeQuery("COALESCE(o."+column+", ?)", usual)
+	return bun.SafeQuery("COALESCE(o."+column+", ?)", value)
 }
 
 // isCurrent is the condition that r is the current record of one of the people.
-func (p *people) isCurrent() schema.QueryAppender {
+func (p *roster) isCurrent() schema.QueryAppender {
 	q := bun.SafeQuery("r.present_workspace_id IN (?) AND r.billing_period_start <= ? AND r.billing_period_start >= ? AND r.billing_period_end > ?",
 		bun.List(p.workspaces), p.now, p.now.Add(-maxPeriod+time.Microsecond), p.now)
-	return bun.SafeQuery("? AND r.billing_period_start >= ? AND ?", q, p.either("begins", p.usual.begins), p.isPaid())
+	return bun.SafeQuery("? AND r.billing_period_start >= ? AND ?", q, p.coalesce("begins", p.defaultTerms.begins), p.isPaid())
 }
 
 // isPaid is the condition that the payer of the record r is the person's, or that the change from the one to the other does not end the
 // record (Entitlement.changed). Records of earlier releases name no payer.
-func (p *people) isPaid() schema.QueryAppender {
-	payer := p.usual.entitlement.payer()
-	same := bun.SafeQuery("(r.payer IS NULL OR r.payer = ?)", p.either("payer", payer))
+func (p *roster) isPaid() schema.QueryAppender {
+	payer := p.defaultTerms.entitlement.payer()
+	same := bun.SafeQuery("(r.payer IS NULL OR r.payer = ?)", p.coalesce("payer", payer))
 	switch {
 	case payer == "": // a plan that was assigned to the organization by hand may have ended
-		return bun.SafeQuery("(? OR r.payer = ? AND ? = '')", same, PayerOf("", &p.organization), p.either("payer", payer))
+		return bun.SafeQuery("(? OR r.payer = ? AND ? = '')", same, PayerOf("", &p.organization), p.coalesce("payer", payer))
 	case byHand(payer): // the person may have been there before the plan was
 		return bun.SafeQuery("(? OR r.payer = '' AND NOT EXISTS (SELECT 1 FROM memberships j WHERE j.user_id = r.user_id AND j.since >= ?))",
-			same, p.usual.entitlement.Created)
+			same, p.defaultTerms.entitlement.Created)
 	}
 	return same
 }
 
-// counted is a query of those who have a current record: their units used and included, of_plan among these what the plan
+// currentRecords returns a query of the members with a current record: their units used and included, of_plan among these what the plan
 // includes, those beyond, the rate of further overage, and the person's spend limit.
-func (p *people) counted() schema.QueryAppender {
+func (p *roster) currentRecords() schema.QueryAppender {
 	from := "usage_records r"
-	if len(p.own) > 0 {
+	if len(p.ownTerms) > 0 {
 		from += " JOIN users u ON u.id = r.user_id"
 	}
 	return standings("r.email, r.suggestions_used AS used, r.overage_used AS overage, r.overage_cents AS cents, r.units_held AS held, "+
 		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS further_rate, "+
 		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
-		p.either("included", p.usual.included), p.either("further", p.usual.further), p.join(), p.isCurrent())
+		p.coalesce("included", p.defaultTerms.included), p.coalesce("further", p.defaultTerms.further), p.joinTerms(), p.isCurrent())
 }
 
-// known is a query of all that reads nobody's record.
-func (p *people) known() schema.QueryAppender {
+// members returns a query of all members that reads no usage record.
+func (p *roster) members() schema.QueryAppender {
 	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, u.created_at, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
-		p.folded(), p.either("rate", p.usual.rate), p.join(), bun.List(p.workspaces))
+		p.folded(), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), bun.List(p.workspaces))
 }
 
-// everybody is a query of all, with the start of the period.
-func (p *people) everybody() schema.QueryAppender {
+// membersWithRecords returns a query of all members with their current record and the start of their period.
+func (p *roster) membersWithRecords() schema.QueryAppender {
 	return standings("u.id, u.email, ? AS folded, u.created_at, COALESCE(r.billing_period_start, ?) AS starts, "+
 		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.overage_used, 0) AS overage, COALESCE(r.overage_cents, 0) AS cents, "+
 		"COALESCE(r.units_held, 0) AS held, COALESCE(r.overage_held, 0) AS overage_held, COALESCE(r.suggestions_included, 0) AS given, "+
 		"COALESCE(r.included_before, 0) AS before, COALESCE(r.granted, 0) AS granted, ? AS of_plan, ? AS rate "+
 		"FROM users u ? LEFT JOIN usage_records r ON r.user_id = u.id AND ? WHERE u.workspace_id IN (?)",
-		p.folded(), p.either("starts", p.usual.starts), p.either("included", p.usual.included), p.either("rate", p.usual.rate), p.join(), p.isCurrent(), bun.List(p.workspaces))
+		p.folded(), p.coalesce("starts", p.defaultTerms.starts), p.coalesce("included", p.defaultTerms.included), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), bun.List(p.workspaces))
 }
 
 // standings adds to a query with given, before, granted and of_plan what is included and what is left of it: an upgrade counts at once,
@@ -186,7 +187,7 @@ func standings(query string, args ...any) schema.QueryAppender {
 }
 
 // folded is the name as it is searched and sorted by. Names of before folded_name are as the database folds them.
-func (p *people) folded() schema.QueryAppender {
+func (p *roster) folded() schema.QueryAppender {
 	if p.postgres {
 		return bun.SafeQuery(`COALESCE(u.folded_name, lower(u.name)) COLLATE "C"`)
 	}

@@ -23,7 +23,7 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 		if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
 			t.Fatal(err)
 		}
-		wants := []models.Want{{Email: "ada@example.com", At: noon}}
+		wants := []models.RecordKey{{Email: "ada@example.com", At: noon}}
 		prepare := func() *models.UsageRecord {
 			t.Helper()
 			if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, wants); err != nil {
@@ -128,7 +128,7 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 				}
 			}
 			foreseen := f.foresee(t, turn.catalogue, turn.email, noon)
-			if err := models.PrepareRecords(f.ctx, f.db, turn.catalogue, noon, []models.Want{{Email: turn.email, At: noon}}); err != nil {
+			if err := models.PrepareRecords(f.ctx, f.db, turn.catalogue, noon, []models.RecordKey{{Email: turn.email, At: noon}}); err != nil {
 				t.Fatal(err)
 			}
 			if r, err = models.CurrentUsage(f.ctx, f.db, noon, turn.email); err != nil {
@@ -142,10 +142,10 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 				t.Errorf("turn %d: %v", i, lines)
 			}
 		}
-		if plans, err := models.LackingPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans, []models.LackingPlan{{ID: "crew", Subscriptions: 1}}) {
+		if plans, err := models.UnknownPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans, []models.UnknownPlan{{ID: "crew", Subscriptions: 1}}) {
 			t.Errorf("without it the catalogue lacks %v, %v", plans, err)
 		}
-		if plans, err := models.LackingPlans(f.ctx, f.db, with); err != nil || len(plans) > 0 {
+		if plans, err := models.UnknownPlans(f.ctx, f.db, with); err != nil || len(plans) > 0 {
 			t.Errorf("with it the catalogue lacks %v, %v", plans, err)
 		}
 	})
@@ -160,7 +160,7 @@ func TestRecordsOfFormerPlansAreHealed(t *testing.T) {
 				if email == "bob@example.com" && at.Equal(noon) {
 					continue // was seen last month only
 				}
-				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, at, []models.Want{{Email: email, At: at}}); err != nil {
+				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, at, []models.RecordKey{{Email: email, At: at}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -198,7 +198,7 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 		prepared := func(now time.Time) models.Period {
 			t.Helper()
 			foreseen := f.foresee(t, f.catalogue, email, now).Period
-			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: now}}); err != nil {
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: email, At: now}}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := models.CurrentUsage(f.ctx, f.db, now, email)
@@ -244,7 +244,7 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 		december := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 		prepare := func(now, at time.Time) {
 			t.Helper()
-			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.Want{{Email: email, At: at}}); err != nil {
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: email, At: at}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -268,8 +268,8 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 // foresee returns the standing as it will be once the record at an instant is prepared.
 func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, at time.Time) models.Standing {
 	t.Helper()
-	want := models.Want{Email: email, At: at}
-	ahead, err := models.ReadAhead(f.ctx, f.db, c, at, []models.Want{want})
+	want := models.RecordKey{Email: email, At: at}
+	ahead, err := models.ReadAhead(f.ctx, f.db, c, at, []models.RecordKey{want})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		}
 		at := func(now time.Time) *models.UsageRecord {
 			t.Helper()
-			if err := models.PrepareRecords(f.ctx, f.db, catalogue, now, []models.Want{{Email: "ada@example.com", At: now}}); err != nil {
+			if err := models.PrepareRecords(f.ctx, f.db, catalogue, now, []models.RecordKey{{Email: "ada@example.com", At: now}}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := models.CurrentUsage(f.ctx, f.db, now, "ada@example.com")
@@ -311,7 +311,7 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
 			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin, begin.AddDate(0, 1, 0), noon, noon)
 		// A late event of before then does not keep the month alive.
-		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, []models.Want{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
+		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(noon), begin, begin.AddDate(0, 1, 0), "pro")
@@ -339,7 +339,7 @@ func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
 		next := models.CalendarMonth(now).End
 		prepare := func() {
 			t.Helper()
-			wants := []models.Want{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
+			wants := []models.RecordKey{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
 			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, wants); err != nil {
 				t.Fatal(err)
 			}
@@ -386,7 +386,7 @@ func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 			f.member(t, "ada@example.com", "T2")
 			prepare := func() {
 				t.Helper()
-				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.Want{{Email: "ada@example.com", At: noon}}); err != nil {
+				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: noon}}); err != nil {
 					t.Fatal(err)
 				}
 			}

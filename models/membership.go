@@ -1,0 +1,40 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
+// none any more. A new person counts as a member from the beginning: nothing earlier is known of them.
+func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time, who schema.QueryAppender) error {
+	for _, which := range []struct {
+		condition string
+		since     time.Time
+	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
+		_, err := db.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
+			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
+				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1), ?)
+			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Conn(conn).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AdminsOf returns an organization's admins, by email; ten at most, as a list of people to ask.
+func AdminsOf(ctx context.Context, db bun.IDB, organization uuid.UUID) ([]User, error) {
+	var admins []User
+	err := db.NewSelect().Model(&admins).Where("role = ?", Admin).Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", organization).
+		Order("email").Limit(10).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the admins of the organization %s: %w", organization, err)
+	}
+	return admins, nil
+}

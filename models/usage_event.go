@@ -1,0 +1,36 @@
+package models
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// UsageEvent is one recorded use of units, a line of the ledger. The figures from PlanID to MemberLimit are those of the answer, so
+// that a retry gets the same one; they never change.
+type UsageEvent struct {
+	bun.BaseModel `bun:"table:usage_events"`
+
+	ID     uuid.UUID `bun:",pk,type:uuid"`
+	UserID uuid.UUID `bun:",type:uuid"`
+	// RecordID is the record that the event counts in. It changes when a billing period becomes known late.
+	RecordID int64
+	// Email is the person's address at that time.
+	Email       string
+	WorkspaceID *uuid.UUID `bun:",type:uuid"`
+	Quantity    int64
+	// OverageQuantity is the units of Quantity that are billed, OverageCents their price. Both are decided once.
+	OverageQuantity  int64
+	OverageCents     int64
+	IdempotencyKey   *string
+	HoldID           *uuid.UUID `bun:",type:uuid"`
+	OccurredAt       time.Time
+	RecordedAt       time.Time
+	Figures          `bun:"embed:"`
+	StripeCustomerID *string
+	StripeReportedAt *time.Time
+	StripeReportID   *uuid.UUID `bun:",type:uuid"`
+	VoidedAt         *time.Time
+	VoidReason       *string
+}

@@ -1,0 +1,114 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+)
+
+// giveLapsedBack marks the record's expired holds and sums up its live ones again.
+func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
+	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
+		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
+		return err
+	}
+	q := db.NewUpdate().Conn(conn).Model((*UsageRecord)(nil)).Where("user_id = ? AND id = ?", r.UserID, r.ID)
+	for _, column := range [][2]string{
+		{"units_held", "COALESCE(SUM(h.quantity), 0)"}, {"overage_held", "COALESCE(SUM(h.overage_quantity), 0)"},
+		{"overage_cents_held", "COALESCE(SUM(h.overage_cents), 0)"}, {"holds_expire_at", "MIN(h.expires_at)"},
+	} {
+		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)", r.UserID, r.ID, HoldOpen)
+	}
+	_, err := q.Exec(ctx)
+	return err
+}
+
+// RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
+func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]RecordKey, error) {
+	wants := make(map[uuid.UUID]RecordKey, len(ids))
+	add := func(row scanner) error {
+		var id uuid.UUID
+		var w RecordKey
+		err := row.Scan(&id, &w.UserID, &w.Email, &w.At)
+		w.At = w.At.UTC()
+		wants[id] = w
+		return err
+	}
+	// The record may have got other bounds since the hold was made.
+	const columns = `SELECT h.id, h.user_id, u.email, r.billing_period_start FROM users u JOIN usage_holds h ON h.user_id = u.id
+		JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE `
+	tail, version7 := "substr(u.id, 20)", "substr(h.id, 15, 1) = '7'"
+	if db.Dialect().Name() == dialect.PG {
+		tail, version7 = `substr(u.id::text, 20) COLLATE "C"`, "substr(h.id::text, 15, 1) = '7'"
+	}
+	var tails []string
+	var old []uuid.UUID
+	for _, id := range ids {
+		if id.Version() == 7 {
+			old = append(old, id)
+		} else {
+			tails = append(tails, id.String()[19:])
+		}
+	}
+	if len(tails) > 0 {
+		query := db.NewRaw(columns+tail+" IN (?) AND h.id IN (?)", bun.List(tails), bun.List(ids))
+		if err := eachRow(ctx, db, query, add); err != nil {
+			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+		}
+	}
+	if len(old) > 0 { // of earlier releases: their IDs do not name their users
+		query := db.NewRaw(columns+version7+" AND h.id IN (?)", bun.List(old))
+		if err := eachRow(ctx, db, query, add); err != nil {
+			return nil, fmt.Errorf("find the records of %d holds: %w", len(ids), err)
+		}
+	}
+	return wants, nil
+}
+
+// HoldState is where a hold has come to.
+type HoldState string
+
+// The states of a hold. A hold past its expiry counts as expired whether or not its row says so already.
+const (
+	HoldOpen     HoldState = "open"
+	HoldSettled  HoldState = "settled"
+	HoldReleased HoldState = "released"
+	HoldExpired  HoldState = "expired"
+)
+
+// UsageHold is units set aside while work runs, with the figures of the answer that made it. Its key is (UserID, ID), and the end of
+// its ID is that of UserID (NewHoldID).
+type UsageHold struct {
+	bun.BaseModel `bun:"table:usage_holds"`
+
+	ID       uuid.UUID `bun:",pk,type:uuid"`
+	UserID   uuid.UUID `bun:",type:uuid"`
+	RecordID int64
+	// Email is the person's address at that time.
+	Email    string
+	Quantity int64
+	// OverageQuantity is the units of Quantity that are beyond the included ones, OverageCents their price.
+	OverageQuantity int64
+	OverageCents    int64
+	IdempotencyKey  string
+	State           HoldState
+	ExpiresAt       time.Time
+	CreatedAt       time.Time
+	Figures         `bun:"embed:"`
+}
+
+// NewHoldID returns the ID of a new hold of a user: a UUID of version 8 with the time and a counter like a version 7, and the last 62
+// bits of the user's ID. So a call that gives only the hold names the user too. Source: RFC 9562, 5.8.
+func NewHoldID(user uuid.UUID) uuid.UUID {
+	id := uuid.Must(uuid.NewV7())
+	id[6] = id[6]&0x0f | 0x80
+	copy(id[8:], user[8:])
+	return id
+}
+
+// HoldsOutlivePeriod is how long after the end of its billing period a hold can be settled at most. (product.md, "Decisions")
+const HoldsOutlivePeriod = 30 * time.Minute

@@ -1,0 +1,197 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// Role is what a user may do in their organization.
+type Role string
+
+// The roles of an organization.
+const (
+	Member Role = "member"
+	Admin  Role = "admin"
+)
+
+// User is a person, named by their email address in lower case.
+type User struct {
+	bun.BaseModel `bun:"table:users"`
+
+	ID          uuid.UUID `bun:",pk,type:uuid"`
+	Email       string
+	Name        string
+	WorkspaceID *uuid.UUID `bun:",type:uuid"`
+	SlackUserID *string
+	Role        Role
+	// Operator says that the person runs this installation and may open its pages.
+	Operator bool
+	// SpendLimitCents is the most that overage may cost in a billing period; nil is no limit.
+	SpendLimitCents *int64
+	CreatedAt       time.Time
+}
+
+// UserChange is what an operator changes of a user. What is nil stays as it is.
+type UserChange struct {
+	// OrganizationID is the organization that the user is put in: in its first workspace, unless they are in one of its
+	// workspaces already. A role goes with an organization, so in another one the user is a member again.
+	OrganizationID *uuid.UUID
+	// Leaves takes the user out of their organization: its seats, its pages, its plan. What they used there is billed to it as before.
+	Leaves   bool
+	Role     *Role
+	Operator *bool
+	// UserID, unless it is the zero value, is the person whom the email must still identify: it may have changed hands since the
+	// operator saw whose it is.
+	UserID uuid.UUID
+}
+
+// Grants returns whether the change may give the person a role.
+func (c *UserChange) Grants() bool {
+	return c.Role != nil && *c.Role == Admin || c.Operator != nil && *c.Operator
+}
+
+func (c *UserChange) String() string {
+	var parts []string
+	if c.OrganizationID != nil {
+		parts = append(parts, "organization "+c.OrganizationID.String())
+	}
+	if c.Leaves {
+		parts = append(parts, "no organization")
+	}
+	if c.Role != nil {
+		parts = append(parts, "role "+string(*c.Role))
+	}
+	if c.Operator != nil {
+		parts = append(parts, fmt.Sprintf("operator %t", *c.Operator))
+	}
+	return listOr(parts, "nothing")
+}
+
+// SetUser changes a user and returns them as they are then. A person unknown so far is made. It returns ErrEmail for what
+// cannot be an address, an Error with CodeUnknownOrganization, and one for an admin of no organization.
+func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
+	given := email
+	email, err := ParseEmail(given)
+	if err != nil {
+		return User{}, fmt.Errorf("set a user: %q %w", given, err)
+	}
+	if r := change.Role; r != nil && *r != Member && *r != Admin {
+		return User{}, fmt.Errorf("set the user %s: the role is %q, must be %q or %q", email, *r, Member, Admin)
+	}
+	var user User
+	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
+			return err
+		}
+		if change.UserID != uuid.Nil && change.UserID != user.ID {
+			return fmt.Errorf("the email belongs to another user now: %s", user.ID)
+		}
+		if change.OrganizationID != nil {
+			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
+				return err
+			}
+		}
+		if change.Leaves {
+			user.WorkspaceID, user.SlackUserID, user.Role = nil, nil, Member
+		}
+		if change.Role != nil {
+			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
+				return errors.New("an admin is one of an organization, and they are in none: name it with --organization")
+			}
+		}
+		if change.Operator != nil {
+			user.Operator = *change.Operator
+		}
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
+			return err
+		}
+		return Audit(ctx, tx, now, ActorShell, "user.set", email, change.String())
+	})
+	if err != nil {
+		return User{}, fmt.Errorf("set the user %s: %w", email, err)
+	}
+	return user, nil
+}
+
+// lockUser reads a user, made when missing, under the lock of their row.
+func lockUser(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email string, user *User) error {
+	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
+		return err
+	}
+	*user = User{}
+	return db.ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
+}
+
+// moveTo puts the user in the organization's first workspace.
+func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
+	o, err := organizationByID(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	var workspaces []Workspace
+	if err := tx.NewSelect().Model(&workspaces).Where("organization_id = ?", id).Order("created_at", "id").Scan(ctx); err != nil {
+		return err
+	}
+	if len(workspaces) == 0 {
+		return fmt.Errorf("the organization %q has no workspace to put people in: create it with --slack-team", o.Name)
+	}
+	for _, w := range workspaces {
+		if u.WorkspaceID != nil && *u.WorkspaceID == w.ID {
+			return nil
+		}
+	}
+	// A Slack user id means nothing in another team, and being an admin nothing in another organization.
+	u.WorkspaceID, u.SlackUserID, u.Role = &workspaces[0].ID, nil, Member
+	return nil
+}
+
+// EnsureUser returns the ID of the person with an email that ParseEmail returned. An unknown person is created.
+func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (id uuid.UUID, err error) {
+	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
+		return id, err
+	}
+	err = tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &id)
+	return id, err
+}
+
+// ensureUsers makes the users that are missing, all at once.
+func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time) error {
+	var known []string
+	if err := tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Scan(ctx, &known); err != nil {
+		return err
+	}
+	slices.Sort(known)
+	var missing []User
+	for _, email := range emails {
+		if _, ok := slices.BinarySearch(known, email); !ok {
+			missing = append(missing, User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now})
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err := tx.NewInsert().Model(&missing).On("CONFLICT (email) DO NOTHING").Exec(ctx)
+	return err
+}
+
+// ensureUsers adds the users that are missing.
+func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
+	if len(emails) == 0 {
+		return nil
+	}
+	users := make([]User, len(emails))
+	for i, email := range emails {
+		users[i] = User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now}
+	}
+	_, err := t.ExecContext(ctx, t.db.NewInsert().Model(&users).On("CONFLICT (email) DO NOTHING").String())
+	return err
+}
