@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 )
 
 // DB is an open database of either kind.
@@ -124,21 +125,20 @@ func (db *DB) again(ctx context.Context, run func() error) error {
 	}
 }
 
-// ForUpdateSkipLocked is ForUpdate, and leaves out the rows that others hold.
-func (db *DB) ForUpdateSkipLocked(q *bun.SelectQuery) *bun.SelectQuery {
-	if db.Postgres {
-		return q.For("UPDATE SKIP LOCKED")
-	}
-	return q
-}
-
 // ForUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold the write lock.
-func (db *DB) ForUpdate(q *bun.SelectQuery) *bun.SelectQuery {
-	if db.Postgres {
-		return q.For("UPDATE")
+func ForUpdate(q *bun.SelectQuery) *bun.SelectQuery { return lockRows(q, "UPDATE") }
+
+// ForUpdateSkipLocked is ForUpdate without the rows that another transaction has locked.
+func ForUpdateSkipLocked(q *bun.SelectQuery) *bun.SelectQuery {
+	return lockRows(q, "UPDATE SKIP LOCKED")
+}
+
+func lockRows(q *bun.SelectQuery, how string) *bun.SelectQuery {
+	if q.DB().Dialect().Name() == dialect.PG {
+		return q.For(how)
 	}
 	return q
 }
 
-// Now is the clock's time as both databases keep it: UTC, in whole microseconds.
+// Now returns the clock's time as both databases store it: UTC, in whole microseconds.
 func Now(clock func() time.Time) time.Time { return clock().UTC().Truncate(time.Microsecond) }

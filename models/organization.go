@@ -67,7 +67,7 @@ func isNotPrint(r rune) bool { return !unicode.IsPrint(r) }
 // joinTeam gives the organization a Slack team's workspace.
 func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organization, team string) error {
 	var known []Workspace
-	if err := db.ForUpdate(tx.NewSelect().Model(&known).Where("slack_team_id = ?", team)).Scan(ctx); err != nil {
+	if err := ForUpdate(tx.NewSelect().Model(&known).Where("slack_team_id = ?", team)).Scan(ctx); err != nil {
 		return err
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}

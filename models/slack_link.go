@@ -122,7 +122,7 @@ func (n *names) workspaces(db bun.IDB) *bun.SelectQuery {
 func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []Link) ([]LinkedPerson, error) {
 	names := namesOf(links)
 	var users []User
-	if err := db.ForUpdate(names.users(tx)).Scan(ctx, &users); err != nil {
+	if err := ForUpdate(names.users(tx)).Scan(ctx, &users); err != nil {
 		return nil, err
 	}
 	// Only under these locks: whoever links other people of a new workspace waits until it exists, and must not wait for these people too.
@@ -143,7 +143,7 @@ func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]
 	db := t.db
 	names := namesOf(links)
 	var users []User
-	readInto(t, db.ForUpdate(names.users(db)), &users)
+	readInto(t, ForUpdate(names.users(db)), &users)
 	for _, team := range names.teams {
 		organization := uuid.Must(uuid.NewV7())
 		for _, statement := range []*bun.RawQuery{

@@ -50,7 +50,7 @@ func ParseAmount(text string) (int64, error) {
 func SetSpendLimit(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor, email string, cents *int64) error {
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var user User
-		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
+		if err := lockUser(ctx, tx, now, email, &user); err != nil {
 			return err
 		}
 		if old := user.SpendLimitCents; old == nil && cents == nil || old != nil && cents != nil && *old == *cents {

@@ -46,7 +46,7 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 	var made *Subscription
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive, CreatedAt: now, UpdatedAt: now}
-		if err := s.lockSubscriber(ctx, db, tx, who, now); err != nil {
+		if err := s.lockSubscriber(ctx, tx, who, now); err != nil {
 			return err
 		}
 		ended, err := s.replaceByHand(ctx, tx)
@@ -183,15 +183,15 @@ func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
 }
 
 // lockSubscriber locks the subscriber's row, so that two commands at once end each other's subscription.
-func (s *Subscription) lockSubscriber(ctx context.Context, db *DB, tx bun.Tx, who Subscriber, now time.Time) error {
+func (s *Subscription) lockSubscriber(ctx context.Context, tx bun.Tx, who Subscriber, now time.Time) error {
 	if who.OrganizationID != nil {
 		if _, err := organizationByID(ctx, tx, *who.OrganizationID); err != nil {
 			return err
 		}
-		return db.ForUpdate(tx.NewSelect().Model((*Organization)(nil)).Column("id").Where("id = ?", *who.OrganizationID)).Scan(ctx, new(uuid.UUID))
+		return ForUpdate(tx.NewSelect().Model((*Organization)(nil)).Column("id").Where("id = ?", *who.OrganizationID)).Scan(ctx, new(uuid.UUID))
 	}
 	var user User
-	if err := lockUser(ctx, db, tx, now, who.Email, &user); err != nil {
+	if err := lockUser(ctx, tx, now, who.Email, &user); err != nil {
 		return err
 	}
 	s.UserID = &user.ID

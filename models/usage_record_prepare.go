@@ -86,7 +86,7 @@ func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, li
 				}
 			}
 			wants := people(linked)
-			persons, err := lockPeople(ctx, db, tx, now, wants)
+			persons, err := lockPeople(ctx, tx, now, wants)
 			if err != nil {
 				return err
 			}
@@ -178,17 +178,17 @@ func recordsQuery(db bun.IDB, ids []uuid.UUID) *bun.SelectQuery {
 	return db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", bun.List(ids)).Order("email", "billing_period_start")
 }
 
-func lockPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, wants []RecordKey) (persons, error) {
+func lockPeople(ctx context.Context, tx bun.Tx, now time.Time, wants []RecordKey) (persons, error) {
 	emails, ids := namedBy(wants)
 	if err := ensureUsers(ctx, tx, emails, now); err != nil {
 		return nil, err
 	}
 	people := persons{}
-	if err := eachRow(ctx, tx, db.ForUpdate(usersQuery(tx, emails, ids)), people.add); err != nil {
+	if err := eachRow(ctx, tx, ForUpdate(usersQuery(tx, emails, ids)), people.add); err != nil {
 		return nil, err
 	}
 	var records []*UsageRecord
-	if err := db.ForUpdate(recordsQuery(tx, people.ids())).Scan(ctx, &records); err != nil {
+	if err := ForUpdate(recordsQuery(tx, people.ids())).Scan(ctx, &records); err != nil {
 		return nil, err
 	}
 	// Only now, under the locks: what changes from here on finds the records as they will be.
@@ -236,10 +236,10 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []RecordKey
 		return nil, err
 	}
 	people := persons{}
-	t.read(db.ForUpdate(usersQuery(db, emails, ids)).String(), people.add)
+	t.read(ForUpdate(usersQuery(db, emails, ids)).String(), people.add)
 	among := namedUsers(db, emails, ids)
 	var rows []UsageRecord
-	readInto(t, db.ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
+	readInto(t, ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
 	entitlements := map[uuid.UUID]Entitlement{}
 	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
 	all := map[uuid.UUID]*changes{}

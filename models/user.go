@@ -86,7 +86,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	}
 	var user User
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := lockUser(ctx, db, tx, now, email, &user); err != nil {
+		if err := lockUser(ctx, tx, now, email, &user); err != nil {
 			return err
 		}
 		if change.UserID != uuid.Nil && change.UserID != user.ID {
@@ -123,12 +123,12 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 }
 
 // lockUser reads a user, made when missing, under the lock of their row.
-func lockUser(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email string, user *User) error {
+func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user *User) error {
 	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
 		return err
 	}
 	*user = User{}
-	return db.ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
+	return ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
 }
 
 // moveTo puts the user in the organization's first workspace.

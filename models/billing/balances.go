@@ -370,7 +370,7 @@ func (r *Reporter) writeBalances(
 	ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error,
 ) error {
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		lock := r.DB.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1"))
+		lock := models.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1"))
 		if err := lock.Scan(ctx, new(int)); err != nil {
 			return err
 		}

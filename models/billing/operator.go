@@ -69,7 +69,7 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var found []models.StripeReport
 		q := tx.NewSelect().Model(&found).Where("id = ?", id)
-		if err := r.DB.ForUpdate(q).Scan(ctx); err != nil {
+		if err := models.ForUpdate(q).Scan(ctx); err != nil {
 			return err
 		}
 		if len(found) == 0 {

@@ -390,7 +390,7 @@ func TestSealingTakesBackReportsOfChangedPeriods(t *testing.T) {
 		f.must(err)
 		d.seal()
 		f.wantReports("11-23 07:29 5", "11-23 07:50 7")
-		f.must(f.db.InTx(f.Context(), func(ctx context.Context, tx bun.Tx) error { return unseal(ctx, f.db, tx, []string{"cus_1"}, true) }))
+		f.must(f.db.InTx(f.Context(), func(ctx context.Context, tx bun.Tx) error { return unseal(ctx, tx, []string{"cus_1"}, true) }))
 		f.wantReports("11-23 07:29 5", "11-23 07:50 7")
 	})
 }

@@ -78,7 +78,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 				models.BlockedByMeter).
 			Where(notHeld).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
-		if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
+		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
 			return err
 		}
 		found = true
@@ -127,7 +127,7 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	var streams []models.StripeStream
 	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
-	if err := r.DB.ForUpdate(q).Scan(ctx); err != nil || len(streams) == 0 {
+	if err := models.ForUpdate(q).Scan(ctx); err != nil || len(streams) == 0 {
 		return false, err
 	}
 	l.stream = streams[0]

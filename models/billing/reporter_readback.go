@@ -66,7 +66,7 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 			q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ? AND (state = ?) = ?", now, models.ReportVerified, again).
 				Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
 				Order("next_attempt_at").Limit(readAtOnce)
-			if err := r.DB.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
+			if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
 				return err
 			}
 			if len(due) > 0 {
@@ -181,7 +181,7 @@ func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string
 func (r *Reporter) lockReport(ctx context.Context, tx bun.Tx, report *models.StripeReport) (bool, error) {
 	var found []models.StripeReport
 	q := tx.NewSelect().Model(&found).Where("id = ? AND state = ?", report.ID, report.State)
-	if err := r.DB.ForUpdate(q).Scan(ctx); err != nil || len(found) == 0 {
+	if err := models.ForUpdate(q).Scan(ctx); err != nil || len(found) == 0 {
 		return false, err
 	}
 	*report = found[0]
@@ -287,7 +287,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 // replace freezes the events of a report that never arrived into a new one, of another identifier and minute.
 func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
 	of := stream{report.StripeCustomerID, report.MeterEventName}
-	streams, err := lockStreams(ctx, r.DB, tx, []stream{of})
+	streams, err := lockStreams(ctx, tx, []stream{of})
 	if err == nil && len(streams) == 0 {
 		err = ErrStreamBusy
 	}

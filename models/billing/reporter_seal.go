@@ -101,7 +101,7 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		if due, err = lockSlices(ctx, r.DB, tx, due); err != nil || len(due) == 0 {
+		if due, err = lockSlices(ctx, tx, due); err != nil || len(due) == 0 {
 			return err
 		}
 		// A period that becomes known from here on takes these reports back, under the lock of their streams.
@@ -162,19 +162,19 @@ func (r *Reporter) identifier(meter, id string) string {
 
 // lockSlices locks the streams of the slices and returns the slices of those it got. Their events may be in reports by now: another
 // process may have sealed them since they were read.
-func lockSlices(ctx context.Context, db *models.DB, tx bun.Tx, due []slice) ([]slice, error) {
+func lockSlices(ctx context.Context, tx bun.Tx, due []slice) ([]slice, error) {
 	var all []stream
 	for _, s := range due {
 		all = append(all, s.stream)
 	}
 	slices.SortFunc(all, stream.compare)
-	got, err := lockStreams(ctx, db, tx, slices.Compact(all))
+	got, err := lockStreams(ctx, tx, slices.Compact(all))
 	return slices.DeleteFunc(due, func(s slice) bool { return !got[s.stream] }), err
 }
 
 // lockStreams makes the streams where they are missing, locks them for this transaction and returns which it got: what another
 // process is at is left to it.
-func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, streams []stream) (map[stream]bool, error) {
+func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]bool, error) {
 	rows := make([]models.StripeStream, len(streams))
 	var customers, meters []string
 	for i, s := range streams {
@@ -189,7 +189,7 @@ func lockStreams(ctx context.Context, db *models.DB, tx bun.Tx, streams []stream
 	q := tx.NewSelect().Model(&rows).Column("stripe_customer_id", "meter_event_name").
 		Where("stripe_customer_id IN (?) AND meter_event_name IN (?)", bun.List(slices.Compact(customers)), bun.List(slices.Compact(meters))).
 		Order("stripe_customer_id", "meter_event_name")
-	err := db.ForUpdateSkipLocked(q).Scan(ctx)
+	err := models.ForUpdateSkipLocked(q).Scan(ctx)
 	got := map[stream]bool{}
 	for _, row := range rows {
 		got[stream{row.StripeCustomerID, row.MeterEventName}] = true

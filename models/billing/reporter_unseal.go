@@ -35,7 +35,7 @@ func (r *Reporter) unsealChanged(ctx context.Context) error {
 	}
 	for some := range slices.Chunk(customers, customersAtOnce) {
 		if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-			return unseal(ctx, r.DB, tx, some, true)
+			return unseal(ctx, tx, some, true)
 		}); err != nil {
 			return err
 		}
@@ -45,13 +45,13 @@ func (r *Reporter) unsealChanged(ctx context.Context) error {
 
 // unseal takes back the customers' reports that were never attempted and were made for a billing period that is another one by now. Their
 // events are sealed again. It happens under the lock of their streams; with skip, streams that another process works on are left out.
-func unseal(ctx context.Context, db *models.DB, tx bun.Tx, customers []string, skip bool) error {
+func unseal(ctx context.Context, tx bun.Tx, customers []string, skip bool) error {
 	var streams []models.StripeStream
 	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id IN (?)", bun.List(customers)).Order("stripe_customer_id", "meter_event_name")
 	if skip {
-		q = db.ForUpdateSkipLocked(q)
+		q = models.ForUpdateSkipLocked(q)
 	} else {
-		q = db.ForUpdate(q)
+		q = models.ForUpdate(q)
 	}
 	if err := q.Scan(ctx); err != nil || len(streams) == 0 {
 		return err

@@ -101,7 +101,7 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		claimed = nil
 		var found []models.StripeCustomer
-		if err := w.DB.ForUpdateSkipLocked(due(tx).Model(&found)).Scan(ctx); err != nil || len(found) == 0 {
+		if err := models.ForUpdateSkipLocked(due(tx).Model(&found)).Scan(ctx); err != nil || len(found) == 0 {
 			return err
 		}
 		claimed = &found[0]
@@ -373,7 +373,7 @@ func (a *application) fault(format string, args ...any) {
 func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer, events []models.StripeWebhookEvent) error {
 	var held []models.StripeCustomer
 	q := a.tx.NewSelect().Model(&held).Where("id = ? AND lease_token = ?", claimed.ID, *claimed.LeaseToken)
-	if err := a.DB.ForUpdate(q).Scan(ctx); err != nil {
+	if err := models.ForUpdate(q).Scan(ctx); err != nil {
 		return err
 	}
 	if len(held) == 0 {

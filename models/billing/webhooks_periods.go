@@ -174,7 +174,7 @@ func (a *application) follow(ctx context.Context, customer string, before timeli
 		for i := range all {
 			a.changed.add(&all[i])
 		}
-		if err := unseal(ctx, a.DB, a.tx, []string{customer}, false); err != nil {
+		if err := unseal(ctx, a.tx, []string{customer}, false); err != nil {
 			return err
 		}
 	}
