@@ -80,8 +80,8 @@ func (c *changes) add(row *change) {
 	}
 }
 
-// settle puts in order what was added.
-func (c *changes) settle() {
+// order sorts what was added, and derives the ends of periods.
+func (c *changes) order() {
 	c.created, c.ended = nil, nil
 	for _, s := range c.paid {
 		s.periods = NewPeriods(s.all)

@@ -10,9 +10,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// settledAfter is how long ago a period must have ended for its sums to be remembered. It is far more than clocks differ by and
+// endedAfter is how long ago a period must have ended for its sums to be remembered. It is far more than clocks differ by and
 // a transaction takes, so that whoever still counts on such a period knows it to be over, and changes its workspace's version.
-const settledAfter = time.Hour
+const endedAfter = time.Hour
 
 // maxRememberedOrganizations bounds what PastUsageCache holds.
 const maxRememberedOrganizations = 4096
@@ -62,7 +62,7 @@ func sumsOf[T any](ctx context.Context, e *PastUsageCache, memory *map[uuid.UUID
 	e.mu.Lock()
 	known := (*memory)[id]
 	e.mu.Unlock()
-	until := now.Add(-settledAfter)
+	until := now.Add(-endedAfter)
 	// What ended since is read each time, so it is remembered once that is much.
 	old := known.until.Before(turn) && !until.Before(turn) || until.Sub(known.until) > 24*time.Hour || known.until.After(until)
 	if old || known.version != version || !known.from.Equal(from) {

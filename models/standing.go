@@ -128,7 +128,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	for id, p := range f.people {
 		if found := all[id]; found != nil {
 			p.changes = *found
-			p.changes.settle()
+			p.changes.order()
 		}
 		p.changes.note(&p.entitlement, now, now)
 	}

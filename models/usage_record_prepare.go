@@ -212,7 +212,7 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.entitlement = entitlements[id]
 		if all[id] != nil {
 			found.changes = *all[id]
-			found.changes.settle()
+			found.changes.order()
 		}
 		found.changes.note(&found.entitlement, now, now)
 		found.at = func(at time.Time) (Entitlement, error) {

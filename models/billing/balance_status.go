@@ -56,10 +56,10 @@ func readOverage(ctx context.Context, db bun.IDB, since time.Time) (*OverageStat
 		Payer, MeterEventName string
 		PeriodStart           time.Time
 	}
-	settled := append([]models.OveragePart{models.OverageWaiting}, models.OverageSteps...)
+	resolved := append([]models.OveragePart{models.OverageWaiting}, models.OverageSteps...)
 	if err := db.NewRaw(`SELECT payer, meter_event_name, period_start FROM stripe_balances WHERE period_end > ? AND part NOT IN (?)
 		GROUP BY 1, 2, 3 ORDER BY MAX(CASE WHEN part = ? THEN 1 ELSE 0 END) DESC, SUM(ABS(cents)) DESC, 1, 2, 3 LIMIT ?`,
-		since, bun.List(settled), models.OverageUnexplained, listed).Scan(ctx, &keys); err != nil {
+		since, bun.List(resolved), models.OverageUnexplained, listed).Scan(ctx, &keys); err != nil {
 		return nil, fmt.Errorf("list balances: %w", err)
 	}
 	if len(keys) == 0 {

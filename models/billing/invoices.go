@@ -303,7 +303,7 @@ func (c *Client) askInvoices(ctx context.Context, customer string, ids []string,
 // keepInvoices stores what was fetched.
 func (a *application) keepInvoices(ctx context.Context) error {
 	if a.at.unread != nil {
-		a.fault("its invoices cannot be read, so nothing says what they bill: %v", a.at.unread)
+		a.problem("its invoices cannot be read, so nothing says what they bill: %v", a.at.unread)
 	}
 	for _, i := range a.at.invoices {
 		if err := keepInvoice(ctx, a.tx, a.prices, i, a.at.readAt); err != nil {

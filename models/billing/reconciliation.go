@@ -23,7 +23,7 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were settled by what Stripe has\n", n)
+		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were resolved by what Stripe has\n", n)
 		if again.IsZero() {
 			_, _ = fmt.Fprintln(notes, "sending goes on")
 		} else {
@@ -33,7 +33,7 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
 	}
-	totals, untold := r.Totals(ctx, true)
+	totals, unread := r.Totals(ctx, true)
 	// The comparison made reports due: each report's own minute shows whether Stripe still has it.
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
@@ -79,10 +79,10 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	}
 	if differences > 0 || failures > 0 || lost > 0 || unexplained > 0 {
 		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now, %d unexplained balances",
-			differences, failures, lost, unexplained), untold)
+			differences, failures, lost, unexplained), unread)
 	}
-	if untold != nil {
-		return untold
+	if unread != nil {
+		return unread
 	}
 	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
 	return nil

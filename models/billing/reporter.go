@@ -33,11 +33,6 @@ const (
 	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.
 	watched = 7 * 24 * time.Hour
 
-	// leaseTime is how long a stream or a customer stays with the process that claimed it, unless that process renews the lease:
-	// so another process takes over within half a minute after a process was killed.
-	leaseTime = 25 * time.Second
-	// leaseMargin is how long before the end of its lease a request is canceled.
-	leaseMargin = 5 * time.Second
 	// deadAfter is the number of refusals after which a report is dead. Attempts without an answer are not refusals.
 	deadAfter = 3
 )
@@ -79,8 +74,8 @@ type Reporter struct {
 	contacted bool
 	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
 	refused error
-	// told is the last reason to stop that this process has logged.
-	told atomic.Pointer[string]
+	// loggedReason is the last reason to stop that this process has logged.
+	loggedReason atomic.Pointer[string]
 
 	metersMu    sync.Mutex
 	knownMeters map[string]knownMeters // by event name
@@ -133,7 +128,7 @@ func (r *Reporter) Stop() { r.workers.Stop() }
 func (r *Reporter) sealing(ctx context.Context) {
 	every(ctx, r.Every, func() {
 		sealed, err := r.Seal(ctx)
-		r.report(ctx, "seal events into reports", err)
+		r.logError(ctx, "seal events into reports", err)
 		if sealed > 0 {
 			nudge(r.wake)
 		}
@@ -147,9 +142,9 @@ func (r *Reporter) reconciling(ctx context.Context) {
 			return
 		}
 		_, err := r.Reconcile(ctx)
-		r.report(ctx, "read reports back", err)
-		r.report(ctx, "compare totals", r.dailyTotals(ctx))
-		r.report(ctx, "compare new invoices", r.balanceInvoiced(ctx))
+		r.logError(ctx, "read reports back", err)
+		r.logError(ctx, "compare totals", r.dailyTotals(ctx))
+		r.logError(ctx, "compare new invoices", r.balanceInvoiced(ctx))
 	})
 }
 
@@ -163,7 +158,7 @@ func (r *Reporter) delivering(ctx context.Context, looks bool) {
 			if found, err = r.DeliverStream(ctx); found {
 				nudge(r.wake)
 			}
-			r.report(ctx, "deliver reports", err)
+			r.logError(ctx, "deliver reports", err)
 		}
 		if found && err == nil {
 			continue
@@ -180,7 +175,7 @@ func (r *Reporter) delivering(ctx context.Context, looks bool) {
 	}
 }
 
-func (r *Reporter) report(ctx context.Context, what string, err error) {
+func (r *Reporter) logError(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
 		r.Log.Error("could not "+what, "error", err)
 	}
@@ -230,7 +225,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 
 // stop ends all sending, of every process, until one starts with another key or an operator goes on.
 func (r *Reporter) stop(ctx context.Context, why string) error {
-	if told := r.told.Swap(&why); told == nil || *told != why {
+	if told := r.loggedReason.Swap(&why); told == nil || *told != why {
 		r.Log.Error("all sending to Stripe is stopped", "reason", why)
 	}
 	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)

@@ -6,20 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
 )
-
-// lease is a stream that this process sends, until the lease runs out.
-type lease struct {
-	stream models.StripeStream
-	token  uuid.UUID
-	// report is the one to send, its attempt already counted; before is the state that it had.
-	report models.StripeReport
-	before models.ReportState
-}
 
 // stopPatience is how long a stopping process waits for the answers of calls that are under way.
 const stopPatience = 5 * time.Second
@@ -41,7 +31,7 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	for {
 		o := r.send(ctx, l)
 		// The answer is written down even when the process is about to stop.
-		more, err := r.settle(context.WithoutCancel(ctx), l, o)
+		more, err := r.recordAnswer(context.WithoutCancel(ctx), l, o)
 		if err != nil || !more {
 			return true, err
 		}
@@ -66,35 +56,6 @@ func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
 }
 
-// claim takes the stream that has waited longest, and counts the attempt of its first report. A stream that was found may turn out to have
-// nothing to send; then there is no lease, and others may be due.
-func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error) {
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		got, found = nil, false
-		now := r.now()
-		var streams []models.StripeStream
-		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked_kind = ?)",
-				models.BlockedByMeter).
-			Where(notHeld).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
-		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(streams) == 0 {
-			return err
-		}
-		found = true
-		l := &lease{stream: streams[0], token: r.NewID()}
-		ok, err := r.begin(ctx, tx, l)
-		if err == nil && ok {
-			got = l
-		}
-		return err
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("claim a stream: %w", err)
-	}
-	return got, found, nil
-}
-
 // next counts the attempt of the stream's next report, if the lease is still ours and something is due.
 func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -112,7 +73,7 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 			return err
 		}
 		if s.Stopped != nil || s.Paused != nil || back {
-			return r.letGo(ctx, tx, l, time.Time{})
+			return r.endLease(ctx, tx, l, time.Time{})
 		}
 		more, err = r.begin(ctx, tx, l)
 		return err
@@ -121,17 +82,6 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 		return false, fmt.Errorf("begin the next report of %s: %w", l.stream.StripeCustomerID, err)
 	}
 	return more, nil
-}
-
-// holds locks the stream and says whether the lease is still ours.
-func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
-	var streams []models.StripeStream
-	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
-	if err := models.ForUpdate(q).Scan(ctx); err != nil || len(streams) == 0 {
-		return false, err
-	}
-	l.stream = streams[0]
-	return l.stream.LeaseToken != nil && *l.stream.LeaseToken == l.token, nil
 }
 
 // begin picks the due report of a locked stream that has waited longest, and commits that it is being sent before its first byte leaves. With nothing
@@ -144,7 +94,7 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 		return false, err
 	}
 	if len(due) == 0 {
-		return false, r.letGo(ctx, tx, l, time.Time{})
+		return false, r.endLease(ctx, tx, l, time.Time{})
 	}
 	l.report, l.before = due[0], due[0].State
 	l.report.State, l.report.LastAttemptAt = models.ReportUnknown, &now
@@ -157,7 +107,7 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 		return false, err
 	}
 	if n, err := begun.RowsAffected(); err != nil || n == 0 { // it was taken back
-		return false, errors.Join(err, r.letGo(ctx, tx, l, time.Time{}))
+		return false, errors.Join(err, r.endLease(ctx, tx, l, time.Time{}))
 	}
 	until := now.Add(leaseTime)
 	l.stream.LeaseToken, l.stream.LeasedUntil = &l.token, &until
@@ -165,38 +115,8 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 	return true, err
 }
 
-// letGo ends the lease of a locked stream. It is next looked at when its next report is due, and not before notBefore.
-func (r *Reporter) letGo(ctx context.Context, tx bun.Tx, l *lease, notBefore time.Time) error {
-	var first bun.NullTime
-	if err := tx.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("MIN(next_attempt_at)").
-		Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, r.now().Add(-r.guard)).Scan(ctx, &first); err != nil {
-		return err
-	}
-	l.stream.NextAttemptAt, l.stream.LeaseToken, l.stream.LeasedUntil = nil, nil, nil
-	if !first.IsZero() {
-		next := first.UTC()
-		if next.Before(notBefore) {
-			next = notBefore
-		}
-		l.stream.NextAttemptAt = &next
-	}
-	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked", "blocked_kind").WherePK().Exec(ctx)
-	return err
-}
-
-// release gives the stream back unsent.
-func (r *Reporter) release(ctx context.Context, l *lease) error {
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		held, err := r.holds(ctx, tx, l)
-		if err != nil || !held {
-			return err
-		}
-		return r.letGo(ctx, tx, l, time.Time{})
-	})
-}
-
-// settle writes down what the answer means, in one transaction. It returns true when the lease is kept, as more is due.
-func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, err error) {
+// recordAnswer writes down what the answer means, in one transaction. It returns true when the lease is kept, as more is due.
+func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more bool, err error) {
 	if o.verdict == tooFast {
 		r.limit.halve()
 	}
@@ -223,7 +143,7 @@ func (r *Reporter) settle(ctx context.Context, l *lease, o outcome) (more bool, 
 				return err
 			}
 		}
-		return r.letGo(ctx, tx, l, now.Add(wait))
+		return r.endLease(ctx, tx, l, now.Add(wait))
 	})
 	if err != nil {
 		return false, fmt.Errorf("write down the answer to report %s: %w", l.report.Identifier, err)

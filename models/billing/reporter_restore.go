@@ -24,22 +24,22 @@ const restoredPause = "the database was restored: run `tollgate stripe reconcile
 // Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
 // alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
 // there in part is a conflict, which nobody sends. Totals may lag, so the first run pauses all sending, and the one that lets it go on is
-// the first that comes when they have settled. It returns how many reports it settled, and from when on it is to run again; the zero time
+// the first that comes when they have resolved. It returns how many reports it resolved, and from when on it is to run again; the zero time
 // when sending goes on.
-func (r *Reporter) Restored(ctx context.Context) (settled int, again time.Time, err error) {
+func (r *Reporter) Restored(ctx context.Context) (resolved int, again time.Time, err error) {
 	if again, err = r.holdRestored(ctx); err != nil {
 		return 0, again, err
 	}
-	settled, err = r.settleAll(ctx)
+	resolved, err = r.resolveAll(ctx)
 	if err != nil || again.After(r.now()) {
-		return settled, again, err
+		return resolved, again, err
 	}
 	if err := r.findLost(ctx); err != nil {
-		return settled, again, err
+		return resolved, again, err
 	}
 	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_kind = NULL, paused_at = NULL").
 		Where("id = 1 AND paused_kind = ?", models.PausedRestored).Exec(ctx)
-	return settled, time.Time{}, err
+	return resolved, time.Time{}, err
 }
 
 // holdRestored pauses sending, unless it is paused for this already, and returns when what was sent until now is in Stripe's totals, if ever.
@@ -108,8 +108,8 @@ func (r *Reporter) findLostIn(ctx context.Context, of stream, p models.Period) e
 	return err
 }
 
-// settleAll settles what is unsent, hour by hour.
-func (r *Reporter) settleAll(ctx context.Context) (int, error) {
+// resolveAll resolves the unsent reports, hour by hour.
+func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 	if _, err := r.Seal(ctx); err != nil {
 		return 0, err
 	}
@@ -126,18 +126,18 @@ func (r *Reporter) settleAll(ctx context.Context) (int, error) {
 		}
 		open[h] = append(open[h], report)
 	}
-	settled := 0
+	resolved := 0
 	for _, h := range hours {
 		n, err := r.restoreHour(ctx, h, open[h])
 		if err != nil {
-			return settled, fmt.Errorf("hold an hour of %s against Stripe: %w", h.customer, err)
+			return resolved, fmt.Errorf("hold an hour of %s against Stripe: %w", h.customer, err)
 		}
-		settled += n
+		resolved += n
 	}
-	return settled, nil
+	return resolved, nil
 }
 
-// restoreHour settles the unsent reports of an hour by what Stripe has of it.
+// restoreHour resolves the unsent reports of an hour by what Stripe has of it.
 func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.StripeReport) (int, error) {
 	meters, err := r.meters(ctx, h.meter)
 	if err != nil {
@@ -160,29 +160,29 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	if more <= 0 {
 		return 0, nil
 	}
-	settled := 0
+	resolved := 0
 	var rest []*models.StripeReport
 	var units int64
 	for _, report := range reports {
 		if err := r.limit.wait(ctx); err != nil {
-			return settled, err
+			return resolved, err
 		}
 		has, err := r.totalOf(ctx, meters, h.customer, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 		if err != nil {
-			return settled, err
+			return resolved, err
 		}
 		if has != report.Value {
 			rest, units = append(rest, report), units+report.Value
 			continue
 		}
 		more -= has
-		if err := r.settleRestored(ctx, report, reading{state: models.ReportVerified, total: has}); err != nil {
-			return settled, err
+		if err := r.resolveRestored(ctx, report, reading{state: models.ReportVerified, total: has}); err != nil {
+			return resolved, err
 		}
-		settled++
+		resolved++
 	}
 	if more == 0 {
-		return settled, nil
+		return resolved, nil
 	}
 	v := reading{state: models.ReportVerified}
 	if more != units {
@@ -195,15 +195,15 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 			v.total, v.byHour = report.Value, true
 			v.text = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
 		}
-		if err := r.settleRestored(ctx, report, v); err != nil {
-			return settled, err
+		if err := r.resolveRestored(ctx, report, v); err != nil {
+			return resolved, err
 		}
-		settled++
+		resolved++
 	}
-	return settled, nil
+	return resolved, nil
 }
 
-func (r *Reporter) settleRestored(ctx context.Context, report *models.StripeReport, v reading) error {
+func (r *Reporter) resolveRestored(ctx context.Context, report *models.StripeReport, v reading) error {
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		held, err := r.lockReport(ctx, tx, report)
 		if err != nil || !held {

@@ -14,8 +14,8 @@ import (
 	"tollgate/models"
 )
 
-// errUntold says that Stripe answered for some customers only.
-var errUntold = errors.New("Stripe does not tell the totals of some customers") //nolint:staticcheck // Stripe is a name
+// errTotalsUnread says that Stripe answered for some customers only.
+var errTotalsUnread = errors.New("Stripe does not tell the totals of some customers") //nolint:staticcheck // Stripe is a name
 
 // totalsRetry is how soon the totals are compared again when Stripe or the database did not answer.
 const totalsRetry = time.Hour
@@ -24,8 +24,8 @@ const totalsRetry = time.Hour
 func (r *Reporter) dailyTotals(ctx context.Context) error {
 	return onceADay(ctx, r.DB, r.now(), "totals_at", totalsRetry, func() error {
 		_, err := r.Totals(ctx, false)
-		if errors.Is(err, errUntold) {
-			r.report(ctx, "compare some totals", err) // Stripe says so tomorrow as well, and is asked no sooner
+		if errors.Is(err, errTotalsUnread) {
+			r.logError(ctx, "compare some totals", err) // Stripe says so tomorrow as well, and is asked no sooner
 			return nil
 		}
 		return err
@@ -41,7 +41,7 @@ func (r *Reporter) totalsSoon(ctx context.Context) error {
 
 // Totals compares, for each customer, meter and billing period that Stripe still takes events of, Stripe's total with what was sent, and
 // returns what it found, by customer, meter and period. If Stripe's total is higher, only a person can tell why, and nothing is lowered.
-// With errUntold, it found all but what that names.
+// With errTotalsUnread, it found all but what that names.
 //
 // Units from another source can hide a lost report in a total, but not in the report's own minute. So each comparison also makes the
 // period's verified reports due to be read again: all of them if the total differs or if strict is set, and otherwise those that were
@@ -55,7 +55,7 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 		return nil, fmt.Errorf("list the customers with usage: %w", err)
 	}
 	var all []models.StripeTotal
-	var untold []error
+	var unread []error
 	missing := map[string]bool{}
 	for _, of := range streams {
 		periods, err := r.periods(ctx, of)
@@ -73,17 +73,17 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 			case errors.Is(err, errNoMeter):
 				// A missing meter is one error, and hides nothing of the others.
 				if !missing[of.meter] {
-					missing[of.meter], untold = true, append(untold, err)
+					missing[of.meter], unread = true, append(unread, err)
 				}
 			case classify(err, 1).verdict == refused:
 				// What Stripe does not tell of one customer hides nothing of the others.
-				untold = append(untold, fmt.Errorf("compare the total of %s: %w", of.customer, err))
+				unread = append(unread, fmt.Errorf("compare the total of %s: %w", of.customer, err))
 			default:
 				return all, err
 			}
 		}
 		if err := r.balance(ctx, of); errors.Is(err, errInvoices) && !passes(err) {
-			untold = append(untold, err)
+			unread = append(unread, err)
 		} else if err != nil {
 			return all, err
 		}
@@ -91,8 +91,8 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 	if err := r.balanceByHand(ctx); err != nil {
 		return all, err
 	}
-	if untold != nil {
-		return all, fmt.Errorf("%w: %w", errUntold, errors.Join(untold...))
+	if unread != nil {
+		return all, fmt.Errorf("%w: %w", errTotalsUnread, errors.Join(unread...))
 	}
 	return all, nil
 }

@@ -196,7 +196,7 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errUntold) || !strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errTotalsUnread) || !strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
 			t.Errorf("%v\n%s", err, &out)
 		}
 		for asked = 0; asked < 2; d.now = d.now.Add(2 * time.Hour) {

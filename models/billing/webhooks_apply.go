@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76"
 	"github.com/uptrace/bun"
 
@@ -21,10 +20,8 @@ import (
 const (
 	// customerWorkers is how many customers a process asks Stripe for at a time.
 	customerWorkers = 4
-	// customerPatience bounds the requests to Stripe for one customer. Meanwhile the lease, which lasts for leaseTime, is renewed
-	// every leaseRenewal.
+	// customerPatience bounds the requests to Stripe for one customer. Meanwhile its lease is renewed.
 	customerPatience = 90 * time.Second
-	leaseRenewal     = 8 * time.Second
 	// customerPoll is how often a worker looks for what another process left or what is due again.
 	customerPoll = 5 * time.Second
 	// customerEvents is how many events are marked at a time as applied; the rest follow at once.
@@ -35,9 +32,6 @@ const (
 	// actorStripe is the audit log's actor of what follows from Stripe.
 	actorStripe = "stripe"
 )
-
-// errLeaseLost says that another process has the customer by now: what was fetched is older than what that one fetches.
-var errLeaseLost = errors.New("the lease expired and another process has the customer")
 
 // Start applies what is kept and what comes, until Stop or until ctx ends. Any number of processes may do so at once.
 func (w *Webhooks) Start(ctx context.Context) { w.workers.Start(ctx) }
@@ -78,43 +72,17 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 			}
 		}
 		if err != nil && !errors.Is(err, errLeaseLost) {
-			if failed := w.putOff(ctx, customer, err); failed != nil {
+			if failed := w.retryLater(ctx, customer, err); failed != nil {
 				return errors.Join(err, failed)
 			}
 		}
-		w.settle(customer.ID, err == nil)
+		w.answerWaiters(customer.ID, err == nil)
 	}
 }
 
-// claim takes the customer that has been due for longest; nil when none is.
-func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
-	now := models.Now(w.Now)
-	// Without a transaction at first: on SQLite one would lock out all writers, and mostly nothing is due.
-	due := func(db bun.IDB) *bun.SelectQuery {
-		return db.NewSelect().Model((*models.StripeCustomer)(nil)).
-			Where("next_attempt_at <= ? AND (leased_until IS NULL OR leased_until <= ?)", now, now).Order("next_attempt_at").Limit(1)
-	}
-	if some, err := due(w.DB).Exists(ctx); err != nil || !some {
-		return nil, err
-	}
-	var claimed *models.StripeCustomer
-	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		claimed = nil
-		var found []models.StripeCustomer
-		if err := models.ForUpdateSkipLocked(due(tx).Model(&found)).Scan(ctx); err != nil || len(found) == 0 {
-			return err
-		}
-		claimed = &found[0]
-		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(now.Add(leaseTime))
-		_, err := tx.NewUpdate().Model(claimed).Column("lease_token", "leased_until").WherePK().Exec(ctx)
-		return err
-	})
-	return claimed, err
-}
-
-// putOff gives a customer back that could not be applied, to be tried again later. When it is the process that ends, the next
+// retryLater gives a customer back that could not be applied, to be tried again later. When it is the process that ends, the next
 // one may try at once.
-func (w *Webhooks) putOff(ctx context.Context, customer *models.StripeCustomer, reason error) error {
+func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustomer, reason error) error {
 	now := models.Now(w.Now)
 	next, failures := now.Add(fullJitter(w.Random(), customer.Failures)), customer.Failures+1
 	if ctx.Err() != nil {
@@ -151,7 +119,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("read the events of %s: %w", customer.ID, err)
 	}
-	patience, release := w.keepLease(ctx, customer)
+	patience, release := w.renewLease(ctx, customer)
 	defer release()
 	if err := w.checkAccount(patience, w.Client, w.DB); err != nil {
 		return err
@@ -185,42 +153,6 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
 	}
 	return nil
-}
-
-// keepLease renews the lease of a claimed customer until release. The context that it returns is for the requests to Stripe: it ends
-// leaseMargin before the lease does if the lease cannot be renewed, at once if another process has the customer, and after
-// customerPatience in any case.
-func (w *Webhooks) keepLease(ctx context.Context, customer *models.StripeCustomer) (patience context.Context, release func()) {
-	patience, cancel := context.WithTimeout(ctx, customerPatience)
-	expiry := time.AfterFunc(customer.LeasedUntil.Sub(models.Now(w.Now))-leaseMargin, cancel)
-	renewal := newWorker(func(ctx context.Context) {
-		next := time.NewTicker(w.leaseRenewal)
-		defer next.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-next.C:
-			}
-			begin := time.Now()
-			renewed, err := w.DB.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("leased_until = ?", models.Now(w.Now).Add(leaseTime)).
-				Where("id = ? AND lease_token = ?", customer.ID, *customer.LeaseToken).Exec(ctx)
-			if err != nil {
-				continue // the lease ends, and the requests before it, unless a later renewal succeeds
-			}
-			if n, err := renewed.RowsAffected(); err == nil && n == 0 {
-				cancel()
-				return
-			}
-			expiry.Reset(leaseTime - leaseMargin - time.Since(begin))
-		}
-	})
-	renewal.Start(patience)
-	return patience, func() {
-		cancel()
-		expiry.Stop()
-		renewal.Stop()
-	}
 }
 
 // keepIncluded writes down what people may use by subscriptions that end or change within their period.
@@ -366,7 +298,7 @@ type application struct {
 	changed owners
 }
 
-func (a *application) fault(format string, args ...any) {
+func (a *application) problem(format string, args ...any) {
 	a.faults = append(a.faults, fmt.Sprintf(format, args...))
 }
 

@@ -37,7 +37,7 @@ func (a *application) ownerOf(ctx context.Context, customer *models.StripeCustom
 		return named, err
 	}
 	if reason != "" {
-		a.fault("the customer's metadata names %s", reason)
+		a.problem("the customer's metadata names %s", reason)
 	}
 	for _, s := range a.at.subscriptions {
 		if named, _, err := a.named(ctx, s.Metadata); err != nil || !named.none() {
@@ -128,7 +128,7 @@ func (a *application) checkedOut(ctx context.Context, customer string) (owner, e
 		if err != nil || !found.none() {
 			return found, err
 		}
-		a.fault("Checkout's client_reference_id names %q, whom nobody knows", event.Data.Object.ClientReferenceID)
+		a.problem("Checkout's client_reference_id names %q, whom nobody knows", event.Data.Object.ClientReferenceID)
 	}
 	return owner{}, nil
 }

@@ -348,8 +348,8 @@ func (w *Webhooks) forget(customer string, told chan bool) {
 	}
 }
 
-// settle tells those who wait for a customer.
-func (w *Webhooks) settle(customer string, succeeded bool) {
+// answerWaiters answers the calls that wait for a customer.
+func (w *Webhooks) answerWaiters(customer string, succeeded bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, told := range w.waiting[customer] {

@@ -212,7 +212,7 @@ func TestNoRequestOutlivesItsLease(t *testing.T) {
 		f.hook.leaseRenewal = time.Hour
 		claimed := f.customer("cus_1")
 		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(f.at.Add(leaseMargin))
-		patience, release := f.hook.keepLease(f.Context(), &claimed)
+		patience, release := f.hook.renewLease(f.Context(), &claimed)
 		defer release()
 		<-patience.Done()
 	})

@@ -68,7 +68,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	ends := next.Active() // whether anybody's plan is at stake
 	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
 		if ends {
-			a.fault("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was not updated",
+			a.problem("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was not updated",
 				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd)
 			return nil
 		}
@@ -76,7 +76,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 		next.CurrentPeriodStart, next.CurrentPeriodEnd = unixTime(s.CurrentPeriodStart), unixTime(s.CurrentPeriodEnd)
 	}
 	if s.Status == stripe.SubscriptionStatusUnpaid {
-		a.fault("subscription %s: it is unpaid, so it gives no plan; collect the payment, or end it in Stripe", s.ID)
+		a.problem("subscription %s: it is unpaid, so it gives no plan; collect the payment, or end it in Stripe", s.ID)
 	}
 	next.BillingCycleAnchor, next.TrialEnd = unixTime(s.BillingCycleAnchor), unixTime(s.TrialEnd)
 	switch {
@@ -99,10 +99,10 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	}
 	if len(a.faults) == faults { // else it is not the plan's own subscription
 		if fault := a.prices.setOverage(s, &next); fault != "" {
-			a.fault("subscription %s: %s", s.ID, fault)
+			a.problem("subscription %s: %s", s.ID, fault)
 		}
 		for _, mismatch := range a.prices.mismatches(s) {
-			a.fault("subscription %s: %s", s.ID, mismatch)
+			a.problem("subscription %s: %s", s.ID, mismatch)
 		}
 		if err := a.checkSeats(ctx, s, &next); err != nil {
 			return err
@@ -141,7 +141,7 @@ func (a *application) checkSingle(ctx context.Context, customer *models.StripeCu
 		for i := range all {
 			ids[i] = *all[i].StripeSubscriptionID
 		}
-		a.fault("one holder pays for %d subscriptions, %s: all but one are to be ended at Stripe", len(ids), strings.Join(ids, " and "))
+		a.problem("one holder pays for %d subscriptions, %s: all but one are to be ended at Stripe", len(ids), strings.Join(ids, " and "))
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	isNew := next.ID == uuid.UUID{}
 	fault := func(format string, args ...any) (bool, error) {
 		if active {
-			a.fault("subscription "+s.ID+": "+format, args...)
+			a.problem("subscription "+s.ID+": "+format, args...)
 		}
 		return !isNew, nil
 	}

@@ -6,41 +6,60 @@ import (
 	"time"
 )
 
-// worker is something that runs until it is stopped; all workers have this shape.
+// worker runs a function in the background until it is stopped.
 type worker struct {
-	run    func(context.Context)
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+	run  func(context.Context)
+	done sync.WaitGroup
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // nil while the worker is not running
 }
 
-func newWorker(run func(context.Context)) *worker { return &worker{run: run, cancel: func() {}} }
+func newWorker(run func(context.Context)) *worker { return &worker{run: run} }
 
-// Start sets it to work. It ends with ctx, or by Stop.
+// Start runs the worker until ctx ends or Stop is called. A second Start before Stop does nothing.
 func (w *worker) Start(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		return
+	}
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.done.Go(func() { w.run(ctx) })
 }
 
-// Stop ends it and returns when it has ended; a worker that was never started has.
-func (w *worker) Stop() {
-	w.cancel()
-	w.done.Wait()
+// interrupt asks the worker to end, and returns at once.
+func (w *worker) interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		w.cancel()
+	}
 }
 
-// workers are several that work together.
+// Stop ends the worker and waits for it. It does nothing if the worker was never started.
+func (w *worker) Stop() {
+	w.interrupt()
+	w.done.Wait()
+	w.mu.Lock()
+	w.cancel = nil
+	w.mu.Unlock()
+}
+
+// workers are several workers that start and stop together.
 type workers []*worker
 
-// Start sets all to work.
+// Start starts all workers.
 func (ws workers) Start(ctx context.Context) {
 	for _, w := range ws {
 		w.Start(ctx)
 	}
 }
 
-// Stop tells all to end, and returns when they have.
+// Stop ends all workers and waits for them.
 func (ws workers) Stop() {
 	for _, w := range ws {
-		w.cancel()
+		w.interrupt()
 	}
 	for _, w := range ws {
 		w.Stop()
@@ -79,47 +98,4 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 		case <-time.After(interval):
 		}
 	}
-}
-
-// limiter is a token bucket that is slowed down by a refusal and recovers by itself.
-type limiter struct {
-	mu sync.Mutex
-	// most and rate are calls a second: as configured, and now.
-	most, rate float64
-	next, slow time.Time
-}
-
-func newLimiter(rate float64) *limiter { return &limiter{most: rate, rate: rate} }
-
-// wait returns when a call may be made.
-func (l *limiter) wait(ctx context.Context) error {
-	l.mu.Lock()
-	now := time.Now()
-	if l.rate < l.most && now.Sub(l.slow) > time.Second {
-		// A tenth a second: from half to all of it in five seconds without a refusal.
-		l.rate, l.slow = min(l.most, l.rate+l.most/10), now
-	}
-	// A burst is at most a tenth of a second's calls.
-	if earliest := now.Add(-100 * time.Millisecond); l.next.Before(earliest) {
-		l.next = earliest
-	}
-	l.next = l.next.Add(time.Duration(float64(time.Second) / l.rate))
-	wait := l.next.Sub(now)
-	l.mu.Unlock()
-	if wait <= 0 {
-		return ctx.Err()
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(wait):
-		return nil
-	}
-}
-
-// halve slows the process down, to one call a second at least.
-func (l *limiter) halve() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rate, l.slow = max(1, l.rate/2), time.Now()
 }

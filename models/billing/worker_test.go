@@ -59,3 +59,22 @@ func TestLimiter(t *testing.T) {
 		t.Error("a call is let through after the end")
 	}
 }
+
+// TestAWorkerStartsOnce starts a worker twice, and once more after it has stopped.
+func TestAWorkerStartsOnce(t *testing.T) {
+	runs := make(chan struct{}, 3)
+	w := newWorker(func(ctx context.Context) {
+		runs <- struct{}{}
+		<-ctx.Done()
+	})
+	w.Stop() // before the first Start, it does nothing
+	for range 2 {
+		w.Start(t.Context())
+		w.Start(t.Context())
+		<-runs
+		w.Stop()
+	}
+	if n := len(runs); n != 0 {
+		t.Errorf("the worker ran %d times more than it was started", n)
+	}
+}
