@@ -10,92 +10,134 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// endedAfter is how long ago a period must have ended for its sums to be remembered. It is far more than clocks differ by and
-// a transaction takes, so that whoever still counts on such a period knows it to be over, and changes its workspace's version.
+// endedAfter is how long ago a period must have ended before its sums are cached. It is much longer than clocks differ and
+// transactions take, so a transaction that still adds to such a period changes the version of its workspace.
 const endedAfter = time.Hour
 
-// maxRememberedOrganizations bounds what PastUsageCache holds.
-const maxRememberedOrganizations = 4096
+// maxCachedOrganizations bounds the size of each cache.
+const maxCachedOrganizations = 4096
 
-// PastUsageCache remembers what organizations used in periods that are over, as it changes only by what is rare: late events,
-// and people who move. Each of these changes the version of a workspace in its transaction, and what was read after one
-// version is not used with another; so the figures are always those of the database. The zero value is ready, and may be
-// used by several goroutines.
+// PastUsageCache caches what organizations used in past periods. Only rare changes affect those sums: late events, and people
+// who change their organization. Each of them changes the version of a workspace in the same transaction, and sums of one
+// version are not used with another, so all figures equal those of the database. The zero value is an empty cache. It is safe
+// for concurrent use.
 type PastUsageCache struct {
-	mu     sync.Mutex
-	months map[uuid.UUID]ended[monthSum]
-	days   map[uuid.UUID]ended[daySum]
+	months sumCache[monthSum]
+	days   sumCache[daySum]
 }
 
-// ended is the sums of the records that started from a time on and ended until another.
-type ended[T any] struct {
+// sumCache caches sums of ended usage records by organization.
+type sumCache[T any] struct {
+	mu   sync.Mutex
+	sums map[uuid.UUID]endedSums[T]
+}
+
+// endedSums are the sums of the records that began at from or later and ended at until or earlier.
+type endedSums[T any] struct {
 	version     string
 	from, until time.Time
 	sums        []T
 }
 
-// monthSum is what records with one start come to.
-type monthSum struct {
-	Start                        time.Time
-	Used, Included, Units, Cents int64
+// recordRange selects the usage records of an organization's current members that began at from or later and before before.
+// Most of them ended at currentStart, when the current billing period began.
+type recordRange struct {
+	organization               uuid.UUID
+	from, before, currentStart time.Time
 }
 
-// daySum is the units by UTC date of records with one start, from its date on.
-type daySum struct {
-	start time.Time
-	units []int64
-}
-
-// sumsOf returns the sums of an organization's records that started from a time on and before another: those of ended periods
-// from memory where it has them. Most records ended at turn, when the current period began.
-func sumsOf[T any](ctx context.Context, e *PastUsageCache, memory *map[uuid.UUID]ended[T], db bun.IDB, now time.Time, id uuid.UUID, from, turn, before time.Time,
-	read func(records *bun.SelectQuery) ([]T, error),
-) ([]T, error) {
-	workspaces, version, err := workspacesOf(ctx, db, id)
+// load returns the sums of the records in a range. It reads those of ended periods only if they are not cached; read sums up
+// the records that a query selects.
+func (c *sumCache[T]) load(ctx context.Context, db bun.IDB, now time.Time, in recordRange, read readSums[T]) ([]T, error) {
+	workspaces, version, err := workspacesOf(ctx, db, in.organization)
 	if err != nil || len(workspaces) == 0 {
 		return nil, err
 	}
 	records := func() *bun.SelectQuery {
 		return db.NewSelect().TableExpr("usage_records AS r").Where("r.present_workspace_id IN (?)", bun.List(workspaces)).
-			Where("r.billing_period_start >= ? AND r.billing_period_start < ?", from, before)
+			Where("r.billing_period_start >= ? AND r.billing_period_start < ?", in.from, in.before)
 	}
-	e.mu.Lock()
-	known := (*memory)[id]
-	e.mu.Unlock()
+	c.mu.Lock()
+	cached := c.sums[in.organization]
+	c.mu.Unlock()
 	until := now.Add(-endedAfter)
-	// What ended since is read each time, so it is remembered once that is much.
-	old := known.until.Before(turn) && !until.Before(turn) || until.Sub(known.until) > 24*time.Hour || known.until.After(until)
-	if old || known.version != version || !known.from.Equal(from) {
-		known = ended[T]{version: version, from: from, until: until}
-		if known.sums, err = read(records().Where("r.billing_period_end <= ?", until)); err != nil {
+	// Records that ended after the cached ones are read each time, so the cache is renewed when there may be many.
+	expired := cached.until.Before(in.currentStart) && !until.Before(in.currentStart) ||
+		until.Sub(cached.until) > 24*time.Hour || cached.until.After(until)
+	if expired || cached.version != version || !cached.from.Equal(in.from) {
+		cached = endedSums[T]{version: version, from: in.from, until: until}
+		if cached.sums, err = read(ctx, records().Where("r.billing_period_end <= ?", until)); err != nil {
 			return nil, err
 		}
-		e.mu.Lock()
-		if *memory == nil || len(*memory) >= maxRememberedOrganizations {
-			*memory = map[uuid.UUID]ended[T]{}
-		}
-		(*memory)[id] = known
-		e.mu.Unlock()
+		c.store(in.organization, cached)
 	}
-	rest, err := read(records().Where("r.billing_period_end > ?", known.until).Where("r.billing_period_start > ?", known.until.Add(-maxPeriod)))
-	return append(rest, known.sums...), err
+	rest, err := read(ctx, records().Where("r.billing_period_end > ?", cached.until).
+		Where("r.billing_period_start > ?", cached.until.Add(-maxPeriod)))
+	return append(rest, cached.sums...), err
 }
 
-// OrganizationMonths sums up the usage of the organization's present members over its newest billing periods, n of them, oldest
-// first. The current one is as the summary says. Before it, a person's own period counts to that of the organization in which
-// it began, with that person's limit then.
-func (e *PastUsageCache) OrganizationMonths(ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int) ([]PastPeriod, error) {
+func (c *sumCache[T]) store(organization uuid.UUID, sums endedSums[T]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sums == nil || len(c.sums) >= maxCachedOrganizations {
+		c.sums = map[uuid.UUID]endedSums[T]{}
+	}
+	c.sums[organization] = sums
+}
+
+// readSums sums up the usage records r that a query selects.
+type readSums[T any] func(ctx context.Context, records *bun.SelectQuery) ([]T, error)
+
+// monthSum is the sum of the records that began at one instant.
+type monthSum struct {
+	Start                        time.Time
+	Used, Included, Units, Cents int64
+}
+
+func readMonths(ctx context.Context, records *bun.SelectQuery) (sums []monthSum, err error) {
+	err = records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("CAST(SUM(r.suggestions_used) AS bigint) AS used").
+		ColumnExpr("CAST(SUM(r.suggestions_included + r.granted) AS bigint) AS included").
+		ColumnExpr("CAST(SUM(r.overage_used) AS bigint) AS units, CAST(SUM(r.overage_cents) AS bigint) AS cents").
+		GroupExpr("r.billing_period_start").Scan(ctx, &sums)
+	return sums, err
+}
+
+// daySum is the units of the records that began at one instant, by UTC date, starting with the date of that instant.
+type daySum struct {
+	start time.Time
+	units []int64
+}
+
+func readDays(ctx context.Context, records *bun.SelectQuery) ([]daySum, error) {
+	var rows []struct {
+		Start time.Time
+		Daily string
+	}
+	if err := records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("string_agg(r.daily, ';') AS daily").
+		Where("r.daily <> ''").GroupExpr("r.billing_period_start").Scan(ctx, &rows); err != nil {
+		return nil, err
+	}
+	sums := make([]daySum, len(rows))
+	for i := range rows {
+		sums[i] = daySum{rows[i].Start.UTC(), sumOfDays(rows[i].Daily)}
+	}
+	return sums, nil
+}
+
+// OrganizationMonths sums up the usage of the organization's current members in its newest n billing periods, oldest first. The
+// current period has the figures of the summary. In past periods, a member's own period counts toward the period of the
+// organization in which it began, with the limit that the member had then.
+func (c *PastUsageCache) OrganizationMonths(
+	ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int,
+) ([]PastPeriod, error) {
 	months := periodsBack(current.Period, founded, n)
 	last := &months[n-1]
 	last.Used, last.Included, last.BeforeSignUp = current.TotalSuggestions, current.Included, false
 	last.Overage, last.OverageCents = current.OverageUnits, current.OverageCents
-	sums, err := sumsOf(ctx, e, &e.months, db, now, current.ID, months[0].Period.Start, current.Period.Start, current.Period.Start, func(records *bun.SelectQuery) (sums []monthSum, err error) {
-		err = records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("CAST(SUM(r.suggestions_used) AS bigint) AS used").
-			ColumnExpr("CAST(SUM(r.suggestions_included + r.granted) AS bigint) AS included").
-			ColumnExpr("CAST(SUM(r.overage_used) AS bigint) AS units, CAST(SUM(r.overage_cents) AS bigint) AS cents").
-			GroupExpr("r.billing_period_start").Scan(ctx, &sums)
-		return sums, err
-	})
+	past := recordRange{
+		organization: current.ID, from: months[0].Period.Start, before: current.Period.Start, currentStart: current.Period.Start,
+	}
+	sums, err := c.months.load(ctx, db, now, past, readMonths)
 	if err != nil {
 		return nil, fmt.Errorf("sum up the months of the organization %s: %w", current.ID, err)
 	}
@@ -110,34 +152,24 @@ func (e *PastUsageCache) OrganizationMonths(ctx context.Context, db bun.IDB, now
 	return months, nil
 }
 
-// OrganizationDays sums up the usage of the organization's present members by day of a period and of the one before, each from
-// its first UTC date on.
-func (e *PastUsageCache) OrganizationDays(ctx context.Context, db bun.IDB, now time.Time, period Period, id uuid.UUID) (days, previous []int64, err error) {
+// OrganizationDays sums up the usage of the organization's current members by day, for a period and the one before it. Each
+// result starts with the first UTC date of its period.
+func (c *PastUsageCache) OrganizationDays(
+	ctx context.Context, db bun.IDB, now time.Time, period Period, organization uuid.UUID,
+) (days, previous []int64, err error) {
 	before := period.Previous()
-	// A record that began before a period may reach into it.
-	from := before.Start.Add(-maxPeriod + time.Microsecond)
-	sums, err := sumsOf(ctx, e, &e.days, db, now, id, from, period.Start, period.End, func(records *bun.SelectQuery) ([]daySum, error) {
-		var rows []struct {
-			Start time.Time
-			Daily string
-		}
-		if err := records.ColumnExpr("r.billing_period_start AS start").ColumnExpr("string_agg(r.daily, ';') AS daily").Where("r.daily <> ''").
-			GroupExpr("r.billing_period_start").Scan(ctx, &rows); err != nil {
-			return nil, err
-		}
-		sums := make([]daySum, len(rows))
-		for i := range rows {
-			sums[i] = daySum{rows[i].Start.UTC(), sumOfDays(rows[i].Daily)}
-		}
-		return sums, nil
-	})
+	both := recordRange{
+		organization: organization, before: period.End, currentStart: period.Start,
+		from: before.Start.Add(-maxPeriod + time.Microsecond), // a record that began before a period may extend into it
+	}
+	sums, err := c.days.load(ctx, db, now, both, readDays)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sum up the days of the organization %s: %w", id, err)
+		return nil, nil, fmt.Errorf("sum up the days of the organization %s: %w", organization, err)
 	}
 	return daysWithin(period, sums), daysWithin(before, sums), nil
 }
 
-// sumOfDays adds up many Daily, separated by semicolons.
+// sumOfDays adds up several Daily values, separated by semicolons.
 func sumOfDays(all string) []int64 {
 	var days []int64
 	var units int64
@@ -159,7 +191,7 @@ func sumOfDays(all string) []int64 {
 	return days
 }
 
-// daysWithin takes the days of a period from sums.
+// daysWithin returns the days of a period.
 func daysWithin(period Period, sums []daySum) []int64 {
 	first, last := date(period.Start), date(period.End.Add(-time.Microsecond))
 	days := make([]int64, int(last.Sub(first)/(24*time.Hour))+1)
