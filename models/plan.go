@@ -149,13 +149,13 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 	}
 	switch err := decoder.Decode(&second); {
 	case err == nil:
-		r.fault(&second, "a second YAML document begins here, which nothing would read; the catalogue is one")
+		r.problem(&second, "a second YAML document begins here, which nothing would read; the catalogue is one")
 	case !errors.Is(err, io.EOF):
 		return nil, syntaxError(name, src, err)
 	}
 	c := r.catalogue(doc.Content[0])
-	if len(r.faults) > 0 {
-		return nil, errors.Join(r.faults...)
+	if len(r.problems) > 0 {
+		return nil, errors.Join(r.problems...)
 	}
 	c.byID = make(map[PlanID]*Plan, len(c.Plans))
 	for i := range c.Plans {
@@ -196,17 +196,17 @@ func isYAML(src []byte) bool {
 // catalogueReader walks the document by hand, as a strict decoder would name a fault's key but not its line.
 type catalogueReader struct {
 	name   string
-	faults []error
+	problems []error
 }
 
-func (r *catalogueReader) fault(n *yaml.Node, format string, args ...any) {
-	r.faults = append(r.faults, fmt.Errorf("%s:%d: %s", r.name, n.Line, fmt.Sprintf(format, args...)))
+func (r *catalogueReader) problem(n *yaml.Node, format string, args ...any) {
+	r.problems = append(r.problems, fmt.Errorf("%s:%d: %s", r.name, n.Line, fmt.Sprintf(format, args...)))
 }
 
 // fields visits a mapping: every key known and given once, every required one there.
 func (r *catalogueReader) fields(n *yaml.Node, what string, required []string, known map[string]func(*yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		r.fault(n, "%s must be a mapping", what)
+		r.problem(n, "%s must be a mapping", what)
 		return
 	}
 	seen := map[string]bool{}
@@ -215,9 +215,9 @@ func (r *catalogueReader) fields(n *yaml.Node, what string, required []string, k
 		read, ok := known[key.Value]
 		switch {
 		case !ok:
-			r.fault(key, "unknown key %q in %s", key.Value, what)
+			r.problem(key, "unknown key %q in %s", key.Value, what)
 		case seen[key.Value]:
-			r.fault(key, "key %q given twice in %s", key.Value, what)
+			r.problem(key, "key %q given twice in %s", key.Value, what)
 		default:
 			seen[key.Value] = true
 			read(value)
@@ -225,7 +225,7 @@ func (r *catalogueReader) fields(n *yaml.Node, what string, required []string, k
 	}
 	for _, key := range required {
 		if !seen[key] {
-			r.fault(n, "%s lacks %q", what, key)
+			r.problem(n, "%s lacks %q", what, key)
 		}
 	}
 }
@@ -234,13 +234,13 @@ func (r *catalogueReader) text(into *string, key string, empty bool, pattern *re
 	return func(n *yaml.Node) {
 		switch {
 		case n.Kind != yaml.ScalarNode || n.Tag != "!!str":
-			r.fault(n, "%s must be text", key)
+			r.problem(n, "%s must be text", key)
 		case n.Value == "" && !empty:
-			r.fault(n, "%s is empty", key)
+			r.problem(n, "%s is empty", key)
 		case pattern != nil && !pattern.MatchString(n.Value):
-			r.fault(n, "%s %q must match %s", key, n.Value, pattern)
+			r.problem(n, "%s %q must match %s", key, n.Value, pattern)
 		case len(n.Value) > 500:
-			r.fault(n, "%s is longer than 500 bytes", key)
+			r.problem(n, "%s is longer than 500 bytes", key)
 		default:
 			*into = n.Value
 		}
@@ -252,11 +252,11 @@ func (r *catalogueReader) number(into *int64, key string, most int64) func(*yaml
 		v, err := strconv.ParseInt(n.Value, 10, 64)
 		switch {
 		case n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil:
-			r.fault(n, "%s must be a whole number, not %q", key, n.Value)
+			r.problem(n, "%s must be a whole number, not %q", key, n.Value)
 		case v < 0:
-			r.fault(n, "%s is negative: %d", key, v)
+			r.problem(n, "%s is negative: %d", key, v)
 		case v > most:
-			r.fault(n, "%s is %d, more than the allowed %d", key, v, most)
+			r.problem(n, "%s is %d, more than the allowed %d", key, v, most)
 		default:
 			*into = v
 		}
@@ -276,7 +276,7 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 		"currency": func(n *yaml.Node) {
 			r.text(&c.Currency, "currency", false, currencyPattern)(n)
 			if exponent(c.Currency) != 2 {
-				r.fault(n, "currency %q has no hundredths; prices are in hundredths", c.Currency)
+				r.problem(n, "currency %q has no hundredths; prices are in hundredths", c.Currency)
 			}
 		},
 		"meter_event_name": func(n *yaml.Node) {
@@ -287,7 +287,7 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 	})
 	for _, p := range c.Plans {
 		if name := c.MeterOf(p.ID); meter != nil && p.ID != FreePlan && len(name) > maxEventName {
-			r.fault(meter, "meter_event_name is too long: %q, the event name of the plan's meter, has %d characters, and Stripe accepts %d",
+			r.problem(meter, "meter_event_name is too long: %q, the event name of the plan's meter, has %d characters, and Stripe accepts %d",
 				name, len(name), maxEventName)
 			break
 		}
@@ -297,7 +297,7 @@ func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 
 func (r *catalogueReader) plans(n *yaml.Node) []Plan {
 	if n.Kind != yaml.SequenceNode {
-		r.fault(n, "plans must be a list")
+		r.problem(n, "plans must be a list")
 		return nil
 	}
 	var plans []Plan
@@ -308,14 +308,14 @@ func (r *catalogueReader) plans(n *yaml.Node) []Plan {
 			continue
 		}
 		if line, doubled := lines[p.ID]; doubled {
-			r.fault(item, "plan %q is already defined on line %d", p.ID, line)
+			r.problem(item, "plan %q is already defined on line %d", p.ID, line)
 			continue
 		}
 		lines[p.ID] = item.Line
 		plans = append(plans, p)
 	}
 	if _, ok := lines[FreePlan]; !ok {
-		r.fault(n, "the plan %q is missing: it is the plan of everybody without a subscription", FreePlan)
+		r.problem(n, "the plan %q is missing: it is the plan of everybody without a subscription", FreePlan)
 	}
 	return plans
 }
@@ -330,7 +330,7 @@ func (r *catalogueReader) plan(n *yaml.Node) Plan {
 			"type": func(n *yaml.Node) {
 				r.text(&kind, "type", false, nil)(n)
 				if kind != "" && kind != string(Individual) && kind != string(Team) {
-					r.fault(n, "type is %q, must be %q or %q", kind, Individual, Team)
+					r.problem(n, "type is %q, must be %q or %q", kind, Individual, Team)
 				}
 			},
 			"description":             r.text(&p.Description, "description", false, nil),
@@ -341,7 +341,7 @@ func (r *catalogueReader) plan(n *yaml.Node) Plan {
 			"stripe_overage_price_id": r.text(&p.StripeOveragePriceID, "stripe_overage_price_id", true, nil),
 			"features": func(n *yaml.Node) {
 				if n.Kind != yaml.SequenceNode {
-					r.fault(n, "features must be a list")
+					r.problem(n, "features must be a list")
 					return
 				}
 				for _, item := range n.Content {
@@ -354,7 +354,7 @@ func (r *catalogueReader) plan(n *yaml.Node) Plan {
 		})
 	p.ID, p.Type = PlanID(id), PlanType(kind)
 	if p.ID == FreePlan && (p.BasePriceCents != 0 || p.OverageRateCents != 0 || p.Type != Individual) {
-		r.fault(n, "the plan %q must be individual and cost nothing", FreePlan)
+		r.problem(n, "the plan %q must be individual and cost nothing", FreePlan)
 	}
 	return p
 }
