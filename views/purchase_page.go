@@ -28,8 +28,8 @@ type Invoice struct {
 	Number string
 	// Status is one of Stripe's: draft, open, paid, uncollectible or void.
 	Status string
-	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is a
-	// lowercase ISO 4217 code.
+	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO
+	// 4217 code in lower case.
 	Total    int64
 	Currency string
 	Created  time.Time

@@ -27,8 +27,8 @@ func (v *Viewer) Called() string {
 type Frame struct {
 	// Viewer is nil if the viewer is not signed in.
 	Viewer *Viewer
-	// Now is when the page's figures were read. The "Updated" line shows it, and relative times such
-	// as "in 8 days" count from it.
+	// Now is when the page's figures were read. The "Updated" line shows it, and times such as "in 8
+	// days" count from it.
 	Now time.Time
 	// Notices say what the last form did. They are shown above the page's content.
 	Notices []Notice
