@@ -6,22 +6,22 @@ import (
 	"tollgate/views/ui"
 )
 
-// Error is a page that could not be shown.
+// Error is the page shown instead of a page that could not be shown.
 type Error struct {
 	Frame ui.Frame
-	// Status is the HTTP status: 403, 404, 500 or 503 have words of their own.
+	// Status is the HTTP status. 403, 404, 500 and 503 have their own texts.
 	Status int
-	// Title and Detail say what is wrong, where there is more to say than the status does; else they are empty.
+	// Title and Detail replace the texts of the status; empty to use those.
 	Title, Detail string
-	// SignIn offers to sign in again.
+	// SignIn offers to sign in.
 	SignIn bool
-	// RequestID names the request in the operator's log.
+	// RequestID identifies the request in the log.
 	RequestID string
-	// Admins are who can help, on a 403; empty when nobody can.
+	// Admins are the people who can help with a 403; empty if there are none.
 	Admins []Person
 }
 
-// Person is somebody with a name and an address.
+// Person is a name and an email address.
 type Person struct{ Name, Email string }
 
 func (d *Error) title() string {

@@ -15,7 +15,7 @@ import (
 	"tollgate/views/ui"
 )
 
-// ErrorPage says what went wrong, whose turn it is, and which request it was.
+// ErrorPage says what went wrong, what to do next, and which request it was.
 func ErrorPage(d Error) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context

@@ -7,15 +7,15 @@ import (
 	"tollgate/views/ui"
 )
 
-// Landing is what somebody sees who is not signed in.
+// Landing is the start page for people who are not signed in.
 type Landing struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
-	// SignIn says whether and how one can.
+	// SignIn says whether and how people can sign in.
 	SignIn SignIn
 }
 
-// example is a made-up standing for the picture: four fifths of the plan that includes most to one person.
+// example returns a made-up standing for the picture: 83% of the largest individual plan is used.
 func example(c *models.Catalogue, now time.Time) models.Standing {
 	var largest models.Plan
 	for _, p := range plansOf(c, models.Individual) {
@@ -24,6 +24,7 @@ func example(c *models.Catalogue, now time.Time) models.Standing {
 		}
 	}
 	return models.Standing{
-		Plan: largest.ID, Used: largest.Included * 83 / 100, Included: largest.Included, OverageRateCents: largest.OverageRateCents, Period: models.CalendarMonth(now),
+		Plan: largest.ID, Used: largest.Included * 83 / 100, Included: largest.Included,
+		OverageRateCents: largest.OverageRateCents, Period: models.CalendarMonth(now),
 	}
 }

@@ -9,13 +9,14 @@ import (
 	"tollgate/models"
 )
 
-// MembersPerPage is how many people a page of the members' table shows.
+// MembersPerPage is the number of members on one page of the table.
 const MembersPerPage = 25
 
-// MemberSort is a column that the members' table is sorted by.
+// MemberSort is a column by which the table of members is sorted.
 type MemberSort = models.MemberSort
 
-// The columns, as they stand in the address. Ties are always by email.
+// The columns by which the table can be sorted, as they appear in the URL. Ties are sorted by
+// email.
 const (
 	SortName       = models.SortName
 	SortEmail      = models.SortEmail
@@ -27,26 +28,28 @@ const (
 	SortLastPeriod = models.SortLastPeriod
 )
 
-var memberSorts = []MemberSort{SortName, SortEmail, SortUsed, SortIncluded, SortPercent, SortLevel, SortOverage, SortLastPeriod}
+var memberSorts = []MemberSort{
+	SortName, SortEmail, SortUsed, SortIncluded, SortPercent, SortLevel, SortOverage, SortLastPeriod,
+}
 
-// maxSearch is in bytes; nobody is called so.
+// maxSearch is the maximum length of a search text in bytes.
 const maxSearch = 200
 
-// MembersQuery is the state of the members' table. All of it is in the address.
+// MembersQuery is the state of the table of members. All of it is in the URL.
 type MembersQuery struct {
-	// Search is a part of a name or an email; empty for everybody.
+	// Search is a part of a name or an email; empty for all members.
 	Search string
-	// Level narrows to one warning level; empty for all.
+	// Level filters by one warning level; empty for all levels.
 	Level models.WarningLevel
-	// Sort and Descending give the order.
+	// Sort and Descending are the sort order.
 	Sort       MemberSort
 	Descending bool
 	// Page counts from 1.
 	Page int
 }
 
-// ParseMembersQuery reads the state from an address. What it does not know it takes as not given, so that an old or
-// mistyped address still shows the table.
+// ParseMembersQuery reads the state from the parameters of a URL. It ignores unknown values, so
+// that an old or mistyped URL still shows the table.
 func ParseMembersQuery(v url.Values) MembersQuery {
 	q := MembersQuery{Search: strings.TrimSpace(v.Get("q")), Sort: SortUsed, Descending: true, Page: 1}
 	if len(q.Search) > maxSearch {
@@ -64,7 +67,7 @@ func ParseMembersQuery(v url.Values) MembersQuery {
 	return q
 }
 
-// values is what the address carries; what is not asked for is left out.
+// values returns the parameters of the URL. Defaults are left out.
 func (q MembersQuery) values() url.Values {
 	v := url.Values{}
 	if q.Search != "" {
@@ -73,7 +76,7 @@ func (q MembersQuery) values() url.Values {
 	if q.Level != "" {
 		v.Set("level", string(q.Level))
 	}
-	if !q.usualOrder() {
+	if !q.defaultOrder() {
 		v.Set("sort", string(q.Sort))
 		if q.Descending {
 			v.Set("order", "desc")
@@ -85,8 +88,8 @@ func (q MembersQuery) values() url.Values {
 	return v
 }
 
-// usualOrder says that the table is sorted as it is when nothing is asked for: who used most first.
-func (q MembersQuery) usualOrder() bool { return q.Sort == SortUsed && q.Descending }
+// defaultOrder reports whether the table has its default order: most used first.
+func (q MembersQuery) defaultOrder() bool { return q.Sort == SortUsed && q.Descending }
 
 func address(path string, v url.Values) string {
 	if len(v) == 0 {
@@ -95,23 +98,23 @@ func address(path string, v url.Values) string {
 	return path + "?" + v.Encode()
 }
 
-// URL is the table's address in this state.
+// URL returns the table's URL in this state.
 func (q MembersQuery) URL() string { return address("/org/members", q.values()) }
 
-// CSV is the address of the same people in the same order as a file, all pages of them.
+// CSV returns the URL of a file with the same members in the same order, from all pages.
 func (q MembersQuery) CSV() string {
 	q.Page = 1
 	return address("/org/members.csv", q.values())
 }
 
-// OnPage is the state on another page.
+// OnPage returns the state on another page.
 func (q MembersQuery) OnPage(page int) MembersQuery {
 	q.Page = page
 	return q
 }
 
-// By is the state when the column's header is followed: the other way round when it is sorted by already, else the way
-// that people ask for first, words from A and numbers from the largest.
+// By returns the state after a click on the column's header. If the table is already sorted by the
+// column, the order is reversed. Otherwise names and emails start at A, and numbers at the largest.
 func (q MembersQuery) By(column MemberSort) MembersQuery {
 	if q.Sort == column {
 		q.Descending = !q.Descending
@@ -122,10 +125,10 @@ func (q MembersQuery) By(column MemberSort) MembersQuery {
 	return q
 }
 
-// Filtered says that not everybody is asked for.
+// Filtered reports whether the query has a filter.
 func (q MembersQuery) Filtered() bool { return q.Search != "" || q.Level != "" }
 
-// ariaSort is the column's aria-sort; empty on those that the table is not sorted by.
+// ariaSort returns the column's aria-sort; empty if the table is not sorted by the column.
 func (q MembersQuery) ariaSort(column MemberSort) string {
 	switch {
 	case q.Sort != column:

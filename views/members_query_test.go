@@ -9,7 +9,7 @@ import (
 	"tollgate/views"
 )
 
-func TestMembersQueryGoesThroughTheAddress(t *testing.T) {
+func TestMembersQueryRoundTripsThroughURL(t *testing.T) {
 	for _, test := range []struct {
 		query views.MembersQuery
 		want  string
@@ -24,42 +24,44 @@ func TestMembersQueryGoesThroughTheAddress(t *testing.T) {
 	} {
 		got := test.query.URL()
 		if got != test.want {
-			t.Errorf("%+v is at %q, want %q", test.query, got, test.want)
+			t.Errorf("URL of %+v = %q, want %q", test.query, got, test.want)
 		}
 		u, err := url.Parse(got)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if back := views.ParseMembersQuery(u.Query()); back != test.query {
-			t.Errorf("%q is read as %+v, want %+v", got, back, test.query)
+			t.Errorf("ParseMembersQuery(%q) = %+v, want %+v", got, back, test.query)
 		}
 	}
 }
 
-func TestParseMembersQueryTakesWhatItKnows(t *testing.T) {
-	usual := views.MembersQuery{Sort: views.SortUsed, Descending: true, Page: 1}
-	for _, address := range []string{"", "level=angry", "sort=password", "sort=password&order=asc", "page=0", "page=-3", "page=x", "q=+++"} {
+func TestParseMembersQueryIgnoresUnknownValues(t *testing.T) {
+	defaults := views.MembersQuery{Sort: views.SortUsed, Descending: true, Page: 1}
+	for _, address := range []string{
+		"", "level=angry", "sort=password", "sort=password&order=asc", "page=0", "page=-3", "page=x", "q=+++",
+	} {
 		v, err := url.ParseQuery(address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := views.ParseMembersQuery(v); got != usual {
-			t.Errorf("%q is read as %+v, want %+v", address, got, usual)
+		if got := views.ParseMembersQuery(v); got != defaults {
+			t.Errorf("ParseMembersQuery(%q) = %+v, want %+v", address, got, defaults)
 		}
 	}
 	if got := views.ParseMembersQuery(url.Values{"q": {strings.Repeat("ä", 300)}}).Search; len(got) != 200 {
-		t.Errorf("a long search is cut to %d bytes, want 200", len(got))
+		t.Errorf("a long search has %d bytes, want 200", len(got))
 	}
 }
 
 func TestMembersQuerySteps(t *testing.T) {
 	q := views.MembersQuery{Search: "ada", Sort: views.SortUsed, Descending: true, Page: 4}
 	for _, test := range []struct{ name, got, want string }{
-		{"the sorted column turns round", q.By(views.SortUsed).URL(), "/org/members?q=ada&sort=used"},
-		{"a word begins at A", q.By(views.SortEmail).URL(), "/org/members?q=ada&sort=email"},
-		{"a number begins at the largest", q.By(views.SortPercent).URL(), "/org/members?order=desc&q=ada&sort=percent"},
+		{"the sorted column is reversed", q.By(views.SortUsed).URL(), "/org/members?q=ada&sort=used"},
+		{"names and emails start at A", q.By(views.SortEmail).URL(), "/org/members?q=ada&sort=email"},
+		{"numbers start at the largest", q.By(views.SortPercent).URL(), "/org/members?order=desc&q=ada&sort=percent"},
 		{"the file has all pages", q.CSV(), "/org/members.csv?q=ada"},
-		{"the next page keeps the rest", q.OnPage(5).URL(), "/org/members?page=5&q=ada"},
+		{"the next page keeps search and order", q.OnPage(5).URL(), "/org/members?page=5&q=ada"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, test.got, test.want)

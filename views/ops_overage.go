@@ -7,19 +7,22 @@ import (
 	"tollgate/models"
 )
 
-// OpsOverage shows the operator where overage is, from the decision to the invoice.
+// OpsOverage shows the operator how much overage reached each step from the decision to the
+// invoice.
 type OpsOverage struct {
-	// Steps and Reasons are sums over the billing periods that ended in the last 35 days or still go on.
+	// Steps and Reasons are sums over the current billing periods and those that ended in the last 35
+	// days.
 	Steps, Reasons []models.OverageShare
-	// Balances are the periods with overage that is neither invoiced nor waiting, unexplained ones first.
+	// Balances are the periods with overage that is neither invoiced nor waiting. Unexplained ones
+	// come first.
 	Balances []models.OverageBalance
-	// CheckedAt is when the newest of these figures was computed; nil before the first comparison.
+	// CheckedAt is the time of the last comparison; nil before the first one.
 	CheckedAt *time.Time
-	// Currency is that of the catalog.
+	// Currency is the catalog's currency.
 	Currency string
 }
 
-// unexplained returns the amount that fits no reason.
+// unexplained returns the amount without a known reason.
 func (o OpsOverage) unexplained() (sum models.OverageSum) {
 	for _, r := range o.Reasons {
 		if r.Part == models.OverageUnexplained {
@@ -29,7 +32,7 @@ func (o OpsOverage) unexplained() (sum models.OverageSum) {
 	return sum
 }
 
-// shown returns the reasons that have an amount.
+// shown returns the reasons whose amount is not zero.
 func (o OpsOverage) shown() (shown []models.OverageShare) {
 	for _, r := range o.Reasons {
 		if r.OverageSum != (models.OverageSum{}) {
@@ -84,7 +87,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageInvoiced:
 		return "on a final invoice"
 	case models.OverageUnexplained:
-		return "fits no other reason; compare the invoice with the periods below"
+		return "no known reason; compare the invoice with the periods below"
 	case models.OverageWaiting:
 		return "not sent yet, or the invoice is not final"
 	case models.OverageUnknown:
@@ -116,7 +119,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageGivenUp:
 		return stateMeaning(models.ReportGivenUp)
 	case models.OverageOtherPeriod:
-		return "billed in another period than it was used in"
+		return "billed in a different period than the one of its use"
 	case models.OverageNotCounted:
 		return "sent, but not in Stripe’s total"
 	case models.OverageOtherSource:

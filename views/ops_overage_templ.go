@@ -13,7 +13,7 @@ import (
 	"tollgate/views/ui"
 )
 
-// opsUnexplained warns of overage that fits no reason.
+// opsUnexplained warns of overage that is not invoiced for an unknown reason.
 func opsUnexplained(o OpsOverage) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -117,7 +117,7 @@ func opsOverage(f ui.Frame, o OpsOverage) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		} else {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p class=\"mt-1 text-sm text-muted\">Billing periods that ended in the last 35 days or still go on. ")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p class=\"mt-1 text-sm text-muted\">Current billing periods, and those that ended in the last 35 days. ")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

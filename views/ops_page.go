@@ -12,21 +12,21 @@ import (
 // Ops is the operator's page.
 type Ops struct {
 	Frame ui.Frame
-	// Keys are all there are, revoked ones too; their hashes are not drawn.
+	// Keys are all keys, including revoked ones. Their hashes are not shown.
 	Keys Widget[[]models.APIKey]
-	// NewKey is a key that was just created. It is shown in the answer to the form and never again; else empty.
+	// NewKey is a key that was just created, otherwise empty. Only the response to the form shows it.
 	NewKey string
 	// Form is the state of the form that creates a key.
 	Form   KeyForm
 	Stripe Widget[OpsStripe]
-	// Unit names the units that are counted, in the plural.
+	// Unit is the plural name of the counted units.
 	Unit  string
 	Audit Widget[AuditLog]
 	// NoSignIn means that people can sign in only with one-time links.
 	NoSignIn bool
 }
 
-// KeyForm is the form that creates a key. Its entries are kept if it is shown again.
+// KeyForm is the form that creates a key. If it is shown again, it keeps its entries.
 type KeyForm struct {
 	// Token becomes the ID of the key, so that a form that is sent twice creates one key.
 	Token  string
@@ -34,7 +34,7 @@ type KeyForm struct {
 	Scopes []models.Scope
 	// RateLimit is empty for the server's default.
 	RateLimit string
-	// Sent says that the form was sent and is shown again.
+	// Sent means that the form was sent and is shown again.
 	Sent bool
 }
 
@@ -50,7 +50,7 @@ func FieldIDReason(report string) string { return fieldIDReason + report }
 
 const fieldIDReason = "reason-"
 
-// KeyRevoke asks whether to revoke an API key.
+// KeyRevoke is the page that asks for confirmation before an API key is revoked.
 type KeyRevoke struct {
 	Frame ui.Frame
 	Key   models.APIKey
@@ -82,7 +82,7 @@ func auditURL(page int) string {
 func scopeMeaning(s models.Scope) string {
 	switch s {
 	case models.ScopeCheck:
-		return "ask whether a person may have more"
+		return "check whether a person may use more"
 	case models.ScopeConsume:
 		return "record usage, hold and settle"
 	case models.ScopeRead:
@@ -91,7 +91,8 @@ func scopeMeaning(s models.Scope) string {
 	return ""
 }
 
-// chosen says which scopes are selected: those that were sent, at first all that the app needs to decide and record.
+// chosen reports whether a scope is selected. Before the form is sent, those are the scopes that
+// the app needs to check and record usage.
 func (f *KeyForm) chosen(s models.Scope) bool {
 	if !f.Sent {
 		return s != models.ScopeRead

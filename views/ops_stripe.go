@@ -12,46 +12,54 @@ import (
 	"tollgate/views/ui"
 )
 
-// OpsStripe is what the operator is told of Stripe: what it was sent, what it has, and what wants a person's eye.
+// OpsStripe is the Stripe part of the operator's page: what was sent, what Stripe has, and what
+// needs attention.
 type OpsStripe struct {
-	// Connected says that this server has a key of Stripe's; without one, only what was sent before is shown.
+	// Connected means that this server has a Stripe key. Without one, the page only shows what was
+	// sent earlier.
 	Connected bool
-	// Account is whose it is; empty while nobody asked. Live says that money moves.
+	// Account is the ID of the Stripe account; empty before the first contact with Stripe. Live means
+	// live mode, with real payments.
 	Account string
 	Live    bool
-	// Paused and Stopped say why nothing is sent; empty when it is.
+	// Paused and Stopped say why nothing is sent; empty while reports are sent.
 	Paused, Stopped string
-	// Counts has each state that has reports.
+	// Counts has an entry for each state that has reports.
 	Counts []ReportCount
-	// Waiting is the units that are in no report yet; OldestUnsent is when the oldest usage is of that Stripe has not accepted.
+	// Waiting is the units that are in no report yet. OldestUnsent is the time of the oldest usage
+	// that Stripe has not accepted.
 	Waiting      int64
 	OldestUnsent *time.Time
-	// Totals are the customers' billing periods of which Stripe has another total, and Compared how many were compared, at ComparedAt.
+	// Totals are the customers' billing periods for which Stripe has a different total. Compared is
+	// the number of periods that were compared, at ComparedAt.
 	Totals     []models.StripeTotal
 	Compared   int64
 	ComparedAt *time.Time
-	// Failures are the reports that want a person's eye, those of most units first.
+	// Failures are the reports that need attention, most units first.
 	Failures []models.StripeReport
-	// Blocked are the customers whose reports wait for an operator; Faults, those whose subscriptions need attention.
+	// Blocked are the customers whose reports wait for an operator. Faults are the customers whose
+	// subscriptions need attention.
 	Blocked []models.StripeStream
 	Faults  []models.StripeCustomer
 	// Held are the customers whose reports are held back.
 	Held []models.HeldCustomer
-	// Overage says where overage is, from the decision to the invoice.
+	// Overage shows how much overage reached each step from the decision to the invoice.
 	Overage OpsOverage
-	// MeterErrors is what Stripe told of events that it received and could not count, newest first.
+	// MeterErrors are Stripe's messages about events that it received and could not count, newest
+	// first.
 	MeterErrors []models.StripeWebhookEvent
-	// GiveUp is the ID of a report for which the form to give it up was sent and is shown again, with the entered Reason.
+	// GiveUp is the ID of a report whose form to give it up was sent and is shown again, with the
+	// entered Reason.
 	GiveUp, Reason string
 }
 
-// ReportCount is how many reports are in a state, and their units.
+// ReportCount is the number of reports in a state, and their units.
 type ReportCount struct {
 	State          models.ReportState
 	Reports, Units int64
 }
 
-// stateMeaning says what a state of a report means.
+// stateMeaning explains a report's state.
 func stateMeaning(s models.ReportState) string {
 	switch s {
 	case models.ReportSealed:
@@ -85,7 +93,7 @@ func stateWord(s models.ReportState) string {
 	return string(s)
 }
 
-// signed is a difference with its sign.
+// signed formats a difference with its sign.
 func signed(n int64) string {
 	if n > 0 {
 		return "+" + models.FormatCount(n)
@@ -93,7 +101,8 @@ func signed(n int64) string {
 	return models.FormatCount(n)
 }
 
-// FieldsShown returns the frame's errors without links to fields that are not on the page: those of reports that are gone.
+// FieldsShown returns the frame's errors. It removes links to fields that are no longer on the
+// page, because their report is gone.
 func (d *Ops) FieldsShown() []ui.FormError {
 	shown := slices.Clone(d.Frame.Errors)
 	for i, e := range shown {
@@ -117,7 +126,9 @@ func totalPeriod(t models.StripeTotal) models.Period {
 	return models.Period{Start: t.PeriodStart.UTC(), End: t.PeriodEnd.UTC()}
 }
 
-// sentUnits returns what was sent of a period's units. If Tollgate learned of the period late, the reports in its minutes are not that.
+// sentUnits returns how many of the period's units were sent. t.Sent is the sum of the reports in
+// the period's minutes. If Tollgate learned of the period late, Misplaced corrects it for units
+// that are in another period's reports.
 func sentUnits(t models.StripeTotal) int64 {
 	if t.Reason == models.LearnedLate {
 		return t.Sent - t.Misplaced
@@ -125,7 +136,7 @@ func sentUnits(t models.StripeTotal) int64 {
 	return t.Sent
 }
 
-// retryLabel says what the retry of a report does.
+// retryLabel returns the label of the button that retries a report.
 func retryLabel(r models.StripeReport, now time.Time) string {
 	if r.ReadFirst(now) {
 		return "Read again"
@@ -133,11 +144,11 @@ func retryLabel(r models.StripeReport, now time.Time) string {
 	return "Send again"
 }
 
-func reportCalled(r models.StripeReport) string {
+func reportName(r models.StripeReport) string {
 	return fmt.Sprintf("the report of %d units of %s", r.Value, r.StripeCustomerID)
 }
 
-// capital begins a text with a capital letter.
+// capital returns the text with its first letter in uppercase.
 func capital(text string) string {
 	r, n := utf8.DecodeRuneInString(text)
 	return string(unicode.ToUpper(r)) + text[n:]

@@ -11,13 +11,20 @@ import (
 	"tollgate/views/viewstest"
 )
 
-// The difference of a total is what Stripe has less what was sent of the period's units, also if these were sent in another period.
+// TestTotalsThatDifferAddUp checks that the difference of a total is Stripe's total minus the sent
+// units of the period, even if some were sent in another period.
 func TestTotalsThatDifferAddUp(t *testing.T) {
 	start := time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)
 	change := start.AddDate(0, 0, 13)
 	page := views.Ops{Frame: ui.Frame{Now: viewstest.Now}, Stripe: views.Loaded(views.OpsStripe{Connected: true, Totals: []models.StripeTotal{
-		{StripeCustomerID: "cus_1", PeriodStart: start, PeriodEnd: change, Used: 5, Misplaced: -5, Reason: models.LearnedLate, Difference: -5},
-		{StripeCustomerID: "cus_2", PeriodStart: change, PeriodEnd: change.AddDate(0, 1, 0), Used: 7, Sent: 12, Confirmed: 12, Misplaced: 5, Reason: models.LearnedLate, Difference: 5},
+		{
+			StripeCustomerID: "cus_1", PeriodStart: start, PeriodEnd: change, Used: 5, Misplaced: -5,
+			Reason: models.LearnedLate, Difference: -5,
+		},
+		{
+			StripeCustomerID: "cus_2", PeriodStart: change, PeriodEnd: change.AddDate(0, 1, 0), Used: 7, Sent: 12, Confirmed: 12,
+			Misplaced: 5, Reason: models.LearnedLate, Difference: 5,
+		},
 		{StripeCustomerID: "cus_3", PeriodStart: start, PeriodEnd: change, Used: 9, Sent: 9, Confirmed: 8, Difference: -1},
 	}})}
 	said := text(viewstest.Render(t, views.OpsPage(page)))

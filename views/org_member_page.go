@@ -8,17 +8,17 @@ import (
 	"tollgate/views/ui"
 )
 
-// OrgMember is one of the organization's people, as an admin sees them.
+// OrgMember is one member of the organization, as an admin sees them.
 type OrgMember struct {
 	Frame        ui.Frame
 	Catalogue    *models.Catalogue
 	Organization string
-	// Name may be empty; the email is in the Standing, and here, as that may fail.
+	// Name may be empty. Email is also in the Standing, which may fail to load.
 	Name, Email string
 	Role        models.Role
 	SignedUp    time.Time
 	Plan        models.Plan
-	// Standing, Days, Months, Moved and Comparison are as on the person's own page.
+	// Standing, Days, Months, Moved and Comparison are the same as on the member's own page.
 	Standing   Widget[models.Standing]
 	Days       Widget[charts.Daily]
 	Months     Widget[[]charts.Month]

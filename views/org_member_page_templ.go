@@ -14,7 +14,14 @@ import (
 	"tollgate/views/ui"
 )
 
-// OrgMemberPage shows an admin one person of the organization: the same figures that the person sees.
+// memberAbout returns the line below the member's name:
+// "ada@example.com · Pro plan · member of Acme since Nov 1, 2026".
+func memberAbout(d OrgMember) string {
+	return fmt.Sprintf("%s · %s plan · %s of %s since %s", d.Email, d.Plan.Name, d.Role, d.Organization, ui.Day(d.SignedUp))
+}
+
+// OrgMemberPage shows an admin one member of the organization, with the same figures that the
+// member sees.
 func OrgMemberPage(d OrgMember) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -52,7 +59,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Heading(called(d.Name, d.Email), d.Email+" · "+d.Plan.Name+" plan · "+string(d.Role)+" of "+d.Organization+" since "+ui.Day(d.SignedUp)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Heading(displayName(d.Name, d.Email), memberAbout(d)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -154,7 +161,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 						var templ_7745c5c3_Var6 string
 						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(overageSentence(d.Catalogue, d.Standing.Value))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 32, Col: 57}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 39, Col: 57}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var6))
 						if templ_7745c5c3_Err != nil {
@@ -164,15 +171,15 @@ func OrgMemberPage(d OrgMember) templ.Component {
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						if d.Standing.Value.SpendLimitCents != nil && d.Standing.Value.OverageRateCents > 0 {
+						if s := d.Standing.Value; s.SpendLimitCents != nil && s.OverageRateCents > 0 {
 							templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<p>")
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
 							}
 							var templ_7745c5c3_Var7 string
-							templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Spend limit: %s.", limitInUnits(d.Catalogue, d.Standing.Value.OverageRateCents, *d.Standing.Value.SpendLimitCents)))
+							templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Spend limit: %s.", limitInUnits(d.Catalogue, s.OverageRateCents, *s.SpendLimitCents)))
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 34, Col: 140}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 41, Col: 110}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var7))
 							if templ_7745c5c3_Err != nil {
@@ -218,9 +225,9 @@ func OrgMemberPage(d OrgMember) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var9 string
-					templ_7745c5c3_Var9, templ_7745c5c3_Err = templ.JoinStringErrs(compared(d.Catalogue, d.Comparison.Value))
+					templ_7745c5c3_Var9, templ_7745c5c3_Err = templ.JoinStringErrs(comparisonText(d.Catalogue, d.Comparison.Value))
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 44, Col: 51}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_member_page.templ`, Line: 51, Col: 57}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var9))
 					if templ_7745c5c3_Err != nil {
@@ -263,7 +270,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Layout(d.Frame, called(d.Name, d.Email), "").Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Layout(d.Frame, displayName(d.Name, d.Email), "").Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -11,42 +11,43 @@ import (
 	"tollgate/views/ui"
 )
 
-// Members is a page of the organization's people, those who used nothing among them.
+// Members is one page of the organization's members, including those without usage.
 type Members struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
-	// Organization is its name.
+	// Organization is the organization's name.
 	Organization string
 	Query        MembersQuery
 	List         Widget[MembersList]
-	// Billed says that a member's overage has a price.
+	// Billed means that members' overage has a price.
 	Billed bool
 }
 
-// MembersList is what a query finds.
+// MembersList is the result of a query.
 type MembersList struct {
-	// Rows are those of the page.
+	// Rows are the members on the current page.
 	Rows []MemberRow
-	// Found is how many people the query finds on all its pages, Total how many belong to the organization.
+	// Found is the number of members on all pages of the result. Total is the number of members of the
+	// organization.
 	Found, Total int64
 }
 
-// MemberRow is one person.
+// MemberRow is one member.
 type MemberRow struct {
 	ID   uuid.UUID
 	Name string
 	Role models.Role
-	// SignedUp is when the person became known.
+	// SignedUp is when the member was created.
 	SignedUp time.Time
-	// Standing is that of the current period; it has the email.
+	// Standing is the member's state in the current period. It contains the email.
 	Standing models.Standing
-	// LastPeriod is the units of the period before; nil before sign-up.
+	// LastPeriod is the units used in the previous period; nil if that was before sign-up.
 	LastPeriod *int64
-	// Months are the last six, oldest first, for the sparkline.
+	// Months are the last six months, oldest first, for the sparkline.
 	Months []charts.Month
 }
 
-// memberColumn is a column of the table that it can be sorted by.
+// memberColumn is a column by which the table can be sorted.
 type memberColumn struct {
 	sort   MemberSort
 	label  string
@@ -64,10 +65,10 @@ func memberColumns(billed bool) []memberColumn {
 	return append(columns, memberColumn{SortLastPeriod, "Last period", true})
 }
 
-// lastPage is how many pages the list has; at least one.
+// lastPage returns the number of pages, at least one.
 func (l *MembersList) lastPage() int { return int(max(1, (l.Found+MembersPerPage-1)/MembersPerPage)) }
 
-// membersFound says how many of all are shown: "37 of 42 people".
+// membersFound returns how many members the query finds: "37 of 42 people".
 func membersFound(q MembersQuery, l MembersList) string {
 	if !q.Filtered() {
 		return people(l.Total)

@@ -9,63 +9,67 @@ import (
 	"tollgate/views/ui"
 )
 
-// Org is what an admin sees of the organization.
+// Org is the organization's page for its admins.
 type Org struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
 	Name      string
-	// Plan is the organization's own; the free one when it has no subscription. Its people's may differ.
+	// Plan is the organization's plan, or the free plan without a subscription. Members' plans may
+	// differ.
 	Plan         models.Plan
 	Subscription Subscription
-	// Summary is the current period's: totals and the ten who used most.
+	// Summary has the totals of the current period and its top ten users.
 	Summary Widget[models.OrganizationSummary]
-	// Cost is what the current period costs.
+	// Cost is the cost of the current period.
 	Cost Widget[OrgCost]
-	// Days and Months are sums over the members; what is included is the sum of their limits.
+	// Days and Months are sums over the members. Included is the sum of the members' limits.
 	Days   Widget[charts.Daily]
 	Months Widget[[]charts.Month]
-	// StripeConnected says that overage is billed.
+	// StripeConnected means that overage is billed.
 	StripeConnected bool
 }
 
-// OrgCost is what a period costs, before tax.
+// OrgCost is the cost of a period, before tax.
 type OrgCost struct {
-	// Seats is the subscription's number of seats if Subscribed, and otherwise the number of members with usage in the period.
+	// Seats is the subscription's number of seats if Subscribed. Otherwise it is the number of members
+	// with usage in the period.
 	Seats      int64
 	Subscribed bool
-	// Overage is all members' so far, People the number of members who have any.
+	// Overage is the overage of all members so far. People is the number of members who have any.
 	Overage models.Overage
 	People  int64
-	// Forecast is the overage at the end of the period; nil early in it.
+	// Forecast is the expected overage at the end of the period; nil early in the period.
 	Forecast *models.Overage
 }
 
-// seatsLine names the base price: "Business, 42 seats × $20.00".
+// seatsLine returns the label of the base price: "Business, 42 seats × $20.00".
 func (d Org) seatsLine() string {
-	return fmt.Sprintf("%s, %s × %s", d.Plan.Name, ui.Count(d.Cost.Value.Seats, "seat", "seats"), d.Catalogue.FormatMoney(d.Subscription.basePriceCents()))
+	seats := ui.Count(d.Cost.Value.Seats, "seat", "seats")
+	return fmt.Sprintf("%s, %s × %s", d.Plan.Name, seats, d.Catalogue.FormatMoney(d.Subscription.basePriceCents()))
 }
 
-// baseCents is the base price of all seats.
+// baseCents returns the base price of all seats.
 func (d Org) baseCents() int64 { return d.Cost.Value.Seats * d.Subscription.basePriceCents() }
 
 func (d Org) overageLine(name string, o models.Overage) string {
 	return overageText(d.Catalogue, name, o, d.Plan.OverageRateCents)
 }
 
-// showsOverage says whether overage has a line of its own. A trial usually has none, and the plan's rate does not apply to it.
+// showsOverage reports whether overage has its own line. The plan's rate does not apply during a
+// trial, so a trial has the line only if there is overage from before it.
 func (d Org) showsOverage() bool {
 	return d.Plan.OverageRateCents > 0 && (!d.Subscription.Trial || d.Cost.Value.Overage.Units > 0)
 }
 
-// toCome is the overage between now and the end of the period, at the members' pace.
-func (c OrgCost) toCome() models.Overage {
+// moreOverage returns the expected overage from now until the end of the period.
+func (c OrgCost) moreOverage() models.Overage {
 	return models.Overage{Units: c.Forecast.Units - c.Overage.Units, Cents: c.Forecast.Cents - c.Overage.Cents}
 }
 
-// seatsText says which number the seats are.
+// seatsText says where the number of seats comes from.
 func (c OrgCost) seatsText() string {
 	if c.Subscribed {
-		return "The number of seats is that of the subscription."
+		return "The number of seats comes from the subscription."
 	}
 	return "A seat is a member with usage in this billing period."
 }
@@ -75,14 +79,14 @@ func orgFinding(s models.OrganizationSummary) string {
 	case s.TotalUsers == 0:
 		return "This organization has no members yet."
 	case s.ActiveUsers == 0:
-		return fmt.Sprintf("By none of %s in this billing period.", people(s.TotalUsers))
+		return fmt.Sprintf("No usage in this billing period yet (%s).", people(s.TotalUsers))
 	}
-	return fmt.Sprintf("By %s of %s in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
+	return fmt.Sprintf("Used by %s of %s in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
 }
 
 func people(n int64) string { return ui.Count(n, "person", "people") }
 
-// share is a person's part of the total in percent, with one decimal.
+// share returns part as a percentage of whole, with one decimal.
 func share(part, whole int64) string {
 	if whole <= 0 {
 		return "0%"
@@ -90,8 +94,8 @@ func share(part, whole int64) string {
 	return strconv.FormatFloat(float64(part)*100/float64(whole), 'f', 1, 64) + "%"
 }
 
-// called is a person's name, or the address of somebody who has none.
-func called(name, email string) string {
+// displayName returns the person's name, or the email address if there is no name.
+func displayName(name, email string) string {
 	if name != "" {
 		return name
 	}

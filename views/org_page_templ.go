@@ -16,7 +16,7 @@ import (
 	"tollgate/views/ui"
 )
 
-// OrgPage shows an admin what the whole organization used.
+// OrgPage shows an admin the usage of the whole organization.
 func OrgPage(d Org) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -409,8 +409,8 @@ func orgCostLines(d Org, c OrgCost) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if d.Plan.OverageRateCents > 0 && c.Forecast != nil {
-			if c.toCome().Units > 0 {
-				templ_7745c5c3_Err = line(d.overageLine("More overage at this pace: about", c.toCome()), d.Catalogue.FormatMoney(c.toCome().Cents), false).Render(ctx, templ_7745c5c3_Buffer)
+			if more := c.moreOverage(); more.Units > 0 {
+				templ_7745c5c3_Err = line(d.overageLine("More overage at this pace: about", more), d.Catalogue.FormatMoney(more.Cents), false).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -419,7 +419,7 @@ func orgCostLines(d Org, c OrgCost) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = line("Forecast by the reset", d.Catalogue.FormatMoney(d.baseCents()+c.Forecast.Cents), true).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = line("Forecast for the whole period", d.Catalogue.FormatMoney(d.baseCents()+c.Forecast.Cents), true).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -594,9 +594,9 @@ func topUsers(d Org, s models.OrganizationSummary) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var21 string
-					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(called(u.Name, u.Email))
+					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(displayName(u.Name, u.Email))
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_page.templ`, Line: 129, Col: 93}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_page.templ`, Line: 129, Col: 98}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var21))
 					if templ_7745c5c3_Err != nil {

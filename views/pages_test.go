@@ -14,13 +14,14 @@ import (
 	"tollgate/views/viewstest"
 )
 
-// glued is a word without the space between it and what stands beside it.
+// glued matches a missing space between a word and an element next to it.
 var glued = regexp.MustCompile(`[\pL\pN,.]<(a|code|span|strong|time)\b[^>]*>[\pL\pN]|[\pL\pN]</(a|code|span|strong|time)>[\pL\pN]`)
 
-// With -out every page is written there in every state, beside the files it links to, to be looked at and measured.
+// out is a folder to which the test writes every page in every state, with the files that they link
+// to, so that you can view and measure them.
 var out = flag.String("out", "", "the folder to write the pages to")
 
-func TestEveryPageIsWholeInEveryState(t *testing.T) {
+func TestEveryPageIsCompleteInEveryState(t *testing.T) {
 	pages := viewstest.Pages(t)
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		t.Run(name, func(t *testing.T) {
@@ -31,7 +32,7 @@ func TestEveryPageIsWholeInEveryState(t *testing.T) {
 				}
 			}
 			if n := strings.Count(page, "<h1"); n != 1 {
-				t.Errorf("the page has %d h1, want 1", n)
+				t.Errorf("the page has %d h1 elements, want 1", n)
 			}
 			for _, part := range []string{"<script", " style=", " onclick=", "%!"} {
 				if strings.Contains(page, part) {
@@ -39,10 +40,10 @@ func TestEveryPageIsWholeInEveryState(t *testing.T) {
 				}
 			}
 			for _, words := range glued.FindAllString(page, -1) {
-				t.Errorf("the page has %q without a space", words)
+				t.Errorf("the page has %q, without a space", words)
 			}
 			if first := strings.Index(page, "<a "); !strings.HasPrefix(page[first:], `<a href="#main"`) {
-				t.Error("the first link is not the one that skips to the content")
+				t.Error("the first link does not skip to the content")
 			}
 			if *out != "" {
 				write(t, name+".html", []byte(page))

@@ -11,35 +11,37 @@ import (
 type Plans struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
-	// Current is the viewer's plan and where it comes from; the zero value when nobody is signed in.
+	// Current is the viewer's plan and its source; the zero value for a viewer who is not signed in.
 	Current Subscription
-	// Costs is what each individual plan would have cost; its Value is nil when there is nothing to compute it from.
+	// Costs is what each individual plan would have cost. Its Value is nil if there is no usage to
+	// calculate it from.
 	Costs Widget[*PlanCosts]
-	// MayBuyTeam says that the viewer is an admin of an organization, and may buy a team plan for it.
+	// MayBuyTeam means that the viewer is an admin of an organization and may buy a team plan for it.
 	MayBuyTeam bool
-	// StripeConnected says that plans can be bought.
+	// StripeConnected means that plans can be bought.
 	StripeConnected bool
-	// Invoices are the last ones of what the viewer may manage; none when Stripe does not answer.
+	// Invoices are the most recent invoices that the viewer may see; none if Stripe does not respond.
 	Invoices []Invoice
 }
 
-// PlanCosts sets the plans against what the viewer used.
+// PlanCosts compares the plans by the viewer's past usage.
 type PlanCosts struct {
-	// Months is how many of the viewer's billing periods were taken, at most six.
+	// Months is the number of billing periods used for the comparison, at most six.
 	Months int
-	// Plans has an entry for each plan that is compared.
+	// Plans has an entry for each plan compared.
 	Plans map[models.PlanID]PlanCost
 }
 
-// PlanCost is what a plan would have come to over those months.
+// PlanCost is what a plan would have cost in those months.
 type PlanCost struct {
-	// Cents is base price and overage, before tax.
+	// Cents is the base price and overage, before tax.
 	Cents int64
-	// Refused is the units that a hard cap would not have allowed.
+	// Refused is the units that the plan's hard cap would have refused.
 	Refused int64
 }
 
-// wouldHaveCost is the line that compares; empty when there is nothing to say of this plan.
+// wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not
+// compared.
 func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string {
 	if costs == nil {
 		return ""
@@ -54,16 +56,17 @@ func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string 
 	}
 	switch {
 	case cost.Refused > 0 && cost.Cents == 0:
-		return fmt.Sprintf("%s%s would have cost nothing and refused %s.", span, p.Name, c.Units(cost.Refused))
+		return fmt.Sprintf("%s%s would have cost nothing and would have refused %s.", span, p.Name, c.Units(cost.Refused))
 	case cost.Refused > 0:
-		return fmt.Sprintf("%s%s would have cost %s and refused %s.", span, p.Name, c.FormatMoney(cost.Cents), c.Units(cost.Refused))
+		return fmt.Sprintf("%s%s would have cost %s and would have refused %s.",
+			span, p.Name, c.FormatMoney(cost.Cents), c.Units(cost.Refused))
 	case cost.Cents == 0:
 		return fmt.Sprintf("%s%s would have cost nothing.", span, p.Name)
 	}
 	return fmt.Sprintf("%s%s would have cost %s.", span, p.Name, c.FormatMoney(cost.Cents))
 }
 
-// plansOf are the catalogue's plans of one type, in its order.
+// plansOf returns the plans of one type, in the catalog's order.
 func plansOf(c *models.Catalogue, kind models.PlanType) []models.Plan {
 	var plans []models.Plan
 	for _, p := range c.Plans {
@@ -74,7 +77,8 @@ func plansOf(c *models.Catalogue, kind models.PlanType) []models.Plan {
 	return plans
 }
 
-// trialLine returns until when the viewer's plan costs nothing; empty for other plans and without a trial.
+// trialLine says until when the viewer's plan costs nothing; empty for other plans and without a
+// trial.
 func trialLine(d Plans, p models.Plan) string {
 	if !d.Current.Trial || p.ID != d.Current.Plan.ID {
 		return ""
@@ -86,7 +90,7 @@ func trialLine(d Plans, p models.Plan) string {
 	return fmt.Sprintf("%s: %s\u00a0until\u00a0then.", d.Current.trialTitle(d.Frame.Now), free)
 }
 
-// priceUnit says what the base price is for.
+// priceUnit returns the text after the base price: "per month".
 func priceUnit(p models.Plan) string {
 	switch {
 	case p.Type == models.Team:
@@ -97,7 +101,7 @@ func priceUnit(p models.Plan) string {
 	return "per month"
 }
 
-// overageLine says what happens beyond what the plan includes.
+// overageLine says what happens when the included units are used.
 func overageLine(c *models.Catalogue, p models.Plan) string {
 	if p.OverageRateCents == 0 {
 		return ", then paused until the reset"
@@ -113,7 +117,7 @@ func includedLine(c *models.Catalogue, p models.Plan) string {
 	return c.Units(p.Included) + " per month"
 }
 
-// cannotBuy says why the plan's button is not one to press; empty when it is.
+// cannotBuy says why the viewer cannot buy the plan; empty if they can.
 func cannotBuy(d Plans, p models.Plan) string {
 	switch {
 	case !d.StripeConnected:
@@ -128,12 +132,14 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
 			"It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	case running(d.Current) && p.Type == d.Current.Plan.Type:
-		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
+		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. "+
+			"It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	}
 	return ""
 }
 
-// running says that the viewer pays for a plan already. The Billing Portal ends it; it cannot change one that bills usage.
+// running reports whether the viewer already pays for a plan. The Billing Portal can cancel it, but
+// cannot switch to another plan that bills usage.
 func running(s Subscription) bool {
 	return s.Manageable && s.Status != "" && s.Status != models.StatusCanceled
 }

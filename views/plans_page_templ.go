@@ -13,7 +13,7 @@ import (
 	"tollgate/views/ui"
 )
 
-// PlansPage is the pricing page. Every number on it is the catalogue's.
+// PlansPage is the pricing page. Every number on it comes from the catalog.
 func PlansPage(d Plans) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -450,7 +450,7 @@ func planCard(c *models.Catalogue, p models.Plan, current bool, trial string) te
 	})
 }
 
-// planStep is what the viewer can do about a plan.
+// planStep shows what the viewer can do with a plan: buy it, or why not.
 func planStep(d Plans, p models.Plan) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context

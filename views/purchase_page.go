@@ -7,36 +7,37 @@ import (
 	"tollgate/views/ui"
 )
 
-// Purchase is what becomes of a purchase, or why there is none.
+// Purchase is the result of a purchase, or the reason why nothing was bought.
 type Purchase struct {
 	Frame ui.Frame
-	// Title is the page's; Lines are its paragraphs.
+	// Title is the page's title; Lines are its paragraphs.
 	Title string
 	Lines []string
-	// Waiting says that the page looks again by itself, at Next.
+	// Waiting means that the page reloads automatically, at Next.
 	Waiting bool
 	Next    string
 	// Portal offers Stripe's Billing Portal.
 	Portal bool
-	// Reference is what whoever runs this finds the purchase by at Stripe; empty without one.
+	// Reference is the ID by which the operator finds the purchase in Stripe; may be empty.
 	Reference string
 }
 
-// Invoice is one of Stripe's.
+// Invoice is one Stripe invoice.
 type Invoice struct {
 	// Number is empty for a draft.
 	Number string
-	// Status is Stripe's: draft, open, paid, uncollectible or void.
+	// Status is one of Stripe's: draft, open, paid, uncollectible or void.
 	Status string
-	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO 4217 code in lower case.
+	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO
+	// 4217 code in lower case.
 	Total    int64
 	Currency string
 	Created  time.Time
-	// URL is where Stripe shows it; empty where it does not.
+	// URL is the address where Stripe shows the invoice; may be empty.
 	URL string
 }
 
-// invoiceStates are Stripe's words as people read them.
+// invoiceStates maps Stripe's statuses to the words shown on the page.
 var invoiceStates = map[string]string{
 	"draft": "Draft", "open": "Open", "paid": "Paid", "uncollectible": "Uncollectible", "void": "Void",
 }
@@ -48,7 +49,7 @@ func (i Invoice) state() string {
 	return i.Status
 }
 
-// name is what the invoice is called.
+// name returns the invoice's number, or a placeholder for a draft.
 func (i Invoice) name() string {
 	if i.Number == "" {
 		return "No number yet"

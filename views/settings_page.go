@@ -7,27 +7,28 @@ import (
 	"tollgate/views/ui"
 )
 
-// Settings is a person's own: who they are here, what they are told, where they are signed in.
+// Settings is a person's own page: their profile, their current notice and their sessions.
 type Settings struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
 	Role      models.Role
 	Plan      models.Plan
-	// Notice is what the app tells the person in Slack now: models.Catalogue.Notice; empty at the level safe.
+	// Notice is the text that the Slack app shows the person at present, from models.Catalogue.Notice;
+	// empty at the level safe.
 	Notice Widget[string]
-	// Sessions are the person's, this one among them.
+	// Sessions are the person's sessions, including the current one.
 	Sessions Widget[[]Session]
 }
 
-// Session is a browser that somebody is signed in with.
+// Session is a browser in which the person is signed in.
 type Session struct {
-	// ID names the session in the form that ends it. It is not the session's token.
+	// ID identifies the session in the form that ends it. It is not the session's token.
 	ID string
-	// Browser is a name for people: "Firefox on Linux".
+	// Browser is a readable name: "Firefox on Linux".
 	Browser string
-	// SignedInAt and SeenAt are when it began and was last used.
+	// SignedInAt is when the session began. SeenAt is when it was last used.
 	SignedInAt, SeenAt time.Time
-	// Current marks the one that asks.
+	// Current means that this session requested the page.
 	Current bool
 }
 
@@ -37,7 +38,8 @@ type levelStart struct {
 	percent int64
 }
 
-// levelStarts asks the rule itself where its levels begin, so that the page cannot say otherwise.
+// levelStarts finds where each level begins by calling the rule itself, so that the page always
+// agrees with it.
 func levelStarts() []levelStart {
 	var starts []levelStart
 	last := models.Safe
@@ -51,7 +53,7 @@ func levelStarts() []levelStart {
 	return starts
 }
 
-// others is how many sessions there are beside this one.
+// others returns the number of sessions other than the current one.
 func others(sessions []Session) int {
 	n := 0
 	for _, s := range sessions {

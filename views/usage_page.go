@@ -8,57 +8,59 @@ import (
 	"tollgate/views/ui"
 )
 
-// Usage is what a member sees of their own.
+// Usage is a member's own page.
 type Usage struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
-	// Standing is where the gate says that the person stands in the current period; for somebody without a record what
-	// models.Catalogue.Foresee gives.
+	// Standing is the person's state in the current period, as the gate sees it. For a person without
+	// a record, models.Catalogue.Foresee calculates it.
 	Standing Widget[models.Standing]
-	// Subscription is the person's plan and what becomes of it.
+	// Subscription is the person's plan, its source and its future.
 	Subscription Subscription
-	// Days are those of the current period, Months at most six, oldest first, the current one last.
+	// Days are those of the current period. Months are at most six, from the oldest to the current
+	// one.
 	Days   Widget[charts.Daily]
 	Months Widget[[]charts.Month]
 	// Moved is the overage that moved between the months.
 	Moved []models.MovedOverage
-	// Comparison is with the same days of the last period.
+	// Comparison is with the same days of the previous period.
 	Comparison Widget[Comparison]
-	// Forecast is the units that a straight line reaches at the period's end; nil in its first five days and under ten
-	// events.
+	// Forecast is the units that a straight line reaches at the period's end. It is nil in the first
+	// five days of a period and below ten events.
 	Forecast *int64
-	// Limit is the state of the spend limit's form.
+	// Limit is the state of the spend limit form.
 	Limit SpendLimit
-	// StripeConnected says that plans can be bought and overage is billed.
+	// StripeConnected means that plans can be bought and overage is billed.
 	StripeConnected bool
 }
 
-// movedLines say of each period how much overage moved to it and from it.
+// movedLines says for each period how much overage moved into it and out of it.
 func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []string) {
 	for _, m := range moved {
 		if m.In > 0 {
-			lines = append(lines, fmt.Sprintf("%s: includes %s of overage from another period, since a change of the period became known late. This overage stays billed.",
-				ui.Span(m.Period), c.Units(m.In)))
+			lines = append(lines, fmt.Sprintf("%s: includes %s of overage from another period, "+
+				"because Tollgate learned late of a period change. This overage stays billed.", ui.Span(m.Period), c.Units(m.In)))
 		}
 		if m.Out > 0 {
-			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, since a change of the period became known late. This overage stays billed.",
-				ui.Span(m.Period), c.Units(m.Out)))
+			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, "+
+				"because Tollgate learned late of a period change. This overage stays billed.", ui.Span(m.Period), c.Units(m.Out)))
 		}
 	}
 	return lines
 }
 
-// SpendLimit is the state of the form; the limit itself is in the Standing.
+// SpendLimit is the state of the spend limit form. The limit itself is in the Standing.
 type SpendLimit struct {
-	// Entered is what was typed, if the form was sent and is shown again.
+	// Entered is the text in the field, if the form was sent and is shown again.
 	Entered string
-	// Sent says that the form was sent and is shown again.
+	// Sent means that the form was sent and is shown again.
 	Sent bool
-	// Confirm is a limit in cents that would stop suggestions at once, and so must be confirmed; else nil.
+	// Confirm is a limit in cents that would pause usage immediately and so must be confirmed; nil
+	// otherwise.
 	Confirm *int64
 }
 
-// headline is the answer to the first question.
+// headline returns the answer to the first question, how much is left.
 func headline(c *models.Catalogue, s models.Standing) string {
 	if s.Overage > 0 && s.Remaining() == 0 {
 		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage))
@@ -66,7 +68,7 @@ func headline(c *models.Catalogue, s models.Standing) string {
 	return c.Units(s.Remaining()) + " left"
 }
 
-// verdictTitle says what it means to be where the person is; empty while there is nothing to say.
+// verdictTitle says that extra units are refused or billed; empty while included units are left.
 func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
@@ -81,25 +83,29 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	return ""
 }
 
-// verdictText goes with verdictTitle.
+// verdictText explains verdictTitle and says what to do next.
 func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
-		return fmt.Sprintf("One more %s would exceed your limit of %s. They continue on %s, or as soon as you raise the limit.", c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
+		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones continue on %s, or as soon as you raise the limit.",
+			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
 	case v.Reason == models.PaymentPastDue:
-		return fmt.Sprintf("The included %s are used. Extra ones continue when the payment succeeds, and you get new ones on %s.", c.UnitPlural, reset)
+		return fmt.Sprintf("The included %s are used. Extra ones continue when the payment succeeds, and you get new ones on %s.",
+			c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return fmt.Sprintf("All remaining units are on hold for work in progress. Unused ones are released; you get new ones on %s.", reset)
+		return "All remaining units are on hold for work in progress. Unused ones are released; you get new ones on " + reset + "."
 	case s.SpendLimitCents != nil:
-		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.",
+			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
 	}
-	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.",
+		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// baseLine names the base price of a person's own plan.
+// baseLine returns the label of the base price of a person's own plan.
 func baseLine(s Subscription) string {
 	switch {
 	case s.Trial && s.TrialEnd != nil:
@@ -107,32 +113,36 @@ func baseLine(s Subscription) string {
 	case s.Trial:
 		return s.Plan.Name + ", trial"
 	}
-	return s.Plan.Name + ", a month"
+	return s.Plan.Name + ", per month"
 }
 
 // atTheLimit says what happens when the included units are used up.
 func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 	switch {
 	case trial && s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.", c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.",
+			c.Units(s.Included))
 	case s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.", c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.",
+			c.Units(s.Included))
 	case s.PastDue:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.",
+			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	}
-	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.", c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
+	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.",
+		c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
 		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
 }
 
-// limitInUnits writes a limit in money and in the units that it buys: "$3.00 (10 suggestions beyond the plan)".
+// limitInUnits formats a limit in money and in units: "$3.00 (10 suggestions beyond the plan)".
 func limitInUnits(c *models.Catalogue, rate, cents int64) string {
 	return fmt.Sprintf("%s (%s beyond the plan)", c.FormatMoney(cents), c.Units(cents/rate))
 }
 
-// compared says how a period goes beside the one before.
-func compared(c *models.Catalogue, d Comparison) string {
+// comparisonText compares the current period with the previous one.
+func comparisonText(c *models.Catalogue, d Comparison) string {
 	used := c.Units(d.Used) + " used on the first day"
 	if d.Days > 1 {
 		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
@@ -146,14 +156,16 @@ func compared(c *models.Catalogue, d Comparison) string {
 	case before == 0:
 		return used + ", none in the same days of the previous period."
 	case d.Used > before:
-		return fmt.Sprintf("%s, %d%% more than in the same days of the previous period (%s).", used, (d.Used-before)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% more than in the same days of the previous period (%s).",
+			used, (d.Used-before)*100/before, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s, %d%% fewer than in the same days of the previous period (%s).", used, (before-d.Used)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %d%% fewer than in the same days of the previous period (%s).",
+			used, (before-d.Used)*100/before, models.FormatCount(before))
 	}
 }
 
-// foreseen says where the pace leads to.
-func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
+// forecastText says how many units the current pace reaches by the reset, and what they cost.
+func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
 	over := s.ForecastOverage(units)
 	switch {
@@ -169,7 +181,8 @@ func foreseen(c *models.Catalogue, s models.Standing, units int64) string {
 	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
-// oneRate returns the price of a unit of overage, which is rate if there is none yet. ok is false if the units have several prices.
+// oneRate returns the price of a unit of overage, which is rate if there is no overage yet. ok is
+// false if the units have several prices.
 func oneRate(o models.Overage, rate int64) (cents int64, ok bool) {
 	if o.Units > 0 {
 		rate = o.Cents / o.Units
@@ -177,7 +190,8 @@ func oneRate(o models.Overage, rate int64) (cents int64, ok bool) {
 	return rate, o.Cents == o.Units*rate
 }
 
-// overageText names overage, with its price if all of it has the same one: "Overage: 36 × $0.20".
+// overageText returns the label of an amount of overage, with the price per unit if all units have
+// the same one: "Overage: 36 × $0.20".
 func overageText(c *models.Catalogue, name string, o models.Overage, rate int64) string {
 	cents, ok := oneRate(o, rate)
 	if !ok {
@@ -198,27 +212,31 @@ func overageSentence(c *models.Catalogue, s models.Standing) string {
 // noLimit says what happens without a spend limit.
 func noLimit(c *models.Catalogue, s models.Standing) string {
 	if s.PastDue {
-		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.", c.UnitPlural)
+		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
+			c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: extra %s are billed. When a limit is reached, they are paused until the reset.", c.UnitPlural)
+	return fmt.Sprintf("No limit is set: all extra %s are billed. A limit pauses them when it is reached, until the reset.",
+		c.UnitPlural)
 }
 
-// stopsAtOnce says what a limit does that is reached already.
-func stopsAtOnce(c *models.Catalogue, s models.Standing, cents int64) string {
-	text := fmt.Sprintf("With a limit of %s, %s stop at once, until %s.", c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+// stopsImmediately says what a limit does that is already reached.
+func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
+	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.",
+		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 {
 		return text + " Your included " + c.UnitPlural + " are used."
 	}
-	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.", c.FormatMoney(s.OverageCents), text)
+	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.",
+		c.FormatMoney(s.OverageCents), text)
 }
 
-// confirmTitle asks before a limit stops everything.
+// confirmTitle says that a limit is not saved yet, because it would stop usage immediately.
 func confirmTitle(c *models.Catalogue, cents int64) string {
 	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
 }
 
-// typed returns a limit as it is shown in the form: "3.00".
-func typed(c *models.Catalogue, f SpendLimit, s models.Standing) string {
+// limitValue returns the value of the limit's field: "3.00".
+func limitValue(c *models.Catalogue, f SpendLimit, s models.Standing) string {
 	switch {
 	case f.Sent:
 		return f.Entered
@@ -234,13 +252,14 @@ const FieldIDAmount = "spend-limit-amount"
 func amountField(d Usage, s models.Standing) ui.Field {
 	c := d.Catalogue
 	return d.Frame.Check(ui.Field{
-		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text", InputMode: "decimal", Autocomplete: "off", Required: true,
-		MaxLength: 12, Prefix: models.CurrencySign(c.Currency), Value: typed(c, d.Limit, s),
+		ID: FieldIDAmount, Name: FieldAmount, Label: "Maximum overage cost per billing period", Type: "text",
+		InputMode: "decimal", Autocomplete: "off", Required: true,
+		MaxLength: 12, Prefix: models.CurrencySign(c.Currency), Value: limitValue(c, d.Limit, s),
 		Hint: fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents)),
 	})
 }
 
-// whatCounts is the one sentence beside the meter.
+// whatCounts returns the text next to the meter that says which units count.
 func whatCounts(c *models.Catalogue) string {
 	return fmt.Sprintf("What counts: each %s made for you, including regenerated ones. A failed one does not count.", c.UnitSingular)
 }

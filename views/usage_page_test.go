@@ -13,7 +13,7 @@ import (
 	"tollgate/views/viewstest"
 )
 
-// text is what a page says: its words without marks, spaces folded.
+// text returns the page's text without tags and with single spaces.
 func text(page string) string {
 	var b strings.Builder
 	for rest := page; rest != ""; {
@@ -24,7 +24,7 @@ func text(page string) string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-func TestUsagePageAtTheLevelsBoundaries(t *testing.T) {
+func TestUsagePageAtLevelBoundaries(t *testing.T) {
 	for _, test := range []struct {
 		used          int64
 		word          string
@@ -49,17 +49,17 @@ func TestUsagePageAtTheLevelsBoundaries(t *testing.T) {
 					t.Errorf("the page does not say %q", want)
 				}
 			}
-			// The badge: the word, with its icon, in its colour.
 			_, badge, found := strings.Cut(page, "rounded-full border border-current")
 			badge, _, _ = strings.Cut(badge, "</span>")
-			if !found || !strings.HasSuffix(text("<"+badge), test.word) || !strings.Contains(badge, "text-level-"+strings.ToLower(test.word)) || !strings.Contains(badge, "<svg") {
-				t.Errorf("the badge is %q, want the word, icon and colour of %s", badge, test.word)
+			color := "text-level-" + strings.ToLower(test.word)
+			if !found || !strings.HasSuffix(text("<"+badge), test.word) || !strings.Contains(badge, color) || !strings.Contains(badge, "<svg") {
+				t.Errorf("the badge is %q, want the word, icon and color of %s", badge, test.word)
 			}
 		})
 	}
 }
 
-func TestUsagePageSaysWhatFollows(t *testing.T) {
+func TestUsagePageTexts(t *testing.T) {
 	limited := func(used, cents int64) views.Usage {
 		d := viewstest.Member(t, "pro", used, 75)
 		d.Standing.Value.SpendLimitCents = &cents
@@ -79,7 +79,8 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 	trying := func(canceled bool) views.Usage {
 		d := viewstest.Member(t, "pro", 40, 75)
 		d.Standing.Value.OverageRateCents = 0
-		d.Subscription.Status, d.Subscription.Trial, d.Subscription.TrialEnd = models.StatusTrialing, true, new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
+		d.Subscription.Status, d.Subscription.Trial = models.StatusTrialing, true
+		d.Subscription.TrialEnd = new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
 		if canceled {
 			d.Subscription.EndsAt = d.Subscription.TrialEnd
 		}
@@ -98,35 +99,92 @@ func TestUsagePageSaysWhatFollows(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"the reset has date, hour, zone and distance", viewstest.Member(t, "pro", 43, 75), []string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"}},
-		{"free shows no money", viewstest.Member(t, "free", 5, 5), []string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"}},
-		{"what is held is not used", held, []string{"Held 2", "All remaining units are on hold for work in progress"}, []string{"$"}},
-		{"overage stands apart", viewstest.Member(t, "pro", 96, 75), []string{"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30", "Estimate, before tax; the invoice is authoritative."}, nil},
-		{"overage that is billed goes on", viewstest.Member(t, "pro", 96, 75), []string{"Still available. Each extra suggestion is billed.", "No spend limit is set."}, []string{"Paused"}},
-		{"a limit is said in money and units", limited(43, 600), []string{"$6.00 (20 suggestions beyond the plan)", "When it is reached, suggestions are paused until the reset."}, nil},
-		{"a limit that is reached", limited(85, 300), []string{"Paused: your spend limit is reached", "One more suggestion would exceed your limit of $3.00."}, nil},
-		{"a limit below what is spent waits", confirming, []string{
-			"You have already spent $6.30 on overage in this period. With a limit of $2.50, suggestions stop at once, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions now",
-		}, nil},
-		{"more than before", compare(62, new(int64(49))), []string{"62 suggestions used in the first 23 days, 26% more than in the same days of the previous period (49)."}, nil},
-		{"fewer than before", compare(40, new(int64(50))), []string{"20% fewer than in the same days of the previous period (50)."}, nil},
-		{"no division by nothing", compare(40, new(int64(0))), []string{"none in the same days of the previous period."}, []string{"%!"}},
-		{"nothing to compare with", compare(40, nil), []string{"New: there is no previous period to compare with."}, nil},
-		{"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75), []string{"At this pace, about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil},
-		{"a forecast within the spend limit", limited(62, 210), []string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"}},
-		{"a forecast beyond the spend limit", limited(62, 209), []string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"}},
-		{"past due, overage is paused", pastDue(78), []string{
-			"Paused: your last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.", "Overage: 3 × $0.30 $0.90",
-			"by the reset, more than the plan includes.", "No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
-		}, []string{"nothing stops them", "extra suggestions are billed.", "of overage"}},
+		{
+			"the reset has date, hour, time zone and relative time", viewstest.Member(t, "pro", 43, 75),
+			[]string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"},
+		},
+		{
+			"the free plan shows no money", viewstest.Member(t, "free", 5, 5),
+			[]string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"},
+		},
+		{
+			"held units are not used", held,
+			[]string{"Held 2", "All remaining units are on hold for work in progress"}, []string{"$"},
+		},
+		{
+			"overage is separate", viewstest.Member(t, "pro", 96, 75),
+			[]string{
+				"Overage 21", "Overage: 21 × $0.30 $6.30", "So far in this period $24.30",
+				"Estimate, before tax; the invoice is authoritative.",
+			}, nil,
+		},
+		{
+			"billed overage continues", viewstest.Member(t, "pro", 96, 75),
+			[]string{"Still available. Each extra suggestion is billed.", "No spend limit is set."}, []string{"Paused"},
+		},
+		{
+			"a limit is shown in money and units", limited(43, 600),
+			[]string{"$6.00 (20 suggestions beyond the plan)", "When it is reached, suggestions are paused until the reset."}, nil,
+		},
+		{
+			"a limit that is reached", limited(85, 300),
+			[]string{"Paused: your spend limit is reached", "One more suggestion would exceed your limit of $3.00."}, nil,
+		},
+		{
+			"a limit below the amount spent needs confirmation", confirming,
+			[]string{
+				"You have already spent $6.30 on overage in this period.",
+				"With a limit of $2.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions now",
+			}, nil,
+		},
+		{
+			"more than in the previous period", compare(62, new(int64(49))),
+			[]string{"62 suggestions used in the first 23 days, 26% more than in the same days of the previous period (49)."}, nil,
+		},
+		{
+			"fewer than in the previous period", compare(40, new(int64(50))),
+			[]string{"20% fewer than in the same days of the previous period (50)."}, nil,
+		},
+		{
+			"no division by zero", compare(40, new(int64(0))),
+			[]string{"none in the same days of the previous period."}, []string{"%!"},
+		},
+		{
+			"no previous period", compare(40, nil),
+			[]string{"New: there is no previous period to compare with."}, nil,
+		},
+		{
+			"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75),
+			[]string{"At this pace, about 82 suggestions by the reset, 7 beyond the plan: $2.10 of overage. estimate"}, nil,
+		},
+		{
+			"a forecast within the spend limit", limited(62, 210),
+			[]string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"},
+		},
+		{
+			"a forecast beyond the spend limit", limited(62, 209),
+			[]string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"},
+		},
+		{
+			"past due, overage is paused", pastDue(78),
+			[]string{
+				"Paused: your last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.",
+				"Overage: 3 × $0.30 $0.90", "by the reset, more than the plan includes.",
+				"No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
+			},
+			[]string{"nothing stops them", "extra suggestions are billed", "of overage"},
+		},
 		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $0.95", "So far in this period $18.95"}, []string{"3 × "}},
 		{"overage from before the rate was 0", noRate, []string{"Overage: 3 × $0.30 $0.90", "So far in this period $18.90"}, nil},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
 			"Trial until Dec 9, 2026 (in 16 days) The base price is $0.00 until Dec 9, 2026, 15:20 UTC. After that, Pro costs $18.00 per month.",
 			"Pro, trial until Dec 9, 2026 $0.00", "So far in this period $0.00", "Extra ones are not billed during a trial.",
-		}, []string{"a month $18.00"}},
-		{"a canceled trial does not go on to cost anything", trying(true), []string{"The base price is $0.00 until Dec 9, 2026, 15:20 UTC.", "Pro ends soon"}, []string{"$18.00"}},
+		}, []string{"per month $18.00"}},
+		{
+			"a canceled trial costs nothing afterwards", trying(true),
+			[]string{"The base price is $0.00 until Dec 9, 2026, 15:20 UTC.", "Pro ends soon"}, []string{"$18.00"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			said := text(viewstest.Render(t, views.UsagePage(test.page)))
@@ -155,18 +213,18 @@ func TestMonthsBeforeSignUpAreNotZero(t *testing.T) {
 	}
 }
 
-func TestUnitsAreNamedByTheCatalogue(t *testing.T) {
+func TestUnitNameComesFromTheCatalog(t *testing.T) {
 	d := viewstest.Member(t, "pro", 96, 75)
 	c := *viewstest.Catalogue(t)
 	c.UnitSingular, c.UnitPlural = "summary", "summaries"
 	d.Catalogue = &c
 	said := text(viewstest.Render(t, views.UsagePage(d)))
 	if !strings.Contains(said, "21 summaries beyond your plan") || strings.Contains(said, "uggestion") {
-		t.Errorf("the page names another unit than the catalogue's:\n%s", said)
+		t.Errorf("the page has a unit name that is not the catalog's:\n%s", said)
 	}
 }
 
-func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
+func TestFailedWidgetLeavesTheRestOfThePage(t *testing.T) {
 	d := viewstest.Member(t, "pro", 43, 75)
 	d.Days.Failed = "request-7"
 	said := text(viewstest.Render(t, views.UsagePage(d)))
@@ -176,29 +234,40 @@ func TestAFailedWidgetTakesNothingElseAway(t *testing.T) {
 		}
 	}
 	if n := strings.Count(said, "could not be loaded"); n != 1 {
-		t.Errorf("%d parts are said to have failed, want 1", n)
+		t.Errorf("the page shows %d failed parts, want 1", n)
 	}
 }
 
-func TestPagesOfTheOrganization(t *testing.T) {
+func TestOrganizationPages(t *testing.T) {
 	pages := viewstest.OrgPages(t)
 	for _, test := range []struct {
 		page    string
 		want    []string
 		without []string
 	}{
-		{"org", []string{"1,804 suggestions used", "By 37 of 42 people", "Average per user 42.95", "1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
-			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 More overage at this pace: about 61 × $0.20 $12.20 Forecast by the reset $859.40",
-			"36 suggestions beyond the plan, by 3 people.", "The number of seats is that of the subscription. Estimate, before tax; the invoice is authoritative.",
+		{"org", []string{
+			"1,804 suggestions used", "Used by 37 of 42 people", "Average per user 42.95",
+			"1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
+			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 " +
+				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
+			"36 suggestions beyond the plan, by 3 people.",
+			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
 		}, []string{"No month exceeded", "by hand"}},
 		{"org-by-hand", []string{
-			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.", "This plan has no Stripe subscription: its base price and overage are billed by hand.",
+			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.",
+			"This plan has no Stripe subscription: its base price and overage are billed by hand.",
 		}, []string{"nothing is billed"}},
 		{"org-trial", []string{
-			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.", "Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast by the reset $0.00",
+			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.",
+			"Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast for the whole period $0.00",
 		}, []string{"$840", "× $0.20"}},
-		{"org-new", []string{"Business, 1 seat × $20.00 $20.00", "By none of 1 person", "Nothing used yet", "No overage so far"}, nil},
-		{"members", []string{"42 people", "Page 1 of 2", "Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —"}, nil},
+		{"org-new", []string{
+			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 person)", "Nothing used yet", "No overage so far",
+		}, nil},
+		{"members", []string{
+			"42 people", "Page 1 of 2",
+			"Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —",
+		}, nil},
 		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
 		{"members-none", []string{"0 of 42 people", "No members match this search."}, []string{"<b>"}},
 	} {
@@ -218,19 +287,19 @@ func TestPagesOfTheOrganization(t *testing.T) {
 	}
 	narrowed := viewstest.Render(t, pages["members-narrowed"])
 	for _, want := range []string{
-		`aria-sort="ascending"`, `href="/org/members.csv?level=safe&amp;q=example&amp;sort=name"`, `href="/org/members?level=safe&amp;q=example&amp;sort=name"`,
-		`value="safe" selected`, `name="sort" value="name"`,
+		`aria-sort="ascending"`, `href="/org/members.csv?level=safe&amp;q=example&amp;sort=name"`,
+		`href="/org/members?level=safe&amp;q=example&amp;sort=name"`, `value="safe" selected`, `name="sort" value="name"`,
 	} {
 		if !strings.Contains(narrowed, want) {
-			t.Errorf("the narrowed table has no %s", want)
+			t.Errorf("the filtered table has no %s", want)
 		}
 	}
 	if n := strings.Count(narrowed, "aria-sort"); n != 1 {
-		t.Errorf("%d columns say that the table is sorted by them, want 1", n)
+		t.Errorf("%d columns have aria-sort, want 1", n)
 	}
 }
 
-func TestNavigationOffersWhatOpens(t *testing.T) {
+func TestNavigationOnlyHasPagesThatOpen(t *testing.T) {
 	for _, test := range []struct {
 		page string
 		want []string
@@ -256,29 +325,40 @@ func TestNavigationOffersWhatOpens(t *testing.T) {
 	}
 }
 
-func TestPlansCannotBeBoughtInVain(t *testing.T) {
+func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	pages := viewstest.PlanPages(t)
-	for name, want := range map[string]int{"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0} {
+	for name, want := range map[string]int{
+		"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0,
+	} {
 		if got := strings.Count(viewstest.Render(t, pages[name]), `action="`+views.PathCheckout+`"`); got != want {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
 		}
 	}
-	if said := text(viewstest.Render(t, pages["plans-paid"])); !strings.Contains(said, "You already pay for Pro. To switch, cancel it under “Invoices and payment”. It stays active until the paid period ends; then you can buy Starter.") {
-		t.Errorf("who pays is not told how to change: %s", said)
-	}
-	if said := text(viewstest.Render(t, pages["plans-ending"])); !strings.Contains(said, "Pro stays active until Dec 1, 2026. You can buy Starter then.") {
-		t.Errorf("who cancelled is not told since when to buy: %s", said)
+	for name, want := range map[string]string{
+		"plans-paid": "You already pay for Pro. To switch, cancel it under “Invoices and payment”. " +
+			"It stays active until the paid period ends; then you can buy Starter.",
+		"plans-ending": "Pro stays active until Dec 1, 2026. You can buy Starter then.",
+	} {
+		if said := text(viewstest.Render(t, pages[name])); !strings.Contains(said, want) {
+			t.Errorf("%s does not say %q:\n%s", name, want, said)
+		}
 	}
 	said := text(viewstest.Render(t, pages["plans-trial"]))
-	for _, want := range []string{"$18 per month Trial until Dec 9, 2026 (in 16 days): $0 until then.", "You are trying Pro.", "stays active until the trial ends; then you can buy Starter."} {
+	for _, want := range []string{
+		"$18 per month Trial until Dec 9, 2026 (in 16 days): $0 until then.", "You are trying Pro.",
+		"stays active until the trial ends; then you can buy Starter.",
+	} {
 		if strings.Count(said, want) != 1 {
-			t.Errorf("the plans do not say once, to a person on trial, %q:\n%s", want, said)
+			t.Errorf("the plans page of a person on trial does not say once %q:\n%s", want, said)
 		}
 	}
 	said = text(viewstest.Render(t, pages["plans"]))
-	for _, want := range []string{"With your last 6 months, Pro would have cost $114.30.", "Free would have cost nothing and refused 393 suggestions.", "Free current plan"} {
+	for _, want := range []string{
+		"With your last 6 months, Pro would have cost $114.30.",
+		"Free would have cost nothing and would have refused 393 suggestions.", "Free current plan",
+	} {
 		if !strings.Contains(said, want) {
-			t.Errorf("the plans do not say %q", want)
+			t.Errorf("the plans page does not say %q", want)
 		}
 	}
 }
@@ -287,7 +367,7 @@ func TestInvoicesAreInTheirOwnCurrency(t *testing.T) {
 	said := text(viewstest.Render(t, viewstest.PlanPages(t)["plans-paid"]))
 	for _, want := range []string{"$21.30", "1,234.56 EUR", "-$5.00", "1,500 JPY"} {
 		if !strings.Contains(said, want) {
-			t.Errorf("the invoices do not say %q:\n%s", want, said)
+			t.Errorf("the invoices do not show %q:\n%s", want, said)
 		}
 	}
 	if strings.Contains(said, "15.00 JPY") {
@@ -299,57 +379,65 @@ func TestAKeyIsShownOnce(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	const key = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	if n := strings.Count(viewstest.Render(t, pages["ops-new-key"]), key); n != 1 {
-		t.Errorf("the answer shows the key %d times, want once", n)
+		t.Errorf("the response shows the key %d times, want once", n)
 	}
 	if strings.Contains(viewstest.Render(t, pages["ops"]), key) {
-		t.Error("the page shows a key that was not just made")
+		t.Error("the page shows a key that was not just created")
 	}
 }
 
 func TestErrorPagesNameTheRequest(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	for name, want := range map[string]string{
-		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "Page not found", "error-500": "Something went wrong", "error-503": "The database is not responding",
+		"error-403": "Alma Teapot, alma.teapot@example.com", "error-404": "Page not found", "error-500": "Something went wrong",
+		"error-503": "The database is not responding",
 	} {
 		said := text(viewstest.Render(t, pages[name]))
 		if !strings.Contains(said, want) || !strings.Contains(said, "request ID 9f2c41d07be84a55") {
-			t.Errorf("%s does not say %q and the request id:\n%s", name, want, said)
+			t.Errorf("%s does not say %q and the request ID:\n%s", name, want, said)
 		}
 	}
 }
 
-func TestSpanAndPeriodOfAnAnchoredSubscription(t *testing.T) {
+func TestPeriodOfAnAnchoredSubscription(t *testing.T) {
 	d := viewstest.Member(t, "pro", 43, 75)
 	d.Standing.Value.Period = models.AnchoredMonth(time.Date(2026, 1, 14, 15, 20, 0, 0, time.UTC), viewstest.Now)
 	said := text(viewstest.Render(t, views.UsagePage(d)))
-	if !strings.Contains(said, "Dec 14, 2026, 15:20 UTC (in 21 days)") || !strings.Contains(said, "Nov 14, 2026, 15:20 UTC to Dec 14, 2026, 15:20 UTC") {
-		t.Errorf("the page does not say the period:\n%s", said)
+	for _, want := range []string{"Dec 14, 2026, 15:20 UTC (in 21 days)", "Nov 14, 2026, 15:20 UTC to Dec 14, 2026, 15:20 UTC"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the page does not say %q:\n%s", want, said)
+		}
 	}
 }
 
-// doubled is a sentence that ends twice.
+// doubled matches a sentence with two ends.
 var doubled = regexp.MustCompile(`[.!?…] ?\.( |$)`)
 
 func TestNamesThatEndASentence(t *testing.T) {
 	for _, name := range []string{"Example Inc.", "Yahoo!", "Who?"} {
 		usage := viewstest.Member(t, "business", 118, 100)
 		usage.Subscription.Organization, usage.Subscription.Status = name, models.StatusPastDue
-		plans := views.Plans{Frame: usage.Frame, Catalogue: usage.Catalogue, StripeConnected: true, Current: views.Subscription{Plan: usage.Subscription.Plan, Organization: name}}
-		for page, said := range map[string]string{"usage": text(viewstest.Render(t, views.UsagePage(usage))), "plans": text(viewstest.Render(t, views.PlansPage(plans)))} {
+		plans := views.Plans{
+			Frame: usage.Frame, Catalogue: usage.Catalogue, StripeConnected: true,
+			Current: views.Subscription{Plan: usage.Subscription.Plan, Organization: name},
+		}
+		for page, said := range map[string]string{
+			"usage": text(viewstest.Render(t, views.UsagePage(usage))), "plans": text(viewstest.Render(t, views.PlansPage(plans))),
+		} {
 			for _, at := range doubled.FindAllStringIndex(said, -1) {
 				t.Errorf("%s says %q", page, said[max(0, at[0]-60):at[1]])
 			}
 			if !strings.Contains(said, name) {
-				t.Errorf("%s does not name %s", page, name)
+				t.Errorf("%s does not contain the name %s", page, name)
 			}
 		}
 	}
 }
 
-// shareBar is a bar with the number beside it.
+// shareBar matches a bar and the number next to it.
 var shareBar = regexp.MustCompile(`class="c-bar" width="([\d.]+)%" height="8" rx="4"></rect></svg></span> ([\d.]+)%`)
 
-func TestShareBarsShowTheShareBesideThem(t *testing.T) {
+func TestShareBarsMatchTheirNumbers(t *testing.T) {
 	bars := shareBar.FindAllStringSubmatch(viewstest.Render(t, viewstest.OrgPages(t)["org"]), -1)
 	if len(bars) != 10 {
 		t.Fatalf("%d bars, want 10", len(bars))
@@ -358,15 +446,16 @@ func TestShareBarsShowTheShareBesideThem(t *testing.T) {
 		drawn, _ := strconv.ParseFloat(bar[1], 64)
 		said, _ := strconv.ParseFloat(bar[2], 64)
 		if drawn < said-0.06 || drawn > said+0.06 {
-			t.Errorf("a bar of %s%% is beside %s%%", bar[1], bar[2])
+			t.Errorf("a bar of %s%% is next to the number %s%%", bar[1], bar[2])
 		}
 	}
 }
 
-func TestEveryTableIsInARegionThatSaysThatItScrolls(t *testing.T) {
+func TestEveryTableIsInAScrollRegionWithAHint(t *testing.T) {
 	for name, page := range viewstest.Pages(t) {
 		drawn := viewstest.Render(t, page)
-		tables, regions := strings.Count(drawn, "<table"), strings.Count(drawn, `<section class="scroll-x" tabindex="0" aria-label=`)
+		tables := strings.Count(drawn, "<table")
+		regions := strings.Count(drawn, `<section class="scroll-x" tabindex="0" aria-label=`)
 		if hints := strings.Count(drawn, "Scroll sideways for more"); tables != regions || tables != hints {
 			t.Errorf("%s has %d tables in %d regions with %d hints", name, tables, regions, hints)
 		}

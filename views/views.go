@@ -1,7 +1,8 @@
-// Package views is everything that is seen. It draws plain values and asks nobody for more.
+// Package views holds the pages. Each page draws the plain values that it is given and loads
+// nothing itself.
 //
-// A page takes a struct of values as models have them: units are whole numbers, money is in cents of the catalogue's
-// currency, instants are drawn in UTC. How they are written is decided here.
+// A page takes a struct of the models' values: units are whole numbers, money is in cents of the
+// catalog's currency, and times are shown in UTC. This package decides how they are written.
 package views
 
 import (
@@ -12,33 +13,36 @@ import (
 	"tollgate/views/ui"
 )
 
-// Where the forms of the pages go. Each is a POST unless it says otherwise, and answers 303 unless it says otherwise.
+// The paths that the pages' forms post to. Unless noted otherwise, the method is POST and the
+// response is a 303.
 const (
-	// PathSignInSlack leads to the issuer; it takes FieldNext, a path of ours to come back to.
+	// PathSignInSlack redirects to the issuer. It takes FieldNext, the local path to return to.
 	PathSignInSlack = "/sign-in/slack"
-	// PathSpendLimit takes FieldAmount (as typed) and, to confirm a limit below what is spent, FieldConfirm.
+	// PathSpendLimit takes FieldAmount (as typed) and, to confirm a limit that is already exceeded,
+	// FieldConfirm.
 	PathSpendLimit = "/usage/spend-limit"
 	// PathSpendLimitRemove takes nothing.
 	PathSpendLimitRemove = "/usage/spend-limit/remove"
-	// PathCheckout takes FieldPlan and leads to Stripe Checkout.
+	// PathCheckout takes FieldPlan and redirects to Stripe Checkout.
 	PathCheckout = "/plans/checkout"
-	// PathPortal takes nothing and leads to Stripe's Billing Portal.
+	// PathPortal takes nothing and redirects to Stripe's Billing Portal.
 	PathPortal = "/plans/portal"
-	// PathReturn is where Stripe Checkout leads back to. It is a GET, with the plan and Checkout's session.
+	// PathReturn is where Stripe Checkout returns to. It is a GET, with the plan and Checkout's
+	// session.
 	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
-	// PathKeys takes FieldToken, FieldName, FieldRateLimit and any number of FieldScope; it answers with the page, because the key is shown
-	// once.
+	// PathKeys takes FieldToken, FieldName, FieldRateLimit and any number of FieldScope. Its response
+	// is the page itself, because the key is shown only once.
 	PathKeys = "/ops/keys"
 	// PathKeyRevoke takes FieldID. As a GET it asks for confirmation.
 	PathKeyRevoke = "/ops/keys/revoke"
 	// PathStripePause and PathStripeResume take nothing.
 	PathStripePause  = "/ops/stripe/pause"
 	PathStripeResume = "/ops/stripe/resume"
-	// PathStripeUnblock takes FieldID, a customer of Stripe's.
+	// PathStripeUnblock takes FieldID, the ID of a Stripe customer.
 	PathStripeUnblock = "/ops/stripe/unblock"
-	// PathReportRetry takes FieldID; PathReportGiveUp takes FieldReason as well.
+	// PathReportRetry takes FieldID. PathReportGiveUp takes FieldID and FieldReason.
 	PathReportRetry  = "/ops/reports/retry"
 	PathReportGiveUp = "/ops/reports/give-up"
 )
@@ -57,38 +61,42 @@ const (
 	FieldToken     = "token"
 )
 
-// sessionEnd is where the form goes that ends a session. It takes nothing.
+// sessionEnd returns the path of the form that ends a session. It takes nothing.
 func sessionEnd(id string) string { return "/settings/sessions/" + id + "/end" }
 
-// Widget is a part of a page that comes from a query of its own, so that one that fails empties no page.
+// Widget is a part of a page that has its own query. If the query fails, the rest of the page is
+// still shown.
 type Widget[T any] struct {
 	Value T
-	// Failed is the request's id when the query failed; Value is then not shown.
+	// Failed is the request ID if the query failed. Value is then not shown.
 	Failed string
 }
 
-// Loaded is a widget whose query succeeded.
+// Loaded returns a widget whose query succeeded.
 func Loaded[T any](value T) Widget[T] { return Widget[T]{Value: value} }
 
-// Subscription is where a person's plan comes from and what will become of it.
+// Subscription is the source of a person's plan and its future.
 type Subscription struct {
 	Plan models.Plan
-	// Status is Stripe's word; empty on the free plan. A canceled one says that the plan was free from EndsAt on.
+	// Status is one of Stripe's; empty on the free plan. If it is canceled, the plan has been free
+	// since EndsAt.
 	Status models.SubscriptionStatus
-	// Organization is the name of who holds the subscription; empty when the person does.
+	// Organization is the name of the organization that has the subscription; empty if it is the
+	// person's own.
 	Organization string
-	// EndsAt is set when the subscription was cancelled: at that time the free plan begins, or began.
+	// EndsAt is set if the subscription was canceled. It is the time at which the free plan begins or
+	// began.
 	EndsAt *time.Time
-	// Trial says that the base price is 0, until TrialEnd. TrialEnd may be nil if it is not known.
+	// Trial means that the base price is 0 until TrialEnd. TrialEnd is nil if it is unknown.
 	Trial    bool
 	TrialEnd *time.Time
-	// ByHand says that the plan was assigned without Stripe, so that Stripe bills nothing of it.
+	// ByHand means that the plan was assigned without Stripe, so Stripe does not bill it.
 	ByHand bool
-	// Manageable says that the viewer may open Stripe's Billing Portal for it.
+	// Manageable means that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
 }
 
-// basePriceCents returns what a month of the plan costs at present; of a team plan, a seat.
+// basePriceCents returns the current monthly price of the plan, for a team plan per seat.
 func (s *Subscription) basePriceCents() int64 {
 	if s.Trial {
 		return 0
@@ -104,7 +112,7 @@ func (s *Subscription) trialTitle(now time.Time) string {
 	return fmt.Sprintf("Trial until %s (%s)", ui.Day(*s.TrialEnd), ui.Relative(*s.TrialEnd, now))
 }
 
-// trialText returns what the trial's base price is, and what follows the trial.
+// trialText returns the base price during the trial and the price after it.
 func (s *Subscription) trialText(c *models.Catalogue) string {
 	text := fmt.Sprintf("The base price is %s during the trial.", c.FormatMoney(0))
 	if s.TrialEnd != nil {
@@ -119,15 +127,15 @@ func (s *Subscription) trialText(c *models.Catalogue) string {
 	return text + fmt.Sprintf(" After that, %s costs %s %s.", s.Plan.Name, c.FormatMoney(s.Plan.BasePriceCents), priceUnit(s.Plan))
 }
 
-// Comparison sets a period against the same number of days of the one before.
+// Comparison compares a period with the same number of days of the previous one.
 type Comparison struct {
-	// Days is how many days are compared, today included.
+	// Days is the number of days compared, including today.
 	Days int
-	// Used is the units of the current period's days.
+	// Used is the units used in those days of the current period.
 	Used int64
-	// Before is the units of the previous period's days; nil when there was no previous period.
+	// Before is the units used in those days of the previous period; nil if there was none.
 	Before *int64
 }
 
-// billed says whether money is to be shown: not on a plan that costs nothing.
+// billed reports whether the pages show money, which they do unless the plan costs nothing.
 func billed(p models.Plan) bool { return p.BasePriceCents > 0 || p.OverageRateCents > 0 }

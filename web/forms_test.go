@@ -308,7 +308,7 @@ func TestTheSpendLimit(t *testing.T) {
 		// Below what is spent it is asked for again, and nothing is changed until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") || !strings.Contains(text, "With a limit of $1.00, suggestions stop at once, until Dec 1, 2026, 00:00 UTC") ||
+		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") || !strings.Contains(text, "With a limit of $1.00, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC") ||
 			p.title() != "Confirm: Usage – Tollgate" || !p.focus(confirm) || !p.first("spend-limit-confirm") || attribute(p.find("input", "id", "spend-limit-amount"), "value") != "1" {
 			t.Errorf("below what is spent: %s %s", p.kind(), p.main())
 		}

@@ -119,7 +119,7 @@ func TestOrganizationCost(t *testing.T) {
 		forecast := "More overage at this pace: about 139 × $0.20 $27.80"
 		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
 		says(t, "a plan given by hand", cost(), []string{
-			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast by the reset $94.00",
+			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast for the whole period $94.00",
 			byHand, "A seat is a member with usage in this billing period.",
 			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
 		}, []string{"nothing is billed"})
@@ -128,8 +128,8 @@ func TestOrganizationCost(t *testing.T) {
 		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20))})
 		use() // the payer is another one
 		says(t, "a plan at Stripe", cost(), []string{
-			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast by the reset $874.00",
-			"The number of seats is that of the subscription.",
+			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast for the whole period $874.00",
+			"The number of seats comes from the subscription.",
 		}, []string{byHand})
 
 		_, err := f.db.NewUpdate().Model((*models.Subscription)(nil)).Set("status = ?", models.StatusTrialing).

@@ -29,8 +29,8 @@ func float(t *testing.T, s string) float64 {
 	return f
 }
 
-// collisions returns what a number in the chart overlaps: a line, another number, or the edge. The widths are those of the plot on
-// screens of 375, 640, 1024 and 1280 pixels.
+// collisions returns each place where a number in the chart overlaps a line, another number or the
+// edge. It checks the plot's widths on screens of 375, 640, 1024 and 1280 pixels.
 func collisions(t *testing.T, chart templ.Component) (found []string) {
 	t.Helper()
 	var b strings.Builder
@@ -47,7 +47,8 @@ func collisions(t *testing.T, chart templ.Component) (found []string) {
 			if strings.Contains(m[1], "hidden sm:") && screen.width < 640 || strings.Contains(m[1], "hidden lg:") && screen.width < 1024 {
 				continue
 			}
-			// 12 pixels of a sans-serif: digits are at most 8 wide and 9 high, and a comma reaches 3 below the baseline.
+			// In a sans-serif font of 12 pixels, digits are at most 8 pixels wide and 9 high, and a comma
+			// reaches 3 pixels below the baseline.
 			half, x, y := 4*float64(len(m[4])), float(t, m[2])/100*screen.plot, float(t, m[3])
 			boxes = append(boxes, box{x - half, x + half, y - 9, y + 3, m[4]})
 		}
@@ -76,7 +77,8 @@ func collisions(t *testing.T, chart templ.Component) (found []string) {
 	return found
 }
 
-// shapes are what people use in n days or months: around the pace, even, rising, with peaks, tiny and huge.
+// shapes returns kinds of usage over n days or months: around the level, even, rising, random,
+// tiny, only at the ends, falling and huge.
 func shapes(n int, level int64, random *rand.Rand) [][]int64 {
 	var all [][]int64
 	for kind := range 8 {
@@ -123,12 +125,12 @@ func TestChartNumbersCollideWithNothing(t *testing.T) {
 						previous = nil
 					}
 					d := Daily{
-						Period: models.Period{Start: begin, End: begin.AddDate(0, 1, 0)}, Now: begin.AddDate(0, 0, elapsed-1).Add(time.Hour), Used: used, Previous: previous,
-						Included: level*30 + int64(k),
+						Period: models.Period{Start: begin, End: begin.AddDate(0, 1, 0)}, Now: begin.AddDate(0, 0, elapsed-1).Add(time.Hour),
+						Used: used, Previous: previous, Included: level*30 + int64(k),
 					}
 					charts++
 					for _, what := range collisions(t, Days("x", c, d)) {
-						t.Errorf("days from %s, %v beside %v, %d included: %s", start, used, previous, d.Included, what)
+						t.Errorf("days from %s, used %v, previous period %v, %d included: %s", start, used, previous, d.Included, what)
 					}
 				}
 			}
@@ -141,12 +143,13 @@ func TestChartNumbersCollideWithNothing(t *testing.T) {
 			for i := range 6 {
 				start := at("2026-06-01T00:00:00Z").AddDate(0, i, 0)
 				d.Months = append(d.Months, Month{
-					Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, BeforeSignUp: k == 4 && i < 2, Used: used[i], Included: limits[i] + level, Overage: max(0, used[i]-limits[i]-level), Current: i == 5,
+					Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, BeforeSignUp: k == 4 && i < 2, Used: used[i],
+					Included: limits[i] + level, Overage: max(0, used[i]-limits[i]-level), Current: i == 5,
 				})
 			}
 			charts++
 			for _, what := range collisions(t, Months(c, d)) {
-				t.Errorf("months %v of %v: %s", used, limits, what)
+				t.Errorf("months %v with limits %v: %s", used, limits, what)
 			}
 		}
 	}
@@ -156,7 +159,7 @@ func TestChartNumbersCollideWithNothing(t *testing.T) {
 	t.Logf("%d charts", charts)
 }
 
-// The bar fills the share that the number beside it says.
+// TestShareFillsItsShare checks that the bar is as wide as its share.
 func TestShareFillsItsShare(t *testing.T) {
 	for _, test := range []struct {
 		part, whole int64
@@ -167,13 +170,16 @@ func TestShareFillsItsShare(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.Contains(b.String(), test.want) {
-			t.Errorf("%d of %d is drawn as %s", test.part, test.whole, &b)
+			t.Errorf("Share(%d, %d) draws %s", test.part, test.whole, &b)
 		}
 	}
 }
 
 func TestTick(t *testing.T) {
-	for v, want := range map[int64]string{0: "0", 500: "500", 5000: "5,000", 10_000: "10K", 250_000: "250K", 1_500_000: "1.5M", 2_000_000_000: "2B", 500_000_000_000: "500B"} {
+	for v, want := range map[int64]string{
+		0: "0", 500: "500", 5000: "5,000", 10_000: "10K", 250_000: "250K", 1_500_000: "1.5M", 2_000_000_000: "2B",
+		500_000_000_000: "500B",
+	} {
 		if got := tick(v); got != want {
 			t.Errorf("tick(%d) = %q, want %q", v, got, want)
 		}

@@ -1,6 +1,6 @@
-// Package charts draws usage as SVG: widths are percentages and heights pixels, so that a chart takes the width of its
-// page and its text keeps its size. Each chart is a figure with a sentence that says what it shows and a table of the
-// same numbers.
+// Package charts draws usage as SVG. Widths are percentages and heights are pixels, so a chart is
+// as wide as its page and its text keeps its size. Each chart is a figure with a sentence that says
+// what it shows, and a table of the same numbers.
 package charts
 
 import (
@@ -12,13 +12,14 @@ import (
 	"tollgate/views/ui"
 )
 
-// Axis is a vertical scale of whole numbers from 0 to a round one.
+// Axis is a vertical scale of whole numbers from 0 to a round number.
 type Axis struct {
-	// Ticks rise from 0; the last one is the top of the plot.
+	// Ticks increase from 0. The last one is the top of the plot.
 	Ticks []int64
 }
 
-// NewAxis makes a scale that reaches most, with at most steps intervals of 1, 2 or 5 times a power of ten.
+// NewAxis returns a scale that reaches most, with at most the given number of steps. A step is 1, 2
+// or 5 times a power of ten.
 func NewAxis(most int64, steps int64) Axis {
 	most = max(most, 1)
 	step := int64(1)
@@ -39,15 +40,16 @@ func NewAxis(most int64, steps int64) Axis {
 	}
 }
 
-// Top is the largest value that the scale shows.
+// Top returns the largest value of the scale.
 func (a Axis) Top() int64 { return a.Ticks[len(a.Ticks)-1] }
 
-// Height is that of v in a plot of the given height, in pixels. What is above the scale is drawn at its top.
+// Height returns the height of v in pixels, in a plot of the given height. Values above the scale
+// get the full height.
 func (a Axis) Height(v float64, plot float64) float64 {
 	return min(max(v, 0)/float64(a.Top()), 1) * plot
 }
 
-// percent is part of whole as an SVG length: "62.5%".
+// percent returns part of whole as an SVG length: "62.5%".
 func percent(part, whole float64) string {
 	if whole <= 0 {
 		return "0%"
@@ -55,31 +57,34 @@ func percent(part, whole float64) string {
 	return number(part/whole*100) + "%"
 }
 
-// number writes a length with two decimals at most.
+// number formats a length with at most two decimals.
 func number(v float64) string {
 	s := strconv.FormatFloat(v, 'f', 2, 64)
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// The smallest width of a plot in pixels: on a screen of 320, from 640 on, and from 1024 on.
+// The smallest widths of a plot in pixels: on screens from 320, from 640 and from 1024 pixels.
 const (
 	phonePlot  = 210
 	tabletPlot = 490
 	deskPlot   = 850
 )
 
-// fit says whether values of up to most fit side by side above n bars. A digit is at most 8 pixels wide.
+// fit reports whether values up to most fit side by side above n bars. A digit is at most 8 pixels
+// wide.
 func fit(most int64, n, width int) bool { return n*(8*len(models.FormatCount(most))+2) <= width }
 
-// The room that a value needs above and below its baseline, in pixels, and the distance to the line or bar below it.
+// The space that a value needs above and below its baseline, and the gap to the line or bar below
+// it, in pixels.
 const (
 	valueAscent  = 11
 	valueDescent = 4
 	valueGap     = 5
 )
 
-// baseline returns where a value is printed: above its bar, whose top is at y, and above each horizontal line that would cross it.
-// The highest line is at plotTop, so the value never leaves the drawing.
+// baseline returns where a value is printed: above its bar, whose top is at y, and above each
+// horizontal line that would cross it. The highest line is at plotTop, so the value never leaves
+// the drawing.
 func baseline(y float64, lines []float64) float64 {
 	at := y - valueGap
 	for moved := true; moved; {
@@ -93,7 +98,7 @@ func baseline(y float64, lines []float64) float64 {
 	return at
 }
 
-// lines returns where an axis has its grid.
+// lines returns the positions of the grid lines.
 func (a Axis) lines() []float64 {
 	var lines []float64
 	for _, v := range a.Ticks {
@@ -102,10 +107,11 @@ func (a Axis) lines() []float64 {
 	return lines
 }
 
-// at returns where v is in a chart, in pixels from the top.
+// at returns the position of v in a chart, in pixels from the top.
 func (a Axis) at(v float64) float64 { return plotTop + plotHeight - a.Height(v, plotHeight) }
 
-// tick writes a round number in the few characters that fit beside an axis: "5,000", "250K", "1.5B".
+// tick formats a round number in the few characters that fit next to an axis: "5,000", "250K",
+// "1.5B".
 func tick(v int64) string {
 	if v < 10_000 {
 		return models.FormatCount(v)
@@ -122,38 +128,39 @@ func tick(v int64) string {
 // Month is one billing period of a person or an organization, for the chart of months.
 type Month struct {
 	Period models.Period
-	// BeforeSignUp says that there was nobody to use anything: the month has no figures, which is not 0.
+	// BeforeSignUp means that the month has no figures. The chart shows a dash for it, not 0.
 	BeforeSignUp bool
-	// Used and Included are units; Included is the period's own limit, not today's.
+	// Used and Included are units. Included is the limit of that period, not today's.
 	Used     int64
 	Included int64
-	// Overage is the units beyond the limit of the person, or of each member of the organization, so that it may be positive
-	// while Used is below Included. OverageCents is its price in cents, before tax.
+	// Overage is the units beyond the person's limit. For an organization, it is the sum over its
+	// members, so it can be positive while Used is below Included. OverageCents is its price in cents,
+	// before tax.
 	Overage, OverageCents int64
-	// Current says that the period is not over.
+	// Current means that the period has not ended.
 	Current bool
 }
 
-// name is the month that most of the period lies in, as people call it: "Nov 2026".
+// name returns the month that contains the middle of the period: "Nov 2026".
 func (m *Month) name() string { return m.middle().Format("Jan 2006") }
 
-// short is the same without the year.
+// short returns the same month without the year.
 func (m *Month) short() string { return m.middle().Format("Jan") }
 
 func (m *Month) middle() time.Time {
 	return m.Period.Start.UTC().Add(m.Period.End.Sub(m.Period.Start) / 2)
 }
 
-// Daily is a billing period by its days, which are dates in UTC.
+// Daily is the usage on each day of a billing period. Days are dates in UTC.
 type Daily struct {
 	Period models.Period
-	// Now tells the days that are over from those to come.
+	// Now is the current time, which separates past days from upcoming ones.
 	Now time.Time
-	// Used is the units of each day from the period's first date on. A day that it does not reach counts as 0.
+	// Used is the units of each day, starting with the period's first date. Missing days count as 0.
 	Used []int64
-	// Previous is the same of the period before; empty when there was none.
+	// Previous is the same for the previous period; empty if there was none.
 	Previous []int64
-	// Included is the units that the plan covers in the whole period.
+	// Included is the units included in the whole period.
 	Included int64
 }
 
@@ -165,7 +172,7 @@ type day struct {
 	today, upcoming bool
 }
 
-// days lists the dates that the period touches.
+// days returns the dates that are at least partly in the period.
 func (d *Daily) days() []day {
 	var days []day
 	today := ui.Midnight(d.Now)
@@ -183,13 +190,13 @@ func (d *Daily) days() []day {
 	return days
 }
 
-// Date is one date in UTC and the units of it.
+// Date is a date in UTC with its usage in units.
 type Date struct {
 	Date time.Time
 	Used int64
 }
 
-// Until lists the dates up to today, as the chart's table has them.
+// Until returns the dates up to today, the same ones as in the chart's table.
 func (d *Daily) Until() []Date {
 	var dates []Date
 	for _, one := range d.days() {
@@ -200,7 +207,7 @@ func (d *Daily) Until() []Date {
 	return dates
 }
 
-// pace is the units a day that use the included ones up exactly at the period's end.
+// pace returns the units per day that would use all included units exactly by the period's end.
 func (d *Daily) pace() float64 {
 	length := d.Period.End.Sub(d.Period.Start).Hours() / 24
 	if length <= 0 {
@@ -209,7 +216,7 @@ func (d *Daily) pace() float64 {
 	return float64(d.Included) / length
 }
 
-// average is the units a day so far, today included.
+// average returns the units per day so far, including today.
 func (d *Daily) average() float64 {
 	var sum, n int64
 	for _, one := range d.days() {
@@ -224,7 +231,7 @@ func (d *Daily) average() float64 {
 	return float64(sum) / float64(n)
 }
 
-// oneDecimal writes a rate: "2.5", "12"; one that is too small for it is "under 0.1", as it is not nothing.
+// oneDecimal formats a rate: "2.5", "12". A rate that would round to 0 is "under 0.1".
 func oneDecimal(v float64) string {
 	if v > 0 && v < 0.05 {
 		return "under 0.1"

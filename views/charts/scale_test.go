@@ -36,7 +36,7 @@ func TestAxisReachesEveryValueInFewSteps(t *testing.T) {
 	for most := range int64(3000) {
 		a := NewAxis(most, 4)
 		if a.Top() < most || len(a.Ticks) > 5 {
-			t.Fatalf("NewAxis(%d, 4) = %v: must reach it in at most four steps", most, a.Ticks)
+			t.Fatalf("NewAxis(%d, 4) = %v, want at most four steps up to the value", most, a.Ticks)
 		}
 	}
 }
@@ -45,7 +45,7 @@ func TestHeight(t *testing.T) {
 	a := NewAxis(100, 4)
 	for v, want := range map[float64]float64{0: 0, 50: 80, 100: 160, 300: 160, -1: 0} {
 		if got := a.Height(v, 160); got != want {
-			t.Errorf("the height of %v is %v, want %v", v, got, want)
+			t.Errorf("Height(%v, 160) = %v, want %v", v, got, want)
 		}
 	}
 }
@@ -79,13 +79,14 @@ func TestDaysOfAPeriod(t *testing.T) {
 		pace       float64
 	}{
 		{"a calendar month", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-23T23:59:59Z", 30, 22, 2.5},
-		{"its first instant", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-01T00:00:00Z", 30, 0, 2.5},
-		{"its last one", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-30T23:59:59Z", 30, 29, 2.5},
-		{"from noon to noon it touches one date more", "2026-11-14T12:00:00Z", "2026-12-14T12:00:00Z", "2026-12-14T11:00:00Z", 31, 30, 2.5},
+		{"at the start of a month", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-01T00:00:00Z", 30, 0, 2.5},
+		{"at the end of a month", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-11-30T23:59:59Z", 30, 29, 2.5},
+		{"a period from noon to noon has one more date", "2026-11-14T12:00:00Z", "2026-12-14T12:00:00Z", "2026-12-14T11:00:00Z", 31, 30, 2.5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := Daily{
-				Period: models.Period{Start: at(test.start), End: at(test.end)}, Now: at(test.now), Used: []int64{3, 0, 6}, Previous: []int64{1}, Included: 75,
+				Period: models.Period{Start: at(test.start), End: at(test.end)}, Now: at(test.now),
+				Used: []int64{3, 0, 6}, Previous: []int64{1}, Included: 75,
 			}
 			days := d.days()
 			if len(days) != test.days {
@@ -93,14 +94,14 @@ func TestDaysOfAPeriod(t *testing.T) {
 			}
 			for i, one := range days {
 				if one.today != (i == test.today) || one.upcoming != (i > test.today) {
-					t.Errorf("day %d: today %t, upcoming %t; today is day %d", i, one.today, one.upcoming, test.today)
+					t.Errorf("day %d: today = %t, upcoming = %t, but today is day %d", i, one.today, one.upcoming, test.today)
 				}
 			}
 			if days[0].used != 3 || days[2].used != 6 || days[3].used != 0 || days[0].previous != 1 || days[1].previous != 0 {
-				t.Errorf("the days' figures are not those given: %+v", days[:4])
+				t.Errorf("wrong figures: %+v", days[:4])
 			}
 			if got := d.pace(); got != test.pace {
-				t.Errorf("pace %v, want %v", got, test.pace)
+				t.Errorf("pace() = %v, want %v", got, test.pace)
 			}
 		})
 	}
@@ -113,25 +114,29 @@ func TestMonthIsNamedAfterItsMiddle(t *testing.T) {
 	} {
 		m := Month{Period: models.Period{Start: at(test.start), End: at(test.end)}}
 		if got := m.name(); got != test.want {
-			t.Errorf("%s to %s is %q, want %q", test.start, test.end, got, test.want)
+			t.Errorf("name of %s to %s = %q, want %q", test.start, test.end, got, test.want)
 		}
 	}
 }
 
-func TestValuesStandSideBySide(t *testing.T) {
+func TestValuesFitSideBySide(t *testing.T) {
 	for _, test := range []struct {
 		most     int64
 		n, width int
 		fit      bool
-	}{{999, 6, phonePlot, true}, {1000, 6, phonePlot, false}, {999, 31, deskPlot, true}, {1000, 31, deskPlot, false}, {12345, 6, 500, true}} {
+	}{
+		{999, 6, phonePlot, true}, {1000, 6, phonePlot, false}, {999, 31, deskPlot, true}, {1000, 31, deskPlot, false},
+		{12345, 6, 500, true},
+	} {
 		if fit(test.most, test.n, test.width) != test.fit {
-			t.Errorf("%d above %d bars in %d pixels: want %v", test.most, test.n, test.width, test.fit)
+			t.Errorf("fit(%d, %d, %d) is not %v", test.most, test.n, test.width, test.fit)
 		}
 	}
 }
 
-// TestValuesThatDoNotFitAreLeftToTheTable draws charts whose values are and are not too wide for where they stand.
-func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
+// TestValuesThatDoNotFitAreOnlyInTheTable draws charts with values that fit above the bars and
+// values that are too wide.
+func TestValuesThatDoNotFitAreOnlyInTheTable(t *testing.T) {
 	c, err := models.LoadCatalogue("")
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +151,7 @@ func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if onPhone := !strings.Contains(b.String(), "hidden sm:block"); onPhone != fits {
-			t.Errorf("months of %d: on a phone %v, want %v", used, onPhone, fits)
+			t.Errorf("months of %d: shown on a phone = %v, want %v", used, onPhone, fits)
 		}
 		b.Reset()
 		start := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
@@ -155,7 +160,7 @@ func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if printed := strings.Contains(b.String(), `class="strong`); printed != fits {
-			t.Errorf("days of %d: printed %v, want %v", used, printed, fits)
+			t.Errorf("days of %d: printed = %v, want %v", used, printed, fits)
 		}
 	}
 }
@@ -163,7 +168,7 @@ func TestValuesThatDoNotFitAreLeftToTheTable(t *testing.T) {
 func TestOneDecimal(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 0.04: "under 0.1", 0.05: "0.1", 2.5: "2.5", 12: "12"} {
 		if got := oneDecimal(v); got != want {
-			t.Errorf("%v is %q, want %q", v, got, want)
+			t.Errorf("oneDecimal(%v) = %q, want %q", v, got, want)
 		}
 	}
 }

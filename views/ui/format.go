@@ -10,26 +10,26 @@ import (
 	"tollgate/models"
 )
 
-// Relative says how far an instant is from now: "in 8 days", "in 5 hours", "3 minutes ago". From a day on it counts
-// dates, as people do: from any hour of the 23rd, the 1st is 8 days away.
+// Relative returns the distance of a time from now: "in 8 days", "in 5 hours", "3 minutes ago".
+// From one day on it counts dates: from any hour of Nov 23, Dec 1 is in 8 days.
 func Relative(t, now time.Time) string {
 	t, now = t.UTC(), now.UTC()
-	apart := t.Sub(now)
-	ahead := apart > 0
+	distance := t.Sub(now)
+	ahead := distance > 0
 	if !ahead {
-		apart = -apart
+		distance = -distance
 	}
 	var words string
 	switch {
-	case apart < time.Minute:
+	case distance < time.Minute:
 		if ahead {
 			return "in less than a minute"
 		}
 		return "just now"
-	case apart < time.Hour:
-		words = plural(int64(apart/time.Minute), "minute")
-	case apart < 24*time.Hour:
-		words = plural(int64(apart/time.Hour), "hour")
+	case distance < time.Hour:
+		words = plural(int64(distance/time.Minute), "minute")
+	case distance < 24*time.Hour:
+		words = plural(int64(distance/time.Hour), "hour")
 	default:
 		days := int64(Midnight(t).Sub(Midnight(now)) / (24 * time.Hour))
 		words = plural(max(days, -days), "day")
@@ -40,7 +40,7 @@ func Relative(t, now time.Time) string {
 	return words + " ago"
 }
 
-// Midnight is the start of the instant's day in UTC.
+// Midnight returns the start of t's day in UTC.
 func Midnight(t time.Time) time.Time {
 	y, m, d := t.UTC().Date()
 	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
@@ -53,7 +53,7 @@ func plural(n int64, word string) string {
 	return models.FormatCount(n) + " " + word + "s"
 }
 
-// Count names n things: "1 person", "42 people".
+// Count returns a number with its noun: "1 person", "42 people".
 func Count(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -61,18 +61,19 @@ func Count(n int64, one, many string) string {
 	return models.FormatCount(n) + " " + many
 }
 
-// Day is a date: "Nov 23, 2026".
+// Day formats a date: "Nov 23, 2026".
 func Day(t time.Time) string { return t.UTC().Format("Jan 2, 2006") }
 
-// ShortDay is a date within a known year: "Nov 23".
+// ShortDay formats a date without its year: "Nov 23".
 func ShortDay(t time.Time) string { return t.UTC().Format("Jan 2") }
 
-// Hundredths writes a number that is kept in hundredths: 4295 is "42.95".
+// Hundredths formats a number of hundredths: 4295 is "42.95".
 func Hundredths(n int64) string {
 	return fmt.Sprintf("%s.%02d", models.FormatCount(n/100), n%100)
 }
 
-// Span is a billing period in words, with its time zone. Its end is the first instant that is no more of it.
+// Span formats a billing period with its time zone. For a period of whole days, the second date is
+// its last day; otherwise it is the period's end, which is not part of the period.
 func Span(p models.Period) string {
 	if midnight(p.Start) && midnight(p.End) {
 		return Day(p.Start) + " to " + Day(p.End.Add(-time.Second)) + " (UTC)"
@@ -85,10 +86,10 @@ func Span(p models.Period) string {
 	return start + " to " + end
 }
 
-// midnight says whether a day begins at t, in UTC.
+// midnight reports whether t is the start of a day in UTC.
 func midnight(t time.Time) bool { return t.UTC().Truncate(24 * time.Hour).Equal(t) }
 
-// LevelWord is the level as people read it.
+// LevelWord returns the name of the level as shown on pages.
 func LevelWord(l models.WarningLevel) string {
 	switch l {
 	case models.Warning:
@@ -102,8 +103,8 @@ func LevelWord(l models.WarningLevel) string {
 	return "Safe"
 }
 
-// LevelText is the class that gives text, and all that is drawn in the current colour, the level's colour. The names are
-// whole so that the stylesheet's builder finds them.
+// LevelText returns the class that gives text, and shapes in the current color, the level's color.
+// The class names are complete so that the stylesheet builder finds them.
 func LevelText(l models.WarningLevel) string {
 	switch l {
 	case models.Warning:
@@ -117,7 +118,7 @@ func LevelText(l models.WarningLevel) string {
 	return "text-level-safe"
 }
 
-// currentPage marks the link to the page that is open.
+// currentPage returns the attributes that mark a link to the current page.
 func currentPage(is bool) templ.Attributes {
 	if !is {
 		return nil
@@ -125,7 +126,8 @@ func currentPage(is bool) templ.Attributes {
 	return templ.Attributes{"aria-current": "page"}
 }
 
-// Sentence ends a text with one period. A text that ends a sentence already, such as a company's name with a period, stays as it is.
+// Sentence returns the text with a period at the end, unless the text already ends a sentence, such
+// as a company name with a period.
 func Sentence(text string) string {
 	switch r, _ := utf8.DecodeLastRuneInString(text); r {
 	case '.', '!', '?', '…':

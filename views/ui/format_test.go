@@ -26,7 +26,7 @@ func TestRelative(t *testing.T) {
 		{time.Date(2026, 12, 1, 1, 0, 0, 0, time.FixedZone("", 3600)), "in 8 days"},
 	} {
 		if got := ui.Relative(test.t, now); got != test.want {
-			t.Errorf("%s is %q, want %q", test.t, got, test.want)
+			t.Errorf("Relative(%s) = %q, want %q", test.t, got, test.want)
 		}
 	}
 }
@@ -34,7 +34,7 @@ func TestRelative(t *testing.T) {
 func TestHundredths(t *testing.T) {
 	for n, want := range map[int64]string{4295: "42.95", 0: "0.00", 5: "0.05", 123456: "1,234.56"} {
 		if got := ui.Hundredths(n); got != want {
-			t.Errorf("%d is %q, want %q", n, got, want)
+			t.Errorf("Hundredths(%d) = %q, want %q", n, got, want)
 		}
 	}
 }
@@ -51,13 +51,15 @@ func TestSpan(t *testing.T) {
 		{at(1, 15, 20).Add(5 * time.Second), at(1, 15, 20).Add(40 * time.Second), "Nov 1, 2026, 15:20:05 UTC to Nov 1, 2026, 15:20:40 UTC"},
 	} {
 		if got := ui.Span(models.Period{Start: test.start, End: test.end}); got != test.want {
-			t.Errorf("%q, want %q", got, test.want)
+			t.Errorf("Span from %s to %s = %q, want %q", test.start, test.end, got, test.want)
 		}
 	}
 }
 
 func TestSentence(t *testing.T) {
-	for text, want := range map[string]string{"Acme": "Acme.", "Example Inc.": "Example Inc.", "Yahoo!": "Yahoo!", "Who?": "Who?", "And so on…": "And so on…", "": "."} {
+	for text, want := range map[string]string{
+		"Acme": "Acme.", "Example Inc.": "Example Inc.", "Yahoo!": "Yahoo!", "Who?": "Who?", "And so on…": "And so on…", "": ".",
+	} {
 		if got := ui.Sentence(text); got != want {
 			t.Errorf("Sentence(%q) = %q, want %q", text, got, want)
 		}

@@ -1,21 +1,21 @@
-// Package ui holds the pieces that pages are made of: the frame, cards, badges, forms. It draws what it is given.
+// Package ui holds the pieces that pages are made of: the frame, cards, badges and forms.
 package ui
 
 import "time"
 
-// Viewer is the person who looks at a page.
+// Viewer is the person who views a page.
 type Viewer struct {
 	Email string
 	// Name may be empty.
 	Name string
-	// Organization is the name of the viewer's; empty when they belong to none.
+	// Organization is the name of the viewer's organization; empty if there is none.
 	Organization string
-	// Admin opens the organization's pages, Operator the installation's.
+	// Admin gives access to the organization's pages, Operator to those of the installation.
 	Admin    bool
 	Operator bool
 }
 
-// Called is the viewer's name, or the email of somebody who has none.
+// Called returns the viewer's name, or the email if there is no name.
 func (v *Viewer) Called() string {
 	if v.Name != "" {
 		return v.Name
@@ -23,17 +23,19 @@ func (v *Viewer) Called() string {
 	return v.Email
 }
 
-// Frame is what every page has around it.
+// Frame holds what every page has around its content.
 type Frame struct {
-	// Viewer is nil when nobody is signed in.
+	// Viewer is nil if the viewer is not signed in.
 	Viewer *Viewer
-	// Now is when the page's figures were read. It is its "updated" line, and what "in 8 days" counts from.
+	// Now is when the page's figures were read. The "Updated" line shows it, and times such as "in 8
+	// days" count from it.
 	Now time.Time
-	// Notices say what the last form did. They are above everything else.
+	// Notices say what the last form did. They are shown above the page's content.
 	Notices []Notice
-	// Errors say why a form was refused. The page begins with them, and its title with "Error: ".
+	// Errors say why a form was refused. The page begins with them, and its title begins with "Error:
+	// ".
 	Errors []FormError
-	// Prefix begins the title of a page that asks or says something before anything else, such as "Confirm: ".
+	// Prefix is prepended to the title, such as "Confirm: " on a page that first asks a question.
 	Prefix string
 }
 
@@ -44,7 +46,7 @@ type FormError struct {
 	Message string
 }
 
-// invalid returns the message of the field with the ID; empty if it is valid.
+// invalid returns the error message of the field; empty if the field is valid.
 func (f *Frame) invalid(id string) string {
 	for _, e := range f.Errors {
 		if e.Field == id {
@@ -54,12 +56,12 @@ func (f *Frame) invalid(id string) string {
 	return ""
 }
 
-// focused says whether the field with the ID is the first invalid one.
+// focused reports whether the field is the first invalid one.
 func (f *Frame) focused(id string) bool {
 	return len(f.Errors) > 0 && f.Errors[0].Field == id
 }
 
-// title returns the title of the page with what comes before it.
+// title returns the page's title with its prefix.
 func (f *Frame) title(title string) string {
 	if len(f.Errors) > 0 {
 		return "Error: " + title
@@ -67,13 +69,13 @@ func (f *Frame) title(title string) string {
 	return f.Prefix + title
 }
 
-// Check marks a field that is invalid: it gets its message, and the first one the focus.
+// Check adds the error message to an invalid field. The first invalid field also gets the focus.
 func (f *Frame) Check(field Field) Field {
 	field.Error, field.Focus = f.invalid(field.ID), f.focused(field.ID)
 	return field
 }
 
-// Kind says what sort of thing a notice tells, and so its icon and colour.
+// Kind is the kind of a notice. It decides the icon and the color.
 type Kind string
 
 // The kinds of notice.
@@ -90,14 +92,14 @@ type Notice struct {
 	Title string
 	// Text may be empty.
 	Text string
-	// Focus gives the notice the focus, for one that must not be missed.
+	// Focus gives the notice the focus, so that it is not missed.
 	Focus bool
 }
 
 // link is one entry of the navigation.
 type link struct{ path, label string }
 
-// navigation is what the viewer may open. A page that would answer 403 is not offered.
+// navigation returns links to the pages that the viewer may open.
 func navigation(v *Viewer) []link {
 	if v == nil {
 		return []link{{"/plans", "Plans"}, {"/docs", "API"}}

@@ -1,5 +1,5 @@
-// Package viewstest draws every page in every state, from made-up figures and with a clock that stands still, for the tests of
-// what is seen.
+// Package viewstest draws every page in every state for tests, from made-up figures and with a
+// fixed clock.
 package viewstest
 
 import (
@@ -19,12 +19,15 @@ import (
 	"tollgate/views/ui"
 )
 
-// Now is the clock of all made-up figures.
+// Now is the current time of all pages.
 var Now = time.Date(2026, 11, 23, 14, 5, 0, 0, time.UTC)
+
+// requestID is the ID of requests that fail.
+const requestID = "9f2c41d07be84a55"
 
 var november = models.CalendarMonth(Now)
 
-// Catalogue is the one that is built in.
+// Catalogue returns the embedded catalog.
 func Catalogue(t testing.TB) *models.Catalogue {
 	t.Helper()
 	c, err := models.LoadCatalogue("")
@@ -38,7 +41,7 @@ func plan(t testing.TB, id models.PlanID) models.Plan {
 	t.Helper()
 	p, ok := Catalogue(t).Plan(id)
 	if !ok {
-		t.Fatalf("the catalogue has no plan %q", id)
+		t.Fatalf("the catalog has no plan %q", id)
 	}
 	return p
 }
@@ -58,7 +61,7 @@ func Render(t testing.TB, page templ.Component) string {
 	return b.String()
 }
 
-// spread divides a sum over days, unevenly and the same each time.
+// spread distributes a sum over days, unevenly but always in the same way.
 func spread(sum int64, days int) []int64 {
 	used := make([]int64, days)
 	for i := int64(0); sum > 0; i++ {
@@ -70,11 +73,13 @@ func spread(sum int64, days int) []int64 {
 	return used
 }
 
-// Months are six, of which the first so many are before sign-up.
+// Months returns six months, of which the first ones are before sign-up. nowUsed is the usage of
+// the current month, and shares are the usage of the other months in percent of included.
 func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month {
 	var list []charts.Month
 	for i := range 6 {
-		m := charts.Month{Period: models.CalendarMonth(time.Date(2026, time.Month(6+i), 15, 0, 0, 0, 0, time.UTC)), BeforeSignUp: i < before}
+		month := time.Date(2026, time.Month(6+i), 15, 0, 0, 0, 0, time.UTC)
+		m := charts.Month{Period: models.CalendarMonth(month), BeforeSignUp: i < before}
 		switch {
 		case i == 5:
 			m.Used, m.Included, m.Current = nowUsed, included, true
@@ -87,22 +92,25 @@ func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month
 	return list
 }
 
-// Used is a standing after units were used.
+// Used returns the standing after the use of more units.
 func Used(s models.Standing, units int64) models.Standing {
 	s.Add(units, models.Classify(s, units))
 	return s
 }
 
-// Member is the usual usage page of somebody who used so much.
+// Member returns the usage page of a person with a plan and usage.
 func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	t.Helper()
 	c, p := Catalogue(t), plan(t, id)
 	d := views.Usage{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Subscription: views.Subscription{Plan: p}, StripeConnected: true,
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c,
+		Subscription: views.Subscription{Plan: p}, StripeConnected: true,
 		Standing: views.Loaded(Used(models.Standing{
 			Email: "hugo.umbrella@example.com", Plan: id, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
 		}, used)),
-		Days:       views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included}),
+		Days: views.Loaded(charts.Daily{
+			Period: november, Now: Now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included,
+		}),
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
 		Comparison: views.Loaded(views.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
 	}
@@ -124,15 +132,17 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	return d
 }
 
-// trialPeriod is a trial of 30 days, which is one billing period at Stripe.
-var trialPeriod = models.Period{Start: time.Date(2026, 11, 9, 15, 20, 0, 0, time.UTC), End: time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC)}
+// trialPeriod is a trial of 30 days. In Stripe, a trial is one billing period.
+var trialPeriod = models.Period{
+	Start: time.Date(2026, 11, 9, 15, 20, 0, 0, time.UTC), End: time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC),
+}
 
-// trial makes a subscription one that is tried for another 16 days.
+// trial turns the subscription into a trial that ends in 16 days.
 func trial(s *views.Subscription) {
 	s.Status, s.Trial, s.TrialEnd = models.StatusTrialing, true, &trialPeriod.End
 }
 
-// UsagePages are the states of a member's page, by name.
+// UsagePages returns the states of the usage page, by name.
 func UsagePages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
@@ -162,11 +172,15 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	add("spend-limit-confirm", d)
 	d = Member(t, "pro", 43, 75)
 	d.Limit = views.SpendLimit{Entered: "-5", Sent: true}
-	d.Frame.Errors = []ui.FormError{{Field: views.FieldIDAmount, Message: "The limit must be an amount such as 25 or 12.50, from 0 to 1,000,000."}}
+	d.Frame.Errors = []ui.FormError{{
+		Field: views.FieldIDAmount, Message: "The limit must be an amount such as 25 or 12.50, from 0 to 1,000,000.",
+	}}
 	add("spend-limit-error", d)
 	d = Member(t, "pro", 43, 75)
 	d.Standing.Value.SpendLimitCents = new(int64(500))
-	d.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Spend limit saved", Text: "Overage stops at $5.00 per billing period. This applies immediately."}}
+	d.Frame.Notices = []ui.Notice{{
+		Kind: ui.Done, Title: "Spend limit saved", Text: "Overage stops at $5.00 per billing period. This applies immediately.",
+	}}
 	add("spend-limit-saved", d)
 
 	d = Member(t, "free", 0, 5)
@@ -189,28 +203,29 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	add("past-due", d)
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
-	add("cancelled-at-end", d)
+	add("canceled-at-end", d)
 	trying := func(d views.Usage) views.Usage {
 		trial(&d.Subscription)
 		d.Standing.Value.OverageRateCents, d.Standing.Value.Period = 0, trialPeriod
 		d.Days.Value.Period, d.Days.Value.Previous, d.Forecast = trialPeriod, nil, nil
-		d.Days.Value.Used, d.Comparison.Value = spread(d.Standing.Value.Used, 15), views.Comparison{Days: 15, Used: d.Standing.Value.Used}
+		used := d.Standing.Value.Used
+		d.Days.Value.Used, d.Comparison.Value = spread(used, 15), views.Comparison{Days: 15, Used: used}
 		return d
 	}
 	d = trying(Member(t, "pro", 40, 75))
 	add("trial", d)
 	d.Subscription.EndsAt = d.Subscription.TrialEnd
-	add("trial-cancelled", d)
+	add("trial-canceled", d)
 	add("trial-team", trying(Member(t, "business", 40, 100)))
 	d = Member(t, "free", 1, 5)
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
-	add("cancelled", d)
+	add("canceled", d)
 	d = Member(t, "free", 3, 5)
 	d.StripeConnected = false
 	add("no-stripe", d)
 
 	d = Member(t, "pro", 43, 75)
-	d.Standing.Failed, d.Days.Failed, d.Months.Failed, d.Comparison.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	d.Standing.Failed, d.Days.Failed, d.Months.Failed, d.Comparison.Failed = requestID, requestID, requestID, requestID
 	add("failed", d)
 
 	d = Member(t, "pro", 61, 75)
@@ -223,7 +238,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	return pages
 }
 
-// Pages are all pages in all their states.
+// Pages returns all pages in all states.
 func Pages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
@@ -233,19 +248,23 @@ func Pages(t testing.TB) map[string]templ.Component {
 	return pages
 }
 
-var names = strings.Fields(`Alma_Teapot Bruno_Paperclip Cora_Lamplight Dario_Windowsill Elsa_Buttonhole Felix_Doormat Greta_Inkpot Hugo_Umbrella
-	Ida_Candlestick Jonas_Wheelbarrow Klara_Matchbox Leo_Birdhouse Mira_Thimble Nico_Hammock Olga_Snowglobe Paul_Weathervane Quinn_Bookend
-	Rosa_Kettledrum Sami_Lighthouse Tilda_Wristwatch Ugo_Pinecone Vera_Hourglass Wim_Gingerbread Xenia_Clothespin Yara_Tambourine`)
+var names = strings.Fields(`
+	Alma_Teapot Bruno_Paperclip Cora_Lamplight Dario_Windowsill Elsa_Buttonhole Felix_Doormat Greta_Inkpot Hugo_Umbrella
+	Ida_Candlestick Jonas_Wheelbarrow Klara_Matchbox Leo_Birdhouse Mira_Thimble Nico_Hammock Olga_Snowglobe
+	Paul_Weathervane Quinn_Bookend Rosa_Kettledrum Sami_Lighthouse Tilda_Wristwatch Ugo_Pinecone Vera_Hourglass
+	Wim_Gingerbread Xenia_Clothespin Yara_Tambourine`)
 
-// memberRows are a page of people, who used less and less.
+// memberRows returns a page of members, most used first.
 func memberRows(t testing.TB) []views.MemberRow {
 	t.Helper()
 	var rows []views.MemberRow
 	for i, name := range names {
 		row := views.MemberRow{
-			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "), Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "),
+			Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
 			Standing: Used(models.Standing{
-				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business", Included: 100, OverageRateCents: 20, Period: november,
+				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business",
+				Included: 100, OverageRateCents: 20, Period: november,
 			}, max(0, int64(118-6*i))),
 			Months: Months(100, max(0, int64(118-6*i)), 0, int64(20+3*i), 60, int64(130-5*i), 80, int64(90-3*i)),
 		}
@@ -262,26 +281,32 @@ func memberRows(t testing.TB) []views.MemberRow {
 	return rows
 }
 
-// OrgPages are the admin's pages.
+// OrgPages returns the pages for an organization's admins.
 func OrgPages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	c, business := Catalogue(t), plan(t, "business")
 	admin := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
-	summary := models.OrganizationSummary{Name: "Lantern and Kettle", Plan: "business", Period: november, TotalUsers: 42, ActiveUsers: 37, TotalSuggestions: 1804, AverageHundredths: 4295}
+	summary := models.OrganizationSummary{
+		Name: "Lantern and Kettle", Plan: "business", Period: november,
+		TotalUsers: 42, ActiveUsers: 37, TotalSuggestions: 1804, AverageHundredths: 4295,
+	}
 	for i, row := range memberRows(t)[:10] {
 		summary.TopUsers = append(summary.TopUsers, models.RankedUser{
-			Rank: i + 1, Email: row.Standing.Email, Name: row.Name, Used: row.Standing.Used, Included: 100, PercentUsed: row.Standing.PercentUsed(), WarningLevel: row.Standing.Level(),
+			Rank: i + 1, Email: row.Standing.Email, Name: row.Name, Used: row.Standing.Used, Included: 100,
+			PercentUsed: row.Standing.PercentUsed(), WarningLevel: row.Standing.Level(),
 		})
 	}
 	org := views.Org{
-		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business, Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
-		Summary: views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
-			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3, Forecast: &models.Overage{Units: 97, Cents: 1940},
+		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business,
+		Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
+		Summary:      views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
+			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3,
+			Forecast: &models.Overage{Units: 97, Cents: 1940},
 		}),
 		Days:   views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
 		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
 	}
-	for i, units := range []int64{0, 0, 0, 141, 0, 36} { // members' overage, while all together used less than their limits
+	for i, units := range []int64{0, 0, 0, 141, 0, 36} { // single members' overage; their total is below their limits
 		m := &org.Months.Value[i]
 		m.Overage, m.OverageCents = units, units*business.OverageRateCents
 	}
@@ -307,7 +332,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	pages["org-trial"] = views.OrgPage(trying)
 	failed := org
-	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = requestID, requestID, requestID, requestID
 	pages["org-failed"] = views.OrgPage(failed)
 
 	members := views.Members{
@@ -319,35 +344,43 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	narrowed.Query = views.MembersQuery{Search: "example", Level: models.Safe, Sort: views.SortName, Page: 2}
 	narrowed.List = views.Loaded(views.MembersList{Rows: memberRows(t)[7:19], Found: 37, Total: 42})
 	pages["members-narrowed"] = views.OrgMembersPage(narrowed)
-	narrowed.Query.Search, narrowed.List = "<b>nobody", views.Loaded(views.MembersList{Total: 42})
+	narrowed.Query.Search, narrowed.List = "<b>missing", views.Loaded(views.MembersList{Total: 42})
 	pages["members-none"] = views.OrgMembersPage(narrowed)
-	narrowed.List.Failed = "9f2c41d07be84a55"
+	narrowed.List.Failed = requestID
 	pages["members-failed"] = views.OrgMembersPage(narrowed)
 
 	own := Member(t, "business", 118, 100)
 	pages["member"] = views.OrgMemberPage(views.OrgMember{
-		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com", Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
+		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
+		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
 		Standing: own.Standing, Days: own.Days, Months: own.Months, Comparison: own.Comparison,
 	})
 	return pages
 }
 
-// PlanPages are the pricing page as different people see it.
+// PlanPages returns the pricing page as different people see it, and the pages after a purchase.
 func PlanPages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	costs := views.Loaded(&views.PlanCosts{Months: 6, Plans: map[models.PlanID]views.PlanCost{
 		"free": {Refused: 393}, "starter": {Cents: 12905}, "pro": {Cents: 11430},
 	}})
 	d := views.Plans{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: Catalogue(t), Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: Catalogue(t),
+		Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
 	}
 	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
 	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
 	d.MayBuyTeam = true
 	d.Invoices = []views.Invoice{
 		{Status: "draft", Total: 2130, Currency: "usd", Created: Now.AddDate(0, 0, -1)},
-		{Number: "LK-0003", Status: "open", Total: 1800, Currency: "usd", Created: Now.AddDate(0, -1, 0), URL: "https://invoice.example.com/i/3"},
-		{Number: "LK-0002", Status: "paid", Total: 123456, Currency: "eur", Created: Now.AddDate(0, -2, 0), URL: "https://invoice.example.com/i/2"},
+		{
+			Number: "LK-0003", Status: "open", Total: 1800, Currency: "usd", Created: Now.AddDate(0, -1, 0),
+			URL: "https://invoice.example.com/i/3",
+		},
+		{
+			Number: "LK-0002", Status: "paid", Total: 123456, Currency: "eur", Created: Now.AddDate(0, -2, 0),
+			URL: "https://invoice.example.com/i/2",
+		},
 		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
 		{Number: "LK-0000", Status: "paid", Total: 1500, Currency: "jpy", Created: Now.AddDate(0, -4, 0)},
 	}
@@ -359,7 +392,7 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	trial(&trying.Current)
 	pages["plans-trial"] = views.PlansPage(trying)
 	d.StripeConnected = false
-	d.Costs = views.Widget[*views.PlanCosts]{Failed: "9f2c41d07be84a55"}
+	d.Costs = views.Widget[*views.PlanCosts]{Failed: requestID}
 	pages["plans-no-stripe"] = views.PlansPage(d)
 	d = views.Plans{Frame: ui.Frame{Now: Now}, Catalogue: Catalogue(t), StripeConnected: true}
 	pages["plans-signed-out"] = views.PlansPage(d)
@@ -370,13 +403,17 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	pages["plans-team"] = views.PlansPage(d)
 	buyer := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
 	pages["purchase-waiting"] = views.PurchasePage(views.Purchase{
-		Frame: buyer, Title: "One moment", Lines: []string{"Stripe has your order. Pro starts as soon as Stripe confirms it, usually within seconds. This page updates automatically."}, Waiting: true, Next: "/plans/return?plan=pro&try=2",
+		Frame: buyer, Title: "One moment", Waiting: true, Next: "/plans/return?plan=pro&try=2",
+		Lines: []string{
+			"Stripe has your order. Pro starts as soon as Stripe confirms it, usually within seconds. This page updates automatically.",
+		},
 	})
 	pages["purchase-late"] = views.PurchasePage(views.Purchase{
 		Frame: buyer, Title: "This is taking longer than usual", Reference: "cs_test_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6",
 		Lines: []string{
 			"Stripe has not confirmed your order yet. Nothing is lost: Pro starts automatically when it does.",
-			"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this service and give the reference below. Do not buy the plan again.",
+			"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this service " +
+				"and give the reference below. Do not buy the plan again.",
 		},
 	})
 	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
@@ -388,7 +425,7 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	return pages
 }
 
-// OtherPages are settings, operations, the ways in, and errors.
+// OtherPages returns the pages of settings, operations, sign-in, errors and the API.
 func OtherPages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	c := Catalogue(t)
@@ -397,26 +434,37 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		{ID: "2", Browser: "Safari on an iPhone", SignedInAt: Now.AddDate(0, 0, -9), SeenAt: Now.Add(-5 * time.Hour)},
 	}
 	settings := views.Settings{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"), Sessions: views.Loaded(sessions),
-		Notice: views.Loaded("You have used 62 of 75 suggestions (82%). They reset on Dec 1, 2026, 00:00 UTC."),
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"),
+		Sessions: views.Loaded(sessions),
+		Notice:   views.Loaded("You have used 62 of 75 suggestions (82%). They reset on Dec 1, 2026, 00:00 UTC."),
 	}
 	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Session ended"}}
 	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
 	settings.Frame = frame(ui.Viewer{})
 	settings.Notice, settings.Sessions = views.Loaded(""), views.Loaded(sessions[:1])
 	pages["settings-alone"] = views.SettingsPage(settings)
-	settings.Notice.Failed, settings.Sessions.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55"
+	settings.Notice.Failed, settings.Sessions.Failed = requestID, requestID
 	pages["settings-failed"] = views.SettingsPage(settings)
 
 	keys := []models.APIKey{
-		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("1")), Name: "Slack app, production", Hint: "tg_live_8fQ2", Scopes: "check,consume", CreatedAt: Now.AddDate(0, -4, 0), LastUsedAt: new(Now.Add(-3 * time.Minute))},
-		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("2")), Name: "Reports", Hint: "tg_live_Zk01", Scopes: "read", CreatedAt: Now.AddDate(0, -2, 0)},
-		{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("3")), Name: "Old laptop", Hint: "tg_live_c9Lm", Scopes: "check,consume,read", CreatedAt: Now.AddDate(-1, 0, 0), RevokedAt: new(Now.AddDate(0, -6, 0))},
+		{
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("1")), Name: "Slack app, production", Hint: "tg_live_8fQ2",
+			Scopes: "check,consume", CreatedAt: Now.AddDate(0, -4, 0), LastUsedAt: new(Now.Add(-3 * time.Minute)),
+		},
+		{
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("2")), Name: "Reports", Hint: "tg_live_Zk01",
+			Scopes: "read", CreatedAt: Now.AddDate(0, -2, 0),
+		},
+		{
+			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte("3")), Name: "Old laptop", Hint: "tg_live_c9Lm",
+			Scopes: "check,consume,read", CreatedAt: Now.AddDate(-1, 0, 0), RevokedAt: new(Now.AddDate(0, -6, 0)),
+		},
 	}
 	var entries []models.AuditEntry
 	for i := range 8 {
 		entries = append(entries, models.AuditEntry{
-			At: Now.Add(time.Duration(-i*7) * time.Hour), Actor: models.ActorShell, Action: "user.set", Subject: "alma.teapot@example.com", Detail: "role admin",
+			At: Now.Add(time.Duration(-i*7) * time.Hour), Actor: models.ActorShell, Action: "user.set",
+			Subject: "alma.teapot@example.com", Detail: "role admin",
 		})
 	}
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
@@ -426,46 +474,55 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
-	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true} //nolint:gosec // made up, and no secret
+	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true} //nolint:gosec // not a secret
 	ops.Frame.Errors = []ui.FormError{
-		{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."}, {Field: views.FieldIDScope, Message: "Select at least one scope."},
+		{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."},
+		{Field: views.FieldIDScope, Message: "Select at least one scope."},
 	}
 	ops.Keys, ops.Audit = views.Loaded[[]models.APIKey](nil), views.Loaded(views.AuditLog{Page: 1, Last: 1})
 	pages["ops-new"] = views.OpsPage(ops)
 	ops.Form, ops.Frame.Errors = views.KeyForm{Name: "Reports", Scopes: []models.Scope{models.ScopeRead}, Sent: true}, nil
-	ops.Frame.Notices = []ui.Notice{{Kind: ui.Caution, Focus: true, Title: "No second API key was created", Text: "This form already created the key “Slack app”."}}
+	ops.Frame.Notices = []ui.Notice{{
+		Kind: ui.Caution, Focus: true, Title: "No second API key was created", Text: "This form already created the key “Slack app”.",
+	}}
 	ops.Keys, ops.Audit = views.Loaded(keys), views.Loaded(views.AuditLog{Entries: entries, Page: 1, Last: 1})
 	pages["ops-key-exists"] = views.OpsPage(ops)
 	ops.Frame.Notices = nil
 	pages["ops-key-revoke"] = views.KeyRevokePage(views.KeyRevoke{Frame: operator, Key: keys[0]})
-	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed = "9f2c41d07be84a55", "9f2c41d07be84a55", "9f2c41d07be84a55"
+	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed = requestID, requestID, requestID
 	pages["ops-failed"] = views.OpsPage(ops)
 
 	out := ui.Frame{Now: Now}
 	pages["landing"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack"}})
-	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: views.SignIn{Issuer: "Slack", Unavailable: true}})
+	locked := views.SignIn{Issuer: "Slack", Unavailable: true}
+	pages["landing-locked"] = views.LandingPage(views.Landing{Frame: out, Catalogue: c, SignIn: locked})
 	pages["sign-in"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Next: "/org/members?q=a&level=safe"})
 	pages["sign-in-away"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Away: true})
 	pages["sign-in-locked"] = views.SignInPage(views.SignIn{Frame: out, Issuer: "Slack", Unavailable: true})
-	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{Frame: out, Email: "hugo.umbrella@example.com", Instead: "alma.teapot@example.com"})
+	pages["sign-in-link"] = views.SignInLinkPage(views.SignInLink{
+		Frame: out, Email: "hugo.umbrella@example.com", Instead: "alma.teapot@example.com",
+	})
 	pages["sign-in-link-used"] = views.ErrorPage(views.Error{
-		Frame: out, Status: 404, Title: "This link does not work", Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one.", SignIn: true, RequestID: "9f2c41d07be84a55",
+		Frame: out, Status: 404, Title: "This link does not work", SignIn: true, RequestID: requestID,
+		Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one.",
 	})
 
 	pages["error-403"] = views.ErrorPage(views.Error{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Status: 403, RequestID: "9f2c41d07be84a55",
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Status: 403, RequestID: requestID,
 		Admins: []views.Person{{Name: "Alma Teapot", Email: "alma.teapot@example.com"}, {Email: "bruno.paperclip@example.com"}},
 	})
 	for _, status := range []int{404, 500, 503} {
-		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: "9f2c41d07be84a55"})
+		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: requestID})
 	}
 	check := views.DocsOperation{
-		ID: "check", Method: "POST", Path: "/v1/check", Summary: "May this person have more?", Description: "The decision; nothing is recorded.", Scope: "check",
-		Example: "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'", Request: []views.DocsField{{Name: "email", Type: "string"}},
-		Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "May they?", Required: true}},
+		ID: "check", Method: "POST", Path: "/v1/check", Summary: "Check whether a person may use more",
+		Description: "Returns the decision and records nothing.", Scope: "check",
+		Example:  "curl https://tollgate.example/v1/check \\\n  -H 'Authorization: Bearer tg_live_…'",
+		Request:  []views.DocsField{{Name: "email", Type: "string"}},
+		Response: []views.DocsField{{Name: "allowed", Type: "boolean", Description: "Whether the person may use the units.", Required: true}},
 	}
 	consume := check
-	consume.ID, consume.Path, consume.Summary, consume.Scope = "consume", "/v1/consume", "Decide and count", "consume"
+	consume.ID, consume.Path, consume.Summary, consume.Scope = "consume", "/v1/consume", "Decide and record", "consume"
 	pages["docs"] = views.DocsPage(views.Docs{
 		Operations: []views.DocsOperation{check, consume},
 		Errors:     []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
