@@ -30,7 +30,7 @@ const (
 var returnHurries = map[int]bool{3: true, 8: true, returnTries: true}
 
 // checkout leads to Stripe Checkout for a plan: a person's own, or for an admin their organization's.
-func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
+func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.FormValue(views.FieldPlan)))
 	if !ok || plan.ID == models.FreePlan {
 		return newProblem(codeBadForm, "This plan does not exist or cannot be bought.")
@@ -38,11 +38,11 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	if plan.Type == models.Team && !who.IsAdmin() {
-		return s.needsAdmin(c, who)
+	if plan.Type == models.Team && !viewer.IsAdmin() {
+		return s.needsAdmin(c, viewer)
 	}
 	if plan.Type == models.Individual {
-		held, err := models.SubscriptionOf(c.Request().Context(), s.db, who.User.Email)
+		held, err := models.SubscriptionOf(c.Request().Context(), s.db, viewer.User.Email)
 		if err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 			}})
 		}
 	}
-	address, err := s.shop.Checkout(c.Request().Context(), buyer(who, plan), plan)
+	address, err := s.shop.Checkout(c.Request().Context(), buyer(viewer, plan), plan)
 	switch {
 	case errors.Is(err, billing.ErrHasPlan):
 		return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "You already have a subscription", Portal: true, Lines: []string{
@@ -71,10 +71,10 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 }
 
 // buyer is who gets the plan.
-func buyer(who *models.Viewer, plan models.Plan) billing.Buyer {
-	b := billing.Buyer{UserID: who.User.ID, Email: who.User.Email}
-	if plan.Type == models.Team && who.Organization != nil {
-		b.OrganizationID = &who.Organization.ID
+func buyer(viewer *models.Viewer, plan models.Plan) billing.Buyer {
+	b := billing.Buyer{UserID: viewer.User.ID, Email: viewer.User.Email}
+	if plan.Type == models.Team && viewer.Organization != nil {
+		b.OrganizationID = &viewer.Organization.ID
 	}
 	return b
 }
@@ -105,11 +105,11 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 }
 
 // portal leads to Stripe's Billing Portal.
-func (s *Server) portal(c echo.Context, who *models.Viewer) error {
+func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	customer, err := s.managed(c.Request().Context(), who)
+	customer, err := s.managed(c.Request().Context(), viewer)
 	if err != nil {
 		return err
 	}
@@ -130,17 +130,17 @@ func (s *Server) portal(c echo.Context, who *models.Viewer) error {
 
 // managed is the customer of Stripe's that the viewer may manage: whose subscription gives them their plan, else who was one
 // once; empty when there is none.
-func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error) {
-	held, err := models.SubscriptionOf(ctx, s.db, who.User.Email)
+func (s *Server) managed(ctx context.Context, viewer *models.Viewer) (string, error) {
+	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {
 		return "", err
 	}
-	if held != nil && held.Active() && s.mayManage(&held.Subscription, who) {
+	if held != nil && held.Active() && s.mayManage(&held.Subscription, viewer) {
 		return *held.StripeCustomerID, nil
 	}
-	buyers := []billing.Buyer{{UserID: who.User.ID}}
-	if who.IsAdmin() {
-		buyers = append(buyers, billing.Buyer{OrganizationID: &who.Organization.ID})
+	buyers := []billing.Buyer{{UserID: viewer.User.ID}}
+	if viewer.IsAdmin() {
+		buyers = append(buyers, billing.Buyer{OrganizationID: &viewer.Organization.ID})
 	}
 	for _, b := range buyers {
 		if customer, err := s.shop.CustomerOf(ctx, b); !errors.Is(err, billing.ErrNoCustomer) {
@@ -151,12 +151,12 @@ func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error
 }
 
 // invoices are the last ones of what the viewer may manage.
-func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
+func (s *Server) invoices(c echo.Context, viewer *models.Viewer) []views.Invoice {
 	if s.shop == nil {
 		return nil
 	}
 	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
-		customer, err := s.managed(ctx, who)
+		customer, err := s.managed(ctx, viewer)
 		if err != nil || customer == "" {
 			return nil, err
 		}
@@ -170,13 +170,13 @@ func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
 
 // plansReturn is where Stripe Checkout leads back to. It waits for the webhook by looking again, without script, and at last
 // says what to do.
-func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
+func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.QueryParam("plan")))
-	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !who.IsAdmin() {
+	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !viewer.IsAdmin() {
 		return c.Redirect(http.StatusSeeOther, "/plans")
 	}
 	ctx := c.Request().Context()
-	arrived, err := s.shop.Arrived(ctx, buyer(who, plan), plan.ID)
+	arrived, err := s.shop.Arrived(ctx, buyer(viewer, plan), plan.ID)
 	if err != nil {
 		return err
 	}

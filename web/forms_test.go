@@ -239,7 +239,7 @@ func TestMessagesAreShownOnce(t *testing.T) {
 		must(t, err)
 		for _, s := range list {
 			path := "/settings/sessions/" + s.ID.String() + "/end"
-			if who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || who == nil || who.Session.ID != s.ID {
+			if viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || viewer == nil || viewer.Session.ID != s.ID {
 				continue
 			}
 			if p := ada.post(path, nil); p.kind() != "See Other /settings" {

@@ -31,7 +31,7 @@ func FuzzDecoder(f *testing.F) {
 		r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 		err := b.parse(func(b *body) error {
 			err := readObject(b, consumeFields, &r)
-			b.whom(&r.PersonName, 0)
+			b.person(&r.PersonName, 0)
 			return err
 		})
 		var p *Problem

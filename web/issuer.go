@@ -86,7 +86,7 @@ type issuer struct {
 	mu        sync.Mutex
 	known     *knownIssuer
 	failed    time.Time // when the last try did, if fault is set
-	fault     error
+	lastErr   error
 }
 
 // knownIssuer is what an issuer said of itself.
@@ -117,13 +117,13 @@ func (i *issuer) name() string {
 // discover returns what the issuer says of itself, or an Error with models.CodeUnavailable.
 func (i *issuer) discover(ctx context.Context) (*knownIssuer, error) {
 	i.mu.Lock()
-	known, failed, fault := i.known, i.failed, i.fault
+	known, failed, lastErr := i.known, i.failed, i.lastErr
 	i.mu.Unlock()
 	switch {
 	case known != nil && i.now().Sub(known.asked) < issuerFresh:
 		return known, nil
-	case fault != nil && i.now().Sub(failed) < issuerRetry:
-		return known, i.unavailable(known, fault)
+	case lastErr != nil && i.now().Sub(failed) < issuerRetry:
+		return known, i.unavailable(known, lastErr)
 	}
 	v, err, _ := i.asking.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issuerPatience)
@@ -132,10 +132,10 @@ func (i *issuer) discover(ctx context.Context) (*knownIssuer, error) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if err != nil {
-			i.failed, i.fault = i.now(), err
+			i.failed, i.lastErr = i.now(), err
 			return i.known, i.unavailable(i.known, err)
 		}
-		i.known, i.fault = fresh, nil
+		i.known, i.lastErr = fresh, nil
 		return fresh, nil
 	})
 	return v.(*knownIssuer), err

@@ -50,9 +50,9 @@ func (k *knownSessions) remove(token [sha256.Size]byte) {
 func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	token := s.sessions.token(c)
 	if s.sessions.known.has(token) {
-		who, err := s.sessions.load(c)
-		if who != nil || err != nil {
-			return who, err
+		viewer, err := s.sessions.load(c)
+		if viewer != nil || err != nil {
+			return viewer, err
 		}
 		s.sessions.known.remove(token)
 		return nil, s.strangers.take(c)
@@ -60,12 +60,12 @@ func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	if err := s.strangers.take(c); err != nil {
 		return nil, err
 	}
-	who, err := s.sessions.load(c)
-	if who != nil {
+	viewer, err := s.sessions.load(c)
+	if viewer != nil {
 		s.strangers.giveBack(c)
 		s.sessions.known.add(token)
 	}
-	return who, err
+	return viewer, err
 }
 
 // token is the hash of the session's cookie.

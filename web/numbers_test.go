@@ -17,9 +17,9 @@ import (
 )
 
 // subscribe gives a plan by hand.
-func (f *fixture) subscribe(who models.Subscriber, plan models.PlanID) {
+func (f *fixture) subscribe(subscriber models.Subscriber, plan models.PlanID) {
 	f.t.Helper()
-	_, err := models.Subscribe(context.Background(), f.db, f.web.catalogue, f.clock(), who, plan)
+	_, err := models.Subscribe(context.Background(), f.db, f.web.catalogue, f.clock(), subscriber, plan)
 	must(f.t, err)
 }
 

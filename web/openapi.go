@@ -37,7 +37,7 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 		if r.scope != "" {
 			done.Headers = rateLimitHeader()
 		}
-		for status, codes := range r.faults() {
+		for status, codes := range r.errorCodes() {
 			var names []string
 			for _, code := range codes {
 				names = append(names, "`"+string(code)+"`")
@@ -108,7 +108,7 @@ func (s *Server) openAPIDocument(c echo.Context) error {
 }
 
 // faults are the codes that the route may answer with, by status: its own, and those that its kind brings along.
-func (r *route) faults() map[int][]models.Code {
+func (r *route) errorCodes() map[int][]models.Code {
 	codes := slices.Clone(r.codes)
 	if r.scope != "" {
 		codes = append(codes, codeUnauthorized, codeInsufficientScope, codeRateLimited, models.CodeUnavailable, codeInternal)

@@ -72,7 +72,7 @@ func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
 
 // makeKey creates an API key. It answers with the page itself and not with a redirect, because the key is shown only once and must
 // not be stored anywhere. The form's token becomes the key's ID, so a form that is sent again creates no second key.
-func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
+func (s *Server) makeKey(c echo.Context, viewer *models.Viewer) error {
 	form := views.KeyForm{Token: c.FormValue(views.FieldToken), Name: strings.TrimSpace(c.FormValue(views.FieldName)), Sent: true}
 	for _, scope := range c.Request().PostForm[views.FieldScope] {
 		form.Scopes = append(form.Scopes, models.Scope(scope))
@@ -106,7 +106,7 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 		if taken, err := models.OtherActiveKey(ctx, tx, id, form.Name); err != nil || taken {
 			return errors.Join(errKeyNameTaken, err)
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
+		return models.Audit(ctx, tx, models.Now(s.now), viewer.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
 	})
 	if errors.Is(err, models.ErrKeyExists) {
 		return s.keyExists(c, form, id)
@@ -190,7 +190,7 @@ func (s *Server) revokeKeyPage(c echo.Context, _ *models.Viewer) error {
 }
 
 // revokeKey revokes an API key permanently.
-func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
+func (s *Server) revokeKey(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil {
 		return echo.ErrNotFound
@@ -205,7 +205,7 @@ func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
 			message = keyRevokedBefore
 			return nil
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.revoke", id.String(), "")
+		return models.Audit(ctx, tx, models.Now(s.now), viewer.User.Email, "apikey.revoke", id.String(), "")
 	})
 	if errors.Is(err, models.ErrNoKey) {
 		return echo.ErrNotFound

@@ -46,29 +46,29 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	return page, err
 }
 
-func (s *Server) pauseStripe(c echo.Context, who *models.Viewer) error {
-	return s.opsDone(c, sendingPaused, sendingUnchanged, billing.Pause(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+func (s *Server) pauseStripe(c echo.Context, viewer *models.Viewer) error {
+	return s.opsDone(c, sendingPaused, sendingUnchanged, billing.Pause(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email))
 }
 
-func (s *Server) resumeStripe(c echo.Context, who *models.Viewer) error {
-	return s.opsDone(c, sendingResumed, sendingUnchanged, billing.Resume(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+func (s *Server) resumeStripe(c echo.Context, viewer *models.Viewer) error {
+	return s.opsDone(c, sendingResumed, sendingUnchanged, billing.Resume(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email))
 }
 
-func (s *Server) unblockStripe(c echo.Context, who *models.Viewer) error {
+func (s *Server) unblockStripe(c echo.Context, viewer *models.Viewer) error {
 	customer := c.FormValue(views.FieldID)
 	if !isText(customer) {
 		return echo.ErrNotFound
 	}
-	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, customer))
+	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email, customer))
 }
 
-func (s *Server) retryReport(c echo.Context, who *models.Viewer) error {
-	return s.onReport(c, reportRetried, func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, who.User.Email, id) })
+func (s *Server) retryReport(c echo.Context, viewer *models.Viewer) error {
+	return s.onReport(c, reportRetried, func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, viewer.User.Email, id) })
 }
 
-func (s *Server) giveUpReport(c echo.Context, who *models.Viewer) error {
+func (s *Server) giveUpReport(c echo.Context, viewer *models.Viewer) error {
 	return s.onReport(c, reportGivenUp, func(ctx context.Context, id uuid.UUID) error {
-		return s.reporter.GiveUp(ctx, who.User.Email, id, c.FormValue(views.FieldReason))
+		return s.reporter.GiveUp(ctx, viewer.User.Email, id, c.FormValue(views.FieldReason))
 	})
 }
 

@@ -13,12 +13,12 @@ import (
 )
 
 // orgMembersPage lists the organization's people.
-func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 	page := views.Members{
-		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Query: views.ParseMembersQuery(c.QueryParams()),
+		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name, Query: views.ParseMembersQuery(c.QueryParams()),
 	}
 	page.List = load(s, c, "members", func(ctx context.Context) (views.MembersList, error) {
-		found, err := s.findMembers(ctx, who.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
+		found, err := s.findMembers(ctx, viewer.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
 		if err != nil {
 			return views.MembersList{}, err
 		}
@@ -34,9 +34,9 @@ func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
 }
 
 // orgMembersCSV is the same people in the same order, on one page.
-func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
+func (s *Server) orgMembersCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
-	found, err := s.findMembers(c.Request().Context(), who.Organization.ID, views.ParseMembersQuery(c.QueryParams()), 0, now)
+	found, err := s.findMembers(c.Request().Context(), viewer.Organization.ID, views.ParseMembersQuery(c.QueryParams()), 0, now)
 	if err != nil {
 		return err
 	}
@@ -79,12 +79,12 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 }
 
 // orgMemberPage shows an admin one person of the organization. Somebody of another one is not there.
-func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	user, err := models.MemberOf(c.Request().Context(), s.db, who.Organization.ID, id)
+	user, err := models.MemberOf(c.Request().Context(), s.db, viewer.Organization.ID, id)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
 		return echo.ErrNotFound
 	}
 	page := views.OrgMember{
-		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Name: user.Name, Email: user.Email, Role: user.Role,
+		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name, Name: user.Name, Email: user.Email, Role: user.Role,
 		SignedUp: user.CreatedAt,
 	}
 	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)

@@ -12,8 +12,8 @@ import (
 )
 
 // orgPage shows an admin what the organization used.
-func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
-	o := who.Organization
+func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
+	o := viewer.Organization
 	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
 	now := page.Frame.Now
 	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
@@ -30,7 +30,7 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
 	})
 	if held.Value != nil {
-		s.becomes(&page.Subscription, held.Value, who)
+		s.becomes(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
 	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {

@@ -42,7 +42,7 @@ const (
 type pageRoute struct {
 	method, path string
 	rule         rule
-	handle       func(c echo.Context, who *models.Viewer) error
+	handle       func(c echo.Context, viewer *models.Viewer) error
 	// within is how long it may take; zero is queryTimeout.
 	within time.Duration
 	// leads says that a form of the page may lead to another site: to Stripe, or to who signs people in.
@@ -122,14 +122,14 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
-		who, err := s.viewer(c)
+		viewer, err := s.viewer(c)
 		if err != nil {
 			return err
 		}
-		c.Set(viewerName, who)
+		c.Set(viewerName, viewer)
 		post := request.Method != http.MethodGet
 		switch {
-		case who != nil || r.rule == public:
+		case viewer != nil || r.rule == public:
 		case post:
 			leaveBody(c)
 			return s.done(c, "/sign-in", formNotSent) // what the form was to do is not repeated after the sign-in
@@ -144,12 +144,12 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			}
 		}
 		switch {
-		case r.rule == admin && !who.IsAdmin():
-			return s.needsAdmin(c, who)
-		case r.rule == operator && !who.IsOperator():
+		case r.rule == admin && !viewer.IsAdmin():
+			return s.needsAdmin(c, viewer)
+		case r.rule == operator && !viewer.IsOperator():
 			return echo.ErrNotFound
 		}
-		return r.handle(c, who)
+		return r.handle(c, viewer)
 	})
 }
 
@@ -160,18 +160,18 @@ func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
 
 // needsAdmin refuses an admin's page to a member, and says who can help.
-func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
+func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
 	p := newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
-	if who.Organization == nil {
+	if viewer.Organization == nil {
 		return p
 	}
-	admins, err := models.AdminsOf(c.Request().Context(), s.db, who.Organization.ID)
+	admins, err := models.AdminsOf(c.Request().Context(), s.db, viewer.Organization.ID)
 	if err != nil {
 		return err
 	}
-	p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " It has no admin yet; the operator of this service can add one."
+	p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " It has no admin yet; the operator of this service can add one."
 	if len(admins) > 0 {
-		p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " They can help you:"
+		p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " They can help you:"
 	}
 	for _, a := range admins {
 		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})
@@ -221,10 +221,10 @@ const viewerName = "viewer"
 // not signed in.
 func (s *Server) frame(c echo.Context) ui.Frame {
 	f := ui.Frame{Now: models.Now(s.now)}
-	if who, _ := c.Get(viewerName).(*models.Viewer); who != nil {
-		f.Viewer = &ui.Viewer{Email: who.User.Email, Name: who.User.Name, Admin: who.IsAdmin(), Operator: who.IsOperator()}
-		if who.Organization != nil {
-			f.Viewer.Organization = who.Organization.Name
+	if viewer, _ := c.Get(viewerName).(*models.Viewer); viewer != nil {
+		f.Viewer = &ui.Viewer{Email: viewer.User.Email, Name: viewer.User.Name, Admin: viewer.IsAdmin(), Operator: viewer.IsOperator()}
+		if viewer.Organization != nil {
+			f.Viewer.Organization = viewer.Organization.Name
 		}
 	}
 	return f

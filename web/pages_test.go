@@ -27,15 +27,15 @@ func (f *fixture) addTestPages() {
 	var pages []pageRoute
 	for _, r := range []rule{anyone, public, member, admin, operator} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, who *models.Viewer) error {
-				if who == nil {
+			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, viewer *models.Viewer) error {
+				if viewer == nil {
 					return c.String(http.StatusOK, "nobody")
 				}
 				organization := "none"
-				if who.Organization != nil {
-					organization = who.Organization.Name
+				if viewer.Organization != nil {
+					organization = viewer.Organization.Name
 				}
-				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", who.User.Email, who.User.Role, who.IsOperator(), organization))
+				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", viewer.User.Email, viewer.User.Role, viewer.IsOperator(), organization))
 			}})
 		}
 	}
@@ -88,9 +88,9 @@ type example struct {
 var examples = map[string]example{
 	"/sign-in/:token": {theirs: []string{"signed out", "ada", "bob", "eve", "lea", "otto"}, path: func(f *fixture) string { return f.link("bob@example.com") }},
 	"/settings/sessions/:id/end": {theirs: []string{"bob"}, path: func(f *fixture) string {
-		who, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
+		viewer, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
 		must(f.t, err)
-		return "/settings/sessions/" + who.Session.ID.String() + "/end"
+		return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 	}},
 	"/org/members/:id": {theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() }},
 	// Without Stripe there are no reports, also for an operator; TestOperatorSteersReports has some.

@@ -108,19 +108,19 @@ func invalid(errs ...FieldError) *Problem {
 // asProblem turns any error into what the caller may read of it. Nothing of SQL, files or stacks gets through.
 func asProblem(err error) *Problem {
 	var p *Problem
-	var fault *models.Error
+	var refused *models.Error
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &fault):
-		if fault.Code == models.CodeInvalidRequest {
-			return invalid(FieldError{Path: fault.Path, Message: fault.Detail})
+	case errors.As(err, &refused):
+		if refused.Code == models.CodeInvalidRequest {
+			return invalid(FieldError{Path: refused.Path, Message: refused.Detail})
 		}
-		p = newProblem(fault.Code, fault.Detail)
-		if fault.Path != "" {
-			p.Errors = []FieldError{{Path: fault.Path, Message: fault.Detail}}
+		p = newProblem(refused.Code, refused.Detail)
+		if refused.Path != "" {
+			p.Errors = []FieldError{{Path: refused.Path, Message: refused.Detail}}
 		}
-		p.retryAfter, p.databaseAway = fault.RetryAfter, fault.DatabaseAway
+		p.retryAfter, p.databaseAway = refused.RetryAfter, refused.DatabaseAway
 		return p
 	case errors.Is(err, echo.ErrNotFound):
 		return newProblem(codeNotFound, "There is nothing at this address.")

@@ -86,21 +86,21 @@ func (s *sessions) load(c echo.Context) (*models.Viewer, error) {
 	if cookie, err := r.Cookie(cookieName(s.secure, sessionCookie)); err == nil {
 		token = cookie.Value
 	}
-	var who *models.Viewer
-	ctx, err := s.manager.Load(context.WithValue(r.Context(), viewerKey{}, &who), token)
+	var viewer *models.Viewer
+	ctx, err := s.manager.Load(context.WithValue(r.Context(), viewerKey{}, &viewer), token)
 	if err != nil {
 		return nil, fmt.Errorf("load a session: %w", err)
 	}
 	c.SetRequest(r.WithContext(ctx))
-	if who == nil {
+	if viewer == nil {
 		return nil, nil
 	}
-	if at := models.Now(s.now); at.Sub(who.Session.LastSeenAt) >= lastSeenEvery {
+	if at := models.Now(s.now); at.Sub(viewer.Session.LastSeenAt) >= lastSeenEvery {
 		s.mu.Lock()
-		s.seen[who.Session.ID.String()] = seenSession{who.Session, at}
+		s.seen[viewer.Session.ID.String()] = seenSession{viewer.Session, at}
 		s.mu.Unlock()
 	}
-	return who, nil
+	return viewer, nil
 }
 
 // begin signs a person in. Whatever session the browser came with ends, and its token with it, so that nobody who planted
@@ -172,12 +172,12 @@ func (st sessionStore) FindCtx(ctx context.Context, hashed string) ([]byte, bool
 	if err != nil {
 		return nil, false, err
 	}
-	who, data, err := models.FindSession(ctx, st.db, models.Now(st.now), hash)
-	if err != nil || who == nil {
+	viewer, data, err := models.FindSession(ctx, st.db, models.Now(st.now), hash)
+	if err != nil || viewer == nil {
 		return nil, false, err
 	}
 	if asked, ok := ctx.Value(viewerKey{}).(**models.Viewer); ok {
-		*asked = who
+		*asked = viewer
 	}
 	return data, true, nil
 }

@@ -132,9 +132,9 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 			t.Errorf("%d sessions: %s", len(list), text)
 		}
 		endOf := func(b *browser) string {
-			who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(b.session()))
+			viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(b.session()))
 			must(t, err)
-			return "/settings/sessions/" + who.Session.ID.String() + "/end"
+			return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 		}
 		if p := eve.post(endOf(there), nil); p.status != http.StatusNotFound || there.get("/settings").status != 200 {
 			t.Errorf("eve ends it: %s", p.kind())

@@ -14,14 +14,14 @@ import (
 )
 
 // settingsPage lists where a person is signed in.
-func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
 	notices := map[flash]string{sessionEnded: "Session ended", sessionsEnded: "All other sessions ended"}
-	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: who.User.Role, Plan: s.catalogue.Free()}
+	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: viewer.User.Role, Plan: s.catalogue.Free()}
 	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded)]; ok {
 		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title}}
 	}
 	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
-		a, err := s.standing(ctx, who.User.Email)
+		a, err := s.standing(ctx, viewer.User.Email)
 		if err != nil {
 			return "", err
 		}
@@ -29,7 +29,7 @@ func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 		return s.catalogue.Notice(a, models.Decide(a, 1)), nil
 	})
 	page.Sessions = load(s, c, "sessions", func(ctx context.Context) ([]views.Session, error) {
-		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, who.User.ID)
+		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, viewer.User.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +37,7 @@ func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 		for i := range sessions {
 			shown = append(shown, views.Session{
 				ID: sessions[i].ID.String(), Browser: browserName(sessions[i].UserAgent), SignedInAt: sessions[i].CreatedAt, SeenAt: sessions[i].LastSeenAt,
-				Current: sessions[i].ID == who.Session.ID,
+				Current: sessions[i].ID == viewer.Session.ID,
 			})
 		}
 		return shown, nil
@@ -73,12 +73,12 @@ func browserName(agent string) string {
 }
 
 // endSession ends one of the viewer's sessions, which may be the current one.
-func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
+func (s *Server) endSession(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	ended, err := models.EndSession(c.Request().Context(), s.db, who.User.ID, id)
+	ended, err := models.EndSession(c.Request().Context(), s.db, viewer.User.ID, id)
 	if err != nil {
 		return err
 	}
@@ -93,8 +93,8 @@ func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 }
 
 // endOtherSessions signs a person out everywhere else.
-func (s *Server) endOtherSessions(c echo.Context, who *models.Viewer) error {
-	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.ID, who.Session.ID); err != nil {
+func (s *Server) endOtherSessions(c echo.Context, viewer *models.Viewer) error {
+	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, viewer.User.ID, viewer.Session.ID); err != nil {
 		return err
 	}
 	return s.done(c, "/settings", sessionsEnded)

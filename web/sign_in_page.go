@@ -32,9 +32,9 @@ const (
 )
 
 // signInPage offers to sign in, or says why that is not possible.
-func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) signInPage(c echo.Context, viewer *models.Viewer) error {
 	next := ownPath(c.QueryParam("next"))
-	if who != nil {
+	if viewer != nil {
 		return landed(c, next)
 	}
 	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Unavailable: !s.issuer.Configured()}
@@ -122,12 +122,12 @@ func (s *Server) attempt(c echo.Context, state string) *attempt {
 
 // finishSignIn signs in a person who comes back from the issuer. A person who is signed in already and opens a callback again is
 // redirected to where the first one went.
-func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
+func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	a := s.attempt(c, c.QueryParam("state"))
 	switch {
-	case who != nil && a == nil:
+	case viewer != nil && a == nil:
 		return landed(c, "")
-	case who != nil && a.Nonce == "": // it is finished
+	case viewer != nil && a.Nonce == "": // it is finished
 		return landed(c, ownPath(a.Next))
 	case a == nil:
 		// This browser did not begin the sign-in: it may be an attempt to sign a person in as someone else.
@@ -138,7 +138,7 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 		return err
 	}
 	if refused := c.QueryParam("error"); refused != "" {
-		if who != nil {
+		if viewer != nil {
 			return landed(c, ownPath(a.Next))
 		}
 		return s.signInFailed(c, fmt.Errorf("the issuer said %q", refused))
@@ -151,7 +151,7 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 	switch {
 	case errors.Is(err, errIssuerAway):
 		return s.issuer.unavailable(nil, err)
-	case errors.Is(err, errCodeRefused) && who != nil:
+	case errors.Is(err, errCodeRefused) && viewer != nil:
 		return landed(c, ownPath(a.Next))
 	case err != nil:
 		return s.signInFailed(c, err)
@@ -184,22 +184,22 @@ func (s *Server) signInFailed(c echo.Context, reason error) error {
 
 // signInLinkPage asks whoever opens a one-time link to go on. Chat programs open links too, to show what is behind them,
 // so looking at it does not use it.
-func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) signInLinkPage(c echo.Context, viewer *models.Viewer) error {
 	email, err := models.SignInLinkEmail(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if err != nil {
 		return err
 	}
 	page := views.SignInLink{Frame: s.frame(c), Email: email, Next: ownPath(c.QueryParam("next"))}
-	if who != nil && who.User.Email != email {
-		page.Instead = who.User.Email
+	if viewer != nil && viewer.User.Email != email {
+		page.Instead = viewer.User.Email
 	}
 	return show(c, http.StatusOK, views.SignInLinkPage(page))
 }
 
 // useSignInLink signs in the person whom a one-time link is for. If the form is sent again, that person is signed in already and goes on.
-func (s *Server) useSignInLink(c echo.Context, who *models.Viewer) error {
+func (s *Server) useSignInLink(c echo.Context, viewer *models.Viewer) error {
 	person, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
-	if unknown := (*models.Error)(nil); who != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
+	if unknown := (*models.Error)(nil); viewer != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
 		return landed(c, ownPath(c.FormValue("next")))
 	}
 	if err != nil {

@@ -18,16 +18,16 @@ import (
 const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
 
 // usagePage shows a member what they used.
-func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
-	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{}, "")
+func (s *Server) usagePage(c echo.Context, viewer *models.Viewer) error {
+	return s.showUsage(c, viewer, http.StatusOK, views.SpendLimit{}, "")
 }
 
 // showUsage draws the page with the state of its form. Invalid says what is wrong with the amount; it is empty if nothing is.
-func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
+func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
 	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
-	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
+	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
-	page.Subscription = s.subscription(c, who, p.standing)
+	page.Subscription = s.subscription(c, viewer, p.standing)
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
 	}
@@ -114,26 +114,26 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 }
 
 // subscription is the viewer's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
-func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
+func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
 	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan)}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
-		return models.SubscriptionOf(ctx, s.db, who.User.Email)
+		return models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	}).Value
 	if held != nil {
 		shown.Organization = held.Organization
-		s.becomes(&shown, &held.Subscription, who)
+		s.becomes(&shown, &held.Subscription, viewer)
 	}
 	return shown
 }
 
 // becomes says what becomes of a subscription, and whether the viewer may manage it at Stripe.
-func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, who *models.Viewer) {
+func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
 	}
 	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
-	shown.Manageable = s.mayManage(held, who)
+	shown.Manageable = s.mayManage(held, viewer)
 	if !held.Active() {
 		shown.Status = models.StatusCanceled
 		if shown.EndsAt == nil {
@@ -144,8 +144,8 @@ func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, w
 
 // mayManage says that the viewer may open Stripe's portal for a subscription: it is theirs, or their organization's and they
 // are an admin of it.
-func (s *Server) mayManage(held *models.Subscription, who *models.Viewer) bool {
-	return s.shop != nil && held.StripeCustomerID != nil && (held.OrganizationID == nil || who.IsAdmin() && *held.OrganizationID == who.Organization.ID)
+func (s *Server) mayManage(held *models.Subscription, viewer *models.Viewer) bool {
+	return s.shop != nil && held.StripeCustomerID != nil && (held.OrganizationID == nil || viewer.IsAdmin() && *held.OrganizationID == viewer.Organization.ID)
 }
 
 func utc(t *time.Time) *time.Time {
@@ -156,14 +156,14 @@ func utc(t *time.Time) *time.Time {
 }
 
 // setSpendLimit saves the spend limit. A limit that is reached already stops the person at once, so it must be confirmed.
-func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
+func (s *Server) setSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)
 	if err != nil {
-		return s.showUsage(c, who, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Sent: true}, "The limit "+err.Error()+".")
+		return s.showUsage(c, viewer, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Sent: true}, "The limit "+err.Error()+".")
 	}
 	if c.FormValue(views.FieldConfirm) == "" {
-		standing, err := s.standing(c.Request().Context(), who.User.Email)
+		standing, err := s.standing(c.Request().Context(), viewer.User.Email)
 		if err != nil {
 			return err
 		}
@@ -171,18 +171,18 @@ func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
 		standing.SpendLimitCents = &cents
 		stops := cents < standing.OverageCents || models.Decide(standing, 1).Reason == models.SpendLimitReached
 		if same := current.SpendLimitCents != nil && *current.SpendLimitCents == cents; stops && !same {
-			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}, "")
+			return s.showUsage(c, viewer, http.StatusOK, views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}, "")
 		}
 	}
-	return s.saveSpendLimit(c, who, &cents)
+	return s.saveSpendLimit(c, viewer, &cents)
 }
 
-func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
-	return s.saveSpendLimit(c, who, nil)
+func (s *Server) removeSpendLimit(c echo.Context, viewer *models.Viewer) error {
+	return s.saveSpendLimit(c, viewer, nil)
 }
 
-func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
-	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
+func (s *Server) saveSpendLimit(c echo.Context, viewer *models.Viewer, cents *int64) error {
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), viewer.User.Email, viewer.User.Email, cents); err != nil {
 		return err
 	}
 	if cents == nil {
@@ -192,9 +192,9 @@ func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64
 }
 
 // usageCSV is what /usage shows as a file: a row a billing period, then one a day of the current one.
-func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
+func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
-	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, now)
+	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, now)
 	if p.standing.Failed != "" || p.months.Failed != "" {
 		if err := c.Request().Context().Err(); err != nil {
 			return err // the client left
