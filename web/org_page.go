@@ -11,7 +11,7 @@ import (
 	"tollgate/views/charts"
 )
 
-// orgPage shows an admin what the organization used.
+// orgPage shows an admin the organization's usage.
 func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 	o := viewer.Organization
 	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
@@ -46,11 +46,13 @@ func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 	return show(c, http.StatusOK, views.OrgPage(page))
 }
 
-// orgCost returns what the current period costs. The seats are those that the subscription pays for. A plan without a Stripe
-// subscription has no number of seats, so there each member with usage is one.
+// orgCost returns what the current period costs. It counts the seats that the subscription pays
+// for. A plan without a Stripe subscription has no number of seats, so each member with usage
+// counts as one.
 func orgCost(s *models.OrganizationSummary, held *models.Subscription) views.OrgCost {
 	cost := views.OrgCost{
-		Seats: s.ActiveUsers, People: s.OveragePeople, Overage: models.Overage{Units: s.OverageUnits, Cents: s.OverageCents}, Forecast: s.Forecast,
+		Seats: s.ActiveUsers, People: s.OveragePeople, Forecast: s.Forecast,
+		Overage: models.Overage{Units: s.OverageUnits, Cents: s.OverageCents},
 	}
 	if held != nil && held.Active() && held.Seats != nil {
 		cost.Seats, cost.Subscribed = *held.Seats, true

@@ -24,7 +24,7 @@ func (s *Server) landingPage(c echo.Context, viewer *models.Viewer) error {
 	return show(c, http.StatusOK, views.LandingPage(page))
 }
 
-// plansPage is the pricing page; somebody signed in sees what each plan would have cost them.
+// plansPage is the pricing page. People who are signed in see what each plan would have cost them.
 func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
 	if viewer == nil {
@@ -34,7 +34,8 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Current = s.subscription(c, viewer, p.standing)
 	if s.flashed(c, planBought) == planBought {
-		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: ui.Sentence("Your plan is now " + page.Current.Plan.Name), Text: "It applies immediately."}}
+		title := ui.Sentence("Your plan is now " + page.Current.Plan.Name)
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title, Text: "It applies immediately."}}
 	}
 	page.Invoices = s.invoices(c, viewer)
 	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {
