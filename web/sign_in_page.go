@@ -76,16 +76,16 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	a := &attempt{
 		State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: ownPath(c.FormValue("next")),
 	}
-	if err := s.keepAttempt(c, a); err != nil {
+	if err := s.storeAttempt(c, a); err != nil {
 		return err
 	}
 	return c.Redirect(http.StatusSeeOther, known.address(a))
 }
 
-// keepAttempt stores an attempt in a cookie. The cookie needs no signature: a person who can write
+// storeAttempt stores an attempt in a cookie. The cookie needs no signature: a person who can write
 // it can only start their own sign-in in this browser. Under HTTPS, the cookie's name prevents
 // other sites from writing it.
-func (s *Server) keepAttempt(c echo.Context, a *attempt) error {
+func (s *Server) storeAttempt(c echo.Context, a *attempt) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("begin a sign-in: %w", err)
@@ -144,7 +144,7 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 		return s.signInFailed(c, errors.New("this browser has not begun a sign-in with this state"))
 	}
 	// The attempt is used up. Only its destination remains, in case the callback is opened again.
-	if err := s.keepAttempt(c, &attempt{State: a.State, Next: a.Next}); err != nil {
+	if err := s.storeAttempt(c, &attempt{State: a.State, Next: a.Next}); err != nil {
 		return err
 	}
 	if refused := c.QueryParam("error"); refused != "" {
