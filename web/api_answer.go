@@ -17,44 +17,44 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// Decision is the answer of check, consume, holds and usage, as the API's document describes it. The answers themselves
-// are written by appendDecision, and a test holds the two equal.
+// Decision is the answer of check, consume, holds and usage, as the API's document describes it.
+// appendDecision writes the answers themselves; a test checks that both agree.
 type Decision struct {
-	Allowed          bool          `json:"allowed" doc:"Whether the person may have the quantity asked for."`
-	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached" doc:"Why not; null when allowed."`
-	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"How much of the included units is used, after the decision."`
+	Allowed          bool          `json:"allowed" doc:"Whether the person may have the requested quantity."`
+	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached" doc:"Null if allowed."`
+	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"Included units used, after the decision."`
 	Email            string        `json:"email"`
-	Plan             string        `json:"plan" doc:"The id of the person's plan."`
+	Plan             string        `json:"plan" doc:"The ID of the person's plan."`
 	Used             int64         `json:"used" doc:"Units used in the period."`
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers."`
-	Remaining        int64         `json:"remaining" doc:"Included units neither used nor on hold."`
+	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
 	PercentUsed      int64         `json:"percent_used" doc:"Used over included, rounded down."`
-	Overage          int64         `json:"overage" doc:"Units used beyond the included ones."`
-	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of such a unit in cents; 0 is a hard cap."`
-	OverageCents     int64         `json:"overage_cents" doc:"The price of the overage so far in cents, before tax; an estimate."`
-	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The most that overage may cost in a period, in cents; null is no limit."`
-	MemberLimit      *int64        `json:"member_limit" doc:"The most units that an admin allows in a period; null is no limit."`
+	Overage          int64         `json:"overage" doc:"Units used beyond the included units."`
+	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of an overage unit in cents; 0 means a hard cap."`
+	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
+	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The limit on overage per period, in cents; null means no limit."`
+	MemberLimit      *int64        `json:"member_limit" doc:"The admin's limit on units per period; null means no limit."`
 	Period           period        `json:"period"`
-	Notice           *string       `json:"notice" doc:"What to tell the person; null if allowed at the level safe."`
-	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null without a notice."`
+	Notice           *string       `json:"notice" doc:"What to say to the person; null if allowed at level safe."`
+	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null if there is no notice."`
 }
 
 type period struct {
-	Start time.Time `json:"start" doc:"In UTC; in the period."`
-	End   time.Time `json:"end" doc:"In UTC; after the period."`
+	Start time.Time `json:"start" doc:"In UTC, inclusive."`
+	End   time.Time `json:"end" doc:"In UTC, exclusive."`
 }
 
 // ConsumeAnswer is the answer of consume.
 type ConsumeAnswer struct {
 	Decision
-	EventID  *string `json:"event_id" format:"uuid" doc:"The event recorded; null when refused."`
+	EventID  *string `json:"event_id" format:"uuid" doc:"The recorded event; null if refused."`
 	Replayed bool    `json:"replayed" doc:"Whether this is the answer to an earlier call with the same key."`
 }
 
 type holdAnswer struct {
 	Decision
-	Hold *holdBody `json:"hold" doc:"The hold; null when refused."`
+	Hold *holdBody `json:"hold" doc:"The hold; null if refused."`
 }
 
 type settleAnswer struct {
@@ -64,18 +64,18 @@ type settleAnswer struct {
 
 type holdBody struct {
 	ID        string    `json:"id" format:"uuid"`
-	Quantity  int64     `json:"quantity" doc:"The units set aside."`
+	Quantity  int64     `json:"quantity" doc:"Units set aside."`
 	State     string    `json:"state" enum:"open,settled,released,expired"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// TransformSchema says what huma cannot read from the type: what may be null.
+// TransformSchema marks the fields that may be null. huma cannot see this from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["reason"].Enum = append(s.Properties["reason"].Enum, nil)
 	return nullable(s, "slack")
 }
 
-// TransformSchema is Decision's, for the field hold too.
+// TransformSchema marks the nullable fields of Decision, and the field hold.
 func (holdAnswer) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	return nullable(Decision{}.TransformSchema(r, s), "hold")
 }
@@ -88,8 +88,9 @@ func nullable(s *huma.Schema, names ...string) *huma.Schema {
 	return s
 }
 
-// appendDecision writes a decision without the closing brace, so that what belongs to one call can follow. It is by hand
-// as this is the answer somebody waits for, and needs no reflection.
+// appendDecision writes a decision without the closing brace, so that a call can add its own
+// fields. It does not use encoding/json because callers wait for this answer, and it needs no
+// reflection.
 func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte {
 	s := &a.Standing
 	b = append(b, `{"allowed":`...)
@@ -134,7 +135,7 @@ func appendInt(b []byte, name string, v int64) []byte {
 
 func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, time.RFC3339Nano) }
 
-// appendString writes a string of ours or one that was read from valid JSON: neither can be invalid.
+// appendString writes one of our own strings or one that was read from valid JSON. Both are valid.
 func appendString(b []byte, s string) []byte {
 	b, err := jsontext.AppendQuote(b, s)
 	if err != nil {
@@ -196,7 +197,7 @@ func appendHold(b []byte, h *models.UsageHold) []byte {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
-// answer sends a decision with what follows it.
+// answer sends a decision, followed by the given parts.
 func (s *Server) answer(c echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
 	into := buffers.Get().(*[]byte)
 	defer buffers.Put(into)

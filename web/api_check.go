@@ -6,11 +6,11 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// CheckRequest asks whether a person may have more. Defaults are in the descriptions: a field with a default in its schema is
-// required in the types of generated clients.
+// CheckRequest asks whether a person may have more. The descriptions contain the defaults, because
+// generated clients treat a field with a default in its schema as required.
 type CheckRequest struct {
 	PersonName
-	Quantity int64 `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units asked for. Default: 1."`
+	Quantity int64 `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units requested. Default: 1."`
 }
 
 var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return &r.PersonName }),
@@ -20,10 +20,10 @@ var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return
 
 func (s *Server) check(c echo.Context) error {
 	r := CheckRequest{Quantity: 1}
-	var who enforcement.Person
+	var person enforcement.Person
 	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, checkFields, &r)
-		who = b.whom(&r.PersonName, 0)
+		person = b.person(&r.PersonName, 0)
 		return err
 	})
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *Server) check(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Check(ctx, who, r.Quantity)
+	a, err := s.gate.Check(ctx, person, r.Quantity)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models/enforcement"
@@ -9,7 +10,13 @@ import (
 // consumeRequest asks for units and records them.
 type consumeRequest struct {
 	CheckRequest
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this piece of work: a retry with the same key gets the first answer." example:"C024BE91L-1763900000.000200"`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this work. A retry gets the first answer."`
+}
+
+// TransformSchema adds an example that is too long for the struct tag.
+func (r consumeRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["idempotency_key"].Examples = []any{"C024BE91L-1763900000.000200"}
+	return r.CheckRequest.TransformSchema(registry, s)
 }
 
 var consumeFields = append(lift(checkFields, func(r *consumeRequest) *CheckRequest { return &r.CheckRequest }),
@@ -19,10 +26,10 @@ var consumeFields = append(lift(checkFields, func(r *consumeRequest) *CheckReque
 
 func (s *Server) consume(c echo.Context) error {
 	r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
-	var who enforcement.Person
+	var person enforcement.Person
 	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, consumeFields, &r)
-		who = b.whom(&r.PersonName, 0)
+		person = b.person(&r.PersonName, 0)
 		return err
 	})
 	if err != nil {
@@ -30,7 +37,7 @@ func (s *Server) consume(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Consume(ctx, who, r.Quantity, r.IdempotencyKey)
+	a, err := s.gate.Consume(ctx, person, r.Quantity, r.IdempotencyKey)
 	if err != nil {
 		return err
 	}

@@ -14,16 +14,16 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// eventsRequest tells of what already happened.
+// eventsRequest reports usage that already happened.
 type eventsRequest struct {
-	Events []eventBody `json:"events" minItems:"1" maxItems:"1000" nullable:"false" doc:"What happened. One bad entry spoils only itself."`
+	Events []eventBody `json:"events" minItems:"1" maxItems:"1000" nullable:"false" doc:"An invalid event does not affect the others."`
 }
 
 type eventBody struct {
 	PersonName
 	Quantity       int64     `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used."`
-	IdempotencyKey string    `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this piece of work; what is recorded already is not recorded again."`
-	OccurredAt     time.Time `json:"occurred_at" doc:"When it happened (RFC 3339): it counts in the billing period of then. At most 5 minutes ahead and 400 days back."`
+	IdempotencyKey string    `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this work. A retry is not recorded again."`
+	OccurredAt     time.Time `json:"occurred_at" doc:"RFC 3339, at most 400 days ago and 5 minutes ahead. Determines the billing period."`
 }
 
 var eventFields = append(personFields(func(e *eventBody) *PersonName { return &e.PersonName }),
@@ -38,62 +38,71 @@ var eventFields = append(personFields(func(e *eventBody) *PersonName { return &e
 		if err != nil || !ok {
 			return err
 		}
-		s = strings.ToUpper(s) // RFC 3339 lets t and z be small
+		s = strings.ToUpper(s) // RFC 3339 allows lowercase t and z
 		if into.OccurredAt, err = time.Parse(time.RFC3339, s); err != nil || !instant.MatchString(s) {
-			b.fault(name, "must be a time such as 2026-11-23T09:30:00Z (RFC 3339)")
+			b.reject(name, "must be a time such as 2026-11-23T09:30:00Z (RFC 3339)")
 		}
 		return nil
 	}})
 
-// instant is RFC 3339's date-time, of which time.Parse takes more: an hour of one digit, a comma, an offset of a day.
-var instant = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
+// instant matches RFC 3339's date-time. time.Parse accepts more: an hour of one digit, a comma, an
+// offset of a day.
+var instant = regexp.MustCompile(
+	`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
 
 type eventsAnswer struct {
-	Results []eventResult `json:"results" nullable:"false" doc:"One for each event, in their order."`
+	Results []eventResult `json:"results" nullable:"false" doc:"One result per event, in the same order."`
 }
 
 type eventResult struct {
-	IdempotencyKey *string `json:"idempotency_key" doc:"The event's key; null when it had no valid one."`
-	Status         string  `json:"status" enum:"recorded,duplicate,conflict,invalid" doc:"duplicate: recorded before; conflict: the key was used with another person or quantity."`
-	EventID        *string `json:"event_id" format:"uuid" doc:"The event; null when none was recorded."`
-	Error          *string `json:"error" doc:"What is wrong; null when nothing is."`
+	IdempotencyKey *string `json:"idempotency_key" doc:"The event's key; null if missing or invalid."`
+	Status         string  `json:"status" enum:"recorded,duplicate,conflict,invalid" doc:"conflict: the key was used with another quantity."`
+	EventID        *string `json:"event_id" format:"uuid" doc:"The event; null if none was recorded."`
+	Error          *string `json:"error" doc:"What is wrong; null if nothing is."`
 }
 
-// events records a batch. A fault of the batch as a whole is a problem; a fault of an entry is that entry's result.
+// events records a batch. An error in the batch as a whole is a problem; an error in one event is
+// that event's result.
 func (s *Server) events(c echo.Context) error {
 	var results []eventResult
 	var entries []enforcement.PastEvent
-	var places []int // of the entries among the results
+	var places []int // positions of the entries among the results
 	now := s.now()
 	lease := s.batchBodies.lease(c, 2)
 	defer lease.close()
 	err := decode(c, maxEventsBody, func(*body) *bodyLease { return &lease }, func(b *body) error {
 		return readObject(b, []field[struct{}]{{"events", true, func(b *body, name string, _ *struct{}) error {
 			return b.array(name, 1, maxEvents, func(i int) error {
-				outer := b.faults
-				b.faults = nil
+				outer := b.fieldErrors
+				b.fieldErrors = nil
 				var e eventBody
 				err := readObject(b, eventFields, &e)
-				entry := enforcement.PastEvent{Person: b.whom(&e.PersonName, 0), Quantity: e.Quantity, IdempotencyKey: e.IdempotencyKey, OccurredAt: e.OccurredAt}
+				entry := enforcement.PastEvent{
+					Person:         b.person(&e.PersonName, 0),
+					Quantity:       e.Quantity,
+					IdempotencyKey: e.IdempotencyKey,
+					OccurredAt:     e.OccurredAt,
+				}
 				switch {
-				case len(b.faults) > 0:
+				case len(b.fieldErrors) > 0:
 				case e.OccurredAt.After(now.Add(maxAhead)):
-					b.fault("occurred_at", "lies more than 5 minutes ahead")
+					b.reject("occurred_at", "is more than 5 minutes in the future")
 				case e.OccurredAt.Before(now.Add(-maxBack)):
-					b.fault("occurred_at", "lies more than 400 days back")
+					b.reject("occurred_at", "is more than 400 days in the past")
 				}
 				var result eventResult
 				if e.IdempotencyKey != "" {
 					result.IdempotencyKey = &e.IdempotencyKey
 				}
-				if len(b.faults) > 0 {
-					fault := strings.TrimSpace(strings.TrimPrefix(b.faults[0].Path, string(b.path)) + " " + b.faults[0].Message)
-					result.Status, result.Error = "invalid", &fault
+				if len(b.fieldErrors) > 0 {
+					first := b.fieldErrors[0]
+					message := strings.TrimSpace(strings.TrimPrefix(first.Path, string(b.path)) + " " + first.Message)
+					result.Status, result.Error = "invalid", &message
 				} else {
 					entries, places = append(entries, entry), append(places, i)
 				}
 				results = append(results, result)
-				b.faults = outer
+				b.fieldErrors = outer
 				return err
 			})
 		}}}, &struct{}{})
@@ -109,19 +118,19 @@ func (s *Server) events(c echo.Context) error {
 	}
 	for i, o := range outcomes {
 		r := &results[places[i]]
-		var fault *models.Error
+		var refused *models.Error
 		switch {
-		case errors.As(o.Err, &fault) && fault.Code == models.CodeIdempotencyKeyReused:
+		case errors.As(o.Err, &refused) && refused.Code == models.CodeIdempotencyKeyReused:
 			r.Status = "conflict"
-		case fault != nil:
+		case refused != nil:
 			r.Status = "invalid"
 		case o.Answer.Replayed:
 			r.Status = "duplicate"
 		default:
 			r.Status = "recorded"
 		}
-		if fault != nil {
-			r.Error = &fault.Detail
+		if refused != nil {
+			r.Error = &refused.Detail
 		} else {
 			id := o.Answer.EventID.String()
 			r.EventID = &id
@@ -130,11 +139,11 @@ func (s *Server) events(c echo.Context) error {
 	return writeJSON(c, eventsAnswer{Results: results})
 }
 
-// array reads the elements of an array of least to most.
+// array reads an array that has from least to most elements.
 func (b *body) array(name string, least, most int, element func(i int) error) error {
-	message := fmt.Sprintf("must be an array of %d to %d", least, most)
+	message := fmt.Sprintf("must be an array of %d to %d elements", least, most)
 	if b.decoder.PeekKind() != '[' {
-		b.fault(name, message)
+		b.reject(name, message)
 		return b.decoder.SkipValue()
 	}
 	if _, err := b.decoder.ReadToken(); err != nil {
@@ -155,7 +164,7 @@ func (b *body) array(name string, least, most int, element func(i int) error) er
 	}
 	b.path = b.path[:path]
 	if n < least || n > most {
-		b.fault(name, message)
+		b.reject(name, message)
 	}
 	_, err := b.decoder.ReadToken()
 	return err

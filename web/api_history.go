@@ -10,10 +10,10 @@ import (
 	"tollgate/models"
 )
 
-// historyAnswer is a person's past periods, newest first, the current one included.
+// historyAnswer lists a person's billing periods, newest first, including the current one.
 type historyAnswer struct {
 	Email   string       `json:"email"`
-	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first. A period in which nothing was asked for is not among them, so the current one may be missing."`
+	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first. Periods without calls are missing."`
 }
 
 type pastPeriod struct {
@@ -22,10 +22,10 @@ type pastPeriod struct {
 	Used         int64  `json:"used"`
 	Included     int64  `json:"included"`
 	Overage      int64  `json:"overage"`
-	OverageCents int64  `json:"overage_cents" doc:"In cents, before tax; an estimate."`
+	OverageCents int64  `json:"overage_cents" doc:"Estimate in cents, before tax."`
 }
 
-// maxMonths is the longest history.
+// maxMonths is the maximum length of the history.
 const maxMonths = 36
 
 func (s *Server) history(c echo.Context) error {
@@ -36,11 +36,12 @@ func (s *Server) history(c echo.Context) error {
 	months := models.DefaultHistoryMonths
 	query, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
-		return invalid(FieldError{Path: "months", Message: "is part of a query that cannot be read"})
+		return invalid(FieldError{Path: "months", Message: "is part of an invalid query string"})
 	}
 	if given := query["months"]; given != nil {
-		// A number is written in one way only, so that nothing is read into "+1" or "01".
-		if months, err = strconv.Atoi(given[0]); err != nil || strconv.Itoa(months) != given[0] || months < 1 || months > maxMonths || len(given) > 1 {
+		// Only the canonical form of a number is accepted, not "+1" or "01".
+		months, err = strconv.Atoi(given[0])
+		if err != nil || strconv.Itoa(months) != given[0] || months < 1 || months > maxMonths || len(given) > 1 {
 			return invalid(FieldError{Path: "months", Message: fmt.Sprintf("must be a whole number from 1 to %d", maxMonths)})
 		}
 	}

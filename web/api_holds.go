@@ -14,8 +14,8 @@ import (
 type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Names this hold: a retry with the same key gets the same one. Keys of holds are apart from those of consumes and events."`
-	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this many seconds, and its units are available again. Default: 120."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. Events have separate keys."`
+	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
 }
 
 var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),
@@ -31,10 +31,10 @@ var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &
 
 func (s *Server) hold(c echo.Context) error {
 	r := holdRequest{TTLSeconds: defaultTTL}
-	var who enforcement.Person
+	var person enforcement.Person
 	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, holdFields, &r)
-		who = b.whom(&r.PersonName, 0)
+		person = b.person(&r.PersonName, 0)
 		return err
 	})
 	if err != nil {
@@ -42,7 +42,7 @@ func (s *Server) hold(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Hold(ctx, who, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
+	a, err := s.gate.Hold(ctx, person, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -51,9 +51,9 @@ func (s *Server) hold(c echo.Context) error {
 
 func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b, a.Hold) }
 
-// settleRequest turns a hold into usage.
+// settleRequest turns a hold into recorded usage.
 type settleRequest struct {
-	Quantity int64 `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most those held; the rest is given back."`
+	Quantity int64 `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the units on hold. The rest is released."`
 }
 
 var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name string, into *settleRequest) error {
@@ -95,11 +95,11 @@ func (s *Server) release(c echo.Context) error {
 	return s.answer(c, &a, appendHoldOf)
 }
 
-// holdID reads the id in the address; what is not one is the id of no hold.
+// holdID reads the ID in the path. An invalid ID is treated as an unknown hold.
 func holdID(c echo.Context) (uuid.UUID, error) {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil || len(c.Param("id")) != 36 {
-		return uuid.UUID{}, &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this id."}
+		return uuid.UUID{}, &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this ID."}
 	}
 	return id, nil
 }

@@ -17,23 +17,24 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// A key is believed for keyFresh; from then on the database is asked again in the background while the old answer
-// serves, and from keyStale on before any answer is given. So a revoked key is refused within a second, and a busy
-// server neither asks for each request nor makes one of them wait.
+// A key is trusted for keyFresh. After that, it is read again in the background while requests
+// still use the old answer. After keyStale, a request waits for the database. So a revoked key is
+// refused within a second, and a busy server neither queries the database for each request nor
+// makes requests wait.
 const (
 	keyFresh = 300 * time.Millisecond
 	keyStale = 800 * time.Millisecond
-	// keyUseEvery is how often the last use of keys is written.
+	// keyUseEvery is the interval at which the last use of keys is stored.
 	keyUseEvery = 15 * time.Second
 )
 
-// apiKeys answers whose key it is that a request carries.
+// apiKeys finds the API key that a request carries.
 type apiKeys struct {
 	db    *models.DB
 	log   *slog.Logger
-	known sync.Map // of a key's text to *knownKey
+	known sync.Map // from a key's text to *knownKey
 	ask   singleflight.Group
-	// limits are by the key's id: known is replaced each time the database is asked.
+	// limits are stored by the key's ID, because known is replaced at each query.
 	limits keyLimits
 
 	storedMu    sync.Mutex
@@ -43,15 +44,16 @@ type apiKeys struct {
 
 type knownKey struct {
 	models.APIKey
-	asked    time.Time // before the database was
+	asked    time.Time // before the query
 	lastUsed atomic.Int64
 	written  atomic.Int64
 	asking   atomic.Bool
 	limit    *keyLimit // nil: no limit
 }
 
-// find returns the key, or nil when there is no such key or it was revoked. A key that is not known yet counts against the limit of
-// the client, as anyone can make one up for which the database is asked; a valid one does not.
+// find returns the key, or nil if it does not exist or was revoked. A key that is not cached yet
+// counts against the client's limit, because anyone can make up keys and each one costs a query. A
+// valid key does not count.
 func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*knownKey, error) {
 	ctx := c.Request().Context()
 	if v, ok := k.known.Load(key); ok {
@@ -64,7 +66,7 @@ func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*kno
 				go func() {
 					ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyStale)
 					defer cancel()
-					_, _ = k.fetch(ctx, key) // the next request asks again, and tells
+					_, _ = k.fetch(ctx, key) // the next request asks again and reports the error
 				}()
 			}
 			return known, nil
@@ -84,17 +86,18 @@ func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*kno
 	return known, err
 }
 
-// storedEvery is how often the database is asked for the hashes of all keys.
+// storedEvery is the interval at which the hashes of all keys are read.
 const storedEvery = time.Second
 
-// isStored reports whether a key is one of those in the database, by a list that is at most storedEvery old. It lets a valid key in that
-// this process does not know yet, whatever comes from the same address, for one query per second in all.
+// isStored reports whether a key is in the database, from a list that is at most storedEvery old.
+// So a valid key that this process has not cached yet is accepted even if its address is over the
+// limit, for one query per second in total.
 func (k *apiKeys) isStored(ctx context.Context, key string) bool {
 	k.storedMu.Lock()
 	stored, asked := k.stored, k.storedAsked
 	k.storedMu.Unlock()
 	if time.Since(asked) >= storedEvery {
-		v, _, _ := k.ask.Do("", func() (any, error) { // no key is empty
+		v, _, _ := k.ask.Do("", func() (any, error) { // no key is empty, so "" is free for this
 			asked := time.Now()
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storedEvery)
 			defer cancel()
@@ -102,7 +105,7 @@ func (k *apiKeys) isStored(ctx context.Context, key string) bool {
 			k.storedMu.Lock()
 			defer k.storedMu.Unlock()
 			k.storedAsked = asked
-			if err == nil { // else the last list has to do
+			if err == nil { // otherwise the previous list stays in use
 				k.stored = fresh
 			}
 			return k.stored, nil
@@ -141,7 +144,7 @@ func (k *apiKeys) fetch(ctx context.Context, key string) (*knownKey, error) {
 	return v.(*knownKey), nil
 }
 
-// run writes down when keys were last used, until ctx ends.
+// run stores when keys were last used, until ctx ends.
 func (k *apiKeys) run(ctx context.Context) {
 	tick := time.NewTicker(keyUseEvery)
 	defer tick.Stop()
@@ -169,18 +172,19 @@ func (k *apiKeys) writeUse(ctx context.Context) {
 		return true
 	})
 	if err := models.TouchAPIKeys(ctx, k.db, used); err != nil {
-		k.log.Warn("the last use of API keys was not noted", "error", err)
+		k.log.Warn("the last use of API keys was not stored", "error", err)
 	}
 }
 
-// keyWait is where a request says how long its API key was looked up, if that took longer than keyQuick.
+// keyWait is the context key for how long the API key lookup took, if it took longer than keyQuick.
 const (
 	keyWait  = "key wait"
 	keyQuick = 10 * time.Millisecond
 )
 
-// deciding returns the context of a call to the gate. net/http cancels a request's own when the client closes its side, also
-// if it still waits for the answer, so that one is not used. The time that the API key took counts as part of the call's.
+// deciding returns the context of a call to the gate. It does not use the request's context:
+// net/http cancels that when the client closes its side of the connection, even if the client still
+// waits for the answer. The time that the API key lookup took counts as part of the call.
 func deciding(c echo.Context) (context.Context, context.CancelFunc) {
 	ctx := context.WithoutCancel(c.Request().Context())
 	if waited, ok := c.Get(keyWait).(time.Duration); ok {
@@ -189,11 +193,11 @@ func deciding(c echo.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() {}
 }
 
-// needs lets a request pass whose API key has the scope.
+// needs accepts only requests whose API key has the scope.
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
-		key = strings.TrimLeft(key, " ") // RFC 9110, 11.4: one space or more
+		key = strings.TrimLeft(key, " ") // RFC 9110, 11.4: one or more spaces
 		if !strings.EqualFold(scheme, "Bearer") || !models.IsKey(key) {
 			return newProblem(codeUnauthorized, "Send an API key: Authorization: Bearer tg_live_…")
 		}

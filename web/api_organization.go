@@ -9,19 +9,19 @@ import (
 	"tollgate/models"
 )
 
-// organizationAnswer is an organization's use in its current period.
+// organizationAnswer is an organization's usage in its current period.
 type organizationAnswer struct {
 	ID               string         `json:"id" format:"uuid"`
 	Name             string         `json:"name"`
 	Plan             string         `json:"plan"`
 	Period           period         `json:"period"`
 	TotalUsers       int64          `json:"total_users"`
-	ActiveUsers      int64          `json:"active_users" doc:"Those who used at least one unit in the period."`
-	TotalSuggestions int64          `json:"total_suggestions" doc:"Units used by all of them."`
-	AveragePerUser   jsonHundredths `json:"average_per_user" doc:"Over all users, with two decimals."`
-	Overage          int64          `json:"overage" doc:"Units beyond the included ones of each member, which are billed."`
-	OverageCents     int64          `json:"overage_cents" doc:"In cents, before tax; an estimate."`
-	TopUsers         []topUser      `json:"top_users" nullable:"false" doc:"At most ten of those who used something, most first; ties by email."`
+	ActiveUsers      int64          `json:"active_users" doc:"Users who used at least one unit in the period."`
+	TotalSuggestions int64          `json:"total_suggestions" doc:"Units used by all users."`
+	AveragePerUser   jsonHundredths `json:"average_per_user" doc:"Average over all users, with two decimals."`
+	Overage          int64          `json:"overage" doc:"Units beyond each member's included units. They are billed."`
+	OverageCents     int64          `json:"overage_cents" doc:"Estimate in cents, before tax."`
+	TopUsers         []topUser      `json:"top_users" nullable:"false" doc:"The ten users with the most usage; ties sorted by email."`
 }
 
 type topUser struct {
@@ -43,7 +43,7 @@ func (h jsonHundredths) MarshalJSON() ([]byte, error) {
 }
 
 func (s *Server) organizationUsage(c echo.Context) error {
-	unknown := &models.Error{Code: models.CodeUnknownOrganization, Detail: "There is no organization with this id."}
+	unknown := &models.Error{Code: models.CodeUnknownOrganization, Detail: "There is no organization with this ID."}
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil || len(c.Param("id")) != 36 {
 		return unknown
@@ -53,9 +53,10 @@ func (s *Server) organizationUsage(c echo.Context) error {
 		return err
 	}
 	answer := organizationAnswer{
-		ID: o.ID.String(), Name: o.Name, Plan: string(o.Plan), Period: period(o.Period), TotalUsers: o.TotalUsers, ActiveUsers: o.ActiveUsers,
-		TotalSuggestions: o.TotalSuggestions, AveragePerUser: jsonHundredths(o.AveragePerUser()),
-		Overage: o.OverageUnits, OverageCents: o.OverageCents, TopUsers: make([]topUser, len(o.TopUsers)),
+		ID: o.ID.String(), Name: o.Name, Plan: string(o.Plan), Period: period(o.Period),
+		TotalUsers: o.TotalUsers, ActiveUsers: o.ActiveUsers, TotalSuggestions: o.TotalSuggestions,
+		AveragePerUser: jsonHundredths(o.AveragePerUser()), Overage: o.OverageUnits, OverageCents: o.OverageCents,
+		TopUsers: make([]topUser, len(o.TopUsers)),
 	}
 	for i, u := range o.TopUsers {
 		answer.TopUsers[i] = topUser{

@@ -15,6 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
@@ -22,28 +23,30 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// The largest bodies, in bytes.
+// The size limits of bodies, in bytes.
 const (
 	maxBody       = 64 << 10
 	maxEventsBody = 1 << 20
 )
 
-// body reads a request's JSON by hand: strictly, as encoding/json lets pass what must not (unknown and doubled fields,
-// broken UTF-8, which would make two idempotency keys one), with every fault named by its path and not only the first.
+// body reads a request's JSON strictly. encoding/json accepts input that must be refused: unknown
+// and duplicate fields, and broken UTF-8, which could make two idempotency keys equal. body reports
+// every error with its path, not only the first one.
 type body struct {
-	raw     bytes.Buffer
-	small   [freeBody]byte // raw has it if the body fits
-	lease   bodyLease      // of a call; a batch has one of its own
-	decoder jsontext.Decoder
-	path    []byte // of the array element being read, such as "events[3]."
-	faults  []FieldError
+	raw         bytes.Buffer
+	small       [freeBody]byte // memory of raw if the body fits
+	lease       bodyLease      // of a call; a batch has its own
+	decoder     jsontext.Decoder
+	path        []byte // of the array element that is being read, such as "events[3]."
+	fieldErrors []FieldError
 }
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
 
 var errNotJSON = errors.New("the body is not JSON")
 
-// decode reads the body of a call with read. It returns a Problem: 413, 415, 400, 422 or 503.
+// decode reads the body of a call with read. The error is a Problem with status 413, 415, 400, 422
+// or 503.
 func (s *Server) decode(c echo.Context, limit int64, read func(*body) error) error {
 	return decode(c, limit, func(b *body) *bodyLease {
 		b.lease = s.callBodies.lease(c, 2)
@@ -58,7 +61,7 @@ func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func
 	}
 	for _, encoding := range r.Header[echo.HeaderContentEncoding] {
 		if !strings.EqualFold(encoding, "identity") {
-			return newProblem(codeUnsupportedMedia, "Send the body as it is, without a Content-Encoding.")
+			return newProblem(codeUnsupportedMedia, "Send the body without a Content-Encoding.")
 		}
 	}
 	if r.ContentLength > limit {
@@ -66,13 +69,13 @@ func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func
 	}
 	b := bodies.Get().(*body)
 	l := lease(b)
-	b.faults, b.path = nil, b.path[:0]
+	b.fieldErrors, b.path = nil, b.path[:0]
 	raw, err := l.read(r, b.small[:], limit)
 	defer func() {
 		if l == &b.lease {
 			l.close()
 		}
-		if cap(raw) <= freeBody { // a large one is not kept for others
+		if cap(raw) <= freeBody { // do not store a large buffer in the pool
 			bodies.Put(b)
 		}
 	}()
@@ -80,7 +83,7 @@ func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func
 	case isProblem(err):
 		return err
 	case err != nil:
-		return newProblem(codeInvalidJSON, "The body broke off.")
+		return newProblem(codeInvalidJSON, "The body is incomplete.")
 	case int64(len(raw)) > limit:
 		return tooLarge(limit)
 	}
@@ -88,11 +91,11 @@ func decode(c echo.Context, limit int64, lease func(*body) *bodyLease, read func
 	return b.parse(read)
 }
 
-// parse reads what is in b.raw.
+// parse reads the JSON in b.raw.
 func (b *body) parse(read func(*body) error) error {
 	err := errNotJSON
 	if utf8.Valid(b.raw.Bytes()) {
-		// Doubled fields are found below, and named; and so are texts with half of a surrogate pair, which is all that is left of invalid UTF-8.
+		// The code below detects duplicate fields and unpaired surrogates, so that it can name the field.
 		b.decoder.Reset(&b.raw, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 		err = read(b)
 	}
@@ -105,15 +108,15 @@ func (b *body) parse(read func(*body) error) error {
 	}
 	switch {
 	case err != nil:
-		return newProblem(codeInvalidJSON, "The body is not one JSON value in UTF-8 (RFC 8259).")
-	case len(b.faults) > 0:
-		return invalid(b.faults...)
+		return newProblem(codeInvalidJSON, "The body must be one JSON value in UTF-8 (RFC 8259).")
+	case len(b.fieldErrors) > 0:
+		return invalid(b.fieldErrors...)
 	}
 	return nil
 }
 
 func tooLarge(limit int64) error {
-	return newProblem(codePayloadTooLarge, fmt.Sprintf("The body has more than %d KiB.", limit>>10))
+	return newProblem(codePayloadTooLarge, fmt.Sprintf("The body is larger than %d KiB.", limit>>10))
 }
 
 func isJSON(contentType string) bool {
@@ -121,33 +124,37 @@ func isJSON(contentType string) bool {
 		return true
 	}
 	kind, params, err := mime.ParseMediaType(contentType)
+	if err != nil || kind != echo.MIMEApplicationJSON {
+		return false
+	}
 	charset, has := params["charset"]
-	return err == nil && kind == echo.MIMEApplicationJSON && (!has || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8"))
+	return !has || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8")
 }
 
-func (b *body) fault(name, message string) {
-	if len(b.faults) < maxFaults {
-		b.faults = append(b.faults, FieldError{Path: string(b.path) + name, Message: message})
+func (b *body) reject(name, message string) {
+	if len(b.fieldErrors) < maxFieldErrors {
+		b.fieldErrors = append(b.fieldErrors, FieldError{Path: string(b.path) + name, Message: message})
 	}
 }
 
-// field is one field of an object that may be read into a T.
+// field is one field of an object. read stores its value in a T.
 type field[T any] struct {
 	name     string
 	required bool
 	read     func(b *body, name string, into *T) error
 }
 
-// readObject reads an object's fields. Faults are collected; an error means that the body is not JSON.
+// readObject reads an object's fields. It collects field errors in b; it returns an error if the
+// body is not JSON.
 func readObject[T any](b *body, fields []field[T], into *T) error {
 	if b.decoder.PeekKind() != '{' {
-		b.fault("", "must be a JSON object")
+		b.reject("", "must be a JSON object")
 		return b.decoder.SkipValue()
 	}
 	if _, err := b.decoder.ReadToken(); err != nil {
 		return err
 	}
-	var seen uint // a bit for each field
+	var seen uint // one bit per field
 	for b.decoder.PeekKind() != '}' {
 		name, err := b.decoder.ReadValue()
 		if err != nil {
@@ -155,17 +162,17 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 		}
 		plain := name[1 : len(name)-1]
 		if bytes.IndexByte(plain, '\\') >= 0 {
-			plain, _ = jsontext.AppendUnquote(nil, name) // what has half of a surrogate pair is no field's name
+			plain, _ = jsontext.AppendUnquote(nil, name) // a name with an unpaired surrogate matches no field
 		}
 		i := slices.IndexFunc(fields, func(f field[T]) bool { return string(plain) == f.name })
 		switch {
 		case i < 0:
-			b.fault(string(plain), "is not a field of this request")
+			b.reject(string(plain), "is not a field of this request")
 			if err := b.decoder.SkipValue(); err != nil {
 				return err
 			}
 		case seen&(1<<i) != 0:
-			b.fault(fields[i].name, "is given twice")
+			b.reject(fields[i].name, "must not be repeated")
 			if err := b.decoder.SkipValue(); err != nil {
 				return err
 			}
@@ -178,20 +185,20 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 	}
 	for i, f := range fields {
 		if f.required && seen&(1<<i) == 0 {
-			b.fault(f.name, "is required")
+			b.reject(f.name, "is required")
 		}
 	}
 	_, err := b.decoder.ReadToken()
 	return err
 }
 
-// maxFaults bounds what one answer tells.
-const maxFaults = 100
+// maxFieldErrors limits the number of errors in one answer.
+const maxFieldErrors = 100
 
-// text reads a string; ok is false when it is something else, which is noted.
+// text reads a string. If the value is not a string, text records a field error and ok is false.
 func (b *body) text(name string) (s string, ok bool, err error) {
 	if b.decoder.PeekKind() != '"' {
-		b.fault(name, "must be a string")
+		b.reject(name, "must be a string")
 		return "", false, b.decoder.SkipValue()
 	}
 	value, err := b.decoder.ReadValue()
@@ -203,7 +210,7 @@ func (b *body) text(name string) (s string, ok bool, err error) {
 	}
 	unquoted, err := jsontext.AppendUnquote(nil, value)
 	if err != nil {
-		b.fault(name, "must not have half of a surrogate pair")
+		b.reject(name, "must not contain an unpaired surrogate")
 		return "", false, nil
 	}
 	return string(unquoted), true, nil
@@ -213,7 +220,7 @@ func (b *body) text(name string) (s string, ok bool, err error) {
 func (b *body) integer(name string, least, most int64, into *int64) error {
 	message := fmt.Sprintf
 	if b.decoder.PeekKind() != '0' {
-		b.fault(name, message("must be a whole number from %d to %d", least, most))
+		b.reject(name, message("must be a whole number from %d to %d", least, most))
 		return b.decoder.SkipValue()
 	}
 	value, err := b.decoder.ReadValue()
@@ -222,29 +229,29 @@ func (b *body) integer(name string, least, most int64, into *int64) error {
 	}
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil {
-		// 3.0 and 1e2 are whole numbers too, to JSON Schema and to JavaScript.
+		// 3.0 and 1e2 are whole numbers in JSON Schema and in JavaScript too.
 		f, floatErr := strconv.ParseFloat(string(value), 64)
 		if n = int64(f); floatErr != nil || f < float64(least) || f > float64(most) || float64(n) != f {
-			b.fault(name, message("must be a whole number from %d to %d", least, most))
+			b.reject(name, message("must be a whole number from %d to %d", least, most))
 			return nil
 		}
 	}
 	if n < least || n > most {
-		b.fault(name, message("must be a whole number from %d to %d", least, most))
+		b.reject(name, message("must be a whole number from %d to %d", least, most))
 		return nil
 	}
 	*into = n
 	return nil
 }
 
-// The bounds of what a request may say.
+// Limits for the values in a request.
 const (
 	maxQuantity = 10_000
 	maxKey      = 255
 	maxTTL      = 86_400 // seconds
 	defaultTTL  = 120    // seconds
 	maxEvents   = 1_000
-	// How far occurred_at may lie ahead (another clock) and back (a wrong unit or year).
+	// How far occurred_at may be in the future (another clock) and in the past (a wrong unit or year).
 	maxAhead = 5 * time.Minute
 	maxBack  = 400 * 24 * time.Hour
 )
@@ -256,7 +263,7 @@ func (b *body) email(name string, into *string) error {
 	}
 	email, invalid := models.ParseEmail(s)
 	if invalid != nil {
-		b.fault(name, invalid.Error())
+		b.reject(name, invalid.Error())
 		return nil
 	}
 	*into = email
@@ -269,7 +276,7 @@ func (b *body) slackID(name string, into *string) error {
 		return err
 	}
 	if !models.IsSlackID(s) {
-		b.fault(name, "must be a Slack id: "+models.SlackIDRule)
+		b.reject(name, "must be a Slack ID: "+models.SlackIDRule)
 		return nil
 	}
 	*into = s
@@ -282,7 +289,7 @@ func (b *body) key(name string, into *string) error {
 		return err
 	}
 	if !isKey(s) {
-		b.fault(name, "must be 1 to 255 printable characters")
+		b.reject(name, "must be 1 to 255 printable characters")
 		return nil
 	}
 	*into = s
@@ -301,40 +308,58 @@ func isKey(s string) bool {
 	return true
 }
 
-// PersonName is the part of a request that says whom it is about.
+// PersonName is the part of a request that identifies a person.
 type PersonName struct {
-	Email       string `json:"email,omitempty" doc:"The person's email address; trimmed and lower-cased. Needed unless both Slack ids name somebody known." example:"ada@example.com" maxLength:"254"`
-	SlackTeamID string `json:"slack_team_id,omitempty" doc:"The Slack team, together with slack_user_id. A linked identity determines the person. With an email too, an unknown identity is linked." example:"T0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
-	SlackUserID string `json:"slack_user_id,omitempty" doc:"The person's Slack user id, together with slack_team_id." example:"U0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+	Email       string `json:"email,omitempty" example:"ada@example.com" maxLength:"254"`
+	SlackTeamID string `json:"slack_team_id,omitempty" example:"T0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+	SlackUserID string `json:"slack_user_id,omitempty" example:"U0123ABCD" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]{1,64}$"`
+}
+
+// TransformSchema adds the descriptions that are too long for struct tags.
+func (PersonName) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["email"].Description = "The person's email address. It is trimmed and converted to lowercase. " +
+		"Required unless both Slack IDs are given and linked to a person."
+	s.Properties["slack_team_id"].Description = "The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. " +
+		"An unlinked one is linked to the person of the email."
+	s.Properties["slack_user_id"].Description = "The person's Slack user ID; requires slack_team_id."
+	return s
 }
 
 func personFields[T any](of func(*T) *PersonName) []field[T] {
 	return []field[T]{
-		{"email", false, func(b *body, name string, into *T) error { return b.email(name, &of(into).Email) }},
-		{"slack_team_id", false, func(b *body, name string, into *T) error { return b.slackID(name, &of(into).SlackTeamID) }},
-		{"slack_user_id", false, func(b *body, name string, into *T) error { return b.slackID(name, &of(into).SlackUserID) }},
+		{"email", false, func(b *body, name string, into *T) error {
+			return b.email(name, &of(into).Email)
+		}},
+		{"slack_team_id", false, func(b *body, name string, into *T) error {
+			return b.slackID(name, &of(into).SlackTeamID)
+		}},
+		{"slack_user_id", false, func(b *body, name string, into *T) error {
+			return b.slackID(name, &of(into).SlackUserID)
+		}},
 	}
 }
 
-// whom notes what is missing to name a person. It is called when the object was read; before counts the faults found
-// before that object, as a fault in it already says why a part is missing.
-func (b *body) whom(p *PersonName, before int) enforcement.Person {
-	if len(b.faults) == before {
+// person returns the person of a request, and records a field error if a part is missing. It is
+// called after the object was read. If there are more than before field errors, one of them already
+// explains why a part is missing.
+func (b *body) person(p *PersonName, before int) enforcement.Person {
+	if len(b.fieldErrors) == before {
 		switch {
 		case (p.SlackTeamID == "") != (p.SlackUserID == ""):
 			missing := "slack_user_id"
 			if p.SlackTeamID == "" {
 				missing = "slack_team_id"
 			}
-			b.fault(missing, "is required: a Slack user id is unique only within its team")
+			b.reject(missing, "is required: a Slack user ID is unique only within its team")
 		case p.Email == "" && p.SlackTeamID == "":
-			b.fault("email", "is required, or slack_team_id and slack_user_id together")
+			b.reject("email", "is required unless slack_team_id and slack_user_id are given")
 		}
 	}
 	return enforcement.Person{Email: p.Email, Slack: models.SlackIdentity{TeamID: p.SlackTeamID, UserID: p.SlackUserID}}
 }
 
-// noBody accepts an empty body, of whatever type and also without its length beforehand, or an empty JSON object.
+// noBody accepts an empty JSON object or an empty body of any type, even if its length is not
+// announced.
 func (s *Server) noBody(c echo.Context) error {
 	r := c.Request()
 	if r.ContentLength < 0 {
@@ -342,7 +367,7 @@ func (s *Server) noBody(c echo.Context) error {
 		if _, err := start.Peek(1); errors.Is(err, io.EOF) {
 			return nil
 		}
-		r.Body = io.NopCloser(start) // net/http closes its own
+		r.Body = io.NopCloser(start) // net/http closes the original body itself
 	}
 	if r.ContentLength == 0 {
 		return nil
@@ -350,11 +375,13 @@ func (s *Server) noBody(c echo.Context) error {
 	return s.decode(c, maxBody, func(b *body) error { return readObject(b, nil, &struct{}{}) })
 }
 
-// lift makes the fields of an embedded struct those of the outer one.
+// lift turns the fields of an embedded struct into fields of the outer struct.
 func lift[Outer, Inner any](fields []field[Inner], of func(*Outer) *Inner) []field[Outer] {
 	lifted := make([]field[Outer], len(fields))
 	for i, f := range fields {
-		lifted[i] = field[Outer]{f.name, f.required, func(b *body, name string, into *Outer) error { return f.read(b, name, of(into)) }}
+		lifted[i] = field[Outer]{f.name, f.required, func(b *body, name string, into *Outer) error {
+			return f.read(b, name, of(into))
+		}}
 	}
 	return lifted
 }

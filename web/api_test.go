@@ -55,7 +55,7 @@ func TestConsume(t *testing.T) {
 			"allowed": false, "reason": "included_exhausted", "used": 4, "event_id": nil, "replayed": false,
 		})
 		f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")).want(t, 200, map[string]any{"allowed": true, "used": 5, "warning_level": "exceeded", "percent_used": 100})
-		// The first answer stands, also where the limit has been reached since.
+		// A retry gets the first answer, even after the limit was reached.
 		f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1")).want(t, 200, map[string]any{"allowed": true, "used": 4, "replayed": true})
 		f.post("/v1/check", `{"email": " ADA@Example.com "}`).want(t, 200, map[string]any{"allowed": false, "used": 5, "email": "ada@example.com"})
 		f.get("/v1/usage/Ada%40example.com").want(t, 200, map[string]any{"used": 5, "allowed": false})
@@ -63,7 +63,8 @@ func TestConsume(t *testing.T) {
 	})
 }
 
-// TestARefusalIsExplained refuses at every level, by every endpoint that decides. Notice and Slack message are there and say so.
+// TestARefusalIsExplained makes every endpoint that decides refuse a request at the level safe. The
+// answer must have a notice and a Slack message that say so.
 func TestARefusalIsExplained(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		explained := func(what string, a answer, title string) {
@@ -109,7 +110,7 @@ func TestCheckRecordsNothing(t *testing.T) {
 		f.get("/v1/usage/new@example.com").want(t, 200, map[string]any{"allowed": true, "used": 0})
 		f.get("/v1/usage/new@example.com/history?months=3").want(t, 200, map[string]any{"periods": []any{}})
 		if n := f.recorded(); n != 0 {
-			t.Errorf("%d rows were made", n)
+			t.Errorf("%d rows were created", n)
 		}
 	})
 }
@@ -123,7 +124,7 @@ func TestPeopleBySlackIdentity(t *testing.T) {
 		f.post("/v1/consume", pair+`, "idempotency_key": "b"}`).want(t, 200, map[string]any{"email": "ada@example.com", "used": 2})
 		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"used": 2})
 		f.post("/v1/holds", pair+`, "idempotency_key": "c", "quantity": 1}`).want(t, 200, map[string]any{"held": 1})
-		// The same team with somebody else: one workspace, one organization.
+		// The same team with another person: one workspace, one organization.
 		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2", "email": "bob@example.com"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
 		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
 		var teams, organizations int
@@ -132,7 +133,7 @@ func TestPeopleBySlackIdentity(t *testing.T) {
 		if teams != 1 || organizations != 1 {
 			t.Errorf("%d workspaces, %d organizations", teams, organizations)
 		}
-		// A new address at Slack: the person has what they used.
+		// A new email in Slack: the person continues with their usage.
 		f.post("/v1/consume", pair+`, "email": "ada.new@example.com", "idempotency_key": "d"}`).want(t, 200, map[string]any{"email": "ada.new@example.com", "used": 3})
 		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"email": "ada.new@example.com"})
 	})
@@ -160,7 +161,7 @@ func TestHolds(t *testing.T) {
 		id = made.body["hold"].(map[string]any)["id"].(string)
 		f.post("/v1/holds/"+id+"/release", "").want(t, 200, map[string]any{"held": 0, "used": 2, "hold.state": "released"})
 		f.post("/v1/holds/"+id+"/release", "{}").want(t, 200, map[string]any{"held": 0, "hold.state": "released"})
-		for _, body := range []string{"", "{}"} { // sent without its length
+		for _, body := range []string{"", "{}"} { // sent without a Content-Length
 			f.post("/v1/holds/"+id+"/release", "", func(r *http.Request) {
 				r.Body, r.ContentLength = io.NopCloser(iotest.OneByteReader(strings.NewReader(body))), -1
 				if body != "" {
@@ -184,7 +185,7 @@ func TestHolds(t *testing.T) {
 	})
 }
 
-func TestAHoldBelongsToThePeriodItWasMadeIn(t *testing.T) {
+func TestAHoldBelongsToThePeriodInWhichItWasCreated(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.set(time.Date(2026, 11, 30, 23, 59, 30, 0, time.UTC))
 		made := f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 5, "idempotency_key": "h"}`)
@@ -257,18 +258,19 @@ func TestSpendLimitAndPlans(t *testing.T) {
 		_, err = models.Subscribe(ctx, f.db, catalogue, f.clock(), models.Subscriber{Email: "ada@example.com"}, "pro")
 		must(t, err)
 		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.plan": "pro", "periods.included": 75, "periods.used": 5})
-		// An upgrade counts at once and keeps what was used.
+		// An upgrade applies immediately and keeps the usage.
 		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{
 			"used": 80, "overage": 5, "overage_cents": 150, "percent_used": 106,
-			"notice": "You've used all 75 suggestions of your plan and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
+			"notice": "You've used all 75 suggestions of your plan and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. " +
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		_, err = f.db.NewUpdate().TableExpr("users").Set("spend_limit_cents = 180").Where("email = 'ada@example.com'").Exec(ctx)
 		must(t, err)
 		f.post("/v1/consume", fmt.Sprintf(ada, 2, "d")).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached", "spend_limit_cents": 180})
 		f.post("/v1/consume", fmt.Sprintf(ada, 1, "d")).want(t, 200, map[string]any{"allowed": true, "overage_cents": 180})
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached"})
-		// A downgrade leaves what was included until the period ends.
+		// A downgrade does not lower the included units before the period ends.
 		_, err = models.Subscribe(ctx, f.db, catalogue, f.clock().Add(time.Second), models.Subscriber{Email: "ada@example.com"}, "starter")
 		must(t, err)
 		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"plan": "starter", "included": 75, "used": 81})
@@ -278,7 +280,7 @@ func TestSpendLimitAndPlans(t *testing.T) {
 	})
 }
 
-// TestBadRequests sends each call what it must refuse, and looks that nothing is left behind.
+// TestBadRequests sends invalid requests, and checks that they leave nothing behind.
 func TestBadRequests(t *testing.T) {
 	huge := strings.Repeat("x", 70<<10)
 	key := `"idempotency_key": "k"`
@@ -296,12 +298,12 @@ func TestBadRequests(t *testing.T) {
 		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"a form", "/v1/consume", "email=a", 415, "unsupported_media_type", "", []change{withType("application/x-www-form-urlencoded")}},
 		{"a compressed body", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }}},
-		{"an encoding too many", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "gzip"} }}},
-		{"a body as it is", "/v1/consume", "{", 400, "invalid_json", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "Identity") }}},
+		{"one encoding too many", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "gzip"} }}},
+		{"identity encoding", "/v1/consume", "{", 400, "invalid_json", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "Identity") }}},
 		{"another charset", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{withType("application/json; charset=latin1")}},
 		{"huge", "/v1/consume", `{"email": "` + huge + `"}`, 413, "payload_too_large", "", nil},
 		{"an array", "/v1/check", `[]`, 422, "invalid_request", "", nil},
-		{"nobody", "/v1/check", `{}`, 422, "invalid_request", "email", nil},
+		{"no person", "/v1/check", `{}`, 422, "invalid_request", "email", nil},
 		{"no email", "/v1/check", `{"email": "ada"}`, 422, "invalid_request", "email", nil},
 		{"two emails", "/v1/check", `{"email": "a@example.com", "email": "b@example.com"}`, 422, "invalid_request", "email", nil},
 		{"null email", "/v1/check", `{"email": null}`, 422, "invalid_request", "email", nil},
@@ -320,11 +322,11 @@ func TestBadRequests(t *testing.T) {
 		{"long key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "` + strings.Repeat("k", 256) + `"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"control character", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "a\u0000"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"hold without quantity", "/v1/holds", `{"email": "a@example.com", ` + key + `}`, 422, "invalid_request", "quantity", nil},
-		{"hold for ever", "/v1/holds", `{"email": "a@example.com", "quantity": 1, "ttl_seconds": 86401, ` + key + `}`, 422, "invalid_request", "ttl_seconds", nil},
+		{"hold forever", "/v1/holds", `{"email": "a@example.com", "quantity": 1, "ttl_seconds": 86401, ` + key + `}`, 422, "invalid_request", "ttl_seconds", nil},
 		{"settle nothing", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", `{}`, 422, "invalid_request", "quantity", nil},
 		{"release something", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/release", `{"quantity": 1}`, 422, "invalid_request", "quantity", nil},
 		{"no events", "/v1/events", `{"events": []}`, 422, "invalid_request", "events", nil},
-		{"events that are none", "/v1/events", `{"events": {}}`, 422, "invalid_request", "events", nil},
+		{"events that are not an array", "/v1/events", `{"events": {}}`, 422, "invalid_request", "events", nil},
 		{"1,001 events", "/v1/events", `{"events": [` + strings.Repeat("0,", 1000) + `0]}`, 422, "invalid_request", "events", nil},
 		{"huge events", "/v1/events", `{"events": ["` + strings.Repeat("x", 1<<20) + `"]}`, 413, "payload_too_large", "", nil},
 	}
@@ -352,7 +354,7 @@ func TestBadRequests(t *testing.T) {
 		}
 		f.post("/v1/consume", good, withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
 		f.call(http.MethodGet, "/v1/usage/a@example.com", "", withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
-		f.get("/v1/usage/nobody").want(t, 422, map[string]any{"errors.path": "email"})
+		f.get("/v1/usage/ada").want(t, 422, map[string]any{"errors.path": "email"})
 		f.get("/v1/usage/a@example.com/history?months=0").want(t, 422, map[string]any{"errors.path": "months"})
 		f.get("/v1/usage/a@example.com/history?months=1;x=1").want(t, 422, map[string]any{"errors.path": "months"})
 		f.get("/v1/organizations/nonsense/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
@@ -404,8 +406,8 @@ func TestPagesAndHealth(t *testing.T) {
 	}
 }
 
-// What the document lets pass as a request is what the server takes.
-func TestTheDocumentKnowsWhoIsNamed(t *testing.T) {
+// The document must accept the same requests as the server.
+func TestTheDocumentKnowsWhichPersonIsIdentified(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	for body, fits := range map[string]bool{
 		`{"email": "ada@example.com"}`: true,
@@ -423,13 +425,14 @@ func TestTheDocumentKnowsWhoIsNamed(t *testing.T) {
 		r.Header.Set("Authorization", "Bearer "+f.key)
 		r.Header.Set("Content-Type", "application/json")
 		err = f.schema.ValidateRequest(r)
-		if taken := a.status != http.StatusUnprocessableEntity; taken != fits || (err == nil) != fits {
-			t.Errorf("%s: taken %v, want %v; the document says: %v", body, taken, fits, err)
+		if accepted := a.status != http.StatusUnprocessableEntity; accepted != fits || (err == nil) != fits {
+			t.Errorf("%s: accepted %v, want %v; the document says: %v", body, accepted, fits, err)
 		}
 	}
 }
 
-// An address with a character that folds into ASCII would be another person's. Every call refuses it and records nothing.
+// An address with a character that folds into ASCII could match another person's address. Every
+// call refuses it and records nothing.
 func TestAddressesThatFoldIntoOthersAreRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		recorded := f.recorded()
@@ -450,7 +453,7 @@ func TestAddressesThatFoldIntoOthersAreRefused(t *testing.T) {
 		if now := f.recorded(); now != recorded {
 			t.Errorf("%d rows, want %d", now, recorded)
 		}
-		// The same address in any form is one person.
+		// All forms of the same address identify one person.
 		for i, email := range []string{"A\u0308da@Exämple.com", "äda@exa\u0308mple.COM", "ÄDA@xn--exmple-cua.com"} {
 			f.post("/v1/consume", fmt.Sprintf(`{"email": %q, "quantity": 1, "idempotency_key": "form%d"}`, email, i)).
 				want(t, http.StatusOK, map[string]any{"used": i + 1, "email": "äda@xn--exmple-cua.com"})

@@ -9,7 +9,7 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// usage is the person's standing: what a check for one more unit would say.
+// usage answers what a check for one more unit would answer.
 func (s *Server) usage(c echo.Context) error {
 	email, err := emailParam(c)
 	if err != nil {
@@ -26,7 +26,7 @@ func (s *Server) usage(c echo.Context) error {
 
 func emailParam(c echo.Context) (string, error) {
 	raw := c.Param("email")
-	// Echo matches the escaped path when there is one, and then the parameter is still escaped.
+	// Echo matches the escaped path if the URL has one. Then the parameter is still escaped.
 	if c.Request().URL.RawPath != "" {
 		unescaped, err := url.PathUnescape(raw)
 		if err != nil {

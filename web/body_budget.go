@@ -13,32 +13,35 @@ import (
 	"tollgate/models"
 )
 
-// The memory that bodies in flight may take in the whole process, in bytes. Each kind has a share of its own, so that a
-// flood of one kind leaves the others alone. The first freeBody bytes of each body come from no share, like the buffers
-// of its connection, so a usual call never waits for one.
+// The memory that request bodies may use at a time in the whole process, in bytes. Each kind has
+// its own share, so that a flood of one kind does not affect the others. The first freeBody bytes
+// of each body come from no share, like the buffers of its connection, so a typical call never
+// waits for memory.
 const (
 	freeBody       = 4 << 10
-	announcedBody  = 256 << 10 // up to here, a body gets all its memory at once: many that wait to grow would wait for each other
+	announcedBody  = 256 << 10 // up to this size, a body gets its memory at once, so that bodies do not wait for each other to grow
 	callBodies     = 8 << 20   // calls with an API key
 	batchBodies    = 16 << 20
 	strangerBodies = 8 << 20 // webhooks and forms: anyone can send one, and anyone can sign in
-	// bodyRetry is what a client is told to wait when a share is used up.
+	// bodyRetry is the Retry-After of an answer if a share is used up.
 	bodyRetry = time.Second
-	// roomPatience is how long a webhook or a form waits for room, such as in a burst of webhooks of Stripe's.
+	// roomPatience is how long a webhook or a form waits for memory, for example in a burst of
+	// webhooks from Stripe.
 	roomPatience = 4 * time.Second
-	// slowBody is how long a webhook or a form may take to arrive before it is ended for another one.
+	// slowBody is how long a webhook or a form may take to arrive before another one may end it.
 	slowBody = time.Second
 )
 
-// bodyBudget is one share. Leases take from it what their buffers really take.
+// bodyBudget is one share. Leases take the real size of their buffers from it.
 type bodyBudget struct {
-	// evicts means that a body that finds the share used up waits for room, and ends the oldest one that is still being read if that
-	// is slow. It is for bodies whose senders are unknown: with a few slow ones they could otherwise keep the share for ever.
+	// evicts means that a body waits for memory if the share is used up, and ends the oldest body that
+	// is still being read if that one is slow. It is set for bodies from unknown senders: a few slow
+	// senders could otherwise use the share forever.
 	evicts bool
 
 	mu      sync.Mutex
 	left    int64
-	reading []*bodyLease  // oldest first; only if evicts
+	reading []*bodyLease  // oldest first; only if evicts is set
 	freed   chan struct{} // closed at the next release; nil if no lease waits
 }
 
@@ -46,12 +49,13 @@ func newBodyBudget(size int64, evicts bool) *bodyBudget {
 	return &bodyBudget{left: size, evicts: evicts}
 }
 
-// bodyLease is the part of a share that one body has.
+// bodyLease is the part of a share that one body uses.
 type bodyLease struct {
 	budget *bodyBudget
-	// copies is how often the body is in memory at a time once it is read: raw, and as what was made of it.
+	// copies is how often the body is in memory at the same time once it is read: raw, and as the
+	// parsed values.
 	copies int64
-	// end makes the connection's reads fail.
+	// end makes reads from the connection fail.
 	end func()
 
 	held  int64
@@ -59,21 +63,22 @@ type bodyLease struct {
 	ended bool      // by another body
 }
 
-// lease begins one. It must be closed.
+// lease starts a lease. The caller must close it.
 func (b *bodyBudget) lease(c echo.Context, copies int64) bodyLease {
 	l := bodyLease{budget: b, copies: copies}
 	if b.evicts {
 		w := c.Response().Writer
 		l.end = func() {
-			// It fails only if the connection is gone, and its reads fail by themselves.
+			// This fails only if the connection is closed, and then its reads fail anyway.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
 		}
 	}
 	return l
 }
 
-// read reads the body of a request whole into buffer, or into a larger one if it does not fit. It returns at most limit+1 bytes: a
-// body that has more than limit is too large. The buffer may grow as long as the share lasts; then read returns a Problem.
+// read reads the whole body of a request into buffer, or into a larger buffer if it does not fit.
+// It returns at most limit+1 bytes; a body of more than limit bytes is too large. The buffer may
+// grow while the share has memory left; after that, read returns a Problem.
 func (l *bodyLease) read(request *http.Request, buffer []byte, limit int64) ([]byte, error) {
 	if request.ContentLength >= 0 {
 		limit = min(limit, request.ContentLength)
@@ -107,7 +112,7 @@ func (l *bodyLease) read(request *http.Request, buffer []byte, limit int64) ([]b
 	}
 }
 
-// take takes a buffer of so many bytes from the share.
+// take takes the memory of a buffer from the share.
 func (l *bodyLease) take(size int64) error {
 	if size <= freeBody {
 		return nil
@@ -149,7 +154,8 @@ func (l *bodyLease) take(size int64) error {
 	}
 }
 
-// evict ends the oldest body that is still being read, except l's own, if it is slow. If it is not slow yet, the channel says when it is.
+// evict ends the oldest other body that is still being read, if it is slow. If it is not slow yet,
+// the channel fires when it becomes slow.
 func (b *bodyBudget) evict(l *bodyLease) <-chan time.Time {
 	for _, other := range b.reading {
 		switch {
@@ -163,13 +169,13 @@ func (b *bodyBudget) evict(l *bodyLease) <-chan time.Time {
 		}
 		other.ended = true
 		other.end()
-		b.wake() // it may wait itself
+		b.wake() // the ended body may itself wait for memory
 		return nil
 	}
 	return nil
 }
 
-// wake lets all that wait for room look again.
+// wake lets all waiting leases check for memory again.
 func (b *bodyBudget) wake() {
 	if b.freed != nil {
 		close(b.freed)
@@ -177,7 +183,7 @@ func (b *bodyBudget) wake() {
 	}
 }
 
-// whole says that the body was read, so that its lease is not ended for another one any more.
+// whole marks the body as read, so that no other body can end its lease.
 func (l *bodyLease) whole() {
 	if l.budget.evicts && l.held > 0 {
 		l.budget.mu.Lock()
@@ -201,14 +207,14 @@ func (l *bodyLease) wasEnded() bool {
 	return l.ended
 }
 
-// give gives a buffer of so many bytes back.
+// give returns the memory of a buffer to the share.
 func (l *bodyLease) give(size int64) {
 	if size > freeBody {
 		l.release(size * l.copies)
 	}
 }
 
-// close gives everything back.
+// close returns all memory to the share.
 func (l *bodyLease) close() {
 	if l.held > 0 {
 		l.whole()
@@ -225,12 +231,12 @@ func (l *bodyLease) release(size int64) {
 	b.wake()
 }
 
-// formLease begins the lease of a page's form.
+// formLease starts the lease of a page's form.
 func (s *Server) formLease(c echo.Context) bodyLease {
 	return s.strangerBodies.lease(c, 4) // the body, the copy that net/http makes in growing steps, and the fields
 }
 
-// parseForm reads the form of a request into it.
+// parseForm parses the form of a request.
 func (l *bodyLease) parseForm(request *http.Request) error {
 	if request.ContentLength > formLimit {
 		return newProblem(codePayloadTooLarge, "The form is too large.")
@@ -247,7 +253,7 @@ func (l *bodyLease) parseForm(request *http.Request) error {
 		err = request.ParseForm()
 	}
 	if err != nil {
-		return newProblem(codeBadForm, "The form could not be read.")
+		return newProblem(codeBadForm, "The form is invalid or incomplete.")
 	}
 	return nil
 }
@@ -257,9 +263,9 @@ func isProblem(err error) bool {
 	return errors.As(err, &p)
 }
 
-// noRoom refuses a body for which there is no memory.
+// noRoom refuses a body because there is no memory for it.
 func noRoom() error {
-	p := newProblem(models.CodeOverloaded, "The server is reading too many large requests at the moment. Nothing was recorded; try again.")
+	p := newProblem(models.CodeOverloaded, "The server is reading too many large requests. Nothing was recorded; try again.")
 	p.retryAfter = bodyRetry
 	return p
 }

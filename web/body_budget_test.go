@@ -15,7 +15,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// sender sends the head of a request and a part of its body, and keeps the rest back.
+// sender sends the header of a request and part of its body.
 type sender struct {
 	net.Conn
 	t *testing.T
@@ -33,7 +33,7 @@ func (f *fixture) sender(t *testing.T, head string, announced int, body string) 
 	return &sender{conn, t}
 }
 
-// status reads the answer's.
+// status returns the status of the answer.
 func (s *sender) status() string {
 	s.t.Helper()
 	line := make([]byte, len("HTTP/1.1 200"))
@@ -48,7 +48,7 @@ func (b *bodyBudget) leaves() int64 {
 	return b.left
 }
 
-// until waits until a share has left so much.
+// until waits until the share has this many bytes left.
 func (b *bodyBudget) until(t *testing.T, size int64) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); b.leaves() != size; time.Sleep(time.Millisecond) {
@@ -58,15 +58,15 @@ func (b *bodyBudget) until(t *testing.T, size int64) {
 	}
 }
 
-// TestSlowBatchesDoNotHoldCalls holds all memory for batches with clients that send slowly. Other batches are refused at once, and calls are
-// answered. When the clients go, there is room again.
+// TestSlowBatchesDoNotHoldCalls uses up the memory for batches with slow clients. Other batches are
+// refused immediately, and calls are answered. When the clients disconnect, there is memory again.
 func TestSlowBatchesDoNotHoldCalls(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	head := "POST /v1/events\nAuthorization: Bearer " + f.key + "\r\n"
 	part := strings.Repeat(" ", 300<<10)
-	const each = 2*maxEventsBody - 2 // as the body that was announced, twice
+	const each = 2*maxEventsBody - 2 // the announced body, twice
 	var slow []*sender
-	for left := int64(batchBodies); left >= each+2*256<<10; { // room to grow
+	for left := int64(batchBodies); left >= each+2*256<<10; { // memory to grow
 		slow = append(slow, f.sender(t, head, maxEventsBody-2, part))
 		left -= each
 		f.web.batchBodies.until(t, left)
@@ -89,15 +89,15 @@ func TestSlowBatchesDoNotHoldCalls(t *testing.T) {
 	f.web.callBodies.until(t, callBodies)
 }
 
-// TestSlowStrangersAreEnded holds the memory for strangers' bodies. One that comes in one piece gets in all the same: the oldest that is still
-// on its way is ended for it.
+// TestSlowStrangersAreEnded uses up the memory for webhooks and forms. A body that arrives in one
+// piece is still accepted: the oldest unfinished one is ended for it.
 func TestSlowStrangersAreEnded(t *testing.T) {
 	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
 	head := fmt.Sprintf("POST %s\nStripe-Signature: t=%d,v1=%064x\r\n", webhookPath, f.clock().Unix(), 1)
 	const size = 3 * (webhookLimit - 1)
 	part := strings.Repeat(" ", 300<<10)
 	var slow []*sender
-	for left := int64(strangerBodies); left >= size+3*256<<10; { // room to grow
+	for left := int64(strangerBodies); left >= size+3*256<<10; { // memory to grow
 		slow = append(slow, f.sender(t, head, webhookLimit-2, part))
 		left -= size
 		f.web.strangerBodies.until(t, left)
@@ -115,9 +115,9 @@ func TestSlowStrangersAreEnded(t *testing.T) {
 	f.web.strangerBodies.until(t, strangerBodies)
 }
 
-// TestLargeBuffersAreNotKept reads the largest body of a call, and then a small one: a pool that kept the buffer would keep one for each
-// call that was ever made at the same time.
-func TestLargeBuffersAreNotKept(t *testing.T) {
+// TestLargeBuffersAreNotReused reads a call's largest body, and then a small one. A pool with large
+// buffers would hold one for each simultaneous call there ever was.
+func TestLargeBuffersAreNotReused(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	for range 20 {
 		f.post("/v1/check", `{"email": "ada@example.com"}`+strings.Repeat(" ", maxBody-100)).want(t, http.StatusOK, nil)
@@ -128,7 +128,8 @@ func TestLargeBuffersAreNotKept(t *testing.T) {
 	}
 }
 
-// TestSlowFormsDoNotHoldCalls sends a part of a form as a person who is signed in. It takes nothing of the memory for calls.
+// TestSlowFormsDoNotHoldCalls sends part of a form as a signed-in person. It takes no memory from
+// calls.
 func TestSlowFormsDoNotHoldCalls(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	ada := f.signedIn("ada@example.com")
@@ -137,7 +138,7 @@ func TestSlowFormsDoNotHoldCalls(t *testing.T) {
 	f.web.callBodies.until(t, callBodies)
 }
 
-// TestABurstOfWebhooks sends three times as many bytes at the same moment as there is memory for.
+// TestABurstOfWebhooks sends three times as many bytes at once as there is memory.
 func TestABurstOfWebhooks(t *testing.T) {
 	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
 	const size = 100 << 10
@@ -152,14 +153,15 @@ func TestABurstOfWebhooks(t *testing.T) {
 	f.web.strangerBodies.until(t, strangerBodies)
 }
 
-// TestABodyWaitsForRoom fills a share. Another body waits while the first is handled, or still arrives quickly, and ends it only if it is slow.
+// TestABodyWaitsForRoom fills a share. Another body waits while the first one is handled or still
+// arrives quickly, and ends it only if it is slow.
 func TestABodyWaitsForRoom(t *testing.T) {
 	const size = 2 * freeBody
 	for name, test := range map[string]struct {
 		whole   bool          // the first body has arrived
-		closed  time.Duration // when it gives its memory back; 0 is never
+		closed  time.Duration // when it gives its memory back; 0 means never
 		ended   bool          // for the second one
-		waits   time.Duration // how long the second one does
+		waits   time.Duration // how long the second one waits
 		refused bool
 	}{
 		"the first is handled":      {whole: true, closed: time.Second, waits: time.Second},

@@ -12,8 +12,8 @@ import (
 	"tollgate/views"
 )
 
-// browser is one that keeps cookies, says where its forms come from, and does not follow redirects. It sends cookies that
-// are meant for HTTPS alone, as the test's server stands for one behind a proxy.
+// browser stores cookies, sends the origin of its forms, and does not follow redirects. It also
+// sends cookies that require HTTPS, because the test's server acts as if it were behind a proxy.
 type browser struct {
 	f       *fixture
 	cookies map[string]string
@@ -23,7 +23,8 @@ type browser struct {
 
 func (f *fixture) browser() *browser { return &browser{f: f, cookies: map[string]string{}} }
 
-// signedIn is the browser of a person who used a one-time link; somebody unknown is made.
+// signedIn returns the browser of a person who used a one-time link. It creates the person if
+// necessary.
 func (f *fixture) signedIn(email string) *browser {
 	f.t.Helper()
 	_, err := models.SetUser(context.Background(), f.db, f.clock(), email, models.UserChange{})
@@ -33,7 +34,7 @@ func (f *fixture) signedIn(email string) *browser {
 	return b
 }
 
-// link makes a one-time link and returns its path.
+// link creates a one-time link and returns its path.
 func (f *fixture) link(email string) string {
 	f.t.Helper()
 	token, err := models.CreateSignInLink(context.Background(), f.db, f.clock(), email)
@@ -45,11 +46,11 @@ func (f *fixture) link(email string) string {
 func (b *browser) follow(link string) {
 	b.f.t.Helper()
 	if p := b.post(link, nil); p.status != http.StatusSeeOther || b.session() == "" {
-		b.f.t.Fatalf("the link answered %d: %s", p.status, p.main())
+		b.f.t.Fatalf("the link returned %d: %s", p.status, p.main())
 	}
 }
 
-// session is the session's cookie; empty without one.
+// session returns the session cookie; empty if there is none.
 func (b *browser) session() string { return b.cookies["__Host-tollgate"] }
 
 // page is an answer to a browser.
@@ -60,7 +61,7 @@ type page struct {
 	body     string
 }
 
-// kind is a page's status, with the address that a redirect leads to.
+// kind returns a page's status and the address of a redirect.
 func (p page) kind() string {
 	if p.location != "" {
 		return http.StatusText(p.status) + " " + p.location
@@ -110,24 +111,25 @@ func (b *browser) send(method, path string, form url.Values, changes ...change) 
 		}
 	}
 	p := page{response.StatusCode, response.Header.Get("Location"), response.Header, string(body)}
-	p.wantWayOut(t, method+" "+path)
+	p.checkFormPolicy(t, method+" "+path)
 	return p
 }
 
-// wantWayOut sees to it that a page with a form that leads to another site lets it lead there.
-func (p page) wantWayOut(t testing.TB, name string) {
+// checkFormPolicy checks that the policy of a page allows its forms to redirect to other sites.
+func (p page) checkFormPolicy(t testing.TB, name string) {
 	t.Helper()
 	if !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") {
 		return
 	}
 	for _, action := range []string{views.PathCheckout, views.PathPortal, views.PathSignInSlack} {
 		if p.find("form", "action", action) != nil && p.header.Get("Content-Security-Policy") != LeadingPolicy {
-			t.Errorf("%s: the policy %q does not let its form lead on", name, p.header.Get("Content-Security-Policy"))
+			policy := p.header.Get("Content-Security-Policy")
+			t.Errorf("%s: the policy %q does not let its form redirect to another site", name, policy)
 		}
 	}
 }
 
-// from says where a request comes from, as a browser does.
+// from sets the headers that say where a request comes from, as a browser does.
 func from(site, origin string) change {
 	return func(r *http.Request) {
 		r.Header.Del("Sec-Fetch-Site")
@@ -141,7 +143,7 @@ func from(site, origin string) change {
 	}
 }
 
-// sessions counts those that are stored.
+// sessions returns the number of stored sessions.
 func (f *fixture) sessions() int {
 	f.t.Helper()
 	n, err := f.db.NewSelect().Model((*models.Session)(nil)).Count(context.Background())

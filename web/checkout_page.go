@@ -19,18 +19,20 @@ import (
 )
 
 const (
-	// shopPatience is how long Stripe may take to begin something.
+	// shopPatience is the timeout of a request that starts something at Stripe.
 	shopPatience = 20 * time.Second
-	// returnTries is how often the return page looks for the webhook, and returnEvery how long it waits in between, in seconds.
-	// At the tries returnHurries it asks Stripe itself: the webhook may be lost.
+	// returnTries is how often the return page checks for the webhook, and returnEvery is the time
+	// between two checks, in seconds. At the tries in returnHurries it also asks Stripe, because the
+	// webhook may be lost.
 	returnTries = 15
 	returnEvery = 2
 )
 
 var returnHurries = map[int]bool{3: true, 8: true, returnTries: true}
 
-// checkout leads to Stripe Checkout for a plan: a person's own, or for an admin their organization's.
-func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
+// checkout redirects to Stripe Checkout for a plan: a person's own plan, or, for an admin, the
+// organization's.
+func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.FormValue(views.FieldPlan)))
 	if !ok || plan.ID == models.FreePlan {
 		return newProblem(codeBadForm, "This plan does not exist or cannot be bought.")
@@ -38,11 +40,11 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	if plan.Type == models.Team && !who.IsAdmin() {
-		return s.needsAdmin(c, who)
+	if plan.Type == models.Team && !viewer.IsAdmin() {
+		return s.needsAdmin(c, viewer)
 	}
 	if plan.Type == models.Individual {
-		held, err := models.SubscriptionOf(c.Request().Context(), s.db, who.User.Email)
+		held, err := models.SubscriptionOf(c.Request().Context(), s.db, viewer.User.Email)
 		if err != nil {
 			return err
 		}
@@ -52,13 +54,17 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 			}})
 		}
 	}
-	address, err := s.shop.Checkout(c.Request().Context(), buyer(who, plan), plan)
+	address, err := s.shop.Checkout(c.Request().Context(), buyer(viewer, plan), plan)
 	switch {
 	case errors.Is(err, billing.ErrHasPlan):
-		return s.showPurchase(c, http.StatusConflict, views.Purchase{Title: "You already have a subscription", Portal: true, Lines: []string{
-			"You would pay for both, so nothing was bought.",
-			"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. " + ui.Sentence("Then you can buy "+plan.Name),
-		}})
+		return s.showPurchase(c, http.StatusConflict, views.Purchase{
+			Title: "You already have a subscription", Portal: true,
+			Lines: []string{
+				"You would pay for both, so nothing was bought.",
+				"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. " +
+					ui.Sentence("Then you can buy "+plan.Name),
+			},
+		})
 	case errors.Is(err, billing.ErrNotSetUp):
 		s.log.ErrorContext(c.Request().Context(), "a plan cannot be bought: run tollgate stripe setup", "plan", plan.ID)
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: plan.Name + " cannot be bought yet", Lines: []string{
@@ -70,28 +76,33 @@ func (s *Server) checkout(c echo.Context, who *models.Viewer) error {
 	return c.Redirect(http.StatusSeeOther, address)
 }
 
-// buyer is who gets the plan.
-func buyer(who *models.Viewer, plan models.Plan) billing.Buyer {
-	b := billing.Buyer{UserID: who.User.ID, Email: who.User.Email}
-	if plan.Type == models.Team && who.Organization != nil {
-		b.OrganizationID = &who.Organization.ID
+// buyer returns the buyer of a plan: the viewer or their organization.
+func buyer(viewer *models.Viewer, plan models.Plan) billing.Buyer {
+	b := billing.Buyer{UserID: viewer.User.ID, Email: viewer.User.Email}
+	if plan.Type == models.Team && viewer.Organization != nil {
+		b.OrganizationID = &viewer.Organization.ID
 	}
 	return b
 }
 
-var notConnected = views.Purchase{Title: "Billing is not available here", Lines: []string{"Usage is counted and limits apply, but plans cannot be bought or managed."}}
+var notConnected = views.Purchase{
+	Title: "Billing is not available here",
+	Lines: []string{"Usage is counted and limits apply, but plans cannot be bought or managed."},
+}
 
 func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) error {
 	page.Frame = s.frame(c)
 	return show(c, status, views.PurchasePage(page))
 }
 
-// stripeAway tells of a request to Stripe that failed. What is wrong with our own database is no news of Stripe's.
+// stripeAway answers when a request to Stripe failed. It returns an error of our own database
+// unchanged, because that is not Stripe's problem.
 func (s *Server) stripeAway(c echo.Context, err error) error {
 	if models.IsUnavailable(err) && !billing.IsStripe(err) || hasLeft(c) && models.IsCanceled(err) {
 		return err
 	}
-	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "Stripe did not do what it was asked", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a request to Stripe failed",
+		slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
 	if errors.Is(err, billing.ErrOtherAccount) {
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Billing is set up incorrectly", Lines: []string{
 			"The plans of this service belong to another Stripe account than its key. Nothing was bought or changed.",
@@ -104,12 +115,12 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 	}})
 }
 
-// portal leads to Stripe's Billing Portal.
-func (s *Server) portal(c echo.Context, who *models.Viewer) error {
+// portal redirects to Stripe's Billing Portal.
+func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	customer, err := s.managed(c.Request().Context(), who)
+	customer, err := s.managed(c.Request().Context(), viewer)
 	if err != nil {
 		return err
 	}
@@ -128,19 +139,19 @@ func (s *Server) portal(c echo.Context, who *models.Viewer) error {
 	return c.Redirect(http.StatusSeeOther, address)
 }
 
-// managed is the customer of Stripe's that the viewer may manage: whose subscription gives them their plan, else who was one
-// once; empty when there is none.
-func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error) {
-	held, err := models.SubscriptionOf(ctx, s.db, who.User.Email)
+// managed returns the Stripe customer that the viewer may manage: the one whose subscription gives
+// them their plan, otherwise one that they bought a plan with before. It is empty if there is none.
+func (s *Server) managed(ctx context.Context, viewer *models.Viewer) (string, error) {
+	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {
 		return "", err
 	}
-	if held != nil && held.Active() && s.mayManage(&held.Subscription, who) {
+	if held != nil && held.Active() && s.mayManage(&held.Subscription, viewer) {
 		return *held.StripeCustomerID, nil
 	}
-	buyers := []billing.Buyer{{UserID: who.User.ID}}
-	if who.IsAdmin() {
-		buyers = append(buyers, billing.Buyer{OrganizationID: &who.Organization.ID})
+	buyers := []billing.Buyer{{UserID: viewer.User.ID}}
+	if viewer.IsAdmin() {
+		buyers = append(buyers, billing.Buyer{OrganizationID: &viewer.Organization.ID})
 	}
 	for _, b := range buyers {
 		if customer, err := s.shop.CustomerOf(ctx, b); !errors.Is(err, billing.ErrNoCustomer) {
@@ -150,13 +161,13 @@ func (s *Server) managed(ctx context.Context, who *models.Viewer) (string, error
 	return "", nil
 }
 
-// invoices are the last ones of what the viewer may manage.
-func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
+// invoices returns the latest invoices of the customer that the viewer may manage.
+func (s *Server) invoices(c echo.Context, viewer *models.Viewer) []views.Invoice {
 	if s.shop == nil {
 		return nil
 	}
 	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
-		customer, err := s.managed(ctx, who)
+		customer, err := s.managed(ctx, viewer)
 		if err != nil || customer == "" {
 			return nil, err
 		}
@@ -168,15 +179,15 @@ func (s *Server) invoices(c echo.Context, who *models.Viewer) []views.Invoice {
 	return shown.Value
 }
 
-// plansReturn is where Stripe Checkout leads back to. It waits for the webhook by looking again, without script, and at last
-// says what to do.
-func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
+// plansReturn is the page that Stripe Checkout redirects back to. It waits for the webhook by
+// reloading, without a script. After the last try, it explains what to do.
+func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.QueryParam("plan")))
-	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !who.IsAdmin() {
+	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !viewer.IsAdmin() {
 		return c.Redirect(http.StatusSeeOther, "/plans")
 	}
 	ctx := c.Request().Context()
-	arrived, err := s.shop.Arrived(ctx, buyer(who, plan), plan.ID)
+	arrived, err := s.shop.Arrived(ctx, buyer(viewer, plan), plan.ID)
 	if err != nil {
 		return err
 	}
@@ -195,18 +206,25 @@ func (s *Server) plansReturn(c echo.Context, who *models.Viewer) error {
 		patience, cancel := context.WithTimeout(ctx, queryTimeout/2)
 		defer cancel()
 		if err := s.shop.Hurry(patience, session); err != nil {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "Stripe could not be asked about a purchase", slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+			s.log.LogAttrs(ctx, slog.LevelWarn, "Stripe could not be asked about a purchase",
+				slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
 		}
 	}
 	if try == returnTries {
-		return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "This is taking longer than usual", Reference: session, Lines: []string{
-			"Stripe has not confirmed your order yet. Nothing is lost: " + plan.Name + " starts automatically when it does.",
-			"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this service and give the reference below. Do not buy the plan again.",
-		}})
+		return s.showPurchase(c, http.StatusOK, views.Purchase{
+			Title: "This is taking longer than usual", Reference: session,
+			Lines: []string{
+				"Stripe has not confirmed your order yet. Nothing is lost: " + plan.Name + " starts automatically when it does.",
+				"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this " +
+					"service and give the reference below. Do not buy the plan again.",
+			},
+		})
 	}
-	next := views.PathReturn + "?" + url.Values{"plan": {string(plan.ID)}, "session_id": {session}, "try": {strconv.Itoa(try + 1)}}.Encode()
+	query := url.Values{"plan": {string(plan.ID)}, "session_id": {session}, "try": {strconv.Itoa(try + 1)}}
+	next := views.PathReturn + "?" + query.Encode()
 	c.Response().Header().Set("Refresh", fmt.Sprintf("%d; url=%s", returnEvery, next))
 	return s.showPurchase(c, http.StatusOK, views.Purchase{Title: "One moment", Waiting: true, Next: next, Lines: []string{
-		"Stripe has your order. " + plan.Name + " starts as soon as Stripe confirms it, usually within seconds. This page updates automatically.",
+		"Stripe has your order. " + plan.Name + " starts as soon as Stripe confirms it, usually within seconds. " +
+			"This page updates automatically.",
 	}})
 }

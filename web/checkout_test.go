@@ -18,7 +18,7 @@ import (
 	"tollgate/views"
 )
 
-// withStripe is a server that is connected to a stand-in for Stripe, which is set up.
+// withStripe runs a test with a server that is connected to a stand-in for Stripe, which is set up.
 func withStripe(t *testing.T, test func(t *testing.T, f *fixture, stand *stripetest.Stripe)) {
 	t.Helper()
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -43,24 +43,24 @@ func withStripe(t *testing.T, test func(t *testing.T, f *fixture, stand *stripet
 	}
 }
 
-// hear has the server hear of something at the stand-in.
-func (f *fixture) hear(stand *stripetest.Stripe, kind, id string) {
+// receiveWebhook sends the server a webhook about an object of the stand-in.
+func (f *fixture) receiveWebhook(stand *stripetest.Stripe, kind, id string) {
 	f.t.Helper()
 	body, _ := stand.SignedEvent(webhookSecret, f.clock(), kind, stand.Object(id))
 	f.webhook(string(body), f.clock()).want(f.t, 200, nil)
 }
 
-// left is where a page of ours leads on to.
+// left returns the external address that a page redirects to.
 func (p page) left(t testing.TB) string {
 	t.Helper()
 	address := p.header.Get("Location")
 	if p.status != http.StatusSeeOther || address == "" {
-		t.Fatalf("it does not lead on: %s %v %s", p.kind(), p.header, p.main())
+		t.Fatalf("it does not redirect to another site: %s %v %s", p.kind(), p.header, p.main())
 	}
 	return address
 }
 
-// buttons are the labels of the forms of a page that post to an address.
+// buttons returns the labels of a page's forms that post to an address.
 func (p page) buttons(action string) (labels []string) {
 	for form := range elements(p.document(), "form") {
 		if attribute(form, "action") == action {
@@ -87,15 +87,15 @@ func TestBuyingAPlan(t *testing.T) {
 			}
 		}
 		if p := b.post(views.PathPortal, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "Nothing to manage") {
-			t.Errorf("the portal of nobody: %s %s", p.kind(), p.main())
+			t.Errorf("the portal without a customer: %s %s", p.kind(), p.main())
 		}
 		address := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t)
 		if again := b.post(views.PathCheckout, url.Values{"plan": {"pro"}}).left(t); again != address {
-			t.Errorf("a double click leads to %s and %s", address, again)
+			t.Errorf("a double click redirects to %s and %s", address, again)
 		}
 		session := address[strings.LastIndex(address, "/")+1:]
 		back := views.PathReturn + "?plan=pro&session_id=" + session
-		// Before the webhook the page waits by itself, and at last says what to do.
+		// Before the webhook, the page waits by itself. In the end, it explains what to do.
 		p := b.get(back)
 		for range returnTries - 1 {
 			next, ok := strings.CutPrefix(p.header.Get("Refresh"), "2; url=")
@@ -111,7 +111,7 @@ func TestBuyingAPlan(t *testing.T) {
 		if p := b.post(views.PathCheckout, url.Values{"plan": {"starter"}}); p.kind() != "See Other https://tollgate.example.com"+back {
 			t.Errorf("another plan before the webhook: %s %s", p.kind(), p.main())
 		}
-		f.hear(stand, "customer.subscription.created", bought)
+		f.receiveWebhook(stand, "customer.subscription.created", bought)
 		if p := b.get(back); p.kind() != "See Other /plans" {
 			t.Errorf("after the webhook: %s %s", p.kind(), p.main())
 		}
@@ -134,24 +134,24 @@ func TestBuyingAPlan(t *testing.T) {
 		if address := b.post(views.PathPortal, nil).left(t); stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"] != customer {
 			t.Errorf("the portal is at %s", address)
 		}
-		// Past due and about to end are told where it counts.
+		// The page shows a past due payment and the end of the plan.
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "past_due" })
-		f.hear(stand, "invoice.payment_failed", bought)
+		f.receiveWebhook(stand, "invoice.payment_failed", bought)
 		if p := b.get("/usage"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 2 {
 			t.Errorf("past due: %s", p.main())
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "active", true })
-		f.hear(stand, "customer.subscription.updated", bought)
+		f.receiveWebhook(stand, "customer.subscription.updated", bought)
 		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro ends soon") || !strings.Contains(p.main(), "Dec 23, 2026") {
 			t.Errorf("about to end: %s", p.main())
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
-		f.hear(stand, "customer.subscription.deleted", bought)
+		f.receiveWebhook(stand, "customer.subscription.deleted", bought)
 		p = b.get("/usage")
 		if !strings.Contains(p.main(), "Your subscription has ended") || !strings.Contains(p.main(), "Nov 23, 2026, 12:00 UTC") {
 			t.Errorf("ended: %s", p.main())
 		}
-		// The invoices are still to be had, and a plan can be bought again.
+		// The invoices are still available, and a plan can be bought again.
 		if p := b.get("/plans"); p.section("invoices") == nil || len(p.buttons(views.PathCheckout)) == 0 {
 			t.Errorf("after the end: %s", p.main())
 		}
@@ -176,7 +176,7 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 		address := ada.post(views.PathCheckout, team).left(t)
 		session := address[strings.LastIndex(address, "/")+1:]
 		bought := stand.CompleteCheckout(session)
-		f.hear(stand, "customer.subscription.created", bought)
+		f.receiveWebhook(stand, "customer.subscription.created", bought)
 		back := views.PathReturn + "?plan=team&session_id=" + session
 		if p := ada.get(back); p.kind() != "See Other /plans" {
 			t.Errorf("back: %s", p.kind())
@@ -189,7 +189,7 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 		f.post("/v1/check", `{"email": "bob@example.com"}`).want(t, 200, map[string]any{"plan": "team", "included": 50})
 		customer := stand.Object(bought)["customer"].(string)
 		stand.AddInvoice(stripetest.Invoice{Customer: customer, Number: "T-1", Status: "open", Currency: "usd", Total: 2400, Created: f.clock()})
-		// Its admin manages it, its members do not, and nobody else sees any of it.
+		// Its admin manages it, its members do not, and other people see none of it.
 		if p := ada.get("/plans"); len(p.buttons(views.PathPortal)) == 0 || !has(p.section("invoices"), "T-1") {
 			t.Errorf("ada: %s", p.main())
 		}
@@ -206,13 +206,13 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 		}
 		p := bob.post(views.PathCheckout, url.Values{"plan": {"pro"}})
 		if p.status != http.StatusConflict || !strings.Contains(p.main(), "Your plan comes from Acme") {
-			t.Errorf("a plan of one's own beside it: %s %s", p.kind(), p.main())
+			t.Errorf("an individual plan in addition: %s %s", p.kind(), p.main())
 		}
 		if p := ada.post(views.PathCheckout, url.Values{"plan": {"business"}}); p.status != http.StatusConflict || len(p.buttons(views.PathPortal)) != 1 {
 			t.Errorf("a second one: %s %s", p.kind(), p.main())
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "past_due" })
-		f.hear(stand, "invoice.payment_failed", bought)
+		f.receiveWebhook(stand, "invoice.payment_failed", bought)
 		if p := ada.get("/org"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
 			t.Errorf("/org: %s", p.main())
 		}
@@ -229,8 +229,8 @@ func textOfNumber(v any) string {
 	return ""
 }
 
-// When Stripe is away the pages stand, and what needs it says so.
-func TestStripeIsAway(t *testing.T) {
+// If Stripe is unreachable, the pages work, and parts that need Stripe say so.
+func TestStripeIsUnreachable(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
 		stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})

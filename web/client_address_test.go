@@ -13,7 +13,8 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestOnlyATrustedProxyNamesTheClient sends the headers in which a proxy names its client, and reads the log.
+// TestOnlyATrustedProxyNamesTheClient sends the headers in which a proxy names its client, and
+// reads the log.
 func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 	loopback := &net.IPNet{IP: net.IPv4(127, 0, 0, 0), Mask: net.CIDRMask(8, 32)}
 	elsewhere := &net.IPNet{IP: net.IPv4(10, 0, 0, 0), Mask: net.CIDRMask(8, 32)}
@@ -22,10 +23,10 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 		forwarded string
 		client    string
 	}{
-		"nobody is trusted":                   {nil, "203.0.113.7", "127.0.0.1"},
-		"another network is":                  {[]*net.IPNet{elsewhere}, "203.0.113.7", "127.0.0.1"},
-		"the proxy is":                        {[]*net.IPNet{loopback}, "203.0.113.7", "203.0.113.7"},
-		"what the client itself wrote is not": {[]*net.IPNet{loopback}, "198.51.100.1, 203.0.113.7", "203.0.113.7"},
+		"no proxy is trusted":            {nil, "203.0.113.7", "127.0.0.1"},
+		"another network is trusted":     {[]*net.IPNet{elsewhere}, "203.0.113.7", "127.0.0.1"},
+		"the proxy is trusted":           {[]*net.IPNet{loopback}, "203.0.113.7", "203.0.113.7"},
+		"the client's own header is not": {[]*net.IPNet{loopback}, "198.51.100.1, 203.0.113.7", "203.0.113.7"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log lines
@@ -39,7 +40,7 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 			response, err := http.DefaultClient.Do(r)
 			must(t, err)
 			must(t, response.Body.Close())
-			f.server.Close() // the line is written by now
+			f.server.Close() // then the line was written
 			if text := strings.Join(log.take(), "\n") + "\n"; response.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "client="+test.client+"\n") {
 				t.Errorf("status %d, logged %s", response.StatusCode, text)
 			}
@@ -47,8 +48,9 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 	}
 }
 
-// TestRealIPHeaderIsIgnored shows that the attack of GO-2026-6875 does not work: nothing here passes requests on, and a forged
-// X-Real-IP header, also one that Connection names, is not taken for the client address.
+// TestRealIPHeaderIsIgnored shows that the attack of GO-2026-6875 does not work: no code here
+// forwards requests, and a forged X-Real-IP header does not set the client address, not even if
+// Connection names it.
 func TestRealIPHeaderIsIgnored(t *testing.T) {
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "tollgate")
 	list.Stderr = os.Stderr
@@ -70,7 +72,7 @@ func TestRealIPHeaderIsIgnored(t *testing.T) {
 		response, err := http.DefaultClient.Do(r)
 		must(t, err)
 		must(t, response.Body.Close())
-		f.server.Close() // the line is written by now
+		f.server.Close() // then the line was written
 		if text := strings.Join(log.take(), "\n") + "\n"; !strings.Contains(text, "client=127.0.0.1\n") {
 			t.Errorf("trusting %v, logged %s", proxies, text)
 		}

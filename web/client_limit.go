@@ -11,24 +11,25 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What one client address may ask for without a session or a valid API key. An office of 500 people behind one address
-// who all sign in at nine o'clock stay below the burst; see docs/decisions.md.
+// Limits for the requests of one client address without a session or a valid API key. An office of
+// 500 people behind one address, all of whom sign in at nine o'clock, stays below the burst; see
+// docs/decisions.md.
 const (
 	clientRate  = 20 // per second
 	clientBurst = 200
-	// sharedBy is how much more addresses get together: those beyond maxClients, and those behind a proxy that the server was not
-	// told to trust.
+	// sharedBy is how much more each shared limit allows. Addresses beyond maxClients share one limit,
+	// and so do the clients behind an untrusted proxy.
 	sharedBy = 10
 	// maxClients is how many addresses are counted at a time, in each of two generations.
 	maxClients = 8192
-	// clientsTurn is when a generation ends: as long as an address takes to get its whole burst back, so that one that is
-	// forgotten loses nothing and gains nothing.
+	// clientsTurn is how long a generation lasts. After this time, an address has its whole burst
+	// again, so it makes no difference if the address is forgotten.
 	clientsTurn = clientBurst * time.Second / clientRate
-	// undeclaredMany is how many requests through an unknown proxy make a line in the log.
+	// undeclaredMany is how many requests through an undeclared proxy cause a warning in the log.
 	undeclaredMany = 100
 )
 
-// clientLimit limits the requests that cost something, and that anyone may send, by client address.
+// clientLimit limits expensive requests that anyone may send, by client address.
 type clientLimit struct {
 	now func() time.Time
 	log *slog.Logger
@@ -36,8 +37,8 @@ type clientLimit struct {
 	mu                sync.Mutex
 	current, previous map[netip.Prefix]*rate.Limiter
 	turned            time.Time
-	overflow          *rate.Limiter // of the addresses beyond maxClients
-	undeclared        *rate.Limiter // of the clients of proxies that are not trusted
+	overflow          *rate.Limiter // for addresses beyond maxClients
+	undeclared        *rate.Limiter // for clients behind untrusted proxies
 	undeclaredSeen    int
 }
 
@@ -49,7 +50,7 @@ func newClientLimit(now func() time.Time, log *slog.Logger) *clientLimit {
 	}
 }
 
-// take counts a request of the client. It returns a Problem if the client has sent too many.
+// take counts a request of the client. It returns a Problem if the client sent too many.
 func (l *clientLimit) take(c echo.Context) error {
 	bucket, now := l.bucket(c)
 	if bucket.AllowN(now, 1) {
@@ -60,13 +61,14 @@ func (l *clientLimit) take(c echo.Context) error {
 	return p
 }
 
-// giveBack takes a request out of the count: it turned out to be one of a session or of a valid key.
+// giveBack subtracts a request from the count, because it turned out to have a session or a valid
+// key.
 func (l *clientLimit) giveBack(c echo.Context) {
 	bucket, now := l.bucket(c)
 	bucket.AllowN(now, -1)
 }
 
-// waitFor is how long a bucket takes until the next request is allowed, at least a millisecond.
+// waitFor returns how long it takes until a bucket allows the next request, at least a millisecond.
 func waitFor(bucket *rate.Limiter, now time.Time) time.Duration {
 	missing := 1 - bucket.TokensAt(now)
 	return max(time.Millisecond, time.Duration(missing/float64(bucket.Limit())*float64(time.Second)))
@@ -79,7 +81,7 @@ func (l *clientLimit) bucket(c echo.Context) (*rate.Limiter, time.Time) {
 	defer l.mu.Unlock()
 	if proxied {
 		if l.undeclaredSeen++; l.undeclaredSeen == undeclaredMany {
-			l.log.Warn("requests come through a proxy that --trusted-proxies does not name, so that its clients share one limit; name its address there",
+			l.log.Warn("requests come through a proxy that --trusted-proxies does not contain, so its clients share one limit; add its address",
 				"proxy", c.RealIP(), "requests", l.undeclaredSeen)
 		}
 		if ip := address.Addr(); ip.IsLoopback() || ip.IsPrivate() {
@@ -98,7 +100,8 @@ func (l *clientLimit) bucket(c echo.Context) (*rate.Limiter, time.Time) {
 	bucket, ok := l.previous[address]
 	switch {
 	case len(l.current) >= maxClients:
-		// Also one of the last generation: it would otherwise get a new bucket after the next turn.
+		// An address of the previous generation keeps its bucket; otherwise it would get a new one after
+		// the next turn.
 		if !ok {
 			bucket = l.overflow
 		}
@@ -110,12 +113,12 @@ func (l *clientLimit) bucket(c echo.Context) (*rate.Limiter, time.Time) {
 	return bucket, now
 }
 
-// clientAddress is what a client is counted by: its IPv4 address, or the network of its IPv6 address, as one subscriber has at least
-// a /64 of them.
+// clientAddress returns what a client is counted by: its IPv4 address, or the /64 network of its
+// IPv6 address, because one subscriber has at least a /64.
 func clientAddress(text string) netip.Prefix {
 	ip, err := netip.ParseAddr(text)
 	if err != nil {
-		return netip.Prefix{} // a Unix socket; they share one bucket
+		return netip.Prefix{} // a Unix socket; all of them share one bucket
 	}
 	ip = ip.Unmap().WithZone("")
 	bits := 32
@@ -125,7 +128,7 @@ func clientAddress(text string) netip.Prefix {
 	return netip.PrefixFrom(ip, bits).Masked()
 }
 
-// isUndeclaredProxy reports whether a request says that it was forwarded, and its sender is not trusted to say so.
+// isUndeclaredProxy reports whether a request was forwarded by a proxy that is not trusted.
 func isUndeclaredProxy(c echo.Context) bool {
 	h := c.Request().Header
 	if len(h["X-Forwarded-For"]) == 0 && len(h["Forwarded"]) == 0 {

@@ -73,15 +73,16 @@ func TestClientLimit(t *testing.T) {
 	want("another host of the same network", l.allowed(requestFrom("2001:db8::1")), clientBurst)
 	want("another host of the same network", l.allowed(requestFrom("2001:db8::2")), 0)
 	if p := asProblem(l.take(one)); p.Status != http.StatusTooManyRequests || p.retryAfter <= 0 || p.retryAfter > time.Second {
-		t.Errorf("it is %d, again after %s", p.Status, p.retryAfter)
+		t.Errorf("the status is %d, Retry-After %s", p.Status, p.retryAfter)
 	}
-	// It takes a client the same time to get its burst back, whether it is remembered or not.
+	// It takes the same time until a client has its whole burst again, whether its address is stored
+	// or not.
 	for range 2 {
 		now = now.Add(clientsTurn / 2)
 		want("after half a generation", l.allowed(one), clientBurst/2)
 	}
 
-	// Where there are more addresses than it counts, the others share one bucket.
+	// If there are more addresses than the limit counts, the others share one bucket.
 	now = now.Add(10 * clientsTurn)
 	for i := range maxClients {
 		if err := l.take(requestFrom(fmt.Sprintf("10.1.%d.%d", i>>8, i&255))); err != nil {
@@ -92,10 +93,10 @@ func TestClientLimit(t *testing.T) {
 	want("another one beyond", l.allowed(requestFrom("192.0.2.10")), 0)
 	want("one that is counted", l.allowed(requestFrom("10.1.0.0")), clientBurst-1)
 	if n := len(l.current) + len(l.previous); n > 2*maxClients {
-		t.Errorf("%d addresses are remembered", n)
+		t.Errorf("%d addresses are stored", n)
 	}
 
-	// A proxy that --trusted-proxies does not name forwards the requests of many people.
+	// A proxy that --trusted-proxies does not contain forwards the requests of many people.
 	if text := strings.Join(log.take(), ""); text != "" {
 		t.Errorf("it logged %q", text)
 	}
@@ -103,12 +104,12 @@ func TestClientLimit(t *testing.T) {
 	if text := log.take(); len(text) != 1 || !strings.Contains(text[0], "--trusted-proxies") || !strings.Contains(text[0], "127.0.0.1") {
 		t.Errorf("it logged %q", text)
 	}
-	// What says so from outside is limited as everyone is.
+	// A public address that claims to be a proxy is limited like any client.
 	now = now.Add(clientsTurn)
 	want("a forged header", l.allowed(requestFrom("192.0.2.77", "X-Forwarded-For")), clientBurst)
 }
 
-// spend uses up the limit of the client that the tests are.
+// spend uses up the limit of the tests' client.
 func (f *fixture) spend() {
 	f.web.strangers = newClientLimit(f.clock, f.web.log)
 	for range 10 * clientBurst {
@@ -119,8 +120,9 @@ func (f *fixture) spend() {
 	f.t.Fatal("the limit of a client allows everything")
 }
 
-// TestStrangersAreLimited sends what reaches the database or the issuer without a session, from an address whose limit is used up.
-// People who are signed in, API keys and Stripe are let in all the same.
+// TestStrangersAreLimited sends requests that reach the database or the issuer without a session,
+// from an address whose limit is used up. People who are signed in, API keys and Stripe are still
+// accepted.
 func TestStrangersAreLimited(t *testing.T) {
 	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
 	ada := f.signedIn("ada@example.com")
@@ -137,8 +139,8 @@ func TestStrangersAreLimited(t *testing.T) {
 		"one-time link":            {http.MethodGet, link, "", nil},
 		"use of a one-time link":   {http.MethodPost, link, "", url.Values{}},
 		"page":                     {http.MethodGet, "/usage", "", nil},
-		"page with another cookie": {http.MethodGet, "/usage", "nobodys", nil},
-		"form with another cookie": {http.MethodPost, "/usage/spend-limit", "nobodys", url.Values{}},
+		"page with another cookie": {http.MethodGet, "/usage", "invalid", nil},
+		"form with another cookie": {http.MethodPost, "/usage/spend-limit", "invalid", url.Values{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.t = t
@@ -153,26 +155,26 @@ func TestStrangersAreLimited(t *testing.T) {
 			}
 			f.advance(time.Second / clientRate)
 			if p := b.send(test.method, test.path, test.form); p.status == http.StatusTooManyRequests {
-				t.Error("it is refused also after the time of one request")
+				t.Error("it is still refused after the time of one request")
 			}
 		})
 	}
 	f.t = t
 	f.spend()
 	if p := ada.get("/usage"); p.status != http.StatusOK {
-		t.Errorf("a person who is signed in got %d", p.status)
+		t.Errorf("a signed-in person got %d", p.status)
 	}
 	if p := f.browser().get("/docs"); p.status != http.StatusOK {
 		t.Errorf("/docs got %d", p.status)
 	}
 	f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, http.StatusOK, nil)
-	f.post("/v1/check", `{}`, withKey("tg_live_typo")).want(t, http.StatusUnauthorized, nil) // the database is not asked
+	f.post("/v1/check", `{}`, withKey("tg_live_typo")).want(t, http.StatusUnauthorized, nil) // the database is not queried
 	a := f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(models.NewKey()))
 	a.want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
 	if a.header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
 	}
-	// A valid key that this process sees for the first time is let in.
+	// A valid key that this process has not seen yet is accepted.
 	f.web.keys.storedAsked = time.Time{}
 	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(f.newKey(models.ScopeCheck))).want(t, http.StatusOK, nil)
 	unsigned := func(r *http.Request) { r.Header.Del("Stripe-Signature") }
@@ -182,12 +184,12 @@ func TestStrangersAreLimited(t *testing.T) {
 	for _, change := range []change{unsigned, forged} {
 		f.webhook(subscriptionEvent("evt_0"), f.clock(), change).want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
 	}
-	for i := range 2 * clientBurst { // Stripe sends as much as it wants
+	for i := range 2 * clientBurst { // Stripe may send any number
 		f.webhook(fmt.Sprintf(`{"id": "evt_%d", "object": "event", "type": "charge.succeeded", "created": 1}`, i), f.clock()).want(t, http.StatusOK, nil)
 	}
 }
 
-// TestASessionIsNotCounted looks at pages more often than a stranger may.
+// TestASessionIsNotCounted opens more pages than a client without a session may.
 func TestASessionIsNotCounted(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	f.web.strangers = newClientLimit(f.clock, f.web.log)
@@ -203,11 +205,11 @@ func TestASessionIsNotCounted(t *testing.T) {
 	f.spend()
 	ada.cookies["__Host-tollgate"] = token
 	if p := ada.get("/settings"); p.status != http.StatusTooManyRequests {
-		t.Errorf("a session that has ended got %d", p.status)
+		t.Errorf("an ended session got %d", p.status)
 	}
 }
 
-// listen serves as the program does, not as httptest does, and returns the address.
+// listen serves like the program, not like httptest, and returns the address.
 func (f *fixture) listen() string {
 	f.t.Helper()
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -222,7 +224,7 @@ func (f *fixture) listen() string {
 	return l.Addr().String()
 }
 
-// TestAWebhookIsRefusedBeforeItsBody announces a body and sends nothing of it.
+// TestAWebhookIsRefusedBeforeItsBody announces a body and sends none of it.
 func TestAWebhookIsRefusedBeforeItsBody(t *testing.T) {
 	f := withWebhooks(t, modelstest.SQLite(t), &oneSubscription{start: time.Now()})
 	address := f.listen()

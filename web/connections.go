@@ -10,12 +10,14 @@ import (
 	"time"
 )
 
-// connections is a listener that knows its connections and how far the request on each of them has come: a stop must end
-// requests that are incomplete, finish those that are complete, and close no connection on which a request is just arriving.
-// net/http itself calls a connection idle until the whole header has arrived.
+// connections is a listener that tracks its open connections and the progress of the request on
+// each. When the server stops, it must end incomplete requests, finish complete ones, and not close
+// a connection on which a request is just arriving. net/http calls a connection idle until the
+// whole header has arrived.
 type connections struct {
 	*net.TCPListener
-	// stopping is when the stop began, in Unix nanoseconds; 0 before. Only from then on the time of each read is noted.
+	// stopping is when the stop began, in Unix nanoseconds; 0 before that. Reads are timed only during
+	// a stop.
 	stopping atomic.Int64
 
 	mu   sync.Mutex
@@ -26,7 +28,7 @@ func newConnections(l *net.TCPListener) *connections {
 	return &connections{TCPListener: l, open: map[*connection]struct{}{}}
 }
 
-// Accept returns the next connection, which is known until it is closed.
+// Accept returns the next connection, which is tracked until it is closed.
 func (cs *connections) Accept() (net.Conn, error) {
 	tcp, err := cs.AcceptTCP()
 	if err != nil {
@@ -52,23 +54,23 @@ func (cs *connections) all() []*connection {
 	return list
 }
 
-// connection is one of a client.
+// connection is a client's connection.
 type connection struct {
 	*net.TCPConn
 	of   *connections
 	body trackedBody
 
-	active  atomic.Bool  // a handler has the request
+	active  atomic.Bool  // a handler is running
 	begun   atomic.Bool  // bytes have arrived since the last answer
-	reading atomic.Bool  // a read waits for bytes
+	reading atomic.Bool  // a read is waiting for bytes
 	unread  atomic.Bool  // the request's body has not been read to its end
-	last    atomic.Int64 // when it was accepted, answered or, during a stop, sent bytes: Unix nanoseconds
-	ended   atomic.Bool  // by the stop, as its request was incomplete
+	last    atomic.Int64 // when it was accepted, answered or, during a stop, received bytes: Unix nanoseconds
+	ended   atomic.Bool  // by the stop, because its request was incomplete
 }
 
 func (c *connection) touch() { c.last.Store(time.Now().UnixNano()) }
 
-// Read notes that a request has begun.
+// Read records that a request has started to arrive.
 func (c *connection) Read(p []byte) (int, error) {
 	c.reading.Store(true)
 	n, err := c.TCPConn.Read(p)
@@ -82,7 +84,7 @@ func (c *connection) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close forgets the connection.
+// Close closes the connection and stops tracking it.
 func (c *connection) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
@@ -90,7 +92,7 @@ func (c *connection) Close() error {
 	return c.TCPConn.Close()
 }
 
-// changed is net/http's hook for the state of a connection.
+// changed is net/http's hook for changes of a connection's state.
 func changed(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*connection)
 	if !ok {
@@ -106,7 +108,8 @@ func changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// trackedBody notes when the body of a request was read to its end. A connection has one request at a time.
+// trackedBody records when the body of a request was read to its end. A connection has one request
+// at a time.
 type trackedBody struct {
 	io.ReadCloser
 	of *connection
@@ -132,7 +135,7 @@ func connectionOf(r *http.Request) *connection {
 	return c
 }
 
-// receive is called with each request before its handler.
+// receive is called with each request before its handler runs.
 func (c *connection) receive(r *http.Request) {
 	body := r.ContentLength != 0
 	if body {
@@ -144,12 +147,12 @@ func (c *connection) receive(r *http.Request) {
 	}
 }
 
-// progress is how far the request on a connection has come.
+// progress is the state of the request on a connection.
 type progress int
 
 const (
 	idle       progress = iota // no byte of a request has arrived
-	incomplete                 // its header or body is still awaited
+	incomplete                 // its header or body has not arrived completely
 	complete
 )
 
@@ -167,6 +170,7 @@ func (c *connection) progress() progress {
 	}
 }
 
-// end has the reads of the connection fail, so that net/http closes it: at once if no request is complete, and otherwise after
-// the handler has answered that its body is missing. net/http may set a later deadline just then, so this is repeated.
+// end makes the connection's reads fail, so that net/http closes it: immediately if no request is
+// complete, otherwise after the handler has answered that the body is missing. net/http may set a
+// later deadline at the same time, so the caller repeats this.
 func (c *connection) end() { _ = c.SetReadDeadline(time.Unix(1, 0)) }

@@ -10,11 +10,13 @@ import (
 	"tollgate/models"
 )
 
-// fileCheckAge is how old the last look at the database's file may be when a request comes in. Whatever writes looks again.
+// fileCheckAge is how old the last check of the database's file may be when a request arrives. Each
+// write checks again.
 const fileCheckAge = 10 * time.Millisecond
 
-// checkFile answers 503 to every request that needs the database, once the SQLite file was replaced, moved or deleted: what
-// the open file still holds is not what the next start will find. When the same file is back in its place, the server goes on.
+// checkFile answers 503 to every request that needs the database if the SQLite file was replaced,
+// moved or deleted. The open file's data would be missing at the next start. When the same file is
+// back, the server works again.
 func (s *Server) checkFile(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		switch c.Path() {
@@ -35,7 +37,8 @@ func (s *Server) checkFile(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// watchFile looks at the file until ctx ends, so that the log tells of it even if no request comes.
+// watchFile checks the file until ctx ends, so that the log reports a problem even without
+// requests.
 func (s *Server) watchFile(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -49,7 +52,7 @@ func (s *Server) watchFile(ctx context.Context) {
 	}
 }
 
-// noteFile reports whether an error came of a file that is gone, and logs the first one.
+// noteFile reports whether an error means that the file is unusable, and logs the first such error.
 func (s *Server) noteFile(err error) bool {
 	if err == nil || !models.IsFileUnusable(err) {
 		return false
@@ -62,7 +65,8 @@ func (s *Server) noteFile(err error) bool {
 		if errors.Is(err, models.ErrFileReadOnly) {
 			action = "make the file writable again"
 		}
-		s.log.Error("every call is answered 503: the database file was replaced, moved, deleted or made read-only", "error", err, "action", action)
+		s.log.Error("every call is answered 503: the database file was replaced, moved, deleted or made read-only",
+			"error", err, "action", action)
 	}
 	return true
 }

@@ -20,7 +20,8 @@ import (
 	"tollgate/views/ui"
 )
 
-// asset serves an embedded file at the address that carries its checksum, to be kept for a year.
+// asset serves an embedded file. Its address contains its checksum, so clients may cache it for a
+// year.
 func (s *Server) asset(c echo.Context) error {
 	content, contentType, ok := static.Open(c.Request().URL.Path)
 	if !ok {
@@ -31,7 +32,7 @@ func (s *Server) asset(c echo.Context) error {
 	return c.Blob(http.StatusOK, contentType, content)
 }
 
-// docs is the page of the API. It is the same for everyone, so it is drawn once.
+// docs is the page of the API. It is the same for everyone, so it is rendered once.
 func (s *Server) docs(c echo.Context, _ *models.Viewer) error {
 	sendPage(c, http.StatusOK, PagePolicy, s.docsPage)
 	return nil
@@ -48,17 +49,19 @@ func (s *Server) drawDocs(schemas huma.Registry) error {
 	return nil
 }
 
-// describe makes what the page shows from the routes and the schemas of their types.
+// describe builds the page's content from the routes and the schemas of their types.
 func (s *Server) describe(schemas huma.Registry) views.Docs {
 	var d views.Docs
 	for _, r := range s.api() {
 		o := views.DocsOperation{
-			ID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: strings.ReplaceAll(r.description, "`", ""), Scope: string(r.scope),
-			Example: s.example(&r), Response: fieldsOf(schemas, "", r.response),
+			ID: r.id, Method: r.method, Path: r.path, Scope: string(r.scope), Summary: r.summary,
+			Description: strings.ReplaceAll(r.description, "`", ""),
+			Example:     s.example(&r), Response: fieldsOf(schemas, "", r.response),
 		}
 		for _, q := range r.query {
 			o.Request = append(o.Request, views.DocsField{
-				Name: "?" + q.name, Type: fmt.Sprintf("integer, %d to %d", q.least, q.most), Description: q.description + fmt.Sprintf(" %d unless given.", q.normal),
+				Name: "?" + q.name, Type: fmt.Sprintf("integer, %d to %d", q.least, q.most),
+				Description: fmt.Sprintf("%s Default: %d.", q.description, q.normal),
 			})
 		}
 		if r.request != nil {
@@ -76,13 +79,14 @@ func (s *Server) describe(schemas huma.Registry) views.Docs {
 	return d
 }
 
-// exampleBodies are bodies that work as they are, by the operation's id.
+// exampleBodies are valid request bodies, by the operation's ID.
 var exampleBodies = map[string]string{
 	"check":   `{"email": "ada@example.com"}`,
 	"consume": `{"email": "ada@example.com", "idempotency_key": "message-1"}`,
 	"hold":    `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "work-1"}`,
 	"settle":  `{"quantity": 2}`,
-	"events":  `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "message-2", "occurred_at": "2026-11-23T09:30:00Z"}]}`,
+	"events": `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "message-2",` +
+		` "occurred_at": "2026-11-23T09:30:00Z"}]}`,
 }
 
 func (s *Server) example(r *route) string {
@@ -99,7 +103,7 @@ func (s *Server) example(r *route) string {
 	return b.String()
 }
 
-// fieldsOf lists the fields of a type in their order; parents come before their own fields.
+// fieldsOf lists the fields of a type in order. A parent comes before its own fields.
 func fieldsOf(schemas huma.Registry, prefix string, t reflect.Type) []views.DocsField {
 	if t.Kind() != reflect.Struct {
 		return nil
@@ -113,7 +117,9 @@ func fieldsOf(schemas huma.Registry, prefix string, t reflect.Type) []views.Docs
 			continue
 		}
 		path := prefix + name
-		fields = append(fields, views.DocsField{Name: path, Type: describeType(schemas, p), Description: p.Description, Required: slices.Contains(s.Required, name)})
+		fields = append(fields, views.DocsField{
+			Name: path, Type: describeType(schemas, p), Description: p.Description, Required: slices.Contains(s.Required, name),
+		})
 		inner := f.Type
 		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
 			if inner.Kind() == reflect.Slice {
@@ -135,7 +141,7 @@ func resolve(schemas huma.Registry, s *huma.Schema) *huma.Schema {
 	return s
 }
 
-// describeType is a field's type in words.
+// describeType returns a field's type in words.
 func describeType(schemas huma.Registry, p *huma.Schema) string {
 	orNull := p.Nullable
 	if len(p.OneOf) > 0 {

@@ -12,16 +12,16 @@ import (
 	"tollgate/models"
 )
 
-// document is the page as a browser reads it.
+// document returns the page as a browser parses it.
 func (p page) document() *html.Node {
 	d, err := html.Parse(strings.NewReader(p.body))
 	if err != nil {
-		panic(err) // a parser of pages takes everything
+		panic(err) // cannot happen: the parser accepts any page
 	}
 	return d
 }
 
-// main is the text of the page's content; all of the body of what has none.
+// main returns the text of the page's content, or of the whole body if it has no main element.
 func (p page) main() string {
 	if m := p.find("main", "", ""); m != nil {
 		return textOf(m)
@@ -29,7 +29,8 @@ func (p page) main() string {
 	return p.body
 }
 
-// find is the first element with the tag and the attribute; nil without one. An empty name asks for no attribute.
+// find returns the first element with the tag and the attribute; nil if there is none. With an
+// empty name, any attributes match.
 func (p page) find(tag, name, value string) *html.Node { return find(p.document(), tag, name, value) }
 
 func find(of *html.Node, tag, name, value string) *html.Node {
@@ -41,7 +42,7 @@ func find(of *html.Node, tag, name, value string) *html.Node {
 	return nil
 }
 
-// elements are those of a tag below a node, in their order; none of nil.
+// elements yields the elements with a tag below a node, in order. The node may be nil.
 func elements(of *html.Node, tag string) iter.Seq[*html.Node] {
 	return func(yield func(*html.Node) bool) {
 		if of == nil {
@@ -64,7 +65,7 @@ func attribute(n *html.Node, name string) string {
 	return ""
 }
 
-// textOf is the text of a node with one space between words.
+// textOf returns the text of a node with one space between words.
 func textOf(n *html.Node) string {
 	if n == nil {
 		return ""
@@ -78,7 +79,8 @@ func textOf(n *html.Node) string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-// table is the text of the cells of the first table below a node, its header row first.
+// table returns the text of the cells of the first table below a node, starting with its header
+// row.
 func table(of *html.Node) (rows [][]string) {
 	t := find(of, "table", "", "")
 	for tr := range elements(t, "tr") {
@@ -93,10 +95,10 @@ func table(of *html.Node) (rows [][]string) {
 	return rows
 }
 
-// section is the part of the page under the heading with the id.
+// section returns the section under the heading with the ID.
 func (p page) section(id string) *html.Node { return p.find("section", "aria-labelledby", id) }
 
-// csv is the rows of a file.
+// csv returns the rows of a file.
 func (p page) csv(t testing.TB) [][]string {
 	t.Helper()
 	if got := p.header.Get("Content-Type"); p.status != 200 || got != "text/csv; charset=utf-8" {
@@ -112,7 +114,7 @@ func (p page) csv(t testing.TB) [][]string {
 	return rows
 }
 
-// person makes somebody, of a Slack team when one is named, and returns them.
+// person creates a person, in a Slack team if one is given.
 func (f *fixture) person(email, team string, role models.Role, operator bool) models.User {
 	f.t.Helper()
 	ctx := context.Background()

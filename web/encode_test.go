@@ -13,7 +13,8 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// TestTheEncoderAgreesWithTheTypes holds the encoder that is by hand against encoding/json and the types of the document.
+// TestTheEncoderAgreesWithTheTypes compares appendDecision and the others with encoding/json and
+// the document's types.
 func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 	catalogue, err := models.LoadCatalogue("")
 	must(t, err)
@@ -60,7 +61,7 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 	})
 }
 
-// answerOf is the same answer by the types alone.
+// answerOf returns the same answer, built from the types alone.
 func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 	s := a.Standing
 	d := settleAnswer{ConsumeAnswer: ConsumeAnswer{Replayed: a.Replayed, Decision: Decision{

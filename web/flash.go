@@ -7,8 +7,9 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// flash names a message that the page after a redirect shows once. It travels in a cookie, so it needs no write when the page is
-// read, and a reload does not show it again. It names one of the messages below; it never carries data, above all no API key.
+// flash names a message that the page after a redirect shows once. It is stored in a cookie, so
+// reading the page needs no write, and a reload does not show the message again. It names one of
+// the messages below and never contains data, especially no API key.
 type flash string
 
 const (
@@ -42,7 +43,8 @@ func (s *Server) done(c echo.Context, path string, message flash) error {
 	return c.Redirect(http.StatusSeeOther, path)
 }
 
-// flashed returns the message that waits for this page and removes it. A message for another page stays.
+// flashed returns the message that waits for this page and removes it. A message for another page
+// stays.
 func (s *Server) flashed(c echo.Context, own ...flash) flash {
 	cookie, err := c.Cookie(cookieName(s.https, flashCookie))
 	if err != nil || !slices.Contains(own, flash(cookie.Value)) {

@@ -16,7 +16,7 @@ import (
 	"tollgate/views"
 )
 
-// audited is the audit log as "actor action subject detail", oldest first.
+// audited returns the audit log as "actor action subject detail", oldest first.
 func (f *fixture) audited(action string) (lines []string) {
 	f.t.Helper()
 	entries, _, err := models.AuditPage(f.t.Context(), f.db, 1, 1000)
@@ -29,10 +29,10 @@ func (f *fixture) audited(action string) (lines []string) {
 	return lines
 }
 
-// title is the page's own, as the browser shows it.
+// title returns the page's title as the browser shows it.
 func (p page) title() string { return textOf(p.find("title", "", "")) }
 
-// focus says whether the focus is within an element when the page opens.
+// focus reports whether the focus is within an element when the page opens.
 func (p page) focus(within *html.Node) bool {
 	for n := range within.Descendants() {
 		if n.Type == html.ElementNode && hasAttribute(n, "autofocus") {
@@ -42,7 +42,7 @@ func (p page) focus(within *html.Node) bool {
 	return false
 }
 
-// first says whether an element with the ID is what the page begins with.
+// first reports whether the page begins with the element with the ID.
 func (p page) first(id string) bool {
 	for n := range p.find("main", "", "").ChildNodes() {
 		if n.Type == html.ElementNode {
@@ -56,7 +56,8 @@ func hasAttribute(n *html.Node, name string) bool {
 	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
 }
 
-// wantErrors checks a page that refuses a form: the title, the summary with its links, each field's own message, and the focus.
+// wantErrors checks a page that refuses a form: the title, the summary with its links, each field's
+// own message, and the focus.
 func (p page) wantErrors(t testing.TB, title string, fields ...string) {
 	t.Helper()
 	if p.title() != "Error: "+title+" – Tollgate" {
@@ -78,11 +79,11 @@ func (p page) wantErrors(t testing.TB, title string, fields ...string) {
 		}
 	}
 	if n := strings.Count(p.body, " autofocus"); n != 1 {
-		t.Errorf("%d elements want the focus", n)
+		t.Errorf("%d elements have autofocus", n)
 	}
 }
 
-// form is what a browser sends with the form of an action, as it is when the page opens.
+// form returns what a browser sends with the form of an action if the user changes nothing.
 func (p page) form(action string) url.Values {
 	values := url.Values{}
 	form := p.find("form", "action", action)
@@ -94,10 +95,10 @@ func (p page) form(action string) url.Values {
 	return values
 }
 
-// token opens the page with the form that creates keys.
+// token opens the page with the form that creates keys and returns its token.
 func (b *browser) token() string { return b.get("/ops").form(views.PathKeys).Get(views.FieldToken) }
 
-// newKey is the API key that a page shows; empty without one.
+// newKey returns the API key that a page shows; empty if there is none.
 func (p page) newKey() string {
 	for code := range elements(p.find("main", "", ""), "code") {
 		if models.IsKey(textOf(code)) {
@@ -115,12 +116,12 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 			t.Helper()
 			list, err := models.ListAPIKeys(t.Context(), f.db)
 			must(t, err)
-			if len(list) != want+1 { // the fixture's own
+			if len(list) != want+1 { // the fixture has one key
 				t.Fatalf("%d keys, want %d", len(list), want+1)
 			}
 		}
 		keys(0)
-		// Nothing entered: both fields are wrong, and what is entered stays.
+		// Nothing entered: both fields are invalid, and the entries stay.
 		form := otto.get("/ops").form(views.PathKeys)
 		bad := url.Values{"token": form["token"], "name": {" "}}
 		p := otto.post(views.PathKeys, bad)
@@ -158,7 +159,7 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 			one, two = two, one
 		}
 		if one.page.status != 200 || one.key == "" || two.key != "" || two.page.status != http.StatusConflict {
-			t.Fatalf("two at once: %s and %s", one.page.main(), two.page.main())
+			t.Fatalf("two clicks at once: %s and %s", one.page.main(), two.page.main())
 		}
 		if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") || !one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
 			t.Errorf("created: %q %s", one.page.title(), one.page.main())
@@ -175,7 +176,8 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		if next := p.form(views.PathKeys); next.Get("token") == form.Get("token") || next.Get("name") != "" {
 			t.Errorf("the next form is %v", next)
 		}
-		// Back, with a new form: the name is taken. With the old form and another name, the entries are kept for another key.
+		// Back, with a new form: the name is already used. With the old form and another name, the
+		// entries stay for another key.
 		again := otto.get("/ops").form(views.PathKeys)
 		again.Set("name", "Reports")
 		otto.post(views.PathKeys, again).wantErrors(t, "Operations", "key-name")
@@ -211,7 +213,8 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 	})
 }
 
-// A limit of 0 stops suggestions as soon as the included ones are used, so it must be confirmed then.
+// A limit of 0 stops suggestions as soon as the included ones are used up, so it must be confirmed
+// then.
 func TestALimitThatStopsEverythingIsConfirmed(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.subscribe(models.Subscriber{Email: "ada@example.com"}, "pro")
@@ -230,7 +233,7 @@ func TestALimitThatStopsEverythingIsConfirmed(t *testing.T) {
 	})
 }
 
-// A message waits for its own page, is shown once, and is never a text of the cookie's.
+// A message waits for its own page, is shown once, and is never a text from the cookie.
 func TestMessagesAreShownOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.person("ada@example.com", "", models.Member, false)
@@ -239,7 +242,7 @@ func TestMessagesAreShownOnce(t *testing.T) {
 		must(t, err)
 		for _, s := range list {
 			path := "/settings/sessions/" + s.ID.String() + "/end"
-			if who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || who == nil || who.Session.ID != s.ID {
+			if viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || viewer == nil || viewer.Session.ID != s.ID {
 				continue
 			}
 			if p := ada.post(path, nil); p.kind() != "See Other /settings" {
@@ -266,7 +269,7 @@ func TestMessagesAreShownOnce(t *testing.T) {
 		if p := ada.post("/sign-out", nil); p.kind() != "See Other /" || !strings.Contains(ada.get("/").main(), "You are signed out.") || strings.Contains(ada.get("/").main(), "You are signed out.") {
 			t.Errorf("signed out: %s", p.kind())
 		}
-		// A form of a session that has ended.
+		// A form from a session that has ended.
 		if p := gone.post(views.PathSpendLimit, url.Values{"amount": {"5"}}); p.kind() != "See Other /sign-in" {
 			t.Errorf("a form without a session: %s", p.kind())
 		}
@@ -282,7 +285,7 @@ func TestTheSpendLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.subscribe(models.Subscriber{Email: "ada@example.com"}, "pro")
 		b := f.signedIn("ada@example.com")
-		f.used("ada@example.com", 85, f.clock()) // 10 beyond, for 3.00
+		f.used("ada@example.com", 85, f.clock()) // 10 overage units, for $3.00
 		allowed := func(want bool, reason any, limit any) {
 			t.Helper()
 			f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": want, "reason": reason, "spend_limit_cents": limit, "overage_cents": 300})
@@ -303,9 +306,9 @@ func TestTheSpendLimit(t *testing.T) {
 		if p := b.get("/usage"); strings.Contains(p.main(), "Spend limit saved") {
 			t.Errorf("after a reload: %s", p.main())
 		}
-		// The same form again, as by a double click or in another tab, changes nothing more.
+		// Sending the same form again, as by a double click or in another tab, changes nothing.
 		set(url.Values{"amount": {"5.00"}})
-		// Below what is spent it is asked for again, and nothing is changed until then.
+		// A limit below the current cost needs a confirmation, and changes nothing until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
 		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") || !strings.Contains(text, "With a limit of $1.00, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC") ||
@@ -385,7 +388,7 @@ func TestOperations(t *testing.T) {
 		}
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 200, nil)
 		f.post("/v1/consume", `{"email": "a@example.com", "idempotency_key": "k"}`, withKey(key)).want(t, 403, map[string]any{"code": "insufficient_scope"})
-		// The button asks first.
+		// The button asks for confirmation.
 		asked := otto.get(attribute(p.find("a", "aria-label", "Revoke the key Slack app"), "href"))
 		revoke := asked.form(views.PathKeyRevoke)
 		if text := asked.main(); asked.status != 200 || !strings.Contains(text, "Revoke “Slack app”?") || !strings.Contains(text, "cannot be restored") {

@@ -20,7 +20,8 @@ var bodySeeds = []string{
 	`{"email": "ada@example.com", "quantity": 1, "idempotency_key": "k"} x`, `null`, `{"quantity": 99999999999999999999}`,
 }
 
-// FuzzDecoder holds the reader that is by hand against encoding/json: what it accepts is JSON, and says what it says there.
+// FuzzDecoder compares our decoder with encoding/json: it accepts only valid JSON and reads the
+// same values.
 func FuzzDecoder(f *testing.F) {
 	for _, seed := range bodySeeds {
 		f.Add([]byte(seed))
@@ -31,22 +32,22 @@ func FuzzDecoder(f *testing.F) {
 		r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 		err := b.parse(func(b *body) error {
 			err := readObject(b, consumeFields, &r)
-			b.whom(&r.PersonName, 0)
+			b.person(&r.PersonName, 0)
 			return err
 		})
 		var p *Problem
 		if err != nil {
 			if !errors.As(err, &p) || p.Status != http.StatusBadRequest && p.Status != http.StatusUnprocessableEntity {
-				t.Fatalf("an error that is no problem: %v", err)
+				t.Fatalf("an error that is not a Problem: %v", err)
 			}
 			if p.Status == http.StatusUnprocessableEntity && (len(p.Errors) == 0 || !json.Valid(data)) {
-				t.Fatalf("a 422 without a field, or for what is not JSON: %v", p.Errors)
+				t.Fatalf("a 422 without a field, or for invalid JSON: %v", p.Errors)
 			}
 			return
 		}
 		var reference map[string]any
 		if !utf8.Valid(data) || json.Unmarshal(data, &reference) != nil {
-			t.Fatal("accepted what encoding/json refuses")
+			t.Fatal("accepted JSON that encoding/json refuses")
 		}
 		if key, _ := reference["idempotency_key"].(string); key != r.IdempotencyKey || !isKey(r.IdempotencyKey) {
 			t.Fatalf("key %q, encoding/json reads %q", r.IdempotencyKey, key)
@@ -62,7 +63,8 @@ func FuzzDecoder(f *testing.F) {
 	})
 }
 
-// FuzzEndpoints sends anything anywhere: each answer is one that the document has, and none is a 500.
+// FuzzEndpoints sends any body to any endpoint. Each answer must be one that the document has, and
+// none may be a 500.
 func FuzzEndpoints(f *testing.F) {
 	paths := []string{"/v1/check", "/v1/consume", "/v1/holds", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", "/v1/holds/x/release", "/v1/events"}
 	for i, seed := range bodySeeds {
@@ -80,7 +82,7 @@ func FuzzEndpoints(f *testing.F) {
 	})
 }
 
-// FuzzUsagePath does the same for what stands in the address.
+// FuzzUsagePath does the same with the path.
 func FuzzUsagePath(f *testing.F) {
 	for _, seed := range []string{"ada@example.com", "ada%40example.com", "a b@x", "%2e%2e/%2f@x", "ä@x.de", "?@x", "%00@x"} {
 		f.Add(seed, "6")
@@ -96,7 +98,7 @@ func FuzzUsagePath(f *testing.F) {
 		client := http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		response, err := client.Do(r)
 		if err != nil {
-			return // no valid request
+			return // not a valid request
 		}
 		defer response.Body.Close()
 		if response.StatusCode >= 500 {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestAClientThatLeavesIsNoError closes the connection at many moments while a page is made.
+// TestAClientThatLeavesIsNoError closes the connection at many moments while a page is created.
 func TestAClientThatLeavesIsNoError(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.organization("Acme", "T1")

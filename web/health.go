@@ -11,12 +11,13 @@ type healthAnswer struct {
 	Version string `json:"version"`
 }
 
-// healthz says that the process runs.
+// healthz answers that the process is running.
 func (s *Server) healthz(c echo.Context) error {
 	return c.JSON(http.StatusOK, healthAnswer{Status: "ok", Version: s.version})
 }
 
-// readyz says that calls can be recorded here, and go on to be: the database takes writes, and the server is not stopping.
+// readyz answers whether calls can be recorded: the database accepts writes, and the server is not
+// stopping.
 func (s *Server) readyz(c echo.Context) error {
 	if s.stop.draining.Load() {
 		return errDraining

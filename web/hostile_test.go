@@ -13,7 +13,8 @@ import (
 	"tollgate/models"
 )
 
-// TestNumbersAsJSONWritesThem takes whole numbers in all their forms, and nothing else for one.
+// TestNumbersAsJSONWritesThem sends whole numbers in all their forms, and values that are not whole
+// numbers.
 func TestNumbersAsJSONWritesThem(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	for number, ok := range map[string]bool{
@@ -60,7 +61,7 @@ func TestNamesOfPeopleAndWork(t *testing.T) {
 	}
 }
 
-// TestBodiesAreOneValueOfTheRightSize goes to the byte where the contract draws its lines.
+// TestBodiesAreOneValueOfTheRightSize tests the size limits of the contract to the byte.
 func TestBodiesAreOneValueOfTheRightSize(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	sized := func(body string, n int) string { return body + strings.Repeat(" ", n-len(body)) }
@@ -70,7 +71,7 @@ func TestBodiesAreOneValueOfTheRightSize(t *testing.T) {
 	chunked := func(r *http.Request) { r.ContentLength, r.Body = -1, io.NopCloser(r.Body) }
 	f.post("/v1/check", sized(good, 64<<10), chunked).want(t, 200, nil)
 	f.post("/v1/check", sized(good, 64<<10+1), chunked).want(t, 413, map[string]any{"code": "payload_too_large"})
-	// Who has no key learns nothing but that.
+	// A caller without a key learns only that.
 	f.post("/v1/check", sized(good, 2<<20), withKey("none")).want(t, 401, map[string]any{"code": "unauthorized"})
 	f.post("/v1/check", "{", withKey("none"), withType("text/plain")).want(t, 401, map[string]any{"code": "unauthorized"})
 
@@ -115,7 +116,7 @@ func TestBodiesAreOneValueOfTheRightSize(t *testing.T) {
 	}
 }
 
-// TestAddressesAndMethods walks around the routes.
+// TestAddressesAndMethods sends requests that match no route.
 func TestAddressesAndMethods(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	months := "/v1/usage/a@example.com/history?months="
@@ -133,7 +134,7 @@ func TestAddressesAndMethods(t *testing.T) {
 	for _, path := range []string{"/v1/check/", "/v1", "/v1/", "/v1/usage", "/v1/usage/a@example.com/", "/v1/holds/x"} {
 		f.get(path).want(t, 404, map[string]any{"code": "not_found"})
 	}
-	// What is not of the API is answered as a page is.
+	// Requests outside the API are answered like pages.
 	for _, path := range []string{"/v2/check", "/V1/check", "//v1/check", "/.env"} {
 		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" || !strings.Contains(p.main(), "Page not found") {
 			t.Errorf("%s: %s %s", path, p.kind(), p.main())
@@ -171,8 +172,9 @@ func TestAddressesAndMethods(t *testing.T) {
 	}
 }
 
-// A key that may only check claims another person's identity and address. Nobody loses either.
-func TestAKeyThatMayOnlyCheckMovesNobody(t *testing.T) {
+// A key that may only check claims another person's identity and address. Neither moves to another
+// person.
+func TestAKeyThatMayOnlyCheckMovesNoOne(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		checkOnly := withKey(f.newKey(models.ScopeCheck, models.ScopeRead))
 		body := func(user, email string) string {
@@ -202,7 +204,7 @@ func TestAKeyThatMayOnlyCheckMovesNobody(t *testing.T) {
 	})
 }
 
-// TestAFailureIsOneLineOfTheLog has the database away, and a handler panic.
+// TestAFailureIsOneLineOfTheLog makes the database unavailable and a handler panic.
 func TestAFailureIsOneLineOfTheLog(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	lines := &lines{}
@@ -225,7 +227,7 @@ func TestAFailureIsOneLineOfTheLog(t *testing.T) {
 	}
 }
 
-// lines keeps what is logged.
+// lines stores the lines that are logged.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -30,25 +30,26 @@ import (
 const SlackIssuer = "https://slack.com"
 
 const (
-	// issuerPatience is how long one request to the issuer may take.
+	// issuerPatience is the timeout of one request to the issuer.
 	issuerPatience = 5 * time.Second
-	// An issuer that could not be reached is asked again after issuerRetry, and what one said of itself is asked for
-	// again after issuerFresh.
+	// An unreachable issuer is asked again after issuerRetry. An issuer's configuration is read again
+	// after issuerFresh.
 	issuerRetry = 5 * time.Second
 	issuerFresh = 12 * time.Hour
-	// maxUserInfo is how much of the answer of a UserInfo endpoint is read, in bytes.
+	// maxUserInfo is the maximum number of bytes read from a UserInfo answer.
 	maxUserInfo = 1 << 20
 )
 
-// SignIn is who signs people in: an OpenID issuer, and what it knows this server by.
+// SignIn configures sign-in: an OpenID issuer, and this server's credentials there.
 type SignIn struct {
-	// Issuer is https://slack.com, or another one's address.
+	// Issuer is https://slack.com, or the address of another issuer.
 	Issuer string
-	// ClientID and ClientSecret are the issuer's; without them only one-time links sign in.
+	// ClientID and ClientSecret come from the issuer. Without them, people can only sign in with
+	// one-time links.
 	ClientID, ClientSecret string
 }
 
-// Configured returns whether people can sign in through the issuer.
+// Configured reports whether people can sign in through the issuer.
 func (o *SignIn) Configured() bool { return o.ClientID != "" && o.ClientSecret != "" }
 
 // Mode returns how people sign in: the issuer's address, or "one-time links only".
@@ -59,8 +60,9 @@ func (o *SignIn) Mode() string {
 	return "one-time links only"
 }
 
-// check says whether the issuer can be one. Who can change what it answers can sign in as anybody, so it has to be asked
-// by HTTPS, unless it is on this machine.
+// check returns an error if the issuer's address is not acceptable. Anyone who can change the
+// issuer's answers can sign in as any person, so the address must be HTTPS, unless it is on this
+// machine.
 func (o *SignIn) check() error {
 	u, err := url.Parse(o.Issuer)
 	if err == nil && u.Host != "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil {
@@ -72,11 +74,11 @@ func (o *SignIn) check() error {
 	return fmt.Errorf("the OpenID issuer %q is not an address such as https://accounts.example.com", o.Issuer)
 }
 
-// issuer signs people in by OpenID Connect. It is asked about itself when somebody first wants to sign in, so that a
-// server starts without it.
+// issuer signs people in by OpenID Connect. Its configuration is read when a person first wants to
+// sign in, so a server starts without it.
 type issuer struct {
 	SignIn
-	redirect string // where it sends people back to
+	redirect string // where the issuer redirects people back to
 	now      func() time.Time
 	log      *slog.Logger
 	client   *http.Client
@@ -85,11 +87,11 @@ type issuer struct {
 	redeeming singleflight.Group
 	mu        sync.Mutex
 	known     *knownIssuer
-	failed    time.Time // when the last try did, if fault is set
-	fault     error
+	failed    time.Time // when the last try failed, if lastErr is set
+	lastErr   error
 }
 
-// knownIssuer is what an issuer said of itself.
+// knownIssuer is the configuration of an issuer.
 type knownIssuer struct {
 	asked    time.Time
 	provider *oidc.Provider
@@ -99,31 +101,34 @@ type knownIssuer struct {
 }
 
 func newIssuer(o *Options) *issuer {
-	return &issuer{SignIn: o.SignIn, redirect: o.BaseURL + callbackPath, now: o.Now, log: o.Log, client: &http.Client{Timeout: issuerPatience}}
+	return &issuer{
+		SignIn: o.SignIn, redirect: o.BaseURL + callbackPath, now: o.Now, log: o.Log,
+		client: &http.Client{Timeout: issuerPatience},
+	}
 }
 
-// name is the issuer's, as a button says it.
+// name returns the issuer's name for a button.
 func (i *issuer) name() string {
 	if i.Issuer == SlackIssuer {
 		return "Slack"
 	}
 	u, err := url.Parse(i.Issuer)
-	if err != nil { // check has seen to it
+	if err != nil { // cannot happen: check accepted it
 		return i.Issuer
 	}
 	return u.Host
 }
 
-// discover returns what the issuer says of itself, or an Error with models.CodeUnavailable.
+// discover returns the issuer's configuration, or an Error with models.CodeUnavailable.
 func (i *issuer) discover(ctx context.Context) (*knownIssuer, error) {
 	i.mu.Lock()
-	known, failed, fault := i.known, i.failed, i.fault
+	known, failed, lastErr := i.known, i.failed, i.lastErr
 	i.mu.Unlock()
 	switch {
 	case known != nil && i.now().Sub(known.asked) < issuerFresh:
 		return known, nil
-	case fault != nil && i.now().Sub(failed) < issuerRetry:
-		return known, i.unavailable(known, fault)
+	case lastErr != nil && i.now().Sub(failed) < issuerRetry:
+		return known, i.unavailable(known, lastErr)
 	}
 	v, err, _ := i.asking.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issuerPatience)
@@ -132,39 +137,43 @@ func (i *issuer) discover(ctx context.Context) (*knownIssuer, error) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if err != nil {
-			i.failed, i.fault = i.now(), err
+			i.failed, i.lastErr = i.now(), err
 			return i.known, i.unavailable(i.known, err)
 		}
-		i.known, i.fault = fresh, nil
+		i.known, i.lastErr = fresh, nil
 		return fresh, nil
 	})
 	return v.(*knownIssuer), err
 }
 
-// unavailable is nil as long as what the issuer once said can stand in.
+// unavailable returns an error unless an earlier configuration can be used instead.
 func (i *issuer) unavailable(known *knownIssuer, cause error) error {
 	if known != nil {
 		return nil
 	}
-	return &models.Error{Code: models.CodeUnavailable, Detail: i.name() + " cannot be reached at the moment; try again.", RetryAfter: issuerRetry, Cause: cause}
+	return &models.Error{
+		Code: models.CodeUnavailable, Detail: i.name() + " cannot be reached at the moment; try again.",
+		RetryAfter: issuerRetry, Cause: cause,
+	}
 }
 
 func (i *issuer) ask(ctx context.Context) (*knownIssuer, error) {
 	known := &knownIssuer{asked: i.now()}
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), i.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("ask the issuer %s about itself: %w", i.Issuer, err)
+		return nil, fmt.Errorf("read the configuration of the issuer %q: %w", i.Issuer, err)
 	}
 	var says struct {
 		PKCE  []string `json:"code_challenge_methods_supported"`
 		Auths []string `json:"token_endpoint_auth_methods_supported"`
 	}
 	if err := provider.Claims(&says); err != nil {
-		return nil, fmt.Errorf("ask the issuer %s about itself: %w", i.Issuer, err)
+		return nil, fmt.Errorf("read the configuration of the issuer %q: %w", i.Issuer, err)
 	}
 	known.provider = provider
 	endpoint := provider.Endpoint()
-	// Chosen here, as the library would find out by sending a code twice. Basic is what holds when an issuer does not say.
+	// The style is chosen here, because the library would find it out by sending a code twice. Basic
+	// is the default if an issuer does not say.
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
 	if len(says.Auths) > 0 && !slices.Contains(says.Auths, "client_secret_basic") {
 		endpoint.AuthStyle = oauth2.AuthStyleInParams
@@ -178,7 +187,7 @@ func (i *issuer) ask(ctx context.Context) (*knownIssuer, error) {
 	return known, nil
 }
 
-// attempt is a sign-in that somebody has begun, as their browser keeps it until they come back.
+// attempt is a sign-in that a person has begun. Their browser stores it until they come back.
 type attempt struct {
 	State    string `json:"state"`
 	Nonce    string `json:"nonce"`
@@ -186,7 +195,7 @@ type attempt struct {
 	Next     string `json:"next"`
 }
 
-// address is where the person goes from here.
+// address returns where the person is redirected to sign in.
 func (k *knownIssuer) address(a *attempt) string {
 	options := []oauth2.AuthCodeOption{oidc.Nonce(a.Nonce)}
 	if k.pkce {
@@ -195,7 +204,8 @@ func (k *knownIssuer) address(a *attempt) string {
 	return k.config.AuthCodeURL(a.State, options...)
 }
 
-// claims are what an issuer says about a person, in the ID token and in the answer of its UserInfo endpoint.
+// claims are what an issuer says about a person, in the ID token and in the answer of its UserInfo
+// endpoint.
 type claims struct {
 	Subject       string   `json:"sub"`
 	Email         string   `json:"email"`
@@ -211,7 +221,7 @@ type claims struct {
 // boolean is a JSON boolean. Some issuers, such as AWS Cognito, send it as a string.
 type boolean bool
 
-// UnmarshalJSON reads true, false, "true" and "false". It reads anything else as false.
+// UnmarshalJSON parses true, false, "true" and "false". Anything else is false.
 func (b *boolean) UnmarshalJSON(text []byte) error {
 	*b = boolean(strings.EqualFold(strings.Trim(string(text), `"`), "true"))
 	return nil
@@ -225,13 +235,13 @@ func (c *claims) verifiedEmail() string {
 	return c.Email
 }
 
-// complete returns whether nothing is missing that UserInfo may tell.
+// complete reports whether no claim is missing that UserInfo may contain.
 func (c *claims) complete(slack bool) bool {
 	return c.Email != "" && c.EmailVerified != nil && c.Name != "" && (!slack || c.SlackTeam != "" && c.SlackUser != "")
 }
 
-// add fills in the claims that are missing. A verification counts only for the email that it came with, and a Slack identity only
-// if slack says that the issuer may name one: elsewhere, it could come from a profile that people edit.
+// add fills in missing claims. A verification counts only for the email that it came with. A Slack
+// identity counts only if slack is true: elsewhere, it could come from a profile that people edit.
 // Source: https://openid.net/specs/openid-connect-core-1_0.html#ClaimSources
 func (c *claims) add(more *claims, slack bool) {
 	if c.Email == "" || c.EmailVerified == nil && (more.Email == "" || strings.EqualFold(more.Email, c.Email)) {
@@ -246,13 +256,15 @@ func (c *claims) add(more *claims, slack bool) {
 var (
 	// errIssuerAway means that the issuer does not answer. The person cannot do anything about it.
 	errIssuerAway = errors.New("the issuer does not answer")
-	// errCodeRefused means that the issuer does not accept the code: it is used, expired or not the issuer's.
+	// errCodeRefused means that the issuer does not accept the code: it was used, has expired or is
+	// not the issuer's.
 	errCodeRefused = errors.New("the issuer refused the code")
 )
 
-// redeem exchanges the code that a person came back with for the issuer's claims. It returns errIssuerAway, errCodeRefused, or an
-// error that says why the claims cannot be trusted. An issuer accepts a code once, so two requests of one browser at the same time, as
-// by a double click or a quick reload, share the answer.
+// redeem exchanges the code that a person came back with for the issuer's claims. It returns
+// errIssuerAway, errCodeRefused, or an error that says why the claims cannot be trusted. An issuer
+// accepts a code once, so two simultaneous requests of one browser, as after a double click or a
+// quick reload, share the answer.
 func (i *issuer) redeem(ctx context.Context, k *knownIssuer, a *attempt, code string) (*claims, error) {
 	v, err, _ := i.redeeming.Do(strings.Join([]string{a.State, a.Nonce, a.Verifier, code}, " "), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*issuerPatience)
@@ -283,7 +295,7 @@ func (i *issuer) exchange(ctx context.Context, k *knownIssuer, a *attempt, code 
 	if err != nil {
 		return nil, fmt.Errorf("verify the ID token: %w", err)
 	}
-	// Slack sends an empty nonce when it was asked for none, so two empty ones are not the same.
+	// Slack sends an empty nonce if the request had none, so an empty nonce never matches.
 	if a.Nonce == "" || subtle.ConstantTimeCompare([]byte(a.Nonce), []byte(verified.Nonce)) != 1 {
 		return nil, errors.New("the ID token was made for another sign-in: its nonce differs")
 	}
@@ -307,8 +319,9 @@ func (i *issuer) exchange(ctx context.Context, k *knownIssuer, a *attempt, code 
 	return &said, nil
 }
 
-// askUserInfo adds what the UserInfo endpoint says. Its answer is about the same person only if it has the same subject. Without an
-// answer, the ID token may still be enough; missing says why there was none.
+// askUserInfo adds the claims of the UserInfo endpoint. They are about the same person only if the
+// subject is the same. Without an answer, the ID token may still be enough; missing says why there
+// was none.
 func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token, said *claims) (missing, err error) {
 	more, err := i.userInfo(ctx, k, token)
 	switch {
@@ -321,7 +334,8 @@ func (i *issuer) askUserInfo(ctx context.Context, k *knownIssuer, token *oauth2.
 	return nil, nil
 }
 
-// userInfo reads the claims of the UserInfo endpoint. The OpenID library would refuse an answer whose email_verified is null or "True".
+// userInfo reads the claims of the UserInfo endpoint. The OpenID library would refuse an answer
+// whose email_verified is null or "True".
 func (i *issuer) userInfo(ctx context.Context, k *knownIssuer, token *oauth2.Token) (*claims, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, k.provider.UserInfoEndpoint(), nil)
 	if err != nil {
@@ -344,21 +358,22 @@ func (i *issuer) userInfo(ctx context.Context, k *knownIssuer, token *oauth2.Tok
 	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "application/jwt" {
 		return said, json.Unmarshal(body, said)
 	}
-	// A signed answer has no time, and often no audience.
-	signed, err := k.provider.Verifier(&oidc.Config{SkipClientIDCheck: true, SkipExpiryCheck: true, SkipIssuerCheck: true}).Verify(ctx, string(body))
+	// A signed answer has no expiry, and often no audience.
+	lenient := &oidc.Config{SkipClientIDCheck: true, SkipExpiryCheck: true, SkipIssuerCheck: true}
+	signed, err := k.provider.Verifier(lenient).Verify(ctx, string(body))
 	if err != nil {
 		return nil, err
 	}
 	return said, signed.Claims(said)
 }
 
-// namesSlack reports whether the issuer's UserInfo may name a Slack identity: Slack's own, and that of a stand-in on this machine, for
-// which alone check allows http.
+// namesSlack reports whether the issuer's UserInfo may contain a Slack identity: Slack's may, and
+// so may that of a test issuer on this machine, the only kind for which check allows http.
 func (o *SignIn) namesSlack() bool {
 	return o.Issuer == SlackIssuer || strings.HasPrefix(o.Issuer, "http://")
 }
 
-// isAway returns whether an error means that the issuer was not reached or has an error of its own.
+// isAway reports whether an error means that the issuer was not reached or has an internal error.
 func isAway(err error) bool {
 	var unreached *url.Error
 	var answered *oauth2.RetrieveError

@@ -26,7 +26,7 @@ const (
 	clientSecret = "a+secret/of=it"
 )
 
-// issuerKey signs for all tests' issuers, otherKey for nobody.
+// issuerKey signs for all tests' issuers. otherKey is unknown to them.
 var issuerKey, otherKey = sync.OnceValue(newRSAKey), sync.OnceValue(newRSAKey)
 
 func newRSAKey() *rsa.PrivateKey {
@@ -37,28 +37,29 @@ func newRSAKey() *rsa.PrivateKey {
 	return key
 }
 
-// testIssuer is an OpenID issuer on loopback that works as Slack's does, and lies when it is told to.
+// testIssuer is an OpenID issuer on loopback that works like Slack's, and lies on request.
 type testIssuer struct {
 	t      *testing.T
 	server *httptest.Server
 	now    func() time.Time
-	// pkce says that it advertises and demands it. post is Slack's other way to take the secret.
+	// pkce means that it advertises and requires PKCE. post means that it accepts the secret in
+	// Slack's other way.
 	pkce, post bool
 
 	mu sync.Mutex
-	// says are the claims about the person that signs in.
+	// says are the claims about the person who signs in.
 	says map[string]any
-	// lie changes what would be true.
+	// lie changes true claims.
 	lie func(claims map[string]any)
-	// token makes an ID token of claims; nil signs them as it should.
+	// token creates an ID token from claims; nil signs them correctly.
 	token func(claims string) string
-	// info is what its UserInfo endpoint says; nil if it has none.
+	// info is the answer of its UserInfo endpoint; nil if it has none.
 	info  map[string]any
-	codes map[string]url.Values // of the request that asked for each
+	codes map[string]url.Values // of the request that asked for each code
 	asked url.Values            // by the last authorization request
 }
 
-// slackSays is what Slack says of a person.
+// slackSays returns Slack's claims about a person.
 func slackSays(team, user, email string) map[string]any {
 	return map[string]any{
 		"sub": user, "https://slack.com/team_id": team, "https://slack.com/user_id": user, "email": email, "email_verified": true, "name": "Ada Lovelace",
@@ -72,7 +73,7 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	return i
 }
 
-// signsIn makes a server of a fixture use the issuer.
+// signsIn makes the server of a fixture use the issuer.
 func (i *testIssuer) signsIn(o *Options) {
 	i.now = o.Now
 	o.SignIn = SignIn{Issuer: i.server.URL, ClientID: clientID, ClientSecret: clientSecret}
@@ -101,12 +102,12 @@ func (i *testIssuer) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /authorize", i.authorize)
 	mux.HandleFunc("POST /token", i.redeem)
-	mux.HandleFunc("GET /userinfo", i.tell)
+	mux.HandleFunc("GET /userinfo", i.userInfo)
 	return mux
 }
 
-// tell answers UserInfo for the access token that redeem gives out.
-func (i *testIssuer) tell(w http.ResponseWriter, r *http.Request) {
+// userInfo answers UserInfo for the access token that redeem returns.
+func (i *testIssuer) userInfo(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if r.Header.Get("Authorization") != "Bearer xoxp-1" {
@@ -149,7 +150,7 @@ func (i *testIssuer) redeem(w http.ResponseWriter, r *http.Request) {
 	case id != clientID || secret != clientSecret || basic == i.post:
 		i.answer(w, map[string]any{"ok": false, "error": "bad_client_secret"})
 		return
-	// As Slack does: a fault has the status 200.
+	// Slack returns errors with status 200.
 	case !known, asked.Get("redirect_uri") != r.PostFormValue("redirect_uri"):
 		i.answer(w, map[string]any{"ok": false, "error": "invalid_code"})
 		return
@@ -183,14 +184,15 @@ func unescape(s string) string {
 	return text
 }
 
-// set changes what the issuer says or how it lies.
+// set changes the issuer's claims or lies.
 func (i *testIssuer) set(change func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	change()
 }
 
-// through begins a sign-in, goes to the issuer, and returns the path at which it sends the browser back.
+// through begins a sign-in, goes to the issuer, and returns the path to which it sends the browser
+// back.
 func (b *browser) through(i *testIssuer, next string) string {
 	t := b.f.t
 	t.Helper()
@@ -212,13 +214,13 @@ func (b *browser) through(i *testIssuer, next string) string {
 	return back.RequestURI()
 }
 
-// unsigned is a token with a header of the test's own, signed by sign.
+// unsigned returns a token with the test's own header, signed by sign.
 func unsigned(header, claims string, sign func(text string) []byte) string {
 	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
 	return text + "." + base64.RawURLEncoding.EncodeToString(sign(text))
 }
 
-// freeAddress is a loopback address that nobody listens at.
+// freeAddress returns an unused loopback address.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -227,7 +229,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// start serves an issuer at an address that was free.
+// start serves an issuer at a free address.
 func (i *testIssuer) start(address string) {
 	l, err := new(net.ListenConfig).Listen(i.t.Context(), "tcp", address)
 	must(i.t, err)

@@ -9,14 +9,15 @@ import (
 	"tollgate/models"
 )
 
-// knownSessions are cookies that were of a valid session lately. Requests that carry one are not counted, so that a flood from an
-// address does not sign out the people behind it. It says nothing about who may see what.
+// knownSessions are cookies that recently belonged to a valid session. Requests with one of them
+// are not counted, so a flood from an address does not lock out the signed-in people behind it.
+// They grant no access.
 type knownSessions struct {
 	mu                sync.Mutex
 	current, previous map[[sha256.Size]byte]struct{}
 }
 
-// maxKnownSessions is how many are remembered, in each of two generations.
+// maxKnownSessions is how many are stored, in each of two generations.
 const maxKnownSessions = 4096
 
 func (k *knownSessions) has(token [sha256.Size]byte) bool {
@@ -45,14 +46,15 @@ func (k *knownSessions) remove(token [sha256.Size]byte) {
 	delete(k.previous, token)
 }
 
-// viewer says who sent a request for a page; nil if no one is signed in. A request without a valid session counts against the
-// client's limit, also if it carries a cookie, as only the database knows whether that is one.
+// viewer returns the person who sent a request for a page; nil if they are not signed in. A request
+// without a valid session counts against the client's limit. That includes requests with a cookie,
+// because only the database can check it.
 func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	token := s.sessions.token(c)
 	if s.sessions.known.has(token) {
-		who, err := s.sessions.load(c)
-		if who != nil || err != nil {
-			return who, err
+		viewer, err := s.sessions.load(c)
+		if viewer != nil || err != nil {
+			return viewer, err
 		}
 		s.sessions.known.remove(token)
 		return nil, s.strangers.take(c)
@@ -60,15 +62,15 @@ func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	if err := s.strangers.take(c); err != nil {
 		return nil, err
 	}
-	who, err := s.sessions.load(c)
-	if who != nil {
+	viewer, err := s.sessions.load(c)
+	if viewer != nil {
 		s.strangers.giveBack(c)
 		s.sessions.known.add(token)
 	}
-	return who, err
+	return viewer, err
 }
 
-// token is the hash of the session's cookie.
+// token returns the hash of the session cookie.
 func (s *sessions) token(c echo.Context) [sha256.Size]byte {
 	cookie, err := c.Request().Cookie(cookieName(s.secure, sessionCookie))
 	if err != nil {

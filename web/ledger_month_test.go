@@ -12,7 +12,8 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestTwoSeats is the worked example of docs/billing.md: a team of two, whose members used 79 and 9 units.
+// TestTwoSeats is the worked example of docs/billing.md: a team of two, whose members used 79 and 9
+// units.
 func TestTwoSeats(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		acme := m.organization("Acme", "T1")
@@ -24,7 +25,7 @@ func TestTwoSeats(t *testing.T) {
 			Customer: "cus_acme", PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0),
 			Items: []stripetest.Item{{Price: m.price("price:team"), Quantity: 2}, {Price: m.price("overage:team")}},
 		})
-		m.tell("customer.subscription.created", m.stand.Object(sub))
+		m.sendWebhook("customer.subscription.created", m.stand.Object(sub))
 		m.advance(time.Hour)
 		m.consume("ada@example.com", 49)
 		last := m.post("/v1/consume", `{"email": "ada@example.com", "quantity": 30, "idempotency_key": "thirty"}`)
@@ -50,7 +51,7 @@ func TestTwoSeats(t *testing.T) {
 
 		m.set(start.AddDate(0, 1, 0).Add(time.Minute))
 		invoice := m.stand.Renew(sub)
-		m.tell("customer.subscription.updated", m.stand.Object(sub))
+		m.sendWebhook("customer.subscription.updated", m.stand.Object(sub))
 		m.advance(time.Hour)
 		m.seal()
 		m.deliver()
@@ -62,7 +63,7 @@ func TestTwoSeats(t *testing.T) {
 	})
 }
 
-// meteredLine is the quantity and the amount of an invoice's line of a price.
+// meteredLine returns the quantity and the amount of the invoice's line for a price.
 func meteredLine(invoice map[string]any, price string) (quantity, amount int64) {
 	for _, each := range invoice["lines"].(map[string]any)["data"].([]any) {
 		line := each.(map[string]any)
@@ -76,7 +77,8 @@ func meteredLine(invoice map[string]any, price string) (quantity, amount int64) 
 // The long form is -customers=200.
 var customers = flag.Int("customers", 8, "how many customers TestLedgerMonth has on each database")
 
-// monthPage is what a page showed of a customer's overage in the last minute of a period, and the events that it showed.
+// monthPage is a customer's overage as a page showed it in the last minute of a period, with its
+// events.
 type monthPage struct {
 	sub    *ledgerSub
 	at     time.Time
@@ -86,8 +88,9 @@ type monthPage struct {
 	people map[*ledgerPerson]bool
 }
 
-// TestLedgerMonth lets individuals and teams pass a month, with changes of plan, members and addresses. Each invoice equals what the
-// page showed at the end of the period, or the reason for each cent of the difference is named.
+// TestLedgerMonth runs individuals and teams through a month, with changes of plans, members and
+// addresses. Each invoice must equal the page at the end of the period, or the test must find the
+// reason for each cent of the difference.
 func TestLedgerMonth(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +160,7 @@ func (l *ledger) month(n int) (pages []*monthPage) {
 	return pages
 }
 
-// peopleOf are those whose usage a customer pays for.
+// peopleOf returns the people whose usage a customer pays for.
 func (l *ledger) peopleOf(payer *ledgerPayer) (people []*ledgerPerson) {
 	for _, p := range l.people {
 		if o := p.org(l.clock()); p.payer == payer && o == nil || o != nil && o.payer == payer {
@@ -167,7 +170,7 @@ func (l *ledger) peopleOf(payer *ledgerPayer) (people []*ledgerPerson) {
 	return people
 }
 
-// monthStep is one thing that a customer does, mostly a call.
+// monthStep does one random thing for a customer, mostly a call.
 func (l *ledger) monthStep(payer *ledgerPayer) {
 	people := l.peopleOf(payer)
 	if len(people) == 0 {
@@ -177,9 +180,9 @@ func (l *ledger) monthStep(payer *ledgerPayer) {
 	s := payer.open()
 	switch n := l.rng.IntN(100); {
 	case n < 70:
-		l.consume(p, p.whom(l))
+		l.consume(p, p.identity(l))
 	case n < 76:
-		l.happened(p)
+		l.recordPast(p)
 	case n < 82:
 		l.hold(p)
 		l.advance(10 * time.Second)
@@ -201,7 +204,7 @@ func (l *ledger) monthStep(payer *ledgerPayer) {
 	}
 }
 
-// readPage reads what a page shows of a customer's overage.
+// readPage reads a customer's overage from a page.
 func (l *ledger) readPage(s *ledgerSub) *monthPage {
 	l.t.Helper()
 	page := &monthPage{sub: s, at: l.clock(), end: s.end, events: map[*ledgerEvent]bool{}, people: map[*ledgerPerson]bool{}}
@@ -234,7 +237,7 @@ func (l *ledger) readPage(s *ledgerSub) *monthPage {
 	return page
 }
 
-// comparePage names the reason for each cent that is on the page and not on the invoice, or the other way round.
+// comparePage finds the reason for each cent that is only on the page or only on the invoice.
 func (l *ledger) comparePage(page *monthPage, reasons map[string]int64) {
 	l.t.Helper()
 	var invoice *ledgerInvoice

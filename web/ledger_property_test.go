@@ -20,20 +20,22 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// The long form is `go test ./web -run TestLedgerSequences -sequences=1000`; -seed=N -sequences=1 repeats one sequence.
+// The long form is `go test ./web -run TestLedgerSequences -sequences=1000`; -seed=N -sequences=1
+// repeats one sequence.
 var (
 	sequences = flag.Int("sequences", 2, "how many sequences TestLedgerSequences runs on each database")
 	firstSeed = flag.Uint64("seed", 1, "the seed of the first sequence; the next ones count up")
 )
 
-// TestLedgerSequences runs random sequences of everything that changes a ledger, through the API, signed webhooks and the reporter.
-// The overage of each period must be the same everywhere: in the answers, the ledger, the records, the pages, the files, the history,
-// the summary of the organization, and on Stripe's invoices.
+// TestLedgerSequences runs random sequences of everything that changes a ledger, through the API,
+// signed webhooks and the reporter. The overage of each period must be the same everywhere: in the
+// answers, the ledger, the records, the pages, the files, the history, the organization's summary,
+// and on Stripe's invoices.
 func TestLedgerSequences(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			total := map[string]int64{}
-			var l *ledger // several sequences, of different people, share a database
+			var l *ledger // several sequences, with different people, share a database
 			for i := range *sequences {
 				if i%sequencesPerDatabase == 0 && l != nil {
 					l.verify(t)
@@ -67,10 +69,10 @@ func TestLedgerSequences(t *testing.T) {
 
 const sequencesPerDatabase = 20
 
-// ledger is a world of people and organizations, and the model of what it must show. The model knows what was asked and answered,
-// and what was done at Stripe.
+// ledger is a world of people and organizations, and the model of what it must show. The model
+// knows the requests, the answers, and the changes at Stripe.
 type ledger struct {
-	*metered // the process that runs; restart replaces it
+	*metered // the running process; restart replaces it
 	t        *testing.T
 	rng      *rand.Rand
 	url      string
@@ -83,20 +85,20 @@ type ledger struct {
 	orgs   []*ledgerOrg
 	payers []*ledgerPayer
 	due    []ledgerDue
-	sealed time.Time // when the reporter last sealed and delivered all
+	sealed time.Time // when the reporter last sealed and delivered everything
 	keys   int
 	trail  []string
 	counts map[string]int64
-	doing  string // what is done now, for messages
+	doing  string // the current step, for messages
 }
 
-// ledgerPerson is a person with the email that identifies them now, and their identity if a call linked one.
+// ledgerPerson is a person with their current email, and their identity if a call linked one.
 type ledgerPerson struct {
 	name, email string
 	addresses   int
 	id          uuid.UUID
 	team, slack string
-	// memberships are since when the person is in which organization, or in none.
+	// memberships are the organizations that the person joined, with the times.
 	memberships []ledgerMembership
 	payer       *ledgerPayer // of the person's own subscriptions
 	events      []*ledgerEvent
@@ -110,7 +112,7 @@ type ledgerMembership struct {
 	org   *ledgerOrg
 }
 
-// ledgerOrg is an organization. Its plan is from Stripe, or given by hand.
+// ledgerOrg is an organization. Its plan comes from Stripe or was assigned by hand.
 type ledgerOrg struct {
 	name, team string
 	id         uuid.UUID
@@ -119,7 +121,7 @@ type ledgerOrg struct {
 	admin      *ledgerPerson
 }
 
-// ledgerEvent is one event of the ledger as the answers gave it.
+// ledgerEvent is an event of the ledger with the figures of its answer.
 type ledgerEvent struct {
 	id, key              string
 	at, recorded         time.Time
@@ -135,14 +137,14 @@ type ledgerHold struct {
 	quantity, over, cents, rate int64
 }
 
-// ledgerDue is something that will happen.
+// ledgerDue is a scheduled action.
 type ledgerDue struct {
 	at   time.Time
 	what string
 	do   func()
 }
 
-// newLedger makes a database and a process. close ends both.
+// newLedger creates a database and a process. close ends both.
 func newLedger(t *testing.T, address func(testing.TB) string) *ledger {
 	l := &ledger{t: t, prices: map[string]string{}, database: &process{TB: t}}
 	l.url = address(l.database)
@@ -181,7 +183,7 @@ func (l *ledger) verify(t *testing.T) {
 	must(t, models.Verify(t.Context(), l.db, func(d models.Difference) { t.Errorf("a recount differs: %s", d) }))
 }
 
-// process collects what a process must close when it ends.
+// process collects the cleanups of a process.
 type process struct {
 	testing.TB
 	cleanups []func()
@@ -196,7 +198,7 @@ func (p *process) stop() {
 	p.cleanups = nil
 }
 
-// start runs a process on the ledger's database. The stand-in for Stripe is the same in all of them.
+// start runs a process on the ledger's database. All processes use the same stand-in for Stripe.
 func (l *ledger) start(now time.Time) {
 	p := &process{TB: l.t}
 	m := &metered{}
@@ -230,7 +232,8 @@ func (l *ledger) start(now time.Time) {
 	m.set(now)
 	l.metered, l.process = m, p
 	if first {
-		// The daily comparison with Stripe would tell of changes at moments that the sequence does not choose.
+		// The daily comparison with Stripe would find changes at moments that the sequence does not
+		// choose.
 		_, err := m.db.NewUpdate().Model((*models.StripeState)(nil)).Set("resynced_at = ?", now.AddDate(1000, 0, 0)).
 			Where("id = 1").Exec(l.t.Context())
 		must(l.t, err)
@@ -260,7 +263,7 @@ func (l *ledger) restart() {
 	l.start(now)
 }
 
-// logf writes a line of the trail, which is shown if the test fails.
+// logf adds a line to the trail, which is shown if the test fails.
 func (l *ledger) logf(format string, args ...any) {
 	l.doing = l.clock().Format("01-02 15:04:05 ") + fmt.Sprintf(format, args...)
 	l.trail = append(l.trail, l.doing)
@@ -271,7 +274,7 @@ func (l *ledger) failf(format string, args ...any) {
 	l.t.Fatalf("%s: %s", l.doing, fmt.Sprintf(format, args...))
 }
 
-// advance lets time pass, and does what is due meanwhile.
+// advance lets time pass, and runs the actions that are due.
 func (l *ledger) advance(d time.Duration) {
 	target := l.clock().Add(d).Truncate(time.Microsecond)
 	for {
@@ -302,7 +305,7 @@ func (l *ledger) later(d time.Duration, what string, do func()) {
 	l.due = append(l.due, ledgerDue{at: l.clock().Add(d).Truncate(time.Microsecond), what: what, do: do})
 }
 
-// report lets the reporter do all it can do now.
+// report lets the reporter do everything it can do now.
 func (l *ledger) report() {
 	l.seal()
 	l.deliver()
@@ -318,7 +321,7 @@ func (p *ledgerPerson) org(at time.Time) (org *ledgerOrg) {
 	return org
 }
 
-// payerOf is who pays for a plan of the catalog that a person had at a moment.
+// payerOf returns the payer of a plan that a person had at a moment.
 func (l *ledger) payerOf(p *ledgerPerson, plan string, at time.Time) *ledgerPayer {
 	if l.web.catalogue.PlanOf(models.PlanID(plan)).Type == models.Team {
 		if org := p.org(at); org != nil {
@@ -332,8 +335,8 @@ func (l *ledger) payerOf(p *ledgerPerson, plan string, at time.Time) *ledgerPaye
 	return p.payer
 }
 
-// whom names a person as a call does.
-func (p *ledgerPerson) whom(l *ledger) string {
+// identity returns the fields by which a call identifies a person.
+func (p *ledgerPerson) identity(l *ledger) string {
 	switch {
 	case p.slack != "" && l.rng.IntN(2) == 0:
 		return fmt.Sprintf(`"slack_team_id": %q, "slack_user_id": %q`, p.team, p.slack)
@@ -343,7 +346,7 @@ func (p *ledgerPerson) whom(l *ledger) string {
 	return fmt.Sprintf(`"email": %q`, p.email)
 }
 
-// decisionAnswer is what the model reads from the answer to a decision.
+// decisionAnswer contains the fields of a decision that the model checks.
 type decisionAnswer struct {
 	Allowed          bool
 	Reason           *string
@@ -374,7 +377,7 @@ func (l *ledger) ask(path, body string) (a decisionAnswer, status int, raw strin
 	return a, answer.status, answer.raw
 }
 
-// tally is what the model expects of a person in a stretch of time.
+// tally is what the model expects of a person in a period.
 type tally struct{ used, over, cents, held, overHeld, centsHeld int64 }
 
 func (l *ledger) tally(p *ledgerPerson, start, end time.Time) (s tally) {
@@ -416,7 +419,7 @@ func (l *ledger) decide(p *ledgerPerson, a decisionAnswer, quantity int64) (over
 	return over
 }
 
-// standing checks the figures of an answer that was given last.
+// standing checks the figures of the latest answer.
 func (l *ledger) standing(p *ledgerPerson, a decisionAnswer) {
 	l.t.Helper()
 	s := l.tally(p, a.Period.Start, a.Period.End)
@@ -448,11 +451,11 @@ func (l *ledger) quantity() int64 {
 	return 1 + l.rng.Int64N(15)
 }
 
-func (l *ledger) consume(p *ledgerPerson, whom string) {
+func (l *ledger) consume(p *ledgerPerson, identity string) {
 	l.t.Helper()
 	e := &ledgerEvent{key: l.key(), at: l.clock(), recorded: l.clock(), quantity: l.quantity()}
-	l.logf("%s consumes %d, named by %s", p.name, e.quantity, whom)
-	body := fmt.Sprintf(`{%s, "quantity": %d, "idempotency_key": %q}`, whom, e.quantity, e.key)
+	l.logf("%s consumes %d, identified by %s", p.name, e.quantity, identity)
+	body := fmt.Sprintf(`{%s, "quantity": %d, "idempotency_key": %q}`, identity, e.quantity, e.key)
 	a, status, raw := l.ask("/v1/consume", body)
 	if status != 200 {
 		l.failf("status %d: %s", status, raw)
@@ -471,7 +474,8 @@ func (l *ledger) consume(p *ledgerPerson, whom string) {
 	}
 }
 
-// sameFigures compares the figures of an answer with those of its replay; what a replay says in Slack may differ.
+// sameFigures compares the figures of an answer with those of its replay. The Slack message may
+// differ.
 func sameFigures(first, again string) bool {
 	var a, b decisionAnswer
 	if json.Unmarshal([]byte(first), &a) != nil || json.Unmarshal([]byte(again), &b) != nil || !b.Replayed {
@@ -484,9 +488,9 @@ func (l *ledger) hold(p *ledgerPerson) {
 	l.t.Helper()
 	h := &ledgerHold{created: l.clock(), quantity: l.quantity()}
 	ttl := 30 + l.rng.IntN(3570)
-	whom := p.whom(l)
+	identity := p.identity(l)
 	l.logf("%s holds %d for %d s", p.name, h.quantity, ttl)
-	body := fmt.Sprintf(`{%s, "quantity": %d, "idempotency_key": %q, "ttl_seconds": %d}`, whom, h.quantity, l.key(), ttl)
+	body := fmt.Sprintf(`{%s, "quantity": %d, "idempotency_key": %q, "ttl_seconds": %d}`, identity, h.quantity, l.key(), ttl)
 	a, status, raw := l.ask("/v1/holds", body)
 	if status != 200 {
 		l.failf("status %d: %s", status, raw)
@@ -565,8 +569,8 @@ func sum(all []pastLedger) (s tally) {
 	return s
 }
 
-// happened records what happened up to three weeks ago.
-func (l *ledger) happened(p *ledgerPerson) {
+// recordPast records usage from up to three weeks ago.
+func (l *ledger) recordPast(p *ledgerPerson) {
 	l.t.Helper()
 	age := time.Duration(l.rng.Int64N(int64(time.Hour)))
 	if l.rng.IntN(2) == 0 {
@@ -576,7 +580,7 @@ func (l *ledger) happened(p *ledgerPerson) {
 	l.logf("%s used %d at %s, which is recorded now", p.name, e.quantity, e.at.Format("01-02 15:04:05"))
 	before := sum(l.history(p))
 	a := l.post("/v1/events", fmt.Sprintf(`{"events": [{%s, "quantity": %d, "idempotency_key": %q, "occurred_at": %q}]}`,
-		p.whom(l), e.quantity, e.key, e.at.Format(time.RFC3339Nano)))
+		p.identity(l), e.quantity, e.key, e.at.Format(time.RFC3339Nano)))
 	a.want(l.t, 200, map[string]any{"results.status": "recorded"})
 	e.id = a.body["results"].([]any)[0].(map[string]any)["event_id"].(string)
 	history := l.history(p)
@@ -624,7 +628,7 @@ func (l *ledger) newOrg(name, team string, byHand bool) *ledgerOrg {
 	return o
 }
 
-// seesAll makes the admin who looks at the organization's page and uses nothing.
+// seesAll creates the admin, who opens the organization's page and uses nothing.
 func (l *ledger) seesAll(o *ledgerOrg) {
 	admin := models.Admin
 	o.admin = &ledgerPerson{name: o.name + "-admin", email: l.prefix + o.name + "-admin@example.com"}
@@ -632,7 +636,7 @@ func (l *ledger) seesAll(o *ledgerOrg) {
 	must(l.t, err)
 }
 
-// join puts a person into an organization, or takes them out of theirs.
+// join adds a person to an organization, or removes them from theirs.
 func (l *ledger) join(p *ledgerPerson, o *ledgerOrg) {
 	l.t.Helper()
 	change := models.UserChange{Leaves: true}
@@ -650,7 +654,7 @@ func (l *ledger) join(p *ledgerPerson, o *ledgerOrg) {
 	must(l.t, err)
 }
 
-// renamed gives a person a Slack identity, or a new address through a call with the one they have.
+// renamed gives a person a Slack identity, or a new address through a call with their identity.
 func (l *ledger) renamed(p *ledgerPerson) {
 	o := p.org(l.clock())
 	switch {
@@ -692,12 +696,12 @@ func (l *ledger) sequence() {
 			l.cancel(s, "at the end")
 		}
 	}
-	l.balance() // balances reach back for 35 days
+	l.balance() // balances cover 35 days
 	for i := 0; len(l.due) > 0; i++ {
 		l.advance(12 * time.Hour)
 		if i%8 == 0 {
 			p := l.people[l.rng.IntN(len(l.people))]
-			l.consume(p, p.whom(l))
+			l.consume(p, p.identity(l))
 		}
 	}
 	l.compare()
@@ -708,7 +712,7 @@ func (l *ledger) sequence() {
 	l.compareBalances()
 }
 
-// pause lets seconds up to a day and a half pass.
+// pause lets seconds to one and a half days pass.
 func (l *ledger) pause() {
 	d := time.Duration(1 + l.rng.Int64N(int64(time.Minute)))
 	switch l.rng.IntN(5) {
@@ -730,7 +734,7 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 	s := payer.open()
 	switch n := l.rng.IntN(100); {
 	case n < 38:
-		l.consume(p, p.whom(l))
+		l.consume(p, p.identity(l))
 	case n < 48:
 		l.hold(p)
 		if l.rng.IntN(2) == 0 {
@@ -740,14 +744,14 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 	case n < 58:
 		l.settle(p)
 	case n < 68:
-		l.happened(p)
+		l.recordPast(p)
 	case n < 73:
 		l.renamed(p)
 	case n < 77:
 		l.join(p, []*ledgerOrg{acme, hand, nil}[l.rng.IntN(3)])
 	case n < 80:
 		plan := []models.PlanID{"team", "business", models.FreePlan}[l.rng.IntN(3)]
-		l.logf("%s gets %s by hand", hand.name, plan)
+		l.logf("%s gets the plan %s by hand", hand.name, plan)
 		l.fixture.subscribe(models.Subscriber{OrganizationID: &hand.id}, plan)
 	case n < 83:
 		limit := new(int64(l.rng.IntN(3000)))
@@ -769,10 +773,10 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 		l.buy(payer, payer.plans[l.rng.IntN(2)], trial)
 	case (n == 92 || n == 93) && !s.atEnd && s.now.status == "active":
 		l.reset(s)
-		if l.rng.IntN(2) == 0 { // a period without a whole minute, mostly
-			l.consume(p, p.whom(l))
+		if l.rng.IntN(2) == 0 { // usually a period without a whole minute
+			l.consume(p, p.identity(l))
 			l.advance(time.Duration(1+l.rng.IntN(34)) * time.Second)
-			l.consume(p, p.whom(l))
+			l.consume(p, p.identity(l))
 			l.reset(s)
 		}
 	case n < 94 && !s.atEnd:
@@ -786,13 +790,13 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 	}
 }
 
-// compare compares what is shown everywhere with the model.
+// compare compares everything that is shown with the model.
 func (l *ledger) compare() {
 	l.t.Helper()
 	l.counts["comparisons"]++
 	cents := map[*ledgerOrg]int64{}
 	for _, p := range l.people {
-		l.logf("%s is compared", p.name)
+		l.logf("compare %s", p.name)
 		now, status, raw := l.ask("/v1/check", fmt.Sprintf(`{"email": %q}`, p.email))
 		if status != 200 {
 			l.failf("status %d: %s", status, raw)
@@ -810,16 +814,16 @@ func (l *ledger) compare() {
 		l.compareRows(p)
 	}
 	for _, o := range l.orgs {
-		l.logf("%s is compared", o.name)
+		l.logf("compare %s", o.name)
 		a := l.get("/v1/organizations/" + o.id.String() + "/usage")
 		if got := a.number("overage_cents"); a.status != 200 || got != cents[o] {
 			l.failf("the organization's overage is %d cents, want %d: %s", got, cents[o], a.raw)
 		}
 	}
-	l.logf("/org is compared")
+	l.logf("compare /org")
 	shown := l.page(l.orgs[0].admin, "/org").section("cost")
 	if plan := l.get("/v1/organizations/" + l.orgs[0].id.String() + "/usage").body["plan"]; shown == nil && plan == "free" {
-		return // without a plan of its own, the organization pays nothing
+		return // without its own plan, the organization pays nothing
 	}
 	if text := textOf(shown); strings.Contains(text, "Overage:") || cents[l.orgs[0]] > 0 {
 		if want := " " + l.web.catalogue.FormatMoney(cents[l.orgs[0]]) + " So far in this period"; !strings.Contains(text, want) {
@@ -828,7 +832,8 @@ func (l *ledger) compare() {
 	}
 }
 
-// compareHistory checks that each event is in one period of the history, and each period has the sums of its events.
+// compareHistory checks that each event is in one period of the history, and that each period has
+// the sums of its events.
 func (l *ledger) compareHistory(p *ledgerPerson, now decisionAnswer) {
 	l.t.Helper()
 	history := l.history(p)
@@ -846,7 +851,7 @@ func (l *ledger) compareHistory(p *ledgerPerson, now decisionAnswer) {
 }
 
 func (l *ledger) page(p *ledgerPerson, path string) page {
-	l.web.strangers = newClientLimit(time.Now, l.web.log) // all of them have one address
+	l.web.strangers = newClientLimit(time.Now, l.web.log) // all people have one address
 	if p.browser == nil {
 		p.browser = l.signedIn(p.email)
 	}
@@ -902,7 +907,7 @@ func (l *ledger) compareRows(p *ledgerPerson) {
 	for _, r := range records {
 		of[r.ID] = r.Period()
 		held := l.tally(p, r.Period().Start, r.Period().End)
-		if lapsed := r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(l.clock()); !lapsed && // else the next decision gives them back
+		if lapsed := r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(l.clock()); !lapsed && // otherwise the next decision gives them back
 			(r.UnitsHeld != held.held || r.OverageHeld != held.overHeld || r.OverageCentsHeld != held.centsHeld) {
 			l.failf("the record of %v holds %d, %d overage, %d cents, want %+v", r.Period(), r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, held)
 		}

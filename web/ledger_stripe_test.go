@@ -24,7 +24,7 @@ type ledgerPayer struct {
 	subs     []*ledgerSub
 }
 
-// ledgerSub is a subscription as Stripe has it. believed is what the last webhook said.
+// ledgerSub is a subscription as Stripe has it. believed is its state in the last webhook.
 type ledgerSub struct {
 	payer      *ledgerPayer
 	id         string
@@ -32,15 +32,15 @@ type ledgerSub struct {
 	believed   subState
 	start, end time.Time // of the current period
 	trialEnd   time.Time
-	ended      time.Time            // zero while it goes on
+	ended      time.Time            // zero while it is active
 	atEnd      bool                 // it ends with its period
 	since      map[string]time.Time // when the overage item of each plan was added
 	invoices   []*ledgerInvoice
 	turns      []*ledgerTurn
 }
 
-// ledgerTurn is a moment at which a billing period began or ended that could not be foreseen. known is when its webhook was applied;
-// zero before.
+// ledgerTurn is an unforeseeable moment at which a billing period began or ended. known is when its
+// webhook was applied; zero before that.
 type ledgerTurn struct{ at, known time.Time }
 
 func (s *ledgerSub) turn(at time.Time) *ledgerTurn {
@@ -55,12 +55,13 @@ func (s subState) active() bool {
 	return s.status == "active" || s.status == "trialing" || s.status == "past_due"
 }
 
-// ledgerInvoice is the invoice of the usage of a period.
+// ledgerInvoice is the invoice of a period's usage.
 type ledgerInvoice struct {
 	id         string
 	start, end time.Time
 	trial      bool
-	// counted is when the reporter had last delivered everything before the invoice became final; zero before.
+	// counted is when the reporter had last delivered everything before the invoice became final; zero
+	// before that.
 	counted time.Time
 }
 
@@ -73,7 +74,7 @@ func (l *ledger) newPayer(customer string, metadata map[string]string, plans []s
 	return payer
 }
 
-// open is the subscription that goes on; nil without one.
+// open returns the active subscription; nil if there is none.
 func (p *ledgerPayer) open() *ledgerSub {
 	for _, s := range p.subs {
 		if s.ended.IsZero() {
@@ -83,7 +84,7 @@ func (p *ledgerPayer) open() *ledgerSub {
 	return nil
 }
 
-// believed is the subscription that a person's plan comes from, as far as webhooks said.
+// believed returns the subscription that a person's plan comes from, according to the webhooks.
 func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	payer := l.payerOf(p, plan, l.clock())
 	if payer == nil {
@@ -97,11 +98,11 @@ func (l *ledger) believed(p *ledgerPerson, plan string) *ledgerSub {
 	return nil
 }
 
-// tellAbout sends the webhook of a subscription after a while: at once in half of the cases, else minutes up to days later. Its payload is
-// the state of now. It tells of the turns.
-func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
+// announce sends the webhook of a subscription: immediately in half of the cases, otherwise minutes
+// to days later. Its payload is the state of now. It makes the turns known.
+func (l *ledger) announce(s *ledgerSub, kind string, turns ...*ledgerTurn) {
 	body, _ := l.stand.SignedEvent(webhookSecret, l.clock(), kind, l.stand.Object(s.id))
-	tell := func() {
+	send := func() {
 		l.deliverWebhook(s, string(body))
 		for _, t := range turns {
 			t.known = l.clock()
@@ -117,13 +118,14 @@ func (l *ledger) tellAbout(s *ledgerSub, kind string, turns ...*ledgerTurn) {
 	what := fmt.Sprintf("a webhook of %s, %s late", s.payer.customer, late.Truncate(time.Second))
 	if late == 0 {
 		l.logf("%s", what)
-		tell()
+		send()
 		return
 	}
-	l.later(late, what, tell)
+	l.later(late, what, send)
 }
 
-// deliverWebhook sends a webhook of a subscription. Tollgate then asks for all subscriptions of the customer.
+// deliverWebhook sends a webhook of a subscription. Tollgate then reads all subscriptions of the
+// customer.
 func (l *ledger) deliverWebhook(s *ledgerSub, webhook string) {
 	l.counts["webhooks"]++
 	l.webhook(webhook, l.clock()).want(l.t, 200, nil)
@@ -138,12 +140,12 @@ func (l *ledger) deliverWebhook(s *ledgerSub, webhook string) {
 	}
 }
 
-// items are the prices that a subscription to a plan has.
+// items returns the prices of a subscription to a plan.
 func (l *ledger) items(plan string) []stripetest.Item {
 	return []stripetest.Item{{Price: l.prices["price:"+plan], Quantity: 1}, {Price: l.prices["overage:"+plan]}}
 }
 
-// buy begins a subscription.
+// buy starts a subscription.
 func (l *ledger) buy(payer *ledgerPayer, plan string, trial time.Duration) *ledgerSub {
 	start := l.clock().Truncate(time.Second)
 	s := &ledgerSub{payer: payer, now: subState{plan, "active"}, start: start, end: start.AddDate(0, 1, 0)}
@@ -157,11 +159,11 @@ func (l *ledger) buy(payer *ledgerPayer, plan string, trial time.Duration) *ledg
 	payer.subs = append(payer.subs, s)
 	l.logf("%s buys %s, %s", payer.customer, plan, s.now.status)
 	l.renewLater(s)
-	l.tellAbout(s, "customer.subscription.created", s.turn(start))
+	l.announce(s, "customer.subscription.created", s.turn(start))
 	return s
 }
 
-// renewLater ends the current period when its time has come.
+// renewLater ends the current period at its end.
 func (l *ledger) renewLater(s *ledgerSub) {
 	end := s.end
 	l.later(end.Sub(l.clock())+time.Duration(l.rng.Int64N(int64(2*time.Minute))), s.payer.customer+" renews", func() {
@@ -172,13 +174,13 @@ func (l *ledger) renewLater(s *ledgerSub) {
 		s.start, s.end = end, end.AddDate(0, 1, 0)
 		if s.atEnd {
 			s.ended, s.now.status = end, "canceled"
-			l.tellAbout(s, "customer.subscription.deleted")
+			l.announce(s, "customer.subscription.deleted")
 		} else {
 			if invoice.trial {
 				s.now.status = "active"
 			}
 			l.renewLater(s)
-			l.tellAbout(s, "customer.subscription.updated")
+			l.announce(s, "customer.subscription.updated")
 		}
 		l.finalizeLater(s, invoice)
 	})
@@ -191,12 +193,12 @@ func (l *ledger) reset(s *ledgerSub) {
 		return
 	}
 	l.counts["resets"]++
-	l.logf("%s begins another period", s.payer.customer)
+	l.logf("%s starts another period", s.payer.customer)
 	l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) { sub.PeriodEnd, sub.Anchor = now, now })
 	invoice := &ledgerInvoice{id: l.stand.Renew(s.id), start: s.start, end: now}
 	s.start, s.end = now, now.AddDate(0, 1, 0)
 	l.renewLater(s)
-	l.tellAbout(s, "customer.subscription.updated", s.turn(now))
+	l.announce(s, "customer.subscription.updated", s.turn(now))
 	l.finalizeLater(s, invoice)
 }
 
@@ -214,7 +216,8 @@ func (l *ledger) finalizeLater(s *ledgerSub, invoice *ledgerInvoice) {
 	})
 }
 
-// changePlan gives the base item another price and adds the overage item of its plan. The old overage item stays.
+// changePlan gives the base item another price and adds the overage item of the new plan. The old
+// overage item stays.
 func (l *ledger) changePlan(s *ledgerSub, plan string) {
 	l.logf("%s changes from %s to %s", s.payer.customer, s.now.plan, plan)
 	l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) {
@@ -224,23 +227,24 @@ func (l *ledger) changePlan(s *ledgerSub, plan string) {
 		}
 	})
 	s.now.plan = plan
-	l.tellAbout(s, "customer.subscription.updated")
+	l.announce(s, "customer.subscription.updated")
 }
 
 func (l *ledger) setStatus(s *ledgerSub, status string) {
 	l.logf("%s is %s", s.payer.customer, status)
 	l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) { sub.Status = status })
 	s.now.status = status
-	l.tellAbout(s, "customer.subscription.updated")
+	l.announce(s, "customer.subscription.updated")
 }
 
-// cancel ends a subscription with its period, at once with a last invoice, or at once without one.
+// cancel ends a subscription with its period, immediately with a last invoice, or immediately
+// without one.
 func (l *ledger) cancel(s *ledgerSub, how string) {
 	l.logf("%s cancels %s", s.payer.customer, how)
 	if how == "at the end" {
 		s.atEnd = true
 		l.stand.ChangeSubscription(s.id, func(sub *stripetest.Subscription) { sub.CancelAtPeriodEnd = true })
-		l.tellAbout(s, "customer.subscription.updated")
+		l.announce(s, "customer.subscription.updated")
 		return
 	}
 	_, err := l.client.Subscriptions.Cancel(s.id, &stripe.SubscriptionCancelParams{
@@ -255,7 +259,7 @@ func (l *ledger) cancel(s *ledgerSub, how string) {
 		}
 		l.finalizeLater(s, &ledgerInvoice{id: last.ID, start: s.start, end: s.ended})
 	}
-	l.tellAbout(s, "customer.subscription.deleted", s.turn(s.ended))
+	l.announce(s, "customer.subscription.deleted", s.turn(s.ended))
 }
 
 // The reasons why overage is not on an invoice.
@@ -264,19 +268,21 @@ const (
 	late      = "late"
 	discarded = "discarded"
 	byHand    = "by_hand"
-	// beforeItem is usage of before the overage item of its plan was added, or of the same minute: Stripe bills usage only from when the item
-	// was added. It was recorded late, and decided under that plan.
+	// beforeItem is usage from before the overage item of its plan was added, or from the same minute:
+	// Stripe bills usage only from the time the item was added. It was recorded late, and decided
+	// under that plan.
 	beforeItem = "before_item"
-	// noItem is usage under a plan that the subscription of its period never had an overage item of: the plan was an earlier subscription's,
-	// and Tollgate learned late that it had ended.
+	// noItem is usage under a plan for which the subscription of its period never had an overage item:
+	// the plan belonged to an earlier subscription, and Tollgate learned late that it had ended.
 	noItem = "no_item"
-	// afterEnd is usage whose report has a minute after the subscription's immediate end, which the last invoice does not cover: it was sent
-	// before the end became known, with usage of the same hour from after the end.
+	// afterEnd is usage whose report has a minute after the subscription's immediate end, which the
+	// last invoice does not cover. It was sent before the end became known, with usage of the same
+	// hour from after the end.
 	afterEnd = "after_end"
 )
 
-// reason says on which invoice an event is, or why it is on none. Stripe bills a report by its minute, which lies in the period of its events
-// unless that cannot be.
+// reason returns the invoice that an event is on, or the reason why it is on none. Stripe bills a
+// report by its minute, which is in the period of its events if possible.
 func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	if e.payer == nil {
 		return nil, byHand
@@ -319,13 +325,14 @@ func (l *ledger) reason(e *ledgerEvent) (*ledgerInvoice, string) {
 	case ended != nil && e.at.Before(ended.ended):
 		return nil, discarded
 	}
-	return nil, late // the subscription had ended, and its last invoice covers what came before
+	return nil, late // the subscription had ended, and its last invoice covers earlier usage
 }
 
 func (i *ledgerInvoice) contains(t time.Time) bool { return !t.Before(i.start) && t.Before(i.end) }
 
-// misplaced says that the minute of an event's report may lie in another period than the event: the report was sent before a turn
-// between them was known, or the period of the event, in, has no whole minute.
+// misplaced reports whether the minute of an event's report may be in another period than the
+// event: the report was sent before a turn between them was known, or the event's period, in, has
+// no whole minute.
 func (l *ledger) misplaced(e *ledgerEvent, in *ledgerInvoice) bool {
 	if in != nil && !in.start.Add(time.Minute-time.Nanosecond).Truncate(time.Minute).Before(in.end) {
 		return true
@@ -344,7 +351,7 @@ func (l *ledger) misplaced(e *ledgerEvent, in *ledgerInvoice) bool {
 	return false
 }
 
-// readMinutes reads which minute each event was reported for, and when.
+// readMinutes reads the minute for which each event was reported, and when it was sent.
 func (l *ledger) readMinutes() {
 	var rows []struct {
 		ID             uuid.UUID
@@ -368,7 +375,8 @@ func (l *ledger) readMinutes() {
 	}
 }
 
-// invoices compares each final invoice with the events, to the cent, and names the reason for each cent that is on none.
+// invoices compares each final invoice with the events, to the cent, and finds the reason for each
+// cent that is on none.
 func (l *ledger) invoices() {
 	l.t.Helper()
 	type line struct {
@@ -437,14 +445,15 @@ func (l *ledger) invoices() {
 	}
 }
 
-// balance has the reporter compare its totals with Stripe, and write the balances.
+// balance lets the reporter compare its totals with Stripe, and write the balances.
 func (l *ledger) balance() {
 	l.t.Helper()
 	_, err := l.reporter.Totals(l.t.Context(), true)
 	must(l.t, err)
 }
 
-// compareBalances checks that the balances of all billing periods add up, and say of each period what the model says of its events.
+// compareBalances checks that the balances of all billing periods add up, and that each matches the
+// model's events.
 func (l *ledger) compareBalances() {
 	l.t.Helper()
 	type key struct{ payer, meter string }
@@ -463,7 +472,8 @@ func (l *ledger) compareBalances() {
 				total = total.Plus(r.OverageSum)
 			}
 			if o := want.NotInvoiced(models.OverageUnexplained); o != (models.OverageSum{}) {
-				// Of what was sent within an hour before the invoice was final, Tollgate takes a part that is not on it to be late.
+				// Tollgate counts usage as late if it was sent within an hour before the invoice became final
+				// and is not on it.
 				lateUnexplained(&b)
 				lateUnexplained(&want)
 			}
@@ -491,14 +501,14 @@ func (l *ledger) compareBalances() {
 	}
 }
 
-// lateUnexplained moves what a balance takes to be late to what it cannot explain.
+// lateUnexplained moves the late usage of a balance to its unexplained usage.
 func lateUnexplained(b *models.OverageBalance) {
 	o := b.NotInvoiced(models.OverageLate)
 	b.Add(models.OverageLate, models.OverageSum{}.Minus(o))
 	b.Add(models.OverageUnexplained, o)
 }
 
-// expect fills in a balance what the model says of the events of its period and of the reports in it.
+// expect fills in a balance from the model's events of its period and the reports in it.
 func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
 	for _, p := range l.people {
 		for _, e := range p.events {
@@ -538,7 +548,7 @@ func (l *ledger) expect(b *models.OverageBalance, payer *ledgerPayer) {
 	}
 }
 
-// whole reads a whole number of a stand-in's object.
+// whole returns a whole number of a stand-in's object.
 func whole(v any) int64 {
 	n, err := strconv.ParseInt(fmt.Sprint(v), 10, 64)
 	if err != nil {

@@ -8,15 +8,17 @@ import (
 	"strings"
 )
 
-// emailPattern finds what may be an email address, also with its @ escaped as in a URL. It takes too much rather than too little:
-// of a URL with an address in its path, it takes the path as well.
+// emailPattern matches anything that may be an email address, including one whose @ is escaped as
+// in a URL. It matches too much rather than too little: if a URL's path contains an address, it
+// matches the path too.
 var emailPattern = regexp.MustCompile(`(?:://)?[^\s"<>()\[\],;:\\@]+(?:@|%40)[^\s"'<>()\[\],;:\\/@]+`)
 
-// redactedEmail stands in the log for each email address.
+// redactedEmail replaces each email address in the log.
 const redactedEmail = "[email]"
 
-// WithoutEmails returns a handler that replaces every email address in a line before the next handler writes it. Errors hold
-// them in many places, such as the details of PostgreSQL and the statements of bun, so this is the one place that is sure.
+// WithoutEmails returns a handler that replaces every email address in a line before the next
+// handler writes it. Errors contain addresses in many places, such as PostgreSQL's details and
+// bun's statements, so only this one place is safe.
 func WithoutEmails(next slog.Handler) slog.Handler { return emailless{next} }
 
 type emailless struct{ next slog.Handler }
@@ -65,7 +67,7 @@ func redactAttr(a slog.Attr) slog.Attr {
 	return a
 }
 
-// redactEmails replaces the email addresses of a text. What stands before the @ in a URL is a user's name, and stays.
+// redactEmails replaces the email addresses in a text. A user name before the @ of a URL stays.
 func redactEmails(text string) string {
 	if !strings.Contains(text, "@") && !strings.Contains(text, "%40") {
 		return text

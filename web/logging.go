@@ -17,7 +17,8 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// NewLogHandler returns a handler that writes lines of the level and above to w. It writes durations with their unit, such as "1.5s".
+// NewLogHandler returns a handler that writes lines of the level and above to w. It writes
+// durations with their unit, such as "1.5s".
 func NewLogHandler(w io.Writer, level slog.Level, format LogFormat) slog.Handler {
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration {

@@ -12,7 +12,8 @@ import (
 	"tollgate/models"
 )
 
-// stripeSubscription leaves behind what a webhook stores for a subscription at Stripe, whose period is November.
+// stripeSubscription stores what a webhook stores for a subscription at Stripe, whose period is
+// November.
 func (f *fixture) stripeSubscription(s models.Subscription) {
 	f.t.Helper()
 	s.ID, s.CreatedAt, s.UpdatedAt = uuid.Must(uuid.NewV7()), f.clock(), f.clock()
@@ -23,7 +24,7 @@ func (f *fixture) stripeSubscription(s models.Subscription) {
 	must(f.t, err)
 }
 
-// says fails unless a text contains each of these and none of those.
+// says fails unless a text contains all of these and none of those.
 func says(t *testing.T, what, text string, these, those []string) {
 	t.Helper()
 	for _, part := range these {
@@ -38,7 +39,8 @@ func says(t *testing.T, what, text string, these, those []string) {
 	}
 }
 
-// TestTrialIsShown checks each page that shows what a plan costs: during a trial, and after its end while Stripe's event is late.
+// TestTrialIsShown checks each page that shows a plan's price: during a trial, and after its end
+// while Stripe's event is late.
 func TestTrialIsShown(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		end := f.clock().Truncate(24*time.Hour).AddDate(0, 0, 3)
@@ -68,8 +70,8 @@ func TestTrialIsShown(t *testing.T) {
 	})
 }
 
-// TestMonthsAgreeWithTheirOverage checks an organization whose members exceeded their plan while all of them together used less than the sum
-// of their limits, in this month and in the previous one.
+// TestMonthsAgreeWithTheirOverage checks an organization whose members exceeded their limits while
+// together they used less than the sum of these limits, in this month and in the previous one.
 func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		now := f.clock()
@@ -93,8 +95,9 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 	})
 }
 
-// TestOrganizationCost checks the lines of the cost: seats of a subscription at Stripe and of a plan that was given by hand, overage of
-// members, and the forecast, in which a spend limit stops one of them.
+// TestOrganizationCost checks the lines of the cost: the seats of a subscription at Stripe and of a
+// plan that was assigned by hand, the members' overage, and the forecast, in which a spend limit
+// stops one of them.
 func TestOrganizationCost(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		november := models.CalendarMonth(f.clock())
@@ -109,9 +112,9 @@ func TestOrganizationCost(t *testing.T) {
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
 		says(t, "a new plan", cost(), []string{"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far"}, []string{"Forecast"})
 		use := func() {
-			f.used("bob@example.com", 130, f.clock())  // 260 by the reset: 160 beyond the plan
-			f.used("carl@example.com", 40, f.clock())  // 80 by the reset
-			f.used("dora@example.com", 101, f.clock()) // 202 by the reset, but the limit pays for 10 beyond the plan
+			f.used("bob@example.com", 130, f.clock())  // 260 by the end of the period: 160 beyond the plan
+			f.used("carl@example.com", 40, f.clock())  // 80 by the end of the period
+			f.used("dora@example.com", 101, f.clock()) // 202 by the end of the period, but the limit pays for 10 beyond the plan
 		}
 		use()
 		f.advance(time.Second) // half of the period
@@ -126,7 +129,7 @@ func TestOrganizationCost(t *testing.T) {
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)
 		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20))})
-		use() // the payer is another one
+		use() // the payer changes
 		says(t, "a plan at Stripe", cost(), []string{
 			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast for the whole period $874.00",
 			"The number of seats comes from the subscription.",

@@ -16,14 +16,14 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// subscribe gives a plan by hand.
-func (f *fixture) subscribe(who models.Subscriber, plan models.PlanID) {
+// subscribe assigns a plan by hand.
+func (f *fixture) subscribe(subscriber models.Subscriber, plan models.PlanID) {
 	f.t.Helper()
-	_, err := models.Subscribe(context.Background(), f.db, f.web.catalogue, f.clock(), who, plan)
+	_, err := models.Subscribe(context.Background(), f.db, f.web.catalogue, f.clock(), subscriber, plan)
 	must(f.t, err)
 }
 
-// organization makes one of Slack teams.
+// organization creates an organization with Slack teams.
 func (f *fixture) organization(name string, teams ...string) uuid.UUID {
 	f.t.Helper()
 	o, err := models.CreateOrganization(context.Background(), f.db, f.clock(), name, teams)
@@ -31,7 +31,7 @@ func (f *fixture) organization(name string, teams ...string) uuid.UUID {
 	return o.ID
 }
 
-// used records what already happened, whatever the limit.
+// used records past usage, which no limit refuses.
 func (f *fixture) used(email string, quantity int, at time.Time) {
 	f.t.Helper()
 	f.post("/v1/events", fmt.Sprintf(`{"events": [{"email": %q, "quantity": %d, "idempotency_key": %q, "occurred_at": %q}]}`,
@@ -40,8 +40,8 @@ func (f *fixture) used(email string, quantity int, at time.Time) {
 
 func (a answer) number(name string) int64 { return int64(a.body[name].(float64)) }
 
-// TestNumbersAreTheSameEverywhere compares, after each of 100 random consumes, what the pages say of a person with what the API
-// says and with what the enforcing record holds.
+// TestNumbersAreTheSameEverywhere compares the pages about a person with the API and with the
+// person's record, after each of 100 random consumes.
 func TestNumbersAreTheSameEverywhere(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization("Acme", "T1")
@@ -83,7 +83,7 @@ func TestNumbersAreTheSameEverywhere(t *testing.T) {
 			}
 		}
 		if over < 10 || refused < 10 {
-			t.Errorf("only %d times beyond the plan and %d times refused", over, refused)
+			t.Errorf("only %d consumes beyond the plan and %d refused", over, refused)
 		}
 	})
 }
@@ -145,7 +145,7 @@ func (f *fixture) sameNumbers(b *browser, email string, checked answer) {
 	}
 }
 
-// fiveHundred is a catalogue whose free plan includes 500.
+// fiveHundred returns a catalog whose free plan includes 500 units.
 func fiveHundred(t testing.TB) *models.Catalogue {
 	c, err := models.ParseCatalogue("plans.yaml", []byte(`unit: {singular: suggestion, plural: suggestions}
 currency: usd
@@ -185,7 +185,7 @@ func TestTheSevenBoundaries(t *testing.T) {
 	}
 }
 
-func TestTheResetIsSaidInFull(t *testing.T) {
+func TestTheResetIsShownInFull(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
 	for _, c := range []struct {

@@ -17,27 +17,36 @@ import (
 	"tollgate/models"
 )
 
-// openAPI is the document of all routes, made from their Go types.
+// openAPI builds the document of all routes from their Go types.
 func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
 			Title: "Tollgate", Version: "1",
-			Description: "Usage limits and metering: may this person have one more, and what do I tell them? Every decision is recorded in the transaction that made it.",
-			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			Description: "Usage limits and metering: may this person use more, and what should the app say to them? " +
+				"Every decision is recorded in the transaction that made it.",
+			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 		},
-		Servers:    []*huma.Server{{URL: s.baseURL}},
-		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer", Description: "An API key: tg_live_…"}}},
+		Servers: []*huma.Server{{URL: s.baseURL}},
+		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
+			"key": {Type: "http", Scheme: "bearer", Description: "An API key: tg_live_…"},
+		}},
 	}
 	problem := schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	for _, r := range s.api() {
-		op := &huma.Operation{OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description, Responses: map[string]*huma.Response{}}
-		done := &huma.Response{Description: "Done.", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}}}
+		op := &huma.Operation{
+			OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.description,
+			Responses: map[string]*huma.Response{},
+		}
+		done := &huma.Response{
+			Description: "Done.",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.response, true, "")}},
+		}
 		op.Responses["200"] = done
 		if r.scope != "" {
 			done.Headers = rateLimitHeader()
 		}
-		for status, codes := range r.faults() {
+		for status, codes := range r.errorCodes() {
 			var names []string
 			for _, code := range codes {
 				names = append(names, "`"+string(code)+"`")
@@ -47,7 +56,9 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 				Content:     map[string]*huma.MediaType{problemContentType: {Schema: problem}},
 			}
 			if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
-				response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds to wait before the next try.", Schema: &huma.Schema{Type: "integer"}}}
+				response.Headers = map[string]*huma.Param{"Retry-After": {
+					Description: "Seconds to wait before the next try.", Schema: &huma.Schema{Type: "integer"},
+				}}
 			}
 			if status == http.StatusTooManyRequests {
 				maps.Copy(response.Headers, rateLimitHeader())
@@ -62,15 +73,21 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 			op.Security = []map[string][]string{}
 		}
 		if r.request != nil {
-			op.RequestBody = &huma.RequestBody{Required: !r.optionalBody, Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.request, true, "")}}}
+			op.RequestBody = &huma.RequestBody{
+				Required: !r.optionalBody,
+				Content:  map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.request, true, "")}},
+			}
 		}
 		for _, m := range openAPIParameter.FindAllStringSubmatch(r.path, -1) {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+			op.Parameters = append(op.Parameters, &huma.Param{
+				Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"},
+			})
 		}
 		for _, q := range r.query {
 			least, most := float64(q.least), float64(q.most)
 			op.Parameters = append(op.Parameters, &huma.Param{
-				Name: q.name, In: "query", Description: q.description, Schema: &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most, Default: q.normal},
+				Name: q.name, In: "query", Description: q.description,
+				Schema: &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most, Default: q.normal},
 			})
 		}
 		doc.AddOperation(op)
@@ -91,8 +108,9 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	return append(indented.Bytes(), '\n'), nil
 }
 
-// nameByEmailOrSlack turns the schema of an object that names a person into a choice of two complete schemas. A choice of two lists
-// of required fields would mean the same, but generators of clients make a type of it that accepts anything.
+// nameByEmailOrSlack turns the schema of an object that identifies a person into a choice of two
+// complete schemas. A choice of two lists of required fields would mean the same, but client
+// generators turn it into a type that accepts anything.
 func nameByEmailOrSlack(schemas huma.Registry, name string, schema *huma.Schema) {
 	byEmail, bySlack := *schema, *schema
 	byEmail.Required = append(slices.Clone(schema.Required), "email")
@@ -107,14 +125,16 @@ func (s *Server) openAPIDocument(c echo.Context) error {
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, s.document)
 }
 
-// faults are the codes that the route may answer with, by status: its own, and those that its kind brings along.
-func (r *route) faults() map[int][]models.Code {
+// errorCodes returns the codes that the route may answer with, by status: its own codes, and those
+// of every route with a key or a body.
+func (r *route) errorCodes() map[int][]models.Code {
 	codes := slices.Clone(r.codes)
 	if r.scope != "" {
 		codes = append(codes, codeUnauthorized, codeInsufficientScope, codeRateLimited, models.CodeUnavailable, codeInternal)
 	}
 	if r.request != nil {
-		codes = append(codes, codeInvalidJSON, codePayloadTooLarge, codeUnsupportedMedia, models.CodeInvalidRequest, models.CodeOverloaded)
+		codes = append(codes, codeInvalidJSON, codePayloadTooLarge, codeUnsupportedMedia,
+			models.CodeInvalidRequest, models.CodeOverloaded)
 	}
 	byStatus := map[int][]models.Code{}
 	for _, code := range codes {
@@ -126,10 +146,10 @@ func (r *route) faults() map[int][]models.Code {
 	return byStatus
 }
 
-// schemaName is the name of a Go type in the document.
+// schemaName returns the name of a Go type in the document.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
-	if name == "" { // a plain map or list, which is written where it stands
+	if name == "" { // a plain map or list, which has no schema of its own
 		return name
 	}
 	return strings.ToUpper(name[:1]) + name[1:]

@@ -19,10 +19,10 @@ import (
 	"tollgate/views/ui"
 )
 
-// auditPerPage is how many lines of the audit log a page shows.
+// auditPerPage is the number of audit log lines on a page.
 const auditPerPage = 50
 
-// opsPage is the operator's.
+// opsPage is the operator's page.
 func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
 	page := views.Ops{}
 	if n, ok := opsNotices[s.flashed(c, slices.Collect(maps.Keys(opsNotices))...)]; ok {
@@ -31,7 +31,7 @@ func (s *Server) opsPage(c echo.Context, _ *models.Viewer) error {
 	return s.showOps(c, http.StatusOK, page)
 }
 
-// opsNotices are what the page says once about what a form did.
+// opsNotices are the messages that the page shows once after a form succeeded.
 var opsNotices = map[flash]ui.Notice{
 	keyRevoked:       {Kind: ui.Done, Title: "API key revoked"},
 	keyRevokedBefore: {Kind: ui.Info, Title: "This API key was already revoked", Text: "Nothing was changed."},
@@ -44,7 +44,8 @@ var opsNotices = map[flash]ui.Notice{
 	reportGivenUp:    {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},
 }
 
-// showOps draws the page. The frame's notices and errors, the form and the new key are the caller's.
+// showOps renders the page. The caller sets the frame's notices and errors, the form and the new
+// key.
 func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
 	notices, errs, prefix := page.Frame.Notices, page.Frame.Errors, page.Frame.Prefix
 	page.Frame = s.frame(c)
@@ -70,9 +71,10 @@ func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
 	return show(c, status, views.OpsPage(page))
 }
 
-// makeKey creates an API key. It answers with the page itself and not with a redirect, because the key is shown only once and must
-// not be stored anywhere. The form's token becomes the key's ID, so a form that is sent again creates no second key.
-func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
+// makeKey creates an API key. It answers with the page itself and not with a redirect, because the
+// key is shown only once and must not be stored anywhere. The form's token becomes the key's ID, so
+// sending the form again does not create a second key.
+func (s *Server) makeKey(c echo.Context, viewer *models.Viewer) error {
 	form := views.KeyForm{Token: c.FormValue(views.FieldToken), Name: strings.TrimSpace(c.FormValue(views.FieldName)), Sent: true}
 	for _, scope := range c.Request().PostForm[views.FieldScope] {
 		form.Scopes = append(form.Scopes, models.Scope(scope))
@@ -106,7 +108,7 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 		if taken, err := models.OtherActiveKey(ctx, tx, id, form.Name); err != nil || taken {
 			return errors.Join(errKeyNameTaken, err)
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
+		return models.Audit(ctx, tx, models.Now(s.now), viewer.User.Email, "apikey.create", form.Name, list+models.RateLimitNote(limit))
 	})
 	if errors.Is(err, models.ErrKeyExists) {
 		return s.keyExists(c, form, id)
@@ -122,7 +124,9 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 		invalid = append(invalid, ui.FormError{Field: views.FieldIDScope, Message: "Select at least one scope."})
 	}
 	if limitErr != nil {
-		invalid = append(invalid, ui.FormError{Field: views.FieldIDRateLimit, Message: "Enter a whole number from 0 to 1,000,000, or leave the field empty."})
+		invalid = append(invalid, ui.FormError{
+			Field: views.FieldIDRateLimit, Message: "Enter a whole number from 0 to 1,000,000, or leave the field empty.",
+		})
 	}
 	if invalid != nil {
 		return s.refuseKey(c, form, invalid...)
@@ -135,17 +139,18 @@ func (s *Server) makeKey(c echo.Context, who *models.Viewer) error {
 
 const nameTaken = "An active key already has this name. Choose another name, or revoke that key first."
 
-// errKeyNameTaken means that an active key has the name. Without this rule, going back and sending the form again would create a second
-// key that looks the same.
+// errKeyNameTaken means that an active key has the name. Without this rule, going back and sending
+// the form again would create a second key that looks the same.
 var errKeyNameTaken = errors.New("an active API key already has this name")
 
-// refuseKey shows the form again with its entries and with what is wrong.
+// refuseKey shows the form again with its entries and the errors.
 func (s *Server) refuseKey(c echo.Context, form views.KeyForm, errs ...ui.FormError) error {
 	return s.showOps(c, http.StatusUnprocessableEntity, views.Ops{Frame: ui.Frame{Errors: errs}, Form: form})
 }
 
-// keyExists answers a form that created its key before: after a reload, a double click or Back. Other entries than the key's are kept,
-// with a new token, so that sending them again creates another key.
+// keyExists answers a form that already created its key: after a reload, a double click or Back.
+// Entries that differ from the key's stay in the form, with a new token, so sending them again
+// creates another key.
 func (s *Server) keyExists(c echo.Context, form views.KeyForm, id uuid.UUID) error {
 	key, err := models.APIKeyByID(c.Request().Context(), s.db, id)
 	if err != nil {
@@ -164,13 +169,13 @@ func (s *Server) keyExists(c echo.Context, form views.KeyForm, id uuid.UUID) err
 	return s.showOps(c, http.StatusConflict, views.Ops{Frame: ui.Frame{Notices: []ui.Notice{n}}, Form: form})
 }
 
-// sameLimit reports whether a rate limit is the one that was entered.
+// sameLimit reports whether a rate limit equals the one that was entered.
 func sameLimit(limit *int64, entered string) bool {
 	parsed, err := models.ParseRateLimit(entered)
 	return err == nil && (limit == nil) == (parsed == nil) && (limit == nil || *limit == *parsed)
 }
 
-// revokeKeyPage asks before a key is revoked.
+// revokeKeyPage asks for confirmation before a key is revoked.
 func (s *Server) revokeKeyPage(c echo.Context, _ *models.Viewer) error {
 	id, err := uuid.Parse(c.QueryParam(views.FieldID))
 	if err != nil {
@@ -190,7 +195,7 @@ func (s *Server) revokeKeyPage(c echo.Context, _ *models.Viewer) error {
 }
 
 // revokeKey revokes an API key permanently.
-func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
+func (s *Server) revokeKey(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil {
 		return echo.ErrNotFound
@@ -205,7 +210,7 @@ func (s *Server) revokeKey(c echo.Context, who *models.Viewer) error {
 			message = keyRevokedBefore
 			return nil
 		}
-		return models.Audit(ctx, tx, models.Now(s.now), who.User.Email, "apikey.revoke", id.String(), "")
+		return models.Audit(ctx, tx, models.Now(s.now), viewer.User.Email, "apikey.revoke", id.String(), "")
 	})
 	if errors.Is(err, models.ErrNoKey) {
 		return echo.ErrNotFound

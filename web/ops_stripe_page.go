@@ -14,15 +14,17 @@ import (
 	"tollgate/views/ui"
 )
 
-// opsStripe is what the operator is told of Stripe.
+// opsStripe returns what the operator's page shows about Stripe.
 func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	status, err := billing.ReadStatus(ctx, s.db)
 	if err != nil {
 		return views.OpsStripe{}, err
 	}
 	page := views.OpsStripe{
-		Connected: s.reporter != nil, Account: status.State.AccountID, Live: status.State.Livemode != nil && *status.State.Livemode,
-		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences, Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,
+		Connected: s.reporter != nil, Account: status.State.AccountID,
+		Live:    status.State.Livemode != nil && *status.State.Livemode,
+		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences,
+		Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,
 	}
 	page.Overage = views.OpsOverage{
 		Steps: status.Overage.Steps, Reasons: status.Overage.Reasons, Balances: status.Overage.Balances,
@@ -46,33 +48,38 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	return page, err
 }
 
-func (s *Server) pauseStripe(c echo.Context, who *models.Viewer) error {
-	return s.opsDone(c, sendingPaused, sendingUnchanged, billing.Pause(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+func (s *Server) pauseStripe(c echo.Context, viewer *models.Viewer) error {
+	err := billing.Pause(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email)
+	return s.opsDone(c, sendingPaused, sendingUnchanged, err)
 }
 
-func (s *Server) resumeStripe(c echo.Context, who *models.Viewer) error {
-	return s.opsDone(c, sendingResumed, sendingUnchanged, billing.Resume(c.Request().Context(), s.db, models.Now(s.now), who.User.Email))
+func (s *Server) resumeStripe(c echo.Context, viewer *models.Viewer) error {
+	err := billing.Resume(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email)
+	return s.opsDone(c, sendingResumed, sendingUnchanged, err)
 }
 
-func (s *Server) unblockStripe(c echo.Context, who *models.Viewer) error {
+func (s *Server) unblockStripe(c echo.Context, viewer *models.Viewer) error {
 	customer := c.FormValue(views.FieldID)
 	if !isText(customer) {
 		return echo.ErrNotFound
 	}
-	return s.opsDone(c, customerRetried, customerFree, billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), who.User.Email, customer))
+	err := billing.Unblock(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email, customer)
+	return s.opsDone(c, customerRetried, customerFree, err)
 }
 
-func (s *Server) retryReport(c echo.Context, who *models.Viewer) error {
-	return s.onReport(c, reportRetried, func(ctx context.Context, id uuid.UUID) error { return s.reporter.Retry(ctx, who.User.Email, id) })
-}
-
-func (s *Server) giveUpReport(c echo.Context, who *models.Viewer) error {
-	return s.onReport(c, reportGivenUp, func(ctx context.Context, id uuid.UUID) error {
-		return s.reporter.GiveUp(ctx, who.User.Email, id, c.FormValue(views.FieldReason))
+func (s *Server) retryReport(c echo.Context, viewer *models.Viewer) error {
+	return s.onReport(c, reportRetried, func(ctx context.Context, id uuid.UUID) error {
+		return s.reporter.Retry(ctx, viewer.User.Email, id)
 	})
 }
 
-// onReport changes the report that the form names.
+func (s *Server) giveUpReport(c echo.Context, viewer *models.Viewer) error {
+	return s.onReport(c, reportGivenUp, func(ctx context.Context, id uuid.UUID) error {
+		return s.reporter.GiveUp(ctx, viewer.User.Email, id, c.FormValue(views.FieldReason))
+	})
+}
+
+// onReport changes the report whose ID is in the form.
 func (s *Server) onReport(c echo.Context, message flash, do func(context.Context, uuid.UUID) error) error {
 	id, err := uuid.Parse(c.FormValue(views.FieldID))
 	if err != nil || s.reporter == nil {
@@ -87,16 +94,23 @@ func (s *Server) onReport(c echo.Context, message flash, do func(context.Context
 	}
 	switch {
 	case errors.Is(err, billing.ErrReason):
-		return refuse(http.StatusUnprocessableEntity, ui.FormError{Field: views.FieldIDReason(id.String()), Message: "Enter a reason of 1 to 500 characters to give up the report."})
+		return refuse(http.StatusUnprocessableEntity, ui.FormError{
+			Field: views.FieldIDReason(id.String()), Message: "Enter a reason of 1 to 500 characters to give up the report.",
+		})
 	case errors.Is(err, billing.ErrNotFailed):
-		return refuse(http.StatusConflict, ui.FormError{Message: "The report is not failed anymore. It may have been retried or given up already; see its current state below."})
+		return refuse(http.StatusConflict, ui.FormError{
+			Message: "The report is not failed anymore. It may have been retried or given up already; see its current state below.",
+		})
 	case errors.Is(err, billing.ErrStreamBusy):
-		return refuse(http.StatusConflict, ui.FormError{Message: "The customer’s reports are being sent right now. Try again in a few seconds."})
+		return refuse(http.StatusConflict, ui.FormError{
+			Message: "The customer’s reports are being sent right now. Try again in a few seconds.",
+		})
 	}
 	return s.opsDone(c, message, message, err)
 }
 
-// opsDone redirects to the page, which says once what was done. Unchanged is the message if it was so already.
+// opsDone redirects to the page, which shows the message once. unchanged is the message if nothing
+// had to be changed.
 func (s *Server) opsDone(c echo.Context, message, unchanged flash, err error) error {
 	switch {
 	case errors.Is(err, billing.ErrNoSuchReport):

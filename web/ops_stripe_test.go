@@ -19,8 +19,9 @@ import (
 	"tollgate/views"
 )
 
-// The operator sees what Stripe was sent, what it has and what wants an eye, and steers it; what they do is in the audit log.
-func TestOperatorSteersReports(t *testing.T) {
+// The operator sees what Stripe was sent, what it has and what needs attention, and controls the
+// reports. The audit log has the operator's actions.
+func TestOperatorControlsReports(t *testing.T) {
 	test := func(t *testing.T, address string) {
 		var f *fixture
 		stripe := stripetest.New(stripetest.Options{Now: func() time.Time { return f.clock() }, Rand: rand.New(rand.NewPCG(1, 1))})
@@ -94,7 +95,7 @@ func TestOperatorSteersReports(t *testing.T) {
 		deliver()
 		says("accepted 2 7")
 
-		// One that Stripe took and never counted.
+		// A report that Stripe accepted and never counted.
 		stripe.Lose(stripe.Events()[0].Identifier)
 		for range 26 {
 			f.advance(time.Hour)
@@ -157,7 +158,8 @@ func TestOperatorSteersReports(t *testing.T) {
 	t.Run("postgres", func(t *testing.T) { test(t, modelstest.Postgres(t)) })
 }
 
-// The operator sees how much overage was decided, sent, counted and invoiced, and each reason why the rest is not on an invoice.
+// The operator sees how much overage was decided, sent, counted and invoiced, and the reason for
+// each unit that is not on an invoice.
 func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 	test := func(t *testing.T, address string) {
 		var f *fixture

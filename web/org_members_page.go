@@ -12,13 +12,14 @@ import (
 	"tollgate/views"
 )
 
-// orgMembersPage lists the organization's people.
-func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
+// orgMembersPage lists the organization's members.
+func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 	page := views.Members{
-		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Query: views.ParseMembersQuery(c.QueryParams()),
+		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
+		Query: views.ParseMembersQuery(c.QueryParams()),
 	}
 	page.List = load(s, c, "members", func(ctx context.Context) (views.MembersList, error) {
-		found, err := s.findMembers(ctx, who.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
+		found, err := s.findMembers(ctx, viewer.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
 		if err != nil {
 			return views.MembersList{}, err
 		}
@@ -26,22 +27,26 @@ func (s *Server) orgMembersPage(c echo.Context, who *models.Viewer) error {
 		list := views.MembersList{Found: found.Found, Total: found.Total, Rows: make([]views.MemberRow, len(found.Rows))}
 		for i := range found.Rows {
 			m := &found.Rows[i]
-			list.Rows[i] = views.MemberRow{ID: m.ID, Name: m.Name, Role: m.Role, SignedUp: m.SignedUp, Standing: m.Standing, LastPeriod: m.LastPeriod}
+			list.Rows[i] = views.MemberRow{
+				ID: m.ID, Name: m.Name, Role: m.Role, SignedUp: m.SignedUp, Standing: m.Standing, LastPeriod: m.LastPeriod,
+			}
 		}
 		return list, s.addMonths(ctx, list.Rows, page.Frame.Now)
 	})
 	return show(c, http.StatusOK, views.OrgMembersPage(page))
 }
 
-// orgMembersCSV is the same people in the same order, on one page.
-func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
+// orgMembersCSV sends the same members in the same order, all in one file.
+func (s *Server) orgMembersCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
-	found, err := s.findMembers(c.Request().Context(), who.Organization.ID, views.ParseMembersQuery(c.QueryParams()), 0, now)
+	query := views.ParseMembersQuery(c.QueryParams())
+	found, err := s.findMembers(c.Request().Context(), viewer.Organization.ID, query, 0, now)
 	if err != nil {
 		return err
 	}
 	return writeCSV(c, "members-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
-		row("name", "email", "role", "plan", "period_start", "period_end", "used", "included", "percent_used", "warning_level", "overage", "overage_cents", "last_period_used")
+		row("name", "email", "role", "plan", "period_start", "period_end", "used", "included",
+			"percent_used", "warning_level", "overage", "overage_cents", "last_period_used")
 		for i := range found.Rows {
 			m := &found.Rows[i]
 			last := any("")
@@ -49,19 +54,22 @@ func (s *Server) orgMembersCSV(c echo.Context, who *models.Viewer) error {
 				last = *m.LastPeriod
 			}
 			st := &m.Standing
-			row(m.Name, st.Email, m.Role, st.Plan, st.Period.Start, st.Period.End, st.Used, st.Included, st.PercentUsed(), st.Level(), st.Overage, st.OverageCents, last)
+			row(m.Name, st.Email, m.Role, st.Plan, st.Period.Start, st.Period.End, st.Used, st.Included,
+				st.PercentUsed(), st.Level(), st.Overage, st.OverageCents, last)
 		}
 	})
 }
 
-// findMembers returns whom a query finds; with 0 a page, all of them.
-func (s *Server) findMembers(ctx context.Context, organization uuid.UUID, q views.MembersQuery, perPage int, now time.Time) (models.MemberList, error) {
+// findMembers returns the members that match a query. If perPage is 0, it returns all of them.
+func (s *Server) findMembers(
+	ctx context.Context, organization uuid.UUID, q views.MembersQuery, perPage int, now time.Time,
+) (models.MemberList, error) {
 	return models.FindMembers(ctx, s.db, s.catalogue, now, organization, models.MemberQuery{
 		Search: q.Search, Level: q.Level, Sort: q.Sort, Descending: q.Descending, Page: q.Page, PerPage: perPage,
 	})
 }
 
-// addMonths gives the people of one page their last months.
+// addMonths adds the previous months of the members on one page.
 func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time.Time) error {
 	emails := make([]string, len(rows))
 	for i := range rows {
@@ -78,13 +86,14 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 	return nil
 }
 
-// orgMemberPage shows an admin one person of the organization. Somebody of another one is not there.
-func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
+// orgMemberPage shows an admin one member of the organization. A member of another organization is
+// not found.
+func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	user, err := models.MemberOf(c.Request().Context(), s.db, who.Organization.ID, id)
+	user, err := models.MemberOf(c.Request().Context(), s.db, viewer.Organization.ID, id)
 	if err != nil {
 		return err
 	}
@@ -92,8 +101,8 @@ func (s *Server) orgMemberPage(c echo.Context, who *models.Viewer) error {
 		return echo.ErrNotFound
 	}
 	page := views.OrgMember{
-		Frame: s.frame(c), Catalogue: s.catalogue, Organization: who.Organization.Name, Name: user.Name, Email: user.Email, Role: user.Role,
-		SignedUp: user.CreatedAt,
+		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
+		Name: user.Name, Email: user.Email, Role: user.Role, SignedUp: user.CreatedAt,
 	}
 	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved

@@ -11,9 +11,9 @@ import (
 	"tollgate/views/charts"
 )
 
-// orgPage shows an admin what the organization used.
-func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
-	o := who.Organization
+// orgPage shows an admin the organization's usage.
+func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
+	o := viewer.Organization
 	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
 	now := page.Frame.Now
 	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
@@ -30,27 +30,29 @@ func (s *Server) orgPage(c echo.Context, who *models.Viewer) error {
 		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
 	})
 	if held.Value != nil {
-		s.becomes(&page.Subscription, held.Value, who)
+		s.becomes(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
 	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
-		return s.ended.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
+		return s.pastUsage.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})
 	page.Months = views.Widget[[]charts.Month]{Value: chartMonths(months.Value), Failed: months.Failed}
 	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
 		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
 		var err error
-		d.Used, d.Previous, err = s.ended.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
+		d.Used, d.Previous, err = s.pastUsage.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
 		return d, err
 	})
 	return show(c, http.StatusOK, views.OrgPage(page))
 }
 
-// orgCost returns what the current period costs. The seats are those that the subscription pays for. A plan without a Stripe
-// subscription has no number of seats, so there each member with usage is one.
+// orgCost returns what the current period costs. It counts the seats that the subscription pays
+// for. A plan without a Stripe subscription has no number of seats, so each member with usage
+// counts as one.
 func orgCost(s *models.OrganizationSummary, held *models.Subscription) views.OrgCost {
 	cost := views.OrgCost{
-		Seats: s.ActiveUsers, People: s.OveragePeople, Overage: models.Overage{Units: s.OverageUnits, Cents: s.OverageCents}, Forecast: s.Forecast,
+		Seats: s.ActiveUsers, People: s.OveragePeople, Forecast: s.Forecast,
+		Overage: models.Overage{Units: s.OverageUnits, Cents: s.OverageCents},
 	}
 	if held != nil && held.Active() && held.Seats != nil {
 		cost.Seats, cost.Subscribed = *held.Seats, true

@@ -17,7 +17,7 @@ import (
 	"tollgate/models"
 )
 
-// facts are the figures of a part of a page by their names.
+// facts returns the figures of a part of a page by name.
 func facts(of *html.Node) map[string]string {
 	found := map[string]string{}
 	for dt := range elements(of, "dt") {
@@ -31,7 +31,8 @@ func facts(of *html.Node) map[string]string {
 	return found
 }
 
-// TestTheOrganizationsPageIsTrue sets the page against a query of the events that shares nothing with it.
+// TestTheOrganizationsPageIsTrue compares the page with a query of the events that shares no code
+// with it.
 func TestTheOrganizationsPageIsTrue(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization("Acme", "T1", "T2")
@@ -106,7 +107,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 	})
 }
 
-// members makes an organization of 60 people beside its admin, who differ in every column.
+// members creates an organization with an admin and 60 members, who differ in every column.
 func (f *fixture) members() *browser {
 	f.t.Helper()
 	ctx := context.Background()
@@ -134,7 +135,7 @@ func (f *fixture) members() *browser {
 	return f.signedIn("ada@example.com")
 }
 
-// listed are the emails on all pages of the members' table.
+// listed returns the emails on all pages of the members' table.
 func (b *browser) listed(query url.Values) (emails []string) {
 	b.f.t.Helper()
 	query = maps.Clone(query)
@@ -183,7 +184,7 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 		}
 		cell := func(row []string, name string) string { return row[slices.Index(all[0], name)] }
 		number := func(text string) int {
-			n, err := strconv.Atoi(cmp.Or(text, "-1")) // who was not there comes before all who were
+			n, err := strconv.Atoi(cmp.Or(text, "-1")) // people without a last period come first
 			must(t, err)
 			return n
 		}
@@ -249,10 +250,10 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 				t.Errorf("%v: %q, want %q", q, got, want)
 			}
 		}
-		// The link to the file carries what is asked for.
+		// The link to the file has the same query.
 		p := b.get("/org/members?q=u1&level=safe&sort=email&order=desc&page=2")
 		if p.find("a", "href", "/org/members.csv?level=safe&order=desc&q=u1&sort=email") == nil {
-			t.Errorf("no link to the same people as a file: %s", p.main())
+			t.Errorf("no link to the file with the same people: %s", p.main())
 		}
 		for query, found := range map[string]int{
 			"page=-1": 25, "page=0": 25, "page=abc": 25, "page=99999999999999999999": 25, "page=999999": 11, "sort=used;DROP+TABLE+users": 25, "sort=1&order=desc--": 25, "level=x'": 25,
@@ -269,7 +270,7 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 	})
 }
 
-func TestMembersAreTheAdminsAlone(t *testing.T) {
+func TestOnlyAdminsSeeMembers(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.organization("Acme", "T1")
 		f.person("ada@example.com", "T1", models.Admin, false)
@@ -334,7 +335,8 @@ func TestCellsAreNoFormulas(t *testing.T) {
 	})
 }
 
-// A part of a page that fails says so, with the request's id, and the rest stands.
+// If a part of a page fails, the page shows an error with the request's ID in its place. The other
+// parts work.
 func TestAFailingPartLeavesTheRest(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.organization("Acme", "T1")
@@ -378,7 +380,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			_, err = f.db.ExecContext(t.Context(), c.mends)
 			must(t, err)
 			if p := b.get(c.path); p.status != 200 || strings.Contains(p.main(), "could not be loaded") {
-				t.Errorf("%s, mended: %s %s", c.path, p.kind(), p.main())
+				t.Errorf("%s, repaired: %s %s", c.path, p.kind(), p.main())
 			}
 		}
 	})

@@ -20,36 +20,38 @@ import (
 	"tollgate/views/ui"
 )
 
-// rule is who may open a page. The zero value is none: a page without a rule is not registered.
+// rule says who may open a page. The zero value is invalid: a page without a rule is not
+// registered.
 type rule string
 
 const (
-	// anyone: nobody is asked who they are, so the page stands without the database. who is nil.
+	// anyone: the session is not read, so the page works without the database. viewer is nil.
 	anyone rule = "anyone"
-	// public: who is nil when signed out.
+	// public: viewer is nil for people who are not signed in.
 	public rule = "public"
-	// member: whoever is signed in.
+	// member: people who are signed in.
 	member rule = "member"
-	// admin: whoever is an admin of an organization, which is theirs in who. A member gets 403 and the admins' names.
+	// admin: admins of an organization, which is viewer.Organization. A member gets 403 and the
+	// admins' names.
 	admin rule = "admin"
-	// operator: for everybody else there is no such page (404). Nobody whom they could ask can let them in, so they need
-	// not know of it.
+	// operator: for other people the page does not exist (404). No one they could ask can let them in,
+	// so they need not know about it.
 	operator rule = "operator"
 )
 
-// pageRoute is a page, or what a form of a page posts to. A handler that is given an id of something looks for it among
-// what is who's own: what belongs to somebody else is a 404.
+// pageRoute is a page, or the target of a page's form. A handler that gets an ID must look for it
+// among the viewer's own objects: an object of another person is a 404.
 type pageRoute struct {
 	method, path string
 	rule         rule
-	handle       func(c echo.Context, who *models.Viewer) error
-	// within is how long it may take; zero is queryTimeout.
+	handle       func(c echo.Context, viewer *models.Viewer) error
+	// within is the timeout; zero means queryTimeout.
 	within time.Duration
-	// leads says that a form of the page may lead to another site: to Stripe, or to who signs people in.
+	// leads means that a form of the page may redirect to another site: Stripe or the issuer.
 	leads bool
 }
 
-// pages are all pages.
+// pages returns all pages.
 func (s *Server) pages() []pageRoute {
 	get, post := http.MethodGet, http.MethodPost
 	return []pageRoute{
@@ -101,10 +103,10 @@ func (s *Server) addPages(pages []pageRoute) error {
 	return nil
 }
 
-// formLimit is the largest form that a page takes, in bytes.
+// formLimit is the maximum size of a page's form, in bytes.
 const formLimit = 64 << 10
 
-// page is all that stands before a page's handler.
+// page returns a handler that does everything that comes before a page's own handler.
 func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 	within := r.within
 	if within == 0 {
@@ -114,7 +116,8 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		request := c.Request()
 		c.Set(policyName, s.policy(r))
 		if err := s.crossSite.Check(request); err != nil {
-			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was changed. Open the page here and send the form again.")
+			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was changed. "+
+				"Open the page here and send the form again.")
 		}
 		if !isText(request.URL.Path) {
 			return echo.ErrNotFound
@@ -122,17 +125,17 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 		if r.rule == anyone {
 			return r.handle(c, nil)
 		}
-		who, err := s.viewer(c)
+		viewer, err := s.viewer(c)
 		if err != nil {
 			return err
 		}
-		c.Set(viewerName, who)
+		c.Set(viewerName, viewer)
 		post := request.Method != http.MethodGet
 		switch {
-		case who != nil || r.rule == public:
+		case viewer != nil || r.rule == public:
 		case post:
 			leaveBody(c)
-			return s.done(c, "/sign-in", formNotSent) // what the form was to do is not repeated after the sign-in
+			return s.done(c, "/sign-in", formNotSent) // the form's action is not repeated after the sign-in
 		default:
 			return c.Redirect(http.StatusSeeOther, "/sign-in?next="+url.QueryEscape(request.URL.RequestURI()))
 		}
@@ -144,34 +147,36 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 			}
 		}
 		switch {
-		case r.rule == admin && !who.IsAdmin():
-			return s.needsAdmin(c, who)
-		case r.rule == operator && !who.IsOperator():
+		case r.rule == admin && !viewer.IsAdmin():
+			return s.needsAdmin(c, viewer)
+		case r.rule == operator && !viewer.IsOperator():
 			return echo.ErrNotFound
 		}
-		return r.handle(c, who)
+		return r.handle(c, viewer)
 	})
 }
 
-// isText reports whether every database stores a text as it is: PostgreSQL refuses NUL, and what is not UTF-8.
+// isText reports whether every database can store a text unchanged: PostgreSQL refuses NUL and
+// invalid UTF-8.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
-// asText drops from a text what isText refuses.
+// asText removes the parts of a text that isText refuses.
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
 
-// needsAdmin refuses an admin's page to a member, and says who can help.
-func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
+// needsAdmin refuses an admin's page to a member, and lists the people who can help.
+func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
 	p := newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
-	if who.Organization == nil {
+	if viewer.Organization == nil {
 		return p
 	}
-	admins, err := models.AdminsOf(c.Request().Context(), s.db, who.Organization.ID)
+	admins, err := models.AdminsOf(c.Request().Context(), s.db, viewer.Organization.ID)
 	if err != nil {
 		return err
 	}
-	p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " It has no admin yet; the operator of this service can add one."
+	p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) +
+		" It has no admin yet; the operator of this service can add one."
 	if len(admins) > 0 {
-		p.Detail = ui.Sentence("This page is for the admins of "+who.Organization.Name) + " They can help you:"
+		p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " They can help you:"
 	}
 	for _, a := range admins {
 		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})
@@ -179,16 +184,17 @@ func (s *Server) needsAdmin(c echo.Context, who *models.Viewer) error {
 	return p
 }
 
-// A page may load our own styles and images and nothing else, and its forms lead to ourselves. Where an answer of ours leads on, as to
-// Stripe, browsers hold that against the page's policy too, and all redirects of the sites that follow, whose addresses nobody knows
-// beforehand; so such a page lets forms lead to any site by HTTPS, and on a server that has none itself to this machine.
+// A page may load only our own styles and images, and its forms may only be sent to us. If our
+// answer redirects to another site, such as Stripe, browsers apply the page's policy to that
+// redirect and to all further ones, whose addresses we cannot know. So a page with such a form
+// allows any HTTPS site. On a server without HTTPS, it also allows this machine.
 const (
 	PagePolicy    = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 	LeadingPolicy = PagePolicy + " https:"
 	LocalPolicy   = LeadingPolicy + " http://127.0.0.1:* http://localhost:*"
 )
 
-// policyName is where a request keeps the policy of its page.
+// policyName is the key under which a request stores the policy of its page.
 const policyName = "policy"
 
 func (s *Server) policy(r *pageRoute) string {
@@ -205,7 +211,8 @@ func (s *Server) policy(r *pageRoute) string {
 func PageHeaders(h http.Header, policy string) {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
-	// Not no-referrer: with it a browser says Origin: null of a form, and one that says no Sec-Fetch-Site would be refused.
+	// Not no-referrer: with it, browsers send Origin: null with a form, and a form without
+	// Sec-Fetch-Site would be refused.
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -214,24 +221,25 @@ func PageHeaders(h http.Header, policy string) {
 	h.Set(echo.HeaderContentType, echo.MIMETextHTMLCharsetUTF8)
 }
 
-// viewerName is where a request keeps who looks.
+// viewerName is the key under which a request stores its viewer.
 const viewerName = "viewer"
 
-// frame is what is around a page: who looks, and when. A page that asks nobody who they are has the frame of somebody who is
-// not signed in.
+// frame returns what is around a page's content: the viewer and the time. A page with the rule
+// anyone has no viewer.
 func (s *Server) frame(c echo.Context) ui.Frame {
 	f := ui.Frame{Now: models.Now(s.now)}
-	if who, _ := c.Get(viewerName).(*models.Viewer); who != nil {
-		f.Viewer = &ui.Viewer{Email: who.User.Email, Name: who.User.Name, Admin: who.IsAdmin(), Operator: who.IsOperator()}
-		if who.Organization != nil {
-			f.Viewer.Organization = who.Organization.Name
+	if viewer, _ := c.Get(viewerName).(*models.Viewer); viewer != nil {
+		f.Viewer = &ui.Viewer{Email: viewer.User.Email, Name: viewer.User.Name, Admin: viewer.IsAdmin(), Operator: viewer.IsOperator()}
+		if viewer.Organization != nil {
+			f.Viewer.Organization = viewer.Organization.Name
 		}
 	}
 	return f
 }
 
-// load asks for one part of a page. One that fails says so in its place, with the request's id, and the rest of the page
-// stands; only when the database is away altogether is there no page, as the viewer could not be asked for either.
+// load reads one part of a page. If it fails, the page shows an error with the request's ID in its
+// place and works otherwise. If the database is unreachable, there is no page at all, because the
+// session cannot be read either.
 func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
 	v, err := ask(c.Request().Context())
 	if err != nil {
@@ -246,13 +254,14 @@ func load[T any](s *Server, c echo.Context, part string, ask func(context.Contex
 	return views.Loaded(v)
 }
 
-// standing is where a person stands: what the API's usage and check say, as the gate says it to all of them.
+// standing returns a person's standing. It asks the gate, as the API's usage and check do.
 func (s *Server) standing(ctx context.Context, email string) (models.Standing, error) {
 	a, err := s.gate.Check(ctx, enforcement.Person{Email: email}, 1)
 	return a.Standing, err
 }
 
-// show answers with a page. It is drawn whole before its first byte is sent, so that one that fails is a 500.
+// show answers with a page. It renders the whole page before it sends the first byte, so that an
+// error results in status 500.
 func show(c echo.Context, status int, page templ.Component) error {
 	var b bytes.Buffer
 	if err := page.Render(context.WithoutCancel(c.Request().Context()), &b); err != nil {
@@ -269,24 +278,26 @@ func show(c echo.Context, status int, page templ.Component) error {
 func sendPage(c echo.Context, status int, policy string, page []byte) {
 	PageHeaders(c.Response().Header(), policy)
 	c.Response().WriteHeader(status)
-	_, _ = c.Response().Write(page) // a client that has gone does not matter
+	_, _ = c.Response().Write(page) // it does not matter if the client is gone
 }
 
-// isPage says that an address is one of a person at a browser, which is told of a fault by a page.
+// isPage reports whether a path belongs to a page, so that errors are shown as a page too.
 func isPage(path string) bool {
-	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" && path != webhookPath && !strings.HasPrefix(path, "/static/")
+	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" &&
+		path != webhookPath && !strings.HasPrefix(path, "/static/")
 }
 
-// SignInLinkPath is where a one-time link's token stands behind.
+// SignInLinkPath is the path of one-time links, without their token.
 const SignInLinkPath = "/sign-in/"
 
-// maxNext is in bytes; it travels in a cookie, which a browser keeps up to 4 kB of.
+// maxNext is in bytes. The text is stored in a cookie, and browsers accept cookies of up to 4 kB.
 const maxNext = 1000
 
-// ownPath returns next when it is an address of ours, such as /org/members?sort=name, and otherwise an empty text: an
-// address of somebody else's would let a link to our sign-in end on their page.
+// ownPath returns next if it is a path of this server, such as /org/members?sort=name, otherwise an
+// empty string. A link to our sign-in must not redirect to another site.
 func ownPath(next string) string {
-	if len(next) > maxNext || !strings.HasPrefix(next, "/") || strings.Contains(next, "//") || strings.Contains(next, `\`) || strings.ContainsFunc(next, isControl) {
+	if len(next) > maxNext || !strings.HasPrefix(next, "/") || strings.Contains(next, "//") ||
+		strings.Contains(next, `\`) || strings.ContainsFunc(next, isControl) {
 		return ""
 	}
 	u, err := url.Parse(next)

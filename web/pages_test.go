@@ -21,29 +21,30 @@ import (
 	"tollgate/views"
 )
 
-// addTestPages adds a page of each rule, which says who looks at it.
+// addTestPages adds a page for each rule, which shows its viewer.
 func (f *fixture) addTestPages() {
 	f.t.Helper()
 	var pages []pageRoute
 	for _, r := range []rule{anyone, public, member, admin, operator} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, who *models.Viewer) error {
-				if who == nil {
-					return c.String(http.StatusOK, "nobody")
+			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, viewer *models.Viewer) error {
+				if viewer == nil {
+					return c.String(http.StatusOK, "no viewer")
 				}
 				organization := "none"
-				if who.Organization != nil {
-					organization = who.Organization.Name
+				if viewer.Organization != nil {
+					organization = viewer.Organization.Name
 				}
-				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", who.User.Email, who.User.Role, who.IsOperator(), organization))
+				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", viewer.User.Email, viewer.User.Role, viewer.IsOperator(), organization))
 			}})
 		}
 	}
 	must(f.t, f.web.addPages(pages))
 }
 
-// cast are browsers of every kind of person. ada, an admin, and bob, a member, are of Acme; eve is an admin of another
-// organization, lea an admin of none, and otto runs the installation.
+// cast returns a browser for every kind of person. ada, an admin, and bob, a member, belong to
+// Acme. eve is an admin of another organization, lea is an admin without one, and otto is an
+// operator.
 func (f *fixture) cast() map[string]func() *browser {
 	f.t.Helper()
 	ctx := context.Background()
@@ -64,7 +65,8 @@ func (f *fixture) cast() map[string]func() *browser {
 	person("bob@example.com", "T1", models.UserChange{})
 	person("eve@example.com", "T2", models.UserChange{Role: &boss})
 	person("lea@example.com", "", models.UserChange{})
-	// SetUser makes no admin of no organization. Somebody who is one all the same is let in nowhere.
+	// SetUser refuses admins without an organization. A person who is one anyway may open no admin
+	// page.
 	_, err = f.db.NewUpdate().Model((*models.User)(nil)).Set("role = ?", boss).Where("email = 'lea@example.com'").Exec(ctx)
 	must(f.t, err)
 	person("otto@example.com", "", models.UserChange{Operator: &yes})
@@ -75,25 +77,26 @@ func (f *fixture) cast() map[string]func() *browser {
 	return cast
 }
 
-// example is an address for a route that has parameters: that of something which is Acme's.
+// example is a path for a route with a parameter: the path of an object of Acme.
 type example struct {
-	// theirs are those of the cast for whom it is there; for everybody else whom the rule lets in it is not found.
+	// theirs lists the people for whom the object exists. For other people whom the rule allows, it is
+	// not found.
 	theirs []string
 	path   func(f *fixture) string
-	// form is what is sent with a POST; nil for nothing.
+	// form returns the form of a POST; nil if there is none.
 	form func(f *fixture) url.Values
 }
 
-// examples has one for each route of a page with a parameter, and for the forms that name something.
+// examples has an example for each page route with a parameter, and for the forms with an ID.
 var examples = map[string]example{
 	"/sign-in/:token": {theirs: []string{"signed out", "ada", "bob", "eve", "lea", "otto"}, path: func(f *fixture) string { return f.link("bob@example.com") }},
 	"/settings/sessions/:id/end": {theirs: []string{"bob"}, path: func(f *fixture) string {
-		who, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
+		viewer, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
 		must(f.t, err)
-		return "/settings/sessions/" + who.Session.ID.String() + "/end"
+		return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 	}},
 	"/org/members/:id": {theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() }},
-	// Without Stripe there are no reports, also for an operator; TestOperatorSteersReports has some.
+	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
 	views.PathKeyRevoke: {theirs: []string{"otto"}, path: func(f *fixture) string {
@@ -111,8 +114,8 @@ func (f *fixture) user(email string) (u models.User) {
 	return u
 }
 
-// TestEveryRoleAtEveryRoute crosses all kinds of people with all routes of the router. A new route needs a rule, and an
-// example when it has a parameter, or this fails.
+// TestEveryRoleAtEveryRoute tries every route of the router as every kind of person. It fails for a
+// new route without a rule, and for a new route with a parameter and no example.
 func TestEveryRoleAtEveryRoute(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, _ *testIssuer) {
 		f.addTestPages()
@@ -128,7 +131,7 @@ func TestEveryRoleAtEveryRoute(t *testing.T) {
 				t.Errorf("%s has no example", path)
 				continue
 			}
-			f.web.strangers = newClientLimit(time.Now, f.web.log) // all of them have one address
+			f.web.strangers = newClientLimit(time.Now, f.web.log) // all people have one address
 			for _, name := range slices.Sorted(maps.Keys(cast)) {
 				address, found := path, true
 				var form url.Values
@@ -159,16 +162,17 @@ func TestEveryRoleAtEveryRoute(t *testing.T) {
 					}
 				}
 				if f.sessions() != sessions {
-					t.Errorf("%s %s by %s from another site made or ended a session", method, path, name)
+					t.Errorf("%s %s by %s from another site created or ended a session", method, path, name)
 				}
 			}
 		}
-		// The API has no cookies to ride on.
+		// The API uses no cookies, so a request from another site is harmless.
 		f.post("/v1/check", `{"email": "ada@example.com"}`, from("cross-site", "https://evil.example")).want(t, 200, nil)
 	})
 }
 
-// rules are those of all routes of pages, and the routes that have none and are not of the API.
+// rules returns the rules of all page routes, and the routes that have none and do not belong to
+// the API.
 func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
 	rules = map[[2]string]rule{}
 	pages := f.web.pages()
@@ -191,7 +195,7 @@ func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
 	return rules, unruled
 }
 
-// outcome is what became of somebody at a route.
+// outcome returns how a page answered, in one word.
 func outcome(p page) string {
 	switch {
 	case p.status == http.StatusSeeOther && (p.location == "/sign-in" || strings.HasPrefix(p.location, "/sign-in?next=")):
@@ -210,7 +214,8 @@ func outcome(p page) string {
 	return "in"
 }
 
-// wanted is what must become of one of the cast at a route with the rule; found says that what it names is there for them.
+// wanted returns the required outcome for a person at a route with the rule. found means that the
+// object exists for them.
 func wanted(r rule, name string, found bool) string {
 	signedOut := name == "signed out"
 	switch {
@@ -246,14 +251,14 @@ func TestViewers(t *testing.T) {
 		f.addTestPages()
 		cast := f.cast()
 		for name, want := range map[string]string{
-			"signed out": "nobody", "ada": "ada@example.com admin false Acme", "bob": "bob@example.com member false Acme",
+			"signed out": "no viewer", "ada": "ada@example.com admin false Acme", "bob": "bob@example.com member false Acme",
 			"eve": "eve@example.com admin false Evil", "lea": "lea@example.com admin false none", "otto": "otto@example.com member true none",
 		} {
 			if p := cast[name]().get("/test/public"); p.body != want {
 				t.Errorf("%s is %q", name, p.main())
 			}
 		}
-		if p := cast["ada"]().get("/test/anyone"); p.body != "nobody" {
+		if p := cast["ada"]().get("/test/anyone"); p.body != "no viewer" {
 			t.Errorf("a page for anyone knows %q", p.main())
 		}
 	})
@@ -293,8 +298,8 @@ func TestHeadersOfPages(t *testing.T) {
 	}
 }
 
-// A person at a browser is told of a fault by a page, a program by a problem.
-func TestFaultsOfPages(t *testing.T) {
+// Browsers get an error as a page, programs get it as a problem.
+func TestErrorsOfPages(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	must(t, f.web.addPages([]pageRoute{
 		{method: http.MethodGet, path: "/broken", rule: public, handle: func(echo.Context, *models.Viewer) error { return errors.New("SELECT secret") }},
@@ -326,17 +331,17 @@ func TestFaultsOfPages(t *testing.T) {
 		t.Errorf("a large form: %s", p.kind())
 	}
 	if p := b.send(http.MethodPost, "/sign-out", nil, func(r *http.Request) { r.URL.RawQuery = "%zz" }); p.status != http.StatusBadRequest || b.session() == "" {
-		t.Errorf("a form that is none: %s", p.kind())
+		t.Errorf("an invalid form: %s", p.kind())
 	}
-	// Nothing that only pages tell of is in the API's documents.
+	// The API's documents contain no code that only pages use.
 	for _, code := range []string{"cross_site", "sign_in", "unknown_link", "forbidden"} {
 		if strings.Contains(b.get("/docs").body, code) || strings.Contains(string(f.web.document), code) {
-			t.Errorf("the API's documents tell of %s", code)
+			t.Errorf("the API's documents contain %s", code)
 		}
 	}
 }
 
-// Without its database a page is a 503, and those that need none stand.
+// Without its database, a page is a 503. Pages that do not need the database work.
 func TestPagesWithoutTheDatabase(t *testing.T) {
 	cluster, err := modelstest.StartPostgres(t.Context(), modelstest.PostgresOptions{})
 	must(t, err)
@@ -355,8 +360,8 @@ func TestPagesWithoutTheDatabase(t *testing.T) {
 	}
 }
 
-// The page of the API is the same for everyone, so each request gets what was drawn when the server was made.
-func TestTheDocsAreDrawnOnce(t *testing.T) {
+// The page of the API is the same for everyone, so it is rendered once, when the server is created.
+func TestTheDocsAreRenderedOnce(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	f.web.docsPage = append(f.web.docsPage, "<!-- the one that was drawn -->"...)
 	for range 2 {

@@ -11,7 +11,7 @@ import (
 	"tollgate/models"
 )
 
-// bought leaves behind what a webhook does after a purchase.
+// bought stores what a webhook stores after a purchase.
 func (f *fixture) bought(email string, plan models.PlanID, start, end time.Time) {
 	f.t.Helper()
 	ctx := context.Background()
@@ -24,9 +24,9 @@ func (f *fixture) bought(email string, plan models.PlanID, start, end time.Time)
 	must(f.t, err)
 }
 
-// TestReadsNameThePeriodThatCounts changes people's billing periods while nothing is asked for, and compares the period that a check, the
-// usage and the history name with that of the next consume.
-func TestReadsNameThePeriodThatCounts(t *testing.T) {
+// TestReadsShowThePeriodThatCounts changes people's billing periods without calls, and compares the
+// period that a check, the usage and the history show with that of the next consume.
+func TestReadsShowThePeriodThatCounts(t *testing.T) {
 	const email = "ada@example.com"
 	onBoth(t, func(t *testing.T, f *fixture) {
 		periods := func() (lines []string) {

@@ -12,8 +12,8 @@ import (
 )
 
 // landingPage introduces the service to people who are not signed in.
-func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
-	if who != nil {
+func (s *Server) landingPage(c echo.Context, viewer *models.Viewer) error {
+	if viewer != nil {
 		return c.Redirect(http.StatusSeeOther, homePath)
 	}
 	page := views.Landing{Frame: s.frame(c), Catalogue: s.catalogue}
@@ -24,19 +24,20 @@ func (s *Server) landingPage(c echo.Context, who *models.Viewer) error {
 	return show(c, http.StatusOK, views.LandingPage(page))
 }
 
-// plansPage is the pricing page; somebody signed in sees what each plan would have cost them.
-func (s *Server) plansPage(c echo.Context, who *models.Viewer) error {
+// plansPage is the pricing page. People who are signed in see what each plan would have cost them.
+func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 	page := views.Plans{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
-	if who == nil {
+	if viewer == nil {
 		return show(c, http.StatusOK, views.PlansPage(page))
 	}
-	page.MayBuyTeam = who.IsAdmin()
-	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
-	page.Current = s.subscription(c, who, p.standing)
+	page.MayBuyTeam = viewer.IsAdmin()
+	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
+	page.Current = s.subscription(c, viewer, p.standing)
 	if s.flashed(c, planBought) == planBought {
-		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: ui.Sentence("Your plan is now " + page.Current.Plan.Name), Text: "It applies immediately."}}
+		title := ui.Sentence("Your plan is now " + page.Current.Plan.Name)
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title, Text: "It applies immediately."}}
 	}
-	page.Invoices = s.invoices(c, who)
+	page.Invoices = s.invoices(c, viewer)
 	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {
 		var used []int64
 		for _, m := range p.months.Value {

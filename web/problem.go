@@ -15,22 +15,22 @@ import (
 	"tollgate/views"
 )
 
-// Problem is every error of the API: RFC 9457 with a stable code.
+// Problem is an error answer of the API: RFC 9457 with a stable code.
 type Problem struct {
 	Type   string       `json:"type" doc:"Where the code is explained." format:"uri-reference"`
 	Title  string       `json:"title" doc:"The code in words."`
 	Status int          `json:"status" doc:"The HTTP status."`
-	Code   models.Code  `json:"code" doc:"A stable name of the fault, for programs."`
-	Detail string       `json:"detail" doc:"What is wrong this time, for people."`
-	Errors []FieldError `json:"errors" doc:"The fields at fault; empty where none is." nullable:"false"`
+	Code   models.Code  `json:"code" doc:"A stable name of the error, for programs."`
+	Detail string       `json:"detail" doc:"What is wrong with this request, for people."`
+	Errors []FieldError `json:"errors" doc:"The invalid fields; may be empty." nullable:"false"`
 
 	retryAfter time.Duration
 	// databaseAway means that the database is unreachable, full or stalled.
 	databaseAway bool
-	helpers      []views.Person // people who can help; on pages
+	helpers      []views.Person // people who can help; shown on pages
 }
 
-// FieldError is a fault of one field of a request.
+// FieldError is an error in one field of a request.
 type FieldError struct {
 	Path    string `json:"path" doc:"The JSON path of the field, such as events[3].email; empty for the whole body."`
 	Message string `json:"message" doc:"What the field must be."`
@@ -38,7 +38,7 @@ type FieldError struct {
 
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
-// The codes of faults that never reach the models.
+// The codes of errors that do not come from models.
 const (
 	codeInvalidJSON       models.Code = "invalid_json"
 	codeUnauthorized      models.Code = "unauthorized"
@@ -54,12 +54,13 @@ const (
 	codeCrossSite         models.Code = "cross_site"
 	codeBadSignature      models.Code = "bad_signature"
 	codeRateLimited       models.Code = "rate_limited"
-	invalidRequestDetail              = "The request is well-formed, but some of it is not as it must be."
-	statusClientClosed                = 499 // nginx's word for a client that did not wait
+	invalidRequestDetail              = "Some fields are invalid; see `errors`."
+	statusClientClosed                = 499 // nginx's status for a client that did not wait
 	problemContentType                = "application/problem+json"
 )
 
-// problems is the one map from code to HTTP status and title. onPages are those that no answer of the API carries, but pages and Stripe's webhook do.
+// problems maps each code to its HTTP status and title. onPages means that only pages and Stripe's
+// webhook use the code, not the API.
 var problems = map[models.Code]struct {
 	status  int
 	title   string
@@ -105,36 +106,37 @@ func invalid(errs ...FieldError) *Problem {
 	return newProblem(models.CodeInvalidRequest, invalidRequestDetail, errs...)
 }
 
-// asProblem turns any error into what the caller may read of it. Nothing of SQL, files or stacks gets through.
+// asProblem converts any error to a Problem. Its text contains nothing about SQL, files or stacks.
 func asProblem(err error) *Problem {
 	var p *Problem
-	var fault *models.Error
+	var refused *models.Error
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &fault):
-		if fault.Code == models.CodeInvalidRequest {
-			return invalid(FieldError{Path: fault.Path, Message: fault.Detail})
+	case errors.As(err, &refused):
+		if refused.Code == models.CodeInvalidRequest {
+			return invalid(FieldError{Path: refused.Path, Message: refused.Detail})
 		}
-		p = newProblem(fault.Code, fault.Detail)
-		if fault.Path != "" {
-			p.Errors = []FieldError{{Path: fault.Path, Message: fault.Detail}}
+		p = newProblem(refused.Code, refused.Detail)
+		if refused.Path != "" {
+			p.Errors = []FieldError{{Path: refused.Path, Message: refused.Detail}}
 		}
-		p.retryAfter, p.databaseAway = fault.RetryAfter, fault.DatabaseAway
+		p.retryAfter, p.databaseAway = refused.RetryAfter, refused.DatabaseAway
 		return p
 	case errors.Is(err, echo.ErrNotFound):
 		return newProblem(codeNotFound, "There is nothing at this address.")
 	case errors.Is(err, echo.ErrMethodNotAllowed):
-		return newProblem(codeMethodNotAllowed, "This address does not take this method.")
+		return newProblem(codeMethodNotAllowed, "This address does not support this method.")
 	case models.IsInvalidText(err):
-		return newProblem(codeBadForm, "The request has characters that are not text.")
+		return newProblem(codeBadForm, "The request contains invalid characters.")
 	case errors.Is(err, context.DeadlineExceeded), models.IsUnavailable(err):
 		return asProblem(models.Unavailable(err))
 	}
-	return newProblem(codeInternal, "Something went wrong on our side; the request id names it in the log.")
+	return newProblem(codeInternal, "Something went wrong on our side. The log has details under the request ID.")
 }
 
-// hasLeft reports whether the client closed its connection: net/http then ends the request's context, and also when a write fails.
+// hasLeft reports whether the client closed its connection. net/http then ends the request's
+// context; it also does so when a write fails.
 func hasLeft(c echo.Context) bool { return c.Request().Context().Err() != nil }
 
 // fail answers a request with an error.
@@ -146,11 +148,11 @@ func (s *Server) fail(c echo.Context, err error) {
 		if hasLeft(c) {
 			return
 		}
-		s.log.Error("an answer broke off", "request_id", requestID(c), "path", c.Path(), "error", err)
+		s.log.Error("an answer is incomplete", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
 	if hasLeft(c) && models.IsCanceled(err) {
-		c.Response().WriteHeader(statusClientClosed) // nobody reads it
+		c.Response().WriteHeader(statusClientClosed) // no client reads it
 		return
 	}
 	leaveBody(c)
@@ -161,7 +163,7 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	if isPage(c.Request().URL.Path) {
 		if err := show(c, p.Status, views.ErrorPage(s.onPage(c, p))); err != nil {
-			s.log.Error("an error could not be drawn", "error", err)
+			s.log.Error("an error page could not be rendered", "error", err)
 			c.Response().WriteHeader(p.Status)
 		}
 		return
@@ -172,24 +174,26 @@ func (s *Server) fail(c echo.Context, err error) {
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		s.log.Error("an error could not be written as JSON", "error", err)
+		s.log.Error("an error could not be encoded as JSON", "error", err)
 	}
 	c.Response().WriteHeader(p.Status)
-	_, _ = c.Response().Write(body) // a client that has gone does not matter
+	_, _ = c.Response().Write(body) // it does not matter if the client is gone
 }
 
-// leaveBody ends the connection after an answer to a request whose body was not read. Otherwise net/http would read up to 256 KiB of it
-// before it sends the answer. Only a small body of an API call is waited for: the app needs its connection again.
+// leaveBody closes the connection after an answer to a request whose body was not read. Otherwise
+// net/http would read up to 256 KiB of it before it sends the answer. A small body of an API call
+// is read, because the app reuses its connection.
 func leaveBody(c echo.Context) {
 	r := c.Request()
 	conn := connectionOf(r)
-	if conn == nil || !conn.unread.Load() || strings.HasPrefix(r.URL.Path, "/v1/") && r.ContentLength >= 0 && r.ContentLength <= freeBody {
+	if conn == nil || !conn.unread.Load() ||
+		strings.HasPrefix(r.URL.Path, "/v1/") && r.ContentLength >= 0 && r.ContentLength <= freeBody {
 		return
 	}
 	c.Response().Header().Set("Connection", "close")
 }
 
-// onPage is the problem as a page tells it.
+// onPage returns the problem as a page shows it.
 func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 	page := views.Error{
 		Frame: s.frame(c), Status: p.Status, Title: p.Title, Detail: p.Detail, Admins: p.helpers, RequestID: requestID(c),
@@ -197,12 +201,12 @@ func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 	}
 	switch {
 	case p.Code == codeNotFound, p.Code == codeInternal, p.databaseAway:
-		page.Title, page.Detail = "", "" // the page has words of its own
+		page.Title, page.Detail = "", "" // the page has its own text
 	case p.Code == models.CodeUnavailable, p.Code == models.CodeOverloaded, p.Code == codeForbidden:
-		page.Title = "" // the status' own; what is away, or who can help, is in the detail
+		page.Title = "" // the page has its own title; the detail says what is unavailable or who can help
 	}
 	return page
 }
 
-// seconds is a wait as Retry-After says it, rounded up.
+// seconds formats a duration for Retry-After, rounded up.
 func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }

@@ -17,19 +17,21 @@ import (
 
 // keyLimits are the limits of API keys in this process, by the key's ID.
 type keyLimits struct {
-	normal int64 // of a key without one of its own; 0 is none
+	normal int64 // of a key without its own limit; 0 means none
 	now    func() time.Time
 	known  sync.Map
 }
 
-// keyLimit lets a key make so many calls per second, all of them at once if it made none in the second before.
+// keyLimit limits a key to a number of calls per second. After an idle second, all of them may come
+// at once.
 type keyLimit struct {
 	bucket *rate.Limiter
 	now    func() time.Time
 	most   int64
 }
 
-// of returns the limit of a key, the same one as before if it has not changed; nil if it has none.
+// of returns the limit of a key; nil if it has none. It returns the same one as before if the limit
+// has not changed.
 func (k *keyLimits) of(key *models.APIKey) *keyLimit {
 	most := k.normal
 	if key.RateLimit != nil {
@@ -44,7 +46,7 @@ func (k *keyLimits) of(key *models.APIKey) *keyLimit {
 		return old.(*keyLimit)
 	}
 	l := &keyLimit{now: k.now, most: most}
-	if ok { // what was spent stays so
+	if ok { // calls that were counted stay counted
 		l.bucket = old.(*keyLimit).bucket
 		l.bucket.SetLimitAt(k.now(), rate.Limit(most))
 		l.bucket.SetBurstAt(k.now(), int(most))
@@ -57,8 +59,9 @@ func (k *keyLimits) of(key *models.APIKey) *keyLimit {
 
 func (k *keyLimits) remove(id uuid.UUID) { k.known.Delete(id) }
 
-// The headers of a limit, as net/http spells them. Names are the same in any case. The first two are those of
-// draft-ietf-httpapi-ratelimit-headers-10, the others those of its earlier versions, which most clients know.
+// The headers of a limit, as net/http spells them. Header names are case-insensitive. The first two
+// are from draft-ietf-httpapi-ratelimit-headers-10, the others from earlier versions, which most
+// clients use.
 const (
 	headerRateLimit = "Ratelimit"
 	headerPolicy    = "Ratelimit-Policy"
@@ -67,8 +70,8 @@ const (
 	headerReset     = "Ratelimit-Reset"
 )
 
-// take counts a call and sets the RateLimit header. It returns a Problem, and sets the other headers too, if the key has made
-// too many calls. A nil limit allows every call.
+// take counts a call and sets the RateLimit header. If the key made too many calls, take sets the
+// other headers too and returns a Problem. A nil limit allows every call.
 func (l *keyLimit) take(c echo.Context) error {
 	if l == nil {
 		return nil
@@ -85,7 +88,8 @@ func (l *keyLimit) take(c echo.Context) error {
 	return p
 }
 
-// allow counts a call and sets the RateLimit header. The bucket is full again within a second, so t is never more than that.
+// allow counts a call and sets the RateLimit header. The bucket is full again within a second, so t
+// is always 1.
 func (l *keyLimit) allow(h http.Header) bool {
 	now := l.now()
 	allowed := l.bucket.AllowN(now, 1)
@@ -94,21 +98,22 @@ func (l *keyLimit) allow(h http.Header) bool {
 	return allowed
 }
 
-// rateLimitHeader is the header of every answer, as the API's document describes it. A key without a limit does not get it.
+// rateLimitHeader describes the header of every answer for the API's document. It is missing for a
+// key without a limit.
 func rateLimitHeader() map[string]*huma.Param {
 	return map[string]*huma.Param{"RateLimit": {
-		Description: "Calls left, such as `\"key\";r=99;t=1`: 99 calls, and all of them again within a second. Only if the key has a limit.",
+		Description: "Calls left, such as `\"key\";r=99;t=1`: 99 calls now, all again within 1 second. Missing if the key has no limit.",
 		Schema:      &huma.Schema{Type: "string"},
 	}}
 }
 
-// rateLimitedHeaders are the further headers of an answer 429.
+// rateLimitedHeaders describes the additional headers of a 429 answer.
 func rateLimitedHeaders() map[string]*huma.Param {
 	number, text := &huma.Schema{Type: "integer"}, &huma.Schema{Type: "string"}
 	return map[string]*huma.Param{
 		"RateLimit-Policy":    {Description: "The key's limit, such as `\"key\";q=100;w=1`: 100 calls in a second.", Schema: text},
-		"RateLimit-Limit":     {Description: "Calls per second that the key may make.", Schema: number},
-		"RateLimit-Remaining": {Description: "Calls that are left at the moment.", Schema: number},
+		"RateLimit-Limit":     {Description: "The maximum number of calls per second.", Schema: number},
+		"RateLimit-Remaining": {Description: "Calls left now.", Schema: number},
 		"RateLimit-Reset":     {Description: "Seconds until all calls are available again.", Schema: number},
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 func withRateLimit(n int64) func(*Options) { return func(o *Options) { o.RateLimit = n } }
 
-// limitedKey makes a key with a limit of its own.
+// limitedKey creates a key with its own limit.
 func (f *fixture) limitedKey(limit int64) string {
 	f.t.Helper()
 	key, err := models.CreateLimitedAPIKey(context.Background(), f.db, f.clock(), "limited", models.Scopes, &limit)
@@ -48,7 +48,7 @@ func TestAKeysRateLimit(t *testing.T) {
 	if now := f.recorded(); now != recorded {
 		t.Errorf("the refused calls recorded something: %d rows, want %d", now, recorded)
 	}
-	// Another key has a count of its own, also one with a limit of its own or without any.
+	// Another key has its own count, whether it has its own limit, the default limit or none.
 	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(f.newKey(models.ScopeCheck))).want(t, http.StatusOK, nil)
 	own, none := f.limitedKey(1), f.limitedKey(0)
 	f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(own)).want(t, http.StatusOK, nil)
@@ -58,7 +58,7 @@ func TestAKeysRateLimit(t *testing.T) {
 			t.Fatalf("a key without a limit got %d, %v", a.status, a.header)
 		}
 	}
-	// A third of a second is one call.
+	// A third of a second allows one call.
 	f.advance(334 * time.Millisecond)
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "later")).want(t, http.StatusOK, nil)
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "too early")).want(t, http.StatusTooManyRequests, nil)
@@ -73,8 +73,9 @@ func wantHeaders(t *testing.T, a answer, want map[string]string) {
 	}
 }
 
-// TestARateLimitSurvivesTheKeysCache asks the database again, as a busy server does three times per second: the key does not get a new second
-// from that. A limit that changed counts from then on, and one that was removed does too.
+// TestARateLimitSurvivesTheKeysCache reads the key from the database again, as a busy server does
+// three times per second. The key does not get new calls from that. A change or removal of the
+// limit applies immediately.
 func TestARateLimitSurvivesTheKeysCache(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	f.web.keys.limits.now = f.clock
@@ -95,7 +96,7 @@ func TestARateLimitSurvivesTheKeysCache(t *testing.T) {
 		again()
 	}
 	set(new(int64(4)))
-	check().want(t, http.StatusTooManyRequests, nil) // what was spent stays so
+	check().want(t, http.StatusTooManyRequests, nil) // calls that were counted stay counted
 	f.advance(250 * time.Millisecond)
 	check().want(t, http.StatusOK, nil)
 	check().want(t, http.StatusTooManyRequests, nil)
@@ -113,11 +114,12 @@ func TestARateLimitSurvivesTheKeysCache(t *testing.T) {
 	left := 0
 	f.web.keys.limits.known.Range(func(any, any) bool { left++; return true })
 	if left != 0 {
-		t.Errorf("%d limits are left of keys that are revoked", left)
+		t.Errorf("%d limits of revoked keys are left", left)
 	}
 }
 
-// TestARateLimitCountsExactly lets many calls in at the same moment: only as many as the limit says.
+// TestARateLimitCountsExactly sends many calls at the same moment. Only as many as the limit are
+// allowed.
 func TestARateLimitCountsExactly(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t), withRateLimit(20))
 	f.web.keys.limits.now = f.clock
@@ -138,7 +140,8 @@ func TestARateLimitCountsExactly(t *testing.T) {
 	}
 }
 
-// TestAKeysLimitIsSetOnOperations creates a key with a limit on /ops, which shows the limit and holds the key to it.
+// TestAKeysLimitIsSetOnOperations creates a key with a limit on /ops. The page shows the limit, and
+// the key has it.
 func TestAKeysLimitIsSetOnOperations(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	f.web.keys.limits.now = f.clock

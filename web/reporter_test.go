@@ -19,8 +19,8 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// metered is a server with a gate, webhooks and a reporter, and the stand-in for Stripe that all of them reach. The catalog is
-// set up there. The test sends the webhooks and runs the reporter.
+// metered is a server with a gate, webhooks and a reporter, and the stand-in for Stripe that all of
+// them use. The catalog is set up there. The test sends the webhooks and runs the reporter.
 type metered struct {
 	*fixture
 	stand    *stripetest.Stripe
@@ -29,7 +29,8 @@ type metered struct {
 	keys     int
 }
 
-// onBothMetered runs a test on each database. carry, if not nil, carries the reporter's requests, given the stand-in's transport.
+// onBothMetered runs a test on each database. If carry is not nil, it wraps the reporter's
+// transport to the stand-in.
 func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper, test func(t *testing.T, m *metered)) {
 	t.Helper()
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -64,7 +65,8 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 	}
 }
 
-// price returns the ID of the price that set-up made under a name, such as "price:pro" or "overage:pro".
+// price returns the ID of the price that set-up created under a name, such as "price:pro" or
+// "overage:pro".
 func (m *metered) price(name string) string {
 	m.t.Helper()
 	var row models.StripeObject
@@ -72,7 +74,8 @@ func (m *metered) price(name string) string {
 	return row.StripeID
 }
 
-// subscribe adds a subscription to the plan pro, of the customer who is named by their email, and sends its webhook.
+// subscribe adds a subscription to the plan pro, for the customer with the email, and sends its
+// webhook.
 func (m *metered) subscribe(customer, email string, changes ...func(*stripetest.Subscription)) (id string) {
 	m.t.Helper()
 	m.stand.AddCustomer(customer, map[string]string{"tollgate_email": email})
@@ -85,18 +88,18 @@ func (m *metered) subscribe(customer, email string, changes ...func(*stripetest.
 		change(&sub)
 	}
 	id = m.stand.AddSubscription(sub)
-	m.tell("customer.subscription.created", m.stand.Object(id))
+	m.sendWebhook("customer.subscription.created", m.stand.Object(id))
 	return id
 }
 
-// tell sends a signed webhook.
-func (m *metered) tell(kind string, object map[string]any) {
+// sendWebhook sends a signed webhook.
+func (m *metered) sendWebhook(kind string, object map[string]any) {
 	m.t.Helper()
 	body, _ := m.stand.SignedEvent(webhookSecret, m.clock(), kind, object)
 	m.webhook(string(body), m.clock()).want(m.t, 200, nil)
 }
 
-// consume has a person use units through the gate.
+// consume uses units of a person through the gate.
 func (m *metered) consume(email string, units int) {
 	m.t.Helper()
 	m.keys++
@@ -104,13 +107,14 @@ func (m *metered) consume(email string, units int) {
 	m.post("/v1/consume", body).want(m.t, 200, map[string]any{"allowed": true})
 }
 
-// useIncluded has a person use all units that the plan pro includes, so that each further unit is overage.
+// useIncluded uses all units that the plan pro includes for a person, so that each further unit is
+// overage.
 func (m *metered) useIncluded(email string) {
 	m.t.Helper()
 	m.consume(email, 75)
 }
 
-// seal freezes what is due, and deliver sends what is due.
+// seal seals what is due, and deliver sends what is due.
 func (m *metered) seal() {
 	m.t.Helper()
 	_, err := m.reporter.Seal(m.t.Context())
@@ -139,18 +143,18 @@ func (m *metered) reports() (all []models.StripeReport) {
 	return all
 }
 
-// eventually waits until something is so that a worker of the server does.
+// eventually waits until a worker of the server has done something.
 func (m *metered) eventually(what string, done func() bool) {
 	m.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			m.t.Fatalf("after a minute, %s", what)
+			m.t.Fatalf("still not true after a minute: %s", what)
 		}
 	}
 }
 
-// A sample in Stripe's error report may name a report by its identifier or by the Idempotency-Key of an attempt. Either way,
-// the report shows the error and is read at once.
+// A sample in Stripe's error report may identify a report by its identifier or by the
+// Idempotency-Key of an attempt. Either way, the report shows the error and is read at once.
 func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
@@ -167,7 +171,7 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 		if len(reports) != 3 || reports[2].State != models.ReportAccepted {
 			t.Fatalf("the reports are %+v", reports)
 		}
-		m.tell("v1.billing.meter.error_report_triggered", stripetest.ErrorReport(m.clock().Add(-time.Hour), m.clock(),
+		m.sendWebhook("v1.billing.meter.error_report_triggered", stripetest.ErrorReport(m.clock().Add(-time.Hour), m.clock(),
 			"meter_event_invalid_value", "not counted", 2, reports[0].Identifier, reports[1].Identifier+":1"))
 		m.eventually("the error report is not applied", func() bool {
 			n, err := m.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Count(t.Context())
@@ -187,7 +191,7 @@ func TestErrorReportsNameReportsInTwoWays(t *testing.T) {
 	})
 }
 
-// A report is dead after three refusals, however many attempts ended without an answer before.
+// A report is dead after three refusals. Attempts that ended without an answer do not count.
 func TestOnlyRefusalsEndAReport(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.subscribe("cus_1", "ada@example.com")
@@ -244,8 +248,8 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 	})
 }
 
-// Newer versions of Stripe's API have the billing period on the subscription's items only. The plan, the record and the reports
-// follow it there as before, and the daily comparison finds nothing to change.
+// Newer versions of Stripe's API have the billing period only on the subscription's items. The
+// plan, the record and the reports follow it, and the daily comparison finds no difference.
 func TestThePeriodOnItems(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		start := m.clock().Truncate(time.Second).Add(-10 * time.Hour)
@@ -261,13 +265,14 @@ func TestThePeriodOnItems(t *testing.T) {
 			})
 		}
 		consume(models.Period{Start: start, End: start.AddDate(0, 1, 0)})
-		// The period changes within an hour: usage before and after it goes into different reports.
+		// The period changes within an hour: usage before and after the change goes into different
+		// reports.
 		m.advance(20 * time.Minute)
 		next := m.clock().Truncate(time.Second)
 		m.stand.ChangeSubscription(id, func(s *stripetest.Subscription) {
 			s.PeriodStart, s.PeriodEnd, s.Anchor = next, next.AddDate(0, 1, 0), next
 		})
-		m.tell("customer.subscription.updated", m.stand.Object(id))
+		m.sendWebhook("customer.subscription.updated", m.stand.Object(id))
 		m.advance(time.Minute)
 		consume(models.Period{Start: next, End: next.AddDate(0, 1, 0)})
 		m.advance(2 * time.Hour)
@@ -279,7 +284,7 @@ func TestThePeriodOnItems(t *testing.T) {
 		customers, _, err := billing.WebhookFaults(t.Context(), m.db)
 		must(t, err)
 		for _, c := range customers {
-			t.Errorf("the customer %s has the fault %q", c.ID, *c.Fault)
+			t.Errorf("the customer %s has the error %q", c.ID, *c.Fault)
 		}
 		m.advance(25 * time.Hour)
 		if n, err := m.web.webhooks.Resync(t.Context()); err != nil || n != 0 {
@@ -288,8 +293,8 @@ func TestThePeriodOnItems(t *testing.T) {
 	})
 }
 
-// What a killed process was sending is sent by another process within 30 seconds, and not sooner. It is counted once, and no request
-// lasts longer than its lease.
+// A report that a killed process was sending is sent by another process within 30 seconds, and not
+// before its lease ends. It is counted once, and no request lasts longer than its lease.
 func TestAStreamOfAKilledProcess(t *testing.T) {
 	kill := false
 	var left time.Duration // how long the request may last
@@ -327,7 +332,7 @@ func TestAStreamOfAKilledProcess(t *testing.T) {
 		kill = false
 		m.advance(20 * time.Second)
 		if found, err := m.reporter.DeliverStream(t.Context()); found || err != nil {
-			t.Errorf("another process sends after 20 seconds: %t, %v", found, err)
+			t.Errorf("another process sends it after 20 seconds: %t, %v", found, err)
 		}
 		m.advance(10 * time.Second)
 		m.deliver()
@@ -340,16 +345,17 @@ func TestAStreamOfAKilledProcess(t *testing.T) {
 	})
 }
 
-// transportFunc is a transport of one function.
+// transportFunc is a transport made of one function.
 type transportFunc func(*http.Request) (*http.Response, error)
 
 func (f transportFunc) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
-// Units from another source do not hide a report that Stripe lost, whether they are as many, fewer or more, or in the same hour.
+// Units from another source do not hide a report that Stripe lost, whether there are as many, fewer
+// or more units, or only in the same hour.
 func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 	for name, foreign := range map[string]struct {
 		units int64
-		after time.Duration // from the lost report's minute on
+		after time.Duration // after the lost report's minute
 	}{"as many": {4, 5 * time.Hour}, "fewer": {1, 5 * time.Hour}, "more": {9, 5 * time.Hour}, "in the same hour": {4, -10 * time.Minute}} {
 		t.Run(name, func(t *testing.T) {
 			onBothMetered(t, nil, func(t *testing.T, m *metered) {
@@ -397,8 +403,9 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 	}
 }
 
-// While two active subscriptions of a customer bill our meter, the customer's reports are held back, and the operator sees why. They
-// are sent when one is left. A second subscription that does not bill our meter, or that is not active, holds nothing back.
+// While two active subscriptions of a customer bill our meter, the customer's reports are held
+// back, and the operator sees why. They are sent when only one is left. A second subscription that
+// does not bill our meter, or that is not active, holds nothing back.
 func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
 		m.person("otto@example.com", "", models.Member, true)
@@ -422,7 +429,7 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if a, b := sent("cus_1"), sent("cus_2"); a != 3 || b != 1 {
 			t.Fatalf("Stripe has %d and %d units, want 3 and 1", a, b)
 		}
-		// The customer pays for somebody else as well, so that the first person's plan stays what it is.
+		// The customer also pays for another person, so that the first person's plan stays the same.
 		cleo := func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tollgate_email": "cleo@example.com"} }
 		m.subscribe("cus_1", "ada@example.com", cleo, func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
 		m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Status = "incomplete" })
@@ -447,11 +454,11 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if err != nil || !strings.Contains(notes.String(), "customer cus_1 are held back (6 suggestions): "+reason) {
 			t.Errorf("stripe reconcile: %v %s", err, &notes)
 		}
-		// One is ended, and no webhook tells of it: the daily comparison finds out.
+		// One subscription ends without a webhook. The daily comparison finds it.
 		m.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
 		m.deliver()
 		if a := sent("cus_1"); a != 6 {
-			t.Errorf("before it is known, Stripe has %d units, want 6", a)
+			t.Errorf("before the end is known, Stripe has %d units, want 6", a)
 		}
 		m.advance(24 * time.Hour)
 		_, err = m.web.webhooks.Resync(t.Context())
@@ -461,7 +468,7 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 			must(t, err)
 			return status.HeldCustomers == 0
 		})
-		m.seal() // the end of a subscription is a boundary, so the reports that were held back are made again
+		m.seal() // the end of a subscription is a boundary, so the reports that were held back are created again
 		m.deliver()
 		if a := sent("cus_1"); a != 12 {
 			t.Errorf("with one subscription left, Stripe has %d units, want 12", a)
@@ -472,7 +479,7 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 	})
 }
 
-// What a subscription has that its plan is not sold with is shown to the operator until it is corrected: a plan for one person that is
+// The operator sees problems of a subscription until they are fixed: an individual plan that is
 // paid twice, a price in another currency, and a subscription that was never paid.
 func TestSubscriptionsThatNeedAttention(t *testing.T) {
 	onBothMetered(t, nil, func(t *testing.T, m *metered) {
@@ -510,7 +517,7 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 			})
 		}
 		m.stand.ChangeSubscription(tiered, func(s *stripetest.Subscription) { s.Items[1].Price = m.price("overage:pro") })
-		m.tell("customer.subscription.updated", m.stand.Object(tiered))
+		m.sendWebhook("customer.subscription.updated", m.stand.Object(tiered))
 		says(false, hold)
 		m.post("/v1/check", `{"email": "dora@example.com"}`).want(t, 200, map[string]any{"allowed": true, "overage_rate_cents": 30})
 		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
@@ -520,13 +527,13 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		m.consume("cleo@example.com", 1)
 		m.advance(time.Minute)
 		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status = "unpaid" })
-		m.tell("customer.subscription.updated", m.stand.Object(unpaid))
+		m.sendWebhook("customer.subscription.updated", m.stand.Object(unpaid))
 		m.post("/v1/check", `{"email": "cleo@example.com"}`).want(t, 200, map[string]any{"plan": "free", "included": 5})
 		says(true, quantity, currency, never)
 		m.stand.ChangeSubscription(unpaid, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
-		m.tell("customer.subscription.deleted", m.stand.Object(unpaid))
+		m.sendWebhook("customer.subscription.deleted", m.stand.Object(unpaid))
 		m.stand.ChangeSubscription(twice, func(s *stripetest.Subscription) { s.Items[0].Quantity = 1 })
-		m.tell("customer.subscription.updated", m.stand.Object(twice))
+		m.sendWebhook("customer.subscription.updated", m.stand.Object(twice))
 		says(true, currency)
 		says(false, quantity, never)
 	})

@@ -5,17 +5,19 @@ import (
 	"strconv"
 )
 
-// requestIDOf keeps the id that a caller or a proxy gave, when it is a harmless one, and else makes one.
+// requestIDOf returns the ID that a caller or a proxy gave if it is harmless. Otherwise it creates
+// one.
 func requestIDOf(given string) string {
 	if len(given) > 0 && len(given) <= 64 {
 		harmless := true
 		for i := range len(given) {
 			b := given[i]
-			harmless = harmless && (b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b == '-' || b == '_' || b == '.')
+			harmless = harmless && (b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' ||
+				b == '-' || b == '_' || b == '.')
 		}
 		if harmless {
 			return given
 		}
 	}
-	return strconv.FormatUint(rand.Uint64()|1<<63, 36) //nolint:gosec // it names a request and keeps no secret
+	return strconv.FormatUint(rand.Uint64()|1<<63, 36) //nolint:gosec // it identifies a request and protects nothing
 }

@@ -1,4 +1,5 @@
-// Package web is everything that is a request: it reads and validates, lets models decide, and writes the answer.
+// Package web handles all requests: it reads and validates them, lets models decide, and writes the
+// answers.
 package web
 
 import (
@@ -23,7 +24,7 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// Options are a server's surroundings. All but TrustedProxies and Stripe's are needed.
+// Options configure a server. TrustedProxies and the fields for Stripe are optional.
 type Options struct {
 	DB        *models.DB
 	Gate      *enforcement.Gate
@@ -33,22 +34,25 @@ type Options struct {
 	Metrics   *prometheus.Registry
 	// BaseURL is where people reach this server, such as https://tollgate.example.com.
 	BaseURL string
-	// TrustedProxies may name the client in X-Forwarded-For; from anybody else the header is ignored.
+	// TrustedProxies may set the client's address in X-Forwarded-For. The header is ignored from other
+	// addresses.
 	TrustedProxies []*net.IPNet
 	Version        string
-	// SignIn is who signs people in, beside one-time links.
+	// SignIn configures sign-in in addition to one-time links.
 	SignIn SignIn
-	// Reporter is what the operator steers reports by; nil without Stripe.
+	// Reporter lets the operator control reports; nil without Stripe.
 	Reporter *billing.Reporter
-	// Webhooks takes what Stripe tells of; nil without Stripe.
+	// Webhooks processes Stripe's events; nil without Stripe.
 	Webhooks *billing.Webhooks
-	// Shop is what people buy at Stripe; nil where it is not connected.
+	// Shop sells plans through Stripe; nil without Stripe.
 	Shop *billing.Shop
-	// StripeLive means that the Stripe key is one of live mode.
+	// StripeLive means that the Stripe key is a live mode key.
 	StripeLive bool
-	// Drain is how long the server serves on after it was told to stop, while /readyz answers 503.
+	// Drain is how long the server continues to serve after it was asked to stop, while /readyz
+	// answers 503.
 	Drain time.Duration
-	// RateLimit is how many API calls per second a key may make if it has no limit of its own; 0 is any number.
+	// RateLimit is the number of API calls per second for a key without its own limit; 0 means no
+	// limit.
 	RateLimit int64
 }
 
@@ -63,7 +67,7 @@ func (o *Options) StripeMode() string {
 	return "test"
 }
 
-// Server answers HTTP.
+// Server answers HTTP requests.
 type Server struct {
 	db        *models.DB
 	gate      *enforcement.Gate
@@ -76,15 +80,14 @@ type Server struct {
 	reporter  *billing.Reporter
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
-	// ended remembers what organizations used in periods that are over.
-	ended models.PastUsageCache
+	pastUsage models.PastUsageCache
 
 	echo      *echo.Echo
 	keys      apiKeys
 	sessions  *sessions
 	issuer    *issuer
 	crossSite *http.CrossOriginProtection
-	https     bool   // is how people reach us
+	https     bool   // people use HTTPS to reach the server
 	document  []byte // OpenAPI
 	requests  *prometheus.HistogramVec
 	fileGone  atomic.Bool // see checkFile
@@ -96,26 +99,27 @@ type Server struct {
 	callBodies, batchBodies, strangerBodies *bodyBudget
 }
 
-// The server's timeouts: a client that is slow to send or to read is cut off.
+// The server's timeouts for clients that send or read slowly.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	// queryTimeout bounds what one request may ask of the database.
+	// queryTimeout limits the database queries of one request.
 	queryTimeout = 4 * time.Second
 )
 
-// New makes a server; Serve starts it.
+// New returns a server. Serve starts it.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics, baseURL: o.BaseURL, version: o.Version,
+		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics,
+		baseURL: o.BaseURL, version: o.Version,
 		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain,
 		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tollgate_http_request_seconds", Help: "Time from a request's head to the end of its answer.",
+			Name: "tollgate_http_request_seconds", Help: "Time from a request's header to the end of its answer.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}, []string{"route", "status"}),
 	}
@@ -143,7 +147,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// guard sets up what pages are guarded by.
+// guard sets up the sessions, the issuer and the check of a form's origin.
 func (s *Server) guard(o *Options) error {
 	base, err := url.Parse(o.BaseURL)
 	if err != nil {
@@ -154,12 +158,12 @@ func (s *Server) guard(o *Options) error {
 	}
 	s.https = base.Scheme == "https"
 	s.sessions, s.issuer, s.crossSite = newSessions(o, s.https), newIssuer(o), http.NewCrossOriginProtection()
-	// Behind a proxy that gives us another host name than the browser has.
+	// This is for a proxy that passes on another host name than the browser's.
 	return s.crossSite.AddTrustedOrigin(base.Scheme + "://" + base.Host)
 }
 
-// Handler is the server without its listener. It answers HEAD wherever there is a GET: net/http sends the header alone, as it
-// knows the request by its own method.
+// Handler returns the server without its listener. It answers HEAD wherever it answers GET;
+// net/http sends only the header, because it uses the method of the original request.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
@@ -171,7 +175,8 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// Serve answers on l until ctx ends. Then it serves on for the drain time, takes no more requests and finishes those it has.
+// Serve answers on l until ctx ends. Then it continues for the drain time, accepts no more requests
+// and finishes the current ones.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -202,18 +207,20 @@ func (s *Server) ServeMetrics(ctx context.Context, l net.Listener) error {
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }
 
-// hsts lets a browser that reached us by HTTPS once do only so, for a year. Other names of the domain are not ours to speak for.
+// hsts makes browsers that used HTTPS once use only HTTPS for a year. It does not include
+// subdomains, which are not ours.
 var hsts = []string{"max-age=31536000"}
 
 func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
 
-// observe gives each request an id, a line in the metrics and, when it failed or was slow, one in the
-// log. It also turns a panic into a 500.
+// observe gives each request an ID and a metric. It logs requests that failed or were slow, and
+// turns a panic into a 500.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		start := time.Now()
@@ -226,7 +233,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		var stack []slog.Attr // of a panic
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+				if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it in the same way
 					panic(p)
 				}
 				err = fmt.Errorf("panic: %v", p)
@@ -244,7 +251,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
-			case s.noteFile(err): // it was logged when it began
+			case s.noteFile(err): // it was already logged
 			case status == http.StatusServiceUnavailable && s.stop.draining.Load():
 				level = slog.LevelInfo
 			case status >= http.StatusInternalServerError:
@@ -268,7 +275,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// statusText spares the usual status its conversion.
+// statusText avoids the conversion of the most common status.
 func statusText(status int) string {
 	if status == http.StatusOK {
 		return "200"
@@ -276,13 +283,15 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// limited bounds how long one request may ask others, usually the database. The gate bounds its own transactions. A request
-// also ends when its client is gone: the database must not work for a page that is not read.
+// limited limits the time of one request for its queries to the database and other services. The
+// gate limits its own transactions. The time also ends when the client is gone, so that the
+// database does no work for a page that no one reads.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return bounded(within, func(ctx context.Context) context.Context { return ctx }, next)
 }
 
-// answered bounds it too, and goes on when the client has closed its side of the connection: it may still wait for the answer.
+// answered limits the time too, but continues when the client closes its side of the connection: it
+// may still wait for the answer.
 func answered(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return bounded(within, context.WithoutCancel, next)
 }
@@ -293,7 +302,7 @@ func bounded(within time.Duration, of func(context.Context) context.Context, nex
 		ctx, cancel := context.WithTimeout(of(request.Context()), within)
 		defer cancel()
 		c.SetRequest(request.WithContext(ctx))
-		defer c.SetRequest(request) // whoever tells of a fault has the time for it
+		defer c.SetRequest(request) // errors are reported without this time limit
 		return next(c)
 	}
 }

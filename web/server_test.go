@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
-// onBoth runs a test against a real server on each database.
+// onBoth runs a test with a real server on each database.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -31,7 +31,8 @@ func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	}
 }
 
-// fixture is a server with a key for everything, and its document, which every answer is held against.
+// fixture is a server, a key with all scopes, and the served document. Every answer is checked
+// against the document.
 type fixture struct {
 	t      testing.TB
 	db     *models.DB
@@ -54,7 +55,7 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	must(t, err)
 	t.Cleanup(func() { _ = f.db.Close() })
 	log := slog.New(slog.DiscardHandler)
-	if t, ok := t.(*testing.T); ok { // a fuzz test must not log from outside of its target
+	if t, ok := t.(*testing.T); ok { // a fuzz test must not log outside its target
 		log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	}
 	o := Options{
@@ -76,8 +77,8 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	return f
 }
 
-// schemas are the validators of the documents served so far. Nearly all tests serve the same one, and reading it takes longer
-// than most of them.
+// schemas are the validators of the documents served so far. Nearly all tests serve the same
+// document, and parsing it takes longer than most of these tests.
 var schemas struct {
 	sync.Mutex
 	byDocument map[string]*openapitest.Document
@@ -138,7 +139,7 @@ func (f *fixture) newKey(scopes ...models.Scope) string {
 	return key
 }
 
-// answer is what came back.
+// answer is the answer to a call.
 type answer struct {
 	status int
 	header http.Header
@@ -158,7 +159,7 @@ func withType(contentType string) change {
 	return func(r *http.Request) { r.Header.Set("Content-Type", contentType) }
 }
 
-// call sends a request with the fixture's key and holds the answer against the document.
+// call sends a request with the fixture's key and checks the answer against the document.
 func (f *fixture) call(method, path, body string, changes ...change) answer {
 	f.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, f.server.URL+path, strings.NewReader(body))
@@ -180,12 +181,12 @@ func (f *fixture) call(method, path, body string, changes ...change) answer {
 	response.Body = io.NopCloser(bytes.NewReader(raw))
 	if err := f.schema.ValidateResponse(r, response); err != nil {
 		if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed || a.code() != "not_found" && a.code() != "method_not_allowed" {
-			f.t.Errorf("%s %s answered %d, which the document does not have: %v\n%s", method, path, a.status, err, raw)
+			f.t.Errorf("%s %s returned %d, which the document does not have: %v\n%s", method, path, a.status, err, raw)
 		}
 	}
 	if a.status >= 400 {
 		if got := a.header.Get("Content-Type"); got != "application/problem+json" {
-			f.t.Errorf("%s %s: an error as %s", method, path, got)
+			f.t.Errorf("%s %s: an error with the type %s", method, path, got)
 		}
 	}
 	return a
@@ -201,7 +202,7 @@ func (f *fixture) get(path string) answer {
 	return f.call(http.MethodGet, path, "")
 }
 
-// want compares fields of an answer, named by path, with what they must be, as JSON writes it.
+// want compares fields of an answer, identified by path, with the wanted values in their JSON form.
 func (a answer) want(t testing.TB, status int, fields map[string]any) {
 	t.Helper()
 	if a.status != status {
@@ -228,7 +229,7 @@ func (a answer) want(t testing.TB, status int, fields map[string]any) {
 	}
 }
 
-// recorded counts everything that a call can leave behind.
+// recorded counts all rows that a call can create.
 func (f *fixture) recorded() (n int) {
 	f.t.Helper()
 	for _, table := range []string{"usage_events", "usage_holds", "usage_records", "users", "workspaces", "organizations"} {

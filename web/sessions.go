@@ -17,18 +17,20 @@ import (
 )
 
 const (
-	// lastSeenEvery is how often the use of one session is written at most, tendEvery how often what was used is.
+	// lastSeenEvery is the minimum time between two updates of one session's last use. tendEvery is
+	// the interval at which these updates are stored.
 	lastSeenEvery = 10 * time.Minute
 	tendEvery     = time.Minute
 )
 
-// What a session keeps, by name. The store copies both into columns.
+// The names of the values in a session. The store copies both into columns.
 const (
 	sessionUser      = "user_id"
 	sessionUserAgent = "user_agent"
 )
 
-// sessions are who is signed in. A browser holds a token, the database its hash.
+// sessions manages the sessions of signed-in people. A browser has a token; the database has its
+// hash.
 type sessions struct {
 	db      *models.DB
 	now     func() time.Time
@@ -38,7 +40,7 @@ type sessions struct {
 	known   knownSessions
 
 	mu sync.Mutex
-	// seen are the sessions that were used and whose row says otherwise, by their id.
+	// seen are the sessions, by ID, whose last use must be stored.
 	seen map[string]seenSession
 }
 
@@ -49,19 +51,21 @@ type seenSession struct {
 
 func newSessions(o *Options, secure bool) *sessions {
 	s := &sessions{db: o.DB, now: o.Now, log: o.Log, secure: secure, seen: map[string]seenSession{}}
-	// Not by scs.New, which starts a store in memory whose goroutine cannot be stopped without a data race. The manager's own
-	// idle timeout writes the session at each request; ours is in models.FindSession and tend.
+	// scs.New is not used, because it starts a store in memory whose goroutine cannot be stopped
+	// without a data race. The manager's own idle timeout would write the session at each request;
+	// ours is in models.FindSession and tend.
 	s.manager = &scs.SessionManager{Store: sessionStore{s}, Codec: scs.GobCodec{}, HashTokenInStore: true, Lifetime: models.SessionLifetime}
 	return s
 }
 
-// What our cookies are called.
+// The names of our cookies.
 const (
 	sessionCookie = "tollgate"
 	attemptCookie = "tollgate-sign-in"
 )
 
-// cookieName is a name that the browser lets only us set, and only for us, where it can: under HTTPS.
+// cookieName returns the name of a cookie. Under HTTPS, its prefix lets only this host set the
+// cookie.
 func cookieName(secure bool, name string) string {
 	if secure {
 		return "__Host-" + name
@@ -69,7 +73,7 @@ func cookieName(secure bool, name string) string {
 	return name
 }
 
-// cookie is one of ours; a negative maxAge, in seconds, takes it away.
+// cookie returns one of our cookies. A negative maxAge, in seconds, deletes it.
 func (s *sessions) cookie(name, value string, maxAge int) *http.Cookie {
 	return &http.Cookie{ //nolint:gosec // secure wherever people reach us by HTTPS
 		Name: cookieName(s.secure, name), Value: value, Path: "/", MaxAge: maxAge,
@@ -79,32 +83,33 @@ func (s *sessions) cookie(name, value string, maxAge int) *http.Cookie {
 
 type viewerKey struct{}
 
-// load says who sent the request; nil when nobody is signed in. From here on the request carries its session.
+// load returns the person who sent the request; nil if they are not signed in. It adds the session
+// to the request's context.
 func (s *sessions) load(c echo.Context) (*models.Viewer, error) {
 	r := c.Request()
 	var token string
 	if cookie, err := r.Cookie(cookieName(s.secure, sessionCookie)); err == nil {
 		token = cookie.Value
 	}
-	var who *models.Viewer
-	ctx, err := s.manager.Load(context.WithValue(r.Context(), viewerKey{}, &who), token)
+	var viewer *models.Viewer
+	ctx, err := s.manager.Load(context.WithValue(r.Context(), viewerKey{}, &viewer), token)
 	if err != nil {
 		return nil, fmt.Errorf("load a session: %w", err)
 	}
 	c.SetRequest(r.WithContext(ctx))
-	if who == nil {
+	if viewer == nil {
 		return nil, nil
 	}
-	if at := models.Now(s.now); at.Sub(who.Session.LastSeenAt) >= lastSeenEvery {
+	if at := models.Now(s.now); at.Sub(viewer.Session.LastSeenAt) >= lastSeenEvery {
 		s.mu.Lock()
-		s.seen[who.Session.ID.String()] = seenSession{who.Session, at}
+		s.seen[viewer.Session.ID.String()] = seenSession{viewer.Session, at}
 		s.mu.Unlock()
 	}
-	return who, nil
+	return viewer, nil
 }
 
-// begin signs a person in. Whatever session the browser came with ends, and its token with it, so that nobody who planted
-// one knows the new one.
+// begin signs a person in. It ends the browser's previous session and its token, so that a token
+// that another person put there is worthless.
 func (s *sessions) begin(c echo.Context, user uuid.UUID) error {
 	ctx := c.Request().Context()
 	if err := s.manager.RenewToken(ctx); err != nil {
@@ -120,7 +125,7 @@ func (s *sessions) begin(c echo.Context, user uuid.UUID) error {
 	return nil
 }
 
-// end signs out.
+// end signs a person out.
 func (s *sessions) end(c echo.Context) error {
 	if err := s.manager.Destroy(c.Request().Context()); err != nil {
 		return fmt.Errorf("end a session: %w", err)
@@ -129,7 +134,7 @@ func (s *sessions) end(c echo.Context) error {
 	return nil
 }
 
-// run writes down which sessions were used and removes what has expired, until ctx ends.
+// run stores which sessions were used and deletes expired rows, until ctx ends.
 func (s *sessions) run(ctx context.Context) {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
@@ -153,7 +158,7 @@ func (s *sessions) tend(ctx context.Context) {
 	s.mu.Unlock()
 	for _, used := range seen {
 		if err := models.TouchSession(ctx, s.db, &used.session, used.at); err != nil {
-			s.log.Warn("the use of a session was not noted", "error", err)
+			s.log.Warn("the use of a session was not stored", "error", err)
 		}
 	}
 	if err := models.RemoveExpired(ctx, s.db, models.Now(s.now)); err != nil {
@@ -161,28 +166,30 @@ func (s *sessions) tend(ctx context.Context) {
 	}
 }
 
-// sessionStore keeps the manager's sessions in the database. What it is given as a token is the token's hash.
+// sessionStore stores the manager's sessions in the database. Its tokens are hashes of the real
+// tokens.
 type sessionStore struct{ *sessions }
 
 var _ scs.CtxStore = sessionStore{}
 
-// FindCtx returns a session's data, and leaves whose it is in the context that load made.
+// FindCtx returns a session's data. It stores the session's person in the context that load
+// created.
 func (st sessionStore) FindCtx(ctx context.Context, hashed string) ([]byte, bool, error) {
 	hash, err := base64.RawURLEncoding.DecodeString(hashed)
 	if err != nil {
 		return nil, false, err
 	}
-	who, data, err := models.FindSession(ctx, st.db, models.Now(st.now), hash)
-	if err != nil || who == nil {
+	viewer, data, err := models.FindSession(ctx, st.db, models.Now(st.now), hash)
+	if err != nil || viewer == nil {
 		return nil, false, err
 	}
 	if asked, ok := ctx.Value(viewerKey{}).(**models.Viewer); ok {
-		*asked = who
+		*asked = viewer
 	}
 	return data, true, nil
 }
 
-// CommitCtx stores a new session. None is written twice, as nothing is put into one after its beginning.
+// CommitCtx stores a new session. No session is stored twice, because its data does not change.
 func (st sessionStore) CommitCtx(ctx context.Context, hashed string, data []byte, _ time.Time) error {
 	hash, err := base64.RawURLEncoding.DecodeString(hashed)
 	if err != nil {
@@ -210,7 +217,8 @@ func (st sessionStore) DeleteCtx(ctx context.Context, hashed string) error {
 	return models.EndSessionByToken(ctx, st.db, hash)
 }
 
-// Find, Commit and Delete are what scs.Store asks for; the manager calls those with a context.
+// Find is FindCtx without a context. scs.Store requires Find, Commit and Delete, but the manager
+// calls the methods with a context.
 func (st sessionStore) Find(hashed string) ([]byte, bool, error) {
 	return st.FindCtx(context.Background(), hashed)
 }

@@ -20,7 +20,7 @@ import (
 
 func encode64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// spellings are the forms in which somebody might try what they read in the database.
+// spellings returns forms in which an attacker might try a value from the database.
 func spellings(stored []byte) []string {
 	return []string{encode64(stored), base64.StdEncoding.EncodeToString(stored), hex.EncodeToString(stored), `\x` + hex.EncodeToString(stored), string(stored)}
 }
@@ -30,12 +30,12 @@ const toSignIn = "See Other /sign-in?next=%2Fsettings"
 func TestTheSessionsCookie(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
-	// Neither a domain nor another path, or the browser would refuse the name.
+	// The cookie has neither a domain nor another path. Otherwise the browser would refuse the name.
 	want := "; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax"
 	if _, attributes, _ := strings.Cut(b.last[0].Raw, "; "); "; "+attributes != want || b.last[0].Name != "__Host-tollgate" || len(b.last[0].Value) != 43 {
 		t.Errorf("the cookie is %s", b.last[0].Raw)
 	}
-	// Without HTTPS a browser takes no such cookie.
+	// Without HTTPS, browsers accept no such cookie.
 	f = newFixture(t, modelstest.SQLite(t), func(o *Options) { o.BaseURL = "http://127.0.0.1:8080" })
 	_, err := models.SetUser(t.Context(), f.db, f.clock(), "ada@example.com", models.UserChange{})
 	must(t, err)
@@ -49,7 +49,7 @@ func TestTheSessionsCookie(t *testing.T) {
 	}
 }
 
-// What is stored of a session opens nothing.
+// The stored hash of a session does not sign anyone in.
 func TestAStolenSessionOpensNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.signedIn("ada@example.com")
@@ -65,7 +65,8 @@ func TestAStolenSessionOpensNothing(t *testing.T) {
 	})
 }
 
-// Somebody plants a cookie in a browser, made up or of a session of their own, before its owner signs in.
+// An attacker puts a cookie into a browser before its owner signs in. The cookie is made up, or
+// belongs to the attacker's session.
 func TestAPlantedSessionIsNotTakenOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.signedIn("ada@example.com")
@@ -91,14 +92,14 @@ func TestSigningOutEndsTheSession(t *testing.T) {
 		b := f.signedIn("ada@example.com")
 		kept := b.session()
 		if p := b.get("/sign-out"); p.status != http.StatusMethodNotAllowed || b.get("/settings").status != 200 {
-			t.Errorf("looking at /sign-out: %s", p.kind())
+			t.Errorf("GET /sign-out: %s", p.kind())
 		}
 		if p := b.post("/sign-out", nil); p.kind() != "See Other /" || b.session() != "" || f.sessions() != 0 {
 			t.Errorf("signing out: %s, cookie %q, %d sessions", p.kind(), b.session(), f.sessions())
 		}
 		b.cookies["__Host-tollgate"] = kept
 		if p := b.get("/settings"); p.kind() != toSignIn {
-			t.Errorf("with the cookie kept: %s", p.kind())
+			t.Errorf("with the old cookie: %s", p.kind())
 		}
 		if p := f.browser().post("/sign-out", nil); p.kind() != "See Other /" {
 			t.Errorf("signed out already: %s", p.kind())
@@ -117,7 +118,7 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 		page := here.get("/settings")
 		shown := page.find("section", "aria-labelledby", "sessions")
 		for _, s := range list {
-			forms := 1 // that ends it; one's own is ended by signing out
+			forms := 1 // the button that ends it; people end their current session by signing out
 			if s.ID == own.Session.ID {
 				forms = 0
 			}
@@ -132,9 +133,9 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 			t.Errorf("%d sessions: %s", len(list), text)
 		}
 		endOf := func(b *browser) string {
-			who, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(b.session()))
+			viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(b.session()))
 			must(t, err)
-			return "/settings/sessions/" + who.Session.ID.String() + "/end"
+			return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 		}
 		if p := eve.post(endOf(there), nil); p.status != http.StatusNotFound || there.get("/settings").status != 200 {
 			t.Errorf("eve ends it: %s", p.kind())
@@ -165,7 +166,7 @@ func hashOf(token string) []byte {
 	return hash[:]
 }
 
-func TestSessionsEndByThemselves(t *testing.T) {
+func TestSessionsExpire(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start := f.clock()
 		idle, busy := f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
@@ -183,7 +184,7 @@ func TestSessionsEndByThemselves(t *testing.T) {
 			t.Errorf("idle for a week: %s", p.kind())
 		}
 		if n := f.sessions(); n != 1 {
-			t.Errorf("%d sessions are stored, want the one that lives", n)
+			t.Errorf("%d sessions are stored, want only the active one", n)
 		}
 		for day := 8; day < 30; day++ {
 			f.set(start.AddDate(0, 0, day))
@@ -202,8 +203,8 @@ func TestSessionsEndByThemselves(t *testing.T) {
 	})
 }
 
-// Looking at pages writes nothing; that a session was used is noted later, and not each time.
-func TestLookingWritesNothing(t *testing.T) {
+// Opening pages writes nothing. The last use of a session is stored later, and not each time.
+func TestPagesWriteNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.person("ada@example.com", "T1", models.Admin, true)
 		b := f.signedIn("ada@example.com")
@@ -222,7 +223,7 @@ func TestLookingWritesNothing(t *testing.T) {
 			}
 		}
 		if n := f.recorded() - recorded; n != 0 {
-			t.Errorf("looking made %d rows", n)
+			t.Errorf("opening pages created %d rows", n)
 		}
 		f.web.sessions.tend(t.Context())
 		f.advance(time.Second)
@@ -239,9 +240,9 @@ func TestLookingWritesNothing(t *testing.T) {
 		}
 		f.web.sessions.tend(t.Context())
 		if now := stored(); !now.LastSeenAt.Equal(f.clock()) || !now.ExpiresAt.Equal(f.clock().Add(models.SessionIdle)) {
-			t.Errorf("noted: seen at %v, expires at %v", now.LastSeenAt, now.ExpiresAt)
+			t.Errorf("stored: seen at %v, expires at %v", now.LastSeenAt, now.ExpiresAt)
 		}
-		// One that was ended elsewhere in the meantime stays ended.
+		// A session that was ended elsewhere in the meantime stays ended.
 		f.advance(lastSeenEvery)
 		b.get("/settings")
 		_, err := models.EndOtherSessions(t.Context(), f.db, f.user("ada@example.com").ID, [16]byte{})
@@ -253,9 +254,9 @@ func TestLookingWritesNothing(t *testing.T) {
 	})
 }
 
-// watch keeps the statements that were run.
+// watch stores the statements that were run.
 type watch struct {
-	mu    sync.Mutex // pages and the server's workers ask at the same time
+	mu    sync.Mutex // pages and the server's workers run queries at the same time
 	texts []string
 }
 
@@ -277,8 +278,8 @@ func (w *watch) take() []string {
 	return texts
 }
 
-// A page asks once who looks at it; what is not a page does not ask.
-func TestWhoLooksIsAskedOnce(t *testing.T) {
+// A page reads its viewer once. Other requests do not read it.
+func TestTheViewerIsReadOnce(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
 	watch := &watch{}
@@ -293,17 +294,17 @@ func TestWhoLooksIsAskedOnce(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/v1/openapi.json": 0, "/healthz": 0, "/readyz": 0, static.Address("app.css"): 0, "/docs": 0, "/v1/organizations/7/usage": 0,
-		"/sign-in": 1, "/settings": 5, // lists the sessions, and says what a person without a record has
+		"/sign-in": 1, "/settings": 5, // reads the sessions and the standing of a person without a record
 	} {
 		b.get(path)
 		if n := of(); n != want {
-			t.Errorf("%s asked %d times for a session or a user, want %d", path, n, want)
+			t.Errorf("%s read a session or a user %d times, want %d", path, n, want)
 		}
 	}
 }
 
-// What somebody may do is read anew for each page.
-func TestRightsCountAtOnce(t *testing.T) {
+// A person's permissions are read again for each page.
+func TestPermissionsApplyAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.addTestPages()
 		b := f.signedIn("ada@example.com")
@@ -327,7 +328,7 @@ func TestRightsCountAtOnce(t *testing.T) {
 		_, err = f.db.ExecContext(t.Context(), "DELETE FROM users")
 		must(t, err)
 		if p := b.get("/settings"); p.kind() != toSignIn {
-			t.Errorf("nobody any more: %s", p.kind())
+			t.Errorf("deleted: %s", p.kind())
 		}
 	})
 }

@@ -13,15 +13,15 @@ import (
 	"tollgate/views/ui"
 )
 
-// settingsPage lists where a person is signed in.
-func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
+// settingsPage lists the sessions of a person.
+func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
 	notices := map[flash]string{sessionEnded: "Session ended", sessionsEnded: "All other sessions ended"}
-	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: who.User.Role, Plan: s.catalogue.Free()}
+	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: viewer.User.Role, Plan: s.catalogue.Free()}
 	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded)]; ok {
 		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title}}
 	}
 	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
-		a, err := s.standing(ctx, who.User.Email)
+		a, err := s.standing(ctx, viewer.User.Email)
 		if err != nil {
 			return "", err
 		}
@@ -29,15 +29,16 @@ func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 		return s.catalogue.Notice(a, models.Decide(a, 1)), nil
 	})
 	page.Sessions = load(s, c, "sessions", func(ctx context.Context) ([]views.Session, error) {
-		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, who.User.ID)
+		sessions, err := models.ListSessions(ctx, s.db, page.Frame.Now, viewer.User.ID)
 		if err != nil {
 			return nil, err
 		}
 		var shown []views.Session
 		for i := range sessions {
 			shown = append(shown, views.Session{
-				ID: sessions[i].ID.String(), Browser: browserName(sessions[i].UserAgent), SignedInAt: sessions[i].CreatedAt, SeenAt: sessions[i].LastSeenAt,
-				Current: sessions[i].ID == who.Session.ID,
+				ID: sessions[i].ID.String(), Browser: browserName(sessions[i].UserAgent),
+				SignedInAt: sessions[i].CreatedAt, SeenAt: sessions[i].LastSeenAt,
+				Current: sessions[i].ID == viewer.Session.ID,
 			})
 		}
 		return shown, nil
@@ -45,7 +46,8 @@ func (s *Server) settingsPage(c echo.Context, who *models.Viewer) error {
 	return show(c, http.StatusOK, views.SettingsPage(page))
 }
 
-// browserName is what people call the browser and system of a user agent; the agent's own first word where nothing is known.
+// browserName returns the common name of a user agent's browser and system. For an unknown agent,
+// it returns the agent's first word.
 // Source: https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Browser_detection_using_the_user_agent
 func browserName(agent string) string {
 	named := func(names [][2]string) string {
@@ -56,9 +58,13 @@ func browserName(agent string) string {
 		}
 		return ""
 	}
-	// Each of these claims to be the ones after it as well.
-	browser := named([][2]string{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}})
-	system := named([][2]string{{"iPhone", "iPhone"}, {"iPad", "iPad"}, {"Android", "Android"}, {"Windows", "Windows"}, {"Mac OS X", "macOS"}, {"Linux", "Linux"}})
+	// Order matters: each agent also contains the names of those after it.
+	browser := named([][2]string{
+		{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"},
+	})
+	system := named([][2]string{
+		{"iPhone", "iPhone"}, {"iPad", "iPad"}, {"Android", "Android"}, {"Windows", "Windows"}, {"Mac OS X", "macOS"}, {"Linux", "Linux"},
+	})
 	switch {
 	case browser == "":
 		browser, _, _ = strings.Cut(agent, "/")
@@ -73,17 +79,18 @@ func browserName(agent string) string {
 }
 
 // endSession ends one of the viewer's sessions, which may be the current one.
-func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
+func (s *Server) endSession(c echo.Context, viewer *models.Viewer) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	ended, err := models.EndSession(c.Request().Context(), s.db, who.User.ID, id)
+	ended, err := models.EndSession(c.Request().Context(), s.db, viewer.User.ID, id)
 	if err != nil {
 		return err
 	}
 	if !ended {
-		// The form was sent twice, or the session is another person's. The answer is the same, so it tells nothing about other people.
+		// The form was sent twice, or the session is another person's. Both get the same answer, so it
+		// reveals nothing about other people.
 		return show(c, http.StatusNotFound, views.ErrorPage(views.Error{
 			Frame: s.frame(c), Status: http.StatusNotFound, Title: "You have no such session", RequestID: requestID(c),
 			Detail: "It may have been ended already. Nothing was changed. Settings lists where you are signed in.",
@@ -93,8 +100,8 @@ func (s *Server) endSession(c echo.Context, who *models.Viewer) error {
 }
 
 // endOtherSessions signs a person out everywhere else.
-func (s *Server) endOtherSessions(c echo.Context, who *models.Viewer) error {
-	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, who.User.ID, who.Session.ID); err != nil {
+func (s *Server) endOtherSessions(c echo.Context, viewer *models.Viewer) error {
+	if _, err := models.EndOtherSessions(c.Request().Context(), s.db, viewer.User.ID, viewer.Session.ID); err != nil {
 		return err
 	}
 	return s.done(c, "/settings", sessionsEnded)

@@ -23,23 +23,26 @@ import (
 
 const (
 	callbackPath = "/auth/callback"
-	// homePath is where somebody lands who signed in and wanted nothing else.
+	// homePath is the page after a sign-in without another destination.
 	homePath = "/usage"
-	// attemptLife is how long somebody may take at the issuer.
+	// attemptLife is how long a person may take at the issuer.
 	attemptLife = 10 * time.Minute
-	// startAgain is all that a person can do about a sign-in that failed; why it did is in the log.
+	// startAgain is shown when a sign-in failed. The log has the reason, which does not help the
+	// person.
 	startAgain = "The sign-in could not be completed. Please start again."
 )
 
 // signInPage offers to sign in, or says why that is not possible.
-func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
+func (s *Server) signInPage(c echo.Context, viewer *models.Viewer) error {
 	next := ownPath(c.QueryParam("next"))
-	if who != nil {
+	if viewer != nil {
 		return landed(c, next)
 	}
 	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Unavailable: !s.issuer.Configured()}
 	if s.flashed(c, formNotSent) == formNotSent {
-		page.Frame.Notices = []ui.Notice{{Kind: ui.Caution, Title: "You are signed out", Text: "Nothing was changed. Sign in, then send the form again."}}
+		page.Frame.Notices = []ui.Notice{{
+			Kind: ui.Caution, Title: "You are signed out", Text: "Nothing was changed. Sign in, then send the form again.",
+		}}
 	}
 	status := http.StatusOK
 	if !page.Unavailable {
@@ -52,7 +55,7 @@ func (s *Server) signInPage(c echo.Context, who *models.Viewer) error {
 	return show(c, status, views.SignInPage(page))
 }
 
-// landed sends somebody who is signed in on to what they wanted.
+// landed redirects a signed-in person to their destination.
 func landed(c echo.Context, next string) error {
 	if next == "" {
 		next = homePath
@@ -60,7 +63,7 @@ func landed(c echo.Context, next string) error {
 	return c.Redirect(http.StatusSeeOther, next)
 }
 
-// startSignIn sends somebody to the issuer, with what they have to come back with.
+// startSignIn redirects a person to the issuer, and stores the attempt in their browser.
 func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 	if !s.issuer.Configured() {
 		return c.Redirect(http.StatusSeeOther, "/sign-in")
@@ -70,28 +73,34 @@ func (s *Server) startSignIn(c echo.Context, _ *models.Viewer) error {
 		return err
 	}
 	s.dropAttempts(c)
-	a := &attempt{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: ownPath(c.FormValue("next"))}
-	if err := s.keepAttempt(c, a); err != nil {
+	a := &attempt{
+		State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: ownPath(c.FormValue("next")),
+	}
+	if err := s.storeAttempt(c, a); err != nil {
 		return err
 	}
 	return c.Redirect(http.StatusSeeOther, known.address(a))
 }
 
-// keepAttempt leaves an attempt with the browser that made it. The cookie needs no signature: who can write the cookie can only
-// begin a sign-in of their own in this browser, and the name keeps other sites from that where there is HTTPS.
-func (s *Server) keepAttempt(c echo.Context, a *attempt) error {
+// storeAttempt stores an attempt in a cookie. The cookie needs no signature: a person who can write
+// it can only start their own sign-in in this browser. Under HTTPS, the cookie's name prevents
+// other sites from writing it.
+func (s *Server) storeAttempt(c echo.Context, a *attempt) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("begin a sign-in: %w", err)
 	}
-	c.SetCookie(s.sessions.cookie(attemptName(a.State), base64.RawURLEncoding.EncodeToString(text), int(attemptLife.Seconds())))
+	value := base64.RawURLEncoding.EncodeToString(text)
+	c.SetCookie(s.sessions.cookie(attemptName(a.State), value, int(attemptLife.Seconds())))
 	return nil
 }
 
-// attemptName is the name of an attempt's cookie. Each attempt has its own, so that sign-ins in two tabs can end in either order.
+// attemptName returns the name of an attempt's cookie. Each attempt has its own, so that sign-ins
+// in two tabs can end in either order.
 func attemptName(state string) string { return attemptCookie + "-" + state[:min(len(state), 16)] }
 
-// dropAttempts removes the cookies of attempts that were never finished, if there are many: a server refuses long headers.
+// dropAttempts deletes the cookies of unfinished attempts if there are many, because servers refuse
+// long headers.
 func (s *Server) dropAttempts(c echo.Context) {
 	const most = 8
 	prefix, n := cookieName(s.https, attemptCookie+"-"), 0
@@ -104,7 +113,7 @@ func (s *Server) dropAttempts(c echo.Context) {
 	}
 }
 
-// attempt returns the one that this browser began with the state; nil without one.
+// attempt returns the attempt that this browser began with the state; nil if there is none.
 func (s *Server) attempt(c echo.Context, state string) *attempt {
 	cookie, err := c.Cookie(cookieName(s.https, attemptName(state)))
 	if err != nil {
@@ -120,25 +129,26 @@ func (s *Server) attempt(c echo.Context, state string) *attempt {
 	return a
 }
 
-// finishSignIn signs in a person who comes back from the issuer. A person who is signed in already and opens a callback again is
-// redirected to where the first one went.
-func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
+// finishSignIn signs in a person who comes back from the issuer. If a signed-in person opens a
+// callback again, it redirects to the same destination as the first time.
+func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	a := s.attempt(c, c.QueryParam("state"))
 	switch {
-	case who != nil && a == nil:
+	case viewer != nil && a == nil:
 		return landed(c, "")
-	case who != nil && a.Nonce == "": // it is finished
+	case viewer != nil && a.Nonce == "": // the attempt is finished
 		return landed(c, ownPath(a.Next))
 	case a == nil:
-		// This browser did not begin the sign-in: it may be an attempt to sign a person in as someone else.
+		// This browser did not begin the sign-in. It may be an attack that signs a person in to another
+		// account.
 		return s.signInFailed(c, errors.New("this browser has not begun a sign-in with this state"))
 	}
 	// The attempt is used up. Only its destination remains, in case the callback is opened again.
-	if err := s.keepAttempt(c, &attempt{State: a.State, Next: a.Next}); err != nil {
+	if err := s.storeAttempt(c, &attempt{State: a.State, Next: a.Next}); err != nil {
 		return err
 	}
 	if refused := c.QueryParam("error"); refused != "" {
-		if who != nil {
+		if viewer != nil {
 			return landed(c, ownPath(a.Next))
 		}
 		return s.signInFailed(c, fmt.Errorf("the issuer said %q", refused))
@@ -151,7 +161,7 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 	switch {
 	case errors.Is(err, errIssuerAway):
 		return s.issuer.unavailable(nil, err)
-	case errors.Is(err, errCodeRefused) && who != nil:
+	case errors.Is(err, errCodeRefused) && viewer != nil:
 		return landed(c, ownPath(a.Next))
 	case err != nil:
 		return s.signInFailed(c, err)
@@ -178,28 +188,30 @@ func (s *Server) finishSignIn(c echo.Context, who *models.Viewer) error {
 }
 
 func (s *Server) signInFailed(c echo.Context, reason error) error {
-	s.log.LogAttrs(c.Request().Context(), slog.LevelWarn, "a sign-in failed", slog.String("request_id", requestID(c)), slog.String("reason", reason.Error()))
+	s.log.LogAttrs(c.Request().Context(), slog.LevelWarn, "a sign-in failed",
+		slog.String("request_id", requestID(c)), slog.String("reason", reason.Error()))
 	return newProblem(codeSignInFailed, startAgain)
 }
 
-// signInLinkPage asks whoever opens a one-time link to go on. Chat programs open links too, to show what is behind them,
-// so looking at it does not use it.
-func (s *Server) signInLinkPage(c echo.Context, who *models.Viewer) error {
+// signInLinkPage shows a button that uses the one-time link. Opening the page does not use the
+// link, because chat programs open links to show a preview.
+func (s *Server) signInLinkPage(c echo.Context, viewer *models.Viewer) error {
 	email, err := models.SignInLinkEmail(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if err != nil {
 		return err
 	}
 	page := views.SignInLink{Frame: s.frame(c), Email: email, Next: ownPath(c.QueryParam("next"))}
-	if who != nil && who.User.Email != email {
-		page.Instead = who.User.Email
+	if viewer != nil && viewer.User.Email != email {
+		page.Instead = viewer.User.Email
 	}
 	return show(c, http.StatusOK, views.SignInLinkPage(page))
 }
 
-// useSignInLink signs in the person whom a one-time link is for. If the form is sent again, that person is signed in already and goes on.
-func (s *Server) useSignInLink(c echo.Context, who *models.Viewer) error {
+// useSignInLink signs in the person whom a one-time link is for. If the form is sent again, the
+// signed-in person is only redirected.
+func (s *Server) useSignInLink(c echo.Context, viewer *models.Viewer) error {
 	person, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
-	if unknown := (*models.Error)(nil); who != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
+	if unknown := (*models.Error)(nil); viewer != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
 		return landed(c, ownPath(c.FormValue("next")))
 	}
 	if err != nil {
@@ -211,7 +223,7 @@ func (s *Server) useSignInLink(c echo.Context, who *models.Viewer) error {
 	return landed(c, ownPath(c.FormValue("next")))
 }
 
-// signOut ends the session that the browser has, if it has one.
+// signOut ends the browser's session, if it has one.
 func (s *Server) signOut(c echo.Context, _ *models.Viewer) error {
 	if err := s.sessions.end(c); err != nil {
 		return err

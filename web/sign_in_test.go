@@ -27,7 +27,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// withIssuer runs a test against a real server and a real issuer, on each database.
+// withIssuer runs a test with a real server and a real issuer, on each database.
 func withIssuer(t *testing.T, test func(t *testing.T, f *fixture, i *testIssuer)) {
 	t.Helper()
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -62,7 +62,7 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		}
 		for name, value := range b.cookies {
 			if strings.Contains(name, "sign-in") && strings.Contains(decode64(value), `"nonce":"`+i.asked.Get("nonce")) {
-				t.Errorf("the nonce is left in the cookie %s", name)
+				t.Errorf("the cookie %s still has the nonce", name)
 			}
 		}
 		var u models.User
@@ -70,7 +70,8 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		if u.Name != "Ada Lovelace" || u.SlackUserID == nil || *u.SlackUserID != "U1" {
 			t.Errorf("the user is %+v", u)
 		}
-		// From now on, the Slack identity determines the person. An email that is not in use becomes their label.
+		// From now on, the Slack identity determines the person. An email that is not in use becomes
+		// their label.
 		i.set(func() { i.says["email"] = "somebody@example.com" })
 		again := f.browser()
 		if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
@@ -84,8 +85,8 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 	})
 }
 
-// Other issuers know nothing of Slack: there the verified email is the person. Some of them have no PKCE, or take the
-// secret in the form.
+// Other issuers have no Slack identity: there, the verified email determines the person. Some of
+// them have no PKCE, or accept the secret in the form.
 func TestSignInThroughAnotherIssuer(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		i.pkce, i.post = false, true
@@ -109,7 +110,7 @@ func TestSignInThroughAnotherIssuer(t *testing.T) {
 	})
 }
 
-// Each of these makes no session: nothing is stored, and no cookie is given.
+// None of these creates a session: nothing is stored, and no cookie is set.
 func TestAttacksOnTheCallback(t *testing.T) {
 	lie := func(name string, value any) func(*testIssuer, *browser) string {
 		return func(i *testIssuer, b *browser) string {
@@ -139,7 +140,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 	attacks := map[string]func(*testIssuer, *browser) string{
 		"another state":     with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
 		"an empty state":    with("state", ""),
-		"a code of nobody":  with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an unknown code":   with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
 		"an empty code":     with("code", ""),
 		"a refusal":         with("error", "access_denied"),
 		"another nonce":     lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
@@ -147,7 +148,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		"no nonce":          lie("nonce", nil),
 		"another audience":  lie("aud", "another"),
 		"audiences":         lie("aud", []string{clientID, "another"}),
-		"for somebody else": lie("azp", "another"),
+		"another party":     lie("azp", "another"),
 		"another issuer":    lie("iss", "https://slack.com"),
 		"an expired token":  lie("exp", expired.Unix()),
 		"no expiry":         lie("exp", nil),
@@ -160,7 +161,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		"no address":        lie("email", "ada"),
 		"no team":           lie("https://slack.com/team_id", nil),
 		"no user":           lie("https://slack.com/user_id", ""),
-		"a team that is no": lie("https://slack.com/team_id", "T1' OR 1=1"),
+		"an invalid team":   lie("https://slack.com/team_id", "T1' OR 1=1"),
 		"another's key":     token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
 		"an unknown key":    token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
 		"no signature": token(func(claims string) string {
@@ -183,7 +184,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 			return b.f.browser().through(i, "") // b has no attempt
 		},
 		"another browser's state": func(i *testIssuer, b *browser) string {
-			b.through(i, "") // b has an attempt, of its own
+			b.through(i, "") // b has its own attempt
 			return b.f.browser().through(i, "")
 		},
 		"an attempt without anything": func(i *testIssuer, b *browser) string {
@@ -226,7 +227,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		for name, attack := range attacks {
 			t.Run(name, func(t *testing.T) {
 				i.lie, i.token, i.pkce = nil, nil, true
-				n++ // someone new each time, as a known person needs less
+				n++ // a new person each time, because a known person needs less
 				i.says = slackSays("T1", fmt.Sprintf("U%d", n), fmt.Sprintf("ada%d@example.com", n))
 				b := f.browser()
 				p := b.get(attack(i, b))
@@ -235,10 +236,10 @@ func TestAttacksOnTheCallback(t *testing.T) {
 					says = "has not verified your email address"
 				}
 				if p.status != http.StatusBadRequest || !strings.Contains(p.body, says) {
-					t.Errorf("answered %s: %s", p.kind(), p.main())
+					t.Errorf("the answer is %s: %s", p.kind(), p.main())
 				}
 				if b.session() != "" || f.sessions() > 0 {
-					t.Errorf("it made a session: %q, %d stored", b.session(), f.sessions())
+					t.Errorf("it created a session: %q, %d stored", b.session(), f.sessions())
 				}
 				if p := b.get("/settings"); p.kind() != "See Other /sign-in?next=%2Fsettings" {
 					t.Errorf("then /settings: %s", p.kind())
@@ -248,7 +249,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 	})
 }
 
-// encodeAttempt writes an attempt as a cookie holds it.
+// encodeAttempt encodes an attempt for a cookie.
 func encodeAttempt(text string) string { return encode64([]byte(text)) }
 
 func decode64(s string) string {
@@ -276,8 +277,8 @@ func TestAReplayedCallbackSignsInOnce(t *testing.T) {
 	})
 }
 
-// TestACallbackOpenedAgain opens callbacks twice, and finishes two tabs in either order. A person who is signed in gets to
-// the destination of that tab, and one who is not gets an error.
+// TestACallbackOpenedAgain opens callbacks twice, and finishes two tabs in either order. A
+// signed-in person is redirected to the destination of that tab; other people get an error.
 func TestACallbackOpenedAgain(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		b := f.browser()
@@ -294,7 +295,7 @@ func TestACallbackOpenedAgain(t *testing.T) {
 		if n := f.sessions(); n != 1 {
 			t.Errorf("%d sessions", n)
 		}
-		// A tab that is canceled, and one whose code is no longer accepted.
+		// A canceled tab, and one whose code has expired.
 		canceled := b.through(i, "/plans")
 		if p := b.get(strings.Replace(canceled, "code=", "error=access_denied&code=", 1)); p.kind() != "See Other /plans" {
 			t.Errorf("canceled: %s", p.kind())
@@ -304,7 +305,8 @@ func TestACallbackOpenedAgain(t *testing.T) {
 		if p := b.get(expired); p.kind() != "See Other /settings" {
 			t.Errorf("with an expired code: %s", p.kind())
 		}
-		// What the issuer says is still checked: a forged answer is an error, also for a person who is signed in.
+		// The issuer's claims are still checked: a forged answer is an error, even for a signed-in
+		// person.
 		forged := b.through(i, "")
 		i.set(func() { i.lie = func(claims map[string]any) { claims["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAA" } })
 		if p := b.get(forged); p.status != http.StatusBadRequest {
@@ -319,7 +321,8 @@ func TestACallbackOpenedAgain(t *testing.T) {
 	})
 }
 
-// TestManyUnfinishedSignIns begins sign-ins without finishing any. The browser's cookies stay few, and the last one works.
+// TestManyUnfinishedSignIns starts sign-ins without finishing any. The browser's cookies stay few,
+// and the last sign-in works.
 func TestManyUnfinishedSignIns(t *testing.T) {
 	i := newTestIssuer(t)
 	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
@@ -336,37 +339,38 @@ func TestManyUnfinishedSignIns(t *testing.T) {
 	}
 }
 
-// TestClaimsFromUserInfo gives some claims only in UserInfo, and email_verified as text.
+// TestClaimsFromUserInfo returns some claims only in UserInfo, and email_verified as text.
 func TestClaimsFromUserInfo(t *testing.T) {
+	type claimSet = map[string]any
 	const team, user = "https://slack.com/team_id", "https://slack.com/user_id"
 	for name, test := range map[string]struct {
-		token, info map[string]any
+		token, info claimSet
 		signsIn     string // empty: refused
 	}{
-		"all in UserInfo":                    {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "A"}, "a@example.com"},
-		"verified as text in UserInfo":       {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com"},
-		"verified as text in the token":      {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com"},
-		"verified as capitalized text":       {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com"},
-		"verified as capitalized text there": {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "True"}, "a@example.com"},
-		"null in UserInfo":                   {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": nil}, ""},
-		"a number in UserInfo":               {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": 1}, ""},
-		"only the verification":              {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email_verified": true}, "a@example.com"},
-		"the same email":                     {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com"},
-		"Slack's identity":                   {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com"},
-		"nothing in UserInfo":                {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}, map[string]any{"sub": "1"}, "a@example.com"},
-		"another verified email":             {map[string]any{"sub": "1", "email": "a@example.com"}, map[string]any{"sub": "1", "email": "b@example.com", "email_verified": true}, ""},
-		"the token says that it is not":      {map[string]any{"sub": "1", "email": "a@example.com", "email_verified": false}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}, ""},
-		"UserInfo says that it is not":       {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": "false"}, ""},
-		"another subject":                    {map[string]any{"sub": "1"}, map[string]any{"sub": "2", "email": "a@example.com", "email_verified": true}, ""},
-		"no subject in UserInfo":             {map[string]any{"sub": "1"}, map[string]any{"email": "a@example.com", "email_verified": true}, ""},
-		"a verification of no email":         {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email_verified": true}, ""},
-		"a subject that cannot be one":       {map[string]any{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"a subject that is too long":         {map[string]any{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"all in UserInfo":                    {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "A"}, "a@example.com"},
+		"verified as text in UserInfo":       {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com"},
+		"verified as text in the token":      {claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com"},
+		"verified as capitalized text":       {claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com"},
+		"verified as capitalized text there": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True"}, "a@example.com"},
+		"null in UserInfo":                   {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": nil}, ""},
+		"a number in UserInfo":               {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": 1}, ""},
+		"only the verification":              {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email_verified": true}, "a@example.com"},
+		"the same email":                     {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com"},
+		"Slack's identity":                   {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com"},
+		"nothing in UserInfo":                {claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, claimSet{"sub": "1"}, "a@example.com"},
+		"another verified email":             {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "b@example.com", "email_verified": true}, ""},
+		"unverified in the token":            {claimSet{"sub": "1", "email": "a@example.com", "email_verified": false}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, ""},
+		"unverified in UserInfo":             {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "false"}, ""},
+		"another subject":                    {claimSet{"sub": "1"}, claimSet{"sub": "2", "email": "a@example.com", "email_verified": true}, ""},
+		"no subject in UserInfo":             {claimSet{"sub": "1"}, claimSet{"email": "a@example.com", "email_verified": true}, ""},
+		"a verification without an email":    {claimSet{"sub": "1"}, claimSet{"sub": "1", "email_verified": true}, ""},
+		"an invalid subject":                 {claimSet{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a subject that is too long":         {claimSet{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
 		// Each of these would fold into the address of another person.
-		"a Kelvin sign":                      {map[string]any{"sub": "1", "email": "quac\u212a@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"a dotted capital I":                 {map[string]any{"sub": "1", "email": "m\u0130ke@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"an international domain":            {map[string]any{"sub": "1", "email": "A@Ex\u00e4mple.com", "email_verified": true, "name": "A"}, nil, "a@xn--exmple-cua.com"},
-		"a team without a user, in UserInfo": {map[string]any{"sub": "1"}, map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, ""},
+		"a Kelvin sign":                      {claimSet{"sub": "1", "email": "quac\u212a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a dotted capital I":                 {claimSet{"sub": "1", "email": "m\u0130ke@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"an international domain":            {claimSet{"sub": "1", "email": "A@Ex\u00e4mple.com", "email_verified": true, "name": "A"}, nil, "a@xn--exmple-cua.com"},
+		"a team without a user, in UserInfo": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
@@ -402,7 +406,7 @@ func TestSignedUserInfo(t *testing.T) {
 		}))
 		t.Cleanup(info.Close)
 		b := f.browser()
-		b.through(i, "") // the issuer is known now
+		b.through(i, "") // the issuer's configuration is cached now
 		f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: info.URL, JWKSURL: i.server.URL + "/keys"}).NewProvider(t.Context())
 		if p := b.get(b.through(i, "")); p.status != status {
 			t.Errorf("%s, want status %d: %s", p.kind(), status, p.main())
@@ -410,13 +414,13 @@ func TestSignedUserInfo(t *testing.T) {
 	}
 }
 
-// roundTripper is a client's way to a server.
+// roundTripper is a transport made of one function.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
-// TestACodeIsRedeemedOnce redeems one code twice at the same time, as a double click on a callback does. The issuer is asked once, also if
-// the first client is gone before it answers.
+// TestACodeIsRedeemedOnce redeems one code twice at the same time, as a double click on a callback
+// does. The issuer gets one request, even if the first client is gone before it answers.
 func TestACodeIsRedeemedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, answer := 0, make(chan struct{})
@@ -444,13 +448,13 @@ func TestACodeIsRedeemedOnce(t *testing.T) {
 		close(answer)
 		synctest.Wait()
 		if asked != 1 {
-			t.Errorf("the issuer was asked %d times", asked)
+			t.Errorf("the issuer got %d requests", asked)
 		}
 	})
 }
 
-// TestUserInfoNamesNoSlackIdentity tries to take over a person of Slack with what another issuer's UserInfo says, which may come from a
-// profile that people edit.
+// TestUserInfoNamesNoSlackIdentity tries to take over a Slack user's account with claims from
+// another issuer's UserInfo, which may come from a profile that people edit.
 func TestUserInfoNamesNoSlackIdentity(t *testing.T) {
 	for issuer, named := range map[string]bool{SlackIssuer: true, "http://127.0.0.1:5556/dex": true, "https://id.example.com": false} {
 		said := claims{Subject: "1"}
@@ -461,15 +465,15 @@ func TestUserInfoNamesNoSlackIdentity(t *testing.T) {
 	}
 }
 
-// TestUserInfoThatIsAway signs in a person whose ID token is enough, and asks others to try again.
-func TestUserInfoThatIsAway(t *testing.T) {
+// TestUnreachableUserInfo signs in a person whose ID token is enough, and asks others to try again.
+func TestUnreachableUserInfo(t *testing.T) {
 	i := newTestIssuer(t)
 	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
 	away := httptest.NewServer(http.NotFoundHandler())
 	away.Close()
 	i.info = map[string]any{}
 	b := f.browser()
-	b.through(i, "") // the issuer is known now
+	b.through(i, "") // the issuer's configuration is cached now
 	f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: away.URL}).NewProvider(t.Context())
 	i.says = map[string]any{"sub": "1", "email": "a@example.com", "email_verified": true}
 	if p := b.get(b.through(i, "")); p.kind() != "See Other /usage" {
@@ -488,7 +492,8 @@ func TestUserInfoThatIsAway(t *testing.T) {
 	}
 }
 
-// TestAKnownIdentityNeedsNoEmail signs people in again whose issuer has no verified email for them any more.
+// TestAKnownIdentityNeedsNoEmail signs people in again after their issuer has no verified email for
+// them.
 func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 	for name, identity := range map[string]map[string]any{
 		"Slack": {"sub": "U1", "https://slack.com/team_id": "T1", "https://slack.com/user_id": "U1"}, "another issuer": {"sub": "7"},
@@ -504,15 +509,15 @@ func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 				say(map[string]any{})
 				b := f.browser()
 				if p := b.get(b.through(i, "")); p.status != http.StatusBadRequest || f.sessions() != 0 {
-					t.Fatalf("not known yet, without an email: %s", p.kind())
+					t.Fatalf("unknown, without an email: %s", p.kind())
 				}
 				say(map[string]any{"email": "ada@example.com", "email_verified": true})
 				if p := b.get(b.through(i, "")); p.kind() != "See Other /usage" {
 					t.Fatalf("the first time: %s %s", p.kind(), p.main())
 				}
 				for what, more := range map[string]map[string]any{
-					"no email": {}, "an unverified email": {"email": "ada@example.com", "email_verified": false}, "no word of its verification": {"email": "ada@example.com"},
-					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"}, "something that is no email": {"email": "ada", "email_verified": true},
+					"no email": {}, "an unverified email": {"email": "ada@example.com", "email_verified": false}, "no verification": {"email": "ada@example.com"},
+					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"}, "an invalid email": {"email": "ada", "email_verified": true},
 					"another email": {"email": "lovelace@example.com", "email_verified": true},
 				} {
 					say(more)
@@ -520,7 +525,7 @@ func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 					if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
 						t.Errorf("%s: %s %s", what, p.kind(), p.main())
 					} else if p := again.get("/settings"); !strings.Contains(p.main(), "Email ada@example.com") &&
-						(name != "Slack" || !strings.Contains(p.main(), "Email lovelace@example.com")) { // a new verified address at Slack is the person's
+						(name != "Slack" || !strings.Contains(p.main(), "Email lovelace@example.com")) { // a new verified Slack address becomes the person's
 						t.Errorf("%s: signed in as another person: %s", what, p.main())
 					}
 				}
@@ -532,7 +537,7 @@ func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 	}
 }
 
-// Slack always names a team and a user, so that a token without them is none of Slack's.
+// Slack's tokens always have a team and a user, so a token without them is not from Slack.
 func TestSlackNamesTeamAndUser(t *testing.T) {
 	i := newTestIssuer(t)
 	f := newFixture(t, modelstest.SQLite(t), i.signsIn)
@@ -545,8 +550,8 @@ func TestSlackNamesTeamAndUser(t *testing.T) {
 	}
 }
 
-// TestAClaimedAddressGivesNothingAway has attackers claim addresses of other people, by API calls and as Slack's verified address. They
-// see no usage of theirs, and get no role.
+// TestAClaimedAddressGivesNothingAway makes attackers claim addresses of other people, by API calls
+// and as Slack's verified address. They see none of their usage, and get no role.
 func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		acme := f.organization("Acme", "T1")
@@ -589,18 +594,19 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 				t.Errorf("%+v: /org is %d and /ops %d", attack, org, ops)
 			}
 		}
-		// Another team spends its own units, also with a key that the victim has used.
+		// Another team spends its own units, even with a key that the victim has used.
 		f.post("/v1/consume", `{"slack_team_id": "T2", "slack_user_id": "U9", "email": "ada@example.com", "idempotency_key": "a", "quantity": 3}`).
 			want(t, 200, map[string]any{"email": "u9@t2.slack.invalid", "used": 3, "replayed": false})
 		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"used": 3})
-		// No team's word makes its people operators.
+		// No team can make its people operators.
 		call("T2", "U4", "root@example.com")
 		i.set(func() { i.says = slackSays("T2", "U4", "root@example.com") })
 		b := f.browser()
 		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "belongs to an operator") || b.session() != "" {
 			t.Errorf("with the address of an operator: %s %s", p.kind(), p.main())
 		}
-		// The admin whom the operator named is one, by the verified address of the organization's team.
+		// The person whom the operator made an admin gets the role, through the verified address of the
+		// organization's team.
 		if p := signIn("T1", "U3", "boss@example.com").get("/org"); p.status != http.StatusOK {
 			t.Errorf("the admin: %s %s", p.kind(), p.main())
 		}
@@ -610,7 +616,7 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 	})
 }
 
-// TestASessionFollowsItsPerson has the next person get the address that ada gave up.
+// TestASessionFollowsItsPerson gives the address that ada gave up to another person.
 func TestASessionFollowsItsPerson(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		ada := f.browser()
@@ -641,15 +647,15 @@ func TestSignInPageNamesNoSettings(t *testing.T) {
 		t.Errorf("the page: %d %s", p.status, p.main())
 	}
 	if p := b.post("/sign-in/slack", nil); p.kind() != "See Other /sign-in" {
-		t.Errorf("beginning all the same: %s", p.kind())
+		t.Errorf("starting anyway: %s", p.kind())
 	}
 	if p := b.get("/auth/callback?code=1&state="); p.status != 400 || f.sessions() != 0 {
 		t.Errorf("the callback: %s", p.kind())
 	}
 }
 
-// A server starts without its issuer, says so, and finds it when it is there.
-func TestAnIssuerThatIsAway(t *testing.T) {
+// A server starts without its issuer, says so, and uses it once it is reachable.
+func TestAnUnreachableIssuer(t *testing.T) {
 	i := newTestIssuer(t)
 	address := freeAddress(t)
 	f := newFixture(t, modelstest.SQLite(t), i.signsIn, func(o *Options) { o.SignIn.Issuer = "http://" + address })
@@ -670,15 +676,15 @@ func TestAnIssuerThatIsAway(t *testing.T) {
 		t.Errorf("a while later: %s %s", p.kind(), p.main())
 	}
 	back := b.through(i, "")
-	// What it said of itself is known and stays so, but now it does not answer.
+	// Its configuration stays cached, but now it does not answer.
 	i.server.Close()
 	f.advance(issuerFresh)
 	if p := b.get(back); p.status != 503 || b.session() != "" || p.header.Get("Retry-After") != "5" || strings.Contains(p.main(), "database") {
-		t.Errorf("away in the middle of it: %s %s", p.kind(), p.main())
+		t.Errorf("unreachable during a sign-in: %s %s", p.kind(), p.main())
 	}
 }
 
-func TestIssuersThatCannotBeOne(t *testing.T) {
+func TestInvalidIssuers(t *testing.T) {
 	for issuer, good := range map[string]bool{
 		"https://slack.com": true, "https://id.example.com/realms/a": true, "http://127.0.0.1:5556/dex": true, "http://[::1]:5556": true, "http://localhost": true,
 		"http://id.example.com": false, "http://10.0.0.1": false, "slack.com": false, "": false, "https://": false, "https://a@example.com": false,
@@ -695,13 +701,13 @@ func TestALinkSignsInOnce(t *testing.T) {
 		f.signedIn("ada@example.com").post("/sign-out", nil)
 		link := f.link("ada@example.com")
 		b := f.browser()
-		for range 3 { // a chat program that shows what is behind it, and a person who looks twice
+		for range 3 { // a chat program that previews the link, and a person who opens it twice
 			if p := b.get(link + "?next=/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") || !strings.Contains(p.body, `value="/settings"`) {
 				t.Fatalf("the link's page: %d %s", p.status, p.main())
 			}
 		}
 		if n := f.sessions(); n != 0 {
-			t.Errorf("looking at it made %d sessions", n)
+			t.Errorf("opening the page created %d sessions", n)
 		}
 		if p := b.post(link, url.Values{"next": {"/settings"}}); p.kind() != "See Other /settings" || f.sessions() != 1 {
 			t.Errorf("used: %s", p.kind())
@@ -724,7 +730,7 @@ func TestALinkSignsInOnce(t *testing.T) {
 	})
 }
 
-func TestOfTwoWhoUseALinkOneSignsIn(t *testing.T) {
+func TestALinkUsedTwiceAtOnceSignsInOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.signedIn("ada@example.com").post("/sign-out", nil)
 		for range 5 {
@@ -743,7 +749,7 @@ func TestOfTwoWhoUseALinkOneSignsIn(t *testing.T) {
 	})
 }
 
-// What is stored of a link opens nothing.
+// The stored hash of a link does not sign anyone in.
 func TestAStolenLinkOpensNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.signedIn("ada@example.com").post("/sign-out", nil)
@@ -758,7 +764,7 @@ func TestAStolenLinkOpensNothing(t *testing.T) {
 	})
 }
 
-func TestNextIsAPathOfOurOwn(t *testing.T) {
+func TestNextIsALocalPath(t *testing.T) {
 	for next, want := range map[string]string{
 		"/usage": "/usage", "/": "/", "/org/members?sort=-used&q=a%20b": "/org/members?sort=-used&q=a%20b", "/usage#months": "/usage", "/é": "/%C3%A9", "/a:b": "/a:b",
 		"/a?next=https:%2F%2Fevil.example": "/a?next=https:%2F%2Fevil.example",
@@ -773,7 +779,7 @@ func TestNextIsAPathOfOurOwn(t *testing.T) {
 		"/a\r\nSet-Cookie: x=1", "\t//evil.example", " //evil.example", " /usage", "/a\x00", "/a\x7f", "/%zz", "?x=1", "#x", "@evil.example", "evil.example/usage", "/" + strings.Repeat("a", 1000),
 	} {
 		if got := ownPath(next); got != "" {
-			t.Errorf("%q is let through as %q", next, got)
+			t.Errorf("%q is accepted as %q", next, got)
 		}
 	}
 	f := newFixture(t, modelstest.SQLite(t))

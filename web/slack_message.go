@@ -7,7 +7,7 @@ import (
 	"tollgate/models"
 )
 
-// slackMessage is a message as Slack's response_url takes it.
+// slackMessage is a message in the format of Slack's response_url.
 type slackMessage struct {
 	ResponseType string       `json:"response_type" enum:"ephemeral" doc:"Only the person sees it."`
 	Text         string       `json:"text" doc:"The message for notifications and screen readers."`
@@ -25,8 +25,8 @@ type slackText struct {
 	Text string `json:"text"`
 }
 
-// slackMark is the icon of a decision: what stops, what goes on, and how close the limit is. Words go with it, as not everyone
-// sees a difference in color.
+// slackMark returns the icon of a decision: whether work stops or continues, and how close the
+// limit is. Words accompany it, because not everyone can see differences in color.
 func slackMark(s *models.Standing, v models.Verdict) string {
 	switch {
 	case !v.Allowed, s.Remaining() == 0 && !models.Decide(*s, 1).Allowed:
@@ -46,11 +46,12 @@ func appendSlackMessage(b []byte, c *models.Catalogue, s *models.Standing, v mod
 	b = append(b, `,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":`...)
 	b = appendString(b, slackMark(s, v)+" *"+slackEscape.Replace(c.NoticeTitle(*s, v))+"*\n"+text)
 	b = append(b, `}},{"type":"context","elements":[{"type":"mrkdwn","text":`...)
-	b = appendString(b, slackEscape.Replace(c.PlanOf(s.Plan).Name)+" plan  "+slackBar(s.PercentUsed())+"  "+strconv.FormatInt(s.PercentUsed(), 10)+"% used")
+	percent := s.PercentUsed()
+	b = appendString(b, slackEscape.Replace(c.PlanOf(s.Plan).Name)+" plan  "+slackBar(percent)+"  "+strconv.FormatInt(percent, 10)+"% used")
 	return append(b, `}]}]}`...)
 }
 
-// slackEscape makes text harmless in mrkdwn.
+// slackEscape escapes text for mrkdwn.
 // Source: https://api.slack.com/reference/surfaces/formatting#escaping
 var slackEscape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 

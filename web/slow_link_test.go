@@ -17,9 +17,10 @@ type slowStep struct {
 	fields                   map[string]any
 }
 
-// TestSlowLink has a link of 300 milliseconds in each direction between Tollgate and PostgreSQL. Each call is answered within five
-// seconds, the first ones of a process and those after a broken connection included. As some wait for six round trips, a busy
-// machine may make one too slow, and it is tried again with another process.
+// TestSlowLink uses a link with a delay of 300 milliseconds in each direction between Tollgate and
+// PostgreSQL. Each call is answered within five seconds, including the first calls of a process and
+// those after a broken connection. Some calls wait for six round trips, so a busy machine may make
+// one too slow. Then the test tries again with another process.
 func TestSlowLink(t *testing.T) {
 	const delay, limit, tries = 300 * time.Millisecond, 5 * time.Second, 3
 	post := func(name, path, body string, fields map[string]any) slowStep {
@@ -66,7 +67,8 @@ func TestSlowLink(t *testing.T) {
 	}
 }
 
-// trySlowLink makes the calls with a new database and a new process. It returns which of them was not answered in time, if any.
+// trySlowLink makes the calls with a new database and a new process. It returns the call that was
+// not answered in time, if any.
 func trySlowLink(t *testing.T, steps []slowStep, delay, limit time.Duration) (late string) {
 	t.Helper()
 	address := modelstest.Postgres(t)
@@ -85,7 +87,7 @@ func trySlowLink(t *testing.T, steps []slowStep, delay, limit time.Duration) (la
 		if s.name == "broken" {
 			link.Break()
 		}
-		// The key is asked for in the background once it is known; a call after a rest waits for that.
+		// A cached key is read again in the background; after a pause, a call waits for that.
 		f.web.keys.known.Clear()
 		path := s.path
 		if hold != "" {

@@ -12,43 +12,50 @@ import (
 	"tollgate/models"
 )
 
-// How a server stops. During the drain it serves as before, and only /readyz says that it stops. Then each answer carries
-// Connection: close; soon the listener takes no more connections; and a connection is closed once it was idle for a while, so
-// that a client which has just sent a request is not cut off.
+// How a server stops. During the drain it serves as before, and only /readyz reports the stop.
+// After that, each answer has Connection: close, the listener soon accepts no more connections, and
+// a connection is closed after it was idle for a while, so that a client that has just sent a
+// request still gets an answer.
 const (
-	// stillAccepting is how long after the drain new connections are taken.
+	// stillAccepting is how long new connections are accepted after the drain.
 	stillAccepting = 500 * time.Millisecond
-	// lingers is how long a connection without a request stays open after the drain or its last answer. A client that is about to
-	// use it has time for one more call, whose answer tells it not to use the connection again.
+	// lingers is how long an idle connection stays open after the drain or its last answer. A client
+	// that is about to use it can make one more call. The answer makes the client close the
+	// connection.
 	lingers = time.Second
-	// silence is how long no byte may arrive of an incomplete request until the request is ended.
+	// silence is how long an incomplete request may receive no bytes before it is ended.
 	silence = 250 * time.Millisecond
-	// sendingPatience is how long after the drain an incomplete request may go on to arrive.
+	// sendingPatience is how long an incomplete request may continue to arrive after the drain.
 	sendingPatience = time.Second
-	// stopTimeout bounds all that comes after the drain: no call takes longer than enforcement.AnswerWithin.
+	// stopTimeout limits everything after the drain: no call takes longer than
+	// enforcement.AnswerWithin.
 	stopTimeout = 5500 * time.Millisecond
-	// stopTick is how often connections are looked at during a stop.
+	// stopTick is the interval at which connections are checked during a stop.
 	stopTick = 10 * time.Millisecond
-	// minHandshake and maxHandshake bound the time for connections that are being made when the listener closes. A busy machine may
-	// need the minimum. It delays no exit, because idle connections stay open for longer.
+	// minHandshake and maxHandshake limit the wait for connections that are being made when the
+	// listener closes. A busy machine may need the minimum. It delays no exit, because idle
+	// connections stay open longer.
 	minHandshake, maxHandshake = 250 * time.Millisecond, time.Second
-	// handshakePatience is how long the listener waits for handshakes that the kernel has begun. It has time for one packet that was lost,
-	// which the kernel sends again after a second.
+	// handshakePatience is how long the listener waits for handshakes that the kernel has begun. It
+	// covers one lost packet, which the kernel sends again after a second.
 	handshakePatience = 1500 * time.Millisecond
 )
 
-// errStopped is the answer to a request that the stop ended as it was incomplete. Nothing of it was recorded.
-var errStopped = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping, and the request was not complete; send it again.", RetryAfter: time.Second}
+// errStopped is the answer to an incomplete request that the stop ended. None of it was recorded.
+var errStopped = &models.Error{
+	Code: models.CodeUnavailable, Detail: "The server is stopping, and the request was not complete; send it again.",
+	RetryAfter: time.Second,
+}
 
-// errDraining is what /readyz answers from the beginning of a stop.
+// errDraining is the answer of /readyz during a stop.
 var errDraining = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping.", RetryAfter: time.Second}
 
-// stop is the state of a server's stop and what it came to.
+// stop is the state of a server's stop and its results.
 type stop struct {
 	began             time.Time
 	draining, closing atomic.Bool
 	finished          atomic.Int64 // requests answered since the stop began
-	incomplete        int          // requests ended, as they did not arrive
+	incomplete        int          // requests ended because they did not arrive completely
 	idle              int          // connections closed without a request
 	cut               int          // connections closed with a request that took too long
 }
@@ -80,13 +87,13 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 	}
 	s.stop.closing.Store(true)
 	err := s.closeConnections(cs)
-	if closed := server.Close(); !errors.Is(closed, net.ErrClosed) { // the listener's is closed by now
+	if closed := server.Close(); !errors.Is(closed, net.ErrClosed) { // the listener is already closed
 		err = errors.Join(err, closed)
 	}
 	return err
 }
 
-// tracked lets a stop know where each request is.
+// tracked records the progress of each request for a stop.
 func (s *Server) tracked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := r.Body
@@ -97,18 +104,18 @@ func (s *Server) tracked(next http.Handler) http.Handler {
 			w.Header()["Connection"] = []string{"close"}
 		}
 		next.ServeHTTP(w, r)
-		r.Body = body // net/http has to know it, to end the connection in order if it was not read
+		r.Body = body // net/http needs it to close the connection properly if it was not read
 		if s.stop.draining.Load() {
 			s.stop.finished.Add(1)
 		}
 	})
 }
 
-// closeConnections closes the listener and then each connection when it may be.
+// closeConnections closes the listener, and then each connection as soon as possible.
 func (s *Server) closeConnections(cs *connections) error {
 	closing := time.Now()
 	accepting := true
-	var dropping time.Time // since when new connections are dropped; zero before
+	var dropping time.Time // when new connections began to be dropped; zero before that
 	var patience time.Duration
 	tick := time.NewTicker(stopTick)
 	defer tick.Stop()
@@ -116,7 +123,8 @@ func (s *Server) closeConnections(cs *connections) error {
 		switch {
 		case !accepting:
 		case dropping.IsZero() && now.Sub(closing) >= min(s.drain, stillAccepting):
-			// A connection whose handshake is under way must still be taken, as its client may have sent a request with it.
+			// Connections in the middle of a handshake must still be accepted: their clients may have sent a
+			// request with it.
 			dropping, patience = now, minHandshake
 			if err := dropNewConnections(cs.TCPListener); err != nil {
 				s.log.Warn("clients that connect while the listener closes are reset", "error", err)
@@ -127,7 +135,7 @@ func (s *Server) closeConnections(cs *connections) error {
 			}
 		case !dropping.IsZero() && now.Sub(dropping) >= patience &&
 			(now.Sub(dropping) >= handshakePatience || unfinishedHandshakes(cs.TCPListener) == 0) &&
-			waitingConnections(cs.TCPListener) == 0: // asked last: a handshake that has ended waits there
+			waitingConnections(cs.TCPListener) == 0: // checked last, because a finished handshake waits there
 			accepting = false
 			if err := cs.Close(); err != nil {
 				return err
@@ -147,13 +155,14 @@ func (s *Server) closeConnections(cs *connections) error {
 				}
 				_ = c.Close()
 			}
-			_ = cs.Close() // closed already, unless connections still waited
+			_ = cs.Close() // already closed, unless connections were still waiting
 			return nil
 		}
 	}
 }
 
-// closeConnection ends a connection if nothing on it can be finished any more, or it was idle for long enough.
+// closeConnection closes a connection if nothing on it can be finished, or if it was idle for long
+// enough.
 func (s *Server) closeConnection(c *connection, closing, now time.Time) {
 	last := time.Unix(0, c.last.Load())
 	switch c.progress() {
@@ -188,13 +197,14 @@ func (s *Server) wasEnded(r *http.Request) bool {
 	return c != nil && c.ended.Load()
 }
 
-// LogStop writes what a stop came to, after everything has ended. Without a stop it writes nothing.
+// LogStop logs the results of a stop, after everything has ended. Without a stop it logs nothing.
 func (s *Server) LogStop() {
 	if !s.stop.draining.Load() {
 		return
 	}
 	line := []slog.Attr{
-		slog.String("took", time.Since(s.stop.began).Round(time.Millisecond).String()), slog.Int64("requests_finished", s.stop.finished.Load()),
+		slog.String("took", time.Since(s.stop.began).Round(time.Millisecond).String()),
+		slog.Int64("requests_finished", s.stop.finished.Load()),
 		slog.Int("requests_incomplete", s.stop.incomplete), slog.Int("idle_connections", s.stop.idle),
 	}
 	level := slog.LevelInfo

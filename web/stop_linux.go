@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onlySYN is a socket filter (classic BPF) that drops a packet with SYN and without ACK, and lets everything else pass: the
-// last packet of a handshake that is under way, and all that belongs to connections, which inherit the filter.
-// Byte 13 of a TCP header has the flags, SYN is 0x02 and ACK 0x10. Source: RFC 9293, 3.1; socket(7), SO_ATTACH_FILTER.
+// onlySYN is a socket filter (classic BPF) that drops packets with SYN and without ACK. It passes
+// the last packet of a handshake, and all packets of connections, which inherit the filter. Byte 13
+// of a TCP header has the flags: SYN is 0x02 and ACK is 0x10.
+// Source: RFC 9293, 3.1; socket(7), SO_ATTACH_FILTER.
 var onlySYN = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
 	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},
@@ -22,28 +23,32 @@ var onlySYN = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
 }
 
-// dropNewConnections has the kernel ignore who asks for a connection from now on. When the listener is closed, their next try,
-// a second later, is refused, and they know that nothing was sent.
+// dropNewConnections makes the kernel ignore new connections. Clients try again a second later; by
+// then, the listener is closed, so the connection is refused and the client knows that nothing was
+// sent.
 func dropNewConnections(l *net.TCPListener) error {
 	return control(l, func(fd int) error {
-		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(onlySYN)), Filter: &onlySYN[0]}) //nolint:gosec // a few instructions
+		filter := &unix.SockFprog{Len: uint16(len(onlySYN)), Filter: &onlySYN[0]} //nolint:gosec // a few instructions
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter)
 	})
 }
 
-// waitingConnections returns how many connections are made and not yet accepted; 0 if it is not known.
+// waitingConnections returns the number of connections that are made and not yet accepted; 0 if it
+// is unknown.
 func waitingConnections(l *net.TCPListener) (n uint32) {
 	_ = control(l, func(fd int) error {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err == nil {
-			n = info.Unacked // of a listener: its backlog
+			n = info.Unacked // of a listener, this is the backlog
 		}
 		return err
 	})
 	return n
 }
 
-// unfinishedHandshakes returns how many connections to the listener are being made: the kernel has answered, and the client's last
-// packet has not arrived. It is 0 if that is not known. Source: proc_pid_net(5), /proc/net/tcp: state 03 is SYN_RECV.
+// unfinishedHandshakes returns the number of connections to the listener that are being made: the
+// kernel has answered, and the client's last packet has not arrived. It is 0 if it is unknown.
+// Source: proc_pid_net(5), /proc/net/tcp: state 03 is SYN_RECV.
 func unfinishedHandshakes(l *net.TCPListener) (n int) {
 	port := fmt.Sprintf(":%04X", l.Addr().(*net.TCPAddr).Port)
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -52,7 +57,7 @@ func unfinishedHandshakes(l *net.TCPListener) (n int) {
 			continue
 		}
 		for line := range strings.Lines(string(sockets)) {
-			// The fields are a number, the local address, the remote one, and the state.
+			// The fields are a number, the local address, the remote address and the state.
 			if f := strings.Fields(line); len(f) > 3 && f[3] == "03" && strings.HasSuffix(f[1], port) {
 				n++
 			}
@@ -61,7 +66,7 @@ func unfinishedHandshakes(l *net.TCPListener) (n int) {
 	return n
 }
 
-// roundTrip returns how long a packet takes to a client and back; 0 if it is not known.
+// roundTrip returns the round-trip time to a client; 0 if it is unknown.
 func roundTrip(c *net.TCPConn) (rtt time.Duration) {
 	_ = control(c, func(fd int) error {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -73,7 +78,7 @@ func roundTrip(c *net.TCPConn) (rtt time.Duration) {
 	return rtt
 }
 
-// readable reports whether bytes have arrived that were not read.
+// readable reports whether unread bytes have arrived.
 func readable(c *net.TCPConn) (yes bool) {
 	_ = control(c, func(fd int) error {
 		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)

@@ -14,7 +14,8 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// A client whose packets are late when the server stops gets its answer: the listener closes only when no handshake is under way.
+// A client whose packets are late when the server stops gets its answer: the listener closes only
+// after all handshakes have ended.
 func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
@@ -24,7 +25,7 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.web.serve(ctx, l) }()
 
-	// The client's kernel drops what the server's one answers.
+	// The client's kernel drops the server's answer.
 	var deaf syscall.RawConn
 	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
@@ -60,7 +61,7 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 		}
 	}
 	stop()
-	time.Sleep(2 * minHandshake) // the listener would be closed by now
+	time.Sleep(2 * minHandshake) // without the handshake, the listener would be closed by now
 	must(t, deaf.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) }))
 	if err := <-answered; err != nil {
 		t.Errorf("the client got no answer: %v", err)
@@ -68,7 +69,8 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	must(t, <-stopped)
 }
 
-// The server's listener takes the filter that drops new connections. They are not answered, and not reset.
+// The server's listener accepts the filter that drops new connections. They get no answer and are
+// not reset.
 func TestNewConnectionsAreDropped(t *testing.T) {
 	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
 	must(t, err)

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Elsewhere than on Linux a connection that is made in the moment in which the listener closes is reset; the client may try again.
+// On systems other than Linux, a connection that is made while the listener closes is reset. The
+// client may try again.
 
 func dropNewConnections(*net.TCPListener) error { return errors.ErrUnsupported }
 

@@ -11,16 +11,18 @@ import (
 )
 
 const (
-	// webhookPath is where Stripe sends its events. It is no page and not of the API: what comes is known by its signature.
+	// webhookPath is where Stripe sends its events. It is neither a page nor part of the API: the
+	// signature identifies the sender.
 	webhookPath = billing.WebhookPath
-	// webhookLimit is the largest webhook that is taken, in bytes.
+	// webhookLimit is the maximum size of a webhook, in bytes.
 	webhookLimit = 1 << 20
-	// webhookPatience is what waiting for memory, keeping one, and waiting for it to be applied may take. Stripe waits for some ten seconds.
+	// webhookPatience is the time for getting memory, storing the webhook, and waiting until it is
+	// applied. Stripe waits for about ten seconds.
 	webhookPatience = roomPatience + 2*time.Second + queryTimeout
 )
 
-// stripeWebhook takes an event of Stripe's. It is 200 as soon as the event is kept: whatever becomes of it then, Stripe need not
-// send it again.
+// stripeWebhook receives an event from Stripe. It answers 200 as soon as the event is stored:
+// Stripe need not send it again, even if applying it fails.
 func (s *Server) stripeWebhook(c echo.Context) error {
 	if s.webhooks == nil || !s.webhooks.Receives() {
 		return newProblem(codeNotFound, "Stripe is not connected here.")
@@ -28,12 +30,12 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 	request := c.Request()
 	signature := request.Header.Get("Stripe-Signature")
 	if err := s.webhooks.CheckSignature(signature); err != nil {
-		return s.refuseWebhook(c, err) // without its body: anyone can send one
+		return s.refuseWebhook(c, err) // before reading its body, because anyone can send one
 	}
 	if request.ContentLength > webhookLimit {
 		return webhookTooLarge()
 	}
-	// The body, the copy of it that is stored, and what is read from it.
+	// The body, the stored copy, and the parsed values.
 	lease := s.strangerBodies.lease(c, 3)
 	defer lease.close()
 	payload, err := lease.read(request, nil, webhookLimit)
@@ -41,7 +43,7 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 	case isProblem(err):
 		return err
 	case err != nil:
-		return newProblem(codeBadSignature, "The body broke off.")
+		return newProblem(codeBadSignature, "The body is incomplete.")
 	case len(payload) > webhookLimit:
 		return webhookTooLarge()
 	}
@@ -58,15 +60,16 @@ func (s *Server) stripeWebhook(c echo.Context) error {
 }
 
 func webhookTooLarge() error {
-	return newProblem(codePayloadTooLarge, "A webhook has at most 1 MiB.")
+	return newProblem(codePayloadTooLarge, "The webhook is larger than 1 MiB.")
 }
 
-// refuseWebhook refuses what is not signed by Stripe. Only that counts against the limit of a client, so that Stripe may send as
-// much as it wants, also from an address that others share.
+// refuseWebhook refuses a webhook that is not signed by Stripe. Only these count against the
+// client's limit, so Stripe may send any number, even from a shared address.
 func (s *Server) refuseWebhook(c echo.Context, reason error) error {
 	if err := s.strangers.take(c); err != nil {
 		return err
 	}
 	s.log.WarnContext(c.Request().Context(), "a webhook was refused", "request_id", requestID(c), "reason", reason.Error())
-	return newProblem(codeBadSignature, "The webhook is not signed by Stripe with the secret of this endpoint, its signature is not of the last five minutes, or it is no event.")
+	return newProblem(codeBadSignature, "The webhook is not signed by Stripe with the secret of this endpoint, "+
+		"its signature is older than five minutes, or it is not an event.")
 }

@@ -21,7 +21,8 @@ import (
 
 const webhookSecret = "whsec_test"
 
-// oneSubscription is a Stripe with one customer, ada, who buys one subscription, to pro.
+// oneSubscription is a Stripe API with one customer, ada, who buys one subscription to the plan
+// pro.
 type oneSubscription struct {
 	start  time.Time
 	bought atomic.Bool
@@ -44,7 +45,7 @@ func (s *oneSubscription) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// withWebhooks is a server that hears of a Stripe.
+// withWebhooks returns a server that receives webhooks from a Stripe API.
 func withWebhooks(t *testing.T, address string, stripe http.Handler) *fixture {
 	t.Helper()
 	server := httptest.NewServer(stripe)
@@ -76,7 +77,7 @@ func (f *fixture) webhook(payload string, at time.Time, changes ...change) answe
 	a := answer{status: response.StatusCode, header: response.Header}
 	must(f.t, json.NewDecoder(response.Body).Decode(&a.body))
 	if got := a.header.Get("Content-Type"); a.status >= 400 && got != problemContentType {
-		f.t.Errorf("an error as %s", got)
+		f.t.Errorf("an error with the type %s", got)
 	}
 	return a
 }
@@ -87,7 +88,7 @@ func subscriptionEvent(id string) string {
 
 func TestWebhooksAreStripes(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		// Without a secret there is nothing here.
+		// Without a secret, there is no such endpoint.
 		f.webhook(subscriptionEvent("evt_0"), f.clock()).want(t, 404, map[string]any{"code": "not_found"})
 	})
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -103,14 +104,15 @@ func TestWebhooksAreStripes(t *testing.T) {
 			large := `{"id": "evt_large", "type": "ping", "data": "` + strings.Repeat("x", 1<<19) + `"}`
 			f.webhook(large, f.clock()).want(t, 200, map[string]any{"received": true})
 			f.webhook(`{"id": "evt_nul", "type": "ping", "data": "\u0000`+"\xff"+`"}`, f.clock()).want(t, 200, nil)
-			// Stripe is no browser and has no key; that it comes from elsewhere is its nature.
+			// Stripe is not a browser and has no key. Its requests come from another site.
 			f.webhook(`{"id": "evt_1", "type": "ping"}`, f.clock(), from("cross-site", "https://stripe.com")).want(t, 200, nil)
 		})
 	}
 }
 
-// Who buys a plan in the middle of a month has it with the webhook's answer. What they used before is nobody's bill.
-func TestAPlanIsOpenWithTheWebhooksAnswer(t *testing.T) {
+// A person who buys a plan in the middle of a month has it when the webhook is answered. Usage from
+// before the purchase is not billed.
+func TestAPlanAppliesWhenTheWebhookIsAnswered(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -146,6 +148,6 @@ func TestAWebhookWithoutTheDatabase(t *testing.T) {
 	must(t, cluster.StopKeep())
 	a := f.webhook(subscriptionEvent("evt_1"), f.clock())
 	if a.want(t, 503, map[string]any{"code": "unavailable"}); a.header.Get("Retry-After") == "" {
-		t.Error("it does not say when to try again")
+		t.Error("the answer has no Retry-After")
 	}
 }

@@ -11,10 +11,11 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// notTexts are what PostgreSQL takes for no text.
+// notTexts are strings that PostgreSQL does not accept as text.
 var notTexts = []string{"\x00", "a\x00b", "\xff", "a\xc3"}
 
-// A signed webhook with a NUL in an ID is no event of Stripe's: it is refused, as another try cannot help.
+// A signed webhook with a NUL in an ID is not a Stripe event. It is refused, because a retry cannot
+// help.
 func TestWebhookWithNUL(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
@@ -37,8 +38,8 @@ func TestWebhookWithNUL(t *testing.T) {
 	}
 }
 
-// What is no text is refused wherever it comes in, and is never an internal error.
-func TestWhatIsNoTextIsRefused(t *testing.T) {
+// Invalid text is refused everywhere, and is never an internal error.
+func TestInvalidTextIsRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		o, err := models.CreateOrganization(t.Context(), f.db, f.clock(), "Acme", []string{"T1"})
 		must(t, err)
@@ -88,8 +89,8 @@ func TestWhatIsNoTextIsRefused(t *testing.T) {
 	})
 }
 
-// A browser may call itself what it likes.
-func TestBrowserWhoseNameIsNoText(t *testing.T) {
+// A browser may send any name.
+func TestBrowserWithAnInvalidName(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		b := f.browser()
 		strange := func(r *http.Request) { r.Header.Set("User-Agent", "Mozilla\xff") }

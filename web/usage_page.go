@@ -14,20 +14,21 @@ import (
 	"tollgate/views/ui"
 )
 
-// historySpan reaches back over the periods that a page shows, in whatever months they began.
+// historySpan covers all periods that a page shows, in months of any length.
 const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
 
-// usagePage shows a member what they used.
-func (s *Server) usagePage(c echo.Context, who *models.Viewer) error {
-	return s.showUsage(c, who, http.StatusOK, views.SpendLimit{}, "")
+// usagePage shows a member's own usage.
+func (s *Server) usagePage(c echo.Context, viewer *models.Viewer) error {
+	return s.showUsage(c, viewer, http.StatusOK, views.SpendLimit{}, "")
 }
 
-// showUsage draws the page with the state of its form. Invalid says what is wrong with the amount; it is empty if nothing is.
-func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
+// showUsage renders the page with the state of its form. invalid says what is wrong with the
+// amount; it is empty if the amount is valid.
+func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
 	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
-	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, page.Frame.Now)
+	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
-	page.Subscription = s.subscription(c, who, p.standing)
+	page.Subscription = s.subscription(c, viewer, p.standing)
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
 	}
@@ -46,7 +47,7 @@ func (s *Server) showUsage(c echo.Context, who *models.Viewer, status int, limit
 	return show(c, status, views.UsagePage(page))
 }
 
-// limitNotices say once that the spend limit was changed, and what it is now.
+// limitNotices return the message that the spend limit was changed, which is shown once.
 func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Standing]) []ui.Notice {
 	limit := standing.Value.SpendLimitCents
 	switch s.flashed(c, limitSaved, limitRemoved) {
@@ -66,22 +67,25 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 	return nil
 }
 
-// person is what the pages about one person show.
+// person is the data of the pages about one person.
 type person struct {
 	standing views.Widget[models.Standing]
 	days     views.Widget[charts.Daily]
 	months   views.Widget[[]charts.Month]
-	// periods are the same as months, with the plan of each.
+	// periods are the same periods as months, with their plans.
 	periods []models.PastPeriod
 	// moved is the overage that moved between these periods.
 	moved      []models.MovedOverage
 	comparison views.Widget[views.Comparison]
 }
 
-// loadPerson asks for where a person stands, and for their records. Without a standing there is nothing to set them against.
+// loadPerson reads a person's standing and records. Without a standing, the other parts fail too,
+// because they are compared with it.
 func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Time) person {
 	var p person
-	p.standing = load(s, c, "standing", func(ctx context.Context) (models.Standing, error) { return s.standing(ctx, email) })
+	p.standing = load(s, c, "standing", func(ctx context.Context) (models.Standing, error) {
+		return s.standing(ctx, email)
+	})
 	history := load(s, c, "history", func(ctx context.Context) ([]models.UsageRecord, error) {
 		byEmail, err := models.RecordsSince(ctx, s.db, now.Add(-historySpan), []string{email})
 		return byEmail[email], err
@@ -97,7 +101,9 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 	p.months = views.Loaded(chartMonths(p.periods))
 	p.moved = models.MovedOverages(records, p.periods[0].Period.Start)
 	days := models.DaysOf(standing, records, signedUp)
-	p.days = views.Loaded(charts.Daily{Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included})
+	p.days = views.Loaded(charts.Daily{
+		Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included,
+	})
 	compared := days.Compare(now)
 	p.comparison = views.Loaded(views.Comparison{Days: compared.Days, Used: compared.Used, Before: compared.Before})
 	return p
@@ -107,33 +113,35 @@ func chartMonths(months []models.PastPeriod) []charts.Month {
 	drawn := make([]charts.Month, len(months))
 	for i, m := range months {
 		drawn[i] = charts.Month{
-			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included, Overage: m.Overage, OverageCents: m.OverageCents, Current: m.Current,
+			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included,
+			Overage: m.Overage, OverageCents: m.OverageCents, Current: m.Current,
 		}
 	}
 	return drawn
 }
 
-// subscription is the viewer's plan and what becomes of it. The plan is that of the standing, which is the one that decides.
-func (s *Server) subscription(c echo.Context, who *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
+// subscription returns the viewer's plan and its subscription. The plan is that of the standing,
+// which is the one that counts.
+func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
 	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan)}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
-		return models.SubscriptionOf(ctx, s.db, who.User.Email)
+		return models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	}).Value
 	if held != nil {
 		shown.Organization = held.Organization
-		s.becomes(&shown, &held.Subscription, who)
+		s.becomes(&shown, &held.Subscription, viewer)
 	}
 	return shown
 }
 
-// becomes says what becomes of a subscription, and whether the viewer may manage it at Stripe.
-func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, who *models.Viewer) {
+// becomes adds what happens to a subscription next, and whether the viewer may manage it in Stripe.
+func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
 	}
 	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
-	shown.Manageable = s.mayManage(held, who)
+	shown.Manageable = s.mayManage(held, viewer)
 	if !held.Active() {
 		shown.Status = models.StatusCanceled
 		if shown.EndsAt == nil {
@@ -142,10 +150,11 @@ func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, w
 	}
 }
 
-// mayManage says that the viewer may open Stripe's portal for a subscription: it is theirs, or their organization's and they
-// are an admin of it.
-func (s *Server) mayManage(held *models.Subscription, who *models.Viewer) bool {
-	return s.shop != nil && held.StripeCustomerID != nil && (held.OrganizationID == nil || who.IsAdmin() && *held.OrganizationID == who.Organization.ID)
+// mayManage reports whether the viewer may open Stripe's portal for a subscription: it is theirs, or
+// their organization's and they are an admin.
+func (s *Server) mayManage(held *models.Subscription, viewer *models.Viewer) bool {
+	return s.shop != nil && held.StripeCustomerID != nil &&
+		(held.OrganizationID == nil || viewer.IsAdmin() && *held.OrganizationID == viewer.Organization.ID)
 }
 
 func utc(t *time.Time) *time.Time {
@@ -155,15 +164,17 @@ func utc(t *time.Time) *time.Time {
 	return new(t.UTC())
 }
 
-// setSpendLimit saves the spend limit. A limit that is reached already stops the person at once, so it must be confirmed.
-func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
+// setSpendLimit saves the spend limit. A limit that is already reached stops the person
+// immediately, so it must be confirmed.
+func (s *Server) setSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)
 	if err != nil {
-		return s.showUsage(c, who, http.StatusUnprocessableEntity, views.SpendLimit{Entered: entered, Sent: true}, "The limit "+err.Error()+".")
+		form := views.SpendLimit{Entered: entered, Sent: true}
+		return s.showUsage(c, viewer, http.StatusUnprocessableEntity, form, "The limit "+err.Error()+".")
 	}
 	if c.FormValue(views.FieldConfirm) == "" {
-		standing, err := s.standing(c.Request().Context(), who.User.Email)
+		standing, err := s.standing(c.Request().Context(), viewer.User.Email)
 		if err != nil {
 			return err
 		}
@@ -171,18 +182,20 @@ func (s *Server) setSpendLimit(c echo.Context, who *models.Viewer) error {
 		standing.SpendLimitCents = &cents
 		stops := cents < standing.OverageCents || models.Decide(standing, 1).Reason == models.SpendLimitReached
 		if same := current.SpendLimitCents != nil && *current.SpendLimitCents == cents; stops && !same {
-			return s.showUsage(c, who, http.StatusOK, views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}, "")
+			form := views.SpendLimit{Entered: entered, Sent: true, Confirm: &cents}
+			return s.showUsage(c, viewer, http.StatusOK, form, "")
 		}
 	}
-	return s.saveSpendLimit(c, who, &cents)
+	return s.saveSpendLimit(c, viewer, &cents)
 }
 
-func (s *Server) removeSpendLimit(c echo.Context, who *models.Viewer) error {
-	return s.saveSpendLimit(c, who, nil)
+func (s *Server) removeSpendLimit(c echo.Context, viewer *models.Viewer) error {
+	return s.saveSpendLimit(c, viewer, nil)
 }
 
-func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64) error {
-	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), who.User.Email, who.User.Email, cents); err != nil {
+func (s *Server) saveSpendLimit(c echo.Context, viewer *models.Viewer, cents *int64) error {
+	actor, email := viewer.User.Email, viewer.User.Email
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), actor, email, cents); err != nil {
 		return err
 	}
 	if cents == nil {
@@ -191,15 +204,16 @@ func (s *Server) saveSpendLimit(c echo.Context, who *models.Viewer, cents *int64
 	return s.done(c, homePath, limitSaved)
 }
 
-// usageCSV is what /usage shows as a file: a row a billing period, then one a day of the current one.
-func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
+// usageCSV sends the data of /usage as a file: one row per billing period, then one row per day of
+// the current period.
+func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
-	p := s.loadPerson(c, who.User.Email, who.User.CreatedAt, now)
+	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, now)
 	if p.standing.Failed != "" || p.months.Failed != "" {
 		if err := c.Request().Context().Err(); err != nil {
 			return err // the client left
 		}
-		return models.Unavailable(fmt.Errorf("a file has no place for a part that failed: request %s", requestID(c)))
+		return models.Unavailable(fmt.Errorf("a file cannot contain a part that failed: request %s", requestID(c)))
 	}
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
@@ -207,11 +221,12 @@ func (s *Server) usageCSV(c echo.Context, who *models.Viewer) error {
 		for _, m := range p.periods {
 			switch {
 			case m.Current:
-				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held, standing.Remaining(),
-					standing.PercentUsed(), standing.Level(), standing.Overage, standing.OverageCents)
+				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held,
+					standing.Remaining(), standing.PercentUsed(), standing.Level(), standing.Overage, standing.OverageCents)
 			case !m.BeforeSignUp:
 				past := models.Standing{Used: m.Used, Overage: m.Overage, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0, past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
+				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0,
+					past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
 			}
 		}
 		for _, d := range p.days.Value.Until() {

@@ -99,7 +99,7 @@ func TestServe(t *testing.T) {
 	}
 
 	address := strings.TrimPrefix(s.url, "http://")
-	shell{t, sqliteDatabase(t)}.fails(1, address+" is in use by another program, choose another address with --listen", "serve", "--listen", address)
+	shell{t, sqliteDatabase(t)}.fails(1, address+" is in use by another program; choose another address with --listen", "serve", "--listen", address)
 	shell{t, sqliteDatabase(t)}.fails(1, "with --metrics-listen", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", address)
 
 	if status := s.stop(t, syscall.SIGTERM); status != 0 {
