@@ -97,8 +97,8 @@ func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
 	return d
 }
 
-// Compared sets the first days of a period against as many of the one before.
-type Compared struct {
+// Comparison sets the first days of a period against as many of the one before.
+type Comparison struct {
 	// Days is how many days are compared, today included.
 	Days int
 	Used int64
@@ -107,8 +107,8 @@ type Compared struct {
 }
 
 // Compare sets the days up to now against as many of the period before.
-func (d Days) Compare(now time.Time) Compared {
-	c := Compared{Days: DayOf(d.Period.Start, now) + 1}
+func (d Days) Compare(now time.Time) Comparison {
+	c := Comparison{Days: DayOf(d.Period.Start, now) + 1}
 	sum := func(days []int64) (units int64) {
 		for _, n := range days[:min(len(days), c.Days)] {
 			units += n

@@ -12,53 +12,28 @@ import (
 // MembersPerPage is the number of members on one page of the table.
 const MembersPerPage = 25
 
-// MemberSort is a column by which the table of members is sorted.
-type MemberSort = models.MemberSort
-
-// The columns by which the table can be sorted, as they appear in the URL. Ties are sorted by
-// email.
-const (
-	SortName       = models.SortName
-	SortEmail      = models.SortEmail
-	SortUsed       = models.SortUsed
-	SortIncluded   = models.SortIncluded
-	SortPercent    = models.SortPercent
-	SortLevel      = models.SortLevel
-	SortOverage    = models.SortOverage
-	SortLastPeriod = models.SortLastPeriod
-)
-
-var memberSorts = []MemberSort{
-	SortName, SortEmail, SortUsed, SortIncluded, SortPercent, SortLevel, SortOverage, SortLastPeriod,
+var memberSorts = []models.MemberSort{
+	models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded,
+	models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
 }
 
 // maxSearch is the maximum length of a search text in bytes.
 const maxSearch = 200
 
 // MembersQuery is the state of the table of members. All of it is in the URL.
-type MembersQuery struct {
-	// Search is a part of a name or an email; empty for all members.
-	Search string
-	// Level filters by one warning level; empty for all levels.
-	Level models.WarningLevel
-	// Sort and Descending are the sort order.
-	Sort       MemberSort
-	Descending bool
-	// Page counts from 1.
-	Page int
-}
+type MembersQuery models.MemberQuery
 
 // ParseMembersQuery reads the state from the parameters of a URL. It ignores unknown values, so
 // that an old or mistyped URL still shows the table.
 func ParseMembersQuery(v url.Values) MembersQuery {
-	q := MembersQuery{Search: strings.TrimSpace(v.Get("q")), Sort: SortUsed, Descending: true, Page: 1}
+	q := MembersQuery{Search: strings.TrimSpace(v.Get("q")), Sort: models.SortUsed, Descending: true, Page: 1}
 	if len(q.Search) > maxSearch {
 		q.Search = strings.ToValidUTF8(q.Search[:maxSearch], "")
 	}
 	if level := models.WarningLevel(v.Get("level")); slices.Contains(models.WarningLevels, level) {
 		q.Level = level
 	}
-	if sort := MemberSort(v.Get("sort")); slices.Contains(memberSorts, sort) {
+	if sort := models.MemberSort(v.Get("sort")); slices.Contains(memberSorts, sort) {
 		q.Sort, q.Descending = sort, v.Get("order") == "desc"
 	}
 	if page, err := strconv.Atoi(v.Get("page")); err == nil && page > 1 {
@@ -89,7 +64,7 @@ func (q MembersQuery) values() url.Values {
 }
 
 // defaultOrder reports whether the table has its default order: most used first.
-func (q MembersQuery) defaultOrder() bool { return q.Sort == SortUsed && q.Descending }
+func (q MembersQuery) defaultOrder() bool { return q.Sort == models.SortUsed && q.Descending }
 
 func address(path string, v url.Values) string {
 	if len(v) == 0 {
@@ -115,11 +90,11 @@ func (q MembersQuery) OnPage(page int) MembersQuery {
 
 // By returns the state after a click on the column's header. If the table is already sorted by the
 // column, the order is reversed. Otherwise names and emails start at A, and numbers at the largest.
-func (q MembersQuery) By(column MemberSort) MembersQuery {
+func (q MembersQuery) By(column models.MemberSort) MembersQuery {
 	if q.Sort == column {
 		q.Descending = !q.Descending
 	} else {
-		q.Sort, q.Descending = column, column != SortName && column != SortEmail
+		q.Sort, q.Descending = column, column != models.SortName && column != models.SortEmail
 	}
 	q.Page = 1
 	return q
@@ -129,7 +104,7 @@ func (q MembersQuery) By(column MemberSort) MembersQuery {
 func (q MembersQuery) Filtered() bool { return q.Search != "" || q.Level != "" }
 
 // ariaSort returns the column's aria-sort; empty if the table is not sorted by the column.
-func (q MembersQuery) ariaSort(column MemberSort) string {
+func (q MembersQuery) ariaSort(column models.MemberSort) string {
 	switch {
 	case q.Sort != column:
 		return ""

@@ -14,11 +14,11 @@ func TestMembersQueryRoundTripsThroughURL(t *testing.T) {
 		query views.MembersQuery
 		want  string
 	}{
-		{views.MembersQuery{Sort: views.SortUsed, Descending: true, Page: 1}, "/org/members"},
-		{views.MembersQuery{Sort: views.SortUsed, Page: 1}, "/org/members?sort=used"},
-		{views.MembersQuery{Sort: views.SortName, Page: 3}, "/org/members?page=3&sort=name"},
+		{views.MembersQuery{Sort: models.SortUsed, Descending: true, Page: 1}, "/org/members"},
+		{views.MembersQuery{Sort: models.SortUsed, Page: 1}, "/org/members?sort=used"},
+		{views.MembersQuery{Sort: models.SortName, Page: 3}, "/org/members?page=3&sort=name"},
 		{
-			views.MembersQuery{Search: "a&b =c", Level: models.Critical, Sort: views.SortLastPeriod, Descending: true, Page: 2},
+			views.MembersQuery{Search: "a&b =c", Level: models.Critical, Sort: models.SortLastPeriod, Descending: true, Page: 2},
 			"/org/members?level=critical&order=desc&page=2&q=a%26b+%3Dc&sort=last",
 		},
 	} {
@@ -37,7 +37,7 @@ func TestMembersQueryRoundTripsThroughURL(t *testing.T) {
 }
 
 func TestParseMembersQueryIgnoresUnknownValues(t *testing.T) {
-	defaults := views.MembersQuery{Sort: views.SortUsed, Descending: true, Page: 1}
+	defaults := views.MembersQuery{Sort: models.SortUsed, Descending: true, Page: 1}
 	for _, address := range []string{
 		"", "level=angry", "sort=password", "sort=password&order=asc", "page=0", "page=-3", "page=x", "q=+++",
 	} {
@@ -55,11 +55,11 @@ func TestParseMembersQueryIgnoresUnknownValues(t *testing.T) {
 }
 
 func TestMembersQuerySteps(t *testing.T) {
-	q := views.MembersQuery{Search: "ada", Sort: views.SortUsed, Descending: true, Page: 4}
+	q := views.MembersQuery{Search: "ada", Sort: models.SortUsed, Descending: true, Page: 4}
 	for _, test := range []struct{ name, got, want string }{
-		{"the sorted column is reversed", q.By(views.SortUsed).URL(), "/org/members?q=ada&sort=used"},
-		{"names and emails start at A", q.By(views.SortEmail).URL(), "/org/members?q=ada&sort=email"},
-		{"numbers start at the largest", q.By(views.SortPercent).URL(), "/org/members?order=desc&q=ada&sort=percent"},
+		{"the sorted column is reversed", q.By(models.SortUsed).URL(), "/org/members?q=ada&sort=used"},
+		{"names and emails start at A", q.By(models.SortEmail).URL(), "/org/members?q=ada&sort=email"},
+		{"numbers start at the largest", q.By(models.SortPercent).URL(), "/org/members?order=desc&q=ada&sort=percent"},
 		{"the file has all pages", q.CSV(), "/org/members.csv?q=ada"},
 		{"the next page keeps search and order", q.OnPage(5).URL(), "/org/members?page=5&q=ada"},
 	} {

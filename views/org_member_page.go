@@ -21,7 +21,7 @@ type OrgMember struct {
 	// Standing, Days, Months, Moved and Comparison are the same as on the member's own page.
 	Standing   Widget[models.Standing]
 	Days       Widget[charts.Daily]
-	Months     Widget[[]charts.Month]
+	Months     Widget[[]models.PastPeriod]
 	Moved      []models.MovedOverage
-	Comparison Widget[Comparison]
+	Comparison Widget[models.Comparison]
 }

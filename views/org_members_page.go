@@ -2,12 +2,8 @@ package views
 
 import (
 	"fmt"
-	"time"
-
-	"github.com/google/uuid"
 
 	"tollgate/models"
-	"tollgate/views/charts"
 	"tollgate/views/ui"
 )
 
@@ -32,37 +28,28 @@ type MembersList struct {
 	Found, Total int64
 }
 
-// MemberRow is one member.
+// MemberRow is one member with the last six months, oldest first, for the sparkline.
 type MemberRow struct {
-	ID   uuid.UUID
-	Name string
-	Role models.Role
-	// SignedUp is when the member was created.
-	SignedUp time.Time
-	// Standing is the member's state in the current period. It contains the email.
-	Standing models.Standing
-	// LastPeriod is the units used in the previous period; nil if that was before sign-up.
-	LastPeriod *int64
-	// Months are the last six months, oldest first, for the sparkline.
-	Months []charts.Month
+	models.MemberUsage
+	Months []models.PastPeriod
 }
 
 // memberColumn is a column by which the table can be sorted.
 type memberColumn struct {
-	sort   MemberSort
+	sort   models.MemberSort
 	label  string
 	number bool
 }
 
 func memberColumns(billed bool) []memberColumn {
 	columns := []memberColumn{
-		{SortName, "Name", false}, {SortEmail, "Email", false}, {SortUsed, "Used", true}, {SortIncluded, "Included", true},
-		{SortPercent, "Percent used", true}, {SortLevel, "Level", false},
+		{models.SortName, "Name", false}, {models.SortEmail, "Email", false}, {models.SortUsed, "Used", true}, {models.SortIncluded, "Included", true},
+		{models.SortPercent, "Percent used", true}, {models.SortLevel, "Level", false},
 	}
 	if billed {
-		columns = append(columns, memberColumn{SortOverage, "Overage", true})
+		columns = append(columns, memberColumn{models.SortOverage, "Overage", true})
 	}
-	return append(columns, memberColumn{SortLastPeriod, "Last period", true})
+	return append(columns, memberColumn{models.SortLastPeriod, "Last period", true})
 }
 
 // lastPage returns the number of pages, at least one.

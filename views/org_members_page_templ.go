@@ -587,7 +587,7 @@ func memberHeader(q MembersQuery, column memberColumn) templ.Component {
 			templ_7745c5c3_Var23 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		var templ_7745c5c3_Var24 = []any{templ.KV("text-right", column.number), templ.KV("hidden md:table-cell", column.sort == SortEmail)}
+		var templ_7745c5c3_Var24 = []any{templ.KV("text-right", column.number), templ.KV("hidden md:table-cell", column.sort == models.SortEmail)}
 		templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var24...)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err

@@ -24,7 +24,7 @@ type Org struct {
 	Cost Widget[OrgCost]
 	// Days and Months are sums over the members. Included is the sum of the members' limits.
 	Days   Widget[charts.Daily]
-	Months Widget[[]charts.Month]
+	Months Widget[[]models.PastPeriod]
 	// StripeConnected means that overage is billed.
 	StripeConnected bool
 }

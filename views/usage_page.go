@@ -20,11 +20,11 @@ type Usage struct {
 	// Days are those of the current period. Months are at most six, from the oldest to the current
 	// one.
 	Days   Widget[charts.Daily]
-	Months Widget[[]charts.Month]
+	Months Widget[[]models.PastPeriod]
 	// Moved is the overage that moved between the months.
 	Moved []models.MovedOverage
 	// Comparison is with the same days of the previous period.
-	Comparison Widget[Comparison]
+	Comparison Widget[models.Comparison]
 	// Forecast is the units that a straight line reaches at the period's end. It is nil in the first
 	// five days of a period and below ten events.
 	Forecast *int64
@@ -142,7 +142,7 @@ func limitInUnits(c *models.Catalogue, rate, cents int64) string {
 }
 
 // comparisonText compares the current period with the previous one.
-func comparisonText(c *models.Catalogue, d Comparison) string {
+func comparisonText(c *models.Catalogue, d models.Comparison) string {
 	used := c.Units(d.Used) + " used on the first day"
 	if d.Days > 1 {
 		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)

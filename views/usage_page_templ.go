@@ -1108,7 +1108,7 @@ func daysCard(c *models.Catalogue, w Widget[charts.Daily]) templ.Component {
 	})
 }
 
-func monthsCard(c *models.Catalogue, w Widget[[]charts.Month], about string, money, members bool, moved []models.MovedOverage) templ.Component {
+func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string, money, members bool, moved []models.MovedOverage) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

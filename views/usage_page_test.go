@@ -71,7 +71,7 @@ func TestUsagePageTexts(t *testing.T) {
 	held.Standing.Value.Held = 2
 	compare := func(used int64, before *int64) views.Usage {
 		d := viewstest.Member(t, "pro", used, 75)
-		d.Comparison.Value = views.Comparison{Days: 23, Used: used, Before: before}
+		d.Comparison.Value = models.Comparison{Days: 23, Used: used, Before: before}
 		return d
 	}
 	early := viewstest.Member(t, "pro", 9, 75)

@@ -127,15 +127,5 @@ func (s *Subscription) trialText(c *models.Catalogue) string {
 	return text + fmt.Sprintf(" After that, %s costs %s %s.", s.Plan.Name, c.FormatMoney(s.Plan.BasePriceCents), priceUnit(s.Plan))
 }
 
-// Comparison compares a period with the same number of days of the previous one.
-type Comparison struct {
-	// Days is the number of days compared, including today.
-	Days int
-	// Used is the units used in those days of the current period.
-	Used int64
-	// Before is the units used in those days of the previous period; nil if there was none.
-	Before *int64
-}
-
 // billed reports whether the pages show money, which they do unless the plan costs nothing.
 func billed(p models.Plan) bool { return p.BasePriceCents > 0 || p.OverageRateCents > 0 }

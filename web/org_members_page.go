@@ -26,10 +26,7 @@ func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 		page.Query.Page, page.Billed = found.Page, found.Billed
 		list := views.MembersList{Found: found.Found, Total: found.Total, Rows: make([]views.MemberRow, len(found.Rows))}
 		for i := range found.Rows {
-			m := &found.Rows[i]
-			list.Rows[i] = views.MemberRow{
-				ID: m.ID, Name: m.Name, Role: m.Role, SignedUp: m.SignedUp, Standing: m.Standing, LastPeriod: m.LastPeriod,
-			}
+			list.Rows[i].MemberUsage = found.Rows[i]
 		}
 		return list, s.addMonths(ctx, list.Rows, page.Frame.Now)
 	})
@@ -64,9 +61,9 @@ func (s *Server) orgMembersCSV(c echo.Context, viewer *models.Viewer) error {
 func (s *Server) findMembers(
 	ctx context.Context, organization uuid.UUID, q views.MembersQuery, perPage int, now time.Time,
 ) (models.MemberList, error) {
-	return models.FindMembers(ctx, s.db, s.catalogue, now, organization, models.MemberQuery{
-		Search: q.Search, Level: q.Level, Sort: q.Sort, Descending: q.Descending, Page: q.Page, PerPage: perPage,
-	})
+	query := models.MemberQuery(q)
+	query.PerPage = perPage
+	return models.FindMembers(ctx, s.db, s.catalogue, now, organization, query)
 }
 
 // addMonths adds the previous months of the members on one page.
@@ -81,7 +78,7 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 	}
 	for i := range rows {
 		m := &rows[i]
-		m.Months = chartMonths(models.Months(m.Standing, records[m.Standing.Email], m.SignedUp, models.HistoryMonths))
+		m.Months = models.Months(m.Standing, records[m.Standing.Email], m.SignedUp, models.HistoryMonths)
 	}
 	return nil
 }

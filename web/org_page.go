@@ -33,10 +33,9 @@ func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 		s.becomes(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
-	months := load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
+	page.Months = load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
 		return s.pastUsage.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})
-	page.Months = views.Widget[[]charts.Month]{Value: chartMonths(months.Value), Failed: months.Failed}
 	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
 		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
 		var err error

@@ -71,12 +71,10 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 type person struct {
 	standing views.Widget[models.Standing]
 	days     views.Widget[charts.Daily]
-	months   views.Widget[[]charts.Month]
-	// periods are the same periods as months, with their plans.
-	periods []models.PastPeriod
+	months   views.Widget[[]models.PastPeriod]
 	// moved is the overage that moved between these periods.
 	moved      []models.MovedOverage
-	comparison views.Widget[views.Comparison]
+	comparison views.Widget[models.Comparison]
 }
 
 // loadPerson reads a person's standing and records. Without a standing, the other parts fail too,
@@ -97,27 +95,14 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 		}
 	}
 	standing, records := p.standing.Value, history.Value
-	p.periods = models.Months(standing, records, signedUp, models.HistoryMonths)
-	p.months = views.Loaded(chartMonths(p.periods))
-	p.moved = models.MovedOverages(records, p.periods[0].Period.Start)
+	p.months = views.Loaded(models.Months(standing, records, signedUp, models.HistoryMonths))
+	p.moved = models.MovedOverages(records, p.months.Value[0].Period.Start)
 	days := models.DaysOf(standing, records, signedUp)
 	p.days = views.Loaded(charts.Daily{
 		Period: standing.Period, Now: now, Used: days.Used, Previous: days.Previous, Included: standing.Included,
 	})
-	compared := days.Compare(now)
-	p.comparison = views.Loaded(views.Comparison{Days: compared.Days, Used: compared.Used, Before: compared.Before})
+	p.comparison = views.Loaded(days.Compare(now))
 	return p
-}
-
-func chartMonths(months []models.PastPeriod) []charts.Month {
-	drawn := make([]charts.Month, len(months))
-	for i, m := range months {
-		drawn[i] = charts.Month{
-			Period: m.Period, BeforeSignUp: m.BeforeSignUp, Used: m.Used, Included: m.Included,
-			Overage: m.Overage, OverageCents: m.OverageCents, Current: m.Current,
-		}
-	}
-	return drawn
 }
 
 // subscription returns the viewer's plan and its subscription. The plan is that of the standing,
@@ -218,7 +203,7 @@ func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
 		row("row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level", "overage", "overage_cents")
-		for _, m := range p.periods {
+		for _, m := range p.months.Value {
 			switch {
 			case m.Current:
 				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held,

@@ -26,7 +26,7 @@ const (
 type Monthly struct {
 	// ID is unique in the page.
 	ID     string
-	Months []Month
+	Months []models.PastPeriod
 	// Money shows the cost of each period's overage.
 	Money bool
 	// Members means that the months are sums over the members of an organization. Overage is then
@@ -36,7 +36,7 @@ type Monthly struct {
 
 // finding says what the chart shows.
 func (d *Monthly) finding(c *models.Catalogue) string {
-	var most *Month
+	var most *models.PastPeriod
 	var known, over int
 	for i := range d.Months {
 		m := &d.Months[i]
@@ -61,7 +61,7 @@ func (d *Monthly) finding(c *models.Catalogue) string {
 		return fmt.Sprintf("First month: %s used.", c.Units(most.Used))
 	}
 	text := fmt.Sprintf("Busiest month: %s, %s (%s included).",
-		most.name(), c.Units(most.Used), models.FormatCount(most.Included))
+		monthName(most.Period), c.Units(most.Used), models.FormatCount(most.Included))
 	switch {
 	case d.Members && over == 0:
 		return text + " No member exceeded their plan."
@@ -643,9 +643,9 @@ func Months(c *models.Catalogue, d Monthly) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var37 string
-			templ_7745c5c3_Var37, templ_7745c5c3_Err = templ.JoinStringErrs(m.short())
+			templ_7745c5c3_Var37, templ_7745c5c3_Err = templ.JoinStringErrs(shortMonth(m.Period))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 175, Col: 120}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 175, Col: 131}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var37))
 			if templ_7745c5c3_Err != nil {
@@ -727,9 +727,9 @@ func Months(c *models.Catalogue, d Monthly) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var40 string
-				templ_7745c5c3_Var40, templ_7745c5c3_Err = templ.JoinStringErrs(m.name() + soFar(m.Current))
+				templ_7745c5c3_Var40, templ_7745c5c3_Err = templ.JoinStringErrs(monthName(m.Period) + soFar(m.Current))
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 206, Col: 38}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 206, Col: 49}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var40))
 				if templ_7745c5c3_Err != nil {
@@ -827,7 +827,7 @@ func Months(c *models.Catalogue, d Monthly) templ.Component {
 
 // monthBaseline returns where the value of a month is printed, so that it does not touch its limit
 // or the grid.
-func monthBaseline(m *Month, a Axis) float64 {
+func monthBaseline(m *models.PastPeriod, a Axis) float64 {
 	lines := a.lines()
 	if m.Included > 0 {
 		lines = append(lines, a.at(float64(m.Included)))

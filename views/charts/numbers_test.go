@@ -142,7 +142,7 @@ func TestChartNumbersCollideWithNothing(t *testing.T) {
 			d := Monthly{ID: "x", Money: true}
 			for i := range 6 {
 				start := at("2026-06-01T00:00:00Z").AddDate(0, i, 0)
-				d.Months = append(d.Months, Month{
+				d.Months = append(d.Months, models.PastPeriod{
 					Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, BeforeSignUp: k == 4 && i < 2, Used: used[i],
 					Included: limits[i] + level, Overage: max(0, used[i]-limits[i]-level), Current: i == 5,
 				})

@@ -125,31 +125,13 @@ func tick(v int64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(float64(v)/float64(unit), 'f', 1, 64), ".0") + units[i]
 }
 
-// Month is one billing period of a person or an organization, for the chart of months.
-type Month struct {
-	Period models.Period
-	// BeforeSignUp means that the month has no figures. The chart shows a dash for it, not 0.
-	BeforeSignUp bool
-	// Used and Included are units. Included is the limit of that period, not today's.
-	Used     int64
-	Included int64
-	// Overage is the units beyond the person's limit. For an organization, it is the sum over its
-	// members, so it can be positive while Used is below Included. OverageCents is its price in cents,
-	// before tax.
-	Overage, OverageCents int64
-	// Current means that the period has not ended.
-	Current bool
-}
+// monthName returns the month that contains the middle of the period: "Nov 2026".
+func monthName(p models.Period) string { return middle(p).Format("Jan 2006") }
 
-// name returns the month that contains the middle of the period: "Nov 2026".
-func (m *Month) name() string { return m.middle().Format("Jan 2006") }
+// shortMonth returns the same month without the year.
+func shortMonth(p models.Period) string { return middle(p).Format("Jan") }
 
-// short returns the same month without the year.
-func (m *Month) short() string { return m.middle().Format("Jan") }
-
-func (m *Month) middle() time.Time {
-	return m.Period.Start.UTC().Add(m.Period.End.Sub(m.Period.Start) / 2)
-}
+func middle(p models.Period) time.Time { return p.Start.UTC().Add(p.End.Sub(p.Start) / 2) }
 
 // Daily is the usage on each day of a billing period. Days are dates in UTC.
 type Daily struct {

@@ -112,8 +112,8 @@ func TestMonthIsNamedAfterItsMiddle(t *testing.T) {
 		{"2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "Nov 2026"},
 		{"2026-11-28T15:00:00Z", "2026-12-28T15:00:00Z", "Dec 2026"},
 	} {
-		m := Month{Period: models.Period{Start: at(test.start), End: at(test.end)}}
-		if got := m.name(); got != test.want {
+		m := models.PastPeriod{Period: models.Period{Start: at(test.start), End: at(test.end)}}
+		if got := monthName(m.Period); got != test.want {
 			t.Errorf("name of %s to %s = %q, want %q", test.start, test.end, got, test.want)
 		}
 	}
@@ -142,7 +142,7 @@ func TestValuesThatDoNotFitAreOnlyInTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for used, fits := range map[int64]bool{999: true, 1000: false} {
-		months := Monthly{ID: "m", Months: make([]Month, 6)}
+		months := Monthly{ID: "m", Months: make([]models.PastPeriod, 6)}
 		for i := range months.Months {
 			months.Months[i].Used = used
 		}

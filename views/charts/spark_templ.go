@@ -16,20 +16,20 @@ import (
 )
 
 // sparkText returns the accessible name of a sparkline: all its numbers, because it has no table.
-func sparkText(months []Month) string {
+func sparkText(months []models.PastPeriod) string {
 	parts := make([]string, len(months))
 	for i := range months {
 		m := &months[i]
 		if m.BeforeSignUp {
-			parts[i] = m.short() + " none"
+			parts[i] = shortMonth(m.Period) + " none"
 		} else {
-			parts[i] = fmt.Sprintf("%s %s", m.short(), models.FormatCount(m.Used))
+			parts[i] = fmt.Sprintf("%s %s", shortMonth(m.Period), models.FormatCount(m.Used))
 		}
 	}
 	return "Used by month: " + strings.Join(parts, ", ")
 }
 
-func sparkTop(months []Month) float64 {
+func sparkTop(months []models.PastPeriod) float64 {
 	most := int64(1)
 	for _, m := range months {
 		most = max(most, m.Used)
@@ -44,7 +44,7 @@ const (
 
 // Spark draws a person's months, oldest first, small enough for a table row. Each sparkline has its
 // own scale.
-func Spark(months []Month) templ.Component {
+func Spark(months []models.PastPeriod) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

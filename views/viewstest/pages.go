@@ -75,11 +75,11 @@ func spread(sum int64, days int) []int64 {
 
 // Months returns six months, of which the first ones are before sign-up. nowUsed is the usage of
 // the current month, and shares are the usage of the other months in percent of included.
-func Months(included, nowUsed int64, before int, shares ...int64) []charts.Month {
-	var list []charts.Month
+func Months(included, nowUsed int64, before int, shares ...int64) []models.PastPeriod {
+	var list []models.PastPeriod
 	for i := range 6 {
 		month := time.Date(2026, time.Month(6+i), 15, 0, 0, 0, 0, time.UTC)
-		m := charts.Month{Period: models.CalendarMonth(month), BeforeSignUp: i < before}
+		m := models.PastPeriod{Period: models.CalendarMonth(month), BeforeSignUp: i < before}
 		switch {
 		case i == 5:
 			m.Used, m.Included, m.Current = nowUsed, included, true
@@ -112,7 +112,7 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 			Period: november, Now: Now, Used: spread(used, 23), Previous: spread(used*9/10, 31), Included: included,
 		}),
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
-		Comparison: views.Loaded(views.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
+		Comparison: views.Loaded(models.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
 	}
 	if units, ok := d.Standing.Value.Forecast(Now); ok {
 		d.Forecast = &units
@@ -187,7 +187,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d.Frame.Viewer.Organization = ""
 	d.Months = views.Loaded(Months(5, 0, 5))
 	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
-	d.Comparison = views.Loaded(views.Comparison{Days: 1})
+	d.Comparison = views.Loaded(models.Comparison{Days: 1})
 	add("new", d)
 
 	d = Member(t, "starter", 11, 25)
@@ -209,7 +209,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 		d.Standing.Value.OverageRateCents, d.Standing.Value.Period = 0, trialPeriod
 		d.Days.Value.Period, d.Days.Value.Previous, d.Forecast = trialPeriod, nil, nil
 		used := d.Standing.Value.Used
-		d.Days.Value.Used, d.Comparison.Value = spread(used, 15), views.Comparison{Days: 15, Used: used}
+		d.Days.Value.Used, d.Comparison.Value = spread(used, 15), models.Comparison{Days: 15, Used: used}
 		return d
 	}
 	d = trying(Member(t, "pro", 40, 75))
@@ -260,12 +260,14 @@ func memberRows(t testing.TB) []views.MemberRow {
 	var rows []views.MemberRow
 	for i, name := range names {
 		row := views.MemberRow{
-			ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "),
-			Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
-			Standing: Used(models.Standing{
-				Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business",
-				Included: 100, OverageRateCents: 20, Period: november,
-			}, max(0, int64(118-6*i))),
+			MemberUsage: models.MemberUsage{
+				ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Name: strings.ReplaceAll(name, "_", " "),
+				Role: models.Member, LastPeriod: new(int64(90 - 3*i)),
+				Standing: Used(models.Standing{
+					Email: strings.ToLower(strings.ReplaceAll(name, "_", ".")) + "@example.com", Plan: "business",
+					Included: 100, OverageRateCents: 20, Period: november,
+				}, max(0, int64(118-6*i))),
+			},
 			Months: Months(100, max(0, int64(118-6*i)), 0, int64(20+3*i), 60, int64(130-5*i), 80, int64(90-3*i)),
 		}
 		switch i {
@@ -341,7 +343,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	pages["members"] = views.OrgMembersPage(members)
 	narrowed := members
-	narrowed.Query = views.MembersQuery{Search: "example", Level: models.Safe, Sort: views.SortName, Page: 2}
+	narrowed.Query = views.MembersQuery{Search: "example", Level: models.Safe, Sort: models.SortName, Page: 2}
 	narrowed.List = views.Loaded(views.MembersList{Rows: memberRows(t)[7:19], Found: 37, Total: 42})
 	pages["members-narrowed"] = views.OrgMembersPage(narrowed)
 	narrowed.Query.Search, narrowed.List = "<b>missing", views.Loaded(views.MembersList{Total: 42})
