@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Daily is units by UTC calendar day, from the day on which a billing period starts, separated by commas: "0,0,3" is three
-// units on the third day. Trailing days without units are left out, so that "" is none at all. A period rarely touches more than 33 days.
+// Daily is units by UTC calendar day, starting with the day on which a billing period starts,
+// separated by commas: "0,0,3" means three units on the third day. Trailing days without units are
+// left out, so an empty string means no units. A period rarely has more than 33 days.
 type Daily string
 
-// periodDays is room for the days of most periods; more only cost an allocation.
+// periodDays is enough for the days of most periods; more days only cost an allocation.
 const periodDays = 33
 
-// Units are the units of each day up to the last one that has any.
+// Units returns the units of each day, up to the last day with any.
 func (d Daily) Units() []int64 { return d.appendTo(nil) }
 
 func (d Daily) appendTo(days []int64) []int64 {
@@ -32,7 +33,8 @@ func (d Daily) appendTo(days []int64) []int64 {
 	return append(days, units)
 }
 
-// Add is d with quantity more units on a day, which DayOf gives. It is written without reflection, as every grant goes through it.
+// Add returns d with quantity more units on a day (see DayOf). It avoids reflection, because every
+// recorded use calls it.
 func (d Daily) Add(day int, quantity int64) Daily {
 	var room [periodDays]int64
 	days := d.appendTo(room[:0])
@@ -54,7 +56,8 @@ func (d Daily) Add(day int, quantity int64) Daily {
 	return Daily(text)
 }
 
-// From is d from a day on, for a period that starts that much later; what is before it must be without units.
+// From returns d without its first days, for a period that starts that many days later. The removed
+// days must have no units.
 func (d Daily) From(day int) Daily {
 	for ; day > 0 && d != ""; day-- {
 		_, rest, _ := strings.Cut(string(d), ",")
@@ -63,27 +66,29 @@ func (d Daily) From(day int) Daily {
 	return d
 }
 
-// DayOf is how many UTC dates t is after the one that a period starts on: 0 on that date, and before it too.
+// DayOf returns the number of UTC dates from the start of a period to t: 0 on the first date and
+// before it.
 func DayOf(start, t time.Time) int {
 	return max(0, int(date(t).Sub(date(start))/(24*time.Hour)))
 }
 
-// date is the midnight at which t's UTC date begins.
+// date returns the midnight at the start of t's UTC date.
 func date(t time.Time) time.Time {
 	year, month, day := t.UTC().Date()
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
-// Days is the units of each UTC date of a billing period, and of the one before.
+// Days is the units of each UTC date of a billing period and of the previous one.
 type Days struct {
 	Period Period
 	Used   []int64
-	// Previous is empty when there was no period before; Known says that there was one, in which perhaps nothing was used.
+	// Previous is empty if there was no previous period. Known means that there was one, perhaps
+	// without usage.
 	Previous []int64
 	Known    bool
 }
 
-// DaysOf takes the days of the current period and of the one before from a person's records.
+// DaysOf returns the days of the current period and of the previous one from a person's records.
 func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
 	d := Days{Period: current.Period, Known: signedUp.Before(current.Period.Start)}
 	for i := range records {
@@ -97,16 +102,16 @@ func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
 	return d
 }
 
-// Comparison sets the first days of a period against as many of the one before.
+// Comparison compares the first days of a period with the same number of days of the previous one.
 type Comparison struct {
-	// Days is how many days are compared, today included.
+	// Days is the number of days compared, including today.
 	Days int
 	Used int64
-	// Before is nil when there was no period before.
+	// Before is nil if there was no previous period.
 	Before *int64
 }
 
-// Compare sets the days up to now against as many of the period before.
+// Compare compares the days up to now with the same number of days of the previous period.
 func (d Days) Compare(now time.Time) Comparison {
 	c := Comparison{Days: DayOf(d.Period.Start, now) + 1}
 	sum := func(days []int64) (units int64) {

@@ -1,9 +1,9 @@
 package models
 
-// Reason says why a decision is a refusal. It is empty when the decision allows.
+// Reason is the reason for a refusal; empty if the decision allows.
 type Reason string
 
-// The reasons of a refusal.
+// The reasons for a refusal.
 const (
 	IncludedExhausted Reason = "included_exhausted"
 	PaymentPastDue    Reason = "payment_past_due"
@@ -13,14 +13,14 @@ const (
 // Verdict is the outcome of a decision.
 type Verdict struct {
 	Allowed bool
-	// Reason is empty when Allowed.
+	// Reason is empty if Allowed.
 	Reason Reason
-	// Overage is the units that are beyond the included ones, and OverageCents their price; 0 when refused.
+	// Overage is the units beyond the included ones, and OverageCents is their price; 0 if refused.
 	Overage, OverageCents int64
 }
 
-// Decide is the rule: may the person in this standing have quantity more units? All of them or none.
-// Every part that decides calls it; it reads and writes nothing. (product.md, "Decisions")
+// Decide decides whether a person with this standing may have quantity more units: all of them or
+// none. It is a pure function, and all parts that decide call it. (product.md, "Decisions")
 func Decide(s Standing, quantity int64) Verdict {
 	over := max(0, quantity-s.Remaining())
 	cents := over * s.OverageRateCents
@@ -36,8 +36,9 @@ func Decide(s Standing, quantity int64) Verdict {
 	return Verdict{Allowed: true, Overage: over, OverageCents: cents}
 }
 
-// Classify is Decide for units that were used already. It allows all of them. Those that Decide would not bill are not billed:
-// the units beyond a hard cap, beyond a spend limit, or while a payment is past due.
+// Classify is Decide for units that were already used, so it allows all of them. It bills only
+// those that Decide would bill: not the units beyond a hard cap or a spend limit, and none while a
+// payment is past due.
 func Classify(s Standing, quantity int64) Verdict {
 	over := max(0, quantity-s.Remaining())
 	switch {
@@ -49,22 +50,23 @@ func Classify(s Standing, quantity int64) Verdict {
 	return Verdict{Allowed: true, Overage: over, OverageCents: over * s.OverageRateCents}
 }
 
-// Settle is the verdict for quantity units of a hold, in a standing that no longer has the hold. Its overage is at most the hold's
-// part beyond the included units, and at most what the units have now, as another hold may have freed included units since. It is
-// charged at the hold's rate.
+// Settle returns the verdict for quantity units of a hold, given a standing that no longer counts
+// the hold. The overage is at most the hold's overage, and at most the overage that the units would
+// have now, because another hold may have freed included units since. It is charged at the hold's
+// rate.
 func Settle(s Standing, h *UsageHold, quantity int64) Verdict {
 	over := min(max(0, quantity-(h.Quantity-h.OverageQuantity)), max(0, quantity-s.Remaining()))
 	return Verdict{Allowed: true, Overage: over, OverageCents: over * h.OverageRateCents}
 }
 
-// Add counts quantity units with the overage that the verdict gives them.
+// Add adds used units with the overage of their verdict.
 func (s *Standing) Add(quantity int64, v Verdict) {
 	s.Used += quantity
 	s.Overage += v.Overage
 	s.OverageCents += v.OverageCents
 }
 
-// Hold sets quantity units aside with the overage that the verdict gives them.
+// Hold adds units on hold with the overage of their verdict.
 func (s *Standing) Hold(quantity int64, v Verdict) {
 	s.Held += quantity
 	s.OverageHeld += v.Overage

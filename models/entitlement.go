@@ -8,50 +8,60 @@ import (
 	"github.com/google/uuid"
 )
 
-// Entitlement is what a person may use now: their plan, whose period it follows, and their own limit.
-// The zero value is that of somebody never seen: the free plan.
+// Entitlement is what a person may use now: their plan, the subscription whose billing periods it
+// follows, and their own limit. The zero value is the entitlement of an unknown person: the free
+// plan.
 type Entitlement struct {
 	WorkspaceID *uuid.UUID
-	// Slack is empty when the person is not linked to Slack.
+	// Slack is the zero value if the person is not linked to Slack.
 	Slack SlackIdentity
-	// SpendLimitCents is the person's own limit in cents a period; nil is none.
+	// SpendLimitCents is the person's own limit, in cents per period; nil means none.
 	SpendLimitCents *int64
-	// PlanID is that of the active subscription, the organization's before their own; empty without one.
+	// PlanID is the plan of the active subscription (the organization's before the person's own);
+	// empty without one.
 	PlanID PlanID
-	// StripeCustomerID is who pays for that subscription; empty when it was given by hand.
+	// StripeCustomerID is the customer that pays for the subscription; empty if the plan was
+	// assigned by hand.
 	StripeCustomerID string
-	// OrganizationID is that of the organization that has the subscription; nil without one and for the person's own.
+	// OrganizationID is the organization that has the subscription; nil without a subscription and
+	// for the person's own.
 	OrganizationID *uuid.UUID
-	// MemberOf is the organization that the person is in now; nil without one.
+	// MemberOf is the person's current organization; nil without one.
 	MemberOf *uuid.UUID
 	Status   SubscriptionStatus
-	// AtStripe means that the subscription is Stripe's. Then OverageRateCents is the unit amount of its overage item; nil until it
-	// was read.
+	// AtStripe means that the subscription is at Stripe. Then OverageRateCents is the unit amount
+	// of its overage item; nil until it was read.
 	AtStripe         bool
 	OverageRateCents *int64
-	// Created is when the subscription began, or the first of those by hand that replaced each other without a gap. Joined is when the person
-	// came to their organization or left the last one. Ended is when the last subscription at Stripe ended that could have given the person a
-	// plan, and EndedByHand when the last one by hand ended that came before this one. They are zero where that is not known.
+	// Created is when the subscription began; for plans assigned by hand that replaced each other
+	// without a gap, when the first one began. Joined is when the person joined their organization
+	// or left the last one. Ended is when the last subscription at Stripe ended that could have
+	// given the person a plan. EndedByHand is when the last plan assigned by hand before this one
+	// ended. A time is zero if it is unknown.
 	Created, Joined, Ended, EndedByHand time.Time
-	// Until is when the next of such changes came, for what a person might use at an instant in the past; zero without one.
+	// Until is when the next such change happened, if the entitlement is for an instant in the
+	// past; zero without one.
 	Until time.Time
-	// Anchor, PeriodStart and PeriodEnd are the subscription's at Stripe; nil when it was given by hand.
+	// Anchor, PeriodStart and PeriodEnd are those of the subscription at Stripe; nil if the plan
+	// was assigned by hand.
 	Anchor, PeriodStart, PeriodEnd *time.Time
-	// TrialEnd is when the subscription's trial ends or ended; nil without one.
+	// TrialEnd is when the subscription's trial ends or ended; nil without a trial.
 	TrialEnd *time.Time
-	// SubscriptionID is that of the subscription; nil without one.
+	// SubscriptionID is nil without a subscription.
 	SubscriptionID *uuid.UUID
-	// known is what else is known of the person's subscriptions, their past periods among it; nil where it was not read.
+	// known has more about the person's subscriptions, such as their past periods; nil if it was
+	// not read.
 	known *changes
 }
 
-// payer is PayerOf the entitlement's subscription.
+// payer returns PayerOf for the entitlement's subscription.
 func (e *Entitlement) payer() string { return PayerOf(e.StripeCustomerID, e.OrganizationID) }
 
 const byOrganization = "organization:"
 
-// PayerOf identifies who pays for a plan: a customer of Stripe's, else an organization whose plan was assigned by hand, else the
-// person. When it changes, the usage record ends and the next one starts. (product.md, "Plans")
+// PayerOf returns who pays for a plan: a Stripe customer, an organization whose plan was assigned
+// by hand, or else the person (an empty string). When the payer changes, the usage record ends and
+// the next one starts. (product.md, "Plans")
 func PayerOf(customer string, organization *uuid.UUID) string {
 	switch {
 	case customer != "":
@@ -62,8 +72,9 @@ func PayerOf(customer string, organization *uuid.UUID) string {
 	return ""
 }
 
-// changed is when the payer changed from another one to this one, as far as that is known. A plan that is assigned by hand to the same
-// person or organization, or that ends, is no change of payer.
+// changed returns when the payer changed from another one to this one; zero if that is unknown. A
+// plan that is assigned by hand to the same person or organization, or that ends, does not change
+// the payer.
 func (e *Entitlement) changed(before string) time.Time {
 	switch {
 	case !byHand(before) || !byHand(e.payer()):
@@ -74,7 +85,7 @@ func (e *Entitlement) changed(before string) time.Time {
 	return e.Joined
 }
 
-// newest is when something last changed that can change the payer.
+// newest returns the time of the last event that can have changed the payer.
 func (e *Entitlement) newest() time.Time {
 	switch {
 	case e.AtStripe:
@@ -87,7 +98,8 @@ func (e *Entitlement) newest() time.Time {
 	return latest(e.Joined, e.Ended)
 }
 
-// begins is when the payer of a plan began to pay for this person; zero without a plan and where it is not known.
+// begins returns when the payer of the plan began to pay for this person; zero without a plan or if
+// it is unknown.
 func (e *Entitlement) begins() time.Time {
 	switch payer := e.payer(); {
 	case payer == "":
@@ -104,8 +116,8 @@ func byHand(payer string) bool { return payer == "" || strings.HasPrefix(payer, 
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// overageRate returns the price in cents of a unit beyond the included ones, in a period that ends at end; 0 is a hard cap. A trial
-// includes units and bills nothing, even if its usage is recorded after it has ended.
+// overageRate returns the price in cents of a unit beyond the included ones, in a period that ends
+// at end; 0 is a hard cap. A trial bills nothing, even if its usage is recorded after the trial.
 func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 	switch {
 	case !e.AtStripe:
@@ -143,7 +155,8 @@ func newestActive(column, owner string) string {
 var entitlingSubscription = "COALESCE(" + newestActive("id", "n.organization_id = w.organization_id") + ", " +
 	newestActive("id", "n.user_id = u.id") + ")"
 
-// entitlementColumns and EntitlementJoins read an Entitlement in SQL, given a row k with a user's id, on both databases.
+// entitlementColumns and EntitlementJoins read an Entitlement in SQL on both databases, given a row
+// k with a user's ID.
 var (
 	entitlementColumns = `u.workspace_id, w.organization_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
@@ -155,10 +168,12 @@ var (
 		LEFT JOIN subscriptions s ON s.id = ` + entitlingSubscription
 )
 
-// entitlementJoinsAt read what was at an instant, given a row k with a user's id and the instant at: the subscription that gave a plan
-// then, of the organization that the person was in or else their own. One that is backdated gave it from the start of its period, and one
-// that ended did so until then. A person whose memberships are not stored was always where they are. What has no history, such as the
-// person's own limit, is as it is now.
+// entitlementJoinsAt reads the entitlement at an instant, given a row k with a user's ID and the
+// instant at. It selects the subscription that gave a plan at that time: the one of the person's
+// organization at that time, or else their own. A backdated subscription gave its plan from the
+// start of its period; an ended one, until its end. A person without stored memberships was always
+// in their current organization. Values without a history, such as the person's own limit, are the
+// current ones.
 var (
 	entitlementJoinsAt = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
@@ -168,7 +183,7 @@ var (
 				CASE WHEN NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id) THEN w.organization_id END) AND ` + gaveAt + `),
 			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
 
-	// endedAt is null while the subscription gives its plan.
+	// endedAt is when the subscription stopped giving its plan; null while it still does.
 	endedAt = `CASE WHEN NOT ` + ActiveSubscription("o") + `
 		THEN COALESCE(o.inactive_since, CASE o.status WHEN 'canceled' THEN o.cancel_at END, o.updated_at) END`
 
@@ -177,8 +192,9 @@ var (
 				AND (` + ActiveSubscription("o") + ` OR ` + endedAt + ` > k.at) ORDER BY o.created_at DESC LIMIT 1`
 )
 
-// PeriodAt is the billing period that contains t: under a Stripe subscription its own as Stripe showed it, and where Stripe showed none
-// or a longer one, a monthly step; else the calendar month.
+// PeriodAt returns the billing period that contains t. Under a Stripe subscription, it is the
+// period that Stripe showed, or a monthly step where Stripe showed none or a longer one. Otherwise
+// it is the calendar month.
 func (e *Entitlement) PeriodAt(t time.Time) Period {
 	anchor := e.Anchor
 	if anchor == nil {
@@ -191,7 +207,7 @@ func (e *Entitlement) PeriodAt(t time.Time) Period {
 	return periods.PeriodAt(t, anchor)
 }
 
-// periods are those of the subscription that are known.
+// periods returns the subscription's known periods.
 func (e *Entitlement) periods() Periods {
 	if e.known != nil && e.SubscriptionID != nil {
 		if s := e.known.paid[*e.SubscriptionID]; s != nil && len(s.periods) > 0 {
@@ -204,7 +220,8 @@ func (e *Entitlement) periods() Periods {
 	return nil
 }
 
-// ownPeriod is the subscription's own period that contains t; ok is false without one at Stripe.
+// ownPeriod returns the subscription's own period that contains t; ok is false without a
+// subscription at Stripe.
 func (e *Entitlement) ownPeriod(t time.Time) (own Period, ok bool) {
 	if e.PeriodStart == nil && e.Anchor == nil {
 		return Period{}, false
@@ -212,8 +229,9 @@ func (e *Entitlement) ownPeriod(t time.Time) (own Period, ok bool) {
 	return e.PeriodAt(t), true
 }
 
-// end returns where the record that contains t ends by this entitlement. That is not after t when the payer changed in the middle of
-// the record, or a period of the subscription began in it; otherwise it is after t. ok is false if nothing is known of it.
+// end returns where the record that contains t ends under this entitlement. The end is not after t
+// if the payer changed in the middle of the record, or if a period of the subscription began in it.
+// ok is false if the end is unknown.
 func (e *Entitlement) end(r *UsageRecord, t time.Time) (end time.Time, ok bool) {
 	own, ok := e.ownPeriod(t)
 	start := own.Start

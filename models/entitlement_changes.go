@@ -9,22 +9,24 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// changes are when something happened that can change a person's payer, and the subscriptions that gave the person a plan.
+// changes are the times of events that can change a person's payer, and the subscriptions that gave
+// the person a plan.
 type changes struct {
 	joined, created, ended []time.Time
 	paid                   map[uuid.UUID]*paidFor
 	byHand                 []givenByHand
 }
 
-// givenByHand is a plan that was assigned by hand to an organization, or to the person if organization is nil. ended is zero while it goes on.
+// givenByHand is a plan that was assigned by hand to an organization, or to the person if
+// organization is nil. ended is zero while it is active.
 type givenByHand struct {
 	organization *uuid.UUID
 	began, ended time.Time
 }
 
-// changesOf reads the changes of people, as the moments when they came to an organization or left the last one, and when a subscription
-// began and ended that was theirs or one of their organizations', with each of its periods at Stripe. Its three arguments select the
-// people's IDs.
+// changesOf reads the changes of people: when they joined an organization or left the last one, and
+// when their own or their organizations' subscriptions began and ended, with each period at Stripe.
+// Each of its three arguments selects the people's IDs.
 var changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
 	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
 		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
@@ -34,7 +36,7 @@ var changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, 
 var subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
 	p.period_start, p.period_end`
 
-// change is one row of changesOf.
+// change is a row of changesOf.
 type change struct {
 	joined, created, ended     bun.NullTime
 	subscription, organization *uuid.UUID
@@ -80,7 +82,8 @@ func (c *changes) add(row *change) {
 	}
 }
 
-// order sorts what was added, and derives the ends of periods.
+// order computes the sorted periods of each subscription, and the times when subscriptions began
+// and ended.
 func (c *changes) order() {
 	c.created, c.ended = nil, nil
 	for _, s := range c.paid {
@@ -95,7 +98,8 @@ func (c *changes) order() {
 	}
 }
 
-// note adds what is known of the changes at an instant. Until is only of interest in the past.
+// note adds the changes up to an instant to an entitlement. Until matters only for an instant in
+// the past.
 func (c *changes) note(e *Entitlement, at, now time.Time) {
 	e.known = c
 	e.Joined, e.Ended, e.Until = lastBefore(c.joined, at), lastBefore(c.ended, at), time.Time{}
@@ -114,7 +118,7 @@ func (c *changes) note(e *Entitlement, at, now time.Time) {
 	}
 }
 
-// noteByHand adds what is known of plans that were assigned by hand.
+// noteByHand adds the plans that were assigned by hand.
 func (c *changes) noteByHand(e *Entitlement, at time.Time) {
 	slices.SortFunc(c.byHand, func(a, b givenByHand) int { return b.began.Compare(a.began) }) // the newest first
 	e.EndedByHand = time.Time{}
@@ -132,7 +136,7 @@ func (c *changes) noteByHand(e *Entitlement, at time.Time) {
 	}
 }
 
-// lastBefore returns the last of times that is not after an instant; zero without one.
+// lastBefore returns the latest of times that is not after an instant; zero without one.
 func lastBefore(times []time.Time, at time.Time) (last time.Time) {
 	for _, t := range times {
 		if !t.After(at) && t.After(last) {
@@ -145,7 +149,7 @@ func lastBefore(times []time.Time, at time.Time) (last time.Time) {
 // changesQuery reads the changes of the people whose IDs are selected.
 func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesOf, ids, ids, ids) }
 
-// addChange adds a row of changesQuery to the changes of its person.
+// addChange adds a row of changesQuery to the person's changes.
 func addChange(row scanner, all map[uuid.UUID]*changes) error {
 	var user uuid.UUID
 	var c change

@@ -10,7 +10,8 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// EntitlementsOf reads what the people with these IDs may use now. A person who does not exist is missing from the answer.
+// EntitlementsOf reads the current entitlements of the people with these IDs. The result has no
+// entry for a person who does not exist.
 func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uuid.UUID]Entitlement, error) {
 	found := make(map[uuid.UUID]Entitlement, len(users))
 	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))), func(row scanner) error { return scanPresent(row, found) })
@@ -29,7 +30,8 @@ func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
 	return err
 }
 
-// entitlementAt reads what a person might use at an instant; the zero value if the person does not exist.
+// entitlementAt reads a person's entitlement at an instant; the zero value if the person does not
+// exist.
 func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
 	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, RecordKey{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
 	return e, err
@@ -59,7 +61,8 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	return err
 }
 
-// organizationEntitlement is what the organization's newest active subscription gives; nil without one.
+// organizationEntitlement returns the entitlement from the organization's subscription; nil without
+// an active one.
 func organizationEntitlement(ctx context.Context, db bun.IDB, id uuid.UUID) (*Entitlement, error) {
 	var newest []Subscription
 	err := db.NewSelect().Model(&newest).Where("id = "+newestActive("id", "n.organization_id = ?"), id).Scan(ctx)

@@ -10,8 +10,9 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// noteMemberships keeps since when the people whom a condition on users u finds are in their organizations, or, by the id of nothing, in
-// none any more. A new person counts as a member from the beginning: nothing earlier is known of them.
+// noteMemberships records since when the people that a condition on users u selects have been in
+// their current organizations. The zero organization ID means that they are in none. A new person
+// counts as a member from the beginning, because nothing earlier is known about them.
 func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time, who schema.QueryAppender) error {
 	for _, which := range []struct {
 		condition string
@@ -28,7 +29,8 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 	return nil
 }
 
-// AdminsOf returns an organization's admins, by email; ten at most, as a list of people to ask.
+// AdminsOf returns an organization's admins, sorted by email; at most ten, for a list of people to
+// ask.
 func AdminsOf(ctx context.Context, db bun.IDB, organization uuid.UUID) ([]User, error) {
 	var admins []User
 	err := db.NewSelect().Model(&admins).Where("role = ?", Admin).Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", organization).

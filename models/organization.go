@@ -14,24 +14,24 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// maxOrganizationName is in characters.
+// maxOrganizationName is the maximum length of a name, in characters.
 const maxOrganizationName = 200
 
-// ErrOrganizationName says what an organization's name must be.
+// ErrOrganizationName means that an organization's name is invalid.
 var ErrOrganizationName = fmt.Errorf("an organization needs a name of 1 to %d printable characters", maxOrganizationName)
 
-// ErrSlackTeam says what a Slack team's id must be.
+// ErrSlackTeam means that a Slack team ID is invalid.
 var ErrSlackTeam = errors.New("a Slack team id is " + SlackIDRule)
 
-// CreateOrganization makes an organization of Slack teams, whose ids they are. A team that is known already moves to it
-// with all its people; the organization of its own that it came with is removed when nothing else holds on to it.
-// It returns ErrOrganizationName and ErrSlackTeam for what cannot be one.
+// CreateOrganization creates an organization with these Slack teams. A team that already exists
+// moves to it with all its people; the automatic organization of that team is deleted if nothing
+// else uses it. It returns ErrOrganizationName or ErrSlackTeam for invalid values.
 func CreateOrganization(ctx context.Context, db *DB, now time.Time, name string, slackTeams []string) (Organization, error) {
 	o := Organization{ID: uuid.Must(uuid.NewV7()), Name: strings.TrimSpace(name), CreatedAt: now}
 	if err := checkOrganization(o.Name, slackTeams); err != nil {
 		return Organization{}, err
 	}
-	// In one order, so that two operators who join the same teams do not wait for each other.
+	// Lock the teams in one order, so that two operators who add the same teams do not deadlock.
 	teams := slices.Compact(slices.Sorted(slices.Values(slackTeams)))
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewInsert().Model(&o).Exec(ctx); err != nil {
@@ -64,14 +64,14 @@ func checkOrganization(name string, slackTeams []string) error {
 
 func isNotPrint(r rune) bool { return !unicode.IsPrint(r) }
 
-// joinTeam gives the organization a Slack team's workspace.
+// joinTeam moves a Slack team's workspace to the organization, or creates it.
 func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organization, team string) error {
 	var known []Workspace
 	if err := ForUpdate(tx.NewSelect().Model(&known).Where("slack_team_id = ?", team)).Scan(ctx); err != nil {
 		return err
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}
-	// The team's first call may make its workspace between the look and the insert.
+	// The team's first call may create its workspace between the select and the insert.
 	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").Exec(ctx); err != nil {
 		return err
 	}
@@ -85,14 +85,14 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	return err
 }
 
-// OrganizationEntry is a line of the list of organizations.
+// OrganizationEntry is an entry in the list of organizations.
 type OrganizationEntry struct {
 	Organization `bun:",extend"`
 
-	// Teams is the number of its Slack teams, Members that of the people in them.
+	// Teams is the number of its Slack teams. Members is the number of people in them.
 	Teams   int64
 	Members int64
-	// PlanID is the plan of its active subscription, free without one.
+	// PlanID is the plan of its active subscription; free without one.
 	PlanID PlanID
 }
 
@@ -115,7 +115,8 @@ func ListOrganizations(ctx context.Context, db bun.IDB, c *Catalogue) ([]Organiz
 	return entries, nil
 }
 
-// organizationByID returns an Error with CodeUnknownOrganization when there is none.
+// organizationByID returns an Error with CodeUnknownOrganization if the organization does not
+// exist.
 func organizationByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*Organization, error) {
 	var found []Organization
 	if err := db.NewSelect().Model(&found).Where("id = ?", id).Scan(ctx); err != nil {
@@ -127,13 +128,13 @@ func organizationByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*Organizat
 	return &found[0], nil
 }
 
-// Organization is a customer with members: it may hold a team plan for all of them.
+// Organization is a customer with members. It may have a team plan for all of them.
 type Organization struct {
 	bun.BaseModel `bun:"table:organizations"`
 
 	ID   uuid.UUID `bun:",pk,type:uuid"`
 	Name string
-	// Automatic means that a Slack team's first call made it, and not an operator.
+	// Automatic means that a Slack team's first call created it, not an operator.
 	Automatic bool
 	CreatedAt time.Time
 }
@@ -172,5 +173,5 @@ func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string)
 	return err
 }
 
-// automaticName is the name of the organization that a new Slack team gets.
+// automaticName returns the name of the organization that a new Slack team gets.
 func automaticName(team string) string { return "Slack team " + team }

@@ -14,10 +14,10 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// MemberSort is a column that an organization's members are sorted by.
+// MemberSort is a column by which the members of an organization can be sorted.
 type MemberSort string
 
-// The columns, as they stand in the page's address.
+// The columns, as they appear in the page's URL.
 const (
 	SortName       MemberSort = "name"
 	SortEmail      MemberSort = "email"
@@ -29,33 +29,36 @@ const (
 	SortLastPeriod MemberSort = "last"
 )
 
-// MemberQuery says which members are looked for, and in which order.
+// MemberQuery filters, sorts and pages the members of an organization.
 type MemberQuery struct {
-	// Search is a part of a name or an email, in letters of any size; empty for everybody.
+	// Search is a part of a name or an email, ignoring case; empty for all members.
 	Search string
-	// Level narrows to one warning level; empty for all.
+	// Level filters by one warning level; empty for all levels.
 	Level WarningLevel
-	// Sort and Descending give the order; ties are by email. Who has no name or no last period comes before all who have.
+	// Sort and Descending are the sort order. Ties are sorted by email. Members without a name or a
+	// last period sort before the others.
 	Sort       MemberSort
 	Descending bool
-	// Page counts from 1; one beyond the last is the last. PerPage is how many a page has, 0 for all on one.
+	// Page counts from 1; a page after the last one is the last one. PerPage is the number of
+	// members on a page; 0 means all on one page.
 	Page, PerPage int
 }
 
-// MemberList is what a query finds.
+// MemberList is the result of a query.
 type MemberList struct {
-	// Rows are those of the page.
+	// Rows are the members on the page.
 	Rows []MemberUsage
-	// Page is the page that they are on.
+	// Page is the number of the page.
 	Page int
-	// Found is how many the query finds on all its pages, Total how many belong to the organization.
+	// Found is the number of members on all pages of the result. Total is the number of members of
+	// the organization.
 	Found, Total int64
-	// Billed says that the overage of some whom the query finds has a price.
+	// Billed means that the overage of at least one found member has a price.
 	Billed bool
 }
 
-// FindMembers returns a page of the people of an organization, those who used nothing among them. Each stands where the gate
-// says, but for units on hold.
+// FindMembers returns a page of an organization's members, including those without usage. Their
+// standings are those of the gate, except that expired holds may still be counted.
 func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
 	list, err := findMembers(ctx, db, c, now, id, q)
 	if err != nil {
@@ -93,7 +96,8 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	if q.Descending {
 		direction = bun.SafeQuery("DESC")
 	}
-	// The page's people are found first, by as little as their order needs; what is shown is read of them alone.
+	// First find the members on the page, reading only what their order needs. The other columns
+	// are read only for them.
 	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id, r.billing_period_start, r.billing_period_end,
 			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
 			r.overage_cents_held, last.suggestions_used
@@ -147,7 +151,8 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	return list, rows.Err()
 }
 
-// count tells how many there are and how many are found. Without a level to look for, nobody's record is read.
+// count counts all members and those that the query finds. Without a level in the query, it reads
+// no usage records.
 func (p *roster) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *MemberList) error {
 	from := p.membersWithRecords()
 	if q.Level == "" {
@@ -160,7 +165,7 @@ func (p *roster) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *Me
 	return err
 }
 
-// ordered is the query of all with the columns that one of members is found and sorted by.
+// ordered returns a query of all members with the columns that the filter and the order need.
 func (p *roster) ordered(q *MemberQuery) schema.QueryAppender {
 	if q.Level == "" && (q.Sort == SortName || q.Sort == SortEmail || q.Sort == SortLastPeriod && p.inStep) {
 		return p.members()
@@ -168,8 +173,9 @@ func (p *roster) ordered(q *MemberQuery) schema.QueryAppender {
 	return p.membersWithRecords()
 }
 
-// compareStarts finds out whether everybody's period began at the usual moment, as those of an organization mostly do. Then its
-// members are sorted by the last one without reading the current one of each.
+// compareStarts checks whether the current period of every member began when the default one did,
+// as it usually does. Then members can be sorted by their last period without reading their current
+// records.
 func (p *roster) compareStarts(ctx context.Context, db bun.IDB) error {
 	if len(p.ownTerms) > 0 {
 		return nil
@@ -181,7 +187,7 @@ func (p *roster) compareStarts(ctx context.Context, db bun.IDB) error {
 	return err
 }
 
-// found is the condition on m that a query finds it.
+// found returns the condition that the query finds a member m.
 func (p *roster) found(q *MemberQuery) schema.QueryAppender {
 	level := bun.SafeQuery("TRUE")
 	if q.Level != "" {
@@ -201,7 +207,7 @@ func (p *roster) found(q *MemberQuery) schema.QueryAppender {
 	return bun.SafeQuery("? AND ("+position+"(m.email, ?) > 0 OR "+position+"(m.folded, ?) > 0)", level, search, search)
 }
 
-// sortKey is what a column sorts m by, and what must be joined for it.
+// sortKey returns the expression that a column sorts m by, and the join that it needs.
 func (p *roster) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	join = bun.SafeQuery("")
 	switch by {
@@ -229,20 +235,21 @@ func (p *roster) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 	return bun.SafeQuery("m.used"), join
 }
 
-// MemberUsage is one person of an organization in the current billing period.
+// MemberUsage is a member of an organization in the current billing period.
 type MemberUsage struct {
 	ID   uuid.UUID
 	Name string
 	Role Role
-	// SignedUp is when the person became known.
+	// SignedUp is when the member was created.
 	SignedUp time.Time
-	// Standing is what the gate says, but for units on hold.
+	// Standing is the standing that the gate decides with, except that expired holds may still be
+	// counted.
 	Standing Standing
-	// LastPeriod is the units of the period before; nil when the person was not known in it.
+	// LastPeriod is the units used in the previous period; nil if the member did not exist then.
 	LastPeriod *int64
 }
 
-// MemberOf returns a person of the organization; nil when nobody there has the id.
+// MemberOf returns the member of an organization with an ID; nil if there is none.
 func MemberOf(ctx context.Context, db bun.IDB, organization, id uuid.UUID) (*User, error) {
 	var found []User
 	err := db.NewSelect().Model(&found).Where("id = ?", id).

@@ -9,46 +9,48 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// topUsers is how many people an organization's summary ranks.
+// topUsers is the number of members that an organization's summary ranks.
 const topUsers = 10
 
-// OrganizationSummary is what an organization used in its current billing period.
+// OrganizationSummary is an organization's usage in its current billing period.
 type OrganizationSummary struct {
 	ID     uuid.UUID
 	Name   string
 	Plan   PlanID
 	Period Period
-	// TotalUsers is the number of people in its workspaces, ActiveUsers that of those who used any unit.
+	// TotalUsers is the number of members. ActiveUsers is the number of members with usage.
 	TotalUsers  int64
 	ActiveUsers int64
-	// Included is the units that all their plans cover.
+	// Included is the sum of the members' included units.
 	Included int64
-	// TotalSuggestions is in units; units on hold are not used yet.
+	// TotalSuggestions is in units, without units on hold.
 	TotalSuggestions int64
-	// AverageHundredths is the average over TotalUsers in hundredths of a unit, rounded half up; 0 without users.
+	// AverageHundredths is the average usage of TotalUsers, in hundredths of a unit, rounded half
+	// up; 0 without members.
 	AverageHundredths int64
-	// OverageUnits are beyond the plans of OveragePeople, OverageCents is their price in cents, before tax.
+	// OverageUnits is the overage of OveragePeople members. OverageCents is its price, before tax.
 	OverageUnits, OverageCents, OveragePeople int64
-	// Forecast is the overage at the period's end if each person continues at their pace up to their spend limit; nil where
-	// Standing.Forecast gives none.
+	// Forecast is the overage at the end of the period if each member continues at their pace, up
+	// to their spend limit; nil if Standing.Forecast gives none.
 	Forecast *Overage
-	// TopUsers are at most ten of the active ones, by units used, then by email.
+	// TopUsers are up to ten members with usage, sorted by units used, then by email.
 	TopUsers []RankedUser
 }
 
-// AveragePerUser is AverageHundredths as the number of two decimals that is nearest to it.
+// AveragePerUser returns AverageHundredths as a number with two decimals.
 func (s *OrganizationSummary) AveragePerUser() float64 { return float64(s.AverageHundredths) / 100 }
 
-// Overage is units beyond plans, and their price in cents, before tax.
+// Overage is units beyond the included ones, and their price in cents, before tax.
 type Overage struct{ Units, Cents int64 }
 
-// RankedUser is one of an organization's people in the order of their use.
+// RankedUser is a member in the ranking by units used.
 type RankedUser struct {
-	// Rank is 1 for who used most.
+	// Rank is 1 for the member with the highest usage.
 	Rank  int
 	Email string
 	Name  string
-	// Used and Included are units. Overage is those of the used ones that are billed; Held, OverageHeld are on hold.
+	// Used and Included are units. Overage is the part of Used that is billed. Held is the units on
+	// hold, and OverageHeld the part of them that would be billed.
 	Used, Overage, Held, OverageHeld int64
 
 	Included     int64
@@ -56,9 +58,10 @@ type RankedUser struct {
 	WarningLevel WarningLevel
 }
 
-// OrganizationUsage sums up the organization's current billing period: its subscription's at Stripe, else the calendar
-// month. Each person counts with their own record that contains now, and stands where the gate says that they stand.
-// It returns an Error with CodeUnknownOrganization.
+// OrganizationUsage sums up the organization's current billing period: its subscription's period at
+// Stripe, or else the calendar month. Each member counts with the record that contains now, with
+// the same standing as in the gate. It returns an Error with CodeUnknownOrganization if the
+// organization does not exist.
 func OrganizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
 	summary, err := organizationUsage(ctx, db, c, now, id)
 	if err != nil {
@@ -97,7 +100,8 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	return s, nil
 }
 
-// sumUp adds the people's figures to the summary. Who has no current record has used nothing, and what their plan includes.
+// sumUp adds the members' figures to the summary. A member without a current record has no usage
+// and the units that their plan includes.
 func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) error {
 	if err := db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("workspace_id IN (?)", bun.List(p.workspaces)).Scan(ctx, &s.TotalUsers); err != nil {
 		return err
@@ -130,7 +134,7 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 	return nil
 }
 
-// top are the people who used most.
+// top returns the members with the highest usage.
 func (p *roster) top(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
 	var ranked []RankedUser
 	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.overage, t.held, t.overage_held, t.included FROM (SELECT * FROM (?) m WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t

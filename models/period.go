@@ -8,30 +8,31 @@ type Period struct {
 	End   time.Time
 }
 
-// MaxPeriodDays bounds a period's length in days. A calendar month and a monthly step have at most 31; a period of Stripe's is longer
-// when its billing date was moved. The queries use the bound to look at a few records of a person and not at all of them.
+// MaxPeriodDays is the maximum length of a period in days. A calendar month and a monthly step have
+// at most 31 days; a period at Stripe is longer if its billing date was moved. With this bound,
+// queries read a few records of a person instead of all.
 const MaxPeriodDays = 62
 
 const maxPeriod = MaxPeriodDays * 24 * time.Hour
 
-// Previous is the monthly period before this one.
+// Previous returns the monthly period before this one.
 func (p Period) Previous() Period {
 	return Period{Start: AnchoredMonth(p.Start, p.Start.Add(-time.Microsecond)).Start, End: p.Start}
 }
 
-// Contains says whether t is in the period.
+// Contains reports whether t is in the period.
 func (p Period) Contains(t time.Time) bool { return !t.Before(p.Start) && t.Before(p.End) }
 
-// CalendarMonth is the month in UTC that contains t.
+// CalendarMonth returns the month in UTC that contains t.
 func CalendarMonth(t time.Time) Period {
 	t = t.UTC()
 	start := time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
 	return Period{Start: start, End: start.AddDate(0, 1, 0)}
 }
 
-// AnchoredMonth is the period that contains t among those that begin at anchor and one, two, … months after or before
-// it. In a month without the anchor's day a period begins on that month's last day, and the next one on the
-// anchor's day again, as Stripe does with its billing cycle anchor.
+// AnchoredMonth returns the period that contains t, of the periods that begin at anchor and whole
+// months before and after it. In a month without the anchor's day, a period begins on the last day,
+// and the next one again on the anchor's day. Stripe's billing cycle anchor works in the same way.
 func AnchoredMonth(anchor, t time.Time) Period {
 	anchor, t = anchor.UTC(), t.UTC()
 	n := (t.Year()-anchor.Year())*12 + int(t.Month()) - int(anchor.Month())
@@ -41,7 +42,8 @@ func AnchoredMonth(anchor, t time.Time) Period {
 	return Period{Start: monthsAfter(anchor, n), End: monthsAfter(anchor, n+1)}
 }
 
-// monthsAfter moves anchor by n months and keeps its day where the month has it, else takes the month's last day.
+// monthsAfter returns the anchor moved by n months, on the same day of the month, or the last day
+// if the month is shorter.
 func monthsAfter(anchor time.Time, n int) time.Time {
 	first := time.Date(anchor.Year(), anchor.Month()+time.Month(n), 1, 0, 0, 0, 0, time.UTC)
 	last := first.AddDate(0, 1, -1).Day()
@@ -49,8 +51,8 @@ func monthsAfter(anchor time.Time, n int) time.Time {
 	return time.Date(first.Year(), first.Month(), min(anchor.Day(), last), h, m, s, anchor.Nanosecond(), time.UTC)
 }
 
-// clip cuts the period to what lies between two neighbours, so that the periods of one person never overlap.
-// A zero time is no neighbour.
+// clip cuts the period at its two neighbors, so that the periods of a person never overlap. A zero
+// time means that there is no neighbor.
 func (p Period) clip(previousEnd, nextStart time.Time) Period {
 	if p.Start.Before(previousEnd) {
 		p.Start = previousEnd

@@ -195,7 +195,7 @@ func isYAML(src []byte) bool {
 
 // catalogueReader walks the document by hand, as a strict decoder would name a fault's key but not its line.
 type catalogueReader struct {
-	name   string
+	name     string
 	problems []error
 }
 

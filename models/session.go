@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// How long a session lasts: what is reached first ends it. See docs/decisions.md.
+// The lifetime of a session: it ends at whichever limit is reached first. See docs/decisions.md.
 const (
 	SessionIdle     = 7 * 24 * time.Hour
 	SessionLifetime = 30 * 24 * time.Hour
@@ -18,29 +18,29 @@ const (
 // maxUserAgent is in bytes.
 const maxUserAgent = 300
 
-// Session is somebody's being signed in in one browser.
+// Session is a person's signed-in state in one browser.
 type Session struct {
 	bun.BaseModel `bun:"table:sessions"`
 
-	// TokenHash is the SHA-256 of what the browser's cookie holds. A token is 32 bytes of chance, so a plain hash cannot be
-	// guessed back, and who reads this table can sign in as nobody.
+	// TokenHash is the SHA-256 of the token in the browser's cookie. The token is 32 random bytes,
+	// so a plain hash cannot be reversed, and reading this table lets no one sign in.
 	TokenHash []byte `bun:",pk"`
-	// ID names the session to its owner; it opens nothing.
+	// ID identifies the session to its owner. It grants no access.
 	ID uuid.UUID `bun:",type:uuid"`
-	// UserID is the person who is signed in, whatever their email becomes.
+	// UserID is the person who is signed in, even if their email changes.
 	UserID uuid.UUID `bun:",type:uuid"`
-	// Data is what the session manager keeps in it.
+	// Data is the session manager's data.
 	Data []byte
-	// UserAgent is what the browser called itself at the sign-in.
+	// UserAgent is the User-Agent header of the sign-in.
 	UserAgent string
 	// CreatedAt is the time of the sign-in.
 	CreatedAt time.Time
-	// LastSeenAt is some minutes behind, as it is not written at each request.
+	// LastSeenAt may be some minutes old, because it is not written at each request.
 	LastSeenAt time.Time
 	ExpiresAt  time.Time
 }
 
-// expiry is when a session of this sign-in ends unless it is used again after seen.
+// expiry returns when a session ends if it is not used after seen.
 func expiry(signedIn, seen time.Time) time.Time {
 	idle, last := seen.Add(SessionIdle), signedIn.Add(SessionLifetime)
 	if idle.Before(last) {
@@ -49,22 +49,22 @@ func expiry(signedIn, seen time.Time) time.Time {
 	return last
 }
 
-// Viewer is somebody who looks at a page, as the database has them at that moment.
+// Viewer is the person who requested a page, as stored at that moment.
 type Viewer struct {
 	User User
-	// Organization is nil for somebody without a workspace.
+	// Organization is nil for a person without a workspace.
 	Organization *Organization
-	// Session is the one that the request came with; without its data.
+	// Session is the session of the request, without its data.
 	Session Session
 }
 
-// IsAdmin says that the viewer may see everybody in their organization.
+// IsAdmin reports whether the viewer may see all people in their organization.
 func (v *Viewer) IsAdmin() bool { return v.Organization != nil && v.User.Role == Admin }
 
-// IsOperator says that the viewer runs this installation.
+// IsOperator reports whether the viewer runs this installation.
 func (v *Viewer) IsOperator() bool { return v.User.Operator }
 
-// SaveSession stores a session that begins. What its ID and times are follows from now.
+// SaveSession stores a new session, whose ID and times it sets.
 func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte, user uuid.UUID, userAgent string, data []byte) error {
 	if len(userAgent) > maxUserAgent {
 		userAgent = userAgent[:maxUserAgent]
@@ -79,8 +79,9 @@ func SaveSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 	return nil
 }
 
-// FindSession returns who a token's session belongs to, all that a page needs to know of them in one query, and the
-// session's data; nil when the session is unknown, ended or expired.
+// FindSession returns the person of a token's session, with everything that a page needs to know
+// about them, and the session's data. It is one query. The result is nil if the session is unknown,
+// ended or expired.
 func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byte) (*Viewer, []byte, error) {
 	var rows []struct {
 		Session               `bun:",extend"`
@@ -121,13 +122,13 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 	return v, data, nil
 }
 
-// read is the session as it leaves models: in UTC, and without its data.
+// read returns the session for callers outside this package: in UTC, and without its data.
 func (s Session) read() Session {
 	s.Data, s.CreatedAt, s.LastSeenAt, s.ExpiresAt = nil, s.CreatedAt.UTC(), s.LastSeenAt.UTC(), s.ExpiresAt.UTC()
 	return s
 }
 
-// ListSessions returns a person's sessions that have not expired, the one last seen first.
+// ListSessions returns a person's sessions that have not expired, most recently used first.
 func ListSessions(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID) ([]Session, error) {
 	var sessions []Session
 	err := db.NewSelect().Model(&sessions).Where("user_id = ?", user).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").Scan(ctx)
@@ -140,7 +141,8 @@ func ListSessions(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID
 	return sessions, nil
 }
 
-// EndSession ends one of a person's sessions, and returns false when they have none with this id.
+// EndSession ends one of a person's sessions. It returns false if they have no session with this
+// ID.
 func EndSession(ctx context.Context, db bun.IDB, user, id uuid.UUID) (bool, error) {
 	n, err := endSessions(ctx, db.NewDelete().Where("user_id = ? AND id = ?", user, id))
 	if err != nil {
@@ -149,7 +151,7 @@ func EndSession(ctx context.Context, db bun.IDB, user, id uuid.UUID) (bool, erro
 	return n > 0, nil
 }
 
-// EndOtherSessions ends all of a person's sessions but one, and returns how many that were.
+// EndOtherSessions ends all of a person's sessions except one, and returns their number.
 func EndOtherSessions(ctx context.Context, db bun.IDB, user, but uuid.UUID) (int64, error) {
 	n, err := endSessions(ctx, db.NewDelete().Where("user_id = ? AND id <> ?", user, but))
 	if err != nil {
@@ -158,7 +160,7 @@ func EndOtherSessions(ctx context.Context, db bun.IDB, user, but uuid.UUID) (int
 	return n, nil
 }
 
-// EndSessionByToken ends the session of a token; one that has ended already is no error.
+// EndSessionByToken ends the session of a token. It is not an error if the session has ended.
 func EndSessionByToken(ctx context.Context, db bun.IDB, tokenHash []byte) error {
 	if _, err := endSessions(ctx, db.NewDelete().Where("token_hash = ?", tokenHash)); err != nil {
 		return fmt.Errorf("end a session: %w", err)
@@ -174,8 +176,8 @@ func endSessions(ctx context.Context, q *bun.DeleteQuery) (int64, error) {
 	return done.RowsAffected()
 }
 
-// TouchSession notes that a session was used at seen, which puts its end off. One that has ended meanwhile stays ended,
-// and what another process has seen later stands.
+// TouchSession stores that a session was used at seen, which extends it. It does not revive a
+// session that has ended, or overwrite a later use that another process stored.
 func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) error {
 	_, err := db.NewUpdate().Model((*Session)(nil)).Set("last_seen_at = ?, expires_at = ?", seen, expiry(s.CreatedAt, seen)).
 		Where("token_hash = ? AND last_seen_at < ?", s.TokenHash, seen).Exec(ctx)
@@ -185,7 +187,7 @@ func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) e
 	return nil
 }
 
-// RemoveExpired removes sessions and sign-in links that have expired.
+// RemoveExpired deletes expired sessions and sign-in links.
 func RemoveExpired(ctx context.Context, db bun.IDB, now time.Time) error {
 	for _, model := range []any{(*Session)(nil), (*SignInLink)(nil)} {
 		if _, err := db.NewDelete().Model(model).Where("expires_at <= ?", now).Exec(ctx); err != nil {

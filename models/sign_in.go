@@ -16,36 +16,37 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// SignInLinkLife is how long a one-time link is good for.
+// SignInLinkLife is the lifetime of a one-time link.
 const SignInLinkLife = 10 * time.Minute
 
-// maxPersonName is in characters.
+// maxPersonName is the maximum length of a name, in characters.
 const maxPersonName = 200
 
-// ErrSlackIdentity is that a Slack team or user is named by what cannot be an id.
+// ErrSlackIdentity means that a Slack team or user ID is invalid.
 var ErrSlackIdentity = errors.New("the id of a Slack team or user is " + SlackIDRule)
 
-// SignInLink lets somebody sign in once. It is removed when it is used.
+// SignInLink lets a person sign in once. It is deleted when it is used.
 type SignInLink struct {
 	bun.BaseModel `bun:"table:sign_in_links"`
 
 	// TokenHash is the SHA-256 of the link's token.
 	TokenHash []byte `bun:",pk"`
-	// UserID is the person whom the link signs in, whatever their email becomes.
+	// UserID is the person that the link signs in, even if their email changes.
 	UserID    uuid.UUID `bun:",type:uuid"`
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
 
-// CreateSignInLink makes a one-time link for somebody who is known and returns its token; only the token's hash is
-// stored. It returns ErrEmail for what cannot be an address, and an Error with CodeUnknownUser.
+// CreateSignInLink creates a one-time link for a person and returns its token; only the token's
+// hash is stored. It returns ErrEmail for an invalid address, and an Error with CodeUnknownUser.
 func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) (string, error) {
 	given := email
 	email, err := ParseEmail(given)
 	if err != nil {
 		return "", fmt.Errorf("make a sign-in link: %q %w", given, err)
 	}
-	// 26 letters and digits of base32, 130 bits of chance: nothing in it that a chat program takes for markup.
+	// 26 letters and digits of base32, which is 130 random bits, without characters that a chat
+	// program treats as markup.
 	token := rand.Text()
 	hash := sha256.Sum256([]byte(token))
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -68,8 +69,8 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 	return token, nil
 }
 
-// SignInLinkEmail returns the current email of the person whom a link signs in, and changes nothing. It returns an Error with
-// CodeUnknownLink for a link that is used, expired or was never made.
+// SignInLinkEmail returns the current email of the person that a link signs in. It changes nothing.
+// It returns an Error with CodeUnknownLink if the link was used, has expired or never existed.
 func SignInLinkEmail(ctx context.Context, db bun.IDB, now time.Time, token string) (string, error) {
 	hash := sha256.Sum256([]byte(token))
 	var emails []string
@@ -84,8 +85,8 @@ func SignInLinkEmail(ctx context.Context, db bun.IDB, now time.Time, token strin
 	return emails[0], nil
 }
 
-// UseSignInLink returns the person whom a link signs in. It does so once: of all calls with the same token, one gets the answer and
-// the others an Error with CodeUnknownLink.
+// UseSignInLink returns the person that a link signs in, once: of all calls with the same token,
+// one gets the person, and the others get an Error with CodeUnknownLink.
 func UseSignInLink(ctx context.Context, db *DB, now time.Time, token string) (LinkedPerson, error) {
 	hash := sha256.Sum256([]byte(token))
 	var person LinkedPerson
@@ -114,7 +115,8 @@ func errUnknownLink() *Error {
 	return &Error{Code: CodeUnknownLink, Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one."}
 }
 
-// ErrUnverifiedEmail means that a person who is not known by their identity has no email that the issuer has verified.
+// ErrUnverifiedEmail means that the person's identity is unknown, and the issuer gave no verified
+// email for them.
 var ErrUnverifiedEmail = errors.New("the identity is not known, and the issuer has verified no email")
 
 // SignInBySlack returns the person with this Slack identity, and stores their name. It follows the rules of LinkPeople. The email must
@@ -140,8 +142,8 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 	}, true)
 }
 
-// signIn finds the person by known, or else by their verified email with link, and stores their name. With relink, link is also called
-// for a known person who has a verified email.
+// signIn finds the person with known, or else by their verified email with link, and stores their
+// name. If relink is true, it also calls link for a known person with a verified email.
 func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) ([]LinkedPerson, error),
 	link func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error), relink bool) (LinkedPerson, error) {
 	var person LinkedPerson
@@ -189,12 +191,13 @@ type IssuerIdentity struct {
 	CreatedAt time.Time
 }
 
-// ErrSubject means that an issuer identifies a person by something that cannot be a subject.
+// ErrSubject means that the issuer's subject for a person is invalid.
 var ErrSubject = errors.New("the subject must have 1 to 255 printable characters")
 
-// SignInByIssuer returns the person with this identity, and stores their name. A known identity needs no email.
-// Otherwise the email, which must be empty unless the issuer has verified it, finds the person or makes a new one, and the identity is
-// linked to them. It returns ErrUnverifiedEmail, ErrEmail and ErrSubject.
+// SignInByIssuer returns the person with this identity, and stores their name. A known identity
+// needs no email. Otherwise the email, which must be empty unless the issuer has verified it, finds
+// or creates the person, and the identity is linked to them. It returns ErrUnverifiedEmail,
+// ErrEmail or ErrSubject.
 func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerIdentity, email, name string) (LinkedPerson, error) {
 	if s := identity.Subject; s == "" || len(s) > 255 || printable(s) != s {
 		return LinkedPerson{}, fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
@@ -216,7 +219,7 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 	}, false)
 }
 
-// setName keeps what a person is called; an issuer that does not say takes no name away.
+// setName stores a person's name. An empty name does not overwrite the stored one.
 func setName(ctx context.Context, tx bun.IDB, user uuid.UUID, name string) error {
 	name = strings.TrimSpace(printable(name))
 	if name == "" {
@@ -230,7 +233,7 @@ func setName(ctx context.Context, tx bun.IDB, user uuid.UUID, name string) error
 	return err
 }
 
-// printable is a text of somebody else's without what cannot be shown or stored.
+// printable removes from a text what cannot be displayed or stored.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || isNotPrint(r) {

@@ -12,7 +12,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Link says that a call names a person by an email and a Slack identity.
+// Link is a call's claim that an email and a Slack identity belong to one person.
 type Link struct {
 	Email string
 	Slack SlackIdentity
@@ -21,31 +21,36 @@ type Link struct {
 	verified bool
 }
 
-// LinkedPerson is the person whom a link or a sign-in identifies.
+// LinkedPerson is the person that a link or a sign-in identifies.
 type LinkedPerson struct {
 	UserID uuid.UUID
 	// Email is the person's current label. It may differ from the link's.
 	Email string
-	// Ignored is the link's email if it is not the person's label; otherwise it is empty.
+	// Ignored is the link's email if it is not the person's label; empty otherwise.
 	Ignored string
-	// Owner is the person whose label the ignored email is; the zero value without one.
+	// Owner is the person whose label the ignored email is; the zero value if there is none.
 	Owner uuid.UUID
-	// NotLinked means that the person was named by the email only: they are an admin or an operator without a Slack identity, and an
-	// unverified address grants no role. Signing in with Slack links them.
+	// NotLinked means that only the email identified the person: they are an admin or an operator
+	// without a Slack identity, and an unverified address grants no role. Signing in with Slack
+	// links them.
 	NotLinked bool
 }
 
-// LinkPeople identifies the person of each link and returns them in the order of the links. It creates missing users, workspaces and,
-// for a new workspace, an organization. All of it is one transaction, and each link is applied upon the outcome of those before it.
+// LinkPeople returns the person of each link, in the order of the links. It creates missing users,
+// workspaces and, for a new workspace, an organization. All of it is one transaction, and each link
+// sees the effects of the links before it.
 //
-//   - A linked identity determines the person. If the email is not in use, it becomes the person's label; if it is, it is ignored.
-//   - Otherwise, the email determines the person if its owner has no identity and is in no other organization. They are linked, unless
-//     they are an admin or an operator.
-//   - A free email creates a person. An email that someone gave up is free: it never identifies its former owner.
-//   - For any other email, the identity is another human being, who becomes a person of their own with a placeholder as the label.
+//   - A linked identity determines the person. An unused email becomes the person's label; an email
+//     in use is ignored.
+//   - Otherwise, the email determines the person if its owner has no identity and is in no other
+//     organization. They are linked, unless they are an admin or an operator.
+//   - An unused email creates a person. An email that a person gave up is unused: it never identifies
+//     its former owner.
+//   - With any other email, the identity belongs to another human being. A separate person with a
+//     placeholder label is created.
 //
-// No link moves a person out of an organization, takes a role away, or moves an identity from one person to another.
-// docs/identities.md lists the cases.
+// No link moves a person out of an organization, takes a role away, or moves an identity from one
+// person to another. docs/identities.md lists the cases.
 func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]LinkedPerson, error) {
 	if len(links) == 0 {
 		return nil, nil
@@ -86,7 +91,7 @@ func LogLinked(ctx context.Context, log *slog.Logger, links []Link, people []Lin
 	}
 }
 
-// names is what some links name, each once and sorted.
+// names are the sorted, distinct names in some links.
 type names struct {
 	emails, teams []string
 	identities    []SlackIdentity
@@ -106,13 +111,14 @@ func namesOf(links []Link) names {
 	return n
 }
 
-// users selects the people who have one of the emails or identities, in the order of the locks.
+// users selects the people with one of the emails or identities, in the order in which they are
+// locked.
 func (n *names) users(db bun.IDB) *bun.SelectQuery {
 	return db.NewSelect().Model((*User)(nil)).Where("id IN (? UNION ?)",
 		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(n.emails)), identitiesQuery(db, n.identities).Column("u.id")).Order("email")
 }
 
-// workspaces selects the workspaces of the teams, and those of the people who have one of the emails.
+// workspaces selects the workspaces of the teams, and of the people with one of the emails.
 func (n *names) workspaces(db bun.IDB) *bun.SelectQuery {
 	return db.NewSelect().Model((*Workspace)(nil)).Where("id IN (? UNION ?)",
 		db.NewSelect().Model((*Workspace)(nil)).Column("id").Where("slack_team_id IN (?)", bun.List(n.teams)),
@@ -125,7 +131,8 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	if err := ForUpdate(names.users(tx)).Scan(ctx, &users); err != nil {
 		return nil, err
 	}
-	// Only under these locks: whoever links other people of a new workspace waits until it exists, and must not wait for these people too.
+	// Read this only under these locks: a transaction that links other people of a new workspace
+	// waits until the workspace exists, and must not wait for these people too.
 	for _, team := range names.teams {
 		if err := ensureWorkspace(ctx, tx, now, team); err != nil {
 			return nil, err
@@ -138,7 +145,7 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 	return applyLinks(ctx, db, tx, now, links, users, workspaces)
 }
 
-// linkPeople does the same in two round trips, the second of which the caller sends.
+// linkPeople does the same in two round trips. The caller sends the second one.
 func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
 	db := t.db
 	names := namesOf(links)
@@ -179,7 +186,8 @@ func applyLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, link
 	return people, n.store(ctx, db, conn)
 }
 
-// naming applies links to the people whom they concern, one after another. It is pure: what must be written is in steps.
+// naming applies links to people, one after another. It is pure: steps are the writes that are
+// needed.
 type naming struct {
 	now        time.Time
 	people     map[string]*User // by label
@@ -189,7 +197,7 @@ type naming struct {
 	steps      []namingStep
 }
 
-// namingStep is one write. The labels and identities are unique, so the steps are written in order.
+// namingStep is one write. Labels and identities are unique, so the order of the steps matters.
 type namingStep struct {
 	user User // as it is after the step
 	kind namingKind
@@ -225,7 +233,7 @@ func newNaming(now time.Time, users []User, workspaces []Workspace) *naming {
 	return n
 }
 
-// identify returns the person of a link, as LinkPeople describes.
+// identify returns the person of a link, as described at LinkPeople.
 func (n *naming) identify(l Link) (LinkedPerson, error) {
 	if u := n.linked[l.Slack]; u != nil {
 		if u.Email != l.Email && n.people[l.Email] == nil && !isPlaceholder(l.Email) {
@@ -246,7 +254,7 @@ func (n *naming) identify(l Link) (LinkedPerson, error) {
 		n.link(owner, l.Slack)
 		return n.answer(owner, l), nil
 	case l.verified:
-		// A Slack team decides which addresses its people have, so its word makes no one an operator.
+		// A Slack team controls the addresses of its people, so it cannot make anyone an operator.
 		return LinkedPerson{}, &Error{Code: CodeSignInRefused, Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
 			"An operator can add you to yours on the server: tollgate user set EMAIL --organization ID"}
 	}
@@ -266,7 +274,8 @@ func (n *naming) answer(u *User, l Link) LinkedPerson {
 	return person
 }
 
-// linkable returns whether the identity may be the owner's: they have none, and are in no other organization.
+// linkable reports whether the owner may get the identity: they have none, and are in no other
+// organization.
 func (n *naming) linkable(owner *User, identity SlackIdentity) bool {
 	if owner.SlackUserID != nil {
 		return false
@@ -278,8 +287,8 @@ func (n *naming) linkable(owner *User, identity SlackIdentity) bool {
 	return w != nil && w.OrganizationID == n.teams[identity.TeamID].OrganizationID
 }
 
-// separate makes a person for an identity whose email is another person's. It finds the person again who had the identity's
-// placeholder and lost the identity.
+// separate returns the separate person for an identity whose email belongs to another person: a new
+// one, or the person who has the identity's placeholder because they lost the identity.
 func (n *naming) separate(l Link) LinkedPerson {
 	label := l.Slack.placeholder()
 	former := n.people[label]
@@ -316,8 +325,8 @@ func (n *naming) link(u *User, identity SlackIdentity) {
 	n.steps = append(n.steps, namingStep{*u, personLinked})
 }
 
-// store writes the steps. A row that another transaction wrote meanwhile has the same label or identity: the transaction fails, and
-// is tried again upon that row.
+// store writes the steps. If another transaction has written a row with the same label or identity
+// in the meantime, the transaction fails and is retried.
 func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
 	var placed []uuid.UUID
 	for i := 0; i < len(n.steps); {
@@ -328,7 +337,8 @@ func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
 			for ; i < len(n.steps) && n.steps[i].kind == personMade; i++ {
 				made, placed = append(made, n.steps[i].user), append(placed, n.steps[i].user.ID)
 			}
-			// In one order, so that two transactions that make the same people do not wait for each other.
+			// Write the rows in one order, so that two transactions that create the same people do
+			// not deadlock.
 			slices.SortFunc(made, func(a, b User) int { return strings.Compare(a.Email, b.Email) })
 			if _, err := conn.ExecContext(ctx, db.NewInsert().Model(&made).String()); err != nil {
 				return err
@@ -353,12 +363,11 @@ func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
 	return noteMemberships(ctx, db, conn, n.now, bun.SafeQuery("u.id IN (?)", bun.List(placed)))
 }
 
-// placeholderDomain is in the labels of people whose address belongs to another person. No mail server can have it.
-// Source: https://www.rfc-editor.org/rfc/rfc2606#section-2
+// placeholderDomain is the domain of placeholder labels. No mail server can have it.
 const placeholderDomain = "slack.invalid"
 
-// placeholder is the label of the identity's person while their address belongs to another person: "u1@t1.slack.invalid". It is empty
-// if the IDs cannot be in an address.
+// placeholder returns the label of a person whose address belongs to another person:
+// "u1@t1.slack.invalid". It is empty if the IDs cannot be part of an address.
 func (s SlackIdentity) placeholder() string {
 	label := strings.ToLower(s.UserID + "@" + s.TeamID + "." + placeholderDomain)
 	if normal, err := ParseEmail(label); err != nil || normal != label {
@@ -371,7 +380,8 @@ func isPlaceholder(email string) bool {
 	return strings.HasSuffix(email, "."+placeholderDomain) || strings.HasSuffix(email, "@"+placeholderDomain)
 }
 
-// PeopleByIdentity finds the people who have these Slack identities; an identity that nobody has is missing from the answer.
+// PeopleByIdentity returns the people with these Slack identities. The result has no entry for an
+// unknown identity.
 func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentity) (map[SlackIdentity]LinkedPerson, error) {
 	found := make(map[SlackIdentity]LinkedPerson, len(identities))
 	if len(identities) == 0 {
@@ -391,8 +401,8 @@ func PeopleByIdentity(ctx context.Context, db bun.IDB, identities []SlackIdentit
 	return found, nil
 }
 
-// identitiesQuery selects from the users u and workspaces w with these identities, of which there must be at least one. Both databases
-// call the columns of VALUES column1 and column2.
+// identitiesQuery selects from the users u and workspaces w with these identities, of which there
+// must be at least one. Both databases name the columns of VALUES column1 and column2.
 func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
 	values := strings.TrimSuffix(strings.Repeat("(?, ?), ", len(identities)), ", ")
 	args := make([]any, 0, 2*len(identities))
@@ -403,17 +413,17 @@ func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
 		Join("JOIN workspaces AS w ON w.slack_team_id = k.column1").Join("JOIN users AS u ON u.workspace_id = w.id AND u.slack_user_id = k.column2")
 }
 
-// SlackIdentity is who Slack says a person is. A Slack user id is unique only within its team.
+// SlackIdentity identifies a person in Slack. A Slack user ID is unique only within its team.
 type SlackIdentity struct {
 	TeamID string
 	UserID string
 }
 
-// SlackIDRule is what the id of a Slack team or user may be, for people to read.
+// SlackIDRule describes the valid IDs of Slack teams and users, for error messages.
 const SlackIDRule = `1 to 64 letters, digits, dots, dashes or underscores, such as "T024BE7LD"`
 
-// IsSlackID says whether s may be the id of a Slack team or user. Slack says of them only that they are text, so this is
-// wider than what it gives out.
+// IsSlackID reports whether s can be the ID of a Slack team or user. Slack documents them only as
+// strings, so this accepts more than Slack uses.
 func IsSlackID(s string) bool {
 	if len(s) < 1 || len(s) > 64 {
 		return false

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Figures are a standing as it was answered, which events and holds store so that a retry gets the first answer.
+// Figures are the standing in an answer. Events and holds store them, so that a retry gets the same
+// answer.
 type Figures struct {
 	PlanID             PlanID
 	BillingPeriodStart time.Time
@@ -24,7 +25,7 @@ type Figures struct {
 	MemberLimit      *int64
 }
 
-// Figures returns what an event or a hold stores of the standing.
+// Figures returns the figures of the standing that an event or a hold stores.
 func (s *Standing) Figures() Figures {
 	return Figures{
 		PlanID: s.Plan, BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
@@ -42,8 +43,9 @@ func (f *Figures) Standing(user uuid.UUID, email string) Standing {
 	}
 }
 
-// Standing is that of a record. ready is false when nothing may be added to it before PrepareRecords has brought it up to date: it
-// is the current one and what it repeats of the person or the plan has changed, or some of its holds have expired.
+// Standing returns the standing of a record. ready is false if PrepareRecords must update the
+// record before anything is added to it: it is the current record and its copy of the person's or
+// plan's data is outdated, or some of its holds have expired.
 func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
 	s = Standing{
 		UserID: r.UserID, Email: r.Email, Plan: r.PlanID, Period: r.Period(),
@@ -62,14 +64,16 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 		(r.StripeCustomerID != nil || r.OverageRateCents == plan.OverageRateCents)
 }
 
-// Foresee is the standing that the person will have once PrepareRecords has run; records are theirs, in order of their periods, and
-// UnitsHeld and the rest of the current one's holds must be those of the live ones.
+// Foresee returns the standing that the person will have after PrepareRecords. records are the
+// person's, ordered by period. The current record's UnitsHeld and similar fields must count only
+// the holds that have not expired.
 func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) Standing {
 	s, _ := c.foresee(email, e, records, now)
 	return s
 }
 
-// foresee also returns whether this depends on events that must move to another record first.
+// foresee also reports whether the standing depends on events that must move to another record
+// first.
 func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) (s Standing, moves bool) {
 	p := person{email: email, entitlement: *e}
 	for _, r := range records {
@@ -90,7 +94,7 @@ func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord
 	return s, moves
 }
 
-// Foreseen is what was read of people to foresee their records.
+// Foreseen is the data of people that ReadAhead read.
 type Foreseen struct {
 	catalogue *Catalogue
 	now       time.Time
@@ -98,8 +102,9 @@ type Foreseen struct {
 	byEmail   map[string]*person
 }
 
-// ReadAhead reads what PrepareRecords would depend on, and locks nothing. (Catalogue.Foresee is for callers who have read that.) It takes
-// three connections, so that all is read in the time of one query.
+// ReadAhead reads the data that PrepareRecords would depend on, without locks. It uses three
+// connections, so that it takes only as long as one query. Callers that already have the data use
+// Catalogue.Foresee.
 func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []RecordKey) (*Foreseen, error) {
 	emails, ids := namedBy(wants)
 	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
@@ -140,8 +145,10 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	return f, nil
 }
 
-// Standing is the one that the person will have once PrepareRecords has run, and the person's Slack identity. current is the current
-// record with its live holds; nil when there is none. moves means that this depends on events that must move to another record first.
+// Standing returns the standing that the person will have after PrepareRecords, and the person's
+// Slack identity. current is the current record, counting only the holds that have not expired; nil
+// without one. moves means that the standing depends on events that must move to another record
+// first.
 func (f *Foreseen) Standing(w RecordKey, current *UsageRecord) (s Standing, slack SlackIdentity, moves bool) {
 	p := f.people[w.UserID]
 	if w.UserID == uuid.Nil {
@@ -168,10 +175,10 @@ func (f *Foreseen) Standing(w RecordKey, current *UsageRecord) (s Standing, slac
 	return s, p.entitlement.Slack, moves
 }
 
-// WarningLevel says how near a person is to the included units.
+// WarningLevel says how close a person is to the limit of included units.
 type WarningLevel string
 
-// The warning levels, from none to all of the included units used.
+// The warning levels, from the lowest usage to the highest.
 const (
 	Safe     WarningLevel = "safe"
 	Warning  WarningLevel = "warning"
@@ -179,7 +186,7 @@ const (
 	Exceeded WarningLevel = "exceeded"
 )
 
-// WarningLevels are all of them, in that order.
+// WarningLevels lists the levels in that order.
 var WarningLevels = []WarningLevel{Safe, Warning, Critical, Exceeded}
 
 // The percentages of the included units at which the levels begin.
@@ -189,16 +196,17 @@ const (
 	exceededPercent = 100
 )
 
-// Standing is where a person stands in one billing period: all that a decision depends on.
+// Standing is a person's state in one billing period: everything that a decision depends on.
 type Standing struct {
-	// UserID is the zero value for somebody who is not stored yet.
+	// UserID is the zero value for a person who is not stored yet.
 	UserID uuid.UUID
 	Email  string
 	Plan   PlanID
 	Period Period
-	// Used is units, Overage those of them that are billed, and OverageCents their price.
+	// Used is in units. Overage is the part of them that is billed, and OverageCents is its price.
 	Used, Overage, OverageCents int64
-	// Held is the units of open holds, OverageHeld those of them that would be billed, and OverageCentsHeld their price.
+	// Held is the units of open holds. OverageHeld is the part of them that would be billed, and
+	// OverageCentsHeld is its price.
 	Held, OverageHeld, OverageCentsHeld int64
 	// Included is the units of the plan and of grants.
 	Included int64
@@ -206,19 +214,19 @@ type Standing struct {
 	OverageRateCents int64
 	// PastDue means that overage is refused until the subscription's payment succeeds.
 	PastDue bool
-	// SpendLimitCents is the most that the overage of the period may cost, in cents; nil is no limit.
+	// SpendLimitCents is the maximum price of the period's overage, in cents; nil means no limit.
 	SpendLimitCents *int64
-	// MemberLimit is the most units that an admin allows; nil is no limit.
+	// MemberLimit is the maximum number of units, set by an admin; nil means no limit.
 	MemberLimit *int64
 }
 
-// Remaining is the number of included units that are neither used nor held.
+// Remaining returns the number of included units that are neither used nor held.
 func (s Standing) Remaining() int64 {
 	return max(0, s.Included-(s.Used-s.Overage)-(s.Held-s.OverageHeld))
 }
 
-// counted is the units that PercentUsed and Level compare with the included ones: all used units once none of the included ones are
-// left, the included ones among them until then.
+// counted returns the units that PercentUsed and Level compare with the included ones. While
+// included units are left, overage does not count; after that, all used units count.
 func (s Standing) counted() int64 {
 	if s.Remaining() > 0 {
 		return s.Used - s.Overage
@@ -226,7 +234,7 @@ func (s Standing) counted() int64 {
 	return s.Used
 }
 
-// Level is the warning level of the units used, in whole-number arithmetic.
+// Level returns the warning level of the used units, computed with integers.
 func (s Standing) Level() WarningLevel {
 	switch hundred := s.counted() * 100; {
 	case s.Included <= 0:
@@ -244,8 +252,8 @@ func (s Standing) Level() WarningLevel {
 	return Safe
 }
 
-// PercentUsed is used over included, rounded down: 499 of 500 is 99. With nothing included it is 0 before the first
-// unit and 100 from then on.
+// PercentUsed returns the used units as a percentage of the included ones, rounded down: 499 of 500
+// is 99. If none are included, it is 0 before the first unit and 100 after it.
 func (s Standing) PercentUsed() int64 {
 	if s.Included <= 0 {
 		if s.Used > 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Subscriber is who holds a subscription: a person or an organization, one of the two.
+// Subscriber is the holder of a subscription: either a person or an organization.
 type Subscriber struct {
 	Email          string
 	OrganizationID *uuid.UUID
@@ -23,12 +23,14 @@ func (s Subscriber) String() string {
 	return s.Email
 }
 
-// Subscribe gives a plan by hand, without Stripe: a trial, a customer who is invoiced. It ends what the subscriber was
-// given by hand before and is newer than all they hold, so it counts from now on; a subscription of Stripe's is left to
-// Stripe. The plan free only ends what was given, and returns nil. A person unknown so far is made.
+// Subscribe assigns a plan by hand, without Stripe, such as for a trial or a customer with an
+// invoice of their own. It ends the plan that was assigned by hand before. The new subscription is
+// newer than all others of the subscriber, so its plan applies from now on. Subscriptions at Stripe
+// do not change. The plan free only ends the assigned plan, and the result is nil. An unknown
+// person is created.
 //
-// It returns ErrEmail, an Error with CodeUnknownOrganization, and errors that say which plans there are or who may hold
-// this one.
+// It returns ErrEmail, an Error with CodeUnknownOrganization, or an error that names the plans or
+// says who may have this one.
 func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) (*Subscription, error) {
 	if who.OrganizationID == nil {
 		email, err := ParseEmail(who.Email)
@@ -72,7 +74,8 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 	return made, nil
 }
 
-// refitPaying ends the records of those people of the subscriber whose payer may have changed: who has a subscription of their own at Stripe.
+// refitPaying ends the records of those people of the subscriber whose payer may have changed,
+// because they have a subscription of their own at Stripe.
 func refitPaying(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber) error {
 	var ids []uuid.UUID
 	q := db.NewSelect().TableExpr("users AS u").Column("u.id").Order("u.email").
@@ -93,7 +96,8 @@ func refitPaying(ctx context.Context, db *DB, c *Catalogue, now time.Time, who S
 	return nil
 }
 
-// keepFromSubscriber does as KeepIncluded for each active subscription of the subscriber that includes more than the plan.
+// keepFromSubscriber calls KeepIncluded for each active subscription of the subscriber that
+// includes more than the plan.
 func keepFromSubscriber(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) error {
 	var held []Subscription
 	q := db.NewSelect().Model(&held).Where(ActiveSubscription("subscription"))
@@ -113,8 +117,9 @@ func keepFromSubscriber(ctx context.Context, db *DB, c *Catalogue, now time.Time
 	return nil
 }
 
-// KeepIncluded writes down what the people of an active subscription may use until their period ends, when the plan that follows it includes
-// less. Without that only those would keep it who used something meanwhile: a record hears of a plan when it is next added to.
+// KeepIncluded stores what the people of an active subscription may use until their period ends, if
+// the next plan includes less. Otherwise only people with usage in the meantime would keep it,
+// because a record gets its plan when something is added to it.
 func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, now time.Time, next PlanID) error {
 	before, known := c.Plan(s.PlanID)
 	after, follows := c.Plan(next)
@@ -143,13 +148,14 @@ func (s *Subscription) KeepIncluded(ctx context.Context, db *DB, c *Catalogue, n
 	return nil
 }
 
-// UnknownPlan is a plan that active subscriptions are to and the catalogue lacks.
+// UnknownPlan is a plan with active subscriptions that is not in the catalog.
 type UnknownPlan struct {
 	ID            PlanID `bun:"plan_id"`
 	Subscriptions int
 }
 
-// UnknownPlans returns what people are subscribed to and the catalogue lacks: it gives them what free gives (PlanOf).
+// UnknownPlans returns the plans with active subscriptions that are not in the catalog. They give
+// what the free plan gives (see PlanOf).
 func UnknownPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []UnknownPlan, err error) {
 	err = db.NewSelect().TableExpr("subscriptions").Column("plan_id").ColumnExpr("COUNT(*) AS subscriptions").
 		Where(ActiveSubscription("subscriptions")).Group("plan_id").Order("plan_id").Scan(ctx, &plans)
@@ -162,7 +168,7 @@ func UnknownPlans(ctx context.Context, db bun.IDB, c *Catalogue) (plans []Unknow
 	}), nil
 }
 
-// checkSubscriber says why the subscriber cannot hold the plan.
+// checkSubscriber returns an error if the subscriber cannot have the plan.
 func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
 	plan, ok := c.Plan(id)
 	switch {
@@ -182,7 +188,8 @@ func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
 	return nil
 }
 
-// lockSubscriber locks the subscriber's row, so that two commands at once end each other's subscription.
+// lockSubscriber locks the subscriber's row, so that of two simultaneous commands, the second one
+// ends the plan of the first.
 func (s *Subscription) lockSubscriber(ctx context.Context, tx bun.Tx, who Subscriber, now time.Time) error {
 	if who.OrganizationID != nil {
 		if _, err := organizationByID(ctx, tx, *who.OrganizationID); err != nil {
@@ -198,8 +205,9 @@ func (s *Subscription) lockSubscriber(ctx context.Context, tx bun.Tx, who Subscr
 	return nil
 }
 
-// replaceByHand ends the active subscriptions that the subscriber was given by hand and returns their plans. It makes
-// s newer than all that the subscriber has, even when the clock stands still or went back: the newest one counts.
+// replaceByHand ends the active plans that were assigned to the subscriber by hand, and returns
+// them. It makes s newer than all subscriptions of the subscriber, even if the clock did not
+// advance, because the newest one counts.
 func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []string, err error) {
 	var all []Subscription
 	q := tx.NewSelect().Model(&all).Order("created_at")
@@ -226,15 +234,16 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 	return ended, nil
 }
 
-// Held is the subscription that a person's plan comes from, and its holder.
+// Held is the subscription that gives a person their plan, with its holder.
 type Held struct {
 	Subscription
-	// Organization is the name of the organization that holds it; empty when the person does.
+	// Organization is the name of the organization that has the subscription; empty if it is the
+	// person's own.
 	Organization string
 }
 
-// SubscriptionOf returns the active subscription that gives a person their plan, as EntitlementJoins picks it; without one the
-// newest that ended; nil for somebody who never had any.
+// SubscriptionOf returns the active subscription that gives a person their plan (see
+// entitlingSubscription). Without one, it returns the newest subscription that ended, or nil.
 func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error) {
 	var found []Held
 	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization
@@ -251,8 +260,8 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 	return &found[0], nil
 }
 
-// SubscriptionOfOrganization returns the subscription that an organization's plan comes from; without an active one the newest
-// that ended; nil for an organization that never had any.
+// SubscriptionOfOrganization returns the active subscription that gives an organization its plan.
+// Without one, it returns the newest subscription that ended, or nil.
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
 	var found []Subscription
 	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
@@ -265,7 +274,7 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 	return &found[0], nil
 }
 
-// entitlement is what an active subscription gives.
+// entitlement returns the entitlement from an active subscription.
 func (s *Subscription) entitlement() *Entitlement {
 	e := &Entitlement{
 		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil, OverageRateCents: s.OverageRateCents,
@@ -281,13 +290,14 @@ func (s *Subscription) entitlement() *Entitlement {
 	return e
 }
 
-// InTrial returns whether the base price is 0 for now. The end of the trial counts as soon as it has passed, even if Stripe's
+// InTrial reports whether the base price is 0 now. The trial ends at its time, even if Stripe's
 // event about it is late.
 func (s *Subscription) InTrial(now time.Time) bool {
 	return s.Status == StatusTrialing && (s.TrialEnd == nil || s.TrialEnd.After(now))
 }
 
-// Subscription is a plan held by one user or by one organization. Stripe's columns are null on a plan given by hand.
+// Subscription is a plan of one user or one organization. Stripe's columns are null if the plan was
+// assigned by hand.
 type Subscription struct {
 	bun.BaseModel `bun:"table:subscriptions"`
 
@@ -303,30 +313,31 @@ type Subscription struct {
 	CurrentPeriodEnd     *time.Time
 	// StripeEventAt is the time of the newest Stripe event that was applied.
 	StripeEventAt *time.Time
-	// StripePriceID is the price that it is charged by; Seats, the quantity of a team plan; CancelAt, when it ends, where that
-	// is known.
+	// StripePriceID is its base price. Seats is the quantity of a team plan. CancelAt is when it
+	// ends, if known.
 	StripePriceID *string
 	Seats         *int64
 	CancelAt      *time.Time
-	// TrialEnd is when the trial ends or ended; nil without a trial, and on rows that were stored before this column existed.
+	// TrialEnd is when the trial ends or ended; nil without a trial, and in rows that are older
+	// than this column.
 	TrialEnd *time.Time
-	// InactiveSince is when it ceased to give its plan; nil while it does, and where that is not known.
+	// InactiveSince is when it stopped giving its plan; nil while it is active, or if unknown.
 	InactiveSince *time.Time
-	// OverageRateCents is the unit amount of its overage item at Stripe, in cents; nil until it was read. OverageProblem says why
-	// nothing is billed by it.
+	// OverageRateCents is the unit amount of its overage item at Stripe, in cents; nil until it was
+	// read. OverageProblem says why its overage cannot be billed.
 	OverageRateCents *int64
 	OverageProblem   *string
-	// OverageItems lists the plans whose overage items it has at Stripe, separated by spaces; nil until it was read.
+	// OverageItems lists the plans whose overage items it has at Stripe, separated by spaces; nil
+	// until they were read.
 	OverageItems *string
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 }
 
-// SubscriptionStatus is Stripe's word for a subscription's state.
-// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
+// SubscriptionStatus is Stripe's status of a subscription.
 type SubscriptionStatus string
 
-// The statuses that give a plan, and the one that a plan taken away by hand ends in.
+// The statuses that this code names. activeStatuses lists those that give a plan.
 const (
 	StatusActive   SubscriptionStatus = "active"
 	StatusTrialing SubscriptionStatus = "trialing"

@@ -16,15 +16,16 @@ type SubscriptionPeriod struct {
 	StripeCustomerID string
 	PeriodStart      time.Time `bun:",pk"`
 	PeriodEnd        time.Time
-	// SaidAt is when Stripe showed the period, LearnedAt when it was stored or last changed here.
+	// SaidAt is when Stripe showed the period. LearnedAt is when it was stored or last changed
+	// here.
 	SaidAt, LearnedAt time.Time
 }
 
-// Periods are billing periods in order; none of them overlaps the next one.
+// Periods are billing periods, sorted and without overlap.
 type Periods []Period
 
-// NewPeriods puts periods in order. A period ends where the next one starts, whatever was said before; of two that start at the same
-// time, the longer one counts.
+// NewPeriods sorts periods and removes overlaps: a period ends where the next one starts. Of two
+// that start at the same time, the longer one counts.
 func NewPeriods(all []Period) Periods {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b Period) int {
@@ -50,8 +51,8 @@ func NewPeriods(all []Period) Periods {
 	return periods
 }
 
-// At returns the period that contains t. Without one, it returns the time between the previous and the next period; a zero time means that
-// there is none.
+// At returns the period that contains t. Without one, it returns the time between the previous and
+// the next period; a zero time means that there is no such period.
 func (p Periods) At(t time.Time) (period Period, known bool) {
 	i, _ := slices.BinarySearchFunc(p, t, func(period Period, t time.Time) int {
 		if period.Start.After(t) {
@@ -72,8 +73,8 @@ func (p Periods) At(t time.Time) (period Period, known bool) {
 	return gap, false
 }
 
-// PeriodAt returns the period that contains t: a known one, else the step of the anchor or the calendar month, as far as it lies between
-// the known ones.
+// PeriodAt returns the period that contains t: a known one, or else the monthly step of the anchor
+// or the calendar month, cut where known periods begin and end.
 func (p Periods) PeriodAt(t time.Time, anchor *time.Time) Period {
 	period, known := p.At(t)
 	switch {
@@ -85,8 +86,8 @@ func (p Periods) PeriodAt(t time.Time, anchor *time.Time) Period {
 	return CalendarMonth(t).clip(period.Start, period.End)
 }
 
-// monthOf returns the part of a known period that contains t and is a billing period here: all of it, or a monthly step of a longer one,
-// such as a year.
+// monthOf returns the billing period that contains t within a known period: the whole period, or a
+// monthly step if the period is longer, such as a year.
 func monthOf(p Period, anchor *time.Time, t time.Time) Period {
 	if p.End.Sub(p.Start) <= maxPeriod {
 		return p
@@ -98,18 +99,19 @@ func monthOf(p Period, anchor *time.Time, t time.Time) Period {
 	return AnchoredMonth(first, t).clip(p.Start, p.End)
 }
 
-// paidFor is what is known of a subscription that gives or gave a person a plan.
+// paidFor is a subscription at Stripe that gives or gave a person a plan.
 type paidFor struct {
 	customer string
-	// began is when it began to give its plan, ended when it ceased to; zero while it goes on.
+	// began is when it started to give its plan. ended is when it stopped; zero while it is active.
 	began, ended time.Time
 	anchor       *time.Time
 	all          []Period
 	periods      Periods
 }
 
-// period returns the billing period of a customer that contains t, if Stripe showed it: that of the newest of the subscriptions that gave
-// a plan then. It ends with the subscription, and where a newer one begins.
+// period returns the billing period of a customer that contains t, if Stripe showed it. It is a
+// period of the newest subscription that gave a plan at that time, and ends when that subscription
+// ends or a newer one begins.
 func (c *changes) period(customer string, t time.Time) (period Period, known bool) {
 	if c == nil || customer == "" {
 		return Period{}, false

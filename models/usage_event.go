@@ -7,20 +7,22 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// UsageEvent is one recorded use of units, a line of the ledger. The figures from PlanID to MemberLimit are those of the answer, so
-// that a retry gets the same one; they never change.
+// UsageEvent is one recorded use of units, an entry in the ledger. The fields from PlanID to
+// MemberLimit are those of the answer, so that a retry gets the same answer. They never change.
 type UsageEvent struct {
 	bun.BaseModel `bun:"table:usage_events"`
 
 	ID     uuid.UUID `bun:",pk,type:uuid"`
 	UserID uuid.UUID `bun:",type:uuid"`
-	// RecordID is the record that the event counts in. It changes when a billing period becomes known late.
+	// RecordID is the record that counts the event. It changes when Tollgate learns about a billing
+	// period late.
 	RecordID int64
-	// Email is the person's address at that time.
+	// Email is the person's address when the event was recorded.
 	Email       string
 	WorkspaceID *uuid.UUID `bun:",type:uuid"`
 	Quantity    int64
-	// OverageQuantity is the units of Quantity that are billed, OverageCents their price. Both are decided once.
+	// OverageQuantity is the part of Quantity that is billed, and OverageCents is its price. Both
+	// are decided once.
 	OverageQuantity  int64
 	OverageCents     int64
 	IdempotencyKey   *string

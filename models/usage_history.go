@@ -9,13 +9,15 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// DefaultHistoryMonths is how many billing periods UsageHistory returns unless it is asked for others.
+// DefaultHistoryMonths is the number of billing periods that UsageHistory returns by default.
 const DefaultHistoryMonths = 6
 
-// CurrentUsage returns a person's usage record of the billing period that contains now; nil when there is none.
+// CurrentUsage returns a person's usage record of the billing period that contains now; nil without
+// one.
 func CurrentUsage(ctx context.Context, db bun.IDB, now time.Time, email string) (*UsageRecord, error) {
 	var records []UsageRecord
-	// The lower bound lets an index on the start find the record without reading the ones before it.
+	// With the lower bound, an index on the start finds the record without reading the earlier
+	// ones.
 	err := db.NewSelect().Model(&records).Where("user_id = (?)", idOf(db, email)).
 		Where("billing_period_start <= ? AND billing_period_start > ?", now, now.Add(-maxPeriod)).Where("billing_period_end > ?", now).Scan(ctx)
 	if err != nil {
@@ -32,8 +34,8 @@ func idOf(db bun.IDB, email string) *bun.SelectQuery {
 	return db.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email)
 }
 
-// UsageHistory returns a person's newest usage records, the current one included, newest first; months at most, and
-// none for a period in which nothing was asked for.
+// UsageHistory returns a person's newest usage records, including the current one, newest first; at
+// most months. A period without any call has no record.
 func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, months int) ([]UsageRecord, error) {
 	var records []UsageRecord
 	err := db.NewSelect().Model(&records).Where("user_id = (?)", idOf(db, email)).Where("billing_period_start <= ?", now).
@@ -44,9 +46,9 @@ func UsageHistory(ctx context.Context, db bun.IDB, now time.Time, email string, 
 	return records, nil
 }
 
-// StandingHistory is UsageHistory as it is once PrepareRecords has run: the current record of a person whose plan changed has what the
-// new plan gives, and one that the plan's own period began in, or whose payer changed, ends there. Only if units must move to another
-// record for that, RefitRecords runs.
+// StandingHistory returns UsageHistory as it is after PrepareRecords: the current record has what
+// the current plan gives, and a record ends where a period of the plan began or the payer changed.
+// It calls RefitRecords only if units must move to another record.
 func StandingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int) ([]Standing, error) {
 	standings, moves, err := standingHistory(ctx, db, c, now, email, months)
 	if err == nil && moves {
@@ -87,33 +89,34 @@ func standingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, e
 	return standings, moves, nil
 }
 
-// HistoryMonths is how many billing periods the pages show.
+// HistoryMonths is the number of billing periods on the pages.
 const HistoryMonths = 6
 
-// PastPeriod is what was used in one billing period, which may be the current one.
+// PastPeriod is the usage in one billing period, which may be the current one.
 type PastPeriod struct {
 	Period Period
-	// Plan is the plan of the period: for a past period, that of its last record; without a record, today's plan.
+	// Plan is the plan of the period's last record, or the current plan without a record.
 	Plan PlanID
-	// BeforeSignUp says that there was nobody to use anything, which is not the same as 0.
+	// BeforeSignUp means that the person did not exist yet, which is different from no usage.
 	BeforeSignUp bool
-	// Used and Included are units; Included is the period's own limit, not today's.
+	// Used and Included are in units. Included is the limit of that period, not the current one.
 	Used, Included int64
-	// Overage is the units that were used beyond a limit: in each record for itself, so that an organization has overage as soon
-	// as one of its members has. OverageCents is its price in cents, before tax.
+	// Overage is the units beyond the limit of each record. An organization has overage as soon as
+	// one member has. OverageCents is its price in cents, before tax.
 	Overage, OverageCents int64
-	// Current says that the period is not over.
+	// Current means that the period has not ended.
 	Current bool
 }
 
-// MovedOverage is overage that was decided in another billing period than the one that it occurred in, and stays billed.
+// MovedOverage is overage that occurred in another billing period than the one that it was decided
+// in. It stays billed.
 type MovedOverage struct {
 	Period Period
-	// In and Out are the units that came to the period and left it.
+	// In and Out are the units that moved into the period and out of it.
 	In, Out int64
 }
 
-// MovedOverages lists the periods of the records that overage moved between, as far as they are not before since.
+// MovedOverages returns the periods with moved overage that start at since or later.
 func MovedOverages(records []UsageRecord, since time.Time) (moved []MovedOverage) {
 	for i := range records {
 		if r := &records[i]; (r.OverageMovedIn > 0 || r.OverageMovedOut > 0) && r.BillingPeriodEnd.After(since) {
@@ -123,8 +126,8 @@ func MovedOverages(records []UsageRecord, since time.Time) (moved []MovedOverage
 	return moved
 }
 
-// periodsBack lists the n periods up to the current one, oldest first, with nothing used in them: monthly steps back from
-// its start.
+// periodsBack returns the newest n periods without usage, oldest first: monthly steps back from the
+// start of the current one.
 func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {
 	months := make([]PastPeriod, n)
 	p := current
@@ -135,8 +138,9 @@ func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {
 	return months
 }
 
-// Months lists a person's n newest billing periods, oldest first. The current one is as the standing says; those before are as
-// their records say; a period without a record has nothing used, and the limit of today.
+// Months returns a person's newest n billing periods, oldest first. The current one has the figures
+// of the standing, and past ones those of their records. A period without a record has no usage and
+// today's limit.
 func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) []PastPeriod {
 	months := periodsBack(current.Period, signedUp, n)
 	last := &months[n-1]
@@ -160,7 +164,8 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 				m.Included = 0
 			}
 			m.Used, m.Overage, m.OverageCents, m.BeforeSignUp = m.Used+s.Used, m.Overage+s.Overage, m.OverageCents+s.OverageCents, false
-			// A period that a new subscription cut short shares its month with the next one: the larger limit is the month's.
+			// A period that a new subscription cut short shares its month with the next one. The
+			// month has the larger limit.
 			m.Included = max(m.Included, s.Included)
 			if !start.Before(newest[j]) {
 				m.Plan, newest[j] = r.PlanID, start
@@ -170,7 +175,8 @@ func Months(current Standing, records []UsageRecord, signedUp time.Time, n int) 
 	return months
 }
 
-// RecordsSince returns the usage records of some people whose period began after since, oldest first, by email.
+// RecordsSince returns the usage records of some people that began after since, by email, oldest
+// first.
 func RecordsSince(ctx context.Context, db bun.IDB, since time.Time, emails []string) (map[string][]UsageRecord, error) {
 	byEmail := make(map[string][]UsageRecord, len(emails))
 	if len(emails) == 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// giveLapsedBack marks the record's expired holds and sums up its live ones again.
-func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
+// expireHolds marks the record's expired holds and sums up its open holds again.
+func expireHolds(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
 		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
 		return err
@@ -27,7 +27,8 @@ func giveLapsedBack(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord,
 	return err
 }
 
-// RecordsOfHolds names the usage record that each hold belongs to; a hold that does not exist is missing from the answer.
+// RecordsOfHolds returns the usage record of each hold. The result has no entry for a hold that
+// does not exist.
 func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.UUID]RecordKey, error) {
 	wants := make(map[uuid.UUID]RecordKey, len(ids))
 	add := func(row scanner) error {
@@ -38,7 +39,7 @@ func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.
 		wants[id] = w
 		return err
 	}
-	// The record may have got other bounds since the hold was made.
+	// The bounds of the record may have changed since the hold was made.
 	const columns = `SELECT h.id, h.user_id, u.email, r.billing_period_start FROM users u JOIN usage_holds h ON h.user_id = u.id
 		JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE `
 	tail, version7 := "substr(u.id, 20)", "substr(h.id, 15, 1) = '7'"
@@ -69,10 +70,11 @@ func RecordsOfHolds(ctx context.Context, db bun.IDB, ids []uuid.UUID) (map[uuid.
 	return wants, nil
 }
 
-// HoldState is where a hold has come to.
+// HoldState is the state of a hold.
 type HoldState string
 
-// The states of a hold. A hold past its expiry counts as expired whether or not its row says so already.
+// The states of a hold. A hold past its expiry counts as expired even if its row does not say so
+// yet.
 const (
 	HoldOpen     HoldState = "open"
 	HoldSettled  HoldState = "settled"
@@ -80,18 +82,19 @@ const (
 	HoldExpired  HoldState = "expired"
 )
 
-// UsageHold is units set aside while work runs, with the figures of the answer that made it. Its key is (UserID, ID), and the end of
-// its ID is that of UserID (NewHoldID).
+// UsageHold is units set aside while work runs, with the figures of the answer to the call that
+// made it. Its key is (UserID, ID). The end of its ID is the end of UserID (see NewHoldID).
 type UsageHold struct {
 	bun.BaseModel `bun:"table:usage_holds"`
 
 	ID       uuid.UUID `bun:",pk,type:uuid"`
 	UserID   uuid.UUID `bun:",type:uuid"`
 	RecordID int64
-	// Email is the person's address at that time.
+	// Email is the person's address when the hold was made.
 	Email    string
 	Quantity int64
-	// OverageQuantity is the units of Quantity that are beyond the included ones, OverageCents their price.
+	// OverageQuantity is the part of Quantity beyond the included units, and OverageCents is its
+	// price.
 	OverageQuantity int64
 	OverageCents    int64
 	IdempotencyKey  string
@@ -101,8 +104,9 @@ type UsageHold struct {
 	Figures         `bun:"embed:"`
 }
 
-// NewHoldID returns the ID of a new hold of a user: a UUID of version 8 with the time and a counter like a version 7, and the last 62
-// bits of the user's ID. So a call that gives only the hold names the user too. Source: RFC 9562, 5.8.
+// NewHoldID returns the ID of a new hold of a user: a UUID of version 8 with the time and a counter
+// like version 7, followed by the last 62 bits of the user's ID. A call that gives only the hold's
+// ID thereby names the user too. Source: RFC 9562, 5.8.
 func NewHoldID(user uuid.UUID) uuid.UUID {
 	id := uuid.Must(uuid.NewV7())
 	id[6] = id[6]&0x0f | 0x80
@@ -110,5 +114,6 @@ func NewHoldID(user uuid.UUID) uuid.UUID {
 	return id
 }
 
-// HoldsOutlivePeriod is how long after the end of its billing period a hold can be settled at most. (product.md, "Decisions")
+// HoldsOutlivePeriod is how long after the end of its billing period a hold can still be settled.
+// (product.md, "Decisions")
 const HoldsOutlivePeriod = 30 * time.Minute

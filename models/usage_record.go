@@ -7,7 +7,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// UsageRecord is one person in one billing period: the counters that limits are enforced on. Its key is (UserID, ID).
+// UsageRecord is a person's usage in one billing period, with the counters that limits are enforced
+// on. Its key is (UserID, ID).
 type UsageRecord struct {
 	bun.BaseModel `bun:"table:usage_records"`
 
@@ -18,38 +19,45 @@ type UsageRecord struct {
 	BillingPeriodStart time.Time
 	BillingPeriodEnd   time.Time
 	PlanID             PlanID
-	// SuggestionsIncluded is the units that the plan covers, without Granted, the extra units that were given.
+	// SuggestionsIncluded is the plan's included units, without Granted, the extra units from
+	// grants.
 	SuggestionsIncluded int64
 	Granted             int64
-	// SuggestionsUsed is units. OverageUsed is those of them that are billed, and OverageCents their price.
+	// SuggestionsUsed is in units. OverageUsed is the part of them that is billed, and OverageCents
+	// is its price.
 	SuggestionsUsed int64
 	OverageUsed     int64
 	OverageCents    int64
-	// OverageMovedIn is the part of OverageUsed that was decided in another period, which ended earlier than was known then, and
-	// OverageMovedOut the overage that was decided here and occurred in another period. Both stay billed.
+	// OverageMovedIn is the part of OverageUsed that was decided in another period, before it was
+	// known that this one had begun. OverageMovedOut is the overage that was decided in this period
+	// but occurred in another one. Both stay billed.
 	OverageMovedIn, OverageMovedOut int64
-	// UnitsHeld is the units of open holds, OverageHeld those of them that would be billed, and OverageCentsHeld their price. From
-	// HoldsExpireAt on, expired holds are among them until they are given back.
+	// UnitsHeld is the units of open holds. OverageHeld is the part of them that would be billed,
+	// and OverageCentsHeld is its price. After HoldsExpireAt, they may include holds that have
+	// expired.
 	UnitsHeld        int64
 	OverageHeld      int64
 	OverageCentsHeld int64
-	// HoldsExpireAt is not after the earliest expiry of an open hold; nil when there is none.
+	// HoldsExpireAt is at or before the earliest expiry of an open hold; nil without open holds.
 	HoldsExpireAt *time.Time
-	// Daily is SuggestionsUsed by day, so that what shows days needs no events.
+	// Daily is SuggestionsUsed by day, so that pages can show days without reading events.
 	Daily Daily
 
-	// What follows repeats what the decision needs of the person, the payer and the plan, so that a decision reads one row. It is
-	// current while Entitled is true: the database itself sets that to false when any of it changes.
+	// The following fields copy the data of the person, the payer and the plan that a decision
+	// needs, so that it reads only one row. The copy is current while Entitled is true; triggers
+	// set Entitled to false when the data changes.
 	Entitled bool
-	// Payer is Entitlement.payer; nil in records of earlier releases.
+	// Payer is the result of PayerOf; nil in records of earlier releases.
 	Payer *string
-	// IncludedBefore is the included units that the person used before this record in the same period of the same payer.
+	// IncludedBefore is the number of included units that the person used in earlier records of the
+	// same period and payer.
 	IncludedBefore int64
 	// OverageRateCents is the price in cents of a unit beyond the included ones; 0 is a hard cap.
 	OverageRateCents int64
 	// PastDue means that the subscription's payment failed, so that overage is refused.
 	PastDue bool
-	// SpendLimitCents is the most that the overage may cost, MemberLimit the most units that may be used; nil is no limit.
+	// SpendLimitCents is the maximum price of the overage, and MemberLimit the maximum number of
+	// units; nil means no limit.
 	SpendLimitCents  *int64
 	MemberLimit      *int64
 	WorkspaceID      *uuid.UUID `bun:",type:uuid"`
@@ -61,12 +69,12 @@ type UsageRecord struct {
 	CreatedAt     time.Time
 }
 
-// Period is the record's billing period.
+// Period returns the record's billing period.
 func (r *UsageRecord) Period() Period {
 	return Period{Start: r.BillingPeriodStart.UTC(), End: r.BillingPeriodEnd.UTC()}
 }
 
-// Slack is who the person is to Slack; the zero value when they are not linked.
+// Slack returns the person's Slack identity; the zero value if they are not linked.
 func (r *UsageRecord) Slack() SlackIdentity {
 	if r.SlackTeamID == nil || r.SlackUserID == nil {
 		return SlackIdentity{}
@@ -74,16 +82,16 @@ func (r *UsageRecord) Slack() SlackIdentity {
 	return SlackIdentity{TeamID: *r.SlackTeamID, UserID: *r.SlackUserID}
 }
 
-// RecordKey names a usage record by its person and an instant of its billing period. Where UserID is zero, the person is whoever has the
-// email.
+// RecordKey identifies a usage record by its person and an instant in its billing period. If UserID
+// is zero, the person is the one with the email.
 type RecordKey struct {
 	UserID uuid.UUID
 	Email  string
 	At     time.Time
 }
 
-// entitle writes into a current record what the person may use. An upgrade counts at once; a downgrade never lowers what
-// is included before the period ends.
+// entitle copies an entitlement into a current record. An upgrade applies at once; a downgrade does
+// not reduce the included units before the period ends.
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
 	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan, r.BillingPeriodEnd), e.Status == StatusPastDue
@@ -103,7 +111,8 @@ func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	r.Payer, r.Entitled = &payer, true
 }
 
-// holdsLapsed says that some of the units held may have lapsed, so that they must be summed anew.
+// holdsLapsed reports whether some of the holds may have expired, so that they must be summed up
+// again.
 func (r *UsageRecord) holdsLapsed(now time.Time) bool {
 	return r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(now)
 }

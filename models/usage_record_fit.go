@@ -10,26 +10,29 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// maxFits bounds how often a person's records are fitted to what is known; twice is enough for what a single change moves.
+// maxFits limits how often a person's records are refitted; two passes are enough for a single
+// change.
 const maxFits = 4
 
-// eventsAhead is how far ahead an event may lie: by 5 minutes as the API takes it, by another process's clock, or both.
+// eventsAhead is how far in the future an event may be: the API accepts 5 minutes, and the clocks
+// of processes may differ.
 const eventsAhead = 10 * time.Minute
 
-// refit is a record that got other bounds.
+// refit is a record whose bounds changed.
 type refit struct {
 	record *UsageRecord
-	// start is where it started before.
+	// start is the previous start of the record.
 	start time.Time
-	// moves means that it may have units outside of its new bounds.
+	// moves means that the record may have units outside its new bounds.
 	moves bool
-	// into is the record that all its units move to; nil if it stays.
+	// into is the record that receives all its units; nil if it stays.
 	into *UsageRecord
 }
 
-// fit ends each record where the person's entitlement and the known billing periods say, but not after the next one starts. A record of
-// the same payer that begins within a billing period of the one before it, because that period was lengthened, joins it. fit returns the
-// records that changed.
+// fit ends each record where the person's entitlement and the known billing periods require it, but
+// not after the start of the next record. A record of the same payer that begins within the period
+// of the previous one, because that period was lengthened, joins it. fit returns the changed
+// records.
 func (p *person) fit(now time.Time) (changed []refit) {
 	for i := 0; i < len(p.records); i++ {
 		r := p.records[i]
@@ -61,7 +64,7 @@ func (p *person) fit(now time.Time) (changed []refit) {
 	return changed
 }
 
-// endOf returns where a record ends; ok is false if nothing is known of it.
+// endOf returns where a record ends; ok is false if the end is unknown.
 func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
 	r, e := p.records[i], &p.entitlement
 	paying := r.Payer != nil && *r.Payer == e.payer()
@@ -80,8 +83,8 @@ func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
 		return end, ok
 	}
 	if !ok {
-		// The record grows only as long as no other payer's time may lie between: nothing follows and nothing changed since, or the same
-		// payer's record follows.
+		// The record grows only if no other payer can lie in between: no record follows and nothing
+		// changed since, or the next record has the same payer.
 		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
 			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) && !e.newest().After(end) {
 			end = own.End
@@ -101,8 +104,9 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// move stores the new bounds of a record. What occurred outside of them moves to the records of its time: events with their overage as
-// it was decided, and open holds. A record that joined another one is deleted.
+// move stores the new bounds of a record. Units outside them move to the record of their time:
+// events with the overage that was decided, and open holds. A record that joined another one is
+// deleted.
 func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) error {
 	from := changed.record
 	var moved []movedUnits
@@ -160,7 +164,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 	if changed.into == nil {
 		return p.endHolds(ctx, db, conn, from)
 	}
-	// Holds that ended without an event are all that is left.
+	// Only holds that ended without an event are left.
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", changed.into.ID).
 		Where("user_id = ? AND record_id = ?", p.user, from.ID).Exec(ctx); err != nil {
 		return err
@@ -169,7 +173,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 	return err
 }
 
-// moveTo stores a record with the units that joined it, and moves their events and holds there.
+// moveTo stores a record with the units that joined it, and moves their events and holds to it.
 func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *UsageRecord) error {
 	write := db.NewInsert().Model(r).String()
 	if r.ID != 0 {
@@ -198,7 +202,7 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *U
 	return p.endHolds(ctx, db, conn, r)
 }
 
-// endHolds makes the open holds of a record expire no later than HoldsOutlivePeriod after its period.
+// endHolds limits the expiry of a record's open holds to HoldsOutlivePeriod after its period.
 func (p *person) endHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord) error {
 	if r.HoldsExpireAt == nil {
 		return nil
@@ -209,16 +213,16 @@ func (p *person) endHolds(ctx context.Context, db *DB, conn ledgerConn, r *Usage
 	return err
 }
 
-// holdsExpireBy returns an expiry of a hold, but not later than the record's period allows.
+// holdsExpireBy limits the expiry of a hold to what the record's period allows.
 func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
 	return earliest(expires.UTC(), r.BillingPeriodEnd.Add(HoldsOutlivePeriod).UTC())
 }
 
-// countedColumns are what is counted in a record.
+// countedColumns are the counters of a record.
 var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
 	"overage_moved_in", "overage_moved_out"}
 
-// movedUnits is an event or an open hold that lies outside of its record's new bounds.
+// movedUnits is an event or an open hold outside the new bounds of its record.
 type movedUnits struct {
 	at                       bun.NullTime
 	held                     bool
@@ -226,7 +230,8 @@ type movedUnits struct {
 	expires                  bun.NullTime
 }
 
-// movedQuery selects what of a record lies outside of its new bounds, voided events as zero units.
+// movedQuery selects the events and open holds outside a record's new bounds; voided events count
+// as zero units.
 func movedQuery(db bun.IDB, changed refit) *bun.RawQuery {
 	r := changed.record
 	outside := func(column string) schema.QueryAppender {
@@ -261,7 +266,7 @@ func (m *movedUnits) join(r *UsageRecord) {
 	}
 }
 
-// count adds the units, or takes them off, in a record whose days begin at start.
+// count adds the units to a record, or subtracts them; the record's days begin at start.
 func (m *movedUnits) count(r *UsageRecord, start time.Time, sign int64) {
 	if m.held {
 		r.UnitsHeld += sign * m.quantity

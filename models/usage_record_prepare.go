@@ -11,16 +11,17 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// PrepareRecords makes sure that each wanted record exists and is fit to be added to: the person is known, a period that
-// began has its record, a plan that changed is applied (an upgrade at once; a downgrade never lowers what is included
-// before the period ends) and lapsed holds are given back. It is one transaction, and does nothing the second time.
+// PrepareRecords makes sure that each record exists and that units can be added to it: it creates
+// missing people and records, applies changes of the plan (an upgrade at once; a downgrade does not
+// reduce the included units before the period ends) and expires holds. It is one transaction.
+// Calling it again changes nothing.
 func PrepareRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []RecordKey) error {
 	_, err := LinkAndPrepare(ctx, db, c, now, nil, func([]LinkedPerson) []RecordKey { return wants })
 	return err
 }
 
-// RefitRecords brings the newest record of each person up to date, and moves what counts in another one than that of its time. It makes no
-// record for a period in which the person has used nothing. (See PrepareRecords.)
+// RefitRecords updates the newest record of each person, and moves units to the record of the time
+// when they were used. Unlike PrepareRecords, it creates no record for a period without usage.
 func RefitRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, users []uuid.UUID) error {
 	var newest []struct {
 		UserID uuid.UUID `bun:",type:uuid"`
@@ -40,17 +41,18 @@ func RefitRecords(ctx context.Context, db *DB, c *Catalogue, now time.Time, user
 	return PrepareRecords(ctx, db, c, now, wants)
 }
 
-// PreparedRecord is a current record as its preparation left it.
+// PreparedRecord is a current record after its preparation.
 type PreparedRecord struct {
 	bun.BaseModel `bun:"table:usage_records"`
 	UsageRecord
 
-	// Version is the row's xmin: the transaction that wrote it.
+	// Version is the row's xmin, the transaction that wrote it.
 	Version uint32 `db:"xmin" bun:"xmin"`
 }
 
-// LinkAndPrepare is LinkPeople and PrepareRecords in one transaction: people gives the wanted records once links are resolved. On
-// PostgreSQL, where a round trip may take long, it returns the current records of these people.
+// LinkAndPrepare does LinkPeople and PrepareRecords in one transaction; people returns the records
+// to prepare, given the linked people. On PostgreSQL, where a round trip may take long, it returns
+// the current records of these people.
 func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []RecordKey) (prepared []PreparedRecord, err error) {
 	if db.Postgres {
 		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
@@ -118,22 +120,23 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 	return nil
 }
 
-// person is a person whose row in users is locked, which serializes all that creates or changes their periods.
+// person is a person whose row in users is locked. The lock serializes everything that creates or
+// changes their periods.
 type person struct {
 	user        uuid.UUID
 	email       string
 	entitlement Entitlement
-	// records are in order of their periods, and never overlap.
+	// records are ordered by period and never overlap.
 	records []*UsageRecord
 	changes changes
-	// at reads what the person might use at an instant.
+	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
 }
 
-// persons are people by their ID.
+// persons maps IDs to people.
 type persons map[uuid.UUID]*person
 
-// namedBy returns the emails that name people by themselves, and the IDs of the others.
+// namedBy returns the emails of the people who are named by email, and the IDs of the others.
 func namedBy(wants []RecordKey) (emails []string, ids []uuid.UUID) {
 	for _, w := range wants {
 		if w.UserID == uuid.Nil {
@@ -146,12 +149,12 @@ func namedBy(wants []RecordKey) (emails []string, ids []uuid.UUID) {
 	return slices.Compact(emails), ids
 }
 
-// usersQuery selects the people that are named, in the order of the locks.
+// usersQuery selects the named people in the order in which they are locked.
 func usersQuery(db bun.IDB, emails []string, ids []uuid.UUID) *bun.SelectQuery {
 	return namedUsers(db, emails, ids).Column("email").Order("email")
 }
 
-// namedUsers selects their IDs.
+// namedUsers selects the IDs of the named people.
 func namedUsers(db bun.IDB, emails []string, ids []uuid.UUID) *bun.SelectQuery {
 	q := db.NewSelect().Model((*User)(nil)).Column("id")
 	if len(emails) > 0 || len(ids) == 0 {
@@ -191,7 +194,8 @@ func lockPeople(ctx context.Context, tx bun.Tx, now time.Time, wants []RecordKey
 	if err := ForUpdate(recordsQuery(tx, people.ids())).Scan(ctx, &records); err != nil {
 		return nil, err
 	}
-	// Only now, under the locks: what changes from here on finds the records as they will be.
+	// Read this only under the locks: later changes then find the records that this transaction
+	// leaves.
 	entitlements, err := EntitlementsOf(ctx, tx, people.ids())
 	if err != nil {
 		return nil, err
@@ -204,7 +208,7 @@ func lockPeople(ctx context.Context, tx bun.Tx, now time.Time, wants []RecordKey
 	return people, nil
 }
 
-// gather adds to the people what was read of them.
+// gather adds what was read to the people.
 func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[uuid.UUID]Entitlement, all map[uuid.UUID]*changes,
 	entitlementAt func(uuid.UUID, time.Time) (Entitlement, error),
 ) {
@@ -228,7 +232,8 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 	}
 }
 
-// lockPeople is the same in two round trips. What the people might use at the instants that are wanted is read in advance.
+// lockPeople does the same in two round trips. It reads the entitlements at the requested instants
+// in advance.
 func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []RecordKey) (persons, error) {
 	db := t.db
 	emails, ids := namedBy(wants)
@@ -278,9 +283,9 @@ func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []RecordKey
 	return people, nil
 }
 
-// prepare brings the person's record at an instant up to date, as PrepareRecords says.
+// prepare updates the person's record at an instant, as described at PrepareRecords.
 func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now, at time.Time) error {
-	// Units that moved may make a record that belongs together with the next one.
+	// After units have moved, two records may belong together.
 	for range maxFits {
 		all := p.fit(now)
 		if len(all) == 0 {
@@ -310,13 +315,13 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		}
 	}
 	if record.holdsLapsed(now) {
-		return giveLapsedBack(ctx, db, conn, record, now)
+		return expireHolds(ctx, db, conn, record, now)
 	}
 	return nil
 }
 
-// entitlementAt returns what the person might use at an instant. Before the current period, and before the plan last changed, that is read
-// as of then.
+// entitlementAt returns the person's entitlement at an instant. It reads the past one for an
+// instant before the current period or before the last change of the plan.
 func (p *person) entitlementAt(now, at time.Time) (*Entitlement, error) {
 	e := &p.entitlement
 	current := e.PeriodAt(now)
@@ -340,8 +345,8 @@ func (p *person) entitlementAt(now, at time.Time) (*Entitlement, error) {
 	return e, nil
 }
 
-// place returns the record that the person needs for an instant at which there is none. In the rest of a payer's period, the person
-// continues with what was left there.
+// place returns a new record for an instant without one. In the rest of a payer's period, the
+// person continues with the included units that were left.
 func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRecord {
 	_, previousEnd, nextStart := p.find(at)
 	whole := e.PeriodAt(at)
@@ -366,9 +371,9 @@ func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRe
 	return r
 }
 
-// insert stores a new record.
+// insert inserts a new record.
 func (p *person) insert(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord) error {
-	// Not bun's Exec, which would read the record's id.
+	// Do not use bun's Exec, which would read the record's ID.
 	if _, err := conn.ExecContext(ctx, db.NewInsert().Model(r).String()); err != nil {
 		return err
 	}
@@ -381,7 +386,8 @@ func (p *person) keep(r *UsageRecord) {
 	slices.SortFunc(p.records, func(a, b *UsageRecord) int { return a.BillingPeriodStart.Compare(b.BillingPeriodStart) })
 }
 
-// find returns the record that contains t, or the end of the last one before and the start of the first one after it.
+// find returns the record that contains t, or else the end of the previous record and the start of
+// the next one.
 func (p *person) find(t time.Time) (record *UsageRecord, previousEnd, nextStart time.Time) {
 	for _, r := range p.records {
 		switch period := r.Period(); {

@@ -20,7 +20,7 @@ const (
 	Admin  Role = "admin"
 )
 
-// User is a person, named by their email address in lower case.
+// User is a person. Their email address is stored in normal form.
 type User struct {
 	bun.BaseModel `bun:"table:users"`
 
@@ -30,28 +30,30 @@ type User struct {
 	WorkspaceID *uuid.UUID `bun:",type:uuid"`
 	SlackUserID *string
 	Role        Role
-	// Operator says that the person runs this installation and may open its pages.
+	// Operator means that the person runs this installation and may open the operator's pages.
 	Operator bool
-	// SpendLimitCents is the most that overage may cost in a billing period; nil is no limit.
+	// SpendLimitCents is the maximum price of the overage in a billing period; nil means no limit.
 	SpendLimitCents *int64
 	CreatedAt       time.Time
 }
 
-// UserChange is what an operator changes of a user. What is nil stays as it is.
+// UserChange is a change of a user by an operator. Nil fields do not change.
 type UserChange struct {
-	// OrganizationID is the organization that the user is put in: in its first workspace, unless they are in one of its
-	// workspaces already. A role goes with an organization, so in another one the user is a member again.
+	// OrganizationID moves the user to an organization: to its first workspace, unless they are
+	// already in one of its workspaces. In another organization, the user becomes a member,
+	// whatever their role was.
 	OrganizationID *uuid.UUID
-	// Leaves takes the user out of their organization: its seats, its pages, its plan. What they used there is billed to it as before.
+	// Leaves removes the user from their organization. They lose its seat, its pages and its plan.
+	// Their past usage there is still billed to it.
 	Leaves   bool
 	Role     *Role
 	Operator *bool
-	// UserID, unless it is the zero value, is the person whom the email must still identify: it may have changed hands since the
-	// operator saw whose it is.
+	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
+	// moved to another user since the operator saw it.
 	UserID uuid.UUID
 }
 
-// Grants returns whether the change may give the person a role.
+// Grants reports whether the change may give the person a role.
 func (c *UserChange) Grants() bool {
 	return c.Role != nil && *c.Role == Admin || c.Operator != nil && *c.Operator
 }
@@ -73,8 +75,9 @@ func (c *UserChange) String() string {
 	return listOr(parts, "nothing")
 }
 
-// SetUser changes a user and returns them as they are then. A person unknown so far is made. It returns ErrEmail for what
-// cannot be an address, an Error with CodeUnknownOrganization, and one for an admin of no organization.
+// SetUser changes a user and returns the result. It creates a user who does not exist. It returns
+// ErrEmail for an invalid address, an Error with CodeUnknownOrganization, and an error for an admin
+// without an organization.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)
@@ -122,7 +125,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	return user, nil
 }
 
-// lockUser reads a user, made when missing, under the lock of their row.
+// lockUser locks and reads a user, creating the user if necessary.
 func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user *User) error {
 	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
 		return err
@@ -131,7 +134,7 @@ func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user 
 	return ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
 }
 
-// moveTo puts the user in the organization's first workspace.
+// moveTo moves the user to the organization's first workspace.
 func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 	o, err := organizationByID(ctx, tx, id)
 	if err != nil {
@@ -149,7 +152,7 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 			return nil
 		}
 	}
-	// A Slack user id means nothing in another team, and being an admin nothing in another organization.
+	// A Slack user ID is valid only in its team, and a role only in its organization.
 	u.WorkspaceID, u.SlackUserID, u.Role = &workspaces[0].ID, nil, Member
 	return nil
 }
@@ -163,7 +166,7 @@ func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (i
 	return id, err
 }
 
-// ensureUsers makes the users that are missing, all at once.
+// ensureUsers creates the users that do not exist, in one statement.
 func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time) error {
 	var known []string
 	if err := tx.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?)", bun.List(emails)).Scan(ctx, &known); err != nil {
@@ -183,7 +186,7 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 	return err
 }
 
-// ensureUsers adds the users that are missing.
+// ensureUsers queues the statement that creates the users that do not exist.
 func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
 	if len(emails) == 0 {
 		return nil
