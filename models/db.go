@@ -1,5 +1,5 @@
-// Package models is everything that is true: plans, periods, the decision, tables, queries and migrations. It runs without HTTP
-// and without the gate, on SQLite and on PostgreSQL alike.
+// Package models has the data and its rules: plans, periods, the decision, tables, queries and
+// migrations. It needs no HTTP and no gate, and works the same on SQLite and on PostgreSQL.
 package models
 
 import (
@@ -15,16 +15,18 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// DB is an open database of either kind.
+// DB is an open database, SQLite or PostgreSQL.
 type DB struct {
 	*bun.DB
-	// URL is what the database was opened with. It may hold a password: never log it.
+	// URL is the address that the database was opened with. It may contain a password, so never log
+	// it.
 	URL string
-	// Postgres says that this is PostgreSQL; otherwise it is SQLite.
+	// Postgres means PostgreSQL; otherwise the database is SQLite.
 	Postgres bool
-	// Applied are the migrations that Open applied.
+	// Applied lists the migrations that Open applied.
 	Applied []string
-	// Sent, unless nil, sees each query of a group that is sent to PostgreSQL at once; bun's hooks see all other statements.
+	// Sent, unless nil, gets each query of a batch that is sent to PostgreSQL. bun's hooks get all
+	// other statements.
 	Sent func(query string)
 
 	lockTimeout time.Duration
@@ -32,7 +34,7 @@ type DB struct {
 	server      *postgresServer // nil with SQLite
 	stopKeeping func()          // nil with SQLite
 
-	// Of SQLite alone: see SQLitePool and keep.
+	// The following fields are only used with SQLite; see SQLitePool and keep.
 	file       *sqliteFile
 	connector  driver.Connector
 	keeperPool *sql.DB
@@ -42,19 +44,20 @@ type DB struct {
 // Address returns the URL without its password.
 func (db *DB) Address() string { return redact(db.URL) }
 
-// WithLockTimeout is the same database, whose transactions of InTx wait for each lock for so long at most and then end with an
-// error that IsLockTimeout knows; they do not try again. SQLite has no locks of rows to wait for.
+// WithLockTimeout returns the same database with a limit on how long transactions of InTx wait for
+// each lock. After that, they fail with an error for which IsLockTimeout is true, and do not retry.
+// SQLite has no row locks.
 func (db *DB) WithLockTimeout(wait time.Duration) *DB {
 	d := *db
 	d.lockTimeout = wait
 	return &d
 }
 
-// ErrDatabaseURL names the two forms that a database address has.
+// ErrDatabaseURL means that a database address has neither of the two forms.
 var ErrDatabaseURL = errors.New(`the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`)
 
-// Open opens the database at a "sqlite:FILE" or "postgres://…" address and brings its tables up to date, so that any
-// command works on an empty one. Several processes may do so at once.
+// Open opens the database at a "sqlite:FILE" or "postgres://…" address and applies missing
+// migrations, so that any command works on an empty database. Several processes may do so at once.
 func Open(ctx context.Context, address string) (_ *DB, err error) {
 	db := &DB{URL: address}
 	switch {
@@ -77,7 +80,7 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	return db, nil
 }
 
-// Close closes all connections of the database's own pool.
+// Close closes all connections of the pool.
 func (db *DB) Close() error {
 	if db.stopKeeping != nil {
 		db.stopKeeping()
@@ -92,8 +95,9 @@ func (db *DB) Close() error {
 	return errors.Join(kept, db.DB.Close())
 }
 
-// InTx runs do in one transaction and commits it when do returns nil. A transaction that lost against another one
-// (a deadlock, a serialization failure, a key taken meanwhile, SQLite's lock held too long) is tried again, up to five times in all.
+// InTx runs do in a transaction, and commits it if do returns nil. A transaction that failed
+// because of another one (a deadlock, a serialization failure, a duplicate key, SQLite's lock) is
+// retried, up to five attempts in all.
 func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
 	run := do
 	if db.Postgres && db.lockTimeout > 0 {
@@ -107,7 +111,7 @@ func (db *DB) InTx(ctx context.Context, do func(ctx context.Context, tx bun.Tx) 
 	return db.again(ctx, func() error { return db.RunInTx(ctx, nil, run) })
 }
 
-// again runs a transaction, and runs it again when it lost against another one.
+// again runs a transaction, and retries it if it failed because of another one.
 func (db *DB) again(ctx context.Context, run func() error) error {
 	for try := 1; ; try++ {
 		err := run()

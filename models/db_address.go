@@ -23,7 +23,7 @@ func redact(address string) string {
 		query, err = url.ParseQuery(u.RawQuery)
 	}
 	if err != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
-		// What stands before the last @ may be a password with characters that should have been escaped.
+		// The text before the last @ may be a password with unescaped special characters.
 		if at := strings.LastIndex(rest, "@"); at >= 0 {
 			rest = "…" + rest[at:]
 		}
@@ -42,8 +42,8 @@ func redact(address string) string {
 	return u.String()
 }
 
-// explainPostgres returns the cause of a failed connection in words. pgx puts it at the end of a text that repeats the address,
-// once for each way of connecting that it tried.
+// explainPostgres returns the cause of a failed connection. pgx puts it at the end of a text that
+// repeats the address for each way of connecting that it tried.
 func explainPostgres(err error) error {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
@@ -65,7 +65,7 @@ func explainPostgres(err error) error {
 			return err // a statement failed, not the connection: its place in the text matters
 		}
 	case errors.As(err, &config):
-		// Before that, pgx repeats the address.
+		// The text before it repeats the address.
 		_, words, _ = strings.Cut(config.Error(), "`: ")
 		words = "invalid address: " + words
 	case errors.As(err, &dns) && dns.IsNotFound:
@@ -82,7 +82,7 @@ func explainPostgres(err error) error {
 	return &explained{words: words, cause: err}
 }
 
-// lastCause follows an error to its end; of joined ones, the last.
+// lastCause returns the innermost cause of an error; for joined errors, that of the last one.
 func lastCause(err error) error {
 	for {
 		next := errors.Unwrap(err)

@@ -12,17 +12,17 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// trips is a transaction on PostgreSQL whose statements are sent in groups, each group in one round trip: a link between
-// Tollgate and its database may take half a second. Writes of bun go through it as through any connection; what is read
-// is added with read.
-type trips struct {
+// batchTx is a transaction on PostgreSQL that sends its statements in batches, each in one round
+// trip, because a round trip to the database may take half a second. bun's writes go through it as
+// through any connection. Queries are added with read.
+type batchTx struct {
 	db    *DB
 	conn  *pgx.Conn
 	batch *pgx.Batch
 }
 
-// inTrips is InTx for PostgreSQL, in few round trips.
-func (db *DB) inTrips(ctx context.Context, do func(ctx context.Context, t *trips) error) error {
+// inBatchTx is InTx for PostgreSQL, in few round trips.
+func (db *DB) inBatchTx(ctx context.Context, do func(ctx context.Context, t *batchTx) error) error {
 	return db.again(ctx, func() error {
 		conn, err := db.DB.DB.Conn(ctx)
 		if err != nil {
@@ -30,9 +30,10 @@ func (db *DB) inTrips(ctx context.Context, do func(ctx context.Context, t *trips
 		}
 		defer func() { _ = conn.Close() }() // gives it back
 		return conn.Raw(func(driver any) error {
-			t := &trips{db: db, conn: driver.(*stdlib.Conn).Conn(), batch: &pgx.Batch{}}
+			t := &batchTx{db: db, conn: driver.(*stdlib.Conn).Conn(), batch: &pgx.Batch{}}
 			t.batch.Queue("BEGIN")
-			// The planner looks rows up by index: a few are read, and tables that grew since they were last analyzed look small to it.
+			// Make the planner use indexes. These statements read few rows, and to the planner, a
+			// table that grew since it was last analyzed looks small.
 			set := "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), " +
 				"set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true), set_config('jit', 'off', true)"
 			if db.lockTimeout > 0 {
@@ -56,8 +57,8 @@ func (db *DB) inTrips(ctx context.Context, do func(ctx context.Context, t *trips
 	})
 }
 
-// read adds a query, whose rows are given to row when the group is sent.
-func (t *trips) read(query string, row func(rows scanner) error) {
+// read adds a query. When the batch is sent, row gets each of its rows.
+func (t *batchTx) read(query string, row func(rows scanner) error) {
 	t.note(query)
 	t.batch.Queue(query).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
@@ -72,8 +73,8 @@ func (t *trips) read(query string, row func(rows scanner) error) {
 	})
 }
 
-// readInto adds a query of whole rows of a table.
-func readInto[T any](t *trips, query fmt.Stringer, into *[]T) {
+// readInto adds a query for whole rows of a table.
+func readInto[T any](t *batchTx, query fmt.Stringer, into *[]T) {
 	text := query.String()
 	t.note(text)
 	t.batch.Queue(text).Query(func(rows pgx.Rows) (err error) {
@@ -82,26 +83,26 @@ func readInto[T any](t *trips, query fmt.Stringer, into *[]T) {
 	})
 }
 
-// send sends what was added and reads the answers.
-func (t *trips) send(ctx context.Context) error {
+// send sends the batch and reads the results.
+func (t *batchTx) send(ctx context.Context) error {
 	batch := t.batch
 	t.batch = &pgx.Batch{}
 	return t.conn.SendBatch(ctx, batch).Close()
 }
 
-func (t *trips) note(query string) {
+func (t *batchTx) note(query string) {
 	if t.db.Sent != nil {
 		t.db.Sent(query)
 	}
 }
 
-// scanner is a row of either way to read one.
+// scanner is a row of database/sql or of pgx.
 type scanner interface{ Scan(into ...any) error }
 
 var errNotRead = errors.New("only writes may be added to a group of statements")
 
 // ExecContext adds a write.
-func (t *trips) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
+func (t *batchTx) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
 	if len(args) > 0 {
 		return nil, errNotRead // bun has written them into the statement
 	}
@@ -109,23 +110,24 @@ func (t *trips) ExecContext(_ context.Context, query string, args ...any) (sql.R
 	return noResult{}, nil
 }
 
-// QueryContext and QueryRowContext are not for groups: whoever calls them needs the answer at once.
-func (t *trips) QueryContext(context.Context, string, ...any) (*sql.Rows, error) {
+// QueryContext and QueryRowContext always fail, because their callers need the result before the
+// batch is sent.
+func (t *batchTx) QueryContext(context.Context, string, ...any) (*sql.Rows, error) {
 	return nil, errNotRead
 }
 
-// QueryRowContext is as QueryContext is.
-func (t *trips) QueryRowContext(context.Context, string, ...any) *sql.Row { panic(errNotRead) }
+// QueryRowContext always fails; see QueryContext.
+func (t *batchTx) QueryRowContext(context.Context, string, ...any) *sql.Row { panic(errNotRead) }
 
-// noResult is what is known of a write before it is sent.
+// noResult is the result of a write that was not sent yet.
 type noResult struct{}
 
 func (noResult) LastInsertId() (int64, error) { return 0, errNotRead }
 func (noResult) RowsAffected() (int64, error) { return 0, nil }
 
-var _ bun.IConn = (*trips)(nil)
+var _ bun.IConn = (*batchTx)(nil)
 
-// eachRow sends a query and gives each of its rows to row.
+// eachRow runs a query and passes each of its rows to row.
 func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scanner) error) error {
 	rows, err := db.QueryContext(ctx, query.String())
 	if err != nil {
@@ -140,21 +142,21 @@ func eachRow(ctx context.Context, db bun.IDB, query fmt.Stringer, row func(scann
 	return rows.Err()
 }
 
-// ledgerConn is a transaction that writes, or adds its writes to a group, and can read at once.
+// ledgerConn is a transaction that writes, either at once or in a batch, and that can read at once.
 type ledgerConn interface {
 	bun.IConn
 	rows(ctx context.Context, query string, row func(scanner) error) error
 }
 
-// inTx is a transaction of bun as a ledgerConn.
+// inTx is a bun transaction as a ledgerConn.
 type inTx struct{ bun.Tx }
 
 func (t inTx) rows(ctx context.Context, query string, row func(scanner) error) error {
 	return eachRow(ctx, t.Tx, t.NewRaw(query), row)
 }
 
-// rows reads at once what a group's writes depend on.
-func (t *trips) rows(ctx context.Context, query string, row func(scanner) error) error {
+// rows runs a query at once.
+func (t *batchTx) rows(ctx context.Context, query string, row func(scanner) error) error {
 	t.read(query, row)
 	return t.send(ctx)
 }

@@ -31,7 +31,8 @@ const (
 	sqliteUnique     = 2067
 )
 
-// IsRetryable says that a transaction changed nothing and may succeed when run again as it is.
+// IsRetryable reports whether a transaction changed nothing and may succeed if it is run again
+// unchanged.
 func IsRetryable(err error) bool {
 	switch sqlState(err) {
 	case "40001", "40P01", "55P03":
@@ -41,10 +42,11 @@ func IsRetryable(err error) bool {
 	return code == sqliteBusy || code == sqliteLocked
 }
 
-// IsLockTimeout says that somebody else held a lock for longer than this transaction was to wait for it.
+// IsLockTimeout reports whether a transaction waited too long for a lock.
 func IsLockTimeout(err error) bool { return sqlState(err) == "55P03" }
 
-// IsDuplicate says that a row with the same unique key is there already; the transaction changed nothing.
+// IsDuplicate reports whether a row with the same unique key exists. The transaction changed
+// nothing.
 func IsDuplicate(err error) bool {
 	if sqlState(err) == "23505" {
 		return true
@@ -53,7 +55,8 @@ func IsDuplicate(err error) bool {
 	return code == sqliteUnique || code == sqlitePrimaryKey
 }
 
-// IsUnavailable says that the database itself is away, full or stalled: nothing is wrong with the statement.
+// IsUnavailable reports whether the database is unreachable, full or stalled, as opposed to an
+// invalid statement.
 func IsUnavailable(err error) bool {
 	if err == nil {
 		return false
@@ -89,7 +92,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// sqliteCode returns SQLite's primary result code, sqliteFullCode the extended one; 0 if the error is not SQLite's.
+// sqliteCode returns SQLite's primary result code, and sqliteFullCode the extended one; 0 if the
+// error is not from SQLite.
 func sqliteCode(err error) int { return sqliteFullCode(err) & 0xff }
 
 func sqliteFullCode(err error) int {
@@ -100,7 +104,7 @@ func sqliteFullCode(err error) int {
 	return 0
 }
 
-// isNetwork says that a connection to the database failed or broke, before or while it was used.
+// isNetwork reports whether a connection to the database failed or broke.
 func isNetwork(err error) bool {
 	var netErr net.Error
 	var connectErr *pgconn.ConnectError
@@ -116,6 +120,6 @@ func IsCanceled(err error) bool {
 // IsIOError reports whether SQLite could not read or write its file.
 func IsIOError(err error) bool { return sqliteCode(err) == 10 } // SQLITE_IOERR
 
-// IsInvalidText reports whether PostgreSQL refused a text that has a NUL or is not UTF-8. Whatever takes texts from outside
-// refuses these itself; this is for one that is forgotten.
+// IsInvalidText reports whether PostgreSQL refused a text with a NUL or invalid UTF-8. Code that
+// reads input refuses such texts itself; this catches the cases that it misses.
 func IsInvalidText(err error) bool { return sqlState(err) == "22021" || sqlState(err) == "22P05" }

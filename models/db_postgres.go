@@ -31,14 +31,15 @@ func (db *DB) openPostgres(ctx context.Context) (err error) {
 }
 
 const (
-	// warmConns connections are open, so that a call after a rest does not wait for a new one: over a slow link, that takes
-	// several round trips. While one is asked whether it is alive, the others are free.
+	// warmConns is the number of connections that stay open, so that a call after a pause does not
+	// wait for a new one. Over a slow link, connecting takes several round trips. While one
+	// connection is pinged, the others are free.
 	warmConns     = 3
 	keepWarmEvery = 20 * time.Second
 	warmPatience  = 10 * time.Second
 )
 
-// keepWarm keeps warmConns connections open. At each tick it asks one of them, by chance, whether it is alive.
+// keepWarm keeps warmConns connections open. At each tick, it pings a random one.
 func keepWarm(ctx context.Context, pool *sql.DB) {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
@@ -60,7 +61,8 @@ func keepWarm(ctx context.Context, pool *sql.DB) {
 	}
 }
 
-// takeConns takes warmConns connections, and opens those that are missing all at once. It returns fewer if some cannot be opened.
+// takeConns takes warmConns connections, opening the missing ones in parallel. It returns fewer if
+// some cannot be opened.
 func takeConns(ctx context.Context, pool *sql.DB) []*sql.Conn {
 	taken := make(chan *sql.Conn, warmConns)
 	for range warmConns {
@@ -81,8 +83,9 @@ func takeConns(ctx context.Context, pool *sql.DB) []*sql.Conn {
 	return conns
 }
 
-// shouldPing says whether a connection that rested must answer before it is used again, which takes a round trip. One that
-// rested for seconds is looked at only for whether the server ended it; a firewall needs minutes to forget it.
+// shouldPing reports whether an idle connection must answer a ping, which takes a round trip,
+// before it is used. A connection that was idle for seconds is only checked for whether the server
+// closed it; a firewall needs minutes to drop it.
 func shouldPing(_ context.Context, p stdlib.ShouldPingParams) bool {
 	if p.IdleDuration < time.Second {
 		return false

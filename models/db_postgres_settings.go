@@ -14,8 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// fixedSettings decide what a statement means and how its result is written. bun writes values as literals and reads results
-// as text, so each of these has exactly one value that is right, whatever ALTER DATABASE, ALTER ROLE or postgresql.conf say.
+// fixedSettings determine the meaning of a statement and the format of its result. bun writes
+// values as literals and reads results as text, so each setting has exactly one correct value,
+// whatever ALTER DATABASE, ALTER ROLE or postgresql.conf say.
 var fixedSettings = map[string]string{
 	"client_encoding":                "UTF8",
 	"datestyle":                      "ISO, MDY",
@@ -35,27 +36,29 @@ var fixedSettings = map[string]string{
 	"exit_on_error":                  "off", // a key taken meanwhile must not end the connection
 }
 
-// usualSettings have the value that Tollgate wants unless the database address names another one.
-var usualSettings = map[string]string{
+// defaultSettings apply unless the database address sets another value.
+var defaultSettings = map[string]string{
 	"search_path":       `"$user", public`,
 	"statement_timeout": "0", // the contexts of callers bound statements, and a migration may take long
-	// A process that freezes in the middle of a transaction, or whose machine went away, loses the transaction after three
-	// seconds, so that no other process waits for its locks for longer.
+	// If a process freezes in the middle of a transaction, or its machine disappears, the server
+	// ends the transaction after three seconds, so that other processes do not wait longer for its
+	// locks.
 	"idle_in_transaction_session_timeout": "3000",
 	"lock_timeout":                        "4000",
 	"application_name":                    "tollgate",
 }
 
-// pooledParams are what PgBouncer takes from the startup packet with its default settings, and restores by itself.
+// pooledParams are the settings that PgBouncer, with its defaults, accepts in the startup packet
+// and restores by itself.
 var pooledParams = []string{"client_encoding", "datestyle", "timezone", "standard_conforming_strings", "application_name"}
 
-// postgresServer says how to connect to PostgreSQL, so that every connection has the same settings.
+// postgresServer connects to PostgreSQL with the same settings on every connection.
 type postgresServer struct {
 	config   *pgx.ConnConfig   // the address, without settings
 	named    map[string]string // settings that the address names
 	settings map[string]string // settings of every connection
-	// pooled says that a connection pooler is in between. It refuses or ignores settings in the startup packet, so they are
-	// set on the new connection.
+	// pooled means that there is a connection pooler in between. It refuses or ignores settings in
+	// the startup packet, so they are set on the new connection instead.
 	pooled bool
 }
 
@@ -65,7 +68,8 @@ var (
 		"set pool_mode = session for this database in PgBouncer, or connect to PostgreSQL directly")
 )
 
-// connectPostgres finds out how to connect to the database at an address, and refuses one that Tollgate cannot work with.
+// connectPostgres finds out how to connect to the database at an address. It refuses a database
+// that Tollgate cannot work with.
 func connectPostgres(ctx context.Context, address string) (*postgresServer, error) {
 	s, err := readPostgresAddress(address)
 	if err != nil {
@@ -84,13 +88,15 @@ func connectPostgres(ctx context.Context, address string) (*postgresServer, erro
 	if err := found.refuse(s); err != nil {
 		return nil, err
 	}
-	// Timeouts that older servers do not know, with the major version that introduced them. Connections rest, and migrations take long.
+	// Timeouts that older servers do not have, with the major version that introduced them.
+	// Connections may be idle, and migrations may take long.
 	for name, since := range map[string]int{"idle_session_timeout": 14, "transaction_timeout": 17} {
 		if _, named := s.named[name]; !named && found.version >= since {
 			s.settings[name] = "0"
 		}
 	}
-	// A unit whose call was answered must survive a crash. Any other value than off does that, and is the operator's choice.
+	// A recorded unit must survive a crash. All values except off guarantee that, and the choice
+	// among them is the operator's.
 	if _, named := s.named["synchronous_commit"]; !named {
 		if found.synchronousCommit == "off" {
 			found.synchronousCommit = "on"
@@ -100,13 +106,13 @@ func connectPostgres(ctx context.Context, address string) (*postgresServer, erro
 	return s, nil
 }
 
-// readPostgresAddress separates the settings that an address names from the rest of it.
+// readPostgresAddress separates the settings in an address from the rest of it.
 func readPostgresAddress(address string) (*postgresServer, error) {
 	config, err := pgx.ParseConfig(address)
 	if err != nil {
 		return nil, err
 	}
-	// bun writes its arguments into the statement, so a cache of prepared statements would only grow.
+	// bun writes arguments into the statement, so a cache of prepared statements would only grow.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	s := &postgresServer{config: config, named: map[string]string{}}
 	for name, value := range config.RuntimeParams {
@@ -119,19 +125,20 @@ func readPostgresAddress(address string) (*postgresServer, error) {
 	}
 	config.RuntimeParams = map[string]string{}
 	for name, value := range s.named {
-		// What comes from an environment variable such as PGTZ is meant for other programs too, so it is not refused.
+		// Settings from environment variables such as PGTZ are also meant for other programs, so
+		// they are not refused.
 		inAddress := strings.Contains(strings.ToLower(address), name)
 		if fixed, ok := fixedSettings[name]; ok && inAddress && !sameSetting(name, value, fixed) {
 			return nil, fmt.Errorf("the database address sets %s to %q; remove it, Tollgate needs %q", name, value, fixed)
 		}
 	}
-	s.settings = maps.Clone(usualSettings)
+	s.settings = maps.Clone(defaultSettings)
 	maps.Copy(s.settings, s.named)
 	maps.Copy(s.settings, fixedSettings)
 	return s, nil
 }
 
-// sameSetting says whether an address asks for what a setting has anyway.
+// sameSetting reports whether the address sets a setting to the value that it has anyway.
 func sameSetting(name, value, fixed string) bool {
 	if name == "datestyle" {
 		value, _, _ = strings.Cut(value, ",")
@@ -143,8 +150,8 @@ func sameSetting(name, value, fixed string) bool {
 	return strings.EqualFold(strings.TrimSpace(value), fixed)
 }
 
-// readOptions reads the settings of the parameter options: "-c name=value" or "--name=value", separated by spaces; a backslash
-// quotes the character behind it. Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
+// readOptions reads the settings in the parameter options: "-c name=value" or "--name=value",
+// separated by spaces. A backslash
 func (s *postgresServer) readOptions(options string) error {
 	var words []string
 	word, quoted, inside := strings.Builder{}, false, false
@@ -186,7 +193,8 @@ func (s *postgresServer) readOptions(options string) error {
 	return nil
 }
 
-// configure returns how to make a connection for one purpose, whose settings come last.
+// configure returns the configuration of a connection for one purpose. The purpose's settings come
+// last.
 func (s *postgresServer) configure(purpose map[string]string) *pgx.ConnConfig {
 	config := s.config.Copy()
 	settings := maps.Clone(s.settings)
@@ -214,7 +222,7 @@ func (s *postgresServer) configure(purpose map[string]string) *pgx.ConnConfig {
 	return config
 }
 
-// textArray is PostgreSQL's text form of an array of texts.
+// textArray returns PostgreSQL's text form of an array of texts.
 func textArray(texts []string) []byte {
 	quoted := make([]string, len(texts))
 	for i, t := range texts {
@@ -223,13 +231,13 @@ func textArray(texts []string) []byte {
 	return []byte("{" + strings.Join(quoted, ",") + "}")
 }
 
-// PostgresConfig returns how to make one more connection to the database, with the settings that every connection has and
-// those of its purpose.
+// PostgresConfig returns the configuration of one more connection to the database, with the
+// settings of every connection and those of its purpose.
 func (db *DB) PostgresConfig(purpose map[string]string) *pgconn.Config {
 	return &db.server.configure(purpose).Config
 }
 
-// probed is what the first connection learns.
+// probed is what the first connection finds out.
 type probed struct {
 	version                                      int // the major one; 0 is unknown
 	encoding, synchronousCommit, replicationRole string
@@ -264,12 +272,12 @@ func (s *postgresServer) probe(ctx context.Context) (p probed, err error) {
 			p.wrong = append(p.wrong, name)
 		}
 	}
-	// A pooler gives its clients numbers of its own, as it sends their requests to cancel on.
+	// A pooler gives its clients other process IDs, because it forwards their cancel requests.
 	p.pooled = pid != conn.PgConn().PID() || len(p.wrong) > 0
 	return p, nil
 }
 
-// refuse says why Tollgate cannot work with the database.
+// refuse returns an error if Tollgate cannot work with the database.
 func (p *probed) refuse(s *postgresServer) error {
 	path, named := s.named["search_path"]
 	switch {
@@ -290,8 +298,8 @@ func (p *probed) refuse(s *postgresServer) error {
 	return nil
 }
 
-// refuseSharing fails when two connections can take turns on one server connection, as PgBouncer has it in transaction mode:
-// settings, prepared statements and locks would then belong to other clients.
+// refuseSharing fails if two connections can take turns on one server connection, as with PgBouncer
+// in transaction mode. Settings, prepared statements and locks would then belong to other clients.
 func (s *postgresServer) refuseSharing(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second,
 		errors.New("the connection pooler gave no second connection within 20 seconds; raise default_pool_size in PgBouncer"))
@@ -330,8 +338,9 @@ func (s *postgresServer) refuseSharing(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// Both give their server connection back, and take one in either order: of a pooler that shares, one of them
-	// gets another one, whether it gives out first the one that rested longest or shortest.
+	// Both return their server connection, and take one again in either order. With a pooler that
+	// shares, one of them gets another connection, whether the pooler prefers the one that was idle
+	// the longest or the shortest.
 	for _, order := range [][2]int{{1, 0}, {0, 1}, {1, 0}, {0, 1}} {
 		for i := range conns {
 			if _, err = conns[i].Exec(ctx, "COMMIT").ReadAll(); err != nil {

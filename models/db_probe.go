@@ -7,9 +7,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// ProbeWrite commits one small change, so that an error means that usage cannot be recorded either: the disk is full, the
-// database is read-only, or another program keeps a table locked. It touches no row that usage depends on: the version it raises is that
-// of no workspace. On PostgreSQL the two parts that change no row need the same locks and rights as recording does.
+// ProbeWrite commits a small change. An error means that usage cannot be recorded either, because
+// the disk is full, the database is read-only, or another program keeps a table locked. It changes
+// no row that usage depends on: it increments the version of a workspace that does not exist. On
+// PostgreSQL, the two parts that change no row need the same locks and permissions as recording
+// does.
 func ProbeWrite(ctx context.Context, db *DB) error {
 	const write = `INSERT INTO usage_versions (workspace_id, version) VALUES (?, 1)
 		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`

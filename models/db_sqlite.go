@@ -18,7 +18,7 @@ import (
 	"modernc.org/sqlite" // and the driver "sqlite"
 )
 
-// sqliteStart is how long a start waits for another program that holds a lock on the file.
+// sqliteStart is how long a start waits for a lock of another program on the file.
 const sqliteStart = 10 * time.Second
 
 // sqlitePath returns the absolute path of a "sqlite:FILE" address.
@@ -47,13 +47,14 @@ func sqlitePath(address string) (string, error) {
 		return file, nil
 	}
 	wd, err := os.Getwd()
-	// Not filepath.Abs, which takes the folder before ".." for one that is not a symbolic link.
+	// Do not use filepath.Abs, which assumes that the folder before ".." is not a symbolic link.
 	return wd + string(filepath.Separator) + file, err
 }
 
-// sqliteDSN returns the driver's address of an absolute path, with the settings that the product stands on: a write-ahead
-// log, so that readers never wait; every commit on the disk before it is answered; and transactions that take the
-// write lock at their start, as a later upgrade of a read lock fails at once instead of waiting.
+// sqliteDSN returns the driver's address of an absolute path, with the settings that Tollgate
+// needs: a write-ahead log, so that readers never wait; a sync at every commit; and transactions
+// that take the write lock when they begin, because upgrading a read lock later fails at once
+// instead of waiting.
 func sqliteDSN(path string) string {
 	set := url.Values{
 		"mode":          {"rw"}, // never create a file: only createSQLite does
@@ -62,8 +63,9 @@ func sqliteDSN(path string) string {
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"1"},
 		"_txlock":       {"immediate"},
-		// Random idempotency keys change a page of their index each. Bringing the log's pages home once in 64 MiB and not once in
-		// 4 MiB writes each page less often; what is committed is in the log and on the disk either way.
+		// Each random idempotency key changes a different page of its index. With a checkpoint
+		// every 64 MiB instead of every 4 MiB, each page is written to the file less often.
+		// Committed data is in the log on disk either way.
 		"_pragma":      {"wal_autocheckpoint(16384)"},
 		"_time_format": {"sqlite"},
 		"_timezone":    {"UTC"},
@@ -101,16 +103,17 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	return nil
 }
 
-// SQLitePool returns a new pool of connections to the file that is open. It creates no file, opens no other one that has
-// taken its place, and commits nothing once the file was replaced or deleted.
+// SQLitePool returns a new pool of connections to the open file. It creates no file, does not open
+// a file that replaced it, and commits nothing after the file was replaced or deleted.
 func (db *DB) SQLitePool() *sql.DB { return sql.OpenDB(db.connector) }
 
-// keep opens the connection that stays open as long as the database does, so that SQLite deletes and creates no -wal and no
-// -shm file meanwhile: their identity is checked as the file's own is.
+// keep opens a connection that stays open as long as the database does. Until then, SQLite does not
+// delete or create -wal and -shm files, whose identity is checked like the file's own.
 func (db *DB) keep(ctx context.Context) (err error) {
 	db.keeperPool = db.SQLitePool()
 	deadline := time.Now().Add(sqliteStart)
-	// Changing the journal mode does not wait for a lock, so processes that start at once on a new file may find it busy.
+	// Changing the journal mode does not wait for a lock, so processes that start at once on a new
+	// file may find it busy.
 	for {
 		if db.keeper, err = db.keeperPool.Conn(ctx); err == nil || sqliteCode(err) != sqliteBusy || time.Now().After(deadline) {
 			break
@@ -137,7 +140,8 @@ type sqliteConnector struct {
 	file *sqliteFile
 }
 
-// Connect checks the file before SQLite opens it, so that it changes nothing in another one, and again afterwards.
+// Connect checks the file before SQLite opens it, so that it changes nothing in another file, and
+// again afterwards.
 func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := c.file.check(); err != nil {
 		return nil, err
@@ -154,7 +158,8 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
 	}
 	hooks.RegisterCommitHook(func() int32 {
-		// Whoever answers after a commit looks again; this keeps everything else from writing into a file that is gone.
+		// Code that answers after a commit checks again. This check prevents all other writes to a
+		// file that is gone.
 		if c.file.checkWithin(fileCheckAge) != nil {
 			return 1 // SQLite rolls the transaction back
 		}
@@ -163,8 +168,9 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// createSQLite creates the file if it is missing, readable by its owner alone. SQLite gives -wal and -shm files the same mode.
-// It creates none next to files of a database that is gone: SQLite would delete what they hold, or mix it into the new file.
+// createSQLite creates the file if it is missing, readable only by its owner. SQLite gives the -wal
+// and -shm files the same mode. It does not create a file next to files of a deleted database:
+// SQLite would delete their content or mix it into the new file.
 func createSQLite(path string) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target // the others are next to it
@@ -180,7 +186,7 @@ func createSQLite(path string) error {
 	}
 	missing := err != nil
 	if left := leftover(path, missing); left != "" {
-		// Another process may have created the file since.
+		// Another process may have created the file in the meantime.
 		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 			return nil
 		}
@@ -209,8 +215,9 @@ func createSQLite(path string) error {
 	return inWords(err)
 }
 
-// writableSQLite returns an error in words unless both the file and its directory, in which SQLite creates two more, can be
-// written. SQLite itself opens such a file for reading alone, and leaves files behind that are read-only as well.
+// writableSQLite returns an error unless both the file and its directory, in which SQLite creates
+// two more files, are writable. SQLite itself would open such a file read-only and leave read-only
+// files behind.
 func writableSQLite(path string) error {
 	file, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -224,9 +231,9 @@ func writableSQLite(path string) error {
 	return nil
 }
 
-// leftover returns the path of a file that SQLite keeps next to a database and that may hold something of it; empty if there
-// is none. Next to an empty file, a log with something in it is one; a journal belongs to a process that is creating the
-// database right now, or that was killed while it did.
+// leftover returns the path of a file next to the database that may contain some of its data; empty
+// if there is none. Next to an empty file, that is a log with content; a journal belongs to a
+// process that is creating the database, or was killed while it did.
 func leftover(path string, missing bool) string {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		if info, err := os.Lstat(path + suffix); err == nil && (missing || suffix == "-wal" && info.Size() > 0) {
@@ -236,7 +243,7 @@ func leftover(path string, missing bool) string {
 	return ""
 }
 
-// inWords returns the cause of a file's error without its path, which the message names already.
+// inWords returns the cause of a file error without the path, which the message already contains.
 func inWords(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -250,7 +257,7 @@ func inWords(err error) error {
 	return err
 }
 
-// explainSQLite says in words why a file could not be opened.
+// explainSQLite returns an error that explains why a file could not be opened.
 func explainSQLite(path string, err error) error {
 	var words string
 	switch sqliteCode(err) {
@@ -279,7 +286,7 @@ func explainSQLite(path string, err error) error {
 	return &explained{words: words, cause: err}
 }
 
-// explained is an error in words that still is its cause to errors.As.
+// explained is an error with a readable text whose cause is still available to errors.As.
 type explained struct {
 	words string
 	cause error

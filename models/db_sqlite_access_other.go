@@ -2,5 +2,5 @@
 
 package models
 
-// writable knows nothing here; the first transaction finds out.
+// writable cannot check this here. The first transaction finds out.
 func writable(string) error { return nil }

@@ -10,20 +10,22 @@ import (
 	"time"
 )
 
-// ErrFileReplaced means that the SQLite file, or the -wal or -shm file next to it, was replaced, moved or deleted while it
-// was open. What is written to it then is lost to whoever opens the path next, so nothing may be.
+// ErrFileReplaced means that the SQLite file, or the -wal or -shm file next to it, was replaced,
+// moved or deleted while it was open. Later writes would be missing for processes that open the
+// path again, so no write is allowed.
 var ErrFileReplaced = errors.New("the database file was replaced, moved or deleted while it was open")
 
-// ErrFileReadOnly means that the SQLite file became read-only while it was open. SQLite goes on to write to it until it opens it
-// again, and then some calls fail and others do not.
+// ErrFileReadOnly means that the SQLite file became read-only while it was open. SQLite still
+// writes to it until it opens it again, so some calls would fail and others would not.
 var ErrFileReadOnly = errors.New("the database file became read-only")
 
-// sqliteFile is a database's file as it was opened. It is recognized by its device and inode.
+// sqliteFile is an open database file, identified by its device and inode.
 type sqliteFile struct {
 	main fileID
-	// beside are the -wal and -shm files, set once they exist. They stay the same as long as a connection is open.
-	beside atomic.Pointer[[]fileID]
-	// found is when the files were last found in place, as time since began.
+	// siblings are the -wal and -shm files, set once they exist. They stay the same as long as a
+	// connection is open.
+	siblings atomic.Pointer[[]fileID]
+	// found is when the files were last checked, as time since began.
 	found atomic.Int64
 }
 
@@ -34,7 +36,7 @@ type fileID struct {
 
 var began = time.Now()
 
-// fileCheckAge is how old the last look at the files may be when a commit begins.
+// fileCheckAge is the maximum age of the last check when a commit begins.
 const fileCheckAge = 10 * time.Millisecond
 
 func newSQLiteFile(path string) (*sqliteFile, error) {
@@ -45,7 +47,8 @@ func newSQLiteFile(path string) (*sqliteFile, error) {
 	return &sqliteFile{main: fileID{path, info}}, nil
 }
 
-// keep records the files beside the database. SQLite puts them where a symbolic link leads.
+// keep records the files next to the database. SQLite puts them next to the target of a symbolic
+// link.
 func (f *sqliteFile) keep() error {
 	target, err := filepath.EvalSymlinks(f.main.path)
 	if err != nil {
@@ -59,12 +62,12 @@ func (f *sqliteFile) keep() error {
 		}
 		ids = append(ids, fileID{target + suffix, info})
 	}
-	f.beside.Store(&ids)
+	f.siblings.Store(&ids)
 	return f.check()
 }
 
-// check returns an ErrFileReplaced unless each path still leads to the file that is open, and ErrFileReadOnly if the file can no
-// longer be written.
+// check returns ErrFileReplaced unless each path is still the open file, and ErrFileReadOnly if the
+// file can no longer be written.
 func (f *sqliteFile) check() error {
 	if err := f.main.check(); err != nil {
 		return err
@@ -72,9 +75,9 @@ func (f *sqliteFile) check() error {
 	if err := writable(f.main.path); err != nil {
 		return fmt.Errorf("%w: %q: %w", ErrFileReadOnly, f.main.path, err)
 	}
-	if beside := f.beside.Load(); beside != nil {
-		for i := range *beside {
-			if err := (*beside)[i].check(); err != nil {
+	if siblings := f.siblings.Load(); siblings != nil {
+		for i := range *siblings {
+			if err := (*siblings)[i].check(); err != nil {
 				return err
 			}
 		}
@@ -83,7 +86,7 @@ func (f *sqliteFile) check() error {
 	return nil
 }
 
-// checkWithin uses a result that is younger than maxAge again. A look at the files costs some microseconds.
+// checkWithin reuses a result that is younger than maxAge. A check costs some microseconds.
 func (f *sqliteFile) checkWithin(maxAge time.Duration) error {
 	if found := f.found.Load(); maxAge > 0 && found > 0 && int64(time.Since(began))-found < int64(maxAge) {
 		return nil
@@ -103,9 +106,9 @@ func (id *fileID) check() error {
 	return nil
 }
 
-// CheckFile returns an error that is ErrFileReplaced if the SQLite file is no longer the one that was opened, and ErrFileReadOnly if
-// it can no longer be written. A result that
-// is younger than maxAge is used again. PostgreSQL has no such file.
+// CheckFile returns ErrFileReplaced if the SQLite file is no longer the one that was opened, and
+// ErrFileReadOnly if it can no longer be written. It reuses a result that is younger than maxAge.
+// It always succeeds for PostgreSQL.
 func (db *DB) CheckFile(maxAge time.Duration) error {
 	if db.file == nil {
 		return nil
@@ -113,8 +116,8 @@ func (db *DB) CheckFile(maxAge time.Duration) error {
 	return db.file.checkWithin(maxAge)
 }
 
-// IsFileUnusable reports whether an error came of ErrFileReplaced or ErrFileReadOnly, or of a commit that was refused because of
-// one of them.
+// IsFileUnusable reports whether an error is or was caused by ErrFileReplaced or ErrFileReadOnly,
+// or comes from a commit that was refused because of them.
 func IsFileUnusable(err error) bool {
 	return errors.Is(err, ErrFileReplaced) || errors.Is(err, ErrFileReadOnly) || sqliteFullCode(err) == sqliteCommitHook
 }

@@ -58,7 +58,7 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]Lin
 	var people []LinkedPerson
 	var err error
 	if db.Postgres {
-		err = db.inTrips(ctx, func(ctx context.Context, t *trips) (err error) {
+		err = db.inBatchTx(ctx, func(ctx context.Context, t *batchTx) (err error) {
 			people, err = t.linkPeople(ctx, now, links)
 			return err
 		})
@@ -146,7 +146,7 @@ func linkPeople(ctx context.Context, db *DB, tx bun.Tx, now time.Time, links []L
 }
 
 // linkPeople does the same in two round trips. The caller sends the second one.
-func (t *trips) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
+func (t *batchTx) linkPeople(ctx context.Context, now time.Time, links []Link) ([]LinkedPerson, error) {
 	db := t.db
 	names := namesOf(links)
 	var users []User

@@ -55,7 +55,7 @@ type PreparedRecord struct {
 // the current records of these people.
 func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []RecordKey) (prepared []PreparedRecord, err error) {
 	if db.Postgres {
-		err = db.inTrips(ctx, func(ctx context.Context, t *trips) error {
+		err = db.inBatchTx(ctx, func(ctx context.Context, t *batchTx) error {
 			var linked []LinkedPerson
 			if len(links) > 0 {
 				if linked, err = t.linkPeople(ctx, now, links); err != nil {
@@ -234,7 +234,7 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 
 // lockPeople does the same in two round trips. It reads the entitlements at the requested instants
 // in advance.
-func (t *trips) lockPeople(ctx context.Context, now time.Time, wants []RecordKey) (persons, error) {
+func (t *batchTx) lockPeople(ctx context.Context, now time.Time, wants []RecordKey) (persons, error) {
 	db := t.db
 	emails, ids := namedBy(wants)
 	if err := t.ensureUsers(ctx, emails, now); err != nil {

@@ -187,7 +187,7 @@ func ensureUsers(ctx context.Context, tx bun.IDB, emails []string, now time.Time
 }
 
 // ensureUsers queues the statement that creates the users that do not exist.
-func (t *trips) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
+func (t *batchTx) ensureUsers(ctx context.Context, emails []string, now time.Time) error {
 	if len(emails) == 0 {
 		return nil
 	}

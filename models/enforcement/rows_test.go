@@ -167,7 +167,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if i < grouped { // as inTrips of models has it
+				if i < grouped { // as inBatchTx of models has it
 					most = 60
 					if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off"); err != nil {
 						t.Fatal(err)
