@@ -151,7 +151,8 @@ func sameSetting(name, value, fixed string) bool {
 }
 
 // readOptions reads the settings in the parameter options: "-c name=value" or "--name=value",
-// separated by spaces. A backslash
+// separated by spaces. A backslash quotes the character after it.
+// Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
 func (s *postgresServer) readOptions(options string) error {
 	var words []string
 	word, quoted, inside := strings.Builder{}, false, false

@@ -364,6 +364,7 @@ func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
 }
 
 // placeholderDomain is the domain of placeholder labels. No mail server can have it.
+// Source: https://www.rfc-editor.org/rfc/rfc2606#section-2
 const placeholderDomain = "slack.invalid"
 
 // placeholder returns the label of a person whose address belongs to another person:

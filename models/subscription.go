@@ -335,6 +335,7 @@ type Subscription struct {
 }
 
 // SubscriptionStatus is Stripe's status of a subscription.
+// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
 type SubscriptionStatus string
 
 // The statuses that this code names. activeStatuses lists those that give a plan.
