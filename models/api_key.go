@@ -17,7 +17,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Scope is what an API key may do.
+// Scope is a permission of an API key.
 type Scope string
 
 // The scopes of the API.
@@ -27,10 +27,10 @@ const (
 	ScopeRead    Scope = "read"
 )
 
-// Scopes are all there are.
+// Scopes lists all scopes.
 var Scopes = []Scope{ScopeCheck, ScopeConsume, ScopeRead}
 
-// ParseScopes reads a comma-separated list of scopes; doubles are folded.
+// ParseScopes parses a comma-separated list of scopes, and removes duplicates.
 func ParseScopes(list string) ([]Scope, error) {
 	var scopes []Scope
 	for word := range strings.SplitSeq(list, ",") {
@@ -45,7 +45,7 @@ func ParseScopes(list string) ([]Scope, error) {
 	return scopes, nil
 }
 
-// APIKey is a key of the HTTP API as it is stored: what it may do, but not what it is.
+// APIKey is a key of the HTTP API as it is stored, without the key itself.
 type APIKey struct {
 	bun.BaseModel `bun:"table:api_keys"`
 
@@ -53,17 +53,19 @@ type APIKey struct {
 	Name string
 	// Hint is the beginning of the key, so that its owner recognizes it.
 	Hint string
-	// Hash is the SHA-256 of the key. A key has 178 bits of chance, so a plain hash cannot be guessed back.
+	// Hash is the SHA-256 of the key. A key has 178 random bits, so a plain hash cannot be
+	// reversed.
 	Hash       []byte
 	Scopes     string
 	CreatedAt  time.Time
 	LastUsedAt *time.Time
 	RevokedAt  *time.Time
-	// RateLimit is how many calls per second the key may make in each process. 0 is any number; nil is the server's default.
+	// RateLimit is the number of calls per second that the key may make in each process. 0 means no
+	// limit; nil means the server's default.
 	RateLimit *int64
 }
 
-// Allows says whether the key has the scope.
+// Allows reports whether the key has the scope.
 func (k *APIKey) Allows(s Scope) bool {
 	for word := range strings.SplitSeq(k.Scopes, ",") {
 		if word == string(s) {
@@ -81,7 +83,8 @@ const (
 	base62      = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// NewKey makes a key: a prefix that scanners of leaked secrets know, 30 characters of chance, and 6 of checksum.
+// NewKey returns a new key: a prefix that secret scanners recognize, 30 random characters, and 6
+// characters of checksum.
 func NewKey() string {
 	var b strings.Builder
 	b.WriteString(keyPrefix)
@@ -89,7 +92,8 @@ func NewKey() string {
 		var chance [keyRandom]byte
 		_, _ = rand.Read(chance[:]) // never fails: it would end the program
 		for _, c := range chance {
-			// 248 is the largest multiple of 62 in a byte: the rest would favour some characters.
+			// 248 is the largest multiple of 62 in a byte. Larger values would favor some
+			// characters.
 			if c < 248 && b.Len() < len(keyPrefix)+keyRandom {
 				b.WriteByte(base62[c%62])
 			}
@@ -108,16 +112,16 @@ func checksum(s string) string {
 	return string(out[:])
 }
 
-// IsKey says whether s has a key's form and checksum, so that a typo is refused without asking the database.
+// IsKey reports whether s has a key's form and checksum, so that a typo is refused without a query.
 func IsKey(s string) bool {
 	const n = len(keyPrefix) + keyRandom
 	return len(s) == n+keyChecksum && s[:len(keyPrefix)] == keyPrefix && s[n:] == checksum(s[:n])
 }
 
-// HashKey is what is stored of a key.
+// HashKey returns the stored hash of a key.
 func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// ErrKeyName says what an API key's name must be.
+// ErrKeyName means that an API key's name is invalid.
 var ErrKeyName = errors.New("an API key needs a name of 1 to 100 printable characters")
 
 // ErrNoKey means no API key has this ID.
@@ -126,13 +130,13 @@ var ErrNoKey = errors.New("there is no API key")
 // ErrKeyExists means that an API key with this ID was created before.
 var ErrKeyExists = errors.New("the API key exists already")
 
-// MaxRateLimit is the largest limit that a key can have, in calls per second.
+// MaxRateLimit is the highest rate limit of a key, in calls per second.
 const MaxRateLimit = 1_000_000
 
-// ErrRateLimit says what a limit of API calls must be.
+// ErrRateLimit means that a rate limit is invalid.
 var ErrRateLimit = fmt.Errorf("the rate limit must be a whole number of calls per second from 0 (no limit) to %d", MaxRateLimit)
 
-// CheckRateLimit returns ErrRateLimit if a limit is not possible.
+// CheckRateLimit returns ErrRateLimit if a rate limit is out of range.
 func CheckRateLimit(limit int64) error {
 	if limit < 0 || limit > MaxRateLimit {
 		return fmt.Errorf("%w: %d", ErrRateLimit, limit)
@@ -140,7 +144,8 @@ func CheckRateLimit(limit int64) error {
 	return nil
 }
 
-// ParseRateLimit reads a limit as a person enters it; nil if the text is empty. It returns ErrRateLimit.
+// ParseRateLimit parses a rate limit from a form; nil if the text is empty. It returns
+// ErrRateLimit.
 func ParseRateLimit(text string) (*int64, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -153,7 +158,7 @@ func ParseRateLimit(text string) (*int64, error) {
 	return &limit, CheckRateLimit(limit)
 }
 
-// RateLimitText is the limit as it is listed, such as "100/s".
+// RateLimitText returns the rate limit for a list, such as "100/s".
 func (k *APIKey) RateLimitText() string {
 	switch {
 	case k.RateLimit == nil:
@@ -164,7 +169,7 @@ func (k *APIKey) RateLimitText() string {
 	return strconv.FormatInt(*k.RateLimit, 10) + "/s"
 }
 
-// RateLimitNote is what the audit log says of a key's limit, behind its scopes.
+// RateLimitNote returns the audit log's note about a key's rate limit, which follows the scopes.
 func RateLimitNote(limit *int64) string {
 	if limit == nil {
 		return ""
@@ -177,12 +182,13 @@ func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, s
 	return CreateLimitedAPIKey(ctx, db, now, name, scopes, nil)
 }
 
-// CreateLimitedAPIKey creates a key with a rate limit of its own; see APIKey.RateLimit.
+// CreateLimitedAPIKey creates a key with its own rate limit; see APIKey.RateLimit.
 func CreateLimitedAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope, rateLimit *int64) (string, error) {
 	return CreateAPIKeyWithID(ctx, db, now, uuid.Must(uuid.NewV7()), name, scopes, rateLimit)
 }
 
-// CreateAPIKeyWithID is CreateLimitedAPIKey with a given ID. With the same ID it creates one key at most; then it returns ErrKeyExists.
+// CreateAPIKeyWithID is CreateLimitedAPIKey with a given ID. Only the first call with an ID creates
+// a key; later ones return ErrKeyExists.
 func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope, rateLimit *int64) (string, error) {
 	if strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
@@ -212,7 +218,7 @@ func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.
 	return key, nil
 }
 
-// OtherActiveKey says whether an active key other than the one with this ID has the name.
+// OtherActiveKey reports whether another active key has the same name.
 func OtherActiveKey(ctx context.Context, db bun.IDB, id uuid.UUID, name string) (bool, error) {
 	found, err := db.NewSelect().Model((*APIKey)(nil)).Where("name = ? AND id <> ? AND revoked_at IS NULL", name, id).Exists(ctx)
 	if err != nil {
@@ -221,7 +227,7 @@ func OtherActiveKey(ctx context.Context, db bun.IDB, id uuid.UUID, name string) 
 	return found, nil
 }
 
-// APIKeyByID finds a key by its ID. It returns ErrNoKey if there is none.
+// APIKeyByID returns the key with an ID, or ErrNoKey.
 func APIKeyByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*APIKey, error) {
 	var keys []APIKey
 	if err := db.NewSelect().Model(&keys).Where("id = ?", id).Scan(ctx); err != nil {
@@ -233,7 +239,7 @@ func APIKeyByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*APIKey, error) 
 	return &keys[0], nil
 }
 
-// ListAPIKeys returns all keys, oldest first, the revoked ones too.
+// ListAPIKeys returns all keys, including revoked ones, oldest first.
 func ListAPIKeys(ctx context.Context, db bun.IDB) ([]APIKey, error) {
 	var keys []APIKey
 	if err := db.NewSelect().Model(&keys).Order("created_at", "id").Scan(ctx); err != nil {
@@ -242,13 +248,14 @@ func ListAPIKeys(ctx context.Context, db bun.IDB) ([]APIKey, error) {
 	return keys, nil
 }
 
-// RevokeAPIKey revokes a key permanently. Revoking it again does nothing; an ID that no key has is an error.
+// RevokeAPIKey revokes a key permanently. Revoking it again does nothing. An unknown ID is an
+// error.
 func RevokeAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) error {
 	_, err := RevokeActiveAPIKey(ctx, db, now, id)
 	return err
 }
 
-// RevokeActiveAPIKey is RevokeAPIKey, and says whether the key was active until now.
+// RevokeActiveAPIKey is RevokeAPIKey. It also reports whether the key was active.
 func RevokeActiveAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) (active bool, err error) {
 	done, err := db.NewUpdate().Model((*APIKey)(nil)).Set("revoked_at = ?", now).Where("id = ? AND revoked_at IS NULL", id).Exec(ctx)
 	if err != nil {
@@ -264,7 +271,7 @@ func RevokeActiveAPIKey(ctx context.Context, db bun.IDB, now time.Time, id uuid.
 	return n > 0, err
 }
 
-// APIKeyByHash finds a key by its hash; nil when there is none.
+// APIKeyByHash returns the key with a hash; nil if there is none.
 func APIKeyByHash(ctx context.Context, db bun.IDB, hash [sha256.Size]byte) (*APIKey, error) {
 	var keys []APIKey
 	if err := db.NewSelect().Model(&keys).Where("hash = ?", hash[:]).Scan(ctx); err != nil {
@@ -291,7 +298,7 @@ func APIKeyHashes(ctx context.Context, db bun.IDB) (map[[sha256.Size]byte]bool, 
 	return hashes, nil
 }
 
-// TouchAPIKeys notes when keys were last used.
+// TouchAPIKeys stores when keys were last used.
 func TouchAPIKeys(ctx context.Context, db bun.IDB, used map[uuid.UUID]time.Time) error {
 	for id, at := range used {
 		if _, err := db.NewUpdate().Model((*APIKey)(nil)).Set("last_used_at = ?", at).Where("id = ?", id).Exec(ctx); err != nil {

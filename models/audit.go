@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// AuditEntry is a line of the audit log: who changed what by hand.
+// AuditEntry is an entry of the audit log: a change that a person made.
 type AuditEntry struct {
 	bun.BaseModel `bun:"table:audit_log"`
 
@@ -20,14 +20,14 @@ type AuditEntry struct {
 	// Action is a verb and its object, such as "apikey.create".
 	Action  string
 	Subject string
-	// Detail is for people to read; it holds no secret.
+	// Detail is text for people. It contains no secret.
 	Detail string
 }
 
-// ActorShell is the actor of what the operator does on the command line.
+// ActorShell is the actor of changes on the command line.
 const ActorShell = "shell"
 
-// Audit adds a line to the audit log. Call it in the transaction of the change that it tells of.
+// Audit adds an entry to the audit log. Call it in the transaction of the change.
 func Audit(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject, detail string) error {
 	entry := AuditEntry{ID: uuid.Must(uuid.NewV7()), At: at, Actor: actor, Action: action, Subject: subject, Detail: detail}
 	if _, err := db.NewInsert().Model(&entry).Exec(ctx); err != nil {
@@ -36,7 +36,8 @@ func Audit(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject
 	return nil
 }
 
-// AuditPage returns a page of the audit log, newest first, and how many lines there are in all. Pages count from 1.
+// AuditPage returns a page of the audit log, newest first, and the number of all entries. Pages
+// count from 1.
 func AuditPage(ctx context.Context, db bun.IDB, page, perPage int) ([]AuditEntry, int, error) {
 	var entries []AuditEntry
 	total, err := db.NewSelect().Model(&entries).Order("at DESC", "id DESC").Limit(int64(perPage)).Offset(int64((page - 1) * perPage)).ScanAndCount(ctx)

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// Backup writes a consistent copy of the SQLite database at an address to a new file and returns its size. The server may
-// run meanwhile. The copy is written under another name next to the file, which it gets once it is complete and on the disk;
-// a file that exists is never overwritten. PostgreSQL has programs of its own for that.
+// Backup writes a consistent copy of the SQLite database at an address to a new file, and returns
+// its size. The server may be running. The copy gets its name only after it is complete and on
+// disk. It never overwrites a file. For PostgreSQL, use its own programs.
 func Backup(ctx context.Context, address, file string) (size int64, err error) {
 	if !strings.HasPrefix(address, "sqlite:") {
 		return 0, errors.New(`backup copies SQLite databases only; for PostgreSQL run: pg_dump --format=custom --file=FILE "$DATABASE_URL"`)
@@ -41,7 +41,8 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 	if _, err := os.Stat(source); err != nil {
 		return 0, fmt.Errorf("open database %q: %w", address, inWords(err))
 	}
-	// Not by Open: what is copied is the database as it is, such as before an upgrade, which migrates it.
+	// Do not use Open, which migrates the database. The copy is of the database as it is, for
+	// instance before an upgrade.
 	db := &DB{URL: address}
 	if err := db.openSQLite(ctx); err != nil {
 		return 0, fmt.Errorf("open database %q: %w", address, err)
@@ -57,7 +58,7 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 		removed := os.Remove(partial) // it has its other name by now, or is of no use
 		err = errors.Join(err, f.Close(), removed)
 	}()
-	// VACUUM INTO writes to an existing file if it is empty, and leaves its mode as it is.
+	// VACUUM INTO writes to an existing file if it is empty, and does not change its mode.
 	if _, err := db.DB.DB.ExecContext(ctx, "VACUUM INTO ?", partial); err != nil {
 		if sqliteCode(err) == sqliteFull {
 			return 0, errors.New("the disk is full")
@@ -74,7 +75,7 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 	if err != nil {
 		return 0, inTargetWords(err)
 	}
-	// Unlike a rename, a link does not replace a file that has appeared since.
+	// Unlike a rename, a link does not replace a file that was created in the meantime.
 	if err := os.Link(partial, target); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return 0, errExists
@@ -86,7 +87,8 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 
 var errExists = errors.New("the file exists; choose another name")
 
-// vacant returns an error unless a file can have this name: there is none, and nothing that SQLite would take for a part of it.
+// vacant returns an error unless a new file can have this name: it does not exist, and there is no
+// file that SQLite would treat as a part of it.
 func vacant(target string) error {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		if strings.HasSuffix(target, suffix) {
@@ -116,7 +118,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// inTargetWords returns an error of the target in words that say what to do.
+// inTargetWords returns an error about the target with advice on what to do.
 func inTargetWords(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):

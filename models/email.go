@@ -11,15 +11,16 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// maxEmail is the longest address that SMTP can carry (RFC 5321, 4.5.3.1.3, less the brackets), in bytes.
+// maxEmail is the longest address that SMTP can carry, in bytes (RFC 5321, 4.5.3.1.3, without the
+// brackets).
 const maxEmail = 254
 
-// ErrEmail says what an email address must be.
+// ErrEmail means that a text is not an email address.
 var ErrEmail = errors.New("must be an email address, such as ada@example.com, of at most 254 bytes")
 
-// foldsIntoASCII are the characters outside ASCII that lowercasing or NFC turns into ASCII. With them, an address that one
-// person has would become the address of another person.
-// Source: UnicodeData.txt and SpecialCasing.txt, searched by TestNoOtherCharacterFoldsIntoASCII.
+// foldsIntoASCII lists the characters outside ASCII that lowercasing or NFC turns into ASCII. They
+// could turn one person's address into another person's. Source: UnicodeData.txt and
+// SpecialCasing.txt, searched by TestNoOtherCharacterFoldsIntoASCII.
 var foldsIntoASCII = map[rune]string{
 	'\u0130': "U+0130 (capital I with dot above)",
 	'\u037e': "U+037E (Greek question mark)",
@@ -30,9 +31,9 @@ var foldsIntoASCII = map[rune]string{
 // mailDomains converts domains to their A-labels (RFC 5890). Host names with underscores exist, so STD3 rules are off.
 var mailDomains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(false))
 
-// ParseEmail returns an address in its normal form, so that one person is one row: trimmed, NFC, lowercase, NFC again, with the
-// domain as its A-label. It returns ErrEmail if the text cannot be an address. Only the mail server knows whether the address
-// exists.
+// ParseEmail returns an address in normal form, so that one person is one row: trimmed, NFC,
+// lowercase, NFC again, with the domain as its A-label. It returns ErrEmail if the text is not an
+// address. Only the mail server knows whether the address exists.
 func ParseEmail(s string) (string, error) {
 	if !utf8.ValidString(s) { // lowercasing replaces an invalid character with a valid one
 		return "", ErrEmail

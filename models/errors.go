@@ -2,10 +2,11 @@ package models
 
 import "time"
 
-// Code names a kind of fault. The API answers with it as it is written here.
+// Code is the code of an error. The API uses the same codes.
 type Code string
 
-// The faults that a caller can bring about, the two that it can only wait out, and those of signing in, which only pages tell of.
+// The codes of errors that a caller causes, of the two temporary ones, and of sign-in errors, which
+// only pages show.
 const (
 	CodeInvalidRequest       Code = "invalid_request"
 	CodeUnknownUser          Code = "unknown_user"
@@ -21,17 +22,17 @@ const (
 	CodeSignInRefused        Code = "sign_in_refused"
 )
 
-// Error is a fault with a code. Its text is fit for the caller to read.
+// Error is an error with a code. Its text may be shown to the caller.
 type Error struct {
 	Code   Code
 	Detail string
-	// Path is the JSON path of the field at fault, where it is one field's.
+	// Path is the JSON path of the invalid field; empty if it is not about one field.
 	Path string
-	// RetryAfter is how long to wait before the next try; zero where waiting does not help.
+	// RetryAfter is how long to wait before a retry; zero if waiting does not help.
 	RetryAfter time.Duration
 	// DatabaseAway means that the database is unreachable, full or stalled.
 	DatabaseAway bool
-	// Cause is for the log, never for the caller.
+	// Cause is for the log, and never shown to the caller.
 	Cause error
 }
 

@@ -30,8 +30,8 @@ func exponent(currency string) int {
 	return 2
 }
 
-// FormatMoney writes an amount in the currency's smallest unit, as people read it: "$1,234.50", "-$5.00", "1.50 EUR", "1,500 JPY",
-// "1.500 KWD". The currency is an ISO 4217 code in any case.
+// FormatMoney formats an amount in the currency's smallest unit: "$1,234.50", "-$5.00", "1.50 EUR",
+// "1,500 JPY", "1.500 KWD". The currency is an ISO 4217 code in upper or lower case.
 func FormatMoney(amount int64, currency string) string {
 	sign, whole, part := splitAmount(amount, currency)
 	if wholeOnly[strings.ToLower(currency)] {
@@ -43,7 +43,8 @@ func FormatMoney(amount int64, currency string) string {
 	return inCurrency(sign, whole, part, currency)
 }
 
-// FormatPrice writes a price like FormatMoney, but without decimals that are all 0: "$18", "$7.50", "18 EUR".
+// FormatPrice formats a price like FormatMoney, without decimals that are all 0: "$18", "$7.50",
+// "18 EUR".
 func FormatPrice(amount int64, currency string) string {
 	sign, whole, part := splitAmount(amount, currency)
 	if strings.Trim(part, "0") == "" {
@@ -52,13 +53,13 @@ func FormatPrice(amount int64, currency string) string {
 	return inCurrency(sign, whole, part, currency)
 }
 
-// FormatAmount writes an amount as it is typed into a form: without a currency or thousands separators.
+// FormatAmount formats an amount for a form: without a currency or thousands separators.
 func FormatAmount(amount int64, currency string) string {
 	sign, whole, part := splitAmount(amount, currency)
 	return sign + strings.ReplaceAll(whole, ",", "") + point(part)
 }
 
-// CurrencySign returns what stands beside a form's amount: "$", "EUR".
+// CurrencySign returns the sign next to a form's amount: "$", "EUR".
 func CurrencySign(currency string) string {
 	if strings.EqualFold(currency, "usd") {
 		return "$"
@@ -93,13 +94,13 @@ func inCurrency(sign, whole, part, currency string) string {
 	return strings.TrimRight(sign+whole+point(part)+" "+strings.ToUpper(currency), " ")
 }
 
-// FormatMoney writes an amount in the catalog's currency.
+// FormatMoney formats an amount in the catalog's currency.
 func (c *Catalogue) FormatMoney(cents int64) string { return FormatMoney(cents, c.Currency) }
 
-// FormatPrice writes a price in the catalog's currency, without decimals that are all 0.
+// FormatPrice formats a price in the catalog's currency, without decimals that are all 0.
 func (c *Catalogue) FormatPrice(cents int64) string { return FormatPrice(cents, c.Currency) }
 
-// FormatCount writes a number with thousands separators: 1,804.
+// FormatCount formats a number with thousands separators: 1,804.
 func FormatCount(n int64) string {
 	digits := strconv.FormatInt(n, 10)
 	if n < 0 {
@@ -115,7 +116,7 @@ func separateThousands(digits string) string {
 	return digits
 }
 
-// listOr joins words with commas, or names their absence.
+// listOr joins words with commas. It returns none if there are no words.
 func listOr(words []string, none string) string {
 	if len(words) == 0 {
 		return none

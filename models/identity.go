@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Identities are what a person is known by, apart from their email.
+// Identities are a person's email and their identities at sign-in providers.
 type Identities struct {
 	// Email is the address in its normal form.
 	Email string
@@ -51,7 +51,8 @@ func wrapIdentities(email string, err error) error {
 	return nil
 }
 
-// Describe says in one sentence which identities the email belongs to, for an operator who is about to grant it a role.
+// Describe returns a sentence about the email's identities, for an operator who is about to grant
+// the email a role.
 func (i *Identities) Describe() string {
 	if i.UserID == uuid.Nil {
 		return i.Email + " belongs to no person yet. A person with this email is created."

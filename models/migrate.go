@@ -19,14 +19,15 @@ import (
 //go:embed migrations
 var migrationFiles embed.FS
 
-// The tables in which the applied migrations are marked. Their names and columns are those of bun's own migrator, which
+// The tables of applied migrations. Their names and columns are those of bun's own migrator, which
 // earlier releases used.
 const (
 	marksTable = "bun_migrations"
 	locksTable = "bun_migration_locks"
 )
 
-// locksRow declares the columns of locksTable, which nothing reads: a database has it in every release.
+// locksRow declares the columns of locksTable. Nothing reads them, but every release has created
+// the table.
 type locksRow struct {
 	bun.BaseModel `bun:"table:bun_migration_locks"`
 
@@ -34,16 +35,16 @@ type locksRow struct {
 	TableName string `bun:",unique"`
 }
 
-// migrationLock is the number of the PostgreSQL advisory lock that lets one process migrate at a time. Earlier releases
-// use the same one.
+// migrationLock is the number of the PostgreSQL advisory lock that allows one process at a time to
+// migrate. Earlier releases use the same number.
 const migrationLock = 0x746f6c6c
 
-// repair is the migration that repairs what another one may do when it runs again; see its file.
+// repair is the migration that repairs the result of running another one twice; see its file.
 const repair = "20261128010000"
 
-// firstColumns names the column that a SQLite migration adds first. SQLite has no ADD COLUMN IF NOT EXISTS, and earlier
-// releases marked a migration after its transaction. So a migration whose column exists was applied, and only its mark is
-// missing, because that process was killed in between.
+// firstColumns names the column that a SQLite migration adds first. SQLite has no ADD COLUMN IF NOT
+// EXISTS, and earlier releases marked a migration after its transaction. If the column exists, the
+// migration was applied, and only its mark is missing because the process was killed in between.
 var firstColumns = map[string]struct{ table, column string }{
 	"20261124040000": {"usage_records", "daily"},
 	"20261124050000": {"stripe_reports", "last_attempt_at"},
@@ -57,30 +58,33 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261128081000": {"sessions", "user_id"},
 }
 
-// Migrate applies the migrations that the database lacks and returns their names. All of them and their marks are one
-// transaction, which one process at a time can be in: it holds SQLite's write lock or PostgreSQL's advisory lock, and reads
-// the marks after it got the lock. So a crash leaves nothing half done, and no migration runs twice.
+// Migrate applies the missing migrations and returns their names. The migrations and their marks
+// are one transaction. Only one process at a time can run it, because it holds SQLite's write lock
+// or PostgreSQL's advisory lock, and reads the marks under that lock. So a crash leaves nothing
+// half done, and no migration runs twice.
 func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 	all, err := migrations(db.Postgres)
 	if err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
-	// An up-to-date database is not locked, so that a start does not wait for a writer.
+	// Do not lock an up-to-date database, so that a start does not wait for a writer.
 	missing, _, err := unmarked(ctx, db, db.Postgres, all)
 	if err != nil || len(missing) == 0 {
 		return nil, wrapMigrate(err)
 	}
 	var opts *sql.TxOptions
 	if db.Postgres {
-		// A stricter level would read the marks as they were before the lock was waited for.
+		// A stricter isolation level would read the marks as they were before the wait for the
+		// lock.
 		opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 	}
 	for try := 1; ; try++ {
 		names = nil
 		err = db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 			if db.Postgres {
-				// The lock is waited for however long the process that migrates takes. The later timeout is there because a
-				// statement that waits for a locked table makes all later statements on that table wait.
+				// Wait for the lock as long as another process migrates. The timeout comes later,
+				// because a statement that waits for a locked table makes all later statements on
+				// that table wait.
 				lock := `SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(%d); SET LOCAL lock_timeout = '4s'`
 				if _, err := tx.ExecContext(ctx, fmt.Sprintf(lock, migrationLock)); err != nil {
 					return err
@@ -89,7 +93,8 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 			names, err = migrateTx(ctx, tx, db.Postgres, all)
 			return err
 		})
-		// SQLite waits for its write lock for some seconds only; another process may migrate for longer.
+		// SQLite waits only some seconds for its write lock; another process may migrate for
+		// longer.
 		if !IsRetryable(err) || db.Postgres && try == 5 {
 			return names, wrapMigrate(err)
 		}
@@ -108,13 +113,13 @@ func wrapMigrate(err error) error {
 	return nil
 }
 
-// migration is one file of migrations/, or a function where SQL is not enough.
+// migration is a file in migrations/, or a function where SQL is not enough.
 type migration struct {
 	id, name, statements string
 	run                  func(ctx context.Context, tx bun.Tx) error // nil: the statements
 }
 
-// migrations reads the embedded files, and returns all migrations in order.
+// migrations returns all migrations in order.
 func migrations(postgres bool) ([]migration, error) {
 	dir := "migrations/sqlite"
 	if postgres {
@@ -140,7 +145,7 @@ func migrations(postgres bool) ([]migration, error) {
 	return all, nil
 }
 
-// unmarked returns the migrations that have no mark, and the number of the last group of marks.
+// unmarked returns the migrations without a mark, and the number of the last group of marks.
 func unmarked(ctx context.Context, db bun.IDB, postgres bool, all []migration) (missing []migration, group int64, err error) {
 	exists := `SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '` + marksTable + `'`
 	if postgres {
@@ -169,9 +174,9 @@ func unmarked(ctx context.Context, db bun.IDB, postgres bool, all []migration) (
 	return missing, group, nil
 }
 
-// migrateTx applies and marks what is missing. The caller holds the lock.
+// migrateTx applies and marks the missing migrations. The caller holds the lock.
 func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (names []string, err error) {
-	// What can be sent at once is: over a slow link, each statement takes a round trip.
+	// Send as many statements at once as possible: over a slow link, each one takes a round trip.
 	tables := tx.NewCreateTable().Model((*migrate.Migration)(nil)).ModelTableExpr(marksTable).IfNotExists().String() + ";\n" +
 		tx.NewCreateTable().Model((*locksRow)(nil)).ModelTableExpr(locksTable).IfNotExists().String()
 	if _, err := tx.ExecContext(ctx, tables); err != nil {
@@ -202,7 +207,7 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 		}
 		names = append(names, m.name)
 	}
-	// Releases that took no lock may have applied a later migration than one of these.
+	// Releases without the lock may have applied a migration that is later than one of these.
 	for _, m := range all {
 		if m.id == repair && len(missing) > 0 {
 			if _, err := tx.ExecContext(ctx, m.statements); err != nil {

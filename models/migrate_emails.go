@@ -10,8 +10,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// normalizeEmails rewrites the addresses that an earlier ParseEmail stored in another form. It changes nothing and returns an
-// error that lists them if two people would get the same address. An address that ParseEmail refuses now stays as it is. A later migration deletes the sessions and
+// normalizeEmails rewrites addresses that an earlier ParseEmail stored in another form. If two
+// people would get the same address, it changes nothing and returns an error that lists them.
+// Addresses that ParseEmail refuses now stay the same. A later migration deletes the sessions and
 // sign-in links of the old address.
 func normalizeEmails(ctx context.Context, tx bun.Tx) error {
 	var stored []string

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Notice is what a person is told about a decision, in a few sentences of plain text. It is empty if the decision allows and the
-// level is safe. A refusal always has a notice. (product.md, "HTTP API")
+// Notice returns the plain text of a decision for the person, a few sentences long. It is empty if
+// the decision allows and the level is safe. A refusal always has a notice. (product.md, "HTTP
+// API")
 func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	if v.Allowed && s.Level() == Safe {
 		return ""
@@ -32,7 +33,7 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	return b.String()
 }
 
-// consequence says what the decision means for this person; it is empty if it means nothing yet.
+// consequence returns what the decision means for the person; empty if it has no effect yet.
 func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	var b strings.Builder
 	if s.Held > 0 {
@@ -62,7 +63,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 // nextIsRefused reports whether one more unit would be refused for the reason.
 func (s Standing) nextIsRefused(r Reason) bool { return Decide(s, 1).Reason == r }
 
-// NoticeTitle sums up a decision in two or three words, for a decision that has a notice.
+// NoticeTitle returns a summary in two or three words of a decision that has a notice.
 func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 	switch {
 	case v.Reason == SpendLimitReached, v.Allowed && s.nextIsRefused(SpendLimitReached):
@@ -81,5 +82,5 @@ func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 	return "Running low"
 }
 
-// FormatReset writes an instant as people read it: "Dec 1, 2026, 00:00 UTC".
+// FormatReset formats an instant: "Dec 1, 2026, 00:00 UTC".
 func FormatReset(t time.Time) string { return t.UTC().Format("Jan 2, 2006, 15:04") + " UTC" }

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// OveragePart is a step of overage from the decision to the invoice, or the reason why some of it is not on an invoice.
+// OveragePart is a step of overage on its way from the decision to the invoice, or a reason why
+// some of it is not on an invoice.
 type OveragePart string
 
-// The steps. Each has what reached it.
+// The steps.
 const (
 	OverageDecided  OveragePart = "decided"
 	OverageSent     OveragePart = "sent"
@@ -16,48 +17,56 @@ const (
 	OverageInvoiced OveragePart = "invoiced"
 )
 
-// The reasons why overage is not on an invoice. Decided is the sum of invoiced and of all reasons, in units and in cents.
+// The reasons why overage is not on an invoice. Decided is the sum of invoiced and all reasons, in
+// units and in cents.
 const (
-	// OverageUnexplained fits no other reason; less than zero if the invoice has more than was decided.
+	// OverageUnexplained has no known reason. It is negative if the invoice has more than was
+	// decided.
 	OverageUnexplained OveragePart = "unexplained"
-	// OverageWaiting is not sent yet, or its invoice is not final.
+	// OverageWaiting was not sent yet, or its invoice is not final.
 	OverageWaiting OveragePart = "waiting"
-	// OverageUnknown was sent, and no answer says whether Stripe counted it.
+	// OverageUnknown was sent, and it is unknown whether Stripe counted it.
 	OverageUnknown OveragePart = "unknown"
-	// OverageLate came after its invoice was final.
+	// OverageLate was sent after its invoice was final.
 	OverageLate OveragePart = "late"
-	// OverageNoItem belongs to a plan whose overage item the subscription does not have, so Stripe does not bill it.
+	// OverageNoItem is for a plan whose overage item the subscription does not have, so Stripe does
+	// not bill it.
 	OverageNoItem OveragePart = "no_item"
-	// OverageDiscarded was lost when the subscription was canceled without an invoice.
+	// OverageDiscarded was lost because the subscription was canceled without an invoice.
 	OverageDiscarded OveragePart = "discarded"
-	// OverageByHand has no Stripe subscription.
+	// OverageByHand belongs to a plan without a Stripe subscription.
 	OverageByHand OveragePart = "by_hand"
-	// OverageTwoSubscriptions and OverageByTiers are held back; OverageByTiers is also what the tiers of earlier releases make of it.
+	// OverageTwoSubscriptions and OverageByTiers are held back. OverageByTiers is also the effect
+	// of the tiers of earlier releases.
 	OverageTwoSubscriptions OveragePart = "two_subscriptions"
 	OverageByTiers          OveragePart = "tiered"
-	// OverageNoPrice means that the subscription has no overage price that can be used, so nothing is decided.
+	// OverageNoPrice means that the subscription has no usable overage price, so no overage is
+	// decided.
 	OverageNoPrice OveragePart = "no_overage_price"
-	// OverageBlocked waits for an operator, as Stripe does not know the customer or the meter.
+	// OverageBlocked waits for an operator, because Stripe does not have the customer or the meter.
 	OverageBlocked OveragePart = "blocked"
-	// These are reports in the state of the same name.
+	// These are reports in the state with the same name.
 	OverageExpired  OveragePart = "expired"
 	OverageRejected OveragePart = "rejected"
 	OverageDead     OveragePart = "dead"
 	OverageConflict OveragePart = "conflict"
 	OverageGivenUp  OveragePart = "given_up"
-	// OverageOtherPeriod is billed in another billing period than the one it was used in; less than zero in that other one.
+	// OverageOtherPeriod is billed in another billing period than its own. It is negative in that
+	// other period.
 	OverageOtherPeriod OveragePart = "other_period"
-	// OverageNotCounted was sent and is not in Stripe's total; OverageOtherSource is in the total, sent by someone else, and less than zero.
+	// OverageNotCounted was sent and is missing from Stripe's total. OverageOtherSource is
+	// negative: it is in the total, but Tollgate did not send it.
 	OverageNotCounted  OveragePart = "not_counted"
 	OverageOtherSource OveragePart = "other_source"
-	// OverageVoided and OverageUncollectible are on an invoice that is not to be paid.
+	// OverageVoided and OverageUncollectible are on an invoice that will not be paid.
 	OverageVoided        OveragePart = "voided"
 	OverageUncollectible OveragePart = "uncollectible"
-	// OverageOtherCurrency is the difference in cents of an invoice in another currency than the catalog's.
+	// OverageOtherCurrency is the difference, in cents, of an invoice in another currency than the
+	// catalog's.
 	OverageOtherCurrency OveragePart = "other_currency"
 )
 
-// OverageSteps are the steps, and OverageReasons the reasons, in the order in which pages and metrics list them.
+// OverageSteps and OverageReasons are in the order of pages and metrics.
 var (
 	OverageSteps   = []OveragePart{OverageDecided, OverageSent, OverageCounted, OverageInvoiced}
 	OverageReasons = []OveragePart{
@@ -80,7 +89,7 @@ func (o OverageSum) Minus(less OverageSum) OverageSum {
 	return OverageSum{o.Units - less.Units, o.Cents - less.Cents}
 }
 
-// OverageShare is what one part of the overage comes to.
+// OverageShare is the amount of one part.
 type OverageShare struct {
 	Part OveragePart
 	OverageSum
@@ -88,21 +97,21 @@ type OverageShare struct {
 
 // OverageBalance says where the overage of a payer, a meter and a billing period is.
 type OverageBalance struct {
-	// Payer is a customer of Stripe's, "organization:ID" or "user:ID".
+	// Payer is a Stripe customer, "organization:ID" or "user:ID".
 	Payer string
-	// Name is the organization's name or the person's email; empty for a customer of Stripe's.
+	// Name is the organization's name or the person's email; empty for a Stripe customer.
 	Name           string
 	MeterEventName string
 	Period         Period
-	// Counted has no cents: Stripe's totals are units.
+	// Counted has no cents, because Stripe's totals are units.
 	Decided, Sent, Counted, Invoiced OverageSum
-	// Reasons are those that apply, in the order of OverageReasons.
+	// Reasons are in the order of OverageReasons.
 	Reasons []OverageShare
-	// CheckedAt is when it was computed.
+	// CheckedAt is when the balance was computed.
 	CheckedAt time.Time
 }
 
-// NotInvoiced returns what the balance has for a reason.
+// NotInvoiced returns the balance's amount for a reason.
 func (b *OverageBalance) NotInvoiced(reason OveragePart) OverageSum {
 	for _, r := range b.Reasons {
 		if r.Part == reason {
@@ -112,8 +121,8 @@ func (b *OverageBalance) NotInvoiced(reason OveragePart) OverageSum {
 	return OverageSum{}
 }
 
-// HasAmount reports whether a reason's amount is known in the catalog's currency: of units that only an invoice in another currency has, it
-// is not.
+// HasAmount reports whether a reason's amount is known in the catalog's currency. It is not for
+// units that only an invoice in another currency has.
 func (b *OverageBalance) HasAmount(r OverageShare) bool {
 	return r.Cents != 0 || r.Part != OverageUnexplained ||
 		!slices.ContainsFunc(b.Reasons, func(other OverageShare) bool { return other.Part == OverageOtherCurrency })
@@ -150,7 +159,7 @@ func (b *OverageBalance) sort() {
 	})
 }
 
-// Set sets a step, or adds to a reason.
+// Set sets a step, or adds an amount to a reason.
 func (b *OverageBalance) Set(part OveragePart, o OverageSum) {
 	switch part {
 	case OverageDecided:

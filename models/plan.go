@@ -16,13 +16,13 @@ import (
 //go:embed plans.yaml
 var embeddedPlans []byte
 
-// PlanID names a plan of the catalogue, such as "pro".
+// PlanID identifies a plan of the catalog, such as "pro".
 type PlanID string
 
-// FreePlan is the plan of everybody without a subscription. Every catalogue has it.
+// FreePlan is the plan of people without a subscription. Every catalog has it.
 const FreePlan PlanID = "free"
 
-// PlanType says who subscribes to a plan: one person, or an organization for each of its members.
+// PlanType says who can subscribe to a plan: a person, or an organization for all of its members.
 type PlanType string
 
 // The two types of plan.
@@ -31,43 +31,45 @@ const (
 	Team       PlanType = "team"
 )
 
-// Plan is one entry of the catalogue.
+// Plan is an entry in the catalog.
 type Plan struct {
 	ID          PlanID
 	Name        string
 	Description string
 	Type        PlanType
-	// BasePriceCents is the price a month in cents; of a team plan, a seat.
+	// BasePriceCents is the monthly price in cents; for a team plan, per seat.
 	BasePriceCents int64
-	// Included is the number of units that the base price covers in a billing period; of a team plan, for each member.
+	// Included is the number of units that the base price covers in a billing period; for a team
+	// plan, for each member.
 	Included int64
 	// OverageRateCents is the price in cents of each unit beyond the included ones. 0 is a hard cap.
 	OverageRateCents     int64
 	StripePriceID        string
 	StripeOveragePriceID string
-	// StripeMeterID is the ID of the plan's meter. `tollgate stripe setup` stores it and Catalogue.ReadMeters reads it; empty before.
+	// StripeMeterID is the ID of the plan's meter, which `tollgate stripe setup` stores and
+	// Catalogue.ReadMeters reads; empty until then.
 	StripeMeterID string
 	// Features are the lines of the pricing page.
 	Features     []string
 	CallToAction string
 }
 
-// Catalogue is the set of plans on sale and the unit that they count.
+// Catalogue is the set of plans and the unit that they count.
 type Catalogue struct {
-	// UnitSingular and UnitPlural name the unit, as people read it.
+	// UnitSingular and UnitPlural name the unit.
 	UnitSingular string
 	UnitPlural   string
 	// Currency is an ISO 4217 code in lower case.
 	Currency string
-	// MeterEventName begins the event names of the plans' Stripe meters; see MeterOf.
+	// MeterEventName is the prefix of the event names of the plans' Stripe meters; see MeterOf.
 	MeterEventName string
-	// Plans stand in the order of the file.
+	// Plans are in the order of the file.
 	Plans []Plan
 
 	byID map[PlanID]*Plan
 }
 
-// Plan finds a plan by its id.
+// Plan returns the plan with an ID.
 func (c *Catalogue) Plan(id PlanID) (Plan, bool) {
 	p, ok := c.byID[id]
 	if !ok {
@@ -79,12 +81,12 @@ func (c *Catalogue) Plan(id PlanID) (Plan, bool) {
 // MeterOf returns the event name of a plan's Stripe meter, such as "slack_speak_suggestions_pro".
 func (c *Catalogue) MeterOf(id PlanID) string { return c.MeterEventName + "_" + string(id) }
 
-// Free is the plan of everybody without a subscription.
+// Free returns the plan of people without a subscription.
 func (c *Catalogue) Free() Plan { return *c.byID[FreePlan] }
 
-// PlanOf is the plan that a subscription to it gives; no id is no subscription, and free. A plan that the catalogue lacks gives what
-// free gives, under its own id: a process that has it, such as one that is started with it or runs beside this one, then sees that
-// the record is not as its plan says.
+// PlanOf returns the plan that a subscription to it gives. An empty ID means no subscription, and
+// gives the free plan. A plan that is not in the catalog gives what the free plan gives, under its
+// own ID, so that a process whose catalog has the plan can see that the record is outdated.
 func (c *Catalogue) PlanOf(id PlanID) Plan {
 	if id == "" {
 		return c.Free()
@@ -97,7 +99,7 @@ func (c *Catalogue) PlanOf(id PlanID) Plan {
 	return free
 }
 
-// Units names n units: "1 suggestion", "5 suggestions".
+// Units formats n units: "1 suggestion", "5 suggestions".
 func (c *Catalogue) Units(n int64) string {
 	if n == 1 {
 		return "1 " + c.UnitSingular
@@ -105,8 +107,8 @@ func (c *Catalogue) Units(n int64) string {
 	return FormatCount(n) + " " + c.UnitPlural
 }
 
-// LoadCatalogue reads the operator's catalogue from file, or the embedded one when file is empty.
-// Every fault is reported with the line that it stands on.
+// LoadCatalogue reads the operator's catalog from a file, or the embedded one if file is empty. It
+// reports each error with its line.
 func LoadCatalogue(file string) (*Catalogue, error) {
 	if file == "" {
 		return ParseCatalogue("plans.yaml", embeddedPlans)
@@ -118,12 +120,12 @@ func LoadCatalogue(file string) (*Catalogue, error) {
 	return ParseCatalogue(file, src)
 }
 
-// The largest numbers that a catalogue may hold; they keep every later product within 64 bits.
+// The limits of the numbers in a catalog. They keep all products within 64 bits.
 const (
 	maxCatalogue  = 256 << 10 // bytes
 	maxPriceCents = 100_000_000
 	maxIncluded   = 1_000_000_000
-	// maxEventName is the length of a meter's event name that Stripe accepts.
+	// maxEventName is the maximum length of a meter's event name at Stripe.
 	maxEventName = 100
 )
 
@@ -133,7 +135,7 @@ var (
 	meterPattern    = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
 )
 
-// ParseCatalogue reads a catalogue; name stands in its error messages.
+// ParseCatalogue parses a catalog. name is the file name in its error messages.
 func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 	if len(src) > maxCatalogue {
 		return nil, fmt.Errorf("%s: larger than %d KiB", name, maxCatalogue>>10)
@@ -164,12 +166,13 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 	return c, nil
 }
 
-// libraryLine is the beginning of the YAML library's messages.
+// libraryLine matches the beginning of the YAML library's messages.
 var libraryLine = regexp.MustCompile(`^yaml: (line \d+: )?`)
 
-// syntaxError names the line at which src stops being YAML. The library's own line may be the one before it, the beginning of
-// the block around it, or missing. So this looks for the longest prefix of whole lines that can be read: the error is on
-// the next line. For a quote or a bracket that is never closed, that is the line that opens it.
+// syntaxError returns an error with the line where src stops being valid YAML. The library's line
+// may be the previous one, the beginning of the enclosing block, or missing. So this function finds
+// the longest valid prefix of whole lines; the error is on the next line. For a quote or bracket
+// that is never closed, that is the line that opens it.
 func syntaxError(name string, src []byte, err error) error {
 	ends := []int{0}
 	for i, b := range src {
@@ -193,7 +196,8 @@ func isYAML(src []byte) bool {
 	}
 }
 
-// catalogueReader walks the document by hand, as a strict decoder would name a fault's key but not its line.
+// catalogueReader reads the document node by node. A strict decoder (KnownFields) would report
+// neither the line of an invalid value nor missing keys.
 type catalogueReader struct {
 	name     string
 	problems []error
@@ -203,7 +207,7 @@ func (r *catalogueReader) problem(n *yaml.Node, format string, args ...any) {
 	r.problems = append(r.problems, fmt.Errorf("%s:%d: %s", r.name, n.Line, fmt.Sprintf(format, args...)))
 }
 
-// fields visits a mapping: every key known and given once, every required one there.
+// fields reads a mapping. It reports unknown, duplicate and missing keys.
 func (r *catalogueReader) fields(n *yaml.Node, what string, required []string, known map[string]func(*yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		r.problem(n, "%s must be a mapping", what)

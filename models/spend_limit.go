@@ -11,13 +11,14 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// maxSpendLimitCents is a million of the currency, and keeps every product within 64 bits.
+// maxSpendLimitCents is one million in the currency. It keeps all products within 64 bits.
 const maxSpendLimitCents = 100_000_000
 
-// ErrAmount says what an amount of money must be.
+// ErrAmount means that a text is not a valid amount of money.
 var ErrAmount = errors.New("must be an amount such as 25 or 12.50, from 0 to 1,000,000")
 
-// ParseAmount reads money as people type it, in cents: "25", "12.5", "12,50", "$ 1,000.00". It returns ErrAmount.
+// ParseAmount parses an amount of money as people type it, and returns cents: "25", "12.5",
+// "12,50", "$ 1,000.00". It returns ErrAmount.
 func ParseAmount(text string) (int64, error) {
 	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "$"))
 	whole, part := text, ""
@@ -45,8 +46,9 @@ func ParseAmount(text string) (int64, error) {
 	return cents, nil
 }
 
-// SetSpendLimit sets the most that a person's overage may cost in a billing period, in cents; nil is no limit. It applies from
-// the next decision on and adds an entry to the audit log. Setting the limit that is already set does nothing.
+// SetSpendLimit sets the maximum price of a person's overage in a billing period, in cents; nil
+// means no limit. It applies from the next decision, and is added to the audit log. Setting the
+// current limit again does nothing.
 func SetSpendLimit(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor, email string, cents *int64) error {
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var user User

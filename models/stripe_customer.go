@@ -9,7 +9,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// OverageProblem says why a subscription's overage cannot be billed. Units beyond the included ones are refused then.
+// OverageProblem is the reason why a subscription's overage cannot be billed. Units beyond the
+// included ones are then refused.
 type OverageProblem string
 
 // The problems of an overage price.
@@ -24,7 +25,8 @@ const (
 	OverageAmount OverageProblem = "amount"
 )
 
-// StripeCustomer is whose a customer of Stripe's is: a person, an organization, or nobody known.
+// StripeCustomer is a Stripe customer that belongs to a person, to an organization, or to no known
+// owner.
 type StripeCustomer struct {
 	bun.BaseModel `bun:"table:stripe_customers"`
 
@@ -34,27 +36,30 @@ type StripeCustomer struct {
 	Deleted        bool
 	LeaseToken     *uuid.UUID `bun:",type:uuid"`
 	LeasedUntil    *time.Time
-	// NextAttemptAt is when what happened to the customer is applied (again); nil when all is.
+	// NextAttemptAt is when events of the customer are next applied; nil if all are applied.
 	NextAttemptAt *time.Time
 	Failures      int
-	// Fault is what an operator should know: a price that no plan has, an owner who is not named. Nil when all is well.
+	// Fault is a problem that an operator should know about, such as a price without a plan or a
+	// missing owner; nil without one.
 	Fault     *string
 	CreatedAt time.Time
-	// HeldSubscriptions lists, separated by spaces, the active subscriptions that all bill our meter. While there are two or more,
-	// the customer's reports are held back, as each would be billed more than once; nil otherwise.
+	// HeldSubscriptions lists, separated by spaces, the active subscriptions that bill the same
+	// meter of ours. While there are two or more, the customer's reports are held back, because
+	// each would be billed more than once; nil otherwise.
 	HeldSubscriptions *string
 }
 
 // HeldCustomer is a customer whose reports are held back.
 type HeldCustomer struct {
 	StripeCustomerID string
-	// Subscriptions are active ones that all bill the same meter, Tiered those whose overage price has tiers.
+	// Subscriptions are active ones that bill the same meter. Tiered are those whose overage price
+	// has tiers.
 	Subscriptions, Tiered []string
-	// Units is the customer's overage that waits to be sent.
+	// Units is the customer's overage that is waiting to be sent.
 	Units int64
 }
 
-// Reason says why the reports are held back and what to do.
+// Reason returns why the reports are held back and what to do.
 func (h HeldCustomer) Reason() string {
 	var reasons []string
 	if n := len(h.Subscriptions); n > 0 {

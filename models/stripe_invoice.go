@@ -6,8 +6,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// InvoiceStatus is Stripe's word for the state of an invoice.
-// Source: https://docs.stripe.com/api/invoices/object#invoice_object-status
+// InvoiceStatus is Stripe's status of an invoice. Source:
+// https://docs.stripe.com/api/invoices/object#invoice_object-status
 type InvoiceStatus string
 
 // The statuses of an invoice. A draft may still change; the others are final.
@@ -19,7 +19,7 @@ const (
 	InvoiceUncollectible InvoiceStatus = "uncollectible"
 )
 
-// StripeInvoice is an invoice of Stripe's, as it was last read.
+// StripeInvoice is a Stripe invoice as last read.
 type StripeInvoice struct {
 	bun.BaseModel `bun:"table:stripe_invoices"`
 
@@ -31,13 +31,14 @@ type StripeInvoice struct {
 	PeriodStart, PeriodEnd *time.Time
 	// FinalizedAt is nil for a draft.
 	FinalizedAt *time.Time
-	// ReadAt is when Stripe was asked. What was asked earlier never replaces what was asked later.
+	// ReadAt is when Stripe was asked. A result of an earlier request never replaces one of a later
+	// request.
 	ReadAt time.Time
-	// Balanced is false until the customer's balances were written after the invoice was read.
+	// Balanced means that the customer's balances were written after the invoice was read.
 	Balanced bool
 }
 
-// StripeInvoiceLine is a line of an invoice that bills overage.
+// StripeInvoiceLine is an invoice line that bills overage.
 type StripeInvoiceLine struct {
 	bun.BaseModel `bun:"table:stripe_invoice_lines"`
 
@@ -47,7 +48,8 @@ type StripeInvoiceLine struct {
 	StripeSubscriptionID *string
 	StripePriceID        string
 	MeterEventName       string
-	// PlanID is the plan whose overage the line bills; empty for the meter of earlier releases, which all plans shared.
+	// PlanID is the plan whose overage the line bills; empty for the meter of earlier releases,
+	// which all plans shared.
 	PlanID PlanID
 	// Quantity is in units, AmountCents before tax and discounts.
 	Quantity    int64

@@ -8,90 +8,100 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// ReportState is where a report has come to.
+// ReportState is the state of a report. docs/architecture.md has a diagram.
 type ReportState string
 
-// The states of a report. Those from ReportConflict on want a person's eye; their units are shown until somebody sees to them.
+// The states of a report. From ReportConflict on, a report needs the attention of an operator, and
+// its units are shown until then.
 const (
-	// ReportSealed is frozen and not sent yet.
+	// ReportSealed means that the value is final and the report was not sent yet.
 	ReportSealed ReportState = "sealed"
-	// ReportUnknown was sent at least once, and no answer says what became of it.
+	// ReportUnknown means that the report was sent at least once, and no answer says whether Stripe
+	// has it.
 	ReportUnknown ReportState = "unknown"
-	// ReportAccepted was received by Stripe, which does not mean counted.
+	// ReportAccepted means that Stripe received the report. It may still not count it.
 	ReportAccepted ReportState = "accepted"
-	// ReportVerified was counted: Stripe's total of its minute is its value.
+	// ReportVerified means that Stripe counted the report: its total of the report's minute equals
+	// the value.
 	ReportVerified ReportState = "verified"
-	// ReportMissing never arrived; another report took its events.
+	// ReportMissing means that the report never arrived. Another report took over its events.
 	ReportMissing ReportState = "missing"
-	// ReportConflict has another total at Stripe than its value, or was there before it was ever sent.
+	// ReportConflict means that Stripe's total of the minute differs from the value, or that Stripe
+	// had the report before it was ever sent.
 	ReportConflict ReportState = "conflict"
-	// ReportRejected was received, and a day later still not counted.
+	// ReportRejected means that Stripe received the report and had not counted it a day later.
 	ReportRejected ReportState = "rejected"
-	// ReportExpired is of usage that is too old for Stripe to take.
+	// ReportExpired means that the usage is too old for Stripe to accept.
 	ReportExpired ReportState = "expired"
-	// ReportDead was refused for good.
+	// ReportDead means that Stripe refused the report too often.
 	ReportDead ReportState = "dead"
-	// ReportGivenUp was ended by an operator, with a reason.
+	// ReportGivenUp means that an operator ended the report, with a reason.
 	ReportGivenUp ReportState = "given_up"
 )
 
-// ReportStates are all of them, in the order in which pages and metrics list them.
+// ReportStates lists all states in the order of pages and metrics.
 var ReportStates = []ReportState{
 	ReportSealed, ReportUnknown, ReportAccepted, ReportVerified, ReportMissing,
 	ReportConflict, ReportRejected, ReportExpired, ReportDead, ReportGivenUp,
 }
 
-// FailedStates are those of reports that want a person's eye.
+// FailedStates are the states that need the attention of an operator.
 var FailedStates = []ReportState{ReportConflict, ReportRejected, ReportExpired, ReportDead}
 
-// Failed says that the report wants a person's eye.
+// Failed reports whether the state needs the attention of an operator.
 func (s ReportState) Failed() bool { return slices.Contains(FailedStates, s) }
 
-// ReportCounts says which units of its events a report has.
+// ReportCounts says which units of its events a report counts.
 type ReportCounts string
 
 const (
-	// CountsOverage is the overage of the events.
+	// CountsOverage means the overage of the events.
 	CountsOverage ReportCounts = "overage"
-	// CountsQuantity is all units of the events. Earlier releases reported them, and the tiers of the price left the included ones free.
+	// CountsQuantity means all units of the events. Earlier releases reported these, because tiers
+	// of the price left the included units free.
 	CountsQuantity ReportCounts = "quantity"
 )
 
-// StripeReport is one meter event to be. Its identifier, customer, minute and value never change once it is committed.
+// StripeReport is a meter event for Stripe. Its identifier, customer, minute and value never change
+// after they are committed.
 type StripeReport struct {
 	bun.BaseModel `bun:"table:stripe_reports"`
 
 	ID uuid.UUID `bun:",pk,type:uuid"`
-	// Identifier is by which Stripe knows a second one; at most 100 characters.
+	// Identifier lets Stripe detect duplicates. It has at most 100 characters.
 	Identifier       string
 	StripeCustomerID string
 	MeterEventName   string
-	// Minute is the report's timestamp. No other report of the customer and meter has it, so Stripe's total of this minute
-	// says whether this report was counted.
+	// Minute is the report's timestamp. No other report of the customer and meter has the same one,
+	// so Stripe's total of the minute shows whether this report was counted.
 	Minute time.Time
-	// PeriodStart and PeriodEnd are the billing period that its events occurred in, as far as it was known when the report was made.
+	// PeriodStart and PeriodEnd are the billing period of its events, as known when the report was
+	// made.
 	PeriodStart, PeriodEnd time.Time
-	// NoMinute means that this period has no free minute, and Minute is one of the following period, which bills the report.
+	// NoMinute means that this period has no free minute. Minute is then in the following period,
+	// which bills the report.
 	NoMinute bool
-	// Value is in units: those of its events that are billed.
+	// Value is the number of units that its events bill.
 	Value int64
-	// Counts says which units of its events the value is.
+	// Counts says which units of its events are in the value.
 	Counts   ReportCounts
 	State    ReportState
 	Attempts int
-	// Refusals counts the attempts that Stripe answered with a refusal of this report.
+	// Refusals is the number of attempts that Stripe answered with a refusal of this report.
 	Refusals int
-	// FirstAttemptAt is when the first attempt began that Stripe may have taken, LastAttemptAt when the last one began; nil before.
+	// FirstAttemptAt is the start of the first attempt that Stripe may have accepted. LastAttemptAt
+	// is the start of the last attempt. They are nil before.
 	FirstAttemptAt, LastAttemptAt *time.Time
-	// NextAttemptAt is when it is next sent or, once sending has ended, next read.
+	// NextAttemptAt is when it is next sent or, after sending has ended, next read.
 	NextAttemptAt *time.Time
 	AcceptedAt    *time.Time
 	VerifiedAt    *time.Time
-	// ZeroSince is when Stripe was first seen to have nothing for the minute.
+	// ZeroSince is when Stripe first had nothing for the minute.
 	ZeroSince *time.Time
 	// Confirmed is Stripe's total of the minute when it was last read, in units; nil before.
 	Confirmed *int64
-	// VerifiedByHour means that a restore verified the report by Stripe's total of its hour: lost reports have its units in other minutes.
+	// VerifiedByHour means that a restore verified the report by Stripe's total of its hour,
+	// because lost reports have its units in other minutes.
 	VerifiedByHour bool
 	// ReplacedBy is the report that took over the events of a missing one.
 	ReplacedBy *uuid.UUID `bun:",type:uuid"`
@@ -99,16 +109,17 @@ type StripeReport struct {
 	CreatedAt  time.Time
 }
 
-// What Stripe is taken to keep to.
+// What Tollgate assumes about Stripe.
 const (
-	// StripeRequestSettles is how long a request may take to have its effect, or else never has it.
+	// StripeRequestSettles is how long after a request it may still take effect.
 	StripeRequestSettles = time.Hour
-	// StripeTotalsSettle is how long Stripe's totals may lack what it counted.
+	// StripeTotalsSettle is how long a counted report may be missing from Stripe's totals.
 	StripeTotalsSettle = 24 * time.Hour
 )
 
-// ReadFirst says that a failed report is to be read at Stripe before its units are sent anew: when Stripe has another total for it, and when it
-// may have been taken and was not seen to be absent for as long as a total may lag, up to the last reading that was due.
+// ReadFirst reports whether a failed report must be read at Stripe before its units are sent again.
+// That is the case if Stripe has another total for it, or if Stripe may have accepted it and its
+// absence was not confirmed for as long as totals may lag, up to the last reading that was due.
 func (r *StripeReport) ReadFirst(now time.Time) bool {
 	switch {
 	case r.State == ReportConflict:

@@ -10,7 +10,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// StripeStream is all that Stripe takes one after another: the reports of one customer to one meter.
+// StripeStream is the sequence of a customer's reports to a meter, which are sent one after
+// another.
 type StripeStream struct {
 	bun.BaseModel `bun:"table:stripe_streams"`
 
@@ -18,16 +19,18 @@ type StripeStream struct {
 	MeterEventName   string `bun:",pk"`
 	// NextAttemptAt is nil while there is nothing to send.
 	NextAttemptAt *time.Time
-	// Failures is how often in a row sending did not succeed.
+	// Failures is the number of failed attempts in a row.
 	Failures    int
 	LeaseToken  *uuid.UUID `bun:",type:uuid"`
 	LeasedUntil *time.Time
-	// Blocked says why nothing is sent until an operator unblocks the stream; nil if nothing blocks it. It is for people to read.
+	// Blocked is the reason, as text for people, why nothing is sent until an operator unblocks the
+	// stream; nil if it is not blocked.
 	Blocked     *string
 	BlockedKind BlockedKind `bun:",nullzero"`
 }
 
-// StripeTotal is what Stripe had of a customer's billing period when it was last asked; all but times are units.
+// StripeTotal is Stripe's total of a customer's billing period when it was last read, compared with
+// ours. All amounts are in units.
 type StripeTotal struct {
 	bun.BaseModel `bun:"table:stripe_totals"`
 
@@ -35,19 +38,21 @@ type StripeTotal struct {
 	MeterEventName   string    `bun:",pk"`
 	PeriodStart      time.Time `bun:",pk"`
 	PeriodEnd        time.Time
-	// Used is the overage that occurred in the period, Waiting what of it was not sent yet, Sent what was sent in the period's minutes,
-	// Confirmed Stripe's total.
+	// Used is the overage that occurred in the period, and Waiting the part of it that was not sent
+	// yet. Sent is what was sent for minutes of the period. Confirmed is Stripe's total.
 	Used, Waiting, Sent, Confirmed int64
-	// Misplaced is how much of Sent occurred in another period, less what occurred in this period and was sent in another one. Reason
-	// says why; it is empty without any.
+	// Misplaced is the part of Sent that occurred in another period, minus what occurred in this
+	// period and was sent for another one. Reason is its reason; empty if it is 0.
 	Misplaced int64
 	Reason    MisplacedReason
-	// Difference is Confirmed less what should be there; 0 when all is well. Units that had to be sent in the following period are none.
+	// Difference is Confirmed minus the expected total; 0 if they agree. Units that had to be sent
+	// in the following period do not count as a difference.
 	Difference int64
 	CheckedAt  time.Time
 }
 
-// Explain says why units of the period were sent in another one, or the other way around; empty if none were.
+// Explain returns why units of the period were sent in another one, or the reverse; empty if none
+// were.
 func (t *StripeTotal) Explain() string {
 	what := fmt.Sprintf("%s units of another period were sent in this one", FormatCount(t.Misplaced))
 	if t.Misplaced < 0 {
@@ -62,24 +67,27 @@ func (t *StripeTotal) Explain() string {
 	return ""
 }
 
-// MisplacedReason says why units were sent in another billing period than the one that they occurred in.
+// MisplacedReason is the reason why units were sent in another billing period than their own.
 type MisplacedReason string
 
 const (
-	// LearnedLate means that Tollgate learned of a period after it had sent units that belong there.
+	// LearnedLate means that Tollgate learned about a period after it had sent units of that
+	// period.
 	LearnedLate MisplacedReason = "learned_late"
-	// NoMinute means that a period has no free whole minute, so that its units are billed in the first free one of the following period.
+	// NoMinute means that a period has no free whole minute. Its units are billed in the first free
+	// minute of the following period.
 	NoMinute MisplacedReason = "no_minute"
 )
 
-// StripeState is the one row that says whose account this is and whether anything is sent to it.
+// StripeState is the single row with the Stripe account of this database and the state of sending.
 type StripeState struct {
 	bun.BaseModel `bun:"table:stripe_state"`
 
 	ID        int `bun:",pk"`
 	AccountID string
 	Livemode  *bool
-	// Stopped says why sending stopped by itself; Paused, why it is paused. Nil when it goes on. Both are for people to read.
+	// Stopped is the reason why sending stopped by itself, and Paused the reason why it is paused,
+	// as texts for people; nil if it is not.
 	Stopped    *string
 	StoppedAt  *time.Time
 	Paused     *string
@@ -89,28 +97,30 @@ type StripeState struct {
 	ResyncedAt *time.Time
 }
 
-// PausedKind says what ends a pause; empty without one.
+// PausedKind is the kind of a pause; empty without one.
 type PausedKind string
 
 const (
-	// PausedByOperator means that an operator paused sending, until an operator resumes it.
+	// PausedByOperator means that an operator paused sending, and must resume it.
 	PausedByOperator PausedKind = "operator"
 	// PausedRestored means that the database was restored. `tollgate stripe reconcile --restored` ends the pause when Stripe's totals
 	// are complete.
 	PausedRestored PausedKind = "restored"
 )
 
-// BlockedKind says what blocks a stream; empty if nothing does.
+// BlockedKind says why a stream is blocked; empty if it is not.
 type BlockedKind string
 
 const (
-	// BlockedByMeter means that Stripe has no such meter, or an inactive one, so all streams of the meter wait.
+	// BlockedByMeter means that the meter does not exist at Stripe or is inactive, so all streams
+	// of the meter wait.
 	BlockedByMeter BlockedKind = "meter"
-	// BlockedByCustomer means that Stripe has no such customer.
+	// BlockedByCustomer means that the customer does not exist at Stripe.
 	BlockedByCustomer BlockedKind = "customer"
 )
 
-// StripeObject is something set up at Stripe, by a name of ours: "meter:pro", "price:pro", "overage:pro", "webhook".
+// StripeObject is an object at Stripe that set-up created, with our name for it: "meter:pro",
+// "price:pro", "overage:pro", "webhook".
 type StripeObject struct {
 	bun.BaseModel `bun:"table:stripe_objects"`
 
@@ -119,7 +129,8 @@ type StripeObject struct {
 	UpdatedAt time.Time
 }
 
-// ReadMeters sets the StripeMeterID of each plan to what `tollgate stripe setup` stored. Nothing else may use the catalog meanwhile.
+// ReadMeters sets the StripeMeterID of each plan to the one that `tollgate stripe setup` stored.
+// The catalog must not be in use meanwhile.
 func (c *Catalogue) ReadMeters(ctx context.Context, db bun.IDB) error {
 	var rows []StripeObject
 	if err := db.NewSelect().Model(&rows).Where("name LIKE ?", StripeMeterObject+"%").Scan(ctx); err != nil {
@@ -133,21 +144,21 @@ func (c *Catalogue) ReadMeters(ctx context.Context, db bun.IDB) error {
 	return nil
 }
 
-// StripeWebhookEvent is a webhook of Stripe's, kept before it is applied.
+// StripeWebhookEvent is an event from a Stripe webhook, stored before it is applied.
 type StripeWebhookEvent struct {
 	bun.BaseModel `bun:"table:stripe_webhook_events"`
 
 	ID      string `bun:",pk"`
 	Type    string
 	Payload string
-	// StripeCustomerID is whom it is about; nil when nobody.
+	// StripeCustomerID is the customer that the event is about; nil without one.
 	StripeCustomerID *string
-	// OccurredAt is Stripe's time of it.
+	// OccurredAt is Stripe's time of the event.
 	OccurredAt *time.Time
 	ReceivedAt time.Time
 	AppliedAt  *time.Time
 	LastError  *string
 }
 
-// StripeMeterObject begins the names of the plans' meters in stripe_objects: "meter:pro".
+// StripeMeterObject is the prefix of the names of meters in stripe_objects: "meter:pro".
 const StripeMeterObject = "meter:"

@@ -10,40 +10,41 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Difference is one place where what is stored is not what a recount gives.
+// Difference is a stored value that differs from the result of a recount.
 type Difference struct {
-	// Row names the row at fault: "usage record 17", "usage event 0198…".
+	// Row is the row with the difference: "usage record 17", "usage event 0198…".
 	Row string
-	// Email is whose it is; empty of a report.
+	// Email is the person's; empty for a report.
 	Email string
-	// Customer is the Stripe customer of a report; empty of all else.
+	// Customer is the Stripe customer of a report; empty otherwise.
 	Customer string
-	// Period is the row's billing period; of a report, the minute that it was reported for.
+	// Period is the row's billing period, or a report's minute.
 	Period Period
-	// Fault says what is stored and what was counted.
-	Fault string
+	// Text says what is stored and what was counted.
+	Text string
 }
 
-// String is the difference as one line.
+// String returns the difference as one line.
 func (d Difference) String() string {
 	whose := d.Email
 	if d.Customer != "" {
 		whose = "customer " + d.Customer
 	}
-	return fmt.Sprintf("%s of %s, %s to %s: %s", d.Row, whose, d.Period.Start.Format(time.RFC3339), d.Period.End.Format(time.RFC3339), d.Fault)
+	return fmt.Sprintf("%s of %s, %s to %s: %s", d.Row, whose, d.Period.Start.Format(time.RFC3339), d.Period.End.Format(time.RFC3339), d.Text)
 }
 
-// recount is a statement that returns the rows that may differ, as id, whose, start, end, and what is stored and counted for each of
-// the faults. The sums are the database's, which keeps on disk what its memory does not hold.
+// recount is a statement that returns the rows that may differ: ID, email, start, end, and for each
+// text, what is stored and what was counted. The database computes the sums, because they may not
+// fit in memory.
 type recount struct {
-	row    string
-	faults []string // each takes stored and counted; of several, those are reported where these two differ
-	query  string
-	lite   string // the query on SQLite, where that is another one
+	row   string
+	texts []string // each takes stored and counted; of several, those are reported where these two differ
+	query string
+	lite  string // the query on SQLite, where that is another one
 }
 
 var recounts = []recount{
-	{row: "usage record", faults: []string{
+	{row: "usage record", texts: []string{
 		"%[1]d units used are stored, %[2]d were counted from its events",
 		"%[1]d units of overage are stored, %[2]d were counted from its events",
 		"%[1]d cents of overage are stored, %[2]d were counted from its events",
@@ -55,14 +56,14 @@ var recounts = []recount{
 			FROM usage_events WHERE voided_at IS NULL GROUP BY user_id, record_id) e ON e.user_id = r.user_id AND e.record_id = r.id
 		WHERE r.suggestions_used <> COALESCE(e.units, 0) OR r.overage_used <> COALESCE(e.overage, 0) OR r.overage_cents <> COALESCE(e.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", faults: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do"},
+	{row: "usage record", texts: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do"},
 		query: dailyRecount(`SELECT r.user_id, r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint)
 				FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
 			`GREATEST(0, (e.occurred_at AT TIME ZONE 'UTC')::date - (r.billing_period_start AT TIME ZONE 'UTC')::date)`),
-		// Times are text in UTC there, of which the first ten characters are the date.
+		// On SQLite, times are text in UTC that begins with the date in ten characters.
 		lite: dailyRecount(`SELECT r.user_id, r.id, d.key, d.value FROM usage_records r, json_each('[' || r.daily || ']') d`,
 			`MAX(0, CAST(julianday(substr(e.occurred_at, 1, 10)) - julianday(substr(r.billing_period_start, 1, 10)) AS integer))`)},
-	{row: "usage record", faults: []string{
+	{row: "usage record", texts: []string{
 		"%[1]d units on hold are stored, %[2]d were counted from its open holds",
 		"%[1]d units of overage on hold are stored, %[2]d were counted from its open holds",
 		"%[1]d cents of overage on hold are stored, %[2]d were counted from its open holds",
@@ -74,20 +75,21 @@ var recounts = []recount{
 			FROM usage_holds WHERE state = 'open' GROUP BY user_id, record_id) h ON h.user_id = r.user_id AND h.record_id = r.id
 		WHERE r.units_held <> COALESCE(h.units, 0) OR r.overage_held <> COALESCE(h.overage, 0) OR r.overage_cents_held <> COALESCE(h.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", faults: []string{"%[2]d units on hold expire before the record says that any do"}, query: `
+	{row: "usage record", texts: []string{"%[2]d units on hold expire before the record says that any do"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(h.quantity) AS bigint)
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
 		GROUP BY r.user_id, r.id ORDER BY r.id`},
-	{row: "usage record", faults: []string{"it overlaps usage record %[2]d of the same person"}, query: `
+	{row: "usage record", texts: []string{"it overlaps usage record %[2]d of the same person"}, query: `
 		SELECT CAST(id AS text), email, billing_period_start, billing_period_end, 0, next_id
 		FROM (SELECT id, email, billing_period_start, billing_period_end,
 				LEAD(billing_period_start) OVER later AS next_start, LEAD(id) OVER later AS next_id
 			FROM usage_records WINDOW later AS (PARTITION BY user_id ORDER BY billing_period_start)) r
 		WHERE next_start < billing_period_end ORDER BY id`},
-	// What the database marks when something changes is what is looked at: the newest record, and those of no ended period. Records of
-	// earlier releases have no payer, and what depends on it is not current in them. The rate of a plan given by hand is the catalog's.
-	{row: "usage record", faults: []string{
+	// Check what triggers mark when something changes: the newest record, and records of no ended
+	// period. Records of earlier releases have no payer, and their copies of data that depends on
+	// it may be outdated. The rate of a plan assigned by hand is the catalog's.
+	{row: "usage record", texts: []string{
 		"the person, workspace, plan or payment that it repeats has changed",
 	}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 1, 0
@@ -102,7 +104,7 @@ var recounts = []recount{
 				OR r.payer IS NOT NULL AND s.stripe_subscription_id IS NOT NULL
 					AND r.overage_rate_cents <> CASE WHEN s.status = 'trialing' THEN 0 ELSE COALESCE(s.overage_rate_cents, 0) END)
 		ORDER BY r.id`},
-	{row: "usage record", faults: []string{
+	{row: "usage record", texts: []string{
 		"its person does not exist",
 		"its address is not its person's current one",
 		"its organization's pages count it in another workspace than its person's",
@@ -111,52 +113,54 @@ var recounts = []recount{
 			CASE WHEN r.email <> u.email THEN 1 ELSE 0 END, 0, CASE WHEN r.present_workspace_id IS DISTINCT FROM u.workspace_id THEN 1 ELSE 0 END, 0
 		FROM usage_records r LEFT JOIN users u ON u.id = r.user_id
 		WHERE u.id IS NULL OR r.email <> u.email OR r.present_workspace_id IS DISTINCT FROM u.workspace_id ORDER BY r.id`},
-	{row: "usage event", faults: []string{"it counts in usage record %[1]d, which its person does not have"}, query: `
+	{row: "usage event", texts: []string{"it counts in usage record %[1]d, which its person does not have"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
 		FROM usage_events e LEFT JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id WHERE r.id IS NULL ORDER BY e.id`},
-	// The period of an event's figures is that of its decision; when a period becomes known late, the event moves to another record.
-	// Earlier releases left it where it was: their record, which has no payer, can end before an event of its first period.
-	{row: "usage event", faults: []string{"it counts in usage record %[1]d, which is another period's"}, query: `
+	// The period in an event's figures is the one of its decision. When a period becomes known
+	// late, the event moves to another record. Earlier releases did not move it: their records,
+	// which have no payer, can end before an event of their first period.
+	{row: "usage event", texts: []string{"it counts in usage record %[1]d, which is another period's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.record_id, 0
 		FROM usage_events e JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id
 		WHERE e.occurred_at < r.billing_period_start
 			OR e.occurred_at >= r.billing_period_end AND (r.payer IS NOT NULL OR e.occurred_at >= e.billing_period_end) ORDER BY e.id`},
-	{row: "hold", faults: []string{"its units are in usage record %[1]d, which its person does not have"}, query: `
+	{row: "hold", texts: []string{"its units are in usage record %[1]d, which its person does not have"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
 		FROM usage_holds h LEFT JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id WHERE r.id IS NULL ORDER BY h.id`},
-	// Holds that ended without an event stay where they were.
-	{row: "hold", faults: []string{"its units are in usage record %[1]d, which is another period's"}, query: `
+	// Holds that ended without an event are not moved.
+	{row: "hold", texts: []string{"its units are in usage record %[1]d, which is another period's"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, h.record_id, 0
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (h.created_at < r.billing_period_start
 			OR h.created_at >= r.billing_period_end AND (r.payer IS NOT NULL OR h.created_at >= h.billing_period_end)) ORDER BY h.id`},
-	{row: "hold", faults: []string{"it is settled, %[1]d event is due, %[2]d were counted"}, query: `
+	{row: "hold", texts: []string{"it is settled, %[1]d event is due, %[2]d were counted"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
 		FROM usage_holds h LEFT JOIN usage_events e ON e.user_id = h.user_id AND e.hold_id = h.id
 		WHERE h.state = 'settled' GROUP BY h.user_id, h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
-	{row: "usage event", faults: []string{"its %[1]d units are from a hold that has %[2]d, is not settled or is in another record"}, query: `
+	{row: "usage event", texts: []string{"its %[1]d units are from a hold that has %[2]d, is not settled or is in another record"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
 		ORDER BY e.id`},
-	// The events of a report that never arrived went into the one that replaces it. Reports of earlier releases are the sums of all
-	// units of their events, later ones of those that are billed.
-	{row: "report", faults: []string{"%[1]d units are stored, %[2]d were counted from its events"}, query: `
+	// The events of a report that never arrived are in the report that replaces it. A report of an
+	// earlier release is the sum of all units of its events, and a later one the sum of the billed
+	// units.
+	{row: "report", texts: []string{"%[1]d units are stored, %[2]d were counted from its events"}, query: `
 		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value,
 			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0)
 		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id,
 				CAST(SUM(quantity) AS bigint) AS units, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_events
 			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
 		WHERE s.value <> COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
-	{row: "usage event", faults: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
+	{row: "usage event", texts: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id
 		WHERE e.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id)
 		ORDER BY e.id`},
 }
 
-// dailyRecount returns the statement that compares each record's units by day. stored selects them as user, record, day and units, of
-// the name r; day is that of the event e.
+// dailyRecount returns the statement that compares each record's units by day. stored selects the
+// stored ones, named r, as user, record, day and units. day is the day of the event e.
 func dailyRecount(stored, day string) string {
 	return `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end,
@@ -169,14 +173,14 @@ func dailyRecount(stored, day string) string {
 		JOIN usage_records r ON r.user_id = d.user_id AND r.id = d.record_id GROUP BY r.user_id, r.id ORDER BY r.id`
 }
 
-// Counted is what Recount counted.
+// Counted is the number of events that Recount counted.
 type Counted struct {
 	Events int64
-	// Newest is when the newest event was recorded; zero if there is none.
+	// Newest is when the newest event was recorded; zero without events.
 	Newest time.Time
 }
 
-// String says how many events were counted, as one line.
+// String returns the number of events as one line.
 func (c Counted) String() string {
 	switch c.Events {
 	case 0:
@@ -193,11 +197,11 @@ func Verify(ctx context.Context, db *DB, report func(Difference)) error {
 	return err
 }
 
-// Recount counts every usage record again from its events and holds and every report from its events, calls report for
-// each difference, and returns how many events there are. All is read as of one moment, so a server may run meanwhile; a
-// ledger of any size fits in memory.
+// Recount counts every usage record again from its events and holds, and every report from its
+// events. It calls report for each difference, and returns the number of events. It reads a
+// consistent snapshot, so a server may run at the same time. The ledger may be larger than memory.
 func Recount(ctx context.Context, db *DB, report func(Difference)) (counted Counted, err error) {
-	// Read-only is also what makes a transaction on SQLite one that does not take the write lock.
+	// Read-only also means that a transaction on SQLite does not take the write lock.
 	opts := &sql.TxOptions{ReadOnly: true}
 	if db.Postgres {
 		opts.Isolation = sql.LevelRepeatableRead
@@ -240,7 +244,7 @@ func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) e
 		return err
 	}
 	defer rows.Close()
-	figures := make([]int64, 2*len(r.faults))
+	figures := make([]int64, 2*len(r.texts))
 	var id string
 	var d Difference
 	columns := []any{&id, &d.Email, &d.Period.Start, &d.Period.End}
@@ -258,13 +262,13 @@ func (r *recount) run(ctx context.Context, tx bun.Tx, report func(Difference)) e
 			d.Email, d.Customer = "", d.Email
 			d.Period.End = d.Period.Start.Add(time.Minute)
 		}
-		for i, fault := range r.faults {
+		for i, text := range r.texts {
 			stored, counted := figures[2*i], figures[2*i+1]
-			d.Fault = fault
-			if strings.Contains(fault, "%") {
-				d.Fault = fmt.Sprintf(fault, stored, counted)
+			d.Text = text
+			if strings.Contains(text, "%") {
+				d.Text = fmt.Sprintf(text, stored, counted)
 			}
-			if stored != counted || len(r.faults) == 1 {
+			if stored != counted || len(r.texts) == 1 {
 				report(d)
 			}
 		}
