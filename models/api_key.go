@@ -189,8 +189,10 @@ func CreateLimitedAPIKey(ctx context.Context, db bun.IDB, now time.Time, name st
 
 // CreateAPIKeyWithID is CreateLimitedAPIKey with a given ID. Only the first call with an ID creates
 // a key; later ones return ErrKeyExists.
-func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope, rateLimit *int64) (string, error) {
-	if strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
+func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID, name string, scopes []Scope,
+	rateLimit *int64) (string, error) {
+	if strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 100 || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, isNotPrint) {
 		return "", ErrKeyName
 	}
 	if len(scopes) == 0 {
@@ -207,7 +209,8 @@ func CreateAPIKeyWithID(ctx context.Context, db bun.IDB, now time.Time, id uuid.
 	}
 	key := NewKey()
 	hash := HashKey(key)
-	row := APIKey{ID: id, Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now, RateLimit: rateLimit}
+	row := APIKey{ID: id, Name: name, Hint: key[:keyHint], Hash: hash[:], Scopes: strings.Join(words, ","), CreatedAt: now,
+		RateLimit: rateLimit}
 	done, err := db.NewInsert().Model(&row).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 	if err != nil {
 		return "", fmt.Errorf("create an API key: %w", err)

@@ -40,7 +40,8 @@ func Audit(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject
 // count from 1.
 func AuditPage(ctx context.Context, db bun.IDB, page, perPage int) ([]AuditEntry, int, error) {
 	var entries []AuditEntry
-	total, err := db.NewSelect().Model(&entries).Order("at DESC", "id DESC").Limit(int64(perPage)).Offset(int64((page - 1) * perPage)).ScanAndCount(ctx)
+	total, err := db.NewSelect().Model(&entries).Order("at DESC", "id DESC").Limit(int64(perPage)).Offset(int64((page - 1) * perPage)).
+		ScanAndCount(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the audit log: %w", err)
 	}

@@ -262,7 +262,8 @@ func (s *postgresServer) probe(ctx context.Context) (p probed, err error) {
 	err = conn.QueryRow(ctx, `SELECT pg_backend_pid(), current_setting('server_encoding'), current_setting('synchronous_commit'),
 			current_setting('session_replication_role'), COALESCE(current_schema(), ''), to_regclass('usage_records') IS NOT NULL,
 			COALESCE((SELECT MIN(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-				WHERE c.relname = 'usage_records' AND c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_class m WHERE m.relnamespace = n.oid AND m.relname = 'bun_migrations')), ''),
+				WHERE c.relname = 'usage_records' AND c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_class m WHERE m.relnamespace = n.oid
+				AND m.relname = 'bun_migrations')), ''),
 			ARRAY(SELECT current_setting(n) FROM unnest($1::text[]) WITH ORDINALITY AS k (n, ord) ORDER BY ord)`, names).
 		Scan(&pid, &p.encoding, &p.synchronousCommit, &p.replicationRole, &p.schema, &p.tables, &p.elsewhere, &values)
 	if err != nil {
@@ -287,11 +288,13 @@ func (p *probed) refuse(s *postgresServer) error {
 	case len(p.wrong) > 0:
 		return fmt.Errorf("the server ignores the settings of connections: %s", strings.Join(p.wrong, ", "))
 	case p.replicationRole != "origin":
-		return fmt.Errorf("session_replication_role is %q, which disables triggers; set it to origin for this role and database", p.replicationRole)
+		return fmt.Errorf("session_replication_role is %q, which disables triggers; set it to origin for this role and database",
+			p.replicationRole)
 	case p.schema == "" && named:
 		return fmt.Errorf("no schema of search_path %q exists; create one, or change the database address", path)
 	case p.schema == "":
-		return errors.New("there is neither a schema public nor one with the role's name; name a schema in the database address: ?search_path=NAME")
+		return errors.New("there is neither a schema public nor one with the role's name; name a schema in the database address: " +
+			"?search_path=NAME")
 	case !named && !p.tables && p.elsewhere != "":
 		return fmt.Errorf("the tables are in schema %q, which the database address does not name; "+
 			"add search_path=%s to use them, or search_path=%s for new tables", p.elsewhere, p.elsewhere, p.schema)

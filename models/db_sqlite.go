@@ -225,7 +225,8 @@ func writableSQLite(path string) error {
 	}
 	for _, at := range []struct{ path, what string }{{file, "file"}, {filepath.Dir(file), "directory"}} {
 		if err := writable(at.path); err != nil {
-			return &explained{words: fmt.Sprintf("the %s is read-only (%s); make the file and its directory writable or change --database", at.what, err), cause: err}
+			return &explained{words: fmt.Sprintf("the %s is read-only (%s); make the file and its directory writable or change --database",
+				at.what, err), cause: err}
 		}
 	}
 	return nil

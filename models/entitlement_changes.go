@@ -30,10 +30,12 @@ type givenByHand struct {
 var changesOf = `SELECT m.user_id, m.since, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM memberships m WHERE m.user_id IN (?)
 	UNION ALL SELECT o.user_id, NULL, ` + subscriptionChanges + ` FROM subscriptions o
 		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE o.user_id IN (?)
-	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges + ` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
+	UNION ALL SELECT m.user_id, NULL, ` + subscriptionChanges +
+	` FROM memberships m JOIN subscriptions o ON o.organization_id = m.organization_id
 		LEFT JOIN subscription_periods p ON p.subscription_id = o.id WHERE m.user_id IN (?)`
 
-var subscriptionChanges = `o.created_at, ` + endedAt + `, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
+var subscriptionChanges = `o.created_at, ` + endedAt +
+	`, o.id, o.organization_id, o.stripe_subscription_id IS NULL, o.stripe_customer_id, o.billing_cycle_anchor,
 	p.period_start, p.period_end`
 
 // change is a row of changesOf.
@@ -123,7 +125,8 @@ func (c *changes) noteByHand(e *Entitlement, at time.Time) {
 	slices.SortFunc(c.byHand, func(a, b givenByHand) int { return b.began.Compare(a.began) }) // the newest first
 	e.EndedByHand = time.Time{}
 	for _, g := range c.byHand {
-		switch mine := g.organization == nil && e.OrganizationID == nil || g.organization != nil && e.OrganizationID != nil && *g.organization == *e.OrganizationID; {
+		switch mine := g.organization == nil && e.OrganizationID == nil || g.organization != nil && e.OrganizationID != nil &&
+			*g.organization == *e.OrganizationID; {
 		case g.ended.IsZero() || g.ended.After(at):
 		case e.AtStripe:
 			first := g.organization != nil && e.OrganizationID == nil && e.MemberOf != nil && *g.organization == *e.MemberOf
@@ -153,7 +156,8 @@ func changesQuery(db bun.IDB, ids any) *bun.RawQuery { return db.NewRaw(changesO
 func addChange(row scanner, all map[uuid.UUID]*changes) error {
 	var user uuid.UUID
 	var c change
-	if err := row.Scan(&user, &c.joined, &c.created, &c.ended, &c.subscription, &c.organization, &c.byHand, &c.customer, &c.anchor, &c.start, &c.end); err != nil {
+	if err := row.Scan(&user, &c.joined, &c.created, &c.ended, &c.subscription, &c.organization, &c.byHand, &c.customer, &c.anchor,
+		&c.start, &c.end); err != nil {
 		return err
 	}
 	found := all[user]

@@ -14,7 +14,8 @@ import (
 // entry for a person who does not exist.
 func EntitlementsOf(ctx context.Context, db bun.IDB, users []uuid.UUID) (map[uuid.UUID]Entitlement, error) {
 	found := make(map[uuid.UUID]Entitlement, len(users))
-	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))), func(row scanner) error { return scanPresent(row, found) })
+	err := eachRow(ctx, db, entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", bun.List(users))),
+		func(row scanner) error { return scanPresent(row, found) })
 	return found, err
 }
 
@@ -33,7 +34,8 @@ func scanPresent(row scanner, found map[uuid.UUID]Entitlement) error {
 // entitlementAt reads a person's entitlement at an instant; the zero value if the person does not
 // exist.
 func entitlementAt(ctx context.Context, tx bun.IDB, user uuid.UUID, at time.Time) (e Entitlement, err error) {
-	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, RecordKey{UserID: user}, at), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+	err = eachRow(ctx, tx, entitlementAtQuery(tx, false, RecordKey{UserID: user}, at),
+		func(row scanner) error { return scanEntitlement(row, &user, &e) })
 	return e, err
 }
 
@@ -46,13 +48,15 @@ func entitlementAtQuery(db bun.IDB, postgres bool, person RecordKey, at time.Tim
 	if postgres {
 		instant = "CAST(? AS timestamptz)"
 	}
-	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+entitlementJoinsAt, at, which)
+	return db.NewRaw("SELECT k.id, "+entitlementColumns+" FROM (SELECT id, "+instant+" AS at FROM users WHERE ?) k "+entitlementJoinsAt,
+		at, which)
 }
 
 func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...any) error {
 	var team, slackUser, plan, customer, status sql.NullString
 	var created bun.NullTime
-	err := rows.Scan(append(before, user, &e.WorkspaceID, &e.MemberOf, &team, &slackUser, &e.SpendLimitCents, &plan, &customer, &e.OrganizationID, &status, &e.AtStripe,
+	err := rows.Scan(append(before, user, &e.WorkspaceID, &e.MemberOf, &team, &slackUser, &e.SpendLimitCents, &plan, &customer,
+		&e.OrganizationID, &status, &e.AtStripe,
 		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created, &e.TrialEnd)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}

@@ -14,7 +14,8 @@ import (
 //   - HUF and TWD have two in both. Stripe has whole amounts only in payouts, which are not shown here.
 //   - Amounts with three decimals are multiples of ten at Stripe, and have three decimals all the same.
 var otherExponents = map[string]int{
-	"bif": 0, "clp": 0, "djf": 0, "gnf": 0, "jpy": 0, "kmf": 0, "krw": 0, "mga": 0, "pyg": 0, "rwf": 0, "uyi": 0, "vnd": 0, "vuv": 0, "xaf": 0, "xof": 0, "xpf": 0,
+	"bif": 0, "clp": 0, "djf": 0, "gnf": 0, "jpy": 0, "kmf": 0, "krw": 0, "mga": 0, "pyg": 0, "rwf": 0, "uyi": 0, "vnd": 0, "vuv": 0,
+	"xaf": 0, "xof": 0, "xpf": 0,
 	"bhd": 3, "iqd": 3, "jod": 3, "kwd": 3, "lyd": 3, "omr": 3, "tnd": 3,
 	"clf": 4, "uyw": 4,
 }

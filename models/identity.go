@@ -34,8 +34,10 @@ func IdentitiesOf(ctx context.Context, db bun.IDB, email string) (Identities, er
 		SlackTeamID string
 		SlackUserID string
 	}
-	err = db.NewSelect().TableExpr("users AS u").Join("LEFT JOIN workspaces AS w ON w.id = u.workspace_id AND u.slack_user_id IS NOT NULL").Column("u.id").
-		ColumnExpr("COALESCE(w.slack_team_id, '') AS slack_team_id, COALESCE(u.slack_user_id, '') AS slack_user_id").Where("u.email = ?", email).Scan(ctx, &found)
+	err = db.NewSelect().TableExpr("users AS u").
+		Join("LEFT JOIN workspaces AS w ON w.id = u.workspace_id AND u.slack_user_id IS NOT NULL").Column("u.id").
+		ColumnExpr("COALESCE(w.slack_team_id, '') AS slack_team_id, COALESCE(u.slack_user_id, '') AS slack_user_id").
+		Where("u.email = ?", email).Scan(ctx, &found)
 	if err != nil || len(found) == 0 {
 		return Identities{Email: email}, wrapIdentities(email, err)
 	}
@@ -65,7 +67,8 @@ func (i *Identities) Describe() string {
 		known = append(known, fmt.Sprintf("subject %q at %s", issuer.Subject, issuer.Issuer))
 	}
 	if len(known) == 0 {
-		return fmt.Sprintf("%s belongs to the user %s, who has no identity. A person who signs in with this address, verified, gets the role.", i.Email, i.UserID)
+		return fmt.Sprintf("%s belongs to the user %s, who has no identity. A person who signs in with this address, verified, gets "+
+			"the role.", i.Email, i.UserID)
 	}
 	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
 }

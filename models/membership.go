@@ -19,9 +19,12 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 		since     time.Time
 	}{{"u.created_at < ?", now}, {"u.created_at >= ?", time.Unix(0, 0).UTC()}} {
 		_, err := db.NewRaw(`INSERT INTO memberships (user_id, organization_id, since)
-			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ? AND `+which.condition+`
-				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id ORDER BY m.since DESC LIMIT 1), ?)
-			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil, uuid.Nil).Conn(conn).Exec(ctx)
+			SELECT u.id, COALESCE(w.organization_id, ?), ? FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id WHERE ?
+			AND `+which.condition+`
+				AND COALESCE(w.organization_id, ?) <> COALESCE((SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id
+				ORDER BY m.since DESC LIMIT 1), ?)
+			ON CONFLICT (user_id, since) DO UPDATE SET organization_id = EXCLUDED.organization_id`, uuid.Nil, which.since, who, now, uuid.Nil,
+			uuid.Nil).Conn(conn).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -33,7 +36,8 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 // ask.
 func AdminsOf(ctx context.Context, db bun.IDB, organization uuid.UUID) ([]User, error) {
 	var admins []User
-	err := db.NewSelect().Model(&admins).Where("role = ?", Admin).Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", organization).
+	err := db.NewSelect().Model(&admins).Where("role = ?", Admin).
+		Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", organization).
 		Order("email").Limit(10).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find the admins of the organization %s: %w", organization, err)

@@ -16,9 +16,11 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	var b strings.Builder
 	switch {
 	case s.Overage > 0 && s.Remaining() == 0:
-		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
+		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage),
+			c.FormatMoney(s.OverageCents))
 	case s.Overage > 0:
-		fmt.Fprintf(&b, "You've used %s of %s (%d%%) and %s extra (%s so far).", FormatCount(s.Used-s.Overage), c.Units(s.Included), s.PercentUsed(),
+		fmt.Fprintf(&b, "You've used %s of %s (%d%%) and %s extra (%s so far).", FormatCount(s.Used-s.Overage), c.Units(s.Included),
+			s.PercentUsed(),
 			FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
 	default:
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())

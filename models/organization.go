@@ -42,7 +42,8 @@ func CreateOrganization(ctx context.Context, db *DB, now time.Time, name string,
 				return err
 			}
 		}
-		return Audit(ctx, tx, now, ActorShell, "organization.create", o.ID.String(), fmt.Sprintf("%q, Slack teams: %s", o.Name, listOr(teams, "none")))
+		return Audit(ctx, tx, now, ActorShell, "organization.create", o.ID.String(), fmt.Sprintf("%q, Slack teams: %s", o.Name,
+			listOr(teams, "none")))
 	})
 	if err != nil {
 		return Organization{}, fmt.Errorf("create the organization %q: %w", o.Name, err)
@@ -51,7 +52,8 @@ func CreateOrganization(ctx context.Context, db *DB, now time.Time, name string,
 }
 
 func checkOrganization(name string, slackTeams []string) error {
-	if n := utf8.RuneCountInString(name); n == 0 || n > maxOrganizationName || !utf8.ValidString(name) || strings.ContainsFunc(name, isNotPrint) {
+	if n := utf8.RuneCountInString(name); n == 0 || n > maxOrganizationName || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, isNotPrint) {
 		return ErrOrganizationName
 	}
 	for _, team := range slackTeams {
@@ -72,7 +74,8 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	}
 	w := Workspace{ID: uuid.Must(uuid.NewV7()), OrganizationID: o.ID, SlackTeamID: team, Name: team, CreatedAt: now}
 	// The team's first call may create its workspace between the select and the insert.
-	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").Exec(ctx); err != nil {
+	if _, err := tx.NewInsert().Model(&w).On("CONFLICT (slack_team_id) DO UPDATE").Set("organization_id = EXCLUDED.organization_id").
+		Exec(ctx); err != nil {
 		return err
 	}
 	if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("w.slack_team_id = ?", team)); err != nil || len(known) == 0 {

@@ -98,12 +98,14 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	}
 	// First find the members on the page, reading only what their order needs. The other columns
 	// are read only for them.
-	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id, r.billing_period_start, r.billing_period_end,
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id,
+	r.billing_period_start, r.billing_period_end,
 			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
 			r.overage_cents_held, last.suggestions_used
 		FROM (SELECT m.id, m.email, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
 		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
-		LEFT JOIN usage_records last ON last.user_id = u.id AND last.billing_period_end = COALESCE(r.billing_period_start, ?) AND last.billing_period_start > ?
+		LEFT JOIN usage_records last ON last.user_id = u.id AND last.billing_period_end = COALESCE(r.billing_period_start, ?)
+		AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
 		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
@@ -122,7 +124,8 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		var limit *int64
 		var recordID, included, granted, before, used, overage, cents, held, overageHeld, centsHeld, last sql.NullInt64
 		var start, end sql.NullTime
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &granted, &before, &used, &overage, &cents,
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &granted, &before,
+			&used, &overage, &cents,
 			&held, &overageHeld, &centsHeld, &last); err != nil {
 			return list, err
 		}
@@ -159,7 +162,8 @@ func (p *roster) count(ctx context.Context, db bun.IDB, q *MemberQuery, list *Me
 		from = p.members()
 	}
 	var counted struct{ Total, Found, Rate int64 }
-	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
+	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE
+		WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
 		p.found(q), p.found(q), from).Scan(ctx, &counted)
 	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
 	return err
@@ -181,7 +185,8 @@ func (p *roster) compareStarts(ctx context.Context, db bun.IDB) error {
 		return nil
 	}
 	var others bool
-	err := db.NewRaw(`SELECT EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start < ?) OR EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start > ?)`,
+	err := db.NewRaw(`SELECT EXISTS (SELECT 1 FROM usage_records r WHERE ? AND r.billing_period_start < ?) OR EXISTS (SELECT 1
+		FROM usage_records r WHERE ? AND r.billing_period_start > ?)`,
 		p.isCurrent(), p.defaultTerms.starts, p.isCurrent(), p.defaultTerms.starts).Scan(ctx, &others)
 	p.inStep = err == nil && !others
 	return err
@@ -229,7 +234,8 @@ func (p *roster) sortKey(by MemberSort) (key, join schema.QueryAppender) {
 			starts = bun.SafeQuery("?", p.defaultTerms.starts)
 		}
 		return bun.SafeQuery("COALESCE(b.suggestions_used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", starts),
-			bun.SafeQuery(`LEFT JOIN usage_records b ON b.user_id = m.id AND b.present_workspace_id IN (?) AND b.billing_period_start > ? AND b.billing_period_start < ?
+			bun.SafeQuery(`LEFT JOIN usage_records b ON b.user_id = m.id AND b.present_workspace_id IN (?) AND b.billing_period_start > ?
+			AND b.billing_period_start < ?
 				AND b.billing_period_end <= ? AND b.billing_period_end = ?`, bun.List(p.workspaces), p.now.Add(-2*maxPeriod), p.now, p.now, starts)
 	}
 	return bun.SafeQuery("m.used"), join

@@ -92,7 +92,8 @@ func workspacesOf(ctx context.Context, db bun.IDB, id uuid.UUID) (ids []uuid.UUI
 		ID      uuid.UUID
 		Version string
 	}
-	err = db.NewRaw(`SELECT w.id, CAST(COALESCE(v.version, 0) AS text) AS version FROM workspaces w LEFT JOIN usage_versions v ON v.workspace_id = w.id
+	err = db.NewRaw(`SELECT w.id, CAST(COALESCE(v.version, 0) AS text) AS version FROM workspaces w LEFT JOIN usage_versions v
+		ON v.workspace_id = w.id
 		WHERE w.organization_id = ? ORDER BY w.id`, id).Scan(ctx, &rows)
 	for _, r := range rows {
 		ids = append(ids, r.ID)
@@ -108,14 +109,16 @@ func (p *roster) joinTerms() schema.QueryAppender {
 	}
 	row := ", (?, ?, ?, ?, ?, ?, ?)"
 	if p.postgres { // which takes the types from the first row
-		row = ", (CAST(? AS uuid), CAST(? AS text), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), CAST(? AS timestamptz))"
+		row = ", (CAST(? AS uuid), CAST(? AS text), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS timestamptz), " +
+			"CAST(? AS timestamptz))"
 	}
 	args := make([]any, 0, 7*len(p.ownTerms))
 	for i := range p.ownTerms {
 		o := &p.ownTerms[i]
 		args = append(args, o.user, o.entitlement.payer(), o.included, o.rate, o.further, o.begins, o.starts)
 	}
-	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, payer, included, rate, further, begins, starts) AS (VALUES "+strings.Repeat(row, len(p.ownTerms))[2:]+
+	rows := strings.Repeat(row, len(p.ownTerms))[2:]
+	return bun.SafeQuery("LEFT JOIN (WITH given (user_id, payer, included, rate, further, begins, starts) AS (VALUES "+rows+
 		") SELECT * FROM given) o ON o.user_id = u.id", args...)
 }
 
@@ -129,7 +132,8 @@ func (p *roster) coalesce(column string, value any) schema.QueryAppender {
 
 // isCurrent is the condition that r is the current record of one of the people.
 func (p *roster) isCurrent() schema.QueryAppender {
-	q := bun.SafeQuery("r.present_workspace_id IN (?) AND r.billing_period_start <= ? AND r.billing_period_start >= ? AND r.billing_period_end > ?",
+	q := bun.SafeQuery("r.present_workspace_id IN (?) AND r.billing_period_start <= ? AND r.billing_period_start >= ? AND "+
+		"r.billing_period_end > ?",
 		bun.List(p.workspaces), p.now, p.now.Add(-maxPeriod+time.Microsecond), p.now)
 	return bun.SafeQuery("? AND r.billing_period_start >= ? AND ?", q, p.coalesce("begins", p.defaultTerms.begins), p.isPaid())
 }
@@ -175,7 +179,8 @@ func (p *roster) membersWithRecords() schema.QueryAppender {
 		"COALESCE(r.units_held, 0) AS held, COALESCE(r.overage_held, 0) AS overage_held, COALESCE(r.suggestions_included, 0) AS given, "+
 		"COALESCE(r.included_before, 0) AS before, COALESCE(r.granted, 0) AS granted, ? AS of_plan, ? AS rate "+
 		"FROM users u ? LEFT JOIN usage_records r ON r.user_id = u.id AND ? WHERE u.workspace_id IN (?)",
-		p.folded(), p.coalesce("starts", p.defaultTerms.starts), p.coalesce("included", p.defaultTerms.included), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), bun.List(p.workspaces))
+		p.folded(), p.coalesce("starts", p.defaultTerms.starts), p.coalesce("included", p.defaultTerms.included),
+		p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), bun.List(p.workspaces))
 }
 
 // standings adds to a query with given, before, granted and of_plan what is included and what is left of it: an upgrade counts at once,
@@ -199,4 +204,6 @@ const percentUsed = `CASE WHEN m.included > 0 THEN m.counted * 100 / m.included 
 
 // levelRank is Standing.Level in SQL, as its place in WarningLevels.
 var levelRank = fmt.Sprintf(`CASE WHEN m.included <= 0 THEN CASE WHEN m.used > 0 THEN 3 ELSE 0 END
-	WHEN m.counted * 100 >= m.included * %d THEN 3 WHEN m.counted * 100 >= m.included * %d THEN 2 WHEN m.counted * 100 >= m.included * %d THEN 1 ELSE 0 END`, exceededPercent, criticalPercent, warningPercent)
+	WHEN m.counted * 100 >= m.included * %d THEN 3
+	WHEN m.counted * 100 >= m.included * %d THEN 2
+	WHEN m.counted * 100 >= m.included * %d THEN 1 ELSE 0 END`, exceededPercent, criticalPercent, warningPercent)

@@ -103,7 +103,8 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 // sumUp adds the members' figures to the summary. A member without a current record has no usage
 // and the units that their plan includes.
 func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) error {
-	if err := db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("workspace_id IN (?)", bun.List(p.workspaces)).Scan(ctx, &s.TotalUsers); err != nil {
+	if err := db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("workspace_id IN (?)", bun.List(p.workspaces)).
+		Scan(ctx, &s.TotalUsers); err != nil {
 		return err
 	}
 	s.Included = (s.TotalUsers - int64(len(p.ownTerms))) * p.defaultTerms.included
@@ -117,7 +118,8 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents,
 			CAST(COALESCE(SUM(m.overage + m.further), 0) AS bigint) AS forecast_units,
 			CAST(COALESCE(SUM(m.cents + m.further * m.further_rate), 0) AS bigint) AS forecast_cents
-		FROM (SELECT l.*, CASE WHEN l.further_rate = 0 THEN 0 WHEN l.spend_limit IS NULL OR l.cents + l.straight * l.further_rate <= l.spend_limit THEN l.straight
+		FROM (SELECT l.*, CASE WHEN l.further_rate = 0 THEN 0 WHEN l.spend_limit IS NULL
+		OR l.cents + l.straight * l.further_rate <= l.spend_limit THEN l.straight
 				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.further_rate END AS further
 			FROM (SELECT c.*, CASE WHEN c.used * ? / ? - c.overage > c.included THEN c.used * ? / ? - c.overage - c.included ELSE 0 END AS straight
 				FROM (?) c) l) m`,
@@ -137,7 +139,8 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 // top returns the members with the highest usage.
 func (p *roster) top(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
 	var ranked []RankedUser
-	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.overage, t.held, t.overage_held, t.included FROM (SELECT * FROM (?) m WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t
+	err := db.NewRaw(`SELECT t.email, u.name, t.used, t.overage, t.held, t.overage_held, t.included FROM (SELECT * FROM (?) m
+		WHERE m.used > 0 ORDER BY m.used DESC, m.email LIMIT ?) t
 		JOIN users u ON u.email = t.email ORDER BY t.used DESC, t.email`, p.currentRecords(), topUsers).Scan(ctx, &ranked)
 	for i := range ranked {
 		u := &ranked[i]

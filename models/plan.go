@@ -327,7 +327,8 @@ func (r *catalogueReader) plans(n *yaml.Node) []Plan {
 func (r *catalogueReader) plan(n *yaml.Node) Plan {
 	var p Plan
 	var id, kind string
-	r.fields(n, "a plan", []string{"id", "name", "type", "description", "base_price_cents", "included", "overage_rate_cents", "features", "call_to_action"},
+	r.fields(n, "a plan", []string{"id", "name", "type", "description", "base_price_cents", "included", "overage_rate_cents",
+		"features", "call_to_action"},
 		map[string]func(*yaml.Node){
 			"id":   r.text(&id, "id", false, planIDPattern),
 			"name": r.text(&p.Name, "name", false, nil),

@@ -131,7 +131,8 @@ func (s Session) read() Session {
 // ListSessions returns a person's sessions that have not expired, most recently used first.
 func ListSessions(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID) ([]Session, error) {
 	var sessions []Session
-	err := db.NewSelect().Model(&sessions).Where("user_id = ?", user).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").Scan(ctx)
+	err := db.NewSelect().Model(&sessions).Where("user_id = ?", user).Where("expires_at > ?", now).Order("last_seen_at DESC", "id DESC").
+		Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the sessions of the user %s: %w", user, err)
 	}

@@ -55,7 +55,8 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 			return err
 		}
 		if len(users) == 0 {
-			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("Nobody has the email %s; make them known with: tollgate user set %s", email, email)}
+			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("Nobody has the email %s; make them known with: tollgate user set %s",
+				email, email)}
 		}
 		link := SignInLink{TokenHash: hash[:], UserID: users[0], CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}
 		if _, err := tx.NewInsert().Model(&link).Exec(ctx); err != nil {
@@ -92,7 +93,8 @@ func UseSignInLink(ctx context.Context, db *DB, now time.Time, token string) (Li
 	var person LinkedPerson
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var users []uuid.UUID
-		_, err := tx.NewDelete().Model((*SignInLink)(nil)).Where("token_hash = ? AND expires_at > ?", hash[:], now).Returning("user_id").Exec(ctx, &users)
+		_, err := tx.NewDelete().Model((*SignInLink)(nil)).Where("token_hash = ? AND expires_at > ?", hash[:], now).Returning("user_id").
+			Exec(ctx, &users)
 		if err != nil {
 			return err
 		}
@@ -112,7 +114,8 @@ func UseSignInLink(ctx context.Context, db *DB, now time.Time, token string) (Li
 }
 
 func errUnknownLink() *Error {
-	return &Error{Code: CodeUnknownLink, Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask whoever sent it for a new one."}
+	return &Error{Code: CodeUnknownLink, Detail: "This link was used before, is older than 10 minutes, or is not complete. Ask " +
+		"whoever sent it for a new one."}
 }
 
 // ErrUnverifiedEmail means that the person's identity is unknown, and the issuer gave no verified
@@ -205,7 +208,8 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
 		var known []LinkedPerson
 		err := tx.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, u.email").
-			Where("u.id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).Scan(ctx, &known)
+			Where("u.id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).
+			Scan(ctx, &known)
 		return known, err
 	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
 		var err error

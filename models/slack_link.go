@@ -78,13 +78,16 @@ func LinkPeople(ctx context.Context, db *DB, now time.Time, links []Link) ([]Lin
 func LogLinked(ctx context.Context, log *slog.Logger, links []Link, people []LinkedPerson) {
 	for i, p := range people {
 		attrs := []slog.Attr{
-			slog.String("slack_team_id", links[i].Slack.TeamID), slog.String("slack_user_id", links[i].Slack.UserID), slog.String("user_id", p.UserID.String()),
+			slog.String("slack_team_id", links[i].Slack.TeamID), slog.String("slack_user_id", links[i].Slack.UserID),
+			slog.String("user_id", p.UserID.String()),
 		}
 		switch {
 		case p.NotLinked:
-			log.LogAttrs(ctx, slog.LevelInfo, "Slack identity not linked: the email belongs to an admin or operator, who must sign in with Slack once", attrs...)
+			log.LogAttrs(ctx, slog.LevelInfo, "Slack identity not linked: the email belongs to an admin or operator, who must sign in "+
+				"with Slack once", attrs...)
 		case p.Ignored != "" && p.Owner != uuid.Nil:
-			log.LogAttrs(ctx, slog.LevelInfo, "email ignored: it belongs to another person", append(attrs, slog.String("owner_id", p.Owner.String()))...)
+			log.LogAttrs(ctx, slog.LevelInfo, "email ignored: it belongs to another person",
+				append(attrs, slog.String("owner_id", p.Owner.String()))...)
 		case p.Ignored != "":
 			log.LogAttrs(ctx, slog.LevelInfo, "email ignored: it is a placeholder", attrs...)
 		}
@@ -115,7 +118,8 @@ func namesOf(links []Link) names {
 // locked.
 func (n *names) users(db bun.IDB) *bun.SelectQuery {
 	return db.NewSelect().Model((*User)(nil)).Where("id IN (? UNION ?)",
-		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(n.emails)), identitiesQuery(db, n.identities).Column("u.id")).Order("email")
+		db.NewSelect().Model((*User)(nil)).Column("id").Where("email IN (?)", bun.List(n.emails)), identitiesQuery(db, n.identities).
+			Column("u.id")).Order("email")
 }
 
 // workspaces selects the workspaces of the teams, and of the people with one of the emails.
@@ -154,12 +158,15 @@ func (t *batchTx) linkPeople(ctx context.Context, now time.Time, links []Link) (
 	for _, team := range names.teams {
 		organization := uuid.Must(uuid.NewV7())
 		for _, statement := range []*bun.RawQuery{
-			db.NewRaw("INSERT INTO organizations (id, name, automatic, created_at) SELECT ?, ?, true, ? WHERE NOT EXISTS (SELECT 1 FROM workspaces WHERE slack_team_id = ?)",
+			db.NewRaw("INSERT INTO organizations (id, name, automatic, created_at) SELECT ?, ?, true, ? WHERE NOT EXISTS (SELECT 1 FROM "+
+				"workspaces WHERE slack_team_id = ?)",
 				organization, automaticName(team), now, team),
-			db.NewRaw("INSERT INTO workspaces (id, organization_id, slack_team_id, name, created_at) SELECT ?, id, ?, ?, ? FROM organizations WHERE id = ? "+
+			db.NewRaw("INSERT INTO workspaces (id, organization_id, slack_team_id, name, created_at) SELECT ?, id, ?, ?, ? FROM "+
+				"organizations WHERE id = ? "+
 				"ON CONFLICT (slack_team_id) DO NOTHING", uuid.Must(uuid.NewV7()), team, team, now, organization),
 			// Another process made the workspace in the meantime.
-			db.NewRaw("DELETE FROM organizations o WHERE o.id = ? AND NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = o.id)", organization),
+			db.NewRaw("DELETE FROM organizations o WHERE o.id = ? AND NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = o.id)",
+				organization),
 		} {
 			if _, err := statement.Conn(t).Exec(ctx); err != nil {
 				return nil, err
@@ -174,7 +181,8 @@ func (t *batchTx) linkPeople(ctx context.Context, now time.Time, links []Link) (
 	return applyLinks(ctx, db, t, now, links, users, workspaces)
 }
 
-func applyLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, links []Link, users []User, workspaces []Workspace) ([]LinkedPerson, error) {
+func applyLinks(ctx context.Context, db *DB, conn bun.IConn, now time.Time, links []Link, users []User,
+	workspaces []Workspace) ([]LinkedPerson, error) {
 	n := newNaming(now, users, workspaces)
 	people := make([]LinkedPerson, len(links))
 	for i, l := range links {
@@ -255,8 +263,9 @@ func (n *naming) identify(l Link) (LinkedPerson, error) {
 		return n.answer(owner, l), nil
 	case l.verified:
 		// A Slack team controls the addresses of its people, so it cannot make anyone an operator.
-		return LinkedPerson{}, &Error{Code: CodeSignInRefused, Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
-			"An operator can add you to yours on the server: tollgate user set EMAIL --organization ID"}
+		return LinkedPerson{}, &Error{Code: CodeSignInRefused,
+			Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
+				"An operator can add you to yours on the server: tollgate user set EMAIL --organization ID"}
 	}
 	person := n.answer(owner, l)
 	person.NotLinked = true
@@ -303,7 +312,8 @@ func (n *naming) separate(l Link) LinkedPerson {
 }
 
 func (n *naming) make(label string, identity SlackIdentity) *User {
-	u := &User{ID: uuid.Must(uuid.NewV7()), Email: label, WorkspaceID: &n.teams[identity.TeamID].ID, SlackUserID: &identity.UserID, Role: Member, CreatedAt: n.now}
+	u := &User{ID: uuid.Must(uuid.NewV7()), Email: label, WorkspaceID: &n.teams[identity.TeamID].ID, SlackUserID: &identity.UserID,
+		Role: Member, CreatedAt: n.now}
 	if label == "" {
 		u.Email = u.ID.String() + "@" + placeholderDomain
 	}
@@ -345,12 +355,14 @@ func (n *naming) store(ctx context.Context, db *DB, conn bun.IConn) error {
 			}
 			continue
 		case personRenamed:
-			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("email = ?", s.user.Email).Where("id = ?", s.user.ID).Exec(ctx); err != nil {
+			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("email = ?", s.user.Email).Where("id = ?", s.user.ID).
+				Exec(ctx); err != nil {
 				return err
 			}
 		case personLinked:
 			placed = append(placed, s.user.ID)
-			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", s.user.WorkspaceID, s.user.SlackUserID).
+			if _, err := db.NewUpdate().Conn(conn).Model((*User)(nil)).Set("workspace_id = ?, slack_user_id = ?", s.user.WorkspaceID,
+				s.user.SlackUserID).
 				Where("id = ?", s.user.ID).Exec(ctx); err != nil {
 				return err
 			}
@@ -411,7 +423,8 @@ func identitiesQuery(db bun.IDB, identities []SlackIdentity) *bun.SelectQuery {
 		args = append(args, id.TeamID, id.UserID)
 	}
 	return db.NewSelect().TableExpr("(VALUES "+values+") AS k", args...).
-		Join("JOIN workspaces AS w ON w.slack_team_id = k.column1").Join("JOIN users AS u ON u.workspace_id = w.id AND u.slack_user_id = k.column2")
+		Join("JOIN workspaces AS w ON w.slack_team_id = k.column1").
+		Join("JOIN users AS u ON u.workspace_id = w.id AND u.slack_user_id = k.column2")
 }
 
 // SlackIdentity identifies a person in Slack. A Slack user ID is unique only within its team.

@@ -121,7 +121,8 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 	})
 	var records []*UsageRecord
 	group.Go(func() error {
-		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).Order("billing_period_start").Scan(ctx)
+		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).
+			Order("billing_period_start").Scan(ctx)
 	})
 	all := map[uuid.UUID]*changes{}
 	group.Go(func() error {

@@ -63,12 +63,14 @@ type HeldCustomer struct {
 func (h HeldCustomer) Reason() string {
 	var reasons []string
 	if n := len(h.Subscriptions); n > 0 {
-		reasons = append(reasons, fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports are then sent.",
+		reasons = append(reasons, fmt.Sprintf("%d active subscriptions bill the same meter: %s. End all but one in Stripe; the reports "+
+			"are then sent.",
 			n, listOr(h.Subscriptions, "none")))
 	}
 	if len(h.Tiered) > 0 {
 		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers, whose free units would count twice. "+
-			"Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the included ones are refused.",
+			"Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the included "+
+			"ones are refused.",
 			listOr(h.Tiered, "none")))
 	}
 	return strings.Join(reasons, " ")

@@ -127,6 +127,7 @@ func (r *StripeReport) ReadFirst(now time.Time) bool {
 	case r.State == ReportRejected || r.FirstAttemptAt == nil:
 		return false
 	}
-	return r.ZeroSince == nil || now.Sub(*r.ZeroSince) < StripeTotalsSettle || now.Sub(*r.LastAttemptAt) < StripeRequestSettles+StripeTotalsSettle ||
+	return r.ZeroSince == nil || now.Sub(*r.ZeroSince) < StripeTotalsSettle ||
+		now.Sub(*r.LastAttemptAt) < StripeRequestSettles+StripeTotalsSettle ||
 		r.NextAttemptAt != nil && !r.NextAttemptAt.After(now)
 }

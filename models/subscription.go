@@ -47,7 +47,8 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 	}
 	var made *Subscription
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive, CreatedAt: now, UpdatedAt: now}
+		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive,
+			CreatedAt: now, UpdatedAt: now}
 		if err := s.lockSubscriber(ctx, tx, who, now); err != nil {
 			return err
 		}
@@ -226,7 +227,8 @@ func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []st
 		if old.StripeSubscriptionID != nil || !old.Active() {
 			continue
 		}
-		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?, inactive_since = ?", StatusCanceled, s.UpdatedAt, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*Subscription)(nil)).Set("status = ?, updated_at = ?, inactive_since = ?", StatusCanceled,
+			s.UpdatedAt, s.UpdatedAt).Where("id = ?", old.ID).Exec(ctx); err != nil {
 			return nil, err
 		}
 		ended = append(ended, string(old.PlanID))
@@ -277,8 +279,8 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 // entitlement returns the entitlement from an active subscription.
 func (s *Subscription) entitlement() *Entitlement {
 	e := &Entitlement{
-		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil, OverageRateCents: s.OverageRateCents,
-		Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, TrialEnd: s.TrialEnd,
+		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil,
+		OverageRateCents: s.OverageRateCents, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, TrialEnd: s.TrialEnd,
 		Created: s.CreatedAt,
 	}
 	if s.CurrentPeriodStart != nil && s.CurrentPeriodStart.Before(e.Created) {

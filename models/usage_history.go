@@ -59,7 +59,8 @@ func StandingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, e
 	return standings, err
 }
 
-func standingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int) (standings []Standing, moves bool, err error) {
+func standingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, email string, months int,
+) (standings []Standing, moves bool, err error) {
 	records, err := UsageHistory(ctx, db, now, email, months)
 	if err != nil || len(records) == 0 {
 		return nil, false, err
@@ -133,7 +134,8 @@ func periodsBack(current Period, signedUp time.Time, n int) []PastPeriod {
 	p := current
 	for i := n - 1; i >= 0; i-- {
 		months[i] = PastPeriod{Period: p, BeforeSignUp: !p.End.After(signedUp), Current: i == n-1}
-		p = Period{Start: AnchoredMonth(current.Start, p.Start.Add(-time.Microsecond)).Start, End: p.Start} // the anchor's day, also after a short month
+		// the anchor's day, also after a short month
+		p = Period{Start: AnchoredMonth(current.Start, p.Start.Add(-time.Microsecond)).Start, End: p.Start}
 	}
 	return months
 }

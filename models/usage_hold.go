@@ -21,7 +21,8 @@ func expireHolds(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, no
 		{"units_held", "COALESCE(SUM(h.quantity), 0)"}, {"overage_held", "COALESCE(SUM(h.overage_quantity), 0)"},
 		{"overage_cents_held", "COALESCE(SUM(h.overage_cents), 0)"}, {"holds_expire_at", "MIN(h.expires_at)"},
 	} {
-		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)", r.UserID, r.ID, HoldOpen)
+		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)",
+			r.UserID, r.ID, HoldOpen)
 	}
 	_, err := q.Exec(ctx)
 	return err

@@ -85,7 +85,8 @@ func (p *person) endOf(i int, now time.Time) (end time.Time, ok bool) {
 	if !ok {
 		// The record grows only if no other payer can lie in between: no record follows and nothing
 		// changed since, or the next record has the same payer.
-		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) && samePayer(r, p.records[i+1]) ||
+		if end = r.BillingPeriodEnd.UTC(); i+1 < len(p.records) && r.BillingPeriodEnd.Equal(p.records[i+1].BillingPeriodStart) &&
+			samePayer(r, p.records[i+1]) ||
 			i+1 == len(p.records) && paying && !e.begins().After(r.BillingPeriodStart) && !e.newest().After(end) {
 			end = own.End
 		}
@@ -134,7 +135,8 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		if from.HoldsExpireAt != nil {
 			from.HoldsExpireAt = new(from.holdsExpireBy(*from.HoldsExpireAt))
 		}
-		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included", "granted", "included_before").
+		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included",
+			"granted", "included_before").
 			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
 			return err
 		}
@@ -183,15 +185,18 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *U
 		return err
 	}
 	if r.ID == 0 {
-		stored := db.NewSelect().Model((*UsageRecord)(nil)).Column("id").Where("user_id = ? AND billing_period_start = ?", p.user, r.BillingPeriodStart)
+		stored := db.NewSelect().Model((*UsageRecord)(nil)).Column("id").Where("user_id = ? AND billing_period_start = ?", p.user,
+			r.BillingPeriodStart)
 		if err := conn.rows(ctx, stored.String(), func(row scanner) error { return row.Scan(&r.ID) }); err != nil {
 			return err
 		}
 	}
 	for _, q := range []*bun.UpdateQuery{
 		db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
-			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? AND e.record_id = ? "+
-				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID, r.BillingPeriodStart, r.BillingPeriodEnd),
+			Where("state = ? AND created_at >= ? AND created_at < ? OR id IN (SELECT e.hold_id FROM usage_events e WHERE e.user_id = ? "+
+				"AND e.record_id = ? "+
+				"AND e.occurred_at >= ? AND e.occurred_at < ?)", HoldOpen, r.BillingPeriodStart, r.BillingPeriodEnd, p.user, from.ID,
+				r.BillingPeriodStart, r.BillingPeriodEnd),
 		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
 			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
 	} {
@@ -219,7 +224,8 @@ func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
 }
 
 // countedColumns are the counters of a record.
-var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held", "overage_cents_held", "holds_expire_at", "daily",
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held",
+	"overage_cents_held", "holds_expire_at", "daily",
 	"overage_moved_in", "overage_moved_out"}
 
 // movedUnits is an event or an open hold outside the new bounds of its record.
@@ -240,7 +246,8 @@ func movedQuery(db bun.IDB, changed refit) *bun.RawQuery {
 		}
 		return bun.SafeQuery("(? >= ? OR ? < ?)", bun.Ident(column), r.BillingPeriodEnd, bun.Ident(column), r.BillingPeriodStart)
 	}
-	return db.NewRaw(`SELECT occurred_at, FALSE, CASE WHEN voided_at IS NULL THEN quantity ELSE 0 END, CASE WHEN voided_at IS NULL THEN overage_quantity ELSE 0 END,
+	return db.NewRaw(`SELECT occurred_at, FALSE, CASE WHEN voided_at IS NULL THEN quantity ELSE 0 END, CASE
+		WHEN voided_at IS NULL THEN overage_quantity ELSE 0 END,
 				CASE WHEN voided_at IS NULL THEN overage_cents ELSE 0 END, CAST(NULL AS ?) FROM usage_events
 			WHERE user_id = ? AND record_id = ? AND ?
 		UNION ALL SELECT created_at, TRUE, quantity, overage_quantity, overage_cents, expires_at FROM usage_holds

@@ -53,7 +53,8 @@ type PreparedRecord struct {
 // LinkAndPrepare does LinkPeople and PrepareRecords in one transaction; people returns the records
 // to prepare, given the linked people. On PostgreSQL, where a round trip may take long, it returns
 // the current records of these people.
-func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link, people func([]LinkedPerson) []RecordKey) (prepared []PreparedRecord, err error) {
+func LinkAndPrepare(ctx context.Context, db *DB, c *Catalogue, now time.Time, links []Link,
+	people func([]LinkedPerson) []RecordKey) (prepared []PreparedRecord, err error) {
 	if db.Postgres {
 		err = db.inBatchTx(ctx, func(ctx context.Context, t *batchTx) error {
 			var linked []LinkedPerson
@@ -204,7 +205,9 @@ func lockPeople(ctx context.Context, tx bun.Tx, now time.Time, wants []RecordKey
 	if err := eachRow(ctx, tx, changesQuery(tx, bun.List(people.ids())), func(row scanner) error { return addChange(row, all) }); err != nil {
 		return nil, err
 	}
-	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) { return entitlementAt(ctx, tx, user, at) })
+	people.gather(now, records, entitlements, all, func(user uuid.UUID, at time.Time) (Entitlement, error) {
+		return entitlementAt(ctx, tx, user, at)
+	})
 	return people, nil
 }
 
@@ -244,9 +247,11 @@ func (t *batchTx) lockPeople(ctx context.Context, now time.Time, wants []RecordK
 	t.read(ForUpdate(usersQuery(db, emails, ids)).String(), people.add)
 	among := namedUsers(db, emails, ids)
 	var rows []UsageRecord
-	readInto(t, ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).Order("email", "billing_period_start")), &rows)
+	readInto(t, ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).
+		Order("email", "billing_period_start")), &rows)
 	entitlements := map[uuid.UUID]Entitlement{}
-	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(), func(row scanner) error { return scanPresent(row, entitlements) })
+	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(),
+		func(row scanner) error { return scanPresent(row, entitlements) })
 	all := map[uuid.UUID]*changes{}
 	t.read(changesQuery(db, among).String(), func(row scanner) error { return addChange(row, all) })
 	type instant struct {
@@ -277,7 +282,8 @@ func (t *batchTx) lockPeople(ctx context.Context, now time.Time, wants []RecordK
 		if read {
 			return e, nil
 		}
-		err := t.rows(ctx, entitlementAtQuery(db, true, RecordKey{UserID: user}, at).String(), func(row scanner) error { return scanEntitlement(row, &user, &e) })
+		err := t.rows(ctx, entitlementAtQuery(db, true, RecordKey{UserID: user}, at).String(),
+			func(row scanner) error { return scanEntitlement(row, &user, &e) })
 		return e, err
 	})
 	return people, nil
@@ -308,7 +314,8 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
 		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
-			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "workspace_id", "slack_team_id", "slack_user_id",
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "workspace_id", "slack_team_id",
+				"slack_user_id",
 				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
 			Exec(ctx); err != nil {
 			return err
@@ -357,7 +364,8 @@ func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRe
 	period := whole.clip(previousEnd, nextStart).clip(begins, e.Until)
 	r := &UsageRecord{UserID: p.user, Email: p.email, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now}
 	for _, earlier := range p.records {
-		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) && earlier.BillingPeriodStart.Before(period.Start) {
+		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) &&
+			earlier.BillingPeriodStart.Before(period.Start) {
 			r.SuggestionsIncluded = max(r.SuggestionsIncluded, earlier.SuggestionsIncluded+earlier.IncludedBefore)
 			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed
 			if !earlier.holdsLapsed(now) { // expired holds give their units back, even before that is stored

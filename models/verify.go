@@ -56,7 +56,8 @@ var recounts = []recount{
 			FROM usage_events WHERE voided_at IS NULL GROUP BY user_id, record_id) e ON e.user_id = r.user_id AND e.record_id = r.id
 		WHERE r.suggestions_used <> COALESCE(e.units, 0) OR r.overage_used <> COALESCE(e.overage, 0) OR r.overage_cents <> COALESCE(e.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", texts: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days that they do"},
+	{row: "usage record", texts: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days " +
+		"that they do"},
 		query: dailyRecount(`SELECT r.user_id, r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint)
 				FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
 			`GREATEST(0, (e.occurred_at AT TIME ZONE 'UTC')::date - (r.billing_period_start AT TIME ZONE 'UTC')::date)`),
