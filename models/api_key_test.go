@@ -108,7 +108,8 @@ func TestAPIKeys(t *testing.T) {
 		if err != nil || stored == nil {
 			t.Fatalf("%+v, %v", stored, err)
 		}
-		if stored.Name != "Slack app" || stored.Hint != key[:12] || stored.RevokedAt != nil || stored.LastUsedAt != nil || !stored.CreatedAt.Equal(noon) {
+		if stored.Name != "Slack app" || stored.Hint != key[:12] || stored.RevokedAt != nil || stored.LastUsedAt != nil ||
+			!stored.CreatedAt.Equal(noon) {
 			t.Errorf("stored %+v", stored)
 		}
 		if !stored.Allows(models.ScopeCheck) || !stored.Allows(models.ScopeConsume) || stored.Allows(models.ScopeRead) || stored.Allows("") {
@@ -133,7 +134,8 @@ func TestAPIKeys(t *testing.T) {
 		if err != nil || len(keys) != 2 {
 			t.Fatalf("%+v, %v", keys, err)
 		}
-		if k := keys[0]; k.ID != stored.ID || k.RevokedAt == nil || !k.RevokedAt.Equal(noon.Add(time.Minute)) || !k.LastUsedAt.Equal(noon.Add(time.Hour)) {
+		if k := keys[0]; k.ID != stored.ID || k.RevokedAt == nil || !k.RevokedAt.Equal(noon.Add(time.Minute)) ||
+			!k.LastUsedAt.Equal(noon.Add(time.Hour)) {
 			t.Errorf("the first is %+v", k)
 		}
 		if k := keys[1]; k.Name != "Dashboard" || k.RevokedAt != nil || k.LastUsedAt != nil {

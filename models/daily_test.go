@@ -40,7 +40,8 @@ func TestDayOf(t *testing.T) {
 	}
 	start := at("2026-11-15T18:30:00Z")
 	for text, want := range map[string]int{
-		"2026-11-15T18:30:00Z": 0, "2026-11-15T23:59:59.999999Z": 0, "2026-11-16T00:00:00Z": 1, "2026-11-16T18:30:00Z": 1, "2026-12-15T18:29:59Z": 30,
+		"2026-11-15T18:30:00Z": 0, "2026-11-15T23:59:59.999999Z": 0, "2026-11-16T00:00:00Z": 1, "2026-11-16T18:30:00Z": 1,
+		"2026-12-15T18:29:59Z":      30,
 		"2026-11-17T01:00:00+02:00": 1, "2026-11-15T23:00:00-02:00": 1, "2026-11-14T12:00:00Z": 0, "2026-12-17T18:30:00Z": 32,
 	} {
 		if got := models.DayOf(start, at(text)); got != want {
@@ -76,11 +77,13 @@ func TestDaysAreCountedWhenTheColumnComes(t *testing.T) {
 		// A period that starts within a day, with its first and last moments, and the last ones of two days.
 		start := time.Date(2026, 8, 15, 18, 30, 0, 0, time.UTC)
 		r := &models.UsageRecord{
-			UserID: f.user(t, "eve@example.com"), Email: "eve@example.com", BillingPeriodStart: start, BillingPeriodEnd: start.AddDate(0, 1, 0), PlanID: "free",
+			UserID: f.user(t, "eve@example.com"), Email: "eve@example.com", BillingPeriodStart: start,
+			BillingPeriodEnd: start.AddDate(0, 1, 0), PlanID: "free",
 			SuggestionsIncluded: 5, SuggestionsUsed: 1111111, Daily: "110001,1000", CreatedAt: start,
 		}
 		quantity, last := int64(1), time.Date(2026, 8, 15, 23, 59, 59, 999999000, time.UTC)
-		for i, at := range []time.Time{start, last.AddDate(0, 0, 10), start.AddDate(0, 1, 0).Add(-time.Microsecond), last.AddDate(0, 0, 1), last, start.Add(time.Hour), last.Add(time.Microsecond)} {
+		for i, at := range []time.Time{start, last.AddDate(0, 0, 10), start.AddDate(0, 1, 0).Add(-time.Microsecond), last.AddDate(0, 0, 1),
+			last, start.Add(time.Hour), last.Add(time.Microsecond)} {
 			e := models.UsageEvent{
 				ID: id(100 + i), UserID: r.UserID, RecordID: 4, Email: r.Email, Quantity: quantity, IdempotencyKey: ptr(fmt.Sprint("eve", i)),
 				OccurredAt: at, RecordedAt: at,

@@ -8,8 +8,10 @@ import (
 // TestRedact looks for a password in addresses of any form, also malformed ones.
 func TestRedact(t *testing.T) {
 	for _, address := range []string{
-		"postgres://u:sEcret@h/db", "postgres://u:sEcret@h:1/db?sslmode=disable", "postgres://u@h/db?password=sEcret", "postgres://u@h/db?PASSWORD=sEcret",
-		"postgres://u@h/db?password=50%off-sEcret", "postgres://u:12?sEcret@127.0.0.1:1/db", "postgres://u:a/sEcret@h/db", "postgres://u:a#sEcret@h/db",
+		"postgres://u:sEcret@h/db", "postgres://u:sEcret@h:1/db?sslmode=disable", "postgres://u@h/db?password=sEcret",
+		"postgres://u@h/db?PASSWORD=sEcret",
+		"postgres://u@h/db?password=50%off-sEcret", "postgres://u:12?sEcret@127.0.0.1:1/db", "postgres://u:a/sEcret@h/db",
+		"postgres://u:a#sEcret@h/db",
 		"postgres://u:sEcret%zz@h/db", "postgres://u@h/db?sslpassword=sEcret&x=%zz", "postgresql://u:sEcret@h1,h2/db",
 	} {
 		if got := redact(address); strings.Contains(got, "sEcret") || !strings.HasPrefix(got, "postgres") {

@@ -58,7 +58,8 @@ func TestDatabaseHasHostileDefaults(t *testing.T) {
 }
 
 func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
-	for _, defaults := range []string{"standard_conforming_strings = off", "backslash_quote = on", "client_encoding = 'SJIS'", "client_encoding = 'LATIN1'"} {
+	for _, defaults := range []string{"standard_conforming_strings = off", "backslash_quote = on", "client_encoding = 'SJIS'",
+		"client_encoding = 'LATIN1'"} {
 		t.Run(defaults, func(t *testing.T) {
 			t.Parallel()
 			address := modelstest.Postgres(t)
@@ -71,8 +72,10 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 			f := &fixture{db: db, ctx: t.Context()}
 			f.insert(t, &models.User{ID: newID(), Email: "other@example.com", Role: models.Member, CreatedAt: noon})
 			for i, name := range []string{
-				`\' , operator = true --`, `\`, `'; UPDATE users SET operator = true; --`, `\'; UPDATE users SET operator = true; --`, `''\'' , operator = true --`,
-				"\u8868' , operator = true --", "\xe8' , operator = true --", "\xff\\' , operator = true --", "\u00bf' , operator = true --", "Zoë ソ 表", "? ?0 ?x $1 ${x}",
+				`\' , operator = true --`, `\`, `'; UPDATE users SET operator = true; --`, `\'; UPDATE users SET operator = true; --`,
+				`''\'' , operator = true --`,
+				"\u8868' , operator = true --", "\xe8' , operator = true --", "\xff\\' , operator = true --", "\u00bf' , operator = true --",
+				"Zoë ソ 表", "? ?0 ?x $1 ${x}",
 				`\047 , operator = true --`, `\u0027 , operator = true --`, `U&'\0027'`, "$$ , operator = true --",
 			} {
 				email := fmt.Sprintf("person%d@example.com", i)
@@ -86,13 +89,15 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 				}
 				// Text that was converted twice is read back as it was, and is longer in the table.
 				var bytes int
-				if err := db.NewSelect().Model((*models.User)(nil)).ColumnExpr("octet_length(name)").Where("email = ?", email).Scan(f.ctx, &bytes); err != nil ||
+				if err := db.NewSelect().Model((*models.User)(nil)).ColumnExpr("octet_length(name)").Where("email = ?", email).
+					Scan(f.ctx, &bytes); err != nil ||
 					bytes != len(strings.ToValidUTF8(name, "\ufffd")) {
 					t.Errorf("%q takes %d bytes (%v)", name, bytes, err)
 				}
 			}
 			// A NUL, which PostgreSQL cannot store, is an error before anything is sent.
-			if _, err := db.NewUpdate().Model((*models.User)(nil)).Set("name = ?", "a\x00', operator = true --").Where("email = ?", "other@example.com").Exec(f.ctx); err == nil {
+			if _, err := db.NewUpdate().Model((*models.User)(nil)).Set("name = ?", "a\x00', operator = true --").
+				Where("email = ?", "other@example.com").Exec(f.ctx); err == nil {
 				t.Error("a name with a NUL was stored")
 			}
 			if n, err := db.NewSelect().Model((*models.User)(nil)).Where("operator").Count(f.ctx); err != nil || n != 0 {
@@ -126,10 +131,12 @@ func TestSettingsOfEveryConnection(t *testing.T) {
 	defer func() { _ = gate.Close(context.Background()) }()
 	for name, want := range map[string]string{
 		"DateStyle": "ISO, MDY", "standard_conforming_strings": "on", "bytea_output": "hex", "client_encoding": "UTF8", "TimeZone": "UTC",
-		"search_path": `"$user", public`, "default_transaction_isolation": "read committed", "transaction_isolation": "read committed", "IntervalStyle": "postgres",
+		"search_path": `"$user", public`, "default_transaction_isolation": "read committed", "transaction_isolation": "read committed",
+		"IntervalStyle":      "postgres",
 		"extra_float_digits": "1", "array_nulls": "on", "transform_null_equals": "off", "synchronous_commit": "on", "statement_timeout": "0",
-		"lock_timeout": "4s", "idle_in_transaction_session_timeout": "3s", "lc_numeric": "C", "exit_on_error": "off", "default_transaction_deferrable": "off",
-		"lc_monetary": "C", "lc_time": "C", "quote_all_identifiers": "off", "application_name": "tollgate",
+		"lock_timeout": "4s", "idle_in_transaction_session_timeout": "3s", "lc_numeric": "C", "exit_on_error": "off",
+		"default_transaction_deferrable": "off",
+		"lc_monetary":                    "C", "lc_time": "C", "quote_all_identifiers": "off", "application_name": "tollgate",
 	} {
 		var got string
 		if err := db.NewRaw("SELECT current_setting(?)", name).Scan(t.Context(), &got); err != nil || got != want {
@@ -194,7 +201,8 @@ func TestTablesInAnotherSchema(t *testing.T) {
 	alter(t, address, `ALTER SCHEMA public RENAME TO mine; CREATE SCHEMA public;
 		ALTER ROLE CURRENT_USER IN DATABASE `+databaseOf(t, address)+` SET search_path = mine`)
 	_, err := models.Open(t.Context(), address)
-	wantError(t, err, `the tables are in schema "mine", which the database address does not name; add search_path=mine to use them, or search_path=public for new tables`)
+	wantError(t, err, `the tables are in schema "mine", which the database address does not name; add search_path=mine to use them,
+		or search_path=public for new tables`)
 	for _, schema := range []string{"mine", "public"} {
 		db, err := models.Open(t.Context(), address+"&search_path="+schema)
 		if err != nil {

@@ -20,7 +20,8 @@ func TestSQLiteSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "wal_autocheckpoint": "16384"} {
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000",
+		"wal_autocheckpoint": "16384"} {
 		var got string
 		if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s, %v; want %s", pragma, got, err, want)
@@ -57,8 +58,10 @@ func TestSQLiteAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for address, file := range map[string]string{
-		"sqlite:a b.db": "a b.db", "sqlite:c%20d.db": "c%20d.db", "sqlite:e#f.db": "e#f.db", "sqlite:file:g%20h.db": "g h.db", "sqlite:file:i.db#j": "i.db",
-		"sqlite:file://localhost" + wd + "/k.db": "k.db", "sqlite:file://" + wd + "/l.db": "l.db", "sqlite:link/../m.db": "deep/m.db", "sqlite:" + wd + "/link/../n.db": "deep/n.db",
+		"sqlite:a b.db": "a b.db", "sqlite:c%20d.db": "c%20d.db", "sqlite:e#f.db": "e#f.db", "sqlite:file:g%20h.db": "g h.db",
+		"sqlite:file:i.db#j":                     "i.db",
+		"sqlite:file://localhost" + wd + "/k.db": "k.db", "sqlite:file://" + wd + "/l.db": "l.db", "sqlite:link/../m.db": "deep/m.db",
+		"sqlite:" + wd + "/link/../n.db": "deep/n.db",
 	} {
 		db, err := models.Open(t.Context(), address)
 		if err != nil {
@@ -72,7 +75,8 @@ func TestSQLiteAddresses(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, address := range []string{"sqlite:", "sqlite::memory:", "sqlite:file::memory:", "sqlite:x?mode=ro", "sqlite:file://elsewhere/x.db", "sqlite:file:%zz"} {
+	for _, address := range []string{"sqlite:", "sqlite::memory:", "sqlite:file::memory:", "sqlite:x?mode=ro",
+		"sqlite:file://elsewhere/x.db", "sqlite:file:%zz"} {
 		if _, err := models.Open(t.Context(), address); !errors.Is(err, models.ErrDatabaseURL) {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -135,7 +139,11 @@ func TestSQLiteUnavailable(t *testing.T) {
 	if err := pool.PingContext(t.Context()); !models.IsFileUnusable(err) {
 		t.Errorf("a new connection: %v", err)
 	}
-	if err := db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error { _, err := tx.ExecContext(ctx, write); return err }); !models.IsFileUnusable(err) {
+	if err := db.InTx(t.Context(), func(ctx context.Context,
+		tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, write)
+		return err
+	}); !models.IsFileUnusable(err) {
 		t.Errorf("a transaction: %v", err)
 	}
 	if _, err := os.Stat(path); err == nil {

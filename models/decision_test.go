@@ -100,11 +100,13 @@ func TestDecide(t *testing.T) {
 		{"a limit of nothing within the included", 74, 0, 75, 30, limit(0), 1, 0, ""},
 		{"a limit of nothing beyond", 75, 0, 75, 30, limit(0), 1, 0, models.SpendLimitReached},
 		{"a limit without overage", 5, 0, 5, 0, limit(1000), 1, 0, models.IncludedExhausted},
-		{"numbers as large as a catalog may have", 1_000_000_000, 0, 1_000_000_000, 100_000_000, limit(999_999_999_999), 10_000, 0, models.SpendLimitReached},
+		{"numbers as large as a catalog may have", 1_000_000_000, 0, 1_000_000_000, 100_000_000, limit(999_999_999_999), 10_000, 0,
+			models.SpendLimitReached},
 	} {
 		// All units beyond the included ones are overage, at today's rate.
 		s := models.Standing{
-			Used: test.used, Overage: max(0, test.used-test.included), Held: test.held, Included: test.included, OverageRateCents: test.rate, SpendLimitCents: test.limit,
+			Used: test.used, Overage: max(0, test.used-test.included), Held: test.held, Included: test.included, OverageRateCents: test.rate,
+			SpendLimitCents: test.limit,
 		}
 		s.OverageHeld = max(0, test.used+test.held-test.included) - s.Overage
 		s.OverageCents, s.OverageCentsHeld = s.Overage*test.rate, s.OverageHeld*test.rate
@@ -124,21 +126,29 @@ func TestDecideUponEarlierDecisions(t *testing.T) {
 		quantity int64
 		want     models.Verdict
 	}{
-		{"past due, within the included", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 1, models.Verdict{Allowed: true}},
-		{"past due, beyond", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 2, models.Verdict{Reason: models.PaymentPastDue}},
-		{"past due without a rate", models.Standing{Used: 5, Included: 5, PastDue: true}, 1, models.Verdict{Reason: models.IncludedExhausted}},
-		{"past due and at the limit", models.Standing{Used: 5, Included: 5, OverageRateCents: 30, PastDue: true, SpendLimitCents: ptr(int64(0))}, 1,
+		{"past due, within the included", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 1,
+			models.Verdict{Allowed: true}},
+		{"past due, beyond", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 2,
 			models.Verdict{Reason: models.PaymentPastDue}},
-		{"billed units leave the included ones", models.Standing{Used: 30, Overage: 27, OverageCents: 810, Included: 5, OverageRateCents: 30}, 2, models.Verdict{Allowed: true}},
+		{"past due without a rate", models.Standing{Used: 5, Included: 5, PastDue: true}, 1, models.Verdict{Reason: models.IncludedExhausted}},
+		{"past due and at the limit", models.Standing{Used: 5, Included: 5, OverageRateCents: 30, PastDue: true,
+			SpendLimitCents: ptr(int64(0))}, 1,
+			models.Verdict{Reason: models.PaymentPastDue}},
+		{"billed units leave the included ones", models.Standing{Used: 30, Overage: 27, OverageCents: 810, Included: 5,
+			OverageRateCents: 30}, 2, models.Verdict{Allowed: true}},
 		{"units that are not billed take them", models.Standing{Used: 30, Overage: 3, OverageCents: 90, Included: 5, OverageRateCents: 30}, 2,
 			models.Verdict{Allowed: true, Overage: 2, OverageCents: 60}},
-		{"overage at an earlier rate counts as it was charged", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5, OverageRateCents: 10, SpendLimitCents: cents}, 2,
+		{"overage at an earlier rate counts as it was charged", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5,
+			OverageRateCents: 10, SpendLimitCents: cents}, 2,
 			models.Verdict{Allowed: true, Overage: 2, OverageCents: 20}},
-		{"and reaches the limit", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5, OverageRateCents: 10, SpendLimitCents: cents}, 3,
+		{"and reaches the limit", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5, OverageRateCents: 10,
+			SpendLimitCents: cents}, 3,
 			models.Verdict{Reason: models.SpendLimitReached}},
-		{"overage on hold counts as it would be charged", models.Standing{Used: 5, Held: 20, OverageHeld: 20, OverageCentsHeld: 990, Included: 5, OverageRateCents: 10,
+		{"overage on hold counts as it would be charged", models.Standing{Used: 5, Held: 20, OverageHeld: 20, OverageCentsHeld: 990,
+			Included: 5, OverageRateCents: 10,
 			SpendLimitCents: cents}, 2, models.Verdict{Reason: models.SpendLimitReached}},
-		{"over the limit, and still within the included", models.Standing{Used: 10, Overage: 5, OverageCents: 150, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, 70,
+		{"over the limit, and still within the included", models.Standing{Used: 10, Overage: 5, OverageCents: 150, Included: 75,
+			OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, 70,
 			models.Verdict{Allowed: true}},
 	} {
 		if got := models.Decide(test.s, test.quantity); got != test.want {
@@ -185,8 +195,10 @@ func TestSettle(t *testing.T) {
 		{"units that are not billed took it all", 9, 0, 5, 5, 3},
 	} {
 		// The rate of today differs, and a limit or a payment is not asked about again.
-		s := models.Standing{Used: test.used, Held: test.held, Included: test.included, OverageRateCents: 25, PastDue: true, SpendLimitCents: ptr(int64(0))}
-		if got, want := models.Settle(s, &hold, test.quantity), (models.Verdict{Allowed: true, Overage: test.over, OverageCents: 40 * test.over}); got != want {
+		s := models.Standing{Used: test.used, Held: test.held, Included: test.included, OverageRateCents: 25, PastDue: true,
+			SpendLimitCents: ptr(int64(0))}
+		if got, want := models.Settle(s, &hold, test.quantity),
+			(models.Verdict{Allowed: true, Overage: test.over, OverageCents: 40 * test.over}); got != want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, want)
 		}
 	}
@@ -204,10 +216,13 @@ func TestClassify(t *testing.T) {
 		{"while past due", models.Standing{Used: 3, Included: 5, OverageRateCents: 30, PastDue: true}, 9, 0},
 		{"partly beyond the limit", models.Standing{Used: 3, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(119))}, 9, 3},
 		{"all beyond the limit", models.Standing{Used: 5, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(29))}, 9, 0},
-		{"holds are first", models.Standing{Used: 5, Held: 2, OverageHeld: 2, OverageCentsHeld: 60, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(100))}, 9, 1},
-		{"far over the limit", models.Standing{Used: 50, Overage: 45, OverageCents: 1350, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(100))}, 9, 0},
+		{"holds are first", models.Standing{Used: 5, Held: 2, OverageHeld: 2, OverageCentsHeld: 60, Included: 5, OverageRateCents: 30,
+			SpendLimitCents: ptr(int64(100))}, 9, 1},
+		{"far over the limit", models.Standing{Used: 50, Overage: 45, OverageCents: 1350, Included: 5, OverageRateCents: 30,
+			SpendLimitCents: ptr(int64(100))}, 9, 0},
 	} {
-		if got, want := models.Classify(test.s, test.quantity), (models.Verdict{Allowed: true, Overage: test.over, OverageCents: test.s.OverageRateCents * test.over}); got != want {
+		if got, want := models.Classify(test.s, test.quantity),
+			(models.Verdict{Allowed: true, Overage: test.over, OverageCents: test.s.OverageRateCents * test.over}); got != want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, want)
 		}
 	}
@@ -219,7 +234,8 @@ func standings() *rapid.Generator[models.Standing] {
 		most := rapid.SampledFrom([]int64{3, 120, 1_000_000_000}).Draw(t, "most")
 		s := models.Standing{
 			Used: rapid.Int64Range(0, most).Draw(t, "used"), Held: rapid.Int64Range(0, most).Draw(t, "held"),
-			Included: rapid.Int64Range(0, most).Draw(t, "included"), OverageRateCents: rapid.Int64Range(0, 40).Draw(t, "rate"), PastDue: rapid.Bool().Draw(t, "past due"),
+			Included: rapid.Int64Range(0, most).Draw(t, "included"), OverageRateCents: rapid.Int64Range(0, 40).Draw(t, "rate"),
+			PastDue: rapid.Bool().Draw(t, "past due"),
 		}
 		s.Overage, s.OverageHeld = rapid.Int64Range(0, s.Used).Draw(t, "overage"), rapid.Int64Range(0, s.Held).Draw(t, "overage held")
 		s.OverageCents = s.Overage * rapid.Int64Range(0, 40).Draw(t, "earlier rate")
@@ -273,7 +289,8 @@ func TestDecideFollowsTheContract(t *testing.T) {
 		}
 		if got.Allowed {
 			s.Add(q, got)
-			if after := lettersOf(s); after.U != l.U+q || after.O != l.O+l.over(q) || after.C != l.C+l.over(q)*l.R || after.H != l.H || after.HO != l.HO || after.HC != l.HC {
+			if after := lettersOf(s); after.U != l.U+q || after.O != l.O+l.over(q) || after.C != l.C+l.over(q)*l.R || after.H != l.H ||
+				after.HO != l.HO || after.HC != l.HC {
 				t.Fatalf("%+v became %+v", l, after)
 			}
 		}
@@ -308,12 +325,14 @@ func TestClassifyFollowsTheContract(t *testing.T) {
 func TestSettleFollowsTheContract(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := standings().Draw(t, "standing")
-		h := models.UsageHold{Quantity: quantities.Draw(t, "held quantity"), Figures: models.Figures{OverageRateCents: rapid.Int64Range(0, 40).Draw(t, "rate of the hold")}}
+		h := models.UsageHold{Quantity: quantities.Draw(t, "held quantity"),
+			Figures: models.Figures{OverageRateCents: rapid.Int64Range(0, 40).Draw(t, "rate of the hold")}}
 		h.OverageQuantity = rapid.Int64Range(0, h.Quantity).Draw(t, "overage of the hold")
 		h.OverageCents = h.OverageQuantity * h.OverageRateCents
 		q := rapid.Int64Range(1, h.Quantity).Draw(t, "quantity")
 		over := min(max(0, q-(h.Quantity-h.OverageQuantity)), lettersOf(s).over(q))
-		if got, want := models.Settle(s, &h, q), (models.Verdict{Allowed: true, Overage: over, OverageCents: over * h.OverageRateCents}); got != want {
+		if got, want := models.Settle(s, &h, q), (models.Verdict{Allowed: true, Overage: over,
+			OverageCents: over * h.OverageRateCents}); got != want {
 			t.Fatalf("%d of a hold of %d, %d of them overage, in %+v: %+v, want %+v", q, h.Quantity, h.OverageQuantity, s, got, want)
 		}
 	})
@@ -342,7 +361,8 @@ func TestDecideIsMonotone(t *testing.T) {
 // One by one, a person gets exactly what they get at once: with a hard cap, the included units.
 func TestDecideOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := models.Standing{Included: rapid.Int64Range(0, 60).Draw(t, "included"), OverageRateCents: rapid.SampledFrom([]int64{0, 7}).Draw(t, "rate")}
+		s := models.Standing{Included: rapid.Int64Range(0, 60).Draw(t, "included"), OverageRateCents: rapid.SampledFrom([]int64{0, 7}).
+			Draw(t, "rate")}
 		limit := rapid.Int64Range(0, 100).Draw(t, "limit")
 		s.SpendLimitCents = &limit
 		want, over := s.Included, int64(0)

@@ -37,8 +37,10 @@ func TestParseEmail(t *testing.T) {
 	}
 	for _, given := range []string{
 		"", " ", "ada", "@", "ada@", "@example.com", "ada@example.com@example.com", "ada lovelace@example.com", "ada@exam ple.com",
-		"ada@.example.com", "ada@example.com.", "ada@-example.com", "ada@example-", "ada@exa..mple.com", "ada@example.com\x00", "a\xffda@example.com",
-		"ada\u200b@example.com", "Ada <ada@example.com>", "ada@example.com,bob@example.com", "ada;bob@example.com", "ada@example.com/history", "ada@example.com?x", "ada@example.com#x", "ada@example.com%2f", `"ada"@example.com`, "a" + long,
+		"ada@.example.com", "ada@example.com.", "ada@-example.com", "ada@example-", "ada@exa..mple.com", "ada@example.com\x00",
+		"a\xffda@example.com",
+		"ada\u200b@example.com", "Ada <ada@example.com>", "ada@example.com,bob@example.com", "ada;bob@example.com",
+		"ada@example.com/history", "ada@example.com?x", "ada@example.com#x", "ada@example.com%2f", `"ada"@example.com`, "a" + long,
 		"quac\u212a@example.com", "m\u0130ke@example.com", "ada@example\u037e.com", "ada\u1fef@example.com", "ada@\u212aelvin.example",
 		"ada@xn--a.example", "ada@exa\uff20mple.com", "ada@exa\uff0fmple.com", "ada@example\uff0e.com",
 	} {
@@ -51,7 +53,9 @@ func TestParseEmail(t *testing.T) {
 // One person is one row: however an address is written, and however often it is parsed, it comes out the same.
 func TestParseEmailIsStable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		given := rapid.OneOf(rapid.String(), rapid.StringMatching(`[a-zA-ZäÄσΣ\x{308}\x{131}\x{17f}]{1,5}@[a-zäÄßσς\x{308}\x{17f}\x{ff0e}\x{3002}]{1,6}\.[a-zé]{1,3}`), rapid.StringMatching(`[ \t]?[A-Za-z0-9.+_-]{1,12}@[A-Za-z0-9-]{1,8}(\.[A-Za-z]{1,5}){0,2}[ \n]?`)).Draw(t, "email")
+		given := rapid.OneOf(rapid.String(), rapid.StringMatching(
+			`[a-zA-ZäÄσΣ\x{308}\x{131}\x{17f}]{1,5}@[a-zäÄßσς\x{308}\x{17f}\x{ff0e}\x{3002}]{1,6}\.[a-zé]{1,3}`),
+			rapid.StringMatching(`[ \t]?[A-Za-z0-9.+_-]{1,12}@[A-Za-z0-9-]{1,8}(\.[A-Za-z]{1,5}){0,2}[ \n]?`)).Draw(t, "email")
 		once, err := models.ParseEmail(given)
 		if err != nil {
 			return

@@ -48,7 +48,8 @@ func TestAPlanByHandEnds(t *testing.T) {
 	})
 }
 
-// The summary of an organization counts what its plan pays for, also before the next decision of a member who came with a record of their own.
+// The summary of an organization counts what its plan pays for, also before the next decision of a
+// member who came with a record of their own.
 func TestAMemberComesWithUsageOfTheirOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, hours(-3), "Acme", "T1")
@@ -77,7 +78,8 @@ func TestAMemberComesWithUsageOfTheirOwn(t *testing.T) {
 	})
 }
 
-// A record ended when an organization began to pay. When the person leaves it, having used nothing there, a new record begins: a check shows
+// A record ended when an organization began to pay. When the person leaves it, having used nothing
+// there, a new record begins: a check shows
 // what the summary of the next organization counts.
 func TestARecordThatEndedStaysEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
@@ -93,8 +95,10 @@ func TestARecordThatEndedStaysEnded(t *testing.T) {
 		f.consume(t, ada, noon, 3)
 		start, end := hours(1), hours(1).AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
-			ID: newID(), OrganizationID: &acme, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_2"), StripeCustomerID: ptr("cus_2"),
-			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(25)), CreatedAt: start, UpdatedAt: start,
+			ID: newID(), OrganizationID: &acme, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_2"),
+			StripeCustomerID:   ptr("cus_2"),
+			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(25)),
+			CreatedAt: start, UpdatedAt: start,
 		})
 		if err := models.RefitRecords(f.ctx, f.db, f.catalogue, hours(1), []uuid.UUID{f.user(t, ada)}); err != nil {
 			t.Fatal(err)
@@ -108,7 +112,8 @@ func TestARecordThatEndedStaysEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if standing, _, _ := ahead.Standing(models.RecordKey{Email: ada, At: hours(3)}, nil); standing.Used != 0 || s.TotalSuggestions != 0 || standing.Included != 72 {
+		if standing, _, _ := ahead.Standing(models.RecordKey{Email: ada, At: hours(3)}, nil); standing.Used != 0 ||
+			s.TotalSuggestions != 0 || standing.Included != 72 {
 			t.Errorf("a check shows %d of %d units, the organization %d; want 0 of 72 in both", standing.Used, standing.Included, s.TotalSuggestions)
 		}
 	})

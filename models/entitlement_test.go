@@ -115,7 +115,8 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 			included  int64
 			rate      int64
 		}{
-			{without, "ada@example.com", 3, 0}, {with, "ada@example.com", 40, 12}, {without, "ada@example.com", 40, 0}, {with, "ada@example.com", 40, 12},
+			{without, "ada@example.com", 3, 0}, {with, "ada@example.com", 40, 12}, {without, "ada@example.com", 40, 0},
+			{with, "ada@example.com", 40, 12},
 			{with, "bob@example.com", 40, 12}, {without, "bob@example.com", 40, 0}, {with, "bob@example.com", 40, 12},
 		} {
 			r, err := models.CurrentUsage(f.ctx, f.db, noon, turn.email)
@@ -142,7 +143,8 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 				t.Errorf("turn %d: %v", i, lines)
 			}
 		}
-		if plans, err := models.UnknownPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans, []models.UnknownPlan{{ID: "crew", Subscriptions: 1}}) {
+		if plans, err := models.UnknownPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans,
+			[]models.UnknownPlan{{ID: "crew", Subscriptions: 1}}) {
 			t.Errorf("without it the catalogue lacks %v, %v", plans, err)
 		}
 		if plans, err := models.UnknownPlans(f.ctx, f.db, with); err != nil || len(plans) > 0 {
@@ -214,8 +216,10 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 		}
 		step := noon.Add(36 * time.Hour)
 		anchor := step.AddDate(0, -1, 0)
-		f.exec(t, `INSERT INTO subscriptions (id, organization_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
-			SELECT '00000000-0000-7000-8000-000000000001', id, 'business', 'active', ?, ?, ?, ?, ? FROM organizations`, anchor, anchor, anchor.AddDate(1, 0, 0), noon, noon)
+		f.exec(t, `INSERT INTO subscriptions (id, organization_id, plan_id, status, billing_cycle_anchor, current_period_start,
+			current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'business', 'active', ?, ?, ?, ?, ? FROM organizations`, anchor, anchor,
+			anchor.AddDate(1, 0, 0), noon, noon)
 		if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &o.ID}); err != nil {
 			t.Fatal(err)
 		}
@@ -250,8 +254,10 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 		}
 		prepare(december.Add(-3*time.Minute), december.Add(time.Minute))
 		start := december.Add(-time.Minute)
-		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
-			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, start, start, start.AddDate(0, 1, 0), start, start)
+		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start,
+			current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, start, start,
+			start.AddDate(0, 1, 0), start, start)
 		now := december.Add(-30 * time.Second)
 		r, err := models.CurrentUsage(f.ctx, f.db, now, email)
 		if err != nil || r != nil {
@@ -308,10 +314,13 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 		day := func(month time.Month, d int) time.Time { return time.Date(2026, month, d, 0, 0, 0, 0, time.UTC) }
 		want(at(noon), day(11, 1), day(12, 1), "free")
 		begin := noon.Add(-time.Hour)
-		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start, current_period_end, created_at, updated_at)
-			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin, begin.AddDate(0, 1, 0), noon, noon)
+		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, billing_cycle_anchor, current_period_start,
+			current_period_end, created_at, updated_at)
+			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin,
+			begin.AddDate(0, 1, 0), noon, noon)
 		// A late event of before then does not keep the month alive.
-		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
+		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon,
+			[]models.RecordKey{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(noon), begin, begin.AddDate(0, 1, 0), "pro")

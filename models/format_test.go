@@ -9,7 +9,8 @@ import (
 
 func TestFormatCount(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0", 7: "7", 999: "999", 1000: "1,000", 1804: "1,804", 123456: "123,456", 1234567: "1,234,567", -5: "-5", -1000: "-1,000", -999: "-999",
+		0: "0", 7: "7", 999: "999", 1000: "1,000", 1804: "1,804", 123456: "123,456", 1234567: "1,234,567", -5: "-5", -1000: "-1,000",
+		-999: "-999",
 	} {
 		if got := models.FormatCount(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
@@ -47,7 +48,8 @@ func TestFormatMoney(t *testing.T) {
 		{150000, "twd", "1,500.00 TWD", "1,500 TWD", "1500.00"},
 		{math.MinInt64, "jpy", "-9,223,372,036,854,775,808 JPY", "-9,223,372,036,854,775,808 JPY", "-9223372036854775808"},
 	} {
-		got := [3]string{models.FormatMoney(test.amount, test.currency), models.FormatPrice(test.amount, test.currency), models.FormatAmount(test.amount, test.currency)}
+		got := [3]string{models.FormatMoney(test.amount, test.currency), models.FormatPrice(test.amount, test.currency),
+			models.FormatAmount(test.amount, test.currency)}
 		if want := [3]string{test.money, test.price, test.entered}; got != want {
 			t.Errorf("%d %s: %q, want %q", test.amount, test.currency, got, want)
 		}

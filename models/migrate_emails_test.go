@@ -68,7 +68,8 @@ func TestEmailsThatCollideStopTheMigration(t *testing.T) {
 		if err == nil {
 			t.Fatal("the migration succeeded")
 		}
-		for _, want := range []string{`"äda@example.com" is the normal form of ["äda@example.com" "äda@example.com"]`, `"bob@xn--exmple-cua.com" is the normal form of`} {
+		for _, want := range []string{`"äda@example.com" is the normal form of ["äda@example.com" "äda@example.com"]`,
+			`"bob@xn--exmple-cua.com" is the normal form of`} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("the error does not say %s: %v", want, err)
 			}

@@ -23,13 +23,15 @@ INSERT INTO users (id, email, created_at) VALUES
 INSERT INTO subscriptions (id, user_id, plan_id, status, stripe_subscription_id, stripe_customer_id, created_at, updated_at) VALUES
 	('00000000-0000-4000-8000-0000000000a2', '00000000-0000-4000-8000-0000000000a1', 'pro', 'active', 'sub_1', 'cus_1', '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00'),
 	('00000000-0000-4000-8000-0000000000b2', '00000000-0000-4000-8000-0000000000b0', 'pro', 'active', NULL, NULL, '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00');
-INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, suggestions_held, holds_expire_at,
+INSERT INTO usage_records (email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used,
+	suggestions_held, holds_expire_at,
 	daily, entitled, overage_rate_cents, stripe_customer_id, created_at) VALUES
 	('ada@example.com', '2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 'pro', 75, 81, 7, '2026-09-02 00:00:00+00:00', '78,3', true, 30, 'cus_1', '2026-09-01 00:00:00+00:00'),
 	('bob@example.com', '2026-09-01 00:00:00+00:00', '2026-09-03 00:00:00+00:00', 'pro', 75, 77, 0, NULL, '0,0,0,77', true, 30, NULL, '2026-09-01 00:00:00+00:00'),
 	('eve@example.com', '2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 'free', 5, 7, 0, NULL, '7', true, 0, NULL, '2026-09-01 00:00:00+00:00'),
 	('ada@example.com', '2099-09-01 00:00:00+00:00', '2099-10-01 00:00:00+00:00', 'pro', 75, 0, 0, NULL, '', true, 30, 'cus_1', '2026-09-01 00:00:00+00:00');
-INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, hold_id, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
+INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, hold_id, occurred_at, recorded_at, plan_id,
+	billing_period_start, billing_period_end,
 	used_after, held_after, included, overage_rate_cents, stripe_customer_id, stripe_report_id) VALUES
 	('00000000-0000-7000-8000-000000000001', 1, 'ada@example.com', 70, 'k1', NULL, '2026-09-01 10:00:00+00:00', '2026-09-01 10:00:00+00:00', 'pro',
 		'2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 70, 0, 75, 30, 'cus_1', '00000000-0000-7000-8000-000000000030'),
@@ -43,7 +45,8 @@ INSERT INTO usage_events (id, record_id, email, quantity, idempotency_key, hold_
 		'2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 77, 0, 75, 30, NULL, NULL),
 	('00000000-0000-7000-8000-000000000006', 3, 'eve@example.com', 7, 'k6', NULL, '2026-09-01 12:00:00+00:00', '2026-09-01 12:00:00+00:00', 'free',
 		'2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 7, 0, 5, 0, 'cus_2', NULL);
-INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
+INSERT INTO usage_holds (id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id,
+	billing_period_start, billing_period_end,
 	used_after, held_after, included, overage_rate_cents) VALUES
 	('00000000-0000-7000-8000-000000000021', 1, 'ada@example.com', 2, 'h1', 'settled', '2026-09-02 00:00:00+00:00', '2026-09-01 12:00:00+00:00', 'pro',
 		'2026-09-01 00:00:00+00:00', '2026-10-01 00:00:00+00:00', 70, 2, 75, 30),
@@ -75,7 +78,8 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 			}
 			var got []string
 			for _, r := range all[models.UsageRecord](t, f, "id") {
-				got = append(got, fmt.Sprintf("record %d of %s: %d used, overage %d for %d; %d held, overage %d for %d; ready %t", r.ID, people[r.UserID],
+				got = append(got, fmt.Sprintf("record %d of %s: %d used, overage %d for %d; %d held, overage %d for %d; ready %t", r.ID,
+					people[r.UserID],
 					r.SuggestionsUsed, r.OverageUsed, r.OverageCents, r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, r.Entitled))
 				if r.Email != people[r.UserID] || r.Payer != nil {
 					t.Errorf("record %d has the email %q and the payer %v", r.ID, r.Email, r.Payer)
@@ -86,7 +90,8 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 					e.Quantity, e.OverageQuantity, e.OverageCents, e.OverageAfter, e.OverageCentsAfter, e.UsedAfter))
 			}
 			for _, h := range all[models.UsageHold](t, f, "id") {
-				got = append(got, fmt.Sprintf("hold %s of %s: %d, overage %d for %d, %s", h.ID.String()[34:], people[h.UserID], h.Quantity, h.OverageQuantity, h.OverageCents, h.State))
+				got = append(got, fmt.Sprintf("hold %s of %s: %d, overage %d for %d, %s", h.ID.String()[34:], people[h.UserID], h.Quantity,
+					h.OverageQuantity, h.OverageCents, h.State))
 			}
 			want := []string{
 				"record 1 of ada@example.com: 81 used, overage 5 for 150; 7 held, overage 5 for 150; ready true",
@@ -120,7 +125,8 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 			f.consume(t, "bob@example.com", noon, 76)
 			f.hold(t, "eve@example.com", noon, noon.Add(time.Minute), 2)
 			f.exec(t, "UPDATE users SET email = 'ada@example.org' WHERE email = 'ada@example.com'")
-			if r, err := models.CurrentUsage(f.ctx, f.db, time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), "ada@example.org"); err != nil || r == nil || r.ID != 1 {
+			if r, err := models.CurrentUsage(f.ctx, f.db, time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), "ada@example.org"); err != nil ||
+				r == nil || r.ID != 1 {
 				t.Errorf("by the new address: %+v, %v", r, err)
 			}
 			f.wantVerified(t)

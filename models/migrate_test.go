@@ -18,7 +18,8 @@ func sqliteSchema(t *testing.T, db interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }) string {
 	t.Helper()
-	rows, err := db.QueryContext(t.Context(), `SELECT type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, '') FROM sqlite_master ORDER BY type, name`)
+	rows, err := db.QueryContext(t.Context(), `SELECT type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, '')
+		FROM sqlite_master ORDER BY type, name`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,9 +142,11 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 			t.Fatal(err)
 		}
 		// As bun's own migrator made them.
-		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "name" VARCHAR, "group_id" INTEGER, `+
+		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+		"name" VARCHAR, "group_id" INTEGER, `+
 			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);`+
-			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR, UNIQUE ("table_name"))`); err != nil {
+			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR,
+			UNIQUE ("table_name"))`); err != nil {
 			t.Fatal(err)
 		}
 		random := rand.New(rand.NewPCG(uint64(n), 1))
@@ -237,7 +240,8 @@ func TestOpenAtOnce(t *testing.T) {
 				return
 			}
 			var marks, names int
-			if err := dbs[0].QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT name) FROM bun_migrations`).Scan(&marks, &names); err != nil {
+			if err := dbs[0].QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT name) FROM bun_migrations`).
+				Scan(&marks, &names); err != nil {
 				t.Fatal(err)
 			}
 			if marks != names || marks != applied {

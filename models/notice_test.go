@@ -12,7 +12,8 @@ func TestNotice(t *testing.T) {
 	period := models.Period{Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), End: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}
 	const they = " They reset on Dec 1, 2026, 00:00 UTC."
 	const yours = " Your included suggestions reset on Dec 1, 2026, 00:00 UTC."
-	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted}, models.Verdict{Reason: models.SpendLimitReached}
+	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted},
+		models.Verdict{Reason: models.SpendLimitReached}
 	for _, test := range []struct {
 		standing models.Standing
 		verdict  models.Verdict
@@ -22,12 +23,16 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 60, Included: 75, OverageRateCents: 30}, allowed, "You've used 60 of 75 suggestions (80%)." + they},
 		{models.Standing{Used: 4, Included: 5}, allowed, "You've used 4 of 5 suggestions (80%)." + they},
 		{models.Standing{Used: 5, Included: 5}, exhausted, "You've used 5 of 5 suggestions (100%). None are left." + yours},
-		{models.Standing{Used: 4, Included: 5}, exhausted, "You've used 4 of 5 suggestions (80%). This request needs more than the 1 left." + yours},
-		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted, "You've used 4 of 5 suggestions (80%). 1 more is on hold for work in progress. None are left." + yours},
+		{models.Standing{Used: 4, Included: 5}, exhausted,
+			"You've used 4 of 5 suggestions (80%). This request needs more than the 1 left." + yours},
+		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted,
+			"You've used 4 of 5 suggestions (80%). 1 more is on hold for work in progress. None are left." + yours},
 		// Refused at the level safe: too many at once, or all on hold.
 		{models.Standing{Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). This request needs more than the 5 left." + yours},
-		{models.Standing{Held: 5, Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). 5 more are on hold for work in progress. None are left." + yours},
-		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted, "You've used 59 of 75 suggestions (78%). 16 more are on hold for work in progress. None are left." + yours},
+		{models.Standing{Held: 5, Included: 5}, exhausted,
+			"You've used 0 of 5 suggestions (0%). 5 more are on hold for work in progress. None are left." + yours},
+		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted,
+			"You've used 59 of 75 suggestions (78%). 16 more are on hold for work in progress. None are left." + yours},
 		{models.Standing{Used: 10, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
 			"You've used 10 of 75 suggestions (13%). This request would exceed your spend limit of $0.00." + yours},
 		{models.Standing{}, exhausted, "You've used 0 of 0 suggestions (0%). None are left." + yours},
@@ -44,7 +49,8 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, allowed,
 			"You've used 75 of 75 suggestions (100%). Your spend limit of $0.00 does not allow another one." + yours},
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
-			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit of $1,200.00." + yours},
+			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit " +
+				"of $1,200.00." + yours},
 		{models.Standing{Used: 8, Included: 5}, allowed, "You've used 8 of 5 suggestions (160%)." + they},
 	} {
 		test.standing = billed(test.standing)

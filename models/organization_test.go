@@ -43,7 +43,8 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, team := range []string{"T1", "T2", "T3"} {
 			slack := models.SlackIdentity{TeamID: team, UserID: "U1"}
-			if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: strings.ToLower(team) + "@example.com", Slack: slack}}); err != nil {
+			if _, err := models.LinkPeople(f.ctx, f.db, noon,
+				[]models.Link{{Email: strings.ToLower(team) + "@example.com", Slack: slack}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -120,7 +121,8 @@ func TestCreateOrganizationRefuses(t *testing.T) {
 	if n := len(all[models.Organization](t, f)) + len(all[models.Workspace](t, f)) + len(all[models.AuditEntry](t, f)); n != 0 {
 		t.Errorf("%d rows were made", n)
 	}
-	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200), []string{"T-1.x_y", strings.Repeat("T", 64)}); err != nil {
+	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200),
+		[]string{"T-1.x_y", strings.Repeat("T", 64)}); err != nil {
 		t.Errorf("200 characters, and teams as the API takes them: %v", err)
 	}
 }
@@ -199,15 +201,18 @@ func TestSetUser(t *testing.T) {
 		}
 
 		// Slack put them in the second team: the organization is the same, so they stay there, with their role.
-		if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
+		if _, err := models.LinkPeople(f.ctx, f.db, noon,
+			[]models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
 			t.Fatal(err)
 		}
 		set(models.UserChange{Role: ptr(models.Admin)})
-		if u = set(models.UserChange{OrganizationID: &first}); *u.WorkspaceID != workspace("T2") || u.SlackUserID == nil || u.Role != models.Admin {
+		if u = set(models.UserChange{OrganizationID: &first}); *u.WorkspaceID != workspace("T2") || u.SlackUserID == nil ||
+			u.Role != models.Admin {
 			t.Errorf("put where they are already: %+v", u)
 		}
 		// Another organization has its own Slack user ids and its own admins.
-		if u = set(models.UserChange{OrganizationID: &second}); *u.WorkspaceID != workspace("T3") || u.SlackUserID != nil || u.Role != models.Member {
+		if u = set(models.UserChange{OrganizationID: &second}); *u.WorkspaceID != workspace("T3") || u.SlackUserID != nil ||
+			u.Role != models.Member {
 			t.Errorf("moved to another organization: %+v", u)
 		}
 		// Who leaves is no member, no admin, and known by no Slack user id.

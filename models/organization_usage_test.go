@@ -146,7 +146,8 @@ func TestOrganizationUsageAverage(t *testing.T) {
 			users, total, hundredths int64
 			number                   float64
 		}{
-			{0, 0, 0, 0}, {1, 0, 0, 0}, {3, 1, 33, 0.33}, {3, 2, 67, 0.67}, {8, 1, 13, 0.13}, {8, 3, 38, 0.38}, {7, 100, 1429, 14.29}, {6, 5, 83, 0.83},
+			{0, 0, 0, 0}, {1, 0, 0, 0}, {3, 1, 33, 0.33}, {3, 2, 67, 0.67}, {8, 1, 13, 0.13}, {8, 3, 38, 0.38}, {7, 100, 1429, 14.29},
+			{6, 5, 83, 0.83},
 		} {
 			team := fmt.Sprintf("T%dx%d", test.users, test.total)
 			id := f.organization(t, noon, team, team)
@@ -162,7 +163,8 @@ func TestOrganizationUsageAverage(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s.TotalUsers != test.users || s.AverageHundredths != test.hundredths || s.AveragePerUser() != test.number {
-				t.Errorf("%d of %d people: %d hundredths, %v; want %d, %v", test.total, s.TotalUsers, s.AverageHundredths, s.AveragePerUser(), test.hundredths, test.number)
+				t.Errorf("%d of %d people: %d hundredths, %v; want %d, %v", test.total, s.TotalUsers, s.AverageHundredths, s.AveragePerUser(),
+					test.hundredths, test.number)
 			}
 		}
 	})
@@ -189,13 +191,15 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 		start := time.Date(2026, 11, 10, 8, 30, 0, 0, time.UTC)
 		end := start.AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
-			ID: newID(), OrganizationID: &id, PlanID: "business", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_1"),
+			ID: newID(), OrganizationID: &id, PlanID: "business", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+			StripeCustomerID:   ptr("cus_1"),
 			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, CreatedAt: noon.Add(time.Second), UpdatedAt: noon,
 		})
 		if s, err = models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id); err != nil {
 			t.Fatal(err)
 		}
-		if want := (models.Period{Start: start, End: end}); s.Period != want || s.Plan != "business" || s.TotalUsers != 2 || s.ActiveUsers != 0 || s.TotalSuggestions != 0 {
+		if want := (models.Period{Start: start, End: end}); s.Period != want || s.Plan != "business" || s.TotalUsers != 2 ||
+			s.ActiveUsers != 0 || s.TotalSuggestions != 0 {
 			t.Errorf("before anybody's record began anew: %+v", s)
 		}
 		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: noon}}); err != nil {
@@ -251,15 +255,18 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	f.exec(t, `INSERT INTO organizations SELECT md5('o' || n)::uuid, 'Organization ' || n, now() FROM generate_series(1, 240) n`)
 	f.exec(t, `INSERT INTO workspaces SELECT md5('w' || n)::uuid, md5('o' || n)::uuid, 'T' || n, '', now() FROM generate_series(1, 240) n`)
 	f.exec(t, `INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
-		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', md5('w' || (n % 240 + 1))::uuid, 'U' || n, now() FROM generate_series(1, 12000) n`)
-	f.exec(t, `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used, overage_rate_cents,
+		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', md5('w' || (n % 240 + 1))::uuid, 'U' || n, now()
+		FROM generate_series(1, 12000) n`)
+	f.exec(t, `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
+		suggestions_used, overage_rate_cents,
 			entitled, created_at)
 		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', s, s + interval '1 month', 'team', 50, n % 60, 25, true, now()
 		FROM generate_series(1, 12000) n, generate_series(timestamptz '2026-06-01', '2026-11-01', interval '1 month') s`)
 	// The triggers would look each person up, one after another.
 	f.exec(t, `ALTER TABLE subscriptions DISABLE TRIGGER USER`)
 	f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at)
-		SELECT md5('s' || n || y)::uuid, md5('u' || n)::uuid, 'pro', CASE WHEN y = 2026 THEN 'active' ELSE 'canceled' END, make_timestamptz(y, 1, 1, 0, 0, 0), now()
+		SELECT md5('s' || n || y)::uuid, md5('u' || n)::uuid, 'pro', CASE WHEN y = 2026 THEN 'active'
+		ELSE 'canceled' END, make_timestamptz(y, 1, 1, 0, 0, 0), now()
 		FROM generate_series(1, 12000) n, generate_series(2023, 2026) y`)
 	f.exec(t, `INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at)
 		SELECT md5('os' || n)::uuid, md5('o' || n)::uuid, 'team', 'active', now(), now() FROM generate_series(1, 240) n`)
@@ -281,7 +288,8 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	}
 	// One whose people have plans of their own.
 	f.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", another.ID)
-	if s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, another.ID); err != nil || s.Plan != models.FreePlan || s.Included < 50*75 {
+	if s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, another.ID); err != nil || s.Plan != models.FreePlan ||
+		s.Included < 50*75 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	var ended models.PastUsageCache
@@ -293,10 +301,12 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	}
 	for _, o := range []models.Organization{org, another} {
 		for _, sort := range []models.MemberSort{
-			models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
+			models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage,
+			models.SortLastPeriod,
 		} {
 			for _, level := range []models.WarningLevel{"", models.Safe} {
-				if _, err := models.FindMembers(f.ctx, f.db, f.catalogue, noon, o.ID, models.MemberQuery{Sort: sort, Level: level, Page: 2, PerPage: 10}); err != nil {
+				if _, err := models.FindMembers(f.ctx, f.db, f.catalogue, noon, o.ID, models.MemberQuery{Sort: sort, Level: level, Page: 2,
+					PerPage: 10}); err != nil {
 					t.Fatal(err)
 				}
 			}

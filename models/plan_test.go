@@ -38,7 +38,8 @@ func TestEmbeddedCatalogue(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	free := c.Free()
-	if free.Description != "Limited free tier for evaluation" || free.CallToAction != "Get Started Free" || len(free.Features) != 3 || free.Features[1] != "AI learns YOUR writing style" {
+	if free.Description != "Limited free tier for evaluation" || free.CallToAction != "Get Started Free" || len(free.Features) != 3 ||
+		free.Features[1] != "AI learns YOUR writing style" {
 		t.Errorf("free is %+v", free)
 	}
 	if c.MeterEventName != "slack_speak_suggestions" || c.Currency != "usd" {
@@ -145,7 +146,8 @@ func TestSyntaxErrorsNameTheirLine(t *testing.T) {
 				t.Fatalf("%q is not in the catalog", test.old)
 			}
 			_, err := models.ParseCatalogue("my.yaml", []byte(strings.Replace(plans, test.old, test.new, 1)))
-			if want := fmt.Sprintf("my.yaml:%d: ", test.line); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "yaml: line") {
+			if want := fmt.Sprintf("my.yaml:%d: ", test.line); err == nil || !strings.HasPrefix(err.Error(), want) ||
+				strings.Contains(err.Error(), "yaml: line") {
 				t.Errorf("got %v, want it to begin with %q", err, want)
 			}
 		})
@@ -160,22 +162,28 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		want     []string
 	}{
 		{"unknown key", "currency: eur", "currency: eur\ncolour: red", []string{`my.yaml:5: unknown key "colour" in the catalogue`}},
-		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n", []string{"my.yaml:29: a second YAML document begins here"}},
+		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n",
+			[]string{"my.yaml:29: a second YAML document begins here"}},
 		{"second document that is none", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml:30: invalid YAML: "}},
 		{"unknown key of a unit", "plural: replies", "plural: replies\n  dual: two", []string{`my.yaml:4: unknown key "dual" in unit`}},
 		{"unknown key of a plan", "included: 40", "included: 40\n    seats: 5", []string{`my.yaml:22: unknown key "seats" in a plan`}},
 		{"doubled key", "included: 40", "included: 40\n    included: 41", []string{`my.yaml:22: key "included" given twice in a plan`}},
-		{"doubled key at the top", "currency: eur", "currency: eur\ncurrency: usd", []string{`my.yaml:5: key "currency" given twice in the catalogue`}},
-		{"doubled id", "id: crew", "id: free", []string{`my.yaml:16: the plan "free" must be individual and cost nothing`, `my.yaml:16: plan "free" is already defined on line 7`}},
+		{"doubled key at the top", "currency: eur", "currency: eur\ncurrency: usd",
+			[]string{`my.yaml:5: key "currency" given twice in the catalogue`}},
+		{"doubled id", "id: crew", "id: free", []string{`my.yaml:16: the plan "free" must be individual and cost nothing`,
+			`my.yaml:16: plan "free" is already defined on line 7`}},
 		{"missing key", "    call_to_action: Join\n", "", []string{`my.yaml:16: a plan lacks "call_to_action"`}},
 		{"missing key at the top", "currency: eur\n", "", []string{`my.yaml:1: the catalogue lacks "currency"`}},
 		{"missing free plan", "id: free", "id: gratis", []string{`my.yaml:7: the plan "free" is missing`}},
-		{"free plan that costs", "base_price_cents: 0", "base_price_cents: 1", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
+		{"free plan that costs", "base_price_cents: 0", "base_price_cents: 1",
+			[]string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
 		{"free plan for teams", "type: individual", "type: team", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
-		{"free plan with overage", "overage_rate_cents: 0", "overage_rate_cents: 1", []string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
+		{"free plan with overage", "overage_rate_cents: 0", "overage_rate_cents: 1",
+			[]string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
 		{"negative number", "included: 40", "included: -40", []string{`my.yaml:21: included is negative: -40`}},
 		{"negative price", "base_price_cents: 900", "base_price_cents: -1", []string{`my.yaml:20: base_price_cents is negative: -1`}},
-		{"number too large", "included: 40", "included: 1000000001", []string{`my.yaml:21: included is 1000000001, more than the allowed 1000000000`}},
+		{"number too large", "included: 40", "included: 1000000001",
+			[]string{`my.yaml:21: included is 1000000001, more than the allowed 1000000000`}},
 		{"number beyond 64 bits", "included: 40", "included: 99999999999999999999", []string{`my.yaml:21: included must be a whole number`}},
 		{"no number", "included: 40", "included:", []string{`my.yaml:21: included must be a whole number, not ""`}},
 		{"no text", "name: Crew", "name:", []string{"my.yaml:17: name must be text"}},
@@ -183,7 +191,8 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"no features", "features: []", "features:", []string{"my.yaml:14: features must be a list"}},
 		{"not a number", "included: 40", "included: forty", []string{`my.yaml:21: included must be a whole number, not "forty"`}},
 		{"a number as text", "included: 40", `included: "40"`, []string{`my.yaml:21: included must be a whole number, not "40"`}},
-		{"a fraction", "overage_rate_cents: 12", "overage_rate_cents: 12.5", []string{`my.yaml:22: overage_rate_cents must be a whole number, not "12.5"`}},
+		{"a fraction", "overage_rate_cents: 12", "overage_rate_cents: 12.5",
+			[]string{`my.yaml:22: overage_rate_cents must be a whole number, not "12.5"`}},
 		{"a list as number", "included: 40", "included: [40]", []string{`my.yaml:21: included must be a whole number`}},
 		{"wrong type", "type: team", "type: clan", []string{`my.yaml:18: type is "clan", must be "individual" or "team"`}},
 		{"text that is none", "name: Crew", "name: 7", []string{`my.yaml:17: name must be text`}},
@@ -193,12 +202,15 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"currency that is none", "currency: eur", "currency: EUR", []string{`my.yaml:4: currency "EUR" must match`}},
 		{"currency without hundredths", "currency: eur", "currency: jpy", []string{`my.yaml:4: currency "jpy" has no hundredths`}},
 		{"currency of thousandths", "currency: eur", "currency: kwd", []string{`my.yaml:4: currency "kwd" has no hundredths`}},
-		{"meter name that is too long", "meter_event_name: replies", "meter_event_name: " + strings.Repeat("x", 96), []string{`my.yaml:5: meter_event_name is too long`}},
-		{"meter name that is none", "meter_event_name: replies", "meter_event_name: my replies", []string{`my.yaml:5: meter_event_name "my replies" must match`}},
+		{"meter name that is too long", "meter_event_name: replies", "meter_event_name: " + strings.Repeat("x", 96),
+			[]string{`my.yaml:5: meter_event_name is too long`}},
+		{"meter name that is none", "meter_event_name: replies", "meter_event_name: my replies",
+			[]string{`my.yaml:5: meter_event_name "my replies" must match`}},
 		{"features that are none", "features: []", "features: many", []string{`my.yaml:14: features must be a list`}},
 		{"a feature that is none", "- Forty replies", "- [Forty]", []string{`my.yaml:26: a feature must be text`}},
 		{"a plan that is none", "  - id: crew", "  - free lunch\n  - id: crew", []string{`my.yaml:16: a plan must be a mapping`}},
-		{"several at once", "included: 40\n    overage_rate_cents: 12", "included: -1\n    overage_rate_cents: x", []string{"my.yaml:21: ", "my.yaml:22: "}},
+		{"several at once", "included: 40\n    overage_rate_cents: 12", "included: -1\n    overage_rate_cents: x",
+			[]string{"my.yaml:21: ", "my.yaml:22: "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(plans, test.old) {

@@ -26,7 +26,8 @@ type shop struct {
 
 func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 	t.Helper()
-	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team", "business", "gone"}}
+	s := &shop{fixture: f, random: rand.New(rand.NewPCG(seed, 1)), now: now, plans: []models.PlanID{"free", "starter", "pro", "team",
+		"business", "gone"}}
 	for i := range 3 {
 		o := models.Organization{ID: id(10_000 + i), Name: strings.Repeat("O", i+1), CreatedAt: now.AddDate(0, -s.random.IntN(8), 0)}
 		f.insert(t, &o)
@@ -39,8 +40,10 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 	}
 	names := []string{"", "ada", "Ada", "Éva Ö", "éva ö", "ZOË", "Zoë", "bob", "\"x\" 100%_\\", "Émile", "ÄRGER"}
 	for i := range 45 {
-		email := strings.ToLower(string(rune('a'+s.random.IntN(26)))) + string(rune('0'+s.random.IntN(10))) + "_" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "@example.com"
-		u := models.User{ID: id(30_000 + i), Email: email, Role: models.Member, CreatedAt: now.Add(-time.Duration(s.random.IntN(5000)) * time.Hour)}
+		email := strings.ToLower(string(rune('a'+s.random.IntN(26)))) + string(rune('0'+s.random.IntN(10))) + "_" +
+			string(rune('a'+i%26)) + string(rune('a'+i/26)) + "@example.com"
+		u := models.User{ID: id(30_000 + i), Email: email, Role: models.Member,
+			CreatedAt: now.Add(-time.Duration(s.random.IntN(5000)) * time.Hour)}
 		if s.random.IntN(12) > 0 {
 			u.WorkspaceID = &s.workspaces[s.random.IntN(len(s.workspaces))].ID
 		}
@@ -50,7 +53,8 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 		}
 		s.emails = append(s.emails, email)
 		f.insert(t, &u)
-		if _, err := models.SignInByIssuer(f.ctx, f.db, now, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: email}, email, names[s.random.IntN(len(names))]); err != nil {
+		if _, err := models.SignInByIssuer(f.ctx, f.db, now, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: email},
+			email, names[s.random.IntN(len(names))]); err != nil {
 			t.Fatal(err)
 		}
 		s.records(t, email)
@@ -84,8 +88,10 @@ func (s *shop) records(t *testing.T, email string) {
 			continue
 		}
 		r := &models.UsageRecord{
-			UserID: u.ID, Email: email, SpendLimitCents: u.SpendLimitCents, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: s.plans[s.random.IntN(len(s.plans))],
-			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)), Entitled: true, CreatedAt: p.Start,
+			UserID: u.ID, Email: email, SpendLimitCents: u.SpendLimitCents, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End,
+			PlanID:              s.plans[s.random.IntN(len(s.plans))],
+			SuggestionsIncluded: []int64{0, 5, 25, 50, 75, 100, 200}[s.random.IntN(7)], OverageRateCents: int64(s.random.IntN(40)),
+			Entitled: true, CreatedAt: p.Start,
 		}
 		for range s.random.IntN(5) {
 			units := int64(s.random.IntN(45))
@@ -145,7 +151,8 @@ func (s *shop) change(t *testing.T) {
 	switch s.random.IntN(8) {
 	case 0, 1:
 		w := &s.workspaces[s.random.IntN(len(s.workspaces))]
-		if _, err := models.LinkPeople(s.ctx, s.db, s.now, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
+		if _, err := models.LinkPeople(s.ctx, s.db, s.now,
+			[]models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: w.SlackTeamID, UserID: uuid.NewString()}}}); err != nil {
 			t.Fatal(err)
 		}
 	case 2:
@@ -166,5 +173,6 @@ func (s *shop) change(t *testing.T) {
 		s.exec(t, "UPDATE workspaces SET organization_id = ? WHERE id = ?", s.organizations[s.random.IntN(len(s.organizations))], w.ID)
 	}
 	// Most changes follow each other closely; a few months pass.
-	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour, 24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
+	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour,
+		24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
 }

@@ -22,7 +22,8 @@ type referenceMember struct{ models.MemberUsage }
 func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []referenceMember {
 	t.Helper()
 	var users []models.User
-	if err := f.db.NewSelect().Model(&users).Where("workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = ?)", id).Scan(f.ctx); err != nil {
+	if err := f.db.NewSelect().Model(&users).Where("workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id = ?)", id).
+		Scan(f.ctx); err != nil {
 		t.Fatal(err)
 	}
 	subscriptions := all[models.Subscription](t, f, "created_at DESC")
@@ -56,7 +57,8 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 		var before int64
 		known := m.SignedUp.Before(m.Standing.Period.Start)
 		for _, r := range records {
-			if r.Email == m.Standing.Email && r.BillingPeriodEnd.Equal(m.Standing.Period.Start) && r.BillingPeriodStart.After(now.Add(-2*longestPeriod)) && !r.BillingPeriodEnd.After(now) {
+			if r.Email == m.Standing.Email && r.BillingPeriodEnd.Equal(m.Standing.Period.Start) &&
+				r.BillingPeriodStart.After(now.Add(-2*longestPeriod)) && !r.BillingPeriodEnd.After(now) {
 				before, known = r.SuggestionsUsed, true
 			}
 		}
@@ -70,11 +72,13 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 
 // referenceStanding is a person's standing by product.md, "Plans", computed from the rows themselves.
 func (f *fixture) referenceStanding(
-	t *testing.T, u *models.User, n *models.Subscription, organization uuid.UUID, subscriptions []models.Subscription, records []models.UsageRecord, now time.Time,
+	t *testing.T, u *models.User, n *models.Subscription, organization uuid.UUID, subscriptions []models.Subscription,
+	records []models.UsageRecord, now time.Time,
 ) models.Standing {
 	t.Helper()
 	plan, _ := f.catalogue.Plan(models.FreePlan)
-	s := models.Standing{UserID: u.ID, Email: u.Email, Plan: models.FreePlan, Period: models.CalendarMonth(now), SpendLimitCents: u.SpendLimitCents}
+	s := models.Standing{UserID: u.ID, Email: u.Email, Plan: models.FreePlan, Period: models.CalendarMonth(now),
+		SpendLimitCents: u.SpendLimitCents}
 	payer, since, atStripe := "", time.Time{}, false
 	if n != nil {
 		s.Plan, s.PastDue, since = n.PlanID, n.Status == "past_due", n.CreatedAt
@@ -169,7 +173,8 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 	o := one[models.Organization](t, f, "id = ?", id)
 	s := models.OrganizationSummary{ID: id, Name: o.Name, Plan: models.FreePlan, Period: models.CalendarMonth(now)}
 	var newest []models.Subscription
-	if err := f.db.NewSelect().Model(&newest).Where("organization_id = ? AND status IN ('active', 'trialing', 'past_due')", id).Order("created_at DESC").Limit(1).Scan(f.ctx); err != nil {
+	if err := f.db.NewSelect().Model(&newest).Where("organization_id = ? AND status IN ('active', 'trialing', 'past_due')", id).
+		Order("created_at DESC").Limit(1).Scan(f.ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range newest {
@@ -200,7 +205,8 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 			s.ActiveUsers++
 			s.TotalSuggestions += st.Used
 			s.TopUsers = append(s.TopUsers, models.RankedUser{
-				Email: st.Email, Name: m.Name, Used: st.Used, Overage: st.Overage, Held: st.Held, OverageHeld: st.OverageHeld, Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
+				Email: st.Email, Name: m.Name, Used: st.Used, Overage: st.Overage, Held: st.Held, OverageHeld: st.OverageHeld,
+				Included: st.Included, PercentUsed: st.PercentUsed(), WarningLevel: st.Level(),
 			})
 		}
 	}
@@ -290,7 +296,8 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 		t.Errorf("top users\n%+v, want\n%+v", got.TopUsers, want.TopUsers)
 	}
 	got.TopUsers, want.TopUsers = nil, nil
-	if got.ID != want.ID || got.Name != want.Name || got.Plan != want.Plan || got.Period != want.Period || got.TotalUsers != want.TotalUsers || got.ActiveUsers != want.ActiveUsers ||
+	if got.ID != want.ID || got.Name != want.Name || got.Plan != want.Plan || got.Period != want.Period ||
+		got.TotalUsers != want.TotalUsers || got.ActiveUsers != want.ActiveUsers ||
 		got.Included != want.Included || got.TotalSuggestions != want.TotalSuggestions || got.AverageHundredths != want.AverageHundredths ||
 		got.OverageUnits != want.OverageUnits || got.OverageCents != want.OverageCents || got.OveragePeople != want.OveragePeople ||
 		(got.Forecast == nil) != (want.Forecast == nil) || got.Forecast != nil && *got.Forecast != *want.Forecast {
@@ -317,7 +324,8 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 	members := s.referenceMembers(t, s.now, id)
 	searches := []string{"", "a", "É", "zoë", "\"X\" 100%_\\", "_", "nobody at all", "nul \x00", "\xff"}
 	for _, sort := range []models.MemberSort{
-		models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage, models.SortLastPeriod,
+		models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage,
+		models.SortLastPeriod,
 	} {
 		q := models.MemberQuery{
 			Sort: sort, Descending: s.random.IntN(2) == 0, PerPage: []int{0, 4, 7}[s.random.IntN(3)],
@@ -335,7 +343,8 @@ func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, mem
 	t.Helper()
 	search := strings.ToLower(q.Search)
 	found := slices.DeleteFunc(slices.Clone(members), func(m referenceMember) bool {
-		return q.Level != "" && m.Standing.Level() != q.Level || !strings.Contains(m.Standing.Email, search) && !strings.Contains(strings.ToLower(m.Name), search)
+		return q.Level != "" && m.Standing.Level() != q.Level || !strings.Contains(m.Standing.Email, search) &&
+			!strings.Contains(strings.ToLower(m.Name), search)
 	})
 	slices.SortFunc(found, func(a, b referenceMember) int {
 		by := compareMembers(q.Sort, &a.MemberUsage, &b.MemberUsage)
@@ -360,8 +369,10 @@ func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, mem
 		}
 		page := min(q.Page, last)
 		want := found[min(len(found), (page-1)*perPage):min(len(found), page*perPage)]
-		if list.Found != int64(len(found)) || list.Total != int64(len(members)) || list.Page != page || list.Billed != billed || len(list.Rows) != len(want) {
-			t.Fatalf("%+v: %d of %d on page %d, billed %t, %d rows; want %d of %d on page %d, %t, %d", q, list.Found, list.Total, list.Page, list.Billed, len(list.Rows),
+		if list.Found != int64(len(found)) || list.Total != int64(len(members)) || list.Page != page || list.Billed != billed ||
+			len(list.Rows) != len(want) {
+			t.Fatalf("%+v: %d of %d on page %d, billed %t, %d rows; want %d of %d on page %d, %t, %d", q, list.Found, list.Total, list.Page,
+				list.Billed, len(list.Rows),
 				len(found), len(members), page, billed, len(want))
 		}
 		for i := range want {
@@ -413,7 +424,8 @@ func sameMember(t *testing.T, got, want *models.MemberUsage) {
 	g, w := got.Standing, want.Standing
 	limits := same(g.SpendLimitCents, w.SpendLimitCents)
 	g.SpendLimitCents, w.SpendLimitCents = nil, nil
-	if got.ID != want.ID || got.Name != want.Name || got.Role != want.Role || !got.SignedUp.Equal(want.SignedUp) || g != w || !limits || !same(got.LastPeriod, want.LastPeriod) {
+	if got.ID != want.ID || got.Name != want.Name || got.Role != want.Role || !got.SignedUp.Equal(want.SignedUp) || g != w || !limits ||
+		!same(got.LastPeriod, want.LastPeriod) {
 		t.Errorf("member\n%+v, want\n%+v", got, want)
 	}
 }
@@ -426,15 +438,18 @@ func TestMembersByLastPeriod(t *testing.T) {
 		w := models.Workspace{ID: id(2), OrganizationID: o.ID, SlackTeamID: "T1", CreatedAt: noon}
 		f.insert(t, &o)
 		f.insert(t, &w)
-		f.insert(t, &models.Subscription{ID: id(3), OrganizationID: &o.ID, PlanID: "team", Status: models.StatusActive, CreatedAt: noon, UpdatedAt: noon})
+		f.insert(t, &models.Subscription{ID: id(3), OrganizationID: &o.ID, PlanID: "team", Status: models.StatusActive, CreatedAt: noon,
+			UpdatedAt: noon})
 		october := november.Previous()
 		record := func(email string, p models.Period, used int64) {
 			f.insert(t, &models.UsageRecord{
-				UserID: f.user(t, email), Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team", SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
+				UserID: f.user(t, email), Email: email, BillingPeriodStart: p.Start, BillingPeriodEnd: p.End, PlanID: "team",
+				SuggestionsIncluded: 50, SuggestionsUsed: used, Entitled: true, CreatedAt: p.Start,
 			})
 		}
 		for i, used := range []int64{30, 10, 20, -1, -1} {
-			u := models.User{ID: id(10 + i), Email: string(rune('a'+i)) + "@example.com", Role: models.Member, WorkspaceID: &w.ID, CreatedAt: october.Start.AddDate(0, i/4*2, 0)}
+			u := models.User{ID: id(10 + i), Email: string(rune('a'+i)) + "@example.com", Role: models.Member, WorkspaceID: &w.ID,
+				CreatedAt: october.Start.AddDate(0, i/4*2, 0)}
 			f.insert(t, &u)
 			if used >= 0 {
 				record(u.Email, october, used)
@@ -443,12 +458,14 @@ func TestMembersByLastPeriod(t *testing.T) {
 		}
 		compare := func() {
 			for _, descending := range []bool{false, true} {
-				s.compareList(t, o.ID, models.MemberQuery{Sort: models.SortLastPeriod, Descending: descending, PerPage: 2}, s.referenceMembers(t, s.now, o.ID))
+				s.compareList(t, o.ID, models.MemberQuery{Sort: models.SortLastPeriod, Descending: descending, PerPage: 2},
+					s.referenceMembers(t, s.now, o.ID))
 			}
 		}
 		compare()
 		cut := november.Start.AddDate(0, 0, 10)
-		f.exec(t, "UPDATE usage_records SET billing_period_end = ?, suggestions_used = 99 WHERE email = 'b@example.com' AND billing_period_start = ?", cut, november.Start)
+		f.exec(t, "UPDATE usage_records SET billing_period_end = ?, suggestions_used = 99 WHERE email = 'b@example.com' AND "+
+			"billing_period_start = ?", cut, november.Start)
 		record("b@example.com", models.Period{Start: cut, End: november.End}, 1)
 		compare()
 	})

@@ -23,18 +23,20 @@ var schemaNotes = []schemaNote{
 			"users_workspace_id_email": "The members of a workspace by email, for the organization's pages.",
 			"users_hold_tail":          "A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.",
 			"tollgate_user_changed":    "Runs for users_entitlement.",
-			"users_entitlement":        "Another workspace, identity or limit can mean another plan, so the current record is read again before use.",
-			"tollgate_user_moved":      "Runs for users_as_members. It takes its locks in the gate's order.",
-			"users_as_members":         "Records repeat the person's email and workspace, and follow them.",
-			"users_rename":             "Records repeat the person's current email, and follow it.",
-			"users_move":               "Records repeat the person's current workspace, and follow it.",
-			"users_go":                 "The records of a deleted person belong to no workspace.",
+			"users_entitlement": "Another workspace, identity or limit can mean another plan, so the current record is read again " +
+				"before use.",
+			"tollgate_user_moved": "Runs for users_as_members. It takes its locks in the gate's order.",
+			"users_as_members":    "Records repeat the person's email and workspace, and follow them.",
+			"users_rename":        "Records repeat the person's current email, and follow it.",
+			"users_move":          "Records repeat the person's current workspace, and follow it.",
+			"users_go":            "The records of a deleted person belong to no workspace.",
 		},
 	},
 	{name: "memberships", note: "When a person came to an organization or left it (an organization_id of zeros). Late events need it."},
 	{name: "issuer_identities", note: "A person's identity at an OpenID issuer other than Slack."},
 	{
-		name: "subscriptions", note: "What gives a person or an organization a plan: bought at Stripe, or assigned by hand (no stripe_subscription_id).",
+		name: "subscriptions", note: "What gives a person or an organization a plan: bought at Stripe, or assigned by hand (no " +
+			"stripe_subscription_id).",
 		parts: map[string]string{
 			"subscriptions_user_id":            "A person's own subscriptions, newest first.",
 			"subscriptions_organization_id":    "An organization's subscriptions, newest first.",
@@ -42,24 +44,28 @@ var schemaNotes = []schemaNote{
 			"subscriptions_overage_problem":    "Subscriptions whose overage price cannot be used, for /ops.",
 			"tollgate_entitlement_changed":     "Marks the current records of people, in the gate's order of locks.",
 			"tollgate_subscription_changed":    "Runs for subscriptions_entitlement.",
-			"subscriptions_entitlement":        "Any change can mean another plan, so the current records of those it pays for are read again before use.",
-			"subscriptions_inserted":           "A new subscription can mean another plan, so the current records are read again before use.",
-			"subscriptions_updated":            "A change can mean another plan for the payer before it and after it, so their current records are read again.",
-			"subscriptions_deleted":            "The plan ends, so the current records are read again before use.",
-			"tollgate_period_learned":          "Runs for subscriptions_period.",
-			"subscriptions_period":             "Each period that Stripe shows is stored, and not only the current one.",
-			"subscriptions_period_inserted":    "Each period that Stripe shows is stored, and not only the current one.",
-			"subscriptions_period_updated":     "Each period that Stripe shows is stored, and not only the current one.",
+			"subscriptions_entitlement": "Any change can mean another plan, so the current records of those it pays for are read " +
+				"again before use.",
+			"subscriptions_inserted": "A new subscription can mean another plan, so the current records are read again before use.",
+			"subscriptions_updated": "A change can mean another plan for the payer before it and after it, so their current " +
+				"records are read again.",
+			"subscriptions_deleted":         "The plan ends, so the current records are read again before use.",
+			"tollgate_period_learned":       "Runs for subscriptions_period.",
+			"subscriptions_period":          "Each period that Stripe shows is stored, and not only the current one.",
+			"subscriptions_period_inserted": "Each period that Stripe shows is stored, and not only the current one.",
+			"subscriptions_period_updated":  "Each period that Stripe shows is stored, and not only the current one.",
 		},
 	},
 	{
-		name: "subscription_periods", note: "Every billing period of a subscription at Stripe. said_at is when Stripe showed it, learned_at when it was stored here.",
+		name: "subscription_periods", note: "Every billing period of a subscription at Stripe. said_at is when Stripe showed it, " +
+			"learned_at when it was stored here.",
 		parts: map[string]string{
 			"subscription_periods_customer": "The periods of a customer, for sealing and balances.",
 		},
 	},
 	{
-		name: "usage_records", note: "One person in one billing period: the counters that the gate decides by, and copies of what it needs of the plan and payer.",
+		name: "usage_records", note: "One person in one billing period: the counters that the gate decides by, and copies of what it " +
+			"needs of the plan and payer.",
 		parts: map[string]string{
 			"usage_record_ids":       "IDs of records.",
 			"usage_records_present":  "The records of a workspace's people in a stretch of time, for the organization's pages.",
@@ -74,7 +80,8 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{
-		name: "usage_events", note: "One decision that was recorded, with its figures. Rows are only added; a report, a void and a moved period change a few columns.",
+		name: "usage_events", note: "One decision that was recorded, with its figures. Rows are only added; a report, a void and a " +
+			"moved period change a few columns.",
 		parts: map[string]string{
 			"usage_events_unsealed":         "Overage that is in no report yet, for sealing.",
 			"usage_events_stripe_report_id": "The events of a report.",
@@ -114,14 +121,16 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{
-		name: "stripe_streams", note: "A customer and a meter: reports of one stream are sent one after another, by the process that holds its lease.",
+		name: "stripe_streams", note: "A customer and a meter: reports of one stream are sent one after another, by the process that " +
+			"holds its lease.",
 		parts: map[string]string{
 			"stripe_streams_due":     "Streams with something to send, the longest waiting first.",
 			"stripe_streams_blocked": "Streams that wait for an operator.",
 		},
 	},
 	{
-		name: "stripe_reports", note: "The outbox: one row is one meter event, and never changes its value. Its states are in docs/architecture.md.",
+		name: "stripe_reports", note: "The outbox: one row is one meter event, and never changes its value. Its states are in " +
+			"docs/architecture.md.",
 		parts: map[string]string{
 			"stripe_reports_to_send": "The next report of a stream.",
 			"stripe_reports_to_read": "Reports whose minute is to be read back from Stripe.",
@@ -143,7 +152,8 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{
-		name: "stripe_balances", note: "Where the overage of a payer, meter and period is: decided, sent, counted, invoiced, and each reason why it is not invoiced.",
+		name: "stripe_balances", note: "Where the overage of a payer, meter and period is: decided, sent, counted, invoiced, and each " +
+			"reason why it is not invoiced.",
 		parts: map[string]string{
 			"stripe_balances_period_end": "Recent periods, for /ops and metrics.",
 		},

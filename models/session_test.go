@@ -18,7 +18,8 @@ func TestSessions(t *testing.T) {
 		ada, eve := one[models.User](t, f, "email = ?", "ada@example.com").ID, one[models.User](t, f, "email = ?", "eve@example.com").ID
 		begin := func(token string, user uuid.UUID, at time.Time) {
 			t.Helper()
-			if err := models.SaveSession(f.ctx, f.db, at, hash(token), user, "Fox\x00\u202e/1 "+strings.Repeat("é", 300), []byte{0, 1, 0xff}); err != nil {
+			if err := models.SaveSession(f.ctx, f.db, at, hash(token), user, "Fox\x00\u202e/1 "+strings.Repeat("é", 300),
+				[]byte{0, 1, 0xff}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -36,12 +37,15 @@ func TestSessions(t *testing.T) {
 			t.Errorf("a session without a user: %v", err)
 		}
 		who := find("one", noon)
-		if who == nil || who.User.Email != "ada@example.com" || who.User.Role != models.Member || who.User.WorkspaceID == nil || who.Organization == nil ||
-			who.Organization.Name != "Slack team T1" || !who.Session.CreatedAt.Equal(noon) || who.Session.Data != nil || who.IsAdmin() || who.IsOperator() {
+		if who == nil || who.User.Email != "ada@example.com" || who.User.Role != models.Member || who.User.WorkspaceID == nil ||
+			who.Organization == nil ||
+			who.Organization.Name != "Slack team T1" || !who.Session.CreatedAt.Equal(noon) || who.Session.Data != nil || who.IsAdmin() ||
+			who.IsOperator() {
 			t.Fatalf("found %+v", who)
 		}
 		stored := one[models.User](t, f, "email = ?", "ada@example.com")
-		if who.User.ID != stored.ID || *who.User.SlackUserID != *stored.SlackUserID || *who.User.WorkspaceID != *stored.WorkspaceID || !who.User.CreatedAt.Equal(stored.CreatedAt) {
+		if who.User.ID != stored.ID || *who.User.SlackUserID != *stored.SlackUserID || *who.User.WorkspaceID != *stored.WorkspaceID ||
+			!who.User.CreatedAt.Equal(stored.CreatedAt) {
 			t.Errorf("the user is %+v, stored %+v", who.User, stored)
 		}
 		if agent := who.Session.UserAgent; !strings.HasPrefix(agent, "Fox/1 é") || len(agent) > 300 {
@@ -50,7 +54,8 @@ func TestSessions(t *testing.T) {
 
 		// Used, it lasts for longer, but never beyond its lifetime.
 		for _, step := range []struct{ seen, end time.Duration }{
-			{time.Hour, time.Hour + models.SessionIdle}, {25 * 24 * time.Hour, models.SessionLifetime}, {2 * time.Hour, models.SessionLifetime}, // the last one came late
+			// the last one came late
+			{time.Hour, time.Hour + models.SessionIdle}, {25 * 24 * time.Hour, models.SessionLifetime}, {2 * time.Hour, models.SessionLifetime},
 		} {
 			if err := models.TouchSession(f.ctx, f.db, &who.Session, noon.Add(step.seen)); err != nil {
 				t.Fatal(err)
@@ -100,7 +105,8 @@ func TestSessions(t *testing.T) {
 		if ended, err := models.EndSession(f.ctx, f.db, ada, third); !ended || err != nil || find("three", late) != nil {
 			t.Errorf("ended: %t, %v", ended, err)
 		}
-		if n, err := models.EndOtherSessions(f.ctx, f.db, ada, who.Session.ID); n != 1 || err != nil || find("two", late) != nil || find("one", late) == nil {
+		if n, err := models.EndOtherSessions(f.ctx, f.db, ada, who.Session.ID); n != 1 || err != nil || find("two", late) != nil ||
+			find("one", late) == nil {
 			t.Errorf("%d others ended, %v", n, err)
 		}
 		for range 2 {
@@ -125,7 +131,8 @@ func TestSessionsOfEmailsBecomeSessionsOfUsers(t *testing.T) {
 				kind = "bytea"
 			}
 			f.exec(t, "DROP TABLE "+table)
-			f.exec(t, "CREATE TABLE "+table+" (token_hash "+kind+" PRIMARY KEY NOT NULL, email text NOT NULL, created_at timestamp NOT NULL, expires_at timestamp NOT NULL"+columns+")")
+			f.exec(t, "CREATE TABLE "+table+" (token_hash "+kind+" PRIMARY KEY NOT NULL, email text NOT NULL, created_at timestamp NOT "+
+				"NULL, expires_at timestamp NOT NULL"+columns+")")
 		}
 		data := "data blob NOT NULL"
 		id := "id text NOT NULL"
@@ -138,15 +145,18 @@ func TestSessionsOfEmailsBecomeSessionsOfUsers(t *testing.T) {
 		hash := func(token string) []byte { h := models.HashKey(token); return h[:] }
 		late := noon.Add(time.Minute)
 		for _, email := range []string{"ada@example.com", "nobody@example.com"} {
-			f.exec(t, "INSERT INTO sessions (token_hash, id, email, data, user_agent, created_at, last_seen_at, expires_at) VALUES (?, ?, ?, ?, '', ?, ?, ?)",
+			f.exec(t, "INSERT INTO sessions (token_hash, id, email, data, user_agent, created_at, last_seen_at, expires_at) VALUES (?, ?, "+
+				"?, ?, '', ?, ?, ?)",
 				hash(email), newID(), email, []byte("data"), noon, noon, late)
-			f.exec(t, "INSERT INTO sign_in_links (token_hash, email, created_at, expires_at) VALUES (?, ?, ?, ?)", hash("link "+email), email, noon, late)
+			f.exec(t, "INSERT INTO sign_in_links (token_hash, email, created_at, expires_at) VALUES (?, ?, ?, ?)", hash("link "+email), email,
+				noon, late)
 		}
 		f.forget(t, "20261128081000")
 		if _, err := f.db.Migrate(f.ctx); err != nil {
 			t.Fatal(err)
 		}
-		if who, data, err := models.FindSession(f.ctx, f.db, noon, hash("ada@example.com")); err != nil || who == nil || who.User.ID != ada || string(data) != "data" {
+		if who, data, err := models.FindSession(f.ctx, f.db, noon, hash("ada@example.com")); err != nil || who == nil ||
+			who.User.ID != ada || string(data) != "data" {
 			t.Errorf("the session is %+v, %v", who, err)
 		}
 		if p, err := models.UseSignInLink(f.ctx, f.db, noon, "link ada@example.com"); err != nil || p.UserID != ada {

@@ -60,12 +60,14 @@ func TestSignInLinks(t *testing.T) {
 			_, err := models.UseSignInLink(f.ctx, f.db, use.at, use.token)
 			wantCode(t, err, models.CodeUnknownLink)
 		}
-		if p, err := models.UseSignInLink(f.ctx, f.db, late.Add(-time.Microsecond), token); err != nil || p.UserID != ada || p.Email != "ada@example.com" {
+		if p, err := models.UseSignInLink(f.ctx, f.db, late.Add(-time.Microsecond), token); err != nil || p.UserID != ada ||
+			p.Email != "ada@example.com" {
 			t.Errorf("used: %+v, %v", p, err)
 		}
 		_, err = models.UseSignInLink(f.ctx, f.db, noon, token)
 		wantCode(t, err, models.CodeUnknownLink)
-		if got, want := strings.Join(f.audited(t), "; "), "shell sign_in_link.create ada@example.com; ada@example.com sign_in_link.use ada@example.com"; got != want {
+		if got, want := strings.Join(f.audited(t), "; "),
+			"shell sign_in_link.create ada@example.com; ada@example.com sign_in_link.use ada@example.com"; got != want {
 			t.Errorf("audited %q, want %q", got, want)
 		}
 	})
@@ -115,7 +117,8 @@ func TestSignInBySlack(t *testing.T) {
 			before := len(all[models.Workspace](t, f))
 			_, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "Eve")
 			wantCode(t, err, models.CodeSignInRefused)
-			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 || len(all[models.Workspace](t, f)) != before {
+			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 ||
+				len(all[models.Workspace](t, f)) != before {
 				t.Errorf("refused, and linked all the same: %v, %v", found, err)
 			}
 		}
@@ -140,7 +143,8 @@ func TestSignInBySlack(t *testing.T) {
 		// An admin whom an operator put into an organization is linked by a verified address of its team, and of no other one.
 		acme := f.organization(t, noon, "Acme", "T3")
 		for _, email := range []string{"boss@example.com", "ops@example.com"} {
-			if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &acme, Role: &boss, Operator: &yes}); err != nil {
+			if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &acme, Role: &boss,
+				Operator: &yes}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +162,8 @@ func TestSignInBySlack(t *testing.T) {
 		refused(slack("T3", "U6"), "root@example.com")
 		refused(slack("T8", "U6"), "root@example.com")
 
-		for _, who := range []models.SlackIdentity{{}, slack("", "U1"), slack("T1", ""), slack("T1 ", "U1"), slack("T1", "U/1"), slack(strings.Repeat("T", 101), "U1")} {
+		for _, who := range []models.SlackIdentity{{}, slack("", "U1"), slack("T1", ""), slack("T1 ", "U1"), slack("T1", "U/1"),
+			slack(strings.Repeat("T", 101), "U1")} {
 			if _, err := models.SignInBySlack(f.ctx, f.db, noon, who, "a@example.com", ""); !errors.Is(err, models.ErrSlackIdentity) {
 				t.Errorf("%v: %v", who, err)
 			}
@@ -172,16 +177,19 @@ func TestSignInBySlack(t *testing.T) {
 func TestNamesOfWhoSignsIn(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, step := range []struct{ said, want string }{
-			{" Ada Lovelace\n", "Ada Lovelace"}, {"", "Ada Lovelace"}, {"\u202e \x00", "Ada Lovelace"}, {"A\xffda\x00", "Ada"}, {strings.Repeat("é", 300), strings.Repeat("é", 200)},
+			{" Ada Lovelace\n", "Ada Lovelace"}, {"", "Ada Lovelace"}, {"\u202e \x00", "Ada Lovelace"}, {"A\xffda\x00", "Ada"},
+			{strings.Repeat("é", 300), strings.Repeat("é", 200)},
 		} {
-			if p, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"}, "Ada@example.com", step.said); err != nil || p.Email != "ada@example.com" {
+			if p, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"},
+				"Ada@example.com", step.said); err != nil || p.Email != "ada@example.com" {
 				t.Fatalf("%+v, %v", p, err)
 			}
 			if u := one[models.User](t, f, "email = ?", "ada@example.com"); u.Name != step.want {
 				t.Errorf("called %q, they are %q", step.said, u.Name)
 			}
 		}
-		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "2"}, "ada", ""); !errors.Is(err, models.ErrEmail) {
+		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "2"}, "ada",
+			""); !errors.Is(err, models.ErrEmail) {
 			t.Errorf("no address: %v", err)
 		}
 	})
@@ -251,7 +259,8 @@ func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 func TestIdentitiesOf(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.link(t, linkOf("ada@example.com", "T1", "U1"))
-		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "7"}, "ada@example.com", ""); err != nil {
+		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "7"},
+			"ada@example.com", ""); err != nil {
 			t.Fatal(err)
 		}
 		bob, err := models.SetUser(f.ctx, f.db, noon, "bob@example.com", models.UserChange{})
@@ -260,8 +269,10 @@ func TestIdentitiesOf(t *testing.T) {
 		}
 		ada := one[models.User](t, f, "email = ?", "ada@example.com").ID
 		for email, want := range map[string]string{
-			"ada@example.com":    "ada@example.com belongs to the user " + ada.String() + `: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
-			"bob@example.com":    "bob@example.com belongs to the user " + bob.ID.String() + ", who has no identity. A person who signs in with this address, verified, gets the role.",
+			"ada@example.com": "ada@example.com belongs to the user " + ada.String() +
+				`: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
+			"bob@example.com": "bob@example.com belongs to the user " + bob.ID.String() +
+				", who has no identity. A person who signs in with this address, verified, gets the role.",
 			"nobody@example.com": "nobody@example.com belongs to no person yet. A person with this email is created.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {

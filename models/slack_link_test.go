@@ -88,7 +88,8 @@ func TestWhomALinkIdentifies(t *testing.T) {
 					return name + "@" + strings.ToLower(team(letter)) + "." + rest
 				}
 				people := map[string]uuid.UUID{}
-				for i, p := range f.link(t, linkOf(address("ada@"), team("A"), "U1"), linkOf(address("bob@"), team("A"), "U2"), linkOf(address("eve@"), team("B"), "U1"),
+				for i, p := range f.link(t, linkOf(address("ada@"), team("A"), "U1"), linkOf(address("bob@"), team("A"), "U2"),
+					linkOf(address("eve@"), team("B"), "U1"),
 					linkOf(address("gil.old@"), team("A"), "U4"), linkOf(address("gil@"), team("A"), "U4")) {
 					people[[]string{"ada", "bob", "eve", "gil", "gil"}[i]] = p.UserID
 				}
@@ -162,11 +163,13 @@ func TestLinksApplyInOrder(t *testing.T) {
 				t.Errorf("%d: stored %s, returned %s", i, stored.Email, person.Email)
 			}
 		}
-		want := []string{"a@example.com", "b@example.com", "a@example.com", "c@example.com", "a@example.com", "b@example.com", "u1@t2.slack.invalid", "u1@t2.slack.invalid"}
+		want := []string{"a@example.com", "b@example.com", "a@example.com", "c@example.com", "a@example.com", "b@example.com",
+			"u1@t2.slack.invalid", "u1@t2.slack.invalid"}
 		if !slices.Equal(got, want) {
 			t.Errorf("labels %q, want %q", got, want)
 		}
-		if p[0].UserID != p[2].UserID || p[0].UserID != p[3].UserID || p[1].UserID != p[5].UserID || p[6].UserID != p[7].UserID || p[4].UserID == p[0].UserID {
+		if p[0].UserID != p[2].UserID || p[0].UserID != p[3].UserID || p[1].UserID != p[5].UserID || p[6].UserID != p[7].UserID ||
+			p[4].UserID == p[0].UserID {
 			t.Errorf("people %+v", p)
 		}
 		if n := len(all[models.User](t, f)); n != 4 {
@@ -226,7 +229,8 @@ func TestConcurrentLinksMakeOnePersonPerIdentity(t *testing.T) {
 				for i := range identities {
 					n := (i*3 + c) % identities
 					links := []models.Link{
-						linkOf(fmt.Sprintf("p%d@example.com", n), "T1", fmt.Sprint("U", n)), linkOf(fmt.Sprintf("p%d@example.com", n), "T2", fmt.Sprint("U", n)),
+						linkOf(fmt.Sprintf("p%d@example.com", n), "T1", fmt.Sprint("U", n)), linkOf(fmt.Sprintf("p%d@example.com", n), "T2",
+							fmt.Sprint("U", n)),
 						linkOf(fmt.Sprintf("old%d@example.com", (i+c)%3), "T0", "U0"),
 					}
 					linked, err := models.LinkPeople(f.ctx, db, noon, links)
@@ -247,7 +251,8 @@ func TestConcurrentLinksMakeOnePersonPerIdentity(t *testing.T) {
 		}
 		stored := map[string]bool{}
 		var users []models.User
-		if err := f.db.NewSelect().Model(&users).Where("slack_user_id <> 'U0' OR email LIKE 'p0@%' OR email LIKE 'u0@%'").Scan(f.ctx); err != nil {
+		if err := f.db.NewSelect().Model(&users).Where("slack_user_id <> 'U0' OR email LIKE 'p0@%' OR email LIKE 'u0@%'").
+			Scan(f.ctx); err != nil {
 			t.Fatal(err)
 		}
 		for _, u := range users {
@@ -258,7 +263,8 @@ func TestConcurrentLinksMakeOnePersonPerIdentity(t *testing.T) {
 		}
 		for n := range identities {
 			// One team has the address; the other team's person has the placeholder.
-			if !stored[fmt.Sprintf("p%d@example.com", n)] || stored[fmt.Sprintf("u%d@t1.slack.invalid", n)] == stored[fmt.Sprintf("u%d@t2.slack.invalid", n)] {
+			if !stored[fmt.Sprintf("p%d@example.com", n)] ||
+				stored[fmt.Sprintf("u%d@t1.slack.invalid", n)] == stored[fmt.Sprintf("u%d@t2.slack.invalid", n)] {
 				t.Errorf("identity %d: labels are %v", n, stored)
 			}
 		}

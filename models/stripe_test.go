@@ -14,15 +14,22 @@ func TestReadFirst(t *testing.T) {
 		report models.StripeReport
 		want   bool
 	}{
-		"refused at once":               {models.StripeReport{State: models.ReportDead, LastAttemptAt: ago(1)}, false},
-		"never read":                    {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59)}, true},
-		"absent for a day and two":      {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59), ZeroSince: ago(48)}, false},
-		"absent for less than a day":    {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59), ZeroSince: ago(23.9)}, true},
-		"maybe processed an hour late":  {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60), LastAttemptAt: ago(24.9), ZeroSince: ago(24.8)}, true},
-		"a reading is due":              {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60), LastAttemptAt: ago(59), ZeroSince: ago(48), NextAttemptAt: ago(0)}, true},
-		"a reading is to come":          {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60), LastAttemptAt: ago(59), ZeroSince: ago(48), NextAttemptAt: ago(-1)}, false},
-		"another total":                 {models.StripeReport{State: models.ReportConflict, FirstAttemptAt: ago(60), LastAttemptAt: ago(59), ZeroSince: ago(48)}, true},
-		"taken, and absent a day later": {models.StripeReport{State: models.ReportRejected, FirstAttemptAt: ago(30), LastAttemptAt: ago(30), ZeroSince: ago(0)}, false},
+		"refused at once": {models.StripeReport{State: models.ReportDead, LastAttemptAt: ago(1)}, false},
+		"never read":      {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59)}, true},
+		"absent for a day and two": {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
+			ZeroSince: ago(48)}, false},
+		"absent for less than a day": {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
+			ZeroSince: ago(23.9)}, true},
+		"maybe processed an hour late": {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60),
+			LastAttemptAt: ago(24.9), ZeroSince: ago(24.8)}, true},
+		"a reading is due": {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
+			ZeroSince: ago(48), NextAttemptAt: ago(0)}, true},
+		"a reading is to come": {models.StripeReport{State: models.ReportExpired, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
+			ZeroSince: ago(48), NextAttemptAt: ago(-1)}, false},
+		"another total": {models.StripeReport{State: models.ReportConflict, FirstAttemptAt: ago(60),
+			LastAttemptAt: ago(59), ZeroSince: ago(48)}, true},
+		"taken, and absent a day later": {models.StripeReport{State: models.ReportRejected, FirstAttemptAt: ago(30),
+			LastAttemptAt: ago(30), ZeroSince: ago(0)}, false},
 	} {
 		if got := c.report.ReadFirst(noon); got != c.want {
 			t.Errorf("%s: %t", name, got)
@@ -33,7 +40,8 @@ func TestReadFirst(t *testing.T) {
 // The catalog's plans get the meters that set-up stored; other objects and the meter of earlier releases are nothing to them.
 func TestReadMeters(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		for name, id := range map[string]string{"meter:pro": "mtr_pro", "meter:gone": "mtr_gone", "meter": "mtr_old", "price:team": "price_team"} {
+		for name, id := range map[string]string{"meter:pro": "mtr_pro", "meter:gone": "mtr_gone", "meter": "mtr_old",
+			"price:team": "price_team"} {
 			f.insert(t, &models.StripeObject{Name: name, StripeID: id, UpdatedAt: noon})
 		}
 		if err := f.catalogue.ReadMeters(f.ctx, f.db); err != nil {

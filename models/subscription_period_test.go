@@ -35,7 +35,8 @@ func (f *fixture) late(t *testing.T, now, at time.Time, quantity int64) {
 
 func TestPeriodsInOrder(t *testing.T) {
 	day := func(n int) time.Time { return noon.AddDate(0, 0, n) }
-	periods := models.NewPeriods([]models.Period{{Start: day(20), End: day(50)}, {Start: day(0), End: day(30)}, {Start: day(60), End: day(90)}, {Start: day(20), End: day(40)}})
+	periods := models.NewPeriods([]models.Period{{Start: day(20), End: day(50)}, {Start: day(0), End: day(30)},
+		{Start: day(60), End: day(90)}, {Start: day(20), End: day(40)}})
 	anchor := day(55)
 	for _, c := range []struct {
 		at, start, end int

@@ -14,7 +14,8 @@ import (
 func (f *fixture) planNow(t *testing.T, email string) models.PlanID {
 	t.Helper()
 	var plan models.PlanID
-	err := f.db.QueryRowContext(f.ctx, `SELECT COALESCE(s.plan_id, 'free') FROM (SELECT id FROM users WHERE email = ?) k `+models.EntitlementJoins, email).Scan(&plan)
+	err := f.db.QueryRowContext(f.ctx, `SELECT COALESCE(s.plan_id, 'free') FROM (SELECT id FROM users
+		WHERE email = ?) k `+models.EntitlementJoins, email).Scan(&plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,8 @@ func TestSubscribeLeavesStripeAlone(t *testing.T) {
 func TestSubscribeRefuses(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd")
-		ada, fox, nobody := models.Subscriber{Email: "ada@example.com"}, models.Subscriber{OrganizationID: &id}, models.Subscriber{OrganizationID: ptr(newID())}
+		ada, fox, nobody := models.Subscriber{Email: "ada@example.com"}, models.Subscriber{OrganizationID: &id},
+			models.Subscriber{OrganizationID: ptr(newID())}
 		for _, test := range []struct {
 			who  models.Subscriber
 			plan models.PlanID

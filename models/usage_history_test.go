@@ -82,7 +82,8 @@ func TestForecast(t *testing.T) {
 		now  time.Time
 		want int64 // -1 for none
 	}{
-		{100, at(1, 0), -1}, {100, at(5, 23), -1}, {100, at(6, 0).Add(-time.Nanosecond), -1}, {100, at(6, 0), 600}, {9, at(16, 0), -1}, {10, at(16, 0), 20}, {0, at(16, 0), -1},
+		{100, at(1, 0), -1}, {100, at(5, 23), -1}, {100, at(6, 0).Add(-time.Nanosecond), -1}, {100, at(6, 0), 600}, {9, at(16, 0), -1},
+		{10, at(16, 0), 20}, {0, at(16, 0), -1},
 		{11, at(22, 0), 15}, {50, november.End, 50}, {50, november.End.Add(time.Second), -1}, {50, november.Start.Add(-time.Hour), -1},
 	} {
 		s := models.Standing{Used: c.used, Included: 75, Period: november}
@@ -145,7 +146,8 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		daily(f.use(t, "eve@example.com", noon, "pro", 50), "50")
 		// A period of bob's own that began in October and reaches two days into November.
 		f.insert(t, &models.UsageRecord{
-			UserID: f.user(t, "bob@example.com"), Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30), BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
+			UserID: f.user(t, "bob@example.com"), Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30),
+			BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
 			CreatedAt: noon,
 		})
 		summary, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, acme)
@@ -161,7 +163,8 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		var used, included, cents []int64
 		var before []bool
 		for _, m := range got {
-			used, included, cents, before = append(used, m.Used), append(included, m.Included), append(cents, m.OverageCents), append(before, m.BeforeSignUp)
+			used, included, cents, before = append(used, m.Used), append(included, m.Included), append(cents, m.OverageCents),
+				append(before, m.BeforeSignUp)
 		}
 		if !period.Contains(noon) || !slices.Equal(used, []int64{0, 0, 0, 89, 5, 113}) || !slices.Equal(included, []int64{0, 0, 0, 80, 5, 200}) ||
 			!slices.Equal(cents, []int64{0, 0, 0, 300, 0, 200}) || !slices.Equal(before, []bool{true, true, false, false, false, false}) {
@@ -206,7 +209,8 @@ func TestOrganizationMembers(t *testing.T) {
 				last[m.Standing.Email] = *m.LastPeriod
 			}
 		}
-		if len(all) != 3 || used["ada@example.com"] != 4 || used["bob@example.com"] != 0 || last["ada@example.com"] != 2 || last["bob@example.com"] != 0 || last["cyd@example.com"] != -1 {
+		if len(all) != 3 || used["ada@example.com"] != 4 || used["bob@example.com"] != 0 || last["ada@example.com"] != 2 ||
+			last["bob@example.com"] != 0 || last["cyd@example.com"] != -1 {
 			t.Errorf("used %v, in the last period %v", used, last)
 		}
 		eve := one[models.User](t, f, "email = ?", "eve@example.com")

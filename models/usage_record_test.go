@@ -46,18 +46,21 @@ func (f *fixture) current(t *testing.T, email string, now time.Time) models.Usag
 // count stores a record's figures after a decision, as the gate does.
 func (f *fixture) count(t *testing.T, r *models.UsageRecord, s models.Standing) {
 	t.Helper()
-	f.exec(t, `UPDATE usage_records SET suggestions_used = ?, overage_used = ?, overage_cents = ?, units_held = ?, overage_held = ?, overage_cents_held = ?,
+	f.exec(t, `UPDATE usage_records SET suggestions_used = ?, overage_used = ?, overage_cents = ?, units_held = ?,
+		overage_held = ?, overage_cents_held = ?,
 		daily = ?, holds_expire_at = ? WHERE user_id = ? AND id = ?`,
 		s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, r.Daily, r.HoldsExpireAt, r.UserID, r.ID)
 }
 
 // event adds a line to the ledger.
-func (f *fixture) event(t *testing.T, r *models.UsageRecord, now time.Time, quantity int64, v models.Verdict, s *models.Standing, hold *uuid.UUID) models.UsageEvent {
+func (f *fixture) event(t *testing.T, r *models.UsageRecord, now time.Time, quantity int64, v models.Verdict, s *models.Standing,
+	hold *uuid.UUID) models.UsageEvent {
 	t.Helper()
 	s.Add(quantity, v)
 	r.Daily = r.Daily.Add(models.DayOf(r.BillingPeriodStart, now), quantity)
 	e := models.UsageEvent{
-		ID: newID(), UserID: r.UserID, RecordID: r.ID, Email: r.Email, Quantity: quantity, OverageQuantity: v.Overage, OverageCents: v.OverageCents, HoldID: hold,
+		ID: newID(), UserID: r.UserID, RecordID: r.ID, Email: r.Email, Quantity: quantity, OverageQuantity: v.Overage,
+		OverageCents: v.OverageCents, HoldID: hold,
 		OccurredAt: now, RecordedAt: now, Figures: s.Figures(), StripeCustomerID: r.StripeCustomerID,
 	}
 	if hold == nil {
@@ -88,7 +91,8 @@ func (f *fixture) hold(t *testing.T, email string, now, expires time.Time, quant
 	v := models.Decide(s, quantity)
 	s.Hold(quantity, v)
 	h := &models.UsageHold{
-		ID: models.NewHoldID(r.UserID), UserID: r.UserID, RecordID: r.ID, Email: email, Quantity: quantity, OverageQuantity: v.Overage, OverageCents: v.OverageCents,
+		ID: models.NewHoldID(r.UserID), UserID: r.UserID, RecordID: r.ID, Email: email, Quantity: quantity, OverageQuantity: v.Overage,
+		OverageCents:   v.OverageCents,
 		IdempotencyKey: newID().String(), State: models.HoldOpen, ExpiresAt: expires, CreatedAt: now, Figures: s.Figures(),
 	}
 	f.insert(t, h)
@@ -121,7 +125,8 @@ func wantRecord(t *testing.T, r *models.UsageRecord, start, end time.Time, payer
 	got := []int64{r.SuggestionsIncluded, r.IncludedBefore, r.SuggestionsUsed, r.OverageUsed, r.OverageCents}
 	want := []int64{included, before, used, overage, cents}
 	if p := r.Period(); !p.Start.Equal(start) || !p.End.Equal(end) || r.Payer == nil || *r.Payer != payer || !slices.Equal(got, want) {
-		t.Errorf("the record from %v to %v of the payer %q has %d included, %d before, %d used, %d of them overage for %d cents;\nwant from %v to %v, %q, %d",
+		t.Errorf("the record from %v to %v of the payer %q has %d included, %d before, %d used, %d of them overage for %d cents;\nwant "+
+			"from %v to %v, %q, %d",
 			p.Start, p.End, deref(r.Payer), got[0], got[1], got[2], got[3], got[4], start, end, payer, want)
 	}
 }
@@ -223,8 +228,10 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		// Buying a plan.
 		start, end := hours(9), hours(9).AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
-			ID: newID(), UserID: &r[0].UserID, PlanID: "starter", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_1"),
-			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(33)), CreatedAt: start, UpdatedAt: start,
+			ID: newID(), UserID: &r[0].UserID, PlanID: "starter", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+			StripeCustomerID:   ptr("cus_1"),
+			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(33)),
+			CreatedAt: start, UpdatedAt: start,
 		})
 		f.consume(t, ada, hours(10), 26)
 		r = f.history(t)
@@ -245,8 +252,10 @@ func TestReturningToAPayerOfStripe(t *testing.T) {
 		start := time.Date(2026, 11, 10, 8, 30, 0, 0, time.UTC)
 		end := start.AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
-			ID: newID(), OrganizationID: &acme, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_9"),
-			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(20)), CreatedAt: start, UpdatedAt: start,
+			ID: newID(), OrganizationID: &acme, PlanID: "team", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+			StripeCustomerID:   ptr("cus_9"),
+			BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(20)),
+			CreatedAt: start, UpdatedAt: start,
 		})
 		move := func(now time.Time, change models.UserChange) {
 			t.Helper()
@@ -284,8 +293,10 @@ func TestRatesOfSubscriptions(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		user, end := f.user(t, ada), noon.AddDate(0, 1, 0)
 		sub := models.Subscription{
-			ID: newID(), UserID: &user, PlanID: "starter", Status: models.StatusTrialing, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_1"),
-			BillingCycleAnchor: ptr(noon), CurrentPeriodStart: ptr(noon), CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(17)), CreatedAt: noon, UpdatedAt: noon,
+			ID: newID(), UserID: &user, PlanID: "starter", Status: models.StatusTrialing, StripeSubscriptionID: ptr("sub_1"),
+			StripeCustomerID:   ptr("cus_1"),
+			BillingCycleAnchor: ptr(noon), CurrentPeriodStart: ptr(noon), CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(17)),
+			CreatedAt: noon, UpdatedAt: noon,
 		}
 		f.insert(t, &sub)
 		if v := f.consume(t, ada, hours(1), 26); v.Reason != models.IncludedExhausted {
@@ -303,7 +314,8 @@ func TestRatesOfSubscriptions(t *testing.T) {
 			{"status = 'active', overage_rate_cents = 19", models.Verdict{Allowed: true, Overage: 1, OverageCents: 19}},
 			{"overage_rate_cents = NULL", models.Verdict{Reason: models.IncludedExhausted}},
 			{"overage_rate_cents = 0, overage_problem = 'tiered'", models.Verdict{Reason: models.IncludedExhausted}},
-			{"stripe_subscription_id = NULL, stripe_customer_id = NULL, overage_rate_cents = NULL", models.Verdict{Allowed: true, Overage: 1, OverageCents: 35}},
+			{"stripe_subscription_id = NULL, stripe_customer_id = NULL, overage_rate_cents = NULL",
+				models.Verdict{Allowed: true, Overage: 1, OverageCents: 35}},
 		} {
 			f.exec(t, "UPDATE subscriptions SET "+step.change)
 			if v := f.consume(t, ada, hours(2), 1); v != step.want {
@@ -319,8 +331,10 @@ func (f *fixture) bought(t *testing.T, start time.Time) {
 	t.Helper()
 	user, end := f.user(t, ada), start.AddDate(0, 1, 0)
 	f.insert(t, &models.Subscription{
-		ID: newID(), UserID: &user, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_1"),
-		BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(30)), CreatedAt: start, UpdatedAt: start,
+		ID: newID(), UserID: &user, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+		StripeCustomerID:   ptr("cus_1"),
+		BillingCycleAnchor: &start, CurrentPeriodStart: &start, CurrentPeriodEnd: &end, OverageRateCents: ptr(int64(30)), CreatedAt: start,
+		UpdatedAt: start,
 	})
 }
 
@@ -340,7 +354,8 @@ func TestAPeriodLearnedLate(t *testing.T) {
 		settled := f.hold(t, ada, clock(7, 20), clock(9, 20), 2) // the last included ones
 		early := f.hold(t, ada, clock(7, 25), clock(9, 25), 1)
 		f.event(t, ptr(f.current(t, ada, clock(7, 29))), clock(7, 29), 1, models.Verdict{Overage: 1, OverageCents: 30}, &models.Standing{
-			Plan: "pro", Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: 73, Held: 3, OverageHeld: 1, OverageCentsHeld: 30, Included: 75, OverageRateCents: 30,
+			Plan: "pro", Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: 73, Held: 3, OverageHeld: 1,
+			OverageCentsHeld: 30, Included: 75, OverageRateCents: 30,
 		}, nil)
 		f.consume(t, ada, boundary, 3)
 		moved := f.settle(t, settled, clock(7, 40), 2)
@@ -363,7 +378,8 @@ func TestAPeriodLearnedLate(t *testing.T) {
 				t.Errorf("record %d holds %d, want %d", i, got, want)
 			}
 		}
-		if r[0].HoldsExpireAt == nil || r[1].HoldsExpireAt == nil || r[1].HoldsExpireAt.After(late.ExpiresAt) || r[0].HoldsExpireAt.After(early.ExpiresAt) {
+		if r[0].HoldsExpireAt == nil || r[1].HoldsExpireAt == nil || r[1].HoldsExpireAt.After(late.ExpiresAt) ||
+			r[0].HoldsExpireAt.After(early.ExpiresAt) {
 			t.Errorf("holds expire from %v and %v on", r[0].HoldsExpireAt, r[1].HoldsExpireAt)
 		}
 		for _, e := range all[models.UsageEvent](t, f, "occurred_at") {
@@ -391,7 +407,8 @@ func TestAPeriodLearnedLate(t *testing.T) {
 	})
 }
 
-// A period becomes known by a process whose clock is behind, before it starts there. An event that another process recorded after the start moves
+// A period becomes known by a process whose clock is behind, before it starts there. An event that
+// another process recorded after the start moves
 // all the same.
 func TestAPeriodLearnedByAClockThatIsBehind(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

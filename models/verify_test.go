@@ -24,20 +24,26 @@ func (f *fixture) ledger(t *testing.T) {
 	october := models.CalendarMonth(noon.AddDate(0, -1, 0))
 	adaID, bobID := f.user(t, "ada@example.com"), f.user(t, "bob@example.com")
 	f.insert(t, &models.Subscription{
-		ID: id(41), UserID: &adaID, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"), StripeCustomerID: ptr("cus_1"),
+		ID: id(41), UserID: &adaID, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
+		StripeCustomerID: ptr("cus_1"),
 		OverageRateCents: ptr(int64(30)), CreatedAt: noon, UpdatedAt: noon,
 	})
 	ada := models.UsageRecord{
-		UserID: adaID, Email: "ada@example.com", BillingPeriodStart: november.Start, BillingPeriodEnd: november.End, PlanID: "pro", SuggestionsIncluded: 75,
-		SuggestionsUsed: 9, OverageUsed: 6, OverageCents: 180, UnitsHeld: 2, OverageHeld: 1, OverageCentsHeld: 30, HoldsExpireAt: ptr(noon.Add(time.Minute)),
-		Daily: models.Daily("").Add(22, 9), Entitled: true, Payer: ptr("cus_1"), OverageRateCents: 30, StripeCustomerID: ptr("cus_1"), CreatedAt: noon,
+		UserID: adaID, Email: "ada@example.com", BillingPeriodStart: november.Start, BillingPeriodEnd: november.End, PlanID: "pro",
+		SuggestionsIncluded: 75,
+		SuggestionsUsed:     9, OverageUsed: 6, OverageCents: 180, UnitsHeld: 2, OverageHeld: 1, OverageCentsHeld: 30,
+		HoldsExpireAt: ptr(noon.Add(time.Minute)),
+		Daily:         models.Daily("").Add(22, 9), Entitled: true, Payer: ptr("cus_1"), OverageRateCents: 30, StripeCustomerID: ptr("cus_1"),
+		CreatedAt: noon,
 	}
 	bob := models.UsageRecord{
-		UserID: bobID, Email: "bob@example.com", BillingPeriodStart: november.Start, BillingPeriodEnd: november.End, PlanID: "free", SuggestionsIncluded: 5,
-		Entitled: true, Payer: ptr(""), CreatedAt: noon,
+		UserID: bobID, Email: "bob@example.com", BillingPeriodStart: november.Start, BillingPeriodEnd: november.End, PlanID: "free",
+		SuggestionsIncluded: 5,
+		Entitled:            true, Payer: ptr(""), CreatedAt: noon,
 	}
 	cut := models.UsageRecord{
-		UserID: adaID, Email: "ada@example.com", BillingPeriodStart: october.Start, BillingPeriodEnd: october.End.AddDate(0, 0, -5), PlanID: "free",
+		UserID: adaID, Email: "ada@example.com", BillingPeriodStart: october.Start, BillingPeriodEnd: october.End.AddDate(0, 0, -5),
+		PlanID:              "free",
 		SuggestionsIncluded: 5, SuggestionsUsed: 4, Daily: models.Daily("").Add(22, 3).Add(27, 1), Entitled: true, CreatedAt: noon,
 	}
 	for i, r := range []*models.UsageRecord{&ada, &bob, &cut} {
@@ -47,14 +53,16 @@ func (f *fixture) ledger(t *testing.T) {
 	}
 	event := func(n int, r *models.UsageRecord, at time.Time, quantity, overage int64, report *uuid.UUID) models.UsageEvent {
 		return models.UsageEvent{
-			ID: id(n), UserID: r.UserID, RecordID: r.ID, Email: "former@example.com", Quantity: quantity, OverageQuantity: overage, OverageCents: 30 * overage,
+			ID: id(n), UserID: r.UserID, RecordID: r.ID, Email: "former@example.com", Quantity: quantity, OverageQuantity: overage,
+			OverageCents:   30 * overage,
 			IdempotencyKey: ptr(fmt.Sprint("k", n)), OccurredAt: at, RecordedAt: noon, StripeCustomerID: ptr("cus_1"), StripeReportID: report,
 			Figures: models.Figures{PlanID: r.PlanID, BillingPeriodStart: october.Start, BillingPeriodEnd: november.End},
 		}
 	}
 	events := []models.UsageEvent{
 		event(1, &ada, noon, 1, 1, ptr(id(30))), event(2, &ada, noon, 5, 4, ptr(id(30))), event(3, &ada, noon, 3, 1, nil),
-		event(4, &cut, noon.AddDate(0, -1, 0), 3, 0, ptr(id(31))), event(5, &cut, october.End.AddDate(0, 0, -4), 1, 0, ptr(id(31))), event(6, &bob, noon, 2, 2, nil),
+		event(4, &cut, noon.AddDate(0, -1, 0), 3, 0, ptr(id(31))), event(5, &cut, october.End.AddDate(0, 0, -4), 1, 0, ptr(id(31))),
+		event(6, &bob, noon, 2, 2, nil),
 	}
 	events[2].IdempotencyKey, events[2].HoldID = nil, ptr(id(20))
 	events[5].VoidedAt, events[5].VoidReason = ptr(noon), ptr("by mistake")
@@ -62,10 +70,12 @@ func (f *fixture) ledger(t *testing.T) {
 		f.insert(t, &events[i])
 	}
 	holds := []models.UsageHold{
-		{Quantity: 4, OverageQuantity: 2, State: models.HoldSettled}, {Quantity: 2, OverageQuantity: 1, State: models.HoldOpen}, {Quantity: 8, State: models.HoldReleased},
+		{Quantity: 4, OverageQuantity: 2, State: models.HoldSettled}, {Quantity: 2, OverageQuantity: 1, State: models.HoldOpen},
+		{Quantity: 8, State: models.HoldReleased},
 	}
 	for i, h := range holds {
-		h.ID, h.UserID, h.RecordID, h.Email, h.IdempotencyKey, h.OverageCents = id(20+i), ada.UserID, ada.ID, "former@example.com", fmt.Sprint("h", i), 30*h.OverageQuantity
+		h.ID, h.UserID, h.RecordID, h.Email, h.IdempotencyKey, h.OverageCents = id(20+i), ada.UserID, ada.ID, "former@example.com",
+			fmt.Sprint("h", i), 30*h.OverageQuantity
 		h.ExpiresAt, h.CreatedAt = noon.Add(time.Minute), noon
 		h.Figures = models.Figures{PlanID: "pro", BillingPeriodStart: october.Start, BillingPeriodEnd: november.End}
 		f.insert(t, &h)
@@ -75,7 +85,8 @@ func (f *fixture) ledger(t *testing.T) {
 		counts string
 	}{{5, "overage"}, {4, "quantity"}} {
 		f.exec(t, `INSERT INTO stripe_reports (id, identifier, stripe_customer_id, meter_event_name, minute, value, counts, state, created_at)
-			VALUES (?, ?, 'cus_1', 'suggestions', ?, ?, ?, 'pending', ?)`, id(30+i), fmt.Sprint("test:", i), noon.Add(time.Duration(i)*time.Minute), r.value, r.counts, noon)
+			VALUES (?, ?, 'cus_1', 'suggestions', ?, ?, ?, 'pending', ?)`, id(30+i), fmt.Sprint("test:", i),
+			noon.Add(time.Duration(i)*time.Minute), r.value, r.counts, noon)
 	}
 }
 
@@ -102,7 +113,8 @@ func TestVerifyFindsNothing(t *testing.T) {
 
 func TestVerifyFindsEachDifference(t *testing.T) {
 	const ada, bob, october = "1 of ada@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ",
-		"2 of bob@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ", "3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-10-27T00:00:00Z: "
+		"2 of bob@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ",
+		"3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-10-27T00:00:00Z: "
 	const changed = "the person, workspace, plan or payment that it repeats has changed"
 	record := func(whose, fault string) string { return "usage record " + whose + fault }
 	event := func(n int, fault string) string {
@@ -121,7 +133,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		return record(whose, fmt.Sprintf("%d %s on hold are stored, %d were counted from its open holds", stored, what, counted))
 	}
 	days := func(whose string, stored, missing int) string {
-		return record(whose, fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do", stored, missing))
+		return record(whose, fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do",
+			stored, missing))
 	}
 	const used, over, cents = "units used", "units of overage", "cents of overage"
 	bobIs := func(change string) string { return "UPDATE users SET " + change + " WHERE email = 'bob@example.com'" }
@@ -143,7 +156,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{count(ada, used, 9, 6), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 3, 0)}},
 		{"voided event counted", []string{"UPDATE usage_events SET voided_at = NULL WHERE idempotency_key = 'k6'"},
 			[]string{count(bob, used, 0, 2), count(bob, over, 0, 2), count(bob, cents, 0, 60), days(bob, 0, 2)}},
-		{"unit on another day", []string{"UPDATE usage_records SET daily = replace(daily, '0,9', '2,7') WHERE id = 1"}, []string{days(ada, 2, 2)}},
+		{"unit on another day", []string{"UPDATE usage_records SET daily = replace(daily, '0,9', '2,7') WHERE id = 1"},
+			[]string{days(ada, 2, 2)}},
 		{"no days", []string{"UPDATE usage_records SET daily = ''"}, []string{days(ada, 0, 9), days(october, 0, 4)}},
 		{"days without events", []string{"UPDATE usage_records SET daily = '0,3' WHERE id = 2"}, []string{days(bob, 3, 0)}},
 		{"event of another day", []string{"UPDATE usage_events SET occurred_at = '2026-11-23 23:59:59.999999+00:00' WHERE idempotency_key = 'k1'",
@@ -157,10 +171,12 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"holds given back late", []string{"UPDATE usage_records SET holds_expire_at = '2026-11-23 12:01:01+00:00' WHERE id = 1"},
 			[]string{record(ada, "2 units on hold expire before the record says that any do")}},
 		{"records overlap", []string{"UPDATE usage_records SET billing_period_end = '2026-11-01 00:00:01+00:00' WHERE id = 3"},
-			[]string{"usage record 3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-11-01T00:00:01Z: it overlaps usage record 1 of the same person"}},
+			[]string{"usage record 3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-11-01T00:00:01Z: it overlaps usage record 1 of the " +
+				"same person"}},
 		{"spend limit that changed", []string{bobIs("spend_limit_cents = 100"), entitled}, []string{record(bob, changed)}},
 		{"plan that ended", []string{"UPDATE subscriptions SET status = 'canceled'", entitled}, []string{record(ada, changed)}},
-		{"plan that began", []string{"INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT '" + id(42).String() +
+		{"plan that began", []string{"INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT '" + id(42).
+			String() +
 			"', id, 'pro', 'active', created_at, created_at FROM users WHERE email = 'bob@example.com'", entitled}, []string{record(bob, changed)}},
 		{"plan that is not its payer's", []string{"UPDATE usage_records SET payer = '' WHERE id = 1"}, []string{record(ada, changed)}},
 		{"payer without a plan", []string{"UPDATE usage_records SET payer = 'organization:x' WHERE id = 2"}, []string{record(bob, changed)}},
@@ -181,9 +197,11 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"event of another person", []string{"UPDATE usage_events SET user_id = '" + id(40).String() + "' WHERE idempotency_key = 'k1'"},
 			[]string{count(ada, used, 9, 8), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 1, 0),
 				event(1, "it counts in usage record 1, which its person does not have")}},
-		{"event before its record", []string{"UPDATE usage_events SET occurred_at = '2026-10-31 23:59:59.999999+00:00' WHERE idempotency_key = 'k1'"},
+		{"event before its record", []string{"UPDATE usage_events SET occurred_at = '2026-10-31 23:59:59.999999+00:00' WHERE " +
+			"idempotency_key = 'k1'"},
 			[]string{days(ada, 1, 1), event(1, "it counts in usage record 1, which is another period's")}},
-		{"event at the end of its record", []string{"UPDATE usage_events SET occurred_at = '2026-12-01 00:00:00+00:00' WHERE idempotency_key = 'k1'"},
+		{"event at the end of its record", []string{"UPDATE usage_events SET occurred_at = '2026-12-01 00:00:00+00:00' WHERE " +
+			"idempotency_key = 'k1'"},
 			[]string{days(ada, 1, 1), event(1, "it counts in usage record 1, which is another period's")}},
 		{"event that should have moved", []string{"UPDATE usage_records SET payer = '' WHERE id = 3"},
 			[]string{event(5, "it counts in usage record 3, which is another period's")}},
@@ -199,7 +217,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			"UPDATE usage_events SET idempotency_key = NULL, hold_id = '" + id(20).String() + "' WHERE idempotency_key = 'k2'"},
 			[]string{hold(20, "it is settled, 1 event is due, 2 were counted")}},
 		{"settled by another person's event", []string{"UPDATE usage_holds SET user_id = '" + id(40).String() + "' WHERE idempotency_key = 'h0'"},
-			[]string{hold(20, "its units are in usage record 1, which its person does not have"), hold(20, "it is settled, 1 event is due, 0 were counted"),
+			[]string{hold(20, "its units are in usage record 1, which its person does not have"),
+				hold(20, "it is settled, 1 event is due, 0 were counted"),
 				event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
 		{"settled with more than was held", []string{"UPDATE usage_holds SET quantity = 2 WHERE idempotency_key = 'h0'"},
 			[]string{event(3, "its 3 units are from a hold that has 2, is not settled or is in another record")}},
@@ -209,9 +228,12 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{event(3, "its 3 units are from a hold that has 4, is not settled or is in another record")}},
 		{"event of no hold", []string{"DELETE FROM usage_holds WHERE idempotency_key = 'h0'"},
 			[]string{event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
-		{"report too high", []string{"UPDATE stripe_reports SET value = 7 WHERE counts = 'overage'"}, []string{report(30, "7 units are stored, 5 were counted from its events")}},
-		{"report of all units", []string{"UPDATE stripe_reports SET counts = 'quantity'"}, []string{report(30, "5 units are stored, 6 were counted from its events")}},
-		{"report of overage only", []string{"UPDATE stripe_reports SET counts = 'overage'"}, []string{report(31, "4 units are stored, 0 were counted from its events")}},
+		{"report too high", []string{"UPDATE stripe_reports SET value = 7 WHERE counts = 'overage'"},
+			[]string{report(30, "7 units are stored, 5 were counted from its events")}},
+		{"report of all units", []string{"UPDATE stripe_reports SET counts = 'quantity'"},
+			[]string{report(30, "5 units are stored, 6 were counted from its events")}},
+		{"report of overage only", []string{"UPDATE stripe_reports SET counts = 'overage'"},
+			[]string{report(31, "4 units are stored, 0 were counted from its events")}},
 		{"report without events", []string{"UPDATE usage_events SET stripe_report_id = NULL WHERE record_id = 1"},
 			[]string{report(30, "5 units are stored, 0 were counted from its events")}},
 		{"report lost", []string{"DELETE FROM stripe_reports WHERE counts = 'overage'"},

@@ -130,6 +130,16 @@ func (w *world) hold(p *person) {
 	}
 }
 
+// holdExpires returns when a hold expires if its billing period is known to have ended early.
+func (p *person) holdExpires(h *heldUnits) time.Time {
+	for _, period := range p.payer.periods {
+		if latest := period.End.Add(models.HoldsOutlivePeriod); period.Contains(h.created) && latest.Before(h.expires) {
+			return latest
+		}
+	}
+	return h.expires
+}
+
 // closeHold settles or releases the oldest open hold of a person. The processes' clocks may differ on whether it has expired.
 func (w *world) closeHold(p *person) {
 	p.holds = slices.DeleteFunc(p.holds, func(h *heldUnits) bool { return h.expires.Before(w.now.Add(-time.Minute)) })
@@ -148,7 +158,7 @@ func (w *world) closeHold(p *person) {
 	units := 1 + w.rand.Int64N(h.units)
 	answer, err := at.gate.Settle(w.ctx, h.id, units)
 	var refused *models.Error
-	if errors.As(err, &refused) && refused.Code == models.CodeHoldExpired && !h.expires.After(w.now.Add(15*time.Second)) {
+	if errors.As(err, &refused) && refused.Code == models.CodeHoldExpired && !p.holdExpires(h).After(w.now.Add(15*time.Second)) {
 		return
 	}
 	w.must(err)

@@ -7,12 +7,14 @@ import (
 	"time"
 )
 
-// FillEvents records events of customers of Stripe's in PostgreSQL, none of them reported: each of one to three units, spread over the third and the
+// FillEvents records events of customers of Stripe's in PostgreSQL, none of them reported: each of
+// one to three units, spread over the third and the
 // fourth hour before now, within a billing period that holds these. One in overageEvery is overage, all others are included. They belong to
 // no usage record.
 func FillEvents(t testing.TB, db *sql.DB, events, customers, overageEvery int, now, periodStart, periodEnd time.Time) {
 	t.Helper()
-	_, err := db.ExecContext(context.Background(), `INSERT INTO usage_events (id, user_id, record_id, email, quantity, overage_quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+	_, err := db.ExecContext(context.Background(),
+		`INSERT INTO usage_events (id, user_id, record_id, email, quantity, overage_quantity, idempotency_key, occurred_at, recorded_at, plan_id,
 			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents, stripe_customer_id)
 		SELECT gen_random_uuid(), md5((n % $1::int)::text)::uuid, 1 + n % $1::int, 'person' || n % $1::int || '@example.com', 1 + n % 3,
 			CASE WHEN n / $1::int % $6::int = 0 THEN 1 + n % 3 ELSE 0 END, gen_random_uuid()::text,

@@ -16,7 +16,8 @@ var plain = flag.Bool("plain", false, "give the tests PostgreSQL databases with 
 // HostileDefaults are settings of PostgreSQL that change how a value is read or written, how long a statement may take or
 // what a commit promises. A database may have all of them as its defaults, and Tollgate must not notice.
 //
-// Not among them: the planner's enable_… settings, which only make statements slow; default_transaction_read_only, which is how an operator closes a database to writes, and
+// Not among them: the planner's enable_… settings, which only make statements slow;
+// default_transaction_read_only, which is how an operator closes a database to writes, and
 // session_replication_role, with which Tollgate refuses to start.
 var HostileDefaults = map[string]string{
 	"DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Kathmandu",

@@ -46,7 +46,8 @@ func PgBouncer(t testing.TB, address, settings string) string {
 	users, file := filepath.Join(dir, "users.txt"), filepath.Join(dir, "pgbouncer.ini")
 	for name, text := range map[string]string{
 		users: `"postgres" ""`,
-		file: fmt.Sprintf("[databases]\n%s = host=%s port=%d\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\nauth_type = trust\nauth_file = %s\n%s\n",
+		file: fmt.Sprintf("[databases]\n%s = host=%s port=%d\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir "+
+			"=\nauth_type = trust\nauth_file = %s\n%s\n",
 			config.Database, config.Host, config.Port, port, users, settings),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // another account reads it, and nothing in it is secret

@@ -77,7 +77,8 @@ type Cluster struct {
 	server *server    // nil while stopped
 }
 
-// StartPostgres makes a new, empty cluster in a temporary folder, in memory unless it is durable, and starts it. It listens on a free port of
+// StartPostgres makes a new, empty cluster in a temporary folder, in memory unless it is durable,
+// and starts it. It listens on a free port of
 // 127.0.0.1 and lets in anybody who can connect there, as the superuser postgres and without a password. Stop must
 // be called; should this process die before that, the server stops with it (on Linux), though its folder stays.
 //
