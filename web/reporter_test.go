@@ -281,7 +281,7 @@ func TestThePeriodOnItems(t *testing.T) {
 		if r := m.reports(); len(r) != 2 || !r[0].Minute.Before(next) || r[1].Minute.Before(next) {
 			t.Errorf("the reports are %+v", r)
 		}
-		customers, _, err := billing.WebhookFaults(t.Context(), m.db)
+		customers, _, err := billing.WebhookProblems(t.Context(), m.db)
 		must(t, err)
 		for _, c := range customers {
 			t.Errorf("the customer %s has the error %q", c.ID, *c.Fault)

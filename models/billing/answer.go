@@ -7,23 +7,26 @@ import (
 	"github.com/stripe/stripe-go/v76"
 )
 
-// verdict is what an answer to a meter event means.
+// verdict is the meaning of Stripe's answer to a meter event.
 type verdict int
 
 const (
-	// accepted: Stripe has it.
+	// accepted means that Stripe has the report.
 	accepted verdict = iota
-	// clash means that Stripe has an event with this identifier that we did not send.
+	// clash means that Stripe has an event with this identifier that Tollgate did not send.
 	clash
 	// unknown means that Stripe may have accepted the report, or may still accept it.
 	unknown
-	// busy means that Stripe did not accept the report, and would not accept the stream's next one now.
+	// busy means that Stripe did not accept the report, and would not accept the stream's next one
+	// now either.
 	busy
 	// tooFast means that Stripe did not accept the report, and the whole process must slow down.
 	tooFast
-	// misconfigured means that the key, the address or the request is wrong, for every report.
+	// misconfigured means that the key, the address or the request is wrong, so that every report
+	// would fail.
 	misconfigured
-	// noMeter and noCustomer mean that Stripe would refuse every report to this meter, or of this customer.
+	// noMeter means that Stripe would refuse every report to this meter, and noCustomer every
+	// report of this customer.
 	noMeter
 	noCustomer
 	// tooOld means that Stripe will never accept the report.
@@ -38,8 +41,9 @@ type outcome struct {
 	text    string
 }
 
-// classify says what the answer to a report's attempt means; attempts counts this one. Codes and words are those of
-// https://docs.stripe.com/api/errors and https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-meter-event-errors.
+// classify returns the meaning of the answer to an attempt; attempts includes this one. For the
+// codes and words, see https://docs.stripe.com/api/errors and
+// https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-meter-event-errors.
 func classify(err error, attempts int) outcome {
 	if err == nil {
 		return outcome{verdict: accepted}
@@ -83,7 +87,7 @@ func classify(err error, attempts int) outcome {
 	return o
 }
 
-// short cuts what is kept of an answer.
+// short limits the part of an answer that is stored.
 func short(text string) string {
 	const most = 500
 	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")

@@ -6,34 +6,36 @@ import (
 	"tollgate/models"
 )
 
-// invoiceOverdue is how long after the end of a billing period its invoice is waited for: a draft is final after 72 hours at most.
+// invoiceOverdue is how long after the end of a billing period its invoice may be missing. A draft
+// becomes final after 72 hours at most.
 const invoiceOverdue = 4 * 24 * time.Hour
 
-// reportShare is what a report has to do with a billing period.
+// reportShare is a report's part in a billing period.
 type reportShare struct {
 	State  models.ReportState
 	Counts models.ReportCounts
-	// Minute is the report's timestamp, and so says whose invoice has it.
+	// Minute is the report's timestamp, which determines the invoice.
 	Minute           time.Time
 	Value, Confirmed int64
-	// SentAt is when Stripe received it, as far as that is known; zero otherwise.
+	// SentAt is when Stripe received it; zero if unknown.
 	SentAt time.Time
-	// Here is the overage of its events that were used in the period, All that of all its events.
+	// Here is the overage of its events that were used in the period. All is the overage of all its
+	// events.
 	Here, All models.OverageSum
 }
 
-// balanceSheet is all that a balance is made of.
+// balanceSheet is the data that a balance is computed from.
 type balanceSheet struct {
 	payer, meter string
 	period       models.Period
 	now          time.Time
-	// unsealed is what is in no report yet.
+	// unsealed is the overage that is in no report yet.
 	unsealed models.OverageSum
 	reports  []reportShare
-	// final is when the invoice was final; zero while it is not. drafted means that it is a draft.
+	// final is when the invoice became final; zero until then. drafted means that there is a draft.
 	final   time.Time
 	drafted bool
-	// invoiced, voided and uncollectible are what final invoices bill.
+	// invoiced, voided and uncollectible are the amounts on final invoices.
 	invoiced, voided, uncollectible models.OverageSum
 	// otherCurrency means that an invoice is in another currency than the catalog.
 	otherCurrency bool
@@ -45,13 +47,15 @@ type balanceSheet struct {
 	blocked bool
 	// canceled is when the subscription was canceled within the period; zero if it was not.
 	canceled time.Time
-	// noItem means that no subscription has the overage item of the meter's plan, and no invoice of the period has a line for it.
+	// noItem means that no subscription has the overage item of the meter's plan, and no invoice of
+	// the period has a line for it.
 	noItem bool
-	// noPrice means that the subscription has no overage price that can be used.
+	// noPrice means that the subscription has no usable overage price.
 	noPrice bool
 }
 
-// balance says where each unit of the period's overage is. Decided is always the sum of Invoiced and the reasons.
+// balance returns where each unit of the period's overage is. Decided is always the sum of Invoiced
+// and the reasons.
 func (s *balanceSheet) balance() models.OverageBalance {
 	b := models.OverageBalance{
 		Payer: s.payer, MeterEventName: s.meter, Period: s.period, Decided: s.unsealed, Invoiced: s.invoiced,
@@ -60,7 +64,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 	b.Add(s.unsent(), s.unsealed)
 	var due dues
 	tiers := false
-	// reached adds what reached Stripe, of a report's minute, at an instant.
+	// reached adds overage that reached Stripe at an instant, for a report's minute.
 	reached := func(o models.OverageSum, minute, at time.Time) {
 		near := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
 		switch reason := s.sent(minute, at); {
@@ -129,7 +133,7 @@ func (s *balanceSheet) balance() models.OverageBalance {
 	return b
 }
 
-// unsent is the reason why overage that is not sent is not invoiced.
+// unsent returns the reason why overage that was not sent is not invoiced.
 func (s *balanceSheet) unsent() models.OveragePart {
 	switch {
 	case s.held != "":
@@ -146,7 +150,8 @@ func (s *balanceSheet) unsent() models.OveragePart {
 	return models.OverageWaiting
 }
 
-// afterEnd reports whether a minute lies after the subscription's immediate end. Its last invoice covers what came before.
+// afterEnd reports whether a minute is after the subscription's immediate end. Its last invoice
+// covers the time before it.
 func (s *balanceSheet) afterEnd(minute time.Time) bool {
 	return !s.canceled.IsZero() && !minute.Before(s.canceled)
 }
@@ -156,7 +161,8 @@ func (s *balanceSheet) discarded() bool {
 	return !s.canceled.IsZero() && !s.drafted && s.final.IsZero()
 }
 
-// sent is the reason why overage of a minute that reached Stripe at an instant is not invoiced; empty if it should be.
+// sent returns the reason why overage is not invoiced that reached Stripe at an instant, for a
+// minute; empty if it should be invoiced.
 func (s *balanceSheet) sent(minute, at time.Time) models.OveragePart {
 	switch {
 	case s.discarded():
@@ -175,24 +181,26 @@ func (s *balanceSheet) sent(minute, at time.Time) models.OveragePart {
 	return models.OverageWaiting
 }
 
-// dues are what should have reached Stripe's total and the invoice.
+// dues are the amounts that should be in Stripe's total and on the invoice.
 type dues struct {
-	// counted is in Stripe's total, invoiced on the invoice.
+	// counted should be in Stripe's total, and invoiced on the invoice.
 	counted  int64
 	invoiced models.OverageSum
-	// closeBefore is the part of invoiced, and closeAfter that of what is late, that was sent within an hour of the moment at which the
-	// invoice was final: an invoice may lack the one and have the other. unanswered was sent, without an answer.
+	// closeBefore is the part of invoiced, and closeAfter the part of the late overage, that was
+	// sent within an hour of the time when the invoice became final. The invoice may lack the first
+	// and contain the second. unanswered was sent without an answer.
 	closeBefore, closeAfter, unanswered models.OverageSum
 }
 
-// explain adds the reasons for what should be on the invoice and is not; less than zero if it has more.
+// explain adds the reasons for rest, which should be on the invoice and is not. rest is negative if
+// the invoice has more.
 func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum, due dues) {
 	take := func(reason models.OveragePart, units int64) {
 		o := part(rest, units, rest.Units)
 		b.Add(reason, o)
 		rest = rest.Minus(o)
 	}
-	// surplus takes what the invoice has more out of another reason.
+	// surplus explains what the invoice has more with the amount of another reason.
 	surplus := func(reason models.OveragePart, of models.OverageSum) (units int64) {
 		units = min(-rest.Units, of.Units)
 		if units <= 0 {
@@ -223,7 +231,7 @@ func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum,
 	b.Add(models.OverageUnexplained, rest)
 }
 
-// part is the share of an amount that n of its units have, of all.
+// part returns the share of an amount for n of all its units.
 func part(o models.OverageSum, n, all int64) models.OverageSum {
 	if all == 0 || n == 0 {
 		return models.OverageSum{}

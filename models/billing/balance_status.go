@@ -10,18 +10,20 @@ import (
 	"tollgate/models"
 )
 
-// OverageStatus says where the overage of the billing periods is that ended in the last 35 days or still go on.
+// OverageStatus says where the overage of current billing periods is, and of those that ended in
+// the last 35 days.
 type OverageStatus struct {
-	// Steps has each step, in the order of models.OverageSteps, and Reasons each reason, in the order of models.OverageReasons. Unexplained
-	// amounts are summed without their signs.
+	// Steps has each step in the order of models.OverageSteps. Reasons has each reason in the order
+	// of models.OverageReasons. The sum of unexplained amounts ignores their signs.
 	Steps, Reasons []models.OverageShare
-	// CheckedAt is when the newest of them was computed; nil if there is none.
+	// CheckedAt is when the newest balance was computed; nil without one.
 	CheckedAt *time.Time
-	// Balances are those with overage that is neither invoiced nor waiting, at most a hundred, unexplained ones first.
+	// Balances are up to a hundred balances with overage that is neither invoiced nor waiting,
+	// unexplained ones first.
 	Balances []models.OverageBalance
 }
 
-// readOverage reads where overage is, of billing periods that ended after since.
+// readOverage reads where the overage of billing periods that ended after since is.
 func readOverage(ctx context.Context, db bun.IDB, since time.Time) (*OverageStatus, error) {
 	var sums []struct {
 		Part         models.OveragePart

@@ -16,7 +16,7 @@ import (
 	"tollgate/models"
 )
 
-// Payers of balances that are no customers of Stripe's begin with one of these.
+// The prefixes of payers that are not Stripe customers.
 const (
 	payerOrganization = "organization:"
 	payerUser         = "user:"
@@ -25,8 +25,9 @@ const (
 // longestPeriod is the longest that a billing period may be.
 const longestPeriod = 62 * 24 * time.Hour
 
-// balance writes down where the overage of a customer and a meter is, in each billing period of the last 35 days. It asks Stripe only for
-// invoices that should be final by now. If Stripe does not show them, the balances are of what is stored, and the error is errInvoices.
+// balance stores where the overage of a customer and a meter is, for each billing period of the
+// last 35 days. It asks Stripe only for invoices that should be final by now. If Stripe does not
+// show them, it computes the balances from the stored ones and returns errInvoices.
 func (r *Reporter) balance(ctx context.Context, of stream) error {
 	now := r.now()
 	var unread error
@@ -65,7 +66,7 @@ func (r *Reporter) balance(ctx context.Context, of stream) error {
 	return unread
 }
 
-// billedCustomer is what a customer's balances have in common.
+// billedCustomer is the data that all balances of a customer share.
 type billedCustomer struct {
 	subscriptions []models.Subscription
 	invoices      map[string]models.StripeInvoice
@@ -118,8 +119,8 @@ func bills(line *models.StripeInvoiceLine, p models.Period) bool {
 	return p.Contains(line.PeriodStart.UTC()) || p.Contains(line.PeriodEnd.UTC().Add(-time.Microsecond)) && line.PeriodStart.Before(p.Start)
 }
 
-// awaits reports whether Stripe may have an invoice of a period that is not stored as it is: there is
-// none that is final, or one that is open, which may be voided.
+// awaits reports whether Stripe may have an invoice of a period that is missing or outdated here:
+// none is final, or one is open and may be voided.
 func (c *billedCustomer) awaits(p models.Period, now time.Time) bool {
 	stored := false
 	for i := range c.lines {
@@ -135,8 +136,8 @@ func (c *billedCustomer) awaits(p models.Period, now time.Time) bool {
 	return !stored && (!p.End.After(now) || !c.canceled(p).IsZero())
 }
 
-// canceled returns when the customer's subscription was canceled, if that was within a period that it pays for and none pays for the
-// rest; otherwise the zero time.
+// canceled returns when the customer's subscription was canceled within a period, if no other
+// subscription pays for the rest; otherwise the zero time.
 func (c *billedCustomer) canceled(p models.Period) (canceled time.Time) {
 	for _, s := range c.subscriptions {
 		if s.CurrentPeriodStart == nil || s.CurrentPeriodEnd == nil || !s.CurrentPeriodStart.Before(p.End) ||
@@ -157,8 +158,8 @@ func (c *billedCustomer) canceled(p models.Period) (canceled time.Time) {
 	return canceled
 }
 
-// lacksItem reports whether none of the customer's subscriptions that may pay for a period has an overage item of a plan. It is false
-// while the items of one of them are not known.
+// lacksItem reports whether none of the customer's subscriptions that may pay for a period has an
+// overage item of a plan. It returns false if the items of one of them are unknown.
 func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
 	lacks := false
 	for _, s := range c.subscriptions {
@@ -167,7 +168,7 @@ func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
 			s.Status == models.StatusCanceled && s.InactiveSince != nil && !s.InactiveSince.After(p.Start),
 			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete),
 			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncompleteExpired):
-			// It does not bill the period.
+			// This subscription does not bill the period.
 		case s.OverageItems == nil || slices.Contains(strings.Fields(*s.OverageItems), string(plan)):
 			return false
 		default:
@@ -177,15 +178,17 @@ func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
 	return lacks
 }
 
-// span is a stretch of time that may be a billing period.
+// span is a time that may be a billing period.
 type span struct {
 	models.Period
-	// known means that Stripe says so: the subscription or an invoice. Otherwise it is what events and
-	// reports say, whose records may begin or end within a billing period, when a member comes or goes.
+	// known means that a subscription or an invoice at Stripe has this period. Otherwise it comes
+	// from events and reports, whose records may begin or end within a billing period when a member
+	// joins or leaves.
 	known bool
 }
 
-// billedPeriods returns the billing periods at Stripe in which a customer has overage or an invoice for it, of the last 35 days.
+// billedPeriods returns the billing periods of the last 35 days in which a customer has overage or
+// an invoice for it.
 func (r *Reporter) billedPeriods(ctx context.Context, of stream, known *billedCustomer, now time.Time) ([]models.Period, error) {
 	since := now.Add(-totalsReach)
 	labels, err := r.periods(ctx, of)
@@ -217,8 +220,8 @@ func (r *Reporter) billedPeriods(ctx context.Context, of stream, known *billedCu
 	}), nil
 }
 
-// mergeSpans makes billing periods that do not overlap of what is known. A stretch within a known
-// period is a part of it; a known period that begins within another one cuts it.
+// mergeSpans returns billing periods without overlap. A span within a known period is a part of it.
+// A known period that begins within another one ends that one.
 func mergeSpans(spans []span) []models.Period {
 	slices.SortFunc(spans, func(a, b span) int {
 		known := func(s span) int {
@@ -256,7 +259,7 @@ func mergeSpans(spans []span) []models.Period {
 	return periods
 }
 
-// sheet reads what the balance of a period is made of.
+// sheet reads the data for the balance of a period.
 func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known *billedCustomer, now time.Time) (*balanceSheet, error) {
 	plan := r.planOf(of.meter)
 	s := &balanceSheet{
@@ -336,7 +339,8 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		}
 		s.reports = append(s.reports, share)
 	}
-	// Of totals that overlap, as a period was taken to be another one before, the newest counts.
+	// If totals overlap, because a period was known with other bounds before, the newest one
+	// counts.
 	var totals []models.StripeTotal
 	if err := r.DB.NewSelect().Model(&totals).Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start >= ? AND period_start < ?",
 		of.customer, of.meter, p.Start, p.End).Order("checked_at DESC", "period_start").Scan(ctx); err != nil {
@@ -364,8 +368,9 @@ type balanceRow struct {
 	CheckedAt              time.Time
 }
 
-// writeBalances replaces the balances of the same payers, meters and periods. before, which may be nil, runs first in the transaction.
-// Processes do this one after another: two that write the same balance at once could leave parts of both.
+// writeBalances replaces the balances of the same payers, meters and periods. before, if not nil,
+// runs first in the transaction. A lock serializes this among processes; otherwise two of them
+// could each leave parts of the same balance.
 func (r *Reporter) writeBalances(
 	ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error,
 ) error {
@@ -474,7 +479,7 @@ func namePayers(ctx context.Context, db bun.IDB, balances []models.OverageBalanc
 	return nil
 }
 
-// balanceByHand writes down the overage of people whose plan has no Stripe subscription.
+// balanceByHand stores the overage of people whose plan has no Stripe subscription.
 func (r *Reporter) balanceByHand(ctx context.Context) error {
 	now := r.now()
 	var rows []struct {
@@ -509,7 +514,7 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 	return nil
 }
 
-// balanceInvoiced writes the balances of customers of whom an invoice was read since they were last written.
+// balanceInvoiced updates the balances of customers with a newly read invoice.
 func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 	var customers []string
 	if err := r.DB.NewSelect().Model((*models.StripeInvoice)(nil)).ColumnExpr("DISTINCT stripe_customer_id").Where("NOT balanced").

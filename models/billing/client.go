@@ -1,5 +1,6 @@
-// Package billing is all that Tollgate tells Stripe and hears from it: the reporter, the webhooks' effects, the set-up and the
-// reconciliation. It runs without HTTP of its own, on SQLite and on PostgreSQL alike.
+// Package billing is everything between Tollgate and Stripe: the reporter, the effects of webhooks,
+// set-up and reconciliation. It does not handle HTTP requests itself, and works the same on SQLite
+// and on PostgreSQL.
 package billing
 
 import (
@@ -24,16 +25,16 @@ import (
 	"tollgate/models"
 )
 
-// requestTimeout bounds a request to Stripe from its first byte to the answer's last one.
+// requestTimeout limits a request to Stripe, from its first byte to the last byte of the answer.
 const requestTimeout = 30 * time.Second
 
-// ClientOptions say how Stripe is reached.
+// ClientOptions configure the connection to Stripe.
 type ClientOptions struct {
 	// Key is the secret key.
 	Key string
-	// APIBase is a stand-in's address; empty for Stripe's own.
+	// APIBase is the address of a stand-in; empty for Stripe.
 	APIBase string
-	// Transport is what carries requests; nil is net/http's own.
+	// Transport carries the requests; nil means that of net/http.
 	Transport http.RoundTripper
 }
 
@@ -75,21 +76,21 @@ func CheckWebhookSecret(secrets string) error {
 	return nil
 }
 
-// ErrLiveKey says that a live key must not reach anything but Stripe.
+// ErrLiveKey means that a live key would be sent to an address other than Stripe's.
 var ErrLiveKey = errors.New("a live key goes to Stripe alone: leave out --stripe-api-base, or use a test key")
 
-// Client is Stripe's API by one key. One call is one request: the SDK's own retries are off, as they ignore the context and skip what
-// matters, and so are those of net/http.
+// Client is Stripe's API with one key. A call makes exactly one request: the retries of the SDK are
+// off, because they ignore the context and skip our error handling, and so are those of net/http.
 type Client struct {
 	*client.API
-	// Live says that the key is one of live mode, in which money moves.
+	// Live means that the key is for live mode, in which real money moves.
 	Live bool
 
 	key     string
 	backend stripe.Backend
 }
 
-// NewClient makes a client; it sends nothing yet.
+// NewClient returns a client. It sends nothing yet.
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{key: o.Key, Live: strings.HasPrefix(o.Key, "sk_live_") || strings.HasPrefix(o.Key, "rk_live_")}
 	transport := o.Transport
@@ -116,14 +117,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// once carries a request once. net/http takes a POST with an Idempotency-Key for one that may be sent again, and does so by itself when a
-// connection that was kept open breaks before the answer. The answer to that would be taken for the only one, so a report that
-// Stripe has could be seen as refused, and be billed twice a day later. Nor is it sent where an answer points to, which is none of
-// Stripe's: the SDK would take what has a body of JSON for success.
-// Source: https://pkg.go.dev/net/http#Transport
+// once sends a request exactly once. net/http considers a POST with an Idempotency-Key safe to
+// repeat, and sends it again by itself if a kept-alive connection breaks before the answer. The
+// second answer would be taken for the only one, so a report that Stripe has could look refused and
+// be billed twice a day later. once does not follow redirects either, which Stripe does not send:
+// the SDK would treat any JSON body as success. Source: https://pkg.go.dev/net/http#Transport
 type once struct{ next http.RoundTripper }
 
-// RoundTrip sends a body that cannot be read a second time; one that is not empty says its length.
+// RoundTrip sends a body that cannot be read twice. If the body is not empty, it sets its length.
 func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodPost {
 		var body []byte
@@ -144,7 +145,7 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// checkBase says why an address is no stand-in's on this machine.
+// checkBase returns an error unless an address is that of a stand-in on this machine.
 func checkBase(base string) error {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" {
@@ -156,10 +157,11 @@ func checkBase(base string) error {
 	return nil
 }
 
-// params are those of a request that ends with the context.
+// params returns parameters for a request that ends with the context.
 func params(ctx context.Context) stripe.Params { return stripe.Params{Context: ctx} }
 
-// stripeError is the error of Stripe's that err is, or nil: then what became of the request is not known.
+// stripeError returns the Stripe error in err. If there is none, the effect of the request is
+// unknown.
 func stripeError(err error) *stripe.Error {
 	var e *stripe.Error
 	if errors.As(err, &e) {
@@ -168,8 +170,8 @@ func stripeError(err error) *stripe.Error {
 	return nil
 }
 
-// account returns the id of the key's account. A restricted key may not be allowed to read it, and a stand-in may not have one; then
-// it is empty. The SDK's own call takes no context.
+// account returns the ID of the key's account. It is empty if a restricted key may not read it or a
+// stand-in has none. The SDK's own call takes no context.
 func (c *Client) account(ctx context.Context) (string, error) {
 	var a stripe.Account
 	err := c.backend.Call(http.MethodGet, "/v1/account", c.key, &stripe.AccountParams{Params: params(ctx)}, &a)
@@ -188,8 +190,8 @@ const (
 	meterValueKey    = "value"
 )
 
-// sendMeterEvent tells Stripe of a report. Each attempt has an idempotency key of its own: a constant one would give a stored fault back
-// for a day.
+// sendMeterEvent sends a report to Stripe. Each attempt has its own idempotency key, because with a
+// constant key, Stripe would return a stored error for a day.
 func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) error {
 	p := &stripe.BillingMeterEventParams{
 		Params:     params(ctx),
@@ -203,7 +205,7 @@ func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) err
 	return err
 }
 
-// total is Stripe's total of a customer in [from, to), whole minutes, in units.
+// total returns Stripe's total of a customer in [from, to), in units. Both must be whole minutes.
 func (c *Client) total(ctx context.Context, meterID, customer string, from, to time.Time) (int64, error) {
 	p := &stripe.BillingMeterEventSummaryListParams{ID: &meterID, Customer: &customer, StartTime: stripe.Int64(from.Unix()), EndTime: stripe.Int64(to.Unix())}
 	p.Context = ctx
@@ -218,7 +220,8 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 	return int64(math.Round(sum)), nil
 }
 
-// meters returns the meters by event name: of each, the one that is active first, if there is one, and those that are archived after it.
+// meters returns the meters by event name: the active one first, if there is one, and then archived
+// ones.
 func (c *Client) meters(ctx context.Context) (map[string][]*stripe.BillingMeter, error) {
 	list := &stripe.BillingMeterListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)

@@ -18,16 +18,18 @@ import (
 	"tollgate/models"
 )
 
-// invoicesAtOnce is how many invoices are read at most when a customer is applied. The other events wait for the next time.
+// invoicesAtOnce is the maximum number of invoices to read when a customer's events are applied.
+// The other events wait for the next time.
 const invoicesAtOnce = 50
 
-// endedInvoiceTypes are the events of invoices that end unpaid. Set-up does not ask for them, as the daily comparison reads open invoices
-// again, but an endpoint may be sent them.
+// endedInvoiceTypes are the events of invoices that end unpaid. Set-up does not subscribe to them,
+// because the daily comparison reads open invoices again, but an endpoint may receive them.
 var endedInvoiceTypes = []string{"invoice.voided", "invoice.marked_uncollectible"}
 
-// invoice is an invoice with its lines, wherever the version of Stripe's API puts what we read. Versions from 2025-03-31 on have the
-// subscription and the price elsewhere, where the SDK does not read them.
-// Source: https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects
+// invoice is an invoice with its lines. It reads the fields that we need from every version of
+// Stripe's API: versions since 2025-03-31 have the subscription and the price in other places,
+// where the SDK does not read them. Source:
+// https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects
 type invoice struct {
 	stripe.APIResource
 	ID                string               `json:"id"`
@@ -92,7 +94,7 @@ func (id objectID) orNil() *string {
 	return new(string(id))
 }
 
-// invoice fetches an invoice with all its lines. Its error is Stripe's.
+// invoice fetches an invoice with all its lines. It returns Stripe's error.
 func (c *Client) invoice(ctx context.Context, id string) (*invoice, error) {
 	i := &invoice{}
 	if err := c.backend.Call(http.MethodGet, "/v1/invoices/"+url.PathEscape(id), c.key,
@@ -102,7 +104,7 @@ func (c *Client) invoice(ctx context.Context, id string) (*invoice, error) {
 	return i, c.allLines(ctx, i)
 }
 
-// allLines fetches the lines of an invoice that are not in it.
+// allLines fetches the lines that are missing in an invoice.
 func (c *Client) allLines(ctx context.Context, i *invoice) error {
 	if !i.Lines.HasMore {
 		return nil
@@ -117,7 +119,8 @@ func (c *Client) allLines(ctx context.Context, i *invoice) error {
 		}, func(line any) { i.Lines.Data = append(i.Lines.Data, line.(*invoiceLine)) })
 }
 
-// invoicesOf calls do for the customer's newest invoices, at most a hundred, without the lines that are not in them.
+// invoicesOf calls do for the customer's newest invoices, at most a hundred. It does not fetch
+// missing lines.
 func (c *Client) invoicesOf(ctx context.Context, customer string, do func(*invoice)) error {
 	list := &stripe.InvoiceListParams{Customer: &customer}
 	list.Context, list.Limit, list.Single = ctx, stripe.Int64(100), true
@@ -131,7 +134,7 @@ func (c *Client) invoicesOf(ctx context.Context, customer string, do func(*invoi
 	}, func(i any) { do(i.(*invoice)) })
 }
 
-// list calls do for each object of a list, whose pages newPage makes.
+// list calls do for each object of a list; newPage creates the pages.
 func (c *Client) list(
 	path string, params stripe.ListParamsContainer, newPage func() (stripe.ListContainer, func() []any), do func(any),
 ) error {
@@ -154,7 +157,8 @@ func anys[T any](list []T) []any {
 	return all
 }
 
-// overageLine returns the plan and the meter whose overage a line bills; ok is false if it bills none of ours.
+// overageLine returns the plan and the meter whose overage a line bills; ok is false if it bills
+// none of ours.
 func (p *planPrices) overageLine(line *invoiceLine) (price string, plan models.PlanID, meter string, ok bool) {
 	price = line.Pricing.PriceDetails.Price
 	if line.Price != nil {
@@ -182,9 +186,9 @@ func (p *planPrices) overageLine(line *invoiceLine) (price string, plan models.P
 	return price, plan, p.catalogue.MeterOf(plan), true
 }
 
-// keepInvoice stores an invoice that was asked for at readAt, with its lines that bill overage, unless one that was asked for later is
-// stored.
-func keepInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice, readAt time.Time) error {
+// storeInvoice stores an invoice that was requested at readAt, with its lines that bill overage. It
+// does nothing if a later result is stored.
+func storeInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice, readAt time.Time) error {
 	row := models.StripeInvoice{
 		ID: i.ID, StripeCustomerID: string(i.Customer), StripeSubscriptionID: i.Subscription.orNil(), Status: i.Status, Currency: i.Currency,
 		PeriodStart: unixTime(i.PeriodStart), PeriodEnd: unixTime(i.PeriodEnd),
@@ -235,7 +239,8 @@ func keepInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice,
 	return nil
 }
 
-// namedInvoices returns the IDs of the invoices that events are about, at most invoicesAtOnce, and the events up to which those are all.
+// namedInvoices returns the IDs of the invoices in events, at most invoicesAtOnce, and the leading
+// events that these cover.
 func (w *Webhooks) namedInvoices(
 	ctx context.Context, events []models.StripeWebhookEvent,
 ) (ids []string, until []models.StripeWebhookEvent, err error) {
@@ -277,9 +282,9 @@ func (w *Webhooks) namedInvoices(
 	return ids, events, nil
 }
 
-// askInvoices fetches invoices of a customer. Those that Stripe does not have, such as a deleted draft,
-// and other customers' are left out. A key that may not read invoices does not keep the customer's plan
-// from being followed.
+// askInvoices fetches invoices of a customer. It leaves out invoices that Stripe does not have,
+// such as a deleted draft, and those of other customers. A key without permission to read invoices
+// still lets the customer's plan be updated.
 func (c *Client) askInvoices(ctx context.Context, customer string, ids []string, at *atStripe) error {
 	for _, id := range ids {
 		i, err := c.invoice(ctx, id)
@@ -300,29 +305,31 @@ func (c *Client) askInvoices(ctx context.Context, customer string, ids []string,
 	return nil
 }
 
-// keepInvoices stores what was fetched.
-func (a *application) keepInvoices(ctx context.Context) error {
+// storeInvoices stores fetched invoices.
+func (a *application) storeInvoices(ctx context.Context) error {
 	if a.at.unread != nil {
 		a.problem("its invoices cannot be read, so nothing says what they bill: %v", a.at.unread)
 	}
 	for _, i := range a.at.invoices {
-		if err := keepInvoice(ctx, a.tx, a.prices, i, a.at.readAt); err != nil {
+		if err := storeInvoice(ctx, a.tx, a.prices, i, a.at.readAt); err != nil {
 			return fmt.Errorf("invoice %s: %w", i.ID, err)
 		}
 	}
 	return nil
 }
 
-// errInvoices means that Stripe does not show a customer's invoices, for example because the key lacks the permission.
+// errInvoices means that Stripe does not show a customer's invoices, for example because the key
+// lacks the permission.
 var errInvoices = errors.New("the invoices cannot be read")
 
-// passes reports whether an error of Stripe's may pass by itself.
-func passes(err error) bool {
+// isTemporary reports whether an error of Stripe's may be temporary.
+func isTemporary(err error) bool {
 	v := classify(err, 1).verdict
 	return v != refused && v != misconfigured
 }
 
-// readInvoices asks Stripe for the invoices of a customer and stores those that are new or have another status.
+// readInvoices fetches the invoices of a customer and stores those that are new or have another
+// status.
 func (r *Reporter) readInvoices(ctx context.Context, customer string) error {
 	readAt := r.now()
 	var changed []*invoice
@@ -356,7 +363,7 @@ func (r *Reporter) readInvoices(ctx context.Context, customer string) error {
 	}
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, i := range changed {
-			if err := keepInvoice(ctx, tx, prices, i, readAt); err != nil {
+			if err := storeInvoice(ctx, tx, prices, i, readAt); err != nil {
 				return fmt.Errorf("store invoice %s: %w", i.ID, err)
 			}
 		}

@@ -40,10 +40,10 @@ func newOffice(d *desk) *office {
 	d.must(err)
 	for name, of := range meters {
 		plan := strings.TrimPrefix(name, d.catalogue.MeterOf(""))
-		d.must(keepObject(d.ctx, d.db, d.now, objectMeter+plan, of[0].ID))
+		d.must(storeObject(d.ctx, d.db, d.now, objectMeter+plan, of[0].ID))
 		price := d.stripe.AddPrice(stripetest.Price{LookupKey: lookupOverage + plan, Meter: of[0].ID,
 			Cents: map[string]float64{"pro": 30, "starter": 35}[plan]})
-		d.must(keepObject(d.ctx, d.db, d.now, objectOverage+plan, price))
+		d.must(storeObject(d.ctx, d.db, d.now, objectOverage+plan, price))
 		if plan == "pro" {
 			o.over = price
 		}
@@ -80,7 +80,7 @@ func (o *office) receive(body []byte, signature string) {
 	o.t.Helper()
 	e, err := o.hook.read(body, signature, models.Now(o.hook.Now))
 	o.must(err)
-	_, err = o.hook.keep(o.ctx, e, models.Now(o.hook.Now))
+	_, err = o.hook.store(o.ctx, e, models.Now(o.hook.Now))
 	o.must(err)
 }
 

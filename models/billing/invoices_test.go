@@ -74,7 +74,7 @@ func TestAnOlderReadingOfAnInvoiceIsIgnored(t *testing.T) {
 		o.must(err)
 		tx, err := o.db.BeginTx(o.ctx, nil)
 		o.must(err)
-		o.must(keepInvoice(o.ctx, tx, prices, older, readAt))
+		o.must(storeInvoice(o.ctx, tx, prices, older, readAt))
 		o.must(tx.Commit())
 		if got := o.lines(); got != "open pro 12 for $3.60" {
 			t.Errorf("stored are %s", got)
@@ -160,14 +160,14 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 	for name, address := range databases {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t, address(t), answer(200, body))
-			d.must(keepObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
+			d.must(storeObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
 			i, err := d.Client.invoice(d.ctx, "in_1")
 			d.must(err)
 			prices, err := readPlanPrices(d.ctx, d.db, d.catalogue)
 			d.must(err)
 			tx, err := d.db.BeginTx(d.ctx, nil)
 			d.must(err)
-			d.must(keepInvoice(d.ctx, tx, prices, i, d.now))
+			d.must(storeInvoice(d.ctx, tx, prices, i, d.now))
 			d.must(tx.Commit())
 			o := &office{desk: d}
 			var line models.StripeInvoiceLine

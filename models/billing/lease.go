@@ -23,17 +23,19 @@ const (
 	leaseRenewal = 8 * time.Second
 )
 
-// lease is a stream that this process sends, until the lease runs out.
+// lease is a stream that this process may send until the lease expires.
 type lease struct {
 	stream models.StripeStream
 	token  uuid.UUID
-	// report is the one to send, its attempt already counted; before is the state that it had.
+	// report is the report to send, with this attempt already counted. before is its previous
+	// state.
 	report models.StripeReport
 	before models.ReportState
 }
 
-// claim takes the stream that has waited longest, and counts the attempt of its first report. A stream that was found may turn out to have
-// nothing to send; then there is no lease, and others may be due.
+// claim claims the stream that has waited longest, and counts the attempt of its first report. If
+// the stream turns out to have nothing to send, found is true without a lease, and other streams
+// may be due.
 func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error) {
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		got, found = nil, false
@@ -61,7 +63,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 	return got, found, nil
 }
 
-// holds locks the stream and says whether the lease is still ours.
+// holds locks the stream and reports whether the lease is still ours.
 func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	var streams []models.StripeStream
 	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
@@ -72,7 +74,8 @@ func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 	return l.stream.LeaseToken != nil && *l.stream.LeaseToken == l.token, nil
 }
 
-// endLease ends the lease of a locked stream. It is next looked at when its next report is due, and not before notBefore.
+// endLease ends the lease of a locked stream. The stream is due again with its next report, but not
+// before notBefore.
 func (r *Reporter) endLease(ctx context.Context, tx bun.Tx, l *lease, notBefore time.Time) error {
 	var first bun.NullTime
 	if err := tx.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("MIN(next_attempt_at)").
@@ -91,7 +94,7 @@ func (r *Reporter) endLease(ctx context.Context, tx bun.Tx, l *lease, notBefore 
 	return err
 }
 
-// release gives the stream back unsent.
+// release ends the lease without sending anything.
 func (r *Reporter) release(ctx context.Context, l *lease) error {
 	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		held, err := r.holds(ctx, tx, l)
@@ -102,13 +105,15 @@ func (r *Reporter) release(ctx context.Context, l *lease) error {
 	})
 }
 
-// errLeaseLost says that another process has the customer by now: what was fetched is older than what that one fetches.
+// errLeaseLost means that another process has claimed the customer, so the fetched state may be
+// outdated.
 var errLeaseLost = errors.New("the lease expired and another process has the customer")
 
-// claim takes the customer that has been due for longest; nil when none is.
+// claim claims the customer that has been due longest; nil without one.
 func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 	now := models.Now(w.Now)
-	// Without a transaction at first: on SQLite one would lock out all writers, and mostly nothing is due.
+	// Check without a transaction first: on SQLite, a transaction would block all writers, and
+	// usually nothing is due.
 	due := func(db bun.IDB) *bun.SelectQuery {
 		return db.NewSelect().Model((*models.StripeCustomer)(nil)).
 			Where("next_attempt_at <= ? AND (leased_until IS NULL OR leased_until <= ?)", now, now).Order("next_attempt_at").Limit(1)
@@ -131,9 +136,9 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 	return claimed, err
 }
 
-// renewLease renews the lease of a claimed customer until release. The context that it returns is for the requests to Stripe: it ends
-// leaseMargin before the lease does if the lease cannot be renewed, at once if another process has the customer, and after
-// customerPatience in any case.
+// renewLease renews the lease of a claimed customer until release is called. The returned context
+// is for the requests to Stripe. It ends leaseMargin before the lease if the lease cannot be
+// renewed, at once if another process has the customer, and after customerPatience at the latest.
 func (w *Webhooks) renewLease(ctx context.Context, customer *models.StripeCustomer) (patience context.Context, release func()) {
 	patience, cancel := context.WithTimeout(ctx, customerPatience)
 	expiry := time.AfterFunc(customer.LeasedUntil.Sub(models.Now(w.Now))-leaseMargin, cancel)

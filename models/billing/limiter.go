@@ -6,22 +6,23 @@ import (
 	"time"
 )
 
-// limiter is a token bucket that is slowed down by a refusal and recovers by itself.
+// limiter is a token bucket that slows down after a refusal and recovers by itself.
 type limiter struct {
 	mu sync.Mutex
-	// most and rate are calls a second: as configured, and now.
+	// most is the configured rate and rate the current one, in calls per second.
 	most, rate float64
 	next, slow time.Time
 }
 
 func newLimiter(rate float64) *limiter { return &limiter{most: rate, rate: rate} }
 
-// wait returns when a call may be made.
+// wait returns when the next call may be made.
 func (l *limiter) wait(ctx context.Context) error {
 	l.mu.Lock()
 	now := time.Now()
 	if l.rate < l.most && now.Sub(l.slow) > time.Second {
-		// A tenth a second: from half to all of it in five seconds without a refusal.
+		// Recover by a tenth per second: from half to all of the rate in five seconds without a
+		// refusal.
 		l.rate, l.slow = min(l.most, l.rate+l.most/10), now
 	}
 	// A burst is at most a tenth of a second's calls.
@@ -42,7 +43,7 @@ func (l *limiter) wait(ctx context.Context) error {
 	}
 }
 
-// halve slows the process down, to one call a second at least.
+// halve halves the rate, down to one call per second.
 func (l *limiter) halve() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

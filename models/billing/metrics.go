@@ -12,13 +12,13 @@ import (
 	"tollgate/models"
 )
 
-// How long a scrape may take to read the status, and how old one may be that it gets.
+// How long a scrape may take to read the status, and how old a cached status may be.
 const (
 	scrapeTimeout = 5 * time.Second
 	scrapeCache   = 2 * time.Second
 )
 
-// metrics are the figures of Status, read when they are scraped.
+// metrics exports the figures of Status. They are read at each scrape.
 type metrics struct {
 	db    bun.IDB
 	sends func() bool
@@ -34,7 +34,8 @@ type metrics struct {
 	read time.Time
 }
 
-// RegisterMetrics adds the figures of /ops to a registry. sends says whether this process sends reports.
+// RegisterMetrics adds the figures of /ops to a registry. sends reports whether this process sends
+// reports.
 func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bool, now func() time.Time, log *slog.Logger) error {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
@@ -68,7 +69,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. Without a database there are no figures.
+// Collect implements prometheus.Collector. If the database is unavailable, it exports nothing.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	s := m.status()
 	if s == nil {

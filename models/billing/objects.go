@@ -10,9 +10,10 @@ import (
 	"tollgate/models"
 )
 
-// The names of what is set up, as stripe_objects has them.
+// The names of the objects that set-up stores in stripe_objects.
 const (
-	// objectOldMeter is the one meter of earlier releases, which all plans shared. What was sealed for it is still sent to it.
+	// objectOldMeter is the single meter of earlier releases, which all plans shared. Reports that
+	// were sealed for it are still sent to it.
 	objectOldMeter = "meter"
 	objectMeter    = models.StripeMeterObject
 	objectWebhook  = "webhook"
@@ -27,7 +28,7 @@ const (
 	metadataObject = "tollgate"
 )
 
-// stripeObjects are the ids of what was set up, by name.
+// stripeObjects returns the IDs of the objects that were set up, by name.
 func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
 	var rows []models.StripeObject
 	if err := db.NewSelect().Model(&rows).Where("name NOT LIKE ?", objectCheckout+"%").Scan(ctx); err != nil {
@@ -40,8 +41,8 @@ func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
 	return ids, nil
 }
 
-// keepObject writes the id of something down under its name.
-func keepObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
+// storeObject stores the ID of an object by its name.
+func storeObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
 	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: now}
 	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
 	return err

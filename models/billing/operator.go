@@ -14,15 +14,17 @@ import (
 	"tollgate/models"
 )
 
-// What an operator may be told no for.
+// The errors of an operator's actions.
 var (
 	ErrNoSuchReport = errors.New("there is no such report")
 	ErrNotFailed    = errors.New("the report has not failed, so there is nothing to retry or to give up")
 	ErrReason       = errors.New("giving up wants a reason of 1 to 500 characters")
 )
 
-// Retry sends the units of a failed report anew, in a report of another identifier and minute: of one that Stripe refused, rejected or never
-// had. One that Stripe has another total for is read again instead, as sending it could bill it twice. The audit log tells of it.
+// Retry sends the units of a failed report again, in a new report with another identifier and
+// minute, if Stripe refused, rejected or never received the report. If Stripe has another total for
+// the report, Retry reads it again instead, because sending it could bill it twice. It adds an
+// entry to the audit log.
 func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error {
 	return r.act(ctx, id, func(ctx context.Context, tx bun.Tx, report *models.StripeReport) error {
 		now := r.now()
@@ -46,7 +48,8 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 	})
 }
 
-// GiveUp ends a failed report for a reason; its units are not billed. The audit log tells of it.
+// GiveUp ends a failed report with a reason. Its units are not billed. It adds an entry to the
+// audit log.
 func (r *Reporter) GiveUp(ctx context.Context, actor string, id uuid.UUID, reason string) error {
 	reason = strings.TrimSpace(reason)
 	if reason == "" || len([]rune(reason)) > 500 {
@@ -82,8 +85,8 @@ func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Co
 	})
 }
 
-// Unblock sends a customer's blocked reports again. A meter that Stripe did not have blocks the reports of all customers to it, so they are
-// sent again too. It writes to the audit log.
+// Unblock allows a customer's blocked reports to be sent again. If the meter was missing, it
+// unblocks the reports of all customers to that meter. It adds an entry to the audit log.
 func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer string) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		done, err := unblock(tx, now).Where("blocked IS NOT NULL").
@@ -96,18 +99,20 @@ func Unblock(ctx context.Context, db *models.DB, now time.Time, actor, customer 
 	})
 }
 
-// unblock is an update that unblocks the streams that its conditions select.
+// unblock returns an update that unblocks the streams that its conditions select.
 func unblock(db bun.IDB, now time.Time) *bun.UpdateQuery {
 	return db.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = NULL, blocked_kind = NULL, failures = 0, next_attempt_at = ?", now)
 }
 
-// Pause stops all sending, of every process, until Resume. Usage is counted and sealed all the while. The audit log tells of both.
+// Pause stops sending in all processes until Resume is called. Usage is still counted and sealed.
+// Both add an entry to the audit log.
 func Pause(ctx context.Context, db *models.DB, now time.Time, actor string) error {
 	text := "paused by " + actor
 	return switchSending(ctx, db, now, actor, "stripe.pause", &text)
 }
 
-// Resume goes on with sending, whether it was paused or stopped by itself. If what stopped it is still so, the next call stops it again.
+// Resume continues sending after a pause or an automatic stop. If the cause of the stop persists,
+// the next call to Stripe stops it again.
 func Resume(ctx context.Context, db *models.DB, now time.Time, actor string) error {
 	return switchSending(ctx, db, now, actor, "stripe.resume", nil)
 }
@@ -135,7 +140,7 @@ func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, act
 	})
 }
 
-// ErrUnchanged means that what an operator asked for was so already, so nothing was changed and the audit log has no entry.
+// ErrUnchanged means that an operator's action changes nothing, so the audit log has no entry.
 var ErrUnchanged = errors.New("nothing was changed: it was so already")
 
 // changed returns ErrUnchanged if an update changed no row.

@@ -10,17 +10,18 @@ import (
 	"tollgate/models"
 )
 
-// overage is what a subscription costs beyond the included units.
+// overage is the price of a subscription's units beyond the included ones.
 type overage struct {
 	// cents is the price of each unit. With a problem it is 0, and units beyond the included ones are refused.
 	cents   int64
 	problem models.OverageProblem
-	// fault tells the operator what to do about the problem.
-	fault string
+	// advice tells the operator what to do about the problem.
+	advice string
 }
 
-// overageOf reads what a subscription to a plan costs beyond the included units from its overage item: the item with the plan's overage
-// price, else the one that bills the plan's meter, else a metered one of which nothing says that it is another plan's.
+// overageOf reads the overage price of a subscription to a plan from its overage item: the item
+// with the plan's overage price, or else the item that bills the plan's meter, or else a metered
+// item that is not known to belong to another plan.
 func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage {
 	var price *stripe.Price
 	best := 0
@@ -35,7 +36,7 @@ func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage
 		}
 	}
 	with := func(problem models.OverageProblem, format string, args ...any) overage {
-		return overage{problem: problem, fault: fmt.Sprintf(format, args...) + ". Until then, units beyond the included ones are refused"}
+		return overage{problem: problem, advice: fmt.Sprintf(format, args...) + ". Until then, units beyond the included ones are refused"}
 	}
 	key := overageKey(plan.ID)
 	switch {
@@ -57,10 +58,10 @@ func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage
 	return overage{cents: cents}
 }
 
-// setOverage sets the overage rate of a subscription's row, and what is wrong with the overage price. fault tells the operator what to do
-// about it; it is empty for a price with tiers, which is shown with the customer's reports that are held back (HeldCustomer). A subscription
-// that gives no plan keeps its rate.
-func (p *planPrices) setOverage(s *stripe.Subscription, row *models.Subscription) (fault string) {
+// setOverage sets the overage rate of a subscription's row, and its problem if there is one. advice
+// tells the operator what to do; it is empty for a price with tiers, which is shown with the
+// customer's held-back reports (HeldCustomer). An inactive subscription's rate does not change.
+func (p *planPrices) setOverage(s *stripe.Subscription, row *models.Subscription) (advice string) {
 	row.OverageProblem = nil
 	plan, ok := p.catalogue.Plan(row.PlanID)
 	if !ok || !row.Active() {
@@ -75,7 +76,7 @@ func (p *planPrices) setOverage(s *stripe.Subscription, row *models.Subscription
 	if o.problem == models.OverageTiered {
 		return ""
 	}
-	return o.fault
+	return o.advice
 }
 
 // sameOverage reports whether a row has the overage rate and problem of a subscription.
@@ -85,7 +86,8 @@ func (p *planPrices) sameOverage(s *stripe.Subscription, row *models.Subscriptio
 	return same(row.OverageRateCents, next.OverageRateCents) && same(row.OverageProblem, next.OverageProblem)
 }
 
-// itemsOf lists the plans whose overage items a subscription has, separated by spaces; nil if Stripe did not show all of its items.
+// itemsOf returns the plans whose overage items a subscription has, separated by spaces; nil if
+// Stripe did not show all items.
 func (p *planPrices) itemsOf(s *stripe.Subscription) *string {
 	if s.Items == nil || s.Items.HasMore {
 		return nil
@@ -94,7 +96,7 @@ func (p *planPrices) itemsOf(s *stripe.Subscription) *string {
 	for _, plan := range p.catalogue.Plans {
 		known[plan.ID] = plan.ID != models.FreePlan
 	}
-	// A plan that is no longer in the catalog may still be billed.
+	// A plan that was removed from the catalog may still be billed.
 	for _, plans := range []map[string]models.PlanID{p.overage, p.meters} {
 		for _, plan := range plans {
 			known[plan] = true
@@ -112,8 +114,9 @@ func (p *planPrices) itemsOf(s *stripe.Subscription) *string {
 	return new(strings.Join(have, " "))
 }
 
-// fitsOverage says how well a metered price fits as the overage price of a plan; 0 is not at all. What is reported for the plan goes to the
-// plan's meter, so a price of another known meter bills nothing of it.
+// fitsOverage returns how well a metered price fits as the overage price of a plan; 0 means not at
+// all. A plan's reports go to the plan's meter, so a price of another known meter does not bill
+// them.
 func (p *planPrices) fitsOverage(price *stripe.Price, plan models.PlanID) int {
 	meter, want := price.Recurring.Meter, p.meterOf[plan]
 	of, sold := p.overage[price.ID]
@@ -135,8 +138,8 @@ func (p *planPrices) fitsOverage(price *stripe.Price, plan models.PlanID) int {
 	return 2
 }
 
-// isOurs reports whether a metered price is one that Tollgate sold, in this release or an earlier one. Before set-up has stored anything,
-// any price may be.
+// isOurs reports whether Tollgate sold a metered price, in this release or an earlier one. Before
+// set-up has stored anything, any price may be ours.
 func (p *planPrices) isOurs(price *stripe.Price) bool {
 	meter := price.Recurring.Meter
 	_, sold := p.overage[price.ID]

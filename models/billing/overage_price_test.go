@@ -30,7 +30,7 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 		items   []object
 		cents   int64
 		problem models.OverageProblem
-		fault   string
+		advice  string
 	}{
 		{"its plan's", "pro", []object{base, price("pro", "mtr_pro", nil)}, 30, "", ""},
 		{"another amount than the catalog's", "pro", []object{price("pro", "mtr_pro", object{"unit_amount": 12, "unit_amount_decimal": "12"})}, 12, "", ""},
@@ -64,8 +64,8 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 			}
 			slices.Reverse(s.Items.Data)
 			for range 2 { // in any order
-				if got := p.overageOf(&s, plan); got.cents != c.cents || got.problem != c.problem || !strings.Contains(got.fault, c.fault) || (got.fault == "") != (c.fault == "") {
-					t.Errorf("it is %+v, want %d cents, %q, %q", got, c.cents, c.problem, c.fault)
+				if got := p.overageOf(&s, plan); got.cents != c.cents || got.problem != c.problem || !strings.Contains(got.advice, c.advice) || (got.advice == "") != (c.advice == "") {
+					t.Errorf("it is %+v, want %d cents, %q, %q", got, c.cents, c.problem, c.advice)
 				}
 				slices.Reverse(s.Items.Data)
 			}
@@ -150,8 +150,8 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 // The row of a subscription has what its overage price costs, and what is wrong with it.
 func TestTheOverageRateFollowsStripe(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
-		f.must(keepObject(f.Context(), f.db, f.at, objectOldMeter, "mtr_old"))
-		f.must(keepObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
+		f.must(storeObject(f.Context(), f.db, f.at, objectOldMeter, "mtr_old"))
+		f.must(storeObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
 		metered := func(meter string) object { return object{"usage_type": "metered", "meter": meter} }
@@ -211,7 +211,7 @@ func TestTheOverageRateIsReadAfterAnUpdate(t *testing.T) {
 // What is wrong with the overage price of a subscription is shown to the operator until it is corrected, also without a webhook.
 func TestOveragePricesThatNeedAttention(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
-		f.must(keepObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
+		f.must(storeObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
 		f.tell("customer.subscription.created", "cus_1")
@@ -224,8 +224,8 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 		missing := items("pro", 1)
 		missing["data"] = missing["data"].([]object)[1:]
 		for _, c := range []struct {
-			items object
-			fault string
+			items  object
+			advice string
 		}{
 			{missing, `it has no overage price of "pro"`},
 			{with(object{"currency": "eur"}), "is in eur, but the plan catalog and all pages are in usd"},
@@ -240,7 +240,7 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 			if differ != 1 {
 				f.Errorf("%d customers differ, want 1", differ)
 			}
-			f.wantFault("cus_1", c.fault)
+			f.wantFault("cus_1", c.advice)
 			f.wantPlan("ada@example.com", "pro by cus_1")
 		}
 		f.stub.set("sub_1", object{"status": "canceled", "items": missing})

@@ -11,22 +11,22 @@ import (
 	"tollgate/models"
 )
 
-// planPrices knows which plan a price of Stripe's is the base price of.
+// planPrices maps Stripe's prices to the plans whose base price they are.
 type planPrices struct {
 	catalogue *models.Catalogue
 	byID      map[string]models.PlanID
-	// byProduct is of the products that set-up wrote down.
+	// byProduct maps the products that set-up stored.
 	byProduct map[string]models.PlanID
-	// overage is the plan of each overage price that set-up stored.
+	// overage maps the overage prices that set-up stored to plans.
 	overage map[string]models.PlanID
-	// meters is the plan of each meter, by the meter's ID, and meterOf the meter of each plan, as set-up stored them.
+	// meters maps the IDs of meters to plans, and meterOf plans to meters, as set-up stored them.
 	meters  map[string]models.PlanID
 	meterOf map[models.PlanID]string
 	// oldMeter is the meter that all plans shared in earlier releases; empty if there was none.
 	oldMeter string
 }
 
-// readPlanPrices takes the prices from the catalogue, and else from what set-up wrote down.
+// readPlanPrices reads the prices from the catalog, or else those that set-up stored.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
 	p := &planPrices{
 		catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, overage: map[string]models.PlanID{},
@@ -62,7 +62,8 @@ func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*plan
 	return p, nil
 }
 
-// planOf is the plan that a subscription gives, and the item that it is charged by. reason says why there is none.
+// planOf returns the plan that a subscription gives, and the item with its base price. reason
+// explains why there is none.
 func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *stripe.SubscriptionItem, reason string) {
 	var unknown []string
 	if s.Items != nil {
@@ -93,9 +94,10 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	return models.Plan{}, nil, "it has no price that a plan could have"
 }
 
-// mismatches lists what an active subscription has that its plan is not sold with: a quantity other than one of a plan for one person,
-// and a base price in another currency than the catalog's. Only a person can correct it, as it is the customer's money. overageOf has
-// what is wrong with the overage price.
+// mismatches returns how an active subscription differs from what is sold: a quantity other than
+// one of an individual plan, or a base price in another currency than the catalog's. Only a person
+// can correct these, because they concern the customer's money. Problems of the overage price are
+// in overageOf.
 func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 	row := models.Subscription{Status: models.SubscriptionStatus(s.Status)}
 	plan, item, reason := p.planOf(s)
@@ -115,8 +117,8 @@ func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 	return texts
 }
 
-// plan is the one that a price is the base price of, now or once: when another price takes over its lookup key, those who subscribed
-// before keep it, and its metadata, which set-up gave it, says of which plan it was.
+// plan returns the plan that a price is or was the base price of. When another price takes over its
+// lookup key, existing subscribers keep the old price, whose metadata from set-up names the plan.
 func (p *planPrices) plan(price *stripe.Price) (models.Plan, bool) {
 	if id, ok := p.byID[price.ID]; ok {
 		return p.catalogue.Plan(id)
@@ -124,7 +126,8 @@ func (p *planPrices) plan(price *stripe.Price) (models.Plan, bool) {
 	if key, ok := strings.CutPrefix(price.LookupKey, lookupBase); ok {
 		return p.catalogue.Plan(models.PlanID(key))
 	}
-	// Anybody may write metadata; with a product of another plan's, or of none, it says nothing.
+	// Anyone with access to the account can write metadata. It counts only if the product does not
+	// belong to another plan.
 	if id := models.PlanID(price.Metadata[metadataPlan]); price.Product != nil && id != "" && p.byProduct[price.Product.ID] == id {
 		return p.catalogue.Plan(id)
 	}

@@ -10,10 +10,10 @@ import (
 	"tollgate/models"
 )
 
-// lookupsAtATime is how many lookup keys Stripe takes in one question.
+// lookupsAtATime is the maximum number of lookup keys in a request.
 const lookupsAtATime = 10
 
-// pricesByKey finds prices by their lookup keys.
+// pricesByKey fetches prices by their lookup keys.
 func pricesByKey(ctx context.Context, client *Client, keys []string) (map[string]*stripe.Price, error) {
 	prices := map[string]*stripe.Price{}
 	for some := range slices.Chunk(keys, lookupsAtATime) {
@@ -32,7 +32,7 @@ func pricesByKey(ctx context.Context, client *Client, keys []string) (map[string
 	return prices, nil
 }
 
-// basePrice is the monthly price of a plan; of a team plan, of a seat.
+// basePrice returns the parameters of a plan's monthly price; for a team plan, per seat.
 func basePrice(c *models.Catalogue, p models.Plan, product string) *stripe.PriceParams {
 	return &stripe.PriceParams{
 		Currency: &c.Currency, Product: &product, UnitAmount: &p.BasePriceCents, LookupKey: stripe.String(lookupBase + string(p.ID)),
@@ -43,10 +43,11 @@ func basePrice(c *models.Catalogue, p models.Plan, product string) *stripe.Price
 	}
 }
 
-// overageKey is the lookup key of a plan's overage price.
+// overageKey returns the lookup key of a plan's overage price.
 func overageKey(plan models.PlanID) string { return lookupOverage + string(plan) }
 
-// overagePrice bills each unit that is reported to the plan's meter at the plan's rate. Only overage is reported.
+// overagePrice returns the parameters of the price that bills each unit that is reported to the
+// plan's meter at the plan's rate. Only overage is reported.
 func overagePrice(c *models.Catalogue, p models.Plan, product, meter string) *stripe.PriceParams {
 	return &stripe.PriceParams{
 		Currency: &c.Currency, Product: &product, UnitAmount: &p.OverageRateCents, LookupKey: stripe.String(overageKey(p.ID)),
@@ -58,7 +59,7 @@ func overagePrice(c *models.Catalogue, p models.Plan, product, meter string) *st
 	}
 }
 
-// priceDifferences are what of a price is not as it must be.
+// priceDifferences returns how a price differs from the expected one.
 func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string) {
 	differs := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	if !p.Active {
@@ -90,11 +91,12 @@ func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string
 	return lines
 }
 
-// isTiered reports whether a price has tiers. Overage prices had them before Tollgate decided itself which units are overage.
+// isTiered reports whether a price has tiers. Overage prices had tiers before Tollgate itself
+// decided which units are overage.
 func isTiered(p *stripe.Price) bool { return p.BillingScheme == stripe.PriceBillingSchemeTiered }
 
-// centsPerUnit returns what a price costs for each unit. whole is false if that is not a whole number of cents: a price may have decimals,
-// or a number of units that it is for.
+// centsPerUnit returns the price of a unit. whole is false if it is not a whole number of cents,
+// because the price has decimals or is for several units.
 func centsPerUnit(p *stripe.Price) (cents int64, whole bool) {
 	if p.TransformQuantity != nil && p.TransformQuantity.DivideBy > 1 {
 		return 0, false
@@ -102,7 +104,7 @@ func centsPerUnit(p *stripe.Price) (cents int64, whole bool) {
 	return p.UnitAmount, p.UnitAmountDecimal == 0 || p.UnitAmountDecimal == float64(p.UnitAmount)
 }
 
-// amountText is the amount of a price that is not a whole number of cents for each unit.
+// amountText describes the amount of a price that is not a whole number of cents per unit.
 func amountText(p *stripe.Price) string {
 	if p.TransformQuantity != nil && p.TransformQuantity.DivideBy > 1 {
 		return fmt.Sprintf("an amount for each %d units", p.TransformQuantity.DivideBy)

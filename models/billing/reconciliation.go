@@ -12,8 +12,9 @@ import (
 	"tollgate/models"
 )
 
-// PrintReconciliation compares everything with Stripe now, prints a line for each payer, meter and billing period, and returns an error when
-// anything differs, a report has failed or an invoice has an unexplained amount. With restored it first makes it safe to send again, as Restored does.
+// PrintReconciliation compares everything with Stripe now, and prints a line for each payer, meter
+// and billing period. It returns an error if anything differs, a report has failed, or an invoice
+// has an unexplained amount. With restored, it first makes it safe to send again; see Restored.
 func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, restored bool) error {
 	if err := r.contact(ctx); err != nil {
 		return err
@@ -34,7 +35,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	totals, unread := r.Totals(ctx, true)
-	// The comparison made reports due: each report's own minute shows whether Stripe still has it.
+	// The comparison made the reports due to be read: each report's own minute shows whether Stripe
+	// still has it.
 	if _, err := r.Reconcile(ctx); err != nil {
 		return err
 	}
@@ -88,7 +90,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 	return nil
 }
 
-// noteLost lists the verified reports of which Stripe had nothing when their minutes were last read. It returns their number.
+// noteLost prints the verified reports for which Stripe had nothing when their minutes were last
+// read. It returns their number.
 func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
 	var lost []models.StripeReport
 	n, err := r.DB.NewSelect().Model(&lost).Where("state = ? AND zero_since IS NOT NULL", models.ReportVerified).
@@ -106,7 +109,7 @@ func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
 	return int(n), nil
 }
 
-// noteWaiting says what waits to be sent, and why when nothing is.
+// noteWaiting prints what is waiting to be sent, and why if sending is stopped.
 func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
 	s, err := ReadStatus(ctx, r.DB)
 	if err != nil {

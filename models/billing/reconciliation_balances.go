@@ -11,10 +11,10 @@ import (
 	"tollgate/models"
 )
 
-// printBalances prints a line for each payer, meter and billing period of the last 35 days. DECIDED and
-// SENT count units by the time at which they were used, COUNTED is Stripe's total of the period, and
-// DIFFERENCE that of the totals. It returns the number of periods with a difference and of those with an
-// unexplained amount.
+// printBalances prints a line for each payer, meter and billing period of the last 35 days. DECIDED
+// and SENT count units by the time when they were used. COUNTED is Stripe's total of the period,
+// and DIFFERENCE is the difference between the totals. It returns the number of periods with a
+// difference, and the number of periods with an unexplained amount.
 func (r *Reporter) printBalances(
 	ctx context.Context, w io.Writer, totals []models.StripeTotal,
 ) (differences, unexplained int, err error) {
@@ -48,7 +48,8 @@ func (r *Reporter) printBalances(
 	return differences, unexplained, out.Flush()
 }
 
-// reasonsText lists a period's reasons with their amounts, such as "late 3 ($0.90), waiting 5 ($1.50)"; "-" for none.
+// reasonsText returns a period's reasons with their amounts, such as "late 3 ($0.90), waiting 5
+// ($1.50)"; "-" without any.
 func (r *Reporter) reasonsText(b models.OverageBalance) string {
 	texts := make([]string, len(b.Reasons))
 	for i, reason := range b.Reasons {

@@ -17,33 +17,37 @@ import (
 // Stripe's limits, and the margins that are kept to them.
 // Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 const (
-	// sealGrace is how long after an hour's end its events are taken.
+	// sealGrace is how long after the end of an hour its events are sealed.
 	sealGrace = 2 * time.Minute
-	// maxAge is the age from which nothing is sent; Stripe takes 35 days.
+	// maxAge is the age after which a report is not sent. Stripe accepts 35 days.
 	maxAge = 34 * 24 * time.Hour
-	// clockMargin is how far the clocks of two processes may be apart.
+	// clockMargin is the maximum difference between the clocks of two processes.
 	clockMargin = time.Minute
-	// resendGuard is how long after its first attempt a report may be sent again. Stripe remembers its identifier for 24 hours, and may
-	// process the last attempt an hour after it was sent.
+	// resendGuard is how long after its first attempt a report may be sent again. Stripe remembers
+	// its identifier for 24 hours, and may process the last attempt up to an hour after it was
+	// sent.
 	resendGuard    = 23*time.Hour - clockMargin
 	requestSettles = models.StripeRequestSettles + clockMargin
 	summarySettles = models.StripeTotalsSettle + clockMargin
 	// firstRead is when an accepted report is first read.
 	firstRead = 2 * time.Hour
-	// watched is for how long a failed report is read again, once a day: what Stripe does late heals it.
+	// watched is how long a failed report is read again once a day, because Stripe may still
+	// process it.
 	watched = 7 * 24 * time.Hour
 
-	// deadAfter is the number of refusals after which a report is dead. Attempts without an answer are not refusals.
+	// deadAfter is the number of refusals after which a report is dead. Attempts without an answer
+	// do not count.
 	deadAfter = 3
 )
 
-// Calls a second, of a thousand that Stripe allows in live mode and 25 in test mode, and streams at a time.
+// Calls per second (Stripe allows 1,000 in live mode and 25 in test mode), and streams that are
+// sent in parallel.
 const (
 	liveRate, testRate       = 200, 15
 	liveStreams, testStreams = 48, 8
 )
 
-// ReporterOptions are what a Reporter works with.
+// ReporterOptions configure a Reporter.
 type ReporterOptions struct {
 	DB        *models.DB
 	Client    *Client
@@ -52,19 +56,20 @@ type ReporterOptions struct {
 	Log       *slog.Logger
 	// Every is how often events are sealed into reports.
 	Every time.Duration
-	// Rate is the most calls a second that this process makes; 0 takes the mode's own.
+	// Rate is the maximum number of calls per second of this process; 0 means the mode's default.
 	Rate float64
-	// Random returns a number in [0, 1), and NewID a UUID that nobody else makes; nil takes the runtime's.
+	// Random returns a number in [0, 1), and NewID a unique UUID; nil means the default.
 	Random func() float64
 	NewID  func() uuid.UUID
 }
 
-// Reporter tells Stripe of every unit once: it seals events into reports, delivers them and reads back what was counted. Any number of processes
-// may run one on one database.
+// Reporter sends each billed unit to Stripe exactly once. It seals events into reports, delivers
+// the reports, and reads back what Stripe counted. Any number of processes may run one on the same
+// database.
 type Reporter struct {
 	ReporterOptions
 	environment string
-	// guard is resendGuard, but for the test that shows what it is for.
+	// guard is resendGuard, except in the test that shows why it is needed.
 	guard time.Duration
 	limit *limiter
 	wake  chan struct{}
@@ -72,9 +77,9 @@ type Reporter struct {
 	mu        sync.Mutex
 	started   bool
 	contacted bool
-	// refused is why this process sends nothing for as long as it runs; nil when its key fits.
+	// refused is the reason why this process never sends; nil if its key is the right one.
 	refused error
-	// loggedReason is the last reason to stop that this process has logged.
+	// loggedReason is the last reason for a stop that this process has logged.
 	loggedReason atomic.Pointer[string]
 
 	metersMu    sync.Mutex
@@ -88,7 +93,7 @@ type knownMeters struct {
 	until time.Time
 }
 
-// NewReporter makes a reporter; it does nothing before Start.
+// NewReporter returns a reporter. It does nothing before Start.
 func NewReporter(o ReporterOptions) *Reporter {
 	if o.Random == nil {
 		o.Random = rand.Float64
@@ -113,7 +118,7 @@ func NewReporter(o ReporterOptions) *Reporter {
 	return r
 }
 
-// Start sets the workers to work until Stop.
+// Start starts the workers, which run until Stop.
 func (r *Reporter) Start(ctx context.Context) {
 	r.mu.Lock()
 	r.started = true
@@ -121,10 +126,10 @@ func (r *Reporter) Start(ctx context.Context) {
 	r.workers.Start(ctx)
 }
 
-// Stop ends the workers. A call to Stripe that is under way has a few seconds to be answered.
+// Stop stops the workers. Open calls to Stripe have a few seconds to finish.
 func (r *Reporter) Stop() { r.workers.Stop() }
 
-// sealing seals every so often, and tells those who deliver.
+// sealing seals events at an interval, and wakes a worker that delivers.
 func (r *Reporter) sealing(ctx context.Context) {
 	every(ctx, r.Every, func() {
 		sealed, err := r.Seal(ctx)
@@ -135,7 +140,7 @@ func (r *Reporter) sealing(ctx context.Context) {
 	})
 }
 
-// reconciling reads what is due, and once a day the totals.
+// reconciling reads the reports that are due, and the totals once a day.
 func (r *Reporter) reconciling(ctx context.Context) {
 	every(ctx, max(r.Every, time.Minute), func() {
 		if r.contact(ctx) != nil {
@@ -148,8 +153,8 @@ func (r *Reporter) reconciling(ctx context.Context) {
 	})
 }
 
-// delivering delivers one stream after another. Of those that find nothing to do, one looks again each second and the rest sleep until
-// somebody finds something.
+// delivering delivers one stream after another. When there is nothing to deliver, one worker checks
+// again each second, and the others sleep until a worker finds something.
 func (r *Reporter) delivering(ctx context.Context, looks bool) {
 	for ctx.Err() == nil {
 		found := false
@@ -183,21 +188,23 @@ func (r *Reporter) logError(ctx context.Context, what string, err error) {
 
 func (r *Reporter) now() time.Time { return models.Now(r.Now) }
 
-// jitter is a wait after so many failures in a row, of minDelay at least.
+// jitter returns the wait after a number of failures in a row, at least minDelay.
 func (r *Reporter) jitter(failures int) time.Duration {
 	return max(minDelay, fullJitter(r.Random(), failures))
 }
 
-// Sends says that this process sends reports, unless sending is paused or stopped for all.
+// Sends reports whether this process sends reports, unless sending is paused or stopped for all
+// processes.
 func (r *Reporter) Sends() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.started && r.refused == nil
 }
 
-// contact makes sure, once in a process, that the key is of the account and the mode that this database reports to; the first
-// contact decides which. A process whose key does not fit sends and reads nothing, and when it was started to report it stops all sending,
-// for somebody to see; one that starts to report with a key that fits goes on with it.
+// contact checks, once in a process, that the key belongs to the account and mode of this database;
+// the first contact of a new database sets them. With another key, the process sends and reads
+// nothing. If it was started to report, it also stops sending in all processes, so that an operator
+// notices; a process that starts with the right key ends that stop.
 func (r *Reporter) contact(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,7 +230,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 	return err
 }
 
-// stop ends all sending, of every process, until one starts with another key or an operator goes on.
+// stop stops sending in all processes, until one starts with another key or an operator resumes it.
 func (r *Reporter) stop(ctx context.Context, why string) error {
 	if told := r.loggedReason.Swap(&why); told == nil || *told != why {
 		r.Log.Error("all sending to Stripe is stopped", "reason", why)

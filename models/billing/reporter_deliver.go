@@ -11,15 +11,16 @@ import (
 	"tollgate/models"
 )
 
-// stopPatience is how long a stopping process waits for the answers of calls that are under way.
+// stopPatience is how long a stopping process waits for the answers to open calls.
 const stopPatience = 5 * time.Second
 
-// sendable are a stream's reports that may be sent: those frozen, and those of which nothing is known while Stripe surely
-// knows their identifier. It takes the end of the guard.
+// sendable selects the reports of a stream that may be sent: sealed ones, and unknown ones while
+// Stripe still knows their identifier. Its last argument is the end of the resend guard.
 const sendable = `stripe_customer_id = ? AND meter_event_name = ? AND state IN ('sealed', 'unknown') AND (first_attempt_at IS NULL OR first_attempt_at > ?)`
 
-// DeliverStream claims a stream that has something to send, and sends its due reports one after another. It returns false when there
-// is no such stream, or nothing is to be sent. No transaction is open while Stripe is asked.
+// DeliverStream claims a stream with something to send, and sends its due reports one after
+// another. It returns false if there is no such stream. No transaction is open during the calls to
+// Stripe.
 func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	if err := r.limit.wait(ctx); err != nil {
 		return false, nil
@@ -30,7 +31,7 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	}
 	for {
 		o := r.send(ctx, l)
-		// The answer is written down even when the process is about to stop.
+		// Store the answer even if the process is about to stop.
 		more, err := r.recordAnswer(context.WithoutCancel(ctx), l, o)
 		if err != nil || !more {
 			return true, err
@@ -44,19 +45,21 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	}
 }
 
-// send makes the call. The call never outlives the lease: it is canceled before, and if the process was frozen until then, it is not
-// made at all.
+// send makes the call. It is canceled before the lease ends, and not made at all if the process was
+// frozen until then.
 func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	until := l.stream.LeasedUntil.Sub(r.now()) - leaseMargin
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(requestTimeout, until))
 	defer cancel()
-	// A process that stops waits a little for an answer: without it the report is unknown for a day at worst.
+	// A stopping process waits briefly for the answer. Without it, the report may stay unknown for
+	// a day.
 	forget := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
 	defer forget()
 	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
 }
 
-// next counts the attempt of the stream's next report, if the lease is still ours and something is due.
+// next counts the attempt of the stream's next report, if the lease is still ours and a report is
+// due.
 func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		more = false
@@ -84,8 +87,8 @@ func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
 	return more, nil
 }
 
-// begin picks the due report of a locked stream that has waited longest, and commits that it is being sent before its first byte leaves. With nothing
-// due, the stream is let go.
+// begin selects the due report of a locked stream that has waited longest, and commits the attempt
+// before the first byte is sent. If none is due, it ends the lease.
 func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	now := r.now()
 	var due []models.StripeReport
@@ -115,7 +118,8 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 	return true, err
 }
 
-// recordAnswer writes down what the answer means, in one transaction. It returns true when the lease is kept, as more is due.
+// recordAnswer stores the meaning of the answer in one transaction. It returns true if the lease
+// continues because more reports are due.
 func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more bool, err error) {
 	if o.verdict == tooFast {
 		r.limit.halve()
@@ -127,7 +131,8 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 			return err
 		}
 		now := r.now()
-		// Whoever took over a lease that ran out knows what its own attempt brought; that Stripe accepted ours stays true.
+		// If another process took over the expired lease, it knows the outcome of its own attempt.
+		// But it remains true that Stripe accepted ours.
 		if !held && o.verdict != accepted {
 			return nil
 		}
@@ -154,7 +159,8 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 	return more, nil
 }
 
-// judge changes the report, and what of its stream the answer is about. It returns how long the stream is to wait.
+// judge updates the report, and its stream if the answer is about it. It returns how long the
+// stream must wait.
 func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, now time.Time) (time.Duration, error) {
 	report, stream := l.report, &l.stream
 	at := func(t time.Time) *time.Time { return &t }
@@ -175,7 +181,8 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	case unknown:
 		delay := r.jitter(report.Attempts)
 		report.NextAttemptAt = at(now.Add(delay))
-		// One report that is never answered holds its stream's others up for a minute a try.
+		// A report without an answer delays the other reports of its stream by a minute per
+		// attempt.
 		wait = min(delay, time.Minute)
 	case busy, tooFast:
 		report.State = l.before
@@ -185,8 +192,8 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 	case noMeter:
 		report.State = l.before
-		// While this blocks one stream, no stream of the meter is claimed, not even one that is made later. A process that starts tries
-		// them again.
+		// While this stream is blocked, no stream of the meter is claimed, including new ones. A
+		// process that starts tries them again.
 		stream.Blocked, stream.BlockedKind = new("The meter takes nothing. "+o.text), models.BlockedByMeter
 		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).
 			Set("blocked = ?, blocked_kind = ?", *stream.Blocked, stream.BlockedKind).
@@ -199,7 +206,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	case tooOld:
 		report.State, report.NextAttemptAt = models.ReportExpired, readLater(l, now)
 	case refused:
-		// Attempts without an answer do not count: they say nothing of the report.
+		// Attempts without an answer do not count, because they say nothing about the report.
 		report.Refusals++
 		report.State, report.NextAttemptAt = l.before, at(now.Add(r.jitter(report.Attempts)))
 		if report.Refusals >= deadAfter {
@@ -219,7 +226,8 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	return wait, err
 }
 
-// readLater is when a report is read that was refused for good: not at all, unless an attempt before may have been taken.
+// readLater returns when to read a report that Stripe refused for good: never, unless it may have
+// accepted an earlier attempt.
 func readLater(l *lease, now time.Time) *time.Time {
 	if l.before != models.ReportUnknown {
 		return nil

@@ -14,20 +14,22 @@ import (
 	"tollgate/models"
 )
 
-// readAtOnce is how many reports one process reads before it looks which are due.
+// readAtOnce is the number of reports that a process reads before it selects again.
 const readAtOnce = 50
 
-// readAgain is when a report is read again whose total could not be read, or is not there yet.
+// readAgain is the delay before a report is read again if its total could not be read or is not
+// there yet.
 const readAgain = 6 * time.Hour
 
-// errNoMeter says that Stripe has no active meter of an event name, so there is no total to read.
+// errNoMeter means that Stripe has no active meter with an event name, so there is no total.
 var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of it") //nolint:staticcheck // Stripe is a name
 
-// ErrStreamBusy says that another process seals or sends the customer's events at this moment; it passes.
+// ErrStreamBusy means that another process is sealing or sending the customer's events. Try again.
 var ErrStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
 
-// Reconcile reads the minutes of the reports that are due, and decides by Stripe's total what became of each. It returns how many it
-// read. Reports of which nothing is known are read when they can no longer be sent again, accepted ones hours later.
+// Reconcile reads the minutes of due reports, and determines from Stripe's totals what happened to
+// each report. It returns the number of reports it read. It reads unknown reports when they can no
+// longer be sent again, and accepted ones after some hours.
 func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 	read := 0
 	for {
@@ -55,13 +57,14 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 	}
 }
 
-// claimReads takes some of the reports that are due to be read. Another process takes them only when this one did not come to it.
+// claimReads claims some of the reports that are due to be read. Another process reads them only if
+// this one fails to.
 func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error) {
 	var due []models.StripeReport
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		due = nil
 		now := r.now()
-		// Reports that Stripe has not been seen to count come first, however many others are read again.
+		// Reports that Stripe has not counted yet come first, however many others are due again.
 		for _, again := range []bool{false, true} {
 			q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ? AND (state = ?) = ?", now, models.ReportVerified, again).
 				Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
@@ -86,16 +89,17 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 	return due, err
 }
 
-// metersLife is how long the ids of an event name's meters are taken for true. A meter that is archived may be made anew, and the sums of the old
-// one would say that nothing arrives any more; a report is taken for lost only after a day of that. missingLife is how long a meter is taken
-// to be missing.
+// metersLife is how long the cached IDs of a meter are used. A meter may be archived and created
+// again; the old one's totals would then suggest that nothing arrives, but a report counts as lost
+// only after a day of that. missingLife is how long a missing meter is cached.
 const (
 	metersLife  = time.Hour
 	missingLife = time.Minute
 )
 
-// meters are the ids at Stripe of the meters of an event name: the active one, and those that were archived before it was made. What was sent is
-// at one of them. A report stays with the event name it was sealed for, whatever the catalogue names later.
+// meters returns the IDs of the meters with an event name: the active one and archived ones,
+// because a report was sent to one of them. A report keeps the event name that it was sealed for,
+// even if the catalog changes.
 func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, error) {
 	r.metersMu.Lock()
 	known := r.knownMeters[eventName]
@@ -128,8 +132,8 @@ func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, erro
 	return known.ids, nil
 }
 
-// readBack reads a report's minute and writes down what it says. A total that cannot be read is read again later; only the database's
-// errors are returned.
+// readBack reads a report's minute and stores the result. If the total cannot be read, it is read
+// again later. It returns only errors of the database.
 func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) error {
 	meters, err := r.meters(ctx, report.MeterEventName)
 	var total int64
@@ -146,7 +150,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	now := r.now()
 	v := verify(report, total, now)
 	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		// One who read it twice changes it once.
+		// If two processes read it, only the first one changes it.
 		held, err := r.lockReport(ctx, tx, report)
 		if err != nil || !held {
 			return err
@@ -162,7 +166,8 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	return nil
 }
 
-// totalOf is Stripe's total of a customer's minutes. Stripe bills nothing to a customer that it does not know, and has nothing of theirs.
+// totalOf returns Stripe's total of a customer's minutes. Stripe bills nothing to a customer that
+// it does not have, so their total is 0.
 func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string, from, to time.Time) (sum int64, err error) {
 	for _, meter := range meters {
 		total, err := r.Client.total(ctx, meter, customer, from, to)
@@ -177,7 +182,7 @@ func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string
 	return sum, nil
 }
 
-// lockReport locks the report and says whether it is still in the state in which it was read.
+// lockReport locks the report and reports whether its state is the one that was read.
 func (r *Reporter) lockReport(ctx context.Context, tx bun.Tx, report *models.StripeReport) (bool, error) {
 	var found []models.StripeReport
 	q := tx.NewSelect().Model(&found).Where("id = ? AND state = ?", report.ID, report.State)
@@ -188,19 +193,20 @@ func (r *Reporter) lockReport(ctx context.Context, tx bun.Tx, report *models.Str
 	return true, nil
 }
 
-// reading is what a total says of a report.
+// reading is what a total says about a report.
 type reading struct {
 	state     models.ReportState
 	total     int64
 	zeroSince *time.Time
-	// next is when the report is read again; nil when never.
+	// next is when the report is read again; nil means never.
 	next *time.Time
 	text string
-	// byHour means that Stripe's total of the hour has the units, and not that of the minute.
+	// byHour means that the units are in Stripe's total of the hour, but not in that of the minute.
 	byHour bool
 }
 
-// verify decides by Stripe's total of a report's minute, which is no other report's, what became of it.
+// verify determines what happened to a report from Stripe's total of its minute, which belongs to
+// no other report.
 func verify(report *models.StripeReport, total int64, now time.Time) reading {
 	v := reading{state: report.State, total: total}
 	later := func(d time.Duration) {
@@ -219,7 +225,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		}
 		return v
 	}
-	// Nothing is there. That is believed when it stayed so for as long as a total may lag behind.
+	// Nothing is there. That is final after it stayed so for as long as totals may lag.
 	v.zeroSince = report.ZeroSince
 	if v.zeroSince == nil {
 		v.zeroSince = &now
@@ -242,7 +248,8 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 			later(summarySettles - age)
 		}
 	case models.ReportVerified:
-		// Verified reports are read again when totals are compared. Stripe had counted this one before.
+		// Verified reports are read again when totals are compared. Stripe had counted this one
+		// before.
 		if settled {
 			v.state = models.ReportRejected
 			v.text = "Stripe counted it and no longer has it"
@@ -257,7 +264,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 	return v
 }
 
-// write changes the report as it was read.
+// write stores the result of a reading.
 func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading) error {
 	now := r.now()
 	accepted := report.State == models.ReportAccepted
@@ -284,7 +291,8 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	return err
 }
 
-// replace freezes the events of a report that never arrived into a new one, of another identifier and minute.
+// replace seals the events of a report that never arrived into a new one with another identifier
+// and minute.
 func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading, now time.Time) error {
 	of := stream{report.StripeCustomerID, report.MeterEventName}
 	streams, err := lockStreams(ctx, tx, []stream{of})
@@ -330,7 +338,8 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	fresh := r.newReport(&s, minute, now)
 	fresh.Value, fresh.Counts = report.Value, report.Counts
 	if !occurred.First.IsZero() && !s.period.Contains(occurred.First.UTC()) {
-		// Some of its events are another period's, as a boundary became known since. The totals look at each of them.
+		// Some of its events belong to another period, because a period became known since. The
+		// totals check each of them.
 		fresh.PeriodStart, fresh.PeriodEnd = report.PeriodStart, report.PeriodEnd
 	}
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {

@@ -12,20 +12,22 @@ import (
 	"tollgate/models"
 )
 
-// hourOf is an hour of a customer.
+// hourOf is one hour of a customer's usage.
 type hourOf struct {
 	customer, meter string // the meter by its event name
 	start           time.Time
 }
 
-// restoredPause says why nothing is sent while Stripe's totals may still lack what the lost database sent last.
+// restoredPause is the reason for the pause while Stripe's totals may still lack what the lost
+// database sent last.
 const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
 
-// Restored makes it safe to send again after the database came back from a backup. What was sent since the backup is known to Stripe
-// alone, so each hour with units that this database has not sent is held against Stripe's total of it: what is there already is verified, and what may be
-// there in part is a conflict, which nobody sends. Totals may lag, so the first run pauses all sending, and the one that lets it go on is
-// the first that comes when they have resolved. It returns how many reports it resolved, and from when on it is to run again; the zero time
-// when sending goes on.
+// Restored makes it safe to send again after the database was restored from a backup. Only Stripe
+// knows what was sent after the backup, so each hour with unsent units is compared with Stripe's
+// total: what Stripe has is verified, and what it may have in part becomes a conflict, which is
+// never sent. Totals may lag, so the first run pauses all sending. The first run after that lag
+// resumes it. Restored returns the number of reports that it resolved, and when to run it again;
+// zero if sending continues.
 func (r *Reporter) Restored(ctx context.Context) (resolved int, again time.Time, err error) {
 	if again, err = r.holdRestored(ctx); err != nil {
 		return 0, again, err
@@ -42,7 +44,8 @@ func (r *Reporter) Restored(ctx context.Context) (resolved int, again time.Time,
 	return resolved, time.Time{}, err
 }
 
-// holdRestored pauses sending, unless it is paused for this already, and returns when what was sent until now is in Stripe's totals, if ever.
+// holdRestored pauses sending, unless it is already paused for this reason. It returns when
+// Stripe's totals contain everything that was sent until now.
 func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).
 		Set("paused = ?, paused_kind = ?, paused_at = ?", restoredPause, models.PausedRestored, r.now()).
@@ -56,8 +59,9 @@ func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
 	return s.PausedAt.UTC().Add(models.StripeRequestSettles + models.StripeTotalsSettle), nil
 }
 
-// findLost finds the units that Stripe has of reports that were lost with the database, also where this database has nothing of a plan's
-// meter or of a billing period. What it finds is compared with the other totals from then on.
+// findLost finds the units at Stripe from reports that were lost with the database, even if this
+// database has nothing for a plan's meter or a billing period. They are compared with the other
+// totals from then on.
 func (r *Reporter) findLost(ctx context.Context) error {
 	now := r.now()
 	since := now.Add(-totalsReach)
@@ -137,7 +141,7 @@ func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 	return resolved, nil
 }
 
-// restoreHour resolves the unsent reports of an hour by what Stripe has of it.
+// restoreHour resolves the unsent reports of an hour with Stripe's total of it.
 func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.StripeReport) (int, error) {
 	meters, err := r.meters(ctx, h.meter)
 	if err != nil {

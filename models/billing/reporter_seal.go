@@ -15,17 +15,18 @@ import (
 	"tollgate/models"
 )
 
-// customersAtOnce is how many are sealed in one transaction. On SQLite the gate waits meanwhile.
+// customersAtOnce is the number of customers whose events are sealed in one transaction. On SQLite,
+// the gate waits meanwhile.
 const customersAtOnce = 20
 
-// Of usage_events e: toSeal is the condition for the events that are to be reported and are in no report yet, as the index
-// usage_events_unsealed has it, and reported is what of them Stripe bills.
+// Conditions on usage_events e. toSeal selects the events to report that are in no report yet, as
+// in the index usage_events_unsealed. reported is the part of them that Stripe bills.
 const (
 	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.overage_quantity > 0"
 	reported = "e.overage_quantity"
 )
 
-// stream is all that Stripe takes one after another: a customer's reports to one meter.
+// stream is the sequence of a customer's reports to a meter.
 type stream struct {
 	customer, meter string // the meter by its event name
 }
@@ -34,24 +35,27 @@ func (s stream) compare(t stream) int {
 	return cmp.Or(strings.Compare(s.customer, t.customer), strings.Compare(s.meter, t.meter))
 }
 
-// slice is a stretch of one customer's unsealed events that one report may stand for: of one plan, within one UTC hour and one billing
-// period of Stripe's.
+// slice is a customer's unsealed events for one report: of one plan, within one UTC hour and one
+// billing period of Stripe's.
 type slice struct {
 	stream
 	plan models.PlanID
-	// period is the billing period that the events occurred in, of which [from, until) is the part to seal.
+	// period is the billing period of the events. [from, until) is the part of it to seal.
 	period      models.Period
 	from, until time.Time
-	// last is not before the last event; a minute up to it lies in the same period as the events do.
+	// last is at or after the last event. A minute up to it is in the same period as the events.
 	last time.Time
-	// certain means that Stripe's state was read after the slice ended, so that no boundary in it is unknown.
+	// certain means that Stripe's state was read after the slice ended, so no unknown period can
+	// begin in it.
 	certain bool
-	// noMinute says that the period has no free minute, so that the report gets one of the following period.
+	// noMinute means that the period has no free minute, so the report gets a minute of the
+	// following period.
 	noMinute bool
 }
 
-// Seal freezes the events that are due into reports and returns how many reports it made. Events of an hour are due when it has been over for
-// a while, and those before the end of a billing period when it has ended. What comes later makes another report in another minute.
+// Seal seals due events into reports, and returns the number of reports. The events of an hour are
+// due some time after the hour, and those before the end of a billing period when it has ended.
+// Later events go into another report with another minute.
 func (r *Reporter) Seal(ctx context.Context) (int, error) {
 	sealed, after := 0, ""
 	if err := r.unsealChanged(ctx); err != nil {
@@ -74,8 +78,8 @@ func (r *Reporter) Seal(ctx context.Context) (int, error) {
 	}
 }
 
-// unsealed returns the next customers, in their order, that have events in no report. It steps from one to the next in the index, and so reads
-// one entry a customer and not all their events.
+// unsealed returns the next customers, in order, with events in no report. It skips through the
+// index from one customer to the next, so it reads one entry per customer.
 func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]string, error) {
 	var found []string
 	err := r.DB.NewRaw(`WITH RECURSIVE c (id) AS (
@@ -87,7 +91,7 @@ func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]str
 	return found, err
 }
 
-// sealCustomers seals what is due of some customers, in one transaction.
+// sealCustomers seals the due events of some customers in one transaction.
 func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, error) {
 	sealed := 0
 	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -104,7 +108,8 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 		if due, err = lockSlices(ctx, tx, due); err != nil || len(due) == 0 {
 			return err
 		}
-		// A period that becomes known from here on takes these reports back, under the lock of their streams.
+		// If a period becomes known after this, these reports are taken back, under the lock of
+		// their streams.
 		again, err := timelinesOf(ctx, tx, customers)
 		if err != nil {
 			return err
@@ -125,7 +130,7 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 				return err
 			}
 			if !ok {
-				// All its minutes so far are taken: the events stay unsealed, and are counted as waiting.
+				// All its minutes so far are taken. The events stay unsealed and count as waiting.
 				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "meter", s.meter, "from", s.from)
 				continue
 			}
@@ -141,7 +146,7 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 	return sealed, err
 }
 
-// newReport is a report of what the slice holds; its value is not known yet.
+// newReport returns a report of a slice, without its value.
 func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeReport {
 	id := r.NewID()
 	report := &models.StripeReport{
@@ -155,13 +160,13 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 	return report
 }
 
-// identifier has at most 100 characters, as Stripe takes.
+// identifier returns an identifier of at most 100 characters, Stripe's limit.
 func (r *Reporter) identifier(meter, id string) string {
 	return r.environment + ":" + meter[:min(len(meter), 50)] + ":" + id
 }
 
-// lockSlices locks the streams of the slices and returns the slices of those it got. Their events may be in reports by now: another
-// process may have sealed them since they were read.
+// lockSlices locks the streams of the slices, and returns the slices whose streams it locked.
+// Another process may have sealed their events in the meantime.
 func lockSlices(ctx context.Context, tx bun.Tx, due []slice) ([]slice, error) {
 	var all []stream
 	for _, s := range due {
@@ -172,8 +177,8 @@ func lockSlices(ctx context.Context, tx bun.Tx, due []slice) ([]slice, error) {
 	return slices.DeleteFunc(due, func(s slice) bool { return !got[s.stream] }), err
 }
 
-// lockStreams makes the streams where they are missing, locks them for this transaction and returns which it got: what another
-// process is at is left to it.
+// lockStreams creates missing streams, and locks the streams for this transaction. It returns those
+// that it locked, without the ones that another process has locked.
 func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]bool, error) {
 	rows := make([]models.StripeStream, len(streams))
 	var customers, meters []string
@@ -197,7 +202,7 @@ func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]b
 	return got, err
 }
 
-// dueSlices finds what is due of the customers.
+// dueSlices returns the due slices of the customers.
 func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time) ([]slice, error) {
 	hour := "date_trunc('hour', e.occurred_at)"
 	if !r.DB.Postgres {
@@ -209,7 +214,7 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]ti
 		Plan        models.PlanID
 		First, Last time.Time
 	}
-	// Those of the hour that goes on are looked at as well when a period ended in it.
+	// Include the current hour if a period ended in it.
 	err := tx.NewRaw(`SELECT e.stripe_customer_id AS customer, e.plan_id AS plan, MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last
 		FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id IN (?)
 			AND (e.occurred_at < ? OR e.occurred_at < (SELECT MAX(CASE WHEN p.period_end <= ? THEN p.period_end ELSE p.period_start END)
@@ -227,7 +232,7 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]ti
 	return due, nil
 }
 
-// timeline is what is known of a customer's billing periods, those of all its subscriptions.
+// timeline is a customer's known billing periods, from all their subscriptions.
 type timeline struct {
 	periods models.Periods
 	anchor  *time.Time
@@ -235,7 +240,8 @@ type timeline struct {
 	readAt time.Time
 }
 
-// at returns the billing period that contains an instant. Where none is known, it is the one to be expected.
+// at returns the billing period that contains an instant. If it is unknown, it returns the expected
+// one.
 func (k timeline) at(t time.Time) models.Period { return k.periods.PeriodAt(t, k.anchor) }
 
 func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[string]timeline, error) {
@@ -269,7 +275,8 @@ func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[strin
 	}
 	all := map[string][]models.Period{}
 	for _, r := range rows {
-		// An immediate cancellation ends the period: Stripe does not invoice what a minute after it says of the usage before.
+		// An immediate cancellation ends the period. Stripe does not invoice earlier usage that is
+		// reported for a later minute.
 		if end, ok := ended[r.SubscriptionID]; ok && end.Before(r.PeriodEnd) {
 			if r.PeriodEnd = end; !end.After(r.PeriodStart) {
 				continue
@@ -285,8 +292,8 @@ func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[strin
 	return known, nil
 }
 
-// split cuts the events of one hour, the first and the last of which are given, at the boundaries of the billing periods, and returns the
-// parts that are due.
+// split splits the events of an hour, whose first and last event are given, at the bounds of
+// billing periods. It returns the parts that are due.
 func (s slice) split(first, last time.Time, known timeline, now time.Time) []slice {
 	hour := first.Truncate(time.Hour)
 	end := hour.Add(time.Hour)
@@ -323,12 +330,12 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// minutes are the minutes that reports have already, by stream.
+// minutes are the minutes of existing reports, by stream.
 type minutes struct {
 	taken map[stream]map[time.Time]bool
 }
 
-// takenMinutes reads those of the hours that the slices are of.
+// takenMinutes reads the minutes in the hours of the slices.
 func takenMinutes(ctx context.Context, tx bun.Tx, due []slice) (*minutes, error) {
 	m := &minutes{taken: map[stream]map[time.Time]bool{}}
 	first, last := due[0].from, due[0].from
@@ -361,10 +368,11 @@ func (m *minutes) add(of stream, minute time.Time) {
 	m.taken[of][minute] = true
 }
 
-// take finds a minute that no report of the customer to the meter has, and takes it: in the slice's part of its hour, and only when all
-// those are taken, elsewhere in its billing period. Minutes before the last event come first, as they surely lie in the events' period.
-// Those after it may lie in the next one as long as Stripe's state was not read since. A period that is over and has no free minute is billed
-// in the first free one after it.
+// take returns a minute that no report of the customer and meter has, and marks it as taken. It
+// prefers the slice's part of its hour, and otherwise the rest of its billing period. Minutes
+// before the last event come first, because they are certainly in the period of the events; later
+// ones may be in the next period until Stripe's state is read again. If a past period has no free
+// minute, its events are billed in the first free minute after it.
 func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) (time.Time, bool, error) {
 	until := s.until
 	if !s.certain {
@@ -385,7 +393,8 @@ func (m *minutes) take(ctx context.Context, tx bun.Tx, s *slice, now time.Time) 
 	return minute, ok, nil
 }
 
-// free takes the last free minute that begins in [start, end) and not after last, else the first one after it.
+// free takes the last free minute that begins in [start, end) and not after last, or else the first
+// one after it.
 func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) {
 	middle := last.Truncate(time.Minute)
 	for t := middle; !t.Before(start); t = t.Add(-time.Minute) {
@@ -403,8 +412,8 @@ func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) 
 	return time.Time{}, false
 }
 
-// markEvents puts the events into their reports and returns the reports that got some, with the sum of them as their value. What is
-// summed is what was marked, whatever is recorded meanwhile.
+// markEvents assigns the events to their reports, and returns the reports with events. Their value
+// is the sum of exactly the assigned events, even if others are recorded meanwhile.
 func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice) ([]*models.StripeReport, error) {
 	if len(reports) == 0 {
 		return nil, nil
@@ -451,8 +460,9 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	}), err
 }
 
-// insertReports commits the reports, and says that their streams have something to send. A stream that waits after a failure goes on waiting,
-// though not for long: what it waits for may be another report's next try.
+// insertReports inserts the reports and makes their streams due. A stream that waits after a
+// failure keeps waiting, but only briefly, because it may be waiting for another report's next
+// attempt.
 func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeReport, now time.Time) error {
 	if _, err := tx.NewInsert().Model(&reports).Exec(ctx); err != nil {
 		return err

@@ -14,10 +14,11 @@ import (
 	"tollgate/models"
 )
 
-// errTotalsUnread says that Stripe answered for some customers only.
+// errTotalsUnread means that Stripe did not return the totals of some customers.
 var errTotalsUnread = errors.New("Stripe does not tell the totals of some customers") //nolint:staticcheck // Stripe is a name
 
-// totalsRetry is how soon the totals are compared again when Stripe or the database did not answer.
+// totalsRetry is the delay before totals are compared again if Stripe or the database did not
+// answer.
 const totalsRetry = time.Hour
 
 // dailyTotals compares the totals of all customers once a day.
@@ -32,23 +33,26 @@ func (r *Reporter) dailyTotals(ctx context.Context) error {
 	})
 }
 
-// totalsSoon has the totals compared again in an hour. Whoever asked strictly left differences behind that may only have lagged.
+// totalsSoon schedules the next comparison of totals in an hour. A strict comparison may have left
+// differences that are only due to lag.
 func (r *Reporter) totalsSoon(ctx context.Context) error {
 	soon := r.now().Add(totalsRetry - 24*time.Hour)
 	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", soon).Where("id = 1 AND totals_at > ?", soon).Exec(ctx)
 	return err
 }
 
-// Totals compares, for each customer, meter and billing period that Stripe still takes events of, Stripe's total with what was sent, and
-// returns what it found, by customer, meter and period. If Stripe's total is higher, only a person can tell why, and nothing is lowered.
-// With errTotalsUnread, it found all but what that names.
+// Totals compares Stripe's total with what was sent, for each customer, meter and billing period
+// for which Stripe still accepts events. It returns the results by customer, meter and period. If
+// Stripe's total is higher, only a person can find the reason, and nothing is reduced. If it
+// returns errTotalsUnread, the results lack only the customers that the error names.
 //
-// Units from another source can hide a lost report in a total, but not in the report's own minute. So each comparison also makes the
-// period's verified reports due to be read again: all of them if the total differs or if strict is set, and otherwise those that were
-// last seen more than readAgain ago.
+// Units from another source can hide a lost report in a total, but not in the report's own minute.
+// So each comparison also makes the period's verified reports due to be read again: all of them if
+// the total differs or strict is set, and otherwise those that were last read more than readAgain
+// ago.
 //
-// Stripe's totals may lack for a while what Stripe accepted, and each accepted report is read by itself later. So it is no difference
-// yet, unless strict says that it is.
+// Stripe's totals may lag, and each accepted report is read later anyway. So missing accepted
+// reports are not a difference yet, unless strict is set.
 func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTotal, error) {
 	streams, err := r.streams(ctx)
 	if err != nil {
@@ -71,18 +75,18 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 			case err == nil:
 				all = append(all, *t)
 			case errors.Is(err, errNoMeter):
-				// A missing meter is one error, and hides nothing of the others.
+				// A missing meter is one error, and does not stop the comparison of others.
 				if !missing[of.meter] {
 					missing[of.meter], unread = true, append(unread, err)
 				}
 			case classify(err, 1).verdict == refused:
-				// What Stripe does not tell of one customer hides nothing of the others.
+				// An error for one customer does not stop the comparison of others.
 				unread = append(unread, fmt.Errorf("compare the total of %s: %w", of.customer, err))
 			default:
 				return all, err
 			}
 		}
-		if err := r.balance(ctx, of); errors.Is(err, errInvoices) && !passes(err) {
+		if err := r.balance(ctx, of); errors.Is(err, errInvoices) && !isTemporary(err) {
 			unread = append(unread, err)
 		} else if err != nil {
 			return all, err
@@ -97,10 +101,11 @@ func (r *Reporter) Totals(ctx context.Context, strict bool) ([]models.StripeTota
 	return all, nil
 }
 
-// totalsReach is how far back Stripe takes events, and so for how long its totals change.
+// totalsReach is how far back Stripe accepts events, so that its totals may change.
 const totalsReach = 35 * 24 * time.Hour
 
-// planOf returns the plan whose meter it is; empty for a meter of earlier releases and for one that the catalog no longer names.
+// planOf returns the plan with the meter; empty for a meter of an earlier release, or one that is
+// no longer in the catalog.
 func (r *Reporter) planOf(meter string) models.PlanID {
 	plan, _ := strings.CutPrefix(meter, r.Catalogue.MeterOf(""))
 	if r.Catalogue.MeterOf(models.PlanID(plan)) != meter {
@@ -109,8 +114,9 @@ func (r *Reporter) planOf(meter string) models.PlanID {
 	return models.PlanID(plan)
 }
 
-// streams returns all streams that ever had something to report, those of the plans that customers subscribe to, and those of which Stripe
-// had something before: units from another source are on the invoices too.
+// streams returns all streams that ever had something to report, those of plans with subscribers,
+// and those for which Stripe had something before, because units from another source are also
+// invoiced.
 func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	type row struct {
 		Customer, Meter string
@@ -158,7 +164,8 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	return slices.Compact(streams), nil
 }
 
-// periods are the billing periods of the last 35 days in which a customer has something on a meter, or Stripe had, as they are known now.
+// periods returns the billing periods of the last 35 days, as known now, in which a customer has
+// something on a meter here or at Stripe.
 func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, error) {
 	now, plan := r.now(), r.planOf(of.meter)
 	since := now.Add(-totalsReach)
@@ -220,7 +227,7 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 	return slices.SortedFunc(maps.Values(found), func(a, b models.Period) int { return a.Start.Compare(b.Start) }), nil
 }
 
-// compare asks Stripe for a total and writes down what comes of it.
+// compare reads a total from Stripe and stores the result.
 func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, strict bool) (*models.StripeTotal, error) {
 	now, customer := r.now(), of.customer
 	meters, err := r.meters(ctx, of.meter)
@@ -228,7 +235,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		return nil, err
 	}
 	t := &models.StripeTotal{StripeCustomerID: customer, MeterEventName: of.meter, PeriodStart: p.Start, PeriodEnd: p.End, CheckedAt: now}
-	// Reports stand at whole minutes, so a period has those of the minutes that begin in it.
+	// Reports have whole minutes, so a period has the reports of the minutes that begin in it.
 	from, to := ceilMinute(p.Start), ceilMinute(earlier(p.End, now))
 	if to.After(from) {
 		confirmed, err := r.totalOf(ctx, meters, customer, from, to)
@@ -240,9 +247,10 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		}
 		t.Confirmed = confirmed
 	}
-	// Read after Stripe was asked: what was sent meanwhile counts as sent, and what Stripe has of it is seen the next time.
-	// What was sent is counted by the reports' minutes, as Stripe does, and what was used by when it occurred. Of a report that was made
-	// for this very period that is its value; of others, each event is looked at.
+	// Read this after asking Stripe: units sent in the meantime count as sent, and Stripe's total
+	// will contain them next time. Sent units count by the minutes of reports, as at Stripe, and
+	// used units by when they occurred. For a report that was made for exactly this period, that is
+	// its value; otherwise each event counts.
 	var sums struct{ Reported, Waiting, Unknown, Accepted, GivenUp, Unsealed, Own, Others, MovedIn, MovedOut int64 }
 	err = r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
@@ -303,7 +311,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 			Exec(ctx); err != nil {
 			return err
 		}
-		// What was written down of a period that turned out to be a part of this one.
+		// Delete the totals of periods that turned out to be parts of this one.
 		if _, err := tx.NewDelete().Model((*models.StripeTotal)(nil)).
 			Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start > ? AND period_start < ?", customer, of.meter, p.Start, p.End).Exec(ctx); err != nil {
 			return err

@@ -10,8 +10,8 @@ import (
 	"tollgate/models"
 )
 
-// unattempted is the condition for reports that may be taken back: they were never sent, or Stripe answered each attempt that it did
-// not accept it (judge forgets those).
+// unattempted selects the reports that may be taken back: they were never sent, or Stripe's answer
+// to each attempt was that it did not accept it (judge deletes the time of those).
 const unattempted = "state = 'sealed' AND first_attempt_at IS NULL AND counts = 'overage'"
 
 // unsealChanged takes back the reports that were never attempted and whose customer's billing periods changed since they were created.
@@ -43,8 +43,9 @@ func (r *Reporter) unsealChanged(ctx context.Context) error {
 	return nil
 }
 
-// unseal takes back the customers' reports that were never attempted and were made for a billing period that is another one by now. Their
-// events are sealed again. It happens under the lock of their streams; with skip, streams that another process works on are left out.
+// unseal takes back the customers' reports that were never attempted and whose billing period has
+// changed. Their events are sealed again. It locks their streams; with skip, it leaves out streams
+// that another process has locked.
 func unseal(ctx context.Context, tx bun.Tx, customers []string, skip bool) error {
 	var streams []models.StripeStream
 	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id IN (?)", bun.List(customers)).Order("stripe_customer_id", "meter_event_name")
@@ -62,7 +63,7 @@ func unseal(ctx context.Context, tx bun.Tx, customers []string, skip bool) error
 	}
 	for _, s := range streams {
 		var reports []models.StripeReport
-		// One that replaces a missing report has that one's units.
+		// A report that replaces a missing one has the units of that one.
 		if err := tx.NewSelect().Model(&reports).Where("stripe_customer_id = ? AND meter_event_name = ? AND "+unattempted, s.StripeCustomerID, s.MeterEventName).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_reports m WHERE m.stripe_customer_id = stripe_report.stripe_customer_id " +
 				"AND m.meter_event_name = stripe_report.meter_event_name AND m.replaced_by = stripe_report.id)").Scan(ctx); err != nil {

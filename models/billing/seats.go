@@ -11,7 +11,7 @@ import (
 	"tollgate/models"
 )
 
-// members is how many people an organization has.
+// members returns the number of members of an organization.
 func members(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, error) {
 	n, err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", organization).Count(ctx)
 	if err != nil {
@@ -20,7 +20,8 @@ func members(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, er
 	return n, nil
 }
 
-// team is an organization with an active subscription of Stripe's, by the seats that it pays for and the members that it has.
+// team is an organization with an active subscription at Stripe, with its paid seats and its
+// members.
 type team struct {
 	StripeCustomerID string
 	PlanID           models.PlanID
@@ -28,7 +29,7 @@ type team struct {
 	Members          int64
 }
 
-// teams are those with members.
+// teams returns the teams that have members.
 func teams(ctx context.Context, db bun.IDB) ([]team, error) {
 	var found []team
 	err := db.NewRaw(`SELECT s.stripe_customer_id, s.plan_id, s.seats, COUNT(*) AS members
@@ -42,7 +43,7 @@ func teams(ctx context.Context, db bun.IDB) ([]team, error) {
 	return found, nil
 }
 
-// checkSeats tells the operator of a team that pays for fewer seats than it has members.
+// checkSeats adds a problem if a team pays for fewer seats than it has members.
 func (a *application) checkSeats(ctx context.Context, s *stripe.Subscription, row *models.Subscription) error {
 	if row.Seats == nil || row.OrganizationID == nil || !row.Active() {
 		return nil
@@ -54,7 +55,7 @@ func (a *application) checkSeats(ctx context.Context, s *stripe.Subscription, ro
 	return err
 }
 
-// counted is a number of things.
+// counted formats a number of things: "1 seat", "2 seats".
 func counted(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing

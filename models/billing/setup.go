@@ -13,31 +13,32 @@ import (
 	"tollgate/models"
 )
 
-// SetupOptions are what set-up is done with.
+// SetupOptions configure Setup.
 type SetupOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
 	Now       func() time.Time
-	// BaseURL is where Stripe reaches this server.
+	// BaseURL is the address at which Stripe reaches this server.
 	BaseURL string
 	// DryRun only lists what would be done.
 	DryRun bool
 }
 
-// SetupReport is what set-up did and found.
+// SetupReport is the result of Setup.
 type SetupReport struct {
-	// Made is what was made, Missing what would be without DryRun, Found what was there and fits.
+	// Made lists what was created, Missing what would be created without DryRun, and Found what
+	// exists and is correct.
 	Made, Missing, Found []string
-	// Drift is what is there and differs from the catalogue. It is left as it is.
+	// Drift lists what exists but differs from the catalog. It is not changed.
 	Drift []string
-	// Notes are what a person has to do.
+	// Notes are instructions for a person.
 	Notes []string
-	// WebhookSecret is the new endpoint's. Stripe tells it this once.
+	// WebhookSecret is the secret of the new endpoint. Stripe shows it only once.
 	WebhookSecret string
 }
 
-// Lines are the report as a person reads it.
+// Lines returns the report as text.
 func (r *SetupReport) Lines() []string {
 	var lines []string
 	for _, part := range []struct {
@@ -51,10 +52,11 @@ func (r *SetupReport) Lines() []string {
 	return lines
 }
 
-// Setup makes at Stripe what the catalogue needs, or finds it: for each plan a product, a meter, a monthly price and an
-// overage price, the webhook endpoint and the portal's configuration. A second run makes nothing. What differs is listed and
-// left alone: people may have subscribed to it. The ids are kept in stripe_objects, where serve reads them. With a key of another account
-// than the database is of, nothing is made.
+// Setup creates at Stripe what the catalog needs, or finds it: for each plan a product, a meter, a
+// monthly price and an overage price, and also the webhook endpoint and the portal's configuration.
+// A second run creates nothing. Differences are listed and not changed, because people may have
+// subscribed to existing prices. The IDs are stored in stripe_objects. With a key of another
+// account than the database's, it creates nothing.
 func Setup(ctx context.Context, o SetupOptions) (SetupReport, error) {
 	s := &setup{SetupOptions: o, products: map[models.PlanID]*stripe.Product{}, prices: map[string]*stripe.Price{}}
 	for _, step := range []func(context.Context) error{s.account, s.known, s.plans, s.webhook, s.portal} {
@@ -65,7 +67,7 @@ func Setup(ctx context.Context, o SetupOptions) (SetupReport, error) {
 	return s.SetupReport, nil
 }
 
-// setup is one run.
+// setup is one run of Setup.
 type setup struct {
 	SetupOptions
 	SetupReport
@@ -90,7 +92,8 @@ func (s *setup) differs(format string, args ...any) {
 	s.Drift = append(s.Drift, fmt.Sprintf(format, args...))
 }
 
-// account sees to it that the key is of the account that the database is of, or claims it for a database that is of none yet.
+// account checks that the key belongs to the account of the database. It sets the account of a
+// database that has none yet.
 func (s *setup) account(ctx context.Context) error {
 	if s.DryRun {
 		return s.Client.compareAccount(ctx, s.DB)
@@ -111,16 +114,16 @@ func (s *setup) known(ctx context.Context) (err error) {
 	return err
 }
 
-// keepID writes an id down under its name.
-func (s *setup) keepID(ctx context.Context, name, id string) error {
+// storeID stores an ID by its name.
+func (s *setup) storeID(ctx context.Context, name, id string) error {
 	if s.DryRun || id == "" || s.objects[name] == id {
 		return nil
 	}
 	s.objects[name] = id
-	return keepObject(ctx, s.DB, models.Now(s.Now), name, id)
+	return storeObject(ctx, s.DB, models.Now(s.Now), name, id)
 }
 
-// onlyMissing turns Stripe's answer that something is not there into nothing.
+// onlyMissing returns nil if the error is that the object does not exist at Stripe.
 func onlyMissing(err error) error {
 	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusNotFound {
 		return nil
@@ -128,8 +131,8 @@ func onlyMissing(err error) error {
 	return err
 }
 
-// meter finds the meter of a plan by its event name, of which Stripe allows one active one, or makes it. It returns the meter's ID; empty
-// if a dry run would make it.
+// meter finds the meter of a plan by its event name, or creates it. (Stripe allows one active meter
+// per event name.) It returns the meter's ID; empty if a dry run would create it.
 func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 	name := s.Catalogue.MeterOf(p.ID)
 	var found *stripe.BillingMeter
@@ -154,7 +157,7 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 		}
 		s.made("the meter %s, %s", name, found.ID)
 	}
-	return found.ID, s.keepID(ctx, objectMeter+string(p.ID), found.ID)
+	return found.ID, s.storeID(ctx, objectMeter+string(p.ID), found.ID)
 }
 
 func (s *setup) checkMeter(m *stripe.BillingMeter) {
@@ -172,7 +175,7 @@ func (s *setup) checkMeter(m *stripe.BillingMeter) {
 	}
 }
 
-// plans sets up a product, a meter and prices for each plan but the free one.
+// plans sets up a product, a meter and prices for each plan except the free one.
 func (s *setup) plans(ctx context.Context) error {
 	if err := s.findProducts(ctx); err != nil {
 		return err
@@ -196,7 +199,8 @@ func (s *setup) plans(ctx context.Context) error {
 	return nil
 }
 
-// findProducts finds the plans' products by their metadata; of several, one that is active.
+// findProducts finds the plans' products by their metadata. Of several products of a plan, it
+// prefers an active one.
 func (s *setup) findProducts(ctx context.Context) error {
 	list := &stripe.ProductListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
@@ -240,7 +244,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	if product == nil {
 		product = &stripe.Product{}
 	}
-	if err := s.keepID(ctx, objectProduct+string(p.ID), product.ID); err != nil {
+	if err := s.storeID(ctx, objectProduct+string(p.ID), product.ID); err != nil {
 		return err
 	}
 	if err := s.price(ctx, objectPrice+string(p.ID), p.StripePriceID, basePrice(s.Catalogue, p, product.ID)); err != nil {
@@ -253,7 +257,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 	return s.price(ctx, objectOverage+string(p.ID), p.StripeOveragePriceID, overagePrice(s.Catalogue, p, product.ID, meter))
 }
 
-// price finds a price, by the id that the catalogue has or by its lookup key, or makes it.
+// price finds a price by its ID in the catalog or by its lookup key, or creates it.
 func (s *setup) price(ctx context.Context, name, inCatalogue string, want *stripe.PriceParams) error {
 	found := s.prices[*want.LookupKey]
 	if inCatalogue != "" {
@@ -266,7 +270,8 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		}
 	}
 	if found != nil && isTiered(found) && want.Recurring.Meter != nil && inCatalogue == "" {
-		// Earlier releases made it. The new price takes over its lookup key; those who subscribed to the old one keep it.
+		// An earlier release created it. The new price takes over its lookup key; existing
+		// subscribers keep the old price.
 		found, want.TransferLookupKey = nil, stripe.Bool(true)
 	}
 	switch {
@@ -286,10 +291,10 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		}
 		s.made("%s, %s", name, found.ID)
 	}
-	return s.keepID(ctx, name, found.ID)
+	return s.storeID(ctx, name, found.ID)
 }
 
-// webhook sets up the endpoint that Stripe sends its events to, when Stripe can reach it.
+// webhook sets up the endpoint for Stripe's events, if Stripe can reach this server.
 func (s *setup) webhook(ctx context.Context) error {
 	address := strings.TrimRight(s.BaseURL, "/") + WebhookPath
 	if !strings.HasPrefix(address, "https://") {
@@ -328,7 +333,7 @@ func (s *setup) webhook(ctx context.Context) error {
 		s.Notes = append(s.Notes, fmt.Sprintf("what Stripe could not count is told by thin events (%s), which go to an event destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
-	return s.keepID(ctx, objectWebhook, found.ID)
+	return s.storeID(ctx, objectWebhook, found.ID)
 }
 
 func (s *setup) checkEndpoint(e *stripe.WebhookEndpoint) {
@@ -353,9 +358,10 @@ func (s *setup) checkEndpoint(e *stripe.WebhookEndpoint) {
 	}
 }
 
-// portal sets up what people may do at Stripe by themselves: see invoices, change how they pay, cancel. They cannot change the
-// plan there: Stripe's portal changes no subscription that bills usage, and one without would go on without its overage price.
-// Source: https://docs.stripe.com/customer-management#customer-subscription-management
+// portal sets up what people can do in Stripe's portal: see invoices, change how they pay, and
+// cancel. They cannot change their plan there. The portal cannot change a subscription that bills
+// usage, and one without usage would continue without its overage price. Source:
+// https://docs.stripe.com/customer-management#customer-subscription-management
 func (s *setup) portal(ctx context.Context) error {
 	var found *stripe.BillingPortalConfiguration
 	list := &stripe.BillingPortalConfigurationListParams{}
@@ -402,5 +408,5 @@ func (s *setup) portal(ctx context.Context) error {
 		}
 		s.made("the portal's configuration, %s", found.ID)
 	}
-	return s.keepID(ctx, objectPortal, found.ID)
+	return s.storeID(ctx, objectPortal, found.ID)
 }

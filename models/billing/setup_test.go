@@ -181,7 +181,7 @@ func TestSetupAfterAReleaseWithTiers(t *testing.T) {
 		stand, client := standIn(f.T, func() time.Time { return f.at })
 		meter := stand.AddMeter(f.hook.Catalogue.MeterEventName)
 		old := stand.AddPrice(stripetest.Price{LookupKey: "tollgate_overage_pro", Meter: meter, Tiered: true, Metadata: map[string]string{metadataPlan: "pro"}})
-		f.must(keepObject(f.Context(), f.db, f.at, objectOldMeter, meter))
+		f.must(storeObject(f.Context(), f.db, f.at, objectOldMeter, meter))
 		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com"}
 		first, err := Setup(f.Context(), o)
 		f.must(err)

@@ -19,68 +19,69 @@ import (
 )
 
 const (
-	// invoicesShown is how many a page shows.
+	// invoicesShown is the number of invoices on a page.
 	invoicesShown = 12
-	// invoicesFresh is how long a customer's invoices are believed, invoicesAway how long it is believed that they cannot be
-	// read, and invoicesPatience how long a page waits for them.
+	// invoicesFresh is how long a customer's invoices are cached, invoicesAway how long an error is
+	// cached, and invoicesPatience how long a page waits for them.
 	invoicesFresh    = 3 * time.Minute
 	invoicesAway     = 30 * time.Second
 	invoicesPatience = 3 * time.Second
-	// invoicesKept bounds the customers whose invoices are remembered.
+	// invoicesKept is the maximum number of customers in the cache.
 	invoicesKept = 1000
 )
 
-// Errors of what cannot be bought or managed.
+// The errors of purchases.
 var (
-	// ErrHasPlan says that there is a subscription already, which the portal manages.
+	// ErrHasPlan means that there is a subscription already, which can be changed in the portal.
 	ErrHasPlan = errors.New("there is a subscription at Stripe already")
-	// ErrNotSetUp says that the plan has no price at Stripe; tollgate stripe setup makes it.
+	// ErrNotSetUp means that the plan has no price at Stripe. Run tollgate stripe setup.
 	ErrNotSetUp = errors.New("the plan is not set up at Stripe")
-	// ErrNoCustomer says that Stripe knows nobody whom the portal could be for.
+	// ErrNoCustomer means that the buyer is not a customer at Stripe, so there is no portal for
+	// them.
 	ErrNoCustomer = errors.New("nobody is a customer of Stripe here")
 )
 
-// ShopOptions are the surroundings of a shop. All are needed.
+// ShopOptions configure a Shop. All are required.
 type ShopOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
 	Now       func() time.Time
-	// BaseURL is where people come back to.
+	// BaseURL is the address to which people return.
 	BaseURL string
 	Log     *slog.Logger
 }
 
-// Shop is what people buy and manage at Stripe: Checkout, the Billing Portal and invoices.
+// Shop is Checkout, the Billing Portal and invoices.
 type Shop struct {
 	ShopOptions
 	accountCheck
 
 	mu       sync.Mutex
-	invoices map[string]keptInvoices
+	invoices map[string]cachedInvoices
 }
 
-// keptInvoices are a customer's, until when they are believed.
-type keptInvoices struct {
+// cachedInvoices are a customer's invoices and when they expire.
+type cachedInvoices struct {
 	list  []Invoice
 	until time.Time
 }
 
-// NewShop makes a shop.
+// NewShop returns a shop.
 func NewShop(o ShopOptions) *Shop {
-	return &Shop{ShopOptions: o, invoices: map[string]keptInvoices{}}
+	return &Shop{ShopOptions: o, invoices: map[string]cachedInvoices{}}
 }
 
-// Buyer is who gets a plan: a person, or an organization by one of its admins.
+// Buyer is the future holder of a plan: a person, or an organization with one of its admins.
 type Buyer struct {
 	UserID uuid.UUID
-	// Email is the person's, to whom Stripe writes.
+	// Email is the person's address, which Stripe writes to.
 	Email string
-	// OrganizationID is set when it is for the organization.
+	// OrganizationID is set if the plan is for the organization.
 	OrganizationID *uuid.UUID
 }
 
-// owner is whose the subscription will be.
+// owner returns the owner of the subscription.
 func (b Buyer) owner() (column string, id uuid.UUID) {
 	if b.OrganizationID != nil {
 		return "organization_id", *b.OrganizationID
@@ -88,7 +89,8 @@ func (b Buyer) owner() (column string, id uuid.UUID) {
 	return "user_id", b.UserID
 }
 
-// reference is how Stripe is told whose it is, for Checkout's client_reference_id and the subscription's metadata.
+// reference identifies the owner in Checkout's client_reference_id and in the subscription's
+// metadata.
 func (b Buyer) reference() (reference, key, id string) {
 	if b.OrganizationID != nil {
 		return organizationReference + b.OrganizationID.String(), organizationKeys[0], b.OrganizationID.String()
@@ -96,11 +98,13 @@ func (b Buyer) reference() (reference, key, id string) {
 	return userReference + b.UserID.String(), userKeys[0], b.UserID.String()
 }
 
-// ReturnPath is where people come back to who bought a plan.
+// ReturnPath is the path to which people return after a purchase.
 const ReturnPath = "/plans/return"
 
-// Checkout begins a purchase and returns where it goes on. Two clicks one after the other lead to the same one, and a click after a
-// purchase of which Stripe has not told yet, to where that is waited for. It returns ErrHasPlan, ErrNotSetUp, ErrOtherAccount, and what is wrong with Stripe or the database.
+// Checkout starts a purchase and returns the URL where it continues. A second click leads to the
+// same Checkout. A click after a purchase that Stripe has not reported yet leads to the page that
+// waits for it. It returns ErrHasPlan, ErrNotSetUp, ErrOtherAccount, or an error of Stripe or the
+// database.
 func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (address string, err error) {
 	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
@@ -111,7 +115,8 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
 	for _, h := range held {
-		// One that is paused or unpaid is still there, and a second one beside it would be paid for as well.
+		// A paused or unpaid subscription still exists, and the customer would pay for a second one
+		// as well.
 		if h.Active() || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusUnpaid) || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusPaused) {
 			return "", ErrHasPlan
 		}
@@ -146,7 +151,7 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	address, err = s.begin(ctx, session)
 	if e := stripeError(err); e != nil && e.Code == stripe.ErrorCodeResourceMissing && e.Param == "customer" {
-		// They were deleted at Stripe, and we have not heard of it.
+		// The customer was deleted at Stripe, and the webhook has not arrived.
 		session.Customer, session.CustomerEmail = nil, &who.Email
 		address, err = s.begin(ctx, session)
 	}
@@ -156,7 +161,8 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	return address, nil
 }
 
-// items are what a subscription to the plan is charged by: the base price for each seat, and the overage price.
+// items returns the items of a subscription to the plan: the base price for each seat, and the
+// overage price.
 func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*stripe.CheckoutSessionLineItemParams, error) {
 	objects, err := stripeObjects(ctx, s.DB)
 	if err != nil {
@@ -183,7 +189,7 @@ func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*str
 	return append(items, &stripe.CheckoutSessionLineItemParams{Price: &overage}), nil
 }
 
-// CustomerOf is the customer of Stripe's that a person or an organization is; ErrNoCustomer when they are none.
+// CustomerOf returns the Stripe customer of a person or an organization, or ErrNoCustomer.
 func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 	column, id := who.owner()
 	var ids []string
@@ -197,8 +203,8 @@ func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 	return ids[0], nil
 }
 
-// Portal opens Stripe's Billing Portal for a customer and returns where it is. It returns ErrNoCustomer when Stripe does not
-// know them, and ErrOtherAccount.
+// Portal returns the URL of a session in Stripe's Billing Portal. It returns ErrNoCustomer or
+// ErrOtherAccount.
 func (s *Shop) Portal(ctx context.Context, customer string) (address string, err error) {
 	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
 		return "", fmt.Errorf("open the portal: %w", err)
@@ -221,7 +227,7 @@ func (s *Shop) Portal(ctx context.Context, customer string) (address string, err
 	return made.URL, nil
 }
 
-// Arrived says that a subscription of the buyer's to the plan is there: Stripe told of it.
+// Arrived reports whether the buyer's subscription to the plan has arrived from Stripe.
 func (s *Shop) Arrived(ctx context.Context, who Buyer, plan models.PlanID) (bool, error) {
 	column, id := who.owner()
 	var held []models.Subscription
@@ -236,7 +242,7 @@ func (s *Shop) Arrived(ctx context.Context, who Buyer, plan models.PlanID) (bool
 	return false, nil
 }
 
-// Hurry asks Stripe about a Checkout whose webhook does not come, and has its customer brought into line.
+// Hurry asks Stripe about a Checkout whose webhook has not arrived, and updates its customer.
 func (s *Shop) Hurry(ctx context.Context, session string) error {
 	found, err := s.Client.CheckoutSessions.Get(session, &stripe.CheckoutSessionParams{Params: params(ctx)})
 	if err != nil {
@@ -248,22 +254,23 @@ func (s *Shop) Hurry(ctx context.Context, session string) error {
 	return makeDue(ctx, s.DB, models.Now(s.Now), []string{found.Customer.ID})
 }
 
-// Invoice is one of Stripe's, as a page shows it.
+// Invoice is an invoice on a page.
 type Invoice struct {
 	// Number is empty for a draft.
 	Number string
-	// Status is Stripe's: draft, open, paid, uncollectible or void.
+	// Status is Stripe's status: draft, open, paid, uncollectible or void.
 	Status string
-	// Total is in the currency's smallest unit, as models.FormatMoney takes it. Currency is an ISO 4217 code in lower case.
+	// Total is in the currency's smallest unit, as for models.FormatMoney. Currency is an ISO 4217
+	// code in lower case.
 	Total    int64
 	Currency string
 	Created  time.Time
-	// URL is where Stripe shows it; empty for a draft.
+	// URL is the invoice's page at Stripe; empty for a draft.
 	URL string
 }
 
-// Invoices are a customer's last twelve, newest first. They are remembered for some minutes. When Stripe does not answer in
-// time there are none, and that is no fault of the page's.
+// Invoices returns a customer's last twelve invoices, newest first. They are cached for some
+// minutes. If Stripe does not answer in time, there are none, and the page works without them.
 func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	now := models.Now(s.Now)
 	s.mu.Lock()
@@ -277,7 +284,7 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	list := &stripe.InvoiceListParams{Customer: &customer}
 	list.Context, list.Limit, list.Single = patience, stripe.Int64(invoicesShown), true
 	found := s.Client.Invoices.List(list)
-	fresh := keptInvoices{until: now.Add(invoicesFresh)}
+	fresh := cachedInvoices{until: now.Add(invoicesFresh)}
 	for found.Next() {
 		i := found.Invoice()
 		shown := Invoice{Number: i.Number, Status: string(i.Status), Total: i.Total, Currency: string(i.Currency), Created: time.Unix(i.Created, 0).UTC()}
@@ -288,8 +295,8 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	}
 	if err := found.Err(); err != nil {
 		s.Log.LogAttrs(ctx, slog.LevelWarn, "invoices could not be read", slog.String("customer", customer), slog.String("error", err.Error()))
-		// Those that were read before are still invoices.
-		fresh = keptInvoices{list: kept.list, until: now.Add(invoicesAway)}
+		// The invoices that were read before are still valid.
+		fresh = cachedInvoices{list: kept.list, until: now.Add(invoicesAway)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,13 +307,13 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	return fresh.list
 }
 
-// sessionID is what the id of a Checkout looks like.
+// sessionID matches the ID of a Checkout.
 var sessionID = regexp.MustCompile(`^cs_[A-Za-z0-9_]{1,250}$`)
 
-// IsSession says that a text may be the id of a Checkout.
+// IsSession reports whether a text can be the ID of a Checkout.
 func IsSession(text string) bool { return sessionID.MatchString(text) }
 
-// IsStripe says that an error is an answer of Stripe's, or that Stripe could not be reached.
+// IsStripe reports whether an error is Stripe's answer, or means that Stripe could not be reached.
 func IsStripe(err error) bool {
 	var transport *url.Error
 	return stripeError(err) != nil || errors.As(err, &transport)

@@ -17,22 +17,26 @@ import (
 )
 
 const (
-	// sessionAge is how long a click leads to the same Checkout as the one before. Stripe keeps one open for a day.
+	// sessionAge is how long clicks lead to the same Checkout. Stripe keeps one open for a day.
 	sessionAge = time.Hour
-	// sessionsKept is how long a buyer's Checkout is known: Stripe has long told by then of what was bought there.
+	// sessionsKept is how long a buyer's Checkout is stored. By then, Stripe has long reported any
+	// purchase.
 	sessionsKept = 7 * 24 * time.Hour
-	// sessionTries is how often a Checkout is asked for when Stripe breaks, or another click of the same buyer is faster.
+	// sessionTries is the number of attempts to create a Checkout if Stripe fails or another click
+	// of the same buyer is faster.
 	sessionTries = 3
-	// sessionInAddress is what Stripe replaces by the Checkout's id in the address that it leads back to.
+	// sessionInAddress is the placeholder that Stripe replaces with the Checkout's ID in the return
+	// URL.
 	sessionInAddress = "{CHECKOUT_SESSION_ID}"
-	// metadataPurchase is where a Checkout says what it is of.
+	// metadataPurchase is the metadata key for what a Checkout is about.
 	metadataPurchase = "tollgate_purchase"
 )
 
-// errFasterClick says that another click of the same buyer was faster.
+// errFasterClick means that another click of the same buyer was faster.
 var errFasterClick = errors.New("the same buyer began another purchase at the same time")
 
-// begin returns where a purchase goes on. Each buyer has one open Checkout at a time, so that nobody pays for two plans.
+// begin returns the URL where a purchase continues. Each buyer has one open Checkout at a time, so
+// that no one pays for two plans.
 func (s *Shop) begin(ctx context.Context, session *stripe.CheckoutSessionParams) (address string, err error) {
 	for range sessionTries {
 		address, err = s.beginOnce(ctx, session)
@@ -44,17 +48,17 @@ func (s *Shop) begin(ctx context.Context, session *stripe.CheckoutSessionParams)
 	return address, err
 }
 
-// beginOnce leads to the buyer's Checkout of before, or closes that and makes a new one. The new one counts once its id is written
-// down in place of that of before; until then nobody has its address.
+// beginOnce continues the buyer's last Checkout, or closes it and creates a new one. The new one
+// counts after its ID has replaced that of the last one; until then, its URL is not given out.
 func (s *Shop) beginOnce(ctx context.Context, session *stripe.CheckoutSessionParams) (string, error) {
 	purchase := purchaseOf(session)
 	name := objectCheckout + *session.ClientReferenceID
-	before, err := s.sessionBefore(ctx, name)
+	before, err := s.lastSession(ctx, name)
 	if err != nil {
 		return "", err
 	}
 	if before != "" {
-		if address, err := s.goOn(ctx, before, purchase); err != nil || address != "" {
+		if address, err := s.continueSession(ctx, before, purchase); err != nil || address != "" {
 			return address, err
 		}
 	}
@@ -64,10 +68,11 @@ func (s *Shop) beginOnce(ctx context.Context, session *stripe.CheckoutSessionPar
 	if err != nil {
 		return "", err
 	}
-	return made.URL, s.keepSession(ctx, name, before, made.ID)
+	return made.URL, s.storeSession(ctx, name, before, made.ID)
 }
 
-// purchaseOf is of all that a purchase consists of, so that two of the same are known as such.
+// purchaseOf returns a text with everything that defines a purchase, to recognize the same purchase
+// again.
 func purchaseOf(session *stripe.CheckoutSessionParams) string {
 	parts := []string{stripe.StringValue(session.Customer), stripe.StringValue(session.CustomerEmail), *session.SuccessURL}
 	for _, i := range session.LineItems {
@@ -77,9 +82,10 @@ func purchaseOf(session *stripe.CheckoutSessionParams) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// goOn is where a Checkout of before leads to: on with it when it is open and of the same purchase, and when it was paid, to where that
-// is waited for. With no address it can be paid no longer. It returns errFasterClick when it changed meanwhile.
-func (s *Shop) goOn(ctx context.Context, id, purchase string) (address string, err error) {
+// continueSession returns the URL of the last Checkout: to continue it if it is open and for the
+// same purchase, or, if it was paid, the page that waits for the webhook. The URL is empty if it
+// can no longer be paid. It returns errFasterClick if the Checkout changed in the meantime.
+func (s *Shop) continueSession(ctx context.Context, id, purchase string) (address string, err error) {
 	get := &stripe.CheckoutSessionParams{Params: params(ctx), Expand: stripe.StringSlice([]string{"subscription"})}
 	found, err := s.Client.CheckoutSessions.Get(id, get)
 	if err != nil {
@@ -104,8 +110,8 @@ func (s *Shop) goOn(ctx context.Context, id, purchase string) (address string, e
 	return "", err
 }
 
-// sessionBefore is the id of the buyer's last Checkout; empty when there was none of late.
-func (s *Shop) sessionBefore(ctx context.Context, name string) (string, error) {
+// lastSession returns the ID of the buyer's last Checkout; empty without a recent one.
+func (s *Shop) lastSession(ctx context.Context, name string) (string, error) {
 	var ids []string
 	if err := s.DB.NewSelect().Model((*models.StripeObject)(nil)).Column("stripe_id").Where("name = ?", name).Scan(ctx, &ids); err != nil {
 		return "", fmt.Errorf("look for an earlier Checkout: %w", err)
@@ -116,9 +122,9 @@ func (s *Shop) sessionBefore(ctx context.Context, name string) (string, error) {
 	return ids[0], nil
 }
 
-// keepSession writes a Checkout down in place of the one before, and forgets those of long ago. It returns errFasterClick when the
-// one before is no longer there.
-func (s *Shop) keepSession(ctx context.Context, name, before, made string) error {
+// storeSession replaces the buyer's last Checkout, and deletes old ones. It returns errFasterClick
+// if the last one has changed.
+func (s *Shop) storeSession(ctx context.Context, name, before, made string) error {
 	now := models.Now(s.Now)
 	return s.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewDelete().Model((*models.StripeObject)(nil)).Where("name LIKE ? AND name <> ? AND updated_at < ?", objectCheckout+"%", name, now.Add(-sessionsKept)).Exec(ctx); err != nil {

@@ -168,7 +168,7 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 			f.must(f.hook.applyDue(f.Context()))
 		}
 		resync()
-		customers, _, err := WebhookFaults(f.Context(), f.db)
+		customers, _, err := WebhookProblems(f.Context(), f.db)
 		f.must(err)
 		if len(customers) != 1 || !strings.Contains(*customers[0].Fault, first) || !strings.Contains(*customers[0].Fault, second) {
 			f.Errorf("/ops shows %+v", customers)

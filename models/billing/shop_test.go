@@ -84,7 +84,7 @@ func (f *shopFixture) hear(kind string, of map[string]any) {
 	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, of)
 	e, err := f.hook.read(body, signature, models.Now(f.hook.Now))
 	f.must(err)
-	_, err = f.hook.keep(f.Context(), e, f.at)
+	_, err = f.hook.store(f.Context(), e, f.at)
 	f.must(err)
 	f.must(f.hook.applyDue(f.Context()))
 }

@@ -12,7 +12,7 @@ import (
 	"tollgate/models"
 )
 
-// State returns the row that says whether anything is sent.
+// State returns the state of sending.
 func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
 	var s models.StripeState
 	if err := db.NewSelect().Model(&s).Where("id = 1").Scan(ctx); err != nil {
@@ -21,11 +21,11 @@ func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
 	return s, nil
 }
 
-// ErrOtherAccount says that the key is another account's than everything here is of.
+// ErrOtherAccount means that the key belongs to another account or mode than the stored data.
 var ErrOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
 
-// claimAccount sees to it that the key is of the account and mode that this database is of: the first that is seen. It returns
-// ErrOtherAccount, or what is wrong with Stripe or the database.
+// claimAccount checks that the key belongs to the account and mode of this database. The first key
+// sets them. It returns ErrOtherAccount, or an error of Stripe or the database.
 func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
 	account, err := c.account(ctx)
 	if err != nil {
@@ -46,7 +46,7 @@ func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
 	})
 }
 
-// compareAccount is claimAccount that writes nothing: a database that is of no account yet fits every key.
+// compareAccount is claimAccount without writing: any key matches a database without an account.
 func (c *Client) compareAccount(ctx context.Context, db *models.DB) error {
 	account, err := c.account(ctx)
 	if err != nil {
@@ -59,8 +59,8 @@ func (c *Client) compareAccount(ctx context.Context, db *models.DB) error {
 	return c.fits(s, account)
 }
 
-// fits returns ErrOtherAccount when the key, which is of this account, is not of the one that is kept. A key that may not read its
-// account is taken by its mode alone.
+// fits returns ErrOtherAccount if the key, which belongs to this account, is not for the stored
+// one. If a key may not read its account, only its mode is compared.
 func (c *Client) fits(s models.StripeState, account string) error {
 	if s.Livemode == nil || (account == "" || s.AccountID == "" || s.AccountID == account) && *s.Livemode == c.Live {
 		return nil
@@ -68,14 +68,15 @@ func (c *Client) fits(s models.StripeState, account string) error {
 	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
 }
 
-// accountCheck finds out once in a process that its key is of the right account.
+// accountCheck checks the key's account once in a process.
 type accountCheck struct {
 	accountMu    sync.Mutex
 	accountKnown bool
 }
 
-// checkAccount sees to it that the key is of the account and mode that all customers and prices here are of. With another one's key
-// Stripe knows none of them, as if they had all been deleted: everybody's plan would end, and what is sold would be paid elsewhere.
+// checkAccount checks that the key belongs to the account and mode of the stored customers and
+// prices. With another key, Stripe has none of them, as if all had been deleted: everyone's plan
+// would end, and sales would go to another account.
 func (a *accountCheck) checkAccount(ctx context.Context, client *Client, db *models.DB) error {
 	a.accountMu.Lock()
 	known := a.accountKnown
@@ -99,8 +100,8 @@ func mode(live bool) string {
 	return "test mode"
 }
 
-// onceADay does something when a day has passed since the time in a column of the state, in one process of all. When it fails,
-// whoever looks next after retry does it again.
+// onceADay calls do if a day has passed since the time in a column of the state, in one process
+// only. If do fails, the next process to check after retry calls it again.
 func onceADay(ctx context.Context, db *models.DB, now time.Time, column string, retry time.Duration, do func() error) error {
 	const day = 24 * time.Hour
 	note := func(ctx context.Context, at time.Time, where string, args ...any) (int64, error) {

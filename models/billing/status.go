@@ -10,43 +10,45 @@ import (
 	"tollgate/models"
 )
 
-// StateCount is how many reports are in a state, and their units.
+// StateCount is the number of reports in a state, and their units.
 type StateCount struct {
 	State          models.ReportState
 	Reports, Units int64
 }
 
-// Status is all that /ops and the metrics tell of what Stripe was told.
+// Status is the data about reports for /ops and the metrics.
 type Status struct {
 	State models.StripeState
-	// Counts has each state, in the order of models.ReportStates.
+	// Counts has each state in the order of models.ReportStates.
 	Counts []StateCount
-	// Unsealed is what is in no report yet: events, and their units.
+	// UnsealedEvents and UnsealedUnits are the events in no report yet.
 	UnsealedEvents, UnsealedUnits int64
-	// OldestUnsent is when the oldest event or report that Stripe has not accepted is of; nil when there is none.
+	// OldestUnsent is the time of the oldest event or report that Stripe has not accepted; nil
+	// without one.
 	OldestUnsent *time.Time
-	// Blocked are the streams that wait for an operator, at most a hundred of BlockedStreams.
+	// Blocked are up to a hundred of the BlockedStreams that wait for an operator.
 	Blocked        []models.StripeStream
 	BlockedStreams int64
-	// Held are the customers whose reports are held back, at most a hundred of HeldCustomers.
+	// Held are up to a hundred of the HeldCustomers whose reports are held back.
 	Held          []models.HeldCustomer
 	HeldCustomers int64
-	// Differences are the customers' billing periods of which Stripe had another total when they were last compared, and takes events still,
-	// and those with units that were sent in another period; at most a hundred of those whose differences, without their signs, sum to Drift
-	// units.
+	// Differences are up to a hundred billing periods for which Stripe still accepts events and had
+	// another total when they were last compared, or with units that were sent in another period.
+	// Drift is the sum of all differences in units, ignoring their signs.
 	Differences []models.StripeTotal
 	Drift       int64
-	// Compared is the number of customers' billing periods that were compared, the last one at ComparedAt; nil when none was.
+	// Compared is the number of billing periods that were compared, and ComparedAt the time of the
+	// last comparison; nil without one.
 	Compared   int64
 	ComparedAt *time.Time
-	// Overage says where the overage is, from the decision to the invoice.
+	// Overage says where the overage is on its way from the decision to the invoice.
 	Overage *OverageStatus
 }
 
-// listed is the most of blocked streams, differences and failures that are read at once.
+// listed is the maximum number of blocked streams, differences and failures in a result.
 const listed = 100
 
-// ReadStatus reads the status. Its cost grows with the number of reports, not with that of events.
+// ReadStatus reads the status. Its cost grows with the number of reports, not of events.
 func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	s := &Status{}
 	state, err := State(ctx, db)
@@ -90,7 +92,8 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	if s.Held, s.HeldCustomers, err = heldCustomers(ctx, db); err != nil {
 		return nil, err
 	}
-	// Nobody can do anything here about a period that Stripe takes nothing for any more.
+	// Leave out periods for which Stripe no longer accepts events, because nothing can be done
+	// about them.
 	var since time.Time
 	if state.TotalsAt != nil {
 		since = state.TotalsAt.Add(-totalsReach)
@@ -116,9 +119,9 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	return s, err
 }
 
-// WebhookFaults returns the customers whose plan could not be followed, and the latest errors that Stripe told of in counting, newest
-// first.
-func WebhookFaults(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []models.StripeWebhookEvent, error) {
+// WebhookProblems returns the customers whose plan could not be updated, and the latest errors that
+// Stripe reported about counting, newest first.
+func WebhookProblems(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []models.StripeWebhookEvent, error) {
 	var customers []models.StripeCustomer
 	if err := db.NewSelect().Model(&customers).Where("fault IS NOT NULL").Order("id").Limit(listed).Scan(ctx); err != nil {
 		return nil, nil, fmt.Errorf("read customers with a fault: %w", err)
@@ -130,7 +133,7 @@ func WebhookFaults(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []
 	return customers, events, nil
 }
 
-// Failures returns the failed reports, those of most units first, at most a hundred.
+// Failures returns up to a hundred failed reports, those with the most units first.
 func Failures(ctx context.Context, db bun.IDB) ([]models.StripeReport, error) {
 	var failed []models.StripeReport
 	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).Order("value DESC", "minute").Limit(listed).Scan(ctx)

@@ -10,13 +10,15 @@ import (
 	"github.com/stripe/stripe-go/v76/form"
 )
 
-// subscriptionWithPeriod is a subscription with its current period, wherever the version of Stripe's API puts it. Versions from
-// 2025-03-31 on put it on the items, where the SDK does not read it.
-// Source: https://docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end
+// subscriptionWithPeriod is a subscription with its current period, for every version of Stripe's
+// API. Versions since 2025-03-31 have the period on the items, where the SDK does not read it.
+// Source:
+// https://docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end
 type subscriptionWithPeriod struct{ stripe.Subscription }
 
-// UnmarshalJSON reads the period from the items if the subscription itself has none. If the items have different periods, the
-// subscription keeps none: no single period says when its usage is billed.
+// UnmarshalJSON reads the period from the items if the subscription itself has none. If the items
+// have different periods, the subscription gets none, because no single period says when its usage
+// is billed.
 func (s *subscriptionWithPeriod) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &s.Subscription); err != nil || s.CurrentPeriodStart != 0 || s.CurrentPeriodEnd != 0 {
 		return err
@@ -61,7 +63,7 @@ func (c *Client) subscription(ctx context.Context, id string) (*stripe.Subscript
 	return &s.Subscription, err
 }
 
-// listSubscriptions calls do for each subscription of a list. Its error is Stripe's.
+// listSubscriptions calls do for each subscription of a list. It returns Stripe's error.
 func (c *Client) listSubscriptions(ctx context.Context, list *stripe.SubscriptionListParams, do func(*stripe.Subscription)) error {
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	found := stripe.GetIter(list, func(p *stripe.Params, b *form.Values) ([]any, stripe.ListContainer, error) {

@@ -12,19 +12,20 @@ import (
 	"tollgate/models"
 )
 
-// notHeld is the condition under which a stream may be sent: its customer's reports are not held back. Because of a price with tiers, the
-// reports of earlier releases are not held back: they have all units, as the tiers expect.
+// notHeld selects the streams whose customer's reports are not held back. For a price with tiers,
+// the reports of earlier releases are not held back: they contain all units, as the tiers expect.
 const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c
 		WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)
 	AND (NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.stripe_customer_id = stripe_stream.stripe_customer_id AND s.overage_problem = 'tiered')
 		OR EXISTS (SELECT 1 FROM stripe_reports r WHERE r.stripe_customer_id = stripe_stream.stripe_customer_id
 			AND r.meter_event_name = stripe_stream.meter_event_name AND r.state IN ('sealed', 'unknown') AND r.counts = 'quantity'))`
 
-// isHeld is the condition under which a customer's reports are held back.
+// isHeld selects the customers whose reports are held back.
 const isHeld = `(c.held_subscriptions IS NOT NULL OR c.id IN (SELECT s.stripe_customer_id FROM subscriptions s WHERE s.overage_problem = 'tiered'))`
 
-// holdBack notes the active subscriptions of which several bill the same meter of ours, and so would each bill the customer's reports.
-// With only one left, the reports go on. An incomplete answer of Stripe's lets nothing go on.
+// holdBack stores which active subscriptions bill the same meter of ours, because each of them
+// would bill the customer's reports. When only one is left, the reports are sent again. An
+// incomplete answer from Stripe does not end the hold.
 func (a *application) holdBack(customer *models.StripeCustomer) {
 	byMeter := map[string][]string{}
 	for _, s := range a.at.subscriptions {
@@ -52,7 +53,8 @@ func (a *application) holdBack(customer *models.StripeCustomer) {
 	}
 }
 
-// metersOf returns the meters of ours that a subscription bills, by their IDs. Before set-up has stored any, every meter may be ours.
+// metersOf returns the IDs of our meters that a subscription bills. Before set-up has stored any,
+// every meter may be ours.
 func (p *planPrices) metersOf(s *stripe.Subscription) (meters []string) {
 	if s.Items == nil {
 		return nil
@@ -76,7 +78,8 @@ func heldBack(ctx context.Context, db bun.IDB, of *models.StripeStream) (bool, e
 	return !free, err
 }
 
-// heldCustomers returns the customers whose reports are held back, at most listed, and their number.
+// heldCustomers returns the customers whose reports are held back, up to listed, and their total
+// number.
 func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int64, error) {
 	var rows []struct {
 		ID                string

@@ -18,28 +18,32 @@ import (
 )
 
 const (
-	// customerWorkers is how many customers a process asks Stripe for at a time.
+	// customerWorkers is the number of customers that a process handles in parallel.
 	customerWorkers = 4
-	// customerPatience bounds the requests to Stripe for one customer. Meanwhile its lease is renewed.
+	// customerPatience limits the requests to Stripe for one customer. Meanwhile, its lease is
+	// renewed.
 	customerPatience = 90 * time.Second
-	// customerPoll is how often a worker looks for what another process left or what is due again.
+	// customerPoll is how often a worker checks for customers that are due or were left by another
+	// process.
 	customerPoll = 5 * time.Second
-	// customerEvents is how many events are marked at a time as applied; the rest follow at once.
+	// customerEvents is the number of events to mark as applied at a time.
 	customerEvents = 5000
-	// A customer of whom more than a flood of events came at once rests before the next question: the next flood may be on
-	// its way.
+	// A customer with more than customerFlood events at once waits for customerRest before the next
+	// request, because more events may follow.
 	customerFlood, customerRest = 20, time.Second
-	// actorStripe is the audit log's actor of what follows from Stripe.
+	// actorStripe is the audit log's actor of changes that come from Stripe.
 	actorStripe = "stripe"
 )
 
-// Start applies what is kept and what comes, until Stop or until ctx ends. Any number of processes may do so at once.
+// Start applies stored and new events until Stop is called or ctx ends. Any number of processes may
+// do this at once.
 func (w *Webhooks) Start(ctx context.Context) { w.workers.Start(ctx) }
 
-// Stop ends the workers and waits for them. A customer that is being applied is left to the next process.
+// Stop stops the workers and waits for them. A customer that is being applied is left to the next
+// process.
 func (w *Webhooks) Stop() { w.workers.Stop() }
 
-// run does some work whenever it is woken, and now and then without that.
+// run calls work when it is woken, and at an interval.
 func (w *Webhooks) run(ctx context.Context, wake <-chan struct{}, work func(context.Context) error) {
 	poll := time.NewTicker(customerPoll)
 	defer poll.Stop()
@@ -55,7 +59,7 @@ func (w *Webhooks) run(ctx context.Context, wake <-chan struct{}, work func(cont
 	}
 }
 
-// applyDue applies one customer after another until none is due.
+// applyDue applies the events of one customer after another until none is due.
 func (w *Webhooks) applyDue(ctx context.Context) error {
 	for {
 		customer, err := w.claim(ctx)
@@ -80,8 +84,8 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 	}
 }
 
-// retryLater gives a customer back that could not be applied, to be tried again later. When it is the process that ends, the next
-// one may try at once.
+// retryLater ends the lease of a customer whose events could not be applied, and schedules a retry.
+// If this process is stopping, another one may retry at once.
 func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustomer, reason error) error {
 	now := models.Now(w.Now)
 	next, failures := now.Add(fullJitter(w.Random(), customer.Failures)), customer.Failures+1
@@ -91,7 +95,7 @@ func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustom
 		w.Log.LogAttrs(ctx, slog.LevelWarn, "a customer could not be brought into line with Stripe",
 			slog.String("customer", customer.ID), slog.Int("failures", failures), slog.String("error", reason.Error()))
 	}
-	// As long as it takes to say so, also when the process ends.
+	// Store this even if the process is stopping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -110,8 +114,8 @@ func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustom
 	})
 }
 
-// applyCustomer brings what a customer holds into line with Stripe. The events that were in the inbox before Stripe was asked
-// are applied with that, however many they are.
+// applyCustomer updates a customer's subscriptions to Stripe's state. This applies all events that
+// were stored before Stripe was asked.
 func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCustomer) error {
 	var events []models.StripeWebhookEvent
 	err := w.DB.NewSelect().Model(&events).Column("id", "type", "occurred_at").
@@ -155,7 +159,8 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	return nil
 }
 
-// keepIncluded writes down what people may use by subscriptions that end or change within their period.
+// keepIncluded stores what people may use under subscriptions that end or change within their
+// period.
 func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStripe) error {
 	now := models.Now(w.Now)
 	var rows []models.Subscription
@@ -187,7 +192,7 @@ func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStri
 	return nil
 }
 
-// newestOf is the time of the newest event; nil when none has one.
+// newestOf returns the time of the newest event; nil without one.
 func newestOf(events []models.StripeWebhookEvent) (newest *time.Time) {
 	for _, e := range events {
 		if e.OccurredAt != nil && (newest == nil || e.OccurredAt.After(*newest)) {
@@ -197,21 +202,24 @@ func newestOf(events []models.StripeWebhookEvent) (newest *time.Time) {
 	return newest
 }
 
-// atStripe is what Stripe has of a customer.
+// atStripe is Stripe's state of a customer.
 type atStripe struct {
 	deleted       bool
 	metadata      map[string]string
 	subscriptions []*stripe.Subscription
-	// partial says that there may be others: what is not among them has not ended by that.
+	// partial means that there may be more subscriptions, so a missing one has not necessarily
+	// ended.
 	partial bool
-	// invoices are those that the events are about, asked for after readAt. unread says why they cannot be read.
+	// invoices are the ones that the events are about, requested after readAt. unread is the reason
+	// if they cannot be read.
 	invoices []*invoice
 	readAt   time.Time
 	unread   error
 }
 
-// ask fetches a customer and all their subscriptions, ended ones too, and those that are named beside what the list has. A customer that Stripe
-// does not know, of whom it has no subscription either, is as one that was deleted.
+// ask fetches a customer, all their subscriptions including ended ones, and the named subscriptions
+// that the list does not have. If Stripe has neither the customer nor a subscription, the customer
+// counts as deleted.
 func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStripe, error) {
 	c, unknown := w.Client.Customers.Get(id, &stripe.CustomerParams{Params: params(ctx)})
 	if unknown != nil && !isMissing(unknown) {
@@ -264,7 +272,7 @@ func isMissing(err error) bool {
 	return e != nil && (e.HTTPStatusCode == http.StatusNotFound || e.Code == stripe.ErrorCodeResourceMissing)
 }
 
-// named are the subscriptions of a customer that the newest waiting events tell of.
+// named returns the customer's subscriptions that the newest unapplied events are about.
 func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error) {
 	var payloads []string
 	if err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Column("payload").
@@ -284,7 +292,7 @@ func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error)
 	return ids, nil
 }
 
-// application is one customer's transaction.
+// application is the transaction that applies a customer's events.
 type application struct {
 	*Webhooks
 	tx     bun.Tx
@@ -294,7 +302,7 @@ type application struct {
 	prices *planPrices
 	owner  owner
 	faults []string
-	// changed are those whose subscriptions got other contents.
+	// changed are the owners of subscriptions that changed.
 	changed owners
 }
 
@@ -336,7 +344,7 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 		return err
 	}
 	a.holdBack(customer)
-	if err := a.keepInvoices(ctx); err != nil {
+	if err := a.storeInvoices(ctx); err != nil {
 		return err
 	}
 	for some := range slices.Chunk(events, 500) {
@@ -354,7 +362,8 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if len(a.faults) > 0 {
 		customer.Fault = new(strings.Join(a.faults, "; "))
 	}
-	// What came while Stripe was asked may be newer than its answer. Whoever keeps an event waits for this row, or was seen here.
+	// Events that arrived while Stripe was asked may be newer than its answer. Code that stores an
+	// event waits for this row, or its event was seen here.
 	more, err := a.tx.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("stripe_customer_id = ? AND applied_at IS NULL", customer.ID).Exists(ctx)
 	if err != nil {
 		return err

@@ -236,7 +236,7 @@ func (f *webhookFixture) receive(payload []byte) {
 	defer cancel()
 	e, err := f.hook.read(payload, sign(payload, f.at), models.Now(f.hook.Now))
 	f.must(err)
-	_, err = f.hook.keep(ctx, e, models.Now(f.hook.Now))
+	_, err = f.hook.store(ctx, e, models.Now(f.hook.Now))
 	f.must(err)
 }
 

@@ -19,18 +19,19 @@ import (
 )
 
 const (
-	// resyncRetry is how soon all subscriptions are compared again when that failed.
+	// resyncRetry is the delay before a failed comparison of all subscriptions is repeated.
 	resyncRetry = 30 * time.Minute
-	// resyncLook is how often a process looks whether it is time.
+	// resyncLook is how often a process checks whether the comparison is due.
 	resyncLook = 10 * time.Minute
 	// thinVersion is a version of Stripe's API that serves thin events.
 	// Source: https://docs.stripe.com/api/v2/core/events/retrieve
 	thinVersion = "2024-10-28.acacia"
-	// thinPatience is how long a thin event's content is asked for; after that it is kept without.
+	// thinPatience is how long to try to fetch the content of a thin event. After that, it is
+	// stored without content.
 	thinPatience = 3 * 24 * time.Hour
 )
 
-// housekeeping applies thin events, and once a day compares all subscriptions.
+// housekeeping applies thin events, and compares all subscriptions once a day.
 func (w *Webhooks) housekeeping(ctx context.Context) error {
 	if err := w.applyThin(ctx); err != nil {
 		return err
@@ -44,8 +45,8 @@ func (w *Webhooks) housekeeping(ctx context.Context) error {
 	return err
 }
 
-// Resync compares all subscriptions of the account with ours, when the last time is a day ago and no other process does it. Each
-// customer of whom something differs is then applied as after a webhook of theirs. It returns how many those are.
+// Resync compares all subscriptions of the account with the stored ones, once a day in one process.
+// Customers with differences are then applied as after a webhook. It returns their number.
 func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 	now := models.Now(w.Now)
 	differ := 0
@@ -116,7 +117,7 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 			customers = append(customers, t.StripeCustomerID)
 		}
 	}
-	// Without a status, the list has all subscriptions but those that ended.
+	// Without a status, the list has all subscriptions except ended ones.
 	if err := w.Client.listSubscriptions(ctx, &stripe.SubscriptionListParams{}, func(s *stripe.Subscription) {
 		row := ours[s.ID]
 		delete(ours, s.ID)
@@ -133,7 +134,7 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 	return slices.Compact(customers), nil
 }
 
-// differs says that a subscription of Stripe's may not be what its row says.
+// differs reports whether a subscription at Stripe may differ from its row.
 func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) bool {
 	plan, item, reason := p.planOf(s)
 	ends := unixTime(s.CancelAt)
@@ -146,7 +147,7 @@ func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) b
 		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)
 }
 
-// meterErrors is a thin event: what a meter was told and did not count, with samples.
+// meterErrors is a thin event: meter events that Stripe received and did not count, with samples.
 type meterErrors struct {
 	stripe.APIResource
 	Data *struct {
@@ -167,7 +168,7 @@ type meterErrors struct {
 	} `json:"data"`
 }
 
-// summary is what an operator reads of it.
+// summary returns a text for operators.
 func (e *meterErrors) summary() string {
 	if e.Data == nil {
 		return "Stripe gave no details"
@@ -179,7 +180,7 @@ func (e *meterErrors) summary() string {
 	return strings.Trim(strings.Join(parts, "; "), "; ")
 }
 
-// thinTime is when a thin event happened. Its time is a text, where an ordinary one's is a number.
+// thinTime is the time of a thin event. It is a string, while other events have a number.
 func thinTime(raw json.RawMessage) *time.Time {
 	var text string
 	if json.Unmarshal(raw, &text) != nil {
@@ -207,7 +208,8 @@ func identifiersOf(sample string) []string {
 	return identifiers
 }
 
-// applyThin notes on the reports what Stripe says of them, and has those read soon that it received.
+// applyThin stores on the reports what Stripe says about them, and makes those that Stripe received
+// due to be read.
 func (w *Webhooks) applyThin(ctx context.Context) error {
 	now := models.Now(w.Now)
 	if now.Before(w.thinNotBefore) {
@@ -241,7 +243,7 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 		ask := params(ctx)
 		ask.Headers = http.Header{"Stripe-Version": {thinVersion}}
 		err := w.Client.backend.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.key, &ask, &content)
-		// One that is not there is kept without; anything else may pass.
+		// An event that does not exist is stored without content; other errors may be temporary.
 		if e := stripeError(err); err != nil && (e == nil || e.HTTPStatusCode != http.StatusNotFound) {
 			return err
 		}

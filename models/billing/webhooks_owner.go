@@ -11,26 +11,29 @@ import (
 	"tollgate/models"
 )
 
-// owner is whose something of Stripe's is: a person's, an organization's, or nobody's that is known.
+// owner is the owner of an object at Stripe: a person, an organization, or no known owner.
 type owner struct{ user, organization *uuid.UUID }
 
 func (o owner) none() bool { return o.user == nil && o.organization == nil }
 
-// The keys of metadata by which a customer or a subscription names whose it is. The first is what we write.
+// The metadata keys that name the owner of a customer or a subscription. Tollgate writes the first
+// one.
 var (
 	organizationKeys = []string{"tollgate_organization", "organization_id"}
 	userKeys         = []string{"tollgate_user", "user_id"}
 	emailKeys        = []string{"tollgate_email", "email"}
 )
 
-// The kinds in a reference such as "organization:5e0c…", which Checkout carries as its client_reference_id.
+// The kinds in a reference such as "organization:5e0c…", which Checkout has as its
+// client_reference_id.
 const (
 	organizationReference = "organization:"
 	userReference         = "user:"
 )
 
-// ownerOf is whose a customer is: its own metadata says so, else that of one of its subscriptions, else what was known
-// before, else the Checkout that it came from. An email that the customer itself has says nothing, as whoever pays may change it.
+// ownerOf returns the owner of a customer: from its metadata, or else that of one of its
+// subscriptions, the stored owner, or the Checkout that created it. The customer's own email does
+// not count, because the payer may change it.
 func (a *application) ownerOf(ctx context.Context, customer *models.StripeCustomer) (owner, error) {
 	named, reason, err := a.named(ctx, a.at.metadata)
 	if err != nil || !named.none() {
@@ -50,7 +53,8 @@ func (a *application) ownerOf(ctx context.Context, customer *models.StripeCustom
 	return a.checkedOut(ctx, customer.ID)
 }
 
-// named is whom metadata names. Without a name it is nobody; with one that cannot be followed, reason says what it names.
+// named returns the owner that metadata names. Without a name, there is no owner; reason explains a
+// name that cannot be resolved.
 func (a *application) named(ctx context.Context, metadata map[string]string) (_ owner, reason string, err error) {
 	for _, kind := range []struct {
 		keys   []string
@@ -71,8 +75,8 @@ func (a *application) named(ctx context.Context, metadata map[string]string) (_ 
 	return owner{}, reason, nil
 }
 
-// referred follows a reference: "organization:ID", "user:ID", an id of either, or an email. Somebody with an email that is
-// not known is made, as everywhere; an id that is not known is nobody's.
+// referred resolves a reference: "organization:ID", "user:ID", an ID of either, or an email. An
+// unknown email creates a person, as everywhere; an unknown ID has no owner.
 func (a *application) referred(ctx context.Context, reference string) (owner, error) {
 	text, isOrganization := strings.CutPrefix(reference, organizationReference)
 	text, isUser := strings.CutPrefix(text, userReference)
@@ -105,8 +109,8 @@ func (a *application) byEmail(ctx context.Context, text string) (owner, error) {
 	return owner{user: &id}, err
 }
 
-// checkedOut is whom the Checkouts of a customer were for. That is told by their events alone, applied ones too: the one
-// that names the owner may have come before anybody knew them.
+// checkedOut returns the owner from the customer's Checkouts. It reads all their events, including
+// applied ones, because the event with the owner may have arrived before the owner existed.
 func (a *application) checkedOut(ctx context.Context, customer string) (owner, error) {
 	var events []models.StripeWebhookEvent
 	if err := a.tx.NewSelect().Model(&events).Column("payload").Where("stripe_customer_id = ? AND type = ?", customer, checkoutCompleted).

@@ -14,17 +14,18 @@ import (
 	"tollgate/models"
 )
 
-// saidPeriod is a billing period that Stripe showed for one of its subscriptions.
+// saidPeriod is a billing period that Stripe showed for a subscription.
 type saidPeriod struct {
 	subscription string
 	period       models.Period
 	at           time.Time
-	// guess means that the period is that of an invoice: it does not divide a period that is known.
+	// guess means that the period comes from an invoice. It does not split a known period.
 	guess bool
 }
 
-// learnPeriods stores the periods that the events and Stripe's answer show, beside the current ones. An event's state is never applied,
-// but what was the billing period at its time stays so: of two changes in a row, only the events show the first one's period.
+// learnPeriods stores the billing periods in the events and in Stripe's answer. Tollgate never
+// applies the state in an event, but the billing period at the time of an event remains true: of
+// two changes in a row, only the events show the first one's period.
 func (a *application) learnPeriods(ctx context.Context, customer string, events []models.StripeWebhookEvent) error {
 	var rows []models.Subscription
 	if err := a.tx.NewSelect().Model(&rows).Column("id", "stripe_subscription_id").
@@ -87,8 +88,8 @@ func (a *application) learn(ctx context.Context, ours map[string]uuid.UUID, cust
 	return err
 }
 
-// periodsIn returns the billing periods that an event's payload shows: of a subscription the current one and the one before the change, of
-// a renewal's invoice the one that ended.
+// periodsIn returns the billing periods in an event's payload: for a subscription, the current one
+// and the one before the change; for a renewal's invoice, the one that ended.
 func periodsIn(payload string, at time.Time) (said []saidPeriod) {
 	var event struct {
 		Data struct {
@@ -130,7 +131,7 @@ func periodsIn(payload string, at time.Time) (said []saidPeriod) {
 				Details struct{ Subscription json.RawMessage } `json:"subscription_details"`
 			}
 		}
-		// Its period looks back at the one that ended.
+		// The invoice's period is the one that ended.
 		if json.Unmarshal(event.Data.Object, &i) != nil || i.BillingReason != "subscription_cycle" {
 			return nil
 		}
@@ -145,7 +146,7 @@ func periodsIn(payload string, at time.Time) (said []saidPeriod) {
 	return said
 }
 
-// recentRecords is how old the records are that a change of billing periods can move units between.
+// recentRecords is the age of the records between which a change of billing periods can move units.
 const recentRecords = 2 * models.MaxPeriodDays * 24 * time.Hour
 
 // owners are the people and organizations whose subscriptions changed.
@@ -160,7 +161,7 @@ func (o *owners) add(s *models.Subscription) {
 	}
 }
 
-// follow has everything follow that depends on the changes of a customer's subscriptions and billing periods.
+// follow updates everything that depends on a customer's subscriptions and billing periods.
 func (a *application) follow(ctx context.Context, customer string, before timeline) error {
 	after, err := timelinesOf(ctx, a.tx, []string{customer})
 	if err != nil {
@@ -184,7 +185,8 @@ func (a *application) follow(ctx context.Context, customer string, before timeli
 	return a.makeRecordsDue(ctx, a.changed)
 }
 
-// makeRecordsDue notes, with the change itself, the people whose records it may change. prepareDue works through them.
+// makeRecordsDue stores, in the same transaction as the change, which people's records may be
+// affected. prepareDue updates them.
 func (a *application) makeRecordsDue(ctx context.Context, changed owners) error {
 	at := "?"
 	if a.DB.Postgres {
@@ -201,15 +203,15 @@ func (a *application) makeRecordsDue(ctx context.Context, changed owners) error 
 	return err
 }
 
-// dueAtOnce is how many people's records are brought up to date in one transaction, and duePatience how long a person whose records could
-// not be waits for the next try.
+// dueAtOnce is the number of people whose records are updated in one transaction. duePatience is
+// the delay before a retry for a person whose records could not be updated.
 const (
 	dueAtOnce   = 50
 	duePatience = time.Minute
 )
 
-// prepareDue brings the records up to date of the people of changed subscriptions, so that no unit waits in the wrong period for the
-// person's next call. What another process left behind is due as well.
+// prepareDue updates the records of people whose subscriptions changed, so that no unit stays in
+// the wrong period until the person's next call. It also handles what another process left.
 func (w *Webhooks) prepareDue(ctx context.Context) error {
 	if !w.preparing.TryLock() {
 		return nil // another worker is at it
@@ -233,7 +235,7 @@ func (w *Webhooks) prepareDue(ctx context.Context) error {
 		}
 		together := models.RefitRecords(ctx, w.DB, w.Catalogue, now, ids)
 		for _, d := range due {
-			// One person's error does not keep the others waiting.
+			// An error for one person does not stop the others.
 			err := together
 			if err != nil {
 				err = models.RefitRecords(ctx, w.DB, w.Catalogue, now, []uuid.UUID{d.UserID})

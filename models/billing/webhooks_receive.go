@@ -22,24 +22,27 @@ import (
 )
 
 const (
-	// signatureTolerance is how far a signature's time may be from ours, in both directions. Stripe signs each try anew.
-	// Source: https://docs.stripe.com/webhooks#replay-attacks
+	// signatureTolerance is how much a signature's time may differ from ours, in both directions.
+	// Stripe signs each attempt again. Source: https://docs.stripe.com/webhooks#replay-attacks
 	signatureTolerance = 5 * time.Minute
-	// receivePatience is how long a webhook's answer waits for the webhook to be applied, receiveWaiters how many may wait at
-	// a time, and customerWaiters how many of one customer's; the rest are answered at once.
+	// receivePatience is how long the answer to a webhook waits until the event is applied.
+	// receiveWaiters is how many may wait at a time, and customerWaiters how many for one customer;
+	// the others are answered at once.
 	receivePatience = 2 * time.Second
 	receiveWaiters  = 64
 	customerWaiters = 4
-	// receivePoll is how often one that waits looks, as another process may be the one that applies it.
+	// receivePoll is how often a waiting call checks, because another process may apply the event.
 	receivePoll = 250 * time.Millisecond
-	// maxEventID is in bytes; Stripe's ids have at most 255 characters.
+	// maxEventID is the maximum length of an event ID, in bytes. Stripe's IDs have at most 255
+	// characters.
 	maxEventID = 255
 )
 
-// WebhookPath is where Stripe's events are sent, behind the base URL.
+// WebhookPath is the path for Stripe's events, after the base URL.
 const WebhookPath = "/stripe/webhook"
 
-// WebhookTypes are the types of events that are asked for and applied, thin ones aside. Any other is kept and left at that.
+// WebhookTypes are the event types that set-up subscribes to and that are applied, without thin
+// ones. Events of other types are only stored.
 var WebhookTypes = []string{
 	"checkout.session.completed",
 	"customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted",
@@ -47,58 +50,64 @@ var WebhookTypes = []string{
 	"invoice.created", "invoice.finalized", "invoice.paid", "invoice.payment_failed",
 }
 
-// checkoutCompleted is the event that names whom a subscription is for by Checkout's client_reference_id.
+// checkoutCompleted is the event with the owner of a subscription, as Checkout's
+// client_reference_id.
 const checkoutCompleted = "checkout.session.completed"
 
 // ThinWebhookTypes are those of the thin events: what Stripe refused of what the meter was told.
 // Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-errors
 var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"}
 
-// ErrNotStripes says that a webhook is not Stripe's, or not of now: its signature is missing, wrong, too old or ahead of time.
+// ErrNotStripes means that a webhook is not a current one from Stripe: its signature is missing,
+// wrong, too old or in the future.
 var ErrNotStripes = errors.New("the webhook is not signed by Stripe, or not now")
 
-// WebhookOptions are the surroundings of webhooks. All but Secret are needed.
+// WebhookOptions configure Webhooks. All except Secret are required.
 type WebhookOptions struct {
 	DB        *models.DB
 	Client    *Client
 	Catalogue *models.Catalogue
-	// Secret is the endpoint's signing secret. Several are separated by commas: thin events are sent by a destination with a
-	// secret of its own, and one that is replaced is valid for a while beside the new one. Without one nothing is received, and the daily comparison alone brings plans into line.
+	// Secret is the endpoint's signing secret, or several, separated by commas: thin events come
+	// from a destination with its own secret, and a replaced secret stays valid for some time.
+	// Without one, no webhooks are received, and only the daily comparison updates plans.
 	Secret string
 	Now    func() time.Time
-	// Random is evenly spread over [0, 1).
+	// Random returns a random number in [0, 1).
 	Random func() float64
 	Log    *slog.Logger
 }
 
-// Webhooks keep what Stripe tells of and bring the plans into line with it. No event's own state is ever applied: an event
-// says whose subscriptions are to be asked for anew, so events may come late, twice and out of order.
+// Webhooks store Stripe's events and update the plans. They never apply the state in an event: an
+// event only says which customer's state to fetch from Stripe. So events may arrive late, twice and
+// in any order.
 type Webhooks struct {
 	WebhookOptions
 	accountCheck
 
-	// wake and wakeThin make a worker look at once.
+	// wake and wakeThin wake a worker.
 	wake, wakeThin chan struct{}
 	waiters        chan struct{}
 	workers        workers
 
-	// preparing is held while people's records are brought up to date.
+	// preparing is locked while people's records are updated.
 	preparing sync.Mutex
 
 	mu sync.Mutex
-	// waiting are those who wait for a customer to be applied. They are told whether that succeeded.
+	// waiting has the channels of calls that wait for a customer to be applied. They receive
+	// whether that succeeded.
 	waiting map[string][]chan bool
 
-	// thinFailures and thinNotBefore hold back the fetching of thin events. Only the housekeeper knows them.
+	// thinFailures and thinNotBefore delay the next request for thin events. Only housekeeping uses
+	// them.
 	thinFailures  int
 	thinNotBefore time.Time
-	// resyncNotBefore spares the database the question.
+	// resyncNotBefore avoids unnecessary queries.
 	resyncNotBefore time.Time
-	// leaseRenewal is how often the lease of a customer is renewed; a test may shorten it.
+	// leaseRenewal is how often the lease of a customer is renewed. Tests may shorten it.
 	leaseRenewal time.Duration
 }
 
-// NewWebhooks makes webhooks that can be received; Start applies them.
+// NewWebhooks returns Webhooks that can receive events. Start applies them.
 func NewWebhooks(o WebhookOptions) *Webhooks {
 	w := &Webhooks{
 		WebhookOptions: o, wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
@@ -111,18 +120,19 @@ func NewWebhooks(o WebhookOptions) *Webhooks {
 	return w
 }
 
-// Receives says that there is a secret to know Stripe by.
+// Receives reports whether there is a secret to verify Stripe's signatures.
 func (w *Webhooks) Receives() bool { return strings.Trim(w.Secret, ", ") != "" }
 
-// Receive keeps a webhook by its event's id, of which a second one changes nothing, and waits a moment for it to be applied. Once
-// it is kept there is no error any more. It returns ErrNotStripes, or what is wrong with the database.
+// Receive stores a webhook's event, and waits a moment until it is applied. An event with the same
+// ID changes nothing. After the event is stored, there is no error. It returns ErrNotStripes, or an
+// error of the database.
 func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string) error {
 	now := models.Now(w.Now)
 	event, err := w.read(payload, signature, now)
 	if err != nil {
 		return err
 	}
-	fresh, err := w.keep(ctx, event, now)
+	fresh, err := w.store(ctx, event, now)
 	if err != nil {
 		return fmt.Errorf("keep the webhook %s: %w", event.ID, err)
 	}
@@ -143,7 +153,7 @@ func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string
 	return nil
 }
 
-// read checks the signature on the raw bytes and takes from them what the inbox notes.
+// read verifies the signature of the raw bytes and parses the fields that the inbox stores.
 func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*models.StripeWebhookEvent, error) {
 	secret, err := w.secretOf(payload, signature)
 	if err != nil {
@@ -184,7 +194,8 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	return kept, nil
 }
 
-// CheckSignature checks what can be known of a signature without the body: that it has one, of now. It returns ErrNotStripes.
+// CheckSignature checks what is possible without the body: that there is a signature with a current
+// time. It returns ErrNotStripes.
 func (w *Webhooks) CheckSignature(signature string) error {
 	timed, signed := false, false
 	for pair := range strings.SplitSeq(signature, ",") {
@@ -209,8 +220,8 @@ func (w *Webhooks) CheckSignature(signature string) error {
 	return checkTime(signature, models.Now(w.Now))
 }
 
-// checkTime returns ErrNotStripes if a signature is not of now. The package of Stripe's would measure by a clock of its own, and lets
-// pass what is ahead of time.
+// checkTime returns ErrNotStripes if a signature's time is not current. Stripe's own package would
+// use its own clock, and accepts times in the future.
 func checkTime(signature string, now time.Time) error {
 	if d := now.Sub(signedAt(signature)); d > signatureTolerance || d < -signatureTolerance {
 		return fmt.Errorf("%w: it was signed %s from now", ErrNotStripes, d)
@@ -218,10 +229,10 @@ func checkTime(signature string, now time.Time) error {
 	return nil
 }
 
-// secretOf is the one of the secrets that a payload is signed with.
+// secretOf returns the secret that a payload is signed with.
 func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, err error) {
 	for text := range strings.SplitSeq(w.Secret, ",") {
-		// Without a secret everybody could sign.
+		// With an empty secret, anyone could sign.
 		if secret = strings.TrimSpace(text); secret == "" {
 			continue
 		}
@@ -235,8 +246,8 @@ func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, er
 	return "", err
 }
 
-// signedAt is the time of a signature that is known to be whole. Of several times the last one counts, as it does for what
-// checks the signature.
+// signedAt returns the time of a valid signature. Of several times, the last one counts, as in the
+// verification.
 func signedAt(signature string) (at time.Time) {
 	for pair := range strings.SplitSeq(signature, ",") {
 		if text, ok := strings.CutPrefix(pair, "t="); ok {
@@ -248,7 +259,7 @@ func signedAt(signature string) (at time.Time) {
 	return at
 }
 
-// customerOf is the id of the customer that an event is about; empty when it is about nobody's.
+// customerOf returns the ID of the customer that an event is about; empty without one.
 func customerOf(event *stripe.Event) string {
 	var object struct {
 		ID, Object string
@@ -269,8 +280,9 @@ func customerOf(event *stripe.Event) string {
 	return expanded.ID
 }
 
-// keep stores the event and makes its customer due, in one transaction. fresh is false when it was there already.
-func (w *Webhooks) keep(ctx context.Context, event *models.StripeWebhookEvent, now time.Time) (fresh bool, err error) {
+// store stores the event and makes its customer due, in one transaction. fresh is false if the
+// event was stored before.
+func (w *Webhooks) store(ctx context.Context, event *models.StripeWebhookEvent, now time.Time) (fresh bool, err error) {
 	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		made, err := tx.NewInsert().Model(event).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 		if err != nil {
@@ -285,7 +297,7 @@ func (w *Webhooks) keep(ctx context.Context, event *models.StripeWebhookEvent, n
 	return fresh, err
 }
 
-// makeDue has customers of Stripe's asked for anew, now.
+// makeDue makes customers due to be fetched from Stripe.
 func makeDue(ctx context.Context, db bun.IDB, now time.Time, ids []string) error {
 	rows := make([]models.StripeCustomer, len(ids))
 	for i, id := range ids {
@@ -299,7 +311,7 @@ func makeDue(ctx context.Context, db bun.IDB, now time.Time, ids []string) error
 // await waits a moment for the event to be applied, here or by another process.
 func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) {
 	customer := *event.StripeCustomerID
-	told, ok := w.tell(customer)
+	told, ok := w.notify(customer)
 	nudge(w.wake)
 	if !ok {
 		return
@@ -327,8 +339,9 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 	}
 }
 
-// tell returns a channel that says each time that a customer was applied, or failed to be; not when enough are told already.
-func (w *Webhooks) tell(customer string) (told chan bool, ok bool) {
+// notify returns a channel that receives a value each time a customer was applied or failed; nil if
+// too many are waiting.
+func (w *Webhooks) notify(customer string) (told chan bool, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.waiting[customer]) >= customerWaiters {

@@ -14,7 +14,7 @@ import (
 	"tollgate/models"
 )
 
-// applySubscriptions makes a row of each subscription that Stripe has, and ends those that it no longer has.
+// applySubscriptions stores each subscription at Stripe, and ends those that Stripe no longer has.
 func (a *application) applySubscriptions(ctx context.Context, customer *models.StripeCustomer) error {
 	ids := []string{""} // an empty list is no SQL
 	for _, s := range a.at.subscriptions {
@@ -53,8 +53,8 @@ func (a *application) applySubscriptions(ctx context.Context, customer *models.S
 	return nil
 }
 
-// applySubscription makes row what Stripe has; row is nil when there is none yet. What cannot be is told to the operator, and
-// nobody's plan changes by it.
+// applySubscription updates a row to Stripe's state; row is nil if there is none yet. An invalid
+// subscription is shown to the operator and changes no plan.
 func (a *application) applySubscription(ctx context.Context, customer *models.StripeCustomer, s *stripe.Subscription, row *models.Subscription) error {
 	next := models.Subscription{CreatedAt: a.now, StripeSubscriptionID: &s.ID, StripeCustomerID: &customer.ID}
 	if s.Created > 0 {
@@ -111,8 +111,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	return a.write(ctx, row, &next)
 }
 
-// checkSingle tells the operator of each holder who pays for a subscription of the customer's and for another one beside it: one of
-// them gives the plan, and which one is to end only a person can say.
+// checkSingle adds a problem for each holder who pays for two subscriptions: only one gives the
+// plan, and only a person can decide which one to end.
 func (a *application) checkSingle(ctx context.Context, customer *models.StripeCustomer) error {
 	active := func(column string, id any) (active []models.Subscription, err error) {
 		var rows []models.Subscription
@@ -146,7 +146,7 @@ func (a *application) checkSingle(ctx context.Context, customer *models.StripeCu
 	return nil
 }
 
-// holder is whose a subscription is, by the column that says so.
+// holder is the holder of a subscription, with the column that names them.
 type holder struct {
 	column string
 	id     uuid.UUID
@@ -159,7 +159,7 @@ func holderOf(s *models.Subscription) holder {
 	return holder{"user_id", *s.UserID}
 }
 
-// unixTime is Stripe's time; nil for its 0, which is none.
+// unixTime converts Stripe's time; 0 means none and becomes nil.
 func unixTime(seconds int64) *time.Time {
 	if seconds <= 0 {
 		return nil
@@ -167,8 +167,8 @@ func unixTime(seconds int64) *time.Time {
 	return new(time.Unix(seconds, 0).UTC())
 }
 
-// givePlan sets whose the subscription is and which plan it gives. Where that cannot be said, a row that is there keeps its
-// plan and its holder, and one that is not there is not made: kept is false.
+// givePlan sets the holder and the plan of a subscription. If they cannot be determined, an
+// existing row does not change, and a missing one is not created: kept is false.
 func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next *models.Subscription, active bool) (kept bool, err error) {
 	isNew := next.ID == uuid.UUID{}
 	fault := func(format string, args ...any) (bool, error) {
@@ -213,8 +213,8 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	return true, nil
 }
 
-// write stores what changed of a subscription. The database's triggers then have the people's records brought up to date, so
-// nothing is written when nothing changed.
+// write stores the changes of a subscription. Triggers then make the people's records outdated, so
+// nothing is written without a change.
 func (a *application) write(ctx context.Context, row, next *models.Subscription) error {
 	if a.newest != nil && (next.StripeEventAt == nil || next.StripeEventAt.Before(*a.newest)) {
 		next.StripeEventAt = a.newest
@@ -239,7 +239,7 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 	}
 	sameItems := same(row.OverageItems, next.OverageItems)
 	if !sameItems {
-		// The balances depend on the items: they are written again soon, as after a new invoice.
+		// Balances depend on the items, so they are computed again soon, as after a new invoice.
 		if _, err := a.tx.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
 			Where("stripe_customer_id = ?", *next.StripeCustomerID).Exec(ctx); err != nil {
 			return err
@@ -268,7 +268,7 @@ func (a *application) audit(ctx context.Context, action string, s *models.Subscr
 	return models.Audit(ctx, a.tx, a.now, actorStripe, action, *s.StripeSubscriptionID, fmt.Sprintf("plan %s, %s, customer %s", s.PlanID, s.Status, *s.StripeCustomerID))
 }
 
-// sameSubscription says that nothing that matters to anybody differs.
+// sameSubscription reports whether nothing relevant differs.
 func sameSubscription(a, b *models.Subscription) bool {
 	return a.PlanID == b.PlanID && a.Status == b.Status && same(a.UserID, b.UserID) && same(a.OrganizationID, b.OrganizationID) &&
 		same(a.StripeCustomerID, b.StripeCustomerID) && same(a.StripePriceID, b.StripePriceID) && same(a.Seats, b.Seats) &&

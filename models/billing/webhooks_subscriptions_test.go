@@ -188,8 +188,8 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 			f.Error("an unknown price left something to do")
 		}
 		// Once the operator has put it right.
-		f.must(keepObject(f.Context(), f.db, f.at, objectPrice+"pro", "price_gold"))
-		f.must(keepObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
+		f.must(storeObject(f.Context(), f.db, f.at, objectPrice+"pro", "price_gold"))
+		f.must(storeObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantFault("cus_1", "")

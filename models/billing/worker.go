@@ -66,7 +66,7 @@ func (ws workers) Stop() {
 	}
 }
 
-// nudge wakes one of those who wait on a channel, unless as many are awake already as there are.
+// nudge wakes one worker that waits on a channel, unless a wake-up is already pending for each.
 func nudge(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -74,21 +74,22 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// The waits between tries that fail double from the first to the last.
+// The delays between failed attempts double from minDelay to maxDelay.
 const (
 	minDelay = 5 * time.Second
 	maxDelay = 15 * time.Minute
-	// failurePatience is how long a stream that failed goes on waiting at most, once there is something new to send.
+	// failurePatience is the maximum remaining delay of a failed stream after there is something
+	// new to send.
 	failurePatience = time.Minute
 )
 
-// fullJitter is a wait after so many failures in a row, drawn evenly from zero on by a number in [0, 1), so that those who
-// failed together do not come back together.
+// fullJitter returns the delay after a number of failures in a row, scaled by a random number in
+// [0, 1), so that processes that failed together do not retry together.
 func fullJitter(random float64, failures int) time.Duration {
 	return time.Duration(random * float64(min(maxDelay, minDelay<<min(failures, 20))))
 }
 
-// every calls do at once and then each time that the interval has passed since it last returned.
+// every calls do at once, and again whenever the interval has passed since do returned.
 func every(ctx context.Context, interval time.Duration, do func()) {
 	for {
 		do()
