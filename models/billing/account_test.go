@@ -91,7 +91,8 @@ func TestLiveKeyAndStandIn(t *testing.T) {
 			t.Errorf("a live key goes to %s: %v", base, err)
 		}
 	}
-	for _, base := range []string{"http://stripe.example.com", "127.0.0.1:12111", "http://10.0.0.1", "http://127.0.0.1:1/path", "ftp://localhost"} {
+	for _, base := range []string{"http://stripe.example.com", "127.0.0.1:12111", "http://10.0.0.1", "http://127.0.0.1:1/path",
+		"ftp://localhost"} {
 		if _, err := NewClient(ClientOptions{Key: "sk_test_x", APIBase: base}); err == nil {
 			t.Errorf("%s is taken for a stand-in", base)
 		}
@@ -121,7 +122,8 @@ func TestAStopIsToldPlainly(t *testing.T) {
 				t.Errorf("%d processes told of it %d times", n+1, told)
 			}
 		}
-		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(), "Invalid API Key") || strings.Contains(err.Error(), "%!") {
+		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil ||
+			!strings.Contains(err.Error(), "Invalid API Key") || strings.Contains(err.Error(), "%!") {
 			t.Errorf("a refused key: %v", err)
 		}
 		err = d.PrintReconciliation(d.ctx, &out, &notes, false)

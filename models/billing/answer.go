@@ -62,9 +62,11 @@ func classify(err error, attempts int) outcome {
 		return false
 	}
 	switch status := e.HTTPStatusCode; {
-	case e.Type == stripe.ErrorTypeIdempotency, status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound:
+	case e.Type == stripe.ErrorTypeIdempotency, status == http.StatusUnauthorized, status == http.StatusForbidden,
+		status == http.StatusNotFound:
 		o.verdict = misconfigured
-	case status == http.StatusConflict, status == http.StatusTooManyRequests && (e.Code == stripe.ErrorCodeLockTimeout || says("lock_timeout")):
+	case status == http.StatusConflict, status == http.StatusTooManyRequests && (e.Code == stripe.ErrorCodeLockTimeout ||
+		says("lock_timeout")):
 		o.verdict = busy
 	case status == http.StatusTooManyRequests:
 		o.verdict = tooFast
@@ -77,9 +79,11 @@ func classify(err error, attempts int) outcome {
 		}
 	case says("timestamp_too_far_in_past", "too far in the past", "past 35 calendar days", "35 days"):
 		o.verdict = tooOld
-	case says("no such customer", "customer_not_found", "no_customer_defined"), e.Code == stripe.ErrorCodeResourceMissing && strings.Contains(e.Param, "customer"):
+	case says("no such customer", "customer_not_found", "no_customer_defined"), e.Code == stripe.ErrorCodeResourceMissing &&
+		strings.Contains(e.Param, "customer"):
 		o.verdict = noCustomer
-	case says("no_meter", "archived_meter", "no such meter", "no active meter", "no meter", "inactive meter", "meter is inactive", "deactivated", "archived"):
+	case says("no_meter", "archived_meter", "no such meter", "no active meter", "no meter", "inactive meter", "meter is inactive",
+		"deactivated", "archived"):
 		o.verdict = noMeter
 	default:
 		o.verdict = refused

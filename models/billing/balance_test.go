@@ -151,7 +151,8 @@ func TestMergeSpans(t *testing.T) {
 	}
 }
 
-// A subscription is canceled at once, and its last invoice covers what came before. What was used after that, because Tollgate learned of it
+// A subscription is canceled at once, and its last invoice covers what came before. What was used
+// after that, because Tollgate learned of it
 // late, is late, however early it was sent.
 func TestUsageAfterACancellation(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
@@ -159,7 +160,8 @@ func TestUsageAfterACancellation(t *testing.T) {
 	report := func(minute time.Time, units int64) reportShare {
 		o := models.OverageSum{Units: units, Cents: 30 * units}
 		return reportShare{
-			State: models.ReportVerified, Counts: models.CountsOverage, Minute: minute, Value: units, SentAt: minute.Add(time.Minute), Here: o, All: o,
+			State: models.ReportVerified, Counts: models.CountsOverage, Minute: minute, Value: units, SentAt: minute.Add(time.Minute),
+			Here: o, All: o,
 		}
 	}
 	s := balanceSheet{
@@ -168,7 +170,8 @@ func TestUsageAfterACancellation(t *testing.T) {
 		reports:  []reportShare{report(canceled.Add(-time.Minute), 12), report(canceled.Add(time.Hour), 5)},
 	}
 	b := s.balance()
-	if want := []models.OverageShare{{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 5, Cents: 150}}}; !slices.Equal(b.Reasons, want) {
+	if want := []models.OverageShare{{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 5,
+		Cents: 150}}}; !slices.Equal(b.Reasons, want) {
 		t.Errorf("the reasons are %v, want %v", b.Reasons, want)
 	}
 }

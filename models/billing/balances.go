@@ -342,7 +342,8 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 	// If totals overlap, because a period was known with other bounds before, the newest one
 	// counts.
 	var totals []models.StripeTotal
-	if err := r.DB.NewSelect().Model(&totals).Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start >= ? AND period_start < ?",
+	if err := r.DB.NewSelect().Model(&totals).Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start >= ? AND "+
+		"period_start < ?",
 		of.customer, of.meter, p.Start, p.End).Order("checked_at DESC", "period_start").Scan(ctx); err != nil {
 		return nil, err
 	}

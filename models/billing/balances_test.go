@@ -203,7 +203,8 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 			o.exec(`INSERT INTO subscriptions (id, user_id, organization_id, plan_id, status, stripe_subscription_id, stripe_customer_id,
 					inactive_since, overage_items, created_at, updated_at)
 				SELECT ?, user_id, organization_id, plan_id, 'canceled', 'sub_earlier', stripe_customer_id, ?, 'pro', ?, updated_at
-				FROM subscriptions WHERE stripe_subscription_id = ?`, uuid.New(), o.period.Start.Add(-time.Hour), o.period.Start.Add(-2*time.Hour), o.sub)
+				FROM subscriptions WHERE stripe_subscription_id = ?`, uuid.New(), o.period.Start.Add(-time.Hour),
+				o.period.Start.Add(-2*time.Hour), o.sub)
 		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; no_item 12 $3.60; no_overage_price 0 $0.00"},
 		"item exchanged, items not read": {func(o *office) {
 			o.spend(12, hour(o))
@@ -413,7 +414,8 @@ func TestBalancesAtOnce(t *testing.T) {
 			}
 			go func() { done <- o.balance(o.ctx, stream{"cus_1", o.meter()}) }()
 			for waits := false; !waits && len(done) == 0; {
-				if err := o.db.NewRaw(`SELECT COUNT(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(ctx, &waits); err != nil {
+				if err := o.db.NewRaw(`SELECT COUNT(*) > 0 FROM pg_stat_activity WHERE datname = current_database()
+					AND wait_event_type = 'Lock'`).Scan(ctx, &waits); err != nil {
 					return err
 				}
 			}

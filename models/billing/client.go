@@ -55,10 +55,12 @@ func CheckKey(key string) error {
 	case strings.HasPrefix(key, "whsec_"):
 		return errors.New("this is a webhook secret (whsec_…): set the secret key, which begins with sk_")
 	}
-	return errors.New("this is not a Stripe API key: a secret key begins with sk_test_ or sk_live_, a restricted one with rk_test_ or rk_live_")
+	return errors.New("this is not a Stripe API key: a secret key begins with sk_test_ or sk_live_, a restricted one with rk_test_ " +
+		"or rk_live_")
 }
 
-// CheckWebhookSecret returns an error that says what to set instead if one of the secrets, separated by commas, is not a signing secret of a
+// CheckWebhookSecret returns an error that says what to set instead if one of the secrets,
+// separated by commas, is not a signing secret of a
 // webhook endpoint. The error does not contain the secret.
 func CheckWebhookSecret(secrets string) error {
 	valid := false
@@ -207,7 +209,8 @@ func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) err
 
 // total returns Stripe's total of a customer in [from, to), in units. Both must be whole minutes.
 func (c *Client) total(ctx context.Context, meterID, customer string, from, to time.Time) (int64, error) {
-	p := &stripe.BillingMeterEventSummaryListParams{ID: &meterID, Customer: &customer, StartTime: stripe.Int64(from.Unix()), EndTime: stripe.Int64(to.Unix())}
+	p := &stripe.BillingMeterEventSummaryListParams{ID: &meterID, Customer: &customer, StartTime: stripe.Int64(from.Unix()),
+		EndTime: stripe.Int64(to.Unix())}
 	p.Context = ctx
 	var sum float64
 	list := c.BillingMeterEventSummaries.List(p)

@@ -48,11 +48,13 @@ func TestACallIsOneRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := func(identifier string) error {
-		return c.sendMeterEvent(t.Context(), &models.StripeReport{Identifier: identifier, Attempts: 1, Minute: time.Unix(0, 0), Value: 1, StripeCustomerID: "cus_1", MeterEventName: "m"})
+		return c.sendMeterEvent(t.Context(), &models.StripeReport{Identifier: identifier, Attempts: 1, Minute: time.Unix(0, 0), Value: 1,
+			StripeCustomerID: "cus_1", MeterEventName: "m"})
 	}
 	answer["kept:1"], answer["moved:1"], answer["sent on:1"] = http.StatusOK, http.StatusTemporaryRedirect, http.StatusFound
 	for _, identifier := range []string{"kept", "lost", "kept", "moved", "kept", "sent on"} {
-		if err := report(identifier); (err == nil) != (identifier == "kept") || classify(err, 1).verdict != map[bool]verdict{true: accepted, false: unknown}[err == nil] {
+		if err := report(identifier); (err == nil) != (identifier == "kept") || classify(err,
+			1).verdict != map[bool]verdict{true: accepted, false: unknown}[err == nil] {
 			t.Errorf("%s: %v", identifier, err)
 		}
 	}

@@ -60,7 +60,8 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	}
 	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: transport})
 	d.must(err)
-	d.Reporter = NewReporter(ReporterOptions{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	d.Reporter = NewReporter(ReporterOptions{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock,
+		Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
 }
 
@@ -98,7 +99,8 @@ func (d *desk) useBy(plan models.PlanID, period models.Period, customer string, 
 	d.t.Helper()
 	key := uuid.NewString()
 	_, err := d.db.NewInsert().Model(&models.UsageEvent{
-		ID: uuid.New(), Email: customer + "@example.com", Quantity: units + 2, OverageQuantity: units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: d.now,
+		ID: uuid.New(), Email: customer + "@example.com", Quantity: units + 2, OverageQuantity: units, IdempotencyKey: &key,
+		OccurredAt: at, RecordedAt: d.now,
 		Figures: models.Figures{PlanID: plan, BillingPeriodStart: period.Start, BillingPeriodEnd: period.End}, StripeCustomerID: &customer,
 	}).Exec(d.ctx)
 	d.must(err)
@@ -155,12 +157,14 @@ func (d *desk) status() *Status {
 
 func answer(status int, body string) carry {
 	return func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}},
+			Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 	}
 }
 
 func problem(kind, code, message, param string) string {
-	return `{"error": {"type": ` + strconv.Quote(kind) + `, "code": ` + strconv.Quote(code) + `, "message": ` + strconv.Quote(message) + `, "param": ` + strconv.Quote(param) + `}}`
+	return `{"error": {"type": ` + strconv.Quote(kind) + `, "code": ` + strconv.Quote(code) + `, "message": ` + strconv.Quote(message) +
+		`, "param": ` + strconv.Quote(param) + `}}`
 }
 
 // meterEvents carries calls to the desk's Stripe, but for what answers meter events in its place; n counts these from 1.

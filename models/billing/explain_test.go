@@ -21,7 +21,8 @@ func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	s.texts = append(s.texts, e.Query)
 }
 
-// No statement of the reporter reads a table that grows from its beginning to its end: not the events that are reported already, and not the reports
+// No statement of the reporter reads a table that grows from its beginning to its end: not the
+// events that are reported already, and not the reports
 // that are settled. What counts all reports by state is asked by an operator and by metrics, and is left out.
 func TestStatementsUseIndexes(t *testing.T) {
 	for name, address := range databases {
@@ -49,7 +50,8 @@ func TestStatementsUseIndexes(t *testing.T) {
 			}
 			explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (stripe_reports|usage_events|stripe_streams|subscriptions)\b`)
 			if !d.db.Postgres {
-				explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(`^SCAN (stripe_report|stripe_reports|usage_event|usage_events|e|stripe_stream|subscription|s)$`)
+				explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(
+					`^SCAN (stripe_report|stripe_reports|usage_event|usage_events|e|stripe_stream|subscription|s)$`)
 			}
 			seen := map[string]bool{}
 			for _, text := range ran.texts {
@@ -88,15 +90,19 @@ func history(t *testing.T, d *desk) {
 		customer := oldCustomer(n)
 		at := month.Start.Add(time.Duration(n) * time.Minute)
 		r := models.StripeReport{
-			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start, PeriodEnd: month.End,
-			Value: 1, Counts: models.CountsQuantity, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at, AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
+			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start,
+			PeriodEnd: month.End,
+			Value:     1, Counts: models.CountsQuantity, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at,
+			AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
 		}
 		r.Identifier = d.identifier(r.MeterEventName, r.ID.String())
 		reports = append(reports, r)
 		key := r.Identifier
 		events = append(events, models.UsageEvent{
-			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2), IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
-			Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer, StripeReportedAt: &at, StripeReportID: &r.ID,
+			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2),
+			IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+			Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
+			StripeReportedAt: &at, StripeReportID: &r.ID,
 		})
 		if len(events) == 500 {
 			flush()

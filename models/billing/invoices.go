@@ -202,7 +202,8 @@ func storeInvoice(ctx context.Context, tx bun.Tx, prices *planPrices, i *invoice
 	}
 	done, err := tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
 		Set("status = EXCLUDED.status, currency = EXCLUDED.currency, period_start = EXCLUDED.period_start, period_end = EXCLUDED.period_end").
-		Set("finalized_at = COALESCE(EXCLUDED.finalized_at, stripe_invoice.finalized_at), read_at = EXCLUDED.read_at, balanced = EXCLUDED.balanced").
+		Set("finalized_at = COALESCE(EXCLUDED.finalized_at, stripe_invoice.finalized_at), read_at = EXCLUDED.read_at, balanced = " +
+			"EXCLUDED.balanced").
 		Set("stripe_customer_id = EXCLUDED.stripe_customer_id, stripe_subscription_id = EXCLUDED.stripe_subscription_id").
 		Where("stripe_invoice.read_at <= EXCLUDED.read_at").Exec(ctx)
 	if err != nil {

@@ -41,8 +41,10 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 		got, found = nil, false
 		now := r.now()
 		var streams []models.StripeStream
-		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until <= ?)", now, now).
-			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS NOT NULL AND b.blocked_kind = ?)",
+		q := tx.NewSelect().Model(&streams).Where("next_attempt_at <= ? AND blocked IS NULL AND (leased_until IS NULL OR leased_until "+
+			"<= ?)", now, now).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_streams b WHERE b.meter_event_name = stripe_stream.meter_event_name AND b.blocked IS "+
+				"NOT NULL AND b.blocked_kind = ?)",
 				models.BlockedByMeter).
 			Where(notHeld).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").Order("next_attempt_at").Limit(1)
@@ -66,7 +68,8 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 // holds locks the stream and reports whether the lease is still ours.
 func (r *Reporter) holds(ctx context.Context, tx bun.Tx, l *lease) (bool, error) {
 	var streams []models.StripeStream
-	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID, l.stream.MeterEventName)
+	q := tx.NewSelect().Model(&streams).Where("stripe_customer_id = ? AND meter_event_name = ?", l.stream.StripeCustomerID,
+		l.stream.MeterEventName)
 	if err := models.ForUpdate(q).Scan(ctx); err != nil || len(streams) == 0 {
 		return false, err
 	}
@@ -90,7 +93,8 @@ func (r *Reporter) endLease(ctx context.Context, tx bun.Tx, l *lease, notBefore 
 		}
 		l.stream.NextAttemptAt = &next
 	}
-	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked", "blocked_kind").WherePK().Exec(ctx)
+	_, err := tx.NewUpdate().Model(&l.stream).Column("next_attempt_at", "lease_token", "leased_until", "failures", "blocked",
+		"blocked_kind").WherePK().Exec(ctx)
 	return err
 }
 

@@ -41,7 +41,8 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
 	}
 	overage := func(name, help, label string) *prometheus.Desc {
-		return prometheus.NewDesc("tollgate_overage_"+name, help+" Billing periods that ended in the last 35 days or still go on.", []string{label}, nil)
+		return prometheus.NewDesc("tollgate_overage_"+name, help+" Billing periods that ended in the last 35 days or still go on.",
+			[]string{label}, nil)
 	}
 	return registry.Register(&metrics{
 		db: db, sends: sends, now: now, log: log,
@@ -51,13 +52,16 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		oldest:   desc("oldest_unsent_seconds", "Age of the oldest usage that Stripe has not accepted."),
 		drift:    desc("drift_units", "Units by which Stripe's totals differ from what was sent, summed without their signs."),
 		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
-		held:     desc("held_customers", "Customers whose reports are held back: two subscriptions would bill them, or an overage price has tiers."),
-		sending:  desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),
+		held: desc("held_customers", "Customers whose reports are held back: two subscriptions would bill them, or an overage "+
+			"price has tiers."),
+		sending: desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),
 
-		overageUnits:     overage("units", "Overage that reached each state from the decision to the invoice, in units.", "state"),
-		overageCents:     overage("cents", "Overage that reached each state, in the smallest unit of the currency. Stripe's totals have no amounts.", "state"),
+		overageUnits: overage("units", "Overage that reached each state from the decision to the invoice, in units.", "state"),
+		overageCents: overage("cents", "Overage that reached each state, in the smallest unit of the currency. Stripe's totals "+
+			"have no amounts.", "state"),
 		notInvoicedUnits: overage("not_invoiced_units", "Overage that is not invoiced, in units, by reason.", "reason"),
-		notInvoicedCents: overage("not_invoiced_cents", "Overage that is not invoiced, in the smallest unit of the currency, by reason.", "reason"),
+		notInvoicedCents: overage("not_invoiced_cents", "Overage that is not invoiced, in the smallest unit of the currency, by reason.",
+			"reason"),
 	})
 }
 

@@ -44,6 +44,7 @@ func stripeObjects(ctx context.Context, db bun.IDB) (map[string]string, error) {
 // storeObject stores the ID of an object by its name.
 func storeObject(ctx context.Context, db bun.IDB, now time.Time, name, id string) error {
 	row := models.StripeObject{Name: name, StripeID: id, UpdatedAt: now}
-	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
+	_, err := db.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").
+		Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").Exec(ctx)
 	return err
 }

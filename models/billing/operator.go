@@ -33,7 +33,8 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 			if _, err := tx.NewUpdate().Model(report).Column("next_attempt_at").WherePK().Exec(ctx); err != nil {
 				return err
 			}
-			return models.Audit(ctx, tx, now, actor, "report.read", report.Identifier, fmt.Sprintf("%d units of customer %s", report.Value, report.StripeCustomerID))
+			return models.Audit(ctx, tx, now, actor, "report.read", report.Identifier, fmt.Sprintf("%d units of customer %s", report.Value,
+				report.StripeCustomerID))
 		}
 		state := report.State
 		text := "sent anew by " + actor
@@ -41,10 +42,12 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 		if report.Confirmed != nil {
 			total = *report.Confirmed
 		}
-		if err := r.replace(ctx, tx, report, reading{state: models.ReportMissing, total: total, zeroSince: report.ZeroSince, text: text}, now); err != nil {
+		if err := r.replace(ctx, tx, report, reading{state: models.ReportMissing, total: total, zeroSince: report.ZeroSince, text: text},
+			now); err != nil {
 			return err
 		}
-		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("%d units of customer %s, it was %s", report.Value, report.StripeCustomerID, state))
+		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("%d units of customer %s, it was %s",
+			report.Value, report.StripeCustomerID, state))
 	})
 }
 

@@ -93,7 +93,8 @@ func TestUnblockOfOneCustomer(t *testing.T) {
 		_, err := d.db.NewUpdate().Model((*models.StripeStream)(nil)).Set("blocked = 'No such customer'").Where("TRUE").Exec(d.ctx)
 		d.must(err)
 		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_8"))
-		if s := d.status(); s.BlockedStreams != 1 || s.Blocked[0].StripeCustomerID != "cus_9" || s.Blocked[0].BlockedKind != models.BlockedByCustomer {
+		if s := d.status(); s.BlockedStreams != 1 || s.Blocked[0].StripeCustomerID != "cus_9" ||
+			s.Blocked[0].BlockedKind != models.BlockedByCustomer {
 			t.Errorf("after unblocking cus_8, %+v are blocked", s.Blocked)
 		}
 	})
@@ -147,7 +148,8 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 		}
 		d.hours(30)
 		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%d differences, %d failed", customers, customers)) {
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(err.Error(),
+			fmt.Sprintf("%d differences, %d failed", customers, customers)) {
 			t.Errorf("reconciled: %v", err)
 		}
 		if drift := d.status().Drift; drift != customers {
@@ -171,8 +173,10 @@ func TestMetrics(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		d.must(RegisterMetrics(registry, d.db, func() bool { return true }, d.clock, slog.New(slog.DiscardHandler)))
 		want := map[string]string{
-			"tollgate_stripe_reports":               "accepted 1, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 1, unknown 0, verified 0",
-			"tollgate_stripe_report_units":          "accepted 3, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, sealed 4, unknown 0, verified 0",
+			"tollgate_stripe_reports": "accepted 1, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, " +
+				"sealed 1, unknown 0, verified 0",
+			"tollgate_stripe_report_units": "accepted 3, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, " +
+				"sealed 4, unknown 0, verified 0",
 			"tollgate_stripe_unsealed_units":        "5",
 			"tollgate_stripe_oldest_unsent_seconds": "10800",
 			"tollgate_stripe_drift_units":           "7",
@@ -181,10 +185,14 @@ func TestMetrics(t *testing.T) {
 			"tollgate_stripe_sending":               "0",
 			"tollgate_overage_units":                "counted 10, decided 12, invoiced 0, sent 3",
 			"tollgate_overage_cents":                "decided 0, invoiced 0, sent 0",
-			"tollgate_overage_not_invoiced_units": "blocked 4, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
-				"other_period 0, other_source 0, rejected 0, tiered 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, voided 0, waiting 8",
-			"tollgate_overage_not_invoiced_cents": "blocked 0, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
-				"other_period 0, other_source 0, rejected 0, tiered 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, voided 0, waiting 0",
+			"tollgate_overage_not_invoiced_units": "blocked 4, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, " +
+				"no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
+				"other_period 0, other_source 0, rejected 0, tiered 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, " +
+				"voided 0, waiting 8",
+			"tollgate_overage_not_invoiced_cents": "blocked 0, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, " +
+				"no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
+				"other_period 0, other_source 0, rejected 0, tiered 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, " +
+				"voided 0, waiting 0",
 		}
 		families, err := registry.Gather()
 		d.must(err)

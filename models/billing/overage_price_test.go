@@ -12,7 +12,8 @@ import (
 	"tollgate/models"
 )
 
-// The rate of a subscription is what its overage price costs. A price that cannot bill what Tollgate reports is a problem, and the rate is 0.
+// The rate of a subscription is what its overage price costs. A price that cannot bill what
+// Tollgate reports is a problem, and the rate is 0.
 func TestTheOveragePriceOfASubscription(t *testing.T) {
 	metered := func(meter string) object { return object{"usage_type": "metered", "meter": meter} }
 	price := func(plan, meter string, changes object) object {
@@ -22,7 +23,8 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 		}
 		return object{"id": "si_" + plan + meter, "price": p}
 	}
-	base := object{"id": "si_base", "quantity": 1, "price": object{"id": "price_pro", "currency": "usd", "recurring": object{"usage_type": "licensed"}}}
+	base := object{"id": "si_base", "quantity": 1, "price": object{"id": "price_pro", "currency": "usd",
+		"recurring": object{"usage_type": "licensed"}}}
 	tiers := object{"id": "price_tiers", "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}
 	for _, c := range []struct {
 		name    string
@@ -33,26 +35,33 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 		advice  string
 	}{
 		{"its plan's", "pro", []object{base, price("pro", "mtr_pro", nil)}, 30, "", ""},
-		{"another amount than the catalog's", "pro", []object{price("pro", "mtr_pro", object{"unit_amount": 12, "unit_amount_decimal": "12"})}, 12, "", ""},
+		{"another amount than the catalog's", "pro",
+			[]object{price("pro", "mtr_pro", object{"unit_amount": 12, "unit_amount_decimal": "12"})}, 12, "", ""},
 		{"made by hand, of the plan's meter", "pro", []object{price("pro", "mtr_pro", object{"id": "price_by_hand"})}, 30, "", ""},
 		{"none", "pro", []object{base}, 0, "missing", `it has no overage price of "pro"; add the price tollgate_overage_pro to it`},
 		{"of another plan", "pro", []object{price("team", "mtr_team", nil)}, 0, "missing", "no overage price"},
-		{"of another product", "pro", []object{price("pro", "mtr_of_another_product", object{"id": "price_sms"})}, 0, "missing", "no overage price"},
+		{"of another product", "pro", []object{price("pro", "mtr_of_another_product", object{"id": "price_sms"})}, 0, "missing",
+			"no overage price"},
 		{"of an archived meter", "pro", []object{price("pro", "mtr_pro_before", nil)}, 0, "missing", "no overage price"},
 		{"after an upgrade", "team", []object{price("pro", "mtr_pro", nil), price("team", "mtr_team", nil)}, 25, "", ""},
-		{"with tiers", "pro", []object{price("pro", "mtr_old", tiers)}, 0, "tiered", "its overage price price_tiers has tiers; exchange it for the price tollgate_overage_pro when the next period begins"},
+		{"with tiers", "pro", []object{price("pro", "mtr_old", tiers)}, 0, "tiered",
+			"its overage price price_tiers has tiers; exchange it for the price tollgate_overage_pro when the next period begins"},
 		{"with tiers, on the plan's meter", "pro", []object{price("pro", "mtr_pro", tiers)}, 0, "tiered", "has tiers"},
 		{"beside the one with tiers", "pro", []object{price("pro", "mtr_old", tiers), price("pro", "mtr_pro", nil)}, 30, "", ""},
 		{"tiers of another product", "pro", []object{price("pro", "mtr_of_another_product", tiers)}, 0, "missing", "no overage price"},
-		{"in euros", "pro", []object{price("pro", "mtr_pro", object{"currency": "eur"})}, 0, "currency", "its overage price price_over_pro is in eur"},
-		{"of 30.5 cents", "pro", []object{price("pro", "mtr_pro", object{"unit_amount": nil, "unit_amount_decimal": "30.5"})}, 0, "amount", "is 30.5 cents, which is not a whole number of cents"},
-		{"of ten units", "pro", []object{price("pro", "mtr_pro", object{"transform_quantity": object{"divide_by": 10, "round": "up"}})}, 0, "amount", "is an amount for each 10 units"},
+		{"in euros", "pro", []object{price("pro", "mtr_pro", object{"currency": "eur"})}, 0, "currency",
+			"its overage price price_over_pro is in eur"},
+		{"of 30.5 cents", "pro", []object{price("pro", "mtr_pro", object{"unit_amount": nil, "unit_amount_decimal": "30.5"})}, 0, "amount",
+			"is 30.5 cents, which is not a whole number of cents"},
+		{"of ten units", "pro", []object{price("pro", "mtr_pro", object{"transform_quantity": object{"divide_by": 10, "round": "up"}})}, 0,
+			"amount", "is an amount for each 10 units"},
 		{"none for a hard cap", "capped", []object{base}, 0, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := &planPrices{
 				catalogue: &models.Catalogue{Currency: "usd"}, overage: map[string]models.PlanID{"price_over_pro": "pro", "price_over_team": "team"},
-				meters: map[string]models.PlanID{"mtr_pro": "pro", "mtr_team": "team"}, meterOf: map[models.PlanID]string{"pro": "mtr_pro", "team": "mtr_team"}, oldMeter: "mtr_old",
+				meters: map[string]models.PlanID{"mtr_pro": "pro", "mtr_team": "team"}, meterOf: map[models.PlanID]string{"pro": "mtr_pro",
+					"team": "mtr_team"}, oldMeter: "mtr_old",
 			}
 			text, err := json.Marshal(object{"id": "sub_1", "items": object{"data": c.items}})
 			must(t, err)
@@ -64,7 +73,8 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 			}
 			slices.Reverse(s.Items.Data)
 			for range 2 { // in any order
-				if got := p.overageOf(&s, plan); got.cents != c.cents || got.problem != c.problem || !strings.Contains(got.advice, c.advice) || (got.advice == "") != (c.advice == "") {
+				if got := p.overageOf(&s, plan); got.cents != c.cents || got.problem != c.problem || !strings.Contains(got.advice, c.advice) ||
+					(got.advice == "") != (c.advice == "") {
 					t.Errorf("it is %+v, want %d cents, %q, %q", got, c.cents, c.problem, c.advice)
 				}
 				slices.Reverse(s.Items.Data)
@@ -88,7 +98,8 @@ func TestAnOveragePriceBeforeSetUp(t *testing.T) {
 	}
 }
 
-// A customer whose subscription still has a price with tiers gets no reports of overage until the price is exchanged. What an earlier release
+// A customer whose subscription still has a price with tiers gets no reports of overage until the
+// price is exchanged. What an earlier release
 // sealed goes to its old meter meanwhile, with all its units, as the tiers expect.
 func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
@@ -101,7 +112,8 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 		d.must(err)
 		problem := func(p *string) {
 			t.Helper()
-			_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_problem = ?, overage_rate_cents = 0, stripe_subscription_id = 'sub_1'", p).
+			_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).
+				Set("overage_problem = ?, overage_rate_cents = 0, stripe_subscription_id = 'sub_1'", p).
 				Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
 			d.must(err)
 		}
@@ -109,7 +121,8 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 		// An earlier release sealed an event of 5 units, of which 3 are overage.
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
-		_, err = d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("meter_event_name = ?, counts = ?, value = 5", old, models.CountsQuantity).Where("TRUE").Exec(d.ctx)
+		_, err = d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("meter_event_name = ?, counts = ?, value = 5", old,
+			models.CountsQuantity).Where("TRUE").Exec(d.ctx)
 		d.must(err)
 		_, err = d.db.NewUpdate().Model((*models.StripeStream)(nil)).Set("meter_event_name = ?", old).Where("TRUE").Exec(d.ctx)
 		d.must(err)
@@ -121,7 +134,8 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 			t.Errorf("with tiers, Stripe has %+v", all)
 		}
 		s := d.status()
-		if s.HeldCustomers != 1 || len(s.Held) != 1 || s.Held[0].Units != 5 || !strings.Contains(s.Held[0].Reason(), "has tiers, whose free units would count twice") {
+		if s.HeldCustomers != 1 || len(s.Held) != 1 || s.Held[0].Units != 5 || !strings.Contains(s.Held[0].Reason(),
+			"has tiers, whose free units would count twice") {
 			t.Errorf("held back are %+v", s.Held)
 		}
 		problem(nil)
@@ -164,10 +178,12 @@ func TestTheOverageRateFollowsStripe(t *testing.T) {
 		}{
 			{"flat", object{"recurring": metered("mtr_pro")}, 30, "none", 0},
 			{"dearer", object{"recurring": metered("mtr_pro"), "unit_amount": 32, "unit_amount_decimal": "32"}, 32, "none", 0},
-			{"tiers", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}, 0, "tiered", 1},
+			{"tiers", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}, 0,
+				"tiered", 1},
 			{"euros", object{"recurring": metered("mtr_pro"), "currency": "eur"}, 0, "currency", 0},
 			{"exchanged", object{"recurring": metered("mtr_pro")}, 30, "none", 0},
-			{"tiers again", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil, "unit_amount_decimal": nil}, 0, "tiered", 1},
+			{"tiers again", object{"recurring": metered("mtr_old"), "billing_scheme": "tiered", "unit_amount": nil,
+				"unit_amount_decimal": nil}, 0, "tiered", 1},
 		} {
 			list := items("pro", 1)
 			list["data"].([]object)[0]["price"] = overageOf("pro", c.price)

@@ -29,7 +29,8 @@ func (f *webhookFixture) desk() *desk {
 	d.stripe.AddCustomer("cus_1", nil)
 	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: d.stripe.Transport()})
 	f.must(err)
-	d.Reporter = NewReporter(ReporterOptions{DB: f.db, Client: c, Catalogue: d.catalogue, Now: clock, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	d.Reporter = NewReporter(ReporterOptions{DB: f.db, Client: c, Catalogue: d.catalogue, Now: clock,
+		Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
 	return d
 }
 
@@ -38,7 +39,8 @@ func (f *webhookFixture) use(email string, at time.Time, units int64) {
 	f.Helper()
 	f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.RecordKey{{Email: email, At: at}}))
 	var r models.UsageRecord
-	f.must(f.db.NewSelect().Model(&r).Where("email = ? AND billing_period_start <= ? AND billing_period_end > ?", email, at, at).Scan(f.Context()))
+	f.must(f.db.NewSelect().Model(&r).Where("email = ? AND billing_period_start <= ? AND billing_period_end > ?", email, at, at).
+		Scan(f.Context()))
 	s, _ := f.hook.Catalogue.Standing(&r, f.at)
 	v := models.Decide(s, units)
 	if !v.Allowed {
@@ -47,7 +49,8 @@ func (f *webhookFixture) use(email string, at time.Time, units int64) {
 	s.Add(units, v)
 	key := uuid.NewString()
 	e := models.UsageEvent{
-		ID: uuid.New(), UserID: r.UserID, RecordID: r.ID, Email: email, Quantity: units, OverageQuantity: v.Overage, OverageCents: v.OverageCents, IdempotencyKey: &key,
+		ID: uuid.New(), UserID: r.UserID, RecordID: r.ID, Email: email, Quantity: units, OverageQuantity: v.Overage,
+		OverageCents: v.OverageCents, IdempotencyKey: &key,
 		OccurredAt: at, RecordedAt: f.at, Figures: s.Figures(), StripeCustomerID: r.StripeCustomerID,
 	}
 	_, err := f.db.NewInsert().Model(&e).Exec(f.Context())
@@ -66,7 +69,8 @@ func (f *webhookFixture) wantRecords(want ...string) {
 	var got []string
 	for _, r := range records {
 		p := r.Period()
-		got = append(got, fmt.Sprintf("%s %s %d %d", p.Start.Format("01-02 15:04:05"), p.End.Format("01-02 15:04:05"), r.SuggestionsUsed, r.OverageUsed))
+		got = append(got, fmt.Sprintf("%s %s %d %d", p.Start.Format("01-02 15:04:05"), p.End.Format("01-02 15:04:05"), r.SuggestionsUsed,
+			r.OverageUsed))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		f.Errorf("the records are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -99,7 +103,8 @@ func (f *webhookFixture) wantTotals(d *desk, want ...string) {
 	f.must(err)
 	var got []string
 	for _, t := range totals {
-		got = append(got, strings.TrimSpace(fmt.Sprintf("%s: %d %d %d %d, %+d %+d %s", t.PeriodStart.UTC().Format("01-02 15:04:05"), t.Used, t.Waiting, t.Sent, t.Confirmed,
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s: %d %d %d %d, %+d %+d %s", t.PeriodStart.UTC().Format("01-02 15:04:05"),
+			t.Used, t.Waiting, t.Sent, t.Confirmed,
 			t.Difference, t.Misplaced, t.Reason)))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -133,7 +138,8 @@ func (f *webhookFixture) snapshot(id string, at, start, end time.Time) {
 
 // restart begins another period at Stripe.
 func (f *webhookFixture) restart(start time.Time) {
-	f.stub.set("sub_1", object{"billing_cycle_anchor": start.Unix(), "current_period_start": start.Unix(), "current_period_end": start.AddDate(0, 1, 0).Unix()})
+	f.stub.set("sub_1", object{"billing_cycle_anchor": start.Unix(), "current_period_start": start.Unix(),
+		"current_period_end": start.AddDate(0, 1, 0).Unix()})
 }
 
 // A new period from 07:30 becomes known at 09:00. Without a call of the person's, the units since 07:30 are in the new record by then, and
@@ -302,7 +308,8 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 		f.must(err)
 		var links []models.Link
 		for i := range dueAtOnce + 3 {
-			links = append(links, models.Link{Email: fmt.Sprintf("m%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d", i)}})
+			links = append(links, models.Link{Email: fmt.Sprintf("m%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1",
+				UserID: fmt.Sprintf("U%d", i)}})
 		}
 		f.link(links...)
 		f.stub.customer("cus_1", object{"tollgate_organization": acme.ID.String()})
@@ -324,10 +331,12 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 			Records int
 			Units   int64
 		}
-		f.must(f.db.NewRaw(`SELECT billing_period_start AS start, COUNT(*) AS records, CAST(SUM(suggestions_used) AS bigint) AS units FROM usage_records
+		f.must(f.db.NewRaw(`SELECT billing_period_start AS start, COUNT(*) AS records, CAST(SUM(suggestions_used) AS bigint) AS units
+			FROM usage_records
 			GROUP BY 1 ORDER BY 1`).Scan(f.Context(), &used))
 		people := len(links) - 1
-		if len(used) < 2 || used[0].Records != people || used[0].Units != int64(2*people) || used[1].Records != people || used[1].Units != int64(people) {
+		if len(used) < 2 || used[0].Records != people || used[0].Units != int64(2*people) || used[1].Records != people ||
+			used[1].Units != int64(people) {
 			f.Errorf("the records are %+v, want %d people with 2 units and then 1", used, people)
 		}
 		f.wantDue(0)
@@ -347,12 +356,14 @@ func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 		f.snapshot("evt_short", day(11, 10), day(11, 10), day(12, 10))
 		f.receive(event("evt_prev", "customer.subscription.updated", day(12, 28), object{
 			"id": "sub_1", "object": "subscription", "customer": "cus_1",
-			"items": object{"data": []object{{"current_period_start": day(12, 28).Unix(), "current_period_end": day(12, 28).AddDate(0, 1, 0).Unix()}}},
+			"items": object{"data": []object{{"current_period_start": day(12, 28).Unix(), "current_period_end": day(12, 28).AddDate(0, 1, 0).
+				Unix()}}},
 		}))
 		for i, start := range []time.Time{day(10, 8), day(11, 20)} { // the second one would divide a period that is known
 			f.receive(event(fmt.Sprint("evt_invoice", i), "invoice.created", f.at, object{
-				"id": "in_1", "object": "invoice", "customer": "cus_1", "billing_reason": "subscription_cycle", "period_start": start.Unix(), "period_end": day(11, 10).AddDate(0, i, 0).Unix(),
-				"parent": object{"subscription_details": object{"subscription": "sub_1"}},
+				"id": "in_1", "object": "invoice", "customer": "cus_1", "billing_reason": "subscription_cycle", "period_start": start.Unix(),
+				"period_end": day(11, 10).AddDate(0, i, 0).Unix(),
+				"parent":     object{"subscription_details": object{"subscription": "sub_1"}},
 			}))
 		}
 		f.must(f.hook.applyDue(f.Context()))
@@ -386,7 +397,8 @@ func TestSealingTakesBackReportsOfChangedPeriods(t *testing.T) {
 		f.at = clock(8, 30, 0)
 		d.seal()
 		d.knows("cus_1", models.Period{Start: clock(7, 30, 0), End: clock(7, 30, 0).AddDate(0, 1, 0)})
-		_, err := f.db.NewUpdate().Model((*models.SubscriptionPeriod)(nil)).Set("learned_at = ?", f.at).Where("period_start = ?", clock(7, 30, 0)).Exec(f.Context())
+		_, err := f.db.NewUpdate().Model((*models.SubscriptionPeriod)(nil)).Set("learned_at = ?", f.at).
+			Where("period_start = ?", clock(7, 30, 0)).Exec(f.Context())
 		f.must(err)
 		d.seal()
 		f.wantReports("11-23 07:29 5", "11-23 07:50 7")

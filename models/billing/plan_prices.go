@@ -105,12 +105,14 @@ func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 		return nil
 	}
 	if plan.Type == models.Individual && item.Quantity > 1 {
-		texts = append(texts, fmt.Sprintf("it pays %d times for %q, a plan for one person who gets it once; set its quantity to 1 in Stripe and refund the rest",
+		texts = append(texts, fmt.Sprintf("it pays %d times for %q, a plan for one person who gets it once; set its quantity to 1 in "+
+			"Stripe and refund the rest",
 			item.Quantity, plan.ID))
 	}
 	for _, i := range s.Items.Data {
 		if i.Price != nil && !isMetered(i.Price) && i.Price.Currency != "" && string(i.Price.Currency) != p.catalogue.Currency {
-			texts = append(texts, fmt.Sprintf("its price %s is in %s, but the plan catalog and all pages are in %[3]s; give it a price in %[3]s when the next period begins",
+			texts = append(texts, fmt.Sprintf("its price %s is in %s, but the plan catalog and all pages are in %[3]s; give it a price in "+
+				"%[3]s when the next period begins",
 				i.Price.ID, i.Price.Currency, p.catalogue.Currency))
 		}
 	}

@@ -37,7 +37,8 @@ func basePrice(c *models.Catalogue, p models.Plan, product string) *stripe.Price
 	return &stripe.PriceParams{
 		Currency: &c.Currency, Product: &product, UnitAmount: &p.BasePriceCents, LookupKey: stripe.String(lookupBase + string(p.ID)),
 		Recurring: &stripe.PriceRecurringParams{
-			Interval: stripe.String(string(stripe.PriceRecurringIntervalMonth)), UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeLicensed)),
+			Interval:  stripe.String(string(stripe.PriceRecurringIntervalMonth)),
+			UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeLicensed)),
 		},
 		Metadata: map[string]string{metadataPlan: string(p.ID)},
 	}
@@ -53,7 +54,8 @@ func overagePrice(c *models.Catalogue, p models.Plan, product, meter string) *st
 		Currency: &c.Currency, Product: &product, UnitAmount: &p.OverageRateCents, LookupKey: stripe.String(overageKey(p.ID)),
 		BillingScheme: stripe.String(string(stripe.PriceBillingSchemePerUnit)),
 		Recurring: &stripe.PriceRecurringParams{
-			Interval: stripe.String(string(stripe.PriceRecurringIntervalMonth)), UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeMetered)), Meter: &meter,
+			Interval:  stripe.String(string(stripe.PriceRecurringIntervalMonth)),
+			UsageType: stripe.String(string(stripe.PriceRecurringUsageTypeMetered)), Meter: &meter,
 		},
 		Metadata: map[string]string{metadataPlan: string(p.ID)},
 	}

@@ -28,7 +28,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		if again.IsZero() {
 			_, _ = fmt.Fprintln(notes, "sending goes on")
 		} else {
-			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again from %s on\n", again.Format(time.RFC3339))
+			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again "+
+				"from %s on\n", again.Format(time.RFC3339))
 		}
 	}
 	if _, err := r.Reconcile(ctx); err != nil {
@@ -67,7 +68,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		if f.LastError != nil {
 			text = *f.LastError
 		}
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s, is %s: %s\n", f.Identifier, f.StripeCustomerID, f.Value, f.Minute.UTC().Format(time.RFC3339), f.State, text)
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s, is %s: %s\n", f.Identifier, f.StripeCustomerID, f.Value,
+			f.Minute.UTC().Format(time.RFC3339), f.State, text)
 	}
 	if more := int(failures) - len(failed); more > 0 {
 		_, _ = fmt.Fprintf(notes, "and %d more failed reports\n", more)
@@ -80,7 +82,8 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	if differences > 0 || failures > 0 || lost > 0 || unexplained > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not have now, %d unexplained balances",
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not "+
+			"have now, %d unexplained balances",
 			differences, failures, lost, unexplained), unread)
 	}
 	if unread != nil {
@@ -100,7 +103,8 @@ func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
 		return 0, fmt.Errorf("read lost reports: %w", err)
 	}
 	for _, l := range lost {
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read again for 24 hours\n",
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read "+
+			"again for 24 hours\n",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := int(n) - len(lost); more > 0 {
@@ -125,7 +129,8 @@ func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
 		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
 	}
 	for _, h := range s.Held {
-		_, _ = fmt.Fprintf(notes, "the reports of customer %s are held back (%s): %s\n", h.StripeCustomerID, r.Catalogue.Units(h.Units), h.Reason())
+		_, _ = fmt.Fprintf(notes, "the reports of customer %s are held back (%s): %s\n", h.StripeCustomerID, r.Catalogue.Units(h.Units),
+			h.Reason())
 	}
 	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
 		_, _ = fmt.Fprintf(notes, "and the reports of %d more customers are held back\n", more)

@@ -221,7 +221,8 @@ func (r *Reporter) contact(ctx context.Context) error {
 	case err != nil && o.verdict == misconfigured:
 		return errors.Join(err, r.stop(ctx, o.text))
 	case err == nil && r.started:
-		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
+		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").
+			Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
 		if err == nil {
 			_, err = unblock(r.DB, r.now()).Where("blocked_kind = ?", models.BlockedByMeter).Exec(ctx)
 		}
@@ -235,6 +236,7 @@ func (r *Reporter) stop(ctx context.Context, why string) error {
 	if told := r.loggedReason.Swap(&why); told == nil || *told != why {
 		r.Log.Error("all sending to Stripe is stopped", "reason", why)
 	}
-	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).Where("id = 1 AND stopped IS NULL").Exec(ctx)
+	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).
+		Where("id = 1 AND stopped IS NULL").Exec(ctx)
 	return err
 }

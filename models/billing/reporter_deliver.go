@@ -16,7 +16,8 @@ const stopPatience = 5 * time.Second
 
 // sendable selects the reports of a stream that may be sent: sealed ones, and unknown ones while
 // Stripe still knows their identifier. Its last argument is the end of the resend guard.
-const sendable = `stripe_customer_id = ? AND meter_event_name = ? AND state IN ('sealed', 'unknown') AND (first_attempt_at IS NULL OR first_attempt_at > ?)`
+const sendable = `stripe_customer_id = ? AND meter_event_name = ? AND state IN ('sealed', 'unknown')
+	AND (first_attempt_at IS NULL OR first_attempt_at > ?)`
 
 // DeliverStream claims a stream with something to send, and sends its due reports one after
 // another. It returns false if there is no such stream. No transaction is open during the calls to
@@ -105,7 +106,8 @@ func (r *Reporter) begin(ctx context.Context, tx bun.Tx, l *lease) (bool, error)
 	if l.report.FirstAttemptAt == nil {
 		l.report.FirstAttemptAt = &now
 	}
-	begun, err := tx.NewUpdate().Model(&l.report).Column("state", "attempts", "first_attempt_at", "last_attempt_at").WherePK().Where("state = ?", l.before).Exec(ctx)
+	begun, err := tx.NewUpdate().Model(&l.report).Column("state", "attempts", "first_attempt_at", "last_attempt_at").WherePK().
+		Where("state = ?", l.before).Exec(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -141,7 +143,8 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 			return err
 		}
 		if wait == 0 && o.verdict != misconfigured && l.stream.Blocked == nil {
-			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName, now.Add(-r.guard)).
+			due, err := tx.NewSelect().Model((*models.StripeReport)(nil)).Where(sendable, l.stream.StripeCustomerID, l.stream.MeterEventName,
+				now.Add(-r.guard)).
 				Where("next_attempt_at <= ?", now).Exists(ctx)
 			if err != nil || due {
 				more = due
@@ -173,7 +176,8 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 	case accepted:
 		stream.Failures = 0
 		report.State, report.AcceptedAt, report.NextAttemptAt, report.LastError = models.ReportAccepted, &now, at(now.Add(firstRead)), nil
-		if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_reported_at = ?", now).Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_reported_at = ?", now).
+			Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
 			return 0, err
 		}
 	case clash:

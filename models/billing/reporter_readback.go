@@ -22,7 +22,8 @@ const readAtOnce = 50
 const readAgain = 6 * time.Hour
 
 // errNoMeter means that Stripe has no active meter with an event name, so there is no total.
-var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of it") //nolint:staticcheck // Stripe is a name
+var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of " +
+	"it") //nolint:staticcheck // Stripe is a name
 
 // ErrStreamBusy means that another process is sealing or sending the customer's events. Try again.
 var ErrStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
@@ -66,8 +67,10 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 		now := r.now()
 		// Reports that Stripe has not counted yet come first, however many others are due again.
 		for _, again := range []bool{false, true} {
-			q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ? AND (state = ?) = ?", now, models.ReportVerified, again).
-				Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard), now.Add(-requestSettles)).
+			q := tx.NewSelect().Model(&due).Where("state <> 'sealed' AND next_attempt_at <= ? AND (state = ?) = ?", now,
+				models.ReportVerified, again).
+				Where("state <> ? OR (first_attempt_at <= ? AND last_attempt_at <= ?)", models.ReportUnknown, now.Add(-r.guard),
+					now.Add(-requestSettles)).
 				Order("next_attempt_at").Limit(readAtOnce)
 			if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
 				return err
@@ -83,7 +86,8 @@ func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error
 		for i := range due {
 			ids[i] = due[i].ID
 		}
-		_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now.Add(maxDelay)).Where("id IN (?)", bun.List(ids)).Exec(ctx)
+		_, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now.Add(maxDelay)).
+			Where("id IN (?)", bun.List(ids)).Exec(ctx)
 		return err
 	})
 	return due, err
@@ -287,7 +291,8 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
 	_, err := tx.NewUpdate().Model(report).
-		Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "verified_by_hour", "replaced_by").WherePK().Exec(ctx)
+		Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "verified_by_hour", "replaced_by").
+		WherePK().Exec(ctx)
 	return err
 }
 
@@ -345,7 +350,8 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	if err := insertReports(ctx, tx, []*models.StripeReport{fresh}, now); err != nil {
 		return err
 	}
-	if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = ?, stripe_reported_at = NULL", fresh.ID).Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
+	if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = ?, stripe_reported_at = NULL", fresh.ID).
+		Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
 		return err
 	}
 	report.ReplacedBy = &fresh.ID

@@ -69,10 +69,12 @@ func TestAReportThatNeverArrived(t *testing.T) {
 		}
 		hours(6)
 		all := d.reports()
-		if len(all) != 2 || all[0].State != models.ReportMissing || all[1].Value != 7 || all[0].ReplacedBy == nil || *all[0].ReplacedBy != all[1].ID {
+		if len(all) != 2 || all[0].State != models.ReportMissing || all[1].Value != 7 || all[0].ReplacedBy == nil ||
+			*all[0].ReplacedBy != all[1].ID {
 			t.Fatalf("after it is sure: %+v", all)
 		}
-		if a, b := all[0], all[1]; a.Identifier == b.Identifier || a.Minute.Equal(b.Minute) || !a.Minute.Truncate(time.Hour).Equal(b.Minute.Truncate(time.Hour)) {
+		if a, b := all[0], all[1]; a.Identifier == b.Identifier || a.Minute.Equal(b.Minute) || !a.Minute.Truncate(time.Hour).
+			Equal(b.Minute.Truncate(time.Hour)) {
 			t.Errorf("it is replaced by one at %v, and was at %v", b.Minute, a.Minute)
 		}
 		if got := d.stripe.Total("cus_1", d.now.Add(-100*time.Hour), d.now); got != 7 {

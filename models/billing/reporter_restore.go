@@ -118,7 +118,8 @@ func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var reports []*models.StripeReport
-	if err := r.DB.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").Scan(ctx); err != nil {
+	if err := r.DB.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").
+		Scan(ctx); err != nil {
 		return 0, fmt.Errorf("read what was not sent: %w", err)
 	}
 	open := map[hourOf][]*models.StripeReport{}
@@ -191,7 +192,8 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	v := reading{state: models.ReportVerified}
 	if more != units {
 		v.state = models.ReportConflict
-		v.text = fmt.Sprintf("Stripe has %d units of this hour by reports that this database does not know, and %d were not sent: sending them could bill them twice", more, units)
+		v.text = fmt.Sprintf("Stripe has %d units of this hour by reports that this database does not know, and %d were not sent: "+
+			"sending them could bill them twice", more, units)
 	}
 	for _, report := range rest {
 		v.total = 0

@@ -55,7 +55,8 @@ func TestRestored(t *testing.T) {
 			t.Error("a conflict is no difference")
 		}
 		d.deliver()
-		if failed, err := Failures(d.ctx, d.db); err != nil || len(failed) != 1 || failed[0].State != models.ReportConflict || failed[0].Value != 6 {
+		if failed, err := Failures(d.ctx, d.db); err != nil || len(failed) != 1 || failed[0].State != models.ReportConflict ||
+			failed[0].Value != 6 {
 			t.Errorf("what cannot be told apart is %+v, %v", failed, err)
 		}
 		if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 7 {
@@ -70,7 +71,8 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
 		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
-			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
+			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
+					Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
 		}))
 		d.now = d.now.Add(time.Minute)
 		for range 2 {
@@ -85,7 +87,8 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 	})
 }
 
-// A lost database may have been the only one that knew of a customer's usage of a plan, or in a billing period. Stripe has the units, and they are a
+// A lost database may have been the only one that knew of a customer's usage of a plan, or in a
+// billing period. Stripe has the units, and they are a
 // difference.
 func TestRestoredWithoutAReport(t *testing.T) {
 	onBothOffices(t, func(t *testing.T, o *office) {
@@ -102,7 +105,8 @@ func TestRestoredWithoutAReport(t *testing.T) {
 		o.must(err)
 		var totals []models.StripeTotal
 		o.must(o.db.NewSelect().Model(&totals).Where("difference <> 0").Order("difference").Scan(o.ctx))
-		if len(totals) != 2 || totals[0].Difference != 4 || !totals[0].PeriodStart.Equal(before.Start) || totals[1].Difference != 7 || totals[1].MeterEventName != starter {
+		if len(totals) != 2 || totals[0].Difference != 4 || !totals[0].PeriodStart.Equal(before.Start) || totals[1].Difference != 7 ||
+			totals[1].MeterEventName != starter {
 			t.Errorf("the differences are %+v", totals)
 		}
 		balances, err := Balances(o.ctx, o.db, time.Time{})
@@ -113,7 +117,8 @@ func TestRestoredWithoutAReport(t *testing.T) {
 	})
 }
 
-// Units that Stripe has by the lost reports are in other minutes than those of the restored database's reports. These stay verified, although Stripe
+// Units that Stripe has by the lost reports are in other minutes than those of the restored
+// database's reports. These stay verified, although Stripe
 // has nothing in their minutes.
 func TestRestoredStaysVerified(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {

@@ -151,7 +151,8 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 	id := r.NewID()
 	report := &models.StripeReport{
 		ID: id, Identifier: r.identifier(s.meter, id.String()), StripeCustomerID: s.customer, MeterEventName: s.meter,
-		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, NoMinute: s.noMinute, Counts: models.CountsOverage, State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
+		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, NoMinute: s.noMinute, Counts: models.CountsOverage,
+		State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
 		text := "too old to be sent: Stripe takes what is up to 35 days old"
@@ -203,7 +204,8 @@ func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]b
 }
 
 // dueSlices returns the due slices of the customers.
-func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time) ([]slice, error) {
+func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time) ([]slice,
+	error) {
 	hour := "date_trunc('hour', e.occurred_at)"
 	if !r.DB.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
@@ -247,7 +249,8 @@ func (k timeline) at(t time.Time) models.Period { return k.periods.PeriodAt(t, k
 func timelinesOf(ctx context.Context, db bun.IDB, customers []string) (map[string]timeline, error) {
 	var subscriptions []models.Subscription
 	if err := db.NewSelect().Model(&subscriptions).
-		Column("id", "stripe_customer_id", "status", "inactive_since", "billing_cycle_anchor", "current_period_start", "stripe_event_at", "updated_at").
+		Column("id", "stripe_customer_id", "status", "inactive_since", "billing_cycle_anchor", "current_period_start", "stripe_event_at",
+			"updated_at").
 		Where("stripe_customer_id IN (?)", bun.List(customers)).Order("created_at").Scan(ctx); err != nil {
 		return nil, err
 	}
@@ -348,13 +351,15 @@ func takenMinutes(ctx context.Context, tx bun.Tx, due []slice) (*minutes, error)
 		customers, meters = append(customers, s.customer), append(meters, s.meter)
 	}
 	slices.Sort(meters)
-	return m, m.read(ctx, tx, slices.Compact(customers), slices.Compact(meters), first.Truncate(time.Hour), last.Truncate(time.Hour).Add(time.Hour))
+	return m, m.read(ctx, tx, slices.Compact(customers), slices.Compact(meters), first.Truncate(time.Hour), last.Truncate(time.Hour).
+		Add(time.Hour))
 }
 
 func (m *minutes) read(ctx context.Context, tx bun.Tx, customers, meters []string, from, to time.Time) error {
 	var found []models.StripeReport
 	err := tx.NewSelect().Model(&found).Column("stripe_customer_id", "meter_event_name", "minute").
-		Where("stripe_customer_id IN (?) AND meter_event_name IN (?) AND minute >= ? AND minute < ?", bun.List(customers), bun.List(meters), from, to).Scan(ctx)
+		Where("stripe_customer_id IN (?) AND meter_event_name IN (?) AND minute >= ? AND minute < ?", bun.List(customers),
+			bun.List(meters), from, to).Scan(ctx)
 	for _, f := range found {
 		m.add(stream{f.StripeCustomerID, f.MeterEventName}, f.Minute.UTC())
 	}
@@ -414,7 +419,8 @@ func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) 
 
 // markEvents assigns the events to their reports, and returns the reports with events. Their value
 // is the sum of exactly the assigned events, even if others are recorded meanwhile.
-func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice) ([]*models.StripeReport, error) {
+func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice) ([]*models.StripeReport,
+	error) {
 	if len(reports) == 0 {
 		return nil, nil
 	}
@@ -428,7 +434,8 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 			args = append(args, r.ID, s.customer, s.plan, s.from, s.until)
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND plan_id = ? AND occurred_at >= ? AND occurred_at < ?`,
+		if _, err := tx.ExecContext(ctx, `UPDATE usage_events AS e SET stripe_report_id = ? WHERE `+of+`? AND plan_id = ?
+			AND occurred_at >= ? AND occurred_at < ?`,
 			r.ID, s.customer, s.plan, s.from, s.until); err != nil {
 			return nil, err
 		}
@@ -440,7 +447,8 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 	var err error
 	if db.Postgres {
 		err = tx.NewRaw(`WITH g (report, customer, plan, from_time, until_time) AS (VALUES `+strings.Join(rows, ", ")+`),
-			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.plan_id = g.plan AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
+			m AS (UPDATE usage_events e SET stripe_report_id = g.report FROM g WHERE `+of+`g.customer AND e.plan_id = g.plan
+			AND e.occurred_at >= g.from_time AND e.occurred_at < g.until_time
 				RETURNING g.report, `+reported+` AS units)
 			SELECT report, CAST(SUM(units) AS bigint) AS units FROM m GROUP BY report`, args...).Scan(ctx, &sums)
 	} else {
@@ -448,7 +456,8 @@ func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models
 		for i, r := range reports {
 			ids[i] = r.ID
 		}
-		err = tx.NewRaw(`SELECT e.stripe_report_id AS report, SUM(`+reported+`) AS units FROM usage_events e WHERE e.stripe_report_id IN (?) GROUP BY 1`, bun.List(ids)).Scan(ctx, &sums)
+		err = tx.NewRaw(`SELECT e.stripe_report_id AS report, SUM(`+reported+`) AS units FROM usage_events e
+			WHERE e.stripe_report_id IN (?) GROUP BY 1`, bun.List(ids)).Scan(ctx, &sums)
 	}
 	units := make(map[uuid.UUID]int64, len(sums))
 	for _, s := range sums {
@@ -472,7 +481,8 @@ func insertReports(ctx context.Context, tx bun.Tx, reports []*models.StripeRepor
 		customers[r.MeterEventName] = append(customers[r.MeterEventName], r.StripeCustomerID)
 	}
 	for _, meter := range slices.Sorted(maps.Keys(customers)) {
-		_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).Set(`next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at WHEN failures = 0 OR next_attempt_at IS NULL THEN ?
+		_, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).
+			Set(`next_attempt_at = CASE WHEN next_attempt_at < ? THEN next_attempt_at WHEN failures = 0 OR next_attempt_at IS NULL THEN ?
 			WHEN next_attempt_at < ? THEN next_attempt_at ELSE ? END`, now, now, now.Add(failurePatience), now.Add(failurePatience)).
 			Where("meter_event_name = ? AND stripe_customer_id IN (?)", meter, bun.List(slices.Compact(customers[meter]))).Exec(ctx)
 		if err != nil {

@@ -46,7 +46,8 @@ func benchReporter(b *testing.B, events, customers, overageEvery int, transport 
 	if err != nil {
 		b.Fatal(err)
 	}
-	return NewReporter(ReporterOptions{DB: db, Client: c, Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Every: time.Minute}), now
+	return NewReporter(ReporterOptions{DB: db, Client: c, Catalogue: catalogue, Now: func() time.Time { return now },
+		Log: slog.New(slog.DiscardHandler), Every: time.Minute}), now
 }
 
 // BenchmarkSealMillion seals a million events of ten thousand customers, once each time: all of them overage, and a tenth of them.

@@ -41,7 +41,8 @@ func (d *desk) knows(customer string, period models.Period) {
 // that a later one followed since. What the events say of their period does not matter.
 func TestReportsStayOnTheirSide(t *testing.T) {
 	hour := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
-	for _, boundary := range []time.Duration{20 * time.Second, 30*time.Minute + 20*time.Second, 30 * time.Minute, 59*time.Minute + 30*time.Second} {
+	for _, boundary := range []time.Duration{20 * time.Second, 30*time.Minute + 20*time.Second, 30 * time.Minute, 59*time.Minute +
+		30*time.Second} {
 		for _, current := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%v, current %v", boundary, current), func(t *testing.T) {
 				onBoth(t, nil, func(t *testing.T, d *desk) {
@@ -88,7 +89,8 @@ func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
 		end := time.Date(2026, 11, 20, 9, 44, 54, 0, time.UTC)
 		month := models.CalendarMonth(end)
 		d.subscribe("cus_1", month)
-		_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("status = ?, inactive_since = ?", models.StatusCanceled, end).Where("1 = 1").Exec(d.ctx)
+		_, err := d.db.NewUpdate().Model((*models.Subscription)(nil)).Set("status = ?, inactive_since = ?", models.StatusCanceled, end).
+			Where("1 = 1").Exec(d.ctx)
 		d.must(err)
 		d.useIn(month, "cus_1", 3, end.Add(-time.Minute))
 		d.useIn(month, "cus_1", 5, end.Add(3*time.Minute))
@@ -126,7 +128,8 @@ func TestTheFirstHourOfASubscription(t *testing.T) {
 	})
 }
 
-// Each report has a minute that no other one of its customer has. With more reports than an hour has minutes, they are of other hours of the
+// Each report has a minute that no other one of its customer has. With more reports than an hour
+// has minutes, they are of other hours of the
 // billing period, and never outside of it.
 func TestEachReportHasItsMinute(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *desk) {
@@ -210,7 +213,8 @@ func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
 	})
 }
 
-// When each minute of the hour up to the last event is taken, a later one is only for reports that it surely bills in the events' period: Stripe was
+// When each minute of the hour up to the last event is taken, a later one is only for reports that
+// it surely bills in the events' period: Stripe was
 // heard of since, and no other period began in between.
 func TestALaterMinuteIsOfTheSamePeriod(t *testing.T) {
 	hour := time.Date(2026, 11, 20, 11, 0, 0, 0, time.UTC)

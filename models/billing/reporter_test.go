@@ -29,27 +29,41 @@ func TestAnswers(t *testing.T) {
 		again bool
 	}{
 		{name: "200", answer: answer(200, `{"object": "billing.meter_event", "identifier": "x"}`), state: models.ReportAccepted},
-		{name: "exists, sent before", answer: answer(400, problem(invalid, "", "An event already exists with identifier x.", "")), before: 1, state: models.ReportAccepted},
-		{name: "exists, never sent", answer: answer(400, problem(invalid, "", "An event already exists with identifier x.", "")), state: models.ReportConflict},
-		{name: "transport", answer: func(*http.Request) (*http.Response, error) { return nil, errors.New("connection reset by peer") }, state: models.ReportUnknown, again: true},
+		{name: "exists, sent before", answer: answer(400, problem(invalid, "", "An event already exists with identifier x.", "")),
+			before: 1, state: models.ReportAccepted},
+		{name: "exists, never sent", answer: answer(400, problem(invalid, "", "An event already exists with identifier x.", "")),
+			state: models.ReportConflict},
+		{name: "transport", answer: func(*http.Request) (*http.Response, error) { return nil, errors.New("connection reset by peer") },
+			state: models.ReportUnknown, again: true},
 		{name: "not JSON, 200", answer: answer(200, "<html>hello</html>"), state: models.ReportUnknown, again: true},
 		{name: "not JSON, 502", answer: answer(502, "<html>bad gateway</html>"), state: models.ReportUnknown, again: true},
 		{name: "500", answer: answer(500, problem("api_error", "", "Something went wrong", "")), state: models.ReportUnknown, again: true},
 		{name: "503", answer: answer(503, problem("api_error", "", "Away", "")), state: models.ReportUnknown, again: true},
-		{name: "409", answer: answer(409, problem(invalid, "lock_timeout", "Another request is at this customer", "")), state: models.ReportSealed, again: true},
-		{name: "429 lock_timeout", answer: answer(429, problem(invalid, "lock_timeout", "This object cannot be accessed right now", "")), state: models.ReportSealed, again: true},
-		{name: "429", answer: answer(429, problem(invalid, "rate_limit", "Too many requests", "")), state: models.ReportSealed, slower: true, again: true},
+		{name: "409", answer: answer(409, problem(invalid, "lock_timeout", "Another request is at this customer", "")),
+			state: models.ReportSealed, again: true},
+		{name: "429 lock_timeout", answer: answer(429, problem(invalid, "lock_timeout", "This object cannot be accessed right now", "")),
+			state: models.ReportSealed, again: true},
+		{name: "429", answer: answer(429, problem(invalid, "rate_limit", "Too many requests", "")), state: models.ReportSealed,
+			slower: true, again: true},
 		{name: "401", answer: answer(401, problem(invalid, "", "Invalid API Key provided", "")), state: models.ReportSealed, stopped: true},
 		{name: "403", answer: answer(403, problem(invalid, "", "The key may not do this", "")), state: models.ReportSealed, stopped: true},
 		{name: "404", answer: answer(404, problem(invalid, "", "Unrecognized request URL", "")), state: models.ReportSealed, stopped: true},
-		{name: "idempotency_error", answer: answer(400, problem("idempotency_error", "", "Keys for idempotent requests can only be used with the same parameters", "")), state: models.ReportSealed, stopped: true},
-		{name: "no meter", answer: answer(400, problem(invalid, "no_meter", "No meter found with event name x.", "event_name")), state: models.ReportSealed, blocked: true},
-		{name: "inactive meter", answer: answer(400, problem(invalid, "archived_meter", "The meter is inactive.", "event_name")), state: models.ReportSealed, blocked: true},
-		{name: "no customer", answer: answer(400, problem(invalid, "resource_missing", "No such customer: 'cus_1'", "payload[stripe_customer_id]")), state: models.ReportSealed, blocked: true},
-		{name: "too old", answer: answer(400, problem(invalid, "timestamp_too_far_in_past", "The timestamp must be within the past 35 days.", "timestamp")), state: models.ReportExpired},
-		{name: "another 400", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), state: models.ReportSealed, again: true},
-		{name: "another 400, the third", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), refusals: 2, state: models.ReportDead},
-		{name: "another 400 after two unknown answers", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), before: 2, state: models.ReportUnknown, again: true},
+		{name: "idempotency_error", answer: answer(400, problem("idempotency_error", "",
+			"Keys for idempotent requests can only be used with the same parameters", "")), state: models.ReportSealed, stopped: true},
+		{name: "no meter", answer: answer(400, problem(invalid, "no_meter", "No meter found with event name x.", "event_name")),
+			state: models.ReportSealed, blocked: true},
+		{name: "inactive meter", answer: answer(400, problem(invalid, "archived_meter", "The meter is inactive.", "event_name")),
+			state: models.ReportSealed, blocked: true},
+		{name: "no customer", answer: answer(400, problem(invalid, "resource_missing", "No such customer: 'cus_1'",
+			"payload[stripe_customer_id]")), state: models.ReportSealed, blocked: true},
+		{name: "too old", answer: answer(400, problem(invalid, "timestamp_too_far_in_past",
+			"The timestamp must be within the past 35 days.", "timestamp")), state: models.ReportExpired},
+		{name: "another 400", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")),
+			state: models.ReportSealed, again: true},
+		{name: "another 400, the third", answer: answer(400, problem(invalid, "parameter_invalid", "Not like this", "value")), refusals: 2,
+			state: models.ReportDead},
+		{name: "another 400 after two unknown answers", answer: answer(400,
+			problem(invalid, "parameter_invalid", "Not like this", "value")), before: 2, state: models.ReportUnknown, again: true},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -61,11 +75,13 @@ func TestAnswers(t *testing.T) {
 				}
 				if row.before > 0 {
 					first := d.now.Add(-time.Hour)
-					_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("attempts = ?, state = ?, first_attempt_at = ?, last_attempt_at = ?", row.before, models.ReportUnknown, first, first).
+					_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).
+						Set("attempts = ?, state = ?, first_attempt_at = ?, last_attempt_at = ?", row.before, models.ReportUnknown, first, first).
 						Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
 					d.must(err)
 				}
-				_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("refusals = ?", row.refusals).Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
+				_, err := d.db.NewUpdate().Model((*models.StripeReport)(nil)).Set("refusals = ?", row.refusals).
+					Where("stripe_customer_id = 'cus_1'").Exec(d.ctx)
 				d.must(err)
 				rate := d.limit.rate
 				found, err := d.DeliverStream(d.ctx)
@@ -76,7 +92,8 @@ func TestAnswers(t *testing.T) {
 				if r.State != row.state || r.Attempts != row.before+1 {
 					t.Errorf("the report is %s after %d attempts, want %s after %d", r.State, r.Attempts, row.state, row.before+1)
 				}
-				if again := r.NextAttemptAt != nil && r.NextAttemptAt.After(d.now) && (r.State == models.ReportSealed || r.State == models.ReportUnknown); again != row.again {
+				if again := r.NextAttemptAt != nil && r.NextAttemptAt.After(d.now) && (r.State == models.ReportSealed ||
+					r.State == models.ReportUnknown); again != row.again {
 					t.Errorf("it is sent again later: %t, want %t (%v)", again, row.again, r.NextAttemptAt)
 				}
 				if row.state != models.ReportAccepted && (r.LastError == nil || *r.LastError == "") && !row.stopped && !row.blocked {
@@ -93,7 +110,8 @@ func TestAnswers(t *testing.T) {
 					t.Errorf("the process slows down: %t, want %t", slower, row.slower)
 				}
 				var told int64
-				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(overage_quantity), 0)").Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
+				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(overage_quantity), 0)").
+					Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
 				if want := map[bool]int64{true: 3}[row.state == models.ReportAccepted]; told != want {
 					t.Errorf("%d units are marked as reported, want %d", told, want)
 				}
@@ -306,7 +324,8 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	if _, err := client.total(ctx, "mtr_1", "cus_1", minute, minute.Add(time.Minute)); err != nil {
 		t.Error(err)
 	}
-	if err := client.sendMeterEvent(ctx, &models.StripeReport{Identifier: "test:suggestions:1", MeterEventName: "suggestions", StripeCustomerID: "cus_1", Minute: minute, Value: 3, Attempts: 1}); err != nil {
+	if err := client.sendMeterEvent(ctx, &models.StripeReport{Identifier: "test:suggestions:1", MeterEventName: "suggestions",
+		StripeCustomerID: "cus_1", Minute: minute, Value: 3, Attempts: 1}); err != nil {
 		t.Error(err)
 	}
 	want := "GET /v1/account, GET /v1/billing/meters, GET /v1/billing/meters/mtr_1/event_summaries, POST /v1/billing/meter_events"
@@ -315,7 +334,8 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	}
 }
 
-// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure sends nothing before that is over, and is not held up for long by
+// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure sends nothing before
+// that is over, and is not held up for long by
 // one report that is never answered.
 func TestAFailureIsWaitedOut(t *testing.T) {
 	var d *desk
@@ -430,7 +450,8 @@ func TestHeldBackWhileSending(t *testing.T) {
 	var d *desk
 	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
 		if n == 1 {
-			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).Exec(d.ctx)
+			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).
+				Exec(d.ctx)
 			return nil, err
 		}
 		return nil, nil

@@ -218,7 +218,8 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 	}
 	var current []models.Subscription
 	if err := r.DB.NewSelect().Model(&current).Column("current_period_start").
-		Where("stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?", of.customer, plan, since).Scan(ctx); err != nil {
+		Where("stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?",
+			of.customer, plan, since).Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, s := range current {
@@ -256,7 +257,8 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
 			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
-			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0)
+			ELSE 0 END) AS bigint), 0) AS given_up,
 			COALESCE(CAST(SUM(CASE WHEN no_minute AND period_end <= ?0 THEN value ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
 				AND e.stripe_customer_id = ?2 AND e.plan_id = ?4 AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS unsealed,
@@ -313,12 +315,14 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		}
 		// Delete the totals of periods that turned out to be parts of this one.
 		if _, err := tx.NewDelete().Model((*models.StripeTotal)(nil)).
-			Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start > ? AND period_start < ?", customer, of.meter, p.Start, p.End).Exec(ctx); err != nil {
+			Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start > ? AND period_start < ?", customer, of.meter, p.Start,
+				p.End).Exec(ctx); err != nil {
 			return err
 		}
 		_, err := tx.NewInsert().Model(t).On("CONFLICT (stripe_customer_id, meter_event_name, period_start) DO UPDATE").
 			Set("period_end = EXCLUDED.period_end, used = EXCLUDED.used, waiting = EXCLUDED.waiting, sent = EXCLUDED.sent").
-			Set("confirmed = EXCLUDED.confirmed, difference = EXCLUDED.difference, misplaced = EXCLUDED.misplaced, reason = EXCLUDED.reason, checked_at = EXCLUDED.checked_at").Exec(ctx)
+			Set("confirmed = EXCLUDED.confirmed, difference = EXCLUDED.difference, misplaced = EXCLUDED.misplaced, reason = " +
+				"EXCLUDED.reason, checked_at = EXCLUDED.checked_at").Exec(ctx)
 		return err
 	})
 	if err != nil {

@@ -44,7 +44,8 @@ func TestPlantedDifferences(t *testing.T) {
 				}
 				counted := 7 + p.want
 				got := strings.Join(strings.Fields(lines[1]), " ")
-				want := fmt.Sprintf("cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 7 %d %+d 0 slack_speak_suggestions_pro waiting 12 ($0.00)", counted, p.want)
+				want := fmt.Sprintf("cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 7 %d %+d 0 slack_speak_suggestions_pro waiting 12 "+
+					"($0.00)", counted, p.want)
 				if got != want {
 					t.Errorf("printed %q, want %q", got, want)
 				}
@@ -169,7 +170,8 @@ func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
 		d.deliver()
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "cus_0gone") || !strings.Contains(out.String(), "+7") {
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "cus_0gone") ||
+			!strings.Contains(out.String(), "+7") {
 			t.Errorf("%v\n%s", err, &out)
 		}
 		d.must(d.dailyTotals(d.ctx))
@@ -196,7 +198,8 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errTotalsUnread) || !strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
+		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errTotalsUnread) ||
+			!strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
 			t.Errorf("%v\n%s", err, &out)
 		}
 		for asked = 0; asked < 2; d.now = d.now.Add(2 * time.Hour) {

@@ -64,7 +64,8 @@ func unseal(ctx context.Context, tx bun.Tx, customers []string, skip bool) error
 	for _, s := range streams {
 		var reports []models.StripeReport
 		// A report that replaces a missing one has the units of that one.
-		if err := tx.NewSelect().Model(&reports).Where("stripe_customer_id = ? AND meter_event_name = ? AND "+unattempted, s.StripeCustomerID, s.MeterEventName).
+		if err := tx.NewSelect().Model(&reports).Where("stripe_customer_id = ? AND meter_event_name = ? AND "+unattempted,
+			s.StripeCustomerID, s.MeterEventName).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_reports m WHERE m.stripe_customer_id = stripe_report.stripe_customer_id " +
 				"AND m.meter_event_name = stripe_report.meter_event_name AND m.replaced_by = stripe_report.id)").Scan(ctx); err != nil {
 			return err
@@ -76,7 +77,8 @@ func unseal(ctx context.Context, tx bun.Tx, customers []string, skip bool) error
 			}
 		}
 		for some := range slices.Chunk(stale, 500) {
-			if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = NULL").Where("stripe_report_id IN (?)", bun.List(some)).Exec(ctx); err != nil {
+			if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = NULL").
+				Where("stripe_report_id IN (?)", bun.List(some)).Exec(ctx); err != nil {
 				return err
 			}
 			if _, err := tx.NewDelete().Model((*models.StripeReport)(nil)).Where("id IN (?)", bun.List(some)).Exec(ctx); err != nil {

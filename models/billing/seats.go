@@ -13,7 +13,8 @@ import (
 
 // members returns the number of members of an organization.
 func members(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, error) {
-	n, err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Where("w.organization_id = ?", organization).Count(ctx)
+	n, err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
+		Where("w.organization_id = ?", organization).Count(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("count the members of %s: %w", organization, err)
 	}
@@ -50,7 +51,8 @@ func (a *application) checkSeats(ctx context.Context, s *stripe.Subscription, ro
 	}
 	n, err := members(ctx, a.tx, *row.OrganizationID)
 	if err == nil && n > *row.Seats {
-		a.problem("subscription %s: it pays for %s, and the organization has %d members; set its quantity to %d at Stripe", s.ID, counted(*row.Seats, "seat"), n, n)
+		a.problem("subscription %s: it pays for %s, and the organization has %d members; set its quantity to %d at Stripe", s.ID,
+			counted(*row.Seats, "seat"), n, n)
 	}
 	return err
 }

@@ -107,7 +107,8 @@ func (s *setup) known(ctx context.Context) (err error) {
 		return err
 	}
 	if s.objects[objectOldMeter] != "" {
-		s.Notes = append(s.Notes, fmt.Sprintf("the meter %s is used only for reports that were sealed by an earlier release; keep it in Stripe until these are verified",
+		s.Notes = append(s.Notes, fmt.Sprintf("the meter %s is used only for reports that were sealed by an earlier release; keep it "+
+			"in Stripe until these are verified",
 			s.Catalogue.MeterEventName))
 	}
 	s.meters, err = s.Client.meters(ctx)
@@ -148,9 +149,11 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 		var err error
 		found, err = s.Client.BillingMeters.New(&stripe.BillingMeterParams{
 			Params: params(ctx), DisplayName: stripe.String(p.Name + ": extra " + s.Catalogue.UnitPlural), EventName: &name,
-			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(stripe.BillingMeterDefaultAggregationFormulaSum))},
-			CustomerMapping:    &stripe.BillingMeterCustomerMappingParams{Type: stripe.String("by_id"), EventPayloadKey: stripe.String(meterCustomerKey)},
-			ValueSettings:      &stripe.BillingMeterValueSettingsParams{EventPayloadKey: stripe.String(meterValueKey)},
+			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(
+				stripe.BillingMeterDefaultAggregationFormulaSum))},
+			CustomerMapping: &stripe.BillingMeterCustomerMappingParams{Type: stripe.String("by_id"),
+				EventPayloadKey: stripe.String(meterCustomerKey)},
+			ValueSettings: &stripe.BillingMeterValueSettingsParams{EventPayloadKey: stripe.String(meterValueKey)},
 		})
 		if err != nil {
 			return "", fmt.Errorf("make the meter %s: %w", name, err)
@@ -330,7 +333,8 @@ func (s *setup) webhook(ctx context.Context) error {
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("what Stripe could not count is told by thin events (%s), which go to an event destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
+		s.Notes = append(s.Notes, fmt.Sprintf("what Stripe could not count is told by thin events (%s), which go to an event "+
+			"destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
 	return s.storeID(ctx, objectWebhook, found.ID)
@@ -388,14 +392,16 @@ func (s *setup) portal(ctx context.Context) error {
 	default:
 		on := stripe.Bool(true)
 		config := &stripe.BillingPortalConfigurationParams{
-			Params: params(ctx), BusinessProfile: &stripe.BillingPortalConfigurationBusinessProfileParams{Headline: stripe.String("Your plan and its invoices")},
+			Params: params(ctx), BusinessProfile: &stripe.BillingPortalConfigurationBusinessProfileParams{Headline: stripe.String("Your " +
+				"plan and its invoices")},
 			Features: &stripe.BillingPortalConfigurationFeaturesParams{
 				InvoiceHistory:      &stripe.BillingPortalConfigurationFeaturesInvoiceHistoryParams{Enabled: on},
 				PaymentMethodUpdate: &stripe.BillingPortalConfigurationFeaturesPaymentMethodUpdateParams{Enabled: on},
 				CustomerUpdate: &stripe.BillingPortalConfigurationFeaturesCustomerUpdateParams{
 					Enabled: on, AllowedUpdates: stripe.StringSlice([]string{"email", "address", "tax_id"}),
 				},
-				SubscriptionCancel: &stripe.BillingPortalConfigurationFeaturesSubscriptionCancelParams{Enabled: on, Mode: stripe.String("at_period_end")},
+				SubscriptionCancel: &stripe.BillingPortalConfigurationFeaturesSubscriptionCancelParams{Enabled: on,
+					Mode: stripe.String("at_period_end")},
 			},
 			Metadata: map[string]string{metadataObject: objectPortal},
 		}

@@ -79,7 +79,8 @@ func written(s *stripetest.Stripe) (n int) {
 func TestSetup(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		stand, client := standIn(f.T, func() time.Time { return f.at })
-		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com", DryRun: true}
+		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com",
+			DryRun: true}
 		setup := func() SetupReport {
 			f.Helper()
 			r, err := Setup(f.Context(), o)
@@ -99,12 +100,14 @@ func TestSetup(t *testing.T) {
 		o.DryRun = false
 		first := setup()
 		// For four plans a product, a meter and two prices each, the endpoint and the portal.
-		if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 || !strings.HasPrefix(first.WebhookSecret, "whsec_") {
+		if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 ||
+			!strings.HasPrefix(first.WebhookSecret, "whsec_") {
 			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
 		}
 		ids, err := stripeObjects(f.Context(), f.db)
 		f.must(err)
-		if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" || ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
+		if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" ||
+			ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
 			f.Errorf("kept: %v", ids)
 		}
 		pro := stand.Object(ids["price:pro"])
@@ -114,7 +117,8 @@ func TestSetup(t *testing.T) {
 		for plan, cents := range map[string]int64{"starter": 35, "pro": 30, "team": 25, "business": 20} {
 			over, err := client.Prices.Get(ids["overage:"+plan], nil)
 			f.must(err)
-			if over.UnitAmount != cents || over.BillingScheme != "per_unit" || over.Recurring.Meter != ids["meter:"+plan] || over.Recurring.UsageType != "metered" ||
+			if over.UnitAmount != cents || over.BillingScheme != "per_unit" || over.Recurring.Meter != ids["meter:"+plan] ||
+				over.Recurring.UsageType != "metered" ||
 				over.LookupKey != "tollgate_overage_"+plan {
 				f.Errorf("the overage price of %s is %+v", plan, over)
 			}
@@ -149,7 +153,8 @@ func TestSetup(t *testing.T) {
 		o.Catalogue = &changed
 		_, err = client.Prices.Update(ids["price:starter"], &stripe.PriceParams{Active: stripe.Bool(false)})
 		f.must(err)
-		_, err = client.WebhookEndpoints.Update(ids["webhook"], &stripe.WebhookEndpointParams{EnabledEvents: stripe.StringSlice([]string{"invoice.paid", "charge.failed"})})
+		_, err = client.WebhookEndpoints.Update(ids["webhook"],
+			&stripe.WebhookEndpointParams{EnabledEvents: stripe.StringSlice([]string{"invoice.paid", "charge.failed"})})
 		f.must(err)
 		_, err = client.Products.Update(ids["product:team"], &stripe.ProductParams{Active: stripe.Bool(false), Name: stripe.String("Crew")})
 		f.must(err)
@@ -161,7 +166,8 @@ func TestSetup(t *testing.T) {
 		drift := strings.Join(setup().Drift, "\n")
 		for _, part := range []string{
 			"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
-			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive", "is not sent checkout.session.completed",
+			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
+			"is not sent checkout.session.completed",
 			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
 		} {
 			if !strings.Contains(drift, part) {
@@ -174,13 +180,15 @@ func TestSetup(t *testing.T) {
 	})
 }
 
-// After an update from a release whose overage prices had tiers, set-up makes flat prices, which take over the lookup keys. The old prices stay
+// After an update from a release whose overage prices had tiers, set-up makes flat prices, which
+// take over the lookup keys. The old prices stay
 // for those who subscribed to them.
 func TestSetupAfterAReleaseWithTiers(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		stand, client := standIn(f.T, func() time.Time { return f.at })
 		meter := stand.AddMeter(f.hook.Catalogue.MeterEventName)
-		old := stand.AddPrice(stripetest.Price{LookupKey: "tollgate_overage_pro", Meter: meter, Tiered: true, Metadata: map[string]string{metadataPlan: "pro"}})
+		old := stand.AddPrice(stripetest.Price{LookupKey: "tollgate_overage_pro", Meter: meter, Tiered: true,
+			Metadata: map[string]string{metadataPlan: "pro"}})
 		f.must(storeObject(f.Context(), f.db, f.at, objectOldMeter, meter))
 		o := SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com"}
 		first, err := Setup(f.Context(), o)
@@ -194,7 +202,8 @@ func TestSetupAfterAReleaseWithTiers(t *testing.T) {
 		f.must(err)
 		before, err := client.Prices.Get(old, nil)
 		f.must(err)
-		if flat.ID == old || flat.LookupKey != "tollgate_overage_pro" || flat.UnitAmount != 30 || before.LookupKey != "" || !before.Active || ids[objectOldMeter] != meter {
+		if flat.ID == old || flat.LookupKey != "tollgate_overage_pro" || flat.UnitAmount != 30 || before.LookupKey != "" ||
+			!before.Active || ids[objectOldMeter] != meter {
 			f.Errorf("the price is %+v, and the old one %+v; stored is %v", flat, before, ids)
 		}
 		if again, err := Setup(f.Context(), o); err != nil || len(again.Made)+len(again.Drift) != 0 {
@@ -214,10 +223,12 @@ func TestSetupWithPricesOfTheCatalogue(t *testing.T) {
 		price, err := client.Prices.New(basePrice(&changed, changed.Plans[2], product.ID))
 		f.must(err)
 		changed.Plans[2].StripePriceID, changed.Plans[1].StripePriceID = price.ID, "price_nowhere"
-		r, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: &changed, Now: f.hook.Now, BaseURL: "http://127.0.0.1:8080"})
+		r, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: &changed, Now: f.hook.Now,
+			BaseURL: "http://127.0.0.1:8080"})
 		f.must(err)
 		lines := strings.Join(r.Lines(), "\n")
-		for _, part := range []string{"found: price:pro, " + price.ID, "differs: Stripe does not know the price price_nowhere", "note: no webhook endpoint"} {
+		for _, part := range []string{"found: price:pro, " + price.ID, "differs: Stripe does not know the price price_nowhere",
+			"note: no webhook endpoint"} {
 			if !strings.Contains(lines, part) {
 				f.Errorf("%q is not in\n%s", part, lines)
 			}
@@ -236,7 +247,8 @@ func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 		client, err := NewClient(ClientOptions{Key: "sk_test_2", Transport: other.Transport()})
 		f.must(err)
 		for _, dry := range []bool{true, false} {
-			o := SetupOptions{DB: f.db, Client: client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com", DryRun: dry}
+			o := SetupOptions{DB: f.db, Client: client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com",
+				DryRun: dry}
 			if r, err := Setup(f.Context(), o); !errors.Is(err, ErrOtherAccount) || len(r.Lines()) != 0 {
 				f.Errorf("a dry run: %t; %v, %q", dry, err, r.Lines())
 			}
@@ -274,7 +286,8 @@ func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 func TestSetupIsUnderstoodByStripe(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		client, asked := mockClient(f.T)
-		_, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now, BaseURL: "https://tollgate.example.com"})
+		_, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now,
+			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		for _, part := range []string{"meters", "products", "prices", "webhook_endpoints", "configurations"} {
 			for _, method := range []string{"GET", "POST"} {

@@ -111,13 +111,15 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	column, id := who.owner()
 	var held []models.Subscription
-	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).Scan(ctx); err != nil {
+	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
+		Scan(ctx); err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
 	for _, h := range held {
 		// A paused or unpaid subscription still exists, and the customer would pay for a second one
 		// as well.
-		if h.Active() || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusUnpaid) || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusPaused) {
+		if h.Active() || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusUnpaid) ||
+			h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusPaused) {
 			return "", ErrHasPlan
 		}
 	}
@@ -231,7 +233,8 @@ func (s *Shop) Portal(ctx context.Context, customer string) (address string, err
 func (s *Shop) Arrived(ctx context.Context, who Buyer, plan models.PlanID) (bool, error) {
 	column, id := who.owner()
 	var held []models.Subscription
-	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL AND plan_id = ?", bun.Ident(column), id, plan).Scan(ctx); err != nil {
+	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL AND plan_id = ?", bun.Ident(column), id,
+		plan).Scan(ctx); err != nil {
 		return false, fmt.Errorf("look for a purchase: %w", err)
 	}
 	for _, h := range held {
@@ -287,7 +290,8 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	fresh := cachedInvoices{until: now.Add(invoicesFresh)}
 	for found.Next() {
 		i := found.Invoice()
-		shown := Invoice{Number: i.Number, Status: string(i.Status), Total: i.Total, Currency: string(i.Currency), Created: time.Unix(i.Created, 0).UTC()}
+		shown := Invoice{Number: i.Number, Status: string(i.Status), Total: i.Total, Currency: string(i.Currency),
+			Created: time.Unix(i.Created, 0).UTC()}
 		if strings.HasPrefix(i.HostedInvoiceURL, "https://") {
 			shown.URL = i.HostedInvoiceURL
 		}

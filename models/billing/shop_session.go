@@ -93,7 +93,8 @@ func (s *Shop) continueSession(ctx context.Context, id, purchase string) (addres
 	}
 	switch found.Status {
 	case stripe.CheckoutSessionStatusComplete:
-		if found.Subscription == nil || found.Subscription.Status == stripe.SubscriptionStatusCanceled || found.Subscription.Status == stripe.SubscriptionStatusIncompleteExpired {
+		if found.Subscription == nil || found.Subscription.Status == stripe.SubscriptionStatusCanceled ||
+			found.Subscription.Status == stripe.SubscriptionStatusIncompleteExpired {
 			return "", nil // what was bought has ended
 		}
 		return strings.ReplaceAll(found.SuccessURL, sessionInAddress, id), nil
@@ -127,11 +128,13 @@ func (s *Shop) lastSession(ctx context.Context, name string) (string, error) {
 func (s *Shop) storeSession(ctx context.Context, name, before, made string) error {
 	now := models.Now(s.Now)
 	return s.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewDelete().Model((*models.StripeObject)(nil)).Where("name LIKE ? AND name <> ? AND updated_at < ?", objectCheckout+"%", name, now.Add(-sessionsKept)).Exec(ctx); err != nil {
+		if _, err := tx.NewDelete().Model((*models.StripeObject)(nil)).Where("name LIKE ? AND name <> ? AND updated_at < ?",
+			objectCheckout+"%", name, now.Add(-sessionsKept)).Exec(ctx); err != nil {
 			return err
 		}
 		row := models.StripeObject{Name: name, StripeID: made, UpdatedAt: now}
-		kept, err := tx.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").
+		kept, err := tx.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").
+			Set("stripe_id = EXCLUDED.stripe_id, updated_at = EXCLUDED.updated_at").
 			Where("stripe_object.stripe_id = ?", before).Exec(ctx)
 		if err != nil {
 			return err

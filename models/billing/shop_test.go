@@ -32,9 +32,11 @@ func onBothShops(t *testing.T, test func(f *shopFixture)) {
 		stand, client := standIn(w.T, func() time.Time { return w.at })
 		f.stand, w.hook.Client = stand, client
 		f.shop = NewShop(ShopOptions{
-			DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com", Log: slog.New(slog.DiscardHandler),
+			DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com",
+			Log: slog.New(slog.DiscardHandler),
 		})
-		_, err := Setup(f.Context(), SetupOptions{DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com"})
+		_, err := Setup(f.Context(), SetupOptions{DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now,
+			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		f.ids, err = stripeObjects(f.Context(), w.db)
 		f.must(err)
@@ -103,8 +105,10 @@ func TestAPersonBuysAPlan(t *testing.T) {
 			f.Error("two people have one session")
 		}
 		session := f.stand.Object(first)
-		if session["client_reference_id"] != "user:"+ada.UserID.String() || session["customer_email"] != "ada@example.com" || session["customer"] != nil ||
-			session["success_url"] != "https://tollgate.example.com/plans/return?plan=pro&session_id={CHECKOUT_SESSION_ID}" || session["cancel_url"] != "https://tollgate.example.com/plans" {
+		if session["client_reference_id"] != "user:"+ada.UserID.String() || session["customer_email"] != "ada@example.com" ||
+			session["customer"] != nil ||
+			session["success_url"] != "https://tollgate.example.com/plans/return?plan=pro&session_id={CHECKOUT_SESSION_ID}" ||
+			session["cancel_url"] != "https://tollgate.example.com/plans" {
 			f.Errorf("the session is %v", session)
 		}
 		bought := f.pay(first)
@@ -200,7 +204,8 @@ func TestWhatCannotBeBought(t *testing.T) {
 				f.Errorf("%s without a price: %v", plan, err)
 			}
 		}
-		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com"})
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
+			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		// A stored 500 does not stand in the way for as long as its key does.
 		broken := 0
@@ -235,12 +240,15 @@ func TestThePortalAndInvoices(t *testing.T) {
 		}
 		for i := range 15 {
 			f.stand.AddInvoice(stripetest.Invoice{
-				Customer: "cus_1", Number: fmt.Sprintf("A-%02d", i), Status: "paid", Currency: "usd", Total: int64(i), Created: f.at.AddDate(0, i-15, 0), HostedURL: "https://invoice.example.com/" + fmt.Sprint(i),
+				Customer: "cus_1", Number: fmt.Sprintf("A-%02d", i), Status: "paid", Currency: "usd", Total: int64(i),
+				Created: f.at.AddDate(0, i-15, 0), HostedURL: "https://invoice.example.com/" + fmt.Sprint(i),
 			})
 		}
-		f.stand.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "draft", Currency: "eur", Total: 5, Created: f.at, HostedURL: "javascript:alert(1)"})
+		f.stand.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "draft", Currency: "eur", Total: 5, Created: f.at,
+			HostedURL: "javascript:alert(1)"})
 		got := f.shop.Invoices(f.Context(), "cus_1")
-		if len(got) != 12 || got[0] != (Invoice{Number: "A-14", Status: "paid", Total: 14, Currency: "usd", Created: f.at.AddDate(0, -1, 0), URL: "https://invoice.example.com/14"}) {
+		if len(got) != 12 || got[0] != (Invoice{Number: "A-14", Status: "paid", Total: 14, Currency: "usd",
+			Created: f.at.AddDate(0, -1, 0), URL: "https://invoice.example.com/14"}) {
 			f.Errorf("%d invoices, the first %+v", len(got), got[0])
 		}
 		if got := f.shop.Invoices(f.Context(), "cus_2"); len(got) != 1 || got[0].URL != "" {
@@ -274,7 +282,8 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		want.UnitAmount, want.TransferLookupKey = stripe.Int64(2500), stripe.Bool(true)
 		raised, err := f.shop.Client.Prices.New(want)
 		f.must(err)
-		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now, BaseURL: "https://tollgate.example.com"})
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
+			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		f.hear("customer.subscription.updated", f.stand.Object(bought))
 		f.wantFault(customer, "")
@@ -346,7 +355,8 @@ func TestTheShopIsUnderstoodByStripe(t *testing.T) {
 		}
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
-		f.link(models.Link{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, models.Link{Email: "b@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}})
+		f.link(models.Link{Email: "a@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}},
+			models.Link{Email: "b@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}})
 		_, err = f.shop.Checkout(f.Context(), Buyer{UserID: ada.UserID, Email: ada.Email, OrganizationID: &o.ID}, f.planOf("team"))
 		f.must(err)
 		_, err = f.shop.Portal(f.Context(), "cus_1")

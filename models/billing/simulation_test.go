@@ -81,7 +81,8 @@ var mutants = map[string]struct {
 	first uint64
 }{
 	"identifier": {noIdentifier, 1, 2}, "guard": {longGuard, 2, 1}, "private minutes": {sharedMinutes, 1, 1},
-	"frozen values": {resummed, 1, 1}, "boundaries": {noBoundaries, 2, 1}, "busy answers": {busyUnsent, 2, 8}, "late changes": {noUnseal, 2, 1},
+	"frozen values": {resummed, 1, 1}, "boundaries": {noBoundaries, 2, 1}, "busy answers": {busyUnsent, 2, 8},
+	"late changes": {noUnseal, 2, 1},
 }
 
 // Each part of the design is needed: without it, a schedule finds wrong bills.

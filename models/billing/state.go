@@ -32,10 +32,12 @@ func (c *Client) claimAccount(ctx context.Context, db *models.DB) error {
 		return err
 	}
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ?", account).Where("id = 1 AND account_id = ''").
+			Exec(ctx); err != nil {
 			return err
 		}
-		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", c.Live).Where("id = 1 AND livemode IS NULL").Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*models.StripeState)(nil)).Set("livemode = ?", c.Live).Where("id = 1 AND livemode IS NULL").
+			Exec(ctx); err != nil {
 			return err
 		}
 		s, err := State(ctx, tx)
@@ -65,7 +67,8 @@ func (c *Client) fits(s models.StripeState, account string) error {
 	if s.Livemode == nil || (account == "" || s.AccountID == "" || s.AccountID == account) && *s.Livemode == c.Live {
 		return nil
 	}
-	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode), account, mode(c.Live))
+	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode),
+		account, mode(c.Live))
 }
 
 // accountCheck checks the key's account once in a process.
@@ -105,7 +108,8 @@ func mode(live bool) string {
 func onceADay(ctx context.Context, db *models.DB, now time.Time, column string, retry time.Duration, do func() error) error {
 	const day = 24 * time.Hour
 	note := func(ctx context.Context, at time.Time, where string, args ...any) (int64, error) {
-		res, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("? = ?", bun.Ident(column), at).Where("id = 1").Where(where, args...).Exec(ctx)
+		res, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("? = ?", bun.Ident(column), at).Where("id = 1").
+			Where(where, args...).Exec(ctx)
 		if err != nil {
 			return 0, fmt.Errorf("note in the state when %s was: %w", column, err)
 		}

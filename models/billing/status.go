@@ -57,7 +57,8 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	}
 	s.State = state
 	var counts []StateCount
-	if err := db.NewRaw(`SELECT state, COUNT(*) AS reports, CAST(SUM(value) AS bigint) AS units FROM stripe_reports GROUP BY state`).Scan(ctx, &counts); err != nil {
+	if err := db.NewRaw(`SELECT state, COUNT(*) AS reports, CAST(SUM(value) AS bigint) AS units FROM stripe_reports GROUP BY state`).
+		Scan(ctx, &counts); err != nil {
 		return nil, fmt.Errorf("count reports: %w", err)
 	}
 	for _, state := range models.ReportStates {
@@ -98,10 +99,12 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 	if state.TotalsAt != nil {
 		since = state.TotalsAt.Add(-totalsReach)
 	}
-	if err := db.NewSelect().Model(&s.Differences).Where("(difference <> 0 OR misplaced <> 0) AND period_end > ?", since).Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&s.Differences).Where("(difference <> 0 OR misplaced <> 0) AND period_end > ?", since).
+		Order("stripe_customer_id", "period_start").Limit(listed).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read differences: %w", err)
 	}
-	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0 AND period_end > ?`, since).Scan(ctx, &s.Drift); err != nil {
+	if err := db.NewRaw(`SELECT COALESCE(CAST(SUM(ABS(difference)) AS bigint), 0) FROM stripe_totals WHERE difference <> 0
+		AND period_end > ?`, since).Scan(ctx, &s.Drift); err != nil {
 		return nil, fmt.Errorf("sum differences: %w", err)
 	}
 	var compared struct {
@@ -127,7 +130,8 @@ func WebhookProblems(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, 
 		return nil, nil, fmt.Errorf("read customers with a fault: %w", err)
 	}
 	var events []models.StripeWebhookEvent
-	if err := db.NewSelect().Model(&events).Where("type IN (?)", bun.List(ThinWebhookTypes)).Order("received_at DESC").Limit(10).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&events).Where("type IN (?)", bun.List(ThinWebhookTypes)).Order("received_at DESC").Limit(10).
+		Scan(ctx); err != nil {
 		return nil, nil, fmt.Errorf("read the errors of meters: %w", err)
 	}
 	return customers, events, nil
@@ -136,7 +140,8 @@ func WebhookProblems(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, 
 // Failures returns up to a hundred failed reports, those with the most units first.
 func Failures(ctx context.Context, db bun.IDB) ([]models.StripeReport, error) {
 	var failed []models.StripeReport
-	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).Order("value DESC", "minute").Limit(listed).Scan(ctx)
+	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).Order("value DESC", "minute").
+		Limit(listed).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read failed reports: %w", err)
 	}

@@ -16,12 +16,14 @@ import (
 // the reports of earlier releases are not held back: they contain all units, as the tiers expect.
 const notHeld = `NOT EXISTS (SELECT 1 FROM stripe_customers c
 		WHERE c.id = stripe_stream.stripe_customer_id AND c.held_subscriptions IS NOT NULL)
-	AND (NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.stripe_customer_id = stripe_stream.stripe_customer_id AND s.overage_problem = 'tiered')
+	AND (NOT EXISTS (SELECT 1 FROM subscriptions s WHERE s.stripe_customer_id = stripe_stream.stripe_customer_id
+	AND s.overage_problem = 'tiered')
 		OR EXISTS (SELECT 1 FROM stripe_reports r WHERE r.stripe_customer_id = stripe_stream.stripe_customer_id
 			AND r.meter_event_name = stripe_stream.meter_event_name AND r.state IN ('sealed', 'unknown') AND r.counts = 'quantity'))`
 
 // isHeld selects the customers whose reports are held back.
-const isHeld = `(c.held_subscriptions IS NOT NULL OR c.id IN (SELECT s.stripe_customer_id FROM subscriptions s WHERE s.overage_problem = 'tiered'))`
+const isHeld = `(c.held_subscriptions IS NOT NULL OR c.id IN (SELECT s.stripe_customer_id FROM subscriptions s
+	WHERE s.overage_problem = 'tiered'))`
 
 // holdBack stores which active subscriptions bill the same meter of ours, because each of them
 // would bill the customer's reports. When only one is left, the reports are sent again. An
@@ -64,7 +66,8 @@ func (p *planPrices) metersOf(s *stripe.Subscription) (meters []string) {
 			continue
 		}
 		meter := i.Price.Recurring.Meter
-		if ours := p.meters[meter] != "" || meter == p.oldMeter || p.oldMeter == "" && len(p.meters) == 0; ours && !slices.Contains(meters, meter) {
+		if ours := p.meters[meter] != "" || meter == p.oldMeter || p.oldMeter == "" && len(p.meters) == 0; ours &&
+			!slices.Contains(meters, meter) {
 			meters = append(meters, meter)
 		}
 	}
@@ -88,7 +91,8 @@ func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int6
 	}
 	if err := db.NewRaw(`SELECT c.id, c.held_subscriptions,
 			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r
-				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown') AND (c.held_subscriptions IS NOT NULL OR r.counts = 'overage')), 0)
+				WHERE r.stripe_customer_id = c.id AND r.state IN ('sealed', 'unknown') AND (c.held_subscriptions IS NOT NULL
+				OR r.counts = 'overage')), 0)
 			+ COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id = c.id), 0) AS units
 		FROM stripe_customers c WHERE `+isHeld+` ORDER BY c.id LIMIT ?`, listed).Scan(ctx, &rows); err != nil {
 		return nil, 0, fmt.Errorf("read the customers whose reports are held back: %w", err)
@@ -108,7 +112,8 @@ func heldCustomers(ctx context.Context, db bun.IDB) ([]models.HeldCustomer, int6
 	}
 	var tiered []models.Subscription
 	if err := db.NewSelect().Model(&tiered).Column("stripe_customer_id", "stripe_subscription_id", "plan_id").
-		Where("overage_problem = ? AND stripe_customer_id IN (?)", models.OverageTiered, bun.List(ids)).Order("stripe_subscription_id").Scan(ctx); err != nil {
+		Where("overage_problem = ? AND stripe_customer_id IN (?)", models.OverageTiered, bun.List(ids)).Order("stripe_subscription_id").
+		Scan(ctx); err != nil {
 		return nil, 0, fmt.Errorf("read the subscriptions with tiers: %w", err)
 	}
 	for _, s := range tiered {

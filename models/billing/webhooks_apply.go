@@ -364,7 +364,8 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	}
 	// Events that arrived while Stripe was asked may be newer than its answer. Code that stores an
 	// event waits for this row, or its event was seen here.
-	more, err := a.tx.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("stripe_customer_id = ? AND applied_at IS NULL", customer.ID).Exists(ctx)
+	more, err := a.tx.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("stripe_customer_id = ? AND applied_at IS NULL",
+		customer.ID).Exists(ctx)
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,8 @@ func (s *stripeStub) asked() int {
 func items(plan string, seats int) object {
 	return object{"object": "list", "data": []object{
 		{"id": "si_over", "price": overageOf(plan, nil)},
-		{"id": "si_base", "quantity": seats, "price": object{"id": "price_" + plan, "lookup_key": lookupBase + plan, "recurring": object{"usage_type": "licensed"}}},
+		{"id": "si_base", "quantity": seats, "price": object{"id": "price_" + plan, "lookup_key": lookupBase + plan,
+			"recurring": object{"usage_type": "licensed"}}},
 	}}
 }
 
@@ -166,7 +167,8 @@ func onBothWebhooks(t *testing.T, test func(f *webhookFixture)) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &webhookFixture{T: t, at: webhookNoon, stub: &stripeStub{customers: map[string]object{}, subscriptions: map[string]object{}, thin: map[string]object{}}}
+			f := &webhookFixture{T: t, at: webhookNoon, stub: &stripeStub{customers: map[string]object{}, subscriptions: map[string]object{},
+				thin: map[string]object{}}}
 			var err error
 			f.db, err = models.Open(t.Context(), address(t))
 			f.must(err)
@@ -187,8 +189,9 @@ func (f *webhookFixture) process() *Webhooks {
 	catalogue, err := models.LoadCatalogue("")
 	f.must(err)
 	w := NewWebhooks(WebhookOptions{
-		DB: f.db, Client: client, Catalogue: catalogue, Secret: webhookSecret, Now: func() time.Time { return f.at }, Random: func() float64 { return 0.5 },
-		Log: slog.New(slog.DiscardHandler),
+		DB: f.db, Client: client, Catalogue: catalogue, Secret: webhookSecret, Now: func() time.Time { return f.at },
+		Random: func() float64 { return 0.5 },
+		Log:    slog.New(slog.DiscardHandler),
 	})
 	w.accountKnown = true // so that a test's requests are its own; see TestAKeyOfAnotherAccount
 	return w
@@ -222,7 +225,8 @@ func sign(payload []byte, at time.Time) string {
 
 // event is the payload of an ordinary one.
 func event(id, kind string, at time.Time, of object) []byte {
-	payload, err := json.Marshal(object{"id": id, "object": "event", "type": kind, "created": at.Unix(), "api_version": "2099-01-01", "data": object{"object": of}})
+	payload, err := json.Marshal(object{"id": id, "object": "event", "type": kind, "created": at.Unix(), "api_version": "2099-01-01",
+		"data": object{"object": of}})
 	if err != nil {
 		panic(err) // maps of texts and numbers
 	}

@@ -80,7 +80,8 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var rows []models.Subscription
-	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status NOT IN (?)",
+	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status "+
+		"NOT IN (?)",
 		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
 		return nil, err
 	}
@@ -141,8 +142,10 @@ func (p *planPrices) differs(s *stripe.Subscription, row *models.Subscription) b
 	if ends == nil && s.CancelAtPeriodEnd {
 		ends = unixTime(s.CurrentPeriodEnd)
 	}
-	return reason != "" || !p.sameOverage(s, row) || !same(p.itemsOf(s), row.OverageItems) || len(p.mismatches(s)) > 0 || plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
-		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil || s.Customer.ID != *row.StripeCustomerID ||
+	return reason != "" || !p.sameOverage(s, row) || !same(p.itemsOf(s), row.OverageItems) || len(p.mismatches(s)) > 0 ||
+		plan.ID != row.PlanID || models.SubscriptionStatus(s.Status) != row.Status ||
+		row.StripePriceID == nil || item.Price.ID != *row.StripePriceID || row.StripeCustomerID == nil ||
+		s.Customer.ID != *row.StripeCustomerID ||
 		row.Seats != nil && *row.Seats != item.Quantity || !sameTime(ends, row.CancelAt) ||
 		!sameTime(unixTime(s.CurrentPeriodStart), row.CurrentPeriodStart) || !sameTime(unixTime(s.CurrentPeriodEnd), row.CurrentPeriodEnd)
 }
@@ -217,7 +220,8 @@ func (w *Webhooks) applyThin(ctx context.Context) error {
 	}
 	for {
 		var events []models.StripeWebhookEvent
-		if err := w.DB.NewSelect().Model(&events).Where("applied_at IS NULL AND stripe_customer_id IS NULL AND type IN (?)", bun.List(ThinWebhookTypes)).
+		if err := w.DB.NewSelect().Model(&events).Where("applied_at IS NULL AND stripe_customer_id IS NULL AND type IN (?)",
+			bun.List(ThinWebhookTypes)).
 			Order("received_at").Limit(20).Scan(ctx); err != nil {
 			return fmt.Errorf("read the errors of meters: %w", err)
 		}
@@ -249,7 +253,8 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 		}
 	}
 	summary := content.summary()
-	w.Log.LogAttrs(ctx, slog.LevelError, "Stripe did not count what its meter was told", slog.String("event", event.ID), slog.String("type", event.Type), slog.String("summary", summary))
+	w.Log.LogAttrs(ctx, slog.LevelError, "Stripe did not count what its meter was told", slog.String("event", event.ID),
+		slog.String("type", event.Type), slog.String("summary", summary))
 	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		marked, err := tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?, last_error = ?", now, summary).
 			Where("id = ? AND applied_at IS NULL", event.ID).Exec(ctx)

@@ -19,7 +19,8 @@ func TestErrorsOfMeters(t *testing.T) {
 			f.Helper()
 			later := f.at.Add(20 * time.Hour)
 			_, err := f.db.NewInsert().Model(&models.StripeReport{
-				ID: uuid.New(), Identifier: identifier, StripeCustomerID: "cus_1", MeterEventName: "m", Minute: f.at.Add(time.Duration(minute) * time.Minute), Value: 1, Counts: models.CountsOverage, State: state,
+				ID: uuid.New(), Identifier: identifier, StripeCustomerID: "cus_1", MeterEventName: "m",
+				Minute: f.at.Add(time.Duration(minute) * time.Minute), Value: 1, Counts: models.CountsOverage, State: state,
 				NextAttemptAt: &later, CreatedAt: f.at,
 			}).Exec(f.Context())
 			f.must(err)
@@ -31,15 +32,19 @@ func TestErrorsOfMeters(t *testing.T) {
 			return object{"error_message": "no customer", "request": object{"identifier": identifier}}
 		}
 		full := object{
-			"id": "evt_full", "object": "v2.core.event", "type": ThinWebhookTypes[0], "created": "2026-11-23T11:59:00.123Z", "related_object": object{"id": "mtr_1"},
+			"id": "evt_full", "object": "v2.core.event", "type": ThinWebhookTypes[0], "created": "2026-11-23T11:59:00.123Z",
+			"related_object": object{"id": "mtr_1"},
 			"data": object{"developer_message_summary": "There are 2 invalid events", "reason": object{"error_count": 2, "error_types": []object{
-				{"code": "meter_event_no_customer_defined", "error_count": 2, "sample_errors": []object{sample("a"), sample("b"), sample("unknown"), sample("")}},
+				{"code": "meter_event_no_customer_defined", "error_count": 2, "sample_errors": []object{sample("a"), sample("b"),
+					sample("unknown"), sample("")}},
 			}}},
 		}
 		thin := func(id, kind string) object {
-			return object{"id": id, "object": "v2.core.event", "type": kind, "created": "2026-11-23T11:59:00Z", "related_object": object{"id": "mtr_1"}}
+			return object{"id": id, "object": "v2.core.event", "type": kind, "created": "2026-11-23T11:59:00Z",
+				"related_object": object{"id": "mtr_1"}}
 		}
-		f.stub.thin["evt_thin"] = object{"id": "evt_thin", "data": object{"developer_message_summary": "fetched", "reason": object{"error_types": []object{{"code": "x", "error_count": 1, "sample_errors": []object{sample("c")}}}}}}
+		f.stub.thin["evt_thin"] = object{"id": "evt_thin", "data": object{"developer_message_summary": "fetched",
+			"reason": object{"error_types": []object{{"code": "x", "error_count": 1, "sample_errors": []object{sample("c")}}}}}}
 		for _, e := range []object{full, thin("evt_thin", ThinWebhookTypes[0]), thin("evt_lost", ThinWebhookTypes[1])} {
 			payload, err := json.Marshal(e)
 			f.must(err)
@@ -52,7 +57,8 @@ func TestErrorsOfMeters(t *testing.T) {
 		for _, r := range reports {
 			got = append(got, fmt.Sprintf("%s %s %t", r.Identifier, text(r.LastError), r.NextAttemptAt.Equal(f.at)))
 		}
-		if want := []string{"a meter_event_no_customer_defined: no customer true", "b meter_event_no_customer_defined: no customer false", "c x: no customer true"}; !slices.Equal(got, want) {
+		if want := []string{"a meter_event_no_customer_defined: no customer true", "b meter_event_no_customer_defined: no customer false",
+			"c x: no customer true"}; !slices.Equal(got, want) {
 			f.Errorf("reports: %q", got)
 		}
 		got = nil
@@ -61,7 +67,8 @@ func TestErrorsOfMeters(t *testing.T) {
 		for _, e := range events {
 			got = append(got, fmt.Sprintf("%s %s %t", e.ID, text(e.LastError), e.AppliedAt != nil && e.OccurredAt != nil))
 		}
-		if want := []string{"evt_full There are 2 invalid events; meter_event_no_customer_defined: 2 true", "evt_lost Stripe gave no details true", "evt_thin fetched; x: 1 true"}; !slices.Equal(got, want) {
+		if want := []string{"evt_full There are 2 invalid events; meter_event_no_customer_defined: 2 true",
+			"evt_lost Stripe gave no details true", "evt_thin fetched; x: 1 true"}; !slices.Equal(got, want) {
 			f.Errorf("events: %q", got)
 		}
 	})
@@ -135,7 +142,8 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 			change(other)
 			f.at = f.at.Add(24 * time.Hour)
 			f.sent++
-			f.receive(event(fmt.Sprintf("evt_%d", f.sent), "customer.subscription.updated", f.at, object{"object": "subscription", "customer": "cus_1"}))
+			f.receive(event(fmt.Sprintf("evt_%d", f.sent), "customer.subscription.updated", f.at,
+				object{"object": "subscription", "customer": "cus_1"}))
 			f.must(other.applyDue(f.Context()))
 			if _, err := other.Resync(f.Context()); !errors.Is(err, ErrOtherAccount) {
 				f.Errorf("%s: %v", name, err)

@@ -58,7 +58,8 @@ func (a *application) learnPeriods(ctx context.Context, customer string, events 
 		}
 	}
 	for _, s := range a.at.subscriptions {
-		if trial := (models.Period{Start: time.Unix(s.TrialStart, 0).UTC(), End: time.Unix(s.TrialEnd, 0).UTC()}); s.TrialStart > 0 && !trial.End.After(a.now) {
+		if trial := (models.Period{Start: time.Unix(s.TrialStart, 0).UTC(), End: time.Unix(s.TrialEnd, 0).UTC()}); s.TrialStart > 0 &&
+			!trial.End.After(a.now) {
 			if err := a.learn(ctx, ours, customer, saidPeriod{s.ID, trial, a.now, false}); err != nil {
 				return err
 			}
@@ -81,7 +82,8 @@ func (a *application) learn(ctx context.Context, ours map[string]uuid.UUID, cust
 		}
 	}
 	_, err := a.tx.NewInsert().Model(&models.SubscriptionPeriod{
-		SubscriptionID: id, StripeCustomerID: customer, PeriodStart: said.period.Start, PeriodEnd: said.period.End, SaidAt: said.at, LearnedAt: a.now,
+		SubscriptionID: id, StripeCustomerID: customer, PeriodStart: said.period.Start, PeriodEnd: said.period.End, SaidAt: said.at,
+		LearnedAt: a.now,
 	}).On("CONFLICT (subscription_id, period_start) DO UPDATE").
 		Set("period_end = EXCLUDED.period_end, said_at = EXCLUDED.said_at, learned_at = EXCLUDED.learned_at").
 		Where("subscription_period.said_at < EXCLUDED.said_at AND subscription_period.period_end <> EXCLUDED.period_end").Exec(ctx)
@@ -169,7 +171,8 @@ func (a *application) follow(ctx context.Context, customer string, before timeli
 	}
 	if !slices.Equal(before.periods, after[customer].periods) {
 		var all []models.Subscription
-		if err := a.tx.NewSelect().Model(&all).Column("user_id", "organization_id").Where("stripe_customer_id = ?", customer).Scan(ctx); err != nil {
+		if err := a.tx.NewSelect().Model(&all).Column("user_id", "organization_id").Where("stripe_customer_id = ?", customer).
+			Scan(ctx); err != nil {
 			return err
 		}
 		for i := range all {
@@ -198,7 +201,8 @@ func (a *application) makeRecordsDue(ctx context.Context, changed owners) error 
 				OR u.workspace_id IN (SELECT w.id FROM workspaces w WHERE w.organization_id IN (?)))
 			AND EXISTS (SELECT 1 FROM usage_records r WHERE r.user_id = u.id AND r.billing_period_end > ?)
 		ON CONFLICT (user_id) DO UPDATE SET due_at = EXCLUDED.due_at`,
-		a.now, bun.List(append(changed.users, none)), bun.List(append(changed.organizations, none)), bun.List(append(changed.organizations, none)),
+		a.now, bun.List(append(changed.users, none)), bun.List(append(changed.organizations, none)),
+		bun.List(append(changed.organizations, none)),
 		a.now.Add(-recentRecords)).Exec(ctx)
 	return err
 }
@@ -223,7 +227,8 @@ func (w *Webhooks) prepareDue(ctx context.Context) error {
 			UserID uuid.UUID `bun:",type:uuid"`
 			DueAt  time.Time
 		}
-		if err := w.DB.NewRaw(`SELECT user_id, due_at FROM records_due WHERE due_at <= ? ORDER BY due_at, user_id LIMIT ?`, now, dueAtOnce).Scan(ctx, &due); err != nil {
+		if err := w.DB.NewRaw(`SELECT user_id, due_at FROM records_due WHERE due_at <= ? ORDER BY due_at, user_id LIMIT ?`, now, dueAtOnce).
+			Scan(ctx, &due); err != nil {
 			return fmt.Errorf("find people whose records are due: %w", err)
 		}
 		if len(due) == 0 {

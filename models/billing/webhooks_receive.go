@@ -166,7 +166,8 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 		ID, Type, Object string
 		Created          json.RawMessage
 	}
-	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID || strings.ContainsRune(head.ID+head.Type, 0) {
+	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID ||
+		strings.ContainsRune(head.ID+head.Type, 0) {
 		return nil, fmt.Errorf("%w: it is no event", ErrNotStripes)
 	}
 	kept := &models.StripeWebhookEvent{ID: head.ID, Type: head.Type, Payload: strings.ToValidUTF8(string(payload), "\uFFFD"), ReceivedAt: now}
@@ -178,7 +179,8 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	if !slices.Contains(WebhookTypes, head.Type) && !slices.Contains(endedInvoiceTypes, head.Type) {
 		return kept, nil
 	}
-	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})
+	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true,
+		IgnoreAPIVersionMismatch: true})
 	if err != nil || event.Data == nil {
 		return nil, fmt.Errorf("%w: it is no event: %w", ErrNotStripes, err)
 	}

@@ -20,13 +20,15 @@ func TestASignatureIsOfNow(t *testing.T) {
 		payload := event("evt_1", "ping", f.at, object{})
 		for name, bad := range map[string]string{
 			"missing": "", "wrong": strings.Replace(sign(payload, f.at), "v1=", "v1=00", 1), "of another body": sign([]byte("{}"), f.at),
-			"6 minutes old": sign(payload, f.at.Add(-6*time.Minute)), "an hour ahead": sign(payload, f.at.Add(time.Hour)), "no signature": "t=1,v1=", "garbage": "a,b=c=d",
+			"6 minutes old": sign(payload, f.at.Add(-6*time.Minute)), "an hour ahead": sign(payload, f.at.Add(time.Hour)),
+			"no signature": "t=1,v1=", "garbage": "a,b=c=d",
 		} {
 			if err := f.hook.Receive(f.Context(), payload, bad); !errors.Is(err, ErrNotStripes) {
 				f.Errorf("%s: %v", name, err)
 			}
 		}
-		for _, body := range []string{"", "null", "[]", "{", `{"id":"","type":"x"}`, `{"id":"evt"}`, `{"id":"evt","type":"invoice.paid"}`, `{"id":"` + strings.Repeat("a", 256) + `","type":"x"}`} {
+		for _, body := range []string{"", "null", "[]", "{", `{"id":"","type":"x"}`, `{"id":"evt"}`, `{"id":"evt","type":"invoice.paid"}`,
+			`{"id":"` + strings.Repeat("a", 256) + `","type":"x"}`} {
 			if err := f.hook.Receive(f.Context(), []byte(body), sign([]byte(body), f.at)); !errors.Is(err, ErrNotStripes) {
 				f.Errorf("%q: %v", body, err)
 			}
@@ -59,7 +61,8 @@ func TestEventsTwiceAndOutOfOrder(t *testing.T) {
 		}
 		before := f.row("sub_1")
 		// What was before comes after, with the state of before.
-		f.receive(event("evt_old", "customer.subscription.created", f.at.Add(-50*time.Minute), subscription("cus_1", "starter", "incomplete", f.at, 1)))
+		f.receive(event("evt_old", "customer.subscription.created", f.at.Add(-50*time.Minute),
+			subscription("cus_1", "starter", "incomplete", f.at, 1)))
 		f.must(f.hook.applyDue(f.Context()))
 		after := f.row("sub_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
@@ -170,7 +173,8 @@ func TestALeaseIsRenewed(t *testing.T) {
 			}
 			for range 6 {
 				now := begin.Add(time.Duration(passed.Add(int64(10 * time.Second))))
-				for deadline := time.Now().Add(20 * time.Second); f.customer("cus_1").LeasedUntil.Before(now.Add(leaseTime)); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(20 * time.Second); f.customer("cus_1").
+					LeasedUntil.Before(now.Add(leaseTime)); time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						f.Error("the lease is not renewed")
 						return
@@ -227,7 +231,8 @@ func TestAnEventDuringTheQuestion(t *testing.T) {
 		f.stub.before = func(path string) {
 			if path == "/v1/subscriptions" {
 				once.Do(func() {
-					f.receive(event("evt_during", "customer.subscription.updated", f.at, object{"object": "subscription", "customer": object{"id": "cus_1"}}))
+					f.receive(event("evt_during", "customer.subscription.updated", f.at, object{"object": "subscription",
+						"customer": object{"id": "cus_1"}}))
 				})
 			}
 		}

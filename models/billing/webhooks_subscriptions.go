@@ -21,7 +21,8 @@ func (a *application) applySubscriptions(ctx context.Context, customer *models.S
 		ids = append(ids, s.ID)
 	}
 	var rows []models.Subscription
-	if err := a.tx.NewSelect().Model(&rows).Where("stripe_customer_id = ? OR stripe_subscription_id IN (?)", customer.ID, bun.List(ids)).Scan(ctx); err != nil {
+	if err := a.tx.NewSelect().Model(&rows).Where("stripe_customer_id = ? OR stripe_subscription_id IN (?)", customer.ID, bun.List(ids)).
+		Scan(ctx); err != nil {
 		return err
 	}
 	known := map[string]*models.Subscription{}
@@ -55,7 +56,8 @@ func (a *application) applySubscriptions(ctx context.Context, customer *models.S
 
 // applySubscription updates a row to Stripe's state; row is nil if there is none yet. An invalid
 // subscription is shown to the operator and changes no plan.
-func (a *application) applySubscription(ctx context.Context, customer *models.StripeCustomer, s *stripe.Subscription, row *models.Subscription) error {
+func (a *application) applySubscription(ctx context.Context, customer *models.StripeCustomer, s *stripe.Subscription,
+	row *models.Subscription) error {
 	next := models.Subscription{CreatedAt: a.now, StripeSubscriptionID: &s.ID, StripeCustomerID: &customer.ID}
 	if s.Created > 0 {
 		next.CreatedAt = time.Unix(s.Created, 0).UTC()
@@ -68,7 +70,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	ends := next.Active() // whether anybody's plan is at stake
 	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
 		if ends {
-			a.problem("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was not updated",
+			a.problem("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was "+
+				"not updated",
 				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd)
 			return nil
 		}
@@ -116,7 +119,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 func (a *application) checkSingle(ctx context.Context, customer *models.StripeCustomer) error {
 	active := func(column string, id any) (active []models.Subscription, err error) {
 		var rows []models.Subscription
-		err = a.tx.NewSelect().Model(&rows).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).Order("created_at", "id").Scan(ctx)
+		err = a.tx.NewSelect().Model(&rows).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
+			Order("created_at", "id").Scan(ctx)
 		return slices.DeleteFunc(rows, func(s models.Subscription) bool { return !s.Active() }), err
 	}
 	theirs, err := active("stripe_customer_id", customer.ID)
@@ -197,7 +201,8 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	}
 	switch {
 	case holder.none():
-		return fault("nobody is named whom it is for, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor by Checkout's client_reference_id")
+		return fault("nobody is named whom it is for, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
+			"by Checkout's client_reference_id")
 	case plan.Type == models.Team && holder.organization == nil:
 		return fault("%q is a team plan, which an organization may hold, and it is a person's", plan.ID)
 	case plan.Type == models.Individual && holder.organization != nil:
@@ -265,7 +270,8 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 }
 
 func (a *application) audit(ctx context.Context, action string, s *models.Subscription) error {
-	return models.Audit(ctx, a.tx, a.now, actorStripe, action, *s.StripeSubscriptionID, fmt.Sprintf("plan %s, %s, customer %s", s.PlanID, s.Status, *s.StripeCustomerID))
+	return models.Audit(ctx, a.tx, a.now, actorStripe, action, *s.StripeSubscriptionID,
+		fmt.Sprintf("plan %s, %s, customer %s", s.PlanID, s.Status, *s.StripeCustomerID))
 }
 
 // sameSubscription reports whether nothing relevant differs.

@@ -153,7 +153,8 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 				// It comes after the subscription's own event, which nobody could be given the plan of.
 				f.tell("customer.subscription.created", customer)
 				f.wantFault(customer, "nobody is named")
-				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session", "customer": customer, "client_reference_id": c.checkout}))
+				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
+					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))
 			} else {
 				f.tell("customer.subscription.created", customer)
@@ -363,7 +364,8 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 		if before.StripeCustomerID != nil || !before.Period().End.Equal(start) || before.PlanID != "free" {
 			f.Errorf("before the upgrade: %+v", before)
 		}
-		if text(own.StripeCustomerID) != "cus_1" || own.PlanID != "pro" || own.Period() != (models.Period{Start: start, End: start.AddDate(0, 1, 0)}) || !own.Entitled {
+		if text(own.StripeCustomerID) != "cus_1" || own.PlanID != "pro" ||
+			own.Period() != (models.Period{Start: start, End: start.AddDate(0, 1, 0)}) || !own.Entitled {
 			f.Errorf("of the subscription: %+v", own)
 		}
 		// An upgrade within it counts at once, a downgrade takes nothing of the period's away.

@@ -26,7 +26,8 @@ func calls(l *limiter, callers int, while time.Duration) (n int) {
 	return n
 }
 
-// A process makes as many calls as it may and no more, half as many after Stripe said that it was too fast, and comes back to all by itself.
+// A process makes as many calls as it may and no more, half as many after Stripe said that it was
+// too fast, and comes back to all by itself.
 func TestLimiter(t *testing.T) {
 	l := newLimiter(200)
 	if n := calls(l, 8, 500*time.Millisecond); n < 80 || n > 125 {

@@ -72,7 +72,7 @@ func (w *world) subscribe(p *payer, trial bool) {
 	sub.PeriodStart, sub.PeriodEnd = start, turn
 	p.subscription = w.stripe.AddSubscription(sub)
 	p.periods = []models.Period{{Start: start, End: turn}}
-	w.notify(p, "customer.subscription.created")
+	w.tell(p, "customer.subscription.created")
 	w.renewLater(p)
 }
 
@@ -91,7 +91,7 @@ func (w *world) renewLater(p *payer) {
 		invoice := w.stripe.Renew(p.subscription)
 		p.periods = append(p.periods, models.Period{Start: end, End: end.AddDate(0, 1, 0)})
 		w.counts["renewals"]++
-		w.notify(p, "customer.subscription.updated")
+		w.tell(p, "customer.subscription.updated")
 		w.renewLater(p)
 		w.later(time.Hour+w.upTo(5*time.Hour), func() {
 			if w.stripe.FinalizeInvoice(invoice) {
@@ -177,7 +177,7 @@ func (w *world) changePlan(p *payer) {
 // change changes the subscription and tells of it.
 func (w *world) change(p *payer, change func(*stripetest.Subscription)) {
 	w.stripe.ChangeSubscription(p.subscription, change)
-	w.notify(p, "customer.subscription.updated")
+	w.tell(p, "customer.subscription.updated")
 }
 
 // tell sends the webhook of a subscription, as it is now.

@@ -35,21 +35,24 @@ func (s *Stripe) checkoutRoutes() []route {
 			}),
 			handle: s.createCheckout,
 		},
-		{pattern: "GET /v1/checkout/sessions", params: params(listParams, []string{"customer", "subscription", "status"}), handle: func(c *call) *answer {
-			return s.list(c, s.kind("checkout.session").newest(c.filter("customer", "subscription", "status")))
-		}},
+		{pattern: "GET /v1/checkout/sessions", params: params(listParams, []string{"customer", "subscription", "status"}),
+			handle: func(c *call) *answer {
+				return s.list(c, s.kind("checkout.session").newest(c.filter("customer", "subscription", "status")))
+			}},
 		{pattern: "GET /v1/checkout/sessions/{id}", params: params(), handle: s.get("checkout.session", "checkout.session")},
-		{pattern: "POST /v1/checkout/sessions/{id}/expire", params: params(), handle: s.withObject("checkout.session", "checkout.session", func(_ *call, o object) *answer {
-			if o["status"] != "open" {
-				return refuse(http.StatusBadRequest, "", "", "Only Checkout Sessions with a status in [\"open\"] can be expired.")
-			}
-			o["status"], o["url"] = "expired", nil
-			return nil
-		})},
+		{pattern: "POST /v1/checkout/sessions/{id}/expire", params: params(), handle: s.withObject("checkout.session", "checkout.session",
+			func(_ *call, o object) *answer {
+				if o["status"] != "open" {
+					return refuse(http.StatusBadRequest, "", "", "Only Checkout Sessions with a status in [\"open\"] can be expired.")
+				}
+				o["status"], o["url"] = "expired", nil
+				return nil
+			})},
 		{pattern: "POST /v1/billing_portal/configurations", params: params(portal), handle: s.createPortal},
-		{pattern: "GET /v1/billing_portal/configurations", params: params(listParams, []string{"active", "is_default"}), handle: func(c *call) *answer {
-			return s.list(c, s.kind("portal").newest(c.filter("active", "is_default")))
-		}},
+		{pattern: "GET /v1/billing_portal/configurations", params: params(listParams, []string{"active", "is_default"}),
+			handle: func(c *call) *answer {
+				return s.list(c, s.kind("portal").newest(c.filter("active", "is_default")))
+			}},
 		{pattern: "GET /v1/billing_portal/configurations/{id}", params: params(), handle: s.get("portal", "configuration")},
 		{
 			pattern: "POST /v1/billing_portal/configurations/{id}", params: params(portal, []string{"active"}),
@@ -104,7 +107,8 @@ func (s *Stripe) createCheckout(c *call) *answer {
 			return missing(http.StatusBadRequest, fmt.Sprintf("line_items[%d][price]", i), "price", id)
 		}
 		if price["active"] != true {
-			return refuse(http.StatusBadRequest, "", fmt.Sprintf("line_items[%d][price]", i), "The price specified is inactive. This field only accepts active prices.")
+			return refuse(http.StatusBadRequest, "", fmt.Sprintf("line_items[%d][price]", i),
+				"The price specified is inactive. This field only accepts active prices.")
 		}
 		r, _ := price["recurring"].(object)
 		recurring = recurring || r != nil
@@ -127,7 +131,8 @@ func (s *Stripe) createCheckout(c *call) *answer {
 	o := object{
 		"id": id, "object": "checkout.session", "livemode": s.o.Livemode, "created": c.now.Unix(), "expires_at": c.now.Add(24 * time.Hour).Unix(),
 		"mode": "subscription", "status": "open", "payment_status": "unpaid", "url": "https://checkout.stripe.com/c/pay/" + id,
-		"customer": nil, "customer_email": nil, "client_reference_id": nil, "subscription": nil, "invoice": nil, "metadata": object{}, "currency": "usd",
+		"customer": nil, "customer_email": nil, "client_reference_id": nil, "subscription": nil, "invoice": nil, "metadata": object{},
+		"currency": "usd",
 	}
 	delete(change, "line_items")
 	merge(o, change)

@@ -22,8 +22,9 @@ func TestCheckoutAndPortal(t *testing.T) {
 	params := func() *stripe.CheckoutSessionParams {
 		return &stripe.CheckoutSessionParams{
 			Mode: stripe.String("subscription"), ClientReferenceID: stripe.String("org:7"), CustomerEmail: stripe.String("a@example.com"),
-			SuccessURL: stripe.String("https://tollgate.example/done?session={CHECKOUT_SESSION_ID}"), CancelURL: stripe.String("https://tollgate.example/plans"),
-			LineItems: []*stripe.CheckoutSessionLineItemParams{{Price: &seat.ID, Quantity: stripe.Int64(4)}, {Price: &overage.ID}},
+			SuccessURL: stripe.String("https://tollgate.example/done?session={CHECKOUT_SESSION_ID}"),
+			CancelURL:  stripe.String("https://tollgate.example/plans"),
+			LineItems:  []*stripe.CheckoutSessionLineItemParams{{Price: &seat.ID, Quantity: stripe.Int64(4)}, {Price: &overage.ID}},
 			SubscriptionData: &stripe.CheckoutSessionSubscriptionDataParams{
 				Metadata: map[string]string{"tollgate_organization": "7"}, TrialPeriodDays: stripe.Int64(14),
 			},
@@ -31,7 +32,8 @@ func TestCheckoutAndPortal(t *testing.T) {
 		}
 	}
 	session := must(c.CheckoutSessions.New(params()))(t)
-	if session.URL == "" || session.Status != "open" || session.ClientReferenceID != "org:7" || session.Metadata["plan"] != "team" || session.Subscription != nil {
+	if session.URL == "" || session.Status != "open" || session.ClientReferenceID != "org:7" || session.Metadata["plan"] != "team" ||
+		session.Subscription != nil {
 		t.Errorf("session %+v", session)
 	}
 	sub := s.CompleteCheckout(session.ID)
@@ -42,15 +44,18 @@ func TestCheckoutAndPortal(t *testing.T) {
 	with.AddExpand("line_items")
 	with.AddExpand("customer")
 	got := must(c.CheckoutSessions.Get(session.ID, with))(t)
-	if got.Status != "complete" || got.PaymentStatus != "paid" || got.Subscription.ID != sub || got.Customer.Email != "a@example.com" || len(got.LineItems.Data) != 2 {
+	if got.Status != "complete" || got.PaymentStatus != "paid" || got.Subscription.ID != sub || got.Customer.Email != "a@example.com" ||
+		len(got.LineItems.Data) != 2 {
 		t.Errorf("completed %+v", got)
 	}
 	made := must(c.Subscriptions.Get(sub, nil))(t)
 	if made.Status != "trialing" || made.TrialEnd != start.AddDate(0, 0, 14).Unix() || made.CurrentPeriodEnd != made.TrialEnd ||
-		made.Metadata["tollgate_organization"] != "7" || len(made.Items.Data) != 2 || made.Items.Data[0].Quantity != 4 || made.Customer.ID != got.Customer.ID {
+		made.Metadata["tollgate_organization"] != "7" || len(made.Items.Data) != 2 || made.Items.Data[0].Quantity != 4 ||
+		made.Customer.ID != got.Customer.ID {
 		t.Errorf("subscription %+v", made)
 	}
-	if got := ids(t, c.CheckoutSessions.List(&stripe.CheckoutSessionListParams{Subscription: &sub}), func(s *stripe.CheckoutSession) string { return s.ID }); got != session.ID {
+	if got := ids(t, c.CheckoutSessions.List(&stripe.CheckoutSessionListParams{Subscription: &sub}),
+		func(s *stripe.CheckoutSession) string { return s.ID }); got != session.ID {
 		t.Errorf("listed %q", got)
 	}
 	another := must(c.CheckoutSessions.New(params()))(t)
@@ -66,16 +71,19 @@ func TestCheckoutAndPortal(t *testing.T) {
 		param  string
 		change func(*stripe.CheckoutSessionParams)
 	}{
-		"seats of a metered price": {"line_items[1][quantity]", func(p *stripe.CheckoutSessionParams) { p.LineItems[1].Quantity = stripe.Int64(1) }},
-		"no seats":                 {"line_items[0][quantity]", func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Quantity = nil }},
-		"no price of Stripe's":     {"line_items[0][price]", func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Price = stripe.String("price_9") }},
-		"nothing":                  {"line_items", func(p *stripe.CheckoutSessionParams) { p.LineItems = nil }},
-		"no way back":              {"success_url", func(p *stripe.CheckoutSessionParams) { p.SuccessURL = nil }},
-		"two customers":            {"customer_email", func(p *stripe.CheckoutSessionParams) { p.Customer = stripe.String("cus_1") }},
+		"seats of a metered price": {"line_items[1][quantity]",
+			func(p *stripe.CheckoutSessionParams) { p.LineItems[1].Quantity = stripe.Int64(1) }},
+		"no seats": {"line_items[0][quantity]", func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Quantity = nil }},
+		"no price of Stripe's": {"line_items[0][price]",
+			func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Price = stripe.String("price_9") }},
+		"nothing":       {"line_items", func(p *stripe.CheckoutSessionParams) { p.LineItems = nil }},
+		"no way back":   {"success_url", func(p *stripe.CheckoutSessionParams) { p.SuccessURL = nil }},
+		"two customers": {"customer_email", func(p *stripe.CheckoutSessionParams) { p.Customer = stripe.String("cus_1") }},
 		"nobody": {"customer", func(p *stripe.CheckoutSessionParams) {
 			p.CustomerEmail, p.Customer = nil, stripe.String("cus_9")
 		}},
-		"a long reference":  {"client_reference_id", func(p *stripe.CheckoutSessionParams) { p.ClientReferenceID = stripe.String(strings.Repeat("x", 201)) }},
+		"a long reference": {"client_reference_id",
+			func(p *stripe.CheckoutSessionParams) { p.ClientReferenceID = stripe.String(strings.Repeat("x", 201)) }},
 		"another mode":      {"mode", func(p *stripe.CheckoutSessionParams) { p.Mode = stripe.String("payment") }},
 		"what is not known": {"currency", func(p *stripe.CheckoutSessionParams) { p.Currency = stripe.String("usd") }},
 	} {
@@ -95,7 +103,8 @@ func TestCheckoutAndPortal(t *testing.T) {
 				},
 				SubscriptionUpdate: &stripe.BillingPortalConfigurationFeaturesSubscriptionUpdateParams{
 					Enabled: stripe.Bool(true), DefaultAllowedUpdates: stripe.StringSlice([]string{"price"}),
-					Products: []*stripe.BillingPortalConfigurationFeaturesSubscriptionUpdateProductParams{{Product: &product.ID, Prices: []*string{&seat.ID}}},
+					Products: []*stripe.BillingPortalConfigurationFeaturesSubscriptionUpdateProductParams{{Product: &product.ID,
+						Prices: []*string{&seat.ID}}},
 				},
 			},
 			DefaultReturnURL: stripe.String("https://tollgate.example/usage"),
@@ -106,11 +115,13 @@ func TestCheckoutAndPortal(t *testing.T) {
 	_, err = c.BillingPortalSessions.New(session2)
 	refused(t, "no configuration", err, 400, "")
 	conf := must(c.BillingPortalConfigurations.New(portal()))(t)
-	if !conf.Active || conf.IsDefault || !conf.Features.InvoiceHistory.Enabled || conf.Features.PaymentMethodUpdate.Enabled || conf.Metadata["tollgate"] != "1" ||
+	if !conf.Active || conf.IsDefault || !conf.Features.InvoiceHistory.Enabled || conf.Features.PaymentMethodUpdate.Enabled ||
+		conf.Metadata["tollgate"] != "1" ||
 		conf.Features.SubscriptionUpdate.Products[0].Prices[0] != seat.ID {
 		t.Errorf("configuration %+v", conf)
 	}
-	if got := ids(t, c.BillingPortalConfigurations.List(&stripe.BillingPortalConfigurationListParams{Active: stripe.Bool(true)}), func(b *stripe.BillingPortalConfiguration) string { return b.ID }); got != conf.ID {
+	if got := ids(t, c.BillingPortalConfigurations.List(&stripe.BillingPortalConfigurationListParams{Active: stripe.Bool(true)}),
+		func(b *stripe.BillingPortalConfiguration) string { return b.ID }); got != conf.ID {
 		t.Errorf("configurations %q", got)
 	}
 	session2.Configuration = &conf.ID

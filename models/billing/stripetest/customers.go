@@ -18,12 +18,13 @@ func (s *Stripe) customerRoutes() []route {
 			return s.list(c, s.kind("customer").newest(func(o object) bool { return o["deleted"] != true && fits(o) }))
 		}},
 		{pattern: "GET /v1/customers/{id}", params: params(), handle: s.get("customer", "customer")},
-		{pattern: "POST /v1/customers/{id}", params: params(fields), handle: s.withObject("customer", "customer", func(c *call, o object) *answer {
-			if o["deleted"] == true {
-				return missing(http.StatusNotFound, "id", "customer", c.id)
-			}
-			return update(c, o)
-		})},
+		{pattern: "POST /v1/customers/{id}", params: params(fields), handle: s.withObject("customer", "customer",
+			func(c *call, o object) *answer {
+				if o["deleted"] == true {
+					return missing(http.StatusNotFound, "id", "customer", c.id)
+				}
+				return update(c, o)
+			})},
 		{pattern: "DELETE /v1/customers/{id}", handle: func(c *call) *answer {
 			if !s.deleteCustomer(c.id, c.now) {
 				return missing(http.StatusNotFound, "id", "customer", c.id)
@@ -125,9 +126,11 @@ func (s *Stripe) invoice(i Invoice, now time.Time) string {
 		paid = i.Total
 	}
 	s.kind("invoice").put(object{
-		"id": i.ID, "object": "invoice", "livemode": s.o.Livemode, "customer": i.Customer, "subscription": text(i.Subscription), "number": text(i.Number),
-		"status": i.Status, "currency": i.Currency, "total": i.Total, "subtotal": i.Total, "amount_due": due, "amount_paid": paid, "amount_remaining": due - paid,
-		"paid": i.Status == "paid", "created": i.Created.Unix(), "period_start": moment(i.PeriodStart), "period_end": moment(i.PeriodEnd),
+		"id": i.ID, "object": "invoice", "livemode": s.o.Livemode, "customer": i.Customer, "subscription": text(i.Subscription),
+		"number": text(i.Number),
+		"status": i.Status, "currency": i.Currency, "total": i.Total, "subtotal": i.Total, "amount_due": due, "amount_paid": paid,
+		"amount_remaining": due - paid,
+		"paid":             i.Status == "paid", "created": i.Created.Unix(), "period_start": moment(i.PeriodStart), "period_end": moment(i.PeriodEnd),
 		"hosted_invoice_url": text(i.HostedURL), "invoice_pdf": text(i.PDF), "metadata": object{},
 	})
 	return i.ID

@@ -22,7 +22,8 @@ func TestUsageThroughTheSDK(t *testing.T) {
 	if !i.Next() || i.BillingMeterEventSummary().AggregatedValue != 12 || i.Next() || i.Err() != nil {
 		t.Errorf("summaries: %+v %v", i.BillingMeterEventSummaryList(), i.Err())
 	}
-	if got := ids(t, c.BillingMeters.List(&stripe.BillingMeterListParams{Status: stripe.String("active")}), func(m *stripe.BillingMeter) string { return m.ID }); got != s.meter {
+	if got := ids(t, c.BillingMeters.List(&stripe.BillingMeterListParams{Status: stripe.String("active")}),
+		func(m *stripe.BillingMeter) string { return m.ID }); got != s.meter {
 		t.Errorf("meters %q", got)
 	}
 	if a := must(c.Accounts.Get())(t); a.ID != "acct_standin" {
@@ -41,7 +42,8 @@ func TestCustomers(t *testing.T) {
 	p.AddMetadata("tollgate_user", "7")
 	p.AddMetadata("quantity", "12")
 	made := must(c.Customers.New(p))(t)
-	if made.Email != "a@example.com" || made.Metadata["tollgate_user"] != "7" || made.Metadata["quantity"] != "12" || made.Created != start.Unix() {
+	if made.Email != "a@example.com" || made.Metadata["tollgate_user"] != "7" || made.Metadata["quantity"] != "12" ||
+		made.Created != start.Unix() {
 		t.Errorf("made %+v", made)
 	}
 	change := &stripe.CustomerParams{Name: stripe.String("Ann")}
@@ -53,7 +55,8 @@ func TestCustomers(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	find := func() string {
-		return ids(t, c.Customers.List(&stripe.CustomerListParams{Email: stripe.String("a@example.com")}), func(c *stripe.Customer) string { return c.ID })
+		return ids(t, c.Customers.List(&stripe.CustomerListParams{Email: stripe.String("a@example.com")}),
+			func(c *stripe.Customer) string { return c.ID })
 	}
 	if find() != made.ID {
 		t.Errorf("found %q", find())
@@ -74,7 +77,8 @@ func TestCustomers(t *testing.T) {
 	if a := s.must(t, "POST /v1/customers", url.Values{"colour": {"red"}}, ""); a.status != 400 || a.error("code") != "parameter_unknown" {
 		t.Errorf("unknown parameter: %d %v", a.status, a.body)
 	}
-	if a := s.must(t, post, event("z", "1", start, "payload[stripe_customer_id]", made.ID), ""); a.status != 400 || a.error("code") != "resource_missing" {
+	if a := s.must(t, post, event("z", "1", start, "payload[stripe_customer_id]", made.ID), ""); a.status != 400 ||
+		a.error("code") != "resource_missing" {
 		t.Errorf("usage of a deleted one: %d %v", a.status, a.body)
 	}
 }

@@ -17,26 +17,37 @@ func TestWhatAMeterEventMustBe(t *testing.T) {
 		status              int
 		code, param, saying string
 	}{
-		"well":                        {form: event("a", "3", start), status: 200},
-		"no identifier":               {form: event("a", "3", start, "identifier", "-"), status: 200},
-		"no timestamp":                {form: event("a", "3", start, "timestamp", "-"), status: 200},
-		"35 days ago":                 {form: event("a", "3", start.Add(-35*24*time.Hour)), status: 200},
-		"5 minutes ahead":             {form: event("a", "3", start.Add(5*time.Minute)), status: 200},
-		"more than 35 days ago":       {form: event("a", "3", start.Add(-35*24*time.Hour-time.Second)), status: 400, code: "timestamp_too_far_in_past", param: "timestamp"},
-		"more than 5 minutes ahead":   {form: event("a", "3", start.Add(5*time.Minute+time.Second)), status: 400, code: "timestamp_in_future", param: "timestamp"},
-		"a timestamp that is none":    {form: event("a", "3", start, "timestamp", "now"), status: 400, code: "parameter_invalid_integer", param: "timestamp"},
-		"no event name":               {form: event("a", "3", start, "event_name", "-"), status: 400, code: "parameter_missing", param: "event_name"},
-		"an unknown event name":       {form: event("a", "3", start, "event_name", "other"), status: 400, code: "no_meter", param: "event_name", saying: "other"},
-		"an inactive meter":           {form: event("a", "3", start, "event_name", "old"), status: 400, code: "archived_meter", param: "event_name", saying: "old"},
-		"an unknown customer":         {form: event("a", "3", start, "payload[stripe_customer_id]", "cus_9"), status: 400, code: missing, param: "payload[stripe_customer_id]", saying: "No such customer: 'cus_9'"},
-		"no customer":                 {form: event("a", "3", start, "payload[stripe_customer_id]", "-"), status: 400, code: "meter_event_no_customer_defined", param: "payload[stripe_customer_id]"},
-		"no value":                    {form: event("a", "3", start, "payload[value]", "-"), status: 400, code: "meter_event_value_not_found", param: "payload[value]"},
-		"half a unit":                 {form: event("a", "0.5", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
-		"a value that is no number":   {form: event("a", "many", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
-		"an identifier of 100":        {form: event(strings.Repeat("é", 100), "3", start), status: 200},
-		"an identifier of 101":        {form: event(strings.Repeat("é", 101), "3", start), status: 400, code: "parameter_invalid_string", param: "identifier"},
-		"an unknown parameter":        {form: event("a", "3", start, "quantity", "1"), status: 400, code: "parameter_unknown", param: "quantity"},
-		"an unknown field of payload": {form: event("a", "3", start, "payload[who]", "1"), status: 400, code: "parameter_unknown", param: "payload[who]"},
+		"well":            {form: event("a", "3", start), status: 200},
+		"no identifier":   {form: event("a", "3", start, "identifier", "-"), status: 200},
+		"no timestamp":    {form: event("a", "3", start, "timestamp", "-"), status: 200},
+		"35 days ago":     {form: event("a", "3", start.Add(-35*24*time.Hour)), status: 200},
+		"5 minutes ahead": {form: event("a", "3", start.Add(5*time.Minute)), status: 200},
+		"more than 35 days ago": {form: event("a", "3", start.Add(-35*24*time.Hour-time.Second)), status: 400,
+			code: "timestamp_too_far_in_past", param: "timestamp"},
+		"more than 5 minutes ahead": {form: event("a", "3", start.Add(5*time.Minute+time.Second)), status: 400,
+			code: "timestamp_in_future", param: "timestamp"},
+		"a timestamp that is none": {form: event("a", "3", start, "timestamp", "now"), status: 400, code: "parameter_invalid_integer",
+			param: "timestamp"},
+		"no event name": {form: event("a", "3", start, "event_name", "-"), status: 400, code: "parameter_missing",
+			param: "event_name"},
+		"an unknown event name": {form: event("a", "3", start, "event_name", "other"), status: 400, code: "no_meter",
+			param: "event_name", saying: "other"},
+		"an inactive meter": {form: event("a", "3", start, "event_name", "old"), status: 400, code: "archived_meter",
+			param: "event_name", saying: "old"},
+		"an unknown customer": {form: event("a", "3", start, "payload[stripe_customer_id]", "cus_9"), status: 400, code: missing,
+			param: "payload[stripe_customer_id]", saying: "No such customer: 'cus_9'"},
+		"no customer": {form: event("a", "3", start, "payload[stripe_customer_id]", "-"), status: 400,
+			code: "meter_event_no_customer_defined", param: "payload[stripe_customer_id]"},
+		"no value": {form: event("a", "3", start, "payload[value]", "-"), status: 400,
+			code: "meter_event_value_not_found", param: "payload[value]"},
+		"half a unit":               {form: event("a", "0.5", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
+		"a value that is no number": {form: event("a", "many", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
+		"an identifier of 100":      {form: event(strings.Repeat("é", 100), "3", start), status: 200},
+		"an identifier of 101": {form: event(strings.Repeat("é", 101), "3", start), status: 400, code: "parameter_invalid_string",
+			param: "identifier"},
+		"an unknown parameter": {form: event("a", "3", start, "quantity", "1"), status: 400, code: "parameter_unknown", param: "quantity"},
+		"an unknown field of payload": {form: event("a", "3", start, "payload[who]", "1"), status: 400, code: "parameter_unknown",
+			param: "payload[who]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStandIn(nil)
@@ -45,7 +56,8 @@ func TestWhatAMeterEventMustBe(t *testing.T) {
 				t.Fatalf("deactivated: %v", a.body)
 			}
 			a := s.must(t, post, test.form, "")
-			if a.status != test.status || a.error("code") != test.code || a.error("param") != test.param || !strings.Contains(a.error("message"), test.saying) {
+			if a.status != test.status || a.error("code") != test.code || a.error("param") != test.param ||
+				!strings.Contains(a.error("message"), test.saying) {
 				t.Fatalf("answered %d %v", a.status, a.body)
 			}
 			want := int64(3)
@@ -142,7 +154,8 @@ func TestOneCallAtATimeForACustomerAndMeter(t *testing.T) {
 	done := make(chan answer)
 	go func() { done <- s.must(t, post, event("a", "3", start), "") }()
 	<-arrived
-	if a := s.must(t, post, event("b", "3", start), "k"); a.status != 409 || a.error("code") != "lock_timeout" || a.error("type") != "invalid_request_error" {
+	if a := s.must(t, post, event("b", "3", start), "k"); a.status != 409 || a.error("code") != "lock_timeout" ||
+		a.error("type") != "invalid_request_error" {
 		t.Errorf("the second: %d %v", a.status, a.body)
 	}
 	if a := s.must(t, post, event("c", "3", start, "payload[stripe_customer_id]", "cus_2"), ""); a.status != 200 {

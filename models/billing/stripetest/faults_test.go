@@ -51,7 +51,8 @@ func TestFaults(t *testing.T) {
 				})
 				a, err := s.do(t, t.Context(), post, event("a", "3", start), "k")
 				s.SetFault(nil)
-				if (test.status == 0) != errors.Is(err, stripetest.ErrLost) || a.status != test.status || a.html != test.html || a.error("code") != test.code {
+				if (test.status == 0) != errors.Is(err, stripetest.ErrLost) || a.status != test.status || a.html != test.html ||
+					a.error("code") != test.code {
 					t.Errorf("answered %d %v, %v", a.status, a.body, err)
 				}
 				if stalled != (fault == stripetest.Stall) {
@@ -122,7 +123,8 @@ func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
 		s.Settle()
 	}
 	all := s.Events()
-	if received := all[1].Received; all[1].Identifier != "b" || !received.After(start.Add(time.Hour)) || received.After(start.Add(2*time.Hour)) {
+	if received := all[1].Received; all[1].Identifier != "b" || !received.After(start.Add(time.Hour)) ||
+		received.After(start.Add(2*time.Hour)) {
 		t.Errorf("events %+v", all)
 	}
 	// One that has become too old by then is refused.
@@ -243,7 +245,8 @@ func TestOverSockets(t *testing.T) {
 	server := httptest.NewServer(s.Stripe)
 	defer server.Close()
 	send := func(ctx context.Context, identifier string) (answer, error) {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/billing/meter_events", strings.NewReader(event(identifier, "3", start).Encode()))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/billing/meter_events",
+			strings.NewReader(event(identifier, "3", start).Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,8 @@ func (s *Stripe) invoiceRoutes() []route {
 			pattern: "POST /v1/invoices/{id}/finalize", params: params([]string{"auto_advance"}),
 			handle: s.withObject("invoice", "invoice", func(c *call, _ object) *answer {
 				if !s.finalize(c.id, c.now) {
-					return refuse(http.StatusBadRequest, "invoice_no_longer_editable", "", "This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+					return refuse(http.StatusBadRequest, "invoice_no_longer_editable", "",
+						"This invoice is already finalized, you can't re-finalize a non-draft invoice.")
 				}
 				return nil
 			}),
@@ -79,7 +80,8 @@ func (s *Stripe) Renew(subscription string) (invoice string) {
 	return s.draft(b, now)
 }
 
-// FinalizeInvoice finalizes a draft that Renew made, with what was counted until now: nothing on it changes after that. It is false if there
+// FinalizeInvoice finalizes a draft that Renew made, with what was counted until now: nothing on it
+// changes after that. It is false if there
 // is no such draft.
 func (s *Stripe) FinalizeInvoice(id string) bool {
 	s.mu.Lock()
@@ -99,7 +101,8 @@ func (s *Stripe) draft(b *bill, now time.Time) string {
 	id := s.newID("in")
 	s.bills[id] = b
 	s.invoice(Invoice{
-		ID: id, Customer: b.subscription.Customer, Subscription: b.subscription.ID, Status: "draft", Currency: "usd", Created: now, PeriodStart: b.start, PeriodEnd: b.end,
+		ID: id, Customer: b.subscription.Customer, Subscription: b.subscription.ID, Status: "draft", Currency: "usd", Created: now,
+		PeriodStart: b.start, PeriodEnd: b.end,
 	}, now)
 	s.charge(id)
 	return id
@@ -125,7 +128,8 @@ func (s *Stripe) charge(id string) {
 		amount := lineAmount(price, quantity)
 		total += amount
 		b.lines = append(b.lines, object{
-			"id": "il_" + id + "_" + item.ID, "object": "line_item", "amount": amount, "amount_excluding_tax": amount, "currency": price["currency"], "description": nil,
+			"id": "il_" + id + "_" + item.ID, "object": "line_item", "amount": amount, "amount_excluding_tax": amount,
+			"currency": price["currency"], "description": nil,
 			"discount_amounts": []any{}, "discountable": true, "discounts": []any{}, "invoice": id, "livemode": s.o.Livemode, "metadata": object{},
 			"period": object{"start": start.Unix(), "end": end.Unix()}, "price": price, "proration": false, "quantity": quantity,
 			"subscription": b.subscription.ID, "subscription_item": item.ID, "tax_amounts": []any{}, "tax_rates": []any{}, "type": "subscription",
@@ -150,10 +154,12 @@ func (s *Stripe) charge(id string) {
 	for i, line := range shown {
 		data[i] = line
 	}
-	o["lines"] = object{"object": "list", "url": "/v1/invoices/" + id + "/lines", "has_more": len(b.lines) > len(shown), "total_count": len(b.lines), "data": data}
+	o["lines"] = object{"object": "list", "url": "/v1/invoices/" + id + "/lines", "has_more": len(b.lines) > len(shown),
+		"total_count": len(b.lines), "data": data}
 }
 
-// usage is what an item bills of its meter in the ended period: what has a timestamp from when the item got its price on. In classic billing
+// usage is what an item bills of its meter in the ended period: what has a timestamp from when the
+// item got its price on. In classic billing
 // mode, usage from before an exchange of the price is not billed. A negative total bills 0.
 func (s *Stripe) usage(b *bill, item *Item, price object) (units int64) {
 	meter := price["recurring"].(object)["meter"]

@@ -31,7 +31,8 @@ func TestInvoicesBillUsage(t *testing.T) {
 	overage := s.AddPrice(stripetest.Price{Cents: 25, Meter: s.meter})
 	added := s.AddPrice(stripetest.Price{Cents: 20, Meter: other})
 	sub := s.AddSubscription(stripetest.Subscription{
-		Customer: "cus_1", Items: []stripetest.Item{{Price: base, Quantity: 2}, {Price: overage}}, PeriodStart: start, PeriodEnd: start.AddDate(0, 1, 0),
+		Customer: "cus_1", Items: []stripetest.Item{{Price: base, Quantity: 2}, {Price: overage}}, PeriodStart: start,
+		PeriodEnd: start.AddDate(0, 1, 0),
 	})
 	use := func(id, value string, at time.Time, changes ...string) {
 		t.Helper()
@@ -58,7 +59,8 @@ func TestInvoicesBillUsage(t *testing.T) {
 	}
 	use("h", "1", start.AddDate(0, 1, 0).Add(-2*time.Minute)) // too late
 	o := s.Object(first)
-	if lines, total := s.lines(t, first); lines != "2 x 1200, 10 x 25, 7 x 20" || total != 2400+250+140 || o["status"] != "open" || len(o["lines"].(map[string]any)["data"].([]any)) != 3 {
+	if lines, total := s.lines(t, first); lines != "2 x 1200, 10 x 25, 7 x 20" || total != 2400+250+140 || o["status"] != "open" ||
+		len(o["lines"].(map[string]any)["data"].([]any)) != 3 {
 		t.Errorf("the invoice has %s, in all %d: %v", lines, total, o)
 	}
 	got := must(s.sdk().Subscriptions.Get(sub, nil))(t)
@@ -70,7 +72,8 @@ func TestInvoicesBillUsage(t *testing.T) {
 	cheaper := s.AddPrice(stripetest.Price{Cents: 10, Meter: s.meter})
 	item := got.Items.Data[1].ID
 	s.Add(time.Hour)
-	must(s.sdk().Subscriptions.Update(sub, &stripe.SubscriptionParams{Items: []*stripe.SubscriptionItemsParams{{ID: &item, Price: &cheaper}}}))(t)
+	must(s.sdk().Subscriptions.Update(sub, &stripe.SubscriptionParams{Items: []*stripe.SubscriptionItemsParams{{ID: &item,
+		Price: &cheaper}}}))(t)
 	use("i", "3", s.Now().Add(time.Hour))
 	must(s.sdk().Subscriptions.Update(sub, &stripe.SubscriptionParams{CancelAtPeriodEnd: stripe.Bool(true)}))(t)
 	last := s.Renew(sub)
@@ -99,7 +102,8 @@ func TestUsageThatIsNotBilled(t *testing.T) {
 	overage := s.AddPrice(stripetest.Price{Cents: 25, Meter: s.meter})
 	end := start.AddDate(0, 0, 14)
 	items := []stripetest.Item{{Price: overage}}
-	trial := s.AddSubscription(stripetest.Subscription{Customer: "cus_1", Status: "trialing", Items: items, PeriodStart: start, PeriodEnd: end, TrialEnd: end})
+	trial := s.AddSubscription(stripetest.Subscription{Customer: "cus_1", Status: "trialing", Items: items, PeriodStart: start,
+		PeriodEnd: end, TrialEnd: end})
 	s.must(t, post, event("a", "4", start), "")
 	if lines, total := s.lines(t, s.Renew(trial)); lines != "" || total != 0 {
 		t.Errorf("the trial's invoice has %s", lines)

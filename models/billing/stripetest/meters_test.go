@@ -54,7 +54,8 @@ func TestSummaries(t *testing.T) {
 		t.Fatalf("days: %v", a.body)
 	}
 	newest := data[0].(map[string]any)
-	if newest["aggregated_value"] != 7.0 || newest["start_time"] != float64(start.Unix()) || newest["end_time"] != float64(start.AddDate(0, 0, 1).Unix()) ||
+	if newest["aggregated_value"] != 7.0 || newest["start_time"] != float64(start.Unix()) ||
+		newest["end_time"] != float64(start.AddDate(0, 0, 1).Unix()) ||
 		newest["object"] != "billing.meter_event_summary" || newest["livemode"] != true || newest["meter"] != s.meter {
 		t.Errorf("newest day: %v", newest)
 	}
@@ -80,11 +81,14 @@ func TestSummaries(t *testing.T) {
 		"not a whole minute":       {from: unix(start.Add(time.Second)), to: unix(minute), customer: "cus_1", status: 400, param: "start_time"},
 		"not up to a whole minute": {from: unix(start), to: unix(minute.Add(time.Second)), customer: "cus_1", status: 400, param: "end_time"},
 		"not a whole hour":         {from: unix(start), to: unix(minute), customer: "cus_1", window: "hour", status: 400, param: "end_time"},
-		"not a whole day":          {from: unix(start.Add(time.Hour)), to: unix(start.Add(24 * time.Hour)), customer: "cus_1", window: "day", status: 400, param: "start_time"},
-		"no window of Stripe's":    {from: unix(start), to: unix(minute), customer: "cus_1", window: "minute", status: 400, param: "value_grouping_window"},
-		"backwards":                {from: unix(minute), to: unix(start), customer: "cus_1", status: 400, param: "end_time"},
-		"no end":                   {from: unix(start), customer: "cus_1", status: 400, code: "parameter_missing", param: "end_time"},
-		"nobody":                   {from: unix(start), to: unix(minute), customer: "cus_9", status: 400, code: "resource_missing", param: "customer"},
+		"not a whole day": {from: unix(start.Add(time.Hour)), to: unix(start.Add(24 * time.Hour)), customer: "cus_1",
+			window: "day", status: 400, param: "start_time"},
+		"no window of Stripe's": {from: unix(start), to: unix(minute), customer: "cus_1", window: "minute", status: 400,
+			param: "value_grouping_window"},
+		"backwards": {from: unix(minute), to: unix(start), customer: "cus_1", status: 400, param: "end_time"},
+		"no end":    {from: unix(start), customer: "cus_1", status: 400, code: "parameter_missing", param: "end_time"},
+		"nobody": {from: unix(start), to: unix(minute), customer: "cus_9", status: 400, code: "resource_missing",
+			param: "customer"},
 	} {
 		form := url.Values{"customer": {test.customer}, "start_time": {test.from}, "end_time": {test.to}}
 		if test.window != "" {
@@ -177,7 +181,8 @@ func TestMeters(t *testing.T) {
 	if first.body["has_more"] != true || first.body["data"].([]any)[0].(map[string]any)["id"] != id {
 		t.Errorf("first page: %v", first.body)
 	}
-	if a := s.must(t, "GET /v1/billing/meters", url.Values{"ending_before": {s.meter}}, ""); len(a.body["data"].([]any)) != 1 || a.body["has_more"] != false {
+	if a := s.must(t, "GET /v1/billing/meters", url.Values{"ending_before": {s.meter}}, ""); len(a.body["data"].([]any)) != 1 ||
+		a.body["has_more"] != false {
 		t.Errorf("the page before: %v", a.body)
 	}
 	for name, wrong := range map[string][]string{

@@ -282,7 +282,8 @@ func (s *Stripe) needPrice(id string, created int64) object {
 		"description": nil, "default_price": nil, "metadata": object{}, "unit_label": nil, "type": "service",
 	})
 	return s.kind("price").put(object{
-		"id": id, "object": "price", "active": true, "billing_scheme": "per_unit", "created": created, "currency": "usd", "livemode": s.o.Livemode,
+		"id": id, "object": "price", "active": true, "billing_scheme": "per_unit", "created": created, "currency": "usd",
+		"livemode":   s.o.Livemode,
 		"lookup_key": nil, "nickname": nil, "metadata": object{}, "product": product, "type": "recurring",
 		"recurring":   object{"interval": "month", "interval_count": int64(1), "usage_type": "licensed", "meter": nil},
 		"unit_amount": int64(0), "unit_amount_decimal": "0",

@@ -31,9 +31,10 @@ func TestProductsAndPrices(t *testing.T) {
 	}
 	metered := func() *stripe.PriceParams {
 		return &stripe.PriceParams{
-			Currency: stripe.String("usd"), Product: &product.ID, LookupKey: stripe.String("tollgate_pro_overage"), UnitAmountDecimal: stripe.Float64(30.5),
-			BillingScheme: stripe.String("per_unit"),
-			Recurring:     &stripe.PriceRecurringParams{Interval: stripe.String("month"), UsageType: stripe.String("metered"), Meter: &s.meter},
+			Currency: stripe.String("usd"), Product: &product.ID, LookupKey: stripe.String("tollgate_pro_overage"),
+			UnitAmountDecimal: stripe.Float64(30.5),
+			BillingScheme:     stripe.String("per_unit"),
+			Recurring:         &stripe.PriceRecurringParams{Interval: stripe.String("month"), UsageType: stripe.String("metered"), Meter: &s.meter},
 		}
 	}
 	base := must(c.Prices.New(monthly()))(t)
@@ -42,12 +43,14 @@ func TestProductsAndPrices(t *testing.T) {
 		t.Errorf("base price %+v", base)
 	}
 	overage := must(c.Prices.New(metered()))(t)
-	if overage.BillingScheme != "per_unit" || overage.UnitAmount != 0 || overage.UnitAmountDecimal != 30.5 || overage.Recurring.Meter != s.meter ||
+	if overage.BillingScheme != "per_unit" || overage.UnitAmount != 0 || overage.UnitAmountDecimal != 30.5 ||
+		overage.Recurring.Meter != s.meter ||
 		overage.Recurring.UsageType != "metered" {
 		t.Errorf("overage price %+v", overage)
 	}
 	old := s.AddPrice(stripetest.Price{Product: product.ID, Meter: s.meter, Tiered: true, Metadata: map[string]string{"tollgate_plan": "pro"}})
-	if got := must(c.Prices.Get(old, nil))(t); got.BillingScheme != "tiered" || got.Recurring.Meter != s.meter || got.Product.ID != product.ID || got.UnitAmountDecimal != 0 {
+	if got := must(c.Prices.Get(old, nil))(t); got.BillingScheme != "tiered" || got.Recurring.Meter != s.meter ||
+		got.Product.ID != product.ID || got.UnitAmountDecimal != 0 {
 		t.Errorf("a price with tiers %+v", got)
 	}
 
@@ -56,7 +59,8 @@ func TestProductsAndPrices(t *testing.T) {
 			return p.ID
 		})
 	}
-	both := &stripe.PriceListParams{LookupKeys: stripe.StringSlice([]string{"tollgate_pro", "tollgate_pro_overage"}), Active: stripe.Bool(true)}
+	both := &stripe.PriceListParams{LookupKeys: stripe.StringSlice([]string{"tollgate_pro", "tollgate_pro_overage"}),
+		Active: stripe.Bool(true)}
 	both.Limit = stripe.Int64(1)
 	if got, want := list(both), overage.ID+" "+base.ID; got != want {
 		t.Errorf("by lookup keys: %q, not %q", got, want)
@@ -131,7 +135,8 @@ func TestProductsAndPrices(t *testing.T) {
 	own := must(c.Products.New(&stripe.ProductParams{ID: stripe.String("tollgate_team"), Name: stripe.String("Team")}))(t)
 	_, err = c.Products.New(&stripe.ProductParams{ID: stripe.String("tollgate_team"), Name: stripe.String("Team")})
 	refused(t, "the same product", err, 400, "id")
-	if got := ids(t, c.Products.List(&stripe.ProductListParams{IDs: []*string{&own.ID, &product.ID}, Active: stripe.Bool(true)}), func(p *stripe.Product) string { return p.ID }); got != own.ID+" "+product.ID {
+	if got := ids(t, c.Products.List(&stripe.ProductListParams{IDs: []*string{&own.ID, &product.ID}, Active: stripe.Bool(true)}),
+		func(p *stripe.Product) string { return p.ID }); got != own.ID+" "+product.ID {
 		t.Errorf("products %q", got)
 	}
 	if d := must(c.Products.Del(own.ID, nil))(t); !d.Deleted {

@@ -97,9 +97,11 @@ func New(o Options) *Stripe {
 	if o.Latest == 0 {
 		o.Latest = latest
 	}
-	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(), subs: map[string]*Subscription{}, bills: map[string]*bill{}}
+	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(),
+		subs: map[string]*Subscription{}, bills: map[string]*bill{}}
 	s.routes = slices.Concat(
-		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(), s.webhookRoutes(), s.invoiceRoutes(),
+		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(),
+		s.webhookRoutes(), s.invoiceRoutes(),
 	)
 	return s
 }
@@ -332,7 +334,8 @@ func (s *Stripe) change(r *http.Request, rt *route, id string, fault Fault, alon
 	if k := s.keys[key]; key != "" && k != nil && k.at.Add(remembered).After(now) {
 		switch {
 		case k.request != request:
-			a := refuse(http.StatusBadRequest, "", "", "Keys for idempotent requests can only be used with the same parameters they were first used with.")
+			a := refuse(http.StatusBadRequest, "", "", "Keys for idempotent requests can only be used with the same parameters they were "+
+				"first used with.")
 			a.kind("idempotency_error")
 			return a
 		case k.answer == nil:

@@ -46,7 +46,8 @@ func (s *Stripe) subscriptionRoutes() []route {
 		{
 			pattern: "POST /v1/subscriptions/{id}",
 			params: params([]string{
-				"cancel_at_period_end", "metadata[*]", "metadata", "proration_behavior", "items[][id]", "items[][price]", "items[][quantity]", "items[][deleted]",
+				"cancel_at_period_end", "metadata[*]", "metadata", "proration_behavior", "items[][id]", "items[][price]", "items[][quantity]",
+				"items[][deleted]",
 			}),
 			handle: s.withObject("subscription", "subscription", s.changeSubscription),
 		},
@@ -132,7 +133,8 @@ func (s *Stripe) render(sub *Subscription, now time.Time) {
 		}
 		price := s.needPrice(item.Price, sub.created.Unix())
 		o := object{
-			"id": item.ID, "object": "subscription_item", "created": sub.created.Unix(), "metadata": object{}, "price": price, "subscription": sub.ID,
+			"id": item.ID, "object": "subscription_item", "created": sub.created.Unix(), "metadata": object{}, "price": price,
+			"subscription": sub.ID,
 		}
 		if r, _ := price["recurring"].(object); r["usage_type"] != "metered" {
 			o["quantity"] = item.Quantity
@@ -143,10 +145,12 @@ func (s *Stripe) render(sub *Subscription, now time.Time) {
 		items[i] = o
 	}
 	o := object{
-		"id": sub.ID, "object": "subscription", "livemode": s.o.Livemode, "customer": sub.Customer, "status": sub.Status, "created": sub.created.Unix(),
+		"id": sub.ID, "object": "subscription", "livemode": s.o.Livemode, "customer": sub.Customer, "status": sub.Status,
+		"created":    sub.created.Unix(),
 		"start_date": sub.created.Unix(), "billing_cycle_anchor": sub.Anchor.Unix(), "cancel_at": moment(sub.CancelAt),
-		"cancel_at_period_end": sub.CancelAtPeriodEnd, "canceled_at": moment(sub.CanceledAt), "ended_at": moment(sub.EndedAt), "trial_end": moment(sub.TrialEnd),
-		"metadata": metadata, "currency": "usd", "collection_method": "charge_automatically", "latest_invoice": nil,
+		"cancel_at_period_end": sub.CancelAtPeriodEnd, "canceled_at": moment(sub.CanceledAt), "ended_at": moment(sub.EndedAt),
+		"trial_end": moment(sub.TrialEnd),
+		"metadata":  metadata, "currency": "usd", "collection_method": "charge_automatically", "latest_invoice": nil,
 		"items": object{"object": "list", "url": "/v1/subscription_items?subscription=" + sub.ID, "has_more": false, "data": items},
 	}
 	if !sub.PeriodOnItems {
@@ -187,7 +191,8 @@ func (s *Stripe) listSubscriptions(c *call) *answer {
 func (s *Stripe) changeSubscription(c *call, _ object) *answer {
 	sub := s.subs[c.id]
 	if sub.Status == "canceled" {
-		return refuse(http.StatusBadRequest, "resource_missing", "id", "A canceled subscription can only update its cancellation_details and metadata.")
+		return refuse(http.StatusBadRequest, "resource_missing", "id",
+			"A canceled subscription can only update its cancellation_details and metadata.")
 	}
 	change := c.change()
 	items := slices.Clone(sub.Items)

@@ -21,7 +21,8 @@ func TestSubscriptions(t *testing.T) {
 	})
 	got := must(c.Subscriptions.Get(id, nil))(t)
 	if got.Status != "active" || got.Customer.ID != "cus_1" || got.CurrentPeriodStart != start.Unix() || got.CurrentPeriodEnd != end.Unix() ||
-		got.BillingCycleAnchor != start.Unix() || got.Metadata["tollgate_user"] != "7" || len(got.Items.Data) != 1 || got.Items.Data[0].Price.ID != "price_pro" ||
+		got.BillingCycleAnchor != start.Unix() || got.Metadata["tollgate_user"] != "7" || len(got.Items.Data) != 1 ||
+		got.Items.Data[0].Price.ID != "price_pro" ||
 		got.Items.Data[0].Quantity != 3 || got.CancelAtPeriodEnd || got.CancelAt != 0 {
 		t.Errorf("got %+v", got)
 	}
@@ -45,7 +46,8 @@ func TestSubscriptions(t *testing.T) {
 		Metadata:          map[string]string{"tollgate_user": "", "note": "x"},
 	}))(t)
 	got = must(c.Subscriptions.Get(id, nil))(t)
-	if !got.CancelAtPeriodEnd || got.CancelAt != end.Unix() || got.Items.Data[0].Quantity != 5 || len(got.Metadata) != 1 || got.Metadata["note"] != "x" {
+	if !got.CancelAtPeriodEnd || got.CancelAt != end.Unix() || got.Items.Data[0].Quantity != 5 || len(got.Metadata) != 1 ||
+		got.Metadata["note"] != "x" {
 		t.Errorf("updated %+v", got)
 	}
 	// By the test: another plan, a period where newer versions have it.
@@ -64,7 +66,8 @@ func TestSubscriptions(t *testing.T) {
 		t.Errorf("items %v", items)
 	}
 
-	old := s.AddSubscription(stripetest.Subscription{Customer: "cus_1", Status: "canceled", Items: []stripetest.Item{{Price: "price_pro", Quantity: 1}}})
+	old := s.AddSubscription(stripetest.Subscription{Customer: "cus_1", Status: "canceled",
+		Items: []stripetest.Item{{Price: "price_pro", Quantity: 1}}})
 	trial := s.AddSubscription(stripetest.Subscription{ID: "sub_trial", Customer: "cus_2", Status: "trialing"})
 	for status, want := range map[string]string{
 		"": trial + " " + id, "all": trial + " " + old + " " + id, "canceled": old, "ended": old, "trialing": trial,
@@ -78,7 +81,8 @@ func TestSubscriptions(t *testing.T) {
 			t.Errorf("status %q: %q, not %q", status, got, want)
 		}
 	}
-	if got := ids(t, c.Subscriptions.List(&stripe.SubscriptionListParams{Customer: stripe.String("cus_1"), Status: stripe.String("all"), Price: stripe.String("price_overage")}), func(s *stripe.Subscription) string { return s.ID }); got != id {
+	if got := ids(t, c.Subscriptions.List(&stripe.SubscriptionListParams{Customer: stripe.String("cus_1"), Status: stripe.String("all"),
+		Price: stripe.String("price_overage")}), func(s *stripe.Subscription) string { return s.ID }); got != id {
 		t.Errorf("of a customer and price: %q", got)
 	}
 	i := c.Subscriptions.List(&stripe.SubscriptionListParams{Customer: stripe.String("cus_9")})
@@ -126,10 +130,12 @@ func TestInvoices(t *testing.T) {
 		t.Errorf("%v %v", all, i.Err())
 	}
 	got := must(c.Invoices.Get("in_14", nil))(t)
-	if got.Number != "T-14" || got.Status != "paid" || got.Total != 14 || got.AmountPaid != 14 || !got.Paid || got.HostedInvoiceURL == "" || got.InvoicePDF == "" || got.Created != start.Unix() {
+	if got.Number != "T-14" || got.Status != "paid" || got.Total != 14 || got.AmountPaid != 14 || !got.Paid ||
+		got.HostedInvoiceURL == "" || got.InvoicePDF == "" || got.Created != start.Unix() {
 		t.Errorf("got %+v", got)
 	}
-	if got := ids(t, c.Invoices.List(&stripe.InvoiceListParams{Status: stripe.String("draft")}), func(i *stripe.Invoice) string { return i.Customer.ID }); got != "cus_2" {
+	if got := ids(t, c.Invoices.List(&stripe.InvoiceListParams{Status: stripe.String("draft")}),
+		func(i *stripe.Invoice) string { return i.Customer.ID }); got != "cus_2" {
 		t.Errorf("drafts of %q", got)
 	}
 }

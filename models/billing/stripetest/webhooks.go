@@ -68,8 +68,10 @@ func (s *Stripe) createEndpoint(c *call) *answer {
 		return a
 	}
 	o := s.kind("webhook_endpoint").put(object{
-		"id": s.newID("we"), "object": "webhook_endpoint", "livemode": s.o.Livemode, "created": c.now.Unix(), "api_version": nil, "description": nil,
-		"metadata": object{}, "status": "enabled", "application": nil, "secret": fmt.Sprintf("whsec_%016x%016x", s.o.Rand.Uint64(), s.o.Rand.Uint64()),
+		"id": s.newID("we"), "object": "webhook_endpoint", "livemode": s.o.Livemode, "created": c.now.Unix(), "api_version": nil,
+		"description": nil,
+		"metadata":    object{}, "status": "enabled", "application": nil, "secret": fmt.Sprintf("whsec_%016x%016x", s.o.Rand.Uint64(),
+			s.o.Rand.Uint64()),
 	})
 	merge(o, change)
 	return ok(o)
@@ -157,7 +159,8 @@ func ErrorReport(from, to time.Time, code, message string, count int, identifier
 	}
 	return object{
 		"developer_message_summary": fmt.Sprintf("There is %d invalid event", count),
-		"reason":                    object{"error_count": count, "error_types": []any{object{"code": code, "error_count": count, "sample_errors": samples}}},
-		"validation_start":          from.UTC().Format(time.RFC3339), "validation_end": to.UTC().Format(time.RFC3339),
+		"reason": object{"error_count": count,
+			"error_types": []any{object{"code": code, "error_count": count, "sample_errors": samples}}},
+		"validation_start": from.UTC().Format(time.RFC3339), "validation_end": to.UTC().Format(time.RFC3339),
 	}
 }

@@ -20,11 +20,13 @@ func TestWebhookEndpoints(t *testing.T) {
 	params := func() *stripe.WebhookEndpointParams {
 		return &stripe.WebhookEndpointParams{
 			URL: stripe.String("https://tollgate.example/stripe/webhook"), APIVersion: stripe.String("2023-10-16"),
-			EnabledEvents: stripe.StringSlice([]string{"customer.subscription.created", "invoice.paid"}), Metadata: map[string]string{"tollgate": "1"},
+			EnabledEvents: stripe.StringSlice([]string{"customer.subscription.created", "invoice.paid"}),
+			Metadata:      map[string]string{"tollgate": "1"},
 		}
 	}
 	made := must(c.WebhookEndpoints.New(params()))(t)
-	if !strings.HasPrefix(made.Secret, "whsec_") || made.APIVersion != "2023-10-16" || len(made.EnabledEvents) != 2 || made.Status != "enabled" {
+	if !strings.HasPrefix(made.Secret, "whsec_") || made.APIVersion != "2023-10-16" || len(made.EnabledEvents) != 2 ||
+		made.Status != "enabled" {
 		t.Errorf("made %+v", made)
 	}
 	if got := must(c.WebhookEndpoints.Get(made.ID, nil))(t); got.Secret != "" || got.URL != made.URL {
@@ -97,7 +99,8 @@ func TestSignedEvents(t *testing.T) {
 	if err := json.Unmarshal(body, &thin); err != nil {
 		t.Fatal(err)
 	}
-	if related, _ := thin["related_object"].(map[string]any); thin["object"] != "v2.core.event" || thin["data"] != nil || related["id"] != s.meter || related["type"] != "billing.meter" {
+	if related, _ := thin["related_object"].(map[string]any); thin["object"] != "v2.core.event" || thin["data"] != nil ||
+		related["id"] != s.meter || related["type"] != "billing.meter" {
 		t.Errorf("thin %v", thin)
 	}
 	full := s.must(t, "GET /v2/core/events/"+thin["id"].(string), nil, "")

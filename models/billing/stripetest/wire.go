@@ -150,7 +150,8 @@ func missing(status int, param, what, id string) *answer {
 
 // lockTimeout says that another request has the object.
 func lockTimeout(status int) *answer {
-	return refuse(status, "lock_timeout", "", "This object cannot be accessed right now because another API request or Stripe process is currently accessing it.")
+	return refuse(status, "lock_timeout", "", "This object cannot be accessed right now because another API request or Stripe "+
+		"process is currently accessing it.")
 }
 
 func unknownError() *answer {
