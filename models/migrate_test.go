@@ -260,7 +260,8 @@ func oldDatabase(t *testing.T, kind, before string) (exec func(statement string)
 		f := newFixtureOf(t, kind)
 		exec = func(statement string) { t.Helper(); f.exec(t, statement) }
 		exec(`DROP SCHEMA public CASCADE; CREATE SCHEMA public;
-			CREATE TABLE bun_migrations (id bigserial PRIMARY KEY, name text, group_id bigint, migrated_at timestamptz NOT NULL DEFAULT current_timestamp)`)
+			CREATE TABLE bun_migrations (id bigserial PRIMARY KEY, name text, group_id bigint,
+				migrated_at timestamptz NOT NULL DEFAULT current_timestamp)`)
 		open = func() *fixture { return reopen(t, f.db.URL) }
 	} else {
 		address := filepath.Join(t.TempDir(), "old.db")

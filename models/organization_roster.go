@@ -186,7 +186,8 @@ func (p *roster) membersWithRecords() schema.QueryAppender {
 // standings adds to a query with given, before, granted and of_plan what is included and what is left of it: an upgrade counts at once,
 // a downgrade lowers nothing before the period ends. counted is as in Standing.
 func standings(query string, args ...any) schema.QueryAppender {
-	return bun.SafeQuery(`SELECT j.*, CASE WHEN j.included - (j.used - j.overage) - (j.held - j.overage_held) > 0 THEN j.used - j.overage ELSE j.used END AS counted
+	return bun.SafeQuery(`SELECT j.*, 
+			CASE WHEN j.included - (j.used - j.overage) - (j.held - j.overage_held) > 0 THEN j.used - j.overage ELSE j.used END AS counted
 		FROM (SELECT g.*, g.granted + CASE WHEN g.given > g.of_plan - g.before THEN g.given ELSE g.of_plan - g.before END AS included
 			FROM (SELECT ?) g) j`, bun.SafeQuery(query, args...))
 }

@@ -280,8 +280,8 @@ func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (
 func (s *Subscription) entitlement() *Entitlement {
 	e := &Entitlement{
 		PlanID: s.PlanID, OrganizationID: s.OrganizationID, Status: s.Status, AtStripe: s.StripeSubscriptionID != nil,
-		OverageRateCents: s.OverageRateCents, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart, PeriodEnd: s.CurrentPeriodEnd, TrialEnd: s.TrialEnd,
-		Created: s.CreatedAt,
+		OverageRateCents: s.OverageRateCents, Anchor: s.BillingCycleAnchor, PeriodStart: s.CurrentPeriodStart,
+		PeriodEnd: s.CurrentPeriodEnd, TrialEnd: s.TrialEnd, Created: s.CreatedAt,
 	}
 	if s.CurrentPeriodStart != nil && s.CurrentPeriodStart.Before(e.Created) {
 		e.Created = *s.CurrentPeriodStart // it is backdated

@@ -43,7 +43,8 @@ type memberColumn struct {
 
 func memberColumns(billed bool) []memberColumn {
 	columns := []memberColumn{
-		{models.SortName, "Name", false}, {models.SortEmail, "Email", false}, {models.SortUsed, "Used", true}, {models.SortIncluded, "Included", true},
+		{models.SortName, "Name", false}, {models.SortEmail, "Email", false}, {models.SortUsed, "Used", true},
+		{models.SortIncluded, "Included", true},
 		{models.SortPercent, "Percent used", true}, {models.SortLevel, "Level", false},
 	}
 	if billed {

@@ -59,9 +59,8 @@ func CheckKey(key string) error {
 		"or rk_live_")
 }
 
-// CheckWebhookSecret returns an error that says what to set instead if one of the secrets,
-// separated by commas, is not a signing secret of a
-// webhook endpoint. The error does not contain the secret.
+// CheckWebhookSecret returns an error that says what to set instead if one of the secrets, separated
+// by commas, is not a signing secret of a webhook endpoint. The error does not contain the secret.
 func CheckWebhookSecret(secrets string) error {
 	valid := false
 	for secret := range strings.SplitSeq(secrets, ",") {

@@ -204,8 +204,8 @@ func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]b
 }
 
 // dueSlices returns the due slices of the customers.
-func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time) ([]slice,
-	error) {
+func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time,
+) ([]slice, error) {
 	hour := "date_trunc('hour', e.occurred_at)"
 	if !r.DB.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
@@ -419,8 +419,8 @@ func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) 
 
 // markEvents assigns the events to their reports, and returns the reports with events. Their value
 // is the sum of exactly the assigned events, even if others are recorded meanwhile.
-func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice) ([]*models.StripeReport,
-	error) {
+func markEvents(ctx context.Context, db *models.DB, tx bun.Tx, reports []*models.StripeReport, due []slice,
+) ([]*models.StripeReport, error) {
 	if len(reports) == 0 {
 		return nil, nil
 	}

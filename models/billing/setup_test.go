@@ -291,7 +291,9 @@ func TestSetupIsUnderstoodByStripe(t *testing.T) {
 		f.must(err)
 		for _, part := range []string{"meters", "products", "prices", "webhook_endpoints", "configurations"} {
 			for _, method := range []string{"GET", "POST"} {
-				if !slices.ContainsFunc(*asked, func(path string) bool { return strings.HasPrefix(path, method) && strings.HasSuffix(path, "/"+part) }) {
+				if !slices.ContainsFunc(*asked, func(path string) bool {
+					return strings.HasPrefix(path, method) && strings.HasSuffix(path, "/"+part)
+				}) {
 					f.Errorf("%s of %s was not asked in %q", method, part, *asked)
 				}
 			}

@@ -127,10 +127,9 @@ func (s *Stripe) invoice(i Invoice, now time.Time) string {
 	}
 	s.kind("invoice").put(object{
 		"id": i.ID, "object": "invoice", "livemode": s.o.Livemode, "customer": i.Customer, "subscription": text(i.Subscription),
-		"number": text(i.Number),
-		"status": i.Status, "currency": i.Currency, "total": i.Total, "subtotal": i.Total, "amount_due": due, "amount_paid": paid,
-		"amount_remaining": due - paid,
-		"paid":             i.Status == "paid", "created": i.Created.Unix(), "period_start": moment(i.PeriodStart), "period_end": moment(i.PeriodEnd),
+		"number": text(i.Number), "status": i.Status, "currency": i.Currency, "total": i.Total, "subtotal": i.Total,
+		"amount_due": due, "amount_paid": paid, "amount_remaining": due - paid, "paid": i.Status == "paid",
+		"created": i.Created.Unix(), "period_start": moment(i.PeriodStart), "period_end": moment(i.PeriodEnd),
 		"hosted_invoice_url": text(i.HostedURL), "invoice_pdf": text(i.PDF), "metadata": object{},
 	})
 	return i.ID
