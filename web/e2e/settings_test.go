@@ -39,10 +39,10 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		"a key as webhook secret":        {[]string{key, "STRIPE_WEBHOOK_SECRET=sk_test_hidden"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
 		"one of two is malformed":        {[]string{key, "STRIPE_WEBHOOK_SECRET=whsec_1,hidden"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
 		"only commas":                    {[]string{key, "STRIPE_WEBHOOK_SECRET=, ,"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
-		"a webhook secret without a key": {[]string{secret}, "STRIPE_WEBHOOK_SECRET is set but STRIPE_SECRET_KEY is not: set both or neither"},
-		"a key without a webhook secret": {[]string{key}, "STRIPE_SECRET_KEY is set but STRIPE_WEBHOOK_SECRET is not: set both or neither"},
-		"a client ID without a secret":   {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not: set both or neither"},
-		"a client secret without an ID":  {[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not: set both or neither"},
+		"a webhook secret without a key": {[]string{secret}, "STRIPE_WEBHOOK_SECRET is set but STRIPE_SECRET_KEY is not; set both or neither"},
+		"a key without a webhook secret": {[]string{key}, "STRIPE_SECRET_KEY is set but STRIPE_WEBHOOK_SECRET is not; set both or neither"},
+		"a client ID without a secret":   {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not; set both or neither"},
+		"a client secret without an ID":  {[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := runIt(t, append(test.variables, "DATABASE_URL="+database), "serve", "--listen", "127.0.0.1:0")
