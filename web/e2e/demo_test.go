@@ -30,7 +30,8 @@ func TestDemo(t *testing.T) {
 		}
 		printed.WriteString(line)
 	}
-	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") || !strings.Contains(printed.String(), "?next=/org\n") {
+	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") ||
+		!strings.Contains(printed.String(), "?next=/org\n") {
 		t.Errorf("printed %s", printed.String())
 	}
 	_, another, _ := strings.Cut(printed.String(), "\nAnother link: ")
@@ -50,7 +51,8 @@ func TestDemo(t *testing.T) {
 	if len(folder()) != 1 {
 		t.Errorf("temporary folders %q", folder())
 	}
-	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is in use, so the demo listens on 127.0.0.1:") {
+	status, want := s.stop(t, os.Interrupt), defaultListen+" is in use, so the demo listens on 127.0.0.1:"
+	if status != 0 || !strings.HasPrefix(s.stderr.String(), want) {
 		t.Errorf("status %d, %s", status, s.stderr)
 	}
 	if len(folder()) != 0 {
@@ -65,7 +67,8 @@ func TestDemoAgain(t *testing.T) {
 	for i := range 2 {
 		d := start(t, "demo", "--database", s.database, "--listen", "127.0.0.1:0")
 		d.get(t, d.url+"/readyz")
-		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "already has the demo's people and history") != (i == 1) {
+		status := d.stop(t, os.Interrupt)
+		if status != 0 || strings.Contains(d.stderr.String(), "already has the demo's people and history") != (i == 1) {
 			t.Errorf("run %d: status %d, %s", i+1, status, d.stderr)
 		}
 		lists = append(lists, s.ok("organization", "list"))
