@@ -1,15 +1,16 @@
-# `make demo` shows the product, `make test` is what every change has to pass, `make verify` what a release has to.
+# `make demo` shows the product. Every change must pass `make test`, and every release `make
+# verify`.
 .DEFAULT_GOAL := test
 .PHONY: bench browser demo deps fuzz generate lint plain race screenshots soak test verify vuln
 
-# How long `make fuzz` tries each target, and how long `make soak` keeps up the load.
+# How long `make fuzz` runs each target, and how long `make soak` runs its load.
 FUZZTIME ?= 30s
 SOAK ?= 10m
 
-# How many schedules of six days `make soak` simulates, on each database.
+# How many schedules of six days `make soak` simulates on each database.
 SCHEDULES ?= 100
 
-# Run at these versions wherever they run, and no part of our go.mod: their dependencies are not ours.
+# The versions are fixed. These tools are not in go.mod, because their dependencies are not ours.
 golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
@@ -19,21 +20,26 @@ generated := '*_templ.go' static/app.css models/schema
 demo:
 	go run . demo
 
-# The race detector watches all code but SQLite's own, which is C made into Go and takes several times as long under it.
+# The race detector covers all code except SQLite's own, which is C translated to Go and would take
+# several times as long.
 race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false'
 
-# Tests of models/enforcement that take long and have nothing side by side, so that `make test` runs them without the race detector.
+# Long tests of models/enforcement without concurrency. `make test` runs them without the race
+# detector.
 alone := ^(TestNoStatementReadsATableWhole|TestTheLogIsBroughtHome)$$
 
-# Tests of models/billing with something side by side: these alone are run under the race detector, and all without it.
-together := ^(TestALeaseIsRenewed|TestNoRequestOutlivesItsLease|TestManyEventsAtOnce|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase|TestAMetersListMayHang|TestLimiter)$$
+# Tests of models/billing with concurrency. Only these run under the race detector; without it, all
+# run.
+together := TestALeaseIsRenewed|TestNoRequestOutlivesItsLease|TestManyEventsAtOnce
+together := $(together)|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase
+together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 
-# Many tests wait, for a timeout or a slow connection: hence -parallel. `go vet` has looked at all of it. -count=1, as go test's
-# cache knows nothing of the program that web/e2e builds and starts.
+# -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
+# runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
 tested := -vet=off -count=1 -parallel 4 -timeout 12m
 
-# On a machine with nothing but Go this first installs what the tests need. See deps. What is under the race detector runs beside
-# the rest; the packages that take longest come first.
+# Installs what the tests need if it is missing; see deps. The tests under the race detector run at
+# the same time as the others. The packages that take longest come first.
 test: deps
 	go vet ./...
 	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing; } & raced=$$!; \
@@ -41,15 +47,16 @@ test: deps
 	go test $(tested) -run '$(alone)' ./models/enforcement; \
 	plain=$$?; wait $$raced && exit $$plain
 
-# All tests under the race detector.
+# Runs all tests under the race detector.
 race: deps
 	$(race) -timeout 20m ./...
 
-# Each ratio is taken within one run; the table is printed and goes to docs/benchmarks.md.
+# Prints the results and writes them to docs/benchmarks.md. Each ratio is measured within one run.
 bench: deps
 	go run ./web/bench
 
-# The tests' databases have hostile defaults; here they have the server's own.
+# Runs the tests with PostgreSQL's own defaults. Otherwise, the databases of tests have hostile
+# defaults.
 plain: deps
 	go test ./models ./models/enforcement ./models/billing ./web -count=1 -timeout 20m -args -plain
 
@@ -58,16 +65,18 @@ soak: deps
 	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
 	go test ./models/billing -count=1 -timeout 6h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
-# Every state of every page, in every theme at every width. `make test` looks at each page once, in one theme at one width.
+# Checks every state of every page, in every theme at every width. `make test` checks each page
+# once, in one theme at one width.
 browser: deps
 	go test ./web/browsertest -count=1 -timeout 40m -args -all
 
-# The pictures of the README.
+# Takes the screenshots of the README.
 screenshots: deps
 	go test ./web/browsertest -count=1 -run TestScreenshots -args -shots=$(CURDIR)/docs/screenshots
 
-# `go test -fuzz` takes one target of one package, so each is found and run in turn. The first failure ends it; the
-# input that failed is then in that package's testdata, to be committed with the fix.
+# `go test -fuzz` runs one target of one package, so this lists the targets and runs each of them.
+# It stops at the first failure. Commit the failed input, which is then in the package's testdata,
+# with the fix.
 fuzz: deps
 	@listed=$$(go test -list '^Fuzz' ./...) || { echo "$$listed"; exit 1; }; \
 	echo "$$listed" | \
@@ -77,32 +86,33 @@ fuzz: deps
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	done
 
-# Needs npm, for the stylesheet. No script of a package is run.
+# Needs npm for the stylesheet. Runs no scripts of npm packages.
 generate:
 	go tool templ generate
 	npm ci --ignore-scripts --no-audit --no-fund
 	npm run build
 	go test ./models -run TestSchemaFiles -count=1 -args -update-schema
 
-# Written files are compared with the committed ones, new ones included.
+# Compares the generated files with the committed ones, including new ones.
 verify: generate
 	git diff --exit-code -- $(generated)
 	@new=$$(git ls-files --others --exclude-standard -- $(generated)); \
-	test -z "$$new" || { echo "generated, but not committed:"; echo "$$new"; exit 1; }
+	test -z "$$new" || { echo "generated but not committed:"; echo "$$new"; exit 1; }
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory vuln
 
 lint:
 	$(golangci-lint) run
 
-# Uses the toolchain that go.mod names, or the local one if it is newer. Set VULNDB to a copy of the database, such as
-# file:///srv/vulndb, if vuln.go.dev is out of reach. The two exceptions and their reason are in web/vuln/main.go.
+# Uses the toolchain that go.mod names, or the local one if it is newer. Set VULNDB to a copy of the
+# database, such as file:///srv/vulndb, if vuln.go.dev is out of reach. The two exceptions and their
+# reason are in web/vuln/main.go.
 vuln:
 	GOTOOLCHAIN=auto go run ./web/vuln $(govulncheck) -format json $(if $(VULNDB),-db $(VULNDB)) ./...
 
-# Debian's names of what the tests and the benchmark need beside Go and this machine lacks: a C compiler with its
-# headers for the race detector, the programs of PostgreSQL and Redis, which the tests start themselves, and a browser with
-# Node, which drives it.
+# The Debian packages that the tests and the benchmark need and that are missing: a C compiler with
+# its headers for the race detector, the programs that the tests start themselves, and a browser
+# with Node to control it.
 lacking = $(strip \
 	$(if $(shell echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null - 2>/dev/null && echo yes),,gcc libc6-dev) \
 	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
@@ -114,8 +124,8 @@ lacking = $(strip \
 	$(if $(shell command -v nginx || ls /usr/sbin/nginx 2>/dev/null),,nginx-light) \
 	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy))
 
-# Debian starts a server when it installs it, on the port that somebody's own may need. policy-rc.d is its way to
-# say no; one that is there already is the owner's decision and stays.
+# Debian starts a server when it installs it, on a port that may be in use. A policy-rc.d prevents
+# this. An existing policy-rc.d is the owner's decision and stays.
 define install
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e $$policy ]; then
@@ -130,7 +140,7 @@ define install
 endef
 export install
 
-# Asks apt for nothing when everything is there.
+# Does nothing if everything is installed.
 deps:
 	@set -- $(lacking); \
 	if [ $$# -eq 0 ]; then exit 0; fi; \
@@ -140,5 +150,5 @@ deps:
 	elif command -v sudo >/dev/null; then \
 		sudo sh -euc "$$install" sh "$$@" && exit 0; \
 	fi; \
-	echo "could not be installed. As root, run: apt-get install $$*" >&2; \
+	echo "these packages could not be installed; as root, run: apt-get install $$*" >&2; \
 	exit 1

@@ -1,6 +1,6 @@
-// Command tollgate meters and limits what the people of a Slack app may use. It is one binary: the server, and the commands
-// of its operator. It exits with 0 on success, with 1 if something failed or verify found a difference, and with 2 if the
-// command line is invalid.
+// Command tollgate meters and limits the usage of a Slack app. One binary has the server and the
+// operator's commands. It exits with 0 on success, with 1 on an error or if verify found a
+// difference, and with 2 if the command line is invalid.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"tollgate/web/cli"
 )
 
-// command is the whole command line.
+// command has all flags and commands.
 type command struct {
 	cli.Settings
 
@@ -34,17 +34,17 @@ type command struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal stops everything in order, and a second one ends the process immediately. A signal that comes with the
-	// first is its echo: what runs a command may send a signal to it and to its group.
+	// The first signal stops everything in order, and a second one ends the process immediately. For
+	// 300 ms, a second one is ignored: a parent may signal the process and its group.
 	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run parses the command line, runs the command and returns the exit status. --help alone ends the process.
+// run parses the command line, runs the command and returns the exit status. --help exits here.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := &command{}
 	parser := kong.Must(c, kong.Name("tollgate"), kong.Description("Usage limits and metering for a Slack app: every unit counted once."),
-		kong.Vars{"listen": cli.DefaultListen, "slack": web.SlackIssuer}, kong.Writers(stdout, stderr),
+		kong.Vars{"listen": cli.DefaultListen, "slack": web.SlackIssuer}, cli.HelpTexts, kong.Writers(stdout, stderr),
 		kong.Resolvers(kong.ResolverFunc(cli.ReadSecretFile)))
 	o := &cli.Output{Stdout: stdout, Stderr: stderr}
 	parsed, err := parser.Parse(args)
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return o.Exit(err)
 }
 
-// run gives the command what its Run method asks for, and closes the database if that asked for it.
+// run calls the command's Run method, and closes the database if that opened it.
 func (c *command) run(ctx context.Context, parsed *kong.Context, o *cli.Output) (err error) {
 	var db *models.DB
 	defer func() {
@@ -78,7 +78,7 @@ func (c *command) run(ctx context.Context, parsed *kong.Context, o *cli.Output) 
 
 type serveCommand struct{}
 
-// Run serves until ctx ends.
+// Run runs the server until ctx ends.
 func (serveCommand) Run(ctx context.Context, s *cli.Settings, db *models.DB, catalogue *models.Catalogue, serve cli.Serve) error {
 	if err := s.CheckConnections(); err != nil {
 		return err
@@ -87,19 +87,19 @@ func (serveCommand) Run(ctx context.Context, s *cli.Settings, db *models.DB, cat
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close() }() // already closed, unless the start failed
+	defer func() { _ = l.Close() }() // closed already, unless the start failed
 	return serve(ctx, cli.Deployment{DB: db, Catalogue: catalogue, Listener: l})
 }
 
-// serve serves until ctx ends. It stops in order: requests, then what applies webhooks, the gate and the metrics; the caller
-// closes the database.
+// serve runs a server until ctx ends. It stops in this order: requests, webhooks, the gate, the
+// metrics. The caller closes the database.
 func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.Output, d cli.Deployment) error {
 	log := slog.New(web.WithoutEmails(web.NewLogHandler(out.Stderr, s.LogLevel, s.LogFormat)))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	cli.TuneGC()
 	var server *web.Server
-	stopMetrics := func() {} // runs at the very end
+	stopMetrics := func() {} // runs last
 	defer func() {
 		stopMetrics()
 		if server != nil {
@@ -118,7 +118,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 	defer gate.Close()
 	o := s.ServerOptions(parsed, d)
 	o.Gate, o.Log, o.Metrics = gate, log, registry
-	if d.Background == nil { // made-up usage is on no bill
+	if d.Background == nil { // the demo's made-up usage is not billed
 		stop, err := s.StartStripe(ctx, &o)
 		if err != nil {
 			return err

@@ -1,7 +1,7 @@
-// Package static holds the files a browser fetches as they are, embedded in the binary.
+// Package static has the embedded files that are served without changes.
 //
-// Each is served at an address that carries a checksum of its content, so that a browser may keep it for ever
-// (Cache-Control: immutable) and still gets the new one after an upgrade.
+// The address of each file contains a checksum of its content. So a browser can cache the file
+// permanently (Cache-Control: immutable), and still gets the new one after an upgrade.
 package static
 
 import (
@@ -13,12 +13,12 @@ import (
 	"sync"
 )
 
-// Named one by one: app.source.css, which lies beside them, is not for browsers.
+// Each file is listed, because app.source.css in this folder is not for browsers.
 //
 //go:embed app.css favicon.svg
 var files embed.FS
 
-// contentTypes is our own list because mime.TypeByExtension answers from the machine's tables, which differ.
+// contentTypes is used instead of mime.TypeByExtension, whose results depend on the machine.
 var contentTypes = map[string]string{
 	".css": "text/css; charset=utf-8",
 	".js":  "text/javascript; charset=utf-8",
@@ -30,7 +30,7 @@ type asset struct {
 	contentType string
 }
 
-// index is made at the first use and never changes after it.
+// index is built at the first use and never changes.
 type index struct {
 	addresses map[string]string // by name
 	assets    map[string]asset  // by address
@@ -39,14 +39,14 @@ type index struct {
 var load = sync.OnceValue(func() index {
 	entries, err := files.ReadDir(".")
 	if err != nil {
-		panic(fmt.Sprintf("static: %v", err)) // an embedded folder is always there
+		panic(fmt.Sprintf("static: %v", err)) // an embedded folder always exists
 	}
 	idx := index{addresses: map[string]string{}, assets: map[string]asset{}}
 	for _, entry := range entries {
 		name := entry.Name()
 		content, err := files.ReadFile(name)
 		if err != nil {
-			panic(fmt.Sprintf("static: %v", err)) // nor can an embedded file fail to be read
+			panic(fmt.Sprintf("static: %v", err)) // an embedded file can always be read
 		}
 		contentType, ok := contentTypes[path.Ext(name)]
 		if !ok {
@@ -61,9 +61,10 @@ var load = sync.OnceValue(func() index {
 	return idx
 })
 
-// Address is where the embedded file of this name is served: "app.css" is at "/static/app.<checksum>.css", the
-// checksum being the first 12 hexadecimal digits of its SHA-256. It panics on a name that is not embedded: that
-// is a slip in a template, and the first test that draws the page finds it.
+// Address returns the address of an embedded file. For "app.css", it is
+// "/static/app.<checksum>.css", where the checksum is the first 12 hexadecimal digits of the file's
+// SHA-256. It panics if the file does not exist: this is an error in a template, which every test
+// of the page finds.
 func Address(name string) string {
 	address, ok := load().addresses[name]
 	if !ok {
@@ -72,8 +73,8 @@ func Address(name string) string {
 	return address
 }
 
-// Open returns what is served at an address that Address gave, and ok false for any other, an older version's
-// among them. The content belongs to all callers: it must not be written to.
+// Open returns the file at an address that Address returned. For any other address, such as one of
+// an older version, ok is false. All callers share the content and must not change it.
 func Open(address string) (content []byte, contentType string, ok bool) {
 	a, ok := load().assets[address]
 	return a.content, a.contentType, ok

@@ -11,7 +11,7 @@ import (
 	"tollgate/static"
 )
 
-func TestAddressCarriesTheChecksum(t *testing.T) {
+func TestAddressHasTheChecksum(t *testing.T) {
 	for name, contentType := range map[string]string{
 		"app.css":     "text/css; charset=utf-8",
 		"favicon.svg": "image/svg+xml",
@@ -66,7 +66,7 @@ func TestStylesheetIsBuilt(t *testing.T) {
 	content, _, _ := static.Open(static.Address("app.css"))
 	for _, want := range []string{"tailwindcss", "--color-base-100", "prefers-color-scheme:dark"} {
 		if !bytes.Contains(content, []byte(want)) {
-			t.Errorf("app.css has no %q: was it built by `make generate`?", want)
+			t.Errorf("app.css has no %q; build it with `make generate`", want)
 		}
 	}
 }

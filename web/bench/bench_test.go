@@ -15,21 +15,22 @@ import (
 	"time"
 )
 
-// TestMain plays the bench's other parts too, as the bench starts its own program again for each of them.
+// TestMain also plays the roles, since the benchmark starts its own program again for each of them.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], rolePrefix) {
 		main()
 		return
 	}
-	// Under the race detector each program sleeps a second before it ends, and the bench runs its client twenty times.
+	// Under the race detector, each program sleeps for a second before it ends, and the benchmark runs
+	// its client twenty times.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
 }
 
-// The whole bench in its shortest form: everything is measured and reported, and the ledgers agree. Whether the goals
-// are met is for a run of full length, on a machine that does nothing else.
+// A short run measures and reports everything, and the ledgers agree with the answers. Only a full
+// run on an idle machine shows whether the goals are met.
 func TestShortRun(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
@@ -56,12 +57,12 @@ func TestShortRun(t *testing.T) {
 		"/usage ", "/org ", "/org/members by last ", "/org/members, a search ", "/org/members, one level ",
 	} {
 		if !strings.Contains(out.String(), "\n| "+row) || !strings.Contains(string(written), "\n| "+row) {
-			t.Errorf("no row %q", row)
+			t.Errorf("there is no row %q", row)
 		}
 	}
 	for _, row := range []string{
-		"2000 ", "50 ", "processor ", "cores ", "busy with other work ", "memory ", "kernel ", "file system ", "fsync of 8 KiB ", "Tollgate ", "Go ",
-		"PostgreSQL ", "Redis ", "github.com/labstack/echo/v4 ", "github.com/jackc/pgx/v5 ", "github.com/redis/go-redis/v9 ",
+		"2000 ", "50 ", "processor ", "cores ", "busy with other work ", "memory ", "kernel ", "file system ", "fsync of 8 KiB ",
+		"Tollgate ", "Go ", "PostgreSQL ", "Redis ", "github.com/labstack/echo/v4 ", "github.com/jackc/pgx/v5 ", "github.com/redis/go-redis/v9 ",
 		"modernc.org/sqlite ",
 	} {
 		if !strings.Contains(string(written), "\n| "+row) {
@@ -76,7 +77,7 @@ func TestShortRun(t *testing.T) {
 	}
 }
 
-// A load is worth nothing unless each of its answers is a 200 that allows.
+// A load fails if an answer is not a 200 with an allowed decision.
 func TestClientRefusesOtherAnswers(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
@@ -84,16 +85,16 @@ func TestClientRefusesOtherAnswers(t *testing.T) {
 		want   string
 	}{
 		"allowed":        {http.StatusOK, `{"allowed":true}`, ""},
-		"refused":        {http.StatusOK, `{"allowed":false}`, "not one allowed decision"},
-		"away":           {http.StatusServiceUnavailable, `{"allowed":true}`, "503 Service Unavailable"},
-		"too long":       {http.StatusOK, `{"allowed":true}` + strings.Repeat(" ", 20<<10), "without Content-Length"},
+		"refused":        {http.StatusOK, `{"allowed":false}`, "not an allowed decision"},
+		"unavailable":    {http.StatusServiceUnavailable, `{"allowed":true}`, "503 Service Unavailable"},
+		"too long":       {http.StatusOK, `{"allowed":true}` + strings.Repeat(" ", 20<<10), "no Content-Length"},
 		"longer than it": {http.StatusOK, strings.Repeat(" ", 1500) + `{"allowed":true}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.Copy(io.Discard, r.Body) //nolint:errcheck // the client sends it whole
+				io.Copy(io.Discard, r.Body) //nolint:errcheck // the client sends all of it
 				w.WriteHeader(test.status)
-				io.WriteString(w, test.body) //nolint:errcheck // the client says what it got
+				io.WriteString(w, test.body) //nolint:errcheck // the client checks what it got
 			}))
 			defer server.Close()
 			_, err := testLoad(server, load{Measure: 20 * time.Millisecond}).run()
@@ -104,7 +105,8 @@ func TestClientRefusesOtherAnswers(t *testing.T) {
 	}
 }
 
-// Each call has a key of its own and a person of the range, in every kind of load, and every call sent is counted.
+// In every kind of load, each call has its own key and a person in the range, and every call is
+// counted.
 func TestClientCallsAreDistinct(t *testing.T) {
 	for name, l := range map[string]load{
 		"closed loop": {Measure: 50 * time.Millisecond, People: 20},
@@ -125,18 +127,19 @@ func TestClientCallsAreDistinct(t *testing.T) {
 				keys[key[:len(keyShape)]] = true
 				people[email[:len(emailShape)]] = true
 				mu.Unlock()
-				io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client says what it got
+				io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client checks what it got
 			}))
 			defer server.Close()
 			o, err := testLoad(server, l).run()
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The client makes its calls past the runtime, so only the lock orders them before what follows.
+			// The client makes its calls without the runtime, so only the lock orders them before the
+			// following lines.
 			mu.Lock()
 			defer mu.Unlock()
 			if int64(len(keys)) != o.Answers {
-				t.Errorf("%d answers to %d keys", o.Answers, len(keys))
+				t.Errorf("%d answers for %d keys", o.Answers, len(keys))
 			}
 			if l.Introduce && o.Answers != int64(l.People) {
 				t.Errorf("%d answers for %d people", o.Answers, l.People)
@@ -145,7 +148,7 @@ func TestClientCallsAreDistinct(t *testing.T) {
 				delete(people, personEmail(n))
 			}
 			if len(people) > 0 {
-				t.Errorf("calls for people out of the range: %v", people)
+				t.Errorf("calls for people outside of the range: %v", people)
 			}
 		})
 	}
@@ -157,7 +160,7 @@ func testLoad(server *httptest.Server, l load) load {
 	return l
 }
 
-// A server that stalls is charged for every call that was to be sent meanwhile.
+// If a server stalls, the latencies include the wait of every call that was due in the meantime.
 func TestOpenLoopHidesNoStall(t *testing.T) {
 	const stall = 200 * time.Millisecond
 	begin := sync.OnceValue(time.Now)
@@ -168,7 +171,7 @@ func TestOpenLoopHidesNoStall(t *testing.T) {
 			case <-r.Context().Done():
 			}
 		}
-		io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client says what it got
+		io.WriteString(w, `{"allowed":true}`) //nolint:errcheck // the client checks what it got
 	}))
 	defer server.Close()
 	// All 800 calls are due during the stall, and there are connections for 256 of them.
@@ -180,7 +183,7 @@ func TestOpenLoopHidesNoStall(t *testing.T) {
 		t.Errorf("%d calls measured, of 800 that were due", o.Measured)
 	}
 	if o.P50 < stall/4 {
-		t.Errorf("p50 is %s with a stall of %s: the calls that waited for a connection were not charged", o.P50, stall)
+		t.Errorf("p50 is %s with a stall of %s: the wait for a connection was not counted", o.P50, stall)
 	}
 }
 
@@ -189,7 +192,7 @@ func TestFlags(t *testing.T) {
 		{"-only", "postgres,nothing"}, {"-rounds", "0"}, {"-duration", "-1s"}, {"rest"}, {"-unknown"},
 	} {
 		if err := runFromFlags(context.Background(), args, io.Discard, io.Discard); err == nil {
-			t.Errorf("%q is taken", args)
+			t.Errorf("%q is accepted", args)
 		}
 	}
 	o := options{Only: []string{postgresServer, checkCall}}

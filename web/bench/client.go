@@ -15,48 +15,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connections is how many clients call at once.
+// connections is the number of simultaneous clients.
 const connections = 256
 
-// load is one measurement: who is called, with what, for how long. The client runs it in a process of its own.
+// load is one measurement: the server, the calls and their duration. The client runs it in its own
+// process.
 type load struct {
-	// Name stands in error messages.
+	// Name is the load's name in error messages.
 	Name string
 	Addr string
 	Path string
-	// Token is the API key; empty where no server asks for one.
+	// Token is the API key. It is empty if the server needs none.
 	Token string
-	// Series keeps the idempotency keys of this load apart from those of every other load of the run.
+	// Series is part of the idempotency keys, so that no two loads of a run have the same key.
 	Series uint32
-	// FirstPerson and People name the people called for; each call picks one at random.
+	// FirstPerson and People are the range of people. Each call selects one at random.
 	FirstPerson, People int
-	// Keyed calls carry an idempotency key each.
+	// Keyed means that each call has an idempotency key.
 	Keyed bool
-	// Introduce makes one call for each person in turn, with the Slack ids that link the person to the organization.
+	// Introduce makes one call for each person, with Slack IDs that link the person to the
+	// organization.
 	Introduce bool
-	// Warm is how long calls are made before the measuring begins, Measure how long it goes on.
+	// Warm is how long calls are made before the measurement, and Measure is the length of the
+	// measurement.
 	Warm, Measure time.Duration
-	// Rate is the calls a second of an open loop: each is sent at its time, however late the answers to others are.
-	// 0 is a closed loop: each connection calls again as soon as it is answered.
+	// Rate is the number of calls per second of an open loop: each call is sent at its time, however
+	// late other answers are. 0 means a closed loop: each connection calls again as soon as it gets an
+	// answer.
 	Rate int
 }
 
-// outcome is what came of a load. Every answer was a 200 with "allowed":true, or there is no outcome.
+// outcome is the result of a load. There is none unless every answer was a 200 with "allowed":true.
 type outcome struct {
-	// Answers counts all of them, those before and after the measuring too: this many events must be in the ledger.
+	// Answers is the number of all answers, including those before and after the measurement. The
+	// ledger must have as many events.
 	Answers int64
-	// Measured counts those within the measured time, PerSecond is their rate.
+	// Measured is the number of answers during the measurement, and PerSecond is their rate.
 	Measured  int64
 	PerSecond float64
-	// The latencies of the measured calls; in an open loop from the time a call was to be sent at.
+	// The latencies of the measured calls. In an open loop, a latency starts at the time at which the
+	// call was due.
 	P50, P99, P999, Max time.Duration
 	// AnswerBytes is the size of the last answer's body.
 	AnswerBytes int
-	// CPU is what the client itself used, in user and kernel mode.
+	// CPU is the processor time of the client, in user and kernel mode.
 	CPU time.Duration
 }
 
-// runLoad runs the load in a process of its own, as clients of a service do.
+// runLoad runs the load in its own process.
 func runLoad(ctx context.Context, l load) (outcome, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -76,13 +82,13 @@ func runLoad(ctx context.Context, l load) (outcome, error) {
 	}
 	var o outcome
 	if err := json.Unmarshal(out, &o); err != nil {
-		return outcome{}, fmt.Errorf("load %s: answer of the client: %w", l.Name, err)
+		return outcome{}, fmt.Errorf("load %s: read the client's result: %w", l.Name, err)
 	}
 	return o, nil
 }
 
-// run makes the calls. It is one thread on one epoll, as a client with a goroutine for each connection would take a
-// good part of the processors that the server is measured on.
+// run makes the calls. It uses one thread and one epoll: a client with a goroutine for each
+// connection would use a large part of the processors that the server needs.
 func (l load) run() (outcome, error) {
 	c, err := l.connect()
 	if err != nil {
@@ -109,7 +115,7 @@ type client struct {
 	epoll  int
 	events []unix.EpollEvent
 	conns  []conn
-	// calls counts the requests sent, answers those answered.
+	// calls is the number of requests sent, and answers the number of answers received.
 	calls, answers int64
 	random         uint64
 	latencies      []time.Duration
@@ -120,14 +126,14 @@ type client struct {
 func (l load) connect() (*client, error) {
 	count := connections
 	if l.Rate > 0 {
-		// A few calls a second on many connections would leave most of them without a first call for longer than a
-		// server waits for it.
+		// With few calls per second and many connections, the server would close most connections before
+		// their first call.
 		count = min(count, max(1, l.Rate/5))
 	}
 	c := &client{
 		load: l, events: make([]unix.EpollEvent, count+1), conns: make([]conn, count),
 		random: uint64(l.Series)*0x9E3779B97F4A7C15 + 1,
-		// Enough for the fastest server, so that the measuring makes no garbage.
+		// Enough for the fastest server, so that the measurement allocates nothing.
 		latencies: make([]time.Duration, 0, 100_000*int64(l.Measure/time.Second+1)),
 	}
 	var err error
@@ -160,10 +166,10 @@ func (c *client) close() {
 	unix.Close(c.epoll) //nolint:errcheck // everything is read
 }
 
-// patience is how long the client waits for the next answer of any connection before it gives up.
+// patience is how long the client waits for the next answer on any connection before it fails.
 const patience = 15 * time.Second
 
-// wait returns the connections that have something to read.
+// wait returns the connections that are ready to be read.
 func (c *client) wait() ([]unix.EpollEvent, error) {
 	for {
 		n, err := unix.EpollWait(c.epoll, c.events, int(patience/time.Millisecond))
@@ -179,11 +185,11 @@ func (c *client) wait() ([]unix.EpollEvent, error) {
 	}
 }
 
-// send makes the next call on a connection, for some person, under a key that no other call has.
+// send makes the next call on a connection, for a random person and with a unique key.
 func (c *client) send(k *conn, at time.Time) error {
 	person := c.FirstPerson
 	if c.People > 1 {
-		// xorshift64: who calls is to be random, but not to cost anything.
+		// xorshift64: a random person at almost no cost.
 		c.random ^= c.random << 13
 		c.random ^= c.random >> 7
 		c.random ^= c.random << 17
@@ -192,15 +198,15 @@ func (c *client) send(k *conn, at time.Time) error {
 	return c.sendFor(k, person, at)
 }
 
-// sendFor makes the next call for this person. Its latency counts from at.
+// sendFor makes the next call for this person. Its latency starts at at.
 func (c *client) sendFor(k *conn, person int, at time.Time) error {
 	c.calls++
 	k.sentAt = at
 	return k.send(person, scramble(uint64(c.calls)), c.Series) //nolint:gosec // calls is positive
 }
 
-// scramble is a bijection that looks random (splitmix64's last steps): keys differ, and arrive in no order, as the
-// random ids of real clients do, which is the hard case for an index.
+// scramble is a bijection that looks random (the last steps of splitmix64). Keys are unique and in
+// no order, like the random IDs of real clients, which is the hard case for an index.
 func scramble(n uint64) uint64 {
 	n *= 0x9E3779B97F4A7C15
 	n = (n ^ n>>30) * 0xBF58476D1CE4E5B9
@@ -208,11 +214,11 @@ func scramble(n uint64) uint64 {
 	return n ^ n>>31
 }
 
-// outcome sums up.
+// outcome returns the load's result.
 func (c *client) outcome() (outcome, error) {
 	var used unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-		return outcome{}, fmt.Errorf("%s: processor time: %w", c.Name, err)
+		return outcome{}, fmt.Errorf("%s: read the processor time: %w", c.Name, err)
 	}
 	o := outcome{
 		Answers: c.answers, Measured: int64(len(c.latencies)), AnswerBytes: c.answerBytes,

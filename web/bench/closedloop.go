@@ -4,9 +4,10 @@ package main
 
 import "time"
 
-// closedLoop calls on every connection again as soon as it is answered. After the measured time it sends no more and
-// waits for the answers under way, so that the calls sent, the answers and the ledger can be held against each other.
-// On a machine so busy that the time passes with next to no answer, the measuring goes on until there are some.
+// closedLoop calls again on each connection as soon as it gets an answer. After the measured time,
+// it sends no more calls and waits for the remaining answers, so that the calls, the answers and
+// the ledger can be compared. If there were hardly any answers because the machine is busy, it
+// continues until there are some.
 func (c *client) closedLoop() error {
 	begin := time.Now()
 	from := begin.Add(c.Warm)
@@ -28,7 +29,7 @@ func (c *client) closedLoop() error {
 	})
 }
 
-// introduce calls once for each person.
+// introduce makes one call for each person.
 func (c *client) introduce() error {
 	next := 0
 	call := func(k *conn, now time.Time) error {
@@ -46,7 +47,7 @@ func (c *client) introduce() error {
 	return c.eachAnswer(call)
 }
 
-// eachAnswer hands over each connection that was answered, until no call is under way.
+// eachAnswer calls then for each connection that got an answer, until no call is in progress.
 func (c *client) eachAnswer(then func(*conn, time.Time) error) error {
 	for c.answers < c.calls {
 		events, err := c.wait()

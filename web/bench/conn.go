@@ -13,25 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is one keep-alive HTTP/1.1 connection. Its request is written out once; a call only changes the digits of the
-// person and of the idempotency key in it.
+// conn is a keep-alive HTTP/1.1 connection. Its request is built once. A call only changes the
+// digits of the person and of the idempotency key.
 type conn struct {
 	fd      int
 	request []byte
-	// The places in the request of the five digits of the person (in the email and in the Slack id) and of the key; 0
-	// where there is none.
+	// The positions in the request of the person's five digits (in the email and in the Slack ID) and
+	// of the key. 0 means that it has none.
 	emailAt, slackAt, keyAt int
 	answer                  [16 << 10]byte
 	filled                  int
 	sentAt                  time.Time
 }
 
-// The shapes that the digits are put into.
+// The templates that the digits are written into.
 const (
 	emailShape = "user-00000@example.com"
 	slackShape = "U00000"
 	slackTeam  = "TBENCH"
-	// keyShape is a UUID's: 16 digits of the call's number, scrambled, then 8 of the series.
+	// keyShape looks like a UUID: 16 digits of the scrambled call number, then 8 digits of the series.
 	keyShape = "00000000-0000-0000-0000-000000000000"
 )
 
@@ -49,7 +49,7 @@ func putDigits(at []byte, n int) {
 	}
 }
 
-// putKey writes the key of a call over the last one.
+// putKey writes a call's key over the previous one.
 func putKey(at []byte, call uint64, series uint32) {
 	const digits = "0123456789abcdef"
 	place := 0
@@ -85,7 +85,7 @@ func (k *conn) dial(l load) error {
 	return nil
 }
 
-// write writes the request out and notes the places of what changes.
+// write builds the request and stores the positions of the digits.
 func (k *conn) write(l load) {
 	body := `{"email":"` + emailShape + `","quantity":1`
 	if l.Introduce {
@@ -110,8 +110,8 @@ func (k *conn) write(l load) {
 	}
 }
 
-// send makes a call. A request is far smaller than a socket's buffer, which is empty between two calls, so it is
-// written whole.
+// send makes a call. The socket's buffer is empty between two calls and much larger than a request,
+// so one write is enough.
 func (k *conn) send(person int, call uint64, series uint32) error {
 	putDigits(k.request[k.emailAt:], person+1)
 	if k.slackAt > 0 {
@@ -137,8 +137,9 @@ var (
 	allowedField  = []byte(`"allowed":true`)
 )
 
-// receive reads what has come. bodyBytes is the size of the answer's body, or -1 while the answer is not whole. An
-// answer that is not a 200 and an allowed decision is an error, with the answer in it.
+// receive reads what has arrived. bodyBytes is the size of the answer's body, or -1 if the answer
+// is incomplete. An answer other than a 200 with an allowed decision is an error, which contains
+// the answer.
 func (k *conn) receive() (bodyBytes int, err error) {
 	n, err := unix.Read(k.fd, k.answer[k.filled:])
 	switch {
@@ -158,7 +159,7 @@ func (k *conn) receive() (bodyBytes int, err error) {
 	head, body := got[:end+2], got[end+len(headEnd):]
 	at := bytes.Index(head, contentLength)
 	if at < 0 {
-		return 0, fmt.Errorf("an answer without Content-Length:\n%s", got)
+		return 0, fmt.Errorf("the answer has no Content-Length:\n%s", got)
 	}
 	size := 0
 	for _, digit := range head[at+len(contentLength):] {
@@ -171,16 +172,16 @@ func (k *conn) receive() (bodyBytes int, err error) {
 		return -1, k.full()
 	}
 	if len(body) > size || !bytes.HasPrefix(head, okLine) || !bytes.Contains(body, allowedField) {
-		return 0, fmt.Errorf("an answer that is not one allowed decision:\n%s", got)
+		return 0, fmt.Errorf("the answer is not an allowed decision:\n%s", got)
 	}
 	k.filled = 0
 	return size, nil
 }
 
-// full is an error when no more of an answer fits.
+// full returns an error if the buffer is full.
 func (k *conn) full() error {
 	if k.filled < len(k.answer) {
 		return nil
 	}
-	return fmt.Errorf("an answer of more than %d bytes:\n%s", len(k.answer), k.answer[:500])
+	return fmt.Errorf("the answer has more than %d bytes:\n%s", len(k.answer), k.answer[:500])
 }

@@ -4,23 +4,23 @@ package main
 
 import "time"
 
-// What the bench's gate gives everybody. Included is far beyond what a run can use, so that every answer is at the
-// level "safe" and the answers of all servers keep one size.
+// The plan of everyone in the benchmark. Included is far more than a run can use, so that every
+// answer has the level "safe" and all servers' answers have the same size.
 const (
 	benchPlan        = "business"
 	benchIncluded    = 100_000_000
 	benchOverageRate = 20
 )
 
-// consumeRequest is the body of a consume call; check leaves the key out.
+// consumeRequest is the body of a consume call. A check has no key.
 type consumeRequest struct {
 	Email          string `json:"email"`
 	Quantity       int64  `json:"quantity"`
 	IdempotencyKey string `json:"idempotency_key"`
 }
 
-// decision mirrors the gate's answer, field by field and in its order. It is written out here rather than taken from
-// the product, so that the servers compared with pay exactly what their author would pay.
+// decision has the fields of the gate's answer, in the same order. It is declared here and not
+// imported from the product, so that the other servers cost what a user's own server would cost.
 type decision struct {
 	Allowed          bool    `json:"allowed"`
 	Reason           *string `json:"reason"`
@@ -57,14 +57,14 @@ type consumed struct {
 	Replayed bool   `json:"replayed"`
 }
 
-// monthOf is the calendar month in UTC that holds t.
+// monthOf returns the calendar month in UTC that contains t.
 func monthOf(t time.Time) period {
 	start := time.Date(t.UTC().Year(), t.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
 	return period{Start: start, End: start.AddDate(0, 1, 0)}
 }
 
-// decide draws up the answer for a person who has used so many units, as far as the bench needs it: nobody comes
-// near a limit here, so the levels above "safe" and their messages do not occur.
+// decide returns the answer for a person who has used this many units. No one reaches a limit in
+// the benchmark, so there are no levels above "safe" and no messages.
 func decide(email string, used int64, allowed bool, p period) decision {
 	return decision{
 		Allowed: allowed, WarningLevel: "safe", Email: email, Plan: benchPlan, Used: used, Included: benchIncluded,

@@ -16,21 +16,21 @@ import (
 	"time"
 )
 
-// gate is the product: its binary, on one database.
+// gate is the product's binary with one database.
 type gate struct {
 	binary string
-	// home is the directory that it runs in, which holds the catalogue too.
+	// home is the directory that it runs in. It also has the plan catalog.
 	home     string
 	name     string
 	database string
 	token    string
-	// plans is the catalogue's file; empty for the product's own.
+	// plans is the catalog's file. It is empty for the embedded catalog.
 	plans string
 }
 
-// plansFile is a catalogue whose business plan nobody here can exhaust. The product's own would do for the
-// decisions, as it bills what is over the limit; but the answers would grow by a warning in the middle of a run, and
-// the servers compared with send none.
+// plansFile is a catalog whose business plan has more included units than a run can use. With the
+// embedded catalog, answers would contain a warning from the middle of a run on, and the other
+// servers send none.
 const plansFile = `unit: {singular: suggestion, plural: suggestions}
 currency: usd
 meter_event_name: bench
@@ -41,28 +41,28 @@ plans:
      overage_rate_cents: %d, stripe_price_id: "", stripe_overage_price_id: "", features: [All], call_to_action: Choose}
 `
 
-// buildProduct compiles the binary as a user would.
+// buildProduct compiles the binary as users do.
 func buildProduct(ctx context.Context, root, dir string) (string, error) {
 	binary := filepath.Join(dir, "tollgate")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, ".") //nolint:gosec // a fixed command
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build of the product: %w\n%s", err, out)
+		return "", fmt.Errorf("build the product: %w\n%s", err, out)
 	}
 	return binary, nil
 }
 
-// moduleRoot is the directory of the product's sources, wherever in them the bench is run.
+// moduleRoot returns the root directory of the product's sources.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	file := strings.TrimSpace(string(out))
 	if err != nil || filepath.Base(file) != "go.mod" {
-		return "", fmt.Errorf("run the bench inside the product's sources: go env GOMOD: %q %w", file, err)
+		return "", fmt.Errorf("run the benchmark inside the product's sources: go env GOMOD: %q %w", file, err)
 	}
 	return filepath.Dir(file), nil
 }
 
-// newGate makes an organization on the big plan in a fresh database, and a key.
+// newGate creates an organization with the large plan in a new database, and an API key.
 func newGate(ctx context.Context, binary, dir, name, database string) (*gate, error) {
 	g := &gate{binary: binary, home: filepath.Join(dir, name), name: name, database: database}
 	if err := os.MkdirAll(g.home, 0o700); err != nil {
@@ -87,7 +87,8 @@ func newGate(ctx context.Context, binary, dir, name, database string) (*gate, er
 	return g, err
 }
 
-// environment is all that the product sees of ours. The rate limit is set and never reached, so its cost is measured too.
+// environment returns the variables for the product. The rate limit is never reached, but its cost
+// is measured.
 func (g *gate) environment() []string {
 	environment := []string{"DATABASE_URL=" + g.database, "TOLLGATE_DRAIN=0s", "TOLLGATE_RATE_LIMIT=1000000"}
 	if g.plans != "" {
@@ -96,7 +97,7 @@ func (g *gate) environment() []string {
 	return environment
 }
 
-// command runs the product's command line and returns what it made.
+// command runs a command of the product and returns what it printed.
 func (g *gate) command(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, g.binary, args...) //nolint:gosec // the product
 	cmd.Dir, cmd.Env = g.home, append(g.environment(), "HOME="+g.home)
@@ -121,7 +122,7 @@ func (g *gate) serve(ctx context.Context) (*process, string, error) {
 	return p, addr, err
 }
 
-// ready waits until the gate says that it is.
+// ready waits until the gate is ready.
 func (g *gate) ready(ctx context.Context, p *process, addr string) error {
 	return p.waitUntil(ctx, func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
@@ -144,7 +145,7 @@ func call(ctx context.Context, url, token, body string) ([]byte, error) {
 	return fetch(request)
 }
 
-// fetch is an error unless the answer is a 200.
+// fetch returns the answer's body. Any status other than 200 is an error.
 func fetch(request *http.Request) ([]byte, error) {
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -158,8 +159,8 @@ func fetch(request *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// firstDecision starts the gate on a database that exists and times it from then to the first decision, which a
-// client gets that tries every two milliseconds. It leaves one event.
+// firstDecision starts the gate on an existing database and returns the time until its first
+// decision. It tries every two milliseconds, and leaves one event.
 func (g *gate) firstDecision(ctx context.Context, n int) (time.Duration, error) {
 	begin := time.Now()
 	p, addr, err := g.serve(ctx)
@@ -179,7 +180,7 @@ func (g *gate) firstDecision(ctx context.Context, n int) (time.Duration, error) 
 	return took, p.stop()
 }
 
-// verify lets the product recount every record from its events.
+// verify runs the product's verify command.
 func (g *gate) verify(ctx context.Context) error {
 	_, err := g.command(ctx, "verify")
 	return err

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// row is a line of the table of goals.
+// row is a row of the table of goals.
 type row struct {
 	What, Goal, Result, Met string
 }
 
-// goalRows holds what was measured against the goals, in their order. What was not measured has no row.
+// goalRows compares the results with the goals. A goal that was not measured has no row.
 func (b *bench) goalRows() []row {
 	var rows []row
 	add := func(what, goal, result string, met bool) {
@@ -57,8 +57,8 @@ func (b *bench) goalRows() []row {
 	return rows
 }
 
-// ratios are the rates of one measurement over those of another, round by round: what the machine did in a round, it
-// did to both.
+// ratios returns the rates of one measurement divided by those of another, for each round: what
+// slows the machine in a round slows both.
 func (b *bench) ratios(over, under string) []float64 {
 	above, below := b.results[over], b.results[under]
 	ratios := make([]float64, min(len(above), len(below)))
@@ -68,7 +68,7 @@ func (b *bench) ratios(over, under string) []float64 {
 	return ratios
 }
 
-// spread is the median, and from where to where the rounds went.
+// spread formats the median of the rounds, with the lowest and the highest value.
 func spread(values []float64) string {
 	if len(values) == 1 {
 		return fmt.Sprintf("%.2f", values[0])
@@ -76,7 +76,7 @@ func spread(values []float64) string {
 	return fmt.Sprintf("%.2f (%.2f to %.2f)", median(values), slices.Min(values), slices.Max(values))
 }
 
-// median is the middle value; of an even number, the lower one of the middle.
+// median returns the middle value. Of an even number of values, it is the lower one in the middle.
 func median[T float64 | time.Duration | int64](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[(len(sorted)-1)/2]
@@ -84,7 +84,7 @@ func median[T float64 | time.Duration | int64](values []T) T {
 
 func mebibytes(bytes int64) string { return fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20)) }
 
-// title is how the report calls a server.
+// title returns a server's name in the report.
 func title(server string) string {
 	return map[string]string{
 		floorServer: "the floor", postgresServer: "PostgreSQL", sqliteServer: "SQLite",

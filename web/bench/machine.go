@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fact is a line of the report about what was measured on, and with what.
+// fact is a row of the report about the machine and the software.
 type fact struct{ Name, Value string }
 
-// machineFacts describes the machine, with the file system that the databases lie on.
+// machineFacts describes the machine, including the file system of the databases.
 func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 	model, err := field("/proc/cpuinfo", "model name")
 	if err != nil {
@@ -40,14 +40,14 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 	}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		return nil, fmt.Errorf("kernel's version: %w", err)
+		return nil, fmt.Errorf("read the kernel's version: %w", err)
 	}
 	busy, err := busyShare(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if busy > 0.1 {
-		b.say("the machine is busy with other work: %.0f %% of its cores; expect numbers that say little", busy*100)
+		b.say("warning: other work uses %.0f%% of the cores, so the results are unreliable", busy*100)
 	}
 	median, p99, err := fsyncLatency(b.dir)
 	if err != nil {
@@ -60,7 +60,7 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 	return []fact{
 		{"processor", model},
 		{"cores", strconv.Itoa(runtime.NumCPU()) + ", shared by client, servers and databases"},
-		{"busy with other work", fmt.Sprintf("%.0f %% of the cores in the second before the run", busy*100)},
+		{"busy with other work", fmt.Sprintf("%.0f%% of the cores in the second before the run", busy*100)},
 		{"memory", fmt.Sprintf("%.1f GiB", kib/1024/1024)},
 		{"kernel", unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])},
 		{"file system", system},
@@ -68,8 +68,8 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 	}, nil
 }
 
-// busyShare is how much of the processors is in use before the bench does anything: what else runs here runs into
-// every number.
+// busyShare returns how much of the processors is in use before the benchmark starts. Other work
+// affects every result.
 func busyShare(ctx context.Context) (float64, error) {
 	idle, total, err := processorTimes()
 	if err != nil {
@@ -87,7 +87,7 @@ func busyShare(ctx context.Context) (float64, error) {
 	return 1 - (idleAfter-idle)/max(1, totalAfter-total), nil
 }
 
-// processorTimes are the ticks of all processors since the machine started.
+// processorTimes returns the ticks of all processors since the machine started.
 func processorTimes() (idle, total float64, err error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -99,7 +99,8 @@ func processorTimes() (idle, total float64, err error) {
 		if err != nil {
 			return 0, 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
 		}
-		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice hold already.
+		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice
+		// include.
 		if i == 3 || i == 4 {
 			idle += n
 		}
@@ -110,7 +111,7 @@ func processorTimes() (idle, total float64, err error) {
 	return idle, total, nil
 }
 
-// field finds the value of a "name : value" line.
+// field returns the value of a "name : value" line.
 func field(file, name string) (string, error) {
 	text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel's
 	if err != nil {
@@ -125,22 +126,23 @@ func field(file, name string) (string, error) {
 	return "", fmt.Errorf("%s has no %q", file, name)
 }
 
-// fsyncLatency is what a commit of its own cannot go below: a page written to a growing file, and synced.
+// fsyncLatency measures the minimum time of a single commit: a page is written to a growing file,
+// and synced.
 func fsyncLatency(dir string) (median, p99 time.Duration, err error) {
 	file, err := os.CreateTemp(dir, "fsync-")
 	if err != nil {
-		return 0, 0, fmt.Errorf("fsync latency: %w", err)
+		return 0, 0, fmt.Errorf("measure fsync: %w", err)
 	}
 	defer os.Remove(file.Name()) //nolint:errcheck // the directory is removed at the end
 	defer file.Close()           //nolint:errcheck // only its latency matters
 	page, took := make([]byte, 8<<10), make([]time.Duration, 200)
 	for i := range took {
 		if _, err := file.Write(page); err != nil {
-			return 0, 0, fmt.Errorf("fsync latency: %w", err)
+			return 0, 0, fmt.Errorf("measure fsync: %w", err)
 		}
 		begin := time.Now()
 		if err := file.Sync(); err != nil {
-			return 0, 0, fmt.Errorf("fsync latency: %w", err)
+			return 0, 0, fmt.Errorf("measure fsync: %w", err)
 		}
 		took[i] = time.Since(begin)
 	}
@@ -148,11 +150,12 @@ func fsyncLatency(dir string) (median, p99 time.Duration, err error) {
 	return took[len(took)/2], took[len(took)*99/100], nil
 }
 
-// fileSystem names the type of the file system. A memory file system syncs nothing, and the report says so.
+// fileSystem returns the type of the file system. The report says if it is in memory, where fsync
+// does nothing.
 func fileSystem(dir string) (string, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
-		return "", fmt.Errorf("file system of the databases: %w", err)
+		return "", fmt.Errorf("read the type of the file system: %w", err)
 	}
 	switch stat.Type {
 	case unix.EXT4_SUPER_MAGIC:
@@ -169,7 +172,7 @@ func fileSystem(dir string) (string, error) {
 	return fmt.Sprintf("type %#x", stat.Type), nil
 }
 
-// toolFacts are the versions of what this program is built with, and of the product's sources.
+// toolFacts returns the versions of this program's dependencies and of the product's sources.
 func toolFacts(ctx context.Context, root string) []fact {
 	facts := []fact{{"Tollgate", revision(ctx, root)}, {"Go", strings.TrimPrefix(runtime.Version(), "go")}}
 	info, ok := debug.ReadBuildInfo()
@@ -186,7 +189,7 @@ func toolFacts(ctx context.Context, root string) []fact {
 	return facts
 }
 
-// revision names the commit measured, and says so when the tree differs from it by more than the report.
+// revision returns the measured commit, and says if files other than the report differ from it.
 func revision(ctx context.Context, root string) string {
 	git := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output() //nolint:gosec // fixed
@@ -203,11 +206,11 @@ func revision(ctx context.Context, root string) string {
 	return commit
 }
 
-// postgresFact is the version of the server and the settings that decide what a commit costs.
+// postgresFact returns the server's version and the settings on which the cost of a commit depends.
 func postgresFact(ctx context.Context, url string) (fact, error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
-		return fact{}, fmt.Errorf("version of PostgreSQL: %w", err)
+		return fact{}, fmt.Errorf("read the version of PostgreSQL: %w", err)
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing was written
 	var version string
@@ -217,23 +220,23 @@ func postgresFact(ctx context.Context, url string) (fact, error) {
 		WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_connections', 'max_wal_size',
 			'wal_sync_method')`).Scan(&version, &changed)
 	if err != nil {
-		return fact{}, fmt.Errorf("version of PostgreSQL: %w", err)
+		return fact{}, fmt.Errorf("read the version of PostgreSQL: %w", err)
 	}
 	return fact{"PostgreSQL", version + ": " + strings.Join(changed, ", ")}, nil
 }
 
-// redisFact is the version of the server.
+// redisFact returns the server's version.
 func redisFact(ctx context.Context, addr string) (fact, error) {
 	rdb := redis.NewClient(&redis.Options{Addr: addr})
 	defer rdb.Close() //nolint:errcheck // nothing was written
 	info, err := rdb.InfoMap(ctx, "server").Result()
 	if err != nil {
-		return fact{}, fmt.Errorf("version of Redis: %w", err)
+		return fact{}, fmt.Errorf("read the version of Redis: %w", err)
 	}
 	return fact{"Redis", info["Server"]["redis_version"]}, nil
 }
 
-// short spells a duration with three digits.
+// short formats a duration with about three digits.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:

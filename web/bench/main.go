@@ -1,10 +1,11 @@
 //go:build linux
 
-// The bench measures Tollgate against what a user would write or pick in its place, all in one run on one machine,
-// and writes the ratios to docs/benchmarks.md. Run it as `go run ./web/bench`, or `make bench`.
+// Command bench compares Tollgate with what a user could write or choose instead, in one run on one
+// machine, and writes the ratios to docs/benchmarks.md. Run it with `go run ./web/bench` or `make
+// bench`.
 //
-// It starts everything itself on free ports of the loopback address, each server in a process of its own, and stops
-// just what it started.
+// It starts each server in its own process, on a free port of the loopback address, and stops only
+// what it started.
 package main
 
 import (
@@ -36,29 +37,31 @@ func main() {
 	}
 }
 
-// options say how long and how much to measure.
+// options has the lengths and sizes of the measurements.
 type options struct {
-	// Duration is the length of one measurement of a closed loop, Rounds how often each is repeated.
+	// Duration is the length of one measurement of a closed loop, and Rounds is how often each is
+	// repeated.
 	Duration time.Duration
 	Rounds   int
 	// OpenLoop is the length of one measurement of an open loop.
 	OpenLoop time.Duration
-	// Only names the servers and the calls to measure; empty is all.
+	// Only has the names of the servers and calls to measure. If it is empty, all are measured.
 	Only []string
-	// Output is the file that the report is written to; empty is none.
+	// Output is the file that the report is written to. If it is empty, no report is written.
 	Output string
-	// People is how many people call. Pools are the pool sizes tried for one statement a call; Starts is how often a
-	// start is timed.
+	// People is how many people make calls. Pools has the pool sizes to try for one statement per
+	// call. Starts is how often a start is measured.
 	People int
 	Pools  []int
 	Starts int
-	// Members and Events are what the pages are measured with. Requests is how often each page is asked for.
+	// Members and Events are the sizes of the database for the pages. Requests is how often each page
+	// is requested.
 	Members  int
 	Events   int64
 	Requests int
 }
 
-// The servers and the calls, as -only names them.
+// The names of the servers and the calls for -only.
 const (
 	floorServer        = "floor"
 	postgresServer     = "postgres"
@@ -82,7 +85,8 @@ func allCalls() []string {
 	return []string{consumeCall, checkCall, onePersonCall, openLoopCall, startCall}
 }
 
-// wants says whether -only leaves a server or a call in: it does when it names it, or none of its kind.
+// wants reports whether a server or a call is measured: if -only names it, or names none of its
+// kind.
 func (o options) wants(name string) bool {
 	kind := allServers()
 	if slices.Contains(allCalls(), name) {
@@ -92,10 +96,10 @@ func (o options) wants(name string) bool {
 	return named(name) || !slices.ContainsFunc(kind, named)
 }
 
-// wantsPages says whether the pages are measured: they are unless -only names other things.
+// wantsPages reports whether the pages are measured: unless -only names only other things.
 func (o options) wantsPages() bool { return len(o.Only) == 0 || slices.Contains(o.Only, pagesMeasure) }
 
-// wantsServers says whether anything else is: it is unless -only names the pages alone.
+// wantsServers reports whether anything else is measured: unless -only names only the pages.
 func (o options) wantsServers() bool {
 	return len(o.Only) == 0 || slices.ContainsFunc(o.Only, func(name string) bool { return name != pagesMeasure })
 }
@@ -107,13 +111,14 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	flags.DurationVar(&o.Duration, "duration", 8*time.Second, "length of one measurement")
-	flags.DurationVar(&o.OpenLoop, "open-loop", 15*time.Second, "length of one measurement at a fixed rate of calls")
-	flags.IntVar(&o.Rounds, "rounds", 3, "how often each measurement is repeated")
-	flags.IntVar(&o.Members, "members", 10_000, "how many members the organization has whose pages are measured")
-	flags.Int64Var(&o.Events, "events", 10_000_000, "how many events are behind them")
+	flags.DurationVar(&o.OpenLoop, "open-loop", 15*time.Second, "length of one measurement with a fixed rate of calls")
+	flags.IntVar(&o.Rounds, "rounds", 3, "number of times that each measurement is repeated")
+	flags.IntVar(&o.Members, "members", 10_000, "number of members of the organization whose pages are measured")
+	flags.Int64Var(&o.Events, "events", 10_000_000, "number of events of these members")
 	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure})
-	only := flags.String("only", "", "a comma list of what to measure: "+strings.Join(names, ", "))
-	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+", none with -only). With -only pages, their section in it")
+	only := flags.String("only", "", "comma-separated list of what to measure: "+strings.Join(names, ", "))
+	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+
+		", none with -only). With -only pages, only the section on the pages is replaced")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -124,11 +129,11 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	}
 	for _, name := range o.Only {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("-only %s: there is no %q", *only, name)
+			return fmt.Errorf("invalid -only %q: unknown name %q", *only, name)
 		}
 	}
 	if o.Duration <= 0 || o.OpenLoop <= 0 || o.Rounds <= 0 || o.Members <= 0 || o.Events < 10 || flags.NArg() > 0 {
-		return fmt.Errorf("the durations and numbers must be positive, and nothing may follow the flags: %q", args)
+		return fmt.Errorf("durations and numbers must be positive, and no arguments may follow the flags: %q", args)
 	}
 	return run(ctx, o, out, progress)
 }

@@ -16,18 +16,19 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// oneStatement is what a user would write by hand on PostgreSQL: a pool of pgx and one statement a call, which is its
-// own transaction. The update takes the row's lock, so the limit holds under concurrency; the unique key takes the
-// whole statement back when the call is a repeated one. pgx prepares it once a connection.
+// oneStatement returns what a user could write for PostgreSQL: a pgx pool and one statement per
+// call, which is its own transaction. The update locks the row, so the limit also holds for
+// concurrent calls. For a repeated call, the unique key undoes the whole statement. pgx prepares
+// the statement once per connection.
 func oneStatement(ctx context.Context, url string, connections int) (*echo.Echo, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("pool for one statement a call: %w", err)
+		return nil, fmt.Errorf("open the pool for one statement per call: %w", err)
 	}
-	config.MaxConns = int32(connections) //nolint:gosec // a small number of the bench's own
+	config.MaxConns = int32(connections) //nolint:gosec // a small number that the benchmark sets
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("pool for one statement a call: %w", err)
+		return nil, fmt.Errorf("open the pool for one statement per call: %w", err)
 	}
 	e := echo.New()
 	e.POST("/v1/consume", func(c echo.Context) error {
@@ -77,12 +78,14 @@ func consumeInOneStatement(ctx context.Context, pool *pgxpool.Pool, in consumeRe
 	return consumed{}, err
 }
 
-// eventID spells an id in as many characters as the gate's ids have, so that the answers are of one size.
+// eventID formats an ID with as many characters as the gate's IDs have, so that the answers have
+// the same size.
 func eventID(id int64) string {
 	return "00000000-0000-7000-8000-" + fmt.Sprintf("%012s", strconv.FormatInt(id, 16))
 }
 
-// oneStatementTables is the least schema that keeps the same promises: every event once, every counter exact.
+// oneStatementTables is the smallest schema that keeps the same promises: every event once, every
+// counter exact.
 const oneStatementTables = `
 CREATE TABLE usage_records (
 	email text NOT NULL,
@@ -101,15 +104,16 @@ CREATE TABLE usage_events (
 	occurred_at timestamptz NOT NULL DEFAULT now()
 )`
 
-// makeOneStatementTables creates them and gives every person a record, as a service that has run for a while has.
+// makeOneStatementTables creates the tables and a record for every person, like those of a service
+// that has run for a while.
 func makeOneStatementTables(ctx context.Context, url string, people int) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
-		return fmt.Errorf("tables for one statement a call: %w", err)
+		return fmt.Errorf("create the tables for one statement per call: %w", err)
 	}
 	defer conn.Close(ctx) //nolint:errcheck // everything is committed by then
 	if _, err := conn.Exec(ctx, oneStatementTables); err != nil {
-		return fmt.Errorf("tables for one statement a call: %w", err)
+		return fmt.Errorf("create the tables for one statement per call: %w", err)
 	}
 	emails := make([]string, people)
 	for i := range emails {
@@ -121,7 +125,7 @@ func makeOneStatementTables(ctx context.Context, url string, people int) error {
 		_, err = conn.Exec(ctx, `VACUUM ANALYZE usage_records`)
 	}
 	if err != nil {
-		return fmt.Errorf("records for one statement a call: %w", err)
+		return fmt.Errorf("insert the records for one statement per call: %w", err)
 	}
 	return nil
 }

@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openLoop sends each call at its own time, Rate a second, evenly spaced. A call that finds every connection busy
-// waits for one, and its latency counts from the time it was to be sent at: a server that stalls cannot hide the calls
-// that came meanwhile (no coordinated omission).
+// openLoop sends Rate calls per second, evenly spaced. If all connections are busy, a call waits
+// for one. Its latency starts at the time at which it was due, so a server that stalls cannot hide
+// the calls that came in the meantime (no coordinated omission).
 func (c *client) openLoop() error {
 	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("timer: %w", err)
 	}
 	defer unix.Close(timer) //nolint:errcheck // a timer
-	// A timer in the same epoll, as the runtime's own timers may be a millisecond late.
+	// The timer is in the same epoll, because the runtime's own timers may be a millisecond late.
 	if err := c.watch(timer, len(c.conns)); err != nil {
 		return err
 	}
-	// The longest idle connection is the next, so that none stays unused for as long as a server puts up with.
+	// The connection that is idle for longest is used next, so that the server closes none.
 	idle := make(chan *conn, len(c.conns))
 	for i := range c.conns {
 		idle <- &c.conns[i]
@@ -74,7 +74,7 @@ func (c *client) openLoop() error {
 	return nil
 }
 
-// arm lets the timer fire after d, or at once.
+// arm starts the timer. It fires after d, or immediately if d is not positive.
 func arm(timer int, d time.Duration) error {
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, d.Nanoseconds()))}
 	if err := unix.TimerfdSettime(timer, 0, &spec, nil); err != nil {
@@ -83,7 +83,7 @@ func arm(timer int, d time.Duration) error {
 	return nil
 }
 
-// disarm takes the timer's expiry, which would otherwise stand as readable for ever.
+// disarm reads the timer's expiry. Otherwise, the timer would stay readable.
 func disarm(timer int) error {
 	var expirations [8]byte
 	if _, err := unix.Read(timer, expirations[:]); err != nil && err != unix.EAGAIN {

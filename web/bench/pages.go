@@ -22,32 +22,32 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// pagesMeasure is what -only calls the measurement of the pages.
+// pagesMeasure is the name of the pages' measurement for -only.
 const pagesMeasure = "pages"
 
-// pageWarmUp is how often each page is asked for before its times count.
+// pageWarmUp is how often each page is requested before the measurement.
 const pageWarmUp = 3
 
-// pageMonths is how many billing periods have records, the current one among them.
+// pageMonths is the number of billing periods with records, including the current one.
 const pageMonths = 6
 
-// pageShop is what one round of the measurement of the pages was made on.
+// pageShop is one measurement of the pages, with its database.
 type pageShop struct {
 	events         int64
 	made, verified time.Duration
 	size           string
-	// latencies are those of each page's requests, in the order of pageLines.
+	// latencies has the latencies of each page's requests, in the order of pageLines.
 	latencies [][]time.Duration
 }
 
-// pageLine is a line of the table: some addresses, of which the slowest counts.
+// pageLine is a row of the table. The slowest of its addresses counts.
 type pageLine struct {
 	title     string
 	goal      time.Duration
 	addresses func(members int) []string
 }
 
-// pageLines are what is measured, with the goals for the median.
+// pageLines returns the measured pages, with the goals for their medians.
 func pageLines() []pageLine {
 	only := func(addresses ...string) func(int) []string { return func(int) []string { return addresses } }
 	lines := []pageLine{{"/usage", 5 * time.Millisecond, only("/usage")}, {"/org", 25 * time.Millisecond, only("/org")}}
@@ -63,11 +63,18 @@ func pageLines() []pageLine {
 		}})
 	}
 	return append(lines,
-		pageLine{"/org/members, a search", 25 * time.Millisecond, only("/org/members?q=person+77", "/org/members?q=7", "/org/members?q=nobody")},
-		pageLine{"/org/members, one level", 25 * time.Millisecond, only("/org/members?level=safe", "/org/members?level=exceeded", "/org/members?level=warning&q=7&sort=last")})
+		pageLine{
+			"/org/members, a search", 25 * time.Millisecond,
+			only("/org/members?q=person+77", "/org/members?q=7", "/org/members?q=nobody"),
+		},
+		pageLine{
+			"/org/members, one level", 25 * time.Millisecond,
+			only("/org/members?level=safe", "/org/members?level=exceeded", "/org/members?level=warning&q=7&sort=last"),
+		})
 }
 
-// measurePages makes an organization with a tenth of the events and one with all of them, and looks at its pages.
+// measurePages creates an organization with a tenth of the events and one with all of them, and
+// measures their pages.
 func (b *bench) measurePages(ctx context.Context) (err error) {
 	if !b.wantsPages() {
 		return nil
@@ -162,13 +169,13 @@ func (b *bench) pagesOf(ctx context.Context, name, database string, events int64
 	return s, nil
 }
 
-// late is the 99th percentile.
+// late returns the 99th percentile.
 func late(took []time.Duration) time.Duration {
 	sorted := slices.Sorted(slices.Values(took))
 	return sorted[len(sorted)*99/100]
 }
 
-// signIn follows a one-time link.
+// signIn signs in with a one-time link.
 func (g *gate) signIn(ctx context.Context, addr, email string) (*http.Client, error) {
 	link, err := g.command(ctx, "sign-in", email)
 	if err != nil {
@@ -201,7 +208,8 @@ func (g *gate) signIn(ctx context.Context, addr, email string) (*http.Client, er
 	return client, nil
 }
 
-// timePage asks for a page again and again, one request after another, each until its last byte.
+// timePage requests a page several times, one request after another, and returns the times until
+// the last byte.
 func (b *bench) timePage(ctx context.Context, client *http.Client, address string) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, b.Requests)
 	for n := range pageWarmUp + b.Requests {
@@ -221,7 +229,7 @@ func (b *bench) timePage(ctx context.Context, client *http.Client, address strin
 		case err != nil:
 			return nil, err
 		case answer.StatusCode != http.StatusOK || strings.Contains(string(body), "could not be loaded") || answer.Request.URL.Path == "/sign-in":
-			return nil, fmt.Errorf("%s is not whole: %s", address, answer.Status)
+			return nil, fmt.Errorf("%s is incomplete: %s", address, answer.Status)
 		}
 		if n >= pageWarmUp {
 			took = append(took, elapsed)
@@ -230,31 +238,40 @@ func (b *bench) timePage(ctx context.Context, client *http.Client, address strin
 	return took, nil
 }
 
-// fill makes the members, their records and the events, in the database. A record has from one event to twice the average,
-// of one unit each, on all its days in turn. It returns how many events there are, and how much room the tables take.
+// fill inserts the members, their records and the events. A record has between one event and twice
+// the average. Each event has one unit, and the events are spread over all days of the record. fill
+// returns the number of events and the size of the database.
 func (b *bench) fill(ctx context.Context, database string, events int64) (made int64, size string, err error) {
 	conn, err := pgx.Connect(ctx, database)
 	if err != nil {
 		return 0, "", err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // what it wrote is committed
+	defer conn.Close(ctx) //nolint:errcheck // everything is committed
 	average := max(1, events/int64(b.Members*pageMonths))
 	for _, statement := range []string{
 		"SET timezone = 'UTC'; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 0",
 		fmt.Sprintf(`INSERT INTO users (id, email, name, workspace_id, slack_user_id, created_at)
-			SELECT gen_random_uuid(), 'user-' || to_char(n + 1, 'FM00000') || '@example.com', 'Person ' || n, (SELECT id FROM workspaces), 'U' || n, date_trunc('month', now()) - interval '7 months'
+			SELECT gen_random_uuid(), 'user-' || to_char(n + 1, 'FM00000') || '@example.com', 'Person ' || n,
+				(SELECT id FROM workspaces), 'U' || n, date_trunc('month', now()) - interval '7 months'
 			FROM generate_series(0, %d) n`, b.Members-1),
-		// The days of a record are those of its month that are over; which of them has the first event is by the person.
-		fmt.Sprintf(`INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, suggestions_used,
-				overage_used, overage_cents, overage_rate_cents, workspace_id, slack_team_id, slack_user_id, entitled, daily, created_at)
-			SELECT u.id, u.email, m.start, m.start + interval '1 month', '%s', 100, m.units, GREATEST(0, m.units - 100), GREATEST(0, m.units - 100) * %d, %d,
+		// The days of a record are the past days of its month. The day of its first event depends on the
+		// person.
+		fmt.Sprintf(`INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id,
+				suggestions_included, suggestions_used, overage_used, overage_cents, overage_rate_cents,
+				workspace_id, slack_team_id, slack_user_id, entitled, daily, created_at)
+			SELECT u.id, u.email, m.start, m.start + interval '1 month', '%s',
+				100, m.units, GREATEST(0, m.units - 100), GREATEST(0, m.units - 100) * %d, %d,
 				u.workspace_id, '%s', u.slack_user_id, true,
-				(SELECT regexp_replace(string_agg((m.units / m.days + CASE WHEN (d - m.hash %% m.days + m.days) %% m.days < m.units %% m.days THEN 1 ELSE 0 END)::text, ',' ORDER BY d),
+				(SELECT regexp_replace(string_agg((m.units / m.days +
+						CASE WHEN (d - m.hash %% m.days + m.days) %% m.days < m.units %% m.days THEN 1 ELSE 0 END)::text, ',' ORDER BY d),
 					'^0(,0)*$|(,0)+$', '') FROM generate_series(0, m.days - 1) d), m.start
-			FROM (SELECT *, abs(hashtext(email)) AS hash FROM users) u, generate_series(date_trunc('month', now()) - interval '%d months', now(), interval '1 month') start,
-			LATERAL (SELECT start, u.hash, GREATEST(1, LEAST(start + interval '1 month', now())::date - start::date)::integer AS days,
-				1 + (abs(hashtext(u.email || start::text)) %% %d)::bigint AS units) m ORDER BY m.start, random()`, benchPlan, benchOverageRate, benchOverageRate, slackTeam, pageMonths-1, 2*average-1),
-		// The key's index is built at once, which takes less than half of the time.
+			FROM (SELECT *, abs(hashtext(email)) AS hash FROM users) u,
+				generate_series(date_trunc('month', now()) - interval '%d months', now(), interval '1 month') start,
+			LATERAL (SELECT start, u.hash,
+				GREATEST(1, LEAST(start + interval '1 month', now())::date - start::date)::integer AS days,
+				1 + (abs(hashtext(u.email || start::text)) %% %d)::bigint AS units) m ORDER BY m.start, random()`,
+			benchPlan, benchOverageRate, benchOverageRate, slackTeam, pageMonths-1, 2*average-1),
+		// To build the key's index at the end takes less than half of the time.
 		"ALTER TABLE usage_events DROP CONSTRAINT usage_events_user_id_idempotency_key_key",
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
@@ -262,23 +279,28 @@ func (b *bench) fill(ctx context.Context, database string, events int64) (made i
 		}
 	}
 	for month := range pageMonths {
-		tag, err := conn.Exec(ctx, `INSERT INTO usage_events (id, user_id, record_id, email, workspace_id, quantity, overage_quantity, overage_cents,
-				idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
+		tag, err := conn.Exec(ctx, `INSERT INTO usage_events (id, user_id, record_id, email, workspace_id,
+				quantity, overage_quantity, overage_cents, idempotency_key, occurred_at, recorded_at, plan_id,
+				billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
 			SELECT gen_random_uuid(), r.user_id, r.id, r.email, r.workspace_id, 1, (n >= r.suggestions_included)::integer,
 				(n >= r.suggestions_included)::integer * r.overage_rate_cents, r.id || '-' || n, at, at, r.plan_id,
 				r.billing_period_start, r.billing_period_end, n + 1, 0, r.suggestions_included, r.overage_rate_cents
-			FROM (SELECT *, abs(hashtext(email)) AS hash, GREATEST(1, LEAST(billing_period_end, now())::date - billing_period_start::date)::integer AS days FROM usage_records) r,
+			FROM (SELECT *, abs(hashtext(email)) AS hash,
+					GREATEST(1, LEAST(billing_period_end, now())::date - billing_period_start::date)::integer AS days
+				FROM usage_records) r,
 				generate_series(0, r.suggestions_used - 1) n,
-				LATERAL (SELECT r.billing_period_start + interval '1 day' * ((r.hash % r.days + n) % r.days) + interval '1 second' * (n * 7919 % 86400) AS at) e
+				LATERAL (SELECT r.billing_period_start + interval '1 day' * ((r.hash % r.days + n) % r.days) +
+					interval '1 second' * (n * 7919 % 86400) AS at) e
 			WHERE r.billing_period_start = date_trunc('month', now()) - interval '1 month' * $1`, pageMonths-1-month)
 		if err != nil {
-			return 0, "", fmt.Errorf("make events: %w", err)
+			return 0, "", fmt.Errorf("insert events: %w", err)
 		}
 		made += tag.RowsAffected()
 		b.say("pages: %d events", made)
 	}
 	for _, statement := range []string{
-		"ALTER TABLE usage_events ADD CONSTRAINT usage_events_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key)", "VACUUM ANALYZE", "CHECKPOINT",
+		"ALTER TABLE usage_events ADD CONSTRAINT usage_events_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key)",
+		"VACUUM ANALYZE", "CHECKPOINT",
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return 0, "", fmt.Errorf("%w in %s", err, statement)
@@ -288,7 +310,7 @@ func (b *bench) fill(ctx context.Context, database string, events int64) (made i
 	return made, size, err
 }
 
-// pagesTable sets the pages at all of the events against those at a tenth of them.
+// pagesTable compares the pages with all events with those with a tenth of them.
 func (b *bench) pagesTable() [][]string {
 	fewer, all := b.pages[0], b.pages[1]
 	count := func(n int64) string { return strconv.FormatFloat(float64(n)/1e6, 'f', 2, 64) + " M events" }
@@ -308,24 +330,27 @@ func (b *bench) pagesTable() [][]string {
 
 const pagesHeading = "## Pages"
 
-// pagesSection is the part of the report about the pages.
+// pagesSection returns the section of the report on the pages.
 func (b *bench) pagesSection(ctx context.Context) string {
 	all := b.pages[1]
 	busy := ""
 	for _, f := range b.facts {
 		if strings.HasPrefix(f.Name, "busy") {
-			busy = " The machine was busy with other work by " + f.Value + "."
+			busy = " Other work used " + f.Value + "."
 		}
 	}
-	return fmt.Sprintf("%s\n\nMeasured by `go run ./web/bench -only pages` on %s at %s. PostgreSQL, with one organization of %d members, a record of each in each of "+
-		"%d months, and %d events behind them (%s), which were made in %s; then `tollgate verify` found no difference in %s. An admin who signed in by a one-time "+
-		"link asks for each page %d times, one after another over one connection; a time is from the request to the last byte of the answer. A line with several addresses "+
-		"(both directions; the first, the middle and the last page; three searches; three levels) shows the slowest of them.%s\n\n%s",
-		pagesHeading, time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths, all.events, all.size,
-		all.made.Round(time.Second), all.verified.Round(time.Second), b.Requests, busy, table(b.pagesTable()))
+	return fmt.Sprintf("%s\n\n%s\n\n%s\n\n%s", pagesHeading,
+		wrapped("", "Measured with `go run ./web/bench -only pages` on %s at commit %s. The database is PostgreSQL with one organization of "+
+			"%d members, a record for each member in each of %d months, and %d events (%s). It was filled in %s, and `tollgate verify` "+
+			"found no difference in %s.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
+			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), busy),
+		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
+			"connection. A time ends with the last byte of the answer. A row with several addresses (both directions; the first, the "+
+			"middle and the last page; three searches; three levels) shows the slowest of them.", b.Requests),
+		table(b.pagesTable()))
 }
 
-// withPages is a report with the section in the place of the one that it had.
+// withPages returns the report with its section on the pages replaced.
 func withPages(report, section string) string {
 	before, rest, found := strings.Cut(report, pagesHeading+"\n")
 	if found {
@@ -341,7 +366,7 @@ func withPages(report, section string) string {
 	return before + section + "\n## How\n" + rest
 }
 
-// reportPages prints the table, and writes the section into the file, whose other parts stay.
+// reportPages prints the table, and replaces the section on the pages in the file.
 func (b *bench) reportPages(ctx context.Context, out io.Writer) error {
 	if _, err := fmt.Fprintf(out, "\n%s", table(b.pagesTable())); err != nil || b.Output == "" {
 		return err

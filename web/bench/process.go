@@ -15,33 +15,33 @@ import (
 	"time"
 )
 
-// How long a server may take to come up and to go down.
+// How long a server may take to start and to stop.
 const (
 	startPatience = 20 * time.Second
 	stopPatience  = 20 * time.Second
 )
 
-// process is a program that the bench started and that it stops again.
+// process is a program that the benchmark started and stops.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
-	// exited is closed when the program has ended; err is why.
+	// exited is closed when the program has ended. Then err is the program's error.
 	exited chan struct{}
 	err    error
 }
 
-// start runs cmd in a directory of its own and writes what it prints to a file there. It runs until it is stopped,
-// whatever becomes of the work that it was started for.
+// start runs cmd in its own directory, with its output in a file there. The program runs until it
+// is stopped.
 func start(home, name string, cmd *exec.Cmd) (*process, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	out, err := os.OpenFile(filepath.Join(home, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // a name of ours
+	out, err := os.OpenFile(filepath.Join(home, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // a fixed name
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	defer out.Close() //nolint:errcheck // the program has a descriptor of its own
+	defer out.Close() //nolint:errcheck // the program has its own descriptor
 	cmd.Stderr = out
 	if cmd.Stdout == nil {
 		cmd.Stdout = out
@@ -49,8 +49,8 @@ func start(home, name string, cmd *exec.Cmd) (*process, error) {
 	cmd.Dir = home
 	// Nothing else of the caller's environment reaches a server: no DATABASE_URL, no Stripe key.
 	cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"), "HOME="+home, "TMPDIR="+os.TempDir())
-	// An interrupt at the terminal reaches the bench alone, which stops its servers in order; should the bench be
-	// killed, they do not outlive it.
+	// An interrupt at the terminal reaches only the benchmark, which stops its servers in order. If
+	// the benchmark is killed, they end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -63,7 +63,7 @@ func start(home, name string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// waitUntil asks ready again and again until it has no error, the program ends, or patience does.
+// waitUntil calls ready until it returns nil. It fails if the program ends or after startPatience.
 func (p *process) waitUntil(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -82,7 +82,7 @@ func (p *process) waitUntil(ctx context.Context, ready func(context.Context) err
 	}
 }
 
-// stop ends the program as an operator would. A program that ended before, or badly, is an error.
+// stop ends the program with SIGTERM. If the program ended before, or fails, it returns an error.
 func (p *process) stop() error {
 	select {
 	case <-p.exited:
@@ -105,7 +105,7 @@ func (p *process) stop() error {
 	return nil
 }
 
-// tail is the end of what the program printed.
+// tail returns the last lines that the program printed.
 func (p *process) tail() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *process) tail() string {
 func freePort(ctx context.Context) (int, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, fmt.Errorf("free port: %w", err)
+		return 0, fmt.Errorf("find a free port: %w", err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	return port, l.Close()

@@ -15,8 +15,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisCounter is what a user would pick who wants speed: a counter for each person and month in Redis, the limit and
-// the deduplication in one script, behind Echo, with go-redis and its default pool.
+// redisCounter returns what a user could choose for speed: a counter in Redis for each person and
+// month, with the limit and the deduplication in one script, behind Echo, with go-redis and its
+// default pool.
 func redisCounter(addr string) *echo.Echo {
 	rdb := redis.NewClient(&redis.Options{Addr: addr})
 	e := echo.New()
@@ -41,14 +42,14 @@ func redisCounter(addr string) *echo.Echo {
 	return e
 }
 
-// What the script answers first; the units used follow.
+// The first value that the script returns. The second one is the number of used units.
 const (
-	refused  = 0 // 1 is recorded
+	refused  = 0 // 1 means recorded
 	replayed = 2
 )
 
-// countOnce remembers the first answer under the idempotency key for as long as a client may try again. A call that is
-// neither refused nor repeated costs three commands.
+// countOnce stores the first answer under the idempotency key for as long as a client may retry. A
+// call that is neither refused nor repeated costs three commands.
 var countOnce = redis.NewScript(`
 local used = tonumber(redis.call('GET', KEYS[2]) or '0')
 local after = used + tonumber(ARGV[1])
@@ -61,13 +62,13 @@ if first then return {2, tonumber(first)} end
 return {0, used}
 `)
 
-// startRedis starts a redis-server of the bench's own. Its settings are Redis's and Debian's defaults but for the
-// place: no append-only file, a snapshot now and then. With appendOnly it also logs each write, and syncs the log
-// once a second.
+// startRedis starts a redis-server with the defaults of Redis and Debian, except for its directory:
+// no append-only file, and a snapshot from time to time. With appendOnly, it also logs each write
+// and syncs the log once per second.
 func startRedis(ctx context.Context, dir, name string, appendOnly bool) (*process, string, error) {
 	binary, err := exec.LookPath("redis-server")
 	if err != nil {
-		return nil, "", fmt.Errorf("the bench compares with Redis: %w (apt-get install redis-server)", err)
+		return nil, "", fmt.Errorf("find Redis, which the benchmark needs (apt-get install redis-server): %w", err)
 	}
 	port, err := freePort(ctx)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// report prints the tables, and writes the whole report to the file.
+// report prints the tables, and writes the report to the file.
 func (b *bench) report(ctx context.Context, out io.Writer) error {
 	goals := [][]string{{"", "goal", "result", "met"}}
 	for _, r := range b.goalRows() {
@@ -33,16 +33,19 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 		return nil
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "# Benchmarks\n\nWritten by `make bench` on %s; not edited by hand. Every number was measured in "+
-		"that one run.\n\n%s\n", time.Now().UTC().Format(time.DateOnly), table(goals))
-	text.WriteString("A ratio is taken round by round and is the median of the rounds, with the lowest and the highest in " +
-		"brackets.\n\n## Measured\n\n")
-	fmt.Fprintf(&text, "%s\nThe rates, latencies and processor times are medians of the rounds. A latency in a closed loop is that "+
-		"of a server driven to its end by %d connections: it tells how long the queue is, and nothing about a service "+
-		"with room to spare.\n", table(rates), connections)
+	fmt.Fprintf(&text, "# Benchmarks\n\n%s\n\n%s\n%s\n\n## Measured\n\n%s\n%s\n",
+		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run.",
+			time.Now().UTC().Format(time.DateOnly)),
+		table(goals),
+		wrapped("", "\"Of\" means a ratio of rates. It is measured in each round. The table shows the median of the rounds, with the "+
+			"lowest and the highest value in parentheses."),
+		table(rates),
+		wrapped("", "Rates, latencies and processor times are medians of the rounds. In a closed loop, %d connections keep the server "+
+			"at its limit, so a latency shows how long the queue is. It says nothing about a server with spare capacity.", connections))
 	if loops := b.openLoopTable(); len(loops) > 1 {
-		fmt.Fprintf(&text, "\nThe gate on PostgreSQL in an open loop of %s: calls are sent evenly at their times, however late "+
-			"answers are, and a latency counts from the time the call was to be sent at.\n\n%s", b.OpenLoop, table(loops))
+		fmt.Fprintf(&text, "\n%s\n\n%s", wrapped("", "The next table is from an open loop of %s with the gate on PostgreSQL: calls are "+
+			"sent at even intervals, however late the answers are. A latency starts at the time at which the call was due.",
+			b.OpenLoop), table(loops))
 	}
 	if len(b.pages) > 0 {
 		text.WriteString("\n" + b.pagesSection(ctx))
@@ -52,7 +55,7 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 	return b.write(text.String())
 }
 
-// output is the file that the report is written to.
+// output returns the path of the report.
 func (b *bench) output() string {
 	if filepath.IsAbs(b.Output) {
 		return b.Output
@@ -62,12 +65,12 @@ func (b *bench) output() string {
 
 func (b *bench) write(text string) error {
 	if err := os.WriteFile(b.output(), []byte(text), 0o644); err != nil { //nolint:gosec // a document
-		return fmt.Errorf("report: %w", err)
+		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
 }
 
-// rateTable has a line for each closed loop.
+// rateTable returns a row for each closed loop.
 func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
 		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "in RAM", "at its peak",
@@ -117,44 +120,70 @@ func (b *bench) factTable() [][]string {
 	return lines
 }
 
-// how says what was compared with what, as far as this run did it.
+// how explains what this run compared.
 func (b *bench) how() []string {
 	lines := []string{
-		fmt.Sprintf("- One run, rounds: %d. In each round every server is measured once, for %s, after %s of the same calls; "+
-			"client, server and database share the machine, and each is a process of its own.",
+		wrapped("- ", "One run with %d rounds. In each round, every server is measured once, for %s, after %s of the same calls. "+
+			"Client, server and database share the machine, and each has its own process.",
 			b.Rounds, b.Duration, warm(b.Duration)),
-		fmt.Sprintf("- The client: %d keep-alive HTTP/1.1 connections on one thread and one epoll, requests written out "+
-			"beforehand, each call with an idempotency key of its own, random ones of %d people. It reads every answer and "+
-			"the run ends with an error at the first that is not a 200 with `\"allowed\":true`.", connections, b.People),
-		"- The floor: an Echo handler with `c.Bind` and `c.JSON` of the same fields and length (within a tenth; the bench " +
-			"refuses to run otherwise), without a database, an API key or any middleware.",
+		wrapped("- ", "The client has %d keep-alive HTTP/1.1 connections on one thread and one epoll. Requests are built in advance. "+
+			"Each call has its own idempotency key and is for a random one of %d people. The client reads every answer. The run "+
+			"fails at the first answer that is not a 200 with `\"allowed\":true`.", connections, b.People),
+		wrapped("- ", "The floor is an Echo handler with `c.Bind` and `c.JSON`, without a database, an API key or middleware. Its "+
+			"answers have the same fields as the gate's. The benchmark fails if their lengths differ by more than a tenth."),
 	}
 	for _, s := range b.gates() {
-		lines = append(lines, fmt.Sprintf("- The gate on %s: the product's binary as built by `go build`, with API keys, at its "+
-			"defaults but for a catalogue whose plan nobody exhausts, so that answers stay of one length. After the load, "+
-			"`tollgate verify` found no difference, and %d answers made just as many events and counted units.",
-			title(s.name), s.answers))
+		lines = append(lines, wrapped("- ", "The gate on %s is the product's binary from `go build`, with API keys and default "+
+			"settings. Only its plan catalog differs: no one can use all included units, so that all answers have the same "+
+			"length. After the load, `tollgate verify` found no difference, and the ledger had as many events and counted units as "+
+			"there were answers: %d.", title(s.name), s.answers))
 	}
 	if s := b.server(oneStatementServer); s != nil {
 		tries := make([]string, len(b.poolTries))
 		for i, try := range b.poolTries {
 			tries[i] = fmt.Sprintf("%d: %.0f/s", try.connections, try.perSecond)
 		}
-		lines = append(lines, fmt.Sprintf("- One statement a call: Echo, pgxpool, one prepared statement that updates the counter "+
-			"within its limit and inserts the event under its unique key, on the same PostgreSQL. Pool of %d connections, the "+
-			"best of those tried (%s). Its %d answers made just as many events.", b.pool, strings.Join(tries, ", "), s.answers))
+		lines = append(lines, wrapped("- ", "One statement a call is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
+			"updates the counter within its limit and inserts the event with its unique key. The pool has %d connections, the best "+
+			"of the sizes tried (%s). The ledger had as many events as there were answers: %d.",
+			b.pool, strings.Join(tries, ", "), s.answers))
 	}
 	if b.server(redisServer) != nil || b.server(redisAOFServer) != nil {
-		lines = append(lines, "- The Redis counter: Echo, go-redis with its default pool, one script a call that checks the limit, "+
-			"remembers the key for a day and counts. Redis as Debian ships it, without an append-only file: a crash loses "+
-			"what was counted since the last snapshot, minutes of it. With the log synced each second it loses about a second. "+
-			"The gate loses nothing that it answered.")
+		lines = append(lines, wrapped("- ", "The Redis counter is Echo with go-redis and its default pool. One script per call checks "+
+			"the limit, stores the key for a day and counts. Redis has Debian's settings, without an append-only file: a crash "+
+			"loses minutes of counts, since the last snapshot. With a log that is synced each second, it loses about a second. "+
+			"The gate loses no answered call."))
 	}
-	return append(lines, "- PostgreSQL: a cluster fresh from initdb, with the settings below and no other tuning; the database "+
-		"is empty at first and holds the run's events at the end. SQLite: `synchronous=FULL`.")
+	return append(lines, wrapped("- ", "PostgreSQL is a new cluster from initdb, with the settings below and no other tuning. The "+
+		"database is empty at first and has the run's events at the end. SQLite uses `synchronous=FULL`."))
 }
 
-// table is a Markdown table that reads as one in a terminal too.
+// wrapped formats a paragraph of the report and wraps it at 100 columns. The first line begins with
+// prefix.
+func wrapped(prefix, format string, args ...any) string {
+	const width = 100
+	var text strings.Builder
+	column := 0
+	for i, word := range strings.Fields(fmt.Sprintf(format, args...)) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+			text.WriteString(prefix)
+			column = len(prefix)
+		case column+1+n > width:
+			text.WriteString("\n" + strings.Repeat(" ", len(prefix)))
+			column = len(prefix)
+		default:
+			text.WriteString(" ")
+			column++
+		}
+		text.WriteString(word)
+		column += n
+	}
+	return text.String()
+}
+
+// table returns a Markdown table that is also readable in a terminal.
 func table(lines [][]string) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {

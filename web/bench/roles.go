@@ -19,7 +19,7 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// The parts that this program plays when it has started itself; the first argument names one.
+// The roles of this program when it has started itself. The first argument is the role.
 const (
 	rolePrefix       = "bench-role-"
 	roleClient       = rolePrefix + "client"
@@ -28,7 +28,7 @@ const (
 	roleOneStatement = rolePrefix + "one-statement"
 )
 
-// roleConfig is what a part is told, as JSON on its standard input.
+// roleConfig is the configuration of a role. It is JSON on standard input.
 type roleConfig struct {
 	Redis       string
 	PostgresURL string
@@ -36,7 +36,7 @@ type roleConfig struct {
 	Load        load
 }
 
-// startSelf starts this program again as one of the servers and returns where it listens.
+// startSelf starts this program again as one of the servers and returns the server's address.
 func startSelf(dir, role, name string, config roleConfig) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -63,16 +63,16 @@ func startSelf(dir, role, name string, config roleConfig) (*process, string, err
 	}
 	addr, err := bufio.NewReader(addressOut).ReadString('\n')
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("start %s: it named no address: %w", name, err), p.stop())
+		return nil, "", errors.Join(fmt.Errorf("start %s: it printed no address: %w", name, err), p.stop())
 	}
 	return p, strings.TrimSpace(addr), nil
 }
 
-// playRole is the whole life of a process that startSelf or runLoad started.
+// playRole is the main function of a process that startSelf or runLoad started.
 func playRole(ctx context.Context, role string, in io.Reader, out io.Writer) error {
 	var config roleConfig
 	if err := json.NewDecoder(in).Decode(&config); err != nil {
-		return fmt.Errorf("%s: configuration: %w", role, err)
+		return fmt.Errorf("%s: read the configuration: %w", role, err)
 	}
 	switch role {
 	case roleClient:
@@ -92,10 +92,10 @@ func playRole(ctx context.Context, role string, in io.Reader, out io.Writer) err
 		}
 		return serve(ctx, e, out)
 	}
-	return fmt.Errorf("%s: no such role", role)
+	return fmt.Errorf("unknown role %q", role)
 }
 
-// serve answers on a free port, whose address it prints, until ctx ends.
+// serve serves on a free port until ctx ends. It prints its address.
 func serve(ctx context.Context, e *echo.Echo, out io.Writer) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

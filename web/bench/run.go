@@ -17,48 +17,50 @@ type bench struct {
 	options
 	dir  string
 	root string
-	// binary is the product, once it is built.
+	// binary is the path of the product's binary, once it is built.
 	binary   string
 	progress io.Writer
 	servers  []*server
-	// stops end what was started, last first.
+	// stops has the functions that stop what was started.
 	stops []func() error
-	// series numbers the loads.
+	// series is the number of the last load.
 	series uint32
-	// results holds what was measured, by call and server, a value a round.
+	// results has a result for each round, by call and server.
 	results map[string][]result
-	// decision is the time from a start to the first decision, by server.
+	// decision has the times from a start to the first decision, by server.
 	decision map[string][]time.Duration
-	// poolTries holds the rate that each pool size gave to one statement a call.
+	// poolTries has the rate of one statement per call with each pool size.
 	poolTries []poolTry
 	pool      int
 	facts     []fact
-	// pages are the rounds of the measurement of the pages: with a tenth of the events, and with all.
+	// pages has the measurements of the pages: first with a tenth of the events, then with all.
 	pages []pageShop
 }
 
-// server is one of those that are compared.
+// server is one of the servers that are compared.
 type server struct {
 	name    string
 	process *process
 	addr    string
 	token   string
-	// gate is set on those that are the product.
+	// gate is set if the server is the product.
 	gate *gate
-	// database and usedColumn tell where the ledger is; empty where there is none.
+	// database and usedColumn are the address of the ledger and its column of used units. They are
+	// empty without a ledger.
 	database, usedColumn string
-	// answers counts the calls that the ledger must have an event of.
+	// answers is the number of calls for which the ledger must have an event.
 	answers int64
-	// peak is the most memory that the process had in RAM at any time until the end of the closed loops, in bytes.
+	// peak is the most resident memory that the process used until the end of the closed loops, in
+	// bytes.
 	peak int64
 }
 
-// result is what one load gave.
+// result is the result of one load.
 type result struct {
 	outcome
-	// ServerCPU is what the server's process used, not its database.
+	// ServerCPU is the processor time of the server's process, without its database.
 	ServerCPU time.Duration
-	// Resident is the most memory in RAM seen while the load ran, in bytes.
+	// Resident is the most resident memory that was seen during the load, in bytes.
 	Resident int64
 }
 
@@ -87,7 +89,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	return b.report(ctx, out)
 }
 
-// stop ends everything that was started, last first.
+// stop stops everything that was started, in reverse order.
 func (b *bench) stop() error {
 	var errs []error
 	for _, stop := range slices.Backward(b.stops) {
@@ -99,7 +101,7 @@ func (b *bench) stop() error {
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
 
-// describe collects the facts that need no server.
+// describe collects the facts for which no server is needed.
 func (b *bench) describe(ctx context.Context) (err error) {
 	if b.root, err = moduleRoot(ctx); err != nil {
 		return err
@@ -120,12 +122,12 @@ func (b *bench) server(name string) *server {
 	return nil
 }
 
-// gates are the servers that are the product.
+// gates returns the servers that are the product.
 func (b *bench) gates() []*server {
 	return slices.DeleteFunc(slices.Clone(b.servers), func(s *server) bool { return s.gate == nil })
 }
 
-// load runs a load on a server and watches the server's process meanwhile.
+// load runs a load on a server and measures the server's process.
 func (b *bench) load(ctx context.Context, s *server, l load) (result, error) {
 	b.series++
 	l.Series, l.Addr, l.Token = b.series, s.addr, s.token
@@ -158,7 +160,8 @@ func (b *bench) load(ctx context.Context, s *server, l load) (result, error) {
 	return r, nil
 }
 
-// watchResident looks ten times a second until ctx ends. A process that has gone shows in the load's own error.
+// watchResident reads the resident memory ten times per second until ctx ends. If the process has
+// ended, the load returns an error.
 func watchResident(ctx context.Context, pid int) (most int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -174,10 +177,11 @@ func watchResident(ctx context.Context, pid int) (most int64) {
 	}
 }
 
-// warm is how long calls are made before a measurement of d begins.
+// warm returns how long calls are made before a measurement of length d begins.
 func warm(d time.Duration) time.Duration { return min(d/4, time.Second) }
 
-// closedLoops measures each server in turn, round after round, so that a drift of the machine hits all alike.
+// closedLoops measures each server in turn, round after round, so that a change of the machine's
+// speed affects all.
 func (b *bench) closedLoops(ctx context.Context) error {
 	for round := range b.Rounds {
 		for _, m := range b.closedLoopPlan() {
@@ -208,7 +212,7 @@ func (b *bench) closedLoops(ctx context.Context) error {
 	return nil
 }
 
-// measurement is a kind of call on one server.
+// measurement is one kind of call on one server.
 type measurement struct {
 	call   string
 	server *server
@@ -229,7 +233,7 @@ func (b *bench) closedLoopPlan() []measurement {
 	return plan
 }
 
-// The rates of the open loops, in calls a second.
+// The rates of the open loops, in calls per second.
 const (
 	busyRate  = 2_000
 	quietRate = 50
@@ -256,7 +260,8 @@ func (b *bench) openLoops(ctx context.Context) error {
 
 func openLoopKey(rate int) string { return fmt.Sprintf("%s %d", openLoopCall, rate) }
 
-// starts times the gates from their start to their first decision, on the databases that the loads have filled.
+// starts measures the time from each gate's start to its first decision, on the databases that the
+// loads have filled.
 func (b *bench) starts(ctx context.Context) error {
 	for _, s := range b.gates() {
 		if err := s.process.stop(); err != nil {
@@ -279,7 +284,7 @@ func (b *bench) starts(ctx context.Context) error {
 	return nil
 }
 
-// checkLedgers compares what was answered with what is stored: nothing counted is worth a ratio if it was lost.
+// checkLedgers compares the answers with the stored events. A rate has no value if calls were lost.
 func (b *bench) checkLedgers(ctx context.Context) error {
 	for _, s := range b.servers {
 		if s.database == "" {

@@ -12,7 +12,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// startServers starts those that are asked for, each in its own process, with a fresh database.
+// startServers starts the servers to measure, each in its own process and with a new database.
 func (b *bench) startServers(ctx context.Context) error {
 	if b.wants(floorServer) {
 		p, addr, err := startSelf(b.dir, roleFloor, floorServer, roleConfig{})
@@ -42,7 +42,7 @@ func (b *bench) startServers(ctx context.Context) error {
 	return nil
 }
 
-// add takes a server that was started in, to be measured and to be stopped at the end.
+// add adds a started server, which is measured and stopped at the end.
 func (b *bench) add(s *server) {
 	b.servers = append(b.servers, s)
 	b.stops = append(b.stops, func() error {
@@ -53,8 +53,8 @@ func (b *bench) add(s *server) {
 	})
 }
 
-// startOnPostgres starts a PostgreSQL of the bench's own, and on it the gate and the one statement a call, each with
-// a database to itself.
+// startOnPostgres starts PostgreSQL, and on it the gate and the server with one statement per call,
+// each with its own database.
 func (b *bench) startOnPostgres(ctx context.Context) error {
 	postgres, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true, MaxConnections: 300})
 	if err != nil {
@@ -124,25 +124,26 @@ func (b *bench) startRedisCounter(ctx context.Context, name string) error {
 	return nil
 }
 
-// introduce lets every person call once, which makes them members of the organization on the big plan.
+// introduce makes one call for every person, which makes them members of the organization with the
+// large plan.
 func (b *bench) introduce(ctx context.Context) error {
 	for _, s := range b.gates() {
 		begin := time.Now()
 		if _, err := b.load(ctx, s, load{Path: "/v1/consume", Keyed: true, Introduce: true}); err != nil {
 			return err
 		}
-		b.say("%s: %d people introduced in %s", s.name, b.People, short(time.Since(begin)))
+		b.say("%s: %d people created in %s", s.name, b.People, short(time.Since(begin)))
 	}
 	return nil
 }
 
-// poolTry is the rate that a pool size gave.
+// poolTry is the rate with one pool size.
 type poolTry struct {
 	connections int
 	perSecond   float64
 }
 
-// tryPools gives one statement a call the pool that suits it best here, as its author would.
+// tryPools finds the best pool size for one statement per call, as its author would.
 func (b *bench) tryPools(ctx context.Context) error {
 	s := b.server(oneStatementServer)
 	if s == nil {
@@ -162,7 +163,7 @@ func (b *bench) tryPools(ctx context.Context) error {
 			return err
 		}
 		b.poolTries = append(b.poolTries, poolTry{connections, r.PerSecond})
-		b.say("one statement a call with a pool of %d: %.0f/s", connections, r.PerSecond)
+		b.say("one statement per call with a pool of %d: %.0f/s", connections, r.PerSecond)
 		if r.PerSecond > best {
 			best, b.pool = r.PerSecond, connections
 		}
@@ -180,7 +181,8 @@ func (b *bench) startOneStatement(s *server, connections int) (err error) {
 	return err
 }
 
-// compareSizes refuses to go on if a server's answers are not as long as the gate's: who sends less is faster.
+// compareSizes returns an error if a server's answers are not as long as the gate's, since shorter
+// answers are faster.
 func (b *bench) compareSizes(ctx context.Context) error {
 	for _, path := range []string{"/v1/consume", "/v1/check"} {
 		sizes := map[string]int{}
@@ -202,12 +204,12 @@ func (b *bench) compareSizes(ctx context.Context) error {
 		for _, g := range b.gates() {
 			for name, size := range sizes {
 				if math.Abs(float64(size-sizes[g.name])) > 0.1*float64(sizes[g.name]) {
-					return fmt.Errorf("%s of %s answers %d bytes, and of the gate (%s) %d: they must not differ by more than a tenth",
+					return fmt.Errorf("the answer of %s of %s has %d bytes, and the gate's (%s) has %d: they must not differ by more than a tenth",
 						path, name, size, g.name, sizes[g.name])
 				}
 			}
 		}
-		b.say("bytes of an answer to %s: %v", path, sizes)
+		b.say("answer sizes of %s in bytes: %v", path, sizes)
 	}
 	return nil
 }

@@ -10,33 +10,35 @@ import (
 	"time"
 )
 
-// clockTick is the unit of the processor times in /proc: USER_HZ, which Linux fixes at 100 for every program.
+// clockTick is the unit of the processor times in /proc: USER_HZ, which is always 100 on Linux.
 const clockTick = 10 * time.Millisecond
 
-// cpuTime is the processor time that a process has used, in user and kernel mode.
+// cpuTime returns the processor time of a process, in user and kernel mode.
 func cpuTime(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, fmt.Errorf("processor time: %w", err)
+		return 0, fmt.Errorf("read the processor time: %w", err)
 	}
-	// The program's name, in brackets, may hold blanks; utime and stime are the 12th and 13th field after it.
+	// The program's name, in parentheses, may contain spaces. utime and stime are the 12th and 13th
+	// fields after it.
 	_, rest, _ := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("processor time: /proc/%d/stat is %q", pid, text)
+		return 0, fmt.Errorf("read the processor time: /proc/%d/stat is %q", pid, text)
 	}
 	user, err := strconv.ParseInt(fields[11], 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("processor time: /proc/%d/stat: %w", pid, err)
+		return 0, fmt.Errorf("read the processor time: /proc/%d/stat: %w", pid, err)
 	}
 	kernel, err := strconv.ParseInt(fields[12], 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("processor time: /proc/%d/stat: %w", pid, err)
+		return 0, fmt.Errorf("read the processor time: /proc/%d/stat: %w", pid, err)
 	}
 	return time.Duration(user+kernel) * clockTick, nil
 }
 
-// resident is the memory of a process that lies in RAM, in bytes: now (VmRSS) and at most so far (VmHWM).
+// resident returns the resident memory of a process in bytes: the current value (VmRSS) and the
+// maximum until now (VmHWM).
 func resident(pid int) (now, peak int64, err error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)
 	bytes := func(name string) int64 {
@@ -47,7 +49,7 @@ func resident(pid int) (now, peak int64, err error) {
 				return kib << 10
 			}
 		}
-		err = fmt.Errorf("resident memory: %s: %w", name, fieldErr)
+		err = fmt.Errorf("read the resident memory: %s: %w", name, fieldErr)
 		return 0
 	}
 	return bytes("VmRSS"), bytes("VmHWM"), err

@@ -1,8 +1,9 @@
-// Package browser_test looks at every page, in every state, as Debian's Chromium draws it: light, dark and in forced colours,
-// on a phone, a tablet and a desk. The pages are those of views/viewstest, sent by a server on loopback with the headers
-// of ours.
+// Package browser_test checks every page, in every state, in Debian's Chromium: light, dark and in
+// forced colors, on a phone, a tablet and a desktop. The pages are those of views/viewstest. A
+// server on loopback sends them with the product's headers.
 //
-// What looks is check.mjs; see there for what it finds. Node's packages come by package-lock.json and without their scripts.
+// check.mjs does the checks. Node's packages are installed from package-lock.json, without their
+// scripts.
 package browser_test
 
 import (
@@ -33,19 +34,20 @@ import (
 )
 
 var (
-	// all is `make browser`: each page in each theme at each width, nine looks instead of one.
-	all = flag.Bool("all", false, "look at every page in every theme at every width")
-	// shots is `make screenshots`.
-	shots = flag.String("shots", "", "the folder to write screenshots to")
+	// all checks each page in nine views, each theme at each width, instead of one. `make browser`
+	// sets it.
+	all = flag.Bool("all", false, "check every page in every theme at every width")
+	// shots is set by `make screenshots`.
+	shots = flag.String("shots", "", "the folder for the screenshots")
 )
 
-// pageLimit is the most that a page may weigh with its stylesheet and icon, in bytes, compressed.
+// pageLimit is the largest size of a page with its stylesheet and icon, compressed, in bytes.
 const pageLimit = 25_000
 
-// shotLimit is the most that a screenshot may weigh, in bytes.
+// shotLimit is the largest size of a screenshot in bytes.
 const shotLimit = 200_000
 
-// job is what check.mjs is to do.
+// job is the input of check.mjs.
 type job struct {
 	Chromium  string   `json:"chromium"`
 	Arguments []string `json:"arguments"`
@@ -57,19 +59,20 @@ type job struct {
 type page struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	// Printed must be on paper, with every table of the page; empty when the page need not be printed.
+	// Printed is a text that must be on the printed page, with every table. If it is empty, printing
+	// is not checked.
 	Printed string `json:"printed,omitempty"`
-	// View is the only one of the job's views that it is looked at in; nil for all.
+	// View is the index of the only view to check. nil means all.
 	View *int `json:"view,omitempty"`
-	// Shots are pictures to take of it, by scheme, in place of all checks.
+	// Shots has the files of screenshots to take, by scheme. If it is set, nothing is checked.
 	Shots map[string]string `json:"shots,omitempty"`
-	// Shown is the height of the pictures in pixels, to the end of a card.
+	// Shown is the height of the screenshots in pixels, to the end of a card.
 	Shown int `json:"shown,omitempty"`
-	// Leads is where the button of its form must lead, in place of all checks.
-	Leads string `json:"leads,omitempty"`
+	// Destination is the address to which the page's form must lead. If it is set, nothing else is checked.
+	Destination string `json:"destination,omitempty"`
 }
 
-// view is how a page is looked at. Walk says to go through it by the keyboard as well.
+// view is one way to show a page. Walk means that the keyboard is checked, too.
 type view struct {
 	Scheme string `json:"scheme"`
 	Forced bool   `json:"forced"`
@@ -77,8 +80,9 @@ type view struct {
 	Walk   bool   `json:"walk"`
 }
 
-// looks are all themes at all widths; unless -all is given each theme and each width once, of which each page then gets one in turn.
-func looks() []view {
+// views returns each theme at each width with -all. Otherwise, it returns each theme and each width
+// once, and each page gets one of them in turn.
+func views() []view {
 	var list []view
 	for i, width := range []int{320, 768, 1280} {
 		for k, theme := range []view{{Scheme: "light"}, {Scheme: "dark"}, {Scheme: "light", Forced: true}} {
@@ -91,19 +95,19 @@ func looks() []view {
 	return list
 }
 
-// result is what check.mjs says of a page.
+// result is the output of check.mjs for a page.
 type result struct {
-	Name   string  `json:"name"`
-	Faults []fault `json:"faults"`
+	Name     string    `json:"name"`
+	Problems []problem `json:"problems"`
 }
 
-type fault struct {
+type problem struct {
 	Check string `json:"check"`
 	Where string `json:"where"`
 	What  string `json:"what"`
 }
 
-// serve sends pages as the product does, each at /name.
+// serve serves pages as the product does, each at /name.
 func serve(t *testing.T, pages map[string]string) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -125,7 +129,7 @@ func serve(t *testing.T, pages map[string]string) *httptest.Server {
 	return server
 }
 
-// drawn are all pages in all states.
+// drawn returns all pages in all states.
 func drawn(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{}
@@ -135,7 +139,7 @@ func drawn(t *testing.T) map[string]string {
 	return pages
 }
 
-// packages sees to it that Node's packages are those of package-lock.json.
+// packages installs Node's packages of package-lock.json, if they are missing or old.
 func packages(t *testing.T) {
 	t.Helper()
 	root := filepath.Join("..", "..")
@@ -143,7 +147,7 @@ func packages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// npm writes this one at the end of an installation.
+	// npm writes this file at the end of an installation.
 	installed, err := os.Stat(filepath.Join(root, "node_modules", ".package-lock.json"))
 	if err == nil && !installed.ModTime().Before(lock.ModTime()) {
 		return
@@ -158,25 +162,26 @@ func packages(t *testing.T) {
 	}
 }
 
-// find fails without a program: a test that is left out would look like one that passed.
+// find returns the path of a program. It fails the test without it, because a skipped test would
+// look like one that passed.
 func find(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		t.Fatalf("%v: `make deps` installs it", err)
+		t.Fatalf("%v; install it with `make deps`", err)
 	}
 	return path
 }
 
-// run starts a browser and hands on what is said of each page.
+// run starts a browser and calls each with the result of each page.
 func run(t *testing.T, j job, each func(result)) {
 	t.Helper()
 	packages(t)
 	j.Chromium, j.Tabs = find(t, "chromium"), 2
-	// Nothing but the pages; the sandbox needs what root and containers do not have.
+	// The browser loads nothing but the pages. Its sandbox does not work as root or in containers.
 	j.Arguments = []string{
-		"--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
-		"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+		"--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+		"--disable-sync", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 	}
 	input, err := json.Marshal(j)
 	if err != nil {
@@ -186,7 +191,7 @@ func run(t *testing.T, j job, each func(result)) {
 	cmd.Stdin = bytes.NewReader(input)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	// Node ends the browser when it is asked to end itself.
+	// On SIGTERM, Node ends the browser and itself.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	stdout, err := cmd.StdoutPipe()
@@ -201,7 +206,7 @@ func run(t *testing.T, j job, each func(result)) {
 	for lines.Scan() {
 		var r result
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			t.Errorf("check.mjs said: %s", lines.Text())
+			t.Errorf("check.mjs printed: %s", lines.Text())
 			continue
 		}
 		each(r)
@@ -215,7 +220,7 @@ func TestEveryPageInABrowser(t *testing.T) {
 	began := time.Now()
 	pages := drawn(t)
 	server := serve(t, pages)
-	j := job{Views: looks()}
+	j := job{Views: views()}
 	for i, name := range slices.Sorted(maps.Keys(pages)) {
 		p := page{Name: name, Address: server.URL + "/" + name}
 		if !*all {
@@ -230,53 +235,58 @@ func TestEveryPageInABrowser(t *testing.T) {
 	run(t, j, func(r result) {
 		seen[r.Name] = true
 		t.Run(r.Name, func(t *testing.T) {
-			for _, f := range r.Faults {
+			for _, f := range r.Problems {
 				t.Errorf("%s (%s): %s", f.Check, f.Where, f.What)
 			}
 		})
 	})
 	if len(seen) != len(pages) {
-		t.Errorf("%d of %d pages were looked at", len(seen), len(pages))
+		t.Errorf("%d of %d pages were checked", len(seen), len(pages))
 	}
-	views := len(j.Views)
+	each := len(j.Views)
 	if !*all {
-		views = 1
+		each = 1
 	}
-	fmt.Printf("%d states of pages, each in %d of %d views, in %s\n", len(seen), views, len(j.Views), time.Since(began).Round(time.Second))
+	fmt.Printf("%d states of pages, each in %d of %d views, in %s\n", len(seen), each, len(j.Views), time.Since(began).Round(time.Second))
 }
 
-// A page that has every fault shows that each check can find one.
-func TestChecksFindFaults(t *testing.T) {
+// Each check finds a problem in a page that has them all.
+func TestChecksFindProblems(t *testing.T) {
 	server := serve(t, map[string]string{"broken": `<!DOCTYPE html><html lang="en"><head><title>Broken</title>
 		<style>p { color: red }</style><link rel="stylesheet" href="` + static.Address("app.css") + `"></head>
 		<body><a href="/">Home</a><a href="#main">Skip</a><main id="main">
 		<div style="x">wide</div><svg width="1400" height="9"></svg><img src="/missing.png">
-		<button class="no-print">.</button><a href="/hidden" tabindex="-1">Not by the keyboard alone, as it should</a>
-		<section class="scroll-x"><table class="data"><tr><td>First</td></tr><tr><td><svg width="3000" height="9"></svg><button>Far away</button></td></tr></table></section>
-		<input type="checkbox" checked aria-label="Selected"><svg class="plot" height="50"><line class="c-pace" x1="0" x2="100%" y1="20" y2="20"></line><text class="strong" x="10%" y="24">12</text></svg>
+		<button class="no-print">.</button><a href="/hidden" tabindex="-1">Not reachable by keyboard</a>
+		<section class="scroll-x"><table class="data"><tr><td>First</td></tr>
+		<tr><td><svg width="3000" height="9"></svg><button>Far away</button></td></tr></table></section>
+		<input type="checkbox" checked aria-label="Selected"><svg class="plot" height="50">
+		<line class="c-pace" x1="0" x2="100%" y1="20" y2="20"></line><text class="strong" x="10%" y="24">12</text></svg>
 		<noscript>Please turn on JavaScript.</noscript></main></body></html>`})
-	j := job{Views: looks(), Pages: []page{{Name: "broken", Address: server.URL + "/broken", Printed: "Billing period: "}}}
+	j := job{Views: views(), Pages: []page{{Name: "broken", Address: server.URL + "/broken", Printed: "Billing period: "}}}
 	found := map[string]int{}
 	run(t, j, func(r result) {
-		for _, f := range r.Faults {
+		for _, f := range r.Problems {
 			if *all {
 				t.Logf("%s (%s): %s", f.Check, f.Where, f.What)
 			}
 			found[f.Check]++
 		}
 	})
-	for _, check := range []string{"axe", "box", "chart", "console", "html", "keyboard", "print", "script", "skip", "table", "target", "width"} {
+	for _, check := range []string{
+		"axe", "box", "chart", "console", "html", "keyboard", "print", "script", "skip", "table", "target", "width",
+	} {
 		if found[check] == 0 {
-			t.Errorf("the check %s found nothing; found were %v", check, found)
+			t.Errorf("the check %s found nothing; problems by check: %v", check, found)
 		}
 	}
 	if found["look"] != 0 {
-		t.Error("the look at the page failed itself")
+		t.Error("the checks of the page failed")
 	}
 }
 
-// A browser holds a redirect after a form, and those of the site that it leads to, against the policy of the form's page.
-func TestFormsLeadOn(t *testing.T) {
+// A browser applies the policy of a form's page to the redirect after the form, and to the
+// redirects of the site it leads to.
+func TestFormsLeadToOtherSites(t *testing.T) {
 	arrive := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "there") }))
 	defer arrive.Close()
 	onward := httptest.NewServer(http.RedirectHandler(arrive.URL+"/there", http.StatusFound))
@@ -288,25 +298,26 @@ func TestFormsLeadOn(t *testing.T) {
 			return
 		}
 		web.PageHeaders(w.Header(), policies[strings.TrimPrefix(r.URL.Path, "/")])
-		_, _ = io.WriteString(w, `<!DOCTYPE html><html lang="en"><title>Form</title><link rel="icon" href="data:,"><main><form method="post"><button>Go</button></form></main></html>`)
+		_, _ = io.WriteString(w, `<!DOCTYPE html><html lang="en"><title>Form</title><link rel="icon" href="data:,">
+			<main><form method="post"><button>Go</button></form></main></html>`)
 	}))
 	defer site.Close()
 	var j job
 	for name := range policies {
-		j.Pages = append(j.Pages, page{Name: name, Address: site.URL + "/" + name, Leads: arrive.URL + "/there"})
+		j.Pages = append(j.Pages, page{Name: name, Address: site.URL + "/" + name, Destination: arrive.URL + "/there"})
 	}
 	run(t, j, func(r result) {
-		stayed := slices.ContainsFunc(r.Faults, func(f fault) bool { return f.Check == "leads" })
+		stayed := slices.ContainsFunc(r.Problems, func(p problem) bool { return p.Check == "destination" })
 		if stayed != (r.Name == "stays") {
-			t.Errorf("%s: %+v", r.Name, r.Faults)
+			t.Errorf("%s: %+v", r.Name, r.Problems)
 		}
 	})
 }
 
-// `make screenshots`.
+// The screenshots can be taken. `make screenshots` writes them to docs.
 func TestScreenshots(t *testing.T) {
 	if *shots == "" {
-		*shots = t.TempDir() // that they can be taken is tested all the same
+		*shots = t.TempDir() // the test takes them, too
 	}
 	if err := os.MkdirAll(*shots, 0o755); err != nil {
 		t.Fatal(err)
@@ -325,7 +336,7 @@ func TestScreenshots(t *testing.T) {
 		j.Pages = append(j.Pages, p)
 	}
 	run(t, j, func(r result) {
-		for _, f := range r.Faults {
+		for _, f := range r.Problems {
 			t.Errorf("%s: %s", r.Name, f.What)
 		}
 	})
@@ -341,24 +352,24 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// What a browser loads for a page, compressed as a proxy does it.
-func TestPagesAreLight(t *testing.T) {
+// A page with its stylesheet and icon is small, compressed as a proxy does it.
+func TestPagesAreSmall(t *testing.T) {
 	shared := 0
 	for _, name := range []string{"app.css", "favicon.svg"} {
 		content, _, _ := static.Open(static.Address(name))
 		shared += compressed(t, content)
 	}
-	most, heaviest := 0, ""
+	most, largest := 0, ""
 	for name, page := range drawn(t) {
 		n := shared + compressed(t, []byte(page))
 		if n > most {
-			most, heaviest = n, name
+			most, largest = n, name
 		}
 		if n > pageLimit {
-			t.Errorf("%s weighs %d bytes with its stylesheet and icon, more than %d", name, n, pageLimit)
+			t.Errorf("%s has %d bytes with its stylesheet and icon, more than %d", name, n, pageLimit)
 		}
 	}
-	t.Logf("the heaviest page, %s, weighs %d bytes, %d of them the stylesheet and the icon", heaviest, most, shared)
+	t.Logf("the largest page, %s, has %d bytes, %d of them the stylesheet and the icon", largest, most, shared)
 }
 
 func compressed(t *testing.T, content []byte) int {

@@ -20,7 +20,7 @@ import (
 	"tollgate/web"
 )
 
-// clientHead is the beginning of a program that uses the generated types.
+// clientHead is the start of a program that uses the generated types.
 const clientHead = `import type { components, paths } from "./api";
 
 type Body<P extends keyof paths> = paths[P] extends { post: { requestBody?: { content: { "application/json": infer B } } } } ? B : never;
@@ -34,7 +34,7 @@ declare const history: Answer<"/v1/usage/{email}/history", "get">;
 declare const problem: components["schemas"]["Problem"];
 `
 
-// clientLines are lines of a program, each with whether the compiler must accept it.
+// clientLines has lines of a program. The compiler must accept the good ones and refuse the others.
 var clientLines = []struct {
 	line string
 	good bool
@@ -49,7 +49,8 @@ var clientLines = []struct {
 	{`const x: Body<"/v1/holds"> = { email: "ada@example.com", quantity: 1, idempotency_key: "1", ttl_seconds: 60 };`, true},
 	{`const x: Body<"/v1/holds/{id}/settle"> = { quantity: 1 };`, true},
 	{`const x: Body<"/v1/holds/{id}/release"> = {};`, true},
-	{`const x: Body<"/v1/events"> = { events: [{ email: "ada@example.com", quantity: 1, idempotency_key: "1", occurred_at: "2026-11-23T09:30:00Z" }] };`, true},
+	{`const x: Body<"/v1/events"> = { events: [{ email: "ada@example.com", quantity: 1, idempotency_key: "1", ` +
+		`occurred_at: "2026-11-23T09:30:00Z" }] };`, true},
 	{`const x: Body<"/v1/events"> = { events: [] };`, true},
 	{`const x: NonNullable<paths["/v1/usage/{email}/history"]["get"]["parameters"]["query"]> = {};`, true},
 	{`const x: boolean = decision.allowed;`, true},
@@ -95,7 +96,8 @@ var clientLines = []struct {
 	{`const x: paths["/v1/chekc"] = {};`, false},
 }
 
-// TestGeneratedClient generates TypeScript types from the served document and compiles correct and wrong uses of them.
+// TestGeneratedClient generates TypeScript types from the served document and compiles correct and
+// wrong uses of them.
 func TestGeneratedClient(t *testing.T) {
 	packages(t)
 	dir := t.TempDir()
@@ -124,10 +126,10 @@ func TestGeneratedClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, vague := range regexp.MustCompile(`(?m)^\s+(\w+\??: (unknown|any)\b.*|\w+: unknown;)$`).FindAllString(string(types), -1) {
-		t.Errorf("a vague type: %s", vague)
+		t.Errorf("the type is too general: %s", vague)
 	}
 
-	// Each line is a block of its own, so that its errors can be told from those of others.
+	// Each line is its own block, so that errors can be assigned to lines.
 	var program strings.Builder
 	program.WriteString(clientHead)
 	first := strings.Count(clientHead, "\n") + 1
@@ -135,7 +137,8 @@ func TestGeneratedClient(t *testing.T) {
 		program.WriteString("{ " + l.line + " }\n")
 	}
 	write("client.ts", program.String())
-	out, err := tool("tsc", "--strict", "--noEmit", "--skipLibCheck", "false", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler", "client.ts")
+	out, err := tool("tsc", "--strict", "--noEmit", "--skipLibCheck", "false", "--target", "es2022", "--module", "esnext",
+		"--moduleResolution", "bundler", "client.ts")
 	if err == nil {
 		t.Fatal("the compiler accepts every line")
 	}
@@ -158,7 +161,7 @@ func TestGeneratedClient(t *testing.T) {
 	}
 }
 
-// document is what a server serves as its OpenAPI document.
+// document returns the OpenAPI document that a server serves.
 func document(t *testing.T) string {
 	t.Helper()
 	db, err := models.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "test.db"))
@@ -177,8 +180,8 @@ func document(t *testing.T) string {
 	}
 	t.Cleanup(gate.Close)
 	server, err := web.New(web.Options{
-		DB: db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "http://localhost", Version: "test",
-		SignIn: web.SignIn{Issuer: web.SlackIssuer},
+		DB: db, Gate: gate, Catalogue: catalogue, Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(),
+		BaseURL: "http://localhost", Version: "test", SignIn: web.SignIn{Issuer: web.SlackIssuer},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +189,7 @@ func document(t *testing.T) string {
 	answer := httptest.NewRecorder()
 	server.Handler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/openapi.json", http.NoBody))
 	if answer.Code != http.StatusOK {
-		t.Fatalf("the document: %d", answer.Code)
+		t.Fatalf("get the document: status %d", answer.Code)
 	}
 	return answer.Body.String()
 }

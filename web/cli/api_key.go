@@ -20,10 +20,11 @@ type apiKeyCommands struct {
 
 type apiKeyCreate struct {
 	Name   string `required:"" help:"A name for the key, such as the app that uses it."`
-	Scopes string `required:"" placeholder:"check,consume,read" help:"What the key may do."`
+	Scopes string `required:"" placeholder:"check,consume,read" help:"What the key may do: check, consume and read, separated by commas."`
 }
 
-// Run creates a key. Only --rate-limit on the command line limits it: the variable is the default of all keys.
+// Run creates a key. Only --rate-limit on the command line is the key's own limit. The variable is
+// the default of all keys.
 func (c *apiKeyCreate) Run(ctx context.Context, o *Output, s *Settings, parsed *kong.Context, db *models.DB) error {
 	scopes, err := models.ParseScopes(c.Scopes)
 	if err != nil {

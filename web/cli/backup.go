@@ -10,7 +10,8 @@ type backupCommand struct {
 	File string `arg:"" help:"The file to create. An existing file is not overwritten."`
 }
 
-// Run copies a database that exists. It does not open the database as the other commands do, which create a missing one.
+// Run copies an existing database. It does not open the database as other commands do, because they
+// create a missing one.
 func (c *backupCommand) Run(ctx context.Context, o *Output, s *Settings) error {
 	size, err := models.Backup(ctx, s.Database, c.File)
 	if err != nil {

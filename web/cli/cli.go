@@ -1,4 +1,5 @@
-// Package cli has the commands of the operator, one file each, and the settings that they share with the server.
+// Package cli has the commands of the operator, one file each, and the settings that they share
+// with the server.
 package cli
 
 import (
@@ -18,31 +19,33 @@ import (
 	"tollgate/models"
 )
 
-// Commands are all commands but serve, in the order of --help. kong calls the Run method of the one that was given.
+// Commands has all commands except serve, in the order of --help. kong calls the Run method of the
+// given command.
 type Commands struct {
-	Demo         demoCommand         `cmd:"" help:"Serve made-up people with half a year of history and live traffic. The database is temporary unless you give --database."`
-	Migrate      migrateCommand      `cmd:"" help:"Update the database's schema. Every other command does this too."`
+	Demo         demoCommand         `cmd:"" help:"${help_demo}"`
+	Migrate      migrateCommand      `cmd:"" help:"${help_migrate}"`
 	SignIn       signInCommand       `cmd:"" help:"Print a link that signs a person in once, within ten minutes."`
 	APIKey       apiKeyCommands      `cmd:"" name:"apikey" help:"Manage API keys."`
 	Organization organizationCommand `cmd:"" help:"Manage organizations and their Slack teams."`
 	User         userCommands        `cmd:"" help:"Manage people."`
-	Subscribe    subscribeCommand    `cmd:"" help:"Assign a plan by hand, for example to a customer who is invoiced, and print the subscription's ID."`
-	Stripe       stripeCommands      `cmd:"" help:"Set up Stripe, and compare with it."`
-	Backup       backupCommand       `cmd:"" help:"Write a consistent copy of a SQLite database to a new file and print its name. The server may be running."`
+	Subscribe    subscribeCommand    `cmd:"" help:"${help_subscribe}"`
+	Stripe       stripeCommands      `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
+	Backup       backupCommand       `cmd:"" help:"${help_backup}"`
 	Verify       verifyCommand       `cmd:"" help:"Recount every record and report from its events, and print each difference."`
 	Version      versionCommand      `cmd:"" help:"Print the version."`
 }
 
-// Output is where a command writes: results to Stdout, for scripts, and notes to Stderr, for the person at the shell.
+// Output is where a command writes: results to Stdout, for scripts, and notes to Stderr, for
+// people.
 type Output struct{ Stdout, Stderr io.Writer }
 
-// Print writes a line that the command creates or lists.
+// Print writes a line with what the command creates or lists.
 func (o *Output) Print(line ...any) error {
 	_, err := fmt.Fprintln(o.Stdout, line...)
 	return err
 }
 
-// Note writes a line that a script need not read.
+// Note writes a line for people. Scripts do not need it.
 func (o *Output) Note(format string, args ...any) { _, _ = fmt.Fprintf(o.Stderr, format+"\n", args...) }
 
 // printID prints the ID of what was created.
@@ -91,7 +94,7 @@ type versionCommand struct{}
 // Run prints the version.
 func (versionCommand) Run(o *Output) error { return o.Print(Version()) }
 
-// Version returns the module's version, as the Go toolchain recorded it at build time.
+// Version returns the module's version, which the Go toolchain recorded at build time.
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version

@@ -17,8 +17,10 @@ import (
 
 type demoCommand struct{}
 
-// Run serves a made-up organization, in a temporary database unless one was given.
-func (demoCommand) Run(ctx context.Context, o *Output, s *Settings, parsed *kong.Context, catalogue *models.Catalogue, serve Serve) (err error) {
+// Run serves a made-up organization. The database is temporary unless one is given.
+func (demoCommand) Run(
+	ctx context.Context, o *Output, s *Settings, parsed *kong.Context, catalogue *models.Catalogue, serve Serve,
+) (err error) {
 	l, err := web.Listen(ctx, "--listen", s.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) && !Given(parsed, "listen") {
 		if l, err = web.Listen(ctx, "--listen", "127.0.0.1:0"); err == nil {
@@ -28,7 +30,7 @@ func (demoCommand) Run(ctx context.Context, o *Output, s *Settings, parsed *kong
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close() }() // already closed, unless the start failed
+	defer func() { _ = l.Close() }() // closed already, unless the start failed
 	address := s.Database
 	if !Given(parsed, "database") {
 		dir, failed := os.MkdirTemp("", "tollgate-demo-")
@@ -48,11 +50,12 @@ func (demoCommand) Run(ctx context.Context, o *Output, s *Settings, parsed *kong
 		return err
 	}
 	if !made {
-		o.Note("The database already has the demo's people and history. They stay as they are.")
+		o.Note("The database already has the demo's people and history. They are unchanged.")
 	}
-	return serve(ctx, Deployment{DB: db, Catalogue: catalogue, Listener: l, Background: func(ctx context.Context, log *slog.Logger) error {
+	traffic := func(ctx context.Context, log *slog.Logger) error {
 		return demo.Run(ctx, demo.Options{
 			DB: db, Catalogue: catalogue, Now: time.Now, Log: log, URL: web.URLOf(l.Addr()), Program: os.Args[0], Out: o.Stdout,
 		})
-	}})
+	}
+	return serve(ctx, Deployment{DB: db, Catalogue: catalogue, Listener: l, Background: traffic})
 }

@@ -14,7 +14,7 @@ type organizationCommand struct {
 
 type organizationCreate struct {
 	Name      string   `arg:"" help:"The organization's name."`
-	SlackTeam []string `sep:"none" placeholder:"ID" help:"A Slack team of the organization. You can give several. A team that belongs to another organization moves."`
+	SlackTeam []string `sep:"none" placeholder:"ID" help:"${help_slack_team}"`
 }
 
 // Run creates an organization.

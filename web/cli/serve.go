@@ -14,25 +14,25 @@ import (
 	"tollgate/web"
 )
 
-// Serve serves a deployment until ctx ends. main provides it to the commands.
+// Serve runs a server until ctx ends. main passes it to the commands.
 type Serve func(ctx context.Context, d Deployment) error
 
-// Deployment is what a command serves, and where.
+// Deployment has the data that a command serves and the listener that it serves on.
 type Deployment struct {
 	DB        *models.DB
 	Catalogue *models.Catalogue
 	Listener  net.Listener
-	// Background runs beside the server, as the demo's traffic does; nil for none.
+	// Background runs as long as the server does, such as the demo's traffic. It may be nil.
 	Background func(context.Context, *slog.Logger) error
 }
 
 const (
-	gcPercent = 200 // instead of Go's 100: see docs/decisions.md
-	// softMemoryLimit is the size in bytes from which garbage is collected more often.
+	gcPercent = 200 // Go's default is 100; see docs/decisions.md
+	// softMemoryLimit is the number of bytes above which garbage is collected more often.
 	softMemoryLimit = 128 << 20
 )
 
-// TuneGC sets when garbage is collected, unless GOGC or GOMEMLIMIT is set.
+// TuneGC sets how often garbage is collected, unless GOGC or GOMEMLIMIT is set.
 func TuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -42,14 +42,14 @@ func TuneGC() {
 	}
 }
 
-// ServerOptions returns what the settings say about a server.
+// ServerOptions returns a server's options from the settings.
 func (s *Settings) ServerOptions(parsed *kong.Context, d Deployment) web.Options {
 	o := web.Options{
 		DB: d.DB, Catalogue: d.Catalogue, Now: time.Now, BaseURL: string(s.BaseURL), Version: Version(), RateLimit: s.RateLimit,
 		SignIn: web.SignIn{Issuer: s.OIDCIssuer, ClientID: s.SlackClientID, ClientSecret: s.SlackClientSecret}, Drain: s.Drain,
 	}
 	if d.Background != nil && !Given(parsed, "drain") {
-		o.Drain = 0 // a person at a terminal should not have to wait
+		o.Drain = 0 // Ctrl-C at a terminal should stop the demo immediately
 	}
 	if o.BaseURL == "" {
 		o.BaseURL = web.URLOf(d.Listener.Addr())
@@ -60,7 +60,8 @@ func (s *Settings) ServerOptions(parsed *kong.Context, d Deployment) web.Options
 	return o
 }
 
-// StartMetrics serves the server's metrics until stop. wait returns when that failed or ctx ends.
+// StartMetrics serves the server's metrics until stop is called. wait returns when serving fails or
+// ctx ends.
 func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *slog.Logger) (
 	wait func(ctx context.Context) error, stop func(), err error,
 ) {
@@ -86,7 +87,8 @@ func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *sl
 	return wait, func() { end(); <-done }, nil
 }
 
-// WarnUnknownPlans logs a warning for each plan that people are subscribed to and the catalog lacks: they get what free gives.
+// WarnUnknownPlans logs a warning for each plan that has subscriptions and is not in the catalog.
+// Such a subscription gives what the free plan gives.
 func WarnUnknownPlans(ctx context.Context, d Deployment, log *slog.Logger) {
 	unknown, err := models.UnknownPlans(ctx, d.DB, d.Catalogue)
 	if err != nil && ctx.Err() == nil {

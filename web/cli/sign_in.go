@@ -11,7 +11,7 @@ type signInCommand struct {
 	Email string `arg:"" help:"The person who signs in. They must exist."`
 }
 
-// Run prints a one-time link to the server that the same settings start.
+// Run prints a one-time link to the server that has the same settings.
 func (c *signInCommand) Run(ctx context.Context, o *Output, s *Settings, db *models.DB) error {
 	base, err := s.serverURL()
 	if err != nil {

@@ -14,14 +14,15 @@ import (
 )
 
 type stripeCommands struct {
-	Setup     stripeSetup     `cmd:"" help:"Create at Stripe what the plan catalog needs, or find it: meters, products, prices, webhook endpoint, portal. Differences are listed. The secret of a new endpoint is printed only once."`
-	Reconcile stripeReconcile `cmd:"" help:"Compare what was used and sent with Stripe, by customer and billing period. Exits with 1 on any difference."`
+	Setup     stripeSetup     `cmd:"" help:"${help_stripe_setup}"`
+	Reconcile stripeReconcile `cmd:"" help:"${help_stripe_reconcile}"`
 }
 
-// stripeClient returns a client for the key of these settings.
+// stripeClient returns a client with the settings' secret key.
 func (s *Settings) stripeClient() (*billing.Client, error) {
 	if s.StripeSecretKey == "" {
-		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE") //nolint:staticcheck // Stripe is a name
+		//nolint:staticcheck // Stripe is a name
+		return nil, errors.New("Stripe is not connected: set STRIPE_SECRET_KEY or STRIPE_SECRET_KEY_FILE")
 	}
 	if err := billing.CheckKey(s.StripeSecretKey); err != nil {
 		return nil, fmt.Errorf("STRIPE_SECRET_KEY: %w", err)
@@ -33,8 +34,9 @@ func (s *Settings) reporter(db *models.DB, client *billing.Client, catalogue *mo
 	return billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: s.ReportEvery})
 }
 
-// StartStripe adds billing to a server's options, if Stripe is connected, and starts its workers. Reports stop when ctx ends;
-// webhooks are applied until the drain is over, since Stripe sends them until then. stop waits for both.
+// StartStripe adds billing to a server's options and starts its workers, if Stripe is connected.
+// Reports stop when ctx ends. Webhooks are applied until the drain ends, since Stripe sends them
+// until then. stop waits for both.
 func (s *Settings) StartStripe(ctx context.Context, o *web.Options) (stop func(), err error) {
 	if s.StripeSecretKey == "" {
 		return func() {}, nil
@@ -54,9 +56,12 @@ func (s *Settings) StartStripe(ctx context.Context, o *web.Options) (stop func()
 	} else {
 		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
 	}
-	o.Shop = billing.NewShop(billing.ShopOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log})
+	o.Shop = billing.NewShop(billing.ShopOptions{
+		DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log,
+	})
 	o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-		DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: s.StripeWebhookSecret, Now: time.Now, Random: rand.Float64, Log: o.Log,
+		DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: s.StripeWebhookSecret, Now: time.Now,
+		Random: rand.Float64, Log: o.Log,
 	})
 	applying, end := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() { time.AfterFunc(o.Drain, end) })

@@ -8,7 +8,7 @@ import (
 )
 
 type stripeReconcile struct {
-	Restored bool `help:"Use this after you restored the database from a backup, before anything is sent: it first settles what Stripe already has."`
+	Restored bool `help:"${help_restored}"`
 }
 
 // Run prints the comparison, and returns an error on any difference.

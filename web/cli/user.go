@@ -14,13 +14,14 @@ type userCommands struct {
 
 type userSet struct {
 	Email          string       `arg:"" help:"The person's email address. A person who does not exist is created."`
-	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put them in this organization."`
-	NoOrganization bool         `xor:"organization" help:"Remove them from their organization. Do this after they left its Slack teams: a call that names them with a team's ID puts them back."`
-	Role           *models.Role `placeholder:"admin|member" help:"Their role in the organization."`
-	Operator       *bool        `negatable:"" help:"Whether they operate this installation."`
+	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put the person in this organization."`
+	NoOrganization bool         `xor:"organization" help:"${help_no_organization}"`
+	Role           *models.Role `placeholder:"admin|member" help:"The person's role in the organization."`
+	Operator       *bool        `negatable:"" help:"Whether the person may open the operator's pages."`
 }
 
-// Run says which identity the address belongs to before it grants a role: an API call may have claimed the address.
+// Run prints which identity the address belongs to before it grants a role: an API call may have
+// claimed the address.
 func (c *userSet) Run(ctx context.Context, o *Output, db *models.DB) error {
 	change := models.UserChange{OrganizationID: c.Organization, Leaves: c.NoOrganization, Role: c.Role, Operator: c.Operator}
 	if change.Grants() {

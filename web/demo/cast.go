@@ -9,22 +9,22 @@ import (
 	"tollgate/models"
 )
 
-// habit is how somebody uses the app.
+// habit is how a person uses the app.
 type habit int
 
 const (
 	steady   habit = iota
 	heavy          // over the included units in most months
 	light          // some units now and then
-	newcomer       // began three weeks ago
+	newcomer       // started three weeks ago
 	leaver         // stopped ten weeks ago
-	idle           // never began
+	idle           // never started
 )
 
-// appetites are shares of the plan's included units that a full month of each habit takes.
+// appetites has the share of the plan's included units that each habit uses in a full month.
 var appetites = map[habit]float64{steady: 0.66, heavy: 1.28, light: 0.18, newcomer: 0.7, leaver: 0.75}
 
-// person is one of the cast.
+// person is a made-up person.
 type person struct {
 	name     string
 	email    string
@@ -32,40 +32,41 @@ type person struct {
 	appetite float64
 	team     int // index of their Slack team
 	role     models.Role
-	// spendLimitCents is nil for most.
+	// spendLimitCents is nil for most people.
 	spendLimitCents *int64
-	// plan is their own subscription's, if they have one.
+	// plan is the plan of the person's own subscription. It is empty without one.
 	plan models.PlanID
 }
 
-// team is a Slack team of the cast.
+// team is a made-up Slack team.
 type team struct {
 	slackID      string
 	name         string
 	organization int // index
 }
 
-// organization is one of the cast's; plan is empty without a subscription.
+// organization is a made-up organization. plan is empty without a subscription.
 type organization struct {
 	id   uuid.UUID
 	name string
 	plan models.PlanID
 }
 
+// cast has all made-up organizations, teams and people.
 type cast struct {
 	organizations []organization
 	teams         []team
 	people        []person
 }
 
-// teamPrefix begins the Slack team ids of the cast. Slack's own never contain a word.
+// teamPrefix is the prefix of the made-up Slack team IDs. Slack's own IDs never contain a word.
 const teamPrefix = "T0DEMO"
 
-// mainOrganization is the id of the organization that the demo is about. It is the same in every database, so that a
-// second run finds the first one's.
+// mainOrganization is the ID of the demo's large organization. It is the same in every database, so
+// a second run finds it.
 var mainOrganization = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://example.com/tollgate/demo"))
 
-// names are nobody's. The first is the organization's admin; the last ones are on the other plans.
+// names are made up. The first person is the organization's admin. The last ones have other plans.
 var names = strings.Fields(`
 	Alma_Teapot Bruno_Paperclip Cora_Lamplight Dario_Windowsill Elsa_Buttonhole Felix_Doormat Greta_Inkpot Hugo_Umbrella Ida_Candlestick
 	Jonas_Wheelbarrow Klara_Matchbox Leo_Birdhouse Mira_Thimble Nico_Hammock Olga_Snowglobe Paul_Weathervane Quinn_Bookend Rosa_Kettledrum
@@ -76,8 +77,8 @@ var names = strings.Fields(`
 
 const membersOfMain = 42
 
-// assemble casts the catalogue: an organization of 42 people on its largest team plan, one person on each individual
-// plan, and three people on each other team plan.
+// assemble returns the cast for a plan catalog: an organization of 42 people with the largest team
+// plan, one person with each individual plan, and three people with each other team plan.
 func assemble(c *models.Catalogue) cast {
 	var k cast
 	var largest models.Plan
@@ -94,7 +95,7 @@ func assemble(c *models.Catalogue) cast {
 	}
 	k.people[0].role = models.Admin
 
-	// People on a plan of their own share a Slack team whose organization has none.
+	// People with their own plan share a Slack team. Its organization has no plan.
 	k.organizations = append(k.organizations, organization{name: "Slack team " + k.addTeam("Freelancers", 1)})
 	freelancers := len(k.teams) - 1
 	for i, p := range c.Plans {
@@ -115,7 +116,7 @@ func assemble(c *models.Catalogue) cast {
 	return k
 }
 
-// habitOf spreads the habits over the large organization.
+// habitOf returns the habit of a member of the large organization.
 func habitOf(i int) habit {
 	switch {
 	case i == 17:
@@ -132,7 +133,7 @@ func habitOf(i int) habit {
 	return steady
 }
 
-// addTeam returns the new team's Slack id.
+// addTeam adds a team and returns its Slack ID.
 func (k *cast) addTeam(name string, organization int) string {
 	id := teamPrefix + strconv.Itoa(len(k.teams)+1)
 	k.teams = append(k.teams, team{slackID: id, name: name, organization: organization})
@@ -142,13 +143,14 @@ func (k *cast) addTeam(name string, organization int) string {
 func (k *cast) add(h habit, team int, plan models.PlanID) *person {
 	i := len(k.people)
 	k.people = append(k.people, person{
-		name: strings.ReplaceAll(names[i%len(names)], "_", " "), email: address(i), habit: h, appetite: appetites[h] * (0.8 + 0.05*float64(i*5%9)),
-		team: team, role: models.Member, plan: plan,
+		name: strings.ReplaceAll(names[i%len(names)], "_", " "), email: address(i), team: team, role: models.Member, plan: plan,
+		habit: h, appetite: appetites[h] * (0.8 + 0.05*float64(i*5%9)),
 	})
 	return &k.people[i]
 }
 
-// address is the email of the person with this index. A catalogue of many plans uses some names twice.
+// address returns the email of the person with this index. With a catalog of many plans, some names
+// are used twice.
 func address(i int) string {
 	local := strings.ToLower(strings.ReplaceAll(names[i%len(names)], "_", "."))
 	if i >= len(names) {
@@ -157,5 +159,5 @@ func address(i int) string {
 	return local + "@example.com"
 }
 
-// slackID is the Slack user id of the person with this index.
+// slackID returns the Slack user ID of the person with this index.
 func slackID(i int) string { return "U0DEMO" + strconv.Itoa(100+i) }

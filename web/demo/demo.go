@@ -1,5 +1,5 @@
-// Package demo makes up an organization with half a year behind it and the Slack traffic that goes on, so that the
-// product can be looked at without any of one's own.
+// Package demo makes up an organization with six months of history, and Slack traffic, so that
+// people can try the product without their own data.
 package demo
 
 import (
@@ -14,7 +14,7 @@ import (
 	"tollgate/web"
 )
 
-// Options are a demo's surroundings.
+// Options are what a demo needs.
 type Options struct {
 	DB        *models.DB
 	Catalogue *models.Catalogue
@@ -22,21 +22,21 @@ type Options struct {
 	Log       *slog.Logger
 	// URL is where the server answers, such as http://127.0.0.1:8080.
 	URL string
-	// Program is what this one was called as (os.Args[0]).
+	// Program is the name that this program was called by (os.Args[0]).
 	Program string
-	// Out gets what there is to try.
+	// Out is where the links and commands to try are printed.
 	Out io.Writer
 }
 
 // pace is the mean time between two calls of the made-up traffic.
 const pace = 300 * time.Millisecond
 
-// Run says what there is to try in the database that Seed filled, and drives made-up traffic through the server at o.URL
-// until ctx ends.
+// Run prints what to try in the database that Seed filled, and sends made-up traffic to the server
+// at o.URL until ctx ends.
 func Run(ctx context.Context, o Options) error {
 	err := run(ctx, o)
 	if ctx.Err() != nil {
-		return nil // stopped in the middle of something
+		return nil // stopped during a call
 	}
 	return err
 }
@@ -60,7 +60,7 @@ func run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// shellWord is a text as one word of a shell's.
+// shellWord quotes a text as one word for a shell.
 func shellWord(s string) string {
 	if !strings.ContainsAny(s, " \t\n'\"\\$`*?[]{}()<>|&;#~!") {
 		return s
@@ -68,7 +68,7 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// guide writes what there is to try.
+// guide prints what to try.
 func guide(ctx context.Context, o *Options, key string) error {
 	now := models.Now(o.Now)
 	usage, err := models.OrganizationUsage(ctx, o.DB, o.Catalogue, now, mainOrganization)
@@ -78,7 +78,7 @@ func guide(ctx context.Context, o *Options, key string) error {
 	plan := o.Catalogue.PlanOf(usage.Plan)
 	people := assemble(o.Catalogue).people
 	admin, busiest := people[0].email, people[1].email
-	// At the very beginning of a month nobody has used anything.
+	// At the very beginning of a month, there are no top users.
 	for _, top := range usage.TopUsers {
 		if top.Email != admin {
 			busiest = top.Email
@@ -98,7 +98,7 @@ func guide(ctx context.Context, o *Options, key string) error {
 		program = "go run ."
 	}
 	if o.DB.Postgres {
-		database = "…" // the address may hold a password
+		database = "…" // the address may contain a password
 	}
 	again := program + " sign-in " + admin + " --base-url " + o.URL + " --database " + database
 	call := func(path, body string) string {
@@ -109,26 +109,28 @@ func guide(ctx context.Context, o *Options, key string) error {
 		return curl + o.URL + path
 	}
 	_, err = fmt.Fprintf(o.Out, `
-Tollgate runs at %[1]s with %[2]d made-up people of %[3]s on the plan %[4]s,
-people on every other plan, and half a year behind them. Made-up Slack traffic goes on until Ctrl-C.
+Tollgate runs at %[1]s. It has %[2]d made-up people of %[3]s on the plan %[4]s,
+people on every other plan, and six months of history. Made-up Slack traffic continues until you
+press Ctrl-C.
 
-The pages, each link for one sign-in within ten minutes:
-the admin's, who is the operator too   %[9]s
-a member's                             %[10]s
-Another link:                          %[11]s
+Open the pages. Each link signs in once, within ten minutes:
+as the admin, who is also the operator   %[9]s
+as a member                              %[10]s
+Another link:                            %[11]s
 
-The API and its documents: %[1]s/docs
+Read the API documentation: %[1]s/docs
 
-An API key for all of it, told only now:
+Use this API key for all calls. It is shown only now:
 %[5]s
 
-May this person have one more, and what are they to be told? Nothing is recorded.
+Check whether this person may have one more, and what the app should say. Nothing is recorded:
 %[6]s
 
-Have one. Run it again: the key makes it the same one, counted once and answered with "replayed": true.
+Consume one. If you run this again, the idempotency key is the same, so it counts once and the
+answer has "replayed": true:
 %[7]s
 
-How does the organization stand this month? Run it again in a while: the traffic counts.
+Read the organization's usage this month. Run this again after a while: the traffic counts, too:
 %[8]s
 
 `, o.URL, usage.TotalUsers, usage.Name, plan.Name, key,

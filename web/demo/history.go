@@ -8,26 +8,28 @@ import (
 	"tollgate/models"
 )
 
-// monthsBehind is how many whole months lie before the current one.
+// monthsBehind is the number of whole months before the current one.
 const monthsBehind = 6
 
-// grant is one use of the app by one of the cast.
+// grant is one use of the app by one person.
 type grant struct {
 	at       time.Time
 	quantity int64
 }
 
-// closed is the week, in days before today, in which nearly nobody works.
+// closedFrom and closedTo are the bounds, in days before today, of a week in which hardly anyone
+// works.
 const closedFrom, closedTo = 75, 68
 
-// hours of a working day in UTC, each as often as it is worked in.
+// hours has the hours of a working day in UTC. An hour with more usage is in the list more often.
 var hours = []int{7, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 12, 13, 13, 13, 14, 14, 14, 15, 15, 15, 16, 16, 17, 18}
 
-// uses makes up when somebody used the app from start to now, and for how many units at once; included is a month's.
-// The chance comes from rng alone, so that one seed makes one history.
+// uses makes up when a person used the app from start to now, and for how many units each time.
+// included is the number of units in a month. Only rng is random, so the same seed makes the same
+// history.
 func (p *person) uses(rng *rand.Rand, included int64, start, now time.Time) []grant {
 	today := now.Truncate(24 * time.Hour)
-	month := max(1, min(included, 150)) // a plan of a million does not need a million rows
+	month := max(1, min(included, 150)) // a plan with a million units does not need a million rows
 	if included == 0 {
 		month = 20
 	}
@@ -59,7 +61,7 @@ func (p *person) uses(rng *rand.Rand, included int64, start, now time.Time) []gr
 	return grants
 }
 
-// pace is how a day compares with an ordinary working day; at 0 nothing happens at all.
+// pace returns the usage of a day relative to an ordinary working day. With 0, there is none.
 func (p *person) pace(day time.Time, ago int, onHoliday bool) float64 {
 	switch {
 	case p.habit == idle, p.habit == newcomer && ago > 21, p.habit == leaver && ago < 70, onHoliday:
@@ -69,11 +71,11 @@ func (p *person) pace(day time.Time, ago int, onHoliday bool) float64 {
 	case day.Weekday() == time.Saturday, day.Weekday() == time.Sunday:
 		return 0.12
 	}
-	// The app is new to all of them half a year ago.
+	// Six months ago, the app is new to everyone, so usage grows.
 	return 1.08 - 0.0018*float64(ago)
 }
 
-// isHoliday names the days off that most offices share.
+// isHoliday reports whether most offices are closed on the day.
 func isHoliday(day time.Time) bool {
 	switch day.Month() {
 	case time.January:
@@ -86,7 +88,7 @@ func isHoliday(day time.Time) bool {
 	return false
 }
 
-// historyStart is the beginning of the month six months before now's.
+// historyStart returns the start of the month six months before the current one.
 func historyStart(now time.Time) time.Time {
 	return models.CalendarMonth(now).Start.AddDate(0, -monthsBehind, 0)
 }

@@ -16,14 +16,15 @@ import (
 	"tollgate/models"
 )
 
-// ErrNotEmpty says that a database holds something that is not the demo's.
-var ErrNotEmpty = errors.New("the database is somebody's: the demo makes up people and usage, so it needs an empty one")
+// ErrNotEmpty means that the database has data that is not the demo's.
+var ErrNotEmpty = errors.New("the database is not empty; demo needs an empty one")
 
-// insertRows is how many rows one statement inserts: enough to make the statements few, and none of them large.
+// insertRows is how many rows one statement inserts.
 const insertRows = 400
 
-// Seed makes up the people and their history up to now, in one transaction. The same clock makes the same rows. It
-// reports false when the database has them already, and returns ErrNotEmpty when it has others.
+// Seed makes up the people and their history until now, in one transaction. The same time makes the
+// same rows. It returns false if the database has them already, and ErrNotEmpty if it has other
+// data.
 func Seed(ctx context.Context, db *models.DB, c *models.Catalogue, now time.Time) (bool, error) {
 	made := false
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -32,16 +33,17 @@ func Seed(ctx context.Context, db *models.DB, c *models.Catalogue, now time.Time
 			return err
 		}
 		made = true
-		s := seeder{now: now, rng: rand.New(rand.NewPCG(2, 6))} //nolint:gosec // the same each time on purpose
+		s := seeder{now: now, rng: rand.New(rand.NewPCG(2, 6))} //nolint:gosec // it must be the same each time
 		return s.seed(ctx, tx, c)
 	})
 	if err != nil {
-		return false, fmt.Errorf("make up the demo: %w", err)
+		return false, fmt.Errorf("seed the demo: %w", err)
 	}
 	return made, nil
 }
 
-// isEmpty says that there is nothing at all. It reports false for the demo's own rows, and ErrNotEmpty for others.
+// isEmpty reports whether the database has no data. It returns false for the demo's own data, and
+// ErrNotEmpty for other data.
 func isEmpty(ctx context.Context, tx bun.Tx) (bool, error) {
 	ours, err := tx.NewSelect().Model((*models.Organization)(nil)).Where("id = ?", mainOrganization).Exists(ctx)
 	if err != nil || ours {
@@ -60,7 +62,7 @@ type seeder struct {
 	rng *rand.Rand
 }
 
-// id is a UUID of version 7 whose chance is the seed's.
+// id returns a UUID of version 7. Its random part comes from the seed.
 func (s *seeder) id(at time.Time) uuid.UUID {
 	var id uuid.UUID
 	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16|s.rng.Uint64()>>52)
@@ -112,8 +114,10 @@ func (s *seeder) seed(ctx context.Context, tx bun.Tx, c *models.Catalogue) error
 	return insert(ctx, tx, events)
 }
 
-// peopleRows are the cast but for what they used, in their order.
-func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Organization, workspaces []models.Workspace, users []models.User, subscriptions []models.Subscription) {
+// peopleRows returns the rows of the cast, in its order, without usage.
+func (s *seeder) peopleRows(k *cast, start time.Time) (
+	organizations []models.Organization, workspaces []models.Workspace, users []models.User, subscriptions []models.Subscription,
+) {
 	subscription := func(plan models.PlanID) models.Subscription {
 		return models.Subscription{ID: s.id(start), PlanID: plan, Status: models.StatusActive, CreatedAt: start, UpdatedAt: start}
 	}
@@ -152,7 +156,8 @@ func (s *seeder) peopleRows(k *cast, start time.Time) (organizations []models.Or
 	return organizations, workspaces, users, subscriptions
 }
 
-// planOf returns the person's plan and payer: the organization's plan first, else their own, else free.
+// planOf returns the person's plan and payer: the organization's plan, else the person's own, else
+// free.
 func planOf(c *models.Catalogue, k *cast, p *person, organizations []models.Organization) (plan models.Plan, payer string) {
 	i := k.teams[p.team].organization
 	if o := k.organizations[i]; o.plan != "" {
@@ -161,15 +166,17 @@ func planOf(c *models.Catalogue, k *cast, p *person, organizations []models.Orga
 	return c.PlanOf(p.plan), models.PayerOf("", nil)
 }
 
-// usageRows turns what somebody asked for into records and events, as the gate would have: a record a month that
-// began, an event a grant, and nothing for a refusal.
-func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, payer string, grants []grant) ([]models.UsageRecord, []models.UsageEvent) {
+// usageRows turns what a person requested into records and events, as the gate would have: a record
+// for each month, an event for each allowed request, and nothing for a refusal.
+func (s *seeder) usageRows(
+	records []models.UsageRecord, events []models.UsageEvent, u *models.User, team string, plan models.Plan, payer string, grants []grant,
+) ([]models.UsageRecord, []models.UsageEvent) {
 	var standing models.Standing
 	for _, g := range grants {
 		if !standing.Period.Contains(g.at) {
 			standing = models.Standing{
-				UserID: u.ID, Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents, SpendLimitCents: u.SpendLimitCents,
-				Period: models.CalendarMonth(g.at),
+				UserID: u.ID, Email: u.Email, Plan: plan.ID, Included: plan.Included, OverageRateCents: plan.OverageRateCents,
+				SpendLimitCents: u.SpendLimitCents, Period: models.CalendarMonth(g.at),
 			}
 			records = append(records, models.UsageRecord{
 				UserID: u.ID, Email: u.Email, BillingPeriodStart: standing.Period.Start, BillingPeriodEnd: standing.Period.End, PlanID: plan.ID,
@@ -186,7 +193,7 @@ func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEv
 		record.SuggestionsUsed, record.OverageUsed, record.OverageCents = standing.Used, standing.Overage, standing.OverageCents
 		record.Daily = record.Daily.Add(models.DayOf(standing.Period.Start, g.at), g.quantity)
 		events = append(events, models.UsageEvent{
-			UserID: u.ID, RecordID: int64(len(records)), // its place, until the record has an id
+			UserID: u.ID, RecordID: int64(len(records)), // its position, until the record has an ID
 			Email: u.Email, WorkspaceID: u.WorkspaceID, Quantity: g.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents,
 			OccurredAt: g.at, RecordedAt: g.at, Figures: standing.Figures(),
 		})
@@ -194,7 +201,7 @@ func (s *seeder) usageRows(records []models.UsageRecord, events []models.UsageEv
 	return records, events
 }
 
-// number gives the events the ids of the records that were just inserted.
+// number sets the events' record IDs to those of the inserted records.
 func number(ctx context.Context, tx bun.Tx, records []models.UsageRecord, events []models.UsageEvent) error {
 	var stored []models.UsageRecord
 	if err := tx.NewSelect().Model(&stored).Column("id", "email", "billing_period_start").Scan(ctx); err != nil {
@@ -215,7 +222,7 @@ func number(ctx context.Context, tx bun.Tx, records []models.UsageRecord, events
 	return nil
 }
 
-// insert stores rows, many to a statement.
+// insert stores rows, many in each statement.
 func insert[T any](ctx context.Context, tx bun.Tx, rows []T) error {
 	for part := range slices.Chunk(rows, insertRows) {
 		if _, err := tx.NewInsert().Model(&part).Exec(ctx); err != nil {

@@ -48,14 +48,15 @@ func seed(t *testing.T, db *models.DB, now time.Time) {
 	}
 }
 
-// seeded is a database made at noon, once, that tests copy: under the race detector making one takes seconds.
+// seeded is a database that is seeded once, at noon, and copied by tests: under the race detector,
+// seeding takes seconds.
 var seeded struct {
 	sync.Once
 	content []byte
 	err     error
 }
 
-// atNoon opens a copy of the database that is made at noon.
+// atNoon opens a copy of the database that was seeded at noon.
 func atNoon(t *testing.T) *models.DB {
 	t.Helper()
 	seeded.Do(func() {
@@ -81,7 +82,7 @@ func atNoon(t *testing.T) *models.DB {
 	return open(t, "sqlite:"+file)
 }
 
-// rows reads a table, in the order of its key, as one line of JSON a row.
+// rows returns a table's rows as lines of JSON, in the order of the key.
 func rows[T any](t *testing.T, db *models.DB) []string {
 	t.Helper()
 	var all []T
@@ -102,11 +103,11 @@ func rows[T any](t *testing.T, db *models.DB) []string {
 
 func everything(t *testing.T, db *models.DB) []string {
 	t.Helper()
-	return slices.Concat(rows[models.Organization](t, db), rows[models.Workspace](t, db), rows[models.User](t, db), rows[models.Subscription](t, db),
-		rows[models.UsageRecord](t, db), rows[models.UsageEvent](t, db))
+	return slices.Concat(rows[models.Organization](t, db), rows[models.Workspace](t, db), rows[models.User](t, db),
+		rows[models.Subscription](t, db), rows[models.UsageRecord](t, db), rows[models.UsageEvent](t, db))
 }
 
-// The same clock makes the same rows, in every database of both kinds.
+// The same time makes the same rows, in every database of both kinds.
 func TestSeedIsTheSameEachTime(t *testing.T) {
 	want := everything(t, atNoon(t))
 	if len(want) < 10_000 {
@@ -130,7 +131,7 @@ func TestSeedIsTheSameEachTime(t *testing.T) {
 	}
 }
 
-// Whatever the day, the history is one that the gate could have recorded.
+// On any day, the gate could have recorded the history.
 func TestSeedVerifies(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T) (*models.DB, time.Time){
 		"in the middle of a month": func(t *testing.T) (*models.DB, time.Time) { return atNoon(t), noon },
@@ -157,7 +158,8 @@ func TestSeedVerifies(t *testing.T) {
 	}
 }
 
-// isPrepared fails when a decision would change the figures of a current record before it uses it.
+// isPrepared fails if a decision would change the figures of a current record before it uses the
+// record.
 func isPrepared(t *testing.T, db *models.DB, now time.Time) {
 	t.Helper()
 	before := readRecords(t, db)
@@ -182,7 +184,7 @@ func isPrepared(t *testing.T, db *models.DB, now time.Time) {
 	}
 }
 
-// replay decides each event anew, in order, and compares the figures that it was answered with.
+// replay decides each event again, in order, and compares the stored figures.
 func replay(t *testing.T, db *models.DB) {
 	t.Helper()
 	var events []models.UsageEvent
@@ -202,13 +204,16 @@ func replay(t *testing.T, db *models.DB) {
 			t.Fatalf("%+v would have been %+v at %+v", e, verdict, s)
 		}
 		s.Add(e.Quantity, verdict)
-		if e.UsedAfter != s.Used || e.OverageAfter != s.Overage || e.OverageCentsAfter != s.OverageCents || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
+		if e.UsedAfter != s.Used || e.OverageAfter != s.Overage || e.OverageCentsAfter != s.OverageCents {
 			t.Fatalf("%+v counts %+v", e, s)
+		}
+		if period := (models.Period{Start: e.BillingPeriodStart, End: e.BillingPeriodEnd}); !period.Contains(e.OccurredAt) {
+			t.Fatalf("%+v is not in its period", e)
 		}
 	}
 }
 
-func TestSeedHasAShape(t *testing.T) {
+func TestSeedIsVaried(t *testing.T) {
 	db := atNoon(t)
 	c := catalogue(t)
 
@@ -224,7 +229,8 @@ func TestSeedHasAShape(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if usage.TopUsers[0].WarningLevel != models.Exceeded || usage.TopUsers[9].WarningLevel != models.Safe || usage.ActiveUsers >= usage.TotalUsers {
+	if usage.TopUsers[0].WarningLevel != models.Exceeded || usage.TopUsers[9].WarningLevel != models.Safe ||
+		usage.ActiveUsers >= usage.TotalUsers {
 		t.Errorf("the organization's month is %+v", usage)
 	}
 
@@ -247,14 +253,14 @@ func TestSeedHasAShape(t *testing.T) {
 			week += e.Quantity
 		}
 		if !e.OccurredAt.Before(noon) {
-			t.Fatalf("an event of the future: %+v", e)
+			t.Fatalf("an event is in the future: %+v", e)
 		}
 	}
 	if len(months) != 7 || len(plans) != 5 {
 		t.Errorf("months %v, plans %v", months, plans)
 	}
-	if weekend*40 < week || weekend*5 > week { // quiet: two days of seven, and yet less than a fifth of the other five
-		t.Errorf("%d units at weekends and %d in the week", weekend, week)
+	if weekend*40 < week || weekend*5 > week { // weekends are quiet: two of seven days have less than a fifth of the other five
+		t.Errorf("%d units on weekends and %d on other days", weekend, week)
 	}
 	newcomers, leavers := 0, 0
 	for email := range first {
@@ -274,11 +280,11 @@ func TestSeedHasAShape(t *testing.T) {
 			over++
 		}
 		if r.PlanID == models.FreePlan && r.SuggestionsUsed > r.SuggestionsIncluded {
-			t.Errorf("the free plan's cap is overshot: %+v", r)
+			t.Errorf("a record of the free plan is over its limit: %+v", r)
 		}
 	}
 	if over < 10 {
-		t.Errorf("only %d times was somebody over their limit", over)
+		t.Errorf("only %d records are over their limit", over)
 	}
 }
 
@@ -291,7 +297,7 @@ func readRecords(t *testing.T, db *models.DB) []models.UsageRecord {
 	return records
 }
 
-func TestSeedDoesNotDouble(t *testing.T) {
+func TestSecondSeedChangesNothing(t *testing.T) {
 	db := atNoon(t)
 	before := everything(t, db)
 	made, err := demo.Seed(t.Context(), db, catalogue(t), noon.AddDate(0, 2, 0))
@@ -303,8 +309,8 @@ func TestSeedDoesNotDouble(t *testing.T) {
 	}
 }
 
-// Made-up usage has no place in a database that somebody works with.
-func TestSeedLeavesSomebodysDatabaseAlone(t *testing.T) {
+// Seed adds nothing to a database that has other data.
+func TestSeedNeedsAnEmptyDatabase(t *testing.T) {
 	for name, use := range map[string]func(*models.DB) error{
 		"a person": func(db *models.DB) error {
 			_, err := models.SetUser(context.Background(), db, noon, "ada@example.com", models.UserChange{})
@@ -331,20 +337,23 @@ func TestSeedLeavesSomebodysDatabaseAlone(t *testing.T) {
 	}
 }
 
-// A catalogue of other plans has a demo too.
+// Other plan catalogs work, too.
 func TestSeedOtherPlans(t *testing.T) {
 	for name, src := range map[string]string{
 		"only free": "",
 		"a large and a paid one": `
-  - {id: vast, name: Vast, type: team, description: d, base_price_cents: 1, included: 1000000000, overage_rate_cents: 5, features: [], call_to_action: c}
-  - {id: metered, name: Metered, type: individual, description: d, base_price_cents: 0, included: 0, overage_rate_cents: 5, features: [], call_to_action: c}`,
+  - {id: vast, name: Vast, type: team, description: d, base_price_cents: 1, included: 1000000000, overage_rate_cents: 5,
+     features: [], call_to_action: c}
+  - {id: metered, name: Metered, type: individual, description: d, base_price_cents: 0, included: 0, overage_rate_cents: 5,
+     features: [], call_to_action: c}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := models.ParseCatalogue("plans.yaml", []byte(`unit: {singular: reply, plural: replies}
 currency: eur
 meter_event_name: replies
 plans:
-  - {id: free, name: Free, type: individual, description: d, base_price_cents: 0, included: 3, overage_rate_cents: 0, features: [], call_to_action: c}`+src))
+  - {id: free, name: Free, type: individual, description: d, base_price_cents: 0, included: 3, overage_rate_cents: 0,
+     features: [], call_to_action: c}`+src))
 			if err != nil {
 				t.Fatal(err)
 			}

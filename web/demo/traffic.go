@@ -17,14 +17,14 @@ import (
 	"tollgate/models"
 )
 
-// Regular is somebody who uses the app while the demo runs.
+// Regular is a person who uses the app while the demo runs.
 type Regular struct {
 	Email       string
 	SlackTeamID string
 	SlackUserID string
 }
 
-// Regulars are the demo's people who use the app: all but those who left or never began.
+// Regulars returns the demo's people who use the app: all except those who left or never started.
 func Regulars(ctx context.Context, db *models.DB) ([]Regular, error) {
 	var found []Regular
 	if err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").
@@ -41,8 +41,8 @@ func Regulars(ctx context.Context, db *models.DB) ([]Regular, error) {
 	return slices.DeleteFunc(found, func(r Regular) bool { return away[r.Email] }), nil
 }
 
-// UsualDay returns how many units the demo's people use on a usual working day, the median of the past four weeks' working days, and
-// how many they have used today.
+// UsualDay returns how many units the demo's people use on a usual working day, which is the median
+// of the working days of the past four weeks, and how many they have used today.
 func UsualDay(ctx context.Context, db *models.DB, now time.Time) (usual, today int64, err error) {
 	const days = 28
 	midnight := now.UTC().Truncate(24 * time.Hour)
@@ -66,8 +66,9 @@ func UsualDay(ctx context.Context, db *models.DB, now time.Time) (usual, today i
 	return working[len(working)/2], units[0], nil
 }
 
-// Traffic is a made-up Slack app: it asks before each suggestion, as a real one would, through the HTTP API. A day of it uses about as
-// many units as a usual day: quickly at first, so that someone who watches sees the pages change, then ever more slowly.
+// Traffic is a made-up Slack app. Before each suggestion, it calls the HTTP API, as a real app
+// does. In a day, it uses about as many units as on a usual day: quickly at first, so that a viewer
+// sees the pages change, then more and more slowly.
 type Traffic struct {
 	URL    string
 	Key    string
@@ -76,27 +77,29 @@ type Traffic struct {
 	People []Regular
 	// Pace is the mean time between two calls.
 	Pace time.Duration
-	// Usual is how many units a usual day has, and Today how many today has already.
+	// Usual is the number of units of a usual day, and Today the number that were used today before
+	// the traffic.
 	Usual, Today int64
 
 	began time.Time // of the traffic, or of the current day if that is later
 	spent int64     // units since then
 
-	run  string // begins each idempotency key, so that two demos on one database have different ones
+	run  string // the prefix of each idempotency key, so that two demos on one database have different keys
 	call int
-	// full are the people who have had plenty: a demo that runs for a week is no stampede.
+	// full has the people who have used plenty, so that a demo that runs for a week does not use more
+	// and more.
 	full  map[string]bool
 	holds []openHold
 }
 
-// openHold is work under way.
+// openHold is a hold whose work is in progress.
 type openHold struct {
 	id       string
 	quantity int64
 	until    time.Time
 }
 
-// plenty is the percentage of the included units at which somebody stops.
+// plenty is the percentage of the included units at which a person stops.
 const plenty = 150
 
 // Run makes one call after another until ctx ends.
@@ -120,10 +123,11 @@ func (t *Traffic) Run(ctx context.Context) {
 	}
 }
 
-// spread is how long the traffic takes to use about two thirds of the units that the day has left.
+// spread is how long the traffic takes to use about two thirds of the units that are left of the
+// day.
 const spread = 10 * time.Minute
 
-// mayUse returns whether the traffic may use more units by now.
+// mayUse reports whether the traffic may use more units now.
 func (t *Traffic) mayUse() bool {
 	now := t.Now()
 	if midnight := now.UTC().Truncate(24 * time.Hour); t.began.Before(midnight) {
@@ -133,7 +137,7 @@ func (t *Traffic) mayUse() bool {
 	return float64(t.spent) < float64(left)*(1-math.Exp(-float64(now.Sub(t.began))/float64(spread)))
 }
 
-// step makes one call: it ends work that is due, or lets somebody ask.
+// step makes one call: it ends a hold that is due, or makes a request for a person.
 func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 	if i := slices.IndexFunc(t.holds, func(h openHold) bool { return !h.until.After(t.Now()) }); i >= 0 {
 		h := t.holds[i]
@@ -145,7 +149,7 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 		return t.post(ctx, client, "/v1/holds/"+h.id+"/settle", map[string]any{"quantity": part}, nil)
 	}
 	t.call++
-	// Some have more to say than others.
+	// Some people make more requests than others.
 	who := t.People[int(float64(len(t.People))*rand.Float64()*rand.Float64())] //nolint:gosec // made up
 	body := map[string]any{"slack_team_id": who.SlackTeamID, "slack_user_id": who.SlackUserID}
 	if t.call%2 == 0 {
@@ -183,7 +187,7 @@ func (t *Traffic) step(ctx context.Context, client *http.Client) error {
 	return nil
 }
 
-// post makes a call and reads its answer; answer may be nil.
+// post makes a call and reads its answer into answer, which may be nil.
 func (t *Traffic) post(ctx context.Context, client *http.Client, path string, body, answer any) error {
 	content, err := json.Marshal(body)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"tollgate/web/demo"
 )
 
-// counter counts the API's calls by path, and tells when there were enough.
+// counter counts the API's calls by path, and calls done once there are enough.
 type counter struct {
 	http.Handler
 	mu     sync.Mutex
@@ -63,8 +63,8 @@ func serve(t *testing.T, db *models.DB, c *counter) string {
 	}
 	t.Cleanup(gate.Close)
 	server, err := web.New(web.Options{
-		DB: db, Gate: gate, Catalogue: catalogue(t), Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "http://localhost", Version: "test",
-		SignIn: web.SignIn{Issuer: web.SlackIssuer},
+		DB: db, Gate: gate, Catalogue: catalogue(t), Now: time.Now, Log: log, Metrics: prometheus.NewRegistry(),
+		BaseURL: "http://localhost", Version: "test", SignIn: web.SignIn{Issuer: web.SlackIssuer},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestTraffic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(people) != 46 { // of 48, one left and one never began
+	if len(people) != 46 { // of 48, one left and one never started
 		t.Errorf("%d people use the app", len(people))
 	}
 	traffic := demo.Traffic{
@@ -109,13 +109,14 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// fast returns a clock that begins at start and runs so many times faster than the real one.
+// fast returns a clock that begins at start and runs this many times faster than the real one.
 func fast(start time.Time, times int) func() time.Time {
 	began := time.Now()
 	return func() time.Time { return start.Add(time.Duration(times) * time.Since(began)) }
 }
 
-// TestTrafficIsAUsualDay lets eight hours of traffic go by, with a usual number of calls, and compares the day with a usual one.
+// TestTrafficIsAUsualDay runs eight hours of traffic, with a usual number of calls, and compares
+// the day with a usual one.
 func TestTrafficIsAUsualDay(t *testing.T) {
 	db := atNoon(t)
 	usual, before, err := demo.UsualDay(t.Context(), db, noon)
@@ -147,8 +148,8 @@ func TestTrafficIsAUsualDay(t *testing.T) {
 		t.Fatalf("only %d calls in time", n)
 	}
 	var used int64
-	if err := db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0)").Where("recorded_at > ?", noon.Add(time.Second)).
-		Scan(t.Context(), &used); err != nil {
+	if err := db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(quantity), 0)").
+		Where("recorded_at > ?", noon.Add(time.Second)).Scan(t.Context(), &used); err != nil {
 		t.Fatal(err)
 	}
 	if day := before + used; used == 0 || day > usual*5/4 {
@@ -156,7 +157,7 @@ func TestTrafficIsAUsualDay(t *testing.T) {
 	}
 }
 
-// Each line that is printed to be tried works as it stands.
+// Each printed command works without changes.
 func TestRunPrintsWhatWorks(t *testing.T) {
 	db := atNoon(t)
 	c := &counter{done: func() {}, enough: func(map[string]int) bool { return false }}
@@ -166,7 +167,10 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 	printed := make(lines, 1)
 	ended := make(chan error)
 	go func() {
-		ended <- demo.Run(ctx, demo.Options{DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url, Program: "/my programs/it's tollgate", Out: printed})
+		ended <- demo.Run(ctx, demo.Options{
+			DB: db, Catalogue: catalogue(t), Now: time.Now, Log: slog.New(slog.DiscardHandler), URL: url,
+			Program: "/my programs/it's tollgate", Out: printed,
+		})
 	}()
 	var text string
 	select {
@@ -175,9 +179,10 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(text, url+"/docs") {
-		t.Errorf("no address of the documents in %s", text)
+		t.Errorf("no address of the API documentation in %s", text)
 	}
-	if want := `'/my programs/it'\''s tollgate' sign-in alma.teapot@example.com --base-url ` + url + " --database " + db.URL + "\n"; !strings.Contains(text, want) {
+	want := `'/my programs/it'\''s tollgate' sign-in alma.teapot@example.com --base-url ` + url + " --database " + db.URL + "\n"
+	if !strings.Contains(text, want) {
 		t.Errorf("no line %s in %s", want, text)
 	}
 	var answers []string
@@ -188,7 +193,9 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 			answers = append(answers, "key")
 		}
 	}
-	for i, want := range []string{"key", `"warning_level":`, `"warning_level":`, `"replayed":false`, `"replayed":true`, `"total_users":42`, `"total_users":42`} {
+	for i, want := range []string{
+		"key", `"warning_level":`, `"warning_level":`, `"replayed":false`, `"replayed":true`, `"total_users":42`, `"total_users":42`,
+	} {
 		if i >= len(answers) || !strings.Contains(answers[i], want) {
 			t.Fatalf("answer %d is not one with %s: %q", i, want, answers)
 		}
@@ -199,7 +206,7 @@ func TestRunPrintsWhatWorks(t *testing.T) {
 	}
 }
 
-// lines passes on what is written.
+// lines sends each text that is written to it.
 type lines chan string
 
 func (l lines) Write(p []byte) (int, error) {
@@ -207,7 +214,8 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// curl does what a shell and curl would do with the line: words, quotes, -H, -d and an address.
+// curl does what a shell and curl do with the line. It supports words, quotes, -H, -d and an
+// address.
 func curl(t *testing.T, line string) string {
 	t.Helper()
 	var words []string

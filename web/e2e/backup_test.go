@@ -20,20 +20,21 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// A backup under load has every unit that was answered before it began and none twice; it can be verified and served.
+// A backup under load has every unit that was answered before it started, and none twice. It can be
+// verified and served.
 func TestBackupWhileServing(t *testing.T) {
 	dir := modelstest.Dir(t)
 	s := newFileSite(t, filepath.Join(dir, "tollgate.db"))
-	told, _, decided, _, _ := s.load(t.Context())
-	wait(t, decided.more(200), "calls that are decided")
+	answers, _, decided, _, _ := s.load(t.Context())
+	wait(t, decided.more(200), "calls to be decided")
 	file := filepath.Join(dir, "backup.db")
 	before := s.ledger()
 	stdout, stderr, err := s.try("backup", file)
 	if err != nil || stdout != file+"\n" || !strings.HasPrefix(stderr, "wrote ") {
 		t.Fatalf("backup: %v, printed %q and %q", err, stdout, stderr)
 	}
-	wait(t, decided.more(50), "calls that are decided after it")
-	all := told()
+	wait(t, decided.more(50), "calls to be decided after the backup")
+	all := answers()
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v; want mode 0600", info.Mode(), err)
@@ -42,28 +43,28 @@ func TestBackupWhileServing(t *testing.T) {
 	line := counted(t, copied)
 	stored := copied.ledger()
 	if want := fmt.Sprintf("%d events counted, the newest recorded at ", len(stored)); !strings.HasPrefix(line, want) {
-		t.Errorf("verify says %q, want %q…", line, want)
+		t.Errorf("verify prints %q, want %q…", line, want)
 	}
 	for key, g := range before {
 		if stored[key] != g {
-			t.Errorf("%q was recorded before the backup began and is not in it", key)
+			t.Errorf("%q was recorded before the backup started, but is not in it", key)
 		}
 	}
 	for key, g := range stored {
 		if all[key] != g {
-			t.Errorf("%q is in the backup as %+v, and was answered as %+v", key, g, all[key])
+			t.Errorf("%q is in the backup as %+v, but was answered as %+v", key, g, all[key])
 		}
 	}
 	t.Logf("%d events before it, %d in it, %d at the end", len(before), len(stored), len(all))
 	if names, err := filepath.Glob(filepath.Join(dir, "*.partial")); err != nil || len(names) > 0 {
-		t.Errorf("left behind: %v, %v", names, err)
+		t.Errorf("files are left: %v, %v", names, err)
 	}
 	if schema(t, copied.database) != schema(t, s.database) {
 		t.Error("the backup has another schema")
 	}
 }
 
-// What a backup cannot do it refuses in one line, and leaves everything as it was.
+// backup refuses invalid targets and sources with one line, and changes nothing.
 func TestBackupRefuses(t *testing.T) {
 	dir := modelstest.Dir(t)
 	s := &site{t: t, database: "sqlite:" + filepath.Join(dir, "tollgate.db"), program: program(t)}
@@ -76,12 +77,14 @@ func TestBackupRefuses(t *testing.T) {
 		return fmt.Sprint(names)
 	}
 	before := list()
+	const exists = "the file exists; choose another name"
+	const noDirectory = "no such directory; create it or choose another one"
 	for target, cause := range map[string]string{
-		"taken": "the file exists; choose another name", "empty": "the file exists; choose another name", "link": "the file exists; choose another name",
-		"tollgate.db": "the file exists; choose another name", ".": "is a directory; name a file in it",
+		"taken": exists, "empty": exists, "link": exists,
+		"tollgate.db": exists, ".": "is a directory; name a file in it",
 		"tollgate.db-journal": `SQLite would take a file that ends in "-journal" for a part of another database; choose another name`,
 		"new.db-wal":          `SQLite would take a file that ends in "-wal" for a part of another database; choose another name`,
-		"missing/b.db":        "no such directory; create it or choose another one", "taken/b.db": "no such directory; create it or choose another one",
+		"missing/b.db":        noDirectory, "taken/b.db": noDirectory,
 		"old.db": fmt.Sprintf("%q is left of another database; move it away or choose another name", filepath.Join(dir, "old.db-wal")),
 	} {
 		target = dir + "/" + target
@@ -91,22 +94,25 @@ func TestBackupRefuses(t *testing.T) {
 		}
 	}
 	missing := &site{t: t, database: s.database + "2", program: s.program}
-	if _, stderr, err := missing.try("backup", filepath.Join(dir, "b.db")); err == nil || !strings.HasSuffix(stderr, fmt.Sprintf("open database %q: no such file\n", missing.database)) {
-		t.Errorf("of a database that does not exist: %v, %s", err, stderr)
+	wantMissing := fmt.Sprintf("open database %q: no such file\n", missing.database)
+	if _, stderr, err := missing.try("backup", filepath.Join(dir, "b.db")); err == nil || !strings.HasSuffix(stderr, wantMissing) {
+		t.Errorf("a missing database: %v, %s", err, stderr)
 	}
 	postgres := &site{t: t, database: postgresDatabase(t), program: s.program}
-	if _, stderr, err := postgres.try("backup", filepath.Join(dir, "b.db")); err == nil || !strings.Contains(stderr, "pg_dump --format=custom") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("of PostgreSQL: %v, %s", err, stderr)
+	_, stderr, err := postgres.try("backup", filepath.Join(dir, "b.db"))
+	if err == nil || !strings.Contains(stderr, "pg_dump --format=custom") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("PostgreSQL: %v, %s", err, stderr)
 	}
 	if after := list(); after != before {
 		t.Errorf("there are %s, want %s", after, before)
 	}
 	if content, err := os.ReadFile(filepath.Join(dir, "taken")); err != nil || string(content) != "mine" {
-		t.Errorf("the file that existed holds %q, %v", content, err)
+		t.Errorf("the existing file has %q, %v", content, err)
 	}
 }
 
-// Of backups that start at once to one name one succeeds; one that is stopped or killed leaves nothing under the name.
+// If several backups to one name start at the same time, one succeeds. A backup that is stopped or
+// killed leaves no file with the name.
 func TestBackupInterrupted(t *testing.T) {
 	dir := modelstest.Dir(t)
 	path := filepath.Join(dir, "tollgate.db")
@@ -149,7 +155,7 @@ func TestBackupInterrupted(t *testing.T) {
 		cmd.Env, cmd.Stderr = environment(t), &stderr
 		r, err := launch(cmd)
 		must(t, err)
-		for begun := time.Now(); ; { // until it writes
+		for begun := time.Now(); ; { // until it has written 1 MiB
 			names, err := filepath.Glob(target + ".*.partial")
 			must(t, err)
 			if len(names) > 0 {
@@ -158,7 +164,7 @@ func TestBackupInterrupted(t *testing.T) {
 				}
 			}
 			if time.Since(begun) > startPatience {
-				t.Fatal("it did not begin to write")
+				t.Fatal("the backup did not start to write")
 			}
 		}
 		must(t, r.process.Signal(signal))
@@ -167,16 +173,17 @@ func TestBackupInterrupted(t *testing.T) {
 			t.Errorf("%s: %v; want no file", signal, err)
 		}
 		if names, _ := filepath.Glob(target + ".*"); signal == syscall.SIGTERM && (len(names) > 0 || strings.Count(stderr.String(), "\n") != 1) {
-			t.Errorf("%s left %v and said %q", signal, names, stderr.String())
+			t.Errorf("%s left %v and printed %q", signal, names, stderr.String())
 		}
 	}
-	s.command("backup", filepath.Join(dir, "stopped.db")) // what the killed one left does not prevent it
+	s.command("backup", filepath.Join(dir, "stopped.db")) // the files of the killed backup do not prevent it
 	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the source has a log now: %v", err)
+		t.Errorf("the source has a -wal file now: %v", err)
 	}
 }
 
-// A backup copies the database as it is: one that is made before an upgrade is not migrated, and neither is its source.
+// A backup copies the database without changes: before an upgrade, neither the backup nor the
+// source is migrated.
 func TestBackupDoesNotMigrate(t *testing.T) {
 	dir := modelstest.Dir(t)
 	s := &site{t: t, database: "sqlite:" + filepath.Join(dir, "tollgate.db"), program: program(t)}
@@ -191,8 +198,9 @@ func TestBackupDoesNotMigrate(t *testing.T) {
 	}
 }
 
-// Verify says how many events it counted and when the newest one was recorded, so that a copy which lost some is noticed.
-func TestVerifySaysHowMuchItCounted(t *testing.T) {
+// verify prints how many events it counted and when the newest one was recorded, so that a copy
+// with missing events is noticed.
+func TestVerifyPrintsItsCount(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
 			s := newSite(t, kind.database(t), 1)
@@ -201,7 +209,8 @@ func TestVerifySaysHowMuchItCounted(t *testing.T) {
 			}
 			begun := time.Now().Truncate(time.Microsecond)
 			for i := range 3 {
-				r := s.client.call(t.Context(), s.servers[0].addr, "POST", "/v1/consume", body{"email": "ada@example.com", "idempotency_key": fmt.Sprint(i)})
+				r := s.client.call(t.Context(), s.servers[0].addr, "POST", "/v1/consume",
+					body{"email": "ada@example.com", "idempotency_key": fmt.Sprint(i)})
 				if d, err := r.decision(); err != nil || !d.Allowed {
 					t.Fatal(d, err)
 				}
@@ -222,8 +231,9 @@ func TestVerifySaysHowMuchItCounted(t *testing.T) {
 	}
 }
 
-// A plain copy of the file while the server runs, without its log, lacks the newest events, and verify's count shows it.
-func TestVerifyShowsWhatACopyLost(t *testing.T) {
+// A plain copy of a running server's file, without its log, lacks the newest events. The count of
+// verify shows this.
+func TestVerifyShowsMissingEvents(t *testing.T) {
 	s := newSite(t, sqliteDatabase(t), 1)
 	for i := range 5 {
 		s.client.insist(t.Context(), s.addresses(), 0, "POST", "/v1/consume", body{"email": "ada@example.com", "idempotency_key": fmt.Sprint(i)})
@@ -234,36 +244,40 @@ func TestVerifyShowsWhatACopyLost(t *testing.T) {
 	_, err = db.ExecContext(t.Context(), "PRAGMA wal_checkpoint(FULL)")
 	must(t, err, db.Close())
 	for i := range 4 {
-		s.client.insist(t.Context(), s.addresses(), 0, "POST", "/v1/consume", body{"email": "bob@example.com", "idempotency_key": fmt.Sprint("b", i)})
+		s.client.insist(t.Context(), s.addresses(), 0, "POST", "/v1/consume",
+			body{"email": "bob@example.com", "idempotency_key": fmt.Sprint("b", i)})
 	}
 	content, err := os.ReadFile(path)
 	must(t, err, os.WriteFile(path+".copy", content, 0o600))
 	copied := &site{t: t, database: s.database + ".copy", program: s.program}
-	if all, some := counted(t, s), counted(t, copied); !strings.HasPrefix(all, "9 events counted, ") || !strings.HasPrefix(some, "5 events counted, ") {
-		t.Errorf("verify says %q of the database and %q of its copy", all, some)
+	all, some := counted(t, s), counted(t, copied)
+	if !strings.HasPrefix(all, "9 events counted, ") || !strings.HasPrefix(some, "5 events counted, ") {
+		t.Errorf("verify prints %q for the database and %q for its copy", all, some)
 	}
 }
 
-// An error of the database is one line: the address without its password, then the cause in words.
+// A database error is one line: the address without its password, then the cause.
 func TestDatabaseErrorsAreOneLine(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "text"), []byte(strings.Repeat("no database ", 100)), 0o600), os.Symlink("nowhere", filepath.Join(dir, "link")))
+	must(t, os.WriteFile(filepath.Join(dir, "text"), []byte(strings.Repeat("no database ", 100)), 0o600),
+		os.Symlink("nowhere", filepath.Join(dir, "link")))
 	c, _ := sharedCluster(t)
 	server := c.URL("")
 	server = server[strings.Index(server, "@"):strings.LastIndex(server, "/")]
+	const unknownAddress = `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`
 	for address, says := range map[string]string{
 		"sqlite:" + dir + "/missing/x.db":                "no such directory; create it or change --database",
 		"sqlite:" + dir:                                  "is a directory; name a file in --database",
 		"sqlite:" + dir + "/text":                        "not a SQLite database; change --database",
 		"sqlite:" + dir + "/text/x.db":                   "not a directory",
 		"sqlite:" + dir + "/link":                        "a symbolic link to a file that does not exist; create that file or change --database",
-		"sqlite:":                                        `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME": "sqlite:" names no file`,
+		"sqlite:":                                        unknownAddress + `: "sqlite:" names no file`,
 		"postgres://ada@127.0.0.1:1/x":                   "connection refused; start PostgreSQL or change --database",
 		"postgres://ada@nowhere.invalid/x":               "no such host; change --database",
 		"postgres://postgres" + server + "/none":         `database "none" does not exist; create it or change --database`,
-		"postgres://nobody-of-us" + server + "/postgres": `role "nobody-of-us" does not exist; change the user or password in --database`,
+		"postgres://unknown-role" + server + "/postgres": `role "unknown-role" does not exist; change the user or password in --database`,
 		"postgres://ada@127.0.0.1:1/x?sslmode=perhaps":   "invalid address: failed to configure TLS (sslmode is invalid)",
-		"mysql://ada@127.0.0.1/x":                        `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`,
+		"mysql://ada@127.0.0.1/x":                        unknownAddress,
 	} {
 		given := strings.Replace(address, "@", ":sekret@", 1)
 		stdout, stderr, err := execute(t, program(t), "verify", "--database", given)
@@ -272,7 +286,8 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 		}
 	}
 	for _, given := range []string{
-		"postgres://ada:sek%ret@127.0.0.1:1/x", "postgres://ada:sek#ret@127.0.0.1:1/x", "postgres://ada:sek/ret@127.0.0.1:1/x", "postgres://ada:sek?ret@127.0.0.1:1/x",
+		"postgres://ada:sek%ret@127.0.0.1:1/x", "postgres://ada:sek#ret@127.0.0.1:1/x", "postgres://ada:sek/ret@127.0.0.1:1/x",
+		"postgres://ada:sek?ret@127.0.0.1:1/x",
 		"postgres://ada:sek@ret@127.0.0.1:1/x", "postgres://ada@127.0.0.1:1/x?password=sekret", "postgres://ada@127.0.0.1:port/x?password=sekret",
 	} {
 		_, stderr, err := execute(t, program(t), "verify", "--database", given)

@@ -21,10 +21,10 @@ import (
 	"time"
 )
 
-// hangs is how long a call may stay without an answer, whatever the server stands on does.
+// hangs is how long a call may take, whatever the database does.
 const hangs = 10 * time.Second
 
-// client calls the API as the app does, and judges the form of each answer that is no decision.
+// client calls the API as the app does, and checks the form of each answer that is not a decision.
 type client struct {
 	http *http.Client
 	key  string
@@ -33,14 +33,14 @@ type client struct {
 
 	mu      sync.Mutex
 	slowest time.Duration
-	slow    string  // which call that was
-	faults  []error // what no answer may be; the first ones
+	slow    string  // the slowest call
+	invalid []error // answers that no call may get; the first ten
 }
 
 func newClient(key string) *client {
 	return &client{key: key, http: &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 4096, DisableCompression: true},
-		// Longer than anything that is right, so that what hangs is seen as that.
+		// Longer than any valid call, so that the tests detect calls that hang.
 		Timeout: 3 * hangs,
 	}}
 }
@@ -48,23 +48,24 @@ func newClient(key string) *client {
 // body is the JSON of a request.
 type body map[string]any
 
-// reply is what came of one call.
+// reply is the result of one call.
 type reply struct {
 	status int
 	header http.Header
 	body   []byte
 	took   time.Duration
-	// err says why there is no answer.
+	// err is the reason why there is no answer.
 	err error
-	// refused says that nobody listened, so the call never reached a server.
+	// refused means that no server was listening, so the call was not sent.
 	refused bool
-	// idle is how long the call's connection had no call before.
+	// idle is how long the call's connection was unused before.
 	idle time.Duration
-	// again says that the call was made more than once, so an earlier one may have been recorded.
+	// again means that the call was retried, so an earlier try may have been recorded.
 	again bool
 }
 
-// decision is what the tests read of a decision, and of what consume, holds and settle add to it.
+// decision has the fields of a decision that the tests read, including those that consume, holds
+// and settle add.
 type decision struct {
 	Allowed  bool
 	Reason   *string
@@ -83,7 +84,7 @@ type decision struct {
 	}
 }
 
-// problem is the API's error.
+// problem is an error of the API.
 type problem struct {
 	Type, Title, Code, Detail string
 	Status                    int
@@ -94,7 +95,7 @@ func (r *reply) decision() (decision, error) {
 	return d, r.read(http.StatusOK, &d)
 }
 
-// read reads an answer that must have the status.
+// read parses an answer, which must have the status.
 func (r *reply) read(status int, into any) error {
 	if r.err != nil {
 		return r.err
@@ -113,7 +114,8 @@ func (r *reply) problem() (problem, error) {
 	return p, r.read(r.status, &p)
 }
 
-// call makes one call; content is what is to be sent as JSON, or JSON already. An answer that is neither what was asked for nor the caller's own fault is kept as a fault.
+// call makes one call. content is sent as JSON, unless it is []byte, which is JSON already. A 5xx
+// answer other than a valid 503 is stored in invalid.
 func (c *client) call(ctx context.Context, addr, method, path string, content any) *reply {
 	r := c.send(ctx, addr, method, path, content)
 	c.calls.Add(1)
@@ -128,9 +130,9 @@ func (c *client) call(ctx context.Context, addr, method, path string, content an
 		c.broken.Add(1)
 	case r.status == http.StatusServiceUnavailable:
 		c.unavailable.Add(1)
-		c.fault(r.wrongUnavailable(), method, path)
+		c.addInvalid(r.wrongUnavailable(), method, path)
 	case r.status >= http.StatusInternalServerError:
-		c.fault(fmt.Errorf("status %d: %s", r.status, r.body), method, path)
+		c.addInvalid(fmt.Errorf("status %d: %s", r.status, r.body), method, path)
 	}
 	return r
 }
@@ -156,7 +158,8 @@ func (c *client) send(ctx context.Context, addr, method, path string, content an
 		request.Header.Set("Content-Type", "application/json")
 	}
 	var idle time.Duration
-	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { idle = conn.IdleTime }}))
+	trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { idle = conn.IdleTime }}
+	request = request.WithContext(httptrace.WithClientTrace(ctx, trace))
 	begun := time.Now()
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -169,42 +172,42 @@ func (c *client) send(ctx context.Context, addr, method, path string, content an
 	return r
 }
 
-// wrongUnavailable says what is wrong with a 503, which is what product.md promises when the database is away.
+// wrongUnavailable returns an error if a 503 does not have the promised form.
 func (r *reply) wrongUnavailable() error {
 	p, err := r.problem()
 	if err != nil {
 		return err
 	}
 	if media, _, err := mime.ParseMediaType(r.header.Get("Content-Type")); err != nil || media != "application/problem+json" {
-		return fmt.Errorf("a 503 of the type %q: %s", r.header.Get("Content-Type"), r.body)
+		return fmt.Errorf("a 503 has the type %q: %s", r.header.Get("Content-Type"), r.body)
 	}
 	if p.Status != http.StatusServiceUnavailable || p.Code != "unavailable" && p.Code != "overloaded" || p.Title == "" || p.Detail == "" {
-		return fmt.Errorf("a 503 that says something else: %s", r.body)
+		return fmt.Errorf("a 503 has other fields: %s", r.body)
 	}
 	if after, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || after < 1 || after > 60 {
-		return fmt.Errorf("a 503 with Retry-After %q", r.header.Get("Retry-After"))
+		return fmt.Errorf("a 503 has Retry-After %q", r.header.Get("Retry-After"))
 	}
 	for _, secret := range []string{"SQL", "sqlite", "postgres", "127.0.0.1", ".go:", "/tmp", "dial", "commit"} {
 		if strings.Contains(string(r.body), secret) {
-			return fmt.Errorf("a 503 that speaks of the inside (%q): %s", secret, r.body)
+			return fmt.Errorf("a 503 shows internals (%q): %s", secret, r.body)
 		}
 	}
 	return nil
 }
 
-func (c *client) fault(err error, method, path string) {
+func (c *client) addInvalid(err error, method, path string) {
 	if err == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.faults) < 10 {
-		c.faults = append(c.faults, fmt.Errorf("%s %s: %w", method, path, err))
+	if len(c.invalid) < 10 {
+		c.invalid = append(c.invalid, fmt.Errorf("%s %s: %w", method, path, err))
 	}
 }
 
-// insist makes a call again and again until it is decided, on one address after another from the nth on: what the app
-// does when an answer stays out. It returns what is not a 503.
+// insist repeats a call until it is decided, on one address after another from the nth on, as the
+// app does without an answer. It returns the first answer that is not a 503.
 func (c *client) insist(ctx context.Context, addresses []string, nth int, method, path string, content any) *reply {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("a call was not decided within a minute"))
 	defer cancel()
@@ -225,11 +228,12 @@ func (c *client) insist(ctx context.Context, addresses []string, nth int, method
 func (c *client) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprintf("%d calls, %d answered 503, %d broken off, the slowest %s (%s)",
+	return fmt.Sprintf("%d calls, %d answered with 503, %d without an answer, the slowest %s (%s)",
 		c.calls.Load(), c.unavailable.Load(), c.broken.Load(), c.slowest.Round(time.Millisecond), c.slow)
 }
 
-// spread makes n pieces of work, in order, by so many clients side by side, and returns when all are done or ctx is.
+// spread calls do for 0 to n-1, in order, with this many concurrent clients. It returns when all
+// calls are done or ctx ends.
 func spread(ctx context.Context, clients, n int, do func(i int)) {
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -247,7 +251,7 @@ func spread(ctx context.Context, clients, n int, do func(i int)) {
 	all.Wait()
 }
 
-// count counts, and tells those who wait for a number.
+// count is a counter that can be waited for.
 type count struct {
 	mu    sync.Mutex
 	n     int
@@ -270,7 +274,7 @@ func (c *count) now() int {
 	return c.n
 }
 
-// more is closed when n more have been counted.
+// more returns a channel that is closed when n more have been counted.
 func (c *count) more(n int) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 	"tollgate/models"
 )
 
-// tollgate is the command as a process, with the variables given and no other of its own.
+// tollgate returns a command with these variables and no other settings.
 func tollgate(t *testing.T, variables []string, args ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), program(t), args...)
@@ -31,13 +31,13 @@ func tollgate(t *testing.T, variables []string, args ...string) *exec.Cmd {
 	return c
 }
 
-// result of a command that ended.
+// result is the result of a command.
 type result struct {
 	status         int
 	stdout, stderr string
 }
 
-// runIt runs a command to its end.
+// runIt runs a command and waits for its end.
 func runIt(t *testing.T, variables []string, args ...string) result {
 	t.Helper()
 	c := tollgate(t, variables, args...)
@@ -46,7 +46,7 @@ func runIt(t *testing.T, variables []string, args ...string) result {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() }) // such as a server that should have refused to start
+	tooLong := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() }) // for example a server that should have refused to start
 	defer tooLong.Stop()
 	var exit *exec.ExitError
 	if err := c.Wait(); err != nil && !errors.As(err, &exit) {
@@ -55,7 +55,7 @@ func runIt(t *testing.T, variables []string, args ...string) result {
 	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// shell is a database and the commands run on it.
+// shell runs commands with a database.
 type shell struct {
 	t        *testing.T
 	database string
@@ -71,30 +71,32 @@ func (s shell) ok(args ...string) string {
 	return r.stdout
 }
 
-// fails runs a command that must fail with a status and one line of error.
+// fails runs a command that must fail with a status and a one-line error.
 func (s shell) fails(status int, part string, args ...string) {
 	s.t.Helper()
 	r := runIt(s.t, []string{"DATABASE_URL=" + s.database}, args...)
-	if r.status != status || !strings.HasPrefix(r.stderr, "tollgate: ") || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, part) {
+	if r.status != status || !strings.HasPrefix(r.stderr, "tollgate: ") || strings.Count(r.stderr, "\n") != 1 ||
+		!strings.Contains(r.stderr, part) {
 		s.t.Errorf("%q: status %d with %q, want %d with %q", args, r.status, r.stderr, status, part)
 	}
 }
 
-// What makes something prints it alone, and what it made is there.
+// Each command prints only what it creates, and creates it.
 func TestCommands(t *testing.T) {
 	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
 		t.Run(name, func(t *testing.T) {
 			s := shell{t, address(t)}
 			for _, again := range []bool{false, true} {
 				r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate")
-				if r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: ") || strings.Contains(r.stderr, "applied now: 0") != again {
+				if r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: ") ||
+					strings.Contains(r.stderr, "applied now: 0") != again {
 					t.Errorf("migrate, again %t: %+v", again, r)
 				}
 			}
 
 			key := s.ok("apikey", "create", "--name", "Slack app", "--scopes", "check,consume")
 			if !models.IsKey(strings.TrimSuffix(key, "\n")) {
-				t.Errorf("made the key %q", key)
+				t.Errorf("created the key %q", key)
 			}
 			list := s.ok("apikey", "list")
 			if !strings.Contains(list, "Slack app") || !strings.Contains(list, key[:12]) || strings.Contains(list, key[12:43]) {
@@ -108,17 +110,19 @@ func TestCommands(t *testing.T) {
 
 			organization := parseID(t, s.ok("organization", "create", "Quiet Fox Ltd", "--slack-team", "T1", "--slack-team", "T2"))
 			ada := parseID(t, s.ok("user", "set", "Ada@example.com", "--organization", organization))
-			// Before it grants a role, it says whose the address is.
+			// Before it grants a role, it prints which person has the address.
 			granted := runIt(t, []string{"DATABASE_URL=" + s.database}, "user", "set", "Ada@example.com", "--role", "admin", "--operator")
-			if want := "ada@example.com belongs to the user " + ada + ", who has no identity."; granted.status != 0 || !strings.HasPrefix(granted.stderr, want) || granted.stdout != ada+"\n" {
-				t.Errorf("granting a role printed %q and %q, want %q and %q", granted.stderr, granted.stdout, want, ada)
+			owner := "ada@example.com belongs to the user " + ada + ", who has no identity."
+			if granted.status != 0 || !strings.HasPrefix(granted.stderr, owner) || granted.stdout != ada+"\n" {
+				t.Errorf("granting a role printed %q and %q, want %q and %q", granted.stderr, granted.stdout, owner, ada)
 			}
 			parseID(t, s.ok("subscribe", "--organization", organization, "--plan", "business"))
 			parseID(t, s.ok("subscribe", "--email", "bob@example.com", "--plan", "pro"))
 			if out := s.ok("subscribe", "--email", "bob@example.com", "--plan", "free"); out != "" {
 				t.Errorf("free printed %q", out)
 			}
-			if list := s.ok("organization", "list"); !regexp.MustCompile(organization + `\s+Quiet Fox Ltd\s+business\s+2\s+1\n`).MatchString(list) {
+			row := regexp.MustCompile(organization + `\s+Quiet Fox Ltd\s+business\s+2\s+1\n`)
+			if list := s.ok("organization", "list"); !row.MatchString(list) {
 				t.Errorf("listed\n%s", list)
 			}
 
@@ -128,18 +132,21 @@ func TestCommands(t *testing.T) {
 			}
 			defer func() { _ = db.Close() }()
 			u := models.User{}
-			if err := db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()); err != nil || u.Role != models.Admin || !u.Operator {
+			err = db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context())
+			if err != nil || u.Role != models.Admin || !u.Operator {
 				t.Errorf("the user is %+v, %v", u, err)
 			}
 			s.ok("user", "set", "ada@example.com", "--no-operator")
-			if err := db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context()); err != nil || u.Role != models.Admin || u.Operator {
+			err = db.NewSelect().Model(&u).Where("email = 'ada@example.com'").Scan(t.Context())
+			if err != nil || u.Role != models.Admin || u.Operator {
 				t.Errorf("without the operator's rights: %+v, %v", u, err)
 			}
 			var actions []string
 			if err := db.NewSelect().Model((*models.AuditEntry)(nil)).Column("action").Order("at", "id").Scan(t.Context(), &actions); err != nil {
 				t.Fatal(err)
 			}
-			want := "apikey.create apikey.revoke organization.create user.set user.set subscription.give subscription.give subscription.end user.set"
+			want := "apikey.create apikey.revoke organization.create user.set user.set " +
+				"subscription.give subscription.give subscription.end user.set"
 			if got := strings.Join(actions, " "); got != want {
 				t.Errorf("audit log %q, want %q", got, want)
 			}
@@ -147,14 +154,15 @@ func TestCommands(t *testing.T) {
 			if out := s.ok("verify"); out != "" {
 				t.Errorf("verify printed %q", out)
 			}
-			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
-				suggestions_used, overage_rate_cents, entitled, created_at)
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end,
+				plan_id, suggestions_included, suggestions_used, overage_rate_cents, entitled, created_at)
 				SELECT id, email, ?, ?, 'free', 5, 3, 0, false, ? FROM users WHERE email = 'ada@example.com'`,
 				time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			r := runIt(t, []string{"DATABASE_URL=" + s.database}, "verify")
-			if r.status != 1 || r.stderr != "0 events counted\ntollgate: verify: 1 differences\n" || !strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
+			if r.status != 1 || r.stderr != "0 events counted\ntollgate: verify: 1 differences\n" ||
+				!strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
 				t.Errorf("with a difference: %+v", r)
 			}
 		})
@@ -165,7 +173,7 @@ func parseID(t *testing.T, printed string) string {
 	t.Helper()
 	id, err := uuid.Parse(strings.TrimSuffix(printed, "\n"))
 	if err != nil {
-		t.Fatalf("printed %q, want an id alone", printed)
+		t.Fatalf("printed %q, want only an ID", printed)
 	}
 	return id.String()
 }
@@ -180,13 +188,19 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(1, "missing --email or --organization", "subscribe", "--plan", "pro")
 	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
 	s.fails(2, "invalid UUID", "apikey", "revoke", "7")
-	for _, address := range []string{"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#", "https://example.com:", "https://example.com:0", "https://example.com:99999"} {
+	for _, address := range []string{
+		"example.com", "https://", "https://:443", "ftp://example.com", "https://example.com?", "https://example.com#",
+		"https://example.com:", "https://example.com:0", "https://example.com:99999",
+	} {
 		s.fails(2, "is not an address such as", "serve", "--base-url", address)
 	}
-	if r := runIt(t, nil, "serve", "--base-url", "https://ada:hunter2@example.com"); r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "no user or password") {
+	r := runIt(t, nil, "serve", "--base-url", "https://ada:hunter2@example.com")
+	if r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "no user or password") {
 		t.Errorf("a base URL with a password: %+v", r)
 	}
-	for _, address := range []string{"https://example.com/tollgate", "https://example.com/tollgate/", "https://example.com//", "https://example.com/%2f"} {
+	for _, address := range []string{
+		"https://example.com/tollgate", "https://example.com/tollgate/", "https://example.com//", "https://example.com/%2f",
+	} {
 		s.fails(2, "has a path", "serve", "--base-url", address)
 	}
 	s.fails(2, "--log-level", "serve", "--log-level", "loud")
@@ -200,10 +214,10 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(1, `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`, "verify", "--database", "mysql://x")
 	s.fails(1, "no-such-plans.yaml", "serve", "--plans", "no-such-plans.yaml", "--listen", "127.0.0.1:0")
 	plans := filepath.Join(t.TempDir(), "plans.yaml")
-	if err := os.WriteFile(plans, []byte("plans: 3\ncolour: red\n"), 0o600); err != nil {
+	if err := os.WriteFile(plans, []byte("plans: 3\ncolor: red\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.fails(1, `plans.yaml:2: unknown key "colour"`, "serve", "--plans", plans, "--listen", "127.0.0.1:0")
+	s.fails(1, `plans.yaml:2: unknown key "color"`, "serve", "--plans", plans, "--listen", "127.0.0.1:0")
 	s.fails(1, "--listen", "serve", "--listen", "nowhere")
 	s.fails(1, "--listen is empty", "serve", "--listen", "")
 	s.fails(1, "a Slack team id is", "organization", "create", "Quiet Fox Ltd", "--slack-team", "")
@@ -222,14 +236,14 @@ func TestFlagsAndVariables(t *testing.T) {
 		args      []string
 		inA       bool
 	}{
-		"behind the command":          {nil, []string{"organization", "list", "--database", a}, true},
-		"before the command":          {nil, []string{"--database", a, "organization", "list"}, true},
-		"between":                     {nil, []string{"organization", "--database=" + a, "list"}, true},
-		"variable":                    {[]string{"DATABASE_URL=" + a}, []string{"organization", "list"}, true},
-		"a flag before its variable":  {[]string{"DATABASE_URL=" + a}, []string{"organization", "list", "--database", b}, false},
-		"a file":                      {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list"}, true},
-		"a flag before the file":      {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list", "--database", b}, false},
-		"a file of the folder it has": {nil, []string{"organization", "list"}, false},
+		"after the command":       {nil, []string{"organization", "list", "--database", a}, true},
+		"before the command":      {nil, []string{"--database", a, "organization", "list"}, true},
+		"between":                 {nil, []string{"organization", "--database=" + a, "list"}, true},
+		"variable":                {[]string{"DATABASE_URL=" + a}, []string{"organization", "list"}, true},
+		"a flag and its variable": {[]string{"DATABASE_URL=" + a}, []string{"organization", "list", "--database", b}, false},
+		"a file":                  {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list"}, true},
+		"a flag and a file":       {[]string{"DATABASE_URL_FILE=" + file}, []string{"organization", "list", "--database", b}, false},
+		"the default":             {nil, []string{"organization", "list"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
@@ -239,25 +253,29 @@ func TestFlagsAndVariables(t *testing.T) {
 			}
 		})
 	}
-	if r := runIt(t, []string{"DATABASE_URL=" + a, "DATABASE_URL_FILE=" + file}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL and DATABASE_URL_FILE are both set") {
+	r := runIt(t, []string{"DATABASE_URL=" + a, "DATABASE_URL_FILE=" + file}, "verify")
+	if r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL and DATABASE_URL_FILE are both set") {
 		t.Errorf("both: %+v", r)
 	}
-	if r := runIt(t, []string{"DATABASE_URL=" + a + "\n"}, "organization", "list"); r.status != 0 || !strings.Contains(r.stdout, "In A") {
-		t.Errorf("a variable that ends with a line: %+v", r)
+	r = runIt(t, []string{"DATABASE_URL=" + a + "\n"}, "organization", "list")
+	if r.status != 0 || !strings.Contains(r.stdout, "In A") {
+		t.Errorf("a variable that ends with a line break: %+v", r)
 	}
-	if r := runIt(t, []string{"DATABASE_URL=" + a}, "serve", "--report-every=-1s"); r.status != 2 || !strings.Contains(r.stderr, "--report-every must not be negative: -1s") {
+	r = runIt(t, []string{"DATABASE_URL=" + a}, "serve", "--report-every=-1s")
+	if r.status != 2 || !strings.Contains(r.stderr, "--report-every must not be negative: -1s") {
 		t.Errorf("a negative interval: %+v", r)
 	}
-	if r := runIt(t, []string{"DATABASE_URL_FILE=" + file + "2"}, "verify"); r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL_FILE: open") {
-		t.Errorf("a file that is not there: %+v", r)
+	r = runIt(t, []string{"DATABASE_URL_FILE=" + file + "2"}, "verify")
+	if r.status != 2 || !strings.Contains(r.stderr, "DATABASE_URL_FILE: open") {
+		t.Errorf("a missing file: %+v", r)
 	}
 }
 
-// The help of the whole and of each command names every flag with its variable and default.
+// --help, with and without a command, lists every flag with its variable and default.
 func TestHelp(t *testing.T) {
 	space := regexp.MustCompile(`\s+`)
 	for _, command := range [][]string{nil, {"serve"}, {"user", "set"}} {
-		// Help ends the process.
+		// --help ends the process.
 		c := tollgate(t, nil, append(command, "--help")...)
 		var stderr bytes.Buffer
 		c.Stderr = &stderr
@@ -267,9 +285,10 @@ func TestHelp(t *testing.T) {
 		}
 		text := space.ReplaceAllString(string(stdout), " ")
 		for flag, variable := range map[string]string{
-			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)", "--base-url=": "($TOLLGATE_BASE_URL)",
-			`--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)", "--stripe-api-base=": "($STRIPE_API_BASE)",
-			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)",
+			"--base-url=": "($TOLLGATE_BASE_URL)", `--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)",
+			"--stripe-api-base=": "($STRIPE_API_BASE)", "--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)",
+			"--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
 			"--log-level=": "($TOLLGATE_LOG_LEVEL)", "--log-format=": "($TOLLGATE_LOG_FORMAT)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {
@@ -290,18 +309,23 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// A link that the command prints signs in once at the server that it is for.
+// A printed link signs in once, at its server.
 func TestSignInLink(t *testing.T) {
 	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
 		t.Run(name, func(t *testing.T) {
 			sh := shell{t, address(t)}
 			s := start(t, "serve", "--database", sh.database, "--listen", "127.0.0.1:0")
-			sh.fails(1, "Nobody has the email ada@example.com; make them known with: tollgate user set ada@example.com", "sign-in", "ada@example.com")
+			sh.fails(1, "Nobody has the email ada@example.com; make them known with: tollgate user set ada@example.com",
+				"sign-in", "ada@example.com")
 			sh.ok("user", "set", "ada@example.com")
 			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "127.0.0.1:0")
 			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "")
-			for args, base := range map[string]string{"--listen=:9000": "http://localhost:9000", "--listen=[::1]:9000": "http://[::1]:9000", "--base-url=https://a.example/": "https://a.example"} {
-				if link := sh.ok("sign-in", "ada@example.com", args); !regexp.MustCompile(`^` + regexp.QuoteMeta(base) + `/sign-in/[A-Z2-7]{26}\n$`).MatchString(link) {
+			for args, base := range map[string]string{
+				"--listen=:9000": "http://localhost:9000", "--listen=[::1]:9000": "http://[::1]:9000",
+				"--base-url=https://a.example/": "https://a.example",
+			} {
+				want := regexp.MustCompile(`^` + regexp.QuoteMeta(base) + `/sign-in/[A-Z2-7]{26}\n$`)
+				if link := sh.ok("sign-in", "ada@example.com", args); !want.MatchString(link) {
 					t.Errorf("with %s it printed %q", args, link)
 				}
 			}
@@ -311,7 +335,9 @@ func TestSignInLink(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			browser := &http.Client{
+				Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			}
 			send := func(method, url string) int {
 				t.Helper()
 				r, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
@@ -329,10 +355,11 @@ func TestSignInLink(t *testing.T) {
 				method, url string
 				status      int
 			}{
-				{http.MethodGet, s.url + "/settings", 303}, {http.MethodGet, link, 200}, {http.MethodPost, link, 303}, {http.MethodGet, s.url + "/settings", 200},
-				// Sent again, the form only lets a person who is signed in go on.
-				{http.MethodPost, link, 303}, {http.MethodPost, s.url + "/sign-out", 303}, {http.MethodGet, s.url + "/settings", 303}, {http.MethodGet, link, 404},
-				{http.MethodPost, link, 404},
+				{http.MethodGet, s.url + "/settings", 303}, {http.MethodGet, link, 200}, {http.MethodPost, link, 303},
+				{http.MethodGet, s.url + "/settings", 200},
+				// If the form is sent again, a signed-in person is only redirected.
+				{http.MethodPost, link, 303}, {http.MethodPost, s.url + "/sign-out", 303}, {http.MethodGet, s.url + "/settings", 303},
+				{http.MethodGet, link, 404}, {http.MethodPost, link, 404},
 			} {
 				if status := send(step.method, step.url); status != step.status {
 					t.Errorf("%s %s: %d, want %d", step.method, step.url, status, step.status)
@@ -348,7 +375,7 @@ func TestSignInLink(t *testing.T) {
 	}
 }
 
-// The issuer and what it knows the server by come from variables, and from files that they name.
+// The issuer and the client come from variables, or from files that variables name.
 func TestSignInSettings(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("s3cret\n"), 0o600); err != nil {
@@ -359,8 +386,11 @@ func TestSignInSettings(t *testing.T) {
 		shows     string
 	}{
 		"nothing": {nil, "Sign-in with Slack is not available here."},
-		"away":    {[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached"},
-		"other":   {[]string{"OIDC_ISSUER=https://id.example.com"}, "Sign-in with id.example.com is not available here."},
+		"unreachable": {
+			[]string{"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET_FILE=" + secret, "OIDC_ISSUER=http://127.0.0.1:1"},
+			"127.0.0.1:1 cannot be reached",
+		},
+		"other": {[]string{"OIDC_ISSUER=https://id.example.com"}, "Sign-in with id.example.com is not available here."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startWith(t, test.variables, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")
@@ -373,7 +403,8 @@ func TestSignInSettings(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer response.Body.Close()
-			if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), test.shows) || strings.Contains(string(body), "s3cret") {
+			body, err := io.ReadAll(response.Body)
+			if err != nil || !strings.Contains(string(body), test.shows) || strings.Contains(string(body), "s3cret") {
 				t.Errorf("%v, the page is %s", err, body)
 			}
 			if s.stop(t, syscall.SIGTERM); strings.Contains(s.stderr.String(), "s3cret") {
@@ -381,5 +412,6 @@ func TestSignInSettings(t *testing.T) {
 			}
 		})
 	}
-	shell{t, sqliteDatabase(t)}.fails(1, `the OpenID issuer "http://id.example.com" is not an address`, "serve", "--listen", "127.0.0.1:0", "--oidc-issuer", "http://id.example.com")
+	shell{t, sqliteDatabase(t)}.fails(1, `the OpenID issuer "http://id.example.com" is not an address`,
+		"serve", "--listen", "127.0.0.1:0", "--oidc-issuer", "http://id.example.com")
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A process that is killed under load loses nothing that it answered, and what it did not answer is recorded once or
-// not at all: a retry tells.
+// A process that is killed under load loses no answered call. An unanswered call is recorded once
+// or not at all, and a retry shows which.
 func TestKilledUnderLoad(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -27,14 +27,14 @@ func TestKilledUnderLoad(t *testing.T) {
 			defer stop()
 			running := l.start(ctx, 48)
 			for i := range 4 {
-				wait(t, l.decided.more(400), "calls that are decided")
+				wait(t, l.decided.more(400), "calls to be decided")
 				p := s.servers[i%processes]
 				if err := p.crash(); err != nil {
 					t.Fatal(err)
 				}
 				s.restart(p)
 			}
-			wait(t, l.decided.more(400), "calls that are decided")
+			wait(t, l.decided.more(400), "calls to be decided")
 			stop()
 			running.Wait()
 			l.settle()
@@ -42,7 +42,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	}
 }
 
-// A process that is told to stop finishes what it took: it ends by itself, in time, and what it answered is recorded.
+// A process that is stopped under load finishes the calls that it has accepted. It ends in time,
+// and every answered call is recorded.
 func TestStoppedUnderLoad(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -52,7 +53,7 @@ func TestStoppedUnderLoad(t *testing.T) {
 			defer stop()
 			running := l.start(ctx, 48)
 			for range 2 {
-				wait(t, l.decided.more(400), "calls that are decided")
+				wait(t, l.decided.more(400), "calls to be decided")
 				took, err := s.servers[0].stop()
 				if err != nil {
 					t.Fatal(err)
@@ -60,19 +61,20 @@ func TestStoppedUnderLoad(t *testing.T) {
 				t.Logf("it stopped in %s", took.Round(time.Millisecond))
 				s.restart(s.servers[0])
 			}
-			wait(t, l.decided.more(400), "calls that are decided")
+			wait(t, l.decided.more(400), "calls to be decided")
 			stop()
 			running.Wait()
-			// A call may meet a connection that is just being closed, but then nobody has read it.
+			// A call may use a connection that is just being closed, but then the server has not read it.
 			if recorded := l.settle(); recorded > 0 {
-				t.Errorf("%d calls were recorded and not answered; what was taken must be finished", recorded)
+				t.Errorf("%d calls were recorded but not answered; accepted calls must be finished", recorded)
 			}
 		})
 	}
 }
 
-// What a process has begun when it is told to stop is finished and answered, and nothing is begun any more.
-func TestStopWaitsForWhatWasBegun(t *testing.T) {
+// A process that is stopped finishes and answers the calls that have started, and starts no new
+// ones.
+func TestStopFinishesStartedCalls(t *testing.T) {
 	s := newSite(t, postgresDatabase(t), 1)
 	p := s.servers[0]
 	call := func(key string) *reply {
@@ -82,13 +84,13 @@ func TestStopWaitsForWhatWasBegun(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Somebody else holds the person's record, so the call has to wait in the middle of its transaction.
+	// Another transaction locks the person's record, so the call waits in its transaction.
 	db := s.open()
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback() }() // rolled back already when nothing failed
+	defer func() { _ = tx.Rollback() }() // rolled back already, unless the test failed
 	if _, err := tx.ExecContext(t.Context(), `SELECT 1 FROM usage_records WHERE email = 'slow@stop.example' FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func TestStopWaitsForWhatWasBegun(t *testing.T) {
 		_, err := p.stop()
 		stopped <- err
 	}()
-	eventually(t, "nobody new is let in", func() bool {
+	eventually(t, "new connections are refused", func() bool {
 		_, err := p.get(t.Context(), "/healthz")
 		return err != nil
 	})
@@ -121,7 +123,7 @@ func TestStopWaitsForWhatWasBegun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d, err := (<-answered).decision(); err != nil || !d.Allowed || d.Used != 2 {
-		t.Errorf("what was begun was answered %+v, %v; want allowed", d, err)
+		t.Errorf("the started call was answered with %+v, %v; want allowed", d, err)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
@@ -133,19 +135,19 @@ func TestStopWaitsForWhatWasBegun(t *testing.T) {
 	s.verify()
 }
 
-// load is calls for people with much room, each made until it reached a server, and then not again: what became of
-// those that were not answered is found out at the end.
+// load makes calls for people with many included units. Each call is repeated until it reaches a
+// server, and not after that. settle finds out whether unanswered calls were recorded.
 type load struct {
 	site         *site
 	team         string
 	organization string
 	emails       []string
 	decided      count
-	turnedAway   count // answered 503
+	turnedAway   count // answered with 503
 
-	mu   sync.Mutex
-	told ledger
-	open map[string]job // not answered, or answered 503
+	mu      sync.Mutex
+	answers ledger
+	open    map[string]job // not answered, or answered with 503
 }
 
 type job struct {
@@ -154,21 +156,21 @@ type job struct {
 	quantity int64
 }
 
-// loadCalls bounds a load, however long it runs.
+// loadCalls is the largest number of calls of a load.
 const loadCalls = 200_000
 
 func newLoad(s *site, team string, people int) *load {
 	s.t.Helper()
 	organization, emails := s.business(team, people)
-	return &load{site: s, team: team, organization: organization, emails: emails, told: ledger{}, open: map[string]job{}}
+	return &load{site: s, team: team, organization: organization, emails: emails, answers: ledger{}, open: map[string]job{}}
 }
 
 func (l *load) request(key string, j job) body {
 	return body{"email": j.email, "slack_team_id": l.team, "slack_user_id": j.slack, "quantity": j.quantity, "idempotency_key": key}
 }
 
-// start makes calls until ctx ends; those that are under way then are finished. Unless it is told the addresses, it
-// goes to all processes.
+// start makes calls until ctx ends, and finishes those that are in progress. Without addresses, it
+// calls all processes.
 func (l *load) start(ctx context.Context, clients int, addresses ...string) *sync.WaitGroup {
 	s := l.site
 	if len(addresses) == 0 {
@@ -182,10 +184,10 @@ func (l *load) start(ctx context.Context, clients int, addresses ...string) *syn
 			n := i * 7 % len(l.emails)
 			j := job{l.emails[n], fmt.Sprintf("U%d", n), int64(1 + i%3)}
 			for try := i; ; try++ {
-				// Not ctx: its end is no client that hangs up.
+				// Not ctx, because its end must not cancel calls.
 				r := s.client.call(s.t.Context(), addresses[try%len(addresses)], http.MethodPost, "/v1/consume", l.request(key, j))
 				if r.refused {
-					// Nobody is there to take it; it was never sent.
+					// No server was listening, so the call was not sent.
 					if pause(ctx, 2*time.Millisecond) {
 						continue
 					}
@@ -203,8 +205,8 @@ func (l *load) start(ctx context.Context, clients int, addresses ...string) *syn
 	return &all
 }
 
-// readers makes the calls that record no usage until ctx ends, some of them for people who have to be made and linked
-// first. Each must be answered, whether decided or not.
+// readers makes calls that record no usage until ctx ends. Some are for new people, who must be
+// created and linked first. Each call must be answered, with a decision or a 503.
 func (l *load) readers(ctx context.Context, clients int) *sync.WaitGroup {
 	s, addresses := l.site, l.site.addresses()
 	var all sync.WaitGroup
@@ -238,7 +240,7 @@ func (l *load) readers(ctx context.Context, clients int) *sync.WaitGroup {
 	return &all
 }
 
-// pause waits a little, and says that ctx has not ended meanwhile.
+// pause waits for d. It returns false if ctx ends before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -257,27 +259,27 @@ func (l *load) note(key string, j job, r *reply) {
 	}
 	d, err := r.decision()
 	if err != nil || !d.Allowed || d.EventID == nil || d.Email != j.email || d.Plan != "business" {
-		l.site.t.Errorf("%s for %s was answered %+v, want allowed on the plan business: %v", key, j.email, d, err)
+		l.site.t.Errorf("%s for %s was answered with %+v, want allowed on the plan business: %v", key, j.email, d, err)
 		return
 	}
 	if d.Replayed {
-		l.site.t.Errorf("%s was replayed, and it was made once", key)
+		l.site.t.Errorf("%s was replayed, but was made only once", key)
 	}
 	l.mu.Lock()
-	l.told[key] = grant{*d.EventID, j.email, j.quantity}
+	l.answers[key] = grant{*d.EventID, j.email, j.quantity}
 	l.mu.Unlock()
 	l.decided.add()
 }
 
-// allowed is a copy of what was answered allowed so far.
+// allowed returns a copy of the allowed calls until now.
 func (l *load) allowed() ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.told)
+	return maps.Clone(l.answers)
 }
 
-// settle compares the ledger with the answers, makes what was not decided again, and compares anew. It returns how many
-// of the calls that were not decided had been recorded.
+// settle compares the ledger with the answers, repeats the undecided calls, and compares again. It
+// returns how many of the undecided calls had been recorded.
 func (l *load) settle() (recorded int) {
 	s := l.site
 	s.t.Helper()
@@ -285,18 +287,18 @@ func (l *load) settle() (recorded int) {
 	for key, has := range before {
 		if _, open := l.open[key]; open {
 			recorded++
-		} else if told, ok := l.told[key]; !ok || told != has {
-			s.t.Errorf("%q is in the ledger as %+v and was answered as %+v", key, has, told)
+		} else if answer, ok := l.answers[key]; !ok || answer != has {
+			s.t.Errorf("%q is in the ledger as %+v, but was answered as %+v", key, has, answer)
 		}
 	}
-	for key, told := range l.told {
+	for key, answer := range l.answers {
 		if _, ok := before[key]; !ok {
-			s.t.Errorf("%q was answered allowed as %+v and is not in the ledger", key, told)
+			s.t.Errorf("%q was allowed as %+v, but is not in the ledger", key, answer)
 		}
 	}
-	s.t.Logf("%s; of %d calls that were not decided, %d were recorded", s.client, len(l.open), recorded)
+	s.t.Logf("%s; of %d undecided calls, %d were recorded", s.client, len(l.open), recorded)
 
-	told := l.allowed()
+	answers := l.allowed()
 	addresses := s.addresses()
 	keys := make([]string, 0, len(l.open))
 	for key := range l.open {
@@ -309,24 +311,24 @@ func (l *load) settle() (recorded int) {
 		d, err := s.client.insist(s.t.Context(), addresses, i, http.MethodPost, "/v1/consume", l.request(key, j)).decision()
 		switch {
 		case err != nil || !d.Allowed || d.EventID == nil:
-			s.t.Errorf("%s made again was answered %+v, want allowed: %v", key, d, err)
+			s.t.Errorf("%s repeated was answered with %+v, want allowed: %v", key, d, err)
 			return
 		case was && (!d.Replayed || *d.EventID != has.id):
-			s.t.Errorf("%s was recorded as %+v, and made again was answered %+v", key, has, d)
+			s.t.Errorf("%s was recorded as %+v, but repeated was answered with %+v", key, has, d)
 		case !was && d.Replayed:
-			s.t.Errorf("%s was not recorded, and made again was answered %+v", key, d)
+			s.t.Errorf("%s was not recorded, but repeated was answered with %+v", key, d)
 		}
 		l.mu.Lock()
-		told[key] = grant{*d.EventID, j.email, j.quantity}
+		answers[key] = grant{*d.EventID, j.email, j.quantity}
 		l.mu.Unlock()
 	})
-	s.wantLedger(told)
+	s.wantLedger(answers)
 	s.judge()
 	s.verify()
 	return recorded
 }
 
-// wait returns when the channel is closed, and fails the test when that takes too long.
+// wait returns when the channel is closed. It fails the test if that takes too long.
 func wait(t *testing.T, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
@@ -336,12 +338,12 @@ func wait(t *testing.T, done <-chan struct{}, what string) {
 	}
 }
 
-// eventually asks until it is so, for what tells nobody by itself.
+// eventually polls a condition for which there is no signal.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not true within 10 s: %s", what)
 		}
 	}
 }

@@ -21,15 +21,15 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// recovers is how long a process may take to decide again when the database is back.
+// recovers is how long a process may take to decide again after the database is back.
 const recovers = 5 * time.Second
 
-// What becomes of the database becomes of no call but that it is answered later: all of it on one PostgreSQL, which is
-// killed, frozen, and frozen under more calls than a process may keep waiting.
+// An outage of the database only delays calls. One PostgreSQL is killed, frozen, frozen under more
+// calls than a process may queue, and restarted while there are no calls.
 func TestDatabaseOutage(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)
-	// A database that goes away under load is answered with 503, and when it is back the same processes go on.
+	// Calls without a database get 503. When it is back, the same processes continue.
 	t.Run("killed", func(t *testing.T) {
 		outage(t, c, "killed", 2*time.Second, func() (back func() error) {
 			if err := c.Kill(); err != nil {
@@ -38,8 +38,8 @@ func TestDatabaseOutage(t *testing.T) {
 			return func() error { return c.Restart(t.Context()) }
 		})
 	})
-	// One that says nothing any more in the middle of everything, as when its disk hangs, must not take its callers with
-	// it. It takes longer than any of them may wait.
+	// A database that stops answering, for example because its disk hangs, must not block its callers.
+	// It is frozen for longer than any caller may wait.
 	t.Run("frozen", func(t *testing.T) {
 		outage(t, c, "frozen", hangs+2*time.Second, func() (back func() error) {
 			thaw := freezeTree(t, postmaster(t, c))
@@ -50,7 +50,8 @@ func TestDatabaseOutage(t *testing.T) {
 	t.Run("restarted unseen", func(t *testing.T) { restartUnseen(t, c) })
 }
 
-// restartUnseen restarts the database while nobody asks: nobody hears of it, though each of the process's connections is gone.
+// restartUnseen restarts the database while there are no calls, so all connections of the process
+// are broken.
 func restartUnseen(t *testing.T, c *modelstest.Cluster) {
 	if err := c.CreateDatabase(t.Context(), "unseen"); err != nil {
 		t.Fatal(err)
@@ -58,10 +59,11 @@ func restartUnseen(t *testing.T, c *modelstest.Cluster) {
 	s := newSite(t, c.URL("unseen"), 1)
 	ask := func(round string) {
 		t.Helper()
-		for i := range 40 { // people of all the gate's shards
+		for i := range 40 { // people in all shards of the gate
 			email := fmt.Sprintf("u%d@example.com", i)
 			for _, r := range []*reply{
-				s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume", body{"email": email, "idempotency_key": round + email}),
+				s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume",
+					body{"email": email, "idempotency_key": round + email}),
 				s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": email}),
 				s.client.call(t.Context(), s.servers[0].addr, http.MethodGet, "/v1/usage/"+email, nil),
 			} {
@@ -75,12 +77,12 @@ func restartUnseen(t *testing.T, c *modelstest.Cluster) {
 	if err := errors.Join(c.StopKeep(), c.Restart(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(1100 * time.Millisecond) // a call within a second of the last one goes out unasked
+	time.Sleep(1100 * time.Millisecond) // the gate checks a connection only if it was idle for a second
 	ask("after")
 	s.stopAll()
 }
 
-// outage takes the database away under load for so long.
+// outage makes the database unavailable under load for this long.
 func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Duration, away func() (back func() error)) {
 	t.Helper()
 	if err := c.CreateDatabase(t.Context(), name); err != nil {
@@ -91,7 +93,7 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	running, reading := l.start(ctx, 24), l.readers(ctx, 8)
-	wait(t, l.decided.more(500), "calls that are decided")
+	wait(t, l.decided.more(500), "calls to be decided")
 	var pids []int
 	for _, p := range s.servers {
 		pids = append(pids, p.pid())
@@ -99,7 +101,7 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 
 	over := time.After(duration)
 	back := away()
-	// A process lives while its database does not, and says so.
+	// A process runs without a database, and reports it.
 	for _, p := range s.servers {
 		begun := time.Now()
 		status, err := p.get(t.Context(), "/readyz")
@@ -116,7 +118,7 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 	<-over
 	refused := s.client.unavailable.Load()
 	if refused == 0 {
-		t.Error("without a database no call was answered 503")
+		t.Error("without a database, no call was answered with 503")
 	}
 	decided := l.decided.more(1)
 	if err := back(); err != nil {
@@ -125,20 +127,21 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 	returned := time.Now()
 	wait(t, decided, "the first decision after the database is back")
 	first := time.Since(returned)
-	// Both processes go on, each with all of its connections.
+	// Both processes continue, each with all of its connections.
 	for i, p := range s.servers {
-		r := s.client.insist(t.Context(), []string{p.addr}, 0, http.MethodPost, "/v1/consume", body{"email": l.emails[i], "idempotency_key": p.name})
+		r := s.client.insist(t.Context(), []string{p.addr}, 0, http.MethodPost, "/v1/consume",
+			body{"email": l.emails[i], "idempotency_key": p.name})
 		d, err := r.decision()
 		if err != nil || !d.Allowed {
 			t.Fatalf("%s after the database is back: %+v, %v", p.name, d, err)
 		}
 		l.mu.Lock()
-		l.told[p.name] = grant{*d.EventID, l.emails[i], 1}
+		l.answers[p.name] = grant{*d.EventID, l.emails[i], 1}
 		l.mu.Unlock()
 	}
 	all := time.Since(returned)
-	wait(t, l.decided.more(500), "calls that are decided")
-	t.Logf("away for %s: %d calls answered 503; when it was back, the first call was decided after %s, one by each process after %s",
+	wait(t, l.decided.more(500), "calls to be decided")
+	t.Logf("outage of %s: %d calls answered with 503; afterward, the first call was decided after %s, and one by each process after %s",
 		duration, refused, first.Round(time.Millisecond), all.Round(time.Millisecond))
 	if all > recovers {
 		t.Errorf("a process took %s to decide again, want at most %s", all, recovers)
@@ -148,16 +151,16 @@ func outage(t *testing.T, c *modelstest.Cluster, name string, duration time.Dura
 	reading.Wait()
 	for i, p := range s.servers {
 		if err := p.alive(); err != nil || p.pid() != pids[i] {
-			t.Errorf("%s did not live through it: %v", p.name, err)
+			t.Errorf("%s did not survive: %v", p.name, err)
 		}
 	}
 	if broken := s.client.broken.Load(); broken > 0 {
-		t.Errorf("%d calls were broken off; each must be answered", broken)
+		t.Errorf("%d calls had no answer; each must be answered", broken)
 	}
 	l.settle()
 }
 
-// postmaster is the process id of the cluster's server.
+// postmaster returns the process ID of the cluster's server.
 func postmaster(t *testing.T, c *modelstest.Cluster) int {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), c.URL("postgres"))
@@ -183,14 +186,14 @@ func postmaster(t *testing.T, c *modelstest.Cluster) int {
 // freezeTree freezes a process and its children.
 func freezeTree(t *testing.T, parent int) (thaw func()) {
 	t.Helper()
-	// The parent first, so that no child is made meanwhile.
+	// The parent is first, so that it starts no further children.
 	thawParent := freeze(t, parent)
 	thawChildren := freeze(t, children(t, parent)...)
 	return func() { thawParent(); thawChildren() }
 }
 
-// freeze stops processes and returns what lets them go on. They go on at the end of the test in any case; should the
-// test be killed, the kernel lets them go on, as they are then nobody's.
+// freeze stops processes. thaw lets them continue, at the latest at the end of the test. If the
+// test is killed, the kernel lets them continue, because they have no parent then.
 func freeze(t *testing.T, pids ...int) (thaw func()) {
 	t.Helper()
 	signal := func(s syscall.Signal) {
@@ -206,7 +209,7 @@ func freeze(t *testing.T, pids ...int) (thaw func()) {
 	return thaw
 }
 
-// children are the process ids of those that a process has started.
+// children returns the process IDs of a process's children.
 func children(t *testing.T, parent int) []int {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -219,7 +222,7 @@ func children(t *testing.T, parent int) []int {
 		if err != nil {
 			continue // it has just ended
 		}
-		// "pid (name) state parent …", and the name may hold anything.
+		// "pid (name) state parent …". The name may contain anything.
 		var state string
 		var of, pid int
 		_, rest, _ := strings.Cut(string(text), " (")

@@ -12,10 +12,10 @@ import (
 
 const defaultListen = "127.0.0.1:8080"
 
-// The demo takes another port when its own is taken, in a database that is gone with it.
+// The demo uses another port if its own is in use, and removes its database at the end.
 func TestDemo(t *testing.T) {
 	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", defaultListen)
-	if err == nil { // else somebody else has it, which is as good
+	if err == nil { // otherwise, another program uses it already
 		defer func() { _ = taken.Close() }()
 	}
 	s := start(t, "demo")
@@ -30,13 +30,14 @@ func TestDemo(t *testing.T) {
 		}
 		printed.WriteString(line)
 	}
-	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") || !strings.Contains(printed.String(), "?next=/org\n") {
+	if strings.Count(printed.String(), "\ncurl ") != 3 || !strings.Contains(printed.String(), s.url+"/docs") ||
+		!strings.Contains(printed.String(), "?next=/org\n") {
 		t.Errorf("printed %s", printed.String())
 	}
 	_, another, _ := strings.Cut(printed.String(), "\nAnother link: ")
 	another, _, _ = strings.Cut(another, "\n")
 	if words := strings.Fields(strings.ReplaceAll(another, "'", "")); len(words) < 2 {
-		t.Errorf("another link is made by %q", another)
+		t.Errorf("the command for another link is %q", another)
 	} else if r := runIt(t, nil, words[1:]...); r.status != 0 || !strings.HasPrefix(r.stdout, s.url+"/sign-in/") {
 		t.Errorf("%s: %+v", another, r)
 	}
@@ -50,7 +51,8 @@ func TestDemo(t *testing.T) {
 	if len(folder()) != 1 {
 		t.Errorf("temporary folders %q", folder())
 	}
-	if status := s.stop(t, os.Interrupt); status != 0 || !strings.HasPrefix(s.stderr.String(), defaultListen+" is in use, so the demo listens on 127.0.0.1:") {
+	status, want := s.stop(t, os.Interrupt), defaultListen+" is in use, so the demo listens on 127.0.0.1:"
+	if status != 0 || !strings.HasPrefix(s.stderr.String(), want) {
 		t.Errorf("status %d, %s", status, s.stderr)
 	}
 	if len(folder()) != 0 {
@@ -58,14 +60,15 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// A second demo on one database finds the first one's people and goes on with them.
+// A second demo on one database continues with the first one's people.
 func TestDemoAgain(t *testing.T) {
 	s := shell{t, sqliteDatabase(t)}
 	var lists []string
 	for i := range 2 {
 		d := start(t, "demo", "--database", s.database, "--listen", "127.0.0.1:0")
 		d.get(t, d.url+"/readyz")
-		if status := d.stop(t, os.Interrupt); status != 0 || strings.Contains(d.stderr.String(), "already has the demo's people and history") != (i == 1) {
+		status := d.stop(t, os.Interrupt)
+		if status != 0 || strings.Contains(d.stderr.String(), "already has the demo's people and history") != (i == 1) {
 			t.Errorf("run %d: status %d, %s", i+1, status, d.stderr)
 		}
 		lists = append(lists, s.ok("organization", "list"))
@@ -75,18 +78,19 @@ func TestDemoAgain(t *testing.T) {
 	}
 }
 
-// On a database of somebody's own the demo makes nothing up, however it was given.
-func TestDemoOnSomebodysDatabase(t *testing.T) {
+// The demo adds nothing to a database with other data, whether a flag, a variable or a file names
+// it.
+func TestDemoNeedsAnEmptyDatabase(t *testing.T) {
 	s := shell{t, sqliteDatabase(t)}
 	s.ok("organization", "create", "Real")
-	s.fails(1, "the demo makes up people and usage, so it needs an empty one", "demo", "--listen", "127.0.0.1:0")
+	s.fails(1, "the database is not empty; demo needs an empty one", "demo", "--listen", "127.0.0.1:0")
 	file := filepath.Join(t.TempDir(), "address")
 	if err := os.WriteFile(file, []byte(s.database+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := runIt(t, []string{"DATABASE_URL_FILE=" + file}, "demo", "--listen", "127.0.0.1:0")
-	if r.status != 1 || !strings.Contains(r.stderr, "so it needs an empty one") {
-		t.Errorf("given by a file: %+v", r)
+	if r.status != 1 || !strings.Contains(r.stderr, "demo needs an empty one") {
+		t.Errorf("named by a file: %+v", r)
 	}
 	if list := s.ok("organization", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("organizations\n%s", list)

@@ -16,13 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A full disk under SQLite is answered with 503, harms nothing that was recorded, keeps nobody from reading, and when
-// there is room again the same process goes on.
+// On a full disk with SQLite, calls get 503, nothing that was recorded is damaged, and reading
+// works. When there is space again, the same process continues.
 func TestDiskFull(t *testing.T) {
 	t.Run("file size limit", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "tollgate.db")
 		diskFull(t, file, func(p *server) (room func() error) {
-			// From here on the kernel lets the process grow no file beyond what the write-ahead log has now and a little.
+			// From now on, the kernel lets no file of the process grow beyond the size of the write-ahead
+			// log plus 256 KiB.
 			info, err := os.Stat(file + "-wal")
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +43,7 @@ func TestDiskFull(t *testing.T) {
 		dir := t.TempDir()
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 			if errors.Is(err, fs.ErrPermission) {
-				t.Logf("only root can make a small file system (%v); the limit on the file size stands for it", err)
+				t.Logf("only root can mount a small file system (%v); the file size limit tests the same", err)
 				return
 			}
 			t.Fatal(err)
@@ -58,7 +59,8 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
-// diskFull runs a load until the disk is full, which it is some time after fill.
+// diskFull runs a load until the disk is full, which is some time after fill. room makes space
+// again.
 func diskFull(t *testing.T, file string, fill func(*server) (room func() error)) {
 	t.Helper()
 	s := newSite(t, "sqlite:"+file, 1)
@@ -69,9 +71,9 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	running := l.start(ctx, 16)
-	wait(t, l.turnedAway.more(50), "calls that are refused as the disk is full")
+	wait(t, l.turnedAway.more(50), "calls to be refused because the disk is full")
 
-	// Nothing more can be recorded, and everything can be read.
+	// Nothing can be recorded, but everything can be read.
 	before := len(l.allowed())
 	for _, call := range []struct {
 		method, path string
@@ -92,11 +94,12 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 		t.Errorf("/readyz on a full disk: status %d, %v; want 503", status, err)
 	}
 	s.wantIntegrity()
-	// What was recorded can be asked for again: that writes nothing, when it is not in one group with what does.
+	// A recorded call can be repeated: it writes nothing, unless it is in a group with calls that do.
 	for key, g := range l.allowed() {
-		r := s.client.insist(t.Context(), s.addresses(), 0, http.MethodPost, "/v1/consume", body{"email": g.email, "quantity": g.quantity, "idempotency_key": key})
+		r := s.client.insist(t.Context(), s.addresses(), 0, http.MethodPost, "/v1/consume",
+			body{"email": g.email, "quantity": g.quantity, "idempotency_key": key})
 		if d, err := r.decision(); err != nil || !d.Replayed || *d.EventID != g.id {
-			t.Errorf("%s made again on a full disk: %+v, %v", key, d, err)
+			t.Errorf("%s repeated on a full disk: %+v, %v", key, d, err)
 		}
 		break
 	}
@@ -104,18 +107,18 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 	if err := room(); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, l.decided.more(500), "calls that are decided when there is room again")
-	stop() // before it fills the disk again
+	wait(t, l.decided.more(500), "calls to be decided when there is space again")
+	stop() // before the load fills the disk again
 	running.Wait()
 	eventually(t, "it is ready again", func() bool {
 		status, err := p.get(t.Context(), "/readyz")
 		return err == nil && status == http.StatusOK
 	})
 	if err := p.alive(); err != nil || p.pid() != pid {
-		t.Errorf("the process did not live through it: %v", err)
+		t.Errorf("the process did not survive: %v", err)
 	}
 	if broken := s.client.broken.Load(); broken > 0 {
-		t.Errorf("%d calls were broken off; each must be answered", broken)
+		t.Errorf("%d calls had no answer; each must be answered", broken)
 	}
 	t.Logf("%d calls were allowed before the disk was full", before)
 	s.wantIntegrity()
@@ -125,12 +128,13 @@ func diskFull(t *testing.T, file string, fill func(*server) (room func() error))
 	s.wantIntegrity()
 }
 
-// wantIntegrity has SQLite check its file, from another process than the server's.
+// wantIntegrity lets SQLite check its file, from another process than the server's.
 func (s *site) wantIntegrity() {
 	s.t.Helper()
 	db := s.open()
 	var verdict string
-	if err := errors.Join(db.QueryRowContext(s.t.Context(), "PRAGMA integrity_check").Scan(&verdict), db.Close()); err != nil || verdict != "ok" {
+	err := errors.Join(db.QueryRowContext(s.t.Context(), "PRAGMA integrity_check").Scan(&verdict), db.Close())
+	if err != nil || verdict != "ok" {
 		s.t.Errorf("PRAGMA integrity_check says %q, %v; want ok", verdict, err)
 	}
 }

@@ -23,11 +23,12 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// fileSite is a server on a SQLite file whose names the test takes away. Hard links keep what they named.
+// fileSite is a server on a SQLite file that the test moves, deletes or replaces. Hard links keep
+// the files.
 type fileSite struct {
 	*site
 	path string // of the database
-	kept string // of the hard link to it; one to the log is beside it
+	kept string // of the hard link to it; there is one to the log, too
 }
 
 func newFileSite(t *testing.T, path string) *fileSite {
@@ -45,9 +46,9 @@ func newFileSite(t *testing.T, path string) *fileSite {
 	return s
 }
 
-// load consumes with 16 clients until stop, for new people again and again. Calls that start after gone was set must not
-// get 200.
-func (s *fileSite) load(ctx context.Context) (told func() ledger, gone *atomic.Bool, decided, refused *count, stop func()) {
+// load consumes with 16 clients until stop, for more and more new people. Calls that start after
+// gone was set must not get 200.
+func (s *fileSite) load(ctx context.Context) (answers func() ledger, gone *atomic.Bool, decided, refused *count, stop func()) {
 	gone, decided, refused = &atomic.Bool{}, &count{}, &count{}
 	ctx, cancel := context.WithCancel(ctx)
 	var mu sync.Mutex
@@ -57,14 +58,15 @@ func (s *fileSite) load(ctx context.Context) (told func() ledger, gone *atomic.B
 		spread(ctx, 16, 1<<30, func(i int) {
 			key, email := fmt.Sprintf("file-%d", i), fmt.Sprintf("p%d@file.example", i/5)
 			late := gone.Load()
-			r := s.client.call(s.t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume", body{"email": email, "idempotency_key": key})
+			r := s.client.call(s.t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume",
+				body{"email": email, "idempotency_key": key})
 			if r.status == http.StatusServiceUnavailable {
 				refused.add()
 				return
 			}
 			d, err := r.decision()
 			if err != nil || !d.Allowed || late && gone.Load() {
-				s.t.Errorf("%s (begun without a file: %t) was answered %d %+v, %v", key, late, r.status, d, err)
+				s.t.Errorf("%s (started without a file: %t) was answered with %d %+v, %v", key, late, r.status, d, err)
 				return
 			}
 			mu.Lock()
@@ -79,20 +81,20 @@ func (s *fileSite) load(ctx context.Context) (told func() ledger, gone *atomic.B
 }
 
 // wantEveryGrant checks that each call that got 200 has its event in the database file.
-func (s *fileSite) wantEveryGrant(told ledger, file string) {
+func (s *fileSite) wantEveryGrant(answers ledger, file string) {
 	s.t.Helper()
 	kept := &site{t: s.t, database: "sqlite:" + file, program: s.program}
 	kept.verify()
 	stored := kept.ledger()
 	lost := 0
-	for key, g := range told {
+	for key, g := range answers {
 		if stored[key] != g {
 			lost++
 		}
 	}
-	s.t.Logf("%d calls got 200, %d events are stored", len(told), len(stored))
+	s.t.Logf("%d calls got 200, %d events are stored", len(answers), len(stored))
 	if lost > 0 {
-		s.t.Errorf("%d of %d calls that got 200 have no event", lost, len(told))
+		s.t.Errorf("%d of %d calls that got 200 have no event", lost, len(answers))
 	}
 }
 
@@ -103,12 +105,13 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// A server whose file is taken away or replaced answers 503 to every call from then on, and loses none that got 200.
-func TestDatabaseFileTakenAway(t *testing.T) {
+// A server whose file is moved, deleted or replaced answers every call with 503 from then on, and
+// loses no call that got 200.
+func TestDatabaseFileRemoved(t *testing.T) {
 	for name, c := range map[string]struct {
 		take    func(t *testing.T, path string)
-		back    func(path string) error // puts it back in its place; nil if that is not part of the case
-		missing bool                    // nothing is there then, and nothing may be created
+		back    func(path string) error // puts the file back; nil if the case does not
+		missing bool                    // there is no file then, and none may be created
 		link    bool                    // the path is a symbolic link
 	}{
 		"moved and moved back": {
@@ -131,17 +134,18 @@ func TestDatabaseFileTakenAway(t *testing.T) {
 			dir := modelstest.Dir(t)
 			path := filepath.Join(dir, "tollgate.db")
 			if c.link {
-				must(t, os.Mkdir(filepath.Join(dir, "real"), 0o755), os.WriteFile(filepath.Join(dir, "real", "tollgate.db"), nil, 0o600))
+				must(t, os.Mkdir(filepath.Join(dir, "real"), 0o755),
+					os.WriteFile(filepath.Join(dir, "real", "tollgate.db"), nil, 0o600))
 				must(t, os.Symlink(filepath.Join(dir, "real", "tollgate.db"), path))
 			}
 			(&site{t: t, database: "sqlite:" + path + ".other", program: program(t)}).command("migrate")
 			s := newFileSite(t, path)
 			p := s.servers[0]
-			told, gone, decided, refused, stop := s.load(t.Context())
-			wait(t, decided.more(200), "calls that are decided")
+			answers, gone, decided, refused, stop := s.load(t.Context())
+			wait(t, decided.more(200), "calls to be decided")
 			c.take(t, path)
 			gone.Store(true)
-			wait(t, refused.more(100), "calls that are refused")
+			wait(t, refused.more(100), "calls to be refused")
 			if c.back == nil {
 				stop()
 			}
@@ -155,32 +159,34 @@ func TestDatabaseFileTakenAway(t *testing.T) {
 					t.Errorf("%s: %d; want 503", path, r.status)
 				}
 			}
-			if r := s.client.call(t.Context(), p.addr, http.MethodPost, "/v1/check", body{"email": "a@b.example"}); r.status != http.StatusServiceUnavailable {
+			r := s.client.call(t.Context(), p.addr, http.MethodPost, "/v1/check", body{"email": "a@b.example"})
+			if r.status != http.StatusServiceUnavailable {
 				t.Errorf("check: %d; want 503", r.status)
 			}
 			if status, err := p.get(t.Context(), "/healthz"); err != nil || status != http.StatusOK {
 				t.Errorf("/healthz: %d, %v; want 200", status, err)
 			}
 			if _, err := os.Stat(path); c.missing && !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("there is a file again: %v", err)
+				t.Errorf("a file was created: %v", err)
 			}
-			if log := p.log.String(); strings.Count(log, `"level":"ERROR"`) != 1 || !strings.Contains(log, "the database file was replaced, moved or deleted") {
-				t.Errorf("want one line of error in the log:\n%s", log)
+			log, want := p.log.String(), "the database file was replaced, moved or deleted"
+			if strings.Count(log, `"level":"ERROR"`) != 1 || !strings.Contains(log, want) {
+				t.Errorf("want one error in the log:\n%s", log)
 			}
 			file := s.kept
 			if c.back != nil {
 				gone.Store(false)
 				must(t, c.back(path))
-				wait(t, decided.more(100), "calls that are decided with the file in its place again")
+				wait(t, decided.more(100), "calls to be decided with the file back in its place")
 				file = path
 			}
-			all := told()
+			all := answers()
 			s.judge()
 			if _, err := p.stop(); err != nil {
 				t.Error(err)
 			}
 			if c.back != nil {
-				must(t, os.Remove(s.kept+"-wal"), os.Remove(s.kept)) // the log is in the file by now, and SQLite checks links
+				must(t, os.Remove(s.kept+"-wal"), os.Remove(s.kept)) // the log was written back, and SQLite checks links
 			}
 			s.wantEveryGrant(all, file)
 			if other := path + ".other"; name == "replaced" || c.link {
@@ -196,14 +202,14 @@ func TestDatabaseFileTakenAway(t *testing.T) {
 	}
 }
 
-// A new file is never created next to what is left of another database.
+// A new file is never created next to leftover files of another database.
 func TestLeftoverFiles(t *testing.T) {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		path := filepath.Join(modelstest.Dir(t), "tollgate.db")
 		must(t, os.WriteFile(path+suffix, []byte("left"), 0o600))
 		_, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path)
-		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q is left of it and may hold the newest events; put the file back next to it, "+
-			"or move it away to begin with an empty database\n", "sqlite:"+path, path+suffix)
+		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q is left of it and may hold the newest events; "+
+			"put the file back next to it, or move it away to begin with an empty database\n", "sqlite:"+path, path+suffix)
 		if err == nil || stderr != want {
 			t.Errorf("%s: %v, %s", suffix, err, stderr)
 		}
@@ -211,22 +217,24 @@ func TestLeftoverFiles(t *testing.T) {
 			t.Errorf("%s: the file was created: %v", suffix, err)
 		}
 		if content, err := os.ReadFile(path + suffix); err != nil || string(content) != "left" {
-			t.Errorf("%s holds %q, %v", suffix, content, err)
+			t.Errorf("%s has %q, %v", suffix, content, err)
 		}
 		// SQLite would delete a log next to an empty file.
 		if suffix == "-wal" {
 			must(t, os.WriteFile(path, nil, 0o600))
-			if _, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path); err == nil || !strings.Contains(stderr, "the file is empty, but") {
+			_, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path)
+			if err == nil || !strings.Contains(stderr, "the file is empty, but") {
 				t.Errorf("an empty file: %v, %s", err, stderr)
 			}
 			if content, err := os.ReadFile(path + suffix); err != nil || string(content) != "left" {
-				t.Errorf("next to an empty file %s holds %q, %v", suffix, content, err)
+				t.Errorf("next to an empty file, %s has %q, %v", suffix, content, err)
 			}
 		}
 	}
 }
 
-// Files are created for their owner alone, whatever the umask; a file that exists keeps its mode.
+// New files can be read only by their owner, whatever the umask is. An existing file keeps its
+// mode.
 func TestFileModes(t *testing.T) {
 	serve := func(path string) *server {
 		t.Helper()
@@ -249,16 +257,16 @@ func TestFileModes(t *testing.T) {
 	if _, err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	// A stop writes the log back, so that the file alone is the database.
+	// A stop writes the log back, so the database is one file.
 	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 1 {
-		t.Errorf("after a stop there are %v, %v; want the file alone", names, err)
+		t.Errorf("after a stop there are %v, %v; want only the file", names, err)
 	}
 	must(t, os.Chmod(path, 0o640))
 	serve(path)
 	modes(path, 0o640)
 }
 
-// A file or a directory that cannot be written keeps every command from starting, and nothing is left behind.
+// With a read-only file or directory, no command starts, and no files are left.
 func TestReadOnlyFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "tollgate.db")
@@ -268,25 +276,26 @@ func TestReadOnlyFile(t *testing.T) {
 	}
 	s := &site{t: t, database: "sqlite:" + path, program: program(t)}
 	s.command("migrate")
-	if os.Geteuid() == 0 { // whom modes do not concern
+	if os.Geteuid() == 0 { // file modes do not apply to root
 		must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=8m"))
 	} else {
 		must(t, os.Chmod(path, 0o400))
 	}
 	for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0"}, {"verify"}, {"migrate"}} {
 		_, stderr, err := s.try(args...)
-		if err == nil || !strings.HasPrefix(stderr, fmt.Sprintf("tollgate: open database %q: the file is read-only (", s.database)) || strings.Count(stderr, "\n") != 1 {
+		want := fmt.Sprintf("tollgate: open database %q: the file is read-only (", s.database)
+		if err == nil || !strings.HasPrefix(stderr, want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: %v, %s", args, err, stderr)
 		}
 	}
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
-		t.Errorf("%v, %v; want the file alone", names, err)
+		t.Errorf("%v, %v; want only the file", names, err)
 	}
 }
 
-// When the files turn read-only under a server, or are overwritten with something else, everything is answered 503 or as
-// usual, and nothing 500.
-func TestDatabaseFileSpoiled(t *testing.T) {
+// If the files become read-only under a server, or are overwritten, every request gets 503 or its
+// usual answer, and none gets 500.
+func TestUnusableDatabaseFile(t *testing.T) {
 	immutable := func(t *testing.T, path string, set bool) error {
 		t.Helper()
 		f, err := os.Open(path)
@@ -310,7 +319,7 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 					t.Logf("only root on some file systems can make a file immutable: %v", err)
 					return false
 				}
-				t.Cleanup(func() { _ = immutable(t, path+suffix, false) }) // it may be deleted by then
+				t.Cleanup(func() { _ = immutable(t, path+suffix, false) }) // the file may be deleted by then
 			}
 			return true
 		},
@@ -319,7 +328,8 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 			return true
 		},
 		"overwritten": func(t *testing.T, path string) bool {
-			must(t, os.WriteFile(path+"-wal", nil, 0o600), os.WriteFile(path, []byte(strings.Repeat("not a database", 50_000)), 0o600))
+			must(t, os.WriteFile(path+"-wal", nil, 0o600),
+				os.WriteFile(path, []byte(strings.Repeat("not a database", 50_000)), 0o600))
 			return true
 		},
 	} {
@@ -354,11 +364,15 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 				}
 			}
 			call(body{"email": "ada@example.com"}, "/v1/check")
-			for _, path := range []string{"/v1/usage/ada@example.com", "/v1/usage/ada@example.com/history", "/v1/organizations/018f0000-0000-7000-8000-000000000000/usage"} {
+			for _, path := range []string{
+				"/v1/usage/ada@example.com", "/v1/usage/ada@example.com/history",
+				"/v1/organizations/018f0000-0000-7000-8000-000000000000/usage",
+			} {
 				s.client.call(t.Context(), p.addr, http.MethodGet, path, nil)
 			}
 			for _, r := range []struct{ method, path string }{
-				{"GET", "/"}, {"GET", "/plans"}, {"GET", "/usage"}, {"GET", "/org"}, {"GET", "/org/members"}, {"GET", "/settings"}, {"GET", "/ops"}, {"GET", "/readyz"},
+				{"GET", "/"}, {"GET", "/plans"}, {"GET", "/usage"}, {"GET", "/org"}, {"GET", "/org/members"}, {"GET", "/settings"},
+				{"GET", "/ops"}, {"GET", "/readyz"},
 				{"GET", strings.TrimPrefix(link, "http://"+p.addr)}, {"POST", strings.TrimPrefix(link, "http://"+p.addr)},
 				{"POST", "/usage/spend-limit"}, {"POST", "/usage"}, {"POST", "/sign-out"},
 			} {
@@ -371,12 +385,12 @@ func TestDatabaseFileSpoiled(t *testing.T) {
 					t.Errorf("%s %s: 500", r.method, r.path)
 				}
 			}
-			s.judge() // of the API: no 500, and the form of each 503
+			s.judge() // for the API: no 500, and each 503 is valid
 		})
 	}
 }
 
-// signedIn returns a browser with a session.
+// signedIn returns a client with a session.
 func signedIn(t *testing.T, s *site, email string) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestRateLimits starts the program with a limit for all keys, and gives keys limits of their own.
+// TestRateLimits starts the server with a limit for all keys, and gives some keys their own limits.
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	s := &site{t: t, database: sqliteDatabase(t), program: program(t)}
@@ -19,12 +19,13 @@ func TestRateLimits(t *testing.T) {
 	for name, limit := range map[string]string{"usual": "default", "narrow": "1/s", "free": "none"} {
 		for line := range strings.Lines(s.command("apikey", "list")) {
 			if fields := strings.Fields(line); fields[1] == name && fields[4] != limit {
-				t.Errorf("apikey list says %q of %s, want %s", fields[4], name, limit)
+				t.Errorf("apikey list prints %q for %s, want %s", fields[4], name, limit)
 			}
 		}
 	}
 	for _, wrong := range []string{"-1", "1.5", "1000001", "many"} {
-		if stdout, stderr, err := s.try("apikey", "create", "--name", "wrong", "--scopes", "check", "--rate-limit="+wrong); err == nil || stdout != "" || !strings.Contains(stderr, "--rate-limit") {
+		stdout, stderr, err := s.try("apikey", "create", "--name", "wrong", "--scopes", "check", "--rate-limit="+wrong)
+		if err == nil || stdout != "" || !strings.Contains(stderr, "--rate-limit") {
 			t.Errorf("--rate-limit=%s printed %q and %q, %v", wrong, stdout, stderr, err)
 		}
 	}
@@ -32,7 +33,8 @@ func TestRateLimits(t *testing.T) {
 	p.env = append(p.env, "TOLLGATE_RATE_LIMIT=5")
 	s.servers = append(s.servers, p)
 	s.startAll()
-	// On a machine that is busy, calls one after another may take longer than the limit allows, so they are made at once.
+	// The calls are made at the same time: on a busy machine, calls one after another may be too slow
+	// to reach the limit.
 	for key, limit := range map[string]int{usual: 5, narrow: 1, free: 0} {
 		c := newClient(key)
 		t.Cleanup(c.http.CloseIdleConnections)
@@ -49,7 +51,7 @@ func TestRateLimits(t *testing.T) {
 					t.Errorf("RateLimit-Limit is %q, want %q", got, want)
 				}
 				if got, err := r.problem(); err != nil || got.Code != "rate_limited" || r.header.Get("Retry-After") == "" {
-					t.Errorf("a call beyond the limit was answered %s, %v", r.body, err)
+					t.Errorf("a call beyond the limit got %s, %v", r.body, err)
 				}
 			}
 		})
@@ -57,13 +59,15 @@ func TestRateLimits(t *testing.T) {
 		for _, status := range statuses {
 			count[status]++
 		}
-		if limited := count[http.StatusTooManyRequests]; (limited > 0) != (limit > 0) || count[http.StatusOK]+limited != calls || count[http.StatusOK] < limit {
-			t.Errorf("%d calls with a limit of %d were answered %v", calls, limit, count)
+		limited := count[http.StatusTooManyRequests]
+		if (limited > 0) != (limit > 0) || count[http.StatusOK]+limited != calls || count[http.StatusOK] < limit {
+			t.Errorf("%d calls with a limit of %d got %v", calls, limit, count)
 		}
 	}
 }
 
-// TestStrangersAreLimited asks for pages without a session, from one address, more often than a person can. The app is answered all the same.
+// TestStrangersAreLimited requests pages without a session from one address, more often than a
+// person can. The app's calls are still answered.
 func TestStrangersAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sqliteDatabase(t), 1)
@@ -80,7 +84,7 @@ func TestStrangersAreLimited(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		r.AddCookie(&http.Cookie{Name: "tollgate", Value: fmt.Sprint("nobodys", i)})
+		r.AddCookie(&http.Cookie{Name: "tollgate", Value: fmt.Sprint("unknown", i)})
 		response, err := client.Do(r)
 		if err != nil {
 			t.Error(err)
@@ -90,17 +94,19 @@ func TestStrangersAreLimited(t *testing.T) {
 			t.Error(err)
 		}
 		if statuses[i] = response.StatusCode; statuses[i] == http.StatusTooManyRequests && response.Header.Get("Retry-After") == "" {
-			t.Error("a 429 without Retry-After")
+			t.Error("a 429 has no Retry-After")
 		}
 	})
 	count := map[int]int{}
 	for _, status := range statuses {
 		count[status]++
 	}
-	if count[http.StatusSeeOther] < 200 || count[http.StatusTooManyRequests] == 0 || count[http.StatusSeeOther]+count[http.StatusTooManyRequests] != requests {
-		t.Errorf("%d requests of a stranger were answered %v", requests, count)
+	passed, limited := count[http.StatusSeeOther], count[http.StatusTooManyRequests]
+	if passed < 200 || limited == 0 || passed+limited != requests {
+		t.Errorf("%d requests without a session got %v", requests, count)
 	}
-	if d, err := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"}).decision(); err != nil || !d.Allowed {
-		t.Errorf("a check of the app meanwhile: %+v, %v", d, err)
+	r := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"})
+	if d, err := r.decision(); err != nil || !d.Allowed {
+		t.Errorf("a check of the app: %+v, %v", d, err)
 	}
 }

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// A process that freezes in the middle of its transactions, as one does whose machine swaps or is cut off, holds the
-// locks of what it was about to write. Callers who turn to another process must be served by it all the same, and soon.
-func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
+// A process that freezes during its transactions, for example because its machine swaps or is
+// disconnected, holds its locks. Another process must still decide calls for the same people, and
+// soon.
+func TestFrozenProcessBlocksNoOthers(t *testing.T) {
 	const soon = 15 * time.Second
 	t.Parallel()
 	s := newSite(t, postgresDatabase(t), 2)
@@ -23,26 +24,26 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 	defer stop()
 	running := l.start(ctx, 16, well.addr)
 
-	// The calls to the process that is going to freeze, half of them for people who have to be made and linked first. What
-	// they wait for is no fault of its.
+	// The calls to the process that will freeze. Half of them are for new people, who must be created
+	// and linked first. A separate client makes them, because they may take long.
 	client := newClient(s.client.key)
 	t.Cleanup(client.http.CloseIdleConnections)
 	var mu sync.Mutex
 	open := map[string]job{}
-	told := ledger{}
-	tell := func(key string, j job, r *reply) {
+	answers := ledger{}
+	record := func(key string, j job, r *reply) {
 		d, err := r.decision()
 		if err != nil || !d.Allowed || d.EventID == nil {
-			t.Errorf("%s for %s was answered %+v, want allowed: %v", key, j.email, d, err)
+			t.Errorf("%s for %s was answered with %+v, want allowed: %v", key, j.email, d, err)
 			return
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		g := grant{*d.EventID, j.email, j.quantity}
-		if other, twice := told[key]; twice && other != g {
+		if other, twice := answers[key]; twice && other != g {
 			t.Errorf("%s was answered as %+v and as %+v", key, other, g)
 		}
-		told[key] = g
+		answers[key] = g
 		delete(open, key)
 	}
 	sickCtx, sickStop := context.WithCancel(ctx)
@@ -62,12 +63,13 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 			if r.err != nil || r.status == http.StatusServiceUnavailable {
 				return // still open
 			}
-			tell(key, j, r)
+			record(key, j, r)
 		})
 	})
-	wait(t, l.decided.more(200), "calls that are decided")
+	wait(t, l.decided.more(200), "calls to be decided")
 
-	// Until it is caught with locks in a transaction of the gate's and in one that prepares people.
+	// Freeze the process until it holds locks in a transaction of the gate and in one that prepares
+	// people.
 	db := s.open()
 	caught := func() bool {
 		var transactions int
@@ -88,7 +90,7 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 	frozen := time.Now()
 	sickStop()
 
-	// The app gives up on it and asks the other process, with the same keys.
+	// The app retries the calls at the other process, with the same keys.
 	mu.Lock()
 	var keys []string
 	var jobs []job
@@ -99,13 +101,13 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 	rescue, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	spread(rescue, len(keys), len(keys), func(i int) {
-		tell(keys[i], jobs[i], s.client.insist(rescue, []string{well.addr}, 0, http.MethodPost, "/v1/consume", l.request(keys[i], jobs[i])))
+		record(keys[i], jobs[i], s.client.insist(rescue, []string{well.addr}, 0, http.MethodPost, "/v1/consume", l.request(keys[i], jobs[i])))
 	})
-	t.Logf("caught at try %d; the %d calls that it left open were decided by the other process after %s",
+	t.Logf("frozen with locks at try %d; the other process decided the %d open calls after %s",
 		tries, len(keys), time.Since(frozen).Round(time.Millisecond))
 	thaw()
 	calling.Wait()
-	wait(t, l.decided.more(200), "calls that are decided")
+	wait(t, l.decided.more(200), "calls to be decided")
 	stop()
 	running.Wait()
 	if err := sick.alive(); err != nil {
@@ -117,47 +119,49 @@ func TestFrozenProcessHoldsNobodyUp(t *testing.T) {
 	for key, j := range open {
 		l.open[key] = j
 	}
-	for key, g := range told {
-		l.told[key] = g
+	for key, g := range answers {
+		l.answers[key] = g
 	}
 	l.mu.Unlock()
 	l.settle()
 }
 
-// A record that somebody else keeps locked, such as an operator at the shell of the database, holds up calls for that
-// person, not for everybody, and those not for long.
-func TestLockedRecordHoldsNobodyElseUp(t *testing.T) {
+// If another transaction locks a record, such as an operator's in psql, only calls for that person
+// fail, and soon.
+func TestLockedRecordBlocksNoOthers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, postgresDatabase(t), 1)
 	l := newLoad(s, "TLOCK", 30)
 	consume := func(key string) {
 		t.Helper()
-		r := s.client.insist(t.Context(), s.addresses(), 0, http.MethodPost, "/v1/consume", body{"email": "locked@lock.example", "idempotency_key": key})
+		r := s.client.insist(t.Context(), s.addresses(), 0, http.MethodPost, "/v1/consume",
+			body{"email": "locked@lock.example", "idempotency_key": key})
 		d, err := r.decision()
 		if err != nil || !d.Allowed {
 			t.Fatalf("%s: %+v, %v", key, d, err)
 		}
-		l.told[key] = grant{*d.EventID, d.Email, 1}
+		l.answers[key] = grant{*d.EventID, d.Email, 1}
 	}
 	consume("first")
 	tx, err := s.open().BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback() }() // rolled back already when nothing failed
+	defer func() { _ = tx.Rollback() }() // rolled back already, unless the test failed
 	if _, err := tx.ExecContext(t.Context(), `SELECT 1 FROM usage_records WHERE email = 'locked@lock.example' FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	running := l.start(ctx, 16)
-	wait(t, l.decided.more(100), "calls that are decided")
+	wait(t, l.decided.more(100), "calls to be decided")
 
-	// One caller that does not give up.
+	// One caller retries.
 	const refused = 3
 	before := l.decided.now()
 	for range refused {
-		r := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume", body{"email": "locked@lock.example", "idempotency_key": "locked"})
+		r := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume",
+			body{"email": "locked@lock.example", "idempotency_key": "locked"})
 		if r.err != nil || r.status != http.StatusServiceUnavailable {
 			t.Fatalf("a call for the locked record: status %d, %v %s; want 503", r.status, r.err, r.body)
 		}
@@ -169,7 +173,8 @@ func TestLockedRecordHoldsNobodyElseUp(t *testing.T) {
 	stop()
 	running.Wait()
 	consume("locked")
-	t.Logf("while %d calls for the locked record were answered 503, %d calls for others were decided and %d answered 503", refused, during, l.turnedAway.now())
+	t.Logf("while %d calls for the locked record got 503, %d calls for others were decided and %d got 503",
+		refused, during, l.turnedAway.now())
 	if during == 0 || l.turnedAway.now() > 0 {
 		t.Error("calls for others failed with those for the locked record")
 	}

@@ -1,10 +1,10 @@
 //go:build linux
 
-// Package e2e_test tests the program as it is shipped: it builds it once, runs processes of it on databases of its
-// own, calls them over HTTP as the app would, and takes away what they stand on while they work. What the processes
-// answered is then compared with what the database holds.
+// Package e2e_test tests the program as it is shipped. It builds it once, runs processes with their
+// own databases, calls them over HTTP as the app does, and causes failures, such as a killed
+// process or database. Then it compares the answers with the database.
 //
-// All of it stays on this machine's loopback addresses, and everything that a test starts ends with it.
+// Everything uses this machine's loopback addresses, and every process ends with its test.
 package e2e_test
 
 import (
@@ -21,13 +21,13 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// soak is how long TestSoak keeps up its load: `go test ./web/e2e -args -soak=10m`.
-var soak = flag.Duration("soak", 0, "how long TestSoak runs; 0 is its short form")
+// soak is how long TestSoak runs its load: `go test ./web/e2e -args -soak=10m`.
+var soak = flag.Duration("soak", 0, "how long TestSoak runs; 0 means its short form")
 
-// made is what the tests have in common, each part made for the first one that needs it.
+// made has what the tests share. Each part is created for the first test that needs it.
 var made struct {
 	sync.Mutex
-	dir       string // of the program; empty until it is built
+	dir       string // of the program; empty until the program is built
 	cluster   *modelstest.Cluster
 	databases int
 	ports     map[int]bool
@@ -50,8 +50,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// program builds tollgate, for the first test, and returns where it is. It is built as for a release: without the race
-// detector, whatever the tests themselves were built with.
+// program builds tollgate for the first test and returns its path. Like a release, it is built
+// without the race detector, even if the tests use it.
 func program(t *testing.T) string {
 	t.Helper()
 	made.Lock()
@@ -72,14 +72,14 @@ func program(t *testing.T) string {
 	build := exec.CommandContext(t.Context(), "go", "build", "-race=false", "-o", path, "tollgate")
 	build.Dir = string(bytes.TrimSpace(root))
 	if output, err := build.CombinedOutput(); err != nil {
-		_ = os.RemoveAll(dir) // it is empty, and the other error is the one to report
+		_ = os.RemoveAll(dir) // it is empty, and the build's error is the one to report
 		t.Fatalf("build tollgate: %v\n%s", err, output)
 	}
 	made.dir = dir
 	return path
 }
 
-// withOutput adds what a program said of its own failure.
+// withOutput adds a program's standard error to its error.
 func withOutput(err error) error {
 	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // as os/exec returns it
 		return fmt.Errorf("%w\n%s", err, exit.Stderr)
@@ -87,8 +87,8 @@ func withOutput(err error) error {
 	return err
 }
 
-// cluster starts a PostgreSQL that keeps what it commits, as it is shipped, and stops it after the test. For tests that
-// stop or freeze it; all others share one in memory, which runs on whatever becomes of the processes.
+// cluster starts a PostgreSQL that is durable, and stops it after the test. It is for tests that
+// stop or freeze PostgreSQL. All others share one in memory.
 func cluster(t *testing.T) *modelstest.Cluster {
 	t.Helper()
 	c, err := modelstest.StartPostgres(t.Context(), modelstest.PostgresOptions{Durable: true, MaxConnections: 200})
@@ -108,7 +108,7 @@ func sharedCluster(t *testing.T) (*modelstest.Cluster, string) {
 	made.Lock()
 	defer made.Unlock()
 	if made.cluster == nil {
-		// It outlives the test that happens to be the first.
+		// The cluster outlives the first test.
 		c, err := modelstest.StartPostgres(context.WithoutCancel(t.Context()), modelstest.PostgresOptions{MaxConnections: 400})
 		if err != nil {
 			t.Fatal(err)

@@ -27,15 +27,16 @@ const (
 	// loadConnections send loadBody bytes each, at the same time.
 	loadConnections = 1000
 	loadBody        = 1 << 20
-	// loadMemory is the most memory that the process may have resident throughout.
+	// loadMemory is the most resident memory that the process may use.
 	loadMemory = 200 << 20
-	// loadStall is how long slow senders keep most of their body back, and loadPatience how long one connection may take.
+	// loadStall is how long slow senders wait before they send most of their body, and loadPatience
+	// how long one connection may take.
 	loadStall    = 700 * time.Millisecond
 	loadPatience = 60 * time.Second
 )
 
-// TestMemoryUnderLoad sends large bodies on many connections at once, most of them anonymous. The process must not
-// grow, and must decide for the app all the time.
+// TestMemoryUnderLoad sends large bodies on many connections at the same time, most of them without
+// a key. The process must not use more memory, and must decide the app's calls all the time.
 func TestMemoryUnderLoad(t *testing.T) {
 	t.Parallel()
 	s, _ := newStripeSite(t, sqliteDatabase(t), 1)
@@ -43,7 +44,8 @@ func TestMemoryUnderLoad(t *testing.T) {
 	_, emails := s.business("TLOAD", 10)
 	now := time.Now()
 	unknownKey := models.NewKey()
-	event := `{"email":"` + emails[0] + `","quantity":1,"idempotency_key":"never","occurred_at":"` + now.UTC().Format(time.RFC3339) + `","more":"`
+	event := `{"email":"` + emails[0] + `","quantity":1,"idempotency_key":"never","occurred_at":"` +
+		now.UTC().Format(time.RFC3339) + `","more":"`
 	events := []byte(`{"events":[` + event + strings.Repeat("x", loadBody-len(event)-20) + `"}]}`)
 	many := []byte(`{"events":[` + strings.Repeat(`{"email":"`+emails[0]+`"},`, 900) + strings.Repeat(" ", loadBody-60_000) + `{}]}`)
 	junk := bytes.Repeat([]byte("x"), loadBody)
@@ -57,14 +59,23 @@ func TestMemoryUnderLoad(t *testing.T) {
 		{name: "webhook without a signature", path: "/stripe/webhook", body: junk},
 		{name: "webhook with a malformed signature", path: "/stripe/webhook", header: "Stripe-Signature: t=1,v1=zz", body: junk, long: true},
 		{name: "webhook with a wrong signature", path: "/stripe/webhook", header: "Stripe-Signature: " + signed("whsec_2"), body: junk},
-		{name: "webhook with a wrong signature, slow", path: "/stripe/webhook", header: "Stripe-Signature: " + signed("whsec_2"), body: junk, slow: true},
+		{
+			name: "webhook with a wrong signature, slow", path: "/stripe/webhook", header: "Stripe-Signature: " + signed("whsec_2"),
+			body: junk, slow: true,
+		},
 		{name: "events without a key", path: "/v1/events", body: junk},
 		{name: "events with an unknown key", path: "/v1/events", header: "Authorization: Bearer " + unknownKey, body: junk, long: true},
 		{name: "events with a key", path: "/v1/events", header: "Authorization: Bearer " + s.client.key, body: events},
 		{name: "many events with a key, slow", path: "/v1/events", header: "Authorization: Bearer " + s.client.key, body: many, slow: true},
-		{name: "large calls with a key", path: "/v1/consume", header: "Authorization: Bearer " + s.client.key, body: junk[:60<<10], slow: true, long: true},
+		{
+			name: "large calls with a key", path: "/v1/consume", header: "Authorization: Bearer " + s.client.key, body: junk[:60<<10],
+			slow: true, long: true,
+		},
 		{name: "forms of sign-in", path: "/sign-in/slack", kind: "application/x-www-form-urlencoded", body: form},
-		{name: "forms of a page, slow", path: "/usage/spend-limit", kind: "application/x-www-form-urlencoded", body: form, slow: true, long: true},
+		{
+			name: "forms of a page, slow", path: "/usage/spend-limit", kind: "application/x-www-form-urlencoded", body: form,
+			slow: true, long: true,
+		},
 	}
 	for _, l := range floods {
 		if l.long && *soak == 0 {
@@ -80,10 +91,10 @@ func TestMemoryUnderLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d MiB at most; answers: %v; %d consumes meanwhile, the slowest %s; %s", memory>>20, statuses, calls.Load(),
+			t.Logf("%d MiB at most; answers: %v; %d other calls, the slowest check %s; %s", memory>>20, statuses, calls.Load(),
 				time.Duration(slowest.Load()).Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
 			if memory > loadMemory {
-				t.Errorf("it took %d MiB of memory, want at most %d", memory>>20, loadMemory>>20)
+				t.Errorf("the process used %d MiB of memory, want at most %d", memory>>20, loadMemory>>20)
 			}
 		})
 	}
@@ -92,7 +103,7 @@ func TestMemoryUnderLoad(t *testing.T) {
 	}
 }
 
-// forgetPeak makes the process's peak of resident memory what it has now. See proc(5), clear_refs.
+// forgetPeak resets the process's peak of resident memory. See proc(5), clear_refs.
 func forgetPeak(t *testing.T, p *server) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid()), []byte("5"), 0o600); err != nil {
@@ -100,7 +111,7 @@ func forgetPeak(t *testing.T, p *server) {
 	}
 }
 
-// consumeMeanwhile consumes until stop, one call after another. All must be allowed.
+// consumeMeanwhile checks and consumes until stop, one call after another. All must succeed.
 func consumeMeanwhile(t *testing.T, s *site, emails []string) (calls, slowest *atomic.Int64, stop func()) {
 	t.Helper()
 	calls, slowest = new(atomic.Int64), new(atomic.Int64)
@@ -112,7 +123,7 @@ func consumeMeanwhile(t *testing.T, s *site, emails []string) (calls, slowest *a
 				begun := time.Now()
 				r := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": emails[i]})
 				if r.err != nil || r.status != http.StatusOK {
-					t.Errorf("a call meanwhile was answered with status %d, %v %s", r.status, r.err, r.body)
+					t.Errorf("a call during the flood got status %d, %v %s", r.status, r.err, r.body)
 					return
 				}
 				calls.Add(1)
@@ -120,7 +131,7 @@ func consumeMeanwhile(t *testing.T, s *site, emails []string) (calls, slowest *a
 				r = s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume",
 					body{"email": emails[i], "idempotency_key": fmt.Sprintf("%s-%d-%d", t.Name(), i, n)})
 				if r.err != nil || r.status != http.StatusOK {
-					t.Errorf("a call meanwhile was answered with status %d, %v %s", r.status, r.err, r.body)
+					t.Errorf("a call during the flood got status %d, %v %s", r.status, r.err, r.body)
 					return
 				}
 				calls.Add(1)
@@ -130,17 +141,17 @@ func consumeMeanwhile(t *testing.T, s *site, emails []string) (calls, slowest *a
 	return calls, slowest, func() { cancel(); all.Wait() }
 }
 
-// flood is one kind of request, sent on many connections at once.
+// flood is one kind of request, sent on many connections at the same time.
 type flood struct {
 	name, path, header, kind string
 	body                     []byte
-	// slow means that all but the first quarter of the body comes late.
+	// slow means that all but the first quarter of the body is sent late.
 	slow bool
-	// long means that it is sent only with -soak.
+	// long means that the flood is sent only with -soak.
 	long bool
 }
 
-// run sends the requests and returns how many were answered with each status; 0 stands for none.
+// run sends the requests and returns how many got each status. "none" means no answer.
 func (l *flood) run(t *testing.T, addr string) map[string]int {
 	t.Helper()
 	kind := l.kind
@@ -167,14 +178,14 @@ func (l *flood) run(t *testing.T, addr string) map[string]int {
 	}
 	begun.Wait()
 	if l.slow {
-		time.Sleep(loadStall) // they are slow: it is what they do
+		time.Sleep(loadStall) // slow senders
 	}
 	close(release)
 	all.Wait()
 	return statuses
 }
 
-// one makes one request on a connection of its own and returns the status of its answer.
+// one makes one request on its own connection and returns the status of the answer.
 func (l *flood) one(t *testing.T, addr, head string, release <-chan struct{}, begun *sync.WaitGroup) string {
 	t.Helper()
 	open := sync.OnceFunc(begun.Done)
@@ -189,7 +200,7 @@ func (l *flood) one(t *testing.T, addr, head string, release <-chan struct{}, be
 		t.Error(err)
 		return "none"
 	}
-	// The answer is read while the body is sent: the server need not read all of it.
+	// The answer is read while the body is sent, because the server may not read all of the body.
 	answered := make(chan string, 1)
 	go func() {
 		line := make([]byte, len("HTTP/1.1 200"))

@@ -22,13 +22,13 @@ import (
 )
 
 const (
-	// startPatience is how long a process may take until it is ready, on a machine that is busy with everything else.
+	// startPatience is how long a process may take until it is ready, on a busy machine.
 	startPatience = 20 * time.Second
 	// stopPatience is how long a process may take to stop in order.
 	stopPatience = 15 * time.Second
 )
 
-// tail keeps the end of what a process prints.
+// tail stores the last part of a process's output.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -56,11 +56,11 @@ func (t *tail) String() string {
 type run struct {
 	process *os.Process
 	exited  chan struct{} // closed after the end
-	err     error         // how it ended; read it after exited
+	err     error         // the result; read it after exited is closed
 }
 
-// launch starts the program. A process that is to die with its parent dies with the thread that started it, so that is
-// a thread which waits for its end.
+// launch starts the program. With Pdeathsig, a process dies with the thread that started it, so
+// that thread waits for the process to end.
 func launch(cmd *exec.Cmd) (*run, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	r := &run{exited: make(chan struct{})}
@@ -80,16 +80,18 @@ func launch(cmd *exec.Cmd) (*run, error) {
 	return r, <-started
 }
 
-// noDrain has a process stop without a drain, unless a test gives it another one.
+// noDrain lets a process stop without a drain, unless a test sets one.
 const noDrain = "TOLLGATE_DRAIN=0s"
 
-// environment is what a process sees of this one's: no DATABASE_URL and no Stripe key of the developer's.
+// environment returns the variables of a process. It has none of the developer's settings, such as
+// DATABASE_URL or a Stripe key.
 func environment(t *testing.T) []string {
 	t.Helper()
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir(), noDrain}
 }
 
-// server is `tollgate serve` on one port: one process after another, as it is killed and started again.
+// server is `tollgate serve` on one port. It may be killed and started again, so it has one process
+// after another.
 type server struct {
 	name string
 	addr string
@@ -98,7 +100,7 @@ type server struct {
 	env  []string
 	log  *tail
 
-	mu  sync.Mutex // held through each start and stop
+	mu  sync.Mutex // held during each start and stop
 	run *run       // nil while stopped
 }
 
@@ -118,7 +120,7 @@ func newServer(t *testing.T, name, database string) *server {
 			s.run = nil
 		}
 		if t.Failed() {
-			t.Logf("the end of what %s (%s) printed:\n%s", s.name, s.addr, s.log)
+			t.Logf("the last output of %s (%s):\n%s", s.name, s.addr, s.log)
 		}
 	})
 	return s
@@ -129,7 +131,7 @@ func (s *server) start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.run != nil {
-		return fmt.Errorf("start %s: it runs", s.name)
+		return fmt.Errorf("start %s: it is running already", s.name)
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path, s.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, s.log, s.log
@@ -144,7 +146,7 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
-// ready returns when the process answers that it is. It tells nobody by itself, so it has to be asked.
+// ready polls /readyz until the process is ready.
 func (s *server) ready(ctx context.Context, r *run) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -165,7 +167,7 @@ func (s *server) ready(ctx context.Context, r *run) error {
 	}
 }
 
-// get asks for a page without a key and returns its status, on a connection of its own.
+// get requests a page without a key, on its own connection, and returns the status.
 func (s *server) get(ctx context.Context, path string) (status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, http.NoBody)
 	if err != nil {
@@ -194,7 +196,8 @@ func (s *server) crash() error {
 	return nil
 }
 
-// stop ends the process as an operator would and returns how long it took. It must end by itself, with status 0.
+// stop ends the process with SIGTERM and returns how long it took. The process must exit with
+// status 0.
 func (s *server) stop() (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,7 +221,7 @@ func (s *server) stop() (time.Duration, error) {
 	return time.Since(begun), nil
 }
 
-// alive says why the process that was started is not there any more; nil when it is.
+// alive returns nil if the started process is running, or the reason why it is not.
 func (s *server) alive() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +237,7 @@ func (s *server) pid() int {
 	return s.run.process.Pid
 }
 
-// peakMemory is the most memory that the process had resident so far, in bytes.
+// peakMemory returns the most resident memory that the process has used, in bytes.
 func (s *server) peakMemory() (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
 	if err != nil {
@@ -255,13 +258,13 @@ func (r *run) running() error {
 	}
 	select {
 	case <-r.exited:
-		return fmt.Errorf("it ended by itself: %w", r.outcome())
+		return fmt.Errorf("it ended unexpectedly: %w", r.outcome())
 	default:
 		return nil
 	}
 }
 
-// outcome is how a process ended that nobody stopped.
+// outcome returns the error of a process that ended unexpectedly.
 func (r *run) outcome() error {
 	if r.err == nil {
 		return errors.New("exit status 0")
@@ -269,8 +272,8 @@ func (r *run) outcome() error {
 	return r.err
 }
 
-// freePort returns a port of 127.0.0.1 that nobody listens on, and never the same one twice. It lies below the ports
-// that outgoing connections get, so that none of them takes it while its process is being started again.
+// freePort returns an unused port of 127.0.0.1, and never the same port twice. It is below the
+// ports of outgoing connections, so none of them uses it while its process restarts.
 func freePort(t *testing.T) int {
 	t.Helper()
 	made.Lock()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Thousands of calls for 100 people who may have 5 each, while every process is killed: no unit is granted beyond the limit,
-// none is lost, and none is counted twice.
+// Thousands of calls are made for 100 people with 5 units each, while every process is killed. No
+// unit is granted beyond the limit, none is lost, and none is counted twice.
 func TestRaceForTheLastUnits(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -39,8 +39,8 @@ func race(t *testing.T, s *site, kills int) {
 	}
 	jobs := make([]job, calls)
 	for i := range jobs {
-		// Everybody's calls come close together and among those of their neighbours, so that from the first call to the
-		// last there are people with units left, and each of them is fought over.
+		// A person's calls are close together, mixed with those of the next people. So at any time there
+		// are people with units left, and several calls compete for them.
 		jobs[i] = job{fmt.Sprintf("race-%d", i), fmt.Sprintf("person%d@race.example", i%people), float64(i%people) + 15*rand.Float64()}
 	}
 	slices.SortFunc(jobs, func(a, b job) int {
@@ -54,7 +54,7 @@ func race(t *testing.T, s *site, kills int) {
 		killAt[calls*(2*i+1)/(2*kills)] = s.servers[i%len(s.servers)]
 	}
 
-	told := ledger{}
+	answers := ledger{}
 	var mu sync.Mutex
 	var replayed atomic.Int64
 	var killings sync.WaitGroup
@@ -70,56 +70,57 @@ func race(t *testing.T, s *site, kills int) {
 			})
 		}
 		j := jobs[i]
-		d, err := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/consume", body{"email": j.email, "idempotency_key": j.key}).decision()
+		d, err := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/consume",
+			body{"email": j.email, "idempotency_key": j.key}).decision()
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", j.key, err)
 		case d.Email != j.email || d.Included != included || d.Used > included || d.Allowed != (d.EventID != nil):
-			t.Errorf("%s for %s was answered %+v", j.key, j.email, d)
+			t.Errorf("%s for %s was answered with %+v", j.key, j.email, d)
 		case d.Allowed:
 			if d.Replayed {
 				replayed.Add(1)
 			}
 			mu.Lock()
-			told[j.key] = grant{*d.EventID, j.email, 1}
+			answers[j.key] = grant{*d.EventID, j.email, 1}
 			mu.Unlock()
 		case d.Reason == nil || *d.Reason != "included_exhausted" || d.Used != included:
 			t.Errorf("%s for %s was refused with %+v", j.key, j.email, d)
 		}
 	})
 	killings.Wait()
-	t.Logf("%s in %s; of %d allowed, %d were recorded by a call whose answer stayed out",
-		s.client, time.Since(begun).Round(10*time.Millisecond), len(told), replayed.Load())
+	t.Logf("%s in %s; of %d allowed, %d were recorded by a call without an answer",
+		s.client, time.Since(begun).Round(10*time.Millisecond), len(answers), replayed.Load())
 
-	if len(told) != people*included {
-		t.Errorf("%d calls were allowed, want exactly %d", len(told), people*included)
+	if len(answers) != people*included {
+		t.Errorf("%d calls were allowed, want exactly %d", len(answers), people*included)
 	}
-	for email, used := range told.totals() {
+	for email, used := range answers.totals() {
 		if used != included {
 			t.Errorf("%s was allowed %d, want %d", email, used, included)
 		}
 	}
-	s.wantLedger(told)
-	s.wantReplays(told)
-	s.wantLedger(told)
+	s.wantLedger(answers)
+	s.wantReplays(answers)
+	s.wantLedger(answers)
 	s.judge()
 	s.verify()
 }
 
-// wantReplays makes each allowed call again: it must get its first answer.
-func (s *site) wantReplays(told ledger) {
+// wantReplays repeats each allowed call, which must get its first answer.
+func (s *site) wantReplays(answers ledger) {
 	s.t.Helper()
-	keys := make([]string, 0, len(told))
-	for key := range told {
+	keys := make([]string, 0, len(answers))
+	for key := range answers {
 		keys = append(keys, key)
 	}
 	addresses := s.addresses()
 	spread(s.t.Context(), 32, len(keys), func(i int) {
-		g := told[keys[i]]
+		g := answers[keys[i]]
 		d, err := s.client.insist(s.t.Context(), addresses, i, http.MethodPost, "/v1/consume",
 			body{"email": g.email, "quantity": g.quantity, "idempotency_key": keys[i]}).decision()
 		if err != nil || !d.Allowed || !d.Replayed || d.EventID == nil || *d.EventID != g.id {
-			s.t.Errorf("%s made again was answered %+v, want event %s replayed: %v", keys[i], d, g.id, err)
+			s.t.Errorf("%s repeated was answered with %+v, want event %s replayed: %v", keys[i], d, g.id, err)
 		}
 	})
 }

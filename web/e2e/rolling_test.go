@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// The two configurations are those of docs/architecture.md: what every proxy needs to know of its servers, and one more line.
+// The two configurations are those of docs/deploy.md: the servers, and one more line.
 const (
 	nginxLine   = "proxy_next_upstream error timeout non_idempotent;"
 	haproxyLine = "option redispatch 1"
@@ -26,7 +26,7 @@ const (
 
 const (
 	rollingClients = 16
-	rollingPause   = 250 * time.Millisecond // between two calls of a client: together they make 64 a second
+	rollingPause   = 250 * time.Millisecond // between two calls of a client; together, the clients make 64 calls per second
 )
 
 // Three processes are restarted one after another behind a load balancer, and no call fails.
@@ -57,7 +57,7 @@ func TestRollingRestart(t *testing.T) {
 				_ = balancer.process.Kill() // it may have ended
 				<-balancer.exited
 				if t.Failed() {
-					t.Logf("the end of what %s printed:\n%s", proxy.name, &log)
+					t.Logf("the last output of %s:\n%s", proxy.name, &log)
 				}
 			})
 			eventually(t, proxy.name+" listens", func() bool {
@@ -80,39 +80,40 @@ func TestRollingRestart(t *testing.T) {
 						r := s.client.call(t.Context(), address, http.MethodPost, "/v1/consume", l.request(key, j))
 						if r.err != nil || r.status != http.StatusOK {
 							failed.Add(1)
-							t.Errorf("a call was answered %d, %v %s", r.status, r.err, r.body)
+							t.Errorf("a call got %d, %v %s", r.status, r.err, r.body)
 							continue
 						}
 						answered.Add(1)
 						d, err := r.decision()
 						if err != nil || d.EventID == nil {
-							t.Errorf("%s was answered %+v, %v", key, d, err)
+							t.Errorf("%s was answered with %+v, %v", key, d, err)
 							continue
 						}
 						l.mu.Lock()
-						l.told[key] = grant{*d.EventID, j.email, 1}
+						l.answers[key] = grant{*d.EventID, j.email, 1}
 						l.mu.Unlock()
 						l.decided.add()
 					}
 				})
 			}
 			for _, p := range s.servers {
-				wait(t, l.decided.more(100), "calls that are decided")
+				wait(t, l.decided.more(100), "calls to be decided")
 				if _, err := p.stop(); err != nil {
 					t.Fatal(err)
 				}
 				s.restart(p)
 			}
-			wait(t, l.decided.more(100), "calls that are decided")
+			wait(t, l.decided.more(100), "calls to be decided")
 			end()
 			clients.Wait()
-			t.Logf("%d calls were answered, %d failed; the slowest took %s", answered.Load(), failed.Load(), s.client.slowest.Round(time.Millisecond))
+			t.Logf("%d calls were answered, %d failed; the slowest took %s",
+				answered.Load(), failed.Load(), s.client.slowest.Round(time.Millisecond))
 			l.settle()
 		})
 	}
 }
 
-// installed returns the path of a program that only root may have in its PATH.
+// installed returns the path of a program that may be only in root's PATH.
 func installed(t *testing.T, name string) string {
 	t.Helper()
 	for _, path := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name} {
@@ -120,7 +121,7 @@ func installed(t *testing.T, name string) string {
 			return found
 		}
 	}
-	t.Fatalf("%s is not installed: run make deps", name)
+	t.Fatalf("%s is not installed; run make deps", name)
 	return ""
 }
 
@@ -159,7 +160,7 @@ http {
 	return exec.CommandContext(context.WithoutCancel(t.Context()), installed(t, "nginx"), "-p", dir, "-e", "stderr", "-c", config)
 }
 
-// haproxy's defaults section is Debian's.
+// haproxy returns a command with the defaults section of Debian's configuration.
 func haproxy(t *testing.T, listen string, servers []string) *exec.Cmd {
 	t.Helper()
 	var lines strings.Builder

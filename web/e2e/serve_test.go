@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// listening is the command while it serves.
+// listening is a running server command.
 type listening struct {
 	*exec.Cmd
 	url    string
@@ -32,7 +32,7 @@ func start(t *testing.T, args ...string) *listening {
 	return startWith(t, nil, args...)
 }
 
-// startWith starts it with variables.
+// startWith starts the command with variables, and waits until it listens.
 func startWith(t *testing.T, variables []string, args ...string) *listening {
 	t.Helper()
 	s := &listening{Cmd: tollgate(t, variables, args...), stderr: &bytes.Buffer{}}
@@ -82,7 +82,7 @@ func (s *listening) stop(t *testing.T, signal os.Signal) int {
 	if err := s.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, s.out) // until it has ended: Wait closes the pipe
+	_, _ = io.Copy(io.Discard, s.out) // until it has ended, since Wait closes the pipe
 	_ = s.Wait()
 	return s.ProcessState.ExitCode()
 }
@@ -95,11 +95,12 @@ func TestServe(t *testing.T) {
 	s.get(t, s.url+"/healthz")
 	s.get(t, s.url+"/readyz")
 	if document := s.get(t, s.url+"/v1/openapi.json"); !strings.Contains(document, s.url) {
-		t.Error("the document does not name the address that is listened on")
+		t.Error("the document does not have the server's address")
 	}
 
 	address := strings.TrimPrefix(s.url, "http://")
-	shell{t, sqliteDatabase(t)}.fails(1, address+" is in use by another program; choose another address with --listen", "serve", "--listen", address)
+	shell{t, sqliteDatabase(t)}.fails(1, address+" is in use by another program; choose another address with --listen",
+		"serve", "--listen", address)
 	shell{t, sqliteDatabase(t)}.fails(1, "with --metrics-listen", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", address)
 
 	if status := s.stop(t, syscall.SIGTERM); status != 0 {
@@ -107,33 +108,36 @@ func TestServe(t *testing.T) {
 	}
 	metrics := regexp.MustCompile(`"url":"(http://[^"]+/metrics)"`).FindStringSubmatch(s.stderr.String())
 	if metrics == nil {
-		t.Errorf("the log does not say where the metrics are: %s", s.stderr)
+		t.Errorf("the log does not have the address of the metrics: %s", s.stderr)
 	}
 }
 
 func TestServeMetrics(t *testing.T) {
-	// A port that was free a moment ago: the log, where the real one is, is read only after the end.
+	// A port that was free a moment ago. Port 0 does not work here, because the log is read only at
+	// the end.
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	s := start(t, "serve", "--database", postgresDatabase(t), "--listen", "127.0.0.1:0", "--metrics-listen", address, "--base-url", "https://tollgate.example.com/")
+	s := start(t, "serve", "--database", postgresDatabase(t), "--listen", "127.0.0.1:0", "--metrics-listen", address,
+		"--base-url", "https://tollgate.example.com/")
 	for _, want := range []string{"tollgate_gate_group_size", "go_goroutines", "process_resident_memory_bytes"} {
 		if text := s.get(t, "http://"+address+"/metrics"); !strings.Contains(text, want) {
 			t.Errorf("%s is not in the metrics", want)
 		}
 	}
 	if document := s.get(t, s.url+"/v1/openapi.json"); !strings.Contains(document, `"https://tollgate.example.com"`) {
-		t.Error("the document does not name the base URL")
+		t.Error("the document does not have the base URL")
 	}
 	if status := s.stop(t, os.Interrupt); status != 0 {
 		t.Errorf("status %d, %s", status, s.stderr)
 	}
 }
 
-// half opens a connection and sends a request but for its last byte, which the function that it returns sends.
+// half opens a connection and sends the header of a request. finish sends the body and returns the
+// answer.
 func (s *listening) half(t *testing.T, key string) (finish func() string) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
@@ -148,7 +152,7 @@ func (s *listening) half(t *testing.T, key string) (finish func() string) {
 		t.Fatal(err)
 	}
 	in := bufio.NewReader(c)
-	// The server asks for the body once its handler reads it: the request is under way.
+	// The server requests the body when its handler reads it, so the request is in progress.
 	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
 		t.Fatalf("%q, %v", line, err)
 	}
@@ -164,7 +168,8 @@ func (s *listening) half(t *testing.T, key string) (finish func() string) {
 	}
 }
 
-// A request that is not complete when a server stops is ended, with an answer that says so, and holds up nothing.
+// When a server stops, it ends incomplete requests, with a 503 if their header was complete, and
+// does not wait for them.
 func TestStopEndsIncompleteRequests(t *testing.T) {
 	database := sqliteDatabase(t)
 	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "consume"))
@@ -178,11 +183,11 @@ func TestStopEndsIncompleteRequests(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	if took := time.Since(begun); took > 4*time.Second {
-		t.Errorf("it took %s", took)
+		t.Errorf("the stop took %s", took)
 	}
 	if answer, err := io.ReadAll(body); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") ||
 		!strings.Contains(string(answer), "\r\nConnection: close\r\n") || !strings.Contains(string(answer), "\r\nRetry-After: ") {
-		t.Errorf("a call with half a body was answered %q, %v; want 503", answer, err)
+		t.Errorf("a call with half a body got %q, %v; want 503", answer, err)
 	}
 	for name, c := range map[string]net.Conn{"half a header": header, "nothing": silent} {
 		if answer, err := io.ReadAll(c); err != nil || len(answer) > 0 {
@@ -196,7 +201,7 @@ func TestStopEndsIncompleteRequests(t *testing.T) {
 	}
 }
 
-// raw opens a connection and sends some text.
+// raw opens a connection and sends a text.
 func (s *listening) raw(t *testing.T, text string) net.Conn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
@@ -210,8 +215,8 @@ func (s *listening) raw(t *testing.T, text string) net.Conn {
 	return c
 }
 
-// While it drains, a server serves as before and only /readyz says that it stops, on both of its addresses; then answers carry
-// Connection: close.
+// During the drain, a server serves as before. Only /readyz, on both of its addresses, answers 503.
+// After the drain, answers have Connection: close.
 func TestDrain(t *testing.T) {
 	database := sqliteDatabase(t)
 	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "check"))
@@ -243,12 +248,12 @@ func TestDrain(t *testing.T) {
 	if err := s.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "/readyz says that it stops", func() bool {
+	eventually(t, "/readyz answers 503", func() bool {
 		status, _, err := ask(http.MethodGet, s.url+"/readyz", "")
 		return err == nil && status == http.StatusServiceUnavailable
 	})
 	if status, _, err := ask(http.MethodGet, "http://"+metrics+"/readyz", ""); err != nil || status != http.StatusServiceUnavailable {
-		t.Errorf("/readyz beside the metrics: %d, %v; want 503", status, err)
+		t.Errorf("/readyz on the metrics address: %d, %v; want 503", status, err)
 	}
 	served := 0
 	for {
@@ -263,7 +268,7 @@ func TestDrain(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if took := time.Since(begun); took < time.Second || served == 0 {
-		t.Errorf("after %s and %d calls an answer carried Connection: close, want at least 1 s", took, served)
+		t.Errorf("an answer had Connection: close after %s and %d calls, want at least 1 s", took, served)
 	}
 	if status, _, err := ask(http.MethodGet, "http://"+metrics+"/metrics", ""); err != nil || status != http.StatusOK {
 		t.Errorf("the metrics while connections are closed: %d, %v", status, err)
@@ -274,7 +279,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// A client that closes its side of the connection after its request still gets the answer, and one that is gone is no error.
+// A client that closes its side of the connection after its request still gets the answer. A client
+// that disconnects causes no error.
 func TestHalfClosedConnections(t *testing.T) {
 	database := sqliteDatabase(t)
 	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "check,consume,read"))
@@ -287,7 +293,8 @@ func TestHalfClosedConnections(t *testing.T) {
 		for _, call := range []string{
 			request("POST", "/v1/consume", `{"email": "half`+strconv.Itoa(i)+`@close.example", "idempotency_key": "half`+strconv.Itoa(i)+`"}`),
 			request("POST", "/v1/check", `{"email": "half@close.example"}`),
-			request("POST", "/v1/holds", `{"email": "half`+strconv.Itoa(i)+`@close.example", "quantity": 1, "idempotency_key": "half`+strconv.Itoa(i)+`"}`),
+			request("POST", "/v1/holds",
+				`{"email": "half`+strconv.Itoa(i)+`@close.example", "quantity": 1, "idempotency_key": "half`+strconv.Itoa(i)+`"}`),
 			request("POST", "/v1/events", `{"events": [{"email": "half@close.example", "quantity": 1, "idempotency_key": "event`+strconv.Itoa(i)+
 				`", "occurred_at": "`+time.Now().UTC().Format(time.RFC3339)+`"}]}`),
 			request("GET", "/v1/usage/half@close.example", ""),
@@ -298,7 +305,7 @@ func TestHalfClosedConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 			if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") {
-				t.Fatalf("%q was answered %q, %v", strings.SplitN(call, "\r\n", 2)[0], answer, err)
+				t.Fatalf("%q got %q, %v", strings.SplitN(call, "\r\n", 2)[0], answer, err)
 			}
 			_ = c.Close()
 		}
@@ -306,7 +313,7 @@ func TestHalfClosedConnections(t *testing.T) {
 	for i := range 20 {
 		for _, path := range []string{"/v1/usage/half@close.example", "/v1/openapi.json", "/plans", "/static/app.css"} {
 			_ = s.raw(t, request("GET", path, "")).Close()
-			// More answers than fit into the buffers of the connection, which is then reset.
+			// The answers are larger than the buffers of the connection, which is then reset.
 			c := s.raw(t, strings.Repeat(request("GET", path, ""), 60)).(*net.TCPConn)
 			time.Sleep(time.Duration(i%8) * time.Millisecond)
 			_ = c.SetLinger(0)
@@ -321,8 +328,8 @@ func TestHalfClosedConnections(t *testing.T) {
 	}
 }
 
-// TestServeEndsAtOnceOnASecondSignal sends SIGTERM again during the drain.
-func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
+// TestSecondSignalEndsServe sends SIGTERM again during the drain.
+func TestSecondSignalEndsServe(t *testing.T) {
 	database := sqliteDatabase(t)
 	key := strings.TrimSpace(shell{t, database}.ok("apikey", "create", "--name", "test", "--scopes", "consume"))
 	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0", "--drain", "30s")
@@ -344,9 +351,9 @@ func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
 	}
 	_ = s.Wait()
 	if took := time.Since(begun); took > 10*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("the process took %v to end", took)
 	}
 	if s.ProcessState.ExitCode() == 0 {
-		t.Error("it exited as after a complete stop")
+		t.Error("it exited with status 0, as after a complete stop")
 	}
 }

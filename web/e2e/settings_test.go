@@ -13,12 +13,15 @@ import (
 	"time"
 )
 
-// TestRefusesUnusableSettings starts the server with settings that cannot work. The error names the variable and says what to
-// do, and never shows the value.
+// TestRefusesUnusableSettings starts the server with invalid settings. The error names the variable
+// and says what to do. It never shows the value.
 func TestRefusesUnusableSettings(t *testing.T) {
 	const (
 		key    = "STRIPE_SECRET_KEY=sk_test_1"
 		secret = "STRIPE_WEBHOOK_SECRET=whsec_1"
+
+		notKey    = "STRIPE_SECRET_KEY: this is not a Stripe API key"
+		notSecret = "STRIPE_WEBHOOK_SECRET: this is not the signing secret"
 	)
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte("pk_test_hidden\n"), 0o600); err != nil {
@@ -29,43 +32,58 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		variables []string
 		says      string
 	}{
-		"a publishable key":              {[]string{"STRIPE_SECRET_KEY=pk_live_hidden", secret}, "STRIPE_SECRET_KEY: this is a publishable key (pk_…): set the secret key"},
-		"a publishable key in a file":    {[]string{"STRIPE_SECRET_KEY_FILE=" + file, secret}, "STRIPE_SECRET_KEY: this is a publishable key"},
-		"a webhook secret as key":        {[]string{"STRIPE_SECRET_KEY=whsec_hidden", secret}, "STRIPE_SECRET_KEY: this is a webhook secret"},
-		"a malformed key":                {[]string{"STRIPE_SECRET_KEY=hidden", secret}, "STRIPE_SECRET_KEY: this is not a Stripe API key"},
-		"a key with a space in it":       {[]string{"STRIPE_SECRET_KEY=sk_test_hid den", secret}, "STRIPE_SECRET_KEY: this is not a Stripe API key"},
-		"the beginning of a key":         {[]string{"STRIPE_SECRET_KEY=sk_live_", secret}, "STRIPE_SECRET_KEY: this is not a Stripe API key"},
-		"a malformed webhook secret":     {[]string{key, "STRIPE_WEBHOOK_SECRET=hidden"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
-		"a key as webhook secret":        {[]string{key, "STRIPE_WEBHOOK_SECRET=sk_test_hidden"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
-		"one of two is malformed":        {[]string{key, "STRIPE_WEBHOOK_SECRET=whsec_1,hidden"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
-		"only commas":                    {[]string{key, "STRIPE_WEBHOOK_SECRET=, ,"}, "STRIPE_WEBHOOK_SECRET: this is not the signing secret"},
-		"a webhook secret without a key": {[]string{secret}, "STRIPE_WEBHOOK_SECRET is set but STRIPE_SECRET_KEY is not: set both or neither"},
-		"a key without a webhook secret": {[]string{key}, "STRIPE_SECRET_KEY is set but STRIPE_WEBHOOK_SECRET is not: set both or neither"},
-		"a client ID without a secret":   {[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not: set both or neither"},
-		"a client secret without an ID":  {[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not: set both or neither"},
+		"a publishable key": {
+			[]string{"STRIPE_SECRET_KEY=pk_live_hidden", secret},
+			"STRIPE_SECRET_KEY: this is a publishable key (pk_…): set the secret key",
+		},
+		"a publishable key in a file": {[]string{"STRIPE_SECRET_KEY_FILE=" + file, secret}, "STRIPE_SECRET_KEY: this is a publishable key"},
+		"a webhook secret as key":     {[]string{"STRIPE_SECRET_KEY=whsec_hidden", secret}, "STRIPE_SECRET_KEY: this is a webhook secret"},
+		"a malformed key":             {[]string{"STRIPE_SECRET_KEY=hidden", secret}, notKey},
+		"a key with a space in it":    {[]string{"STRIPE_SECRET_KEY=sk_test_hid den", secret}, notKey},
+		"the beginning of a key":      {[]string{"STRIPE_SECRET_KEY=sk_live_", secret}, notKey},
+		"a malformed webhook secret":  {[]string{key, "STRIPE_WEBHOOK_SECRET=hidden"}, notSecret},
+		"a key as webhook secret":     {[]string{key, "STRIPE_WEBHOOK_SECRET=sk_test_hidden"}, notSecret},
+		"one of two is malformed":     {[]string{key, "STRIPE_WEBHOOK_SECRET=whsec_1,hidden"}, notSecret},
+		"only commas":                 {[]string{key, "STRIPE_WEBHOOK_SECRET=, ,"}, notSecret},
+		"a webhook secret without a key": {
+			[]string{secret}, "STRIPE_WEBHOOK_SECRET is set but STRIPE_SECRET_KEY is not; set both or neither",
+		},
+		"a key without a webhook secret": {
+			[]string{key}, "STRIPE_SECRET_KEY is set but STRIPE_WEBHOOK_SECRET is not; set both or neither",
+		},
+		"a client ID without a secret": {
+			[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not; set both or neither",
+		},
+		"a client secret without an ID": {
+			[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := runIt(t, append(test.variables, "DATABASE_URL="+database), "serve", "--listen", "127.0.0.1:0")
-			if r.status != 1 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "tollgate: "+test.says) || strings.Contains(r.stderr, "hidden") {
+			if r.status != 1 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 ||
+				!strings.HasPrefix(r.stderr, "tollgate: "+test.says) || strings.Contains(r.stderr, "hidden") {
 				t.Errorf("got %+v, want %q", r, test.says)
 			}
 		})
 	}
 	shell{t, database}.fails(1, "Stripe is not connected", "stripe", "reconcile")
-	if r := runIt(t, []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=pk_test_hidden"}, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "publishable") {
+	r := runIt(t, []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=pk_test_hidden"}, "stripe", "setup")
+	if r.status != 1 || !strings.Contains(r.stderr, "publishable") {
 		t.Errorf("setup with a publishable key: %+v", r)
 	}
 }
 
-// TestStartLine reads what the server logs at its start, in both formats, and that --log-level silences it.
+// TestStartLine checks the log line of a start, in both formats, and that --log-level removes it.
 func TestStartLine(t *testing.T) {
 	database := postgresDatabase(t)
 	withPassword := strings.Replace(database, "postgres@", "postgres:hidden@", 1)
 	if withPassword == database {
 		t.Fatalf("no user in %s", database)
 	}
-	s := startWith(t, []string{"STRIPE_SECRET_KEY=sk_test_1", "STRIPE_WEBHOOK_SECRET=whsec_1", "STRIPE_API_BASE=http://127.0.0.1:1", "SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET=hidden"},
-		"serve", "--database", withPassword, "--listen", "127.0.0.1:0", "--base-url", "https://tollgate.example.com/", "--report-every", "0")
+	s := startWith(t, []string{
+		"STRIPE_SECRET_KEY=sk_test_1", "STRIPE_WEBHOOK_SECRET=whsec_1", "STRIPE_API_BASE=http://127.0.0.1:1",
+		"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET=hidden",
+	}, "serve", "--database", withPassword, "--listen", "127.0.0.1:0", "--base-url", "https://tollgate.example.com/", "--report-every", "0")
 	s.stop(t, syscall.SIGTERM)
 	if strings.Contains(s.stderr.String(), "hidden") {
 		t.Errorf("a secret is in the log:\n%s", s.stderr.String())
@@ -79,7 +97,8 @@ func TestStartLine(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"database": database, "listen": strings.TrimPrefix(s.url, "http://"), "base_url": "https://tollgate.example.com", "stripe": "test", "sign_in": "https://slack.com",
+		"database": database, "listen": strings.TrimPrefix(s.url, "http://"), "base_url": "https://tollgate.example.com",
+		"stripe": "test", "sign_in": "https://slack.com",
 	} {
 		if line[name] != want {
 			t.Errorf("%s is %q, want %q", name, line[name], want)
@@ -91,7 +110,8 @@ func TestStartLine(t *testing.T) {
 
 	s = startWith(t, nil, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0", "--log-format", "text")
 	s.stop(t, syscall.SIGTERM)
-	if text := s.stderr.String(); !strings.Contains(text, "msg=started") || !strings.Contains(text, `stripe="not connected"`) || !strings.Contains(text, `sign_in="one-time links only"`) {
+	if text := s.stderr.String(); !strings.Contains(text, "msg=started") || !strings.Contains(text, `stripe="not connected"`) ||
+		!strings.Contains(text, `sign_in="one-time links only"`) {
 		t.Errorf("as text:\n%s", text)
 	}
 
@@ -102,10 +122,11 @@ func TestStartLine(t *testing.T) {
 	}
 }
 
-// TestDurationsHaveUnits reads the log line of a request.
+// TestDurationsHaveUnits checks the log line of a request.
 func TestDurationsHaveUnits(t *testing.T) {
 	s := startWith(t, nil, "serve", "--database", sqliteDatabase(t), "--listen", "127.0.0.1:0")
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/usage/ada@example.com", http.NoBody) // refused, so it is logged
+	// The request is refused, so it is logged.
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/v1/usage/ada@example.com", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// site is an installation: a database with an API key on it, and the processes that serve it.
+// site is an installation: a database, an API key, and the processes that serve it.
 type site struct {
 	t        *testing.T
 	database string
@@ -39,7 +39,7 @@ var kinds = []struct {
 	database func(*testing.T) string
 }{{"PostgreSQL", postgresDatabase}, {"SQLite", sqliteDatabase}}
 
-// postgresDatabase makes an empty database in the cluster that the tests share.
+// postgresDatabase creates an empty database in the shared cluster.
 func postgresDatabase(t *testing.T) string {
 	t.Helper()
 	c, name := sharedCluster(t)
@@ -49,13 +49,13 @@ func postgresDatabase(t *testing.T) string {
 	return c.URL(name)
 }
 
-// sqliteDatabase is a file that is not made yet.
+// sqliteDatabase returns the address of a file that does not exist yet.
 func sqliteDatabase(t *testing.T) string {
 	t.Helper()
 	return "sqlite:" + filepath.Join(modelstest.Dir(t), "tollgate.db")
 }
 
-// newSite makes an API key for everything and starts the processes, side by side.
+// newSite creates an API key with all scopes and starts the processes in parallel.
 func newSite(t *testing.T, database string, processes int) *site {
 	t.Helper()
 	s := &site{t: t, database: database, program: program(t)}
@@ -68,7 +68,7 @@ func newSite(t *testing.T, database string, processes int) *site {
 	return s
 }
 
-// startAll starts the processes side by side.
+// startAll starts the processes in parallel.
 func (s *site) startAll() {
 	s.t.Helper()
 	failed := make([]error, len(s.servers))
@@ -82,7 +82,7 @@ func (s *site) startAll() {
 	}
 }
 
-// stopAll stops the processes in order, one after another.
+// stopAll stops the processes one after another.
 func (s *site) stopAll() {
 	s.t.Helper()
 	for _, p := range s.servers {
@@ -116,7 +116,7 @@ func (s *site) command(args ...string) string {
 	return strings.TrimSpace(stdout)
 }
 
-// execute runs a program that ends by itself.
+// execute runs a program to its end.
 func execute(t *testing.T, path string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
@@ -132,17 +132,17 @@ func execute(t *testing.T, path string, args ...string) (stdout, stderr string, 
 	return out.String(), errs.String(), r.err
 }
 
-// apiKey makes a key with the scopes.
+// apiKey creates a key with the scopes.
 func (s *site) apiKey(name, scopes string) string {
 	s.t.Helper()
 	key := s.command("apikey", "create", "--name", name, "--scopes", scopes)
 	if !strings.HasPrefix(key, "tg_live_") || strings.ContainsAny(key, " \n") {
-		s.t.Fatalf("apikey create printed %q on standard output, want the key alone", key)
+		s.t.Fatalf("apikey create printed %q on standard output, want only the key", key)
 	}
 	return key
 }
 
-// verify runs the product's own proof, which must find nothing.
+// verify runs the product's verify command, which must find no difference.
 func (s *site) verify() {
 	s.t.Helper()
 	if stdout, stderr, err := s.try("verify"); err != nil {
@@ -150,16 +150,16 @@ func (s *site) verify() {
 	}
 }
 
-// judge tells of every answer that none should have got.
+// judge fails the test for each invalid answer, and if a call took too long.
 func (s *site) judge() {
 	s.t.Helper()
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
-	for _, err := range s.client.faults {
+	for _, err := range s.client.invalid {
 		s.t.Error(err)
 	}
 	if s.client.slowest > hangs {
-		s.t.Errorf("a call took %s, want at most %s whatever happens: %s", s.client.slowest.Round(time.Millisecond), hangs, s.client.slow)
+		s.t.Errorf("a call took %s, want at most %s: %s", s.client.slowest.Round(time.Millisecond), hangs, s.client.slow)
 	}
 }
 
@@ -171,17 +171,18 @@ func (s *site) restart(p *server) {
 	}
 }
 
-// grant is a line of the ledger, or what a caller was told of it.
+// grant is an event of the ledger, as it is stored or as it was answered.
 type grant struct {
 	id       string
 	email    string
 	quantity int64
 }
 
-// ledger is a grant for each idempotency key, or for "hold " and the id of the hold that was settled.
+// ledger has a grant for each idempotency key. The key of a settled hold's event is "hold " and the
+// hold's ID.
 type ledger map[string]grant
 
-// open opens the site's database for the test's own questions.
+// open opens the site's database for the test's own queries.
 func (s *site) open() *sql.DB {
 	s.t.Helper()
 	driver, address := "pgx", s.database
@@ -192,7 +193,7 @@ func (s *site) open() *sql.DB {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { _ = db.Close() }) // closed already when nothing failed
+	s.t.Cleanup(func() { _ = db.Close() }) // closed already, unless the test failed
 	return db
 }
 
@@ -200,7 +201,8 @@ func (s *site) open() *sql.DB {
 func (s *site) ledger() ledger {
 	s.t.Helper()
 	db := s.open()
-	rows, err := db.QueryContext(s.t.Context(), `SELECT CAST(id AS text), email, quantity, COALESCE(idempotency_key, 'hold ' || CAST(hold_id AS text)) FROM usage_events`)
+	rows, err := db.QueryContext(s.t.Context(), `SELECT CAST(id AS text), email, quantity,
+		COALESCE(idempotency_key, 'hold ' || CAST(hold_id AS text)) FROM usage_events`)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -223,33 +225,33 @@ func (s *site) ledger() ledger {
 	return all
 }
 
-// wantLedger compares what the ledger has with what callers were told, and the counters with the ledger.
-func (s *site) wantLedger(told ledger) {
+// wantLedger compares the ledger with the answers, and the counters with the ledger.
+func (s *site) wantLedger(answers ledger) {
 	s.t.Helper()
 	stored := s.ledger()
 	var wrong []string
-	for _, key := range slices.Sorted(maps.Keys(told)) {
+	for _, key := range slices.Sorted(maps.Keys(answers)) {
 		switch has, ok := stored[key]; {
 		case !ok:
-			wrong = append(wrong, fmt.Sprintf("%q was answered allowed (%+v) and is not in the ledger", key, told[key]))
-		case has != told[key]:
-			wrong = append(wrong, fmt.Sprintf("%q was answered as %+v and is in the ledger as %+v", key, told[key], has))
+			wrong = append(wrong, fmt.Sprintf("%q was allowed (%+v), but is not in the ledger", key, answers[key]))
+		case has != answers[key]:
+			wrong = append(wrong, fmt.Sprintf("%q was answered as %+v, but is in the ledger as %+v", key, answers[key], has))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(stored)) {
-		if _, ok := told[key]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%q is in the ledger (%+v) and was not answered allowed", key, stored[key]))
+		if _, ok := answers[key]; !ok {
+			wrong = append(wrong, fmt.Sprintf("%q is in the ledger (%+v), but was not allowed", key, stored[key]))
 		}
 	}
 	if n := len(wrong); n > 0 {
-		s.t.Errorf("the ledger and the answers differ in %d of %d keys:\n%s", n, len(told), strings.Join(wrong[:min(n, 10)], "\n"))
+		s.t.Errorf("the ledger and the answers differ in %d of %d keys:\n%s", n, len(answers), strings.Join(wrong[:min(n, 10)], "\n"))
 	}
-	if told, stored := told.totals(), s.totals(); !maps.Equal(told, stored) {
-		s.t.Errorf("units used by each person: callers were told %v, the records say %v", told, stored)
+	if answers, stored := answers.totals(), s.totals(); !maps.Equal(answers, stored) {
+		s.t.Errorf("units used by each person: the answers have %v, the records have %v", answers, stored)
 	}
 }
 
-// totals are the units of each person.
+// totals returns the units of each person.
 func (l ledger) totals() map[string]int64 {
 	all := map[string]int64{}
 	for _, g := range l {
@@ -258,11 +260,12 @@ func (l ledger) totals() map[string]int64 {
 	return all
 }
 
-// totals are the units used by each person as the records count them; who used nothing is left out.
+// totals returns the units of each person in the records, without people who used nothing.
 func (s *site) totals() map[string]int64 {
 	s.t.Helper()
 	db := s.open()
-	rows, err := db.QueryContext(s.t.Context(), `SELECT email, CAST(SUM(suggestions_used) AS bigint) FROM usage_records GROUP BY email HAVING SUM(suggestions_used) > 0`)
+	rows, err := db.QueryContext(s.t.Context(), `SELECT email, CAST(SUM(suggestions_used) AS bigint) FROM usage_records
+		GROUP BY email HAVING SUM(suggestions_used) > 0`)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -282,7 +285,7 @@ func (s *site) totals() map[string]int64 {
 	return all
 }
 
-// business puts people with much room in the database: so many members of an organization on the plan business.
+// business creates an organization with the plan business and this many members.
 func (s *site) business(team string, people int) (organization string, emails []string) {
 	s.t.Helper()
 	organization = s.command("organization", "create", "Acme "+team, "--slack-team", team)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// caller is one client of the API, with the holds that it has open.
+// caller is a client of the API, with its open holds.
 type caller struct {
 	*world
 	name  string
@@ -79,7 +79,7 @@ func (c *caller) post(path string, content any) *reply {
 	return c.insistOn(http.MethodPost, path, content)
 }
 
-// name the person in one of the ways that there are.
+// name adds the person to a request by email, by Slack identity, or by both.
 func (p *someone) name(team string, more body) body {
 	way := 0
 	if p.slack != "" {
@@ -94,16 +94,16 @@ func (p *someone) name(team string, more body) body {
 	return more
 }
 
-// key is one that nobody else uses.
+// key returns an idempotency key that no other call uses.
 func (c *caller) key(n int) string { return fmt.Sprintf("%s-%d-%d", c.name, c.turns, n) }
 
-// wrong says what is wrong with a decision about the person.
+// wrong returns an error if a decision about the person is invalid.
 func (p *someone) wrong(d *decision) error {
 	switch {
 	case d.Email != p.email || d.Plan != p.plan:
 		return fmt.Errorf("about %s on the plan %s: %+v", p.email, p.plan, d)
 	case p.plan == "free" && d.Used+d.Held > d.Included:
-		return fmt.Errorf("beyond a hard cap: %+v", d)
+		return fmt.Errorf("above a hard cap: %+v", d)
 	case p.plan != "free" && !d.Allowed:
 		return fmt.Errorf("refused on the plan %s: %+v", p.plan, d)
 	case !d.Allowed && (d.Reason == nil || *d.Reason != "included_exhausted"):
@@ -113,7 +113,7 @@ func (p *someone) wrong(d *decision) error {
 }
 
 func (c *caller) consume() error {
-	p, quantity, key := c.anybody(), int64(1+rand.IntN(3)), c.key(0)
+	p, quantity, key := c.anyone(), int64(1+rand.IntN(3)), c.key(0)
 	p.atMost.Add(quantity)
 	r := c.post("/v1/consume", p.name(c.team, body{"quantity": quantity, "idempotency_key": key}))
 	d, err := r.decision()
@@ -128,13 +128,14 @@ func (c *caller) consume() error {
 		return fmt.Errorf("%s: %+v", key, d)
 	}
 	p.atLeast.Add(quantity)
-	c.tell(key, grant{*d.EventID, p.email, quantity}, d.Replayed)
+	c.record(key, grant{*d.EventID, p.email, quantity}, d.Replayed)
 	return nil
 }
 
-// look reads where a person stands: neither less than what callers were told before nor more than was asked for.
+// look reads a person's usage. It must be at least what earlier calls were answered, and at most
+// what was requested.
 func (c *caller) look(method, path string) error {
-	p, content := c.anybody(), any(nil)
+	p, content := c.anyone(), any(nil)
 	if method == http.MethodPost {
 		content = p.name(c.team, body{})
 	} else {
@@ -148,13 +149,14 @@ func (c *caller) look(method, path string) error {
 	return errors.Join(err, p.wrong(&d))
 }
 
-// sameMonth says that a billing period is the one that the soak began in, whose units the test counts.
+// sameMonth reports whether a billing period is the one in which the soak began. The test counts
+// its units.
 func (w *world) sameMonth(start time.Time) bool {
 	return start.Month() == w.begun.UTC().Month() && start.Year() == w.begun.UTC().Year()
 }
 
 func (c *caller) hold() error {
-	p, quantity, key := c.anybody(), int64(1+rand.IntN(3)), c.key(0)
+	p, quantity, key := c.anyone(), int64(1+rand.IntN(3)), c.key(0)
 	short, ttl := rand.IntN(5) == 0, 3600
 	if short {
 		ttl = 1
@@ -195,7 +197,8 @@ func (c *caller) closeHold() error {
 		return c.wantProblem(http.StatusConflict, "hold_released", address+"/settle", body{"quantity": h.quantity})
 	}
 	c.holds = c.holds[1:]
-	if err := c.wantProblem(http.StatusUnprocessableEntity, "invalid_request", address+"/settle", body{"quantity": h.quantity + 1}); err != nil {
+	err := c.wantProblem(http.StatusUnprocessableEntity, "invalid_request", address+"/settle", body{"quantity": h.quantity + 1})
+	if err != nil {
 		return err
 	}
 	quantity := 1 + rand.Int64N(h.quantity)
@@ -206,7 +209,7 @@ func (c *caller) closeHold() error {
 		return fmt.Errorf("settle: %+v, %w", d, err)
 	}
 	h.who.atLeast.Add(quantity)
-	c.tell("hold "+h.id, grant{*d.EventID, h.who.email, quantity}, d.Replayed)
+	c.record("hold "+h.id, grant{*d.EventID, h.who.email, quantity}, d.Replayed)
 	again, err := c.post(address+"/settle", body{"quantity": quantity}).decision()
 	if err != nil || !again.Replayed || again.EventID == nil || *again.EventID != *d.EventID {
 		return fmt.Errorf("settle again: %+v after %+v, %w", again, d, err)
@@ -214,24 +217,27 @@ func (c *caller) closeHold() error {
 	return c.wantProblem(http.StatusConflict, "hold_settled", address+"/release", nil)
 }
 
-// events tells of what happened: of this month and of one before, with an event that is known, one whose key was used
-// for another and one that makes no sense among them.
+// events records events of this month and an earlier one. Among them are a known event, one whose
+// key was used for another event, and an invalid one.
 func (c *caller) events() error {
 	type entry struct {
-		who      *someone // nil: not of this month, or not a new one
+		who      *someone // nil if the event is not new or not of this month
 		key      string
 		grant    grant
-		statuses [2]string // the second one when the call was made again
+		statuses [2]string // the second one is for a repeated call
 	}
 	var entries []entry
 	var sent []body
 	add := func(e entry, at time.Time) {
 		entries = append(entries, e)
-		sent = append(sent, body{"email": e.grant.email, "quantity": e.grant.quantity, "idempotency_key": e.key, "occurred_at": at.UTC().Format(time.RFC3339)})
+		sent = append(sent, body{
+			"email": e.grant.email, "quantity": e.grant.quantity, "idempotency_key": e.key, "occurred_at": at.UTC().Format(time.RFC3339),
+		})
 	}
 	now := time.Now()
 	for n := range 1 + rand.IntN(6) {
-		// Only those without a cap: what happened is never refused, and would take from others what they count on.
+		// Only members, who have no cap: an event is never refused, so it could exceed another person's
+		// cap.
 		p := c.members[rand.IntN(len(c.members))]
 		e := entry{who: p, key: c.key(n), grant: grant{"", p.email, int64(1 + rand.IntN(3))}, statuses: [2]string{"recorded", "duplicate"}}
 		at := now
@@ -270,24 +276,24 @@ func (c *caller) events() error {
 		expected := got.Status == e.statuses[0] || r.again && got.Status == e.statuses[1]
 		recorded := got.Status == "recorded" || got.Status == "duplicate"
 		if !expected || got.Key == nil || *got.Key != e.key || recorded != (got.EventID != nil) || recorded != (got.Error == nil) {
-			return fmt.Errorf("the event %+v was answered %+v", e, got)
+			return fmt.Errorf("the event %+v got %+v", e, got)
 		}
 		switch {
 		case e.grant.id != "" && *got.EventID != e.grant.id:
-			return fmt.Errorf("the event %+v is said to be %s", e, *got.EventID)
+			return fmt.Errorf("the event %+v got the ID %s", e, *got.EventID)
 		case e.statuses[0] == "recorded":
 			e.grant.id = *got.EventID
 			if e.who != nil {
 				e.who.atLeast.Add(e.grant.quantity)
 			}
-			c.tell(e.key, e.grant, got.Status == "duplicate")
+			c.record(e.key, e.grant, got.Status == "duplicate")
 		}
 	}
 	return nil
 }
 
 func (c *caller) history() error {
-	p := c.anybody()
+	p := c.anyone()
 	least := p.atLeast.Load()
 	var answer struct {
 		Email   string
@@ -353,7 +359,7 @@ func (c *caller) organizationUsage() error {
 	return nil
 }
 
-// consumeAgain makes a call that was answered once more, whoever made it and however.
+// consumeAgain repeats an answered call of any caller.
 func (c *caller) consumeAgain() error {
 	key, g, ok := c.recall()
 	if !ok {

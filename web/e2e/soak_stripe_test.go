@@ -18,16 +18,19 @@ import (
 )
 
 const (
-	// shortPaid is how long the short form of TestSoakStripe keeps up its load.
+	// shortPaid is how long the short form of TestSoakStripe runs its load.
 	shortPaid = 2 * time.Second
-	// paidResets is how often a long one begins a new billing period of a subscription, and paidLate how late its webhook is at most.
+	// paidResets is how often the long form starts a new billing period of a subscription, and
+	// paidLate is the longest delay of its webhook.
 	paidResets, paidLate = 20 * time.Second, 40 * time.Second
-	// paidUnits is the least that each of a person's two clients consumes. Together they exceed what every plan here includes.
+	// paidUnits is the least that each of a person's two clients consumes. Together, they exceed the
+	// included units of every plan here.
 	paidUnits = 60
 )
 
-// Three processes on one database hear of subscriptions by signed webhooks, decide usage and report its overage, while they are killed one
-// after another. At the end, Stripe has the overage of the ledger, and the totals of each billing period say so.
+// Three processes on one database get signed webhooks of subscriptions, decide usage and report its
+// overage, while they are killed one after another. At the end, Stripe has the ledger's overage,
+// and so have the totals of each billing period.
 func TestSoakStripe(t *testing.T) {
 	t.Parallel()
 	duration := shortPaid
@@ -50,7 +53,7 @@ func TestSoakStripe(t *testing.T) {
 			clients.Go(func() { w.use(ctx, p, n) })
 		}
 	}
-	killed, nextReset := 0, time.Now().Add(paidResets) // never, in a short one
+	killed, nextReset := 0, time.Now().Add(paidResets) // never reached in the short form
 	for pause(ctx, time.Duration(300+rand.IntN(500))*time.Millisecond) && !t.Failed() {
 		if time.Now().After(nextReset) {
 			nextReset = time.Now().Add(paidResets)
@@ -68,7 +71,7 @@ func TestSoakStripe(t *testing.T) {
 	if *soak == 0 {
 		s.endLeases()
 	}
-	time.Sleep(time.Second) // Stripe's times are whole seconds, and what was used is to be before the end
+	time.Sleep(time.Second) // Stripe's times are whole seconds, and the usage must be before the end of the periods
 	for _, p := range w.payers {
 		w.reset(p, 0)
 	}
@@ -81,11 +84,11 @@ func TestSoakStripe(t *testing.T) {
 	s.verify()
 }
 
-// paidWorld has the people who pay through Stripe, and what callers were answered.
+// paidWorld has the people who pay through Stripe, and the answers.
 type paidWorld struct {
 	*site
 	account  *account
-	stand    string // its address for commands
+	stand    string // the stand-in's address for commands
 	prices   map[string]string
 	payers   []*paid
 	webhooks sync.WaitGroup
@@ -94,13 +97,14 @@ type paidWorld struct {
 	answered ledger
 }
 
-// paid is a person with a subscription. starts are those of its billing periods; each ends where the next one begins.
+// paid is a person with a subscription. starts has the starts of its billing periods. Each period
+// ends when the next one starts.
 type paid struct {
 	email, customer, plan, subscription string
 	starts                              []time.Time
 }
 
-// setUp makes the prices.
+// setUp creates the prices.
 func (w *paidWorld) setUp() {
 	w.t.Helper()
 	stand := httptest.NewServer(w.account.Stripe)
@@ -128,7 +132,7 @@ func (w *paidWorld) setUp() {
 	}
 }
 
-// stripe runs a command of `tollgate stripe`.
+// stripe runs `tollgate stripe` with arguments.
 func (w *paidWorld) stripe(args ...string) result {
 	variables := []string{"DATABASE_URL=" + w.database, "STRIPE_SECRET_KEY=sk_test_1", "STRIPE_API_BASE=" + w.stand}
 	return runIt(w.t, variables, append([]string{"stripe"}, args...)...)
@@ -146,21 +150,22 @@ func (w *paidWorld) subscribe(i int) {
 		Items: []stripetest.Item{{Price: w.prices["price:"+p.plan], Quantity: 1}, {Price: w.prices["overage:"+p.plan]}},
 	})
 	w.payers = append(w.payers, p)
-	w.tell(p, "customer.subscription.created", 0)
+	w.sendWebhook(p, "customer.subscription.created", 0)
 }
 
-// reset begins a new billing period now.
+// reset starts a new billing period now.
 func (w *paidWorld) reset(p *paid, late time.Duration) {
 	start := time.Now().UTC().Truncate(time.Second)
 	p.starts = append(p.starts, start)
 	w.account.ChangeSubscription(p.subscription, func(s *stripetest.Subscription) {
 		s.PeriodStart, s.PeriodEnd, s.Anchor = start, start.AddDate(0, 1, 0), start
 	})
-	w.tell(p, "customer.subscription.updated", late)
+	w.sendWebhook(p, "customer.subscription.updated", late)
 }
 
-// tell sends a webhook of a subscription as it is now, late, to one process after another until one takes it.
-func (w *paidWorld) tell(p *paid, kind string, late time.Duration) {
+// sendWebhook sends a webhook with the subscription's current state after a delay. It retries until
+// a process accepts it.
+func (w *paidWorld) sendWebhook(p *paid, kind string, late time.Duration) {
 	body, _ := w.account.SignedEvent("whsec_1", time.Now(), kind, w.account.Object(p.subscription))
 	w.webhooks.Go(func() {
 		end := time.Now().Add(late + time.Minute)
@@ -171,7 +176,7 @@ func (w *paidWorld) tell(p *paid, kind string, late time.Duration) {
 				return
 			}
 			if time.Now().After(end) {
-				w.t.Errorf("no process takes the webhook: status %d, %v", status, err)
+				w.t.Errorf("no process accepts the webhook: status %d, %v", status, err)
 				return
 			}
 		}
@@ -194,8 +199,8 @@ func post(ctx context.Context, address string, body []byte) (status int, err err
 	return response.StatusCode, err
 }
 
-// use consumes units of a person until the context ends, and at least paidUnits: on a busy machine, the load may be over before anyone has
-// overage.
+// use consumes a person's units until the context ends, and at least paidUnits: on a busy machine,
+// the load may end before anyone has overage.
 func (w *paidWorld) use(ctx context.Context, p *paid, client int) {
 	units := int64(0)
 	for n := 0; (ctx.Err() == nil || units < paidUnits) && !w.t.Failed(); n++ {
@@ -221,8 +226,9 @@ func (w *paidWorld) periods() (n int) {
 	return n
 }
 
-// wantTotals compares the overage of the ledger with Stripe's units, of each person and in each billing period. In a period, they may differ
-// by what was sent before the end of it was known; then the totals say so.
+// wantTotals compares the ledger's overage with Stripe's units, for each person and billing period.
+// In a period, they may differ by what was sent before the period's end was known, if the totals
+// show the same difference.
 func (w *paidWorld) wantTotals() {
 	w.t.Helper()
 	r := w.stripe("reconcile")

@@ -20,16 +20,17 @@ const (
 	soakClients = 24
 	// soakTurns bounds what one client does, however long the soak is.
 	soakTurns = 100_000
-	// databaseCrashes is how often a long soak kills the database as well; a short one leaves it alone.
+	// databaseCrashes is how often a long soak also kills the database. A short one does not.
 	databaseCrashes = 20 * time.Second
-	// newcomers is how often there are new people on the plan free, as those who came before have used it up.
+	// newcomers is how often there are new people with the plan free, since the earlier ones have used
+	// all of it.
 	newcomers = 2 * time.Second
-	// lapses is longer than the time after which the shortest hold has expired.
+	// lapses is longer than the shortest hold lasts.
 	lapses = 1500 * time.Millisecond
 )
 
-// Everything at once, for as long as -soak says: all calls of the API by many clients over three processes, which are
-// killed and stopped and started all the while. The test keeps a ledger of its own, and at the end the two are one.
+// Many clients make all kinds of API calls to three processes, which are killed, stopped and
+// started all the time. The test keeps its own ledger, and at the end it must equal the database's.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	duration := shortSoak
@@ -57,7 +58,7 @@ func TestSoak(t *testing.T) {
 		clients.Go(func() { (&caller{world: w, name: fmt.Sprintf("caller%d", i)}).run(ctx) })
 	}
 	disturbed := map[string]int{}
-	nextCrash := w.begun.Add(databaseCrashes) // never, in a short one
+	nextCrash := w.begun.Add(databaseCrashes) // never reached in a short soak
 	for pause(ctx, time.Duration(200+rand.IntN(600))*time.Millisecond) && !t.Failed() {
 		p := s.servers[rand.IntN(len(s.servers))]
 		switch {
@@ -88,41 +89,45 @@ func TestSoak(t *testing.T) {
 	stop()
 	clients.Wait()
 	t.Logf("%s: %s; %v", duration, s.client, disturbed)
-	t.Logf("%d events, %d of them recorded by a call whose answer stayed out; done: %v", len(w.told), w.done["answer stayed out"], w.done)
-	s.wantLedger(w.told)
+	t.Logf("%d events, %d of them recorded by a call without an answer; done: %v", len(w.answers), w.done[unanswered], w.done)
+	s.wantLedger(w.answers)
 	w.wantUsage()
 	s.judge()
 	s.verify()
 }
 
-// world is who is there, and what callers were told.
+// unanswered counts events that were recorded by a call whose answer did not arrive.
+const unanswered = "without an answer"
+
+// world has the people and the answers of the soak.
 type world struct {
 	*site
 	team, organization string
 	members, others    []*someone
-	newcomers          []*someone // on the plan free, a few for each stretch of the soak
+	newcomers          []*someone // with the plan free, a few for each part of the soak
 	begun              time.Time
 
-	mu   sync.Mutex
-	told ledger
-	keys []string // of told, but for holds
-	done map[string]int
+	mu      sync.Mutex
+	answers ledger
+	keys    []string // of answers, without those of holds
+	done    map[string]int
 }
 
-// someone is a person and what they used in the current period, in units: at least what callers were told, at most
-// what was asked for and not refused. The two differ while calls are under way.
+// someone is a person and the bounds of their usage in the current period: at least what was
+// answered, at most what was requested and not refused. The two differ while calls are in progress.
 type someone struct {
 	email, slack, plan string
 	atLeast, atMost    atomic.Int64
-	held               atomic.Int64 // on the holds that nobody closes
+	held               atomic.Int64 // on the holds that are not closed
 }
 
-// newcomersAtOnce share the attention for one stretch, so that many calls fight for each one's few units.
+// newcomersAtOnce is how many new people there are in each part of the soak, so that many calls
+// compete for their units.
 const newcomersAtOnce = 3
 
 func newWorld(s *site, duration time.Duration) *world {
 	s.t.Helper()
-	w := &world{site: s, team: "TSOAK", told: ledger{}, done: map[string]int{}}
+	w := &world{site: s, team: "TSOAK", answers: ledger{}, done: map[string]int{}}
 	var emails []string
 	w.organization, emails = s.business(w.team, 30)
 	for i, email := range emails {
@@ -140,7 +145,7 @@ func newWorld(s *site, duration time.Duration) *world {
 	return w
 }
 
-func (w *world) anybody() *someone {
+func (w *world) anyone() *someone {
 	switch n := rand.IntN(10); {
 	case n < 5:
 		return w.members[rand.IntN(len(w.members))]
@@ -152,27 +157,27 @@ func (w *world) anybody() *someone {
 	}
 }
 
-func (w *world) everybody() []*someone {
+func (w *world) everyone() []*someone {
 	return append(append(append([]*someone{}, w.members...), w.others...), w.newcomers...)
 }
 
-// tell notes an event that a caller was told of.
-func (w *world) tell(key string, g grant, again bool) {
+// record stores an answered event.
+func (w *world) record(key string, g grant, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if again {
-		w.done["answer stayed out"]++
+		w.done[unanswered]++
 	}
-	if _, twice := w.told[key]; twice {
-		w.t.Errorf("%q was told as new twice", key)
+	if _, twice := w.answers[key]; twice {
+		w.t.Errorf("%q was answered as new twice", key)
 	}
-	w.told[key] = g
+	w.answers[key] = g
 	if g.id != "" && key[:4] != "hold" {
 		w.keys = append(w.keys, key)
 	}
 }
 
-// recall returns an event that some caller was told of.
+// recall returns a random answered event.
 func (w *world) recall() (key string, g grant, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -180,7 +185,7 @@ func (w *world) recall() (key string, g grant, ok bool) {
 		return "", grant{}, false
 	}
 	key = w.keys[rand.IntN(len(w.keys))]
-	return key, w.told[key], true
+	return key, w.answers[key], true
 }
 
 func (w *world) count(what string) {
@@ -189,17 +194,17 @@ func (w *world) count(what string) {
 	w.done[what]++
 }
 
-// wantUsage compares each person's standing with what callers were told, when nothing is under way any more.
+// wantUsage compares each person's standing with the answers. No call may be in progress.
 func (w *world) wantUsage() {
 	w.t.Helper()
-	time.Sleep(time.Until(time.Now().Add(lapses))) // the short holds are over
-	people, addresses := w.everybody(), w.addresses()
+	time.Sleep(time.Until(time.Now().Add(lapses))) // until the short holds have expired
+	people, addresses := w.everyone(), w.addresses()
 	spread(w.t.Context(), 16, len(people), func(i int) {
 		p := people[i]
 		d, err := w.client.insist(w.t.Context(), addresses, i, http.MethodGet, "/v1/usage/"+p.email, nil).decision()
 		used, held := p.atLeast.Load(), p.held.Load()
 		if err != nil || d.Used != used || d.Held != held || d.Plan != p.plan || p.atMost.Load() != used {
-			w.t.Errorf("%s stands at %+v; callers were told of %d units used and %d held on the plan %s: %v", p.email, d, used, held, p.plan, err)
+			w.t.Errorf("%s has %+v; the answers have %d units used and %d held on the plan %s: %v", p.email, d, used, held, p.plan, err)
 		}
 	})
 }

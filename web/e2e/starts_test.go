@@ -19,10 +19,12 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// starts is how many rounds TestProgramsThatStartAtOnce runs on each database: `go test ./web/e2e -args -starts=50`.
-var starts = flag.Int("starts", 3, "how many rounds of programs start at once on each database")
+// starts is how many rounds TestProgramsThatStartAtOnce runs on each database: `go test ./web/e2e
+// -args -starts=50`.
+var starts = flag.Int("starts", 3, "how many rounds of simultaneous starts there are on each database")
 
-// Two to six programs that start at once on a new database all succeed, and leave the schema of a fresh one.
+// Two to six programs that start at the same time on a new database all succeed, and create the
+// usual schema.
 func TestProgramsThatStartAtOnce(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -79,7 +81,8 @@ func startAtOnce(t *testing.T, database string, round int, want string) {
 	}
 }
 
-// dropPostgres drops a PostgreSQL database, so that the cluster has not fifty of them to write when it stops.
+// dropPostgres drops a PostgreSQL database, so that the cluster does not have to write fifty of
+// them when it stops.
 func dropPostgres(t *testing.T, database string) {
 	t.Helper()
 	if strings.HasPrefix(database, "sqlite:") {
@@ -94,7 +97,7 @@ func dropPostgres(t *testing.T, database string) {
 	must(t, err, conn.Close(t.Context()))
 }
 
-// schema returns all that a database declares, sorted by name.
+// schema returns the definitions of a database, sorted by name.
 func schema(t *testing.T, database string) string {
 	t.Helper()
 	file, ok := strings.CutPrefix(database, "sqlite:")
@@ -107,14 +110,15 @@ func schema(t *testing.T, database string) string {
 	}
 	defer func() { _ = db.Close() }()
 	var text string
-	if err := db.QueryRowContext(t.Context(), `SELECT group_concat(type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, ''), char(10) ORDER BY type, name)
+	if err := db.QueryRowContext(t.Context(), `SELECT
+		group_concat(type || ' ' || name || ' ' || tbl_name || ' ' || COALESCE(sql, ''), char(10) ORDER BY type, name)
 		FROM sqlite_master`).Scan(&text); err != nil {
 		t.Fatal(err)
 	}
 	return text
 }
 
-// dump runs pg_dump and returns what it prints, without the line that is random each time.
+// dump returns the output of pg_dump, without its random lines.
 func dump(t *testing.T, database string, args ...string) string {
 	t.Helper()
 	var lines []string
@@ -126,7 +130,7 @@ func dump(t *testing.T, database string, args ...string) string {
 	return strings.Join(lines, "")
 }
 
-// postgresProgram runs one of PostgreSQL's client programs, of the server's own version.
+// postgresProgram runs a client program of PostgreSQL, of the server's version.
 func postgresProgram(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	c, _ := sharedCluster(t)
@@ -143,7 +147,8 @@ func postgresProgram(t *testing.T, name string, args ...string) string {
 	return string(output)
 }
 
-// TestFirstStartOverASlowLink makes the tables over a link of 300 milliseconds in each direction.
+// TestFirstStartOverASlowLink creates the tables over a link with 300 milliseconds in each
+// direction.
 func TestFirstStartOverASlowLink(t *testing.T) {
 	t.Parallel()
 	_, slow := modelstest.NewSlowLink(t, postgresDatabase(t), 300*time.Millisecond)
@@ -154,7 +159,7 @@ func TestFirstStartOverASlowLink(t *testing.T) {
 	t.Logf("it took %s", time.Since(begun))
 }
 
-// Starting needs no lock once a database is up to date, so it does not wait for a writer.
+// A start on an up-to-date database needs no lock, so it does not wait for a writer.
 func TestStartDoesNotWaitForAWriter(t *testing.T) {
 	s := &site{t: t, database: sqliteDatabase(t), program: program(t)}
 	s.command("migrate")
@@ -173,7 +178,8 @@ func TestStartDoesNotWaitForAWriter(t *testing.T) {
 func TestPostgresDumpAndRestore(t *testing.T) {
 	s := newSite(t, postgresDatabase(t), 1)
 	for i := range 40 {
-		s.client.insist(t.Context(), s.addresses(), 0, "POST", "/v1/consume", body{"email": fmt.Sprintf("p%d@dump.example", i%10), "idempotency_key": fmt.Sprint("dump", i)})
+		s.client.insist(t.Context(), s.addresses(), 0, "POST", "/v1/consume",
+			body{"email": fmt.Sprintf("p%d@dump.example", i%10), "idempotency_key": fmt.Sprint("dump", i)})
 	}
 	file := filepath.Join(t.TempDir(), "tollgate.dump")
 	postgresProgram(t, "pg_dump", "--format=custom", "--file="+file, "--dbname", s.database)
@@ -181,14 +187,14 @@ func TestPostgresDumpAndRestore(t *testing.T) {
 	postgresProgram(t, "pg_restore", "--no-owner", "--exit-on-error", "--dbname", restored.database, file)
 	want, got := counted(t, s), counted(t, restored)
 	if got != want || !strings.HasPrefix(got, "40 events counted, the newest recorded at 2") {
-		t.Errorf("verify says %q of the restored database, %q of the first", got, want)
+		t.Errorf("verify prints %q for the restored database and %q for the original", got, want)
 	}
 	if schema(t, restored.database) != schema(t, s.database) {
 		t.Error("the restored database has another schema")
 	}
 }
 
-// counted returns the line of verify that says how many events there are.
+// counted returns the line of verify with the number of events.
 func counted(t *testing.T, s *site) string {
 	t.Helper()
 	stdout, stderr, err := s.try("verify")

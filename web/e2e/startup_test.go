@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Processes that find an empty database at the same time make its tables once, and all serve.
+// Processes that start at the same time on an empty database create its tables once, and all serve.
 func TestStartTogetherOnAnEmptyDatabase(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestStartTogetherOnAnEmptyDatabase(t *testing.T) {
 			for i, p := range s.servers {
 				r := s.client.call(t.Context(), p.addr, http.MethodPost, "/v1/consume", body{"email": "ada@start.example", "idempotency_key": p.name})
 				if d, err := r.decision(); err != nil || d.Used != int64(i+1) {
-					t.Errorf("%s decided %+v, want the unit %d: %v", p.name, d, i+1, err)
+					t.Errorf("%s decided %+v, want unit %d: %v", p.name, d, i+1, err)
 				}
 			}
 			s.judge()
@@ -37,8 +37,8 @@ func TestStartTogetherOnAnEmptyDatabase(t *testing.T) {
 	}
 }
 
-// A process that is killed while it makes the tables leaves nothing that keeps the next one from starting.
-func TestKilledWhileMakingTheTables(t *testing.T) {
+// After a process was killed while it created the tables, the next one starts.
+func TestKilledWhileCreatingTheTables(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
 			database := kind.database(t)
@@ -52,7 +52,7 @@ func TestKilledWhileMakingTheTables(t *testing.T) {
 				}
 				select {
 				case <-r.exited:
-					t.Errorf("it ended by itself: %v\n%s", r.outcome(), p.log)
+					t.Errorf("it ended unexpectedly: %v\n%s", r.outcome(), p.log)
 				case <-time.After(time.Duration(10+5*i) * time.Millisecond):
 					if err := r.process.Kill(); err != nil {
 						t.Error(err)
@@ -61,16 +61,18 @@ func TestKilledWhileMakingTheTables(t *testing.T) {
 				}
 			}
 			s := newSite(t, database, 1)
-			d, err := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume", body{"email": "ada@start.example", "idempotency_key": "first"}).decision()
+			d, err := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/consume",
+				body{"email": "ada@start.example", "idempotency_key": "first"}).decision()
 			if err != nil || !d.Allowed {
-				t.Errorf("after it: %+v, %v", d, err)
+				t.Errorf("after the kills: %+v, %v", d, err)
 			}
 			s.verify()
 		})
 	}
 }
 
-// What keeps a server from starting is said in a message that helps, on standard error, with a status other than 0.
+// If a server cannot start, it prints a helpful message on standard error and exits with a status
+// other than 0.
 func TestRefusesToStart(t *testing.T) {
 	dir := t.TempDir()
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -85,7 +87,7 @@ func TestRefusesToStart(t *testing.T) {
 	}
 	before, after, ok := strings.Cut(string(plans), "currency: usd\n")
 	if !ok {
-		t.Fatal("the catalogue has no line to put another one behind")
+		t.Fatal("the catalog has no line \"currency: usd\"")
 	}
 	line := fmt.Sprintf("plans.yaml:%d:", strings.Count(before, "\n")+2)
 	file := filepath.Join(dir, "plans.yaml")
@@ -94,6 +96,7 @@ func TestRefusesToStart(t *testing.T) {
 	}
 	fresh := "sqlite:" + filepath.Join(dir, "tollgate.db")
 	const password = "sekret-of-mine"
+	const user = "postgres://tollgate:" + password
 	for _, c := range []struct {
 		name string
 		args []string
@@ -101,13 +104,20 @@ func TestRefusesToStart(t *testing.T) {
 	}{
 		{"port in use", []string{"--listen", taken.Addr().String(), "--database", fresh}, []string{"--listen", taken.Addr().String()}},
 		{"no address", []string{"--listen", "nowhere", "--database", fresh}, []string{"nowhere"}},
-		{"no server at the database's address", []string{"--database", "postgres://tollgate:" + password + "@127.0.0.1:1/tollgate"}, []string{"database", "127.0.0.1"}},
-		{"a database that the server lacks", []string{"--database", strings.Replace(c.URL("no_such_database"), "postgres@", "postgres:"+password+"@", 1)}, []string{"no_such_database"}},
-		{"a port that is none", []string{"--database", "postgres://tollgate:" + password + "@127.0.0.1:port/tollgate"}, []string{"database", "port"}},
-		{"an option that is none", []string{"--database", "postgres://tollgate:" + password + "@127.0.0.1:1/tollgate?sslmode=perhaps"}, []string{"database", "sslmode"}},
-		{"a password with a character that belongs escaped", []string{"--database", "postgres://tollgate:" + password + "%@127.0.0.1:1/tollgate"}, []string{"database"}},
-		{"another database", []string{"--database", "mysql://tollgate:" + password + "@127.0.0.1/tollgate"}, []string{"sqlite:FILE", "postgres://"}},
-		{"a folder that is missing", []string{"--database", "sqlite:" + filepath.Join(dir, "missing", "tollgate.db")}, []string{"database"}},
+		{"no server at the database's address", []string{"--database", user + "@127.0.0.1:1/tollgate"}, []string{"database", "127.0.0.1"}},
+		{
+			"a missing database",
+			[]string{"--database", strings.Replace(c.URL("no_such_database"), "postgres@", "postgres:"+password+"@", 1)},
+			[]string{"no_such_database"},
+		},
+		{"an invalid port", []string{"--database", user + "@127.0.0.1:port/tollgate"}, []string{"database", "port"}},
+		{"an invalid option", []string{"--database", user + "@127.0.0.1:1/tollgate?sslmode=perhaps"}, []string{"database", "sslmode"}},
+		{"a password with an unescaped character", []string{"--database", user + "%@127.0.0.1:1/tollgate"}, []string{"database"}},
+		{
+			"another database", []string{"--database", "mysql://tollgate:" + password + "@127.0.0.1/tollgate"},
+			[]string{"sqlite:FILE", "postgres://"},
+		},
+		{"a missing folder", []string{"--database", "sqlite:" + filepath.Join(dir, "missing", "tollgate.db")}, []string{"database"}},
 		{"an unknown key in the plans", []string{"--plans", file, "--database", fresh}, []string{line, "currencies"}},
 		{"no plans", []string{"--plans", filepath.Join(dir, "none.yaml"), "--database", fresh}, []string{"none.yaml"}},
 		{"an unknown flag", []string{"--databse", fresh}, []string{"--databse"}},
@@ -115,20 +125,20 @@ func TestRefusesToStart(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			stdout, stderr, err := execute(t, program(t), append([]string{"serve"}, c.args...)...)
 			if err == nil {
-				t.Errorf("it ended with status 0")
+				t.Errorf("it exited with status 0")
 			}
-			t.Logf("it says: %s", strings.TrimSpace(stderr))
+			t.Logf("it printed: %s", strings.TrimSpace(stderr))
 			if stdout != "" {
 				t.Errorf("it printed on standard output: %s", stdout)
 			}
 			for _, word := range c.says {
 				if !strings.Contains(stderr, word) {
-					t.Errorf("it does not say %q:\n%s", word, stderr)
+					t.Errorf("it does not print %q:\n%s", word, stderr)
 				}
 			}
 			for _, word := range []string{password, "goroutine", "panic"} {
 				if strings.Contains(stderr, word) {
-					t.Errorf("it says %q:\n%s", word, stderr)
+					t.Errorf("it prints %q:\n%s", word, stderr)
 				}
 			}
 		})

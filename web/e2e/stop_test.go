@@ -13,20 +13,22 @@ import (
 	"time"
 )
 
-// stops is how often TestStopsUnderLoad stops the server on each database: `go test ./web/e2e -args -stops=20`.
+// stops is how often TestStopsUnderLoad stops the server on each database: `go test ./web/e2e -args
+// -stops=20`.
 var stops = flag.Int("stops", shortStops, "how often TestStopsUnderLoad stops the server on each database")
 
 const (
 	shortStops  = 2
 	stopClients = 64
-	stopPause   = 160 * time.Millisecond // between two calls of a client: together they make 400 a second
-	// stopIdle is less than the second for which a server that stops keeps a connection without a call. A call on one that was idle
-	// for longer may meet its end, as with any server; it is not recorded.
+	stopPause   = 160 * time.Millisecond // between two calls of a client; together, the clients make 400 calls per second
+	// stopIdle is less than a second, which is how long a stopping server keeps an idle connection
+	// open. A call on a connection that was idle for longer may fail, as with any server. It is not
+	// recorded.
 	stopIdle = 900 * time.Millisecond
 )
 
-// A server that is stopped while 64 clients call it on connections that they keep resets none of them: each call is answered, or
-// refused before it was sent.
+// A server is stopped while 64 clients call it on keep-alive connections. It resets none of them:
+// each call is answered, or refused before it was sent.
 func TestStopsUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, kind := range kinds {
@@ -34,7 +36,7 @@ func TestStopsUnderLoad(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, kind.database(t), 1)
 			p := s.servers[0]
-			p.args = append(p.args, "--drain", "500ms") // the last one counts
+			p.args = append(p.args, "--drain", "500ms") // it overrides an earlier one
 			s.stopAll()
 			s.startAll()
 			l := newLoad(s, "TSTOPS", 50)
@@ -55,7 +57,7 @@ func TestStopsUnderLoad(t *testing.T) {
 						case r.err != nil && r.idle >= stopIdle:
 							late.Add(1)
 						case r.err != nil || r.status != http.StatusOK:
-							t.Errorf("a call was answered %d, %v %s", r.status, r.err, r.body)
+							t.Errorf("a call got %d, %v %s", r.status, r.err, r.body)
 						default:
 							answered.Add(1)
 						}
@@ -65,7 +67,7 @@ func TestStopsUnderLoad(t *testing.T) {
 			}
 			slowest := time.Duration(0)
 			for range *stops {
-				wait(t, l.decided.more(400), "calls that are decided")
+				wait(t, l.decided.more(400), "calls to be decided")
 				took, err := p.stop()
 				if err != nil {
 					t.Fatal(err)
@@ -73,13 +75,13 @@ func TestStopsUnderLoad(t *testing.T) {
 				slowest = max(slowest, took)
 				s.restart(p)
 			}
-			wait(t, l.decided.more(400), "calls that are decided")
+			wait(t, l.decided.more(400), "calls to be decided")
 			end()
 			clients.Wait()
 			t.Logf("%d stops, the slowest in %s: %d calls answered, %d refused before they were sent, %d on connections that were idle for too long",
 				*stops, slowest.Round(time.Millisecond), answered.Load(), refused.Load(), late.Load())
 			if recorded := l.settle(); recorded > 0 {
-				t.Errorf("%d calls were recorded and not answered", recorded)
+				t.Errorf("%d calls were recorded but not answered", recorded)
 			}
 		})
 	}

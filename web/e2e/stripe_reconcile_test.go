@@ -16,9 +16,9 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// A server reports by itself; with --report-every 0 it sends nothing. `stripe reconcile` is 0 while Stripe has what it was sent, and 1
-// with a line of it when not.
-func TestReconcileFromTheShell(t *testing.T) {
+// A server sends reports, but not with --report-every 0. `stripe reconcile` exits with 0 if Stripe
+// has what was sent, and otherwise with 1 and a line about the difference.
+func TestReconcileCommand(t *testing.T) {
 	stand := stripetest.New(stripetest.Options{Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)), Key: "sk_test_e2e"})
 	stripe := httptest.NewServer(stand)
 	defer stripe.Close()
@@ -45,11 +45,13 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	variables := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_WEBHOOK_SECRET=whsec_e2e", "STRIPE_API_BASE=" + stripe.URL}
+	variables := []string{
+		"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_test_e2e", "STRIPE_WEBHOOK_SECRET=whsec_e2e", "STRIPE_API_BASE=" + stripe.URL,
+	}
 	sent := func() int { return stand.Calls()["POST /v1/billing/meter_events"] }
 
 	off := startWith(t, append(variables, "TOLLGATE_REPORT_EVERY=0"), "serve", "--listen", "127.0.0.1:0")
-	time.Sleep(3 * time.Second) // one that sends does it within a second
+	time.Sleep(3 * time.Second) // a server that sends does so within a second
 	if status := off.stop(t, syscall.SIGTERM); status != 0 || sent() != 0 {
 		t.Fatalf("with sending off: status %d, %d calls", status, sent())
 	}
@@ -60,13 +62,15 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if db, err = models.Open(t.Context(), database); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused_at = ?", time.Now().Add(-26*time.Hour)).Where("paused IS NOT NULL").Exec(t.Context()); err != nil {
+	if _, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused_at = ?", time.Now().Add(-26*time.Hour)).
+		Where("paused IS NOT NULL").Exec(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stderr, "sending goes on") || sent() != 0 {
+	r := runIt(t, variables, "stripe", "reconcile", "--restored")
+	if r.status != 0 || !strings.Contains(r.stderr, "sending goes on") || sent() != 0 {
 		t.Errorf("a day later: %+v, %d calls", r, sent())
 	}
 	on := startWith(t, variables, "serve", "--listen", "127.0.0.1:0", "--report-every", "1s")
@@ -74,11 +78,14 @@ func TestReconcileFromTheShell(t *testing.T) {
 	if status := on.stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("status %d, %s", status, on.stderr)
 	}
-	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), " 4 4 4 +0 0 "+catalogue.MeterOf("pro")+" waiting 4 ($0.00)") {
-		t.Errorf("all is there: %+v", r)
+	r = runIt(t, variables, "stripe", "reconcile")
+	want := " 4 4 4 +0 0 " + catalogue.MeterOf("pro") + " waiting 4 ($0.00)"
+	if r.status != 0 || !strings.HasSuffix(strings.Join(strings.Fields(r.stdout), " "), want) {
+		t.Errorf("Stripe has all units: %+v", r)
 	}
 	stand.Lose(stand.Events()[0].Identifier)
-	if r := runIt(t, variables, "stripe", "reconcile"); r.status != 1 || !strings.Contains(r.stdout, "-4") || !strings.Contains(r.stderr, "1 differences") {
-		t.Errorf("one is lost: %+v", r)
+	r = runIt(t, variables, "stripe", "reconcile")
+	if r.status != 1 || !strings.Contains(r.stdout, "-4") || !strings.Contains(r.stderr, "1 differences") {
+		t.Errorf("a report is lost: %+v", r)
 	}
 }

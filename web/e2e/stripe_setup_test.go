@@ -18,8 +18,9 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// Set-up prints the webhook's secret alone and once; a server that has it follows what is bought.
-func TestStripeFromTheShell(t *testing.T) {
+// `stripe setup` prints only the webhook's secret, and only once. A server with this secret applies
+// webhooks.
+func TestStripeSetupCommand(t *testing.T) {
 	stand := stripetest.New(stripetest.Options{Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)), Key: "sk_test_e2e"})
 	server := httptest.NewServer(stand)
 	defer server.Close()
@@ -29,12 +30,14 @@ func TestStripeFromTheShell(t *testing.T) {
 		t.Helper()
 		return runIt(t, variables, append([]string{"stripe", "setup", "--base-url", "https://tollgate.example.com"}, args...)...)
 	}
-	if r := setup("--dry-run"); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "would make: ") != 18 || strings.Contains(r.stderr, "made: ") {
-		t.Errorf("a dry run: %+v", r)
+	dry := setup("--dry-run")
+	if dry.status != 0 || dry.stdout != "" || strings.Count(dry.stderr, "would make: ") != 18 || strings.Contains(dry.stderr, "made: ") {
+		t.Errorf("a dry run: %+v", dry)
 	}
 	first := setup()
 	secret := strings.TrimSpace(first.stdout)
-	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") || strings.Count(first.stderr, "made: ") != 18 || strings.Contains(first.stderr, secret) {
+	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") ||
+		strings.Count(first.stderr, "made: ") != 18 || strings.Contains(first.stderr, secret) {
 		t.Fatalf("set up: %+v", first)
 	}
 	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 18 || strings.Contains(r.stderr, "made: ") {
@@ -42,11 +45,12 @@ func TestStripeFromTheShell(t *testing.T) {
 	}
 	sh := shell{t, database}
 	sh.fails(1, "Stripe is not connected: set STRIPE_SECRET_KEY", "stripe", "setup")
-	if r := runIt(t, []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_live_1", "STRIPE_API_BASE=" + server.URL}, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key goes to Stripe alone") {
+	live := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_live_1", "STRIPE_API_BASE=" + server.URL}
+	if r := runIt(t, live, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key goes to Stripe alone") {
 		t.Errorf("a live key and a stand-in: %+v", r)
 	}
 
-	// The secret comes from a file, as a secret may.
+	// The server reads the secret from a file.
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -78,10 +82,11 @@ func TestStripeFromTheShell(t *testing.T) {
 		return response.StatusCode, string(answer)
 	}
 	if status, answer := send("/stripe/webhook", string(body), "Stripe-Signature", signature); status != http.StatusOK {
-		t.Fatalf("the webhook is answered %d %s", status, answer)
+		t.Fatalf("the webhook got %d %s", status, answer)
 	}
-	if status, answer := send("/v1/check", `{"email": "ada@example.com"}`, "Authorization", "Bearer "+key); status != http.StatusOK || !strings.Contains(answer, `"plan":"pro"`) {
-		t.Errorf("after it: %d %s", status, answer)
+	status, answer := send("/v1/check", `{"email": "ada@example.com"}`, "Authorization", "Bearer "+key)
+	if status != http.StatusOK || !strings.Contains(answer, `"plan":"pro"`) {
+		t.Errorf("a check after the webhook: %d %s", status, answer)
 	}
 	if status := s.stop(t, syscall.SIGTERM); status != 0 {
 		t.Errorf("status %d, %s", status, s.stderr)

@@ -21,22 +21,25 @@ import (
 )
 
 const (
-	// reported and reportedShort are how many events TestReported records, in its long form and in the suite.
+	// reported and reportedShort are how many events TestReported records, in its long form and in the
+	// suite.
 	reported, reportedShort = 20_000, 1_600
-	// reportedHours and reportedHoursShort are so many hours of the past that events belong to, the last of them over for some time.
+	// reportedHours and reportedHoursShort are the numbers of past hours in which events occurred.
 	reportedHours, reportedHoursShort = 10, 3
-	// reportedPatience is how long delivery may take once everything is recorded. A stream of a process that was killed
-	// waits for the end of its lease, a minute, and calls to Stripe are slow in test mode.
+	// reportedPatience is how long delivery may take after everything is recorded. A stream of a
+	// killed process waits until its lease expires, and calls to Stripe are slow in test mode.
 	reportedPatience = 4 * time.Minute
-	// killPatience is how long a process that is to be killed has for a call to die in.
+	// killPatience is how long the test waits for a call of a process that it will kill during the
+	// call.
 	killPatience = 15 * time.Second
-	// oneFault is the number of reports of which one gets no good answer to its first call.
-	oneFault = 30
+	// faultEvery means that the first call of every so many reports fails.
+	faultEvery = 30
 )
 
-// Four processes report to one Stripe: each is killed in the middle of a call, the database once, and answers stay out. Stripe is told of
-// every unit of the ledger once, in its hour, and never hears two calls at a time for one customer. With -soak there are more events,
-// and the leases of the dead run out by themselves.
+// Four processes report to one Stripe. Each is killed during a call, the database is killed once,
+// and answers are lost. Stripe gets every unit of the ledger once, in its hour, and never two
+// simultaneous calls for one customer. With -soak, there are more events, and the leases of killed
+// processes expire.
 func TestReported(t *testing.T) {
 	t.Parallel()
 	events, people, hours := reportedShort, 6, reportedHoursShort
@@ -51,7 +54,7 @@ func TestReported(t *testing.T) {
 	payers := account.payers(s, people)
 	s.useIncluded(payers)
 
-	// The past ends so long ago that everything of it is due at once.
+	// The events are so old that all are due immediately.
 	last := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
 	const batch = 50
 	batches := events / batch
@@ -59,10 +62,10 @@ func TestReported(t *testing.T) {
 	for i := range s.servers {
 		killAt[batches*(2*i+1)/(2*len(s.servers))] = i
 	}
-	told := map[hour]int64{}
+	answers := map[hour]int64{}
 	var mu sync.Mutex
 	var disturbing sync.WaitGroup
-	// A process only starts while there is a database, so the two come one after another.
+	// A process needs a database to start, so the two do not restart at the same time.
 	var up sync.Mutex
 	addresses := s.addresses()
 	begun := time.Now()
@@ -93,12 +96,15 @@ func TestReported(t *testing.T) {
 			at := last.Add(-time.Duration(rand.Int64N(int64(hours) * int64(time.Hour)))).Truncate(time.Second)
 			quantity := 1 + rand.Int64N(3)
 			units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
-			list = append(list, body{"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at})
+			list = append(list, body{
+				"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at,
+			})
 		}
 		var answer struct {
 			Results []struct{ Status string }
 		}
-		if err := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/events", body{"events": list}).read(http.StatusOK, &answer); err != nil {
+		r := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/events", body{"events": list})
+		if err := r.read(http.StatusOK, &answer); err != nil {
 			t.Error(err)
 			return
 		}
@@ -110,7 +116,7 @@ func TestReported(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for k, n := range units {
-			told[k] += n
+			answers[k] += n
 		}
 	})
 	disturbing.Wait()
@@ -124,8 +130,8 @@ func TestReported(t *testing.T) {
 	s.wantReported()
 
 	ledger := s.hours()
-	if !maps.Equal(told, ledger) {
-		t.Errorf("units by customer and hour: sent %v, in the ledger %v", told, ledger)
+	if !maps.Equal(answers, ledger) {
+		t.Errorf("units by customer and hour: sent %v, in the ledger %v", answers, ledger)
 	}
 	wrong := 0
 	for k, units := range ledger {
@@ -147,7 +153,7 @@ func TestReported(t *testing.T) {
 	}
 	for customer, most := range account.MaxConcurrent() {
 		if most > 1 {
-			t.Errorf("%d calls at a time for %s", most, customer)
+			t.Errorf("%d simultaneous calls for %s", most, customer)
 		}
 	}
 	account.mu.Lock()
@@ -157,42 +163,43 @@ func TestReported(t *testing.T) {
 		}
 	}
 	account.mu.Unlock()
-	t.Logf("%d events of %d customers recorded in %s and reported in %s more, by %d calls, %d of them without a good answer; %d processes died in the middle of one",
+	t.Logf("%d events of %d customers recorded in %s and then reported in %s, by %d calls, of which %d failed; %d processes died during one",
 		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
 		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load(), account.inCalls.Load())
 	s.judge()
 	s.verify()
 }
 
-// account is a stand-in for Stripe that the processes call, each at an address of its own, so that it knows who calls.
+// account is a stand-in for Stripe. Each process calls it at its own address, so it knows which
+// process calls.
 type account struct {
 	*stripetest.Stripe
 	customers []string
 	servers   []*server
-	// lost are calls that got no good answer, inCalls the processes that died in the middle of one.
+	// lost is the number of failed calls, and inCalls the number of processes that died during one.
 	lost, inCalls atomic.Int64
 
 	mu sync.Mutex
-	// victims are those that are killed at their next call, and what hears of it.
+	// victims has the processes to kill at their next call. The channel receives the result.
 	victims map[int]chan error
 	seen    map[string]bool
-	// keys are the Idempotency-Keys, and how often each came.
+	// keys counts how often each Idempotency-Key was received.
 	keys map[string]int
 }
 
-// payer is a person, the customer who pays for them, and the units that their plan includes.
+// payer is a person, the customer who pays, and the included units of the plan.
 type payer struct {
 	email, customer string
 	included        int
 }
 
-// hour is one of a customer's.
+// hour is an hour of a customer.
 type hour struct {
 	customer string
 	start    time.Time
 }
 
-// newStripeSite is a site whose processes report to a stand-in.
+// newStripeSite starts a site whose processes report to a stand-in.
 func newStripeSite(t *testing.T, database string, processes int) (*site, *account) {
 	t.Helper()
 	catalogue, err := models.LoadCatalogue("")
@@ -201,10 +208,10 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 	}
 	a := &account{victims: map[int]chan error{}, seen: map[string]bool{}, keys: map[string]int{}}
 	a.Stripe = stripetest.New(stripetest.Options{
-		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.fault,
-		// Some come before the second try, and some after.
+		Now: time.Now, Rand: rand.New(rand.NewPCG(1, 1)), Fault: a.chooseFault,
+		// Some late calls arrive before the second try, and some after it.
 		Latest: 15 * time.Second,
-		// As long as Stripe may take, so that two calls at a time would be seen.
+		// Calls take some time, so that two simultaneous calls would be detected.
 		Wait: func(*http.Request) { time.Sleep(10 * time.Millisecond) },
 	})
 	for _, p := range catalogue.Plans {
@@ -226,8 +233,9 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 	return s, a
 }
 
-// fault loses a few answers, each once: a second try that failed too would only take more of the test's time.
-func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
+// chooseFault lets the first call of some reports fail. A second try succeeds, to keep the test
+// short.
+func (a *account) chooseFault(r *http.Request, form url.Values) stripetest.Fault {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if key := r.Header.Get("Idempotency-Key"); key != "" {
@@ -238,7 +246,7 @@ func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
 		return stripetest.None
 	}
 	a.seen[id] = true
-	if len(a.seen)%oneFault != 0 {
+	if len(a.seen)%faultEvery != 0 {
 		return stripetest.None
 	}
 	a.lost.Add(1)
@@ -246,11 +254,11 @@ func (a *account) fault(r *http.Request, form url.Values) stripetest.Fault {
 		stripetest.LostBefore, stripetest.LostAfter, stripetest.ErrorBefore, stripetest.ErrorAfter, stripetest.HTMLBefore, stripetest.HTMLAfter,
 		stripetest.Late, stripetest.Conflict, stripetest.LockTimeout, stripetest.TooFast,
 	}
-	return ways[len(a.seen)/oneFault%len(ways)]
+	return ways[len(a.seen)/faultEvery%len(ways)]
 }
 
-// kill kills a process in the middle of its next call with a meter event. One that makes none for a while, as all that there is to
-// send is another process's or has to wait, is killed all the same.
+// kill kills a process during its next call with a meter event. If it makes none within
+// killPatience, because there is nothing for it to send, it is killed anyway.
 func (a *account) kill(process int) error {
 	dead := make(chan error, 1)
 	a.mu.Lock()
@@ -271,7 +279,7 @@ func (a *account) kill(process int) error {
 	return a.servers[process].crash()
 }
 
-// listener is what one process takes for Stripe.
+// listener is the stand-in's handler for one process.
 func (a *account) listener(t *testing.T, process int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
@@ -284,12 +292,12 @@ func (a *account) listener(t *testing.T, process int) http.Handler {
 		delete(a.victims, process)
 		a.mu.Unlock()
 		a.inCalls.Add(1)
-		// All of the request is here before its sender is gone.
+		// Read all of the request before its sender dies.
 		if err := r.ParseForm(); err != nil {
 			t.Error(err)
 		}
-		// Every second one is dead before its call has its effect, the others after.
-		// A fault may end this handler by a panic, as it breaks the connection.
+		// Half of the processes die before their call has its effect, the others after it. The deferred
+		// call is needed because a stand-in's Fault may end this handler with a panic.
 		if process%2 == 0 {
 			err := a.servers[process].crash()
 			defer func() { dead <- err }()
@@ -300,18 +308,20 @@ func (a *account) listener(t *testing.T, process int) http.Handler {
 	})
 }
 
-// payers makes customers of Stripe's: two organizations, and so many people who pay for themselves.
+// payers creates customers at Stripe: two organizations, and this many people who pay for
+// themselves.
 func (a *account) payers(s *site, people int) []payer {
 	s.t.Helper()
 	var all []payer
-	// Whole days, so that all of the hours lie in one billing period.
+	// The period starts days ago, so all hours are in one billing period.
 	start := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5)
 	db := s.open()
 	pays := func(column string, subscriber any) string {
 		customer := fmt.Sprintf("cus_%d", len(a.customers)+1)
 		a.customers = append(a.customers, customer)
 		a.AddCustomer(customer, nil)
-		got, err := db.ExecContext(s.t.Context(), `UPDATE subscriptions SET stripe_customer_id = $1, billing_cycle_anchor = $2, current_period_start = $2, current_period_end = $3 WHERE `+column+` = $4`,
+		got, err := db.ExecContext(s.t.Context(), `UPDATE subscriptions SET stripe_customer_id = $1, billing_cycle_anchor = $2,
+			current_period_start = $2, current_period_end = $3 WHERE `+column+` = $4`,
 			customer, start, start.AddDate(0, 1, 0), subscriber)
 		if err != nil {
 			s.t.Fatal(err)
@@ -339,7 +349,7 @@ func (a *account) payers(s *site, people int) []payer {
 	return all
 }
 
-// useIncluded records all units that the plans of the payers include, so that each further unit is overage.
+// useIncluded uses all included units of the payers, so that each further unit is overage.
 func (s *site) useIncluded(payers []payer) {
 	s.t.Helper()
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
@@ -347,13 +357,15 @@ func (s *site) useIncluded(payers []payer) {
 	for i, p := range payers {
 		list = append(list, body{"email": p.email, "quantity": p.included, "idempotency_key": fmt.Sprint("included-", i), "occurred_at": at})
 	}
-	if err := s.client.insist(s.t.Context(), s.addresses(), 0, http.MethodPost, "/v1/events", body{"events": list}).read(http.StatusOK, &struct{}{}); err != nil {
+	r := s.client.insist(s.t.Context(), s.addresses(), 0, http.MethodPost, "/v1/events", body{"events": list})
+	if err := r.read(http.StatusOK, &struct{}{}); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// endLeases stops all processes, and ends the leases that are left, which would run out in a minute: those of processes that were
-// killed, and of calls whose answer could not be written down as the database was away.
+// endLeases restarts all processes and ends the leases that are left, instead of waiting for them
+// to expire. They are from killed processes, and from calls whose answer could not be stored
+// because the database was unavailable.
 func (s *site) endLeases() {
 	s.t.Helper()
 	s.stopAll()
@@ -367,11 +379,12 @@ func (s *site) endLeases() {
 	if err := errors.Join(err, failed, db.Close()); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Logf("%d leases were left behind", n)
+	s.t.Logf("%d leases were left", n)
 	s.startAll()
 }
 
-// wantReported returns when Stripe has accepted all reports of all events, and no report wants an operator's eye.
+// wantReported waits until Stripe has accepted the reports of all events. No report may need
+// attention.
 func (s *site) wantReported() {
 	s.t.Helper()
 	db := s.open()
@@ -380,7 +393,8 @@ func (s *site) wantReported() {
 	end := time.Now().Add(reportedPatience)
 	for {
 		var events int
-		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(*) FROM usage_events WHERE stripe_customer_id IS NOT NULL AND overage_quantity > 0 AND stripe_reported_at IS NULL`).Scan(&events); err != nil {
+		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(*) FROM usage_events
+			WHERE stripe_customer_id IS NOT NULL AND overage_quantity > 0 AND stripe_reported_at IS NULL`).Scan(&events); err != nil {
 			s.t.Fatal(err)
 		}
 		if events == 0 {
@@ -399,7 +413,7 @@ func (s *site) wantReported() {
 	}
 }
 
-// states are how many reports there are in each state.
+// states returns the number of reports in each state.
 func (s *site) states() map[string]int {
 	s.t.Helper()
 	db := s.open()
@@ -423,11 +437,12 @@ func (s *site) states() map[string]int {
 	return all
 }
 
-// hours are the ledger's units of overage by customer and hour.
+// hours returns the ledger's overage by customer and hour.
 func (s *site) hours() map[hour]int64 {
 	s.t.Helper()
 	db := s.open()
-	rows, err := db.QueryContext(s.t.Context(), `SELECT stripe_customer_id, date_trunc('hour', occurred_at), CAST(SUM(overage_quantity) AS bigint)
+	rows, err := db.QueryContext(s.t.Context(), `SELECT stripe_customer_id, date_trunc('hour', occurred_at),
+			CAST(SUM(overage_quantity) AS bigint)
 		FROM usage_events WHERE stripe_customer_id IS NOT NULL AND overage_quantity > 0 GROUP BY 1, 2`)
 	if err != nil {
 		s.t.Fatal(err)

@@ -1,7 +1,8 @@
-// Package openapitest checks requests and answers of tests against an OpenAPI document.
+// Package openapitest validates requests and answers of tests against an OpenAPI document.
 //
-// The compiler takes half a minute for what the validator instantiates. It does so once for this package, and for no package that
-// imports it, as no type of the validator is in its declarations.
+// The compiler takes half a minute for the validator's generic types. It compiles them once for
+// this package, and not again for the packages that import it, because the declarations here have
+// none of the validator's types.
 package openapitest
 
 import (
@@ -16,7 +17,7 @@ import (
 
 // Document is an OpenAPI document.
 type Document struct {
-	// Validate returns what is wrong with the document itself.
+	// Validate returns the errors of the document itself.
 	Validate func() error
 	// ValidateRequest returns how a request differs from the document.
 	ValidateRequest func(*http.Request) error
@@ -43,7 +44,7 @@ func Read(content []byte) (*Document, error) {
 	}, nil
 }
 
-// failed makes one error of all.
+// failed joins all errors.
 func failed(ok bool, list []*failures.ValidationError) error {
 	if ok && len(list) == 0 {
 		return nil

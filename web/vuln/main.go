@@ -1,4 +1,5 @@
-// Command vuln runs govulncheck, which its arguments name, and fails on every finding that is not excepted.
+// Command vuln runs the govulncheck command in its arguments, and fails on every finding that is
+// not excepted.
 //
 //	go run ./web/vuln go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -format json ./...
 package main
@@ -17,12 +18,14 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// exceptions are the findings that do not fail the check, with the version from which the module is safe.
+// exceptions has the findings that do not fail the check, with the first version of the module that
+// is safe.
 //
-// Echo 4.16.3 fixes GO-2026-6872 (a forged X-Forwarded-For header chooses the client address) and GO-2026-6875 (the
-// proxy middleware passes on a forged X-Real-IP header); see its CHANGELOG. The database does not list the fixed
-// version. TestOnlyATrustedProxyNamesTheClient and TestRealIPHeaderIsIgnored in package web show that neither attack
-// works here. Remove an exception when `make vuln` says that it is no longer needed.
+// Echo 4.16.3 fixes GO-2026-6872 (a forged X-Forwarded-For header chooses the client address) and
+// GO-2026-6875 (the proxy middleware passes on a forged X-Real-IP header); see its CHANGELOG. The
+// database does not list the fixed version. TestOnlyATrustedProxyNamesTheClient and
+// TestRealIPHeaderIsIgnored in package web show that neither attack works here. Remove an exception
+// when `make vuln` says that it is no longer needed.
 var exceptions = map[string]exception{
 	"GO-2026-6872": {module: "github.com/labstack/echo/v4", fixed: "v4.16.3"},
 	"GO-2026-6875": {module: "github.com/labstack/echo/v4", fixed: "v4.16.3"},
@@ -41,7 +44,7 @@ func run(command []string, out io.Writer) error {
 	if len(command) == 0 {
 		return errors.New("no command given; pass the govulncheck command with -format json")
 	}
-	check := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the Makefile names the command, and may interrupt it
+	check := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the command is from the Makefile, which may interrupt it
 	check.Stderr = os.Stderr
 	report, err := check.Output()
 	if err != nil {
@@ -80,7 +83,8 @@ func (f *finding) excepted() bool {
 	return ok && len(f.Trace) > 0 && f.Trace[0].Module == e.module && semver.Compare(f.Trace[0].Version, e.fixed) >= 0
 }
 
-// judge prints the findings of a report. It returns an error if one of them is not excepted, or if the report is incomplete.
+// judge prints the findings of a report. It returns an error if one of them is not excepted, or if
+// the report is incomplete.
 func judge(report io.Reader, out io.Writer) error {
 	summaries, bad, excepted := map[string]string{}, map[string]*finding{}, map[string]bool{}
 	scanned := false
@@ -99,7 +103,7 @@ func judge(report io.Reader, out io.Writer) error {
 		case f.excepted():
 			excepted[f.OSV] = true
 		default:
-			// Of the findings of one vulnerability, the most precise comes last: module, package, function.
+			// The last finding of a vulnerability is the most precise one: module, package, function.
 			bad[f.OSV] = f
 		}
 	}

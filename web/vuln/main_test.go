@@ -5,9 +5,10 @@ import (
 	"testing"
 )
 
-const start = `{"config": {"scanner_name": "govulncheck"}} {"SBOM": {"modules": []}} {"osv": {"id": "GO-2026-1", "summary": "Something else"}}`
+const start = `{"config": {"scanner_name": "govulncheck"}} {"SBOM": {"modules": []}}
+	{"osv": {"id": "GO-2026-1", "summary": "Something else"}}`
 
-// found is a finding as govulncheck reports it for a required module.
+// found returns a finding in a required module, as govulncheck reports it.
 func found(id, module, version string) string {
 	return `{"finding": {"osv": "` + id + `", "trace": [{"module": "` + module + `", "version": "` + version + `"}]}}`
 }
@@ -17,23 +18,27 @@ func TestJudge(t *testing.T) {
 	both := found("GO-2026-6872", echo, "v4.16.4") + found("GO-2026-6875", echo, "v4.16.4")
 	for name, test := range map[string]struct {
 		report string
-		fails  string // a part of the error; empty: passes
+		fails  string // a part of the error; empty if it passes
 		prints string
 	}{
-		"nothing":                        {start, "", "GO-2026-6872: not found; remove its exception"},
-		"the two exceptions":             {start + both, "", "no other vulnerabilities found"},
-		"the fixed version itself":       {start + found("GO-2026-6872", echo, "v4.16.3"), "", "GO-2026-6872: excepted"},
-		"an older Echo":                  {start + found("GO-2026-6872", echo, "v4.16.2"), "vulnerabilities found: 1", "GO-2026-6872: "},
-		"an older Echo, the other one":   {start + found("GO-2026-6875", echo, "v4.15.0"), "vulnerabilities found: 1", "GO-2026-6875: "},
-		"another module with that id":    {start + found("GO-2026-6872", "example.com/x", "v4.16.4"), "vulnerabilities found: 1", ""},
-		"another finding in Echo":        {start + both + found("GO-2026-1", echo, "v4.16.4"), "vulnerabilities found: 1", "GO-2026-1: Something else"},
-		"another finding elsewhere":      {start + found("GO-2026-1", "golang.org/x/crypto", "v0.58.0"), "vulnerabilities found: 1", "GO-2026-1: Something else"},
-		"a finding without a trace":      {start + `{"finding": {"osv": "GO-2026-6872"}}`, "vulnerabilities found: 1", ""},
-		"no version at all":              {start + found("GO-2026-6872", echo, ""), "vulnerabilities found: 1", ""},
-		"no report":                      {"", "incomplete", ""},
-		"a report that ends too early":   {`{"config": {"scanner_name": "govulncheck"}}`, "incomplete", ""},
-		"a report that is broken":        {start + `{"finding": {`, "read the report", ""},
-		"something that is not a report": {"No vulnerabilities found.", "read the report", ""},
+		"nothing":                      {start, "", "GO-2026-6872: not found; remove its exception"},
+		"the two exceptions":           {start + both, "", "no other vulnerabilities found"},
+		"the fixed version itself":     {start + found("GO-2026-6872", echo, "v4.16.3"), "", "GO-2026-6872: excepted"},
+		"an older Echo":                {start + found("GO-2026-6872", echo, "v4.16.2"), "vulnerabilities found: 1", "GO-2026-6872: "},
+		"an older Echo, the other one": {start + found("GO-2026-6875", echo, "v4.15.0"), "vulnerabilities found: 1", "GO-2026-6875: "},
+		"another module with that ID":  {start + found("GO-2026-6872", "example.com/x", "v4.16.4"), "vulnerabilities found: 1", ""},
+		"another finding in Echo": {
+			start + both + found("GO-2026-1", echo, "v4.16.4"), "vulnerabilities found: 1", "GO-2026-1: Something else",
+		},
+		"another finding elsewhere": {
+			start + found("GO-2026-1", "golang.org/x/crypto", "v0.58.0"), "vulnerabilities found: 1", "GO-2026-1: Something else",
+		},
+		"a finding without a trace":    {start + `{"finding": {"osv": "GO-2026-6872"}}`, "vulnerabilities found: 1", ""},
+		"no version":                   {start + found("GO-2026-6872", echo, ""), "vulnerabilities found: 1", ""},
+		"no report":                    {"", "incomplete", ""},
+		"a report that ends too early": {`{"config": {"scanner_name": "govulncheck"}}`, "incomplete", ""},
+		"a report that is broken":      {start + `{"finding": {`, "read the report", ""},
+		"output that is not a report":  {"No vulnerabilities found.", "read the report", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
