@@ -148,7 +148,7 @@ func (m *metered) eventually(what string, done func() bool) {
 	m.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			m.t.Fatalf("still not true after a minute: %s", what)
+			m.t.Fatalf("after a minute, %s", what)
 		}
 	}
 }
@@ -259,10 +259,11 @@ func TestThePeriodOnItems(t *testing.T) {
 		consume := func(period models.Period) {
 			t.Helper()
 			m.keys++
-			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "included": 75, "overage": 1,
-				"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
-			})
+			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).
+				want(t, 200, map[string]any{
+					"allowed": true, "plan": "pro", "included": 75, "overage": 1,
+					"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
+				})
 		}
 		consume(models.Period{Start: start, End: start.AddDate(0, 1, 0)})
 		// The period changes within an hour: usage before and after the change goes into different

@@ -150,8 +150,8 @@ func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, v
 	}
 }
 
-// mayManage reports whether the viewer may open Stripe's portal for a subscription: it is theirs, or
-// their organization's and they are an admin.
+// mayManage reports whether the viewer may open Stripe's portal for a subscription: it is theirs,
+// or their organization's and they are an admin.
 func (s *Server) mayManage(held *models.Subscription, viewer *models.Viewer) bool {
 	return s.shop != nil && held.StripeCustomerID != nil &&
 		(held.OrganizationID == nil || viewer.IsAdmin() && *held.OrganizationID == viewer.Organization.ID)
