@@ -276,7 +276,7 @@ func TestEvents(t *testing.T) {
 				"overage": 0, "overage_cents": 0,
 			},
 		}})
-		// A consume that was answered and is told of again through events counts once.
+		// A consume that is reported again through events counts once.
 		f.post("/v1/consume", `{"email": "bob@example.com", "idempotency_key": "c1"}`).want(t, 200, map[string]any{"used": 2})
 		f.post("/v1/events", `{"events": [`+event("bob@example.com", 1, "c1", "2026-11-23T11:00:00Z")+`]}`).
 			want(t, 200, map[string]any{"results.status": "duplicate"})

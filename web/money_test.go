@@ -127,7 +127,7 @@ func TestOrganizationCost(t *testing.T) {
 		overage := "Overage: 31 × $0.20 $6.20"
 		forecast := "More overage at this pace: about 139 × $0.20 $27.80"
 		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
-		says(t, "a plan given by hand", cost(), []string{
+		says(t, "a plan assigned by hand", cost(), []string{
 			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast by the reset $94.00",
 			byHand, "A seat is a member with usage in this billing period.",
 			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",

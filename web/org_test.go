@@ -51,7 +51,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		}
 		f.person("eve@example.com", "T3", models.Admin, false)
 		f.used("eve@example.com", 500, f.clock())
-		f.used("nobody@example.com", 500, f.clock())
+		f.used("unused@example.com", 500, f.clock())
 
 		var truth []struct {
 			Email string
@@ -357,8 +357,8 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 		f.used("ada@example.com", 3, f.clock())
 		b := f.signedIn("ada@example.com")
 		for _, c := range []struct {
-			breaks, mends, path string
-			fails, stands       map[string]string
+			breaks, repairs, path string
+			fails, works          map[string]string
 		}{
 			{
 				"ALTER TABLE usage_records RENAME COLUMN created_at TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO created_at",
@@ -388,12 +388,12 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 					t.Errorf("%s, %s: %s", c.path, id, text)
 				}
 			}
-			for id, words := range c.stands {
+			for id, words := range c.works {
 				if text := textOf(p.section(id)); !strings.Contains(text, words) || strings.Contains(text, "could not be loaded") {
 					t.Errorf("%s, %s: %s", c.path, id, text)
 				}
 			}
-			_, err = f.db.ExecContext(t.Context(), c.mends)
+			_, err = f.db.ExecContext(t.Context(), c.repairs)
 			must(t, err)
 			if p := b.get(c.path); p.status != 200 || strings.Contains(p.main(), "could not be loaded") {
 				t.Errorf("%s, repaired: %s %s", c.path, p.kind(), p.main())

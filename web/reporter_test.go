@@ -199,7 +199,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
-		fault := func(f stripetest.Fault) {
+		inject := func(f stripetest.Fault) {
 			m.stand.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
 				if strings.HasSuffix(r.URL.Path, "/meter_events") {
 					return f
@@ -210,7 +210,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		attempts, refusals := 0, 0
 		try := func(f stripetest.Fault, want models.ReportState) {
 			t.Helper()
-			fault(f)
+			inject(f)
 			m.deliver()
 			attempts++
 			if f == stripetest.Refused {
@@ -238,7 +238,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		m.advance(2 * time.Hour)
 		m.seal()
 		for _, f := range []stripetest.Fault{stripetest.LostBefore, stripetest.Refused, stripetest.Refused, stripetest.None} {
-			fault(f)
+			inject(f)
 			m.deliver()
 			m.advance(time.Hour)
 		}

@@ -179,7 +179,7 @@ func TestSessionsExpire(t *testing.T) {
 		idle, busy := f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
 		use := func() int {
 			status := busy.get("/settings").status
-			f.web.sessions.tend(t.Context())
+			f.web.sessions.maintain(t.Context())
 			return status
 		}
 		f.set(start.Add(models.SessionIdle - time.Second))
@@ -234,7 +234,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		if n := f.recorded() - recorded; n != 0 {
 			t.Errorf("opening pages created %d rows", n)
 		}
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		f.advance(time.Second)
 		for range 3 {
 			b.get("/settings")
@@ -247,7 +247,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		if now := stored(); !now.LastSeenAt.Equal(began.LastSeenAt) {
 			t.Errorf("seen at %v", now.LastSeenAt)
 		}
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		if now := stored(); !now.LastSeenAt.Equal(f.clock()) || !now.ExpiresAt.Equal(f.clock().Add(models.SessionIdle)) {
 			t.Errorf("stored: seen at %v, expires at %v", now.LastSeenAt, now.ExpiresAt)
 		}
@@ -256,7 +256,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		b.get("/settings")
 		_, err := models.EndOtherSessions(t.Context(), f.db, f.user("ada@example.com").ID, [16]byte{})
 		must(t, err)
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		if n := f.sessions(); n != 0 {
 			t.Errorf("%d sessions after it was ended", n)
 		}

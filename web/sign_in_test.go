@@ -74,13 +74,13 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		}
 		// From now on, the Slack identity determines the person. An email that is not in use becomes
 		// their label.
-		i.set(func() { i.says["email"] = "somebody@example.com" })
+		i.set(func() { i.says["email"] = "other@example.com" })
 		again := f.browser()
 		if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
 			t.Errorf("again: %s", p.kind())
 		}
 		for _, browser := range []*browser{again, b} {
-			if p := browser.get("/settings"); !strings.Contains(p.main(), "Email somebody@example.com") {
+			if p := browser.get("/settings"); !strings.Contains(p.main(), "Email other@example.com") {
 				t.Errorf("with another email: %s", p.main())
 			}
 		}
@@ -140,32 +140,32 @@ func TestAttacksOnTheCallback(t *testing.T) {
 	}
 	expired := time.Date(2026, 11, 23, 11, 59, 59, 0, time.UTC)
 	attacks := map[string]func(*testIssuer, *browser) string{
-		"another state":     with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty state":    with("state", ""),
-		"an unknown code":   with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty code":     with("code", ""),
-		"a refusal":         with("error", "access_denied"),
-		"another nonce":     lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty nonce":    lie("nonce", ""),
-		"no nonce":          lie("nonce", nil),
-		"another audience":  lie("aud", "another"),
-		"audiences":         lie("aud", []string{clientID, "another"}),
-		"another party":     lie("azp", "another"),
-		"another issuer":    lie("iss", "https://slack.com"),
-		"an expired token":  lie("exp", expired.Unix()),
-		"no expiry":         lie("exp", nil),
-		"unverified":        lie("email_verified", false),
-		"not said verified": lie("email_verified", nil),
-		"false in words":    lie("email_verified", "false"),
-		"another word":      lie("email_verified", "yes"),
-		"a number":          lie("email_verified", 1),
-		"no email":          lie("email", nil),
-		"no address":        lie("email", "ada"),
-		"no team":           lie("https://slack.com/team_id", nil),
-		"no user":           lie("https://slack.com/user_id", ""),
-		"an invalid team":   lie("https://slack.com/team_id", "T1' OR 1=1"),
-		"another's key":     token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
-		"an unknown key":    token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
+		"another state":        with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty state":       with("state", ""),
+		"an unknown code":      with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty code":        with("code", ""),
+		"a refusal":            with("error", "access_denied"),
+		"another nonce":        lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty nonce":       lie("nonce", ""),
+		"no nonce":             lie("nonce", nil),
+		"another audience":     lie("aud", "another"),
+		"audiences":            lie("aud", []string{clientID, "another"}),
+		"another party":        lie("azp", "another"),
+		"another issuer":       lie("iss", "https://slack.com"),
+		"an expired token":     lie("exp", expired.Unix()),
+		"no expiry":            lie("exp", nil),
+		"unverified":           lie("email_verified", false),
+		"unknown verification": lie("email_verified", nil),
+		"false as text":        lie("email_verified", "false"),
+		"another word":         lie("email_verified", "yes"),
+		"a number":             lie("email_verified", 1),
+		"no email":             lie("email", nil),
+		"no address":           lie("email", "ada"),
+		"no team":              lie("https://slack.com/team_id", nil),
+		"no user":              lie("https://slack.com/user_id", ""),
+		"an invalid team":      lie("https://slack.com/team_id", "T1' OR 1=1"),
+		"another's key":        token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
+		"an unknown key":       token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
 		"no signature": token(func(claims string) string {
 			return unsigned(`{"alg":"none"}`, claims, func(string) []byte { return nil })
 		}),
@@ -224,7 +224,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		},
 	}
 	unverified := map[string]bool{
-		"unverified": true, "not said verified": true, "false in words": true, "another word": true, "a number": true, "no email": true,
+		"unverified": true, "unknown verification": true, "false as text": true, "another word": true, "a number": true, "no email": true,
 	}
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		n := 0

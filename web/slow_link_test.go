@@ -31,7 +31,7 @@ func TestSlowLink(t *testing.T) {
 			post("check of a known person", "/v1/check", `{"email":"known@example.com"}`, map[string]any{"used": 1}),
 			post("first consume of a known person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k1"}`,
 				map[string]any{"used": 2}),
-			post("consume of a remembered person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k2"}`, map[string]any{"used": 3}),
+			post("consume of a cached person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k2"}`, map[string]any{"used": 3}),
 			{"usage", http.MethodGet, "/v1/usage/known@example.com", "", map[string]any{"used": 3}},
 			post("one event", "/v1/events",
 				`{"events":[{"email":"known@example.com","quantity":1,"idempotency_key":"e1","occurred_at":"2026-11-22T00:00:00Z"}]}`, nil),

@@ -96,7 +96,7 @@ func subscriptionEvent(id string) string {
 		"data": {"object": {"object": "subscription", "customer": "cus_1"}}}`, id)
 }
 
-func TestWebhooksAreStripes(t *testing.T) {
+func TestOnlyStripeSendsWebhooks(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		// Without a secret, there is no such endpoint.
 		f.webhook(subscriptionEvent("evt_0"), f.clock()).want(t, 404, map[string]any{"code": "not_found"})

@@ -129,13 +129,14 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 	}).Value
 	if held != nil {
 		shown.Organization = held.Organization
-		s.becomes(&shown, &held.Subscription, viewer)
+		s.addState(&shown, &held.Subscription, viewer)
 	}
 	return shown
 }
 
-// becomes adds what happens to a subscription next, and whether the viewer may manage it in Stripe.
-func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
+// addState adds the state of a subscription, when it ends, and whether the viewer may manage it in
+// Stripe.
+func (s *Server) addState(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
