@@ -33,7 +33,7 @@ func FuzzDecoder(f *testing.F) {
 		r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 		err := b.parse(func(b *body) error {
 			err := readObject(b, consumeFields, &r)
-			b.person(&r.PersonName, 0)
+			b.person(&r.PersonName)
 			return err
 		})
 		var p *Problem
