@@ -250,10 +250,8 @@ func TestStripeIsUnreachable(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
 		stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})
-		must(t,
-			f.db.NewInsert().Model(&models.StripeCustomer{
-				ID: "cus_1", UserID: &[]models.User{f.user("ada@example.com")}[0].ID, CreatedAt: f.clock(),
-			}).Scan(context.Background()))
+		customer := models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}
+		must(t, f.db.NewInsert().Model(&customer).Scan(context.Background()))
 		stand.SetOutage(true)
 		if p := b.get("/plans"); p.status != 200 || p.section("invoices") != nil || strings.Contains(p.main(), "could not be loaded") {
 			t.Errorf("/plans: %s %s", p.kind(), p.main())
@@ -273,9 +271,8 @@ func TestStripeIsUnreachable(t *testing.T) {
 func TestAKeyOfAnotherAccountSellsNothing(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
-		must(t,
-			f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}).
-				Scan(context.Background()))
+		customer := models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}
+		must(t, f.db.NewInsert().Model(&customer).Scan(context.Background()))
 		stand.SetAccount("acct_other")
 		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
 			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Billing is set up incorrectly") {

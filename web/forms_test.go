@@ -389,8 +389,9 @@ func TestOperations(t *testing.T) {
 			"no name":             {"scope": {"read"}},
 			"a long name":         {"name": {strings.Repeat("a", 101)}, "scope": {"read"}},
 			"a control character": {"name": {"a\x00b"}, "scope": {"read"}},
-			"no scope":            {"name": {"a"}}, "an unknown scope": {"name": {"a"}, "scope": {"admin"}},
-			"two in one": {"name": {"a"}, "scope": {"read,admin"}},
+			"no scope":            {"name": {"a"}},
+			"an unknown scope":    {"name": {"a"}, "scope": {"admin"}},
+			"two in one":          {"name": {"a"}, "scope": {"read,admin"}},
 		} {
 			bad.Set(views.FieldToken, otto.token())
 			if p := otto.post(views.PathKeys, bad); p.status != http.StatusUnprocessableEntity || strings.Contains(p.main(), "shown only once") {

@@ -97,8 +97,8 @@ func TestBodiesAreOneValueOfTheRightSize(t *testing.T) {
 
 	for name, body := range map[string]string{
 		"trailing garbage": good + "x", "a second value": good + good, "a byte order mark": "\ufeff" + good, "a comment": good + "//",
-		"a trailing comma":  `{"email": "a@example.com",}`,
-		"nothing but space": " ", "single quotes": `{'email': 'a@example.com'}`, "too deep": strings.Repeat("[", 60000),
+		"a trailing comma": `{"email": "a@example.com",}`, "nothing but space": " ",
+		"single quotes": `{'email': 'a@example.com'}`, "too deep": strings.Repeat("[", 60000),
 	} {
 		if got := f.post("/v1/check", body); got.status != 400 || got.code() != "invalid_json" {
 			t.Errorf("%s: %d %s", name, got.status, got.raw)

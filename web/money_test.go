@@ -87,8 +87,8 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		f.used("bob@example.com", 141, f.clock())
 		p := f.signedIn("ada@example.com").get("/org")
 		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 person", "$8.20"}, nil)
-		says(t, "the months", textOf(p.section("months")), []string{"Members exceeded their plan in 2 months.", "overage"},
-			[]string{"No month", "No member"})
+		says(t, "the months", textOf(p.section("months")),
+			[]string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
 		rows := table(p.section("months"))
 		for i, want := range [][]string{{"130", "100", "30", "$6.00"}, {"141", "200", "41", "$8.20"}} {
 			if row := rows[len(rows)-2+i]; !slices.Equal(row[1:], want) {
@@ -113,10 +113,9 @@ func TestOrganizationCost(t *testing.T) {
 		must(t, models.SetSpendLimit(context.Background(), f.db, f.web.catalogue, f.clock(), models.ActorShell, "dora@example.com", &limit))
 		cost := func() string { return textOf(f.signedIn("ada@example.com").get("/org").section("cost")) }
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
-		says(t, "a new plan", cost(),
-			[]string{
-				"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far",
-			}, []string{"Forecast"})
+		says(t, "a new plan", cost(), []string{
+			"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far",
+		}, []string{"Forecast"})
 		use := func() {
 			f.used("bob@example.com", 130, f.clock())  // 260 by the end of the period: 160 beyond the plan
 			f.used("carl@example.com", 40, f.clock())  // 80 by the end of the period

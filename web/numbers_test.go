@@ -121,9 +121,8 @@ func (f *fixture) sameNumbers(b *browser, email string, checked answer) {
 		case r[0] == "period" && r[1] == "2026-11-01T00:00:00Z":
 			found = true
 			want := []string{
-				"period", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", checked.body["plan"].(string), raw("used"), raw("included"), raw("held"),
-				raw("remaining"),
-				raw("percent_used"), checked.body["warning_level"].(string), raw("overage"), raw("overage_cents"),
+				"period", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", checked.body["plan"].(string), raw("used"), raw("included"),
+				raw("held"), raw("remaining"), raw("percent_used"), checked.body["warning_level"].(string), raw("overage"), raw("overage_cents"),
 			}
 			if !slices.Equal(r, want) {
 				t.Errorf("the file says %q, want %q", r, want)

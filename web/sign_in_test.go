@@ -560,7 +560,8 @@ func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 					t.Fatalf("the first time: %s %s", p.kind(), p.main())
 				}
 				for what, more := range map[string]map[string]any{
-					"no email": {}, "an unverified email": {"email": "ada@example.com", "email_verified": false},
+					"no email":                   {},
+					"an unverified email":        {"email": "ada@example.com", "email_verified": false},
 					"no verification":            {"email": "ada@example.com"},
 					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"},
 					"an invalid email":           {"email": "ada", "email_verified": true},
@@ -836,9 +837,8 @@ func TestNextIsALocalPath(t *testing.T) {
 	}
 	for _, next := range []string{
 		"", "usage", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example", "\\\\evil.example", "https://evil.example",
-		"https:evil.example",
-		"javascript:alert(1)", "data:text/html,x", "//evil.example/%2f..", "/a//evil.example", "/.//evil.example", "/..//evil.example",
-		"/\t/evil.example", "/\n/evil.example",
+		"https:evil.example", "javascript:alert(1)", "data:text/html,x", "//evil.example/%2f..", "/a//evil.example", "/.//evil.example",
+		"/..//evil.example", "/\t/evil.example", "/\n/evil.example",
 		"/a\r\nSet-Cookie: x=1", "\t//evil.example", " //evil.example", " /usage", "/a\x00", "/a\x7f", "/%zz", "?x=1", "#x", "@evil.example",
 		"evil.example/usage", "/" + strings.Repeat("a", 1000),
 	} {
