@@ -23,7 +23,7 @@ func (s *Server) check(c echo.Context) error {
 	var person enforcement.Person
 	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, checkFields, &r)
-		person = b.person(&r.PersonName, 0)
+		person = b.person(&r.PersonName)
 		return err
 	})
 	if err != nil {

@@ -29,7 +29,7 @@ func (s *Server) consume(c echo.Context) error {
 	var person enforcement.Person
 	err := s.decode(c, maxBody, func(b *body) error {
 		err := readObject(b, consumeFields, &r)
-		person = b.person(&r.PersonName, 0)
+		person = b.person(&r.PersonName)
 		return err
 	})
 	if err != nil {

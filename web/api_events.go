@@ -78,7 +78,7 @@ func (s *Server) events(c echo.Context) error {
 				var e eventBody
 				err := readObject(b, eventFields, &e)
 				entry := enforcement.PastEvent{
-					Person:         b.person(&e.PersonName, 0),
+					Person:         b.person(&e.PersonName),
 					Quantity:       e.Quantity,
 					IdempotencyKey: e.IdempotencyKey,
 					OccurredAt:     e.OccurredAt,

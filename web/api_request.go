@@ -340,10 +340,9 @@ func personFields[T any](of func(*T) *PersonName) []field[T] {
 }
 
 // person returns the person of a request, and records a field error if a part is missing. It is
-// called after the object was read. If there are more than before field errors, one of them already
-// explains why a part is missing.
-func (b *body) person(p *PersonName, before int) enforcement.Person {
-	if len(b.fieldErrors) == before {
+// called after the object was read. Another field error already explains why a part is missing.
+func (b *body) person(p *PersonName) enforcement.Person {
+	if len(b.fieldErrors) == 0 {
 		switch {
 		case (p.SlackTeamID == "") != (p.SlackUserID == ""):
 			missing := "slack_user_id"

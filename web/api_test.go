@@ -23,12 +23,15 @@ func TestTheDocumentIsValid(t *testing.T) {
 	got := f.get("/v1/openapi.json")
 	got.want(t, 200, map[string]any{"openapi": "3.1.0"})
 	for _, r := range f.web.api() {
-		responses := got.body["paths"].(map[string]any)[r.path].(map[string]any)[strings.ToLower(r.method)].(map[string]any)["responses"].(map[string]any)
+		operations := got.body["paths"].(map[string]any)[r.path].(map[string]any)
+		responses := operations[strings.ToLower(r.method)].(map[string]any)["responses"].(map[string]any)
 		limited, ok := responses["429"].(map[string]any)
 		if ok != (r.scope != "") {
 			t.Errorf("%s %s has a 429: %t", r.method, r.path, ok)
 		}
-		for _, name := range []string{"Retry-After", "RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} {
+		for _, name := range []string{
+			"Retry-After", "RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
+		} {
 			if headers, _ := limited["headers"].(map[string]any); ok && headers[name] == nil {
 				t.Errorf("the 429 of %s %s lacks %s", r.method, r.path, name)
 			}
@@ -40,7 +43,8 @@ func TestConsume(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		first := f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1"))
 		first.want(t, 200, map[string]any{
-			"allowed": true, "reason": nil, "warning_level": "warning", "email": "ada@example.com", "plan": "free", "used": 4, "held": 0, "included": 5,
+			"allowed": true, "reason": nil, "warning_level": "warning", "email": "ada@example.com", "plan": "free", "used": 4, "held": 0,
+			"included":  5,
 			"remaining": 1, "percent_used": 80, "overage": 0, "overage_rate_cents": 0, "overage_cents": 0, "spend_limit_cents": nil,
 			"period.start": "2026-11-01T00:00:00Z", "period.end": "2026-12-01T00:00:00Z", "replayed": false,
 			"notice":              "You've used 4 of 5 suggestions (80%). They reset on Dec 1, 2026, 00:00 UTC.",
@@ -50,16 +54,20 @@ func TestConsume(t *testing.T) {
 		again.want(t, 200, map[string]any{"allowed": true, "used": 4, "replayed": true, "event_id": first.body["event_id"]})
 		f.post("/v1/consume", fmt.Sprintf(ada, 3, "k1")).want(t, 409, map[string]any{"code": "idempotency_key_reused"})
 		// A key belongs to one person.
-		f.post("/v1/consume", `{"email": "bob@example.com", "quantity": 4, "idempotency_key": "k1"}`).want(t, 200, map[string]any{"used": 4, "replayed": false})
+		f.post("/v1/consume", `{"email": "bob@example.com", "quantity": 4, "idempotency_key": "k1"}`).
+			want(t, 200, map[string]any{"used": 4, "replayed": false})
 		f.post("/v1/consume", fmt.Sprintf(ada, 2, "k2")).want(t, 200, map[string]any{
 			"allowed": false, "reason": "included_exhausted", "used": 4, "event_id": nil, "replayed": false,
 		})
-		f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")).want(t, 200, map[string]any{"allowed": true, "used": 5, "warning_level": "exceeded", "percent_used": 100})
+		f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")).
+			want(t, 200, map[string]any{"allowed": true, "used": 5, "warning_level": "exceeded", "percent_used": 100})
 		// A retry gets the first answer, even after the limit was reached.
 		f.post("/v1/consume", fmt.Sprintf(ada, 4, "k1")).want(t, 200, map[string]any{"allowed": true, "used": 4, "replayed": true})
-		f.post("/v1/check", `{"email": " ADA@Example.com "}`).want(t, 200, map[string]any{"allowed": false, "used": 5, "email": "ada@example.com"})
+		f.post("/v1/check", `{"email": " ADA@Example.com "}`).
+			want(t, 200, map[string]any{"allowed": false, "used": 5, "email": "ada@example.com"})
 		f.get("/v1/usage/Ada%40example.com").want(t, 200, map[string]any{"used": 5, "allowed": false})
-		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"email": "ada@example.com", "periods.used": 5, "periods.plan": "free", "periods.included": 5})
+		f.get("/v1/usage/ada@example.com/history").
+			want(t, 200, map[string]any{"email": "ada@example.com", "periods.used": 5, "periods.plan": "free", "periods.included": 5})
 	})
 }
 
@@ -69,7 +77,9 @@ func TestARefusalIsExplained(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		explained := func(what string, a answer, title string) {
 			t.Helper()
-			a.want(t, 200, map[string]any{"allowed": false, "warning_level": "safe", "reason": "included_exhausted", "slack.response_type": "ephemeral"})
+			a.want(t, 200, map[string]any{
+				"allowed": false, "warning_level": "safe", "reason": "included_exhausted", "slack.response_type": "ephemeral",
+			})
 			if text := a.raw; a.body["notice"] == nil || !strings.Contains(text, ":octagonal_sign: *"+title+"*") {
 				t.Errorf("%s: %s", what, text)
 			}
@@ -78,7 +88,8 @@ func TestARefusalIsExplained(t *testing.T) {
 		explained("check", f.post("/v1/check", `{"email": "ada@example.com", "quantity": 6}`), more)
 		explained("consume", f.post("/v1/consume", fmt.Sprintf(ada, 6, "k1")), more)
 		explained("hold", f.post("/v1/holds", fmt.Sprintf(ada, 6, "k2")), more)
-		f.post("/v1/holds", fmt.Sprintf(ada, 5, "k3")).want(t, 200, map[string]any{"allowed": true, "warning_level": "safe", "notice": nil, "slack": nil})
+		f.post("/v1/holds", fmt.Sprintf(ada, 5, "k3")).
+			want(t, 200, map[string]any{"allowed": true, "warning_level": "safe", "notice": nil, "slack": nil})
 		explained("with all on hold", f.post("/v1/consume", fmt.Sprintf(ada, 1, "k4")), "No suggestions left")
 		explained("with all on hold, usage", f.get("/v1/usage/ada@example.com"), "No suggestions left")
 	})
@@ -95,7 +106,8 @@ func TestABilledCallReachedNoLimit(t *testing.T) {
 			a := f.post("/v1/consume", fmt.Sprintf(ada, quantity, fmt.Sprint("k", quantity)))
 			a.want(t, 200, map[string]any{"allowed": true, "warning_level": "exceeded"})
 			text := a.raw
-			if strings.Contains(text, "octagonal_sign") || strings.Contains(text, "imit reached") || !strings.Contains(text, "*Extra suggestions are billed*") ||
+			if strings.Contains(text, "octagonal_sign") || strings.Contains(text, "imit reached") ||
+				!strings.Contains(text, "*Extra suggestions are billed*") ||
 				!strings.Contains(text, "Each extra suggestion costs $0.30.") {
 				t.Errorf("%d: %s", quantity, text)
 			}
@@ -105,8 +117,10 @@ func TestABilledCallReachedNoLimit(t *testing.T) {
 
 func TestCheckRecordsNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		f.post("/v1/check", `{"email": "new@example.com", "quantity": 5}`).want(t, 200, map[string]any{"allowed": true, "used": 0, "plan": "free", "notice": nil, "slack": nil})
-		f.post("/v1/check", `{"email": "new@example.com", "quantity": 6}`).want(t, 200, map[string]any{"allowed": false, "reason": "included_exhausted"})
+		f.post("/v1/check", `{"email": "new@example.com", "quantity": 5}`).
+			want(t, 200, map[string]any{"allowed": true, "used": 0, "plan": "free", "notice": nil, "slack": nil})
+		f.post("/v1/check", `{"email": "new@example.com", "quantity": 6}`).
+			want(t, 200, map[string]any{"allowed": false, "reason": "included_exhausted"})
 		f.get("/v1/usage/new@example.com").want(t, 200, map[string]any{"allowed": true, "used": 0})
 		f.get("/v1/usage/new@example.com/history?months=3").want(t, 200, map[string]any{"periods": []any{}})
 		if n := f.recorded(); n != 0 {
@@ -125,7 +139,8 @@ func TestPeopleBySlackIdentity(t *testing.T) {
 		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"used": 2})
 		f.post("/v1/holds", pair+`, "idempotency_key": "c", "quantity": 1}`).want(t, 200, map[string]any{"held": 1})
 		// The same team with another person: one workspace, one organization.
-		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2", "email": "bob@example.com"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
+		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2", "email": "bob@example.com"}`).
+			want(t, 200, map[string]any{"email": "bob@example.com"})
 		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U2"}`).want(t, 200, map[string]any{"email": "bob@example.com"})
 		var teams, organizations int
 		must(t, f.db.NewSelect().TableExpr("workspaces").ColumnExpr("COUNT(*)").Scan(context.Background(), &teams))
@@ -134,7 +149,8 @@ func TestPeopleBySlackIdentity(t *testing.T) {
 			t.Errorf("%d workspaces, %d organizations", teams, organizations)
 		}
 		// A new email in Slack: the person continues with their usage.
-		f.post("/v1/consume", pair+`, "email": "ada.new@example.com", "idempotency_key": "d"}`).want(t, 200, map[string]any{"email": "ada.new@example.com", "used": 3})
+		f.post("/v1/consume", pair+`, "email": "ada.new@example.com", "idempotency_key": "d"}`).
+			want(t, 200, map[string]any{"email": "ada.new@example.com", "used": 3})
 		f.post("/v1/check", pair+`}`).want(t, 200, map[string]any{"email": "ada.new@example.com"})
 	})
 }
@@ -143,12 +159,16 @@ func TestHolds(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		hold := `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h1"}`
 		made := f.post("/v1/holds", hold)
-		made.want(t, 200, map[string]any{"allowed": true, "used": 0, "held": 3, "remaining": 2, "hold.state": "open", "hold.quantity": 3, "hold.expires_at": "2026-11-23T12:02:00Z"})
+		made.want(t, 200, map[string]any{
+			"allowed": true, "used": 0, "held": 3, "remaining": 2, "hold.state": "open", "hold.quantity": 3,
+			"hold.expires_at": "2026-11-23T12:02:00Z",
+		})
 		id := made.body["hold"].(map[string]any)["id"].(string)
 		f.post("/v1/holds", hold).want(t, 200, map[string]any{"held": 3, "hold.id": id})
 		f.post("/v1/holds", strings.Replace(hold, "3", "2", 1)).want(t, 409, map[string]any{"code": "idempotency_key_reused"})
 		f.post("/v1/consume", fmt.Sprintf(ada, 3, "x")).want(t, 200, map[string]any{"allowed": false, "held": 3})
-		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h2"}`).want(t, 200, map[string]any{"allowed": false, "hold": nil})
+		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h2"}`).
+			want(t, 200, map[string]any{"allowed": false, "hold": nil})
 		settle := "/v1/holds/" + id + "/settle"
 		f.post(settle, `{"quantity": 4}`).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": "quantity"})
 		done := f.post(settle, `{"quantity": 2}`)
@@ -178,7 +198,8 @@ func TestHolds(t *testing.T) {
 		f.advance(time.Second)
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"held": 0, "allowed": true})
 		f.post("/v1/holds/"+id+"/settle", `{"quantity": 1}`).want(t, 409, map[string]any{"code": "hold_expired"})
-		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h4", "ttl_seconds": 10}`).want(t, 200, map[string]any{"hold.state": "expired"})
+		f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 3, "idempotency_key": "h4", "ttl_seconds": 10}`).
+			want(t, 200, map[string]any{"hold.state": "expired"})
 		f.post("/v1/consume", fmt.Sprintf(ada, 3, "y")).want(t, 200, map[string]any{"allowed": true, "used": 5, "held": 0})
 		f.post("/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", `{"quantity": 1}`).want(t, 404, map[string]any{"code": "unknown_hold"})
 		f.post("/v1/holds/nonsense/release", "").want(t, 404, map[string]any{"code": "unknown_hold"})
@@ -191,7 +212,8 @@ func TestAHoldBelongsToThePeriodInWhichItWasCreated(t *testing.T) {
 		made := f.post("/v1/holds", `{"email": "ada@example.com", "quantity": 5, "idempotency_key": "h"}`)
 		id := made.body["hold"].(map[string]any)["id"].(string)
 		f.advance(time.Minute)
-		f.post("/v1/check", `{"email": "ada@example.com", "quantity": 5}`).want(t, 200, map[string]any{"allowed": true, "held": 0, "period.start": "2026-12-01T00:00:00Z"})
+		f.post("/v1/check", `{"email": "ada@example.com", "quantity": 5}`).
+			want(t, 200, map[string]any{"allowed": true, "held": 0, "period.start": "2026-12-01T00:00:00Z"})
 		f.post("/v1/holds/"+id+"/settle", `{"quantity": 5}`).want(t, 200, map[string]any{"used": 5, "period.start": "2026-11-01T00:00:00Z"})
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"used": 0})
 		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.used": 5})
@@ -227,7 +249,10 @@ func TestEvents(t *testing.T) {
 			if !first {
 				recorded = "duplicate"
 			}
-			want := []string{recorded, "duplicate", "conflict", recorded, "invalid", "invalid", "invalid", recorded, "invalid", "invalid", "invalid", "invalid", "invalid", "invalid", "invalid"}
+			want := []string{
+				recorded, "duplicate", "conflict", recorded, "invalid", "invalid", "invalid", recorded, "invalid", "invalid", "invalid", "invalid",
+				"invalid", "invalid", "invalid",
+			}
 			results := got.body["results"].([]any)
 			if len(results) != len(want) {
 				t.Fatalf("%d results for %d events: %s", len(results), len(want), got.raw)
@@ -238,14 +263,23 @@ func TestEvents(t *testing.T) {
 				}
 			}
 		}
-		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"used": 7, "allowed": false, "percent_used": 140, "overage": 0, "overage_cents": 0})
+		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{
+			"used": 7, "allowed": false, "percent_used": 140, "overage": 0, "overage_cents": 0,
+		})
 		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods": []any{
-			map[string]any{"period": map[string]any{"start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z"}, "plan": "free", "used": 7, "included": 5, "overage": 0, "overage_cents": 0},
-			map[string]any{"period": map[string]any{"start": "2026-10-01T00:00:00Z", "end": "2026-11-01T00:00:00Z"}, "plan": "free", "used": 3, "included": 5, "overage": 0, "overage_cents": 0},
+			map[string]any{
+				"period": map[string]any{"start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z"}, "plan": "free", "used": 7, "included": 5,
+				"overage": 0, "overage_cents": 0,
+			},
+			map[string]any{
+				"period": map[string]any{"start": "2026-10-01T00:00:00Z", "end": "2026-11-01T00:00:00Z"}, "plan": "free", "used": 3, "included": 5,
+				"overage": 0, "overage_cents": 0,
+			},
 		}})
-		// A consume that was answered and is told of again through events counts once.
+		// A consume that is reported again through events counts once.
 		f.post("/v1/consume", `{"email": "bob@example.com", "idempotency_key": "c1"}`).want(t, 200, map[string]any{"used": 2})
-		f.post("/v1/events", `{"events": [`+event("bob@example.com", 1, "c1", "2026-11-23T11:00:00Z")+`]}`).want(t, 200, map[string]any{"results.status": "duplicate"})
+		f.post("/v1/events", `{"events": [`+event("bob@example.com", 1, "c1", "2026-11-23T11:00:00Z")+`]}`).
+			want(t, 200, map[string]any{"results.status": "duplicate"})
 	})
 }
 
@@ -259,7 +293,8 @@ func TestSpendLimitAndPlans(t *testing.T) {
 		must(t, err)
 		f.get("/v1/usage/ada@example.com/history").want(t, 200, map[string]any{"periods.plan": "pro", "periods.included": 75, "periods.used": 5})
 		// An upgrade applies immediately and keeps the usage.
-		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
+		f.post("/v1/consume", fmt.Sprintf(ada, 70, "b")).
+			want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{
 			"used": 80, "overage": 5, "overage_cents": 150, "percent_used": 106,
 			"notice": "You've used all 75 suggestions of your plan and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. " +
@@ -267,7 +302,8 @@ func TestSpendLimitAndPlans(t *testing.T) {
 		})
 		_, err = f.db.NewUpdate().TableExpr("users").Set("spend_limit_cents = 180").Where("email = 'ada@example.com'").Exec(ctx)
 		must(t, err)
-		f.post("/v1/consume", fmt.Sprintf(ada, 2, "d")).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached", "spend_limit_cents": 180})
+		f.post("/v1/consume", fmt.Sprintf(ada, 2, "d")).
+			want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached", "spend_limit_cents": 180})
 		f.post("/v1/consume", fmt.Sprintf(ada, 1, "d")).want(t, 200, map[string]any{"allowed": true, "overage_cents": 180})
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": false, "reason": "spend_limit_reached"})
 		// A downgrade does not lower the included units before the period ends.
@@ -295,11 +331,23 @@ func TestBadRequests(t *testing.T) {
 		{"not JSON", "/v1/consume", "{", 400, "invalid_json", "", nil},
 		{"two values", "/v1/consume", `{"email": "a@example.com", ` + key + `} {}`, 400, "invalid_json", "", nil},
 		{"broken UTF-8", "/v1/consume", "{\"email\": \"a@example.com\", \"idempotency_key\": \"\xff\"}", 400, "invalid_json", "", nil},
-		{"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`, 422, "invalid_request", "idempotency_key", nil},
+		{
+			"half a surrogate", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "\ud800"}`,
+			422, "invalid_request", "idempotency_key", nil,
+		},
 		{"a form", "/v1/consume", "email=a", 415, "unsupported_media_type", "", []change{withType("application/x-www-form-urlencoded")}},
-		{"a compressed body", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }}},
-		{"one encoding too many", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "gzip"} }}},
-		{"identity encoding", "/v1/consume", "{", 400, "invalid_json", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "Identity") }}},
+		{
+			"a compressed body", "/v1/consume", "{}",
+			415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }},
+		},
+		{
+			"one encoding too many", "/v1/consume", "{}",
+			415, "unsupported_media_type", "", []change{func(r *http.Request) { r.Header["Content-Encoding"] = []string{"identity", "gzip"} }},
+		},
+		{
+			"identity encoding", "/v1/consume", "{",
+			400, "invalid_json", "", []change{func(r *http.Request) { r.Header.Set("Content-Encoding", "Identity") }},
+		},
 		{"another charset", "/v1/consume", "{}", 415, "unsupported_media_type", "", []change{withType("application/json; charset=latin1")}},
 		{"huge", "/v1/consume", `{"email": "` + huge + `"}`, 413, "payload_too_large", "", nil},
 		{"an array", "/v1/check", `[]`, 422, "invalid_request", "", nil},
@@ -315,16 +363,34 @@ func TestBadRequests(t *testing.T) {
 		{"negative", "/v1/consume", `{"email": "a@example.com", "quantity": -1, ` + key + `}`, 422, "invalid_request", "quantity", nil},
 		{"too many", "/v1/consume", `{"email": "a@example.com", "quantity": 10001, ` + key + `}`, 422, "invalid_request", "quantity", nil},
 		{"a fraction", "/v1/consume", `{"email": "a@example.com", "quantity": 1.5, ` + key + `}`, 422, "invalid_request", "quantity", nil},
-		{"beyond all numbers", "/v1/consume", `{"email": "a@example.com", "quantity": 1e999, ` + key + `}`, 422, "invalid_request", "quantity", nil},
-		{"a number in quotes", "/v1/consume", `{"email": "a@example.com", "quantity": "1", ` + key + `}`, 422, "invalid_request", "quantity", nil},
+		{
+			"beyond all numbers", "/v1/consume", `{"email": "a@example.com", "quantity": 1e999, ` + key + `}`,
+			422, "invalid_request", "quantity", nil,
+		},
+		{
+			"a number in quotes", "/v1/consume", `{"email": "a@example.com", "quantity": "1", ` + key + `}`,
+			422, "invalid_request", "quantity", nil,
+		},
 		{"no key", "/v1/consume", `{"email": "a@example.com"}`, 422, "invalid_request", "idempotency_key", nil},
 		{"empty key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": ""}`, 422, "invalid_request", "idempotency_key", nil},
-		{"long key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "` + strings.Repeat("k", 256) + `"}`, 422, "invalid_request", "idempotency_key", nil},
-		{"control character", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "a\u0000"}`, 422, "invalid_request", "idempotency_key", nil},
+		{
+			"long key", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "` + strings.Repeat("k", 256) + `"}`,
+			422, "invalid_request", "idempotency_key", nil,
+		},
+		{
+			"control character", "/v1/consume", `{"email": "a@example.com", "idempotency_key": "a\u0000"}`,
+			422, "invalid_request", "idempotency_key", nil,
+		},
 		{"hold without quantity", "/v1/holds", `{"email": "a@example.com", ` + key + `}`, 422, "invalid_request", "quantity", nil},
-		{"hold forever", "/v1/holds", `{"email": "a@example.com", "quantity": 1, "ttl_seconds": 86401, ` + key + `}`, 422, "invalid_request", "ttl_seconds", nil},
+		{
+			"hold forever", "/v1/holds", `{"email": "a@example.com", "quantity": 1, "ttl_seconds": 86401, ` + key + `}`,
+			422, "invalid_request", "ttl_seconds", nil,
+		},
 		{"settle nothing", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", `{}`, 422, "invalid_request", "quantity", nil},
-		{"release something", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/release", `{"quantity": 1}`, 422, "invalid_request", "quantity", nil},
+		{
+			"release something", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/release", `{"quantity": 1}`,
+			422, "invalid_request", "quantity", nil,
+		},
 		{"no events", "/v1/events", `{"events": []}`, 422, "invalid_request", "events", nil},
 		{"events that are not an array", "/v1/events", `{"events": {}}`, 422, "invalid_request", "events", nil},
 		{"1,001 events", "/v1/events", `{"events": [` + strings.Repeat("0,", 1000) + `0]}`, 422, "invalid_request", "events", nil},
@@ -444,7 +510,8 @@ func TestAddressesThatFoldIntoOthersAreRefused(t *testing.T) {
 					t.Errorf("%s %s: %s", path, email, a.raw)
 				}
 			}
-			a := f.post("/v1/events", fmt.Sprintf(`{"events": [{"email": %q, "quantity": 1, "idempotency_key": "k", "occurred_at": "2026-11-22T00:00:00Z"}]}`, email))
+			a := f.post("/v1/events",
+				fmt.Sprintf(`{"events": [{"email": %q, "quantity": 1, "idempotency_key": "k", "occurred_at": "2026-11-22T00:00:00Z"}]}`, email))
 			if a.status != http.StatusOK || !strings.Contains(a.raw, `"status":"invalid"`) {
 				t.Errorf("events %s: %d %s", email, a.status, a.raw)
 			}

@@ -81,7 +81,9 @@ func TestSlowBatchesDoNotHoldCalls(t *testing.T) {
 	}
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "k1")).want(t, http.StatusOK, nil)
 	f.post("/v1/consume", fmt.Sprintf(ada, 1, "k2")+strings.Repeat(" ", maxBody/2)).want(t, http.StatusOK, nil)
-	f.post("/v1/events", `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "k3", "occurred_at": "2026-11-23T11:00:00Z"}]}`).want(t, http.StatusOK, nil)
+	f.post("/v1/events",
+		`{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "k3", "occurred_at": "2026-11-23T11:00:00Z"}]}`).
+		want(t, http.StatusOK, nil)
 	for _, s := range slow {
 		must(t, s.Close())
 	}

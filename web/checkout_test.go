@@ -29,9 +29,13 @@ func withStripe(t *testing.T, test func(t *testing.T, f *fixture, stand *stripet
 				client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: stand.Transport()})
 				must(t, err)
 				log := slog.New(slog.DiscardHandler)
-				_, err = billing.Setup(t.Context(), billing.SetupOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL})
+				_, err = billing.Setup(t.Context(), billing.SetupOptions{
+					DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
+				})
 				must(t, err)
-				o.Shop = billing.NewShop(billing.ShopOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL, Log: log})
+				o.Shop = billing.NewShop(billing.ShopOptions{
+					DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL, Log: log,
+				})
 				o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
 					DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
 				})
@@ -75,7 +79,8 @@ func has(n *html.Node, text string) bool { return strings.Contains(textOf(n), te
 func TestBuyingAPlan(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
-		if p := b.get("/plans"); strings.Contains(p.main(), "not connected") || len(p.buttons(views.PathCheckout)) != 2 || len(p.buttons(views.PathPortal)) != 0 {
+		if p := b.get("/plans"); strings.Contains(p.main(), "not connected") || len(p.buttons(views.PathCheckout)) != 2 ||
+			len(p.buttons(views.PathPortal)) != 0 {
 			t.Errorf("before: %v %s", p.buttons(views.PathCheckout), p.main())
 		}
 		if p := f.browser().post(views.PathCheckout, url.Values{"plan": {"pro"}}); p.kind() != "See Other /sign-in" {
@@ -104,7 +109,8 @@ func TestBuyingAPlan(t *testing.T) {
 			}
 			p = b.get(next)
 		}
-		if p.header.Get("Refresh") != "" || !strings.Contains(p.main(), "This is taking longer than usual") || !strings.Contains(p.main(), session) {
+		if p.header.Get("Refresh") != "" || !strings.Contains(p.main(), "This is taking longer than usual") ||
+			!strings.Contains(p.main(), session) {
 			t.Errorf("at last: %v %s", p.header, p.main())
 		}
 		bought := stand.CompleteCheckout(session)
@@ -116,19 +122,25 @@ func TestBuyingAPlan(t *testing.T) {
 			t.Errorf("after the webhook: %s %s", p.kind(), p.main())
 		}
 		customer := stand.Object(bought)["customer"].(string)
-		stand.AddInvoice(stripetest.Invoice{Customer: customer, Number: "A-1", Status: "paid", Currency: "usd", Total: 1800, Created: f.clock(), HostedURL: "https://invoice.example.com/1"})
+		stand.AddInvoice(stripetest.Invoice{
+			Customer: customer, Number: "A-1", Status: "paid", Currency: "usd", Total: 1800, Created: f.clock(),
+			HostedURL: "https://invoice.example.com/1",
+		})
 		p = b.get("/plans")
-		if !strings.Contains(p.main(), "Your plan is now Pro.") || len(p.buttons(views.PathPortal)) == 0 || len(p.buttons(views.PathCheckout)) != 0 {
+		if !strings.Contains(p.main(), "Your plan is now Pro.") || len(p.buttons(views.PathPortal)) == 0 ||
+			len(p.buttons(views.PathCheckout)) != 0 {
 			t.Errorf("bought: %s", p.main())
 		}
-		if rows := table(p.section("invoices")); len(rows) != 2 || strings.Join(rows[1], " ") != "A-1 Nov 23, 2026 $18.00 Paid" || p.find("a", "href", "https://invoice.example.com/1") == nil {
+		if rows := table(p.section("invoices")); len(rows) != 2 || strings.Join(rows[1], " ") != "A-1 Nov 23, 2026 $18.00 Paid" ||
+			p.find("a", "href", "https://invoice.example.com/1") == nil {
 			t.Errorf("the invoices: %q", rows)
 		}
 		if p := b.get("/usage"); len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
 			t.Errorf("/usage: %s", p.main())
 		}
 		p = b.post(views.PathCheckout, url.Values{"plan": {"starter"}})
-		if p.status != http.StatusConflict || !strings.Contains(p.main(), "You already have a subscription") || len(p.buttons(views.PathPortal)) != 1 {
+		if p.status != http.StatusConflict || !strings.Contains(p.main(), "You already have a subscription") ||
+			len(p.buttons(views.PathPortal)) != 1 {
 			t.Errorf("a second one: %s %s", p.kind(), p.main())
 		}
 		if address := b.post(views.PathPortal, nil).left(t); stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"] != customer {
@@ -201,22 +213,26 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 				t.Errorf("%s at the portal: %s", name, p.kind())
 			}
 		}
-		if got := stand.Object(bought)["items"].(map[string]any)["data"].([]any)[0].(map[string]any)["quantity"]; got == nil || !strings.HasPrefix(textOfNumber(got), "2") {
+		if got := stand.Object(bought)["items"].(map[string]any)["data"].([]any)[0].(map[string]any)["quantity"]; got == nil ||
+			!strings.HasPrefix(textOfNumber(got), "2") {
 			t.Errorf("seats: %v", got)
 		}
 		p := bob.post(views.PathCheckout, url.Values{"plan": {"pro"}})
 		if p.status != http.StatusConflict || !strings.Contains(p.main(), "Your plan comes from Acme") {
 			t.Errorf("an individual plan in addition: %s %s", p.kind(), p.main())
 		}
-		if p := ada.post(views.PathCheckout, url.Values{"plan": {"business"}}); p.status != http.StatusConflict || len(p.buttons(views.PathPortal)) != 1 {
+		if p := ada.post(views.PathCheckout, url.Values{"plan": {"business"}}); p.status != http.StatusConflict ||
+			len(p.buttons(views.PathPortal)) != 1 {
 			t.Errorf("a second one: %s %s", p.kind(), p.main())
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "past_due" })
 		f.receiveWebhook(stand, "invoice.payment_failed", bought)
-		if p := ada.get("/org"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 1 || strings.Contains(p.main(), "not connected") {
+		if p := ada.get("/org"); !strings.Contains(p.main(), "The last payment failed") || len(p.buttons(views.PathPortal)) != 1 ||
+			strings.Contains(p.main(), "not connected") {
 			t.Errorf("/org: %s", p.main())
 		}
-		if p := bob.get("/usage"); !strings.Contains(p.main(), "To update the payment method, ask an admin of Acme.") || len(p.buttons(views.PathPortal)) != 0 {
+		if p := bob.get("/usage"); !strings.Contains(p.main(), "To update the payment method, ask an admin of Acme.") ||
+			len(p.buttons(views.PathPortal)) != 0 {
 			t.Errorf("bob past due: %s", p.main())
 		}
 	})
@@ -234,13 +250,15 @@ func TestStripeIsUnreachable(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
 		stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})
-		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: &[]models.User{f.user("ada@example.com")}[0].ID, CreatedAt: f.clock()}).Scan(context.Background()))
+		customer := models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}
+		must(t, f.db.NewInsert().Model(&customer).Scan(context.Background()))
 		stand.SetOutage(true)
 		if p := b.get("/plans"); p.status != 200 || p.section("invoices") != nil || strings.Contains(p.main(), "could not be loaded") {
 			t.Errorf("/plans: %s %s", p.kind(), p.main())
 		}
 		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
-			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe is not responding") || p.header.Get("Retry-After") == "" {
+			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Stripe is not responding") ||
+				p.header.Get("Retry-After") == "" {
 				t.Errorf("%s: %s %s", path, p.kind(), p.main())
 			}
 		}
@@ -253,7 +271,8 @@ func TestStripeIsUnreachable(t *testing.T) {
 func TestAKeyOfAnotherAccountSellsNothing(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		b := f.signedIn("ada@example.com")
-		must(t, f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}).Scan(context.Background()))
+		customer := models.StripeCustomer{ID: "cus_1", UserID: new(f.user("ada@example.com").ID), CreatedAt: f.clock()}
+		must(t, f.db.NewInsert().Model(&customer).Scan(context.Background()))
 		stand.SetAccount("acct_other")
 		for path, form := range map[string]url.Values{views.PathCheckout: {"plan": {"pro"}}, views.PathPortal: nil} {
 			if p := b.post(path, form); p.status != http.StatusServiceUnavailable || !strings.Contains(p.main(), "Billing is set up incorrectly") {

@@ -41,7 +41,8 @@ func TestOnlyATrustedProxyNamesTheClient(t *testing.T) {
 			must(t, err)
 			must(t, response.Body.Close())
 			f.server.Close() // then the line was written
-			if text := strings.Join(log.take(), "\n") + "\n"; response.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "client="+test.client+"\n") {
+			if text := strings.Join(log.take(), "\n") + "\n"; response.StatusCode != http.StatusUnauthorized ||
+				!strings.Contains(text, "client="+test.client+"\n") {
 				t.Errorf("status %d, logged %s", response.StatusCode, text)
 			}
 		})
@@ -56,7 +57,9 @@ func TestRealIPHeaderIsIgnored(t *testing.T) {
 	list.Stderr = os.Stderr
 	imports, err := list.Output()
 	must(t, err)
-	if slices.ContainsFunc(strings.Fields(string(imports)), func(p string) bool { return p == "net/http/httputil" || p == "github.com/labstack/echo/v4/middleware" }) {
+	if slices.ContainsFunc(strings.Fields(string(imports)), func(p string) bool {
+		return p == "net/http/httputil" || p == "github.com/labstack/echo/v4/middleware"
+	}) {
 		t.Errorf("the server links a reverse proxy:\n%s", imports)
 	}
 	loopback := &net.IPNet{IP: net.IPv4(127, 0, 0, 0), Mask: net.CIDRMask(8, 32)}

@@ -185,7 +185,8 @@ func TestStrangersAreLimited(t *testing.T) {
 		f.webhook(subscriptionEvent("evt_0"), f.clock(), change).want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
 	}
 	for i := range 2 * clientBurst { // Stripe may send any number
-		f.webhook(fmt.Sprintf(`{"id": "evt_%d", "object": "event", "type": "charge.succeeded", "created": 1}`, i), f.clock()).want(t, http.StatusOK, nil)
+		f.webhook(fmt.Sprintf(`{"id": "evt_%d", "object": "event", "type": "charge.succeeded", "created": 1}`, i), f.clock()).
+			want(t, http.StatusOK, nil)
 	}
 }
 
@@ -231,10 +232,14 @@ func TestAWebhookIsRefusedBeforeItsBody(t *testing.T) {
 	now := f.clock().Unix()
 	sum := strings.Repeat("ab", 32)
 	for name, signature := range map[string]string{
-		"missing": "", "empty": "Stripe-Signature: ", "no time": "Stripe-Signature: v1=" + sum, "no signature": fmt.Sprintf("Stripe-Signature: t=%d", now),
-		"malformed": "Stripe-Signature: nonsense", "short": fmt.Sprintf("Stripe-Signature: t=%d,v1=abcd", now), "not hexadecimal": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now, strings.Repeat("zz", 32)),
-		"old": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now-301, sum), "ahead": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now+301, sum),
-		"another scheme": fmt.Sprintf("Stripe-Signature: t=%d,v0=%s", now, sum),
+		"missing": "", "empty": "Stripe-Signature: ", "no time": "Stripe-Signature: v1=" + sum,
+		"no signature":    fmt.Sprintf("Stripe-Signature: t=%d", now),
+		"malformed":       "Stripe-Signature: nonsense",
+		"short":           fmt.Sprintf("Stripe-Signature: t=%d,v1=abcd", now),
+		"not hexadecimal": fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now, strings.Repeat("zz", 32)),
+		"old":             fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now-301, sum),
+		"ahead":           fmt.Sprintf("Stripe-Signature: t=%d,v1=%s", now+301, sum),
+		"another scheme":  fmt.Sprintf("Stripe-Signature: t=%d,v0=%s", now, sum),
 	} {
 		size := map[bool]int{true: 100, false: 1_000_000}[name == "missing" || name == "old"]
 		t.Run(name, func(t *testing.T) {

@@ -9,11 +9,13 @@ import (
 
 func TestHarmless(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "", "Ada": "Ada", "ada@example.com": "ada@example.com", "Ada - Bob": "Ada - Bob", "a=b": "a=b", "Smith, Ada": "Smith, Ada", "'=1": "'=1", "1 + 1": "1 + 1",
+		"": "", "Ada": "Ada", "ada@example.com": "ada@example.com", "Ada - Bob": "Ada - Bob", "a=b": "a=b", "Smith, Ada": "Smith, Ada",
+		"'=1": "'=1", "1 + 1": "1 + 1",
 		"=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t'=1", "\r=1": "'\r'=1", "\tx": "'\tx",
 		"＝1": "'＝1", "＋1": "'＋1", "－1": "'－1", "＠SUM(A1)": "'＠SUM(A1)", "﹦1": "'﹦1",
 		";=1": ";'=1", ",=1": ",'=1", "|@A": "|'@A", "Ada;=1;＋2": "Ada;'=1;'＋2", "Ada\n-1": "Ada\n'-1",
-		"  =1": "'  =1", `"=1`: `'"=1`, `";=1`: `";'=1`, "Ada; \"=1": "Ada;' \"=1", "\u00a0=1": "'\u00a0=1", "\u200b＝1": "'\u200b＝1", "\ufeff=1": "'\ufeff=1",
+		"  =1": "'  =1", `"=1`: `'"=1`, `";=1`: `";'=1`, "Ada; \"=1": "Ada;' \"=1", "\u00a0=1": "'\u00a0=1", "\u200b＝1": "'\u200b＝1",
+		"\ufeff=1": "'\ufeff=1",
 	} {
 		if got := harmless(text); got != want {
 			t.Errorf("harmless(%q) = %q, want %q", text, got, want)

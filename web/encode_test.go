@@ -65,8 +65,10 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 	s := a.Standing
 	d := settleAnswer{ConsumeAnswer: ConsumeAnswer{Replayed: a.Replayed, Decision: Decision{
-		Allowed: a.Verdict.Allowed, WarningLevel: string(s.Level()), Email: s.Email, Plan: string(s.Plan), Used: s.Used, Held: s.Held, Included: s.Included,
-		Remaining: s.Remaining(), PercentUsed: s.PercentUsed(), Overage: s.Overage, OverageRateCents: s.OverageRateCents, OverageCents: s.OverageCents,
+		Allowed: a.Verdict.Allowed, WarningLevel: string(s.Level()), Email: s.Email, Plan: string(s.Plan), Used: s.Used, Held: s.Held,
+		Included:  s.Included,
+		Remaining: s.Remaining(), PercentUsed: s.PercentUsed(), Overage: s.Overage, OverageRateCents: s.OverageRateCents,
+		OverageCents:    s.OverageCents,
 		SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit, Period: period(s.Period),
 	}}}
 	if a.Verdict.Reason != "" {

@@ -74,7 +74,8 @@ func (p page) wantErrors(t testing.TB, title string, fields ...string) {
 			t.Errorf("%s: the field says %q and the summary %q", id, message, textOf(summary))
 			continue
 		}
-		if attribute(field, "aria-invalid") != "true" || !slices.Contains(strings.Fields(attribute(field, "aria-describedby")), id+"-error") || hasAttribute(field, "autofocus") != (i == 0) {
+		if attribute(field, "aria-invalid") != "true" || !slices.Contains(strings.Fields(attribute(field, "aria-describedby")), id+"-error") ||
+			hasAttribute(field, "autofocus") != (i == 0) {
 			t.Errorf("%s is not marked as invalid, or the focus is elsewhere: %v", id, field.Attr)
 		}
 	}
@@ -134,11 +135,13 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		for _, limit := range []string{"-1", "+", "1.5", "1e3", "1,000", "٣", "1000001", strings.Repeat("9", 100), `"><script>`, "a\x00"} {
 			p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}, "scope": {"read"}, "rate_limit": {limit}})
 			p.wantErrors(t, "Operations", "key-rate-limit")
-			if got := p.form(views.PathKeys).Get("rate_limit"); p.status != http.StatusUnprocessableEntity || got != strings.ReplaceAll(limit, "\x00", "\ufffd") {
+			if got := p.form(views.PathKeys).Get("rate_limit"); p.status != http.StatusUnprocessableEntity ||
+				got != strings.ReplaceAll(limit, "\x00", "\ufffd") {
 				t.Errorf("%q: %s, and shown again as %q", limit, p.kind(), got)
 			}
 		}
-		otto.post(views.PathKeys, url.Values{"token": form["token"], "rate_limit": {"x"}}).wantErrors(t, "Operations", "key-name", "key-scope", "key-rate-limit")
+		otto.post(views.PathKeys, url.Values{"token": form["token"], "rate_limit": {"x"}}).wantErrors(t, "Operations", "key-name", "key-scope",
+			"key-rate-limit")
 		keys(0)
 		form.Set("name", "Reports")
 		// Two clicks at once: one key, one secret.
@@ -161,13 +164,15 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		if one.page.status != 200 || one.key == "" || two.key != "" || two.page.status != http.StatusConflict {
 			t.Fatalf("two clicks at once: %s and %s", one.page.main(), two.page.main())
 		}
-		if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") || !one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
+		if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") ||
+			!one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
 			t.Errorf("created: %q %s", one.page.title(), one.page.main())
 		}
 		keys(1)
 		// A reload.
 		p = otto.post(views.PathKeys, form)
-		if text := p.main(); p.status != http.StatusConflict || p.newKey() != "" || !strings.Contains(text, "No second API key was created This form already created the key “Reports”. A key is shown only once.") {
+		if text := p.main(); p.status != http.StatusConflict || p.newKey() != "" ||
+			!strings.Contains(text, "No second API key was created This form already created the key “Reports”. A key is shown only once.") {
 			t.Errorf("reloaded: %s %s", p.kind(), text)
 		}
 		for _, c := range append(p.header.Values("Set-Cookie"), one.page.header.Values("Set-Cookie")...) {
@@ -184,7 +189,8 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		keys(1)
 		form.Set("name", "Billing")
 		p = otto.post(views.PathKeys, form)
-		if next := p.form(views.PathKeys); p.newKey() != "" || next.Get("name") != "Billing" || next.Get("token") == form.Get("token") || !strings.Contains(p.main(), "send the form again") {
+		if next := p.form(views.PathKeys); p.newKey() != "" || next.Get("name") != "Billing" || next.Get("token") == form.Get("token") ||
+			!strings.Contains(p.main(), "send the form again") {
 			t.Errorf("another name: %v %s", next, p.main())
 		}
 		keys(1)
@@ -222,7 +228,8 @@ func TestALimitThatStopsEverythingIsConfirmed(t *testing.T) {
 		f.used("ada@example.com", 75, f.clock())
 		p := b.post(views.PathSpendLimit, url.Values{"amount": {"0"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if !strings.Contains(textOf(confirm), "Not saved yet: a limit of $0.00 stops suggestions now") || !p.focus(confirm) || !p.first("spend-limit-confirm") {
+		if !strings.Contains(textOf(confirm), "Not saved yet: a limit of $0.00 stops suggestions now") || !p.focus(confirm) ||
+			!p.first("spend-limit-confirm") {
 			t.Fatalf("0: %s", p.main())
 		}
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": true})
@@ -242,7 +249,8 @@ func TestMessagesAreShownOnce(t *testing.T) {
 		must(t, err)
 		for _, s := range list {
 			path := "/settings/sessions/" + s.ID.String() + "/end"
-			if viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || viewer == nil || viewer.Session.ID != s.ID {
+			if viewer, _, err := models.FindSession(t.Context(), f.db, f.clock(), hashOf(other.session())); err != nil || viewer == nil ||
+				viewer.Session.ID != s.ID {
 				continue
 			}
 			if p := ada.post(path, nil); p.kind() != "See Other /settings" {
@@ -257,7 +265,8 @@ func TestMessagesAreShownOnce(t *testing.T) {
 			if p := ada.get("/settings"); strings.Contains(p.main(), "Session ended") {
 				t.Errorf("after a reload: %s", p.main())
 			}
-			if p := ada.post(path, nil); p.status != http.StatusNotFound || !strings.Contains(p.main(), "You have no such session It may have been ended already. Nothing was changed.") {
+			if p := ada.post(path, nil); p.status != http.StatusNotFound ||
+				!strings.Contains(p.main(), "You have no such session It may have been ended already. Nothing was changed.") {
 				t.Errorf("ended twice: %s %s", p.kind(), p.main())
 			}
 		}
@@ -266,7 +275,8 @@ func TestMessagesAreShownOnce(t *testing.T) {
 			t.Errorf("a cookie's own text: %s", p.main())
 		}
 		gone := &browser{f: f, cookies: maps.Clone(ada.cookies)}
-		if p := ada.post("/sign-out", nil); p.kind() != "See Other /" || !strings.Contains(ada.get("/").main(), "You are signed out.") || strings.Contains(ada.get("/").main(), "You are signed out.") {
+		if p := ada.post("/sign-out", nil); p.kind() != "See Other /" || !strings.Contains(ada.get("/").main(), "You are signed out.") ||
+			strings.Contains(ada.get("/").main(), "You are signed out.") {
 			t.Errorf("signed out: %s", p.kind())
 		}
 		// A form from a session that has ended.
@@ -288,7 +298,8 @@ func TestTheSpendLimit(t *testing.T) {
 		f.used("ada@example.com", 85, f.clock()) // 10 overage units, for $3.00
 		allowed := func(want bool, reason any, limit any) {
 			t.Helper()
-			f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"allowed": want, "reason": reason, "spend_limit_cents": limit, "overage_cents": 300})
+			f.post("/v1/check", `{"email": "ada@example.com"}`).
+				want(t, 200, map[string]any{"allowed": want, "reason": reason, "spend_limit_cents": limit, "overage_cents": 300})
 		}
 		set := func(form url.Values) page {
 			t.Helper()
@@ -300,7 +311,8 @@ func TestTheSpendLimit(t *testing.T) {
 			t.Errorf("set: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
-		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Overage stops at $5.00 per billing period.") || !strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Overage stops at $5.00 per billing period.") ||
+			!strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
 			t.Errorf("after it was set: %s", p.main())
 		}
 		if p := b.get("/usage"); strings.Contains(p.main(), "Spend limit saved") {
@@ -311,8 +323,10 @@ func TestTheSpendLimit(t *testing.T) {
 		// A limit below the current cost needs a confirmation, and changes nothing until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") || !strings.Contains(text, "With a limit of $1.00, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC") ||
-			p.title() != "Confirm: Usage – Tollgate" || !p.focus(confirm) || !p.first("spend-limit-confirm") || attribute(p.find("input", "id", "spend-limit-amount"), "value") != "1" {
+		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "You have already spent $3.00 on overage") ||
+			!strings.Contains(text, "With a limit of $1.00, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC") ||
+			p.title() != "Confirm: Usage – Tollgate" || !p.focus(confirm) || !p.first("spend-limit-confirm") ||
+			attribute(p.find("input", "id", "spend-limit-amount"), "value") != "1" {
 			t.Errorf("below what is spent: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
@@ -327,13 +341,16 @@ func TestTheSpendLimit(t *testing.T) {
 		if p := b.get("/usage"); !strings.Contains(textOf(p.section("left")), "Paused: your spend limit is reached") {
 			t.Errorf("paused: %s", p.main())
 		}
-		for _, amount := range []string{"", " ", "-1", "abc", "1e3", "1000000.01", "1.234", "12.", "٣", "0x10", "1;DROP TABLE users", `"><script>`, strings.Repeat("9", 100)} {
+		for _, amount := range []string{
+			"", " ", "-1", "abc", "1e3", "1000000.01", "1.234", "12.", "٣", "0x10", "1;DROP TABLE users", `"><script>`, strings.Repeat("9", 100),
+		} {
 			p := set(url.Values{"amount": {amount}})
 			input := p.find("input", "id", "spend-limit-amount")
 			if input == nil {
 				t.Fatalf("%q: %s %s", amount, p.kind(), p.main())
 			}
-			if p.status != http.StatusUnprocessableEntity || attribute(input, "value") != amount || attribute(input, "aria-invalid") != "true" || strings.Contains(p.body, "<script") ||
+			if p.status != http.StatusUnprocessableEntity || attribute(input, "value") != amount || attribute(input, "aria-invalid") != "true" ||
+				strings.Contains(p.body, "<script") ||
 				!strings.Contains(textOf(p.find("p", "id", "spend-limit-amount-error")), "from 0 to 1,000,000") {
 				t.Errorf("%q: %s %q %s", amount, p.kind(), attribute(input, "value"), p.main())
 			}
@@ -345,7 +362,8 @@ func TestTheSpendLimit(t *testing.T) {
 		}
 		allowed(true, nil, nil)
 		if got, want := f.audited("spend_limit"), []string{
-			"ada@example.com spend_limit.set no limit to $5.00", "ada@example.com spend_limit.set $5.00 to $1.00", "ada@example.com spend_limit.set $1.00 to no limit",
+			"ada@example.com spend_limit.set no limit to $5.00", "ada@example.com spend_limit.set $5.00 to $1.00",
+			"ada@example.com spend_limit.set $1.00 to no limit",
 		}; !slices.Equal(got, want) {
 			t.Errorf("the audit log has %q, want %q", got, want)
 		}
@@ -368,8 +386,12 @@ func TestOperations(t *testing.T) {
 			t.Errorf("an admin left %d lines", n)
 		}
 		for name, bad := range map[string]url.Values{
-			"no name": {"scope": {"read"}}, "a long name": {"name": {strings.Repeat("a", 101)}, "scope": {"read"}}, "a control character": {"name": {"a\x00b"}, "scope": {"read"}},
-			"no scope": {"name": {"a"}}, "an unknown scope": {"name": {"a"}, "scope": {"admin"}}, "two in one": {"name": {"a"}, "scope": {"read,admin"}},
+			"no name":             {"scope": {"read"}},
+			"a long name":         {"name": {strings.Repeat("a", 101)}, "scope": {"read"}},
+			"a control character": {"name": {"a\x00b"}, "scope": {"read"}},
+			"no scope":            {"name": {"a"}},
+			"an unknown scope":    {"name": {"a"}, "scope": {"admin"}},
+			"two in one":          {"name": {"a"}, "scope": {"read,admin"}},
 		} {
 			bad.Set(views.FieldToken, otto.token())
 			if p := otto.post(views.PathKeys, bad); p.status != http.StatusUnprocessableEntity || strings.Contains(p.main(), "shown only once") {
@@ -387,11 +409,13 @@ func TestOperations(t *testing.T) {
 			t.Errorf("later: %s", p.main())
 		}
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 200, nil)
-		f.post("/v1/consume", `{"email": "a@example.com", "idempotency_key": "k"}`, withKey(key)).want(t, 403, map[string]any{"code": "insufficient_scope"})
+		f.post("/v1/consume", `{"email": "a@example.com", "idempotency_key": "k"}`, withKey(key)).
+			want(t, 403, map[string]any{"code": "insufficient_scope"})
 		// The button asks for confirmation.
 		asked := otto.get(attribute(p.find("a", "aria-label", "Revoke the key Slack app"), "href"))
 		revoke := asked.form(views.PathKeyRevoke)
-		if text := asked.main(); asked.status != 200 || !strings.Contains(text, "Revoke “Slack app”?") || !strings.Contains(text, "cannot be restored") {
+		if text := asked.main(); asked.status != 200 || !strings.Contains(text, "Revoke “Slack app”?") ||
+			!strings.Contains(text, "cannot be restored") {
 			t.Fatalf("asked: %s %s", asked.kind(), text)
 		}
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 200, nil)
@@ -401,7 +425,8 @@ func TestOperations(t *testing.T) {
 		time.Sleep(time.Second)
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 401, nil)
 		p = otto.get("/ops")
-		if text := p.main(); !strings.Contains(text, "API key revoked") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") || !strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
+		if text := p.main(); !strings.Contains(text, "API key revoked") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") ||
+			!strings.Contains(textOf(p.section("audit")), "otto@example.com apikey.revoke") {
 			t.Errorf("revoked: %s", text)
 		}
 		if p := otto.get("/ops"); strings.Contains(p.main(), "API key revoked") {
@@ -419,7 +444,8 @@ func TestOperations(t *testing.T) {
 				t.Errorf("revoke %q: %s", id, p.kind())
 			}
 		}
-		if got := f.audited("apikey"); len(got) != 2 || got[0] != "otto@example.com apikey.create check,read" || got[1] != "otto@example.com apikey.revoke" {
+		if got := f.audited("apikey"); len(got) != 2 || got[0] != "otto@example.com apikey.create check,read" ||
+			got[1] != "otto@example.com apikey.revoke" {
 			t.Errorf("the audit log has %q", got)
 		}
 		for _, number := range []string{"0", "-1", "x", "99", "9223372036854775807"} {

@@ -16,7 +16,8 @@ var bodySeeds = []string{
 	`{"email": "ada@example.com", "quantity": 3, "idempotency_key": "k"}`,
 	`{"slack_team_id": "T1", "slack_user_id": "U1", "idempotency_key": "\u00e9"}`,
 	`{"email": "ada@example.com", "quantity": 1e0, "idempotency_key": "k"}`,
-	`{"email": "a@b", "\u0065mail": "c@d"}`, `[]`, `{`, `{"quantity": -0}`, `{"idempotency_key": "\ud800"}`, "{\"email\":\"\xff@x\"}", `{"a":{"b":[1,2,{"c":null}]}}`,
+	`{"email": "a@b", "\u0065mail": "c@d"}`, `[]`, `{`, `{"quantity": -0}`, `{"idempotency_key": "\ud800"}`, "{\"email\":\"\xff@x\"}",
+	`{"a":{"b":[1,2,{"c":null}]}}`,
 	`{"email": "ada@example.com", "quantity": 1, "idempotency_key": "k"} x`, `null`, `{"quantity": 99999999999999999999}`,
 }
 
@@ -32,7 +33,7 @@ func FuzzDecoder(f *testing.F) {
 		r := consumeRequest{CheckRequest: CheckRequest{Quantity: 1}}
 		err := b.parse(func(b *body) error {
 			err := readObject(b, consumeFields, &r)
-			b.person(&r.PersonName, 0)
+			b.person(&r.PersonName)
 			return err
 		})
 		var p *Problem
@@ -57,7 +58,8 @@ func FuzzDecoder(f *testing.F) {
 				t.Fatalf("email %q, encoding/json reads %q", r.Email, email)
 			}
 		}
-		if quantity, given := reference["quantity"].(float64); given && quantity != float64(r.Quantity) || r.Quantity < 1 || r.Quantity > maxQuantity {
+		if quantity, given := reference["quantity"].(float64); given && quantity != float64(r.Quantity) || r.Quantity < 1 ||
+			r.Quantity > maxQuantity {
 			t.Fatalf("quantity %d, encoding/json reads %v", r.Quantity, quantity)
 		}
 	})
@@ -66,11 +68,14 @@ func FuzzDecoder(f *testing.F) {
 // FuzzEndpoints sends any body to any endpoint. Each answer must be one that the document has, and
 // none may be a 500.
 func FuzzEndpoints(f *testing.F) {
-	paths := []string{"/v1/check", "/v1/consume", "/v1/holds", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", "/v1/holds/x/release", "/v1/events"}
+	paths := []string{
+		"/v1/check", "/v1/consume", "/v1/holds", "/v1/holds/0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000/settle", "/v1/holds/x/release", "/v1/events",
+	}
 	for i, seed := range bodySeeds {
 		f.Add(uint8(i), seed)
 	}
-	f.Add(uint8(5), `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "e", "occurred_at": "2026-11-23T09:30:00Z"}, 1]}`)
+	f.Add(uint8(5),
+		`{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "e", "occurred_at": "2026-11-23T09:30:00Z"}, 1]}`)
 	f.Add(uint8(2), `{"email": "ada@example.com", "quantity": 1, "idempotency_key": "e", "ttl_seconds": 1}`)
 	server := newFixture(f, "sqlite:"+f.TempDir()+"/tollgate.db")
 	f.Fuzz(func(t *testing.T, which uint8, body string) {
@@ -95,7 +100,9 @@ func FuzzUsagePath(f *testing.F) {
 		r.URL.Path = "/v1/usage/" + email + "/history"
 		r.URL.RawQuery = "months=" + months
 		r.Header.Set("Authorization", "Bearer "+server.key)
-		client := http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		client := http.Client{
+			Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 		response, err := client.Do(r)
 		if err != nil {
 			return // not a valid request

@@ -19,7 +19,8 @@ func TestNumbersAsJSONWritesThem(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	for number, ok := range map[string]bool{
 		"1": true, "1.0": true, "1e0": true, "10E-1": true, "10000": true, "1e4": true,
-		"0": false, "-0": false, "-1": false, "10001": false, "1.5": false, "1e5": false, "99999999999999999999": false, "1e999": false, "-1e999": false, "1e-999": false,
+		"0": false, "-0": false, "-1": false, "10001": false, "1.5": false, "1e5": false, "99999999999999999999": false, "1e999": false,
+		"-1e999": false, "1e-999": false,
 		`"1"`: false, "true": false, "null": false, "[]": false, "[1]": false, "{}": false,
 	} {
 		got := f.post("/v1/check", `{"email": "ada@example.com", "quantity": `+number+`}`)
@@ -38,8 +39,10 @@ func TestNamesOfPeopleAndWork(t *testing.T) {
 	f := newFixture(t, "sqlite:"+t.TempDir()+"/tollgate.db")
 	long := func(n int) string { return strings.Repeat("x", n-len("@example.com")) + "@example.com" }
 	for email, want := range map[string]string{
-		"  Ada.Lovelace@Example.COM\t": "ada.lovelace@example.com", "ÄDA@exämple.com": "äda@xn--exmple-cua.com", long(254): long(254), long(255): "", long(300): "",
-		"": "", " ": "", "@": "", "ada@": "", "@example.com": "", "ada": "", "a@b@c": "", "a da@example.com": "", "ada@example..com": "", "<ada@example.com>": "", "ada@example.com\u0000": "",
+		"  Ada.Lovelace@Example.COM\t": "ada.lovelace@example.com", "ÄDA@exämple.com": "äda@xn--exmple-cua.com", long(254): long(254),
+		long(255): "", long(300): "",
+		"": "", " ": "", "@": "", "ada@": "", "@example.com": "", "ada": "", "a@b@c": "", "a da@example.com": "", "ada@example..com": "",
+		"<ada@example.com>": "", "ada@example.com\u0000": "",
 	} {
 		got := f.post("/v1/check", fmt.Sprintf(`{"email": %s}`, appendString(nil, email)))
 		if want != "" {
@@ -50,7 +53,8 @@ func TestNamesOfPeopleAndWork(t *testing.T) {
 	}
 	for key, ok := range map[string]bool{
 		strings.Repeat("k", 255): true, strings.Repeat("🙂", 255): true, "a b": true, "ключ": true,
-		strings.Repeat("k", 256): false, strings.Repeat("🙂", 256): false, "": false, "a\tb": false, "a\x00": false, "a\u200bb": false, "a\u2028b": false,
+		strings.Repeat("k", 256): false, strings.Repeat("🙂", 256): false, "": false, "a\tb": false, "a\x00": false, "a\u200bb": false,
+		"a\u2028b": false,
 	} {
 		got := f.post("/v1/consume", fmt.Sprintf(`{"email": "key@example.com", "idempotency_key": %s}`, appendString(nil, key)))
 		if ok {
@@ -92,23 +96,28 @@ func TestBodiesAreOneValueOfTheRightSize(t *testing.T) {
 	}
 
 	for name, body := range map[string]string{
-		"trailing garbage": good + "x", "a second value": good + good, "a byte order mark": "\ufeff" + good, "a comment": good + "//", "a trailing comma": `{"email": "a@example.com",}`,
-		"nothing but space": " ", "single quotes": `{'email': 'a@example.com'}`, "too deep": strings.Repeat("[", 60000),
+		"trailing garbage": good + "x", "a second value": good + good, "a byte order mark": "\ufeff" + good, "a comment": good + "//",
+		"a trailing comma": `{"email": "a@example.com",}`, "nothing but space": " ",
+		"single quotes": `{'email': 'a@example.com'}`, "too deep": strings.Repeat("[", 60000),
 	} {
 		if got := f.post("/v1/check", body); got.status != 400 || got.code() != "invalid_json" {
 			t.Errorf("%s: %d %s", name, got.status, got.raw)
 		}
 	}
 	for body, path := range map[string]string{
-		`{"email": "a@example.com", "quantity": 1, "quantity": 1}`: "quantity", `{"email": "a@example.com", "\u0065mail": "a@example.com"}`: "email",
-		`{"email": "a@example.com", "Quantity": 1}`: "Quantity", `{"slack_team_id": "T1"}`: "slack_user_id", `{"slack_team_id": "", "slack_user_id": "U1"}`: "slack_team_id",
+		`{"email": "a@example.com", "quantity": 1, "quantity": 1}`:  "quantity",
+		`{"email": "a@example.com", "\u0065mail": "a@example.com"}`: "email",
+		`{"email": "a@example.com", "Quantity": 1}`:                 "Quantity", `{"slack_team_id": "T1"}`: "slack_user_id",
+		`{"slack_team_id": "", "slack_user_id": "U1"}`:       "slack_team_id",
 		`{"email": "a@example.com", "idempotency_key": "k"}`: "idempotency_key", `"text"`: "", `null`: "", `7`: "",
 	} {
 		f.post("/v1/check", body).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": path})
 	}
 	for contentType, status := range map[string]int{
-		"application/json; charset=utf-8": 200, "application/json;charset=UTF-8": 200, `application/json; charset="Utf-8"`: 200, "Application/JSON": 200,
-		"application/json; charset=utf-16": 415, "text/json": 415, "application/problem+json": 415, "application/json, text/plain": 415, "": 415, ";": 415,
+		"application/json; charset=utf-8": 200, "application/json;charset=UTF-8": 200, `application/json; charset="Utf-8"`: 200,
+		"Application/JSON":                 200,
+		"application/json; charset=utf-16": 415, "text/json": 415, "application/problem+json": 415, "application/json, text/plain": 415, "": 415,
+		";": 415,
 	} {
 		if got := f.post("/v1/check", good, withType(contentType)); got.status != status {
 			t.Errorf("%q: %d, want %d", contentType, got.status, status)
@@ -126,7 +135,9 @@ func TestAddressesAndMethods(t *testing.T) {
 	for _, bad := range []string{"0", "37", "-1", "abc", "01", "%2B1", "+1", "1.0", "", "1&months=2", "99999999999999999999"} {
 		f.get(months+bad).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": "months"})
 	}
-	for _, id := range []string{"0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000", "x", "%00", "0192aaaabbbb7ccc8dddeeeeffff0000", "%7B0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000%7D"} {
+	for _, id := range []string{
+		"0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000", "x", "%00", "0192aaaabbbb7ccc8dddeeeeffff0000", "%7B0192aaaa-bbbb-7ccc-8ddd-eeeeffff0000%7D",
+	} {
 		f.get("/v1/organizations/"+id+"/usage").want(t, 404, map[string]any{"code": "unknown_organization"})
 	}
 	f.get("/v1/usage/%20Ada%2Bb%40Example.com").want(t, 200, map[string]any{"email": "ada+b@example.com"})
@@ -136,12 +147,14 @@ func TestAddressesAndMethods(t *testing.T) {
 	}
 	// Requests outside the API are answered like pages.
 	for _, path := range []string{"/v2/check", "/V1/check", "//v1/check", "/.env"} {
-		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" || !strings.Contains(p.main(), "Page not found") {
+		if p := f.browser().get(path, withKey(f.key)); p.status != 404 || p.header.Get("Content-Type") != "text/html; charset=UTF-8" ||
+			!strings.Contains(p.main(), "Page not found") {
 			t.Errorf("%s: %s %s", path, p.kind(), p.main())
 		}
 	}
 	for _, c := range []struct{ method, path string }{
-		{http.MethodGet, "/v1/check"}, {http.MethodDelete, "/v1/usage/a@example.com"}, {http.MethodPut, "/v1/consume"}, {http.MethodPatch, "/v1/events"}, {http.MethodPost, "/v1/openapi.json"},
+		{http.MethodGet, "/v1/check"}, {http.MethodDelete, "/v1/usage/a@example.com"}, {http.MethodPut, "/v1/consume"},
+		{http.MethodPatch, "/v1/events"}, {http.MethodPost, "/v1/openapi.json"},
 	} {
 		got := f.call(c.method, c.path, "")
 		got.want(t, 405, map[string]any{"code": "method_not_allowed"})
@@ -149,7 +162,9 @@ func TestAddressesAndMethods(t *testing.T) {
 			t.Errorf("%s %s: no Allow", c.method, c.path)
 		}
 	}
-	for path, status := range map[string]int{"/v1/check": 405, "/v1/usage/a@example.com": 401, "/healthz": 200, "/plans": 200, "/nothing": 404} {
+	for path, status := range map[string]int{
+		"/v1/check": 405, "/v1/usage/a@example.com": 401, "/healthz": 200, "/plans": 200, "/nothing": 404,
+	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, f.server.URL+path, http.NoBody)
 		must(t, err)
 		response, err := f.server.Client().Do(r)
@@ -163,7 +178,8 @@ func TestAddressesAndMethods(t *testing.T) {
 	}
 	for header, status := range map[string]int{
 		"bearer " + f.key: 200, "BEARER " + f.key: 200, "Bearer  " + f.key: 200,
-		"Bearer": 401, "": 401, f.key: 401, "Bearer " + f.key + "x": 401, "Bearer " + f.key + " x": 401, "Bearer\t" + f.key: 401, "Bearer " + strings.ToLower(f.key): 401,
+		"Bearer": 401, "": 401, f.key: 401, "Bearer " + f.key + "x": 401, "Bearer " + f.key + " x": 401, "Bearer\t" + f.key: 401,
+		"Bearer " + strings.ToLower(f.key): 401,
 	} {
 		got := f.post("/v1/check", `{"email": "a@example.com"}`, func(r *http.Request) { r.Header.Set("Authorization", header) })
 		if got.status != status {
@@ -218,7 +234,8 @@ func TestAFailureIsOneLineOfTheLog(t *testing.T) {
 	}
 	must(t, f.db.Close())
 	f.get("/readyz").want(t, 503, nil)
-	if got := lines.take(); len(got) != 1 || !strings.Contains(got[0], `"level":"ERROR"`) || !strings.Contains(got[0], `"status":503`) || !strings.Contains(got[0], "closed") {
+	if got := lines.take(); len(got) != 1 || !strings.Contains(got[0], `"level":"ERROR"`) || !strings.Contains(got[0], `"status":503`) ||
+		!strings.Contains(got[0], "closed") {
 		t.Errorf("a 503 is logged as %q", got)
 	}
 	f.get("/v1/nothing").want(t, 404, nil)

@@ -62,7 +62,8 @@ type testIssuer struct {
 // slackSays returns Slack's claims about a person.
 func slackSays(team, user, email string) map[string]any {
 	return map[string]any{
-		"sub": user, "https://slack.com/team_id": team, "https://slack.com/user_id": user, "email": email, "email_verified": true, "name": "Ada Lovelace",
+		"sub": user, "https://slack.com/team_id": team, "https://slack.com/user_id": user, "email": email, "email_verified": true,
+		"name": "Ada Lovelace",
 	}
 }
 

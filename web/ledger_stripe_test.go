@@ -131,7 +131,8 @@ func (l *ledger) deliverWebhook(s *ledgerSub, webhook string) {
 	l.webhook(webhook, l.clock()).want(l.t, 200, nil)
 	l.eventually("a webhook is not applied, or the records that it changes are not up to date", func() bool {
 		var waiting bool
-		must(l.t, l.db.NewRaw("SELECT EXISTS (SELECT 1 FROM stripe_webhook_events WHERE applied_at IS NULL) OR EXISTS (SELECT 1 FROM records_due)").
+		must(l.t, l.db.NewRaw("SELECT EXISTS (SELECT 1 FROM stripe_webhook_events WHERE applied_at IS NULL)"+
+			" OR EXISTS (SELECT 1 FROM records_due)").
 			Scan(context.Background(), &waiting))
 		return !waiting
 	})

@@ -49,7 +49,9 @@ func TestTrialIsShown(t *testing.T) {
 		acme := f.organization("Acme", "T1")
 		f.person("bob@example.com", "T1", models.Admin, false)
 		f.person("carl@example.com", "T1", models.Member, false)
-		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusTrialing, TrialEnd: &end, Seats: new(int64(2))})
+		f.stripeSubscription(models.Subscription{
+			OrganizationID: &acme, PlanID: "business", Status: models.StatusTrialing, TrialEnd: &end, Seats: new(int64(2)),
+		})
 
 		until := "Trial until " + end.Format("Jan 2, 2006") + " (in 3 days)"
 		pages := []struct{ email, path, price, costs string }{
@@ -85,7 +87,8 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		f.used("bob@example.com", 141, f.clock())
 		p := f.signedIn("ada@example.com").get("/org")
 		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 person", "$8.20"}, nil)
-		says(t, "the months", textOf(p.section("months")), []string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
+		says(t, "the months", textOf(p.section("months")),
+			[]string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
 		rows := table(p.section("months"))
 		for i, want := range [][]string{{"130", "100", "30", "$6.00"}, {"141", "200", "41", "$8.20"}} {
 			if row := rows[len(rows)-2+i]; !slices.Equal(row[1:], want) {
@@ -110,7 +113,9 @@ func TestOrganizationCost(t *testing.T) {
 		must(t, models.SetSpendLimit(context.Background(), f.db, f.web.catalogue, f.clock(), models.ActorShell, "dora@example.com", &limit))
 		cost := func() string { return textOf(f.signedIn("ada@example.com").get("/org").section("cost")) }
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
-		says(t, "a new plan", cost(), []string{"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far"}, []string{"Forecast"})
+		says(t, "a new plan", cost(), []string{
+			"Business, 0 seats × $20.00 $0.00 Overage: 0 × $0.20 $0.00 So far in this period $0.00 No overage so far",
+		}, []string{"Forecast"})
 		use := func() {
 			f.used("bob@example.com", 130, f.clock())  // 260 by the end of the period: 160 beyond the plan
 			f.used("carl@example.com", 40, f.clock())  // 80 by the end of the period
@@ -121,14 +126,16 @@ func TestOrganizationCost(t *testing.T) {
 		overage := "Overage: 31 × $0.20 $6.20"
 		forecast := "More overage at this pace: about 139 × $0.20 $27.80"
 		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
-		says(t, "a plan given by hand", cost(), []string{
+		says(t, "a plan assigned by hand", cost(), []string{
 			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast for the whole period $94.00",
 			byHand, "A seat is a member with usage in this billing period.",
 			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
 		}, []string{"nothing is billed"})
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)
-		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20))})
+		f.stripeSubscription(models.Subscription{
+			OrganizationID: &acme, PlanID: "business", Status: models.StatusActive, Seats: new(int64(42)), OverageRateCents: new(int64(20)),
+		})
 		use() // the payer changes
 		says(t, "a plan at Stripe", cost(), []string{
 			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast for the whole period $874.00",

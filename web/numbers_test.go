@@ -121,8 +121,8 @@ func (f *fixture) sameNumbers(b *browser, email string, checked answer) {
 		case r[0] == "period" && r[1] == "2026-11-01T00:00:00Z":
 			found = true
 			want := []string{
-				"period", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", checked.body["plan"].(string), raw("used"), raw("included"), raw("held"), raw("remaining"),
-				raw("percent_used"), checked.body["warning_level"].(string), raw("overage"), raw("overage_cents"),
+				"period", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", checked.body["plan"].(string), raw("used"), raw("included"),
+				raw("held"), raw("remaining"), raw("percent_used"), checked.body["warning_level"].(string), raw("overage"), raw("overage_cents"),
 			}
 			if !slices.Equal(r, want) {
 				t.Errorf("the file says %q, want %q", r, want)
@@ -151,7 +151,8 @@ func fiveHundred(t testing.TB) *models.Catalogue {
 currency: usd
 meter_event_name: suggestions
 plans:
-  - {id: free, name: Free, type: individual, description: d, base_price_cents: 0, included: 500, overage_rate_cents: 0, features: [], call_to_action: c}
+  - {id: free, name: Free, type: individual, description: d, base_price_cents: 0, included: 500,
+     overage_rate_cents: 0, features: [], call_to_action: c}
 `))
 	must(t, err)
 	return c
@@ -165,15 +166,18 @@ func TestTheSevenBoundaries(t *testing.T) {
 				used            int
 				word, left, pct string
 			}{
-				{399, "Safe", "101 suggestions left", "79%"}, {400, "Warning", "100 suggestions left", "80%"}, {474, "Warning", "26 suggestions left", "94%"},
-				{475, "Critical", "25 suggestions left", "95%"}, {499, "Critical", "1 suggestion left", "99%"}, {500, "Exceeded", "0 suggestions left", "100%"},
+				{399, "Safe", "101 suggestions left", "79%"}, {400, "Warning", "100 suggestions left", "80%"},
+				{474, "Warning", "26 suggestions left", "94%"},
+				{475, "Critical", "25 suggestions left", "95%"}, {499, "Critical", "1 suggestion left", "99%"},
+				{500, "Exceeded", "0 suggestions left", "100%"},
 				{501, "Exceeded", "0 suggestions left", "100%"},
 			} {
 				email := fmt.Sprintf("u%d@example.com", c.used)
 				b := f.signedIn(email)
 				f.used(email, c.used, f.clock())
 				p := b.get("/usage")
-				if text := textOf(p.section("left")); !strings.HasPrefix(strings.TrimPrefix(text, "How much is left? "), c.left+" "+c.word+" ") || !strings.Contains(text, "Percent used "+c.pct) {
+				if text := textOf(p.section("left")); !strings.HasPrefix(strings.TrimPrefix(text, "How much is left? "), c.left+" "+c.word+" ") ||
+					!strings.Contains(text, "Percent used "+c.pct) {
 					t.Errorf("%d of 500: %s", c.used, text)
 				}
 				f.get("/v1/usage/"+email).want(t, 200, map[string]any{"warning_level": strings.ToLower(c.word)})
@@ -194,7 +198,8 @@ func TestTheResetIsShownInFull(t *testing.T) {
 	}{
 		{time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), "in 8 days"}, {time.Date(2026, 11, 29, 23, 0, 0, 0, time.UTC), "in 2 days"},
 		{time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC), "in 1 day"}, {time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC), "in 14 hours"},
-		{time.Date(2026, 11, 30, 23, 29, 0, 0, time.UTC), "in 31 minutes"}, {time.Date(2026, 11, 30, 23, 59, 59, 0, time.UTC), "in less than a minute"},
+		{time.Date(2026, 11, 30, 23, 29, 0, 0, time.UTC), "in 31 minutes"},
+		{time.Date(2026, 11, 30, 23, 59, 59, 0, time.UTC), "in less than a minute"},
 	} {
 		f.set(c.now)
 		b.follow(f.link("ada@example.com"))

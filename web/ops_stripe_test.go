@@ -31,7 +31,9 @@ func TestOperatorControlsReports(t *testing.T) {
 		must(t, err)
 		var reporter *billing.Reporter
 		f = newFixture(t, address, func(o *Options) {
-			reporter = billing.NewReporter(billing.ReporterOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			reporter = billing.NewReporter(billing.ReporterOptions{
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6,
+			})
 			o.Reporter = reporter
 		})
 		stripe.AddMeter(f.web.catalogue.MeterOf("pro"))
@@ -67,7 +69,9 @@ func TestOperatorControlsReports(t *testing.T) {
 				}
 			}
 		}
-		for _, path := range []string{views.PathStripePause, views.PathStripeResume, views.PathStripeUnblock, views.PathReportRetry, views.PathReportGiveUp} {
+		for _, path := range []string{
+			views.PathStripePause, views.PathStripeResume, views.PathStripeUnblock, views.PathReportRetry, views.PathReportGiveUp,
+		} {
 			if p := ada.post(path, nil); p.status != http.StatusNotFound {
 				t.Errorf("a member at %s: %s", path, p.kind())
 			}
@@ -76,7 +80,8 @@ func TestOperatorControlsReports(t *testing.T) {
 			t.Fatalf("paused: %s", p.kind())
 		}
 		otto.post(views.PathStripePause, nil) // a double click
-		if text := otto.get("/ops").main(); !strings.Contains(text, "Nothing was changed Sending was already in that state.") || len(f.audited("stripe.pause")) != 1 {
+		if text := otto.get("/ops").main(); !strings.Contains(text, "Nothing was changed Sending was already in that state.") ||
+			len(f.audited("stripe.pause")) != 1 {
 			t.Errorf("paused twice: %q %s", f.audited("stripe.pause"), text)
 		}
 		use("cus_1", 3)
@@ -110,7 +115,8 @@ func TestOperatorControlsReports(t *testing.T) {
 			must(t, err)
 			_, err = tx.ExecContext(t.Context(), "SELECT 1 FROM stripe_streams FOR UPDATE")
 			must(t, err)
-			if p := otto.post(views.PathReportRetry, url.Values{"id": {failed.ID.String()}}); p.status != http.StatusConflict || !strings.Contains(p.main(), "Try again in a few seconds.") {
+			if p := otto.post(views.PathReportRetry, url.Values{"id": {failed.ID.String()}}); p.status != http.StatusConflict ||
+				!strings.Contains(p.main(), "Try again in a few seconds.") {
 				t.Errorf("a retry while the stream is busy: %s", p.kind())
 			}
 			must(t, tx.Rollback())
@@ -141,7 +147,9 @@ func TestOperatorControlsReports(t *testing.T) {
 		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_reports SET state = 'dead' WHERE state = 'accepted'")
 		must(t, err)
 		must(t, f.db.NewSelect().Model(&failed).Where("state = 'dead'").Limit(1).Scan(t.Context()))
-		if p := otto.post(views.PathReportGiveUp, url.Values{"id": {failed.ID.String()}, "reason": {"the customer was refunded"}}); p.kind() != "See Other /ops" {
+		if p := otto.post(views.PathReportGiveUp, url.Values{
+			"id": {failed.ID.String()}, "reason": {"the customer was refunded"},
+		}); p.kind() != "See Other /ops" {
 			t.Fatalf("given up: %s %s", p.kind(), p.main())
 		}
 		says("given up")
@@ -150,7 +158,8 @@ func TestOperatorControlsReports(t *testing.T) {
 				t.Errorf("retried %q: %s", bad, p.kind())
 			}
 		}
-		if got := strings.Join(f.audited("report"), "\n"); !strings.Contains(got, "otto@example.com report.retry") || !strings.Contains(got, "the customer was refunded") {
+		if got := strings.Join(f.audited("report"), "\n"); !strings.Contains(got, "otto@example.com report.retry") ||
+			!strings.Contains(got, "the customer was refunded") {
 			t.Errorf("the audit log has %s", got)
 		}
 	}
@@ -170,11 +179,15 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		must(t, err)
 		var reporter *billing.Reporter
 		f = newFixture(t, address, func(o *Options) {
-			reporter = billing.NewReporter(billing.ReporterOptions{DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6})
+			reporter = billing.NewReporter(billing.ReporterOptions{
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e6,
+			})
 			o.Reporter = reporter
 		})
 		month := models.CalendarMonth(f.clock())
-		price := stripe.AddPrice(stripetest.Price{Meter: stripe.AddMeter(f.web.catalogue.MeterOf("pro")), LookupKey: "tollgate_overage_pro", Cents: 30})
+		price := stripe.AddPrice(stripetest.Price{
+			Meter: stripe.AddMeter(f.web.catalogue.MeterOf("pro")), LookupKey: "tollgate_overage_pro", Cents: 30,
+		})
 		subscription := stripe.AddSubscription(stripetest.Subscription{
 			Customer: "cus_1", Items: []stripetest.Item{{Price: price}}, PeriodStart: month.Start, PeriodEnd: month.End,
 		})
@@ -184,7 +197,8 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 			t.Helper()
 			key, customer, at := uuid.NewString(), "cus_1", month.Start.Add(time.Hour)
 			_, err := f.db.NewInsert().Model(&models.UsageEvent{
-				ID: uuid.New(), Email: "ada@example.com", Quantity: units, OverageQuantity: units, OverageCents: 30 * units, IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
+				ID: uuid.New(), Email: "ada@example.com", Quantity: units, OverageQuantity: units, OverageCents: 30 * units, IdempotencyKey: &key,
+				OccurredAt: at, RecordedAt: at,
 				Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 			}).Exec(t.Context())
 			must(t, err)
@@ -212,7 +226,8 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		says("Overage from decision to invoice Not compared yet.")
 		use(1012)
 		compare()
-		says("Decided 1,012 $303.60", "Sent 1,012", "Counted 1,012", "Invoiced 0 $0.00", "Waiting 1,012 $303.60 not sent yet, or the invoice is not final")
+		says("Decided 1,012 $303.60", "Sent 1,012", "Counted 1,012", "Invoiced 0 $0.00",
+			"Waiting 1,012 $303.60 not sent yet, or the invoice is not final")
 		f.advance(month.End.Sub(f.clock()) + time.Hour)
 		otto = f.signedIn("otto@example.com") // the session has expired
 		stripe.FinalizeInvoice(stripe.Renew(subscription))
@@ -221,11 +236,13 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		f.advance(time.Hour)
 		use(3)
 		compare()
-		says("Decided 1,015", "Late 3 $0.90 arrived after the invoice was final", "neither invoiced nor waiting", "1,015 ($304.50)", "Late: 3 ($0.90). Meter slack_speak_suggestions_pro.")
+		says("Decided 1,015", "Late 3 $0.90 arrived after the invoice was final", "neither invoiced nor waiting", "1,015 ($304.50)",
+			"Late: 3 ($0.90). Meter slack_speak_suggestions_pro.")
 		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_invoice_lines SET quantity = quantity - 5, amount_cents = amount_cents - 150")
 		must(t, err)
 		compare()
-		says("An invoice differs from the ledger 5 units ($1.50) of overage fit no known reason.", "Unexplained 5 $1.50", "Unexplained: 5 ($1.50). Late: 3 ($0.90).")
+		says("An invoice differs from the ledger 5 units ($1.50) of overage fit no known reason.", "Unexplained 5 $1.50",
+			"Unexplained: 5 ($1.50). Late: 3 ($0.90).")
 	}
 	t.Run("sqlite", func(t *testing.T) { test(t, modelstest.SQLite(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, modelstest.Postgres(t)) })

@@ -30,7 +30,7 @@ func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
 	})
 	if held.Value != nil {
-		s.becomes(&page.Subscription, held.Value, viewer)
+		s.addState(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
 	page.Months = load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {

@@ -51,15 +51,17 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		}
 		f.person("eve@example.com", "T3", models.Admin, false)
 		f.used("eve@example.com", 500, f.clock())
-		f.used("nobody@example.com", 500, f.clock())
+		f.used("unused@example.com", 500, f.clock())
 
 		var truth []struct {
 			Email string
 			Used  int64
 		}
 		november := models.CalendarMonth(f.clock())
-		must(t, f.db.NewRaw(`SELECT u.email AS email, CAST(COALESCE((SELECT SUM(e.quantity) FROM usage_events e WHERE e.email = u.email AND e.occurred_at >= ? AND e.occurred_at < ?), 0) AS bigint) AS used
-			FROM users u, workspaces w WHERE u.workspace_id = w.id AND w.organization_id = ?`, november.Start, november.End, acme).Scan(context.Background(), &truth))
+		must(t, f.db.NewRaw(`SELECT u.email AS email, CAST(COALESCE((SELECT SUM(e.quantity) FROM usage_events e
+				WHERE e.email = u.email AND e.occurred_at >= ? AND e.occurred_at < ?), 0) AS bigint) AS used
+			FROM users u, workspaces w WHERE u.workspace_id = w.id AND w.organization_id = ?`,
+			november.Start, november.End, acme).Scan(context.Background(), &truth))
 		var total, active int64
 		for _, u := range truth {
 			if total += u.Used; u.Used > 0 {
@@ -76,7 +78,8 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org")
 		got := facts(p.section("used"))
 		want := map[string]string{
-			"Total users": "15", "Active users": fmt.Sprint(active), "Total used": models.FormatCount(total), "Average per user": fmt.Sprintf("%.2f", float64(total)/15),
+			"Total users": "15", "Active users": fmt.Sprint(active), "Total used": models.FormatCount(total),
+			"Average per user": fmt.Sprintf("%.2f", float64(total)/15),
 		}
 		for name, value := range want {
 			if got[name] != value {
@@ -91,7 +94,8 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 			u := truth[i]
 			level := models.Standing{Used: u.Used, Included: 100}.Level()
 			want := []string{
-				fmt.Sprintf("%d %s", i+1, u.Email), models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used), fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
+				fmt.Sprintf("%d %s", i+1, u.Email), models.FormatCount(u.Used), "100", fmt.Sprintf("%d%%", u.Used),
+				fmt.Sprintf("%.1f%%", float64(u.Used)*100/float64(total)),
 				strings.ToUpper(string(level[:1])) + string(level[1:]),
 			}
 			if !slices.Equal(row, want) {
@@ -190,7 +194,8 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 		}
 		levels := []string{"safe", "warning", "critical", "exceeded"}
 		for sort, key := range map[string]string{
-			"name": "name", "email": "email", "used": "used", "included": "included", "percent": "percent_used", "level": "warning_level", "overage": "overage_cents", "last": "last_period_used",
+			"name": "name", "email": "email", "used": "used", "included": "included", "percent": "percent_used", "level": "warning_level",
+			"overage": "overage_cents", "last": "last_period_used",
 		} {
 			for _, order := range []string{"asc", "desc"} {
 				want := slices.Clone(all[1:])
@@ -232,11 +237,15 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 				}
 			}
 		}
-		for _, q := range []url.Values{{"q": {"ANN"}}, {"q": {"u1"}}, {"level": {"warning"}}, {"level": {"exceeded"}, "sort": {"email"}}, {"q": {"example"}, "level": {"safe"}}, {"q": {"no such"}}} {
+		for _, q := range []url.Values{
+			{"q": {"ANN"}}, {"q": {"u1"}}, {"level": {"warning"}}, {"level": {"exceeded"}, "sort": {"email"}}, {"q": {"example"}, "level": {"safe"}},
+			{"q": {"no such"}},
+		} {
 			var want []string
 			for _, row := range all[1:] {
 				search, level := strings.ToLower(q.Get("q")), q.Get("level")
-				if (strings.Contains(strings.ToLower(cell(row, "name")), search) || strings.Contains(cell(row, "email"), search)) && (level == "" || cell(row, "warning_level") == level) {
+				if (strings.Contains(strings.ToLower(cell(row, "name")), search) || strings.Contains(cell(row, "email"), search)) &&
+					(level == "" || cell(row, "warning_level") == level) {
 					want = append(want, cell(row, "email"))
 				}
 			}
@@ -256,8 +265,10 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 			t.Errorf("no link to the file with the same people: %s", p.main())
 		}
 		for query, found := range map[string]int{
-			"page=-1": 25, "page=0": 25, "page=abc": 25, "page=99999999999999999999": 25, "page=999999": 11, "sort=used;DROP+TABLE+users": 25, "sort=1&order=desc--": 25, "level=x'": 25,
-			"q=%25": 0, "q=_": 0, "q='+OR+1%3D1+--": 0, "q=%00": 0, "q=%ff": 0, "q=<script>alert(1)</script>": 0, "q=" + strings.Repeat("a", 5000): 0, "q=a&q=b&q=c": 25, "page=1&page=2": 25,
+			"page=-1": 25, "page=0": 25, "page=abc": 25, "page=99999999999999999999": 25, "page=999999": 11, "sort=used;DROP+TABLE+users": 25,
+			"sort=1&order=desc--": 25, "level=x'": 25,
+			"q=%25": 0, "q=_": 0, "q='+OR+1%3D1+--": 0, "q=%00": 0, "q=%ff": 0, "q=<script>alert(1)</script>": 0,
+			"q=" + strings.Repeat("a", 5000): 0, "q=a&q=b&q=c": 25, "page=1&page=2": 25,
 		} {
 			p := b.get("/org/members?" + query)
 			if rows := table(p.find("main", "", "")); p.status != 200 || max(0, len(rows)-1) != found || strings.Contains(p.body, "<script") {
@@ -280,7 +291,8 @@ func TestOnlyAdminsSeeMembers(t *testing.T) {
 		must(t, err)
 		id := bob.ID.String()
 		for _, path := range []string{"/org", "/org/members", "/org/members.csv", "/org/members/" + id, "/org/members?q=a"} {
-			if p := f.signedIn("bob@example.com").get(path); p.status != 403 || !strings.Contains(p.main(), "Ada Lovelace, ada@example.com") || strings.Contains(p.main(), "eve@") {
+			if p := f.signedIn("bob@example.com").get(path); p.status != 403 || !strings.Contains(p.main(), "Ada Lovelace, ada@example.com") ||
+				strings.Contains(p.main(), "eve@") {
 				t.Errorf("%s by a member: %s %s", path, p.kind(), p.main())
 			}
 			if p := f.signedIn("eve@example.com").get(path); strings.Contains(p.body, "bob@") || strings.Contains(p.body, "Acme") {
@@ -329,7 +341,8 @@ func TestCellsAreNoFormulas(t *testing.T) {
 				}
 			}
 		}
-		if len(rows) != 9 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") || p.header.Get("Cache-Control") != "private, no-store" {
+		if len(rows) != 9 || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment; filename=") ||
+			p.header.Get("Cache-Control") != "private, no-store" {
 			t.Errorf("%d rows, %v", len(rows), p.header)
 		}
 	})
@@ -344,16 +357,19 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 		f.used("ada@example.com", 3, f.clock())
 		b := f.signedIn("ada@example.com")
 		for _, c := range []struct {
-			breaks, mends, path string
-			fails, stands       map[string]string
+			breaks, repairs, path string
+			fails, works          map[string]string
 		}{
 			{
-				"ALTER TABLE usage_records RENAME COLUMN created_at TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO created_at", "/usage",
-				map[string]string{"days": "", "months": "", "unusual": ""}, map[string]string{"left": "2 suggestions left", "reset": "Dec 1, 2026, 00:00 UTC", "do": "paused until the reset"},
+				"ALTER TABLE usage_records RENAME COLUMN created_at TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO created_at",
+				"/usage",
+				map[string]string{"days": "", "months": "", "unusual": ""},
+				map[string]string{"left": "2 suggestions left", "reset": "Dec 1, 2026, 00:00 UTC", "do": "paused until the reset"},
 			},
 			{
 				"ALTER TABLE usage_records RENAME COLUMN daily TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO daily", "/org",
-				map[string]string{"days": ""}, map[string]string{"used": "3 suggestions used", "top": "ada@example.com", "months": "The months as a table"},
+				map[string]string{"days": ""},
+				map[string]string{"used": "3 suggestions used", "top": "ada@example.com", "months": "The months as a table"},
 			},
 			{
 				"ALTER TABLE audit_log RENAME TO broken", "ALTER TABLE broken RENAME TO audit_log", "/ops",
@@ -372,12 +388,12 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 					t.Errorf("%s, %s: %s", c.path, id, text)
 				}
 			}
-			for id, words := range c.stands {
+			for id, words := range c.works {
 				if text := textOf(p.section(id)); !strings.Contains(text, words) || strings.Contains(text, "could not be loaded") {
 					t.Errorf("%s, %s: %s", c.path, id, text)
 				}
 			}
-			_, err = f.db.ExecContext(t.Context(), c.mends)
+			_, err = f.db.ExecContext(t.Context(), c.repairs)
 			must(t, err)
 			if p := b.get(c.path); p.status != 200 || strings.Contains(p.main(), "could not be loaded") {
 				t.Errorf("%s, repaired: %s %s", c.path, p.kind(), p.main())

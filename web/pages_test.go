@@ -27,7 +27,7 @@ func (f *fixture) addTestPages() {
 	var pages []pageRoute
 	for _, r := range []rule{anyone, public, member, admin, operator} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: func(c echo.Context, viewer *models.Viewer) error {
+			show := func(c echo.Context, viewer *models.Viewer) error {
 				if viewer == nil {
 					return c.String(http.StatusOK, "no viewer")
 				}
@@ -35,8 +35,10 @@ func (f *fixture) addTestPages() {
 				if viewer.Organization != nil {
 					organization = viewer.Organization.Name
 				}
-				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", viewer.User.Email, viewer.User.Role, viewer.IsOperator(), organization))
-			}})
+				u := &viewer.User
+				return c.String(http.StatusOK, fmt.Sprintf("%s %s %t %s", u.Email, u.Role, viewer.IsOperator(), organization))
+			}
+			pages = append(pages, pageRoute{method: method, path: "/test/" + string(r), rule: r, handle: show})
 		}
 	}
 	must(f.t, f.web.addPages(pages))
@@ -51,7 +53,9 @@ func (f *fixture) cast() map[string]func() *browser {
 	yes, boss := true, models.Admin
 	person := func(email, team string, change models.UserChange) {
 		if team != "" {
-			_, err := models.LinkPeople(ctx, f.db, f.clock(), []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U1" + email[:3]}}})
+			_, err := models.LinkPeople(ctx, f.db, f.clock(), []models.Link{
+				{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U1" + email[:3]}},
+			})
 			must(f.t, err)
 		}
 		_, err := models.SetUser(ctx, f.db, f.clock(), email, change)
@@ -89,13 +93,17 @@ type example struct {
 
 // examples has an example for each page route with a parameter, and for the forms with an ID.
 var examples = map[string]example{
-	"/sign-in/:token": {theirs: []string{"signed out", "ada", "bob", "eve", "lea", "otto"}, path: func(f *fixture) string { return f.link("bob@example.com") }},
+	"/sign-in/:token": {
+		theirs: []string{"signed out", "ada", "bob", "eve", "lea", "otto"}, path: func(f *fixture) string { return f.link("bob@example.com") },
+	},
 	"/settings/sessions/:id/end": {theirs: []string{"bob"}, path: func(f *fixture) string {
 		viewer, _, err := models.FindSession(context.Background(), f.db, f.clock(), hashOf(f.signedIn("bob@example.com").session()))
 		must(f.t, err)
 		return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 	}},
-	"/org/members/:id": {theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() }},
+	"/org/members/:id": {
+		theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() },
+	},
 	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
@@ -155,9 +163,11 @@ func TestEveryRoleAtEveryRoute(t *testing.T) {
 				b = cast[name]()
 				sessions := f.sessions()
 				for _, evil := range []change{
-					from("cross-site", "https://evil.example"), from("same-site", "https://shop.example.com"), from("cross-site", "null"), from("", "https://evil.example"), from("", "null"),
+					from("cross-site", "https://evil.example"), from("same-site", "https://shop.example.com"), from("cross-site", "null"),
+					from("", "https://evil.example"), from("", "null"),
 				} {
-					if p := b.send(method, address, form, evil); p.status != http.StatusForbidden || !strings.Contains(p.body, "another site") || len(b.last) > 0 {
+					if p := b.send(method, address, form, evil); p.status != http.StatusForbidden || !strings.Contains(p.body, "another site") ||
+						len(b.last) > 0 {
 						t.Errorf("%s %s by %s from another site: %s, cookies %v\n%s", method, path, name, p.kind(), b.last, p.main())
 					}
 				}
@@ -177,7 +187,9 @@ func (f *fixture) rules() (rules map[[2]string]rule, unruled []string) {
 	rules = map[[2]string]rule{}
 	pages := f.web.pages()
 	for _, r := range []rule{anyone, public, member, admin, operator} {
-		pages = append(pages, pageRoute{method: http.MethodGet, path: "/test/" + string(r), rule: r}, pageRoute{method: http.MethodPost, path: "/test/" + string(r), rule: r})
+		pages = append(pages, pageRoute{method: http.MethodGet, path: "/test/" + string(r), rule: r}, pageRoute{
+			method: http.MethodPost, path: "/test/" + string(r), rule: r,
+		})
 	}
 	for _, p := range pages {
 		rules[[2]string{p.method, p.path}] = p.rule
@@ -267,7 +279,10 @@ func TestViewers(t *testing.T) {
 func TestHeadersOfPages(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
-	for _, path := range []string{"/settings", "/usage", "/docs", "/sign-in", f.link("ada@example.com"), "/nothing", "/auth/callback", "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+	for _, path := range []string{
+		"/settings", "/usage", "/docs", "/sign-in", f.link("ada@example.com"), "/nothing", "/auth/callback",
+		"/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA",
+	} {
 		p := f.browser().get(path)
 		if path == "/settings" || path == "/usage" {
 			p = b.get(path)
@@ -302,18 +317,27 @@ func TestHeadersOfPages(t *testing.T) {
 func TestErrorsOfPages(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	must(t, f.web.addPages([]pageRoute{
-		{method: http.MethodGet, path: "/broken", rule: public, handle: func(echo.Context, *models.Viewer) error { return errors.New("SELECT secret") }},
+		{
+			method: http.MethodGet, path: "/broken", rule: public,
+			handle: func(echo.Context, *models.Viewer) error { return errors.New("SELECT secret") },
+		},
 		{method: http.MethodGet, path: "/panics", rule: public, handle: func(echo.Context, *models.Viewer) error { panic("secret") }},
-		{method: http.MethodGet, path: "/away", rule: public, handle: func(echo.Context, *models.Viewer) error { return models.Unavailable(errors.New("secret")) }},
+		{
+			method: http.MethodGet, path: "/away", rule: public,
+			handle: func(echo.Context, *models.Viewer) error { return models.Unavailable(errors.New("secret")) },
+		},
 		{method: http.MethodGet, path: "/slow", rule: public, within: time.Millisecond, handle: func(c echo.Context, _ *models.Viewer) error {
 			<-c.Request().Context().Done()
 			return c.Request().Context().Err()
 		}},
 	}))
 	b := f.browser()
-	for path, want := range map[string]int{"/nothing": 404, "/broken": 500, "/panics": 500, "/away": 503, "/slow": 503, "/settings/": 404, "/v2": 404} {
+	for path, want := range map[string]int{
+		"/nothing": 404, "/broken": 500, "/panics": 500, "/away": 503, "/slow": 503, "/settings/": 404, "/v2": 404,
+	} {
 		p := b.get(path)
-		if p.status != want || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") || !strings.Contains(p.body, p.header.Get("X-Request-Id")) ||
+		if p.status != want || !strings.HasPrefix(p.header.Get("Content-Type"), "text/html") ||
+			!strings.Contains(p.body, p.header.Get("X-Request-Id")) ||
 			strings.Contains(p.body, "secret") || (p.status == 503) != (p.header.Get("Retry-After") == "1") {
 			t.Errorf("%s: %s %v\n%s", path, p.kind(), p.header, p.main())
 		}
@@ -327,10 +351,12 @@ func TestErrorsOfPages(t *testing.T) {
 		}
 	}
 	b = f.signedIn("ada@example.com")
-	if p := b.post("/settings/sessions/"+uuid.NewString()+"/end", url.Values{"x": {strings.Repeat("a", formLimit)}}); p.status != http.StatusRequestEntityTooLarge {
+	if p := b.post("/settings/sessions/"+uuid.NewString()+"/end",
+		url.Values{"x": {strings.Repeat("a", formLimit)}}); p.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a large form: %s", p.kind())
 	}
-	if p := b.send(http.MethodPost, "/sign-out", nil, func(r *http.Request) { r.URL.RawQuery = "%zz" }); p.status != http.StatusBadRequest || b.session() == "" {
+	if p := b.send(http.MethodPost, "/sign-out", nil, func(r *http.Request) { r.URL.RawQuery = "%zz" }); p.status != http.StatusBadRequest ||
+		b.session() == "" {
 		t.Errorf("an invalid form: %s", p.kind())
 	}
 	// The API's documents contain no code that only pages use.

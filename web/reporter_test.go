@@ -148,7 +148,7 @@ func (m *metered) eventually(what string, done func() bool) {
 	m.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			m.t.Fatalf("still not true after a minute: %s", what)
+			m.t.Fatalf("after a minute, %s", what)
 		}
 	}
 }
@@ -199,7 +199,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		m.consume("ada@example.com", 3)
 		m.advance(2 * time.Hour)
 		m.seal()
-		fault := func(f stripetest.Fault) {
+		inject := func(f stripetest.Fault) {
 			m.stand.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
 				if strings.HasSuffix(r.URL.Path, "/meter_events") {
 					return f
@@ -210,7 +210,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		attempts, refusals := 0, 0
 		try := func(f stripetest.Fault, want models.ReportState) {
 			t.Helper()
-			fault(f)
+			inject(f)
 			m.deliver()
 			attempts++
 			if f == stripetest.Refused {
@@ -238,7 +238,7 @@ func TestOnlyRefusalsEndAReport(t *testing.T) {
 		m.advance(2 * time.Hour)
 		m.seal()
 		for _, f := range []stripetest.Fault{stripetest.LostBefore, stripetest.Refused, stripetest.Refused, stripetest.None} {
-			fault(f)
+			inject(f)
 			m.deliver()
 			m.advance(time.Hour)
 		}
@@ -259,10 +259,11 @@ func TestThePeriodOnItems(t *testing.T) {
 		consume := func(period models.Period) {
 			t.Helper()
 			m.keys++
-			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "included": 75, "overage": 1,
-				"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
-			})
+			m.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 76, "idempotency_key": "k%d"}`, m.keys)).
+				want(t, 200, map[string]any{
+					"allowed": true, "plan": "pro", "included": 75, "overage": 1,
+					"period.start": period.Start.Format(time.RFC3339), "period.end": period.End.Format(time.RFC3339),
+				})
 		}
 		consume(models.Period{Start: start, End: start.AddDate(0, 1, 0)})
 		// The period changes within an hour: usage before and after the change goes into different

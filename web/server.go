@@ -283,15 +283,15 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// limited limits the time of one request for its queries to the database and other services. The
-// gate limits its own transactions. The time also ends when the client is gone, so that the
-// database does no work for a page that no one reads.
+// limited sets a timeout for a request's queries to the database and other services. The gate has
+// its own timeout. The context also ends when the client is gone, so that the database does no work
+// for a page that no one reads.
 func limited(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return bounded(within, func(ctx context.Context) context.Context { return ctx }, next)
 }
 
-// answered limits the time too, but continues when the client closes its side of the connection: it
-// may still wait for the answer.
+// answered sets the same timeout, but continues when the client closes its side of the connection:
+// it may still wait for the answer.
 func answered(within time.Duration, next echo.HandlerFunc) echo.HandlerFunc {
 	return bounded(within, context.WithoutCancel, next)
 }

@@ -59,8 +59,9 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 		log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	}
 	o := Options{
-		DB: f.db, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com", Version: "test",
-		SignIn: SignIn{Issuer: SlackIssuer},
+		DB: f.db, Catalogue: catalogue, Now: f.clock, Log: log, Metrics: prometheus.NewRegistry(), BaseURL: "https://tollgate.example.com",
+		Version: "test",
+		SignIn:  SignIn{Issuer: SlackIssuer},
 	}
 	for _, change := range changes {
 		change(&o)
@@ -180,7 +181,8 @@ func (f *fixture) call(method, path, body string, changes ...change) answer {
 	must(f.t, json.Unmarshal(raw, &a.body))
 	response.Body = io.NopCloser(bytes.NewReader(raw))
 	if err := f.schema.ValidateResponse(r, response); err != nil {
-		if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed || a.code() != "not_found" && a.code() != "method_not_allowed" {
+		if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed ||
+			a.code() != "not_found" && a.code() != "method_not_allowed" {
 			f.t.Errorf("%s %s returned %d, which the document does not have: %v\n%s", method, path, a.status, err, raw)
 		}
 	}

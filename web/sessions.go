@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// lastSeenEvery is the minimum time between two updates of one session's last use. tendEvery is
-	// the interval at which these updates are stored.
+	// lastSeenEvery is the minimum time between two updates of one session's last use.
+	// maintainEvery is the interval at which these updates are stored.
 	lastSeenEvery = 10 * time.Minute
-	tendEvery     = time.Minute
+	maintainEvery = time.Minute
 )
 
 // The names of the values in a session. The store copies both into columns.
@@ -53,7 +53,7 @@ func newSessions(o *Options, secure bool) *sessions {
 	s := &sessions{db: o.DB, now: o.Now, log: o.Log, secure: secure, seen: map[string]seenSession{}}
 	// scs.New is not used, because it starts a store in memory whose goroutine cannot be stopped
 	// without a data race. The manager's own idle timeout would write the session at each request;
-	// ours is in models.FindSession and tend.
+	// ours is in models.FindSession and maintain.
 	s.manager = &scs.SessionManager{Store: sessionStore{s}, Codec: scs.GobCodec{}, HashTokenInStore: true, Lifetime: models.SessionLifetime}
 	return s
 }
@@ -136,22 +136,22 @@ func (s *sessions) end(c echo.Context) error {
 
 // run stores which sessions were used and deletes expired rows, until ctx ends.
 func (s *sessions) run(ctx context.Context) {
-	tick := time.NewTicker(tendEvery)
+	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			s.tend(last)
+			s.maintain(last)
 			cancel()
 			return
 		case <-tick.C:
-			s.tend(ctx)
+			s.maintain(ctx)
 		}
 	}
 }
 
-func (s *sessions) tend(ctx context.Context) {
+func (s *sessions) maintain(ctx context.Context) {
 	s.mu.Lock()
 	seen := s.seen
 	s.seen = map[string]seenSession{}

@@ -22,7 +22,10 @@ func encode64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) 
 
 // spellings returns forms in which an attacker might try a value from the database.
 func spellings(stored []byte) []string {
-	return []string{encode64(stored), base64.StdEncoding.EncodeToString(stored), hex.EncodeToString(stored), `\x` + hex.EncodeToString(stored), string(stored)}
+	return []string{
+		encode64(stored), base64.StdEncoding.EncodeToString(stored), hex.EncodeToString(stored), `\x` + hex.EncodeToString(stored),
+		string(stored),
+	}
 }
 
 const toSignIn = "See Other /sign-in?next=%2Fsettings"
@@ -32,7 +35,8 @@ func TestTheSessionsCookie(t *testing.T) {
 	b := f.signedIn("ada@example.com")
 	// The cookie has neither a domain nor another path. Otherwise the browser would refuse the name.
 	want := "; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax"
-	if _, attributes, _ := strings.Cut(b.last[0].Raw, "; "); "; "+attributes != want || b.last[0].Name != "__Host-tollgate" || len(b.last[0].Value) != 43 {
+	if _, attributes, _ := strings.Cut(b.last[0].Raw, "; "); "; "+attributes != want || b.last[0].Name != "__Host-tollgate" ||
+		len(b.last[0].Value) != 43 {
 		t.Errorf("the cookie is %s", b.last[0].Raw)
 	}
 	// Without HTTPS, browsers accept no such cookie.
@@ -41,7 +45,8 @@ func TestTheSessionsCookie(t *testing.T) {
 	must(t, err)
 	b = f.browser()
 	p := b.post(f.link("ada@example.com"), nil, from("", "http://127.0.0.1:8080"))
-	if raw := b.last[0].Raw; !strings.HasPrefix(raw, "tollgate=") || !strings.HasSuffix(raw, "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax") {
+	if raw := b.last[0].Raw; !strings.HasPrefix(raw, "tollgate=") ||
+		!strings.HasSuffix(raw, "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax") {
 		t.Errorf("the cookie is %s", raw)
 	}
 	if p.header.Get("Strict-Transport-Security") != "" || b.get("/settings").status != 200 {
@@ -129,7 +134,8 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 				t.Errorf("listed as %+v", s)
 			}
 		}
-		if text := textOf(shown); len(list) != 3 || strings.Count(text, "Testfox") != 3 || strings.Count(text, "this browser") != 1 || strings.Contains(page.body, here.session()) {
+		if text := textOf(shown); len(list) != 3 || strings.Count(text, "Testfox") != 3 || strings.Count(text, "this browser") != 1 ||
+			strings.Contains(page.body, here.session()) {
 			t.Errorf("%d sessions: %s", len(list), text)
 		}
 		endOf := func(b *browser) string {
@@ -148,7 +154,8 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 				t.Errorf("%s: %s", id, p.kind())
 			}
 		}
-		if p := here.post("/settings/sessions/end-others", nil); p.kind() != "See Other /settings" || third.get("/settings").kind() != toSignIn || here.get("/settings").status != 200 {
+		if p := here.post("/settings/sessions/end-others", nil); p.kind() != "See Other /settings" || third.get("/settings").kind() != toSignIn ||
+			here.get("/settings").status != 200 {
 			t.Errorf("all others: %s, then %s", p.kind(), third.get("/settings").kind())
 		}
 		if p := eve.get("/settings"); p.status != 200 {
@@ -172,7 +179,7 @@ func TestSessionsExpire(t *testing.T) {
 		idle, busy := f.signedIn("ada@example.com"), f.signedIn("ada@example.com")
 		use := func() int {
 			status := busy.get("/settings").status
-			f.web.sessions.tend(t.Context())
+			f.web.sessions.maintain(t.Context())
 			return status
 		}
 		f.set(start.Add(models.SessionIdle - time.Second))
@@ -217,7 +224,9 @@ func TestPagesWriteNothing(t *testing.T) {
 		f.db.DB = f.db.WithQueryHook(watch)
 		f.advance(lastSeenEvery - time.Second)
 		recorded := f.recorded()
-		for _, path := range []string{"/settings", "/", "/docs", "/sign-in", "/usage", "/usage.csv", "/plans", "/org", "/org/members", "/org/members.csv", "/ops"} {
+		for _, path := range []string{
+			"/settings", "/", "/docs", "/sign-in", "/usage", "/usage.csv", "/plans", "/org", "/org/members", "/org/members.csv", "/ops",
+		} {
 			if p := b.get(path); p.status != 200 && p.status != 303 {
 				t.Errorf("%s: %s", path, p.kind())
 			}
@@ -225,7 +234,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		if n := f.recorded() - recorded; n != 0 {
 			t.Errorf("opening pages created %d rows", n)
 		}
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		f.advance(time.Second)
 		for range 3 {
 			b.get("/settings")
@@ -238,7 +247,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		if now := stored(); !now.LastSeenAt.Equal(began.LastSeenAt) {
 			t.Errorf("seen at %v", now.LastSeenAt)
 		}
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		if now := stored(); !now.LastSeenAt.Equal(f.clock()) || !now.ExpiresAt.Equal(f.clock().Add(models.SessionIdle)) {
 			t.Errorf("stored: seen at %v, expires at %v", now.LastSeenAt, now.ExpiresAt)
 		}
@@ -247,7 +256,7 @@ func TestPagesWriteNothing(t *testing.T) {
 		b.get("/settings")
 		_, err := models.EndOtherSessions(t.Context(), f.db, f.user("ada@example.com").ID, [16]byte{})
 		must(t, err)
-		f.web.sessions.tend(t.Context())
+		f.web.sessions.maintain(t.Context())
 		if n := f.sessions(); n != 0 {
 			t.Errorf("%d sessions after it was ended", n)
 		}
@@ -308,7 +317,9 @@ func TestPermissionsApplyAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.addTestPages()
 		b := f.signedIn("ada@example.com")
-		_, err := models.LinkPeople(t.Context(), f.db, f.clock(), []models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}})
+		_, err := models.LinkPeople(t.Context(), f.db, f.clock(), []models.Link{
+			{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}},
+		})
 		must(t, err)
 		set := func(role models.Role, operator bool) {
 			t.Helper()
@@ -319,7 +330,10 @@ func TestPermissionsApplyAtOnce(t *testing.T) {
 			role           models.Role
 			operator       bool
 			admins, theirs int
-		}{{models.Member, false, 403, 404}, {models.Admin, false, 200, 404}, {models.Admin, true, 200, 200}, {models.Member, true, 403, 200}, {models.Member, false, 403, 404}} {
+		}{
+			{models.Member, false, 403, 404}, {models.Admin, false, 200, 404}, {models.Admin, true, 200, 200}, {models.Member, true, 403, 200},
+			{models.Member, false, 403, 404},
+		} {
 			set(step.role, step.operator)
 			if a, o := b.get("/test/admin").status, b.get("/test/operator").status; a != step.admins || o != step.theirs {
 				t.Errorf("%+v: the admin's page is %d, the operator's %d", step, a, o)

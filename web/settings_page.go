@@ -48,7 +48,8 @@ func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
 
 // browserName returns the common name of a user agent's browser and system. For an unknown agent,
 // it returns the agent's first word.
-// Source: https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Browser_detection_using_the_user_agent
+// Source:
+// https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Browser_detection_using_the_user_agent
 func browserName(agent string) string {
 	named := func(names [][2]string) string {
 		for _, n := range names {

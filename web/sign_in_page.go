@@ -36,7 +36,7 @@ const (
 func (s *Server) signInPage(c echo.Context, viewer *models.Viewer) error {
 	next := ownPath(c.QueryParam("next"))
 	if viewer != nil {
-		return landed(c, next)
+		return redirectSignedIn(c, next)
 	}
 	page := views.SignIn{Frame: s.frame(c), Issuer: s.issuer.name(), Next: next, Unavailable: !s.issuer.Configured()}
 	if s.flashed(c, formNotSent) == formNotSent {
@@ -55,8 +55,8 @@ func (s *Server) signInPage(c echo.Context, viewer *models.Viewer) error {
 	return show(c, status, views.SignInPage(page))
 }
 
-// landed redirects a signed-in person to their destination.
-func landed(c echo.Context, next string) error {
+// redirectSignedIn redirects a signed-in person to their destination.
+func redirectSignedIn(c echo.Context, next string) error {
 	if next == "" {
 		next = homePath
 	}
@@ -135,9 +135,9 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	a := s.attempt(c, c.QueryParam("state"))
 	switch {
 	case viewer != nil && a == nil:
-		return landed(c, "")
+		return redirectSignedIn(c, "")
 	case viewer != nil && a.Nonce == "": // the attempt is finished
-		return landed(c, ownPath(a.Next))
+		return redirectSignedIn(c, ownPath(a.Next))
 	case a == nil:
 		// This browser did not begin the sign-in. It may be an attack that signs a person in to another
 		// account.
@@ -149,7 +149,7 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	}
 	if refused := c.QueryParam("error"); refused != "" {
 		if viewer != nil {
-			return landed(c, ownPath(a.Next))
+			return redirectSignedIn(c, ownPath(a.Next))
 		}
 		return s.signInFailed(c, fmt.Errorf("the issuer said %q", refused))
 	}
@@ -162,7 +162,7 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	case errors.Is(err, errIssuerAway):
 		return s.issuer.unavailable(nil, err)
 	case errors.Is(err, errCodeRefused) && viewer != nil:
-		return landed(c, ownPath(a.Next))
+		return redirectSignedIn(c, ownPath(a.Next))
 	case err != nil:
 		return s.signInFailed(c, err)
 	}
@@ -184,7 +184,7 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	if err := s.sessions.begin(c, person.UserID); err != nil {
 		return err
 	}
-	return landed(c, ownPath(a.Next))
+	return redirectSignedIn(c, ownPath(a.Next))
 }
 
 func (s *Server) signInFailed(c echo.Context, reason error) error {
@@ -212,7 +212,7 @@ func (s *Server) signInLinkPage(c echo.Context, viewer *models.Viewer) error {
 func (s *Server) useSignInLink(c echo.Context, viewer *models.Viewer) error {
 	person, err := models.UseSignInLink(c.Request().Context(), s.db, models.Now(s.now), c.Param("token"))
 	if unknown := (*models.Error)(nil); viewer != nil && errors.As(err, &unknown) && unknown.Code == models.CodeUnknownLink {
-		return landed(c, ownPath(c.FormValue("next")))
+		return redirectSignedIn(c, ownPath(c.FormValue("next")))
 	}
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (s *Server) useSignInLink(c echo.Context, viewer *models.Viewer) error {
 	if err := s.sessions.begin(c, person.UserID); err != nil {
 		return err
 	}
-	return landed(c, ownPath(c.FormValue("next")))
+	return redirectSignedIn(c, ownPath(c.FormValue("next")))
 }
 
 // signOut ends the browser's session, if it has one.

@@ -46,7 +46,9 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		}
 		i.says["email"] = " Ada@Example.com"
 		back := b.through(i, "/settings?from=issuer")
-		for name, want := range map[string]string{"response_type": "code", "client_id": clientID, "scope": "openid profile email", "code_challenge_method": "S256"} {
+		for name, want := range map[string]string{
+			"response_type": "code", "client_id": clientID, "scope": "openid profile email", "code_challenge_method": "S256",
+		} {
 			if got := i.asked.Get(name); got != want {
 				t.Errorf("the issuer was asked with %s=%q, want %q", name, got, want)
 			}
@@ -72,13 +74,13 @@ func TestSignInThroughTheIssuer(t *testing.T) {
 		}
 		// From now on, the Slack identity determines the person. An email that is not in use becomes
 		// their label.
-		i.set(func() { i.says["email"] = "somebody@example.com" })
+		i.set(func() { i.says["email"] = "other@example.com" })
 		again := f.browser()
 		if p := again.get(again.through(i, "")); p.kind() != "See Other /usage" {
 			t.Errorf("again: %s", p.kind())
 		}
 		for _, browser := range []*browser{again, b} {
-			if p := browser.get("/settings"); !strings.Contains(p.main(), "Email somebody@example.com") {
+			if p := browser.get("/settings"); !strings.Contains(p.main(), "Email other@example.com") {
 				t.Errorf("with another email: %s", p.main())
 			}
 		}
@@ -138,32 +140,32 @@ func TestAttacksOnTheCallback(t *testing.T) {
 	}
 	expired := time.Date(2026, 11, 23, 11, 59, 59, 0, time.UTC)
 	attacks := map[string]func(*testIssuer, *browser) string{
-		"another state":     with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty state":    with("state", ""),
-		"an unknown code":   with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty code":     with("code", ""),
-		"a refusal":         with("error", "access_denied"),
-		"another nonce":     lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
-		"an empty nonce":    lie("nonce", ""),
-		"no nonce":          lie("nonce", nil),
-		"another audience":  lie("aud", "another"),
-		"audiences":         lie("aud", []string{clientID, "another"}),
-		"another party":     lie("azp", "another"),
-		"another issuer":    lie("iss", "https://slack.com"),
-		"an expired token":  lie("exp", expired.Unix()),
-		"no expiry":         lie("exp", nil),
-		"unverified":        lie("email_verified", false),
-		"not said verified": lie("email_verified", nil),
-		"false in words":    lie("email_verified", "false"),
-		"another word":      lie("email_verified", "yes"),
-		"a number":          lie("email_verified", 1),
-		"no email":          lie("email", nil),
-		"no address":        lie("email", "ada"),
-		"no team":           lie("https://slack.com/team_id", nil),
-		"no user":           lie("https://slack.com/user_id", ""),
-		"an invalid team":   lie("https://slack.com/team_id", "T1' OR 1=1"),
-		"another's key":     token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
-		"an unknown key":    token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
+		"another state":        with("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty state":       with("state", ""),
+		"an unknown code":      with("code", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty code":        with("code", ""),
+		"a refusal":            with("error", "access_denied"),
+		"another nonce":        lie("nonce", "AAAAAAAAAAAAAAAAAAAAAAAAAA"),
+		"an empty nonce":       lie("nonce", ""),
+		"no nonce":             lie("nonce", nil),
+		"another audience":     lie("aud", "another"),
+		"audiences":            lie("aud", []string{clientID, "another"}),
+		"another party":        lie("azp", "another"),
+		"another issuer":       lie("iss", "https://slack.com"),
+		"an expired token":     lie("exp", expired.Unix()),
+		"no expiry":            lie("exp", nil),
+		"unverified":           lie("email_verified", false),
+		"unknown verification": lie("email_verified", nil),
+		"false as text":        lie("email_verified", "false"),
+		"another word":         lie("email_verified", "yes"),
+		"a number":             lie("email_verified", 1),
+		"no email":             lie("email", nil),
+		"no address":           lie("email", "ada"),
+		"no team":              lie("https://slack.com/team_id", nil),
+		"no user":              lie("https://slack.com/user_id", ""),
+		"an invalid team":      lie("https://slack.com/team_id", "T1' OR 1=1"),
+		"another's key":        token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "1", "RS256", claims) }),
+		"an unknown key":       token(func(claims string) string { return oidctest.SignIDToken(otherKey(), "2", "RS256", claims) }),
 		"no signature": token(func(claims string) string {
 			return unsigned(`{"alg":"none"}`, claims, func(string) []byte { return nil })
 		}),
@@ -195,13 +197,15 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		"an attempt without a nonce": func(i *testIssuer, b *browser) string {
 			i.lie = func(claims map[string]any) { claims["nonce"] = "" }
 			back, _ := url.Parse(b.through(i, ""))
-			b.cookies["__Host-"+attemptName(back.Query().Get("state"))] = encodeAttempt(`{"state":"` + back.Query().Get("state") + `","verifier":"x"}`)
+			state := back.Query().Get("state")
+			b.cookies["__Host-"+attemptName(state)] = encodeAttempt(`{"state":"` + state + `","verifier":"x"}`)
 			i.pkce = false
 			return back.RequestURI()
 		},
 		"another verifier": func(i *testIssuer, b *browser) string {
 			back := b.through(i, "")
-			b.cookies["__Host-"+attemptName(i.asked.Get("state"))] = encodeAttempt(`{"state":"` + i.asked.Get("state") + `","nonce":"` + i.asked.Get("nonce") + `","verifier":"x"}`)
+			state, nonce := i.asked.Get("state"), i.asked.Get("nonce")
+			b.cookies["__Host-"+attemptName(state)] = encodeAttempt(`{"state":"` + state + `","nonce":"` + nonce + `","verifier":"x"}`)
 			return back
 		},
 		"a used code": func(i *testIssuer, b *browser) string {
@@ -220,7 +224,7 @@ func TestAttacksOnTheCallback(t *testing.T) {
 		},
 	}
 	unverified := map[string]bool{
-		"unverified": true, "not said verified": true, "false in words": true, "another word": true, "a number": true, "no email": true,
+		"unverified": true, "unknown verification": true, "false as text": true, "another word": true, "a number": true, "no email": true,
 	}
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		n := 0
@@ -347,30 +351,65 @@ func TestClaimsFromUserInfo(t *testing.T) {
 		token, info claimSet
 		signsIn     string // empty: refused
 	}{
-		"all in UserInfo":                    {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "A"}, "a@example.com"},
-		"verified as text in UserInfo":       {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com"},
-		"verified as text in the token":      {claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com"},
-		"verified as capitalized text":       {claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com"},
-		"verified as capitalized text there": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True"}, "a@example.com"},
-		"null in UserInfo":                   {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": nil}, ""},
-		"a number in UserInfo":               {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": 1}, ""},
-		"only the verification":              {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email_verified": true}, "a@example.com"},
-		"the same email":                     {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com"},
-		"Slack's identity":                   {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com"},
-		"nothing in UserInfo":                {claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, claimSet{"sub": "1"}, "a@example.com"},
-		"another verified email":             {claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "b@example.com", "email_verified": true}, ""},
-		"unverified in the token":            {claimSet{"sub": "1", "email": "a@example.com", "email_verified": false}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, ""},
-		"unverified in UserInfo":             {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "false"}, ""},
-		"another subject":                    {claimSet{"sub": "1"}, claimSet{"sub": "2", "email": "a@example.com", "email_verified": true}, ""},
-		"no subject in UserInfo":             {claimSet{"sub": "1"}, claimSet{"email": "a@example.com", "email_verified": true}, ""},
-		"a verification without an email":    {claimSet{"sub": "1"}, claimSet{"sub": "1", "email_verified": true}, ""},
-		"an invalid subject":                 {claimSet{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"a subject that is too long":         {claimSet{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"all in UserInfo": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "A"}, "a@example.com",
+		},
+		"verified as text in UserInfo": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true"}, "a@example.com",
+		},
+		"verified as text in the token": {
+			claimSet{"sub": "1", "email": "a@example.com", "email_verified": "true", "name": "A"}, nil, "a@example.com",
+		},
+		"verified as capitalized text": {
+			claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True", "name": "A"}, nil, "a@example.com",
+		},
+		"verified as capitalized text there": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "True"}, "a@example.com",
+		},
+		"null in UserInfo":     {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": nil}, ""},
+		"a number in UserInfo": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": 1}, ""},
+		"only the verification": {
+			claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email_verified": true}, "a@example.com",
+		},
+		"the same email": {
+			claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "A@example.com", "email_verified": true}, "a@example.com",
+		},
+		"Slack's identity": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1", user: "U1"}, "a@example.com",
+		},
+		"nothing in UserInfo": {
+			claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, claimSet{"sub": "1"}, "a@example.com",
+		},
+		"another verified email": {
+			claimSet{"sub": "1", "email": "a@example.com"}, claimSet{"sub": "1", "email": "b@example.com", "email_verified": true}, "",
+		},
+		"unverified in the token": {
+			claimSet{"sub": "1", "email": "a@example.com", "email_verified": false},
+			claimSet{"sub": "1", "email": "a@example.com", "email_verified": true}, "",
+		},
+		"unverified in UserInfo": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": "false"}, "",
+		},
+		"another subject":                 {claimSet{"sub": "1"}, claimSet{"sub": "2", "email": "a@example.com", "email_verified": true}, ""},
+		"no subject in UserInfo":          {claimSet{"sub": "1"}, claimSet{"email": "a@example.com", "email_verified": true}, ""},
+		"a verification without an email": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email_verified": true}, ""},
+		"an invalid subject":              {claimSet{"sub": "1\x00", "email": "a@example.com", "email_verified": true, "name": "A"}, nil, ""},
+		"a subject that is too long": {
+			claimSet{"sub": strings.Repeat("1", 256), "email": "a@example.com", "email_verified": true, "name": "A"}, nil, "",
+		},
 		// Each of these would fold into the address of another person.
-		"a Kelvin sign":                      {claimSet{"sub": "1", "email": "quac\u212a@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"a dotted capital I":                 {claimSet{"sub": "1", "email": "m\u0130ke@example.com", "email_verified": true, "name": "A"}, nil, ""},
-		"an international domain":            {claimSet{"sub": "1", "email": "A@Ex\u00e4mple.com", "email_verified": true, "name": "A"}, nil, "a@xn--exmple-cua.com"},
-		"a team without a user, in UserInfo": {claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, ""},
+		"a Kelvin sign": {
+			claimSet{"sub": "1", "email": "quac\u212a@example.com", "email_verified": true, "name": "A"}, nil, "",
+		},
+		"a dotted capital I": {
+			claimSet{"sub": "1", "email": "m\u0130ke@example.com", "email_verified": true, "name": "A"}, nil, "",
+		},
+		"an international domain": {
+			claimSet{"sub": "1", "email": "A@Ex\u00e4mple.com", "email_verified": true, "name": "A"}, nil, "a@xn--exmple-cua.com",
+		},
+		"a team without a user, in UserInfo": {
+			claimSet{"sub": "1"}, claimSet{"sub": "1", "email": "a@example.com", "email_verified": true, team: "T1"}, "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
@@ -407,7 +446,9 @@ func TestSignedUserInfo(t *testing.T) {
 		t.Cleanup(info.Close)
 		b := f.browser()
 		b.through(i, "") // the issuer's configuration is cached now
-		f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: info.URL, JWKSURL: i.server.URL + "/keys"}).NewProvider(t.Context())
+		f.web.issuer.known.provider = (&oidc.ProviderConfig{
+			IssuerURL: i.server.URL, UserInfoURL: info.URL, JWKSURL: i.server.URL + "/keys",
+		}).NewProvider(t.Context())
 		if p := b.get(b.through(i, "")); p.status != status {
 			t.Errorf("%s, want status %d: %s", p.kind(), status, p.main())
 		}
@@ -437,7 +478,8 @@ func TestACodeIsRedeemedOnce(t *testing.T) {
 		first, leave := context.WithCancel(t.Context())
 		for _, ctx := range []context.Context{first, t.Context()} {
 			go func() {
-				if _, err := i.redeem(ctx, known, &attempt{State: "s", Nonce: "n"}, "code"); err == nil || !strings.Contains(err.Error(), "the answer") {
+				if _, err := i.redeem(ctx, known, &attempt{State: "s", Nonce: "n"}, "code"); err == nil ||
+					!strings.Contains(err.Error(), "the answer") {
 					t.Errorf("redeem returned %v", err)
 				}
 			}()
@@ -484,7 +526,9 @@ func TestUnreachableUserInfo(t *testing.T) {
 	if p := b.get(b.through(i, "")); p.status != http.StatusServiceUnavailable || p.header.Get("Retry-After") == "" {
 		t.Errorf("the email is missing: %s", p.kind())
 	}
-	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
 	t.Cleanup(failing.Close)
 	f.web.issuer.known.provider = (&oidc.ProviderConfig{IssuerURL: i.server.URL, UserInfoURL: failing.URL}).NewProvider(t.Context())
 	if p := b.get(b.through(i, "")); p.status != http.StatusServiceUnavailable {
@@ -516,9 +560,12 @@ func TestAKnownIdentityNeedsNoEmail(t *testing.T) {
 					t.Fatalf("the first time: %s %s", p.kind(), p.main())
 				}
 				for what, more := range map[string]map[string]any{
-					"no email": {}, "an unverified email": {"email": "ada@example.com", "email_verified": false}, "no verification": {"email": "ada@example.com"},
-					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"}, "an invalid email": {"email": "ada", "email_verified": true},
-					"another email": {"email": "lovelace@example.com", "email_verified": true},
+					"no email":                   {},
+					"an unverified email":        {"email": "ada@example.com", "email_verified": false},
+					"no verification":            {"email": "ada@example.com"},
+					"another's unverified email": {"email": "eve@example.com", "email_verified": "false"},
+					"an invalid email":           {"email": "ada", "email_verified": true},
+					"another email":              {"email": "lovelace@example.com", "email_verified": true},
 				} {
 					say(more)
 					again := f.browser()
@@ -556,7 +603,9 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 	withIssuer(t, func(t *testing.T, f *fixture, i *testIssuer) {
 		acme := f.organization("Acme", "T1")
 		admin, yes := models.Admin, true
-		for email, change := range map[string]models.UserChange{"boss@example.com": {OrganizationID: &acme, Role: &admin}, "root@example.com": {Operator: &yes}} {
+		for email, change := range map[string]models.UserChange{
+			"boss@example.com": {OrganizationID: &acme, Role: &admin}, "root@example.com": {Operator: &yes},
+		} {
 			_, err := models.SetUser(t.Context(), f.db, f.clock(), email, change)
 			must(t, err)
 		}
@@ -565,7 +614,8 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 			f.post("/v1/check", fmt.Sprintf(`{"slack_team_id": %q, "slack_user_id": %q, "email": %q}`, team, user, email)).want(t, 200, nil)
 		}
 		call("T1", "U1", "ada@example.com")
-		f.post("/v1/consume", `{"slack_team_id": "T1", "slack_user_id": "U1", "idempotency_key": "a", "quantity": 3}`).want(t, 200, map[string]any{"used": 3})
+		f.post("/v1/consume", `{"slack_team_id": "T1", "slack_user_id": "U1", "idempotency_key": "a", "quantity": 3}`).
+			want(t, 200, map[string]any{"used": 3})
 		victim := f.browser()
 		victim.get(victim.through(i, ""))
 		signIn := func(team, user, email string) *browser {
@@ -595,14 +645,16 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 			}
 		}
 		// Another team spends its own units, even with a key that the victim has used.
-		f.post("/v1/consume", `{"slack_team_id": "T2", "slack_user_id": "U9", "email": "ada@example.com", "idempotency_key": "a", "quantity": 3}`).
+		f.post("/v1/consume",
+			`{"slack_team_id": "T2", "slack_user_id": "U9", "email": "ada@example.com", "idempotency_key": "a", "quantity": 3}`).
 			want(t, 200, map[string]any{"email": "u9@t2.slack.invalid", "used": 3, "replayed": false})
 		f.get("/v1/usage/ada@example.com").want(t, 200, map[string]any{"used": 3})
 		// No team can make its people operators.
 		call("T2", "U4", "root@example.com")
 		i.set(func() { i.says = slackSays("T2", "U4", "root@example.com") })
 		b := f.browser()
-		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "belongs to an operator") || b.session() != "" {
+		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "belongs to an operator") ||
+			b.session() != "" {
 			t.Errorf("with the address of an operator: %s %s", p.kind(), p.main())
 		}
 		// The person whom the operator made an admin gets the role, through the verified address of the
@@ -622,7 +674,8 @@ func TestASessionFollowsItsPerson(t *testing.T) {
 		ada := f.browser()
 		ada.get(ada.through(i, ""))
 		link := f.link("ada@example.com")
-		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U1", "email": "ada.new@example.com"}`).want(t, 200, map[string]any{"email": "ada.new@example.com"})
+		f.post("/v1/check", `{"slack_team_id": "T1", "slack_user_id": "U1", "email": "ada.new@example.com"}`).
+			want(t, 200, map[string]any{"email": "ada.new@example.com"})
 		i.set(func() { i.says = slackSays("T1", "U2", "ada@example.com") })
 		next := f.browser()
 		next.get(next.through(i, ""))
@@ -643,7 +696,8 @@ func TestASessionFollowsItsPerson(t *testing.T) {
 func TestSignInPageNamesNoSettings(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t), func(o *Options) { o.SignIn.ClientID = clientID })
 	b := f.browser()
-	if p := b.get("/sign-in"); p.status != 200 || !strings.Contains(p.body, "is not available here") || strings.Contains(p.body, "SLACK_") || strings.Contains(p.body, "tollgate sign-in") || strings.Contains(p.body, "<form") {
+	if p := b.get("/sign-in"); p.status != 200 || !strings.Contains(p.body, "is not available here") || strings.Contains(p.body, "SLACK_") ||
+		strings.Contains(p.body, "tollgate sign-in") || strings.Contains(p.body, "<form") {
 		t.Errorf("the page: %d %s", p.status, p.main())
 	}
 	if p := b.post("/sign-in/slack", nil); p.kind() != "See Other /sign-in" {
@@ -664,7 +718,8 @@ func TestAnUnreachableIssuer(t *testing.T) {
 	if p.status != 503 || !strings.Contains(p.body, "cannot be reached") || p.header.Get("Retry-After") != "5" {
 		t.Errorf("the page: %s %s", p.kind(), p.main())
 	}
-	if p := b.post("/sign-in/slack", nil); p.status != 503 || p.header.Get("Retry-After") != "5" || !strings.Contains(p.main(), "cannot be reached") || strings.Contains(p.main(), "database") {
+	if p := b.post("/sign-in/slack", nil); p.status != 503 || p.header.Get("Retry-After") != "5" ||
+		!strings.Contains(p.main(), "cannot be reached") || strings.Contains(p.main(), "database") {
 		t.Errorf("the start: %s %s", p.kind(), p.main())
 	}
 	i.start(address)
@@ -686,9 +741,12 @@ func TestAnUnreachableIssuer(t *testing.T) {
 
 func TestInvalidIssuers(t *testing.T) {
 	for issuer, good := range map[string]bool{
-		"https://slack.com": true, "https://id.example.com/realms/a": true, "http://127.0.0.1:5556/dex": true, "http://[::1]:5556": true, "http://localhost": true,
-		"http://id.example.com": false, "http://10.0.0.1": false, "slack.com": false, "": false, "https://": false, "https://a@example.com": false,
-		"https://example.com?x=1": false, "ftp://example.com": false, "http://localhost.example.com": false, "http://127.0.0.1.example.com": false,
+		"https://slack.com": true, "https://id.example.com/realms/a": true, "http://127.0.0.1:5556/dex": true, "http://[::1]:5556": true,
+		"http://localhost":      true,
+		"http://id.example.com": false, "http://10.0.0.1": false, "slack.com": false, "": false, "https://": false,
+		"https://a@example.com":   false,
+		"https://example.com?x=1": false, "ftp://example.com": false, "http://localhost.example.com": false,
+		"http://127.0.0.1.example.com": false,
 	} {
 		if err := (&SignIn{Issuer: issuer}).check(); (err == nil) != good {
 			t.Errorf("%q: %v", issuer, err)
@@ -702,7 +760,8 @@ func TestALinkSignsInOnce(t *testing.T) {
 		link := f.link("ada@example.com")
 		b := f.browser()
 		for range 3 { // a chat program that previews the link, and a person who opens it twice
-			if p := b.get(link + "?next=/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") || !strings.Contains(p.body, `value="/settings"`) {
+			if p := b.get(link + "?next=/settings"); p.status != 200 || !strings.Contains(p.body, "ada@example.com") ||
+				!strings.Contains(p.body, `value="/settings"`) {
 				t.Fatalf("the link's page: %d %s", p.status, p.main())
 			}
 		}
@@ -719,7 +778,9 @@ func TestALinkSignsInOnce(t *testing.T) {
 		}
 		old := f.link("ada@example.com")
 		f.advance(models.SignInLinkLife)
-		for _, path := range []string{old, "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA", "/sign-in/%00", link + "A", strings.ToLower(f.link("ada@example.com"))} {
+		for _, path := range []string{
+			old, "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAA", "/sign-in/%00", link + "A", strings.ToLower(f.link("ada@example.com")),
+		} {
 			if p := f.browser().post(path, nil); p.status != http.StatusNotFound {
 				t.Errorf("%s: %s", path, p.kind())
 			}
@@ -766,7 +827,8 @@ func TestAStolenLinkOpensNothing(t *testing.T) {
 
 func TestNextIsALocalPath(t *testing.T) {
 	for next, want := range map[string]string{
-		"/usage": "/usage", "/": "/", "/org/members?sort=-used&q=a%20b": "/org/members?sort=-used&q=a%20b", "/usage#months": "/usage", "/é": "/%C3%A9", "/a:b": "/a:b",
+		"/usage": "/usage", "/": "/", "/org/members?sort=-used&q=a%20b": "/org/members?sort=-used&q=a%20b", "/usage#months": "/usage",
+		"/é": "/%C3%A9", "/a:b": "/a:b",
 		"/a?next=https:%2F%2Fevil.example": "/a?next=https:%2F%2Fevil.example",
 	} {
 		if got := ownPath(next); got != want {
@@ -774,9 +836,11 @@ func TestNextIsALocalPath(t *testing.T) {
 		}
 	}
 	for _, next := range []string{
-		"", "usage", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example", "\\\\evil.example", "https://evil.example", "https:evil.example",
-		"javascript:alert(1)", "data:text/html,x", "//evil.example/%2f..", "/a//evil.example", "/.//evil.example", "/..//evil.example", "/\t/evil.example", "/\n/evil.example",
-		"/a\r\nSet-Cookie: x=1", "\t//evil.example", " //evil.example", " /usage", "/a\x00", "/a\x7f", "/%zz", "?x=1", "#x", "@evil.example", "evil.example/usage", "/" + strings.Repeat("a", 1000),
+		"", "usage", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example", "\\\\evil.example", "https://evil.example",
+		"https:evil.example", "javascript:alert(1)", "data:text/html,x", "//evil.example/%2f..", "/a//evil.example", "/.//evil.example",
+		"/..//evil.example", "/\t/evil.example", "/\n/evil.example",
+		"/a\r\nSet-Cookie: x=1", "\t//evil.example", " //evil.example", " /usage", "/a\x00", "/a\x7f", "/%zz", "?x=1", "#x", "@evil.example",
+		"evil.example/usage", "/" + strings.Repeat("a", 1000),
 	} {
 		if got := ownPath(next); got != "" {
 			t.Errorf("%q is accepted as %q", next, got)

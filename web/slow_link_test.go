@@ -29,10 +29,12 @@ func TestSlowLink(t *testing.T) {
 	for name, steps := range map[string][]slowStep{
 		"known": {
 			post("check of a known person", "/v1/check", `{"email":"known@example.com"}`, map[string]any{"used": 1}),
-			post("first consume of a known person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k1"}`, map[string]any{"used": 2}),
-			post("consume of a remembered person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k2"}`, map[string]any{"used": 3}),
+			post("first consume of a known person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k1"}`,
+				map[string]any{"used": 2}),
+			post("consume of a cached person", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k2"}`, map[string]any{"used": 3}),
 			{"usage", http.MethodGet, "/v1/usage/known@example.com", "", map[string]any{"used": 3}},
-			post("one event", "/v1/events", `{"events":[{"email":"known@example.com","quantity":1,"idempotency_key":"e1","occurred_at":"2026-11-22T00:00:00Z"}]}`, nil),
+			post("one event", "/v1/events",
+				`{"events":[{"email":"known@example.com","quantity":1,"idempotency_key":"e1","occurred_at":"2026-11-22T00:00:00Z"}]}`, nil),
 			post("broken", "/v1/check", `{"email":"known@example.com"}`, map[string]any{"used": 4}),
 			post("broken", "/v1/consume", `{"email":"known@example.com","idempotency_key":"k3"}`, map[string]any{"used": 5}),
 		},
@@ -45,8 +47,10 @@ func TestSlowLink(t *testing.T) {
 		"slack": {
 			post("consume of a new person of a new team", "/v1/consume",
 				`{"email":"slack@example.com","slack_team_id":"T1","slack_user_id":"U1","idempotency_key":"s1"}`, map[string]any{"used": 1}),
-			post("consume by Slack identity", "/v1/consume", `{"slack_team_id":"T1","slack_user_id":"U1","idempotency_key":"s2"}`, map[string]any{"used": 2}),
-			post("check of another new person", "/v1/check", `{"email":"slack2@example.com","slack_team_id":"T1","slack_user_id":"U2"}`, map[string]any{"used": 0}),
+			post("consume by Slack identity", "/v1/consume", `{"slack_team_id":"T1","slack_user_id":"U1","idempotency_key":"s2"}`,
+				map[string]any{"used": 2}),
+			post("check of another new person", "/v1/check", `{"email":"slack2@example.com","slack_team_id":"T1","slack_user_id":"U2"}`,
+				map[string]any{"used": 0}),
 			post("hold", "/v1/holds", `{"slack_team_id":"T1","slack_user_id":"U1","quantity":2,"idempotency_key":"h1"}`, map[string]any{"held": 2}),
 			post("settle", "/v1/holds/HOLD/settle", `{"quantity":1}`, map[string]any{"used": 3, "held": 0}),
 		},

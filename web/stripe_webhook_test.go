@@ -37,9 +37,17 @@ func (s *oneSubscription) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = map[string]any{"object": "list", "url": "/v1/subscriptions", "data": []any{}}
 	case r.URL.Path == "/v1/subscriptions":
 		answer = map[string]any{"object": "list", "url": "/v1/subscriptions", "data": []any{map[string]any{
-			"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "active", "created": s.start.Unix(), "billing_cycle_anchor": s.start.Unix(),
+			"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "active", "created": s.start.Unix(),
+			"billing_cycle_anchor": s.start.Unix(),
 			"current_period_start": s.start.Unix(), "current_period_end": s.start.AddDate(0, 1, 0).Unix(),
-			"items": map[string]any{"data": []any{map[string]any{"quantity": 1, "price": map[string]any{"id": "price_1", "lookup_key": "tollgate_base_pro", "recurring": map[string]any{"usage_type": "licensed"}}}}},
+			"items": map[string]any{
+				"data": []any{
+					map[string]any{
+						"quantity": 1,
+						"price":    map[string]any{"id": "price_1", "lookup_key": "tollgate_base_pro", "recurring": map[string]any{"usage_type": "licensed"}},
+					},
+				},
+			},
 		}}}
 	}
 	_ = json.NewEncoder(w).Encode(answer)
@@ -54,7 +62,8 @@ func withWebhooks(t *testing.T, address string, stripe http.Handler) *fixture {
 	must(t, err)
 	return newFixture(t, address, func(o *Options) {
 		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-			DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
+			DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now,
+			Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
 		})
 		o.Webhooks.Start(context.Background())
 		t.Cleanup(o.Webhooks.Stop)
@@ -83,10 +92,11 @@ func (f *fixture) webhook(payload string, at time.Time, changes ...change) answe
 }
 
 func subscriptionEvent(id string) string {
-	return fmt.Sprintf(`{"id": %q, "object": "event", "type": "customer.subscription.created", "created": 1, "data": {"object": {"object": "subscription", "customer": "cus_1"}}}`, id)
+	return fmt.Sprintf(`{"id": %q, "object": "event", "type": "customer.subscription.created", "created": 1,
+		"data": {"object": {"object": "subscription", "customer": "cus_1"}}}`, id)
 }
 
-func TestWebhooksAreStripes(t *testing.T) {
+func TestOnlyStripeSendsWebhooks(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		// Without a secret, there is no such endpoint.
 		f.webhook(subscriptionEvent("evt_0"), f.clock()).want(t, 404, map[string]any{"code": "not_found"})
@@ -129,7 +139,9 @@ func TestAPlanAppliesWhenTheWebhookIsAnswered(t *testing.T) {
 			stripe.bought.Store(true)
 			f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
 			f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
-			consume("b").want(t, 200, map[string]any{"allowed": true, "plan": "pro", "used": 3, "included": 75, "period.start": "2026-11-23T12:00:00Z", "period.end": "2026-12-23T12:00:00Z"})
+			consume("b").want(t, 200, map[string]any{
+				"allowed": true, "plan": "pro", "used": 3, "included": 75, "period.start": "2026-11-23T12:00:00Z", "period.end": "2026-12-23T12:00:00Z",
+			})
 			var events []models.UsageEvent
 			must(t, f.db.NewSelect().Model(&events).Order("occurred_at").Scan(context.Background()))
 			if len(events) != 2 || events[0].StripeCustomerID != nil || events[1].StripeCustomerID == nil || *events[1].StripeCustomerID != "cus_1" {

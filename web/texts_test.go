@@ -22,7 +22,8 @@ func TestWebhookWithNUL(t *testing.T) {
 			f := withWebhooks(t, address(t), http.NotFoundHandler())
 			refused := map[string]any{"code": "bad_signature"}
 			event := func(id, kind, customer, subscription string) string {
-				return fmt.Sprintf(`{"id": "%s", "object": "event", "type": "%s", "created": 1, "data": {"object": {"object": "subscription", "id": "%s", "customer": "%s"}}}`,
+				return fmt.Sprintf(`{"id": "%s", "object": "event", "type": "%s", "created": 1,
+					"data": {"object": {"object": "subscription", "id": "%s", "customer": "%s"}}}`,
 					id, kind, subscription, customer)
 			}
 			const kind = "customer.subscription.created"
@@ -31,8 +32,10 @@ func TestWebhookWithNUL(t *testing.T) {
 			f.webhook(event("evt_1", kind, `cus\u00001`, "sub_1"), f.clock()).want(t, 400, refused)
 			f.webhook(event("evt_1", kind, "\xff", "sub_1"), f.clock()).want(t, 200, nil)
 			f.webhook(event("evt_2", kind, "cus_2", `sub\u00001`), f.clock()).want(t, 200, nil)
-			f.webhook(`{"id": "evt_3", "type": "customer.deleted", "data": {"object": {"object": "customer", "id": "\u0000"}}}`, f.clock()).want(t, 400, refused)
-			f.webhook(`{"id": "evt_4", "type": "invoice.paid", "data": {"object": {"object": "invoice", "customer": {"id": "\u0000"}}}}`, f.clock()).want(t, 400, refused)
+			f.webhook(`{"id": "evt_3", "type": "customer.deleted", "data": {"object": {"object": "customer", "id": "\u0000"}}}`, f.clock()).
+				want(t, 400, refused)
+			f.webhook(`{"id": "evt_4", "type": "invoice.paid", "data": {"object": {"object": "invoice", "customer": {"id": "\u0000"}}}}`, f.clock()).
+				want(t, 400, refused)
 			f.webhook(`{"id": "evt\u00005", "type": "v1.billing.meter.no_meter_found", "created": "\u0000"}`, f.clock()).want(t, 400, refused)
 		})
 	}
@@ -44,7 +47,9 @@ func TestInvalidTextIsRefused(t *testing.T) {
 		o, err := models.CreateOrganization(t.Context(), f.db, f.clock(), "Acme", []string{"T1"})
 		must(t, err)
 		admin, yes := models.Admin, true
-		_, err = models.SetUser(t.Context(), f.db, f.clock(), "otto@example.com", models.UserChange{OrganizationID: &o.ID, Role: &admin, Operator: &yes})
+		_, err = models.SetUser(t.Context(), f.db, f.clock(), "otto@example.com", models.UserChange{
+			OrganizationID: &o.ID, Role: &admin, Operator: &yes,
+		})
 		must(t, err)
 		b := f.signedIn("otto@example.com")
 		sound := func(what string, status int) {
@@ -56,8 +61,10 @@ func TestInvalidTextIsRefused(t *testing.T) {
 		for _, bad := range notTexts {
 			escaped := url.QueryEscape(bad)
 			fields := url.Values{}
-			for _, name := range []string{"q", "query", "next", "page", "period", "session_id", "try", "plan", "sort", "level", "cursor", "saved", "code", "state", "error",
-				"name", "amount", "id", "reason", "scope", "confirm", "email", bad} {
+			for _, name := range []string{
+				"q", "query", "next", "page", "period", "session_id", "try", "plan", "sort", "level", "cursor", "saved", "code", "state",
+				"error", "name", "amount", "id", "reason", "scope", "confirm", "email", bad,
+			} {
 				fields.Set(name, bad)
 			}
 			for _, r := range f.web.pages() {
@@ -71,7 +78,9 @@ func TestInvalidTextIsRefused(t *testing.T) {
 			}
 			for _, r := range f.web.api() {
 				path := strings.NewReplacer("{email}", escaped, "{id}", escaped).Replace(r.path)
-				for _, body := range []string{"", `{"email": "` + bad + `"}`, `{"email": "a\u0000@example.com", "idempotency_key": "\u0000", "quantity": 1}`} {
+				for _, body := range []string{
+					"", `{"email": "` + bad + `"}`, `{"email": "a\u0000@example.com", "idempotency_key": "\u0000", "quantity": 1}`,
+				} {
 					if r.method == http.MethodGet && body != "" {
 						continue
 					}

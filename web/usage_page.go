@@ -114,13 +114,14 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 	}).Value
 	if held != nil {
 		shown.Organization = held.Organization
-		s.becomes(&shown, &held.Subscription, viewer)
+		s.addState(&shown, &held.Subscription, viewer)
 	}
 	return shown
 }
 
-// becomes adds what happens to a subscription next, and whether the viewer may manage it in Stripe.
-func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
+// addState adds the state of a subscription, when it ends, and whether the viewer may manage it in
+// Stripe.
+func (s *Server) addState(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
 	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
@@ -135,8 +136,8 @@ func (s *Server) becomes(shown *views.Subscription, held *models.Subscription, v
 	}
 }
 
-// mayManage reports whether the viewer may open Stripe's portal for a subscription: it is theirs, or
-// their organization's and they are an admin.
+// mayManage reports whether the viewer may open Stripe's portal for a subscription: it is theirs,
+// or their organization's and they are an admin.
 func (s *Server) mayManage(held *models.Subscription, viewer *models.Viewer) bool {
 	return s.shop != nil && held.StripeCustomerID != nil &&
 		(held.OrganizationID == nil || viewer.IsAdmin() && *held.OrganizationID == viewer.Organization.ID)
