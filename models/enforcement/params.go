@@ -11,8 +11,8 @@ import (
 
 // params writes arrays in PostgreSQL's binary format into one buffer, which it reuses. An encoder
 // that uses reflection for each of a group's thousands of values would cost more than the group's
-// decisions. Source:
-// https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c, array_recv
+// decisions. Source: array_recv in
+// https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
 type params struct {
 	buf []byte
 }

@@ -109,8 +109,8 @@ const (
 
 	// A row's xmin is the transaction that wrote this version of the row, so it differs after any
 	// change. Unless every row is as remembered, the function raises a serialization failure, which
-	// undoes the whole transaction. Source:
-	// https://www.postgresql.org/docs/current/ddl-system-columns.html
+	// undoes the whole transaction.
+	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
 	pgMove = `WITH moved AS (
 			UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents,
 				daily = k.daily
@@ -421,8 +421,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 }
 
 // compareAndCommit is one round trip without BEGIN and COMMIT: all statements up to a Sync are one
-// transaction. Source:
-// https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+// transaction.
+// Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
 func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

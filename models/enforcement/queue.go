@@ -57,10 +57,10 @@ func (q *queue) signal() {
 	}
 }
 
-// take waits for calls and returns the oldest ones: at least one call, and further calls while they
-// have at most most ops together. It returns nil if the queue is closed and empty. It reuses the
-// slice into.
-func (q *queue) take(into []*call, most int) []*call {
+// take waits for calls and returns the oldest ones: at least one call, and further calls while
+// all have at most maxOps ops. It returns nil if the queue is closed and empty. It reuses the slice
+// into.
+func (q *queue) take(into []*call, maxOps int) []*call {
 	for {
 		// Callers that are ready to run go first, so that their calls are in this group and not in the
 		// next one. On an idle machine, none is ready, and this returns immediately.
@@ -68,7 +68,7 @@ func (q *queue) take(into []*call, most int) []*call {
 		q.mu.Lock()
 		if len(q.calls) > 0 {
 			n, ops := 0, 0
-			for n < len(q.calls) && (n == 0 || ops+len(q.calls[n].ops) <= most) {
+			for n < len(q.calls) && (n == 0 || ops+len(q.calls[n].ops) <= maxOps) {
 				ops += len(q.calls[n].ops)
 				n++
 			}

@@ -198,8 +198,8 @@ func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *
 }
 
 // inTransaction calls do in a transaction with the write lock. version is the version of the file,
-// which changes when another connection changes anything. Source:
-// https://www.sqlite.org/pragma.html#pragma_data_version
+// which changes when another connection changes anything.
+// Source: https://www.sqlite.org/pragma.html#pragma_data_version
 func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, version uint32) error) (err error) {
 	// Only the wait for the lock ends with the context. Once started, statements run to their end.
 	begin := ctx
@@ -420,7 +420,8 @@ const (
 // for the disk, so another connection does it while the gate continues. The log is reset only when
 // all of it is copied and no connection reads from it, so the gate itself then copies the few pages
 // that were added in the meantime. An error loses nothing: the log stays and grows, and if it fills
-// the disk, the next commit fails. Source: https://www.sqlite.org/wal.html#ckpt
+// the disk, the next commit fails.
+// Source: https://www.sqlite.org/wal.html#ckpt
 func (l *lite) checkpoint(ctx context.Context, rows int) {
 	const checkpoint = "PRAGMA wal_checkpoint(PASSIVE)"
 	if l.log.rows += rows; l.log.rows < logRows {
