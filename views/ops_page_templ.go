@@ -280,7 +280,7 @@ func keysTable(f ui.Frame, keys []models.APIKey) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, "The Slack app needs a key to ask for decisions.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, "The Slack app needs a key to check and record usage.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -293,7 +293,7 @@ func invoicesCard(invoices []Invoice) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("invoices", "Invoices", "Most recent first. Stripe issues them, and they are authoritative.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("invoices", "Invoices", "Most recent first. Stripe issues the invoices, and they are authoritative.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -63,7 +63,7 @@ type SpendLimit struct {
 // headline returns the answer to the first question, how much is left.
 func headline(c *models.Catalogue, s models.Standing) string {
 	if s.Overage > 0 && s.Remaining() == 0 {
-		return fmt.Sprintf("%s beyond your plan", c.Units(s.Overage))
+		return fmt.Sprintf("%s beyond the plan", c.Units(s.Overage))
 	}
 	return c.Units(s.Remaining()) + " left"
 }
@@ -215,7 +215,7 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
 			c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: all extra %s are billed. A limit pauses them when it is reached, until the reset.",
+	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, they are paused once it is reached, until the reset.",
 		c.UnitPlural)
 }
 

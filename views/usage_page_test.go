@@ -101,7 +101,7 @@ func TestUsagePageTexts(t *testing.T) {
 	}{
 		{
 			"the reset has date, hour, time zone and relative time", viewstest.Member(t, "pro", 43, 75),
-			[]string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond your plan"},
+			[]string{"Dec 1, 2026, 00:00 UTC (in 8 days)"}, []string{"Paused", "beyond the plan"},
 		},
 		{
 			"the free plan shows no money", viewstest.Member(t, "free", 5, 5),
@@ -219,7 +219,7 @@ func TestUnitNameComesFromTheCatalog(t *testing.T) {
 	c.UnitSingular, c.UnitPlural = "summary", "summaries"
 	d.Catalogue = &c
 	said := text(viewstest.Render(t, views.UsagePage(d)))
-	if !strings.Contains(said, "21 summaries beyond your plan") || strings.Contains(said, "uggestion") {
+	if !strings.Contains(said, "21 summaries beyond the plan") || strings.Contains(said, "uggestion") {
 		t.Errorf("the page has a unit name that is not the catalog's:\n%s", said)
 	}
 }

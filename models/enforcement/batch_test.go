@@ -10,17 +10,20 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// Entries of one batch name people by a Slack identity that an earlier entry of it links, whatever email a later one gives.
-func TestABatchLinksAndNames(t *testing.T) {
+// TestBatchLinksPeople records a batch whose later entries identify people by a Slack identity that
+// an earlier entry links. The identity decides, whatever email a later entry gives.
+func TestBatchLinksPeople(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		slack, elsewhere := models.SlackIdentity{TeamID: "T1", UserID: "U1"}, models.SlackIdentity{TeamID: "T2", UserID: "U2"}
 		n := 0
 		entry := func(email string, id models.SlackIdentity) enforcement.PastEvent {
 			n++
-			return enforcement.PastEvent{Person: enforcement.Person{Email: email, Slack: id}, Quantity: 1, IdempotencyKey: fmt.Sprint("k", n), OccurredAt: f.now}
+			return enforcement.PastEvent{
+				Person: enforcement.Person{Email: email, Slack: id}, Quantity: 1, IdempotencyKey: fmt.Sprint("k", n), OccurredAt: f.now,
+			}
 		}
 		batch := []enforcement.PastEvent{
-			entry("", slack), // nobody has it yet
+			entry("", slack), // not linked yet
 			entry("ada@example.com", slack),
 			entry("", slack),
 			entry("bob@example.com", slack), // the person's new address
@@ -42,7 +45,7 @@ func TestABatchLinksAndNames(t *testing.T) {
 			if id := o.Answer.Standing.UserID; want != "" && users[id] == "" {
 				users[id] = want
 			} else if users[id] != want {
-				t.Errorf("entry %d went to the %q person (%s), want the %q one", i, users[id], o.Answer.Standing.Email, want)
+				t.Errorf("entry %d was recorded for the %q person (%s), want the %q one", i, users[id], o.Answer.Standing.Email, want)
 			}
 		}
 		for _, c := range []struct {
@@ -50,8 +53,8 @@ func TestABatchLinksAndNames(t *testing.T) {
 			email  string
 			used   int64
 		}{
-			{enforcement.Person{Slack: slack}, "bob@example.com", 4}, {by("bob@example.com"), "bob@example.com", 4}, {by("ada@example.com"), "ada@example.com", 1},
-			{enforcement.Person{Slack: elsewhere}, "u2@t2.slack.invalid", 2},
+			{enforcement.Person{Slack: slack}, "bob@example.com", 4}, {by("bob@example.com"), "bob@example.com", 4},
+			{by("ada@example.com"), "ada@example.com", 1}, {enforcement.Person{Slack: elsewhere}, "u2@t2.slack.invalid", 2},
 			{enforcement.Person{Email: "bob@example.com", Slack: elsewhere}, "u2@t2.slack.invalid", 2},
 		} {
 			if a, err := f.Check(f.ctx, c.person, 1); err != nil || a.Standing.Email != c.email || a.Standing.Used != c.used {

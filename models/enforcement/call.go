@@ -9,15 +9,16 @@ import (
 	"tollgate/models"
 )
 
-// Person names whom a call is about: by email, by Slack identity, or by both, which links the two.
+// Person identifies the person of a call: by email, by Slack identity, or by both, which links the
+// two.
 type Person struct {
-	// Email is trimmed and in lower case (models.ParseEmail); empty when only Slack's identity is known.
+	// Email is normalized (models.ParseEmail); empty if only the Slack identity is known.
 	Email string
-	// Slack is the zero value when only the email is known.
+	// Slack is the zero value if only the email is known.
 	Slack models.SlackIdentity
 }
 
-// Answer is what the gate decided and recorded.
+// Answer is the gate's decision and what it recorded.
 type Answer struct {
 	// Standing is the person's standing after the decision.
 	Standing models.Standing
@@ -35,7 +36,7 @@ type PastEvent struct {
 	Person         Person
 	Quantity       int64
 	IdempotencyKey string
-	// OccurredAt decides in which billing period it counts.
+	// OccurredAt decides in which billing period the usage counts.
 	OccurredAt time.Time
 }
 
@@ -49,7 +50,7 @@ const (
 	release
 )
 
-// request is what a caller asks for. It never changes.
+// request is a caller's request. It never changes.
 type request struct {
 	kind     kind
 	person   Person
@@ -60,21 +61,24 @@ type request struct {
 	holdID   uuid.UUID
 }
 
-// resolution is what the gate finds out about a request before it decides: whose record it acts on, and that record. identify and
-// prepare find the person, bindAccounts the record.
+// resolution is what the gate finds out about a request before it decides: the person and the
+// record that it acts on. identify and prepare find the person, and bindAccounts finds the record.
 type resolution struct {
-	// email names the person: the request's, or that of an earlier entry of the batch with the same Slack identity.
+	// email is the request's email, or that of an earlier entry of the batch with the same Slack
+	// identity.
 	email string
-	// user is whom the request names; the zero value until that is known. linked means that the request's Slack identity names them.
+	// user is the request's person; the zero value until that is known. linked means that the person
+	// has the request's Slack identity.
 	user   models.LinkedPerson
 	linked bool
-	held   models.RecordKey // settle and release: the hold's record
-	// unknown means that the request names no person or hold: err says so, and nothing is decided.
+	held   models.RecordKey // settle and release: the key of the hold's record
+	// unknown means that the request's person or hold does not exist. err says so, and nothing is
+	// decided.
 	unknown bool
 	account *account
 }
 
-// op is one unit of work of a group: a request, what is known of it, and its outcome.
+// op is one unit of work of a group: a request, its resolution and its outcome.
 type op struct {
 	request
 	resolution
@@ -83,7 +87,7 @@ type op struct {
 	err    error
 }
 
-// recordKey is the key of the record that the op acts on, if it is decided at now.
+// recordKey returns the key of the record that the op acts on, if it is decided at now.
 func (o *op) recordKey(now time.Time) models.RecordKey {
 	switch o.kind {
 	case settle, release:
@@ -94,7 +98,7 @@ func (o *op) recordKey(now time.Time) models.RecordKey {
 	return o.recordAt(now)
 }
 
-// recordAt is the key of the person's record at an instant.
+// recordAt returns the key of the person's record at the given time.
 func (o *op) recordAt(at time.Time) models.RecordKey {
 	if o.user.UserID != uuid.Nil {
 		return models.RecordKey{UserID: o.user.UserID, Email: o.user.Email, At: at}
@@ -102,24 +106,25 @@ func (o *op) recordAt(at time.Time) models.RecordKey {
 	return models.RecordKey{Email: o.email, At: at}
 }
 
-// idempotencyKey is the key of an event or a hold.
+// idempotencyKey returns the idempotency key together with the person it belongs to.
 func (o *op) idempotencyKey() keyOf[models.RecordKey] {
 	return keyOf[models.RecordKey]{o.recordAt(time.Time{}), o.key}
 }
 
-// link is what the request says of its person.
+// link returns the email and the Slack identity that the request links.
 func (o *op) link() models.Link { return models.Link{Email: o.email, Slack: o.person.Slack} }
 
-// name notes whom the request's Slack identity names.
+// name sets the person who has the request's Slack identity.
 func (o *op) name(p models.LinkedPerson) { o.user, o.linked = p, true }
 
-// mustLink reports whether the request's Slack identity differs from the one that the database has of the person.
+// mustLink reports whether the request's Slack identity differs from known, the person's identity
+// in the database, so that it must be linked.
 func (o *op) mustLink(known models.SlackIdentity) bool {
 	none := models.SlackIdentity{}
 	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.user.NotLinked || known != none)
 }
 
-// call is what one caller waits for: ops that are decided together, or not at all.
+// call is what one caller waits for. Its ops are decided in one transaction, or not at all.
 type call struct {
 	ctx  context.Context
 	ops  []op
@@ -128,7 +133,8 @@ type call struct {
 	done chan ending
 	// until is when the caller must have its answer.
 	until time.Time
-	// left means that the caller was answered while the worker still held the call. The queue's mutex guards it.
+	// left means that the caller was answered while the worker still used the call. The queue's mutex
+	// guards it.
 	left bool
 }
 
@@ -136,14 +142,15 @@ type call struct {
 type ending uint8
 
 const (
-	decided  ending = iota // by the worker, which wrote the answer or the error into the call
-	waited                 // too long in the queue; no worker has taken it
-	givenUp                // while a worker still has it
-	released               // with an error, before the rest of its group was decided
+	decided  ending = iota // the worker wrote the answer or the error into the call
+	waited                 // it waited too long in the queue, and no worker has taken it
+	givenUp                // it ran out of time while a worker used it
+	released               // it failed before the rest of its group was decided
 )
 
-// resolveEmails sets the email of each op. An entry of a batch that names a person only by a Slack identity gets the email of an
-// earlier entry with the same identity, which may link it: a batch is recorded in its order.
+// resolveEmails sets the email of each op. An entry of a batch that has only a Slack identity gets
+// the email of an earlier entry with the same identity, which may link the two. A batch is recorded
+// in its order.
 func (c *call) resolveEmails() {
 	if len(c.ops) == 1 {
 		c.ops[0].email = c.ops[0].person.Email

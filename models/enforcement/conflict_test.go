@@ -9,9 +9,10 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// An idempotency key belongs to one person. Two people who act on one Slack message use the same key, and both are counted. The same
-// person's key with another quantity is refused, and spoils nothing else.
-func TestAKeyBelongsToOnePerson(t *testing.T) {
+// TestKeyBelongsToOnePerson checks that two people can use the same idempotency key, for example
+// because both act on one Slack message, and that the same person's key with another quantity is
+// refused without an effect on other entries.
+func TestKeyBelongsToOnePerson(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		ada, bob := by("ada@example.com"), enforcement.Person{Email: "bob@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}
 		happened := func(p enforcement.Person, quantity int64, key string) enforcement.PastEvent {
@@ -26,22 +27,24 @@ func TestAKeyBelongsToOnePerson(t *testing.T) {
 			if err != nil || held.Replayed {
 				t.Fatalf("%+v, %v", held, err)
 			}
-			if again, err := f.Consume(f.ctx, p, 1, "message"); err != nil || !again.Replayed || again.EventID != first.EventID || again.Standing.Used != 1 {
-				t.Errorf("again: %+v, %v", again, err)
+			again, err := f.Consume(f.ctx, p, 1, "message")
+			if err != nil || !again.Replayed || again.EventID != first.EventID || again.Standing.Used != 1 {
+				t.Errorf("second consume: %+v, %v", again, err)
 			}
 			if again, err := f.Hold(f.ctx, p, 1, "message", time.Minute); err != nil || !again.Replayed || again.Hold.ID != held.Hold.ID {
-				t.Errorf("held again: %+v, %v", again, err)
+				t.Errorf("second hold: %+v, %v", again, err)
 			}
 			if _, err := f.Consume(f.ctx, p, 2, "message"); !isReused(err) {
-				t.Errorf("consume of another quantity: %v", err)
+				t.Errorf("consume with another quantity: %v", err)
 			}
 			if _, err := f.Hold(f.ctx, p, 2, "message", time.Minute); !isReused(err) {
-				t.Errorf("hold of another quantity: %v", err)
+				t.Errorf("hold with another quantity: %v", err)
 			}
 		}
 		for _, replayed := range []bool{false, true} { // the second time as a retry
 			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{
-				happened(ada, 2, "message"), happened(bob, 1, "batch"), happened(ada, 1, "batch"), happened(ada, 2, "batch"), happened(by("new@example.com"), 1, "batch"),
+				happened(ada, 2, "message"), happened(bob, 1, "batch"), happened(ada, 1, "batch"), happened(ada, 2, "batch"),
+				happened(by("new@example.com"), 1, "batch"),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -62,6 +65,6 @@ func TestAKeyBelongsToOnePerson(t *testing.T) {
 }
 
 func isReused(err error) bool {
-	var fault *models.Error
-	return errors.As(err, &fault) && fault.Code == models.CodeIdempotencyKeyReused
+	var e *models.Error
+	return errors.As(err, &e) && e.Code == models.CodeIdempotencyKeyReused
 }

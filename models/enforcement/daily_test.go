@@ -10,7 +10,8 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// TestDaysOfARecord has units fall on days in every way that the gate grants them, among them upon memory and from two gates.
+// TestDaysOfARecord checks the units per day for every way in which the gate grants units,
+// including decisions on remembered records and two gates.
 func TestDaysOfARecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const email = "ada@example.com"
@@ -44,7 +45,7 @@ func TestDaysOfARecord(t *testing.T) {
 					counted = counted.Add(models.DayOf(r.BillingPeriodStart, e.OccurredAt), e.Quantity)
 				}
 				if r.Daily != counted {
-					t.Errorf("%q is stored since %s, %q was counted", r.Daily, r.BillingPeriodStart, counted)
+					t.Errorf("the record since %[2]s has the days %[1]q, but its events have %[3]q", r.Daily, r.BillingPeriodStart, counted)
 				}
 				got = append(got, r.Daily)
 			}
@@ -59,7 +60,7 @@ func TestDaysOfARecord(t *testing.T) {
 		}
 		days(november(22, 6))
 		must(other.Consume(f.ctx, by(email), 1, key()))
-		must(f.Consume(f.ctx, by(email), 1, key())) // upon what is no longer so
+		must(f.Consume(f.ctx, by(email), 1, key())) // the remembered record is stale
 		days(november(22, 8))
 		must(f.Consume(f.ctx, by(email), 2, "k1")) // a retry
 		days(november(22, 8))
@@ -73,13 +74,15 @@ func TestDaysOfARecord(t *testing.T) {
 		must(f.Consume(f.ctx, by(email), 1, key()))
 		days(november(22, 8).Add(23, 4))
 
-		// Late ones of this period, of the ones before, and of the last moment of a day.
+		// Late events of this period, of earlier periods, and of the last moment of a day.
 		late := func(at time.Time, quantity int64) enforcement.PastEvent {
 			return enforcement.PastEvent{Person: by(email), Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}
 		}
 		batch := []enforcement.PastEvent{
-			late(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), 1), late(time.Date(2026, 11, 2, 23, 59, 59, 999999000, time.UTC), 2),
-			late(time.Date(2026, 10, 31, 23, 59, 59, 999999000, time.UTC), 3), late(f.now, 1), late(time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC), 4),
+			late(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), 1),
+			late(time.Date(2026, 11, 2, 23, 59, 59, 999999000, time.UTC), 2),
+			late(time.Date(2026, 10, 31, 23, 59, 59, 999999000, time.UTC), 3), late(f.now, 1),
+			late(time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC), 4),
 			late(time.Date(2026, 10, 25, 12, 0, 0, 0, time.UTC), 6),
 		}
 		outcomes, err := f.Record(f.ctx, batch)
@@ -94,7 +97,7 @@ func TestDaysOfARecord(t *testing.T) {
 		october := models.Daily("").Add(24, 6).Add(30, 3)
 		days(october, november(0, 1).Add(1, 6).Add(22, 8).Add(23, 5))
 
-		// A hold's units count in its period, on the day that it was made, when the work ends after it.
+		// If the work ends after the period, a hold's units count on the day on which it was created.
 		f.now = time.Date(2026, 11, 30, 23, 59, 0, 0, time.UTC)
 		across := must(f.Hold(f.ctx, by(email), 2, key(), time.Hour))
 		f.now = time.Date(2026, 12, 1, 0, 1, 0, 0, time.UTC)
@@ -104,8 +107,9 @@ func TestDaysOfARecord(t *testing.T) {
 	})
 }
 
-// TestDaysUponMemory consumes on one day after another, with nothing in between that reads the record anew.
-func TestDaysUponMemory(t *testing.T) {
+// TestDaysOfARememberedRecord consumes on several days in a row without anything that makes the
+// gate read the record again.
+func TestDaysOfARememberedRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, f.now, models.Subscriber{Email: "ada@example.com"}, "pro"); err != nil {
 			t.Fatal(err)
@@ -119,7 +123,7 @@ func TestDaysUponMemory(t *testing.T) {
 			f.now = f.now.AddDate(0, 0, 1)
 		}
 		if n := f.counted(t, remembered); n < 25 {
-			t.Errorf("%v groups were decided upon memory, so this test shows little", n)
+			t.Errorf("only %v groups were decided on remembered records, so this test shows little", n)
 		}
 		r, err := models.CurrentUsage(f.ctx, f.db, f.now, "ada@example.com")
 		if err != nil || r.Daily != want {

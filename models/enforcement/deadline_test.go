@@ -20,8 +20,9 @@ import (
 // promised is how long any call may take, whatever the database does.
 const promised = 5 * time.Second
 
-// mixed makes so many calls of all kinds at once: for people who are known, linked, and new. It returns how many were refused as
-// the database is unavailable, and fails the test if one took longer than promised. unconfirmed counts those that may be recorded.
+// mixed makes concurrent calls of all kinds, for people who are known, linked or new. It returns
+// how many were refused because the database is unavailable, and how many of those may have been
+// recorded. It fails the test if a call took longer than promised.
 func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unconfirmed int) {
 	t.Helper()
 	var mu sync.Mutex
@@ -29,7 +30,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 	var slowest time.Duration
 	for i := range calls {
 		all.Go(func() {
-			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // so that they are of several groups
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // so that they form several groups
 			key, known := fmt.Sprint(round, i), by(fmt.Sprintf("known%d@example.com", i%8))
 			fresh := by(fmt.Sprintf("new%d-%s@example.com", i, round))
 			fresh.Slack = models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d%s", i, round)}
@@ -54,9 +55,9 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 			if took > promised {
 				t.Errorf("call %d took %s, want at most %s", i, took.Round(time.Millisecond), promised)
 			}
-			if fault := (*models.Error)(nil); errors.As(err, &fault) && fault.Code == models.CodeUnavailable {
+			if e := (*models.Error)(nil); errors.As(err, &e) && e.Code == models.CodeUnavailable {
 				unavailable++
-				if strings.Contains(fault.Detail, "may have been recorded") {
+				if strings.Contains(e.Detail, "may have been recorded") {
 					unconfirmed++
 				}
 			} else if err != nil {
@@ -69,7 +70,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 	return unavailable, unconfirmed
 }
 
-// knowPeople makes the people that mixed knows.
+// knowPeople creates the known people of mixed.
 func (f *fixture) knowPeople(t *testing.T) {
 	t.Helper()
 	for i := range 8 {
@@ -86,8 +87,8 @@ func (f *fixture) knowPeople(t *testing.T) {
 	}
 }
 
-// Each call is answered within five seconds, and not each group of calls: a group may wait for the one before it. Nothing that
-// was answered 503 is recorded.
+// TestLockedFileIsAnsweredInTime checks that each call is answered within five seconds, even if its
+// group waits for another group, and that calls that get a 503 record nothing.
 func TestLockedFileIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 	address := modelstest.SQLite(t)
@@ -108,7 +109,7 @@ func TestLockedFileIsAnsweredInTime(t *testing.T) {
 	}
 	unavailable, unconfirmed := f.mixed(t, "locked", 64)
 	if unavailable != 64 || unconfirmed != 0 {
-		t.Errorf("%d of 64 calls were answered 503, %d of them unconfirmed; want all and none", unavailable, unconfirmed)
+		t.Errorf("%d of 64 calls got a 503, %d of them unconfirmed; want 64 and 0", unavailable, unconfirmed)
 	}
 	if err := f.Ready(f.ctx); err == nil {
 		t.Error("a gate with a locked file is ready")
@@ -117,12 +118,12 @@ func TestLockedFileIsAnsweredInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if events := f.clean(t); events != before {
-		t.Errorf("%d events were recorded by calls that were answered 503", events-before)
+		t.Errorf("%d events were recorded by calls that got a 503", events-before)
 	}
 	f.recovers(t)
 }
 
-// The same holds for a table that another program keeps locked.
+// TestLockedTableIsAnsweredInTime checks the same with a table that another program has locked.
 func TestLockedTableIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, modelstest.Postgres(t))
@@ -132,7 +133,7 @@ func TestLockedTableIsAnsweredInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback() }() // rolled back already when nothing failed
+	defer func() { _ = tx.Rollback() }() // already rolled back unless the test failed
 	if _, err := tx.ExecContext(f.ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func TestLockedTableIsAnsweredInTime(t *testing.T) {
 	}
 	unavailable, unconfirmed := f.mixed(t, "locked", 64)
 	if unavailable != 64 || unconfirmed != 0 {
-		t.Errorf("%d of 64 calls were answered 503, %d of them unconfirmed; want all and none", unavailable, unconfirmed)
+		t.Errorf("%d of 64 calls got a 503, %d of them unconfirmed; want 64 and 0", unavailable, unconfirmed)
 	}
 	if err := f.Ready(f.ctx); err == nil {
 		t.Error("a gate with a locked table is ready")
@@ -150,12 +151,13 @@ func TestLockedTableIsAnsweredInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if events := f.clean(t); events != before {
-		t.Errorf("%d events were recorded by calls that were answered 503", events-before)
+		t.Errorf("%d events were recorded by calls that got a 503", events-before)
 	}
 	f.recovers(t)
 }
 
-// A database that says nothing any more is answered in time as well. What it may have recorded is said.
+// TestSilentDatabaseIsAnsweredInTime checks that calls are answered in time if the database stops
+// responding. Calls that may have been recorded say so.
 func TestSilentDatabaseIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 	address := modelstest.Postgres(t)
@@ -164,7 +166,7 @@ func TestSilentDatabaseIsAnsweredInTime(t *testing.T) {
 	f.knowPeople(t)
 	p.silent.Store(true)
 	if unavailable, _ := f.mixed(t, "silent", 64); unavailable != 64 {
-		t.Errorf("%d of 64 calls were answered 503, want all", unavailable)
+		t.Errorf("%d of 64 calls got a 503, want all", unavailable)
 	}
 	if err := f.Ready(f.ctx); err == nil {
 		t.Error("a gate with a silent database is ready")
@@ -175,7 +177,7 @@ func TestSilentDatabaseIsAnsweredInTime(t *testing.T) {
 	f.clean(t)
 }
 
-// recovers waits until the gate is ready by itself, without a call, and then decides.
+// recovers waits until the gate is ready again, without a call, and then makes a call.
 func (f *fixture) recovers(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -190,7 +192,7 @@ func (f *fixture) recovers(t *testing.T) {
 	f.consume(t, "known0@example.com", 1, "after")
 }
 
-// proxy stands between the gate and PostgreSQL and can stop forwarding.
+// proxy forwards between the gate and PostgreSQL, and can stop forwarding.
 type proxy struct {
 	address string
 	silent  atomic.Bool

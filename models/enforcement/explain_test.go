@@ -16,31 +16,44 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// seqScan finds a table that is read whole.
-var seqScan = regexp.MustCompile(`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|usage_holds|api_keys)`)
+// seqScan matches a table that is read whole.
+var seqScan = regexp.MustCompile(
+	`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|usage_holds|api_keys)`)
 
-// grow fills the tables with what a shop of some size has, so that the planner would rather use an index.
+// grow fills the tables with enough rows that the planner prefers an index.
 const grow = `
-	ALTER TABLE subscriptions DISABLE TRIGGER USER; -- they would look each person up, one after another
+	ALTER TABLE subscriptions DISABLE TRIGGER USER; -- they would look up each person, one after another
 	INSERT INTO organizations SELECT gen_random_uuid(), 'o' || n, now() FROM generate_series(1, 2000) n;
 	INSERT INTO workspaces SELECT gen_random_uuid(), id, 'T' || row_number() OVER (), name, now() FROM organizations;
 	INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)
-		SELECT gen_random_uuid(), 'u' || n || '@example.com', (SELECT id FROM workspaces WHERE slack_team_id = 'T' || (n % 2000 + 1)), 'U' || n, now() FROM generate_series(1, 4000) n;
+		SELECT gen_random_uuid(), 'u' || n || '@example.com', (SELECT id FROM workspaces WHERE slack_team_id = 'T' || (n % 2000 + 1)),
+			'U' || n, now()
+		FROM generate_series(1, 4000) n;
 	INSERT INTO memberships SELECT u.id, w.organization_id, now() FROM users u JOIN workspaces w ON w.id = u.workspace_id;
-	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations;
-	INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT gen_random_uuid(), id, 'pro', 'canceled', now(), now() FROM users;
-	INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included, overage_rate_cents, entitled, created_at)
-		SELECT id, email, m, m + interval '1 month', 'team', 50, 25, true, now() FROM users, generate_series(timestamptz '2026-06-01Z', '2026-11-01Z', interval '1 month') m;
-	INSERT INTO usage_events (id, user_id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end,
-			used_after, held_after, included, overage_rate_cents)
-		SELECT gen_random_uuid(), user_id, id, email, 1, 'k' || id, now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
-	INSERT INTO usage_holds (id, user_id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id, billing_period_start, billing_period_end,
-			used_after, held_after, included, overage_rate_cents)
-		SELECT gen_random_uuid(), user_id, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id, billing_period_start, billing_period_end, 1, 0, 50, 25 FROM usage_records;
-	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at) SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(1, 5000) n;
+	INSERT INTO subscriptions (id, organization_id, plan_id, status, created_at, updated_at)
+		SELECT gen_random_uuid(), id, 'team', 'active', now(), now() FROM organizations;
+	INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at)
+		SELECT gen_random_uuid(), id, 'pro', 'canceled', now(), now() FROM users;
+	INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
+			overage_rate_cents, entitled, created_at)
+		SELECT id, email, m, m + interval '1 month', 'team', 50, 25, true, now()
+		FROM users, generate_series(timestamptz '2026-06-01Z', '2026-11-01Z', interval '1 month') m;
+	INSERT INTO usage_events (id, user_id, record_id, email, quantity, idempotency_key, occurred_at, recorded_at, plan_id,
+			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
+		SELECT gen_random_uuid(), user_id, id, email, 1, 'k' || id, now(), now(), plan_id,
+			billing_period_start, billing_period_end, 1, 0, 50, 25
+		FROM usage_records;
+	INSERT INTO usage_holds (id, user_id, record_id, email, quantity, idempotency_key, state, expires_at, created_at, plan_id,
+			billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
+		SELECT gen_random_uuid(), user_id, id, email, 1, 'h' || id, 'settled', now(), now(), plan_id,
+			billing_period_start, billing_period_end, 1, 0, 50, 25
+		FROM usage_records;
+	INSERT INTO api_keys (id, name, hint, hash, scopes, created_at)
+		SELECT gen_random_uuid(), 'k', 'k', sha256(n::text::bytea), 'read', now() FROM generate_series(1, 5000) n;
 	ANALYZE`
 
-// TestNoStatementReadsATableWhole explains what the gate sends, prepared as it is, and what it asks for through bun.
+// TestNoStatementReadsATableWhole explains the gate's prepared statements and the queries that it
+// makes through bun.
 func TestNoStatementReadsATableWhole(t *testing.T) {
 	ctx := t.Context()
 	db, err := models.Open(ctx, modelstest.Postgres(t))
@@ -56,22 +69,24 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
-	p.mu.Lock() // the connection is the test's
+	p.mu.Lock() // the test uses the connection
 	t.Cleanup(p.mu.Unlock)
-	const people, key, ids = `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`, `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY['k7']`,
-		`ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()]`
+	const people = `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY[timestamptz '2026-11-23Z']`
+	const key = `ARRAY[NULL::uuid], ARRAY['u7@example.com'], ARRAY['k7']`
+	const ids = `ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()]`
 	arguments := map[string]string{
 		"lock": people, "lock_free": people, "there": people, "peek": people,
 		"events": key, "holds_by_key": key, "settled": ids, "holds_by_id": ids, "close_holds": ids + `, ARRAY['settled']`,
-		"update": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint],
-			ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
-		"move": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY['1'], ARRAY['7'::xid], 1`,
+		"update": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint],
+			ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
+		"move": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY['1'],
+			ARRAY['7'::xid], 1`,
 		"late": `ARRAY[gen_random_uuid()], ARRAY[7::bigint]`,
 	}
 	for name := range pgStatements {
 		switch name {
 		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
-			continue // they read no table
+			continue // these read no table
 		}
 		results, err := p.conn.Exec(ctx, fmt.Sprintf("EXPLAIN EXECUTE %s (%s)", name, arguments[name])).ReadAll()
 		if err != nil {
@@ -103,7 +118,9 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 	}
 	_, err = models.LinkPeople(ctx, watchedDB, now, []models.Link{{Email: "new@example.com", Slack: identity}})
 	must(err)
-	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.RecordKey{{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)}}))
+	must(models.PrepareRecords(ctx, watchedDB, catalogue, now, []models.RecordKey{
+		{Email: "new@example.com", At: now}, {Email: "u9@example.com", At: now}, {Email: "u8@example.com", At: now.AddDate(-1, 0, 0)},
+	}))
 	_, err = models.PeopleByIdentity(ctx, watchedDB, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
 	must(err)
 	_, err = models.RecordsOfHolds(ctx, watchedDB, []uuid.UUID{{1}})
@@ -118,11 +135,11 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 		}
 	}
 	if len(seen.texts) < 10 {
-		t.Errorf("only %d statements were seen", len(seen.texts))
+		t.Errorf("only %d statements were recorded", len(seen.texts))
 	}
 }
 
-// statements keeps what bun sends.
+// statements records the statements that bun sends.
 type statements struct {
 	mu    sync.Mutex
 	texts []string

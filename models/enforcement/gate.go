@@ -1,7 +1,9 @@
-// Package enforcement is the gate: it decides and records, in one database transaction, whether a person may have more.
+// Package enforcement is the gate: it decides, in one database transaction, whether a person may
+// use more units, and records their use.
 //
-// Concurrent calls form groups. The calls that arrive while a worker commits one group are its next group, so a busy gate
-// needs one transaction for many calls, and an idle gate adds no wait. A call is answered only after the commit.
+// Concurrent calls form groups. The calls that arrive while a worker commits one group are its next
+// group, so a busy gate needs one transaction for many calls, and an idle gate adds no wait. A call
+// is answered only after the commit.
 package enforcement
 
 import (
@@ -20,50 +22,68 @@ import (
 	"tollgate/models"
 )
 
-// Options are what a gate needs.
+// Options are the options of a gate.
 type Options struct {
 	Catalogue *models.Catalogue
-	// Now is the clock.
+	// Now returns the current time.
 	Now func() time.Time
 	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics prometheus.Registerer
-	// QueueLimit is how many ops may wait in a queue. A call beyond it gets CodeOverloaded.
+	// QueueLimit is the maximum number of ops that wait in a queue. A call beyond it gets
+	// CodeOverloaded.
 	QueueLimit int
 }
 
 const (
-	// maxGroup is how many ops one transaction has at most, unless a single call has more.
+	// maxGroup is the maximum number of ops in one transaction, unless a single call has more.
 	maxGroup = 512
-	// maxPasses is how often a call is tried. A person who is new and not linked needs two passes. The others are for calls that
-	// meet another process that does the same.
+	// maxPasses is how often a call is tried. A new person who is not linked yet needs two passes. The
+	// others are for conflicts with another process that prepares the same person.
 	maxPasses = 6
 
-	// AnswerWithin is how long a call may take from its arrival to its answer, whatever the database does.
+	// AnswerWithin is the maximum time from a call's arrival to its answer, whatever the database
+	// does.
 	AnswerWithin = 4750 * time.Millisecond
-	// spare is how long before that time the gate stops waiting for the database, so that it can still answer the group's calls.
+	// spare is how long before that time the gate stops waiting for the database, so that it can still
+	// answer the group's calls.
 	spare = 150 * time.Millisecond
-	// overdue is how long after AnswerWithin a call gets an answer if its transaction does not return, for example if the disk stalls.
+	// overdue is how long after AnswerWithin the gate answers a call whose transaction does not
+	// return, for example because the disk stalls.
 	overdue = 100 * time.Millisecond
-	// stalled is how long one transaction must wait without an answer before the database counts as stalled for all waiting calls. A
-	// group that had less time says nothing about calls that arrived later.
+	// stalled is how long one transaction must wait without an answer before the database counts as
+	// stalled for all waiting calls. A group that had less time says nothing about calls that arrived
+	// later.
 	stalled = time.Second
 )
 
 var (
-	errStopping   = &models.Error{Code: models.CodeUnavailable, Detail: "The server is stopping; try again.", RetryAfter: time.Second}
-	errOverloaded = &models.Error{Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second}
-	errKeyReused  = &models.Error{Code: models.CodeIdempotencyKeyReused, Detail: "This person used the idempotency key with another quantity.", Path: "idempotency_key"}
-	errNoUser     = &models.Error{Code: models.CodeUnknownUser, Detail: "No person has this Slack team and user ID; name an email as well."}
-	errLocked     = &models.Error{Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second}
-	errNoHold     = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this ID."}
-	errQueued     = models.Unavailable(errors.New("the call waited too long for its turn"))
+	errStopping = &models.Error{
+		Code: models.CodeUnavailable, Detail: "The server is stopping; try again.", RetryAfter: time.Second,
+	}
+	errOverloaded = &models.Error{
+		Code: models.CodeOverloaded, Detail: "Too many calls are waiting; try again.", RetryAfter: time.Second,
+	}
+	errKeyReused = &models.Error{
+		Code: models.CodeIdempotencyKeyReused, Path: "idempotency_key",
+		Detail: "This person has already used the idempotency key with another quantity.",
+	}
+	errNoUser = &models.Error{
+		Code: models.CodeUnknownUser, Detail: "No person has this Slack team and user ID. Send an email as well.",
+	}
+	errLocked = &models.Error{
+		Code: models.CodeUnavailable, Detail: "This person's usage record is locked; try again.", RetryAfter: time.Second,
+	}
+	errNoHold = &models.Error{Code: models.CodeUnknownHold, Detail: "There is no hold with this ID."}
+	errQueued = models.Unavailable(errors.New("the call waited too long in the queue"))
 )
 
-// errUnconfirmed means that the connection failed after the commit was sent and before it was confirmed.
+// errUnconfirmed means that the connection failed after the commit was sent and before it was
+// confirmed.
 var errUnconfirmed = errors.New("the database did not confirm the commit")
 
-// unconfirmed returns the only 503 after which a call may be recorded.
+// unconfirmed returns the error for a call that may have been recorded. After any other 503, a call
+// was not recorded.
 func unconfirmed(cause error) *models.Error {
 	return &models.Error{
 		Code: models.CodeUnavailable, RetryAfter: time.Second, Cause: cause,
@@ -72,23 +92,28 @@ func unconfirmed(cause error) *models.Error {
 	}
 }
 
-// errStale means that a record differs from what the worker remembers.
-var errStale = errors.New("a usage record changed meanwhile")
+// errStale means that a record differs from the remembered one.
+var errStale = errors.New("a usage record was changed by another transaction")
 
-// ledger is a worker's connection to the database. PostgreSQL and SQLite have one implementation each.
+// ledger is a worker's connection to the database. PostgreSQL and SQLite have one implementation
+// each.
 type ledger interface {
-	// transact locks the records of the lookups, reads what else they name, calls decide, and writes and commits its changes. With
-	// l.skipLocked, it does not wait for records that another transaction has locked; found says which ones those are.
+	// transact locks the records of the lookups, reads the events and holds that they name, calls
+	// decide, and writes and commits its changes. With l.skipLocked, it does not wait for records that
+	// another transaction has locked; found says which ones those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
-	// compareAndCommit writes the events and counters of decisions that were made on remembered records. If one of the records has
-	// changed, or an idempotency key exists already, it writes nothing, and the error is errStale, retryable or a duplicate.
+	// compareAndCommit writes the events and counters of decisions that were made on remembered
+	// records. If one of the records has changed, or an idempotency key already exists, it writes
+	// nothing, and the error is errStale, retryable or a duplicate.
 	compareAndCommit(ctx context.Context, c *changes) error
-	// peek reads the record of each key and locks nothing. A missing record is nil. Only holds that have not expired are counted.
+	// peek reads the record of each key without a lock. A missing record is nil. Only holds that have
+	// not expired are counted.
 	peek(ctx context.Context, wants []models.RecordKey) ([]*models.UsageRecord, error)
 	close()
 }
 
-// Gate decides and records. Any number of goroutines may call it, and any number of processes may use one PostgreSQL database.
+// Gate decides and records. Any number of goroutines may call it, and any number of processes may
+// use one PostgreSQL database.
 type Gate struct {
 	db        *models.DB
 	catalogue *models.Catalogue
@@ -106,12 +131,16 @@ type Gate struct {
 
 // Open starts the gate's workers.
 func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
-	g := &Gate{db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics), closed: make(chan struct{})}
+	g := &Gate{
+		db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics),
+		closed: make(chan struct{}),
+	}
 	shards := 1 // SQLite has one writer
 	if db.Postgres {
 		shards = 2
 	}
-	// Each worker has its own connection. They connect at the same time, to keep the start short.
+	// Each worker has its own connection. They connect at the same time, so that the gate starts
+	// quickly.
 	ledgers := make([]ledger, 2*shards)
 	var opening errgroup.Group
 	for i := range ledgers {
@@ -153,7 +182,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	return g, nil
 }
 
-// sweep answers the calls that have run out of time, until the workers have ended.
+// sweep answers the calls that ran out of time, until the workers have ended.
 func (g *Gate) sweep() {
 	tick := time.NewTicker(overdue / 2)
 	defer tick.Stop()
@@ -186,13 +215,14 @@ func (g *Gate) Close() {
 	g.workers.Wait()
 }
 
-// Check decides and records nothing.
+// Check decides without recording anything.
 func (g *Gate) Check(ctx context.Context, p Person, quantity int64) (Answer, error) {
 	return g.single(ctx, g.readers, request{kind: consume, person: p, quantity: quantity})
 }
 
-// Consume decides and records. The same key, person and quantity get the first answer again; the same key with another
-// person or quantity is idempotency_key_reused. A refusal is not remembered.
+// Consume decides and records. A person's second call with the same key and quantity gets the first
+// answer again. With another quantity, the error is idempotency_key_reused. Refusals are not
+// stored.
 func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string) (Answer, error) {
 	return g.single(ctx, g.writers, request{kind: consume, person: p, quantity: quantity, key: key})
 }
@@ -202,24 +232,24 @@ func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, t
 	return g.single(ctx, g.writers, request{kind: hold, person: p, quantity: quantity, key: key, ttl: ttl})
 }
 
-// Settle turns a hold, or a part of it, into an event of the period that the hold was made in.
+// Settle turns a hold, or a part of it, into an event of the period in which the hold was created.
 func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64) (Answer, error) {
 	return g.single(ctx, g.writers, request{kind: settle, holdID: id, quantity: quantity})
 }
 
-// Release gives a hold's units back. Releasing twice is releasing once.
+// Release gives a hold's units back. A second release changes nothing.
 func (g *Gate) Release(ctx context.Context, id uuid.UUID) (Answer, error) {
 	return g.single(ctx, g.writers, request{kind: release, holdID: id})
 }
 
-// Outcome is what became of one entry of Record.
+// Outcome is the result of one entry of Record.
 type Outcome struct {
 	Answer Answer
-	// Err is idempotency_key_reused or unknown_user; it spoils only its own entry.
+	// Err is idempotency_key_reused or unknown_user. It affects only its own entry.
 	Err error
 }
 
-// Record records what already happened, in one transaction, and refuses nothing for a limit.
+// Record records usage that already happened, in one transaction, even beyond limits.
 func (g *Gate) Record(ctx context.Context, entries []PastEvent) ([]Outcome, error) {
 	c := &call{ctx: ctx, ops: make([]op, len(entries)), done: make(chan ending, 1)}
 	for i, e := range entries {
@@ -256,10 +286,11 @@ func (g *Gate) single(ctx context.Context, queues []*queue, r request) (Answer, 
 	return answer, err
 }
 
-// calls are used again once their worker is done with them.
+// calls holds calls for reuse. A call returns to it when its worker has finished with it.
 var calls = sync.Pool{New: func() any { return &call{done: make(chan ending, 1)} }}
 
-// shard picks the queue of the person, so that two workers seldom wait for the same record.
+// shard picks the queue for the request's person, so that two workers seldom wait for the same
+// record.
 func (g *Gate) shard(queues []*queue, r *request) *queue {
 	if len(queues) == 1 {
 		return queues[0]
@@ -276,12 +307,12 @@ func (g *Gate) shard(queues []*queue, r *request) *queue {
 	return queues[h%uint64(len(queues))]
 }
 
-// submit hands the call over and waits for its answer. If its context ends before, the call may be recorded or not. free is
-// false when the worker may still hold the call.
+// submit puts the call into the queue and waits for its answer. If the call's context ends first,
+// the call may or may not be recorded. free is false if the worker may still use the call.
 func (g *Gate) submit(q *queue, c *call) (free bool, err error) {
 	c.until = time.Now().Add(AnswerWithin)
 	if end, ok := c.ctx.Deadline(); ok && end.Add(-2*overdue).Before(c.until) {
-		c.until = end.Add(-2 * overdue) // so that the answer comes from here, which knows what became of the call
+		c.until = end.Add(-2 * overdue) // so that the answer says what happened to the call
 	}
 	if err := q.put(c); err != nil {
 		return true, err

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
-// onBoth runs a test on each database, with a clock that the test may move.
+// onBoth runs a test on each database, with a clock that the test can set.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
@@ -57,7 +57,7 @@ func newFixture(t *testing.T, address string) *fixture {
 // another opens one more gate on the same database, as another process would.
 func (f *fixture) another(t *testing.T, limit int) *enforcement.Gate {
 	t.Helper()
-	f.metrics = prometheus.NewRegistry() // of the gate opened last
+	f.metrics = prometheus.NewRegistry() // of the last gate that was opened
 	g, err := enforcement.Open(f.ctx, f.db, enforcement.Options{
 		Catalogue: f.catalogue, Now: f.clock, Log: slog.New(slog.DiscardHandler), QueueLimit: limit, Metrics: f.metrics,
 	})
@@ -75,7 +75,8 @@ func (f *fixture) exec(t *testing.T, query string, args ...any) {
 	}
 }
 
-// clean fails the test when a recount differs from what is stored, and returns the number of events.
+// clean fails the test if a recount differs from the stored counters, and returns the number of
+// events.
 func (f *fixture) clean(t *testing.T) (events int) {
 	t.Helper()
 	if err := models.Verify(f.ctx, f.db, func(d models.Difference) { t.Error(d) }); err != nil {
@@ -110,12 +111,12 @@ func TestFreePersonGetsFive(t *testing.T) {
 		}
 		a, err := f.Check(f.ctx, by("ada@example.com"), 1)
 		if err != nil || a.Verdict.Allowed || a.Standing.Used != 5 {
-			t.Fatalf("check after the last: %+v, %v", a, err)
+			t.Fatalf("check after the last unit: %+v, %v", a, err)
 		}
 	})
 }
 
-func TestManyCallersNeverOvershoot(t *testing.T) {
+func TestConcurrentCallsNeverExceedTheLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -137,19 +138,20 @@ func TestManyCallersNeverOvershoot(t *testing.T) {
 		wg.Wait()
 		for email, n := range allowed {
 			if n != 5 {
-				t.Errorf("%s was granted %d", email, n)
+				t.Errorf("%s was granted %d units, want 5", email, n)
 			}
 		}
 	})
 }
 
-// TestGatesShareOneDatabase races several gates for the same people and the same keys, in orders that cross.
+// TestGatesShareOneDatabase runs several gates for the same people and keys at the same time, in
+// different orders.
 func TestGatesShareOneDatabase(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		gates := []*enforcement.Gate{f.Gate, f.another(t, 4096), f.another(t, 4096)}
 		const people, tries = 10, 40
 		var mu sync.Mutex
-		ids := map[string]uuid.UUID{} // of the event, by key
+		ids := map[string]uuid.UUID{} // of events, by key
 		var wg sync.WaitGroup
 		for i := range people * tries {
 			for n, g := range gates {
@@ -179,14 +181,17 @@ func TestGatesShareOneDatabase(t *testing.T) {
 	})
 }
 
-// TestOneBadCallFailsAlone has the database refuse one call of a group, in the way of a bad row.
+// TestOneBadCallFailsAlone makes the database refuse the row of one call of a group.
 func TestOneBadCallFailsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		if f.db.Postgres {
-			f.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'poison' USING ERRCODE = '22000'; END $$`)
-			f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON usage_events FOR EACH ROW WHEN (NEW.idempotency_key LIKE 'poison%') EXECUTE FUNCTION refuse()`)
+			f.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+				AS $$ BEGIN RAISE EXCEPTION 'poison' USING ERRCODE = '22000'; END $$`)
+			f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON usage_events FOR EACH ROW
+				WHEN (NEW.idempotency_key LIKE 'poison%') EXECUTE FUNCTION refuse()`)
 		} else {
-			f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON usage_events WHEN NEW.idempotency_key LIKE 'poison%' BEGIN SELECT RAISE(ABORT, 'poison'); END`)
+			f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON usage_events
+				WHEN NEW.idempotency_key LIKE 'poison%' BEGIN SELECT RAISE(ABORT, 'poison'); END`)
 		}
 		var wg sync.WaitGroup
 		for i := range 200 {
@@ -208,8 +213,9 @@ func TestOneBadCallFailsAlone(t *testing.T) {
 	})
 }
 
-// TestACallerThatLeaves is counted or not, and its retry says which.
-func TestACallerThatLeaves(t *testing.T) {
+// TestCallerThatGivesUp ends calls early. Whether or not such a call is counted, its retry gets the
+// right answer.
+func TestCallerThatGivesUp(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		var wg sync.WaitGroup
 		for i := range 300 {
@@ -220,10 +226,10 @@ func TestACallerThatLeaves(t *testing.T) {
 				first, err := f.Consume(ctx, by(email), 1, key)
 				again := f.consume(t, email, 1, key)
 				if !again.Verdict.Allowed || again.Standing.Used != 1 {
-					t.Errorf("%s: the retry says %+v", key, again)
+					t.Errorf("%s: the retry got %+v", key, again)
 				}
 				if err == nil && (!again.Replayed || again.EventID != first.EventID) {
-					t.Errorf("%s: answered once and then as %+v", key, again)
+					t.Errorf("%s: the retry of an answered call got %+v", key, again)
 				}
 			})
 		}
@@ -234,8 +240,9 @@ func TestACallerThatLeaves(t *testing.T) {
 	})
 }
 
-// TestAFullQueueRefuses holds the only writer up and looks that calls beyond the limit are refused at once.
-func TestAFullQueueRefuses(t *testing.T) {
+// TestFullQueueRefuses blocks the only writer and checks that calls beyond the queue's limit are
+// refused immediately.
+func TestFullQueueRefuses(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	f.consume(t, "ada@example.com", 1, "first")
 	small := f.another(t, 10)
@@ -250,9 +257,9 @@ func TestAFullQueueRefuses(t *testing.T) {
 			errs <- err
 		}()
 	}
-	var fault *models.Error
+	var e *models.Error
 	for range cap(errs) / 2 {
-		if err := <-errs; !errors.As(err, &fault) || fault.Code != models.CodeOverloaded || fault.RetryAfter <= 0 {
+		if err := <-errs; !errors.As(err, &e) || e.Code != models.CodeOverloaded || e.RetryAfter <= 0 {
 			t.Fatalf("a call beyond the limit: %v", err)
 		}
 	}
@@ -266,13 +273,13 @@ func TestAFullQueueRefuses(t *testing.T) {
 		}
 	}
 	if granted < 10 {
-		t.Errorf("%d calls were decided after the wait, want at least the 10 that had room", granted)
+		t.Errorf("%d calls were decided after the wait, want at least the 10 in the queue", granted)
 	}
 	f.clean(t)
 }
 
-// TestCloseFinishesWhatWasTaken closes the gate under load: each call is decided or refused, none is left hanging.
-func TestCloseFinishesWhatWasTaken(t *testing.T) {
+// TestCloseFinishesAcceptedCalls closes the gate under load: each call is decided or refused.
+func TestCloseFinishesAcceptedCalls(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		g := f.another(t, 4096)
 		var wg sync.WaitGroup
@@ -280,10 +287,10 @@ func TestCloseFinishesWhatWasTaken(t *testing.T) {
 		for i := range 500 {
 			wg.Go(func() {
 				a, err := g.Consume(f.ctx, by(fmt.Sprintf("p%d@example.com", i)), 1, fmt.Sprint("k", i))
-				var fault *models.Error
+				var e *models.Error
 				if err == nil && a.Verdict.Allowed {
 					decided.Add(1)
-				} else if !errors.As(err, &fault) || fault.Code != models.CodeUnavailable {
+				} else if !errors.As(err, &e) || e.Code != models.CodeUnavailable {
 					t.Errorf("%+v, %v", a, err)
 				}
 			})
@@ -296,7 +303,8 @@ func TestCloseFinishesWhatWasTaken(t *testing.T) {
 	})
 }
 
-// TestAgainstAModel plays random calls and a clock that moves, and compares each answer with a plain model of the rules.
+// TestAgainstAModel makes random calls at random times and compares each answer with a simple model
+// of the rules.
 func TestAgainstAModel(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		round := 0
@@ -370,7 +378,10 @@ func TestAgainstAModel(t *testing.T) {
 				case 5:
 					q, back := quantity.Draw(rt, "record"), time.Duration(rapid.IntRange(0, 40).Draw(rt, "back"))*24*time.Hour
 					at := f.now.Add(-back)
-					if _, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: q, IdempotencyKey: key, OccurredAt: at}}); err != nil {
+					_, err := f.Record(f.ctx, []enforcement.PastEvent{
+						{Person: by(email), Quantity: q, IdempotencyKey: key, OccurredAt: at},
+					})
+					if err != nil {
 						rt.Fatalf("record: %v", err)
 					}
 					used[models.CalendarMonth(at).Start] += q
@@ -378,9 +389,10 @@ func TestAgainstAModel(t *testing.T) {
 					f.now = f.now.Add(time.Duration(rapid.IntRange(1, 150).Draw(rt, "hours")) * time.Hour)
 				}
 				a, err := f.Check(f.ctx, by(email), 1)
-				if err != nil || a.Standing.Used != used[month()] || a.Standing.Held != live() || !a.Standing.Period.Start.Equal(month()) {
-					rt.Fatalf("after step %d: used %d held %d since %v, %v; want %d, %d since %v", step, a.Standing.Used, a.Standing.Held, a.Standing.Period.Start, err,
-						used[month()], live(), month())
+				s := a.Standing
+				if err != nil || s.Used != used[month()] || s.Held != live() || !s.Period.Start.Equal(month()) {
+					rt.Fatalf("after step %d: used %d, held %d since %v, %v; want %d, %d since %v",
+						step, s.Used, s.Held, s.Period.Start, err, used[month()], live(), month())
 				}
 			}
 		})

@@ -15,8 +15,9 @@ import (
 // account is one usage record that a group decides on.
 type account struct {
 	record models.UsageRecord
-	// version changes with every change of the record by any writer. On PostgreSQL, it is the version of the row; on SQLite, it is
-	// the version of the file, which changes when another connection writes.
+	// version changes with every change of the record by any writer. On PostgreSQL, it is the version
+	// of the row. On SQLite, it is the version of the file, which changes when another connection
+	// writes.
 	version uint32
 	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
@@ -35,7 +36,7 @@ type lookups struct {
 	skipLocked bool
 }
 
-// keyOf is an idempotency key of a person.
+// keyOf is an idempotency key and its person.
 type keyOf[P comparable] struct {
 	person P
 	key    string
@@ -46,8 +47,8 @@ type holdOf struct{ user, id uuid.UUID }
 
 // found is what the transaction read, with the records locked.
 type found struct {
-	accounts []*account // one for each want, in the same order; nil if the record is missing, or locked and skipped
-	locked   []bool     // whether each was locked and skipped, in the same order; nil unless locked records are skipped
+	accounts []*account // one for each want, in the same order; nil if the record is missing or was skipped
+	locked   []bool     // whether each record was locked and skipped; nil unless locked records are skipped
 	events   map[keyOf[uuid.UUID]]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
@@ -57,7 +58,8 @@ type found struct {
 func newFound(l lookups) *found {
 	return &found{
 		accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
-		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{}, holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{},
+		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{},
+		holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{},
 	}
 }
 
@@ -72,7 +74,7 @@ type changes struct {
 
 func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
 
-// late returns the changed records whose periods are over.
+// late returns the changed records whose periods have ended.
 func (c *changes) late() (late []*account) {
 	for _, a := range c.accounts {
 		if !a.record.BillingPeriodEnd.After(c.now) {
@@ -82,7 +84,8 @@ func (c *changes) late() (late []*account) {
 	return late
 }
 
-// collectLookups returns what the group must read. Ops that are decided at now share one instant, so that a person has one record key.
+// collectLookups returns what the group must read. All ops use the same now, so that a person has
+// only one record key.
 func collectLookups(calls []*call, now time.Time) lookups {
 	var l lookups
 	for _, c := range calls {
@@ -111,8 +114,8 @@ func compareWants(a, b models.RecordKey) int {
 	return cmp.Or(strings.Compare(a.Email, b.Email), a.At.Compare(b.At), bytes.Compare(a.UserID[:], b.UserID[:]))
 }
 
-// bindAccounts gives each op its account and separates the calls that can be decided now from those that need their people linked or
-// their records prepared first.
+// bindAccounts sets the account of each op. It separates the calls that can be decided now from
+// those whose people must be linked or whose records must be prepared first.
 func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
 	accounts := make(map[models.RecordKey]*account, len(l.wants))
 	byRecord := make(map[int64]*account, len(l.wants))
@@ -150,7 +153,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 			o.account = accounts[key]
 			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
-				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold moved to another record since identify
+				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold has moved to another record since identify
 			}
 		}
 		switch {
@@ -165,7 +168,8 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 	return ready, unready
 }
 
-// decider decides the ops of a group one after another, in order of arrival. Each decision sees the outcome of those before it.
+// decider decides the ops of a group one after another, in order of arrival. Each decision sees the
+// outcome of those before it.
 type decider struct {
 	found   *found
 	changes changes
@@ -240,7 +244,10 @@ func (d *decider) hold(o *op) {
 			o.err = errKeyReused
 			return
 		}
-		o.answer = Answer{Standing: first.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true, Hold: d.asOfNow(first)}
+		o.answer = Answer{
+			Standing: first.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true,
+			Hold: d.asOfNow(first),
+		}
 		return
 	}
 	verdict := models.Decide(a.standing, o.quantity)
@@ -250,7 +257,8 @@ func (d *decider) hold(o *op) {
 	}
 	a.standing.Hold(o.quantity, verdict)
 	s := &a.standing
-	// An invoice can be final an hour after its period, and by then no hold of the period may be open.
+	// An invoice can be final one hour after its period. By then, all holds of the period must have
+	// ended.
 	expires := d.now.Add(o.ttl)
 	if last := s.Period.End.Add(models.HoldsOutlivePeriod); expires.After(last) {
 		expires = last
@@ -269,7 +277,8 @@ func (d *decider) hold(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made)}
 }
 
-// asOfNow returns a copy of the hold, in the state expired if its time is over.
+// asOfNow returns a copy of the hold. An open hold whose expiry time has passed gets the state
+// expired.
 func (d *decider) asOfNow(h *models.UsageHold) *models.UsageHold {
 	c := *h
 	if c.State == models.HoldOpen && !c.ExpiresAt.After(d.now) {
@@ -294,13 +303,13 @@ func (d *decider) settle(o *op) {
 		o.err = &models.Error{Code: models.CodeHoldReleased, Detail: "This hold was released."}
 		return
 	case state == models.HoldExpired:
-		o.err = &models.Error{Code: models.CodeHoldExpired, Detail: "This hold has expired; record what was done through POST /v1/events."}
+		o.err = &models.Error{Code: models.CodeHoldExpired, Detail: "This hold has expired. Record the usage with POST /v1/events."}
 		return
 	case o.quantity > h.Quantity:
 		o.err = &models.Error{Code: models.CodeInvalidRequest, Path: "quantity", Detail: "must be at most the units held"}
 		return
 	}
-	// The event belongs to the hold's period, even if the work ended after it.
+	// The event counts in the hold's period, even if the work ended later.
 	occurredAt := d.now
 	if !a.standing.Period.Contains(occurredAt) {
 		occurredAt = h.CreatedAt
@@ -310,11 +319,15 @@ func (d *decider) settle(o *op) {
 	event := d.event(a, o.quantity, verdict, occurredAt)
 	event.HoldID = &h.ID
 	if verdict.Overage > 0 {
-		// The overage was decided when the hold was created, so its price and its plan, and with it the meter, are the hold's.
+		// The overage was decided when the hold was created, so the event has the hold's price and plan,
+		// and is reported to that plan's meter.
 		event.PlanID, event.OverageRateCents = h.PlanID, h.OverageRateCents
 	}
 	d.found.settled[h.ID] = event
-	o.answer = Answer{Standing: event.Standing(event.UserID, event.Email), Verdict: models.Verdict{Allowed: true}, EventID: event.ID, Hold: d.asOfNow(h)}
+	o.answer = Answer{
+		Standing: event.Standing(event.UserID, event.Email), Verdict: models.Verdict{Allowed: true}, EventID: event.ID,
+		Hold: d.asOfNow(h),
+	}
 }
 
 func (d *decider) release(o *op) {
@@ -329,7 +342,7 @@ func (d *decider) release(o *op) {
 	o.answer = Answer{Standing: a.standing, Verdict: models.Verdict{Allowed: true}, Hold: d.asOfNow(h)}
 }
 
-// close ends an open hold and subtracts its units from those on hold.
+// close ends an open hold and subtracts its units from the units on hold.
 func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState) {
 	h.State = state
 	a.standing.Hold(-h.Quantity, models.Verdict{Overage: -h.OverageQuantity, OverageCents: -h.OverageCents})

@@ -15,7 +15,7 @@ import (
 
 const day = 24 * time.Hour
 
-// payers are people and organizations who buy, join and leave.
+// payers makes people and organizations buy plans, and people join and leave organizations.
 type payers struct {
 	*fixture
 	t *testing.T
@@ -28,12 +28,17 @@ func (p payers) must(err error) {
 	}
 }
 
-// subscribe is a subscription of an organization or, without one, of a person, as Stripe's webhooks write it.
-func (p payers) subscribe(email string, organization *uuid.UUID, plan models.PlanID, customer string, start time.Time) *models.Subscription {
+// subscribe writes a subscription as Stripe's webhooks do. It belongs to the organization or, if
+// that is nil, to the person.
+func (p payers) subscribe(
+	email string, organization *uuid.UUID, plan models.PlanID, customer string, start time.Time,
+) *models.Subscription {
 	p.t.Helper()
 	s := &models.Subscription{
-		ID: uuid.New(), OrganizationID: organization, PlanID: plan, Status: models.StatusActive, StripeSubscriptionID: new("sub_" + customer), StripeCustomerID: &customer,
-		CurrentPeriodStart: &start, CurrentPeriodEnd: new(start.AddDate(0, 1, 0)), BillingCycleAnchor: &start, CreatedAt: start, UpdatedAt: p.now,
+		ID: uuid.New(), OrganizationID: organization, PlanID: plan, Status: models.StatusActive,
+		StripeSubscriptionID: new("sub_" + customer), StripeCustomerID: &customer,
+		CurrentPeriodStart: &start, CurrentPeriodEnd: new(start.AddDate(0, 1, 0)), BillingCycleAnchor: &start,
+		CreatedAt: start, UpdatedAt: p.now,
 	}
 	if organization == nil {
 		user, err := models.SetUser(p.ctx, p.db, p.now, email, models.UserChange{})
@@ -45,7 +50,7 @@ func (p payers) subscribe(email string, organization *uuid.UUID, plan models.Pla
 	return s
 }
 
-// change writes what a subscription is from now on.
+// change changes the subscription and writes it.
 func (p payers) change(s *models.Subscription, change func()) {
 	p.t.Helper()
 	change()
@@ -61,10 +66,11 @@ func (p payers) organization(founded time.Time, name string, teams ...string) uu
 	return o.ID
 }
 
-// join links somebody to a Slack team.
+// join links a person to a Slack team.
 func (p payers) join(at time.Time, email, team string) {
 	p.t.Helper()
-	_, err := models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}}})
+	identity := models.SlackIdentity{TeamID: team, UserID: "U" + email[:3]}
+	_, err := models.LinkPeople(p.ctx, p.db, at, []models.Link{{Email: email, Slack: identity}})
 	p.must(err)
 }
 
@@ -75,18 +81,21 @@ func (p payers) move(at time.Time, email string, organization uuid.UUID) {
 	p.must(err)
 }
 
-// leave takes somebody out of their organization.
+// leave removes a person from their organization.
 func (p payers) leave(at time.Time, email string) {
 	p.t.Helper()
 	_, err := models.SetUser(p.ctx, p.db, at, email, models.UserChange{Leaves: true})
 	p.must(err)
 }
 
-// late tells of usage and wants it to be paid by a customer; empty is nobody.
+// late records usage late and checks its plan and its customer. An empty customer means that no one
+// pays.
 func (p payers) late(email string, occurred time.Time, customer string, plan models.PlanID) {
 	p.t.Helper()
 	key := uuid.NewString()
-	outcomes, err := p.Record(p.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred}})
+	outcomes, err := p.Record(p.ctx, []enforcement.PastEvent{
+		{Person: by(email), Quantity: 3, IdempotencyKey: key, OccurredAt: occurred},
+	})
 	p.must(err)
 	p.must(outcomes[0].Err)
 	var e models.UsageEvent
@@ -95,15 +104,16 @@ func (p payers) late(email string, occurred time.Time, customer string, plan mod
 	if e.StripeCustomerID != nil {
 		got = *e.StripeCustomerID
 	}
-	if got != customer || e.PlanID != plan || e.OccurredAt.Before(e.BillingPeriodStart) || !e.OccurredAt.Before(e.BillingPeriodEnd) {
+	inPeriod := !e.OccurredAt.Before(e.BillingPeriodStart) && e.OccurredAt.Before(e.BillingPeriodEnd)
+	if got != customer || e.PlanID != plan || !inPeriod {
 		p.t.Errorf("%s at %s: customer %q on %s in the period from %s to %s; want customer %q on %s", email, occurred, got, e.PlanID,
 			e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC(), customer, plan)
 	}
 }
 
-// TestLateUsageIsPaidByTheCustomerOfItsMoment: what is told late is billed to whoever paid when it was done, and to nobody when
-// nobody did.
-func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
+// TestLateUsageIsBilledToTheCustomerAtItsTime checks that usage that is recorded late is billed to
+// the customer who paid when it occurred, or to no one if no one paid.
+func TestLateUsageIsBilledToTheCustomerAtItsTime(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		p := payers{f, t}
 		noon := f.now
@@ -112,7 +122,7 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		acme := p.organization(at(-60*day), "Acme", "T9")
 		p.subscribe("", &acme, "team", "cus_org", at(-10*day))
 
-		// Nothing was recorded of then, and nobody paid.
+		// No usage was recorded at that time, and no one paid.
 		p.subscribe("ada@example.com", nil, "pro", "cus_ada", at(-hour))
 		p.late("ada@example.com", at(-2*day), "", "free")
 		f.clean(t)
@@ -122,7 +132,7 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 			t.Errorf("ada has %d units on %s, want 4 on pro", answer.Standing.Used, answer.Standing.Plan)
 		}
 
-		// The record of then is there.
+		// There is a record of that time.
 		f.consume(t, "bob@example.com", 1, "bob")
 		f.now = at(hour)
 		p.subscribe("bob@example.com", nil, "pro", "cus_bob", f.now)
@@ -130,7 +140,8 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("bob@example.com", at(-30*time.Minute), "", "free")
 		p.late("bob@example.com", at(hour), "cus_bob", "pro")
 
-		// Without a plan or with one's own into an organization that pays for long; its period is that of the record from then on.
+		// People without a plan and with their own plan join an organization that pays. From then on,
+		// their record has the organization's period.
 		f.consume(t, "cyd@example.com", 1, "cyd")
 		p.subscribe("dia@example.com", nil, "pro", "cus_dia", at(-day))
 		f.consume(t, "dia@example.com", 1, "dia")
@@ -145,18 +156,20 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("dia@example.com", at(hour), "cus_dia", "pro")
 		p.late("dia@example.com", at(150*time.Minute), "cus_org", "team")
 
-		// Named for the first time, in the organization's Slack team: they were there.
+		// A person who is first seen in the organization's Slack team counts as a member from the
+		// beginning.
 		p.join(f.now, "eve@example.com", "T9")
 		p.late("eve@example.com", at(-3*day), "cus_org", "team")
 		p.late("eve@example.com", at(-11*day), "", "free")
 
-		// Whose memberships were not noted is taken for a member from the beginning.
+		// So does a person without stored memberships.
 		p.join(at(-day), "lea@example.com", "T9")
 		_, err := f.db.ExecContext(f.ctx, "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE email = 'lea@example.com')")
 		p.must(err)
 		p.late("lea@example.com", at(-3*day), "cus_org", "team")
 
-		// A workspace that goes from the organization of its first call to one that pays; within that one people move freely.
+		// A workspace moves from the organization of its first call to one that pays. Inside that one,
+		// people move between workspaces without a change of payer.
 		p.join(at(-5*day), "hal@example.com", "T11")
 		beta := p.organization(at(-2*day), "Beta", "T11", "T12")
 		p.subscribe("", &beta, "team", "cus_beta", at(-4*day))
@@ -169,7 +182,8 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.join(f.now, "ivo@example.com", "T11")
 		p.late("ivo@example.com", at(-3*day), "cus_beta", "team")
 
-		// Into another organization and back: each pays for its time, that of an ended period as well.
+		// A person moves to another organization and back. Each organization pays for its own time, also
+		// in a period that has ended.
 		p.join(at(-40*day), "jim@example.com", "T9")
 		p.move(at(-2*day), "jim@example.com", beta)
 		f.now = at(4 * hour)
@@ -178,7 +192,7 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
 		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
 
-		// Out of an organization and into it again.
+		// A person leaves an organization and joins it again.
 		p.join(at(-8*day), "mia@example.com", "T9")
 		p.leave(at(-3*day), "mia@example.com")
 		p.late("mia@example.com", at(-4*day), "cus_org", "team")
@@ -187,13 +201,14 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.late("mia@example.com", at(-2*day), "", "free")
 		p.late("mia@example.com", at(-12*hour), "cus_org", "team")
 
-		// A backdated subscription, which Stripe bills from the start of its period.
+		// Stripe bills a backdated subscription from the start of its period.
 		backdated := p.subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
 		p.change(backdated, func() { backdated.CreatedAt = at(-hour) })
 		p.late("ida@example.com", at(-day), "cus_ida", "pro")
 		p.late("ida@example.com", at(-3*day), "", "free")
 
-		// A subscription that ended, and the time after it; one that gave no plan for a while before, told and not told since when.
+		// A subscription has ended. Another one gave no plan for some time before its end: first without
+		// and then with the time since when.
 		gus := p.subscribe("gus@example.com", nil, "pro", "cus_gus", at(-20*day))
 		kay := p.subscribe("kay@example.com", nil, "pro", "cus_kay", at(-20*day))
 		f.consume(t, "gus@example.com", 1, "gus")
@@ -207,7 +222,7 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 		p.change(kay, func() {
 			kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
 		})
-		// As the webhooks do. The units that are there already move.
+		// Prepare as the webhooks do. The units that are already recorded move.
 		p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.RecordKey{{Email: "kay@example.com", At: p.now}}))
 		p.late("kay@example.com", at(hour), "cus_kay", "pro")
 		p.late("kay@example.com", at(3*hour), "", "free")
@@ -215,8 +230,9 @@ func TestLateUsageIsPaidByTheCustomerOfItsMoment(t *testing.T) {
 	})
 }
 
-// TestRecordsOfThePastFit lets people buy, join, leave and use, and tells much of it late: no two records of a person overlap, each event
-// lies in its record's period as it was, and the recount finds nothing.
+// TestRecordsOfThePastFit makes people buy, join, leave and use units, and records much of it late.
+// It checks that no two records of a person overlap, that each event lies in the period of its
+// figures, and that a recount finds no difference.
 func TestRecordsOfThePastFit(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		p := payers{f, t}
@@ -256,7 +272,7 @@ func TestRecordsOfThePastFit(t *testing.T) {
 							s.Status = "unpaid"
 						case 1:
 							s.Status, s.CancelAt = models.StatusCanceled, new(f.now.Add(-minutes(10*time.Hour)))
-						case 2: // its period begins anew
+						case 2: // a new period starts now
 							s.CurrentPeriodStart, s.CurrentPeriodEnd, s.BillingCycleAnchor = new(f.now), new(f.now.AddDate(0, 1, 0)), new(f.now)
 						}
 					})
@@ -273,7 +289,9 @@ func TestRecordsOfThePastFit(t *testing.T) {
 					}
 					var batch []enforcement.PastEvent
 					for range 1 + rng.IntN(2) {
-						batch = append(batch, enforcement.PastEvent{Person: by(who), Quantity: 1, IdempotencyKey: uuid.NewString(), OccurredAt: occurred})
+						batch = append(batch, enforcement.PastEvent{
+							Person: by(who), Quantity: 1, IdempotencyKey: uuid.NewString(), OccurredAt: occurred,
+						})
 						occurred = occurred.Add(-minutes(5 * day))
 					}
 					outcomes, err := f.Record(f.ctx, batch)
@@ -285,7 +303,8 @@ func TestRecordsOfThePastFit(t *testing.T) {
 				var overlaps, outside int
 				p.must(f.db.NewRaw(`SELECT COUNT(*) FROM usage_records a JOIN usage_records b ON b.email = a.email AND b.id <> a.id
 					AND b.billing_period_start >= a.billing_period_start AND b.billing_period_start < a.billing_period_end`).Scan(f.ctx, &overlaps))
-				p.must(f.db.NewRaw(`SELECT COUNT(*) FROM usage_events WHERE occurred_at < billing_period_start OR occurred_at >= billing_period_end`).Scan(f.ctx, &outside))
+				p.must(f.db.NewRaw(`SELECT COUNT(*) FROM usage_events
+					WHERE occurred_at < billing_period_start OR occurred_at >= billing_period_end`).Scan(f.ctx, &outside))
 				if overlaps > 0 || outside > 0 {
 					t.Fatalf("seed %d, step %d: %d overlaps, %d events outside of their period", seed, step, overlaps, outside)
 				}
@@ -295,8 +314,9 @@ func TestRecordsOfThePastFit(t *testing.T) {
 	})
 }
 
-// TestLateUsageWaitsForNoPage: the gate has connections of its own, so it goes on while all others are in use.
-func TestLateUsageWaitsForNoPage(t *testing.T) {
+// TestLateUsageDoesNotWaitForPages checks that the gate, which has its own connections, continues
+// while all other connections are in use.
+func TestLateUsageDoesNotWaitForPages(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		p := payers{f, t}
 		f.consume(t, "ada@example.com", 1, "ada")
@@ -308,9 +328,11 @@ func TestLateUsageWaitsForNoPage(t *testing.T) {
 		start := time.Now()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: "late", OccurredAt: f.now.Add(-time.Minute)}})
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{
+				{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: "late", OccurredAt: f.now.Add(-time.Minute)},
+			})
 			if err != nil || outcomes[0].Err != nil {
-				t.Errorf("told late: %v, %v", err, outcomes)
+				t.Errorf("late usage: %v, %v", err, outcomes)
 			}
 		})
 		wg.Go(func() {
@@ -320,7 +342,7 @@ func TestLateUsageWaitsForNoPage(t *testing.T) {
 		})
 		wg.Wait()
 		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("it took %s", took)
+			t.Errorf("the calls took %s", took)
 		}
 	})
 }

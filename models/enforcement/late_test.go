@@ -9,7 +9,7 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// TestLateEventsChangeThePast looks at an organization's past, which is remembered, after each thing that changes it.
+// TestLateEventsChangeThePast reads an organization's cached past after each kind of change to it.
 func TestLateEventsChangeThePast(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		founded := f.now.AddDate(-1, 0, 0)
@@ -26,7 +26,7 @@ func TestLateEventsChangeThePast(t *testing.T) {
 		var remembers models.PastUsageCache
 		look := func(october, september int64) {
 			t.Helper()
-			for range 2 { // read, and remembered
+			for range 2 { // from the database and from the cache
 				summary, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, f.now, acme.ID)
 				if err != nil {
 					t.Fatal(err)
@@ -44,13 +44,16 @@ func TestLateEventsChangeThePast(t *testing.T) {
 					sum += units
 				}
 				if months[4].Used != october || months[3].Used != september || sum != october {
-					t.Errorf("October %d, by days %d, September %d; want %d and %d", months[4].Used, sum, months[3].Used, october, september)
+					t.Errorf("October has %d units, by days %d, and September %d; want %d and %d",
+						months[4].Used, sum, months[3].Used, october, september)
 				}
 			}
 		}
 		late := func(at time.Time, quantity int64) {
 			t.Helper()
-			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: ada, Quantity: quantity, IdempotencyKey: key(), OccurredAt: at}})
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{
+				{Person: ada, Quantity: quantity, IdempotencyKey: key(), OccurredAt: at},
+			})
 			if err != nil || outcomes[0].Err != nil {
 				t.Fatal(err, outcomes)
 			}
@@ -65,12 +68,12 @@ func TestLateEventsChangeThePast(t *testing.T) {
 		late(october.Add(time.Hour), 1)
 		look(6, 7)
 
-		// A hold of October is settled in November, within the half hour that it outlives its period.
+		// A hold of October is settled in November, before it expires half an hour after its period.
 		now := f.now
 		f.now = time.Date(2026, 10, 31, 23, 59, 0, 0, time.UTC)
 		held, err := f.Hold(f.ctx, ada, 1, key(), 60*24*time.Hour)
 		if err != nil || !held.Verdict.Allowed {
-			t.Fatalf("no hold: %+v, %v", held.Verdict, err)
+			t.Fatalf("the hold was refused: %+v, %v", held.Verdict, err)
 		}
 		f.now = now
 		look(6, 7)
@@ -81,7 +84,7 @@ func TestLateEventsChangeThePast(t *testing.T) {
 		f.now = now
 		look(7, 7)
 
-		// This period's consumes leave the past alone.
+		// Usage in the current period does not change the past.
 		var before, after []int64
 		if err := f.db.NewSelect().TableExpr("usage_versions").Column("version").Scan(f.ctx, &before); err != nil {
 			t.Fatal(err)
@@ -94,7 +97,7 @@ func TestLateEventsChangeThePast(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(before) != 1 || len(after) != 1 || before[0] != after[0] {
-			t.Errorf("the version was %v and is %v", before, after)
+			t.Errorf("the version was %v before and is %v", before, after)
 		}
 		f.clean(t)
 	})

@@ -10,7 +10,8 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// Usage of a trial costs nothing, even if it is recorded after the trial has ended.
+// TestLateEventsOfATrialAreFree checks that usage during a trial costs nothing, even if it is
+// recorded after the trial.
 func TestLateEventsOfATrialAreFree(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		user, err := models.SetUser(f.ctx, f.db, f.now.AddDate(0, -1, 0), "ada@example.com", models.UserChange{})

@@ -13,16 +13,18 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// lock makes a person whose row a stranger's session keeps locked until the returned function is called.
+// lock creates a person whose row another program's session keeps locked until the returned
+// function is called.
 func (f *fixture) lock(t *testing.T, email string) (free func()) {
 	t.Helper()
 	f.exec(t, "INSERT INTO users (id, email, created_at) VALUES ('00000000-0000-7000-8000-000000000001', ?, ?)", email, f.now)
-	stranger, err := sql.Open("pgx", f.db.URL+"&search_path=public&statement_timeout=0&lock_timeout=0&idle_in_transaction_session_timeout=0")
+	other, err := sql.Open("pgx",
+		f.db.URL+"&search_path=public&statement_timeout=0&lock_timeout=0&idle_in_transaction_session_timeout=0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = stranger.Close() })
-	tx, err := stranger.BeginTx(f.ctx, nil)
+	t.Cleanup(func() { _ = other.Close() })
+	tx, err := other.BeginTx(f.ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +38,10 @@ func (f *fixture) lock(t *testing.T, email string) (free func()) {
 	}
 }
 
-// TestALockedPersonHoldsNobodyUp has a stranger's session keep one person's row locked while many new people arrive, some of
-// them to be linked. The person is told to come back; everybody else is served.
-func TestALockedPersonHoldsNobodyUp(t *testing.T) {
+// TestLockedPersonBlocksNoOneElse locks one person's row in another session while many new people
+// arrive, some of them to be linked. Calls for that person get a 503 with Retry-After. All other
+// calls are decided.
+func TestLockedPersonBlocksNoOneElse(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	free := f.lock(t, "ada@example.com")
 	slack := func(user string) models.SlackIdentity { return models.SlackIdentity{TeamID: "T1", UserID: user} }
@@ -60,12 +63,12 @@ func TestALockedPersonHoldsNobodyUp(t *testing.T) {
 			} else {
 				_, err = f.Consume(f.ctx, who, 1, fmt.Sprint("k", i))
 			}
-			var fault *models.Error
+			var e *models.Error
 			switch took := time.Since(start); {
-			case locked && (!errors.As(err, &fault) || fault.Code != models.CodeUnavailable || fault.RetryAfter == 0):
+			case locked && (!errors.As(err, &e) || e.Code != models.CodeUnavailable || e.RetryAfter == 0):
 				t.Errorf("call %d for the locked person: %v", i, err)
 			case !locked && err != nil:
-				t.Errorf("call %d for another one: %v", i, err)
+				t.Errorf("call %d for another person: %v", i, err)
 			case took > 15*time.Second:
 				t.Errorf("call %d took %s", i, took)
 			}
@@ -73,36 +76,42 @@ func TestALockedPersonHoldsNobodyUp(t *testing.T) {
 	}
 	wg.Wait()
 	free()
-	if a, err := f.Consume(f.ctx, enforcement.Person{Email: "ada@example.com", Slack: slack("ADA")}, 1, "free"); err != nil || !a.Verdict.Allowed {
-		t.Errorf("once the lock is gone: %+v, %v", a.Verdict, err)
+	ada := enforcement.Person{Email: "ada@example.com", Slack: slack("ADA")}
+	if a, err := f.Consume(f.ctx, ada, 1, "free"); err != nil || !a.Verdict.Allowed {
+		t.Errorf("after the lock was released: %+v, %v", a.Verdict, err)
 	}
 	f.clean(t)
 }
 
-// TestANewWorkspaceIsNotHeldUp has one gate wait for a locked person who is the first of a workspace. Another gate's call
-// for a second person of it is answered meanwhile.
-func TestANewWorkspaceIsNotHeldUp(t *testing.T) {
+// TestLockedPersonDoesNotBlockANewWorkspace makes one gate wait for a locked person who is the
+// first one of a workspace. At the same time, another gate must answer a call for a second person
+// of that workspace.
+func TestLockedPersonDoesNotBlockANewWorkspace(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	other := f.another(t, 4096)
 	f.lock(t, "ada@example.com")
 	waited := make(chan error, 1)
 	go func() {
-		_, err := f.Consume(f.ctx, enforcement.Person{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}, 1, "ada")
+		ada := enforcement.Person{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U1"}}
+		_, err := f.Consume(f.ctx, ada, 1, "ada")
 		waited <- err
 	}()
 	for blocked := 0; blocked == 0; {
 		select {
 		case err := <-waited:
-			t.Fatalf("the call for the locked person was not seen to wait: %v", err)
+			t.Fatalf("the call for the locked person did not wait: %v", err)
 		case <-time.After(time.Millisecond):
 		}
-		if err := f.db.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&blocked); err != nil {
+		err := f.db.QueryRowContext(f.ctx,
+			"SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&blocked)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := other.Check(f.ctx, enforcement.Person{Email: "ben@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}, 1)
+		ben := enforcement.Person{Email: "ben@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}}
+		_, err := other.Check(f.ctx, ben, 1)
 		answered <- err
 	}()
 	select {
@@ -111,9 +120,9 @@ func TestANewWorkspaceIsNotHeldUp(t *testing.T) {
 			t.Error(err)
 		}
 		if err := <-waited; err == nil {
-			t.Error("the locked person was served")
+			t.Error("the call for the locked person succeeded")
 		}
 	case err := <-waited:
-		t.Errorf("the second person waited for the first, who was told: %v. Then: %v", err, <-answered)
+		t.Errorf("the second person's call waited for the first one, which got %v; then it got %v", err, <-answered)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// forgetful is a ledger whose connection fails after the commit.
-type forgetful struct {
+// unconfirming is a ledger whose connection fails after the commit, before the confirmation.
+type unconfirming struct {
 	ledger
 	fails bool
 }
 
-func (l *forgetful) transact(ctx context.Context, look lookups, decide func(*found) *changes) error {
+func (l *unconfirming) transact(ctx context.Context, look lookups, decide func(*found) *changes) error {
 	err := l.ledger.transact(ctx, look, decide)
 	if err == nil && l.fails {
 		return errors.Join(errUnconfirmed, context.DeadlineExceeded)
@@ -25,9 +25,10 @@ func (l *forgetful) transact(ctx context.Context, look lookups, decide func(*fou
 	return err
 }
 
-// A commit that succeeded without a confirmation must not leave the worker with the record as it was before: on SQLite a
-// connection's own commits do not change the version that a record is compared by, so the next call would undo it.
-func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
+// TestUnconfirmedCommitIsNotUndone checks that the worker does not use the old record after a
+// commit that succeeded without a confirmation. On SQLite, a connection's own commits do not change
+// the version by which a record is compared, so the next call would undo the commit.
+func TestUnconfirmedCommitIsNotUndone(t *testing.T) {
 	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
@@ -49,7 +50,7 @@ func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l := &forgetful{ledger: inner}
+			l := &unconfirming{ledger: inner}
 			q := newQueue(10)
 			q.records = true
 			ended := make(chan struct{})
@@ -71,11 +72,11 @@ func TestUnconfirmedCommitIsNotForgotten(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.fails = true
-			if fault := (*models.Error)(nil); !errors.As(submit(hold, "held"), &fault) || fault.Detail != unconfirmed(nil).Detail {
-				t.Errorf("a hold without a confirmation was answered %v", fault)
+			if e := (*models.Error)(nil); !errors.As(submit(hold, "held"), &e) || e.Detail != unconfirmed(nil).Detail {
+				t.Errorf("a hold without a confirmation got %v", e)
 			}
 			l.fails = false
-			// A call that arrives while the worker still ends the calls of the failed group is ended with them.
+			// A call that arrives while the worker ends the calls of the failed group gets the same error.
 			for try := 1; ; try++ {
 				if err := submit(consume, "third"); err == nil {
 					break

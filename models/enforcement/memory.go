@@ -11,21 +11,25 @@ import (
 	"tollgate/models"
 )
 
-// maxRemembered is how many records one worker remembers at most. Each takes about 400 bytes.
+// maxRemembered is the maximum number of records that one worker remembers. Each takes about 400
+// bytes.
 const maxRemembered = 16384
 
-// maxBackoff is how many groups at most are decided under locks after remembered records turned out to be stale.
+// maxBackoff is the maximum number of groups that are decided under locks after a remembered record
+// was stale.
 const maxBackoff = 512
 
-// memory has the usage records of a worker's last groups. A group that is decided on them takes one round trip: its transaction
-// writes only if every record still equals the remembered one. So a stale record costs time, but never a wrong count. If other
-// processes change the same records often, the worker backs off and locks first.
+// memory has the usage records of a worker's last groups. A group that is decided on them takes one
+// round trip: its transaction writes only if every record still equals the remembered one. So a
+// stale record costs time, but never a wrong count. If other processes change the same records
+// often, the worker backs off and locks first.
 type memory struct {
 	accounts map[string]*account // by email, each of its current period
-	// people are the persons whom calls with an email and a Slack identity named. A record has its user's identity, so a stale entry
-	// never leads to another person's record.
+	// people are the persons of calls with an email and a Slack identity. A record has its user's
+	// identity, so a stale entry never leads to another person's record.
 	people map[models.Link]named
-	// backoff is how many groups to decide under locks after the next stale record, wait how many are left from the last one.
+	// backoff is how many groups are decided under locks after the next stale record. wait is how many
+	// are left after the last one.
 	backoff, wait int
 }
 
@@ -40,7 +44,7 @@ func (m *memory) keep(accounts []*account, now time.Time) {
 	}
 }
 
-// learn remembers prepared records, so that a decision on them takes one round trip too.
+// learn remembers prepared records, so that a decision on them takes only one round trip.
 func (m *memory) learn(records []models.PreparedRecord) {
 	for _, r := range records {
 		m.remember(&account{record: r.UsageRecord, version: r.Version})
@@ -49,12 +53,12 @@ func (m *memory) learn(records []models.PreparedRecord) {
 
 func (m *memory) remember(a *account) {
 	if _, known := m.accounts[a.record.Email]; !known && len(m.accounts) >= maxRemembered {
-		clear(m.accounts) // a worker with so many people is rare, and it remembers each again after one group
+		clear(m.accounts) // so many people are rare, and each is remembered again after one group
 	}
 	m.accounts[a.record.Email] = a
 }
 
-// take copies the decisions into the record.
+// take copies the decided counters into the record.
 func (a *account) take() {
 	r, s := &a.record, &a.standing
 	r.SuggestionsUsed, r.OverageUsed, r.OverageCents = s.Used, s.Overage, s.OverageCents
@@ -62,16 +66,17 @@ func (a *account) take() {
 	r.Daily, a.dirty = a.daily, false
 }
 
-// named is the person whom a link named. It expires, since an email that is in use can become free.
+// named is the person that a link named. It expires, because an email that is in use can become
+// free.
 type named struct {
 	person models.LinkedPerson
 	until  time.Time
 }
 
-// namesFor is how long a worker remembers a named person.
+// namesFor is how long a worker remembers the person of a link.
 const namesFor = time.Minute
 
-// name remembers whom a link named.
+// name remembers the person that a link named.
 func (m *memory) name(l models.Link, p models.LinkedPerson, now time.Time) {
 	if m.people == nil || len(m.people) >= maxRemembered {
 		m.people = map[models.Link]named{}
@@ -79,7 +84,8 @@ func (m *memory) name(l models.Link, p models.LinkedPerson, now time.Time) {
 	m.people[l] = named{p, now.Add(namesFor)}
 }
 
-// recall returns the remembered records of the lookups, or nil if one of them is missing or not current.
+// recall returns the remembered records of the lookups, or nil if one of them is missing or not
+// current.
 func (m *memory) recall(l lookups, now time.Time) *found {
 	if m.wait > 0 {
 		m.wait--
@@ -100,8 +106,8 @@ func (m *memory) recall(l lookups, now time.Time) *found {
 	return f
 }
 
-// tell records the outcome of a group that was decided on remembered records.
-func (m *memory) tell(l lookups, err error) {
+// adjust changes the backoff after a group that was decided on remembered records.
+func (m *memory) adjust(l lookups, err error) {
 	if err == nil {
 		m.backoff = max(0, m.backoff-1)
 		return
@@ -111,20 +117,21 @@ func (m *memory) tell(l lookups, err error) {
 	m.wait = m.backoff
 }
 
-// forget drops the records of a group whose state in the database is not known.
+// forget drops the records of a group whose state in the database is unknown.
 func (m *memory) forget(l lookups) {
 	for _, w := range l.wants {
 		delete(m.accounts, w.Email)
 	}
 }
 
-// isMoved reports whether a commit failed since a remembered record was stale. Nothing was written then, and the group can be
-// decided under locks.
-func isMoved(err error) bool {
+// isStale reports whether a commit failed because a remembered record was stale. Nothing was
+// written then, and the group can be decided under locks.
+func isStale(err error) bool {
 	return errors.Is(err, errStale) || models.IsRetryable(err) || models.IsDuplicate(err)
 }
 
-// inOrder sorts accounts in the order in which all transactions lock them, so that no two groups wait for each other.
+// inOrder sorts accounts in the order in which all transactions lock them, so that two groups never
+// wait for each other.
 func inOrder(accounts []*account) {
 	slices.SortFunc(accounts, func(a, b *account) int {
 		return cmp.Or(cmp.Compare(a.record.Email, b.record.Email), a.record.BillingPeriodStart.Compare(b.record.BillingPeriodStart))

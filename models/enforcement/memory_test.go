@@ -31,12 +31,13 @@ const (
 	moved      = "tollgate_gate_moved_groups_total"
 )
 
-// TestWhatIsRememberedIsNeverBelieved changes a person behind the gate's back, in every way that changes a decision. Before each
-// change the gate has decided upon memory, so it would do so again.
-func TestWhatIsRememberedIsNeverBelieved(t *testing.T) {
+// TestRememberedRecordsAreCompared changes a person without the gate's knowledge, in every way that
+// changes a decision. Before each change, the gate has decided on the remembered record, so it
+// would do so again.
+func TestRememberedRecordsAreCompared(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		other := f.another(t, 4096)
-		mine := f.another(t, 4096) // the one that f.metrics is of
+		mine := f.another(t, 4096) // f.metrics has this gate's metrics
 		const email = "ada@example.com"
 		subscribe := func(plan models.PlanID) {
 			t.Helper()
@@ -55,7 +56,7 @@ func TestWhatIsRememberedIsNeverBelieved(t *testing.T) {
 		}
 		n := 0
 		next := func() string { n++; return fmt.Sprint("mine", n) }
-		// warm makes the gate decide upon memory, however careful it has become.
+		// warm makes calls until the gate decides on a remembered record.
 		warm := func() {
 			t.Helper()
 			before := f.counted(t, remembered)
@@ -65,7 +66,7 @@ func TestWhatIsRememberedIsNeverBelieved(t *testing.T) {
 					return
 				}
 			}
-			t.Fatal("2000 consumes in a row and none was decided upon memory")
+			t.Fatal("none of 2000 calls was decided on a remembered record")
 		}
 		subscribe("pro")
 		used := func() int64 {
@@ -80,19 +81,19 @@ func TestWhatIsRememberedIsNeverBelieved(t *testing.T) {
 		warm()
 		was := used()
 		if a := consume(other, 7, "theirs"); a.Standing.Used != was+7 {
-			t.Errorf("another gate counted to %d, want %d", a.Standing.Used, was+7)
+			t.Errorf("another gate has %d used, want %d", a.Standing.Used, was+7)
 		}
-		faults := f.counted(t, moved)
+		stale := f.counted(t, moved)
 		if a := consume(mine, 1, next()); a.Standing.Used != was+8 {
-			t.Errorf("used %d after another gate's 7 and one, want %d", a.Standing.Used, was+8)
+			t.Errorf("%d used after another gate used 7 and this one 1, want %d", a.Standing.Used, was+8)
 		}
-		if f.counted(t, moved) == faults {
-			t.Error("the gate did not decide upon memory, so this test shows nothing")
+		if f.counted(t, moved) == stale {
+			t.Error("the gate did not decide on the remembered record, so this test shows nothing")
 		}
 
 		warm()
 		if a := consume(mine, 7, "theirs"); !a.Replayed {
-			t.Error("a key that another gate recorded was granted anew")
+			t.Error("a key that another gate recorded was granted again")
 		}
 
 		warm()
@@ -101,38 +102,39 @@ func TestWhatIsRememberedIsNeverBelieved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if a := consume(mine, 1, next()); a.Standing.Held != 3 {
-			t.Errorf("%d units are held, want another gate's 3", a.Standing.Held)
+			t.Errorf("%d units are held, want the 3 of another gate", a.Standing.Held)
 		}
 		warm()
 		f.now = h.Hold.ExpiresAt
 		if a := consume(mine, 1, next()); a.Standing.Held != 0 {
-			t.Errorf("%d units are held after the hold's end", a.Standing.Held)
+			t.Errorf("%d units are held after the hold has expired", a.Standing.Held)
 		}
 
 		warm()
 		f.exec(t, "UPDATE users SET spend_limit_cents = 0 WHERE email = ?", email)
 		over := f.catalogue.Free().Included + 1000
 		if a := consume(mine, over, next()); a.Verdict.Reason != models.SpendLimitReached {
-			t.Errorf("beyond a limit of nothing: %+v", a.Verdict)
+			t.Errorf("beyond a spend limit of 0: %+v", a.Verdict)
 		}
 
 		f.exec(t, "UPDATE users SET spend_limit_cents = NULL WHERE email = ?", email)
 		warm()
 		subscribe("free")
 		if a := consume(mine, 1000, next()); a.Verdict.Reason != models.IncludedExhausted {
-			t.Errorf("a thousand on the free plan: %+v", a.Verdict)
+			t.Errorf("1000 units on the free plan: %+v", a.Verdict)
 		}
 
 		f.now = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 		if a := consume(mine, 1, next()); a.Standing.Used != 1 {
-			t.Errorf("the first unit of a new period is number %d", a.Standing.Used)
+			t.Errorf("the first unit of a new period makes %d used", a.Standing.Used)
 		}
 		f.clean(t)
 	})
 }
 
-// TestOneProcessAloneRemembers keeps the quick way from being lost without notice.
-func TestOneProcessAloneRemembers(t *testing.T) {
+// TestSingleProcessUsesRememberedRecords checks that a single process decides on remembered
+// records, which is fast.
+func TestSingleProcessUsesRememberedRecords(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		var wg sync.WaitGroup
 		for i := range 20 {
@@ -150,14 +152,15 @@ func TestOneProcessAloneRemembers(t *testing.T) {
 			t.Errorf("%d events, want 5 for each of 20 people", events)
 		}
 		if n := f.counted(t, remembered); n == 0 {
-			t.Error("no group was decided upon memory")
+			t.Error("no group was decided on remembered records")
 		}
 	})
 }
 
-// TestAnotherTablesChangeIsNoFault writes on another connection what no decision depends on, such as the last use of a key. A whole
-// SQLite file has one version, so this is where the gate would forget everybody, again and again.
-func TestAnotherTablesChangeIsNoFault(t *testing.T) {
+// TestChangesOfOtherTablesDoNotMatter writes on another connection to a table on which no decision
+// depends. On SQLite, this changes the version of the whole file, but the gate must not decide
+// again under locks.
+func TestChangesOfOtherTablesDoNotMatter(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		email := func(i int) string { return fmt.Sprintf("p%d@example.com", i) }
 		n := 0
@@ -173,24 +176,25 @@ func TestAnotherTablesChangeIsNoFault(t *testing.T) {
 			consume(i)
 			consume(i)
 		}
-		faults, quick := f.counted(t, moved), f.counted(t, remembered)
+		stale, quick := f.counted(t, moved), f.counted(t, remembered)
 		for i := range people {
-			f.exec(t, "INSERT INTO audit_log (id, at, actor, action, subject) VALUES (?, ?, 'test', 'test', 'test')", fmt.Sprintf("00000000-0000-0000-0000-%012d", i), f.now)
+			f.exec(t, "INSERT INTO audit_log (id, at, actor, action, subject) VALUES (?, ?, 'test', 'test', 'test')",
+				fmt.Sprintf("00000000-0000-0000-0000-%012d", i), f.now)
 			consume(i)
 		}
-		if got := f.counted(t, moved) - faults; got != 0 {
-			t.Errorf("%v of %d groups were taken for out of date", got, people)
+		if got := f.counted(t, moved) - stale; got != 0 {
+			t.Errorf("%v of %d groups had a stale record, want none", got, people)
 		}
 		if got := f.counted(t, remembered) - quick; got != people {
-			t.Errorf("%v of %d groups were decided upon memory", got, people)
+			t.Errorf("%v of %d groups were decided on remembered records, want all", got, people)
 		}
 		f.clean(t)
 	})
 }
 
-// TestOneOfAGroupHasMoved has another gate change one person before a group of many is decided. The others are as they are remembered,
-// and must not make up for the one who is not.
-func TestOneOfAGroupHasMoved(t *testing.T) {
+// TestOneStaleRecordInAGroup makes another gate change one person before a group of many people is
+// decided. The gate must notice the one stale record, although all others are current.
+func TestOneStaleRecordInAGroup(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		other := f.another(t, 4096)
 		mine := f.another(t, 4096)
@@ -218,7 +222,7 @@ func TestOneOfAGroupHasMoved(t *testing.T) {
 			wg.Wait()
 		}
 		if f.counted(t, moved) == 0 {
-			t.Error("no group was found out of date, so this test shows nothing")
+			t.Error("no group had a stale record, so this test shows nothing")
 		}
 		r, err := models.CurrentUsage(f.ctx, f.db, f.now, email(0))
 		if want := int64(rounds + 7*rounds/3); err != nil || r.SuggestionsUsed != want {

@@ -6,11 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts what the workers do. Without a registry it counts for nobody.
+// metrics counts what the workers do. Without a registry, the counts are not exported.
 type metrics struct {
 	groups  prometheus.Histogram
 	seconds prometheus.Histogram
-	// remembered counts the groups written upon remembered records, moved those of them that had to be decided again.
+	// remembered counts the groups that were written based on remembered records. moved counts the
+	// groups that had to be decided again because a record was stale.
 	remembered, moved prometheus.Counter
 }
 
@@ -25,10 +26,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),
 		remembered: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tollgate_gate_remembered_groups_total", Help: "Groups written in one round trip, upon usage records as they were remembered.",
+			Name: "tollgate_gate_remembered_groups_total", Help: "Groups written in one round trip, based on remembered usage records.",
 		}),
 		moved: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tollgate_gate_moved_groups_total", Help: "Groups decided again under locks, as another process had changed a record or recorded a key.",
+			Name: "tollgate_gate_moved_groups_total",
+			Help: "Groups decided again under locks, because another process had changed a record or recorded a key.",
 		}),
 	}
 	if r != nil {

@@ -9,8 +9,9 @@ import (
 	"tollgate/models"
 )
 
-// A hold moved to another record after its call was identified, as a period became known late. The call is not decided on the old record.
-func TestAHoldThatMovedIsIdentifiedAgain(t *testing.T) {
+// TestMovedHoldIsIdentifiedAgain moves a hold to another record after its call was identified, as
+// happens if Tollgate learns late of a period. The call must not be decided on the old record.
+func TestMovedHoldIsIdentifiedAgain(t *testing.T) {
 	catalogue, err := models.LoadCatalogue("")
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +27,10 @@ func TestAHoldThatMovedIsIdentifiedAgain(t *testing.T) {
 			record int64
 			ready  bool
 		}{{7, true}, {8, false}} {
-			h := &models.UsageHold{ID: models.NewHoldID(user), UserID: user, RecordID: c.record, Quantity: 1, State: models.HoldOpen, ExpiresAt: now.Add(time.Minute)}
+			h := &models.UsageHold{
+				ID: models.NewHoldID(user), UserID: user, RecordID: c.record, Quantity: 1, State: models.HoldOpen,
+				ExpiresAt: now.Add(time.Minute),
+			}
 			one := &call{ops: []op{{
 				request:    request{kind: k, holdID: h.ID, quantity: 1},
 				resolution: resolution{held: models.RecordKey{UserID: user, Email: record.Email, At: month.Start}},
@@ -36,7 +40,7 @@ func TestAHoldThatMovedIsIdentifiedAgain(t *testing.T) {
 			f.accounts[0], f.holds[h.ID] = &account{record: record}, h
 			ready, unready := bindAccounts([]*call{one}, look, f, catalogue, now)
 			if len(ready) == 1 != c.ready || len(unready) == 1 == c.ready {
-				t.Errorf("a hold of record %d on record 7: %d ready, %d not", c.record, len(ready), len(unready))
+				t.Errorf("a hold of record %d, identified on record 7: %d calls ready, %d not", c.record, len(ready), len(unready))
 			}
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestAStartSurvivesALockedTable locks a table for longer than a call waits for a lock, while the gate prepares its statements. Once
-// they are prepared, the timeouts are those of calls.
-func TestAStartSurvivesALockedTable(t *testing.T) {
+// TestStartSurvivesALockedTable locks a table for longer than a call waits for a lock, while the
+// gate prepares its statements. After that, the connection must have the timeouts for calls.
+func TestStartSurvivesALockedTable(t *testing.T) {
 	db, err := models.Open(t.Context(), modelstest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)

@@ -9,14 +9,15 @@ import (
 	"tollgate/models"
 )
 
-// params writes arrays in PostgreSQL's binary form into one buffer that is used again, as going through a reflecting
-// encoder for each of a group's thousands of values would cost more than the group's decisions.
-// Source: https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c, array_recv
+// params writes arrays in PostgreSQL's binary format into one buffer, which it reuses. An encoder
+// that uses reflection for each of a group's thousands of values would cost more than the group's
+// decisions. Source: array_recv in
+// https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
 type params struct {
 	buf []byte
 }
 
-// The object ids of the element types (pg_type.dat).
+// The object IDs of the element types (pg_type.dat).
 const (
 	oidInt8        = 20
 	oidText        = 25
@@ -35,8 +36,8 @@ func (p *params) array(oid uint32, n int, each func(i int)) []byte {
 		return p.buf[start:len(p.buf):len(p.buf)]
 	}
 	p.buf = be.AppendUint32(p.buf, 1)         // dimensions
-	p.buf = be.AppendUint32(p.buf, 1)         // may hold nulls
-	p.buf = be.AppendUint32(p.buf, oid)       //
+	p.buf = be.AppendUint32(p.buf, 1)         // may contain nulls
+	p.buf = be.AppendUint32(p.buf, oid)       // element type
 	p.buf = be.AppendUint32(p.buf, uint32(n)) //nolint:gosec // a group's size
 	p.buf = be.AppendUint32(p.buf, 1)         // lower bound
 	for i := range n {
@@ -57,21 +58,21 @@ func (p *params) text(s string) {
 
 func micros(t time.Time) int64 { return t.UnixMicro() - postgresEpoch*1e6 }
 
-// time is a single time and not an array.
+// time returns a single time, not an array.
 func (p *params) time(t time.Time) []byte { return p.single(micros(t)) }
 
 func (p *params) ints(n int, at func(int) int64) []byte {
 	return p.array(oidInt8, n, func(i int) { p.int(at(i)) })
 }
 
-// single is one integer and not an array.
+// single returns a single integer, not an array.
 func (p *params) single(v int64) []byte {
 	start := len(p.buf)
 	p.buf = binary.BigEndian.AppendUint64(p.buf, uint64(v)) //nolint:gosec // two's complement on both sides
 	return p.buf[start:len(p.buf):len(p.buf)]
 }
 
-// versions are transaction ids.
+// versions returns an array of transaction IDs.
 func (p *params) versions(n int, at func(int) uint32) []byte {
 	return p.array(oidXID, n, func(i int) {
 		p.buf = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(p.buf, 4), at(i))
@@ -106,7 +107,7 @@ func (p *params) times(n int, at func(int) time.Time) []byte {
 	return p.array(oidTimestamptz, n, func(i int) { p.int(micros(at(i))) })
 }
 
-// people are two arrays, of user IDs and of emails; an ID is null where the email names the person.
+// people returns two arrays: user IDs and emails. A user ID is null if only the email is known.
 func (p *params) people(n int, at func(int) *models.RecordKey) [][]byte {
 	return [][]byte{
 		p.uuids(n, func(i int) *uuid.UUID {
@@ -118,22 +119,24 @@ func (p *params) people(n int, at func(int) *models.RecordKey) [][]byte {
 	}
 }
 
-// wants are the people and an array of instants.
+// wants returns the arrays of people and an array of times.
 func (p *params) wants(w []models.RecordKey) [][]byte {
 	return append(p.people(len(w), func(i int) *models.RecordKey { return &w[i] }), p.times(len(w), func(i int) time.Time { return w[i].At }))
 }
 
-// keys are the people and an array of their keys.
+// keys returns the arrays of people and an array of their keys.
 func (p *params) keys(k []keyOf[models.RecordKey]) [][]byte {
 	return append(p.people(len(k), func(i int) *models.RecordKey { return &k[i].person }), p.texts(len(k), func(i int) string { return k[i].key }))
 }
 
-// holds are two arrays, of user IDs and of hold IDs.
+// holds returns two arrays: user IDs and hold IDs.
 func (p *params) holds(h []holdOf) [][]byte {
-	return [][]byte{p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].user }), p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].id })}
+	return [][]byte{
+		p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].user }), p.uuids(len(h), func(i int) *uuid.UUID { return &h[i].id }),
+	}
 }
 
-// figures are one array for each column of figures.
+// figures returns one array for each column of figures.
 func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
 	return [][]byte{
 		p.texts(n, func(i int) string { return string(at(i).PlanID) }),

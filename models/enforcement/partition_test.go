@@ -3,7 +3,6 @@ package enforcement
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,25 +15,29 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// partition replaces the usage tables by ones that are partitioned by user. PostgreSQL then refuses each unique key without user_id, as a
-// distributed engine does. The email of a record is unique all the same, because users.email is.
+// partition replaces the usage tables with tables that are partitioned by user. Like a distributed
+// engine, PostgreSQL then refuses unique keys without user_id. A record's email is still unique,
+// because users.email is.
 const partition = `
 	ALTER SEQUENCE usage_record_ids OWNED BY NONE;
-	CREATE TABLE r (LIKE usage_records INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (user_id, id), UNIQUE (user_id, billing_period_start))
-		PARTITION BY HASH (user_id);
-	CREATE TABLE e (LIKE usage_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS, UNIQUE (user_id, idempotency_key), UNIQUE (user_id, hold_id))
-		PARTITION BY HASH (user_id);
-	CREATE TABLE h (LIKE usage_holds INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (user_id, id), UNIQUE (user_id, idempotency_key))
-		PARTITION BY HASH (user_id);
+	CREATE TABLE r (LIKE usage_records INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+		PRIMARY KEY (user_id, id), UNIQUE (user_id, billing_period_start)) PARTITION BY HASH (user_id);
+	CREATE TABLE e (LIKE usage_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+		UNIQUE (user_id, idempotency_key), UNIQUE (user_id, hold_id)) PARTITION BY HASH (user_id);
+	CREATE TABLE h (LIKE usage_holds INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+		PRIMARY KEY (user_id, id), UNIQUE (user_id, idempotency_key)) PARTITION BY HASH (user_id);
 	DROP TABLE usage_records, usage_events, usage_holds;
 	ALTER TABLE r RENAME TO usage_records; ALTER TABLE e RENAME TO usage_events; ALTER TABLE h RENAME TO usage_holds;
 	CREATE INDEX ON usage_records (email, billing_period_start);
 	CREATE INDEX ON usage_records (present_workspace_id, billing_period_start, billing_period_end);
-	CREATE INDEX ON usage_events (stripe_customer_id, occurred_at) WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND overage_quantity > 0;
+	CREATE INDEX ON usage_events (stripe_customer_id, occurred_at)
+		WHERE stripe_report_id IS NULL AND stripe_customer_id IS NOT NULL AND overage_quantity > 0;
 	CREATE INDEX ON usage_holds (user_id, record_id, expires_at) WHERE state = 'open';
 	CREATE TRIGGER usage_records_placed BEFORE INSERT ON usage_records FOR EACH ROW EXECUTE FUNCTION tollgate_record_placed();
-	CREATE TRIGGER usage_records_made AFTER INSERT ON usage_records REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION tollgate_records_made();
-	CREATE TRIGGER usage_records_cut AFTER UPDATE OF billing_period_end ON usage_records FOR EACH ROW EXECUTE FUNCTION tollgate_record_cut();
+	CREATE TRIGGER usage_records_made AFTER INSERT ON usage_records REFERENCING NEW TABLE AS made
+		FOR EACH STATEMENT EXECUTE FUNCTION tollgate_records_made();
+	CREATE TRIGGER usage_records_cut AFTER UPDATE OF billing_period_end ON usage_records
+		FOR EACH ROW EXECUTE FUNCTION tollgate_record_cut();
 	DO $$ BEGIN
 		FOR n IN 0..7 LOOP
 			EXECUTE format('CREATE TABLE usage_records_p%s PARTITION OF usage_records FOR VALUES WITH (MODULUS 8, REMAINDER %s)', n, n);
@@ -45,7 +48,8 @@ const partition = `
 
 // partitions returns the partitions of the usage tables that a plan read or wrote.
 func (n *node) partitions() (found []string) {
-	if table, number, ok := strings.Cut(n.Relation, "_p"); ok && strings.HasPrefix(table, "usage_") && n.Loops > 0 && n.Type != "ModifyTable" {
+	table, number, ok := strings.Cut(n.Relation, "_p")
+	if ok && strings.HasPrefix(table, "usage_") && n.Loops > 0 && n.Type != "ModifyTable" {
 		found = append(found, number)
 	}
 	for i := range n.Plans {
@@ -55,7 +59,8 @@ func (n *node) partitions() (found []string) {
 	return slices.Compact(found)
 }
 
-// On tables that are partitioned by user, the gate decides as on others, and each statement touches only the partitions of its people.
+// TestTheGateOnPartitionedTables checks that the gate works on tables that are partitioned by user,
+// and that each statement touches only the partitions of its people.
 func TestTheGateOnPartitionedTables(t *testing.T) {
 	ctx := t.Context()
 	db, err := models.Open(ctx, modelstest.Postgres(t))
@@ -74,7 +79,9 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	gate, err := Open(ctx, db, Options{Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), QueueLimit: 1000})
+	gate, err := Open(ctx, db, Options{
+		Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), QueueLimit: 1000,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,9 +104,10 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		again := must(gate.Consume(ctx, p, 2, "k"))
 		check := must(gate.Check(ctx, p, 3))
 		if !again.Replayed || again.EventID != first.EventID || again.Standing.Used != 2 || check.Verdict.Allowed || check.Standing.Used != 3 {
-			t.Fatalf("%s: again %+v, check %+v", p.Email, again, check)
+			t.Fatalf("%s: second consume %+v, check %+v", p.Email, again, check)
 		}
-		if _, err := gate.Record(ctx, []PastEvent{{Person: p, Quantity: 1, IdempotencyKey: "late", OccurredAt: now.AddDate(0, -1, 0)}}); err != nil {
+		late := PastEvent{Person: p, Quantity: 1, IdempotencyKey: "late", OccurredAt: now.AddDate(0, -1, 0)}
+		if _, err := gate.Record(ctx, []PastEvent{late}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,7 +120,7 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
-	p.mu.Lock() // the connection is the test's
+	p.mu.Lock() // the test uses the connection
 	t.Cleanup(p.mu.Unlock)
 	var people []struct {
 		User     uuid.UUID
@@ -120,8 +128,10 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		Record   int64
 		Hold     uuid.UUID
 	}
-	if err := db.NewRaw(`SELECT r.user_id AS "user", r.email, split_part(r.tableoid::regclass::text, '_p', 2) AS n, r.id AS record, h.id AS hold
-		FROM usage_records r JOIN usage_holds h ON h.record_id = r.id AND h.idempotency_key = 'k' ORDER BY r.id LIMIT 3`).Scan(ctx, &people); err != nil {
+	query := db.NewRaw(`SELECT r.user_id AS "user", r.email, split_part(r.tableoid::regclass::text, '_p', 2) AS n,
+			r.id AS record, h.id AS hold
+		FROM usage_records r JOIN usage_holds h ON h.record_id = r.id AND h.idempotency_key = 'k' ORDER BY r.id LIMIT 3`)
+	if err := query.Scan(ctx, &people); err != nil {
 		t.Fatal(err)
 	}
 	var own []string
@@ -147,21 +157,23 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 	const zeros = ", ARRAY[0, 0, 0]::bigint[]"
 	explained := map[string][]string{
 		"lock": {byEmail + ", " + at, byID + ", " + at}, "lock_free": {byEmail + ", " + at}, "there": {byEmail + ", " + at},
-		"peek": {byEmail + ", " + at, byID + ", " + at}, "events": {byEmail + ", " + keys, byID + ", " + keys}, "holds_by_key": {byEmail + ", " + keys},
-		"settled": {holds}, "holds_by_id": {holds}, "close_holds": {holds + ", ARRAY['open', 'open', 'open']"}, "late": {records},
+		"peek": {byEmail + ", " + at, byID + ", " + at}, "events": {byEmail + ", " + keys, byID + ", " + keys},
+		"holds_by_key": {byEmail + ", " + keys}, "settled": {holds}, "holds_by_id": {holds},
+		"close_holds": {holds + ", ARRAY['open', 'open', 'open']"}, "late": {records},
 		"update": {records + strings.Repeat(zeros, 6) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']"},
 		"move":   {records + strings.Repeat(zeros, 3) + ", ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0"},
 	}
 	for name := range pgStatements {
 		switch name {
 		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
-			continue // they read no table
+			continue // these read no table
 		}
 		if len(explained[name]) == 0 {
 			t.Errorf("%s is not explained", name)
 		}
 		for _, arguments := range explained[name] {
-			results, err := p.conn.Exec(ctx, fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)).ReadAll()
+			query := fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)
+			results, err := p.conn.Exec(ctx, query).ReadAll()
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -171,15 +183,17 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 				t.Fatal(err)
 			}
 			if touched := plan[0].Plan.partitions(); !slices.Equal(touched, own) {
-				t.Errorf("%s touches the partitions %q, its people are in %q\n%s", name, touched, own, text)
+				t.Errorf("%s touches the partitions %q, but its people are in %q\n%s", name, touched, own, text)
 			}
 		}
 	}
 
-	// What people and records are prepared with, and what finds a hold's user.
+	// The statements that prepare people and records, and the one that finds a hold's user.
 	seen := &statements{}
 	watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
-	wants := []models.RecordKey{{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)}}
+	wants := []models.RecordKey{
+		{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)},
+	}
 	if err := models.PrepareRecords(ctx, watched, catalogue, now, wants); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +210,7 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off"); err != nil {
+		if _, err := tx.ExecContext(ctx, indexOnly); err != nil {
 			t.Fatal(err)
 		}
 		if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
@@ -208,7 +222,7 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		if touched := plan[0].Plan.partitions(); len(touched) > 1 || len(touched) == 1 && touched[0] != people[0].N {
-			t.Errorf("the partitions %q are touched, the person is in %s\n%s\n%s", touched, people[0].N, statement, text)
+			t.Errorf("the partitions %q are touched, but the person is in %s\n%s\n%s", touched, people[0].N, statement, text)
 		}
 	}
 }

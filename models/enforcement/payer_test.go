@@ -7,9 +7,10 @@ import (
 	"tollgate/models"
 )
 
-// Who leaves an organization, or comes to one, has another payer at once: a check and the history show the record that the next call
-// gets, and what was used in the very moment of the change counts there.
-func TestAChangeOfPayerShowsAtOnce(t *testing.T) {
+// TestChangeOfPayerShowsImmediately checks that a person who joins or leaves an organization has
+// another payer immediately: a check and the history show the record of the next call, and usage at
+// the exact time of the change counts in that record.
+func TestChangeOfPayerShowsImmediately(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		p := payers{f, t}
 		const bob = "bob@example.com"

@@ -14,26 +14,30 @@ import (
 	"tollgate/models"
 )
 
-// The gate's statements. A group is two round trips: begin, lock and look up; then write and commit. One that was decided upon
-// remembered records is a single one: write, unless a record changed. Each carries whole arrays, so that the database
-// parses, plans and answers once a group and not once a call.
+// The gate's statements. A group takes two round trips: begin, lock and look up; then write and
+// commit. A group that was decided on remembered records takes one: write, unless a record changed.
+// Each statement takes whole arrays, so that the database plans and answers once per group and not
+// once per call.
 const (
-	// namedPerson is the user that k names, by ID or else by email.
+	// namedPerson is the user that k names by ID or, without an ID, by email.
 	namedPerson = `COALESCE(k.user_id, (SELECT u.id FROM users u WHERE u.email = k.email))`
 
-	recordColumns = `r.id, r.user_id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id, r.suggestions_included, r.granted, r.included_before,
-		r.suggestions_used, r.overage_used, r.overage_cents, r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id,
-		r.slack_team_id, r.slack_user_id, r.stripe_customer_id, r.entitled`
+	recordColumns = `r.id, r.user_id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id,
+		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
+		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
+		r.slack_user_id, r.stripe_customer_id, r.entitled`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
-	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after, held_after, overage_held_after,
-		included, overage_rate_cents, spend_limit_cents, member_limit`
+	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
+		held_after, overage_held_after, included, overage_rate_cents, spend_limit_cents, member_limit`
 	eventColumns = `id, user_id, email, quantity, idempotency_key, hold_id, ` + figures
-	holdColumns  = `id, user_id, email, quantity, overage_quantity, overage_cents, idempotency_key, state, expires_at, created_at, record_id, ` + figures
+	holdColumns  = `id, user_id, email, quantity, overage_quantity, overage_cents, idempotency_key, state, expires_at,
+		created_at, record_id, ` + figures
 
-	newEvent = `INTO usage_events (recorded_at, id, user_id, record_id, email, workspace_id, quantity, overage_quantity, overage_cents, idempotency_key, hold_id,
-		occurred_at, stripe_customer_id, ` + figures + `)`
-	newHold = `INTO usage_holds (created_at, state, id, user_id, record_id, email, quantity, overage_quantity, overage_cents, idempotency_key, expires_at, ` + figures + `)`
+	newEvent = `INTO usage_events (recorded_at, id, user_id, record_id, email, workspace_id, quantity, overage_quantity,
+		overage_cents, idempotency_key, hold_id, occurred_at, stripe_customer_id, ` + figures + `)`
+	newHold = `INTO usage_holds (created_at, state, id, user_id, record_id, email, quantity, overage_quantity,
+		overage_cents, idempotency_key, expires_at, ` + figures + `)`
 
 	pgPeople = `unnest($1::uuid[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS k (user_id, email, at, ord)`
 	pgKeys   = `unnest($1::uuid[], $2::text[], $3::text[]) AS k (user_id, email, key)`
@@ -53,63 +57,82 @@ const (
 			CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)::bigint` + pgLive + ` ELSE r.overage_cents_held END,
 			NULL::timestamptz
 		FROM ` + pgPeople + `,
-		-- LIMIT keeps the planner from reading all records of the month and looking for the people among them, which is as
+		-- Without LIMIT, the planner may read all records of the month and look for the people among them, which is
 		-- cheap only while the table is empty.
 		LATERAL (SELECT * FROM usage_records r WHERE r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
 			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days' LIMIT 1) r`
 
-	pgEvents     = `SELECT e.* FROM ` + pgKeys + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events WHERE usage_events.user_id = ` + namedPerson + ` AND idempotency_key = k.key) e`
-	pgSettled    = `SELECT e.* FROM ` + pgIDs + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events WHERE usage_events.user_id = k.user_id AND hold_id = k.id) e`
-	pgHoldsByKey = `SELECT h.* FROM ` + pgKeys + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds WHERE usage_holds.user_id = ` + namedPerson + ` AND idempotency_key = k.key) h`
-	pgHoldsByID  = `SELECT h.* FROM ` + pgIDs + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id) h`
+	pgEvents = `SELECT e.* FROM ` + pgKeys + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events
+		WHERE usage_events.user_id = ` + namedPerson + ` AND idempotency_key = k.key) e`
+	pgSettled = `SELECT e.* FROM ` + pgIDs + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events
+		WHERE usage_events.user_id = k.user_id AND hold_id = k.id) e`
+	pgHoldsByKey = `SELECT h.* FROM ` + pgKeys + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds
+		WHERE usage_holds.user_id = ` + namedPerson + ` AND idempotency_key = k.key) h`
+	pgHoldsByID = `SELECT h.* FROM ` + pgIDs + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds
+		WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id) h`
 
-	// Several unnest in the list of columns go hand in hand; in FROM they would first be written to a table in memory.
+	// Several unnest calls in the list of columns advance together. In FROM, their rows would first be
+	// written to a table in memory.
 	pgInsertEvents = `INSERT ` + newEvent + `
-		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]), unnest($6::uuid[]), unnest($7::bigint[]),
-			unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]), unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]),
-			unnest($14::text[]), unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
-			unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[])`
+		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+			unnest($6::uuid[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]),
+			unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]), unnest($14::text[]),
+			unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]),
+			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]),
+			unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[])`
 
 	pgInsertHolds = `INSERT ` + newHold + `
-		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]), unnest($6::bigint[]), unnest($7::bigint[]),
-			unnest($8::bigint[]), unnest($9::text[]), unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]),
-			unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
-			unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[])`
+		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+			unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::text[]), unnest($10::timestamptz[]),
+			unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]), unnest($14::bigint[]),
+			unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]),
+			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[])`
 
-	pgCloseHolds = `UPDATE usage_holds h SET state = k.state FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k (user_id, id, state)
+	pgCloseHolds = `UPDATE usage_holds h SET state = k.state
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k (user_id, id, state)
 		WHERE h.user_id = k.user_id AND h.id = k.id`
 
-	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, units_held = k.held,
-			overage_held = k.overage_held, overage_cents_held = k.cents_held, holds_expire_at = k.expire, daily = k.daily
-		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::text[])
-			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily) WHERE r.user_id = k.user_id AND r.id = k.id`
+	pgUpdate = `UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents,
+			units_held = k.held, overage_held = k.overage_held, overage_cents_held = k.cents_held,
+			holds_expire_at = k.expire, daily = k.daily
+		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+				$8::bigint[], $9::timestamptz[], $10::text[])
+			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily)
+		WHERE r.user_id = k.user_id AND r.id = k.id`
 
-	// What ended periods count is remembered elsewhere (models.PastUsageCache) while the version of the workspace stands.
+	// models.PastUsageCache caches the sums of ended periods until the workspace's version changes.
 	pgLate = `INSERT INTO usage_versions (workspace_id, version)
-		SELECT DISTINCT r.present_workspace_id, 1 FROM unnest($1::uuid[], $2::bigint[]) AS k (user_id, id) JOIN usage_records r ON r.user_id = k.user_id AND r.id = k.id
+		SELECT DISTINCT r.present_workspace_id, 1 FROM unnest($1::uuid[], $2::bigint[]) AS k (user_id, id)
+			JOIN usage_records r ON r.user_id = k.user_id AND r.id = k.id
 		WHERE r.present_workspace_id IS NOT NULL ORDER BY 1
 		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`
 
-	// A row's xmin is the transaction that wrote this version of it, whoever that was: any change of the row is a new one.
-	// The function raises a serialization failure, which undoes all, unless every row was as it was remembered.
+	// A row's xmin is the transaction that wrote this version of the row, so it differs after any
+	// change. Unless every row is as remembered, the function raises a serialization failure, which
+	// undoes the whole transaction.
 	// Source: https://www.postgresql.org/docs/current/ddl-system-columns.html
-	pgMove = `WITH moved AS (UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, daily = k.daily
-			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::xid[]) AS k (user_id, id, used, overage, cents, daily, version)
+	pgMove = `WITH moved AS (
+			UPDATE usage_records r SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents,
+				daily = k.daily
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::xid[])
+				AS k (user_id, id, used, overage, cents, daily, version)
 			WHERE r.user_id = k.user_id AND r.id = k.id AND r.xmin = k.version RETURNING 1)
 		SELECT tollgate_moved(count(*), $8::bigint) FROM moved`
 )
 
 var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
-	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek, "events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
+	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
+	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
 	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
-// postgres is a ledger on a connection of its own. It connects again when the connection broke.
+// postgres is a ledger with its own connection to PostgreSQL. It reconnects if the connection
+// breaks.
 type postgres struct {
 	config *pgconn.Config
-	// mu is held while conn is in use, by the worker or by what keeps the connection alive.
+	// mu is locked while the worker or keepAlive uses conn.
 	mu   sync.Mutex
 	conn *pgconn.PgConn
 	// used is when conn was last used.
@@ -119,14 +142,15 @@ type postgres struct {
 }
 
 const (
-	// pingAfterIdle is how long a connection may rest and still be taken for alive without a look at whether the server ended it.
+	// pingAfterIdle is how long a connection may be idle before its next use checks whether the server
+	// closed it.
 	pingAfterIdle = time.Second
-	// keepAliveEvery is how long a connection rests before the server is asked whether it is alive. So no call has to ask, which
-	// takes a round trip, or waits for a new connection in place of one that a firewall forgot.
+	// keepAliveEvery is how long a connection is idle before keepAlive sends a query on it. So calls
+	// need no such query, and do not wait for a new connection because a firewall dropped the old one.
 	keepAliveEvery = 15 * time.Second
-	// keepAlivePatience bounds that question, as a call may wait for its end.
+	// keepAlivePatience bounds that query, because a call may wait for its end.
 	keepAlivePatience = 2 * time.Second
-	// replacePatience bounds a new connection, for which no call waits.
+	// replacePatience bounds the time to open a new connection for which no call waits.
 	replacePatience = 10 * time.Second
 )
 
@@ -135,10 +159,11 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 		"application_name":  "tollgate gate",
 		"statement_timeout": preparePatience,
 		"lock_timeout":      preparePatience,
-		// The statements look a few rows up by index. On tables that grew since they were last analyzed the planner would
-		// think them small and read them whole, and a prepared plan would keep to that.
+		// The statements look up a few rows by index. If tables have grown since they were last analyzed,
+		// the planner would think that they are small and read them whole, and a prepared plan would keep
+		// that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
-		"enable_material":  "off", // with it, a table that was analyzed while it was small is read whole and kept for a join
+		"enable_material":  "off", // otherwise a table that was analyzed while it was small is read whole for a join
 		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
 	})
 	p := &postgres{config: config, closed: make(chan struct{})}
@@ -149,8 +174,9 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 	return p, nil
 }
 
-// keepAlive looks every second whether the server ended a connection that rests, asks now and then whether it is alive, and
-// replaces a broken one, until the ledger is closed.
+// keepAlive checks every second whether the server closed an idle connection, and every
+// keepAliveEvery whether it still answers. It replaces a broken connection. It returns when the
+// ledger is closed.
 func (p *postgres) keepAlive() {
 	tick := time.NewTicker(pingAfterIdle)
 	defer tick.Stop()
@@ -180,13 +206,14 @@ func (p *postgres) keepAlive() {
 	}
 }
 
-// replace connects again. It does not hold the lock meanwhile: a call does not wait for it, but connects by itself.
+// replace opens a new connection. It does so without the lock, so a call does not wait for it but
+// connects by itself.
 func (p *postgres) replace() {
 	ctx, cancel := context.WithTimeout(context.Background(), replacePatience)
 	defer cancel()
 	conn, err := p.dial(ctx)
 	if err != nil {
-		return // the next call says so
+		return // the next call reports the error
 	}
 	p.mu.Lock()
 	if p.conn == nil && !isClosed(p.closed) {
@@ -214,10 +241,11 @@ func (p *postgres) alive() bool {
 
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
-		if p.conn.TxStatus() == 'I' && (time.Since(p.used) < pingAfterIdle || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
+		fresh := time.Since(p.used) < pingAfterIdle
+		if p.conn.TxStatus() == 'I' && (fresh || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
 			return nil
 		}
-		p.disconnect() // it is broken, or a transaction was left open: what became of that is the server's to say
+		p.disconnect() // it is broken, or has an open transaction, which the server then ends
 	}
 	p.conn, err = p.dial(ctx)
 	p.used = time.Now()
@@ -226,16 +254,17 @@ func (p *postgres) connect(ctx context.Context) (err error) {
 
 // How long the server waits, in milliseconds.
 const (
-	// preparePatience bounds the preparation of all statements together, so that a start survives a busy disk or a table that is
-	// locked for a moment. A call that waits for a new connection has a deadline of its own.
+	// preparePatience bounds the preparation of all statements together, so that the start survives a
+	// busy disk or a table that is briefly locked. A call that waits for a new connection has its own
+	// deadline.
 	preparePatience = "30000"
-	// statementPatience bounds each statement later: the server gives up before a call does.
+	// statementPatience bounds each later statement: the server gives up before a call does.
 	statementPatience = "4000"
-	// lockPatience is the part of it for a lock, as all of a group wait for one locked record.
+	// lockPatience bounds each wait for a lock, because a whole group waits for one locked record.
 	lockPatience = "1000"
 )
 
-// dial returns a new connection with the gate's statements, which take one round trip.
+// dial returns a new connection. It prepares the gate's statements in one round trip.
 func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, p.config)
 	if err != nil {
@@ -247,7 +276,7 @@ func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
 	}
 	pipeline.SendQueryParams("SET statement_timeout = "+statementPatience, nil, nil, nil, nil)
 	pipeline.SendQueryParams("SET lock_timeout = "+lockPatience, nil, nil, nil, nil)
-	if err := errors.Join(pipeline.Sync(), pipeline.Close()); err != nil { // Close reads the answers
+	if err := errors.Join(pipeline.Sync(), pipeline.Close()); err != nil { // Close reads the results
 		hangUp(conn)
 		return nil, fmt.Errorf("prepare the gate's statements: %w", err)
 	}
@@ -266,14 +295,14 @@ func (p *postgres) disconnect() {
 	p.conn = nil
 }
 
-// hangUp closes a connection; nil is none.
+// hangUp closes a connection, which may be nil.
 func hangUp(conn *pgconn.PgConn) {
 	if conn == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = conn.Close(ctx) // nothing is lost with it: what was not committed is not answered
+	_ = conn.Close(ctx) // nothing is lost: no call was answered before its commit
 }
 
 // pgStep is one prepared statement of a round trip.
@@ -285,10 +314,10 @@ type pgStep struct {
 
 var (
 	binaryFormat = []int16{1}
-	errNoRow     = errors.New("a statement returned a row that was not asked for")
+	errNoRow     = errors.New("a statement returned an unexpected row")
 )
 
-// trip sends the steps at once and reads their answers.
+// trip sends the steps in one round trip and reads their results.
 func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 	var batch pgconn.Batch
 	for _, s := range steps {
@@ -324,7 +353,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	}
 	defer func() {
 		if err != nil && p.conn != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
-			// The group's context may be over; the next group needs the connection free all the same.
+			// The group's context may have ended, but the next group needs the connection without a
+			// transaction.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if p.trip(undo, pgStep{name: "rollback"}) != nil {
@@ -359,20 +389,22 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 		steps = append(steps, pgStep{name: "holds_by_key", args: p.params.keys(l.holdKeys), row: f.addHold})
 	}
 	if len(l.holds) > 0 {
-		steps = append(steps, pgStep{name: "holds_by_id", args: p.params.holds(l.holds), row: f.addHold}, pgStep{name: "settled", args: p.params.holds(l.holds), row: f.addEvent})
+		steps = append(steps,
+			pgStep{name: "holds_by_id", args: p.params.holds(l.holds), row: f.addHold},
+			pgStep{name: "settled", args: p.params.holds(l.holds), row: f.addEvent})
 	}
 	if err := p.trip(ctx, steps...); err != nil {
 		return err
 	}
 	c := decide(f)
 	if c.empty() {
-		// There is nothing to wait for: what comes next on this connection waits for its end.
+		// The answer does not wait for the rollback. The next user of this connection waits for it.
 		unlock = func() {}
 		go func() {
 			defer p.mu.Unlock()
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepAlivePatience)
 			defer cancel()
-			_ = p.trip(undo, pgStep{name: "rollback"}) // connect sees whether a transaction is left open
+			_ = p.trip(undo, pgStep{name: "rollback"}) // connect checks for an open transaction
 		}()
 		return nil
 	}
@@ -388,7 +420,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	return nil
 }
 
-// compareAndCommit is one round trip without BEGIN and COMMIT: what is sent up to one Sync is one transaction.
+// compareAndCommit is one round trip without BEGIN and COMMIT: all statements up to a Sync are one
+// transaction.
 // Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
 func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 	p.mu.Lock()
@@ -418,8 +451,9 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 	return nil
 }
 
-// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server said that a statement failed. A FATAL
-// error, as when the server shuts down, may arrive after the commit was done.
+// unsure adds errUnconfirmed to the error of a round trip that commits, unless the server said that
+// a statement failed. A FATAL error, such as at a shutdown of the server, may arrive after the
+// commit succeeded.
 func (p *postgres) unsure(err error) error {
 	var answered *pgconn.PgError
 	if errors.As(err, &answered) && answered.SeverityUnlocalized == "ERROR" || pgconn.SafeToRetry(err) || !p.conn.IsClosed() {
@@ -454,7 +488,7 @@ func (p *postgres) insertEvents(c *changes) pgStep {
 	}, b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
 }
 
-// writes are the steps that store the changes.
+// writes returns the steps that store the changes.
 func (p *postgres) writes(c *changes) []pgStep {
 	b := &p.params
 	var steps []pgStep
@@ -521,21 +555,28 @@ func (p *postgres) peek(ctx context.Context, wants []models.RecordKey) ([]*model
 	return records, err
 }
 
-// readRecord reads recordColumns and heldColumns, from the second column on.
+// readRecord reads recordColumns and heldColumns, starting at the second column.
 func readRecord(row [][]byte) models.UsageRecord {
 	return models.UsageRecord{
-		ID: readInt(row[1]), UserID: uuid.UUID(row[2]), Email: string(row[3]), BillingPeriodStart: readTime(row[4]), BillingPeriodEnd: readTime(row[5]),
-		PlanID: models.PlanID(row[6]), SuggestionsIncluded: readInt(row[7]), Granted: readInt(row[8]), IncludedBefore: readInt(row[9]),
-		SuggestionsUsed: readInt(row[10]), OverageUsed: readInt(row[11]), OverageCents: readInt(row[12]), OverageRateCents: readInt(row[13]),
-		PastDue: row[14][0] != 0, SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]), WorkspaceID: readOptionalUUID(row[17]),
-		SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]), StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
-		UnitsHeld: readInt(row[22]), OverageHeld: readInt(row[23]), OverageCentsHeld: readInt(row[24]), HoldsExpireAt: readOptionalTime(row[25]),
+		ID: readInt(row[1]), UserID: uuid.UUID(row[2]), Email: string(row[3]),
+		BillingPeriodStart: readTime(row[4]), BillingPeriodEnd: readTime(row[5]), PlanID: models.PlanID(row[6]),
+		SuggestionsIncluded: readInt(row[7]), Granted: readInt(row[8]), IncludedBefore: readInt(row[9]),
+		SuggestionsUsed: readInt(row[10]), OverageUsed: readInt(row[11]), OverageCents: readInt(row[12]),
+		OverageRateCents: readInt(row[13]), PastDue: row[14][0] != 0,
+		SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]),
+		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
+		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
+		UnitsHeld: readInt(row[22]), OverageHeld: readInt(row[23]), OverageCentsHeld: readInt(row[24]),
+		HoldsExpireAt: readOptionalTime(row[25]),
 	}
 }
 
 // addEvent reads eventColumns.
 func (f *found) addEvent(row [][]byte) error {
-	e := &models.UsageEvent{ID: uuid.UUID(row[0]), UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]), HoldID: readOptionalUUID(row[5])}
+	e := &models.UsageEvent{
+		ID: uuid.UUID(row[0]), UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]),
+		HoldID: readOptionalUUID(row[5]),
+	}
 	readFigures(row[6:], &e.Figures)
 	if e.HoldID != nil {
 		f.settled[*e.HoldID] = e
@@ -545,14 +586,16 @@ func (f *found) addEvent(row [][]byte) error {
 	return nil
 }
 
-// addHold reads holdColumns. A hold that was found by key and by ID is one value.
+// addHold reads holdColumns. A hold that was found both by key and by ID is one value.
 func (f *found) addHold(row [][]byte) error {
 	id := uuid.UUID(row[0])
 	h, ok := f.holds[id]
 	if !ok {
 		h = &models.UsageHold{
-			ID: id, UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]), OverageQuantity: readInt(row[4]), OverageCents: readInt(row[5]),
-			IdempotencyKey: string(row[6]), State: models.HoldState(row[7]), ExpiresAt: readTime(row[8]), CreatedAt: readTime(row[9]), RecordID: readInt(row[10]),
+			ID: id, UserID: uuid.UUID(row[1]), Email: string(row[2]),
+			Quantity: readInt(row[3]), OverageQuantity: readInt(row[4]), OverageCents: readInt(row[5]),
+			IdempotencyKey: string(row[6]), State: models.HoldState(row[7]), ExpiresAt: readTime(row[8]),
+			CreatedAt: readTime(row[9]), RecordID: readInt(row[10]),
 		}
 		readFigures(row[11:], &h.Figures)
 		f.holds[id] = h
@@ -564,12 +607,13 @@ func (f *found) addHold(row [][]byte) error {
 func readFigures(row [][]byte, f *models.Figures) {
 	*f = models.Figures{
 		PlanID: models.PlanID(row[0]), BillingPeriodStart: readTime(row[1]), BillingPeriodEnd: readTime(row[2]),
-		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]), HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]),
-		Included: readInt(row[8]), OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
+		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]),
+		HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]), Included: readInt(row[8]),
+		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
 	}
 }
 
-// PostgreSQL's binary forms: integers are big-endian, times are microseconds since 2000.
+// PostgreSQL's binary formats: integers are big-endian, and times are microseconds since 2000.
 // Source: https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES
 
 const postgresEpoch = 946684800 // seconds from 1970 to 2000

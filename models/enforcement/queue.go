@@ -7,18 +7,20 @@ import (
 	"time"
 )
 
-// queue has the calls that wait for one worker. The calls that arrive while the worker is busy are its next group.
+// queue has the calls that wait for one worker. The calls that arrive while the worker is busy are
+// its next group.
 type queue struct {
 	mu      sync.Mutex
 	calls   []*call
 	ops     int
 	limit   int // ops
 	closed  bool
-	arrived chan struct{} // has a token if a call arrived in the empty queue, or the queue was closed
+	arrived chan struct{} // gets a token when a call arrives in the empty queue and when the queue is closed
 
 	group   []*call // the calls that the worker is deciding
-	records bool    // its calls may record something; calls of other queues are checks
-	// failures are the last groups that failed, and recorded is when the last group was recorded, in Unix nanoseconds.
+	records bool    // whether its calls may record something; calls of other queues are checks
+	// failures are the last groups that failed. recorded is when the last group was recorded, in Unix
+	// nanoseconds.
 	failures failures
 	recorded atomic.Int64
 }
@@ -55,17 +57,18 @@ func (q *queue) signal() {
 	}
 }
 
-// take waits for calls and returns the oldest ones: at least one call, and at most most ops if there are several. It returns nil
-// if the queue is closed and empty. It reuses into.
-func (q *queue) take(into []*call, most int) []*call {
+// take waits for calls and returns the oldest ones: at least one call, and further calls while
+// all have at most maxOps ops. It returns nil if the queue is closed and empty. It reuses the slice
+// into.
+func (q *queue) take(into []*call, maxOps int) []*call {
 	for {
-		// Callers that are ready to run go first, so that their calls are in this group and not in the next one. On an idle
-		// machine, none is ready, and this returns immediately.
+		// Callers that are ready to run go first, so that their calls are in this group and not in the
+		// next one. On an idle machine, none is ready, and this returns immediately.
 		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.calls) > 0 {
 			n, ops := 0, 0
-			for n < len(q.calls) && (n == 0 || ops+len(q.calls[n].ops) <= most) {
+			for n < len(q.calls) && (n == 0 || ops+len(q.calls[n].ops) <= maxOps) {
 				ops += len(q.calls[n].ops)
 				n++
 			}
@@ -85,7 +88,7 @@ func (q *queue) take(into []*call, most int) []*call {
 	}
 }
 
-// finish wakes the callers of the worker's group: their calls are decided.
+// finish wakes the callers of the worker's group, whose calls are decided.
 func (q *queue) finish() {
 	q.mu.Lock()
 	group := q.group
@@ -110,7 +113,8 @@ func (q *queue) release(calls []*call) {
 	}
 }
 
-// sweep answers the calls that have run out of time: those in the queue, and those whose transaction does not return.
+// sweep answers the calls that ran out of time: those in the queue, and those whose transaction
+// does not return.
 func (q *queue) sweep(now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

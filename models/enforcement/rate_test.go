@@ -9,9 +9,9 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// A hold is decided when it is made. Settled after a change of plan, its overage has the price and the plan of that time, so that it goes to
-// the meter that has this price.
-func TestAHoldKeepsItsPlanAndPrice(t *testing.T) {
+// TestHoldKeepsItsPlanAndPrice settles a hold after a change of plan. Its overage must have the
+// plan and the price at the time of the hold, so that it is reported to the meter with this price.
+func TestHoldKeepsItsPlanAndPrice(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		give := func(plan models.PlanID) {
 			t.Helper()
@@ -39,14 +39,15 @@ func TestAHoldKeepsItsPlanAndPrice(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e.PlanID != "pro" || e.OverageRateCents != 30 || e.OverageQuantity != 10 || e.OverageCents != 300 {
-			t.Errorf("the event has %d units of overage for %d cents at %d on %s; want 10 for 300 at 30 on pro", e.OverageQuantity, e.OverageCents, e.OverageRateCents, e.PlanID)
+			t.Errorf("the event has %d units of overage for %d cents at %d on %s; want 10 for 300 at 30 on pro",
+				e.OverageQuantity, e.OverageCents, e.OverageRateCents, e.PlanID)
 		}
 		again, err := f.Settle(f.ctx, held.Hold.ID, 10)
 		if err != nil || !again.Replayed || !reflect.DeepEqual(again.Standing, settled.Standing) {
-			t.Errorf("the answer was %+v and is %+v, %v", settled.Standing, again.Standing, err)
+			t.Errorf("the first answer was %+v, the second is %+v, %v", settled.Standing, again.Standing, err)
 		}
 		if a, err := f.Check(f.ctx, ada, 1); err != nil || a.Standing.OverageRateCents != 35 || a.Standing.OverageCents != 300 {
-			t.Errorf("the next one is %+v, %v", a.Standing, err)
+			t.Errorf("the check after it: %+v, %v", a.Standing, err)
 		}
 		f.clean(t)
 	})

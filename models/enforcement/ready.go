@@ -10,19 +10,20 @@ import (
 )
 
 const (
-	// trusted is for how long a recorded group shows that the next one can be recorded.
+	// trusted is how long a recorded group shows that the next one can be recorded.
 	trusted = time.Second
-	// manyFailures groups that failed within failedLately show that calls cannot be relied on to be recorded, even when some groups
-	// in between succeeded: on a full disk, a small group may still fit where a large one does not.
+	// manyFailures is how many groups must fail within failedLately for the gate to be unavailable,
+	// even if other groups succeeded: on a full disk, a small group may still fit where a large one
+	// does not.
 	manyFailures = 3
 	failedLately = 2 * time.Second
-	// probeEvery is the least time between two probes, and probePatience the most that one may take.
+	// probeEvery is the minimum time between two probes. probePatience is the maximum time of a probe.
 	probeEvery    = time.Second
 	probePatience = 2500 * time.Millisecond
 )
 
-// failures remembers when the last groups failed because of the database, the oldest first. Locked records and lost races do not
-// count.
+// failures remembers when the last groups failed because of the database, oldest first. Locked
+// records and lost races do not count.
 type failures struct {
 	mu sync.Mutex
 	at [manyFailures]time.Time
@@ -35,7 +36,7 @@ func (f *failures) add(now time.Time) {
 	f.at[manyFailures-1] = now
 }
 
-// lately returns how many of the last groups that failed did so within failedLately.
+// lately returns how many groups failed within failedLately, at most manyFailures.
 func (f *failures) lately(now time.Time) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,9 +49,10 @@ func (f *failures) lately(now time.Time) int {
 	return n
 }
 
-// Ready returns nil if the gate can record, and otherwise the reason why it cannot. While groups are recorded it only asks whether
-// the database answers. Otherwise it writes one row, at most once a second, so that a process which gets no calls because it was
-// not ready finds out by itself that it is again.
+// Ready returns nil if the gate can record, and otherwise the reason why it cannot. While groups
+// are recorded, it only asks whether the database answers. Otherwise it writes one row, at most
+// once per second, so that a process that gets no calls because it was not ready finds out when it
+// is ready again.
 func (g *Gate) Ready(ctx context.Context) error {
 	now := time.Now()
 	recorded, failed := false, false
@@ -68,7 +70,7 @@ func (g *Gate) Ready(ctx context.Context) error {
 	return g.probe.run(ctx, g.db)
 }
 
-// answers asks whether the database is there at this moment, which costs it next to nothing.
+// answers checks with a cheap query whether the database answers.
 func answers(ctx context.Context, db *models.DB) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probePatience)
 	defer cancel()
@@ -78,7 +80,7 @@ func answers(ctx context.Context, db *models.DB) error {
 	return nil
 }
 
-// probe remembers the outcome of the last write that was made to see whether the database takes one.
+// probe remembers the outcome of the last test write.
 type probe struct {
 	mu  sync.Mutex
 	at  time.Time

@@ -12,16 +12,18 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// probes is how often the gate wrote to the database to see whether it takes a write.
+// probes returns how many test writes the gate made.
 func (f *fixture) probes(t *testing.T) (n int) {
 	t.Helper()
-	if err := f.db.QueryRowContext(f.ctx, "SELECT COALESCE(MAX(version), 0) FROM usage_versions WHERE workspace_id = ?", uuid.Nil).Scan(&n); err != nil {
+	const query = "SELECT COALESCE(MAX(version), 0) FROM usage_versions WHERE workspace_id = ?"
+	if err := f.db.QueryRowContext(f.ctx, query, uuid.Nil).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-// A gate without calls finds out by a write whether it can record, at most once a second; with calls it needs none.
+// TestReadyProbesOnlyWithoutCalls checks that a gate makes a test write at most once per second,
+// and none while calls are recorded.
 func TestReadyProbesOnlyWithoutCalls(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		begun := time.Now()
@@ -34,7 +36,7 @@ func TestReadyProbesOnlyWithoutCalls(t *testing.T) {
 			t.Errorf("%d probes, want 1 to %d", n, most)
 		}
 		before, recorded := f.probes(t), time.Now()
-		for i := 0; time.Since(recorded) < 1200*time.Millisecond; i++ { // longer than a probe's outcome is used
+		for i := 0; time.Since(recorded) < 1200*time.Millisecond; i++ { // longer than the outcome of a probe is valid
 			f.consume(t, "ada@example.com", 1, fmt.Sprint(i%5))
 			f.consume(t, fmt.Sprintf("new%d@example.com", i), 1, "a"+fmt.Sprint(i))
 			if err := f.Ready(f.ctx); err != nil {
@@ -48,7 +50,7 @@ func TestReadyProbesOnlyWithoutCalls(t *testing.T) {
 	})
 }
 
-// One locked record does not take the server out of a load balancer.
+// TestReadyWithALockedRecord checks that a locked record does not make the server unready.
 func TestReadyWithALockedRecord(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	f.consume(t, "ada@example.com", 1, "first")
@@ -64,11 +66,12 @@ func TestReadyWithALockedRecord(t *testing.T) {
 		t.Fatal("a locked record was written")
 	}
 	if err := f.Ready(f.ctx); err != nil {
-		t.Errorf("with one locked record the gate is not ready: %v", err)
+		t.Errorf("the gate is not ready with one locked record: %v", err)
 	}
 }
 
-// A database that takes no writes does, also when no call has tried to record.
+// TestReadyWithAReadOnlyDatabase checks that the gate is not ready if the database refuses writes,
+// even if no call has tried to record.
 func TestReadyWithAReadOnlyDatabase(t *testing.T) {
 	for name, test := range map[string]struct {
 		address func(testing.TB) string
@@ -82,7 +85,7 @@ func TestReadyWithAReadOnlyDatabase(t *testing.T) {
 			f.db.SetMaxOpenConns(1)
 			f.exec(t, fmt.Sprintf(test.set, "on"))
 			err := f.Ready(f.ctx)
-			if fault := (*models.Error)(nil); !errors.As(err, &fault) || fault.Code != models.CodeUnavailable {
+			if e := (*models.Error)(nil); !errors.As(err, &e) || e.Code != models.CodeUnavailable {
 				t.Errorf("with a read-only database: %v", err)
 			}
 			f.exec(t, fmt.Sprintf(test.set, "off"))

@@ -14,12 +14,12 @@ import (
 	"tollgate/models"
 )
 
-// The same statements as PostgreSQL's. Each stands in three sizes (see chunks), as a statement's own cost, of going through
-// database/sql, the driver and SQLite's start and reset, is more than that of one more row in it.
+// The same statements as for PostgreSQL. Each is prepared in three sizes (see chunks), because the
+// overhead of a statement in database/sql, the driver and SQLite costs more than another row in it.
 const (
-	// CROSS JOIN keeps the order: the few wanted ones first, then the index for each.
-	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.user_id = ` + namedPerson + ` AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound
-		AND r.billing_period_end > k.at`
+	// CROSS JOIN keeps the order: first the few wanted records, then the index for each.
+	liteWhere = ` FROM k CROSS JOIN usage_records r ON r.user_id = ` + namedPerson + `
+		AND r.billing_period_start <= k.at AND r.billing_period_start > k.bound AND r.billing_period_end > k.at`
 
 	liteLock = `SELECT k.i, ` + recordColumns + `, ` + heldColumns + `, r.daily` + liteWhere
 
@@ -27,35 +27,39 @@ const (
 	litePeek = `SELECT k.i, ` + recordColumns + `,
 		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.quantity), 0)` + liteLive + ` ELSE r.units_held END,
 		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_quantity), 0)` + liteLive + ` ELSE r.overage_held END,
-		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)` + liteLive + ` ELSE r.overage_cents_held END, NULL, ''` + liteWhere
+		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)` + liteLive + ` ELSE r.overage_cents_held END,
+		NULL, ''` + liteWhere
 
-	liteEventByKey = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures + ` FROM k CROSS JOIN usage_events e ON e.user_id = ` +
-		namedPerson + ` AND e.idempotency_key = k.key`
+	liteEventByKey = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures +
+		` FROM k CROSS JOIN usage_events e ON e.user_id = ` + namedPerson + ` AND e.idempotency_key = k.key`
 	liteSettled = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures +
 		` FROM k CROSS JOIN usage_events e ON e.user_id = k.user_id AND e.hold_id = k.id`
-	liteHold = `SELECT h.id, h.user_id, h.email, h.quantity, h.overage_quantity, h.overage_cents, h.idempotency_key, h.state, h.expires_at, h.created_at, h.record_id, ` +
-		figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
+	liteHold = `SELECT h.id, h.user_id, h.email, h.quantity, h.overage_quantity, h.overage_cents, h.idempotency_key,
+		h.state, h.expires_at, h.created_at, h.record_id, ` + figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
 
-	// OR ROLLBACK: a failed statement ends the group's transaction, which it does in any case, and so needs no journal of its own
-	// to take back its first rows.
+	// A failed statement ends the group's transaction in any case. With OR ROLLBACK, SQLite needs no
+	// statement journal to undo the statement's first rows.
 	liteInsertEvent = `INSERT OR ROLLBACK ` + newEvent + ` VALUES `
 	liteInsertHold  = `INSERT OR ROLLBACK ` + newHold + ` VALUES `
-	liteCloseHold   = `UPDATE OR ROLLBACK usage_holds SET state = k.state FROM k WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id`
-	liteUpdate      = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, overage_used = k.overage, overage_cents = k.cents, units_held = k.held,
-		overage_held = k.overage_held, overage_cents_held = k.cents_held, holds_expire_at = k.expire, daily = k.daily
+	liteCloseHold   = `UPDATE OR ROLLBACK usage_holds SET state = k.state
+		FROM k WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id`
+	liteUpdate = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, overage_used = k.overage,
+		overage_cents = k.cents, units_held = k.held, overage_held = k.overage_held, overage_cents_held = k.cents_held,
+		holds_expire_at = k.expire, daily = k.daily
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
 	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
 		WHERE r.present_workspace_id IS NOT NULL ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1`
 )
 
-// chunkSizes are how many rows a statement takes; a group is cut into the largest that fit.
+// chunkSizes are the numbers of rows that a statement can take. A group is split into the largest
+// that fit.
 var chunkSizes = [...]int{64, 8, 1}
 
-// chunks is a statement in the three sizes.
+// chunks is a statement in all sizes.
 type chunks [len(chunkSizes)]*sql.Stmt
 
-// each calls run with a statement for the rows from i on, until all n are done.
+// each calls run with a statement for the next rows, until all n rows are done.
 func (c *chunks) each(n int, run func(s *sql.Stmt, from, to int) error) error {
 	for i := 0; i < n; {
 		for size := range chunkSizes {
@@ -71,13 +75,14 @@ func (c *chunks) each(n int, run func(s *sql.Stmt, from, to int) error) error {
 	return nil
 }
 
-// lite is a ledger on a connection of its own to the SQLite file.
+// lite is a ledger with its own connection to the SQLite file.
 type lite struct {
 	db        *sql.DB
 	conn      *sql.Conn
 	checkFile func(maxAge time.Duration) error
-	args      []any // of one statement, used again
-	// times are written texts of times: the groups of one day write the same few bounds of periods again and again.
+	args      []any // of one statement; reused
+	// times caches formatted times, because groups write the same few period boundaries again and
+	// again.
 	times map[time.Time]string
 
 	version    *sql.Stmt
@@ -92,15 +97,17 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	if l.conn, err = l.db.Conn(ctx); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
-	// The gate's pages are all over the ledger's index of keys, beyond the 2 MiB that SQLite keeps by itself.
-	if _, err := l.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = %d", logMost)); err != nil {
+	// The gate uses pages in all parts of the index of idempotency keys, more than fit in SQLite's
+	// default cache of 2 MiB.
+	settings := fmt.Sprintf("PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = %d", logMost)
+	if _, err := l.conn.ExecContext(ctx, settings); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	l.statements = append(l.statements, l.version)
-	l.log.aside = make(chan struct{}, 1)
+	l.log.done = make(chan struct{}, 1)
 	wanted := [2]string{"WITH k (i, user_id, email, at, bound) AS (VALUES ", ") "}
 	keys := "WITH k (user_id, email, key) AS (VALUES "
 	ids := "WITH k (user_id, id) AS (VALUES "
@@ -112,16 +119,17 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 		{&l.event, keys, "(?, ?, ?)", ") " + liteEventByKey}, {&l.settled, ids, "(?, ?)", ") " + liteSettled},
 		{&l.holdByID, ids, "(?, ?)", ") " + liteHold + "k.user_id AND h.id = k.id"},
 		{&l.holdByKey, keys, "(?, ?, ?)", ") " + liteHold + namedPerson + " AND h.idempotency_key = k.key"},
-		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 24) + ")", ""}, {&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 21) + ")", ""},
+		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 24) + ")", ""},
+		{&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 21) + ")", ""},
 		{&l.closeHold, "WITH k (state, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteCloseHold},
 		{
-			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ", "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			") " + liteUpdate,
+			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ",
+			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
 	} {
 		for i, size := range chunkSizes {
-			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all of it stands above
+			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all parts are constants
 			if s.into[i], err = l.conn.PrepareContext(ctx, text); err != nil {      //nolint:sqlclosecheck // closed with the connection
 				return nil, errors.Join(err, l.db.Close())
 			}
@@ -133,18 +141,19 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 
 func (l *lite) close() {
 	if l.log.busy {
-		<-l.log.aside
+		<-l.log.done
 	}
-	// A connection with an open statement is not closed, and the last one to be closed writes the log back into the file and
-	// deletes it. database/sql closes no statement of a connection that its user holds.
+	// The last connection that is closed checkpoints and deletes the write-ahead log, but SQLite does
+	// not close a connection with open statements, and database/sql does not close the statements of a
+	// *sql.Conn.
 	for _, s := range l.statements {
 		_ = s.Close()
 	}
-	_ = l.conn.Close() // what was not committed is not answered
+	_ = l.conn.Close() // nothing is lost: no call was answered before its commit
 	_ = l.db.Close()
 }
 
-// exec runs a statement for n rows, with the arguments that row adds for each.
+// exec runs a statement for n rows. row adds the arguments of one row.
 func (l *lite) exec(ctx context.Context, c *chunks, n int, row func(i int)) error {
 	return c.each(n, func(s *sql.Stmt, from, to int) error {
 		l.args = l.args[:0]
@@ -156,7 +165,7 @@ func (l *lite) exec(ctx context.Context, c *chunks, n int, row func(i int)) erro
 	})
 }
 
-// query does the same for a statement that answers, and hands each row of the answer to scan.
+// query does the same for a statement that returns rows, and calls scan for each of them.
 func (l *lite) query(ctx context.Context, c *chunks, n int, row func(i int), scan func(*sql.Rows) error) error {
 	return c.each(n, func(s *sql.Stmt, from, to int) error {
 		l.args = l.args[:0]
@@ -188,19 +197,21 @@ func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *
 	})
 }
 
-// inTransaction holds the write lock. version is that of the file: it changes when another connection has changed anything.
+// inTransaction calls do in a transaction with the write lock. version is the version of the file,
+// which changes when another connection changes anything.
 // Source: https://www.sqlite.org/pragma.html#pragma_data_version
 func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, version uint32) error) (err error) {
-	// Only the wait for the lock ends with the context. Statements run to their end once begun.
+	// Only the wait for the lock ends with the context. Once started, statements run to their end.
 	begin := ctx
 	ctx = context.WithoutCancel(ctx)
 	if _, err := l.conn.ExecContext(begin, "BEGIN IMMEDIATE"); err != nil {
-		_, _ = l.conn.ExecContext(ctx, "ROLLBACK") // in case the transaction began just when the context ended
+		_, _ = l.conn.ExecContext(ctx, "ROLLBACK") // the transaction may have started just when the context ended
 		return err
 	}
 	defer func() {
 		if err != nil {
-			// SQLite has rolled back by itself after some faults, such as a full disk; then there is nothing left to undo.
+			// After some errors, such as a full disk, SQLite has already rolled back, and there is nothing
+			// to undo.
 			_, _ = l.conn.ExecContext(ctx, "ROLLBACK")
 		}
 	}()
@@ -211,15 +222,16 @@ func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, v
 	if err := do(ctx, version); err != nil {
 		return err
 	}
-	// What was committed into a file that is no longer at its path is lost, unless someone puts the file back.
+	// Commits to a file that is no longer at its path are lost, unless someone moves the file back.
 	if err := l.checkFile(0); err != nil {
 		return errors.Join(errUnconfirmed, err)
 	}
 	return nil
 }
 
-// compareAndCommit writes only when every record is as it was read. What other connections have not changed since is; where they have changed
-// anything at all, as when the last use of a key is noted, the records are read again and compared.
+// compareAndCommit writes only if every record is unchanged. If no other connection has changed the
+// file, all records are unchanged. Otherwise, for example if the last use of an API key was
+// written, the records are read again and compared.
 func (l *lite) compareAndCommit(ctx context.Context, c *changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -232,7 +244,8 @@ func (l *lite) compareAndCommit(ctx context.Context, c *changes) error {
 	})
 }
 
-// confirm reads the records that are remembered from another version of the file, and ends with errStale when one is not the same.
+// confirm reads the records that are remembered from another version of the file. It returns
+// errStale if one of them has changed.
 func (l *lite) confirm(ctx context.Context, c *changes, version uint32) error {
 	var old []*account
 	for _, a := range c.accounts {
@@ -306,15 +319,16 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 	return f, nil
 }
 
-// want adds one record that is looked for. The bound of a period's length saves the search in older ones.
+// want adds the key of one record. The last argument limits the search to records that can contain
+// the time.
 func (l *lite) want(i int, w models.RecordKey) {
 	l.add(i, userID(w), w.Email, l.text(w.At), l.text(w.At.AddDate(0, 0, -models.MaxPeriodDays)))
 }
 
-// key adds one key that is looked for.
+// key adds one idempotency key.
 func (l *lite) key(k keyOf[models.RecordKey]) { l.add(userID(k.person), k.person.Email, k.key) }
 
-// userID is nil where the email names the person.
+// userID returns the person's user ID, or nil if only the email is known.
 func userID(w models.RecordKey) any {
 	if w.UserID == uuid.Nil {
 		return nil
@@ -324,8 +338,9 @@ func userID(w models.RecordKey) any {
 
 // addFigures adds the columns of figures.
 func (l *lite) addFigures(f *models.Figures) {
-	l.add(string(f.PlanID), l.text(f.BillingPeriodStart), l.text(f.BillingPeriodEnd), f.UsedAfter, f.OverageAfter, f.OverageCentsAfter, f.HeldAfter,
-		f.OverageHeldAfter, f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit))
+	l.add(string(f.PlanID), l.text(f.BillingPeriodStart), l.text(f.BillingPeriodEnd),
+		f.UsedAfter, f.OverageAfter, f.OverageCentsAfter, f.HeldAfter, f.OverageHeldAfter,
+		f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit))
 }
 
 // save writes the changes and commits.
@@ -333,7 +348,8 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	now := liteTime(c.now)
 	if err := l.exec(ctx, &l.insertEvent, len(c.events), func(i int) {
 		e := &c.events[i]
-		l.add(now, e.ID.String(), e.UserID.String(), e.RecordID, e.Email, optional(e.WorkspaceID), e.Quantity, e.OverageQuantity, e.OverageCents,
+		l.add(now, e.ID.String(), e.UserID.String(), e.RecordID, e.Email, optional(e.WorkspaceID),
+			e.Quantity, e.OverageQuantity, e.OverageCents,
 			optional(e.IdempotencyKey), optional(e.HoldID), l.text(e.OccurredAt), optional(e.StripeCustomerID))
 		l.addFigures(&e.Figures)
 	}); err != nil {
@@ -341,7 +357,8 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}
 	if err := l.exec(ctx, &l.insertHold, len(c.holds), func(i int) {
 		h := c.holds[i]
-		l.add(now, h.ID.String(), h.UserID.String(), h.RecordID, h.Email, h.Quantity, h.OverageQuantity, h.OverageCents, h.IdempotencyKey, liteTime(h.ExpiresAt))
+		l.add(now, h.ID.String(), h.UserID.String(), h.RecordID, h.Email, h.Quantity, h.OverageQuantity, h.OverageCents,
+			h.IdempotencyKey, liteTime(h.ExpiresAt))
 		l.addFigures(&h.Figures)
 	}); err != nil {
 		return err
@@ -362,18 +379,20 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 			expire = liteTime(*a.record.HoldsExpireAt)
 		}
 		s := &a.standing
-		l.add(s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, expire, string(a.daily), a.record.UserID.String(), a.record.ID)
+		l.add(s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, expire, string(a.daily),
+			a.record.UserID.String(), a.record.ID)
 	}); err != nil {
 		return err
 	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
 		return unsure(err)
 	}
-	l.tidy(ctx, len(c.events)+len(c.holds)+len(c.closed)+len(c.accounts))
+	l.checkpoint(ctx, len(c.events)+len(c.holds)+len(c.closed)+len(c.accounts))
 	return nil
 }
 
-// unsure adds errUnconfirmed to the error of a commit after which the disk may hold the transaction.
+// unsure adds errUnconfirmed to the error of a commit after which the disk may hold the
+// transaction.
 func unsure(err error) error {
 	if models.IsIOError(err) {
 		return fmt.Errorf("%w: %w", errUnconfirmed, err)
@@ -381,40 +400,44 @@ func unsure(err error) error {
 	return err
 }
 
-// liteLog is what the gate knows of the write-ahead log.
+// liteLog is the state of the write-ahead log.
 type liteLog struct {
-	rows  int           // written since it was last brought home; an event changes some two pages
-	busy  bool          // it is being brought home by another connection
-	aside chan struct{} // that is done
+	rows int           // written since the last checkpoint; an event changes about two pages
+	busy bool          // another connection is making a checkpoint
+	done chan struct{} // gets a token when that checkpoint has ended
 }
 
 const (
-	// logRows is after how many rows the log is brought home: at most some 64 MiB of it.
+	// logRows is how many rows are written between two checkpoints. They are at most about 64 MiB of
+	// log.
 	logRows = 16384
-	// logMost is from how many pages on, 96 MiB, SQLite tries so by itself in each commit: somebody who reads keeps the log from beginning anew.
+	// logMost is the size of the log in pages (96 MiB) from which on SQLite itself tries a checkpoint
+	// in each commit. The log can grow so large because readers keep it from being reset.
 	logMost = 24576
 )
 
-// tidy brings the pages in the log home. What it takes is mostly the wait for the disk, so another connection does it while
-// the gate goes on. The log begins anew only when all of it is home and nobody reads from it, so the gate itself brings what
-// has come meanwhile, which is little. A fault loses nothing: the log stays and grows, and a disk that it fills ends the next commit.
+// checkpoint copies the pages of the write-ahead log into the database file. That is mostly waiting
+// for the disk, so another connection does it while the gate continues. The log is reset only when
+// all of it is copied and no connection reads from it, so the gate itself then copies the few pages
+// that were added in the meantime. An error loses nothing: the log stays and grows, and if it fills
+// the disk, the next commit fails.
 // Source: https://www.sqlite.org/wal.html#ckpt
-func (l *lite) tidy(ctx context.Context, rows int) {
-	const home = "PRAGMA wal_checkpoint(PASSIVE)"
+func (l *lite) checkpoint(ctx context.Context, rows int) {
+	const checkpoint = "PRAGMA wal_checkpoint(PASSIVE)"
 	if l.log.rows += rows; l.log.rows < logRows {
 		return
 	}
 	if !l.log.busy {
 		l.log.busy = true
 		go func() {
-			_, _ = l.db.ExecContext(ctx, home)
-			l.log.aside <- struct{}{}
+			_, _ = l.db.ExecContext(ctx, checkpoint)
+			l.log.done <- struct{}{}
 		}()
 		return
 	}
 	select {
-	case <-l.log.aside:
-		_, _ = l.conn.ExecContext(ctx, home)
+	case <-l.log.done:
+		_, _ = l.conn.ExecContext(ctx, checkpoint)
 		l.log.busy, l.log.rows = false, 0
 	default:
 	}
@@ -432,7 +455,7 @@ func (l *lite) peek(ctx context.Context, wants []models.RecordKey) ([]*models.Us
 	return records, err
 }
 
-// text is liteTime, remembered.
+// text returns liteTime(t) from the cache.
 func (l *lite) text(t time.Time) string {
 	s, ok := l.times[t]
 	if !ok {
@@ -445,7 +468,7 @@ func (l *lite) text(t time.Time) string {
 	return s
 }
 
-// optional is a nil or the value itself, as going through a pointer costs the driver a reflection.
+// optional returns nil or the value itself, because the driver needs reflection for a pointer.
 func optional[T any](v *T) any {
 	if v == nil {
 		return nil
@@ -456,28 +479,32 @@ func optional[T any](v *T) any {
 	return *v
 }
 
-// liteTime writes a time as bun does on SQLite, so that times compare as text.
+// liteTime formats a time as bun does on SQLite, so that times compare as text.
 func liteTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999-07:00") }
 
 func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	r = &models.UsageRecord{}
-	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID, &r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore,
-		&r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents, &r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID,
-		&r.SlackTeamID, &r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
+	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID,
+		&r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore, &r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents,
+		&r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID, &r.SlackTeamID,
+		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled,
+		&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }
 
-// intoFigures is where the columns of figures are read into.
+// intoFigures returns the destinations for the columns of figures.
 func intoFigures(f *models.Figures) []any {
 	return []any{
-		&f.PlanID, &f.BillingPeriodStart, &f.BillingPeriodEnd, &f.UsedAfter, &f.OverageAfter, &f.OverageCentsAfter, &f.HeldAfter, &f.OverageHeldAfter,
+		&f.PlanID, &f.BillingPeriodStart, &f.BillingPeriodEnd,
+		&f.UsedAfter, &f.OverageAfter, &f.OverageCentsAfter, &f.HeldAfter, &f.OverageHeldAfter,
 		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit,
 	}
 }
 
 func (f *found) scanEvent(rows *sql.Rows) error {
 	e := &models.UsageEvent{}
-	if err := rows.Scan(append([]any{&e.ID, &e.UserID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID}, intoFigures(&e.Figures)...)...); err != nil {
+	columns := []any{&e.ID, &e.UserID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID}
+	if err := rows.Scan(append(columns, intoFigures(&e.Figures)...)...); err != nil {
 		return err
 	}
 	e.BillingPeriodStart, e.BillingPeriodEnd = e.BillingPeriodStart.UTC(), e.BillingPeriodEnd.UTC()
@@ -489,15 +516,18 @@ func (f *found) scanEvent(rows *sql.Rows) error {
 	return nil
 }
 
-// scanHold reads a hold. One that was found by key and by id is one value.
+// scanHold reads a hold. A hold that was found both by key and by ID is one value.
 func (f *found) scanHold(rows *sql.Rows) error {
 	h := &models.UsageHold{}
-	if err := rows.Scan(append([]any{
-		&h.ID, &h.UserID, &h.Email, &h.Quantity, &h.OverageQuantity, &h.OverageCents, &h.IdempotencyKey, &h.State, &h.ExpiresAt, &h.CreatedAt, &h.RecordID,
-	}, intoFigures(&h.Figures)...)...); err != nil {
+	columns := []any{
+		&h.ID, &h.UserID, &h.Email, &h.Quantity, &h.OverageQuantity, &h.OverageCents, &h.IdempotencyKey, &h.State,
+		&h.ExpiresAt, &h.CreatedAt, &h.RecordID,
+	}
+	if err := rows.Scan(append(columns, intoFigures(&h.Figures)...)...); err != nil {
 		return err
 	}
-	h.BillingPeriodStart, h.BillingPeriodEnd, h.ExpiresAt, h.CreatedAt = h.BillingPeriodStart.UTC(), h.BillingPeriodEnd.UTC(), h.ExpiresAt.UTC(), h.CreatedAt.UTC()
+	h.BillingPeriodStart, h.BillingPeriodEnd = h.BillingPeriodStart.UTC(), h.BillingPeriodEnd.UTC()
+	h.ExpiresAt, h.CreatedAt = h.ExpiresAt.UTC(), h.CreatedAt.UTC()
 	if first, ok := f.holds[h.ID]; ok {
 		h = first
 	}

@@ -14,8 +14,9 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestTheLogIsBroughtHome writes several times what the write-ahead log of SQLite is to hold, without a pause and while somebody reads half of
-// the time, which keeps the log from beginning anew. It looks at the log's size all along.
+// TestTheLogIsBroughtHome checks that checkpoints bound the size of SQLite's write-ahead log. It
+// writes several times the maximum size without a pause, while a reader is active half of the time,
+// which keeps the log from being reset.
 func TestTheLogIsBroughtHome(t *testing.T) {
 	const batches, size, most = 300, 500, 208 << 20
 	f := newFixture(t, modelstest.SQLite(t))
@@ -47,7 +48,7 @@ func TestTheLogIsBroughtHome(t *testing.T) {
 	var longest int64
 	for range batches {
 		for i := range batch {
-			// Keys in no order: each is on another page of their index.
+			// Random keys, so that each is on a different page of their index.
 			batch[i] = enforcement.PastEvent{Person: by("ada@example.com"), Quantity: 1, IdempotencyKey: rand.Text(), OccurredAt: f.now}
 		}
 		if _, err := f.Record(f.ctx, batch); err != nil {
@@ -64,6 +65,6 @@ func TestTheLogIsBroughtHome(t *testing.T) {
 	}
 	t.Logf("the log grew to %d bytes", longest)
 	if n := f.clean(t); n != batches*size {
-		t.Errorf("%d events", n)
+		t.Errorf("%d events, want %d", n, batches*size)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// TestAFatalErrorConfirmsNothing compares what the server says after a commit was sent: an ERROR means that it failed, and a FATAL
-// one, as at a shutdown, that the outcome is unknown.
-func TestAFatalErrorConfirmsNothing(t *testing.T) {
-	p := &postgres{conn: &pgconn.PgConn{}} // which is not open
+// TestFatalErrorConfirmsNothing checks errors of the server after a commit was sent. An ERROR means
+// that the commit failed. After a FATAL error, such as at a shutdown, the outcome is unknown.
+func TestFatalErrorConfirmsNothing(t *testing.T) {
+	p := &postgres{conn: &pgconn.PgConn{}} // not open
 	for severity, confirmed := range map[string]bool{"ERROR": true, "FATAL": false, "PANIC": false} {
 		err := p.unsure(&pgconn.PgError{Severity: "translated", SeverityUnlocalized: severity, Code: "57P01"})
 		if errors.Is(err, errUnconfirmed) == confirmed {

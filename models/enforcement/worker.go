@@ -22,12 +22,12 @@ type worker struct {
 	memory memory
 }
 
-// write decides group after group until the queue is closed and empty.
+// write decides one group after another until the queue is closed and empty.
 func (w *worker) write() {
 	w.work(func(calls []*call) { w.group(calls, 1) })
 }
 
-// read answers group after group of checks.
+// read answers one group of checks after another until the queue is closed and empty.
 func (w *worker) read() { w.work(w.peek) }
 
 func (w *worker) work(run func([]*call)) {
@@ -58,7 +58,7 @@ func (w *worker) work(run func([]*call)) {
 	}
 }
 
-// guard turns a panic of a group into an error of its calls. The worker continues.
+// guard turns a panic into an error of the group's calls. The worker continues.
 func (w *worker) guard(batch []*call, run func([]*call)) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -69,15 +69,16 @@ func (w *worker) guard(batch []*call, run func([]*call)) {
 		}
 	}()
 	if len(batch) > 0 {
-		// run gets a copy of the list, since it reorders it.
+		// run reorders the list, so it gets a copy.
 		run(slices.Clone(batch))
 	}
 }
 
-// group decides the calls. For calls that need it, it links people and prepares records first, and then decides them.
+// group decides the calls. For calls that need it, it links people and prepares records first, and
+// then decides them.
 func (w *worker) group(calls []*call, pass int) {
 	if pass > maxPasses {
-		failAll(calls, models.Unavailable(errors.New("the records of a group were not ready after all passes")))
+		failAll(calls, models.Unavailable(errors.New("usage records were not ready after all passes")))
 		return
 	}
 	calls = w.identify(calls)
@@ -90,8 +91,9 @@ func (w *worker) group(calls []*call, pass int) {
 	}
 }
 
-// transact runs the calls as one transaction. It returns the calls that were not decided because their people or records must be
-// prepared first. If one call makes the transaction fail, transact tries each half separately, down to that call.
+// transact runs the calls as one transaction. It returns the calls that were not decided because
+// their people or records must be prepared first. If one call makes the transaction fail, transact
+// tries each half separately, down to that call.
 func (w *worker) transact(calls []*call) (unready []*call) {
 	if len(calls) == 0 {
 		return nil
@@ -103,7 +105,8 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 		if unready, err = w.attempt(calls, skipLocked); err == nil {
 			return unready
 		}
-		// A transaction that locks a record for so long is stuck. The next try leaves out the calls that need the record.
+		// A transaction that locks a record for so long is stuck. The next try leaves out the calls that
+		// need the record.
 		skipLocked = skipLocked || models.IsLockTimeout(err)
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
 			break
@@ -117,7 +120,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 	case models.IsUnavailable(err):
 		return w.transact(w.failed(calls, err, start))
 	case len(calls) == 1:
-		calls[0].fail(fmt.Errorf("decide one call: %w", err))
+		calls[0].fail(fmt.Errorf("decide a call: %w", err))
 		return nil
 	}
 	half := len(calls) / 2
@@ -130,8 +133,8 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	now := models.Now(w.now)
 	look := collectLookups(all, now)
 	look.skipLocked = skipLocked
-	// A decision on remembered records is one round trip, commit included. If it had less time than PostgreSQL waits for a lock, its
-	// outcome could stay unknown.
+	// A decision on remembered records is one round trip, including the commit. If it had less time
+	// than PostgreSQL waits for a lock, its outcome could stay unknown.
 	if f := w.memory.recall(look, now); f != nil && hasTime(ctx) {
 		if done, err := w.compareAndCommit(ctx, all, look, f, now); done || err != nil {
 			return nil, err
@@ -148,7 +151,8 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		return c
 	})
 	if err != nil {
-		// The commit may have succeeded, and on SQLite, a connection's own commits do not change the version that records are compared by.
+		// The commit may have succeeded. On SQLite, a connection's own commits do not change the version
+		// by which records are compared.
 		w.memory.forget(look)
 		return nil, err
 	}
@@ -159,7 +163,8 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	return unready, nil
 }
 
-// inTime returns a context that ends when the gate must stop waiting for the database to answer the first of the calls in time.
+// inTime returns a context that ends when the gate must stop waiting for the database, so that it
+// can answer the most urgent call in time.
 func inTime(calls []*call) (context.Context, context.CancelFunc) {
 	first := calls[0].until
 	for _, c := range calls[1:] {
@@ -176,7 +181,7 @@ func hasTime(ctx context.Context) bool {
 	return time.Until(end) > stalled+spare/2
 }
 
-// failDue fails the calls that have no time for another try, and returns the others.
+// failDue fails the calls that have no time left for another try, and returns the others.
 func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	soon := time.Now().Add(spare + stalled)
 	for _, c := range calls {
@@ -189,8 +194,9 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 	return rest
 }
 
-// compareAndCommit decides the calls on remembered records and writes the decisions, if all calls are allowed. done is false if they
-// must be decided under locks instead: a refusal must be based on the current record, and so must everything except a consume.
+// compareAndCommit decides the calls on remembered records and writes the decisions, if all calls
+// are allowed. done is false if they must be decided under locks instead: a refusal must be based
+// on the current record, and so must everything except a consume.
 func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
 	ready, unready := bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
 	if len(unready) > 0 {
@@ -206,14 +212,14 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 	}
 	inOrder(c.accounts)
 	err = w.ledger.compareAndCommit(ctx, c)
-	w.memory.tell(look, err)
+	w.memory.adjust(look, err)
 	switch {
 	case err == nil:
 		w.memory.keep(c.accounts, now)
 		w.queue.recorded.Store(time.Now().UnixNano())
 		w.metrics.remembered.Inc()
 		return true, nil
-	case isMoved(err):
+	case isStale(err):
 		w.metrics.moved.Inc()
 		return false, nil
 	}
@@ -233,8 +239,8 @@ func decideAll(calls []*call, f *found, now time.Time) *changes {
 	return &d.changes
 }
 
-// identify finds the people whom calls name only by a Slack identity, and the records of the holds to close. It returns the calls
-// that name at least one known person or hold.
+// identify finds the people of calls that have only a Slack identity, and the records of the holds
+// to close. It returns the calls with at least one known person or hold.
 func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
@@ -336,7 +342,7 @@ func (w *worker) prepare(calls []*call) []*call {
 		})
 		if err != nil {
 			for _, o := range linking {
-				o.user, o.linked = models.LinkedPerson{}, false // the transaction that linked them was rolled back
+				o.user, o.linked = models.LinkedPerson{}, false // the links were rolled back
 			}
 			return err
 		}
@@ -354,7 +360,7 @@ func linksOf(ops []*op) []models.Link {
 	return links
 }
 
-// remember stores whom the links of ops named, after the commit.
+// remember stores the people that the links of ops named, after the commit.
 func (w *worker) remember(ctx context.Context, ops []*op, people []models.LinkedPerson) {
 	for i, o := range ops {
 		o.name(people[i])
@@ -364,22 +370,24 @@ func (w *worker) remember(ctx context.Context, ops []*op, people []models.Linked
 }
 
 const (
-	// groupPatience is how long the preparation of a group waits for each lock, and partPatience how long that of a part of the group
-	// waits after the whole group timed out: a transaction that locks a row for so long is stuck.
+	// groupPatience is how long the preparation of a group waits for each lock. partPatience is how
+	// long the preparation of a part waits after the whole group timed out: a transaction that locks a
+	// row for so long is stuck.
 	groupPatience = time.Second
 	partPatience  = 50 * time.Millisecond
-	// answersPatience is how long the database may take to show that it answers at all.
+	// answersPatience is how long the database may take to answer a trivial query.
 	answersPatience = 500 * time.Millisecond
 )
 
-// prepareBisecting prepares calls with do, and returns the calls for which this succeeded. If one call makes it fail, or if another
-// transaction locks a row that one person needs, it tries each half separately, down to that call.
+// prepareBisecting prepares calls with do, and returns the calls for which this succeeded. If one
+// call makes it fail, or if another transaction locks a row that one person needs, it tries each
+// half separately, down to that call.
 func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
 	start := time.Now()
 	ctx, cancel := inTime(calls)
 	defer cancel()
 	if end, _ := ctx.Deadline(); time.Until(end) > 2*answersPatience {
-		// The rest of the time is for asking whether the database answers.
+		// The rest of the time is for checking whether the database answers.
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-answersPatience))
 		defer cancel()
 	}
@@ -393,13 +401,14 @@ func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *model
 			patience = partPatience
 			err = errLocked
 		case errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= stalled && w.db.Postgres && w.answers():
-			// The group waited for the locks of many people, one after another. The database answers, so the waiting calls can proceed.
+			// The group waited for the locks of many people, one after another. The database answers, so the
+			// calls in the queue can proceed.
 			failAll(calls, errLocked)
 			return nil
 		case models.IsUnavailable(err):
 			return w.failed(calls, err, start) // the next pass prepares them
 		default:
-			err = fmt.Errorf("prepare one call: %w", err)
+			err = fmt.Errorf("prepare a call: %w", err)
 		}
 		if len(calls) == 1 {
 			calls[0].fail(err)
@@ -475,19 +484,21 @@ func (w *worker) peek(calls []*call) {
 			return models.PrepareRecords(ctx, db, w.catalogue, now, moving)
 		})
 	}
-	failAll(calls, models.Unavailable(errors.New("people were not linked after all passes")))
+	failAll(calls, models.Unavailable(errors.New("people or usage records were not ready after all passes")))
 }
 
-// peeked is a person's standing without a lock.
+// peeked is a person's standing, read without a lock.
 type peeked struct {
 	models.Standing
 	slack models.SlackIdentity
-	// moves means that events of the person must first move to another record, since a period became known late.
+	// moves means that the person's events must first move to another record, because Tollgate learned
+	// late of a period.
 	moves bool
 }
 
-// standings reads the standings of people. For a person whose record is missing or not ready, it computes what the record will be.
-// likely means that all of them probably need that, so it reads both at the same time.
+// standings reads people's standings. If a person's record is missing or not ready, it computes
+// what the record will be. likely means that all of them probably need that, so it reads both at
+// the same time.
 func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now time.Time, likely bool) ([]peeked, error) {
 	read := func(wants []models.RecordKey) (*models.Foreseen, error) {
 		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
@@ -532,9 +543,10 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 	return standings, nil
 }
 
-// failed ends calls with an error. It returns the calls to try again: the newer ones, if the oldest ran out of time before the
-// database could answer. If the database is unreachable, the waiting calls end too: they would find the same one group later, while
-// people wait. A lost race with another transaction does not mean that the database is unreachable.
+// failed ends calls with an error. It returns the calls to try again: the newer ones, if the oldest
+// ran out of time before the database could answer. If the database is unreachable, the calls in
+// the queue end too, because they would only find the same later. A lost race with another
+// transaction does not mean that the database is unreachable.
 func (w *worker) failed(calls []*call, err error, start time.Time) (again []*call) {
 	late := errors.Is(err, context.DeadlineExceeded)
 	switch {
@@ -560,7 +572,8 @@ func (w *worker) failed(calls []*call, err error, start time.Time) (again []*cal
 	return nil
 }
 
-// end fails calls and wakes their callers immediately, since the rest of their group may take long.
+// end fails calls and wakes their callers immediately, because the rest of their group may take
+// long.
 func (w *worker) end(calls []*call, err error) {
 	failAll(calls, err)
 	w.queue.release(calls)

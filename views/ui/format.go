@@ -64,9 +64,6 @@ func Count(n int64, one, many string) string {
 // Day formats a date: "Nov 23, 2026".
 func Day(t time.Time) string { return t.UTC().Format("Jan 2, 2006") }
 
-// ShortDay formats a date without its year: "Nov 23".
-func ShortDay(t time.Time) string { return t.UTC().Format("Jan 2") }
-
 // Hundredths formats a number of hundredths: 4295 is "42.95".
 func Hundredths(n int64) string {
 	return fmt.Sprintf("%s.%02d", models.FormatCount(n/100), n%100)

@@ -27,13 +27,12 @@ func (v *Viewer) Called() string {
 type Frame struct {
 	// Viewer is nil if the viewer is not signed in.
 	Viewer *Viewer
-	// Now is when the page's figures were read. The "Updated" line shows it, and times such as "in 8
-	// days" count from it.
+	// Now is when the page's figures were read. The "Updated" line shows it, and times such as
+	// "in 8 days" count from it.
 	Now time.Time
 	// Notices say what the last form did. They are shown above the page's content.
 	Notices []Notice
-	// Errors say why a form was refused. The page begins with them, and its title begins with "Error:
-	// ".
+	// Errors say why a form was refused. The page begins with them, and its title begins with "Error".
 	Errors []FormError
 	// Prefix is prepended to the title, such as "Confirm: " on a page that first asks a question.
 	Prefix string
