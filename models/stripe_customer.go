@@ -39,9 +39,9 @@ type StripeCustomer struct {
 	// NextAttemptAt is when events of the customer are next applied; nil if all are applied.
 	NextAttemptAt *time.Time
 	Failures      int
-	// Fault is a problem that an operator should know about, such as a price without a plan or a
+	// Problem is a problem that an operator should know about, such as a price without a plan or a
 	// missing owner; nil without one.
-	Fault     *string
+	Problem   *string `bun:"fault"`
 	CreatedAt time.Time
 	// HeldSubscriptions lists, separated by spaces, the active subscriptions that bill the same
 	// meter of ours. While there are two or more, the customer's reports are held back, because

@@ -37,10 +37,10 @@ type OpsStripe struct {
 	ComparedAt *time.Time
 	// Failures are the reports that need attention, most units first.
 	Failures []models.StripeReport
-	// Blocked are the customers whose reports wait for an operator. Faults are the customers whose
+	// Blocked are the customers whose reports wait for an operator. Problems are the customers whose
 	// subscriptions need attention.
-	Blocked []models.StripeStream
-	Faults  []models.StripeCustomer
+	Blocked  []models.StripeStream
+	Problems []models.StripeCustomer
 	// Held are the customers whose reports are held back.
 	Held []models.HeldCustomer
 	// Overage shows how much overage reached each step from the decision to the invoice.

@@ -138,7 +138,8 @@ func TestOrganizationCost(t *testing.T) {
 		})
 		use() // the payer changes
 		says(t, "a plan at Stripe", cost(), []string{
-			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast + " Forecast for the whole period $874.00",
+			"Business, 42 seats × $20.00 $840.00 " + overage + " So far in this period $846.20 " + forecast +
+				" Forecast for the whole period $874.00",
 			"The number of seats comes from the subscription.",
 		}, []string{byHand})
 

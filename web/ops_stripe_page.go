@@ -44,7 +44,7 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	if page.Failures, err = billing.Failures(ctx, s.db); err != nil {
 		return page, err
 	}
-	page.Faults, page.MeterErrors, err = billing.WebhookProblems(ctx, s.db)
+	page.Problems, page.MeterErrors, err = billing.WebhookProblems(ctx, s.db)
 	return page, err
 }
 

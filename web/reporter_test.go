@@ -285,7 +285,7 @@ func TestThePeriodOnItems(t *testing.T) {
 		customers, _, err := billing.WebhookProblems(t.Context(), m.db)
 		must(t, err)
 		for _, c := range customers {
-			t.Errorf("the customer %s has the error %q", c.ID, *c.Fault)
+			t.Errorf("the customer %s has the error %q", c.ID, *c.Problem)
 		}
 		m.advance(25 * time.Hour)
 		if n, err := m.web.webhooks.Resync(t.Context()); err != nil || n != 0 {

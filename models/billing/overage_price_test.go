@@ -231,7 +231,7 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
 		f.tell("customer.subscription.created", "cus_1")
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 		with := func(changes object) object {
 			list := items("pro", 1)
 			list["data"].([]object)[0]["price"] = overageOf("pro", changes)
@@ -256,11 +256,11 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 			if differ != 1 {
 				f.Errorf("%d customers differ, want 1", differ)
 			}
-			f.wantFault("cus_1", c.advice)
+			f.wantProblem("cus_1", c.advice)
 			f.wantPlan("ada@example.com", "pro by cus_1")
 		}
 		f.stub.set("sub_1", object{"status": "canceled", "items": missing})
 		f.tell("customer.subscription.deleted", "cus_1")
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 	})
 }

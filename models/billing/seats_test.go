@@ -34,14 +34,14 @@ func TestSeatsThatAreNotTheMembers(t *testing.T) {
 		f.stub.customer("cus_1", object{"tollgate_organization": o.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 2))
 		f.tell("customer.subscription.created", "cus_1")
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 		resync(0)
 		join(3)
 		resync(1)
-		f.wantFault("cus_1", "it pays for 2 seats, and the organization has 3 members; set its quantity to 3")
+		f.wantProblem("cus_1", "it pays for 2 seats, and the organization has 3 members; set its quantity to 3")
 		f.stub.set("sub_1", object{"items": items("team", 4)})
 		resync(1)
-		f.wantFault("cus_1", "") // more may come
+		f.wantProblem("cus_1", "") // more may come
 		resync(0)
 	})
 }

@@ -150,12 +150,12 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
 		first := f.pay(f.checkout(ada, "pro"))
-		f.wantFault(*f.row(first).StripeCustomerID, "")
+		f.wantProblem(*f.row(first).StripeCustomerID, "")
 		items := []stripetest.Item{{Price: f.ids["price:starter"], Quantity: 1}, {Price: f.ids["overage:starter"]}}
 		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
 		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
 		f.hear("customer.subscription.created", f.stand.Object(second))
-		f.wantFault("cus_2", fmt.Sprintf("one holder pays for 2 subscriptions, %s and %s", first, second))
+		f.wantProblem("cus_2", fmt.Sprintf("one holder pays for 2 subscriptions, %s and %s", first, second))
 
 		// When both were heard of at the same time, the daily comparison tells.
 		_, err := f.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("fault = NULL").Where("fault IS NOT NULL").Exec(f.Context())
@@ -170,14 +170,14 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 		resync()
 		customers, _, err := WebhookProblems(f.Context(), f.db)
 		f.must(err)
-		if len(customers) != 1 || !strings.Contains(*customers[0].Fault, first) || !strings.Contains(*customers[0].Fault, second) {
+		if len(customers) != 1 || !strings.Contains(*customers[0].Problem, first) || !strings.Contains(*customers[0].Problem, second) {
 			f.Errorf("/ops shows %+v", customers)
 		}
 		f.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status = "canceled" })
 		f.hear("customer.subscription.deleted", f.stand.Object(second))
 		resync()
-		f.wantFault("cus_2", "")
-		f.wantFault(*f.row(first).StripeCustomerID, "")
+		f.wantProblem("cus_2", "")
+		f.wantProblem(*f.row(first).StripeCustomerID, "")
 		f.wantPlan("ada@example.com", "pro by "+*f.row(first).StripeCustomerID)
 	})
 }

@@ -286,7 +286,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		f.hear("customer.subscription.updated", f.stand.Object(bought))
-		f.wantFault(customer, "")
+		f.wantProblem(customer, "")
 		f.at = f.at.Add(24 * time.Hour)
 		if differ, err := f.hook.Resync(f.Context()); err != nil || differ != 0 {
 			f.Errorf("%d customers differ, %v", differ, err)
@@ -295,7 +295,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		_, err = f.db.NewDelete().Model((*models.Subscription)(nil)).Where("stripe_subscription_id = ?", bought).Exec(f.Context())
 		f.must(err)
 		f.hear("customer.subscription.updated", f.stand.Object(bought))
-		f.wantFault(customer, "")
+		f.wantProblem(customer, "")
 		f.wantPlan("ada@example.com", "pro by "+customer)
 		if row := f.row(bought); row == nil || *row.StripePriceID != f.ids["price:pro"] {
 			f.Errorf("the row is %+v", row)
@@ -316,7 +316,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 			f.stand.AddCustomer(customer, map[string]string{"tollgate_email": "bob@example.com"})
 			other := f.stand.AddSubscription(stripetest.Subscription{Customer: customer, Items: []stripetest.Item{{Price: price.ID, Quantity: 1}}})
 			f.hear("customer.subscription.created", f.stand.Object(other))
-			f.wantFault(customer, "no plan has the price "+price.ID)
+			f.wantProblem(customer, "no plan has the price "+price.ID)
 			f.wantPlan("bob@example.com", "free")
 		}
 	})

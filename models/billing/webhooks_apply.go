@@ -295,19 +295,19 @@ func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error)
 // application is the transaction that applies a customer's events.
 type application struct {
 	*Webhooks
-	tx     bun.Tx
-	now    time.Time
-	at     *atStripe
-	newest *time.Time
-	prices *planPrices
-	owner  owner
-	faults []string
+	tx       bun.Tx
+	now      time.Time
+	at       *atStripe
+	newest   *time.Time
+	prices   *planPrices
+	owner    owner
+	problems []string
 	// changed are the owners of subscriptions that changed.
 	changed owners
 }
 
 func (a *application) problem(format string, args ...any) {
-	a.faults = append(a.faults, fmt.Sprintf(format, args...))
+	a.problems = append(a.problems, fmt.Sprintf(format, args...))
 }
 
 func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer, events []models.StripeWebhookEvent) error {
@@ -358,9 +358,9 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 		}
 	}
 	customer.UserID, customer.OrganizationID, customer.Deleted = a.owner.user, a.owner.organization, a.at.deleted
-	customer.Failures, customer.LeaseToken, customer.LeasedUntil, customer.NextAttemptAt, customer.Fault = 0, nil, nil, nil, nil
-	if len(a.faults) > 0 {
-		customer.Fault = new(strings.Join(a.faults, "; "))
+	customer.Failures, customer.LeaseToken, customer.LeasedUntil, customer.NextAttemptAt, customer.Problem = 0, nil, nil, nil, nil
+	if len(a.problems) > 0 {
+		customer.Problem = new(strings.Join(a.problems, "; "))
 	}
 	// Events that arrived while Stripe was asked may be newer than its answer. Code that stores an
 	// event waits for this row, or its event was seen here.

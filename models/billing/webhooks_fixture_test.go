@@ -300,14 +300,14 @@ func (f *webhookFixture) customer(id string) models.StripeCustomer {
 	return row
 }
 
-func (f *webhookFixture) wantFault(id, part string) {
+func (f *webhookFixture) wantProblem(id, part string) {
 	f.Helper()
 	c := f.customer(id)
 	switch {
-	case part == "" && c.Fault != nil:
-		f.Errorf("%s has the fault %q", id, *c.Fault)
-	case part != "" && (c.Fault == nil || !strings.Contains(*c.Fault, part)):
-		f.Errorf("%s has the fault %v, want one with %q", id, text(c.Fault), part)
+	case part == "" && c.Problem != nil:
+		f.Errorf("%s has the fault %q", id, *c.Problem)
+	case part != "" && (c.Problem == nil || !strings.Contains(*c.Problem, part)):
+		f.Errorf("%s has the fault %v, want one with %q", id, text(c.Problem), part)
 	}
 }
 

@@ -95,12 +95,12 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	if items := a.prices.itemsOf(s); items != nil {
 		next.OverageItems = items
 	}
-	faults := len(a.faults)
+	faults := len(a.problems)
 	kept, err := a.givePlan(ctx, s, &next, ends)
 	if err != nil || !kept {
 		return err
 	}
-	if len(a.faults) == faults { // else it is not the plan's own subscription
+	if len(a.problems) == faults { // else it is not the plan's own subscription
 		if fault := a.prices.setOverage(s, &next); fault != "" {
 			a.problem("subscription %s: %s", s.ID, fault)
 		}

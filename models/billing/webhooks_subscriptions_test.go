@@ -48,7 +48,7 @@ func TestPlansFollowStripe(t *testing.T) {
 				f.Errorf("it ends at %v", row.CancelAt)
 			}
 		}
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 		if n := f.unapplied(); n != 0 {
 			f.Errorf("%d events wait", n)
 		}
@@ -109,12 +109,12 @@ func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
 		f.stub.set("sub_1", object{"items": items("pro", 1)})
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "team by cus_1")
-		f.wantFault("cus_1", `"pro" is an individual plan`)
+		f.wantProblem("cus_1", `"pro" is an individual plan`)
 		f.stub.customer("cus_2", object{"email": "carl@example.com"})
 		f.stub.set("sub_2", subscription("cus_2", "team", "active", f.at, 1))
 		f.tell("customer.subscription.created", "cus_2")
 		f.wantPlan("carl@example.com", "free")
-		f.wantFault("cus_2", `"team" is a team plan`)
+		f.wantProblem("cus_2", `"team" is a team plan`)
 	})
 }
 
@@ -152,14 +152,14 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			if c.checkout != "" {
 				// It comes after the subscription's own event, which nobody could be given the plan of.
 				f.tell("customer.subscription.created", customer)
-				f.wantFault(customer, "nobody is named")
+				f.wantProblem(customer, "nobody is named")
 				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
 					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))
 			} else {
 				f.tell("customer.subscription.created", customer)
 			}
-			f.wantFault(customer, c.fault)
+			f.wantProblem(customer, c.fault)
 			row, got := f.row(sub), ""
 			switch {
 			case row == nil:
@@ -184,7 +184,7 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		f.stub.set("sub_1", sub)
 		f.tell("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "free")
-		f.wantFault("cus_1", "no plan has the price price_gold")
+		f.wantProblem("cus_1", "no plan has the price price_gold")
 		if f.unapplied() != 0 || f.row("sub_1") != nil {
 			f.Error("an unknown price left something to do")
 		}
@@ -193,12 +193,12 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		f.must(storeObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 		// Neither the subscription nor its items have a period.
 		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantFault("cus_1", "no billing period")
+		f.wantProblem("cus_1", "no billing period")
 		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
 			f.Errorf("the period ends at %v", row.CurrentPeriodEnd)
 		}
@@ -210,16 +210,16 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		f.stub.set("sub_1", object{"items": different})
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantFault("cus_1", "a different one on each item")
+		f.wantProblem("cus_1", "a different one on each item")
 		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
 		f.tell("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantFault("cus_1", "price_silver")
+		f.wantProblem("cus_1", "price_silver")
 		// What ended needs no plan to end.
 		f.stub.set("sub_1", object{"status": "canceled"})
 		f.tell("customer.subscription.deleted", "cus_1")
 		f.wantPlan("ada@example.com", "free")
-		f.wantFault("cus_1", "")
+		f.wantProblem("cus_1", "")
 	})
 }
 

@@ -126,7 +126,8 @@ func (p *params) wants(w []models.RecordKey) [][]byte {
 
 // keys returns the arrays of people and an array of their keys.
 func (p *params) keys(k []keyOf[models.RecordKey]) [][]byte {
-	return append(p.people(len(k), func(i int) *models.RecordKey { return &k[i].person }), p.texts(len(k), func(i int) string { return k[i].key }))
+	return append(p.people(len(k), func(i int) *models.RecordKey { return &k[i].person }),
+		p.texts(len(k), func(i int) string { return k[i].key }))
 }
 
 // holds returns two arrays: user IDs and hold IDs.

@@ -82,7 +82,7 @@ const (
 	Info    Kind = "info"
 	Done    Kind = "done"
 	Caution Kind = "caution"
-	Fault   Kind = "fault"
+	Failure Kind = "fault"
 )
 
 // Notice is one message above a page.

@@ -272,7 +272,7 @@ func kindText(k Kind) string {
 		return LevelText(models.Safe)
 	case Caution:
 		return LevelText(models.Warning)
-	case Fault:
+	case Failure:
 		return LevelText(models.Exceeded)
 	case Info:
 	}
@@ -396,7 +396,7 @@ func Message(k Kind, title string, focus bool) templ.Component {
 			templ_7745c5c3_Var17 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		var templ_7745c5c3_Var18 = []any{"surface flex gap-3 p-4", templ.KV("border-2 border-current "+kindText(k), k == Fault || k == Caution)}
+		var templ_7745c5c3_Var18 = []any{"surface flex gap-3 p-4", templ.KV("border-2 border-current "+kindText(k), k == Failure || k == Caution)}
 		templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var18...)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
@@ -497,7 +497,7 @@ func Message(k Kind, title string, focus bool) templ.Component {
 }
 
 func messageRole(k Kind) string {
-	if k == Fault || k == Caution {
+	if k == Failure || k == Caution {
 		return "alert"
 	}
 	return "status"
@@ -605,7 +605,7 @@ func errorSummary(f Frame) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = Message(Fault, summaryTitle(f.Errors), f.Errors[0].Field == "").Render(templ.WithChildren(ctx, templ_7745c5c3_Var25), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = Message(Failure, summaryTitle(f.Errors), f.Errors[0].Field == "").Render(templ.WithChildren(ctx, templ_7745c5c3_Var25), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -68,7 +68,8 @@ func BenchmarkConsumeDuringSealing(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	reporter := billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: time.Minute})
+	reporter := billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log,
+		Every: time.Minute})
 
 	var calls atomic.Int64
 	// ask makes calls until end is closed, and returns their sorted latencies.

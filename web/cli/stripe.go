@@ -31,7 +31,8 @@ func (s *Settings) stripeClient() (*billing.Client, error) {
 }
 
 func (s *Settings) reporter(db *models.DB, client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
-	return billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log, Every: s.ReportEvery})
+	return billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log,
+		Every: s.ReportEvery})
 }
 
 // StartStripe adds billing to a server's options and starts its workers, if Stripe is connected.
