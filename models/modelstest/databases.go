@@ -35,6 +35,13 @@ var (
 const templateName = "prepared"
 
 // Main runs a package's tests and then stops the cluster that Postgres may have started. A package whose tests call
+// OnBoth runs a test as a subtest on each database. address is that of a new database with all tables.
+func OnBoth(t *testing.T, test func(t *testing.T, address string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+}
+
 // Postgres or SQLite calls it from its TestMain. What open makes of an empty database is what these begin with: it is
 // made once and copied, as to make the tables anew would take longer than most tests.
 //
