@@ -61,7 +61,7 @@ func (r *Reporter) balance(ctx context.Context, of stream) error {
 		}
 	}
 	if err := r.writeBalances(ctx, balances, nil); err != nil {
-		return fmt.Errorf("write down the overage of %s: %w", of.customer, err)
+		return fmt.Errorf("store the overage of %s: %w", of.customer, err)
 	}
 	return unread
 }
@@ -510,7 +510,7 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 			now.Add(-totalsReach), payerOrganization+"%", payerUser+"%").Exec(ctx)
 		return err
 	}); err != nil {
-		return fmt.Errorf("write down overage without a Stripe subscription: %w", err)
+		return fmt.Errorf("store the overage without a Stripe subscription: %w", err)
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.b
 
 // ErrNotStripes means that a webhook is not a current one from Stripe: its signature is missing,
 // wrong, too old or in the future.
-var ErrNotStripes = errors.New("the webhook is not signed by Stripe, or not now")
+var ErrNotStripes = errors.New("the webhook has no current signature of Stripe's")
 
 // WebhookOptions configure Webhooks. All except Secret are required.
 type WebhookOptions struct {
@@ -134,7 +134,7 @@ func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string
 	}
 	fresh, err := w.store(ctx, event, now)
 	if err != nil {
-		return fmt.Errorf("keep the webhook %s: %w", event.ID, err)
+		return fmt.Errorf("store the webhook %s: %w", event.ID, err)
 	}
 	if !fresh || event.AppliedAt != nil {
 		return nil
