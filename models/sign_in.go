@@ -55,7 +55,7 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 			return err
 		}
 		if len(users) == 0 {
-			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("Nobody has the email %s; make them known with: tollgate user set %s",
+			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("No user has the email %s; create one with: tollgate user set %s",
 				email, email)}
 		}
 		link := SignInLink{TokenHash: hash[:], UserID: users[0], CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}

@@ -37,7 +37,7 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 				report.StripeCustomerID))
 		}
 		state := report.State
-		text := "sent anew by " + actor
+		text := "sent again by " + actor
 		total := int64(0)
 		if report.Confirmed != nil {
 			total = *report.Confirmed

@@ -124,7 +124,7 @@ func (s *setup) storeID(ctx context.Context, name, id string) error {
 	return storeObject(ctx, s.DB, models.Now(s.Now), name, id)
 }
 
-// onlyMissing returns nil if the error is that the object does not exist at Stripe.
+// onlyMissing returns nil instead of an error about an object that does not exist at Stripe.
 func onlyMissing(err error) error {
 	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusNotFound {
 		return nil
@@ -333,7 +333,7 @@ func (s *setup) webhook(ctx context.Context) error {
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("what Stripe could not count is told by thin events (%s), which go to an event "+
+		s.Notes = append(s.Notes, fmt.Sprintf("thin events report what Stripe could not count (%s), which go to an event "+
 			"destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}

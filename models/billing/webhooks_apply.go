@@ -251,7 +251,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 	case len(at.subscriptions) > 0:
 		at.partial = unlisted != nil
 	case unknown != nil && stripeError(unknown).Code != stripe.ErrorCodeResourceMissing:
-		return nil, unknown // somebody else's 404
+		return nil, unknown // a 404 of another server
 	case unknown == nil && unlisted != nil:
 		return nil, unlisted
 	default:

@@ -140,9 +140,9 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			{nil, nil, ada, "starter", "ada@example.com", ""},
 			{nil, nil, "ada@example.com", "starter", "ada@example.com", ""},
 			{nil, nil, "", "pro", "", "nobody is named"},
-			{nil, nil, uuid.NewString(), "pro", "", "whom nobody knows"},
-			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "whom nobody knows"},
-			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "whom nobody knows"},
+			{nil, nil, uuid.NewString(), "pro", "", "who is unknown"},
+			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "who is unknown"},
+			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "who is unknown"},
 		} {
 			customer, sub := fmt.Sprintf("cus_%d", i), fmt.Sprintf("sub_%d", i)
 			f.stub.customer(customer, c.customer)
