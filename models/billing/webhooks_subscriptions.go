@@ -201,7 +201,7 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	}
 	switch {
 	case holder.none():
-		return refuse("nobody is named whom it is for, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
+		return refuse("no owner is named, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
 			"by Checkout's client_reference_id")
 	case plan.Type == models.Team && holder.organization == nil:
 		return refuse("%q is a team plan, but the subscription is a person's", plan.ID)

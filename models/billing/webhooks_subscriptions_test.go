@@ -139,7 +139,7 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			{nil, nil, "user:" + ada, "starter", "ada@example.com", ""},
 			{nil, nil, ada, "starter", "ada@example.com", ""},
 			{nil, nil, "ada@example.com", "starter", "ada@example.com", ""},
-			{nil, nil, "", "pro", "", "nobody is named"},
+			{nil, nil, "", "pro", "", "no owner is named"},
 			{nil, nil, uuid.NewString(), "pro", "", "who is unknown"},
 			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "who is unknown"},
 			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "who is unknown"},
@@ -152,7 +152,7 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			if c.checkout != "" {
 				// It comes after the subscription's own event, which nobody could be given the plan of.
 				f.tell("customer.subscription.created", customer)
-				f.wantProblem(customer, "nobody is named")
+				f.wantProblem(customer, "no owner is named")
 				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
 					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))
