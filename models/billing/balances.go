@@ -23,7 +23,7 @@ const (
 )
 
 // longestPeriod is the longest that a billing period may be.
-const longestPeriod = 62 * 24 * time.Hour
+const longestPeriod = models.MaxPeriodDays * 24 * time.Hour
 
 // balance stores where the overage of a customer and a meter is, for each billing period of the
 // last 35 days. It asks Stripe only for invoices that should be final by now. If Stripe does not
