@@ -44,7 +44,7 @@ const (
 	pgIDs    = `unnest($1::uuid[], $2::uuid[]) AS k (user_id, id)`
 
 	pgWanted = ` FROM ` + pgPeople + ` JOIN usage_records r ON r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days'`
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - ` + models.MaxPeriodInterval
 
 	pgLock     = `SELECT k.ord, ` + recordColumns + `, ` + heldColumns + `, r.xmin, r.daily` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
 	pgLockFree = pgLock + ` SKIP LOCKED`
@@ -60,7 +60,7 @@ const (
 		-- Without LIMIT, the planner may read all records of the month and look for the people among them, which is
 		-- cheap only while the table is empty.
 		LATERAL (SELECT * FROM usage_records r WHERE r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days' LIMIT 1) r`
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - ` + models.MaxPeriodInterval + ` LIMIT 1) r`
 
 	pgEvents = `SELECT e.* FROM ` + pgKeys + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events
 		WHERE usage_events.user_id = ` + namedPerson + ` AND idempotency_key = k.key) e`
