@@ -24,14 +24,14 @@ import (
 type Commands struct {
 	Demo         demoCommand         `cmd:"" help:"${help_demo}"`
 	Migrate      migrateCommand      `cmd:"" help:"${help_migrate}"`
-	SignIn       signInCommand       `cmd:"" help:"Print a link that signs a person in once, within ten minutes."`
+	SignIn       signInCommand       `cmd:"" help:"Print a one-time sign-in link for a person. It is valid for ten minutes."`
 	APIKey       apiKeyCommands      `cmd:"" name:"apikey" help:"Manage API keys."`
 	Organization organizationCommand `cmd:"" help:"Manage organizations and their Slack teams."`
 	User         userCommands        `cmd:"" help:"Manage people."`
 	Subscribe    subscribeCommand    `cmd:"" help:"${help_subscribe}"`
 	Stripe       stripeCommands      `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
 	Backup       backupCommand       `cmd:"" help:"${help_backup}"`
-	Verify       verifyCommand       `cmd:"" help:"Recount every record and report from its events, and print each difference."`
+	Verify       verifyCommand       `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`
 	Version      versionCommand      `cmd:"" help:"Print the version."`
 }
 

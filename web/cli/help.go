@@ -4,8 +4,8 @@ import "github.com/alecthomas/kong"
 
 // HelpTexts has the help texts that are too long for a struct tag. A tag names one as ${help_…}.
 var HelpTexts = kong.Vars{
-	"help_demo": "Serve made-up people with six months of history and live traffic. The database is temporary " +
-		"unless you give --database.",
+	"help_demo": "Serve a demo: made-up people with six months of history and live traffic. The database is " +
+		"temporary unless you give --database.",
 	"help_migrate": "Update the database's schema. Every other command that opens the database, except backup, " +
 		"does this too.",
 	"help_subscribe": "Assign a plan by hand, for example to a customer who pays by invoice, and print the " +
@@ -13,16 +13,16 @@ var HelpTexts = kong.Vars{
 	"help_subscriber": "The organization that gets the plan. Give either --email or --organization.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
-	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team of another " +
-		"organization moves to the new one.",
+	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
+		"another organization moves to this one.",
 	"help_stripe_setup": "Find or create at Stripe what the plan catalog needs: meters, products, prices, the webhook " +
 		"endpoint and the portal. Existing objects are not changed; differences are listed. The secret of a new endpoint " +
 		"is printed only once.",
 	"help_stripe_reconcile": "Compare the recorded and sent usage with Stripe's, by customer and billing period. " +
 		"Exits with 1 on any difference.",
-	"help_restored": "Use this after you restored the database from a backup, before anything is sent. It first marks " +
+	"help_restored": "Use this after you restore the database from a backup, before anything is sent. It first marks " +
 		"the reports that Stripe already has.",
-	"help_no_organization": "Remove the person from their organization. Do this after they left its Slack teams; " +
+	"help_no_organization": "Remove the person from their organization. Do this after they leave its Slack teams; " +
 		"otherwise, the next API call with their email and a Slack identity of such a team puts them back.",
 
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
@@ -33,14 +33,14 @@ var HelpTexts = kong.Vars{
 	"help_trusted_proxies": "Networks of proxies whose X-Forwarded-For headers are trusted. Default: none.",
 	"help_oidc_issuer": "The OpenID issuer for sign-in: Slack or another one. Set $SLACK_CLIENT_ID and " +
 		"$SLACK_CLIENT_SECRET to the client ID and secret that the issuer gave you. To read one from a file, append _FILE " +
-		"to the variable's name. Without them, people can sign in only with one-time links.",
-	"help_stripe_api_base": "A stand-in for Stripe on this machine, for tests. To connect Stripe itself, set " +
+		"to the variable's name. Without these variables, people can sign in only with one-time links.",
+	"help_stripe_api_base": "A stand-in for Stripe on this machine, for tests. To connect to Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
 	"help_report_every": "How often new overage is put into reports to Stripe. With 0, nothing is sent; use this after " +
 		"a restore.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. With apikey " +
-		"create: the limit of the new key, which overrides this one.",
+		"create: the limit of the new key, which overrides the limit of the server.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",
 	"help_drain": "How long serve keeps serving after SIGTERM while /readyz answers 503, so that load balancers stop " +
 		"sending calls. demo stops immediately unless you set this.",
