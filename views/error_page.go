@@ -34,7 +34,7 @@ func (d *Error) title() string {
 	case http.StatusNotFound:
 		return "Page not found"
 	case http.StatusServiceUnavailable:
-		return "Back in a moment"
+		return "Temporarily unavailable"
 	case http.StatusInternalServerError:
 		return "Something went wrong"
 	}

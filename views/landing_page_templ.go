@@ -60,7 +60,7 @@ func LandingPage(d Landing) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "</h1><p class=\"mt-4 text-lg text-muted\">See how much is used, when it resets and what it will cost. There is one page for you and one for your organization. Both show the same numbers that limits are checked against.</p><div class=\"mt-6\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "</h1><p class=\"mt-4 text-lg text-muted\">See how much is used, when it resets and what it will cost. There is one page for you and one for your organization. Both show the same numbers that are used to enforce limits.</p><div class=\"mt-6\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

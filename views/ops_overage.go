@@ -79,7 +79,7 @@ func overageWord(p models.OveragePart) string {
 func overageMeaning(p models.OveragePart) string {
 	switch p {
 	case models.OverageDecided:
-		return "billable by the ledger"
+		return "billable, according to the ledger"
 	case models.OverageSent:
 		return "accepted by Stripe"
 	case models.OverageCounted:
@@ -91,7 +91,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageWaiting:
 		return "not sent yet, or the invoice is not final"
 	case models.OverageUnknown:
-		return "sent, no response; checked or sent again"
+		return "sent, no response yet; will be checked or sent again"
 	case models.OverageLate:
 		return "arrived after the invoice was final"
 	case models.OverageNoItem:
@@ -103,7 +103,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageTwoSubscriptions:
 		return "held back until only one subscription is left"
 	case models.OverageByTiers:
-		return "held back until the price is exchanged"
+		return "held back until the price is exchanged for one without tiers"
 	case models.OverageNoPrice:
 		return "units beyond the included ones are refused"
 	case models.OverageBlocked:
@@ -119,7 +119,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageGivenUp:
 		return stateMeaning(models.ReportGivenUp)
 	case models.OverageOtherPeriod:
-		return "billed in a different period than the one of its use"
+		return "billed in a different period than the one in which the units were used"
 	case models.OverageNotCounted:
 		return "sent, but not in Stripe’s total"
 	case models.OverageOtherSource:

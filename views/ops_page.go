@@ -84,7 +84,7 @@ func scopeMeaning(s models.Scope) string {
 	case models.ScopeCheck:
 		return "check whether a person may use more"
 	case models.ScopeConsume:
-		return "record usage, hold and settle"
+		return "record usage; create, settle and release holds"
 	case models.ScopeRead:
 		return "read usage of people and organizations"
 	}

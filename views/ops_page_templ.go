@@ -661,7 +661,7 @@ func keyForm(f ui.Frame, form KeyForm) templ.Component {
 		}
 		templ_7745c5c3_Err = ui.Input(f.Check(ui.Field{
 			ID: FieldIDRateLimit, Name: FieldRateLimit, Label: "Rate limit", Type: "text", Value: form.RateLimit,
-			Hint:      "Calls per second in each process. 0 means no limit. Leave it empty for the server's default.",
+			Hint:      "Calls per second in each process. 0 means no limit. Leave the field empty to use the server's default.",
 			MaxLength: 7, InputMode: "numeric", Autocomplete: "off",
 		})).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
@@ -729,7 +729,7 @@ func KeyRevokePage(d KeyRevoke) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 50, "<p class=\"mt-2\">Apps that use this key get an error within a second. A revoked key cannot be restored.</p><dl class=\"mt-4 grid gap-3\">")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 50, "<p class=\"mt-2\">Apps that use this key start to get errors within a second. A revoked key cannot be restored.</p><dl class=\"mt-4 grid gap-3\">")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -63,9 +63,9 @@ type ReportCount struct {
 func stateMeaning(s models.ReportState) string {
 	switch s {
 	case models.ReportSealed:
-		return "not sent yet; will not change"
+		return "not sent yet; its units no longer change"
 	case models.ReportUnknown:
-		return "sent, no response; checked or sent again"
+		return "sent, no response yet; will be checked or sent again"
 	case models.ReportAccepted:
 		return "received by Stripe; not checked yet"
 	case models.ReportVerified:

@@ -50,7 +50,7 @@ func memberColumns(billed bool) []memberColumn {
 	if billed {
 		columns = append(columns, memberColumn{models.SortOverage, "Overage", true})
 	}
-	return append(columns, memberColumn{models.SortLastPeriod, "Last period", true})
+	return append(columns, memberColumn{models.SortLastPeriod, "Previous period", true})
 }
 
 // lastPage returns the number of pages, at least one.

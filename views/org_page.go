@@ -71,7 +71,7 @@ func (c OrgCost) seatsText() string {
 	if c.Subscribed {
 		return "The number of seats comes from the subscription."
 	}
-	return "A seat is a member with usage in this billing period."
+	return "Each member with usage in this billing period counts as a seat."
 }
 
 func orgFinding(s models.OrganizationSummary) string {

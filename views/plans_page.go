@@ -50,9 +50,9 @@ func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string 
 	if !ok {
 		return ""
 	}
-	span := fmt.Sprintf("With your last %d months, ", costs.Months)
+	span := fmt.Sprintf("With your usage of the last %d months, ", costs.Months)
 	if costs.Months == 1 {
-		span = "With your last month, "
+		span = "With your usage of the last month, "
 	}
 	switch {
 	case cost.Refused > 0 && cost.Cents == 0:

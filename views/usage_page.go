@@ -88,15 +88,16 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.SpendLimitReached:
-		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones continue on %s, or as soon as you raise the limit.",
+		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
 	case v.Reason == models.PaymentPastDue:
-		return fmt.Sprintf("The included %s are used. Extra ones continue when the payment succeeds, and you get new ones on %s.",
+		return fmt.Sprintf("The included %s are used. Extra ones are available when the payment succeeds, and you get new ones on %s.",
 			c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return "All remaining units are on hold for work in progress. Unused ones are released; you get new ones on " + reset + "."
+		return fmt.Sprintf("All remaining %s are on hold for work in progress. Unused ones are released; you get new ones on %s.",
+			c.UnitPlural, reset)
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
@@ -128,10 +129,10 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 	case s.PastDue:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
 	case s.SpendLimitCents == nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so nothing stops them.",
+		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so there is no maximum.",
 			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	}
-	return fmt.Sprintf("Each %s beyond the %s included costs %s. They stop at your spend limit of %s.",
+	return fmt.Sprintf("Each %s beyond the %s included costs %s, up to your spend limit of %s.",
 		c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
 		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
 }

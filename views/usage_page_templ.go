@@ -827,7 +827,7 @@ func standing(c *models.Catalogue, s models.Standing, id string) templ.Component
 			return templ_7745c5c3_Err
 		}
 		if s.Held > 0 {
-			templ_7745c5c3_Err = ui.Stat("Held", models.FormatCount(s.Held)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Stat("On hold", models.FormatCount(s.Held)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

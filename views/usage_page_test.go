@@ -109,7 +109,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"held units are not used", held,
-			[]string{"Held 2", "All remaining units are on hold for work in progress"}, []string{"$"},
+			[]string{"On hold 2", "All remaining suggestions are on hold for work in progress"}, []string{"$"},
 		},
 		{
 			"overage is separate", viewstest.Member(t, "pro", 96, 75),
@@ -254,7 +254,7 @@ func TestOrganizationPages(t *testing.T) {
 			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
 		}, []string{"No month exceeded", "by hand"}},
 		{"org-by-hand", []string{
-			"Business, 37 seats × $20.00 $740.00", "A seat is a member with usage in this billing period.",
+			"Business, 37 seats × $20.00 $740.00", "Each member with usage in this billing period counts as a seat.",
 			"This plan has no Stripe subscription: its base price and overage are billed by hand.",
 		}, []string{"nothing is billed"}},
 		{"org-trial", []string{
@@ -354,7 +354,7 @@ func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	}
 	said = text(viewstest.Render(t, pages["plans"]))
 	for _, want := range []string{
-		"With your last 6 months, Pro would have cost $114.30.",
+		"With your usage of the last 6 months, Pro would have cost $114.30.",
 		"Free would have cost nothing and would have refused 393 suggestions.", "Free current plan",
 	} {
 		if !strings.Contains(said, want) {

@@ -128,7 +128,7 @@ func TestOrganizationCost(t *testing.T) {
 		byHand := "This plan has no Stripe subscription: its base price and overage are billed by hand."
 		says(t, "a plan assigned by hand", cost(), []string{
 			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast for the whole period $94.00",
-			byHand, "A seat is a member with usage in this billing period.",
+			byHand, "Each member with usage in this billing period counts as a seat.",
 			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
 		}, []string{"nothing is billed"})
 

@@ -241,7 +241,7 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		_, err = f.db.ExecContext(t.Context(), "UPDATE stripe_invoice_lines SET quantity = quantity - 5, amount_cents = amount_cents - 150")
 		must(t, err)
 		compare()
-		says("An invoice differs from the ledger 5 units ($1.50) of overage fit no known reason.", "Unexplained 5 $1.50",
+		says("An invoice differs from the ledger No known reason explains a difference of 5 units ($1.50) of overage.", "Unexplained 5 $1.50",
 			"Unexplained: 5 ($1.50). Late: 3 ($0.90).")
 	}
 	t.Run("sqlite", func(t *testing.T) { test(t, modelstest.SQLite(t)) })

@@ -82,7 +82,7 @@ const (
 	Info    Kind = "info"
 	Done    Kind = "done"
 	Caution Kind = "caution"
-	Failure Kind = "fault"
+	Failure Kind = "failure"
 )
 
 // Notice is one message above a page.
