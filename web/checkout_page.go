@@ -104,7 +104,7 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 		"request_id", requestID(c), "error", err.Error())
 	if errors.Is(err, billing.ErrOtherAccount) {
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Billing is set up incorrectly", Lines: []string{
-			"The plans of this service belong to another Stripe account than its key. Nothing was bought or changed.",
+			"The plans of this service belong to a different Stripe account than its key. Nothing was bought or changed.",
 			"The operator of this service can fix this.",
 		}})
 	}

@@ -266,7 +266,7 @@ func TestMessagesAreShownOnce(t *testing.T) {
 				t.Errorf("after a reload: %s", p.main())
 			}
 			if p := ada.post(path, nil); p.status != http.StatusNotFound ||
-				!strings.Contains(p.main(), "You have no such session It may have been ended already. Nothing was changed.") {
+				!strings.Contains(p.main(), "Session not found It may have been ended already. Nothing was changed.") {
 				t.Errorf("ended twice: %s %s", p.kind(), p.main())
 			}
 		}

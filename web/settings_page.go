@@ -93,7 +93,7 @@ func (s *Server) endSession(c echo.Context, viewer *models.Viewer) error {
 		// The form was sent twice, or the session is another person's. Both get the same answer, so it
 		// reveals nothing about other people.
 		return show(c, http.StatusNotFound, views.ErrorPage(views.Error{
-			Frame: s.frame(c), Status: http.StatusNotFound, Title: "You have no such session", RequestID: requestID(c),
+			Frame: s.frame(c), Status: http.StatusNotFound, Title: "Session not found", RequestID: requestID(c),
 			Detail: "It may have been ended already. Nothing was changed. Settings lists where you are signed in.",
 		}))
 	}
