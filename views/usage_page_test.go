@@ -172,7 +172,7 @@ func TestUsagePageTexts(t *testing.T) {
 				"Overage: 3 × $0.30 $0.90", "by the reset, more than the plan includes.",
 				"No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
 			},
-			[]string{"nothing stops them", "extra suggestions are billed", "of overage"},
+			[]string{"there is no maximum", "extra suggestions are billed", "of overage"},
 		},
 		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $0.95", "So far in this period $18.95"}, []string{"3 × "}},
 		{"overage from before the rate was 0", noRate, []string{"Overage: 3 × $0.30 $0.90", "So far in this period $18.90"}, nil},
