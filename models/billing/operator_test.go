@@ -19,7 +19,7 @@ import (
 
 // Paused, nothing is sent, and nothing is lost.
 func TestPauseAndUnblock(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
@@ -44,7 +44,7 @@ func TestPauseAndUnblock(t *testing.T) {
 
 // The units of a report that an earlier attempt may have brought are not sent anew before totals have settled, however often somebody asks.
 func TestRetryWaitsForTotals(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
 		switch {
 		case n == 1:
@@ -55,7 +55,7 @@ func TestRetryWaitsForTotals(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
@@ -82,7 +82,7 @@ func TestRetryWaitsForTotals(t *testing.T) {
 
 // A customer that Stripe does not have blocks only its own reports, although the answers for two such customers are the same.
 func TestUnblockOfOneCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_8", 1, d.now.Add(-3*time.Hour))
 		d.use("cus_9", 1, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -102,7 +102,7 @@ func TestUnblockOfOneCustomer(t *testing.T) {
 
 // What a restore paused goes on by itself, however the reason is worded.
 func TestARewordedPauseEnds(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		_, again, err := d.Restored(d.ctx)
 		d.must(err)
 		_, err = d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = 'reworded'").Where("id = 1").Exec(d.ctx)
@@ -116,7 +116,7 @@ func TestARewordedPauseEnds(t *testing.T) {
 
 // A missing meter is one fault: what it blocked goes on together, and is counted in full.
 func TestAMissingMeterIsOneFault(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		const customers = listed + 20
 		for i := range customers {
 			c := fmt.Sprintf("cus_%03d", i)
@@ -160,7 +160,7 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 
 // The metrics are the figures of /ops.
 func TestMetrics(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 5, d.now)

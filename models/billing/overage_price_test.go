@@ -102,7 +102,7 @@ func TestAnOveragePriceBeforeSetUp(t *testing.T) {
 // price is exchanged. What an earlier release
 // sealed goes to its old meter meanwhile, with all its units, as the tiers expect.
 func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		old := d.catalogue.MeterEventName
 		d.stripe.AddMeter(old)
 		month := models.CalendarMonth(d.now)
@@ -188,7 +188,7 @@ func TestTheOverageRateFollowsStripe(t *testing.T) {
 			list := items("pro", 1)
 			list["data"].([]object)[0]["price"] = overageOf("pro", c.price)
 			f.stub.set("sub_1", object{"items": list})
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			row := f.row("sub_1")
 			if row == nil || row.OverageRateCents == nil || *row.OverageRateCents != c.cents || text(row.OverageProblem) != c.problem {
 				f.Errorf("%s: the row is %+v", c.name, row)
@@ -200,7 +200,7 @@ func TestTheOverageRateFollowsStripe(t *testing.T) {
 			}
 		}
 		f.stub.set("sub_1", object{"status": "canceled"})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		if row := f.row("sub_1"); row.OverageProblem != nil {
 			f.Errorf("ended, it has the problem %s", *row.OverageProblem)
 		}
@@ -212,7 +212,7 @@ func TestTheOverageRateIsReadAfterAnUpdate(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		_, err := f.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_rate_cents = NULL").Where("TRUE").Exec(f.Context())
 		f.must(err)
 		_, err = f.hook.Resync(f.Context())
@@ -230,7 +230,7 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 		f.must(storeObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantProblem("cus_1", "")
 		with := func(changes object) object {
 			list := items("pro", 1)
@@ -260,7 +260,7 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 			f.wantPlan("ada@example.com", "pro by cus_1")
 		}
 		f.stub.set("sub_1", object{"status": "canceled", "items": missing})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		f.wantProblem("cus_1", "")
 	})
 }

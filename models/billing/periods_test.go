@@ -19,10 +19,10 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// desk is a reporter on the fixture's database, with its clock.
-func (f *webhookFixture) desk() *desk {
+// reporterFixture is a reporter on the fixture's database, with its clock.
+func (f *webhookFixture) reporterFixture() *reporterFixture {
 	f.Helper()
-	d := &desk{t: f.T, ctx: f.Context(), db: f.db, catalogue: f.hook.Catalogue}
+	d := &reporterFixture{t: f.T, ctx: f.Context(), db: f.db, catalogue: f.hook.Catalogue}
 	clock := func() time.Time { return f.at }
 	d.stripe = stripetest.New(stripetest.Options{Now: clock, Rand: rand.New(rand.NewPCG(1, 1))})
 	d.stripe.AddMeter(d.meter())
@@ -97,7 +97,7 @@ func (f *webhookFixture) wantReports(want ...string) {
 }
 
 // wantTotals compares the totals, each as start, used, waiting, sent, confirmed, misplaced, reason and difference.
-func (f *webhookFixture) wantTotals(d *desk, want ...string) {
+func (f *webhookFixture) wantTotals(d *reporterFixture, want ...string) {
 	f.Helper()
 	totals, err := d.Totals(f.Context(), true)
 	f.must(err)
@@ -123,7 +123,7 @@ func (f *webhookFixture) bought() {
 	f.at = time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)
 	f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 	f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
-	f.tell("customer.subscription.created", "cus_1")
+	f.sendEvent("customer.subscription.created", "cus_1")
 	f.at = f.at.Add(time.Hour)
 	f.use("ada@example.com", f.at, 75)
 }
@@ -147,7 +147,7 @@ func (f *webhookFixture) restart(start time.Time) {
 func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		for _, use := range []struct {
 			at    time.Time
 			units int64
@@ -160,7 +160,7 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 		f.wantReports("11-23 07:50 12")
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 30, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
 		f.wantReports()
 		d.seal()
@@ -175,7 +175,7 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		f.at = clock(7, 50, 30)
 		f.use("ada@example.com", f.at, 7)
 		f.at = clock(8, 30, 0)
@@ -193,7 +193,7 @@ func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
 		}
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 50, 15))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		d.seal()
 		f.wantReports("11-23 07:51 7")
 	})
@@ -203,7 +203,7 @@ func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
 func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		for _, use := range []struct {
 			at    time.Time
 			units int64
@@ -217,7 +217,7 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 		f.wantTotals(d, "11-10 00:00:00: 12 0 12 12, +0 +0")
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 30, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		d.seal()
 		f.wantReports("11-23 07:50 12")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
@@ -242,7 +242,7 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 func TestAPeriodWithoutAWholeMinute(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		first, second := clock(10, 0, 5), clock(10, 0, 40)
 		for at, units := range map[time.Time]int64{clock(10, 0, 3): 1, clock(10, 0, 20): 2, clock(10, 0, 50): 4} {
 			f.at = at
@@ -283,7 +283,7 @@ func TestAnotherProcessPreparesThePeople(t *testing.T) {
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 0, 0))
 		f.hook.preparing.Lock() // this process does not come to it
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantDue(1)
 		f.must(f.process().applyDue(f.Context()))
 		f.wantDue(0)
@@ -314,7 +314,7 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 		f.link(links...)
 		f.stub.customer("cus_1", object{"tollgate_organization": acme.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at, 100))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		for _, l := range links[1:] {
 			f.at = clock(6, 0, 0)
 			f.use(l.Email, f.at, 2)
@@ -325,7 +325,7 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 		f.must(err)
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 0, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		var used []struct {
 			Start   time.Time
 			Records int
@@ -390,7 +390,7 @@ func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 func TestSealingTakesBackReportsOfChangedPeriods(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		f.at = clock(7, 50, 0)
 		f.use("ada@example.com", clock(7, 10, 0), 5)
 		f.use("ada@example.com", f.at, 7)

@@ -12,7 +12,7 @@ import (
 
 // A report that Stripe counted once and lost later is found by its period's total, and ends in a visible state.
 func TestLostAfterItWasVerified(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -47,7 +47,7 @@ func TestLostAfterItWasVerified(t *testing.T) {
 
 // A report that never arrived is replaced by one of another identifier and minute, with the same events, once nothing can be late any more.
 func TestAReportThatNeverArrived(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -91,7 +91,7 @@ func TestAReportThatNeverArrived(t *testing.T) {
 // A report's minute may be of another hour than its events. The report that replaces it takes a minute that is free in the hour of the
 // events.
 func TestAReportOfAnotherHourThatNeverArrived(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		at := d.now.Add(-3 * time.Hour)
 		d.use("cus_1", 3, at)
 		d.seal()
@@ -120,7 +120,7 @@ func TestAReportOfAnotherHourThatNeverArrived(t *testing.T) {
 
 // An error at one report does not keep the others from being read.
 func TestAnErrorAtOneReport(t *testing.T) {
-	d := newDesk(t, modelstest.SQLite(t), nil)
+	d := newReporterFixture(t, modelstest.SQLite(t), nil)
 	for i := range 3 {
 		d.use("cus_1", int64(i+1), d.now.Add(-time.Duration(i+2)*time.Hour))
 	}

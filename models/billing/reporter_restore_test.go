@@ -13,7 +13,7 @@ import (
 
 // A database that came back from a backup does not know what was sent since. What Stripe has already is not sent again.
 func TestRestored(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.AddCustomer("cus_2", nil)
 		d.stripe.AddCustomer("cus_3", nil)
 		hour := d.now.Add(-3 * time.Hour)
@@ -67,7 +67,7 @@ func TestRestored(t *testing.T) {
 
 // What was sent just before the database was lost is not in Stripe's totals yet, and is not sent again.
 func TestRestoredWhileTotalsLag(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
 		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
@@ -91,7 +91,7 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 // billing period. Stripe has the units, and they are a
 // difference.
 func TestRestoredWithoutAReport(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		starter := o.catalogue.MeterOf("starter")
 		before := o.period.Previous()
 		o.stripe.AddForeign(starter, "cus_1", 7, o.now.Add(-26*time.Hour))
@@ -121,7 +121,7 @@ func TestRestoredWithoutAReport(t *testing.T) {
 // database's reports. These stay verified, although Stripe
 // has nothing in their minutes.
 func TestRestoredStaysVerified(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		hour := d.now.Add(-3 * time.Hour).Truncate(time.Hour)
 		d.use("cus_1", 3, hour.Add(20*time.Minute))
 		d.foreign("cus_1", 3, hour.Add(50*time.Minute)) // sent by the lost database

@@ -82,7 +82,7 @@ func BenchmarkDelivery(b *testing.B) {
 	for _, live := range []bool{false, true} {
 		b.Run(fmt.Sprintf("live=%t", live), func(b *testing.B) {
 			var calls atomic.Int64
-			transport := carry(func(r *http.Request) (*http.Response, error) {
+			transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 				if r.Method != http.MethodPost {
 					return answer(200, `{"object": "account", "id": "acct_1"}`)(r)
 				}

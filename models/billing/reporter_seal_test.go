@@ -14,7 +14,7 @@ import (
 )
 
 // subscribe gives a customer a subscription with its current period.
-func (d *desk) subscribe(customer string, current models.Period) {
+func (d *reporterFixture) subscribe(customer string, current models.Period) {
 	d.t.Helper()
 	user := models.User{ID: uuid.New(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now}
 	_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
@@ -27,7 +27,7 @@ func (d *desk) subscribe(customer string, current models.Period) {
 }
 
 // knows stores a period of a customer's subscription, which may be over for long.
-func (d *desk) knows(customer string, period models.Period) {
+func (d *reporterFixture) knows(customer string, period models.Period) {
 	d.t.Helper()
 	var s models.Subscription
 	d.must(d.db.NewSelect().Model(&s).Where("stripe_customer_id = ?", customer).Scan(d.ctx))
@@ -45,7 +45,7 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 		30*time.Second} {
 		for _, current := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%v, current %v", boundary, current), func(t *testing.T) {
-				onBoth(t, nil, func(t *testing.T, d *desk) {
+				onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 					turn := hour.Add(boundary)
 					month := models.CalendarMonth(turn)
 					if d.subscribe("cus_1", models.Period{Start: turn, End: turn.AddDate(0, 1, 0)}); !current {
@@ -85,7 +85,7 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 // A subscription is canceled immediately in the middle of an hour, with an invoice for what was used. A report of that hour has the minute
 // of its last event, so usage before the end and usage after it are in two reports.
 func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		end := time.Date(2026, 11, 20, 9, 44, 54, 0, time.UTC)
 		month := models.CalendarMonth(end)
 		d.subscribe("cus_1", month)
@@ -111,7 +111,7 @@ func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
 
 // The hour in which a subscription begins has a part before it, of which nothing is to be reported, and so nothing to complain of.
 func TestTheFirstHourOfASubscription(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		var log bytes.Buffer
 		d.Log = slog.New(slog.NewTextHandler(&log, nil))
 		begin := time.Date(2026, 11, 20, 9, 0, 20, 0, time.UTC)
@@ -132,7 +132,7 @@ func TestTheFirstHourOfASubscription(t *testing.T) {
 // has minutes, they are of other hours of the
 // billing period, and never outside of it.
 func TestEachReportHasItsMinute(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.now = time.Date(2026, 11, 1, 1, 30, 0, 0, time.UTC)
 		at := time.Date(2026, 11, 1, 0, 20, 0, 0, time.UTC)
 		for range 80 {
@@ -170,7 +170,7 @@ func TestEachReportHasItsMinute(t *testing.T) {
 
 // Overage goes to the meter of the plan that it was decided under, each plan's in reports of its own. Included units are in no report.
 func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		at := d.now.Add(-3 * time.Hour)
 		month := models.CalendarMonth(at)
 		d.useBy("pro", month, "cus_1", 3, at)
@@ -229,7 +229,7 @@ func TestALaterMinuteIsOfTheSamePeriod(t *testing.T) {
 		{"a period began", time.Hour, true, -time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, nil, func(t *testing.T, d *desk) {
+			onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 				start := hour.AddDate(0, 0, -10)
 				old := models.Period{Start: start, End: start.AddDate(0, 1, 0)}
 				user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}

@@ -18,7 +18,7 @@ func TestAnswers(t *testing.T) {
 	const invalid = "invalid_request_error"
 	rows := []struct {
 		name   string
-		answer carry
+		answer roundTripFunc
 		// before is how often the report was attempted before without an answer, and refusals how often it was refused before.
 		before, refusals int
 		state            models.ReportState
@@ -67,7 +67,7 @@ func TestAnswers(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			onBoth(t, row.answer, func(t *testing.T, d *desk) {
+			onBoth(t, row.answer, func(t *testing.T, d *reporterFixture) {
 				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 				d.use("cus_2", 4, d.now.Add(-2*time.Hour))
 				if _, err := d.Seal(d.ctx); err != nil {
@@ -130,7 +130,7 @@ func TestAnswers(t *testing.T) {
 // A meter that takes nothing blocks the customers who come later as well, until a process starts anew.
 func TestAMeterThatTakesNothing(t *testing.T) {
 	calls, inactive := 0, true
-	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.Method != http.MethodPost {
 			return answer(200, `{"id": "acct_standin", "object": "account"}`)(r)
 		}
@@ -139,7 +139,7 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 			return answer(400, problem("invalid_request_error", "archived_meter", "The meter is inactive.", "event_name"))(r)
 		}
 		return answer(200, `{"object": "billing.meter_event"}`)(r)
-	}), func(t *testing.T, d *desk) {
+	}), func(t *testing.T, d *reporterFixture) {
 		calls, inactive = 0, true
 		for i := range 3 {
 			d.use(fmt.Sprintf("cus_%d", i), 3, d.now.Add(-3*time.Hour))
@@ -165,13 +165,13 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 func TestAttemptsAreTheSame(t *testing.T) {
 	var bodies []string
 	keys := map[string]bool{}
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		body, _ := io.ReadAll(r.Body)
 		bodies = append(bodies, string(body))
 		keys[r.Header.Get("Idempotency-Key")] = true
 		return nil, errors.New("lost")
 	})
-	d := newDesk(t, databases["sqlite"](t), transport)
+	d := newReporterFixture(t, databases["sqlite"](t), transport)
 	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 	for range 200 {
 		d.seal()
@@ -200,7 +200,7 @@ func TestAttemptsAreTheSame(t *testing.T) {
 
 // What Stripe surely did not take is sent however long sending was off since.
 func TestRefusedWithoutEffectIsSentAnyTimeLater(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver() // there is no such customer
@@ -223,14 +223,14 @@ func TestRefusedWithoutEffectIsSentAnyTimeLater(t *testing.T) {
 }
 
 func TestPausedForTwoDaysAfterTooManyRequests(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
 		if n == 1 {
 			return answer(429, `{"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests"}}`)(r)
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -248,7 +248,7 @@ func TestPausedForTwoDaysAfterTooManyRequests(t *testing.T) {
 
 // The report of a customer that Stripe does not know any more, sent without an answer, ends where somebody sees it.
 func TestUnknownReportOfAnUnknownCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_nobody", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.stripe.SetOutage(true)
@@ -264,9 +264,9 @@ func TestUnknownReportOfAnUnknownCustomer(t *testing.T) {
 
 // A report stays with the meter that it was sealed for, and so does the one that takes its place.
 func TestTheMeterIsRenamed(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	lost := 0
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if lost < 2 && strings.HasSuffix(r.URL.Path, "/meter_events") {
 			if lost++; lost == 1 { // the answer is lost, and then a request
 				_, _ = d.stripe.Transport().RoundTrip(r)
@@ -275,7 +275,7 @@ func TestTheMeterIsRenamed(t *testing.T) {
 		}
 		return d.stripe.Transport().RoundTrip(r)
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d, lost = of, 0
 		d.stripe.AddCustomer("cus_2", nil)
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -338,7 +338,7 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 // that is over, and is not held up for long by
 // one report that is never answered.
 func TestAFailureIsWaitedOut(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	calls := 0
 	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
 		if calls = n; n <= 12 {
@@ -346,7 +346,7 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, at *desk) {
+	onBoth(t, transport, func(t *testing.T, at *reporterFixture) {
 		d, calls = at, 0
 		again()
 		d.Random = func() float64 { return 0.999 }
@@ -386,7 +386,7 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 
 // TestAMeterIsMadeAnew: reports are read back at the meter that Stripe counts them by now.
 func TestAMeterIsMadeAnew(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.hours(30)
@@ -419,15 +419,15 @@ func TestAMeterIsMadeAnew(t *testing.T) {
 // TestAMetersListMayHang: meanwhile reports are delivered.
 func TestAMetersListMayHang(t *testing.T) {
 	hang, asked := make(chan struct{}), make(chan struct{}, 10)
-	var d *desk
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	var d *reporterFixture
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(r.URL.Path, "/billing/meters") {
 			asked <- struct{}{}
 			<-hang
 		}
 		return d.stripe.Transport().RoundTrip(r)
 	})
-	d = newDesk(t, databases["sqlite"](t), transport)
+	d = newReporterFixture(t, databases["sqlite"](t), transport)
 	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 	d.seal()
 	done := make(chan struct{})
@@ -447,7 +447,7 @@ func TestAMetersListMayHang(t *testing.T) {
 
 // TestHeldBackWhileSending: when a second subscription becomes known while a process sends, the customer's next report is not sent.
 func TestHeldBackWhileSending(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
 		if n == 1 {
 			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).
@@ -456,7 +456,7 @@ func TestHeldBackWhileSending(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))

@@ -16,17 +16,17 @@ import (
 // What somebody lost, doubled or added at Stripe is seen in the totals and in what `stripe reconcile` prints.
 func TestPlantedDifferences(t *testing.T) {
 	plant := map[string]struct {
-		do   func(d *desk)
+		do   func(d *reporterFixture)
 		want int64
 	}{
-		"nothing": {func(*desk) {}, 0},
-		"lost":    {func(d *desk) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
-		"doubled": {func(d *desk) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
-		"foreign": {func(d *desk) { d.foreign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
+		"nothing": {func(*reporterFixture) {}, 0},
+		"lost":    {func(d *reporterFixture) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
+		"doubled": {func(d *reporterFixture) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
+		"foreign": {func(d *reporterFixture) { d.foreign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
 	}
 	for name, p := range plant {
 		t.Run(name, func(t *testing.T) {
-			onBoth(t, nil, func(t *testing.T, d *desk) {
+			onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 				d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 				d.use("cus_1", 5, d.now.Add(-time.Minute)) // not due yet
@@ -74,7 +74,7 @@ func TestPlantedDifferences(t *testing.T) {
 
 // A day whose totals could not be compared is not lost.
 func TestTotalsAreTriedAgain(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		compared := func() int64 { return d.status().Compared }
 		d.stripe.SetOutage(true)
@@ -109,7 +109,7 @@ func TestTotalsAreTriedAgain(t *testing.T) {
 
 // What was accepted a moment ago and is in no total yet is no difference to the daily comparison, and one to somebody who asks now.
 func TestTotalsThatLag(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -131,7 +131,7 @@ func TestTotalsThatLag(t *testing.T) {
 
 // The daily comparison finds a lost report by itself, even if another source replaced its units exactly and no total differs.
 func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -163,7 +163,7 @@ func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
 
 // A customer that Stripe does not know hides nothing of the others.
 func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_0gone", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -183,15 +183,15 @@ func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
 
 // What Stripe refuses to tell of one customer is said, hides nothing of the others, and is asked for once a day.
 func TestTotalsThatAreNotTold(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	asked := 0
-	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Query().Get("customer") == "cus_0" {
 			asked++
 			return answer(400, problem("invalid_request_error", "", "Summaries of this customer cannot be listed.", ""))(r)
 		}
 		return d.stripe.Transport().RoundTrip(r)
-	}), func(t *testing.T, of *desk) {
+	}), func(t *testing.T, of *reporterFixture) {
 		d, asked = of, 0
 		d.stripe.AddCustomer("cus_0", nil)
 		d.use("cus_0", 3, d.now.Add(-3*time.Hour))
@@ -218,7 +218,7 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 
 // Units from another source are on a subscriber's invoice. The comparison finds them, even if the subscriber used nothing here.
 func TestForeignUsageAlone(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		u, err := models.SetUser(d.ctx, d.db, d.now, "ada@example.com", models.UserChange{})
 		d.must(err)
 		start, end, sub, customer := d.now.Add(-100*time.Hour), d.now.Add(600*time.Hour), "sub_1", "cus_1"
@@ -237,7 +237,7 @@ func TestForeignUsageAlone(t *testing.T) {
 
 // A doubled report that is given up is still at Stripe.
 func TestGivingUpTakesNothingBack(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver()
@@ -255,7 +255,7 @@ func TestGivingUpTakesNothingBack(t *testing.T) {
 
 // A question from the shell leaves no alarm behind, and neither does what nobody can mend any more.
 func TestAlarmsEnd(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
 		d.must(d.dailyTotals(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))

@@ -33,7 +33,7 @@ func TestSeatsThatAreNotTheMembers(t *testing.T) {
 		join(1, 2)
 		f.stub.customer("cus_1", object{"tollgate_organization": o.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 2))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantProblem("cus_1", "")
 		resync(0)
 		join(3)

@@ -75,13 +75,13 @@ func (f *shopFixture) pay(session string) (subscription string) {
 	if subscription == "" {
 		f.Fatalf("%s is not open", session)
 	}
-	f.hear("customer.subscription.created", f.stand.Object(subscription))
-	f.hear("checkout.session.completed", f.stand.Object(session))
+	f.applyEvent("customer.subscription.created", f.stand.Object(subscription))
+	f.applyEvent("checkout.session.completed", f.stand.Object(session))
 	return subscription
 }
 
 // hear receives an event that the stand-in signed, and applies it.
-func (f *shopFixture) hear(kind string, of map[string]any) {
+func (f *shopFixture) applyEvent(kind string, of map[string]any) {
 	f.Helper()
 	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, of)
 	e, err := f.hook.read(body, signature, models.Now(f.hook.Now))
@@ -126,7 +126,7 @@ func TestAPersonBuysAPlan(t *testing.T) {
 		}
 		for _, status := range []string{"active", "past_due", "unpaid", "paused"} {
 			f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = status })
-			f.hear("customer.subscription.updated", f.stand.Object(bought))
+			f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 			if _, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter")); !errors.Is(err, ErrHasPlan) {
 				f.Errorf("a second one beside one that is %s: %v", status, err)
 			}
@@ -139,7 +139,7 @@ func TestAPersonBuysAPlan(t *testing.T) {
 			}
 		}
 		f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "canceled" })
-		f.hear("customer.subscription.deleted", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.deleted", f.stand.Object(bought))
 		again := f.checkout(ada, "pro")
 		if o := f.stand.Object(again); again == first || o["customer"] != customer || o["customer_email"] != nil {
 			f.Errorf("bought again: %v", o)
@@ -285,7 +285,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
-		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 		f.wantProblem(customer, "")
 		f.at = f.at.Add(24 * time.Hour)
 		if differ, err := f.hook.Resync(f.Context()); err != nil || differ != 0 {
@@ -294,7 +294,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		// Also when the database does not know the subscription, as after a restore.
 		_, err = f.db.NewDelete().Model((*models.Subscription)(nil)).Where("stripe_subscription_id = ?", bought).Exec(f.Context())
 		f.must(err)
-		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 		f.wantProblem(customer, "")
 		f.wantPlan("ada@example.com", "pro by "+customer)
 		if row := f.row(bought); row == nil || *row.StripePriceID != f.ids["price:pro"] {
@@ -315,7 +315,7 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 			f.must(err)
 			f.stand.AddCustomer(customer, map[string]string{"tollgate_email": "bob@example.com"})
 			other := f.stand.AddSubscription(stripetest.Subscription{Customer: customer, Items: []stripetest.Item{{Price: price.ID, Quantity: 1}}})
-			f.hear("customer.subscription.created", f.stand.Object(other))
+			f.applyEvent("customer.subscription.created", f.stand.Object(other))
 			f.wantProblem(customer, "no plan has the price "+price.ID)
 			f.wantPlan("bob@example.com", "free")
 		}

@@ -245,7 +245,7 @@ func (f *webhookFixture) receive(payload []byte) {
 }
 
 // tell sends an event of a customer's and has all applied that is due.
-func (f *webhookFixture) tell(kind, customer string) {
+func (f *webhookFixture) sendEvent(kind, customer string) {
 	f.Helper()
 	f.sent++
 	f.receive(event(fmt.Sprintf("evt_%d", f.sent), kind, f.at, object{"id": "sub_1", "object": "subscription", "customer": customer}))

@@ -123,12 +123,12 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
 		f.hook.accountKnown = false
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if asked := f.stub.asked(); asked != 3 {
 			f.Errorf("%d requests", asked)
 		}
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		if asked := f.stub.asked(); asked != 5 {
 			f.Errorf("%d requests: whose the key is was asked again", asked)
 		}

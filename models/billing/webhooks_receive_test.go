@@ -51,7 +51,7 @@ func TestEventsTwiceAndOutOfOrder(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		asked := f.stub.asked()
 		again := event("evt_1", "customer.subscription.updated", f.at, object{"id": "sub_1", "object": "subscription", "customer": "cus_1"})
 		f.must(f.hook.Receive(f.Context(), again, sign(again, f.at)))
@@ -78,7 +78,7 @@ func TestStripeIsAway(t *testing.T) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
 		f.stub.fail = 500
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		for i := range 12 {
 			c := f.customer("cus_1")
 			if wait := c.NextAttemptAt.Sub(f.at); c.Failures != i+1 || wait <= 0 || wait > maxDelay || c.LeaseToken != nil {
@@ -127,7 +127,7 @@ func TestALostLeaseAppliesNothing(t *testing.T) {
 			f.wantPlan("ada@example.com", "pro by cus_1")
 			f.stub.set("sub_1", object{"items": items("starter", 1)})
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if c := f.customer("cus_1"); c.LeaseToken != nil || c.Failures != 0 {
 			f.Errorf("%+v", c)
@@ -185,7 +185,7 @@ func TestALeaseIsRenewed(t *testing.T) {
 				}
 			}
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if c := f.customer("cus_1"); c.LeaseToken != nil || c.LeasedUntil != nil || c.Failures != 0 {
 			f.Errorf("the customer is %+v", c)
@@ -198,7 +198,7 @@ func TestNoRequestOutlivesItsLease(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.hook.leaseRenewal = time.Millisecond
 		var deadline time.Duration
-		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: carry(func(r *http.Request) (*http.Response, error) {
+		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			_, err := f.db.ExecContext(f.Context(), "UPDATE stripe_customers SET lease_token = ?", uuid.New())
 			f.must(err)
 			begin := time.Now()
@@ -208,7 +208,7 @@ func TestNoRequestOutlivesItsLease(t *testing.T) {
 		})})
 		f.must(err)
 		f.hook.Client = client
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		if deadline == 0 || deadline > leaseTime-leaseMargin {
 			f.Errorf("the request ended after %s", deadline)
 		}
@@ -236,7 +236,7 @@ func TestAnEventDuringTheQuestion(t *testing.T) {
 				})
 			}
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		if f.stub.asked() != 4 || f.unapplied() != 0 {
 			f.Errorf("%d requests, %d events wait", f.stub.asked(), f.unapplied())
 		}

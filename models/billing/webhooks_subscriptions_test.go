@@ -36,7 +36,7 @@ func TestPlansFollowStripe(t *testing.T) {
 		for _, s := range steps {
 			f.at = f.at.Add(time.Minute)
 			f.stub.set("sub_1", s.change)
-			f.tell(s.kind, "cus_1")
+			f.sendEvent(s.kind, "cus_1")
 			if got := f.plan("ada@example.com"); got != s.want {
 				f.Errorf("%s: %q, want %q", s.name, got, s.want)
 			}
@@ -74,7 +74,7 @@ func TestTrialEndFollowsStripe(t *testing.T) {
 		} {
 			f.at = f.at.Add(time.Minute)
 			f.stub.set("sub_1", step.change)
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			row := f.row("sub_1")
 			if row == nil || !sameTime(row.TrialEnd, unixOf(step.want)) || row.InTrial(f.at) != step.trial || row.InTrial(later) {
 				f.Errorf("%s: %+v", step.name, row)
@@ -100,19 +100,19 @@ func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
 		sub := subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 12)
 		sub["metadata"] = object{"organization_id": o.ID.String()}
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("bob@example.com", "team by cus_1")
 		if row := f.row("sub_1"); row == nil || row.Seats == nil || *row.Seats != 12 || *row.StripePriceID != "price_team" {
 			f.Errorf("the row is %+v", row)
 		}
 		// A plan of the other kind is nobody's: an organization's is for a team, a person's is not.
 		f.stub.set("sub_1", object{"items": items("pro", 1)})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "team by cus_1")
 		f.wantProblem("cus_1", `"pro" is an individual plan`)
 		f.stub.customer("cus_2", object{"email": "carl@example.com"})
 		f.stub.set("sub_2", subscription("cus_2", "team", "active", f.at, 1))
-		f.tell("customer.subscription.created", "cus_2")
+		f.sendEvent("customer.subscription.created", "cus_2")
 		f.wantPlan("carl@example.com", "free")
 		f.wantProblem("cus_2", `"team" is a team plan`)
 	})
@@ -151,13 +151,13 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			f.stub.set(sub, s)
 			if c.checkout != "" {
 				// It comes after the subscription's own event, which nobody could be given the plan of.
-				f.tell("customer.subscription.created", customer)
+				f.sendEvent("customer.subscription.created", customer)
 				f.wantProblem(customer, "nobody is named")
 				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
 					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))
 			} else {
-				f.tell("customer.subscription.created", customer)
+				f.sendEvent("customer.subscription.created", customer)
 			}
 			f.wantProblem(customer, c.fault)
 			row, got := f.row(sub), ""
@@ -172,7 +172,7 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 				f.Errorf("%d %+v: it is %q's, want %q", i, c, got, c.want)
 			}
 			f.stub.set(sub, object{"status": "canceled"}) // so that the next one is not beside it
-			f.tell("customer.subscription.deleted", customer)
+			f.sendEvent("customer.subscription.deleted", customer)
 		}
 	})
 }
@@ -182,7 +182,7 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		sub := subscription("cus_1", "gold", "active", f.at, 1)
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 		f.wantProblem("cus_1", "no plan has the price price_gold")
 		if f.unapplied() != 0 || f.row("sub_1") != nil {
@@ -191,12 +191,12 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 		// Once the operator has put it right.
 		f.must(storeObject(f.Context(), f.db, f.at, objectPrice+"pro", "price_gold"))
 		f.must(storeObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "")
 		// Neither the subscription nor its items have a period.
 		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "no billing period")
 		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
@@ -208,16 +208,16 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 			item["current_period_start"], item["current_period_end"] = f.at.Unix(), f.at.AddDate(0, 1+i, 0).Unix()
 		}
 		f.stub.set("sub_1", object{"items": different})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "a different one on each item")
 		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "price_silver")
 		// What ended needs no plan to end.
 		f.stub.set("sub_1", object{"status": "canceled"})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 		f.wantProblem("cus_1", "")
 	})
@@ -229,7 +229,7 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 			customer, email := fmt.Sprintf("cus_%d", i), fmt.Sprintf("ada%d@example.com", i)
 			f.stub.customer(customer, object{"tollgate_email": email})
 			f.stub.set("sub_"+customer, subscription(customer, "pro", "active", f.at, 1))
-			f.tell("customer.subscription.created", customer)
+			f.sendEvent("customer.subscription.created", customer)
 			f.wantPlan(email, "pro by "+customer)
 			f.stub.customers[customer] = gone
 			delete(f.stub.subscriptions, "sub_"+customer)
@@ -243,9 +243,9 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 		// Of a subscription that is no longer there while its customer is.
 		f.stub.customer("cus_9", object{"tollgate_email": "eve@example.com"})
 		f.stub.set("sub_9", subscription("cus_9", "pro", "active", f.at, 1))
-		f.tell("customer.subscription.created", "cus_9")
+		f.sendEvent("customer.subscription.created", "cus_9")
 		delete(f.stub.subscriptions, "sub_9")
-		f.tell("customer.subscription.deleted", "cus_9")
+		f.sendEvent("customer.subscription.deleted", "cus_9")
 		f.wantPlan("eve@example.com", "free")
 	})
 }
@@ -278,13 +278,13 @@ func TestWhatIsIncludedStays(t *testing.T) {
 			customer, email := "cus_"+c.name, c.name+"@example.com"
 			f.stub.customer(customer, object{"tollgate_email": email})
 			f.stub.set("sub_"+c.name, subscription(customer, "pro", "active", f.at, 1))
-			f.tell("customer.subscription.created", customer)
+			f.sendEvent("customer.subscription.created", customer)
 			if got := included(email); got != 75 {
 				f.Errorf("%s: %d included by pro", c.name, got)
 			}
 			f.at = begin.Add(c.later)
 			f.stub.set("sub_"+c.name, c.change)
-			f.tell("customer.subscription.updated", customer)
+			f.sendEvent("customer.subscription.updated", customer)
 			f.wantPlan(email, c.plan)
 			if got := included(email); got != c.within {
 				f.Errorf("%s: %d included, want %d", c.name, got, c.within)
@@ -304,11 +304,11 @@ func TestASubscriptionIsFoundByItsID(t *testing.T) {
 		sub := subscription("cus_1", "pro", "active", f.at, 1)
 		sub["metadata"] = object{"tollgate_email": "ada@example.com"}
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.stub.customer("cus_1", nil)
 		f.stub.set("sub_1", object{"status": "past_due"})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		if row := f.row("sub_1"); row.Status != models.StatusPastDue {
 			f.Errorf("the subscription is %s", row.Status)
 		}
@@ -317,24 +317,24 @@ func TestASubscriptionIsFoundByItsID(t *testing.T) {
 		other["metadata"] = object{"tollgate_email": "bob@example.com"}
 		f.stub.noLists = false
 		f.stub.set("sub_2", other)
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.stub.noLists = true
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "starter by cus_1")
 		delete(f.stub.subscriptions, "sub_2")
 		f.stub.noLists = false
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "free")
 		f.stub.noLists = true
 		// Without any of them it is not known whether the customer has none, or whether that was not Stripe.
 		delete(f.stub.subscriptions, "sub_1")
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		// That of another customer is not theirs.
 		f.stub.set("sub_1", subscription("cus_2", "starter", "active", f.at, 1))
 		f.stub.noLists = false
 		f.at = f.at.Add(time.Hour)
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 	})
 }
@@ -355,7 +355,7 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 		start := f.at.Add(-time.Minute)
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", start, 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		records := prepared()
 		if len(records) != 2 {
 			f.Fatalf("%d records", len(records))
@@ -374,7 +374,7 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 			included int64
 		}{{"starter", 75}, {"pro", 75}} {
 			f.stub.set("sub_1", object{"items": items(step.plan, 1)})
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			if r := prepared(); len(r) != 2 || string(r[1].PlanID) != step.plan || r[1].SuggestionsIncluded != step.included {
 				f.Errorf("%s: %+v", step.plan, r)
 			}
@@ -390,7 +390,7 @@ func TestSinceWhenASubscriptionGivesNothing(t *testing.T) {
 		f.stub.set("sub_1", subscription("cus_1", "pro", "incomplete", begin, 1))
 		want := func(since *time.Time) {
 			t.Helper()
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			if row := f.row("sub_1"); row == nil || !sameTime(row.InactiveSince, since) {
 				f.Errorf("%s: inactive since %v, want %v", row.Status, row.InactiveSince, since)
 			}
@@ -417,9 +417,9 @@ func TestSinceWhenASubscriptionGivesNothing(t *testing.T) {
 		}
 		// Unpaid until it ended.
 		f.stub.set("sub_2", subscription("cus_1", "pro", "unpaid", begin, 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.stub.set("sub_2", object{"status": "canceled", "ended_at": f.at.Unix()})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		if row := f.row("sub_2"); !sameTime(row.InactiveSince, &begin) {
 			f.Errorf("inactive since %v, want %v", row.InactiveSince, begin)
 		}

@@ -107,7 +107,7 @@ func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // does lets a process do something, and crash with a probability. It reports whether the process survived.
-func (w *world) does(p *process, crashes float64, do func()) (survived bool) {
+func (w *world) perform(p *process, crashes float64, do func()) (survived bool) {
 	if w.rand.Float64() < crashes {
 		w.points = w.rand.IntN(60)
 	}
@@ -128,7 +128,7 @@ func (w *world) does(p *process, crashes float64, do func()) (survived bool) {
 
 // work lets a process do what its workers do.
 func (w *world) work(p *process, crashes float64) {
-	w.does(p, crashes, func() {
+	w.perform(p, crashes, func() {
 		w.must(p.hooks.applyDue(w.ctx))
 		_ = p.hooks.housekeeping(w.ctx) // Stripe may not answer
 		if w.mute {

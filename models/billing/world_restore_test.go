@@ -106,7 +106,7 @@ func (w *world) forget() {
 // reconcileRestored is `tollgate stripe reconcile --restored`, which the operator runs until it says that sending goes on.
 func (w *world) reconcileRestored() {
 	again := 5 * time.Minute // unless Stripe answers
-	w.does(w.processes[0], 0.2, func() {
+	w.perform(w.processes[0], 0.2, func() {
 		r := w.processes[0].reporter
 		if r.contact(w.ctx) != nil {
 			return

@@ -23,7 +23,7 @@ type payer struct {
 }
 
 // kept is a webhook that a process has kept.
-type kept struct {
+type storedWebhook struct {
 	body []byte
 	at   time.Time
 }
@@ -72,7 +72,7 @@ func (w *world) subscribe(p *payer, trial bool) {
 	sub.PeriodStart, sub.PeriodEnd = start, turn
 	p.subscription = w.stripe.AddSubscription(sub)
 	p.periods = []models.Period{{Start: start, End: turn}}
-	w.tell(p, "customer.subscription.created")
+	w.sendSubscription(p, "customer.subscription.created")
 	w.renewLater(p)
 }
 
@@ -91,7 +91,7 @@ func (w *world) renewLater(p *payer) {
 		invoice := w.stripe.Renew(p.subscription)
 		p.periods = append(p.periods, models.Period{Start: end, End: end.AddDate(0, 1, 0)})
 		w.counts["renewals"]++
-		w.tell(p, "customer.subscription.updated")
+		w.sendSubscription(p, "customer.subscription.updated")
 		w.renewLater(p)
 		w.later(time.Hour+w.upTo(5*time.Hour), func() {
 			if w.stripe.FinalizeInvoice(invoice) {
@@ -102,7 +102,7 @@ func (w *world) renewLater(p *payer) {
 }
 
 // happen changes a subscription at Stripe now and then.
-func (w *world) happen() {
+func (w *world) changeSubscriptions() {
 	for _, p := range w.payers {
 		if p.subscription == "" || !p.last().Contains(w.now) {
 			continue // it is about to be renewed
@@ -177,11 +177,13 @@ func (w *world) changePlan(p *payer) {
 // change changes the subscription and tells of it.
 func (w *world) change(p *payer, change func(*stripetest.Subscription)) {
 	w.stripe.ChangeSubscription(p.subscription, change)
-	w.tell(p, "customer.subscription.updated")
+	w.sendSubscription(p, "customer.subscription.updated")
 }
 
 // tell sends the webhook of a subscription, as it is now.
-func (w *world) tell(p *payer, kind string) { w.send(kind, w.stripe.Object(p.subscription)) }
+func (w *world) sendSubscription(p *payer, kind string) {
+	w.send(kind, w.stripe.Object(p.subscription))
+}
 
 // send sends a webhook after a while, and some of them twice: most within minutes, some hours or days later.
 func (w *world) send(kind string, object map[string]any) {
@@ -207,7 +209,7 @@ func (w *world) send(kind string, object map[string]any) {
 func (w *world) deliver(body []byte) {
 	p := w.anyProcess()
 	held := false
-	survived := w.does(p, 0.1, func() {
+	survived := w.perform(p, 0.1, func() {
 		w.must(p.hooks.Receive(w.ctx, body, stripetest.Sign(webhookSecret, w.now, body)))
 		held = true
 		w.must(p.hooks.applyDue(w.ctx))
@@ -215,8 +217,8 @@ func (w *world) deliver(body []byte) {
 	if !survived {
 		w.later(time.Minute+w.upTo(time.Hour), func() { w.deliver(body) }) // also if it was kept: that does no harm
 	}
-	if held && !slices.ContainsFunc(w.sent, func(k kept) bool { return &k.body[0] == &body[0] }) {
+	if held && !slices.ContainsFunc(w.sent, func(k storedWebhook) bool { return &k.body[0] == &body[0] }) {
 		w.counts["webhooks"]++
-		w.sent = append(w.sent, kept{body, w.now})
+		w.sent = append(w.sent, storedWebhook{body, w.now})
 	}
 }

@@ -55,7 +55,7 @@ type world struct {
 	points int
 	keys   int
 	// sent are the webhooks that a process has kept.
-	sent   []kept
+	sent   []storedWebhook
 	backup *backup
 	// mute means that no process reports, as the database is being restored.
 	mute   bool
@@ -196,7 +196,7 @@ func (w *world) run() {
 			w.use()
 			w.pass(w.upTo(20 * time.Second))
 		}
-		w.happen()
+		w.changeSubscriptions()
 		w.work(w.anyProcess(), 0.15)
 	}
 	w.away = false

@@ -67,7 +67,7 @@ func (w *world) use() {
 	case n < 16:
 		w.closeHold(p)
 	default:
-		w.happened(p)
+		w.recordPast(p)
 	}
 }
 
@@ -100,7 +100,7 @@ func (w *world) note(p *person, at *process, u *use) {
 }
 
 // happened records something that happened up to 20 hours ago, some of it within seconds of a change of the billing period.
-func (w *world) happened(p *person) {
+func (w *world) recordPast(p *person) {
 	at := w.anyProcess()
 	when := w.now.Add(-w.upTo(20 * time.Hour))
 	if n := len(p.payer.periods); n > 1 && w.rand.IntN(2) == 0 {
