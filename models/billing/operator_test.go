@@ -17,7 +17,7 @@ import (
 	"tollgate/models"
 )
 
-// Paused, nothing is sent, and nothing is lost.
+// While sending is paused, nothing is sent and nothing is lost.
 func TestPauseAndUnblock(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -31,7 +31,7 @@ func TestPauseAndUnblock(t *testing.T) {
 		d.must(Resume(d.ctx, d.db, d.now, "op@example.com"))
 		d.deliver()
 		if s := d.status(); len(d.stripe.Events()) != 1 || len(s.Blocked) != 1 || s.Blocked[0].StripeCustomerID != "cus_gone" {
-			t.Errorf("%d events were sent, and blocked is %+v", len(d.stripe.Events()), s.Blocked)
+			t.Errorf("%d events were sent, and the blocked streams are %+v", len(d.stripe.Events()), s.Blocked)
 		}
 		d.stripe.AddCustomer("cus_gone", nil)
 		d.must(Unblock(d.ctx, d.db, d.now, "op@example.com", "cus_gone"))
@@ -42,7 +42,8 @@ func TestPauseAndUnblock(t *testing.T) {
 	})
 }
 
-// The units of a report that an earlier attempt may have brought are not sent anew before totals have settled, however often somebody asks.
+// An earlier attempt of a report may have reached Stripe. Its units are not sent again before the
+// totals have settled, however often an operator asks for a retry.
 func TestRetryWaitsForTotals(t *testing.T) {
 	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
@@ -80,7 +81,8 @@ func TestRetryWaitsForTotals(t *testing.T) {
 	})
 }
 
-// A customer that Stripe does not have blocks only its own reports, although the answers for two such customers are the same.
+// A customer that Stripe does not have blocks only its own reports, although Stripe gives the same
+// answer for another such customer.
 func TestUnblockOfOneCustomer(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_8", 1, d.now.Add(-3*time.Hour))
@@ -100,7 +102,7 @@ func TestUnblockOfOneCustomer(t *testing.T) {
 	})
 }
 
-// What a restore paused goes on by itself, however the reason is worded.
+// A pause after a restore ends on its own, however its reason is worded.
 func TestARewordedPauseEnds(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		_, again, err := d.Restored(d.ctx)
@@ -114,8 +116,9 @@ func TestARewordedPauseEnds(t *testing.T) {
 	})
 }
 
-// A missing meter is one fault: what it blocked goes on together, and is counted in full.
-func TestAMissingMeterIsOneFault(t *testing.T) {
+// A missing meter is one problem: the streams that it blocked continue together, and their units
+// are counted in full.
+func TestAMissingMeterIsOneProblem(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		const customers = listed + 20
 		for i := range customers {
@@ -136,7 +139,7 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 		_, err = d.Client.BillingMeters.Reactivate(found[0].ID, nil)
 		d.must(err)
 		if err := Resume(d.ctx, d.db, d.now, "op"); !errors.Is(err, ErrUnchanged) {
-			t.Errorf("resumed, although nothing was paused: %v", err)
+			t.Errorf("resume without a pause: %v", err)
 		}
 		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_007"))
 		d.hours(1)
@@ -158,7 +161,7 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 	})
 }
 
-// The metrics are the figures of /ops.
+// The metrics show the figures of /ops.
 func TestMetrics(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
