@@ -17,7 +17,7 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// reporterFixture is a ledger with some usage and one process that reports it, with a clock that the test moves.
+// reporterFixture has some usage and one process that reports it, with a clock that the test moves.
 type reporterFixture struct {
 	t         *testing.T
 	ctx       context.Context
@@ -33,7 +33,8 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (c roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
 
-// onBoth runs a test on each database. transport is what carries requests; nil carries them to the stand-in.
+// onBoth runs a test on each database. transport carries requests; nil carries them to the
+// stand-in.
 func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *reporterFixture)) {
 	t.Helper()
 	for name, address := range databases {
@@ -65,7 +66,7 @@ func newReporterFixture(t *testing.T, address string, transport http.RoundTrippe
 	return d
 }
 
-// meter is the event name of the meter of what use records.
+// meter returns the event name of the meter whose units use records.
 func (d *reporterFixture) meter() string { return d.catalogue.MeterOf("pro") }
 
 // foreign counts units at Stripe that another source sent.
@@ -82,7 +83,7 @@ func (d *reporterFixture) must(err error) {
 	}
 }
 
-// use records units of overage of a customer at an instant, in its calendar month.
+// use records units of overage of a customer at a time, in its calendar month.
 func (d *reporterFixture) use(customer string, units int64, at time.Time) {
 	d.t.Helper()
 	d.useIn(models.CalendarMonth(at), customer, units, at)
@@ -94,7 +95,7 @@ func (d *reporterFixture) useIn(period models.Period, customer string, units int
 	d.useBy("pro", period, customer, units, at)
 }
 
-// useBy records units of overage of a plan. Two more units are included, and never reported.
+// useBy records units of overage of a plan. It adds two included units, which are never reported.
 func (d *reporterFixture) useBy(plan models.PlanID, period models.Period, customer string, units int64, at time.Time) {
 	d.t.Helper()
 	key := uuid.NewString()
@@ -106,14 +107,14 @@ func (d *reporterFixture) useBy(plan models.PlanID, period models.Period, custom
 	d.must(err)
 }
 
-// seal freezes all that is due.
+// seal seals all usage that is due.
 func (d *reporterFixture) seal() {
 	d.t.Helper()
 	_, err := d.Seal(d.ctx)
 	d.must(err)
 }
 
-// deliver sends all that is due.
+// deliver sends all reports that are due.
 func (d *reporterFixture) deliver() {
 	d.t.Helper()
 	for {
@@ -125,14 +126,14 @@ func (d *reporterFixture) deliver() {
 	}
 }
 
-// read reads back all that is due.
+// read reads back all reports that are due.
 func (d *reporterFixture) read() {
 	d.t.Helper()
 	_, err := d.Reconcile(d.ctx)
 	d.must(err)
 }
 
-// hours lets some pass, in each of which what is due is delivered and read.
+// hours lets n hours pass. In each, due reports are delivered and read back.
 func (d *reporterFixture) hours(n int) {
 	for range n {
 		d.deliver()
@@ -167,8 +168,11 @@ func problem(kind, code, message, param string) string {
 		`, "param": ` + strconv.Quote(param) + `}}`
 }
 
-// meterEvents carries calls to the reporterFixture's Stripe, but for what answers meter events in its place; n counts these from 1.
-func meterEvents(d **reporterFixture, instead func(n int, r *http.Request) (*http.Response, error)) (transport http.RoundTripper, again func()) {
+// meterEvents returns a transport to the fixture's Stripe. Meter events go to instead, which may
+// answer them; n counts them from 1. again restarts the count.
+func meterEvents(
+	d **reporterFixture, instead func(n int, r *http.Request) (*http.Response, error),
+) (transport http.RoundTripper, again func()) {
 	n := 0
 	return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(r.URL.Path, "/meter_events") {
