@@ -103,7 +103,7 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 	}
 }
 
-// Units that only an invoice in another currency has are shown without an amount in the catalog's currency.
+// Units that only an invoice in another currency has are shown without an amount.
 func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 	r := Reporter{ReporterOptions: ReporterOptions{Catalogue: &models.Catalogue{Currency: "usd"}}}
