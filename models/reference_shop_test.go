@@ -144,7 +144,7 @@ func (s *shop) subscription(t *testing.T, sub *models.Subscription) {
 	s.insert(t, sub)
 }
 
-// change does one of the things that change who belongs where, what they may use, or which records there are.
+// change makes a random change to who belongs where, what they may use, or which records exist.
 func (s *shop) change(t *testing.T) {
 	t.Helper()
 	email := s.emails[s.random.IntN(len(s.emails))]
@@ -162,7 +162,7 @@ func (s *shop) change(t *testing.T) {
 		s.subscription(t, &models.Subscription{OrganizationID: &s.organizations[s.random.IntN(len(s.organizations))]})
 	case 4:
 		s.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", s.organizations[s.random.IntN(len(s.organizations))])
-	case 5: // a late event wants a record of a period that is over
+	case 5: // a late event needs a record of a past period
 		at = s.now.AddDate(0, 0, -1-s.random.IntN(200))
 		fallthrough
 	case 6:
@@ -173,7 +173,7 @@ func (s *shop) change(t *testing.T) {
 		w := s.workspaces[s.random.IntN(len(s.workspaces))]
 		s.exec(t, "UPDATE workspaces SET organization_id = ? WHERE id = ?", s.organizations[s.random.IntN(len(s.organizations))], w.ID)
 	}
-	// Most changes follow each other closely; a few months pass.
+	// Most changes follow each other closely; sometimes a month passes.
 	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour,
 		24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
 }
