@@ -138,7 +138,7 @@ func TestDecideUponEarlierDecisions(t *testing.T) {
 			models.Verdict{Reason: models.PaymentPastDue}},
 		{"billed units do not use included ones", models.Standing{Used: 30, Overage: 27, OverageCents: 810, Included: 5,
 			OverageRateCents: 30}, 2, models.Verdict{Allowed: true}},
-		{"units that are not billed use included ones", models.Standing{Used: 30, Overage: 3, OverageCents: 90, Included: 5, OverageRateCents: 30}, 2,
+		{"unbilled units use included ones", models.Standing{Used: 30, Overage: 3, OverageCents: 90, Included: 5, OverageRateCents: 30}, 2,
 			models.Verdict{Allowed: true, Overage: 2, OverageCents: 60}},
 		{"earlier overage counts as charged", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5,
 			OverageRateCents: 10, SpendLimitCents: cents}, 2,
