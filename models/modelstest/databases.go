@@ -131,7 +131,8 @@ func Postgres(t testing.TB) string {
 	return server.URL(name)
 }
 
-// sharedDatabase returns the shared cluster, starting it for the first test, and a name for a database in it.
+// sharedDatabase returns the shared cluster and a name for a database in it. It starts the cluster
+// for the first test.
 func sharedDatabase(t testing.TB) (*Cluster, string) {
 	t.Helper()
 	shared.Lock()

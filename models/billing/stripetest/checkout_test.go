@@ -34,11 +34,11 @@ func TestCheckoutAndPortal(t *testing.T) {
 	session := must(c.CheckoutSessions.New(params()))(t)
 	if session.URL == "" || session.Status != "open" || session.ClientReferenceID != "org:7" || session.Metadata["plan"] != "team" ||
 		session.Subscription != nil {
-		t.Errorf("session %+v", session)
+		t.Errorf("the session is %+v", session)
 	}
 	sub := s.CompleteCheckout(session.ID)
 	if sub == "" || s.CompleteCheckout(session.ID) != "" || s.CompleteCheckout("cs_9") != "" {
-		t.Error("completed twice, or not once")
+		t.Error("the session was not completed exactly once")
 	}
 	with := &stripe.CheckoutSessionParams{}
 	with.AddExpand("line_items")
@@ -46,21 +46,21 @@ func TestCheckoutAndPortal(t *testing.T) {
 	got := must(c.CheckoutSessions.Get(session.ID, with))(t)
 	if got.Status != "complete" || got.PaymentStatus != "paid" || got.Subscription.ID != sub || got.Customer.Email != "a@example.com" ||
 		len(got.LineItems.Data) != 2 {
-		t.Errorf("completed %+v", got)
+		t.Errorf("the completed session is %+v", got)
 	}
 	made := must(c.Subscriptions.Get(sub, nil))(t)
 	if made.Status != "trialing" || made.TrialEnd != start.AddDate(0, 0, 14).Unix() || made.CurrentPeriodEnd != made.TrialEnd ||
 		made.Metadata["tollgate_organization"] != "7" || len(made.Items.Data) != 2 || made.Items.Data[0].Quantity != 4 ||
 		made.Customer.ID != got.Customer.ID {
-		t.Errorf("subscription %+v", made)
+		t.Errorf("the subscription is %+v", made)
 	}
 	if got := ids(t, c.CheckoutSessions.List(&stripe.CheckoutSessionListParams{Subscription: &sub}),
 		func(s *stripe.CheckoutSession) string { return s.ID }); got != session.ID {
-		t.Errorf("listed %q", got)
+		t.Errorf("the listed sessions are %q", got)
 	}
 	another := must(c.CheckoutSessions.New(params()))(t)
 	if got := must(c.CheckoutSessions.Expire(another.ID, nil))(t); got.Status != "expired" || s.CompleteCheckout(another.ID) != "" {
-		t.Errorf("expired: %+v", got)
+		t.Errorf("the expired session is %+v", got)
 	}
 
 	must(c.Prices.Update(seat.ID, &stripe.PriceParams{Active: stripe.Bool(false)}))(t)
@@ -74,18 +74,18 @@ func TestCheckoutAndPortal(t *testing.T) {
 		"seats of a metered price": {"line_items[1][quantity]",
 			func(p *stripe.CheckoutSessionParams) { p.LineItems[1].Quantity = stripe.Int64(1) }},
 		"no seats": {"line_items[0][quantity]", func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Quantity = nil }},
-		"no price of Stripe's": {"line_items[0][price]",
+		"an unknown price": {"line_items[0][price]",
 			func(p *stripe.CheckoutSessionParams) { p.LineItems[0].Price = stripe.String("price_9") }},
-		"nothing":       {"line_items", func(p *stripe.CheckoutSessionParams) { p.LineItems = nil }},
-		"no way back":   {"success_url", func(p *stripe.CheckoutSessionParams) { p.SuccessURL = nil }},
-		"two customers": {"customer_email", func(p *stripe.CheckoutSessionParams) { p.Customer = stripe.String("cus_1") }},
-		"nobody": {"customer", func(p *stripe.CheckoutSessionParams) {
+		"no line items":  {"line_items", func(p *stripe.CheckoutSessionParams) { p.LineItems = nil }},
+		"no success URL": {"success_url", func(p *stripe.CheckoutSessionParams) { p.SuccessURL = nil }},
+		"two customers":  {"customer_email", func(p *stripe.CheckoutSessionParams) { p.Customer = stripe.String("cus_1") }},
+		"an unknown customer": {"customer", func(p *stripe.CheckoutSessionParams) {
 			p.CustomerEmail, p.Customer = nil, stripe.String("cus_9")
 		}},
 		"a long reference": {"client_reference_id",
 			func(p *stripe.CheckoutSessionParams) { p.ClientReferenceID = stripe.String(strings.Repeat("x", 201)) }},
-		"another mode":      {"mode", func(p *stripe.CheckoutSessionParams) { p.Mode = stripe.String("payment") }},
-		"what is not known": {"currency", func(p *stripe.CheckoutSessionParams) { p.Currency = stripe.String("usd") }},
+		"another mode":         {"mode", func(p *stripe.CheckoutSessionParams) { p.Mode = stripe.String("payment") }},
+		"an unknown parameter": {"currency", func(p *stripe.CheckoutSessionParams) { p.Currency = stripe.String("usd") }},
 	} {
 		p := params()
 		test.change(p)
@@ -118,26 +118,26 @@ func TestCheckoutAndPortal(t *testing.T) {
 	if !conf.Active || conf.IsDefault || !conf.Features.InvoiceHistory.Enabled || conf.Features.PaymentMethodUpdate.Enabled ||
 		conf.Metadata["tollgate"] != "1" ||
 		conf.Features.SubscriptionUpdate.Products[0].Prices[0] != seat.ID {
-		t.Errorf("configuration %+v", conf)
+		t.Errorf("the configuration is %+v", conf)
 	}
 	if got := ids(t, c.BillingPortalConfigurations.List(&stripe.BillingPortalConfigurationListParams{Active: stripe.Bool(true)}),
 		func(b *stripe.BillingPortalConfiguration) string { return b.ID }); got != conf.ID {
-		t.Errorf("configurations %q", got)
+		t.Errorf("the configurations are %q", got)
 	}
 	session2.Configuration = &conf.ID
 	if got := must(c.BillingPortalSessions.New(session2))(t); got.URL == "" || got.ReturnURL != "https://tollgate.example/usage" {
-		t.Errorf("portal %+v", got)
+		t.Errorf("the portal session is %+v", got)
 	}
 	must(c.BillingPortalConfigurations.Update(conf.ID, &stripe.BillingPortalConfigurationParams{Active: stripe.Bool(false)}))(t)
 	_, err = c.BillingPortalSessions.New(session2)
 	refused(t, "an inactive configuration", err, 400, "configuration")
 	session2.Configuration = stripe.String("bpc_9")
 	_, err = c.BillingPortalSessions.New(session2)
-	refused(t, "no configuration of Stripe's", err, 400, "configuration")
+	refused(t, "an unknown configuration", err, 400, "configuration")
 	foreign := portal()
 	foreign.Features.SubscriptionUpdate.Products[0].Prices[0] = stripe.String("price_9")
 	_, err = c.BillingPortalConfigurations.New(foreign)
-	refused(t, "a foreign price", err, 400, "features[subscription_update][products]")
+	refused(t, "an unknown price", err, 400, "features[subscription_update][products]")
 	_, err = c.BillingPortalConfigurations.New(&stripe.BillingPortalConfigurationParams{})
 	refused(t, "no features", err, 400, "features")
 }

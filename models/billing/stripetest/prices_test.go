@@ -51,7 +51,7 @@ func TestProductsAndPrices(t *testing.T) {
 	old := s.AddPrice(stripetest.Price{Product: product.ID, Meter: s.meter, Tiered: true, Metadata: map[string]string{"tollgate_plan": "pro"}})
 	if got := must(c.Prices.Get(old, nil))(t); got.BillingScheme != "tiered" || got.Recurring.Meter != s.meter ||
 		got.Product.ID != product.ID || got.UnitAmountDecimal != 0 {
-		t.Errorf("a price with tiers %+v", got)
+		t.Errorf("the price with tiers is %+v", got)
 	}
 
 	list := func(p *stripe.PriceListParams) string {
