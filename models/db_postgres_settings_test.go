@@ -200,8 +200,8 @@ func TestTablesInAnotherSchema(t *testing.T) {
 	alter(t, address, `ALTER SCHEMA public RENAME TO mine; CREATE SCHEMA public;
 		ALTER ROLE CURRENT_USER IN DATABASE `+databaseOf(t, address)+` SET search_path = mine`)
 	_, err := models.Open(t.Context(), address)
-	wantError(t, err, `the tables are in schema "mine", which the database address does not name; add search_path=mine to use them,
-		or search_path=public for new tables`)
+	wantError(t, err, `the tables are in schema "mine", which the database address does not name; `+
+		"add search_path=mine to use them, or search_path=public for new tables")
 	for _, schema := range []string{"mine", "public"} {
 		db, err := models.Open(t.Context(), address+"&search_path="+schema)
 		if err != nil {

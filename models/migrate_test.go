@@ -142,11 +142,10 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The tables as bun's own migrator made them.
-		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-		"name" VARCHAR, "group_id" INTEGER, `+
-			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);`+
-			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR,
-			UNIQUE ("table_name"))`); err != nil {
+		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, `+
+			`"name" VARCHAR, "group_id" INTEGER, "migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);`+
+			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR, `+
+			`UNIQUE ("table_name"))`); err != nil {
 			t.Fatal(err)
 		}
 		random := rand.New(rand.NewPCG(uint64(n), 1))
