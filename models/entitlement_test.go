@@ -194,8 +194,8 @@ func TestMigrationCorrectsRecordsOfMissingPlans(t *testing.T) {
 }
 
 // A person with a record of the calendar month joins an organization that pays by the year and
-// whose current month began earlier. No event announces the next month, so the record has to end on
-// time without one.
+// whose current month began earlier. No event announces the next month, so the record has to end
+// on its own.
 func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const email = "ada@example.com"

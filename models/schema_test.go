@@ -19,8 +19,8 @@ const schemaMajor = 15
 
 var updateSchema = flag.Bool("update-schema", false, "write models/schema/*.sql instead of comparing them")
 
-// TestSchemaFiles compares models/schema/*.sql with the schema that the migrations make. `make
-// generate` writes these files.
+// TestSchemaFiles compares models/schema/*.sql with the schema that the migrations make.
+// `make generate` writes these files.
 func TestSchemaFiles(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		var file string

@@ -17,7 +17,7 @@ type sessionFixture struct {
 	one      *models.Viewer
 }
 
-// sessionsExpired is when the sessions that were last used at noon have expired.
+// sessionsExpired is when the session "two" has expired.
 var sessionsExpired = noon.Add(time.Minute + models.SessionIdle)
 
 func tokenHash(token string) []byte { h := models.HashKey(token); return h[:] }

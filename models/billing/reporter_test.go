@@ -387,7 +387,7 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 	})
 }
 
-// Reports are read back at the meters that Stripe counts them by now.
+// After a meter is replaced, reports are read back from the new meter and the old one.
 func TestAMeterIsReplaced(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))

@@ -13,8 +13,8 @@ import (
 	"tollgate/models"
 )
 
-// Units that were lost, doubled or added at Stripe are shown in the totals and by `stripe
-// reconcile`.
+// Units that were lost, doubled or added at Stripe are shown in the totals and by
+// `stripe reconcile`.
 func TestPlantedDifferences(t *testing.T) {
 	plant := map[string]struct {
 		do   func(d *reporterFixture)

@@ -123,7 +123,6 @@ func TestALostLeaseAppliesNothing(t *testing.T) {
 			}
 			// While the first process waits for its answer, its lease expires and the second one
 			// applies everything. The first one then still gets the old state.
-			// gets what it asked for.
 			f.at = f.at.Add(leaseTime)
 			f.stub.set("sub_1", object{"items": items("pro", 1)})
 			f.must(second.applyDue(f.Context()))

@@ -100,9 +100,9 @@ func prepareSQLite(ctx context.Context) (file []byte, err error) {
 
 // Postgres returns the URL of a new database. It is empty except for what Main prepares, and is
 // dropped after the test together with its open connections. If Main prepares databases, they have
-// HostileDefaults unless the flag
-// -plain is given: tests that pass with these pass with any others. The database is in a cluster
-// that all tests of the binary share. The cluster is not durable; test crashes with StartPostgres.
+// HostileDefaults unless the flag -plain is given: tests that pass with these pass with any others.
+// The database is in a cluster that all tests of the binary share. The cluster is not durable; test
+// crashes with StartPostgres.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	server, name := sharedDatabase(t)

@@ -82,8 +82,8 @@ func (s *Stripe) createEndpoint(c *call) *answer {
 var eventType = regexp.MustCompile(`^(\*|[a-z][a-z_]*(\.[a-z_]+)+)$`)
 
 // checkEndpoint refuses an address that Stripe cannot reach, and types that such an endpoint does
-// not receive: thin events, whose names start with a version, have their own destinations (POST
-// /v2/core/event_destinations).
+// not receive: thin events, whose names start with a version, have their own destinations
+// (POST /v2/core/event_destinations).
 func checkEndpoint(change object) *answer {
 	if text, is := change["url"].(string); is {
 		u, err := url.Parse(text)
@@ -110,8 +110,8 @@ func checkEndpoint(change object) *answer {
 
 // SignedEvent returns an event of Stripe's and its Stripe-Signature, both of the same time: a
 // webhook's body and header. A snapshot event has an object, such as one that Object returns. A
-// thin event, whose type starts with v1., names only the object that it is about. GET
-// /v2/core/events/{id} then returns data, which may be nil. Each event has a new ID.
+// thin event, whose type starts with v1., names only the object that it is about;
+// GET /v2/core/events/{id} then returns data, which may be nil. Each event has a new ID.
 func (s *Stripe) SignedEvent(secret string, at time.Time, eventType string, data map[string]any) (body []byte, signature string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
