@@ -102,6 +102,7 @@ verify: generate
 	@$(MAKE) --no-print-directory vuln
 
 lint:
+	.ci/words
 	$(golangci-lint) run
 
 # Uses the toolchain that go.mod names, or the local one if it is newer. Set VULNDB to a copy of the

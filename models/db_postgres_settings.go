@@ -248,7 +248,20 @@ type probed struct {
 	wrong                                        []string // settings that did not take effect
 }
 
+// probe makes the first connection. That connection cannot turn off idle_session_timeout, which older
+// servers do not have. So over a slow link, a server with a short timeout may end it between two
+// messages; then probe tries again.
 func (s *postgresServer) probe(ctx context.Context) (p probed, err error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		p, err = s.probeOnce(ctx)
+		if try == tries || sqlState(err) != "57P05" { // idle_session_timeout
+			return p, err
+		}
+	}
+}
+
+func (s *postgresServer) probeOnce(ctx context.Context) (p probed, err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.configure(nil))
 	if err != nil {
 		return p, err

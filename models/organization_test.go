@@ -256,7 +256,7 @@ func TestSetUserRefuses(t *testing.T) {
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Role("owner"))})
 		wantError(t, err, `the role is "owner", must be "member" or "admin"`)
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Admin)})
-		wantError(t, err, "an admin is one of an organization, and they are in none: name it with --organization")
+		wantError(t, err, "an admin needs an organization; set it with --organization")
 		if users := all[models.User](t, f); len(users) != 0 {
 			t.Errorf("the stored users are %+v", users)
 		}

@@ -13,6 +13,9 @@ type Period struct {
 // queries read a few records of a person instead of all.
 const MaxPeriodDays = 62
 
+// MaxPeriodInterval is the same length in PostgreSQL.
+const MaxPeriodInterval = "interval '62 days'"
+
 const maxPeriod = MaxPeriodDays * 24 * time.Hour
 
 // Previous returns the monthly period before this one.

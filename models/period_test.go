@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -155,5 +156,11 @@ func TestPeriodContains(t *testing.T) {
 		if got := p.Contains(instant); got != want {
 			t.Errorf("%v: %v", instant, got)
 		}
+	}
+}
+
+func TestMaxPeriodInterval(t *testing.T) {
+	if want := fmt.Sprintf("interval '%d days'", models.MaxPeriodDays); models.MaxPeriodInterval != want {
+		t.Errorf("it is %q, want %q", models.MaxPeriodInterval, want)
 	}
 }

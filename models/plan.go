@@ -115,7 +115,7 @@ func LoadCatalogue(file string) (*Catalogue, error) {
 	}
 	src, err := os.ReadFile(file) //nolint:gosec // the operator names the file on the command line
 	if err != nil {
-		return nil, fmt.Errorf("plan catalogue: %w", err)
+		return nil, fmt.Errorf("plan catalog: %w", err)
 	}
 	return ParseCatalogue(file, src)
 }
@@ -151,7 +151,7 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 	}
 	switch err := decoder.Decode(&second); {
 	case err == nil:
-		r.problem(&second, "a second YAML document begins here, which nothing would read; the catalogue is one")
+		r.problem(&second, "a second YAML document begins here, which would be ignored; the catalog is one document")
 	case !errors.Is(err, io.EOF):
 		return nil, syntaxError(name, src, err)
 	}
@@ -270,7 +270,7 @@ func (r *catalogueReader) number(into *int64, key string, most int64) func(*yaml
 func (r *catalogueReader) catalogue(n *yaml.Node) *Catalogue {
 	c := &Catalogue{}
 	var meter *yaml.Node
-	r.fields(n, "the catalogue", []string{"unit", "currency", "meter_event_name", "plans"}, map[string]func(*yaml.Node){
+	r.fields(n, "the catalog", []string{"unit", "currency", "meter_event_name", "plans"}, map[string]func(*yaml.Node){
 		"unit": func(n *yaml.Node) {
 			r.fields(n, "unit", []string{"singular", "plural"}, map[string]func(*yaml.Node){
 				"singular": r.text(&c.UnitSingular, "singular", false, nil),

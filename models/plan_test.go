@@ -161,7 +161,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		old, new string // replaced in plans, once
 		want     []string
 	}{
-		{"unknown key", "currency: eur", "currency: eur\ncolor: red", []string{`my.yaml:5: unknown key "color" in the catalogue`}},
+		{"unknown key", "currency: eur", "currency: eur\ncolor: red", []string{`my.yaml:5: unknown key "color" in the catalog`}},
 		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n",
 			[]string{"my.yaml:29: a second YAML document begins here"}},
 		{"invalid second document", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml:30: invalid YAML: "}},
@@ -169,11 +169,11 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"unknown key of a plan", "included: 40", "included: 40\n    seats: 5", []string{`my.yaml:22: unknown key "seats" in a plan`}},
 		{"doubled key", "included: 40", "included: 40\n    included: 41", []string{`my.yaml:22: key "included" given twice in a plan`}},
 		{"doubled key at the top", "currency: eur", "currency: eur\ncurrency: usd",
-			[]string{`my.yaml:5: key "currency" given twice in the catalogue`}},
+			[]string{`my.yaml:5: key "currency" given twice in the catalog`}},
 		{"doubled id", "id: crew", "id: free", []string{`my.yaml:16: the plan "free" must be individual and cost nothing`,
 			`my.yaml:16: plan "free" is already defined on line 7`}},
 		{"missing key", "    call_to_action: Join\n", "", []string{`my.yaml:16: a plan lacks "call_to_action"`}},
-		{"missing key at the top", "currency: eur\n", "", []string{`my.yaml:1: the catalogue lacks "currency"`}},
+		{"missing key at the top", "currency: eur\n", "", []string{`my.yaml:1: the catalog lacks "currency"`}},
 		{"missing free plan", "id: free", "id: gratis", []string{`my.yaml:7: the plan "free" is missing`}},
 		{"free plan that costs", "base_price_cents: 0", "base_price_cents: 1",
 			[]string{`my.yaml:7: the plan "free" must be individual and cost nothing`}},
@@ -236,7 +236,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 func TestParseCatalogueRefusesTheWhole(t *testing.T) {
 	for src, want := range map[string]string{
 		"":                   "my.yaml: the file is empty",
-		"- a\n- b\n":         "my.yaml:1: the catalogue must be a mapping",
+		"- a\n- b\n":         "my.yaml:1: the catalog must be a mapping",
 		"unit: [\n":          "my.yaml:1: invalid YAML: ",
 		"a: 1\nplans: 3\n":   "my.yaml:2: plans must be a list",
 		"plans: []\n":        `my.yaml:1: the plan "free" is missing`,

@@ -192,7 +192,7 @@ func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) e
 func RemoveExpired(ctx context.Context, db bun.IDB, now time.Time) error {
 	for _, model := range []any{(*Session)(nil), (*SignInLink)(nil)} {
 		if _, err := db.NewDelete().Model(model).Where("expires_at <= ?", now).Exec(ctx); err != nil {
-			return fmt.Errorf("remove what has expired: %w", err)
+			return fmt.Errorf("delete expired sessions: %w", err)
 		}
 	}
 	return nil

@@ -43,7 +43,7 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 	given := email
 	email, err := ParseEmail(given)
 	if err != nil {
-		return "", fmt.Errorf("make a sign-in link: %q %w", given, err)
+		return "", fmt.Errorf("create a sign-in link: %q %w", given, err)
 	}
 	// 26 letters and digits of base32, which is 130 random bits, without characters that a chat
 	// program treats as markup.
@@ -55,7 +55,7 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 			return err
 		}
 		if len(users) == 0 {
-			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("Nobody has the email %s; make them known with: tollgate user set %s",
+			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("No user has the email %s; create one with: tollgate user set %s",
 				email, email)}
 		}
 		link := SignInLink{TokenHash: hash[:], UserID: users[0], CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}
@@ -65,7 +65,7 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 		return Audit(ctx, tx, now, ActorShell, "sign_in_link.create", email, "")
 	})
 	if err != nil {
-		return "", fmt.Errorf("make a sign-in link for %s: %w", email, err)
+		return "", fmt.Errorf("create a sign-in link for %s: %w", email, err)
 	}
 	return token, nil
 }
@@ -120,7 +120,7 @@ func errUnknownLink() *Error {
 
 // ErrUnverifiedEmail means that the person's identity is unknown, and the issuer gave no verified
 // email for them.
-var ErrUnverifiedEmail = errors.New("the identity is not known, and the issuer has verified no email")
+var ErrUnverifiedEmail = errors.New("the identity is unknown, and the issuer has not verified an email")
 
 // SignInBySlack returns the person with this Slack identity, and stores their name. It follows the rules of LinkPeople. The email must
 // be empty unless Slack has verified it; a known identity needs none.

@@ -178,13 +178,13 @@ func (c *Catalogue) checkSubscriber(who Subscriber, id PlanID) error {
 		for _, p := range c.Plans {
 			ids = append(ids, string(p.ID))
 		}
-		return fmt.Errorf("there is no plan %q in the catalogue, only %s", id, listOr(ids, "none"))
+		return fmt.Errorf("the catalog has no plan %q, only %s", id, listOr(ids, "none"))
 	case id == FreePlan:
 		return nil
 	case plan.Type == Team && who.OrganizationID == nil:
-		return fmt.Errorf("%q is a team plan: an organization may hold it, a person may not", id)
+		return fmt.Errorf("%q is a team plan, which only an organization can have", id)
 	case plan.Type == Individual && who.OrganizationID != nil:
-		return fmt.Errorf("%q is an individual plan: a person may hold it, an organization may not", id)
+		return fmt.Errorf("%q is an individual plan, which only a person can have", id)
 	}
 	return nil
 }

@@ -166,9 +166,9 @@ func TestSubscribeRefuses(t *testing.T) {
 			plan       models.PlanID
 			want       string
 		}{
-			{ada, "gold", `there is no plan "gold" in the catalogue, only free, starter, pro, team, business`},
-			{ada, "team", `"team" is a team plan: an organization may hold it, a person may not`},
-			{fox, "pro", `"pro" is an individual plan: a person may hold it, an organization may not`},
+			{ada, "gold", `the catalog has no plan "gold", only free, starter, pro, team, business`},
+			{ada, "team", `"team" is a team plan, which only an organization can have`},
+			{fox, "pro", `"pro" is an individual plan, which only a person can have`},
 			{unknown, "team", "There is no organization " + unknown.String()},
 			{models.Subscriber{}, "pro", `"" must be an email address`},
 		} {

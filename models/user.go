@@ -105,7 +105,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		}
 		if change.Role != nil {
 			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
-				return errors.New("an admin is one of an organization, and they are in none: name it with --organization")
+				return errors.New("an admin needs an organization; set it with --organization")
 			}
 		}
 		if change.Operator != nil {

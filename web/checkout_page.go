@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -101,8 +100,8 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 	if models.IsUnavailable(err) && !billing.IsStripe(err) || hasLeft(c) && models.IsCanceled(err) {
 		return err
 	}
-	s.log.LogAttrs(c.Request().Context(), slog.LevelError, "a request to Stripe failed",
-		slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+	s.log.ErrorContext(c.Request().Context(), "a request to Stripe failed",
+		"request_id", requestID(c), "error", err.Error())
 	if errors.Is(err, billing.ErrOtherAccount) {
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Billing is set up incorrectly", Lines: []string{
 			"The plans of this service belong to another Stripe account than its key. Nothing was bought or changed.",
@@ -206,8 +205,8 @@ func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 		patience, cancel := context.WithTimeout(ctx, queryTimeout/2)
 		defer cancel()
 		if err := s.shop.Hurry(patience, session); err != nil {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "Stripe could not be asked about a purchase",
-				slog.String("request_id", requestID(c)), slog.String("error", err.Error()))
+			s.log.WarnContext(ctx, "Stripe could not be asked about a purchase",
+				"request_id", requestID(c), "error", err.Error())
 		}
 	}
 	if try == returnTries {

@@ -21,30 +21,28 @@ import (
 // withStripe runs a test with a server that is connected to a stand-in for Stripe, which is set up.
 func withStripe(t *testing.T, test func(t *testing.T, f *fixture, stand *stripetest.Stripe)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			var stand *stripetest.Stripe
-			f := newFixture(t, address(t), func(o *Options) {
-				stand = stripetest.New(stripetest.Options{Now: o.Now, Rand: rand.New(rand.NewPCG(1, 2))})
-				client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: stand.Transport()})
-				must(t, err)
-				log := slog.New(slog.DiscardHandler)
-				_, err = billing.Setup(t.Context(), billing.SetupOptions{
-					DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
-				})
-				must(t, err)
-				o.Shop = billing.NewShop(billing.ShopOptions{
-					DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL, Log: log,
-				})
-				o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-					DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
-				})
-				o.Webhooks.Start(context.Background())
-				t.Cleanup(o.Webhooks.Stop)
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		var stand *stripetest.Stripe
+		f := newFixture(t, address, func(o *Options) {
+			stand = stripetest.New(stripetest.Options{Now: o.Now, Rand: rand.New(rand.NewPCG(1, 2))})
+			client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: stand.Transport()})
+			must(t, err)
+			log := slog.New(slog.DiscardHandler)
+			_, err = billing.Setup(t.Context(), billing.SetupOptions{
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
 			})
-			test(t, f, stand)
+			must(t, err)
+			o.Shop = billing.NewShop(billing.ShopOptions{
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL, Log: log,
+			})
+			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
+			})
+			o.Webhooks.Start(context.Background())
+			t.Cleanup(o.Webhooks.Stop)
 		})
-	}
+		test(t, f, stand)
+	})
 }
 
 // receiveWebhook sends the server a webhook about an object of the stand-in.

@@ -159,34 +159,32 @@ plans:
 }
 
 func TestTheSevenBoundaries(t *testing.T) {
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, address(t), func(o *Options) { o.Catalogue = fiveHundred(t) })
-			for _, c := range []struct {
-				used            int
-				word, left, pct string
-			}{
-				{399, "Safe", "101 suggestions left", "79%"}, {400, "Warning", "100 suggestions left", "80%"},
-				{474, "Warning", "26 suggestions left", "94%"},
-				{475, "Critical", "25 suggestions left", "95%"}, {499, "Critical", "1 suggestion left", "99%"},
-				{500, "Exceeded", "0 suggestions left", "100%"},
-				{501, "Exceeded", "0 suggestions left", "100%"},
-			} {
-				email := fmt.Sprintf("u%d@example.com", c.used)
-				b := f.signedIn(email)
-				f.used(email, c.used, f.clock())
-				p := b.get("/usage")
-				if text := textOf(p.section("left")); !strings.HasPrefix(strings.TrimPrefix(text, "How much is left? "), c.left+" "+c.word+" ") ||
-					!strings.Contains(text, "Percent used "+c.pct) {
-					t.Errorf("%d of 500: %s", c.used, text)
-				}
-				f.get("/v1/usage/"+email).want(t, 200, map[string]any{"warning_level": strings.ToLower(c.word)})
-				if settings := b.get("/settings"); strings.Contains(settings.main(), "No notice right now") != (c.word == "Safe") {
-					t.Errorf("%d of 500, notices: %s", c.used, settings.main())
-				}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		f := newFixture(t, address, func(o *Options) { o.Catalogue = fiveHundred(t) })
+		for _, c := range []struct {
+			used            int
+			word, left, pct string
+		}{
+			{399, "Safe", "101 suggestions left", "79%"}, {400, "Warning", "100 suggestions left", "80%"},
+			{474, "Warning", "26 suggestions left", "94%"},
+			{475, "Critical", "25 suggestions left", "95%"}, {499, "Critical", "1 suggestion left", "99%"},
+			{500, "Exceeded", "0 suggestions left", "100%"},
+			{501, "Exceeded", "0 suggestions left", "100%"},
+		} {
+			email := fmt.Sprintf("u%d@example.com", c.used)
+			b := f.signedIn(email)
+			f.used(email, c.used, f.clock())
+			p := b.get("/usage")
+			if text := textOf(p.section("left")); !strings.HasPrefix(strings.TrimPrefix(text, "How much is left? "), c.left+" "+c.word+" ") ||
+				!strings.Contains(text, "Percent used "+c.pct) {
+				t.Errorf("%d of 500: %s", c.used, text)
 			}
-		})
-	}
+			f.get("/v1/usage/"+email).want(t, 200, map[string]any{"warning_level": strings.ToLower(c.word)})
+			if settings := b.get("/settings"); strings.Contains(settings.main(), "No notice right now") != (c.word == "Safe") {
+				t.Errorf("%d of 500, notices: %s", c.used, settings.main())
+			}
+		}
+	})
 }
 
 func TestTheResetIsShownInFull(t *testing.T) {

@@ -33,36 +33,34 @@ type metered struct {
 // transport to the stand-in.
 func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper, test func(t *testing.T, m *metered)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			m := &metered{}
-			m.fixture = newFixture(t, address(t), func(o *Options) {
-				log := slog.New(slog.DiscardHandler)
-				m.stand = stripetest.New(stripetest.Options{Now: o.Now, Rand: rand.New(rand.NewPCG(1, 2))})
-				transport := m.stand.Transport()
-				if carry != nil {
-					transport = carry(transport)
-				}
-				var err error
-				m.client, err = billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: transport})
-				must(t, err)
-				_, err = billing.Setup(t.Context(), billing.SetupOptions{
-					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
-				})
-				must(t, err)
-				m.reporter = billing.NewReporter(billing.ReporterOptions{
-					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
-				})
-				o.Reporter = m.reporter
-				o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-					DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
-				})
-				o.Webhooks.Start(context.Background())
-				t.Cleanup(o.Webhooks.Stop)
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		m := &metered{}
+		m.fixture = newFixture(t, address, func(o *Options) {
+			log := slog.New(slog.DiscardHandler)
+			m.stand = stripetest.New(stripetest.Options{Now: o.Now, Rand: rand.New(rand.NewPCG(1, 2))})
+			transport := m.stand.Transport()
+			if carry != nil {
+				transport = carry(transport)
+			}
+			var err error
+			m.client, err = billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: transport})
+			must(t, err)
+			_, err = billing.Setup(t.Context(), billing.SetupOptions{
+				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
 			})
-			test(t, m)
+			must(t, err)
+			m.reporter = billing.NewReporter(billing.ReporterOptions{
+				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
+			})
+			o.Reporter = m.reporter
+			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
+				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
+			})
+			o.Webhooks.Start(context.Background())
+			t.Cleanup(o.Webhooks.Stop)
 		})
-	}
+		test(t, m)
+	})
 }
 
 // price returns the ID of the price that set-up created under a name, such as "price:pro" or

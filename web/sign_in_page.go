@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -188,8 +187,8 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 }
 
 func (s *Server) signInFailed(c echo.Context, reason error) error {
-	s.log.LogAttrs(c.Request().Context(), slog.LevelWarn, "a sign-in failed",
-		slog.String("request_id", requestID(c)), slog.String("reason", reason.Error()))
+	s.log.WarnContext(c.Request().Context(), "a sign-in failed",
+		"request_id", requestID(c), "reason", reason.Error())
 	return newProblem(codeSignInFailed, startAgain)
 }
 

@@ -30,12 +30,10 @@ import (
 // withIssuer runs a test with a real server and a real issuer, on each database.
 func withIssuer(t *testing.T, test func(t *testing.T, f *fixture, i *testIssuer)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			i := newTestIssuer(t)
-			test(t, newFixture(t, address(t), i.signsIn), i)
-		})
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		i := newTestIssuer(t)
+		test(t, newFixture(t, address, i.signsIn), i)
+	})
 }
 
 func TestSignInThroughTheIssuer(t *testing.T) {

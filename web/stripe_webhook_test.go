@@ -101,54 +101,50 @@ func TestOnlyStripeSendsWebhooks(t *testing.T) {
 		// Without a secret, there is no such endpoint.
 		f.webhook(subscriptionEvent("evt_0"), f.clock()).want(t, 404, map[string]any{"code": "not_found"})
 	})
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			f := withWebhooks(t, address(t), http.NotFoundHandler())
-			refused := map[string]any{"code": "bad_signature"}
-			f.webhook("{}", f.clock().Add(-6*time.Minute)).want(t, 400, refused)
-			f.webhook("{}", f.clock().Add(time.Hour)).want(t, 400, refused)
-			f.webhook("{}", f.clock(), func(r *http.Request) { r.Header.Del("Stripe-Signature") }).want(t, 400, refused)
-			f.webhook("{}", f.clock(), func(r *http.Request) { r.Header.Set("Stripe-Signature", "t=1,v1=ab") }).want(t, 400, refused)
-			f.webhook("{}", f.clock()).want(t, 400, refused)
-			f.webhook(strings.Repeat(" ", webhookLimit+1), f.clock()).want(t, 413, map[string]any{"code": "payload_too_large"})
-			large := `{"id": "evt_large", "type": "ping", "data": "` + strings.Repeat("x", 1<<19) + `"}`
-			f.webhook(large, f.clock()).want(t, 200, map[string]any{"received": true})
-			f.webhook(`{"id": "evt_nul", "type": "ping", "data": "\u0000`+"\xff"+`"}`, f.clock()).want(t, 200, nil)
-			// Stripe is not a browser and has no key. Its requests come from another site.
-			f.webhook(`{"id": "evt_1", "type": "ping"}`, f.clock(), from("cross-site", "https://stripe.com")).want(t, 200, nil)
-		})
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		f := withWebhooks(t, address, http.NotFoundHandler())
+		refused := map[string]any{"code": "bad_signature"}
+		f.webhook("{}", f.clock().Add(-6*time.Minute)).want(t, 400, refused)
+		f.webhook("{}", f.clock().Add(time.Hour)).want(t, 400, refused)
+		f.webhook("{}", f.clock(), func(r *http.Request) { r.Header.Del("Stripe-Signature") }).want(t, 400, refused)
+		f.webhook("{}", f.clock(), func(r *http.Request) { r.Header.Set("Stripe-Signature", "t=1,v1=ab") }).want(t, 400, refused)
+		f.webhook("{}", f.clock()).want(t, 400, refused)
+		f.webhook(strings.Repeat(" ", webhookLimit+1), f.clock()).want(t, 413, map[string]any{"code": "payload_too_large"})
+		large := `{"id": "evt_large", "type": "ping", "data": "` + strings.Repeat("x", 1<<19) + `"}`
+		f.webhook(large, f.clock()).want(t, 200, map[string]any{"received": true})
+		f.webhook(`{"id": "evt_nul", "type": "ping", "data": "\u0000`+"\xff"+`"}`, f.clock()).want(t, 200, nil)
+		// Stripe is not a browser and has no key. Its requests come from another site.
+		f.webhook(`{"id": "evt_1", "type": "ping"}`, f.clock(), from("cross-site", "https://stripe.com")).want(t, 200, nil)
+	})
 }
 
 // A person who buys a plan in the middle of a month has it when the webhook is answered. Usage from
 // before the purchase is not billed.
 func TestAPlanAppliesWhenTheWebhookIsAnswered(t *testing.T) {
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-			stripe := &oneSubscription{start: start}
-			f := withWebhooks(t, address(t), stripe)
-			consume := func(key string) answer {
-				t.Helper()
-				return f.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 3, "idempotency_key": %q}`, key))
-			}
-			f.set(start.Add(-time.Hour))
-			consume("a").want(t, 200, map[string]any{"allowed": true, "plan": "free", "used": 3})
-			consume("b").want(t, 200, map[string]any{"allowed": false, "reason": "included_exhausted"})
-			f.set(start.Add(time.Minute))
-			stripe.bought.Store(true)
-			f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
-			f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
-			consume("b").want(t, 200, map[string]any{
-				"allowed": true, "plan": "pro", "used": 3, "included": 75, "period.start": "2026-11-23T12:00:00Z", "period.end": "2026-12-23T12:00:00Z",
-			})
-			var events []models.UsageEvent
-			must(t, f.db.NewSelect().Model(&events).Order("occurred_at").Scan(context.Background()))
-			if len(events) != 2 || events[0].StripeCustomerID != nil || events[1].StripeCustomerID == nil || *events[1].StripeCustomerID != "cus_1" {
-				t.Errorf("the ledger has %+v", events)
-			}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		stripe := &oneSubscription{start: start}
+		f := withWebhooks(t, address, stripe)
+		consume := func(key string) answer {
+			t.Helper()
+			return f.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": 3, "idempotency_key": %q}`, key))
+		}
+		f.set(start.Add(-time.Hour))
+		consume("a").want(t, 200, map[string]any{"allowed": true, "plan": "free", "used": 3})
+		consume("b").want(t, 200, map[string]any{"allowed": false, "reason": "included_exhausted"})
+		f.set(start.Add(time.Minute))
+		stripe.bought.Store(true)
+		f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
+		f.webhook(subscriptionEvent("evt_1"), f.clock()).want(t, 200, nil)
+		consume("b").want(t, 200, map[string]any{
+			"allowed": true, "plan": "pro", "used": 3, "included": 75, "period.start": "2026-11-23T12:00:00Z", "period.end": "2026-12-23T12:00:00Z",
 		})
-	}
+		var events []models.UsageEvent
+		must(t, f.db.NewSelect().Model(&events).Order("occurred_at").Scan(context.Background()))
+		if len(events) != 2 || events[0].StripeCustomerID != nil || events[1].StripeCustomerID == nil || *events[1].StripeCustomerID != "cus_1" {
+			t.Errorf("the ledger has %+v", events)
+		}
+	})
 }
 
 func TestAWebhookWithoutTheDatabase(t *testing.T) {

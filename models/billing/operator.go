@@ -18,7 +18,7 @@ import (
 var (
 	ErrNoSuchReport = errors.New("there is no such report")
 	ErrNotFailed    = errors.New("the report has not failed, so there is nothing to retry or to give up")
-	ErrReason       = errors.New("giving up wants a reason of 1 to 500 characters")
+	ErrReason       = errors.New("giving up needs a reason of 1 to 500 characters")
 )
 
 // Retry sends the units of a failed report again, in a new report with another identifier and
@@ -37,7 +37,7 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 				report.StripeCustomerID))
 		}
 		state := report.State
-		text := "sent anew by " + actor
+		text := "sent again by " + actor
 		total := int64(0)
 		if report.Confirmed != nil {
 			total = *report.Confirmed
@@ -144,7 +144,7 @@ func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, act
 }
 
 // ErrUnchanged means that an operator's action changes nothing, so the audit log has no entry.
-var ErrUnchanged = errors.New("nothing was changed: it was so already")
+var ErrUnchanged = errors.New("already done; nothing was changed")
 
 // changed returns ErrUnchanged if an update changed no row.
 func changed(done sql.Result, err error) error {

@@ -68,7 +68,7 @@ func priceDifferences(p *stripe.Price, want *stripe.PriceParams) (lines []string
 		differs("it is inactive")
 	}
 	if string(p.Currency) != *want.Currency {
-		differs("it is in %s, and the catalogue in %s", p.Currency, *want.Currency)
+		differs("it is in %s, and the catalog in %s", p.Currency, *want.Currency)
 	}
 	if p.Product != nil && *want.Product != "" && p.Product.ID != *want.Product {
 		differs("it is of the product %s, not %s", p.Product.ID, *want.Product)

@@ -14,7 +14,7 @@ import (
 	"tollgate/models"
 )
 
-// Stripe's limits, and the margins that are kept to them.
+// Stripe's limits, and our margins.
 // Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 const (
 	// sealGrace is how long after the end of an hour its events are sealed.
@@ -233,7 +233,7 @@ func (r *Reporter) contact(ctx context.Context) error {
 
 // stop stops sending in all processes, until one starts with another key or an operator resumes it.
 func (r *Reporter) stop(ctx context.Context, why string) error {
-	if told := r.loggedReason.Swap(&why); told == nil || *told != why {
+	if logged := r.loggedReason.Swap(&why); logged == nil || *logged != why {
 		r.Log.Error("all sending to Stripe is stopped", "reason", why)
 	}
 	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).

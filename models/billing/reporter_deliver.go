@@ -154,7 +154,7 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 		return r.endLease(ctx, tx, l, now.Add(wait))
 	})
 	if err != nil {
-		return false, fmt.Errorf("write down the answer to report %s: %w", l.report.Identifier, err)
+		return false, fmt.Errorf("store the answer to report %s: %w", l.report.Identifier, err)
 	}
 	if o.verdict == misconfigured {
 		return false, r.stop(ctx, o.text)
@@ -218,7 +218,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		}
 	}
 	if report.State.Failed() || stream.Blocked != nil {
-		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
+		r.Log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", report.State, "answer", o.text)
 	}
 	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {

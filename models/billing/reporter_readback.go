@@ -22,7 +22,7 @@ const readAtOnce = 50
 const readAgain = 6 * time.Hour
 
 // errNoMeter means that Stripe has no active meter with an event name, so there is no total.
-var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` makes it, or says what became of " +
+var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` creates it, or says what happened to " +
 	"it") //nolint:staticcheck // Stripe is a name
 
 // ErrStreamBusy means that another process is sealing or sending the customer's events. Try again.
@@ -165,7 +165,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 		return r.write(ctx, tx, report, v)
 	})
 	if err != nil && !errors.Is(err, ErrStreamBusy) {
-		return fmt.Errorf("write down what Stripe has of report %s: %w", report.Identifier, err)
+		return fmt.Errorf("store the result of report %s: %w", report.Identifier, err)
 	}
 	return nil
 }
@@ -287,7 +287,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		report.LastError = &v.text
 	}
 	if v.state.Failed() {
-		r.Log.Warn("a report to Stripe wants an operator's eye", "report", report.Identifier, "customer", report.StripeCustomerID,
+		r.Log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
 	_, err := tx.NewUpdate().Model(report).

@@ -15,7 +15,7 @@ import (
 )
 
 // errTotalsUnread means that Stripe did not return the totals of some customers.
-var errTotalsUnread = errors.New("Stripe does not tell the totals of some customers") //nolint:staticcheck // Stripe is a name
+var errTotalsUnread = errors.New("Stripe did not return the totals of some customers") //nolint:staticcheck // Stripe is a name
 
 // totalsRetry is the delay before totals are compared again if Stripe or the database did not
 // answer.
@@ -326,7 +326,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write down the total of %s: %w", customer, err)
+		return nil, fmt.Errorf("store the total of %s: %w", customer, err)
 	}
 	if t.Difference != 0 {
 		r.Log.Warn("Stripe's total differs from what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)

@@ -124,7 +124,7 @@ func (s *setup) storeID(ctx context.Context, name, id string) error {
 	return storeObject(ctx, s.DB, models.Now(s.Now), name, id)
 }
 
-// onlyMissing returns nil if the error is that the object does not exist at Stripe.
+// onlyMissing returns nil instead of an error about an object that does not exist at Stripe.
 func onlyMissing(err error) error {
 	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusNotFound {
 		return nil
@@ -156,7 +156,7 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 			ValueSettings: &stripe.BillingMeterValueSettingsParams{EventPayloadKey: stripe.String(meterValueKey)},
 		})
 		if err != nil {
-			return "", fmt.Errorf("make the meter %s: %w", name, err)
+			return "", fmt.Errorf("create the meter %s: %w", name, err)
 		}
 		s.made("the meter %s, %s", name, found.ID)
 	}
@@ -239,7 +239,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 			Params: params(ctx), Name: &p.Name, Description: &p.Description, Metadata: map[string]string{metadataPlan: string(p.ID)},
 		})
 		if err != nil {
-			return fmt.Errorf("make the product: %w", err)
+			return fmt.Errorf("create the product: %w", err)
 		}
 		s.made("the product of %s, %s", p.ID, product.ID)
 		s.products[p.ID] = product
@@ -329,11 +329,11 @@ func (s *setup) webhook(ctx context.Context) error {
 			Params: params(ctx), URL: &address, APIVersion: stripe.String(stripe.APIVersion), EnabledEvents: stripe.StringSlice(WebhookTypes),
 		})
 		if err != nil {
-			return fmt.Errorf("make the webhook endpoint %s: %w", address, err)
+			return fmt.Errorf("create the webhook endpoint %s: %w", address, err)
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("what Stripe could not count is told by thin events (%s), which go to an event "+
+		s.Notes = append(s.Notes, fmt.Sprintf("thin events report what Stripe could not count (%s), which go to an event "+
 			"destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
@@ -410,7 +410,7 @@ func (s *setup) portal(ctx context.Context) error {
 		}
 		var err error
 		if found, err = s.Client.BillingPortalConfigurations.New(config); err != nil {
-			return fmt.Errorf("make the portal's configuration: %w", err)
+			return fmt.Errorf("create the portal's configuration: %w", err)
 		}
 		s.made("the portal's configuration, %s", found.ID)
 	}

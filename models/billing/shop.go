@@ -38,7 +38,7 @@ var (
 	ErrNotSetUp = errors.New("the plan is not set up at Stripe")
 	// ErrNoCustomer means that the buyer is not a customer at Stripe, so there is no portal for
 	// them.
-	ErrNoCustomer = errors.New("nobody is a customer of Stripe here")
+	ErrNoCustomer = errors.New("the buyer is not a customer at Stripe")
 )
 
 // ShopOptions configure a Shop. All are required.
@@ -298,7 +298,7 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 		fresh.list = append(fresh.list, shown)
 	}
 	if err := found.Err(); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "invoices could not be read", slog.String("customer", customer), slog.String("error", err.Error()))
+		s.Log.WarnContext(ctx, "invoices could not be read", "customer", customer, "error", err.Error())
 		// The invoices that were read before are still valid.
 		fresh = cachedInvoices{list: kept.list, until: now.Add(invoicesAway)}
 	}

@@ -22,7 +22,7 @@ func State(ctx context.Context, db bun.IDB) (models.StripeState, error) {
 }
 
 // ErrOtherAccount means that the key belongs to another account or mode than the stored data.
-var ErrOtherAccount = errors.New("the key is of another account at Stripe than what is kept here, or of its other mode")
+var ErrOtherAccount = errors.New("the key belongs to another Stripe account or mode than the data in this database")
 
 // claimAccount checks that the key belongs to the account and mode of this database. The first key
 // sets them. It returns ErrOtherAccount, or an error of Stripe or the database.
@@ -67,7 +67,7 @@ func (c *Client) fits(s models.StripeState, account string) error {
 	if s.Livemode == nil || (account == "" || s.AccountID == "" || s.AccountID == account) && *s.Livemode == c.Live {
 		return nil
 	}
-	return fmt.Errorf("%w: this database is of %s (%s), and the key of %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode),
+	return fmt.Errorf("%w: the data belongs to %s (%s), the key to %s (%s)", ErrOtherAccount, s.AccountID, mode(*s.Livemode),
 		account, mode(c.Live))
 }
 
@@ -111,7 +111,7 @@ func onceADay(ctx context.Context, db *models.DB, now time.Time, column string, 
 		res, err := db.NewUpdate().Model((*models.StripeState)(nil)).Set("? = ?", bun.Ident(column), at).Where("id = 1").
 			Where(where, args...).Exec(ctx)
 		if err != nil {
-			return 0, fmt.Errorf("note in the state when %s was: %w", column, err)
+			return 0, fmt.Errorf("store the time of %s: %w", column, err)
 		}
 		return res.RowsAffected()
 	}

@@ -127,7 +127,7 @@ func ReadStatus(ctx context.Context, db bun.IDB) (*Status, error) {
 func WebhookProblems(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, []models.StripeWebhookEvent, error) {
 	var customers []models.StripeCustomer
 	if err := db.NewSelect().Model(&customers).Where("fault IS NOT NULL").Order("id").Limit(listed).Scan(ctx); err != nil {
-		return nil, nil, fmt.Errorf("read customers with a fault: %w", err)
+		return nil, nil, fmt.Errorf("read customers with a problem: %w", err)
 	}
 	var events []models.StripeWebhookEvent
 	if err := db.NewSelect().Model(&events).Where("type IN (?)", bun.List(ThinWebhookTypes)).Order("received_at DESC").Limit(10).

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func (w *Webhooks) run(ctx context.Context, wake <-chan struct{}, work func(cont
 	defer poll.Stop()
 	for ctx.Err() == nil {
 		if err := work(ctx); err != nil && ctx.Err() == nil {
-			w.Log.LogAttrs(ctx, slog.LevelError, "Stripe's webhooks could not be applied", slog.String("error", err.Error()))
+			w.Log.ErrorContext(ctx, "Stripe's webhooks could not be applied", "error", err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -72,7 +71,7 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 		err = w.applyCustomer(ctx, customer)
 		if err == nil {
 			if failed := w.prepareDue(ctx); failed != nil && ctx.Err() == nil {
-				w.Log.LogAttrs(ctx, slog.LevelError, "usage records could not be brought up to date", slog.String("error", failed.Error()))
+				w.Log.ErrorContext(ctx, "usage records could not be updated", "error", failed.Error())
 			}
 		}
 		if err != nil && !errors.Is(err, errLeaseLost) {
@@ -92,8 +91,8 @@ func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustom
 	if ctx.Err() != nil {
 		next, failures = now, customer.Failures
 	} else {
-		w.Log.LogAttrs(ctx, slog.LevelWarn, "a customer could not be brought into line with Stripe",
-			slog.String("customer", customer.ID), slog.Int("failures", failures), slog.String("error", reason.Error()))
+		w.Log.WarnContext(ctx, "a customer's subscriptions could not be updated",
+			"customer", customer.ID, "failures", failures, "error", reason.Error())
 	}
 	// Store this even if the process is stopping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -154,7 +153,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 		return a.apply(ctx, customer, events)
 	})
 	if err != nil {
-		return fmt.Errorf("apply what Stripe has of %s: %w", customer.ID, err)
+		return fmt.Errorf("apply the state of %s at Stripe: %w", customer.ID, err)
 	}
 	return nil
 }
@@ -252,7 +251,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 	case len(at.subscriptions) > 0:
 		at.partial = unlisted != nil
 	case unknown != nil && stripeError(unknown).Code != stripe.ErrorCodeResourceMissing:
-		return nil, unknown // somebody else's 404
+		return nil, unknown // a 404 of another server
 	case unknown == nil && unlisted != nil:
 		return nil, unlisted
 	default:

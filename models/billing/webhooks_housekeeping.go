@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -253,8 +252,8 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 		}
 	}
 	summary := content.summary()
-	w.Log.LogAttrs(ctx, slog.LevelError, "Stripe did not count what its meter was told", slog.String("event", event.ID),
-		slog.String("type", event.Type), slog.String("summary", summary))
+	w.Log.ErrorContext(ctx, "Stripe did not count some meter events", "event", event.ID,
+		"type", event.Type, "summary", summary)
 	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		marked, err := tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?, last_error = ?", now, summary).
 			Where("id = ? AND applied_at IS NULL", event.ID).Exec(ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -250,8 +249,8 @@ func (w *Webhooks) prepareDue(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return err
 				}
-				w.Log.LogAttrs(ctx, slog.LevelError, "a person's usage records could not be brought up to date",
-					slog.String("user", d.UserID.String()), slog.String("error", err.Error()))
+				w.Log.ErrorContext(ctx, "a person's usage records could not be updated",
+					"user", d.UserID.String(), "error", err.Error())
 				done = w.DB.NewRaw(`UPDATE records_due SET due_at = ? WHERE user_id = ? AND due_at = ?`, now.Add(duePatience), d.UserID, d.DueAt)
 			}
 			if _, err := done.Exec(ctx); err != nil {

@@ -54,13 +54,13 @@ var WebhookTypes = []string{
 // client_reference_id.
 const checkoutCompleted = "checkout.session.completed"
 
-// ThinWebhookTypes are those of the thin events: what Stripe refused of what the meter was told.
+// ThinWebhookTypes are the types of thin events about meter events that Stripe did not count.
 // Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-errors
 var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"}
 
 // ErrNotStripes means that a webhook is not a current one from Stripe: its signature is missing,
 // wrong, too old or in the future.
-var ErrNotStripes = errors.New("the webhook is not signed by Stripe, or not now")
+var ErrNotStripes = errors.New("the webhook has no current signature of Stripe's")
 
 // WebhookOptions configure Webhooks. All except Secret are required.
 type WebhookOptions struct {
@@ -134,7 +134,7 @@ func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string
 	}
 	fresh, err := w.store(ctx, event, now)
 	if err != nil {
-		return fmt.Errorf("keep the webhook %s: %w", event.ID, err)
+		return fmt.Errorf("store the webhook %s: %w", event.ID, err)
 	}
 	if !fresh || event.AppliedAt != nil {
 		return nil
@@ -278,7 +278,7 @@ func customerOf(event *stripe.Event) string {
 		return id
 	}
 	var expanded struct{ ID string }
-	_ = json.Unmarshal(object.Customer, &expanded) // without one it is nobody's
+	_ = json.Unmarshal(object.Customer, &expanded) // empty without one
 	return expanded.ID
 }
 
@@ -313,12 +313,12 @@ func makeDue(ctx context.Context, db bun.IDB, now time.Time, ids []string) error
 // await waits a moment for the event to be applied, here or by another process.
 func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) {
 	customer := *event.StripeCustomerID
-	told, ok := w.notify(customer)
+	answer, ok := w.notify(customer)
 	nudge(w.wake)
 	if !ok {
 		return
 	}
-	defer w.forget(customer, told)
+	defer w.forget(customer, answer)
 	ctx, cancel := context.WithTimeout(ctx, receivePatience)
 	defer cancel()
 	poll := time.NewTicker(receivePoll)
@@ -327,7 +327,7 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 		select {
 		case <-ctx.Done():
 			return
-		case succeeded := <-told:
+		case succeeded := <-answer:
 			if !succeeded {
 				return
 			}
@@ -343,21 +343,21 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 
 // notify returns a channel that receives a value each time a customer was applied or failed; nil if
 // too many are waiting.
-func (w *Webhooks) notify(customer string) (told chan bool, ok bool) {
+func (w *Webhooks) notify(customer string) (answer chan bool, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.waiting[customer]) >= customerWaiters {
 		return nil, false
 	}
-	told = make(chan bool, 1)
-	w.waiting[customer] = append(w.waiting[customer], told)
-	return told, true
+	answer = make(chan bool, 1)
+	w.waiting[customer] = append(w.waiting[customer], answer)
+	return answer, true
 }
 
-func (w *Webhooks) forget(customer string, told chan bool) {
+func (w *Webhooks) forget(customer string, answer chan bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.waiting[customer] = slices.DeleteFunc(w.waiting[customer], func(c chan bool) bool { return c == told })
+	w.waiting[customer] = slices.DeleteFunc(w.waiting[customer], func(c chan bool) bool { return c == answer })
 	if len(w.waiting[customer]) == 0 {
 		delete(w.waiting, customer)
 	}
@@ -367,10 +367,10 @@ func (w *Webhooks) forget(customer string, told chan bool) {
 func (w *Webhooks) answerWaiters(customer string, succeeded bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, told := range w.waiting[customer] {
+	for _, answer := range w.waiting[customer] {
 		select {
-		case told <- succeeded:
-		default: // it was told and has not looked yet
+		case answer <- succeeded:
+		default: // it has not read the last value yet
 		}
 	}
 }

@@ -95,14 +95,14 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	if items := a.prices.itemsOf(s); items != nil {
 		next.OverageItems = items
 	}
-	faults := len(a.problems)
+	before := len(a.problems)
 	kept, err := a.givePlan(ctx, s, &next, ends)
 	if err != nil || !kept {
 		return err
 	}
-	if len(a.problems) == faults { // else it is not the plan's own subscription
-		if fault := a.prices.setOverage(s, &next); fault != "" {
-			a.problem("subscription %s: %s", s.ID, fault)
+	if len(a.problems) == before { // else it is not the plan's own subscription
+		if advice := a.prices.setOverage(s, &next); advice != "" {
+			a.problem("subscription %s: %s", s.ID, advice)
 		}
 		for _, mismatch := range a.prices.mismatches(s) {
 			a.problem("subscription %s: %s", s.ID, mismatch)
@@ -127,13 +127,13 @@ func (a *application) checkSingle(ctx context.Context, customer *models.StripeCu
 	if err != nil {
 		return err
 	}
-	told := map[holder]bool{}
+	reported := map[holder]bool{}
 	for i := range theirs {
 		of := holderOf(&theirs[i])
-		if told[of] {
+		if reported[of] {
 			continue
 		}
-		told[of] = true
+		reported[of] = true
 		all, err := active(of.column, of.id)
 		if err != nil {
 			return err
@@ -175,7 +175,7 @@ func unixTime(seconds int64) *time.Time {
 // existing row does not change, and a missing one is not created: kept is false.
 func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next *models.Subscription, active bool) (kept bool, err error) {
 	isNew := next.ID == uuid.UUID{}
-	fault := func(format string, args ...any) (bool, error) {
+	refuse := func(format string, args ...any) (bool, error) {
 		if active {
 			a.problem("subscription "+s.ID+": "+format, args...)
 		}
@@ -186,13 +186,13 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 		next.StripePriceID = &item.Price.ID
 	}
 	if reason != "" {
-		return fault("%s", reason)
+		return refuse("%s", reason)
 	}
 	holder := a.owner
 	if named, reason, err := a.named(ctx, s.Metadata); err != nil {
 		return false, err
 	} else if reason != "" {
-		return fault("its metadata names %s", reason)
+		return refuse("its metadata names %s", reason)
 	} else if !named.none() {
 		holder = named
 	}
@@ -201,12 +201,12 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	}
 	switch {
 	case holder.none():
-		return fault("nobody is named whom it is for, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
+		return refuse("no owner is named, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
 			"by Checkout's client_reference_id")
 	case plan.Type == models.Team && holder.organization == nil:
-		return fault("%q is a team plan, which an organization may hold, and it is a person's", plan.ID)
+		return refuse("%q is a team plan, but the subscription is a person's", plan.ID)
 	case plan.Type == models.Individual && holder.organization != nil:
-		return fault("%q is an individual plan, which a person may hold, and it is an organization's", plan.ID)
+		return refuse("%q is an individual plan, but the subscription is an organization's", plan.ID)
 	}
 	next.PlanID, next.UserID, next.OrganizationID, next.Seats = plan.ID, holder.user, holder.organization, nil
 	if plan.Type == models.Team {

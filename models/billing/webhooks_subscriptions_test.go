@@ -140,10 +140,10 @@ func TestOwnerOfASubscription(t *testing.T) {
 			{nil, nil, "user:" + ada, "starter", "ada@example.com", ""},
 			{nil, nil, ada, "starter", "ada@example.com", ""},
 			{nil, nil, "ada@example.com", "starter", "ada@example.com", ""},
-			{nil, nil, "", "pro", "", "nobody is named"},
-			{nil, nil, uuid.NewString(), "pro", "", "whom nobody knows"},
-			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "whom nobody knows"},
-			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "whom nobody knows"},
+			{nil, nil, "", "pro", "", "no owner is named"},
+			{nil, nil, uuid.NewString(), "pro", "", "who is unknown"},
+			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "who is unknown"},
+			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "who is unknown"},
 		} {
 			customer, sub := fmt.Sprintf("cus_%d", i), fmt.Sprintf("sub_%d", i)
 			f.stub.customer(customer, c.customer)
@@ -153,7 +153,7 @@ func TestOwnerOfASubscription(t *testing.T) {
 			if c.checkout != "" {
 				// The subscription's own event arrives first, when it has no owner yet.
 				f.sendEvent("customer.subscription.created", customer)
-				f.wantProblem(customer, "nobody is named")
+				f.wantProblem(customer, "no owner is named")
 				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
 					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))

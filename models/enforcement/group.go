@@ -47,7 +47,7 @@ type holdOf struct{ user, id uuid.UUID }
 
 // found is what the transaction read, with the records locked.
 type found struct {
-	accounts []*account // one for each want, in the same order; nil if the record is missing or was skipped
+	accounts []*account // one for each of wants, in the same order; nil if the record is missing or was skipped
 	locked   []bool     // whether each record was locked and skipped; nil unless locked records are skipped
 	events   map[keyOf[uuid.UUID]]*models.UsageEvent
 	settled  map[uuid.UUID]*models.UsageEvent // by hold

@@ -121,7 +121,8 @@ func (p *params) people(n int, at func(int) *models.RecordKey) [][]byte {
 
 // wants returns the arrays of people and an array of times.
 func (p *params) wants(w []models.RecordKey) [][]byte {
-	return append(p.people(len(w), func(i int) *models.RecordKey { return &w[i] }), p.times(len(w), func(i int) time.Time { return w[i].At }))
+	return append(p.people(len(w), func(i int) *models.RecordKey { return &w[i] }),
+		p.times(len(w), func(i int) time.Time { return w[i].At }))
 }
 
 // keys returns the arrays of people and an array of their keys.

@@ -2,7 +2,6 @@ package enforcement
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -44,7 +43,7 @@ const (
 	pgIDs    = `unnest($1::uuid[], $2::uuid[]) AS k (user_id, id)`
 
 	pgWanted = ` FROM ` + pgPeople + ` JOIN usage_records r ON r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days'`
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - ` + models.MaxPeriodInterval
 
 	pgLock     = `SELECT k.ord, ` + recordColumns + `, ` + heldColumns + `, r.xmin, r.daily` + pgWanted + ` ORDER BY k.ord FOR UPDATE OF r`
 	pgLockFree = pgLock + ` SKIP LOCKED`
@@ -60,7 +59,7 @@ const (
 		-- Without LIMIT, the planner may read all records of the month and look for the people among them, which is
 		-- cheap only while the table is empty.
 		LATERAL (SELECT * FROM usage_records r WHERE r.user_id = ` + namedPerson + ` AND r.billing_period_end > k.at
-			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - interval '62 days' LIMIT 1) r`
+			AND r.billing_period_start <= k.at AND r.billing_period_start > k.at - ` + models.MaxPeriodInterval + ` LIMIT 1) r`
 
 	pgEvents = `SELECT e.* FROM ` + pgKeys + `, LATERAL (SELECT ` + eventColumns + ` FROM usage_events
 		WHERE usage_events.user_id = ` + namedPerson + ` AND idempotency_key = k.key) e`
@@ -154,104 +153,6 @@ const (
 	replacePatience = 10 * time.Second
 )
 
-func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
-	config := db.PostgresConfig(map[string]string{
-		"application_name":  "tollgate gate",
-		"statement_timeout": preparePatience,
-		"lock_timeout":      preparePatience,
-		// The statements look up a few rows by index. If tables have grown since they were last analyzed,
-		// the planner would think that they are small and read them whole, and a prepared plan would keep
-		// that.
-		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
-		"enable_material":  "off", // otherwise a table that was analyzed while it was small is read whole for a join
-		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
-	})
-	p := &postgres{config: config, closed: make(chan struct{})}
-	if err := p.connect(ctx); err != nil {
-		return nil, err
-	}
-	go p.keepAlive()
-	return p, nil
-}
-
-// keepAlive checks every second whether the server closed an idle connection, and every
-// keepAliveEvery whether it still answers. It replaces a broken connection. It returns when the
-// ledger is closed.
-func (p *postgres) keepAlive() {
-	tick := time.NewTicker(pingAfterIdle)
-	defer tick.Stop()
-	asked := time.Now()
-	for {
-		select {
-		case <-p.closed:
-			return
-		case <-tick.C:
-		}
-		if !p.mu.TryLock() {
-			continue // it is in use
-		}
-		rested := time.Since(p.used) >= pingAfterIdle
-		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
-			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
-			p.disconnect()
-		}
-		if time.Since(asked) >= keepAliveEvery {
-			asked = time.Now()
-		}
-		broken := p.conn == nil
-		p.mu.Unlock()
-		if broken {
-			p.replace()
-		}
-	}
-}
-
-// replace opens a new connection. It does so without the lock, so a call does not wait for it but
-// connects by itself.
-func (p *postgres) replace() {
-	ctx, cancel := context.WithTimeout(context.Background(), replacePatience)
-	defer cancel()
-	conn, err := p.dial(ctx)
-	if err != nil {
-		return // the next call reports the error
-	}
-	p.mu.Lock()
-	if p.conn == nil && !isClosed(p.closed) {
-		p.conn, conn = conn, nil
-		p.used = time.Now()
-	}
-	p.mu.Unlock()
-	hangUp(conn)
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-func (p *postgres) alive() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
-	defer cancel()
-	return p.conn.Ping(ctx) == nil
-}
-
-func (p *postgres) connect(ctx context.Context) (err error) {
-	if p.conn != nil && !p.conn.IsClosed() {
-		fresh := time.Since(p.used) < pingAfterIdle
-		if p.conn.TxStatus() == 'I' && (fresh || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
-			return nil
-		}
-		p.disconnect() // it is broken, or has an open transaction, which the server then ends
-	}
-	p.conn, err = p.dial(ctx)
-	p.used = time.Now()
-	return err
-}
-
 // How long the server waits, in milliseconds.
 const (
 	// preparePatience bounds the preparation of all statements together, so that the start survives a
@@ -263,47 +164,6 @@ const (
 	// lockPatience bounds each wait for a lock, because a whole group waits for one locked record.
 	lockPatience = "1000"
 )
-
-// dial returns a new connection. It prepares the gate's statements in one round trip.
-func (p *postgres) dial(ctx context.Context) (*pgconn.PgConn, error) {
-	conn, err := pgconn.ConnectConfig(ctx, p.config)
-	if err != nil {
-		return nil, err
-	}
-	pipeline := conn.StartPipeline(ctx)
-	for name, text := range pgStatements {
-		pipeline.SendPrepare(name, text, nil)
-	}
-	pipeline.SendQueryParams("SET statement_timeout = "+statementPatience, nil, nil, nil, nil)
-	pipeline.SendQueryParams("SET lock_timeout = "+lockPatience, nil, nil, nil, nil)
-	if err := errors.Join(pipeline.Sync(), pipeline.Close()); err != nil { // Close reads the results
-		hangUp(conn)
-		return nil, fmt.Errorf("prepare the gate's statements: %w", err)
-	}
-	return conn, nil
-}
-
-func (p *postgres) close() {
-	close(p.closed)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.disconnect()
-}
-
-func (p *postgres) disconnect() {
-	hangUp(p.conn)
-	p.conn = nil
-}
-
-// hangUp closes a connection, which may be nil.
-func hangUp(conn *pgconn.PgConn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx) // nothing is lost: no call was answered before its commit
-}
 
 // pgStep is one prepared statement of a round trip.
 type pgStep struct {
@@ -555,103 +415,4 @@ func (p *postgres) peek(ctx context.Context, wants []models.RecordKey) ([]*model
 	return records, err
 }
 
-// readRecord reads recordColumns and heldColumns, starting at the second column.
-func readRecord(row [][]byte) models.UsageRecord {
-	return models.UsageRecord{
-		ID: readInt(row[1]), UserID: uuid.UUID(row[2]), Email: string(row[3]),
-		BillingPeriodStart: readTime(row[4]), BillingPeriodEnd: readTime(row[5]), PlanID: models.PlanID(row[6]),
-		SuggestionsIncluded: readInt(row[7]), Granted: readInt(row[8]), IncludedBefore: readInt(row[9]),
-		SuggestionsUsed: readInt(row[10]), OverageUsed: readInt(row[11]), OverageCents: readInt(row[12]),
-		OverageRateCents: readInt(row[13]), PastDue: row[14][0] != 0,
-		SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]),
-		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
-		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
-		UnitsHeld: readInt(row[22]), OverageHeld: readInt(row[23]), OverageCentsHeld: readInt(row[24]),
-		HoldsExpireAt: readOptionalTime(row[25]),
-	}
-}
-
-// addEvent reads eventColumns.
-func (f *found) addEvent(row [][]byte) error {
-	e := &models.UsageEvent{
-		ID: uuid.UUID(row[0]), UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]),
-		HoldID: readOptionalUUID(row[5]),
-	}
-	readFigures(row[6:], &e.Figures)
-	if e.HoldID != nil {
-		f.settled[*e.HoldID] = e
-	} else {
-		f.events[keyOf[uuid.UUID]{e.UserID, string(row[4])}] = e
-	}
-	return nil
-}
-
-// addHold reads holdColumns. A hold that was found both by key and by ID is one value.
-func (f *found) addHold(row [][]byte) error {
-	id := uuid.UUID(row[0])
-	h, ok := f.holds[id]
-	if !ok {
-		h = &models.UsageHold{
-			ID: id, UserID: uuid.UUID(row[1]), Email: string(row[2]),
-			Quantity: readInt(row[3]), OverageQuantity: readInt(row[4]), OverageCents: readInt(row[5]),
-			IdempotencyKey: string(row[6]), State: models.HoldState(row[7]), ExpiresAt: readTime(row[8]),
-			CreatedAt: readTime(row[9]), RecordID: readInt(row[10]),
-		}
-		readFigures(row[11:], &h.Figures)
-		f.holds[id] = h
-	}
-	f.holdKeys[keyOf[uuid.UUID]{h.UserID, h.IdempotencyKey}] = h
-	return nil
-}
-
-func readFigures(row [][]byte, f *models.Figures) {
-	*f = models.Figures{
-		PlanID: models.PlanID(row[0]), BillingPeriodStart: readTime(row[1]), BillingPeriodEnd: readTime(row[2]),
-		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]),
-		HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]), Included: readInt(row[8]),
-		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
-	}
-}
-
-// PostgreSQL's binary formats: integers are big-endian, and times are microseconds since 2000.
-// Source: https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES
-
 const postgresEpoch = 946684800 // seconds from 1970 to 2000
-
-func readInt(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // two's complement on both sides
-
-func readXID(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
-
-func readTime(b []byte) time.Time { return time.UnixMicro(readInt(b) + postgresEpoch*1e6).UTC() }
-
-func readOptionalInt(b []byte) *int64 {
-	if b == nil {
-		return nil
-	}
-	v := readInt(b)
-	return &v
-}
-
-func readOptionalText(b []byte) *string {
-	if b == nil {
-		return nil
-	}
-	v := string(b)
-	return &v
-}
-
-func readOptionalTime(b []byte) *time.Time {
-	if b == nil {
-		return nil
-	}
-	v := readTime(b)
-	return &v
-}
-
-func readOptionalUUID(b []byte) *uuid.UUID {
-	if b == nil {
-		return nil
-	}
-	v := uuid.UUID(b)
-	return &v
-}

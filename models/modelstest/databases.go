@@ -34,6 +34,14 @@ var (
 
 const templateName = "prepared"
 
+// OnBoth runs a test as a subtest on each database. address is the one of a new database with all
+// tables.
+func OnBoth(t *testing.T, test func(t *testing.T, address string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+}
+
 // Main runs a package's tests and then stops the cluster that Postgres may have started. A package
 // whose tests call Postgres or SQLite calls Main from its TestMain. Each database starts as open
 // leaves an empty one. It is prepared once and copied, because creating the tables again would take

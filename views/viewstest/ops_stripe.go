@@ -64,7 +64,9 @@ func opsStopped(ops views.Ops) views.Ops {
 		StripeCustomerID: "cus_Paperclip", Blocked: text("Bad Request: No such customer: 'cus_Paperclip'"),
 	}}
 	s.Held = []models.HeldCustomer{{StripeCustomerID: "cus_Twins", Subscriptions: []string{"sub_1First", "sub_1Second"}, Units: 31}}
-	s.Problems = []models.StripeCustomer{{ID: "cus_Marble", Problem: text("the price price_1Old belongs to no plan; the plan was not changed")}}
+	s.Problems = []models.StripeCustomer{{
+		ID: "cus_Marble", Problem: text("the price price_1Old belongs to no plan; the plan was not changed"),
+	}}
 	s.MeterErrors = []models.StripeWebhookEvent{{ID: "evt_1", ReceivedAt: Now.Add(-time.Hour), LastError: text("3 events: no such customer")}}
 	month := models.Period{Start: start.AddDate(0, -1, 0), End: start}
 	s.Overage.Reasons = []models.OverageShare{

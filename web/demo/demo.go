@@ -109,9 +109,11 @@ func guide(ctx context.Context, o *Options, key string) error {
 		return curl + o.URL + path
 	}
 	_, err = fmt.Fprintf(o.Out, `
-Tollgate runs at %[1]s. It has %[2]d made-up people of %[3]s on the plan %[4]s,
-people on every other plan, and six months of history. Made-up Slack traffic continues until you
-press Ctrl-C.
+Tollgate runs at %[1]s with made-up data:
+- %[2]d people of %[3]s on the plan %[4]s
+- people on every other plan
+- six months of history
+Made-up Slack traffic continues until you press Ctrl-C.
 
 Open the pages. Each link signs in once, within ten minutes:
 as the admin, who is also the operator   %[9]s

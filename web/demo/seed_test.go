@@ -113,22 +113,20 @@ func TestSeedIsTheSameEachTime(t *testing.T) {
 	if len(want) < 10_000 {
 		t.Errorf("only %d rows", len(want))
 	}
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db := open(t, address(t))
-			seed(t, db, noon)
-			got := everything(t, db)
-			if len(got) != len(want) {
-				t.Fatalf("%d rows, want %d", len(got), len(want))
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		t.Parallel()
+		db := open(t, address)
+		seed(t, db, noon)
+		got := everything(t, db)
+		if len(got) != len(want) {
+			t.Fatalf("%d rows, want %d", len(got), len(want))
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Fatalf("row %d is\n%s, want\n%s", i, got[i], want[i])
 			}
-			for i := range got {
-				if got[i] != want[i] {
-					t.Fatalf("row %d is\n%s, want\n%s", i, got[i], want[i])
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // On any day, the gate could have recorded the history.

@@ -315,7 +315,7 @@ func TestSignInLink(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sh := shell{t, address(t)}
 			s := start(t, "serve", "--database", sh.database, "--listen", "127.0.0.1:0")
-			sh.fails(1, "Nobody has the email ada@example.com; make them known with: tollgate user set ada@example.com",
+			sh.fails(1, "No user has the email ada@example.com; create one with: tollgate user set ada@example.com",
 				"sign-in", "ada@example.com")
 			sh.ok("user", "set", "ada@example.com")
 			sh.fails(1, "--base-url", "sign-in", "ada@example.com", "--listen", "127.0.0.1:0")

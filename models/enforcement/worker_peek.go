@@ -1,0 +1,132 @@
+package enforcement
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tollgate/models"
+)
+
+// answers reports whether the database answers.
+func (w *worker) answers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), answersPatience)
+	defer cancel()
+	_, err := w.db.ExecContext(ctx, "SELECT 1")
+	return err == nil
+}
+
+// peek answers checks.
+func (w *worker) peek(calls []*call) {
+	calls = w.identify(calls)
+	for pass := range maxPasses {
+		if len(calls) == 0 {
+			return
+		}
+		start := time.Now()
+		ctx, cancel := inTime(calls)
+		now := models.Now(w.now)
+		wants := make([]models.RecordKey, len(calls))
+		for i, c := range calls {
+			wants[i] = c.one[0].recordKey(now)
+		}
+		standings, err := w.standings(ctx, wants, now, pass > 0)
+		cancel()
+		if err != nil {
+			calls = w.failed(calls, err, start)
+			continue
+		}
+		var again []*call
+		for i, c := range calls {
+			o, s := &c.one[0], &standings[i]
+			if s.moves || o.mustLink(s.slack) {
+				again = append(again, c)
+				continue
+			}
+			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
+		}
+		if len(again) == 0 {
+			return
+		}
+		calls = w.prepareBisecting(again, func(ctx context.Context, db *models.DB, calls []*call) error {
+			var linking []*op
+			var moving []models.RecordKey
+			for i := range calls {
+				o := &calls[i].one[0]
+				if o.mustLink(models.SlackIdentity{}) {
+					linking = append(linking, o)
+				} else {
+					moving = append(moving, o.recordKey(now))
+				}
+			}
+			if len(linking) > 0 {
+				people, err := models.LinkPeople(ctx, db, now, linksOf(linking))
+				if err != nil {
+					return err
+				}
+				w.remember(ctx, linking, people)
+			}
+			if len(moving) == 0 {
+				return nil
+			}
+			return models.PrepareRecords(ctx, db, w.catalogue, now, moving)
+		})
+	}
+	failAll(calls, models.Unavailable(errors.New("people or usage records were not ready after all passes")))
+}
+
+// standings reads people's standings. If a person's record is missing or not ready, it computes
+// what the record will be. likely means that all of them probably need that, so it reads both at
+// the same time.
+func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now time.Time, likely bool) ([]peeked, error) {
+	read := func(wants []models.RecordKey) (*models.Foreseen, error) {
+		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
+	}
+	if likely {
+		done := make(chan struct{})
+		var all *models.Foreseen
+		var err error
+		go func() {
+			defer close(done)
+			all, err = models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
+		}()
+		read = func([]models.RecordKey) (*models.Foreseen, error) { <-done; return all, err }
+	}
+	records, err := w.ledger.peek(ctx, wants)
+	if err != nil {
+		return nil, err
+	}
+	standings := make([]peeked, len(wants))
+	var unready []int
+	var missing []models.RecordKey
+	for i, r := range records {
+		if r != nil {
+			var ready bool
+			if standings[i].Standing, ready = w.catalogue.Standing(r, now); ready {
+				standings[i].slack = r.Slack()
+				continue
+			}
+		}
+		unready, missing = append(unready, i), append(missing, wants[i])
+	}
+	if len(unready) == 0 {
+		return standings, nil
+	}
+	ahead, err := read(missing)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range unready {
+		standings[i].Standing, standings[i].slack, standings[i].moves = ahead.Standing(wants[i], records[i])
+	}
+	return standings, nil
+}
+
+// peeked is a person's standing, read without a lock.
+type peeked struct {
+	models.Standing
+	slack models.SlackIdentity
+	// moves means that the person's events must first move to another record, because Tollgate learned
+	// late of a period.
+	moves bool
+}
