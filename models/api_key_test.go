@@ -26,19 +26,20 @@ func TestNewKey(t *testing.T) {
 			characters[c]++
 		}
 	}
-	// 15,000 characters, each as likely as any other: 8 of the 62 make 1,935 of them, and in one run of a million more
-	// than five standard deviations of 41 more or fewer.
+	// 15,000 characters, each equally likely: 8 of the 62 make 1,935 of them. Fewer than one run in a
+	// million differs by more than five standard deviations of 41.
 	first := 0
 	for _, c := range "01234567" {
 		first += characters[c]
 	}
 	if len(characters) != 62 || first < 1935-5*41 || first > 1935+5*41 {
-		t.Errorf("%d different characters, and the first eight of the alphabet %d times", len(characters), first)
+		t.Errorf("%d different characters; the first eight of the alphabet occur %d times", len(characters), first)
 	}
 }
 
-// A typo is refused without the database: any one character that differs, two that changed places, any that is missing.
-func TestIsKeyKnowsTypos(t *testing.T) {
+// A typo is refused without the database: one different character, two swapped characters, or a
+// missing one.
+func TestIsKeyRefusesTypos(t *testing.T) {
 	const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
 	rapid.Check(t, func(t *rapid.T) {
 		key := models.NewKey()
@@ -64,10 +65,10 @@ func TestIsKeyKnowsTypos(t *testing.T) {
 	}
 }
 
-// The checksum is part of what is handed out, so it must not change: this key was made once.
+// The checksum is part of each key, so it must not change. This key was made once.
 func TestIsKeyStaysTheSame(t *testing.T) {
 	if !models.IsKey("tg_live_0000000000000000000000000000003nUU1K") {
-		t.Error("a key of before is refused")
+		t.Error("an earlier key is refused")
 	}
 }
 
@@ -113,11 +114,11 @@ func TestAPIKeys(t *testing.T) {
 			t.Errorf("stored %+v", stored)
 		}
 		if !stored.Allows(models.ScopeCheck) || !stored.Allows(models.ScopeConsume) || stored.Allows(models.ScopeRead) || stored.Allows("") {
-			t.Errorf("allows what it must not, or the other way round: %q", stored.Scopes)
+			t.Errorf("the key allows other scopes than it has: %q", stored.Scopes)
 		}
 		f.neverStores(t, key)
 		if other, err := models.APIKeyByHash(f.ctx, f.db, models.HashKey(models.NewKey())); err != nil || other != nil {
-			t.Errorf("a key that was never made: %+v, %v", other, err)
+			t.Errorf("an unknown key: %+v, %v", other, err)
 		}
 
 		for range 2 {
@@ -144,7 +145,7 @@ func TestAPIKeys(t *testing.T) {
 	})
 }
 
-// neverStores looks for the key's secret part in the row.
+// neverStores checks that no row contains the key's secret part.
 func (f *fixture) neverStores(t *testing.T, key string) {
 	t.Helper()
 	for _, k := range all[models.APIKey](t, f) {
@@ -166,9 +167,9 @@ func TestCreateAPIKeyRefuses(t *testing.T) {
 		t.Errorf("a name of 100 characters: %v", err)
 	}
 	if _, err := models.CreateAPIKey(f.ctx, f.db, noon, "none", nil); err == nil {
-		t.Error("no scopes are accepted")
+		t.Error("an empty list of scopes is accepted")
 	}
 	if keys := all[models.APIKey](t, f); len(keys) != 0 {
-		t.Errorf("made %+v", keys)
+		t.Errorf("the stored keys are %+v", keys)
 	}
 }

@@ -26,7 +26,7 @@ func TestDaily(t *testing.T) {
 		}
 	}
 	if got := models.Daily("").Units(); len(got) != 0 {
-		t.Errorf("no days are %d", got)
+		t.Errorf("an empty list has the days %d", got)
 	}
 }
 
@@ -50,8 +50,8 @@ func TestDayOf(t *testing.T) {
 	}
 }
 
-// TestDailyIsAList adds in any order what a plain list counts as well.
-func TestDailyIsAList(t *testing.T) {
+// Adding in any order gives the same as a plain list of numbers.
+func TestDailyEqualsAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d models.Daily
 		var want []int64
@@ -69,12 +69,13 @@ func TestDailyIsAList(t *testing.T) {
 	})
 }
 
-// TestDaysAreCountedWhenTheColumnComes takes a ledger back to before its records had days, and up again.
-func TestDaysAreCountedWhenTheColumnComes(t *testing.T) {
+// The migration that adds the column for days counts them from the events.
+func TestMigrationCountsDays(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.ledger(t)
-		f.exec(t, "DELETE FROM usage_events WHERE voided_at IS NOT NULL") // when that migration ran, there were none
-		// A period that starts within a day, with its first and last moments, and the last ones of two days.
+		f.exec(t, "DELETE FROM usage_events WHERE voided_at IS NOT NULL") // no events were voided before that migration
+		// A period that starts within a day, with events at its first and last moments, and at the last
+		// moments of two days.
 		start := time.Date(2026, 8, 15, 18, 30, 0, 0, time.UTC)
 		r := &models.UsageRecord{
 			UserID: f.user(t, "eve@example.com"), Email: "eve@example.com", BillingPeriodStart: start,
@@ -95,7 +96,7 @@ func TestDaysAreCountedWhenTheColumnComes(t *testing.T) {
 		r.Daily = models.Daily("110001,1001000").Add(10, 10).Add(31, 100)
 		f.insert(t, r)
 		if lines := f.verify(t); len(lines) > 0 {
-			t.Fatalf("before: %q", lines)
+			t.Fatalf("before the migration: %q", lines)
 		}
 		days := func() (list []models.Daily) {
 			for _, r := range all[models.UsageRecord](t, f, "id") {
@@ -117,11 +118,11 @@ func TestDaysAreCountedWhenTheColumnComes(t *testing.T) {
 		f.exec(t, "ALTER TABLE usage_records DROP COLUMN daily")
 		unmark()
 		if lines := f.verify(t); len(lines) > 0 {
-			t.Errorf("after: %q", lines)
+			t.Errorf("after the migration: %q", lines)
 		}
 		unmark() // as after a crash between the migration and its mark
 		if names, err := f.db.Migrate(f.ctx); err != nil || len(names) > 0 {
-			t.Errorf("once more: %q, %v", names, err)
+			t.Errorf("migrated again: %q, %v", names, err)
 		}
 	})
 }

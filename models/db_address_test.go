@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestRedact looks for a password in addresses of any form, also malformed ones.
+// A password is hidden in addresses of any form, also in malformed ones.
 func TestRedact(t *testing.T) {
 	for _, address := range []string{
 		"postgres://u:sEcret@h/db", "postgres://u:sEcret@h:1/db?sslmode=disable", "postgres://u@h/db?password=sEcret",
@@ -25,8 +25,8 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// TestEnvironmentIsNotRefused sets variables of libpq that are meant for other programs.
-func TestEnvironmentIsNotRefused(t *testing.T) {
+// Environment variables of libpq that are meant for other programs are ignored.
+func TestEnvironmentIsIgnored(t *testing.T) {
 	t.Setenv("PGTZ", "Europe/Berlin")
 	t.Setenv("PGOPTIONS", "-c datestyle=german")
 	s, err := readPostgresAddress("postgres://u@h/db")
@@ -34,7 +34,7 @@ func TestEnvironmentIsNotRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.settings["timezone"] != "UTC" || s.settings["datestyle"] != "ISO, MDY" {
-		t.Errorf("settings %v", s.settings)
+		t.Errorf("the settings are %v", s.settings)
 	}
 	if _, err := readPostgresAddress("postgres://u@h/db?timezone=Europe/Berlin"); err == nil {
 		t.Error("an address with another time zone is accepted")

@@ -11,8 +11,8 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// TestTheServerEndsTheFirstConnection opens a database whose server ends the first connection because
-// it was idle for longer than idle_session_timeout, over a link that is slower than that.
+// TestTheServerEndsTheFirstConnection opens a database over a link that is slower than the
+// idle_session_timeout, so that the server ends the first connection as idle.
 func TestTheServerEndsTheFirstConnection(t *testing.T) {
 	address := modelstest.Postgres(t)
 	name := databaseOf(t, address)

@@ -13,7 +13,7 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// alter runs statements on a database as an administrator does, without Tollgate's settings.
+// alter runs statements as an administrator does, without Tollgate's settings.
 func alter(t *testing.T, address, statements string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), address+"&statement_timeout=0&client_encoding=UTF8&search_path=public")
@@ -26,7 +26,7 @@ func alter(t *testing.T, address, statements string) {
 	}
 }
 
-// databaseOf is the name of the database at an address.
+// databaseOf returns the name of the database at an address.
 func databaseOf(t *testing.T, address string) string {
 	t.Helper()
 	config, err := pgx.ParseConfig(address)
@@ -36,8 +36,8 @@ func databaseOf(t *testing.T, address string) string {
 	return config.Database
 }
 
-// TestDatabaseHasHostileDefaults checks that the tests' databases are as hostile as they should be: to a connection that does
-// not set its own, each setting has its hostile value.
+// The tests' databases have hostile defaults: a connection that does not set a setting gets the
+// hostile value.
 func TestDatabaseHasHostileDefaults(t *testing.T) {
 	address := modelstest.Postgres(t)
 	for name, want := range modelstest.HostileDefaults {
@@ -87,7 +87,7 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 				if u := one[models.User](t, f, "email = ?", email); u.Name != strings.ToValidUTF8(name, "\ufffd") {
 					t.Errorf("%q is stored as %q", name, u.Name)
 				}
-				// Text that was converted twice is read back as it was, and is longer in the table.
+				// Text that was converted twice reads back correctly, but takes more bytes in the table.
 				var bytes int
 				if err := db.NewSelect().Model((*models.User)(nil)).ColumnExpr("octet_length(name)").Where("email = ?", email).
 					Scan(f.ctx, &bytes); err != nil ||
@@ -95,7 +95,7 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 					t.Errorf("%q takes %d bytes (%v)", name, bytes, err)
 				}
 			}
-			// A NUL, which PostgreSQL cannot store, is an error before anything is sent.
+			// PostgreSQL cannot store a NUL. It is an error before anything is sent.
 			if _, err := db.NewUpdate().Model((*models.User)(nil)).Set("name = ?", "a\x00', operator = true --").
 				Where("email = ?", "other@example.com").Exec(f.ctx); err == nil {
 				t.Error("a name with a NUL was stored")
@@ -107,8 +107,8 @@ func TestDisplayNameDoesNotEndItsLiteral(t *testing.T) {
 	}
 }
 
-// TestSettingsOfEveryConnection compares each setting with the same one of a database without hostile defaults, and checks that
-// ALTER ROLE changes as little.
+// Each connection has the settings of a database without hostile defaults, and ALTER ROLE does not
+// change them.
 func TestSettingsOfEveryConnection(t *testing.T) {
 	address := modelstest.Postgres(t)
 	var role strings.Builder
@@ -194,15 +194,14 @@ func TestAddressNamesSettings(t *testing.T) {
 	}
 }
 
-// TestTablesInAnotherSchema covers an installation whose schema was named by ALTER ROLE: it must not begin again with new,
-// empty tables.
+// An installation whose schema was set with ALTER ROLE must not start over with new, empty tables.
 func TestTablesInAnotherSchema(t *testing.T) {
 	address := modelstest.Postgres(t)
 	alter(t, address, `ALTER SCHEMA public RENAME TO mine; CREATE SCHEMA public;
 		ALTER ROLE CURRENT_USER IN DATABASE `+databaseOf(t, address)+` SET search_path = mine`)
 	_, err := models.Open(t.Context(), address)
-	wantError(t, err, `the tables are in schema "mine", which the database address does not name; add search_path=mine to use them,
-		or search_path=public for new tables`)
+	wantError(t, err, `the tables are in schema "mine", which the database address does not name; `+
+		"add search_path=mine to use them, or search_path=public for new tables")
 	for _, schema := range []string{"mine", "public"} {
 		db, err := models.Open(t.Context(), address+"&search_path="+schema)
 		if err != nil {
@@ -233,7 +232,8 @@ func TestDatabaseWithAnotherEncodingIsRefused(t *testing.T) {
 	wantError(t, err, "the database has the encoding LATIN1, Tollgate needs UTF8: create the database with ENCODING 'UTF8' TEMPLATE template0")
 }
 
-// TestDisabledTriggersAreRefused covers a role with session_replication_role = replica: triggers keep columns that decisions read.
+// A role with session_replication_role = replica disables triggers, which update columns that
+// decisions read.
 func TestDisabledTriggersAreRefused(t *testing.T) {
 	address := modelstest.Postgres(t)
 	alter(t, address, "ALTER DATABASE "+databaseOf(t, address)+" SET session_replication_role = replica")

@@ -13,7 +13,7 @@ import (
 	"tollgate/models"
 )
 
-// TestSQLiteSettings holds a connection to what the gate's speed and its promises stand on.
+// Each connection has the settings on which the gate's speed and guarantees depend.
 func TestSQLiteSettings(t *testing.T) {
 	db, err := models.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "settings.db"))
 	if err != nil {
@@ -29,7 +29,7 @@ func TestSQLiteSettings(t *testing.T) {
 	}
 }
 
-// TestReadOnlyFileIsUnusable makes an open file read-only and writable again.
+// A file that becomes read-only is unusable, until it is writable again.
 func TestReadOnlyFileIsUnusable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	db, err := models.Open(t.Context(), "sqlite:"+path)
@@ -47,7 +47,7 @@ func TestReadOnlyFileIsUnusable(t *testing.T) {
 	}
 }
 
-// TestSQLiteAddresses opens the file that SQLite itself would open for an address.
+// The opened file is the one that SQLite itself would open for an address.
 func TestSQLiteAddresses(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := errors.Join(os.MkdirAll("deep/in", 0o700), os.Symlink("deep/in", "link")); err != nil {
@@ -83,7 +83,7 @@ func TestSQLiteAddresses(t *testing.T) {
 	}
 }
 
-// Errors that come of the file or its disk are the database's, not a statement's, so callers get 503 for them.
+// Errors of the file or its disk are errors of the database, not of a statement. Callers get 503.
 func TestSQLiteUnavailable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollgate.db")
 	db := openFile(t, path)
@@ -107,16 +107,16 @@ func TestSQLiteUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := exec("INSERT INTO nothing VALUES (1)"); err == nil || models.IsUnavailable(err) {
-		t.Errorf("a wrong statement: %v", err)
+		t.Errorf("an invalid statement: %v", err)
 	}
 	if err := os.WriteFile(path+".text", bytes.Repeat([]byte("no database "), 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := models.Open(t.Context(), "sqlite:"+path+".text"); !models.IsUnavailable(err) {
-		t.Errorf("no database: %v", err)
+		t.Errorf("a file that is not a database: %v", err)
 	}
 
-	// A file that is gone takes no commit, and opens no connection.
+	// If the file is missing, commits and new connections fail.
 	if err := db.CheckFile(0); err != nil {
 		t.Error(err)
 	}
@@ -124,27 +124,27 @@ func TestSQLiteUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := db.CheckFile(0); !models.IsFileUnusable(err) || !models.IsUnavailable(err) {
-		t.Errorf("the file is away: %v", err)
+		t.Errorf("the missing file: %v", err)
 	}
-	other, err := models.Open(t.Context(), "sqlite:"+path+"2") // some time passes, so that the hook looks again
+	other, err := models.Open(t.Context(), "sqlite:"+path+"2") // takes long enough for the hook to check again
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = other.Close()
 	if err := exec(write); !models.IsFileUnusable(err) || !models.IsUnavailable(err) {
-		t.Errorf("a commit: %v", err)
+		t.Errorf("a commit without the file: %v", err)
 	}
 	pool := db.SQLitePool()
 	defer func() { _ = pool.Close() }()
 	if err := pool.PingContext(t.Context()); !models.IsFileUnusable(err) {
-		t.Errorf("a new connection: %v", err)
+		t.Errorf("a new connection without the file: %v", err)
 	}
 	if err := db.InTx(t.Context(), func(ctx context.Context,
 		tx bun.Tx) error {
 		_, err := tx.ExecContext(ctx, write)
 		return err
 	}); !models.IsFileUnusable(err) {
-		t.Errorf("a transaction: %v", err)
+		t.Errorf("a transaction without the file: %v", err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a file was created")
@@ -153,7 +153,7 @@ func TestSQLiteUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := exec(write); err != nil {
-		t.Errorf("with the file in its place again: %v", err)
+		t.Errorf("after the file is restored: %v", err)
 	}
 	if err := conn.Close(); err != nil {
 		t.Error(err)

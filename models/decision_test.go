@@ -22,7 +22,8 @@ func TestLevels(t *testing.T) {
 		{500, 500, 100, models.Exceeded},
 		{501, 500, 100, models.Exceeded},
 		{1000, 500, 200, models.Exceeded},
-		// Percentages that are no whole number of units: four of five are 80 %, and 95 % is never met exactly.
+		// Percentages that are not a whole number of units: four of five are 80%, and exactly 95% is
+		// impossible.
 		{3, 5, 60, models.Safe},
 		{4, 5, 80, models.Warning},
 		{5, 5, 100, models.Exceeded},
@@ -32,7 +33,7 @@ func TestLevels(t *testing.T) {
 		{24, 25, 96, models.Critical},
 		{71, 75, 94, models.Warning},
 		{72, 75, 96, models.Critical},
-		// Nothing included: no division.
+		// Nothing is included: the division by zero is avoided.
 		{0, 0, 0, models.Safe},
 		{1, 0, 100, models.Exceeded},
 		{7, 0, 100, models.Exceeded},
@@ -46,7 +47,8 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// While units are left, billed units do not count: they were decided in another part of the period, or before a grant.
+// While included units are left, billed units do not count: they were decided in another part of
+// the period, or before a grant.
 func TestLevelsWithOverage(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -87,23 +89,23 @@ func TestDecide(t *testing.T) {
 		{"more than the rest: none of it", 3, 0, 5, 0, nil, 3, 0, models.IncludedExhausted},
 		{"the rest", 3, 0, 5, 0, nil, 2, 0, ""},
 		{"held units are taken", 2, 3, 5, 0, nil, 1, 0, models.IncludedExhausted},
-		{"beside held units", 2, 2, 5, 0, nil, 1, 0, ""},
+		{"next to held units", 2, 2, 5, 0, nil, 1, 0, ""},
 		{"nothing included", 0, 0, 0, 0, nil, 1, 0, models.IncludedExhausted},
 		{"nothing included, paid", 0, 0, 0, 25, nil, 1, 1, ""},
 		{"paid overage", 75, 0, 75, 30, nil, 1, 1, ""},
-		{"paid overage, far", 10_000, 0, 75, 30, nil, 10_000, 10_000, ""},
+		{"paid overage, far beyond", 10_000, 0, 75, 30, nil, 10_000, 10_000, ""},
 		{"partly overage", 74, 0, 75, 30, limit(30), 2, 1, ""},
 		{"partly overage, one unit over the limit", 74, 0, 75, 30, limit(30), 3, 0, models.SpendLimitReached},
 		{"up to the limit", 75, 0, 75, 30, limit(90), 3, 3, ""},
 		{"a cent over the limit", 75, 0, 75, 30, limit(89), 3, 0, models.SpendLimitReached},
 		{"held units may cost too", 75, 2, 75, 30, limit(60), 1, 0, models.SpendLimitReached},
-		{"a limit of nothing within the included", 74, 0, 75, 30, limit(0), 1, 0, ""},
-		{"a limit of nothing beyond", 75, 0, 75, 30, limit(0), 1, 0, models.SpendLimitReached},
+		{"a limit of zero within the included", 74, 0, 75, 30, limit(0), 1, 0, ""},
+		{"a limit of zero beyond the included", 75, 0, 75, 30, limit(0), 1, 0, models.SpendLimitReached},
 		{"a limit without overage", 5, 0, 5, 0, limit(1000), 1, 0, models.IncludedExhausted},
-		{"numbers as large as a catalog may have", 1_000_000_000, 0, 1_000_000_000, 100_000_000, limit(999_999_999_999), 10_000, 0,
+		{"the largest numbers that a catalog may have", 1_000_000_000, 0, 1_000_000_000, 100_000_000, limit(999_999_999_999), 10_000, 0,
 			models.SpendLimitReached},
 	} {
-		// All units beyond the included ones are overage, at today's rate.
+		// All units beyond the included ones are overage at today's rate.
 		s := models.Standing{
 			Used: test.used, Overage: max(0, test.used-test.included), Held: test.held, Included: test.included, OverageRateCents: test.rate,
 			SpendLimitCents: test.limit,
@@ -117,7 +119,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Cases in which what was decided before matters, not what would be decided today.
+// Cases in which earlier decisions matter.
 func TestDecideUponEarlierDecisions(t *testing.T) {
 	cents := ptr(int64(1000))
 	for _, test := range []struct {
@@ -128,20 +130,20 @@ func TestDecideUponEarlierDecisions(t *testing.T) {
 	}{
 		{"past due, within the included", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 1,
 			models.Verdict{Allowed: true}},
-		{"past due, beyond", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 2,
+		{"past due, beyond the included", models.Standing{Used: 4, Included: 5, OverageRateCents: 30, PastDue: true}, 2,
 			models.Verdict{Reason: models.PaymentPastDue}},
 		{"past due without a rate", models.Standing{Used: 5, Included: 5, PastDue: true}, 1, models.Verdict{Reason: models.IncludedExhausted}},
 		{"past due and at the limit", models.Standing{Used: 5, Included: 5, OverageRateCents: 30, PastDue: true,
 			SpendLimitCents: ptr(int64(0))}, 1,
 			models.Verdict{Reason: models.PaymentPastDue}},
-		{"billed units leave the included ones", models.Standing{Used: 30, Overage: 27, OverageCents: 810, Included: 5,
+		{"billed units do not use included ones", models.Standing{Used: 30, Overage: 27, OverageCents: 810, Included: 5,
 			OverageRateCents: 30}, 2, models.Verdict{Allowed: true}},
-		{"units that are not billed take them", models.Standing{Used: 30, Overage: 3, OverageCents: 90, Included: 5, OverageRateCents: 30}, 2,
+		{"unbilled units use included ones", models.Standing{Used: 30, Overage: 3, OverageCents: 90, Included: 5, OverageRateCents: 30}, 2,
 			models.Verdict{Allowed: true, Overage: 2, OverageCents: 60}},
-		{"overage at an earlier rate counts as it was charged", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5,
+		{"earlier overage counts as charged", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5,
 			OverageRateCents: 10, SpendLimitCents: cents}, 2,
 			models.Verdict{Allowed: true, Overage: 2, OverageCents: 20}},
-		{"and reaches the limit", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5, OverageRateCents: 10,
+		{"earlier overage reaches the limit", models.Standing{Used: 25, Overage: 20, OverageCents: 980, Included: 5, OverageRateCents: 10,
 			SpendLimitCents: cents}, 3,
 			models.Verdict{Reason: models.SpendLimitReached}},
 		{"overage on hold counts as it would be charged", models.Standing{Used: 5, Held: 20, OverageHeld: 20, OverageCentsHeld: 990,
@@ -177,7 +179,8 @@ func TestRemaining(t *testing.T) {
 	}
 }
 
-// A settlement is charged as its hold was decided, unless included units became free since.
+// A settlement is charged as its hold was decided, unless included units became free in the
+// meantime.
 func TestSettle(t *testing.T) {
 	hold := models.UsageHold{Quantity: 5, OverageQuantity: 3, OverageCents: 120, Figures: models.Figures{OverageRateCents: 40}}
 	for _, test := range []struct {
@@ -188,13 +191,13 @@ func TestSettle(t *testing.T) {
 		{"all of it", 3, 0, 5, 5, 3},
 		{"its included part", 3, 0, 5, 2, 0},
 		{"one unit more", 3, 0, 5, 3, 1},
-		{"another hold gave two units back", 1, 0, 5, 5, 1},
-		{"another hold gave all back", 0, 0, 5, 5, 0},
+		{"another hold released two units", 1, 0, 5, 5, 1},
+		{"another hold released all units", 0, 0, 5, 5, 0},
 		{"another hold took more", 3, 2, 5, 5, 3},
-		{"units that are not billed took its included part", 9, 0, 5, 2, 0},
-		{"units that are not billed took it all", 9, 0, 5, 5, 3},
+		{"units that are not billed used its included part", 9, 0, 5, 2, 0},
+		{"units that are not billed used all included units", 9, 0, 5, 5, 3},
 	} {
-		// The rate of today differs, and a limit or a payment is not asked about again.
+		// Today's rate differs. A limit or a payment is not checked again.
 		s := models.Standing{Used: test.used, Held: test.held, Included: test.included, OverageRateCents: 25, PastDue: true,
 			SpendLimitCents: ptr(int64(0))}
 		if got, want := models.Settle(s, &hold, test.quantity),
@@ -216,7 +219,7 @@ func TestClassify(t *testing.T) {
 		{"while past due", models.Standing{Used: 3, Included: 5, OverageRateCents: 30, PastDue: true}, 9, 0},
 		{"partly beyond the limit", models.Standing{Used: 3, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(119))}, 9, 3},
 		{"all beyond the limit", models.Standing{Used: 5, Included: 5, OverageRateCents: 30, SpendLimitCents: ptr(int64(29))}, 9, 0},
-		{"holds are first", models.Standing{Used: 5, Held: 2, OverageHeld: 2, OverageCentsHeld: 60, Included: 5, OverageRateCents: 30,
+		{"holds come first", models.Standing{Used: 5, Held: 2, OverageHeld: 2, OverageCentsHeld: 60, Included: 5, OverageRateCents: 30,
 			SpendLimitCents: ptr(int64(100))}, 9, 1},
 		{"far over the limit", models.Standing{Used: 50, Overage: 45, OverageCents: 1350, Included: 5, OverageRateCents: 30,
 			SpendLimitCents: ptr(int64(100))}, 9, 0},
@@ -228,7 +231,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// standings are mostly small, so that their edges meet.
+// standings are mostly small, so that limits are often reached.
 func standings() *rapid.Generator[models.Standing] {
 	return rapid.Custom(func(t *rapid.T) models.Standing {
 		most := rapid.SampledFrom([]int64{3, 120, 1_000_000_000}).Draw(t, "most")
@@ -249,7 +252,8 @@ func standings() *rapid.Generator[models.Standing] {
 
 var quantities = rapid.Int64Range(1, 10_000)
 
-// The formulas of product.md, "Decisions", in its letters. Rules 1 and 4 have no columns yet.
+// letters has the variables of the formulas of product.md, "Decisions". Rules 1 and 4 have no
+// columns yet.
 type letters struct{ U, O, H, HO, I, R, C, HC int64 }
 
 func lettersOf(s models.Standing) letters {
@@ -285,7 +289,7 @@ func TestDecideFollowsTheContract(t *testing.T) {
 		}
 		got := models.Decide(s, q)
 		if got != want {
-			t.Fatalf("%d of %+v: %+v, want %+v", q, s, got, want)
+			t.Fatalf("%d units of %+v: %+v, want %+v", q, s, got, want)
 		}
 		if got.Allowed {
 			s.Add(q, got)
@@ -302,7 +306,8 @@ func TestDecideFollowsTheContract(t *testing.T) {
 	})
 }
 
-// Units that were used already are billed as if each had been asked for by itself, and the refused ones had been used all the same.
+// Units that were already used are billed as if each had been requested on its own. Refused units
+// count as used too.
 func TestClassifyFollowsTheContract(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, q := standings().Draw(t, "standing"), rapid.Int64Range(1, 300).Draw(t, "quantity")
@@ -333,12 +338,12 @@ func TestSettleFollowsTheContract(t *testing.T) {
 		over := min(max(0, q-(h.Quantity-h.OverageQuantity)), lettersOf(s).over(q))
 		if got, want := models.Settle(s, &h, q), (models.Verdict{Allowed: true, Overage: over,
 			OverageCents: over * h.OverageRateCents}); got != want {
-			t.Fatalf("%d of a hold of %d, %d of them overage, in %+v: %+v, want %+v", q, h.Quantity, h.OverageQuantity, s, got, want)
+			t.Fatalf("%d units of a hold of %d with overage %d in %+v: %+v, want %+v", q, h.Quantity, h.OverageQuantity, s, got, want)
 		}
 	})
 }
 
-// A person who may have more may have less; and more used, held or asked for never turns a refusal into a grant.
+// Using, holding or requesting more, or having less included, never turns a refusal into a grant.
 func TestDecideIsMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, quantity := standings().Draw(t, "standing"), quantities.Draw(t, "quantity")
@@ -358,7 +363,8 @@ func TestDecideIsMonotone(t *testing.T) {
 	})
 }
 
-// One by one, a person gets exactly what they get at once: with a hard cap, the included units.
+// Requested one by one, a person gets exactly as many units as in one request: with a hard cap, the
+// included ones.
 func TestDecideOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := models.Standing{Included: rapid.Int64Range(0, 60).Draw(t, "included"), OverageRateCents: rapid.SampledFrom([]int64{0, 7}).
@@ -401,7 +407,7 @@ func TestLevelAgreesWithPercent(t *testing.T) {
 			want = models.Warning
 		}
 		if s.Level() != want {
-			t.Fatalf("%d of %d are %d %% and %q", s.Used, s.Included, s.PercentUsed(), s.Level())
+			t.Fatalf("%d of %d used: %d %% and level %q", s.Used, s.Included, s.PercentUsed(), s.Level())
 		}
 	})
 }

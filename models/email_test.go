@@ -50,7 +50,8 @@ func TestParseEmail(t *testing.T) {
 	}
 }
 
-// One person is one row: however an address is written, and however often it is parsed, it comes out the same.
+// One person has one row: however an address is written and however often it is parsed, the result
+// is the same.
 func TestParseEmailIsStable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		given := rapid.OneOf(rapid.String(), rapid.StringMatching(
@@ -69,7 +70,7 @@ func TestParseEmailIsStable(t *testing.T) {
 	})
 }
 
-// Every other character keeps an address apart from all addresses in ASCII.
+// A character outside of ASCII never makes an address equal to one in ASCII.
 func TestNoOtherCharacterFoldsIntoASCII(t *testing.T) {
 	fold := func(s string) string { return norm.NFC.String(strings.ToLower(norm.NFC.String(s))) }
 	refused := 0

@@ -9,8 +9,9 @@ import (
 	"tollgate/models"
 )
 
-// A plan that was assigned to an organization by hand ends. It was no change of payer for a member who came before, so the member's record
-// goes on. A member with a plan of their own pays again from that moment on.
+// A plan that was assigned to an organization by hand ends. A member without a payer before
+// continues their record, because the payer did not change. A member with a plan of their own pays
+// again from then on.
 func TestAPlanByHandEnds(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const bob = "bob@example.com"
@@ -48,9 +49,9 @@ func TestAPlanByHandEnds(t *testing.T) {
 	})
 }
 
-// The summary of an organization counts what its plan pays for, also before the next decision of a
-// member who came with a record of their own.
-func TestAMemberComesWithUsageOfTheirOwn(t *testing.T) {
+// The summary of an organization counts what its plan pays for, also before the next decision about
+// a member who joined with a record of their own.
+func TestAMemberJoinsWithUsage(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, hours(-3), "Acme", "T1")
 		f.bought(t, hours(-2))
@@ -78,9 +79,9 @@ func TestAMemberComesWithUsageOfTheirOwn(t *testing.T) {
 	})
 }
 
-// A record ended when an organization began to pay. When the person leaves it, having used nothing
-// there, a new record begins: a check shows
-// what the summary of the next organization counts.
+// A record ended when an organization started to pay. When the person leaves it without having used
+// anything there, a new record begins: a check and the summary of the next organization show the
+// same.
 func TestARecordThatEndedStaysEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme, hand := f.organization(t, hours(-3), "Acme", "T1"), f.organization(t, hours(-3), "Hand", "T2")

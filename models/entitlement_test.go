@@ -10,10 +10,10 @@ import (
 	"tollgate/models"
 )
 
-// TestARecordIsEntitledAsLongAsItIsTrue changes everything that a record repeats, by plain SQL as a stranger would, and looks
-// that the database itself took the record out of use, that preparing it puts it right, and that verify sees one that
-// was left.
-func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
+// The test changes everything that a record repeats, with plain SQL. Each time, the database itself
+// marks the record as not entitled, preparing corrects it, and verify finds a record that is still
+// marked.
+func TestChangesTakeARecordOutOfUse(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		catalogue, err := models.LoadCatalogue("")
 		if err != nil {
@@ -23,10 +23,10 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 		if _, err := models.LinkPeople(f.ctx, f.db, noon, []models.Link{{Email: "ada@example.com", Slack: identity}}); err != nil {
 			t.Fatal(err)
 		}
-		wants := []models.RecordKey{{Email: "ada@example.com", At: noon}}
+		keys := []models.RecordKey{{Email: "ada@example.com", At: noon}}
 		prepare := func() *models.UsageRecord {
 			t.Helper()
-			if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, wants); err != nil {
+			if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon, keys); err != nil {
 				t.Fatal(err)
 			}
 			r, err := models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
@@ -65,10 +65,10 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.plan == "" {
-				continue // touches nobody
+				continue // changes no person
 			}
 			if r.Entitled {
-				t.Errorf("%s: the record still stands as entitled", c.statement)
+				t.Errorf("%s: the record is still marked as entitled", c.statement)
 			}
 			if r = prepare(); r.PlanID != c.plan || r.SuggestionsIncluded != c.included {
 				t.Errorf("%s: plan %s with %d included, want %s with %d", c.statement, r.PlanID, r.SuggestionsIncluded, c.plan, c.included)
@@ -80,14 +80,15 @@ func TestARecordIsEntitledAsLongAsItIsTrue(t *testing.T) {
 		f.exec(t, "UPDATE users SET spend_limit_cents = 900")
 		f.exec(t, "UPDATE usage_records SET entitled = true")
 		if lines := f.verify(t); len(lines) != 1 {
-			t.Errorf("a record that says what is no longer so: %v", lines)
+			t.Errorf("verify of an outdated record: %v", lines)
 		}
 	})
 }
 
-// TestAPlanThatACatalogueLacks has a process whose catalogue lacks somebody's plan and one whose has it take turns, as when a plan is added
-// while both run. The first gives what free gives, and the second what was sold, whoever came before.
-func TestAPlanThatACatalogueLacks(t *testing.T) {
+// Two processes take turns, one whose catalog lacks a person's plan and one whose catalog has it,
+// as while a plan is being added. The first one gives the free plan's units, and the second one
+// what was sold, whichever came first.
+func TestAPlanMissingFromACatalog(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		with, err := models.ParseCatalogue("new.yaml", []byte(plans))
 		if err != nil {
@@ -125,7 +126,7 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 			}
 			if r != nil {
 				if s, ready := turn.catalogue.Standing(r, noon); ready {
-					t.Errorf("turn %d takes %+v as it is", i, s)
+					t.Errorf("turn %d uses %+v unchanged", i, s)
 				}
 			}
 			foreseen := f.foresee(t, turn.catalogue, turn.email, noon)
@@ -145,22 +146,22 @@ func TestAPlanThatACatalogueLacks(t *testing.T) {
 		}
 		if plans, err := models.UnknownPlans(f.ctx, f.db, without); err != nil || !slices.Equal(plans,
 			[]models.UnknownPlan{{ID: "crew", Subscriptions: 1}}) {
-			t.Errorf("without it the catalogue lacks %v, %v", plans, err)
+			t.Errorf("without the plan, the catalog lacks %v, %v", plans, err)
 		}
 		if plans, err := models.UnknownPlans(f.ctx, f.db, with); err != nil || len(plans) > 0 {
-			t.Errorf("with it the catalogue lacks %v, %v", plans, err)
+			t.Errorf("with the plan, the catalog lacks %v, %v", plans, err)
 		}
 	})
 }
 
-// TestRecordsOfFormerPlansAreHealed leaves records of the free plan beside subscriptions, as a process of before wrote them whose
-// catalogue lacked the plan.
-func TestRecordsOfFormerPlansAreHealed(t *testing.T) {
+// An earlier release, whose catalog lacked a plan, wrote records of the free plan for people with
+// subscriptions. The migration corrects them.
+func TestMigrationCorrectsRecordsOfMissingPlans(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, at := range []time.Time{noon.AddDate(0, -1, 0), noon} {
 			for _, email := range []string{"ada@example.com", "bob@example.com", "eve@example.com"} {
 				if email == "bob@example.com" && at.Equal(noon) {
-					continue // was seen last month only
+					continue // used only last month
 				}
 				if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, at, []models.RecordKey{{Email: email, At: at}}); err != nil {
 					t.Fatal(err)
@@ -172,28 +173,29 @@ func TestRecordsOfFormerPlansAreHealed(t *testing.T) {
 			FROM users WHERE email <> 'eve@example.com'`, noon, noon)
 		f.exec(t, "UPDATE usage_records SET entitled = true")
 		if lines := f.verify(t); len(lines) != 2 {
-			t.Fatalf("before: %v", lines)
+			t.Fatalf("before the migration: %v", lines)
 		}
 		name := "sqlite"
 		if f.db.Postgres {
 			name = "postgres"
 		}
-		heal, err := os.ReadFile("migrations/" + name + "/20261128000000_plans_out_of_catalogue.tx.up.sql")
+		statements, err := os.ReadFile("migrations/" + name + "/20261128000000_plans_out_of_catalogue.tx.up.sql")
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.exec(t, string(heal))
+		f.exec(t, string(statements))
 		if lines := f.verify(t); len(lines) > 0 {
-			t.Errorf("after: %v", lines)
+			t.Errorf("after the migration: %v", lines)
 		}
 		if r, err := models.CurrentUsage(f.ctx, f.db, noon, "eve@example.com"); err != nil || !r.Entitled {
-			t.Errorf("somebody without a subscription: %+v, %v", r, err)
+			t.Errorf("a person without a subscription: %+v, %v", r, err)
 		}
 	})
 }
 
-// TestARecordEndsWithTheSubscriptionsPeriod puts somebody with a record of the calendar month into an organization that pays by the year
-// and began its current month before that. Nothing tells of the next month's beginning, so the record has to end there by itself.
+// A person with a record of the calendar month joins an organization that pays by the year and
+// whose current month began earlier. No event announces the next month, so the record has to end
+// on its own.
 func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const email = "ada@example.com"
@@ -205,7 +207,7 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 			}
 			r, err := models.CurrentUsage(f.ctx, f.db, now, email)
 			if err != nil || r.Period() != foreseen {
-				t.Errorf("at %v the period was foreseen as %v, it is %+v, %v", now, foreseen, r, err)
+				t.Errorf("at %v, the foreseen period was %v, and the record is %+v, %v", now, foreseen, r, err)
 			}
 			return r.Period()
 		}
@@ -224,15 +226,15 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 			t.Fatal(err)
 		}
 		if p := prepared(noon); p != (models.Period{Start: november.Start, End: step}) {
-			t.Errorf("in the organization the record is %v", p)
+			t.Errorf("in the organization, the record is %v", p)
 		}
 		if p := prepared(step); p != (models.Period{Start: step, End: step.AddDate(0, 1, 0)}) {
-			t.Errorf("in its next month the record is %v", p)
+			t.Errorf("in its next month, the record is %v", p)
 		}
-		// Without a subscription a period goes on to its end.
+		// Without a subscription, a period continues to its end.
 		f.exec(t, "UPDATE subscriptions SET status = 'canceled'")
 		if p := prepared(step.Add(time.Hour)); p != (models.Period{Start: step, End: step.AddDate(0, 1, 0)}) {
-			t.Errorf("after the subscription's end the record is %v", p)
+			t.Errorf("after the subscription's end, the record is %v", p)
 		}
 		if lines := f.verify(t); len(lines) > 0 {
 			t.Error(lines)
@@ -240,9 +242,9 @@ func TestARecordEndsWithTheSubscriptionsPeriod(t *testing.T) {
 	})
 }
 
-// TestANewPeriodLiesBetweenItsNeighbours begins a subscription shortly before a month for which there is a record already, as of an event
-// that came a little early.
-func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
+// A subscription begins shortly before a month that already has a record, from an event that was a
+// little early.
+func TestANewPeriodFitsBetweenItsNeighbors(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const email = "ada@example.com"
 		december := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
@@ -266,16 +268,16 @@ func TestANewPeriodLiesBetweenItsNeighbours(t *testing.T) {
 		foreseen := f.foresee(t, f.catalogue, email, now).Period
 		prepare(now, now)
 		if r, err = models.CurrentUsage(f.ctx, f.db, now, email); err != nil || r.Period() != foreseen || !foreseen.End.Equal(december) {
-			t.Errorf("foreseen was %v, it is %+v, %v", foreseen, r, err)
+			t.Errorf("the foreseen period was %v, the record is %+v, %v", foreseen, r, err)
 		}
 	})
 }
 
-// foresee returns the standing as it will be once the record at an instant is prepared.
+// foresee returns the standing that a record will have once it is prepared.
 func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, at time.Time) models.Standing {
 	t.Helper()
-	want := models.RecordKey{Email: email, At: at}
-	ahead, err := models.ReadAhead(f.ctx, f.db, c, at, []models.RecordKey{want})
+	key := models.RecordKey{Email: email, At: at}
+	ahead, err := models.ReadAhead(f.ctx, f.db, c, at, []models.RecordKey{key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,11 +285,12 @@ func (f *fixture) foresee(t *testing.T, c *models.Catalogue, email string, at ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, _ := ahead.Standing(want, r)
+	s, _, _ := ahead.Standing(key, r)
 	return s
 }
 
-// TestASubscriptionBeginsInTheMiddleOfAMonth rolls the record over: the month ends where the subscription's own period begins.
+// When a subscription begins in the middle of a month, the month's record ends where the
+// subscription's period begins.
 func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		catalogue, err := models.LoadCatalogue("")
@@ -318,21 +321,21 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 			current_period_end, created_at, updated_at)
 			SELECT '00000000-0000-7000-8000-000000000001', id, 'pro', 'active', ?, ?, ?, ?, ? FROM users`, begin, begin,
 			begin.AddDate(0, 1, 0), noon, noon)
-		// A late event of before then does not keep the month alive.
+		// A late event from before does not extend the month.
 		if err := models.PrepareRecords(f.ctx, f.db, catalogue, noon,
 			[]models.RecordKey{{Email: "ada@example.com", At: day(11, 10)}}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(noon), begin, begin.AddDate(0, 1, 0), "pro")
-		// Its period is over and Stripe has not told of the next: monthly steps from the anchor.
+		// The period is over and Stripe has not sent the next one: it is a monthly step from the anchor.
 		want(at(day(12, 25)), begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0), "pro")
 		f.exec(t, "UPDATE subscriptions SET status = 'canceled'")
 		want(at(day(12, 26)), begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0), "free")
-		// Then months again, cut to begin where the last period ended.
+		// Then calendar months follow, starting where the last period ended.
 		want(at(time.Date(2027, 1, 25, 0, 0, 0, 0, time.UTC)), begin.AddDate(0, 2, 0), time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC), "free")
 		history, err := models.UsageHistory(f.ctx, f.db, time.Date(2027, 1, 25, 0, 0, 0, 0, time.UTC), "ada@example.com", 6)
 		if err != nil || len(history) != 4 || !history[3].BillingPeriodEnd.Equal(begin) {
-			t.Errorf("%d periods, %v; the first ends %v", len(history), err, history[len(history)-1].BillingPeriodEnd)
+			t.Errorf("%d periods, %v; the first one ends %v", len(history), err, history[len(history)-1].BillingPeriodEnd)
 		}
 		if lines := f.verify(t); len(lines) > 0 {
 			t.Error(lines)
@@ -340,16 +343,16 @@ func TestASubscriptionBeginsInTheMiddleOfAMonth(t *testing.T) {
 	})
 }
 
-// TestARecordMadeEarlyHidesNoneBefore makes the next period's record, as an event does that lies a little ahead, and then
-// changes what the person may use: the current record must be taken out of use as well.
-func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
+// An event slightly ahead of time makes the next period's record. A later change of the person's
+// plan must also mark the current record.
+func TestARecordMadeEarlyHidesNoEarlierOne(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		now := models.Now(time.Now) // the triggers go by the database's clock
+		now := models.Now(time.Now) // the triggers use the database's clock
 		next := models.CalendarMonth(now).End
 		prepare := func() {
 			t.Helper()
-			wants := []models.RecordKey{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
-			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, wants); err != nil {
+			keys := []models.RecordKey{{Email: "ada@example.com", At: now}, {Email: "ada@example.com", At: next}}
+			if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, keys); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -368,13 +371,13 @@ func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
 			do()
 			for _, r := range all[models.UsageRecord](t, f, "billing_period_start") {
 				if r.Entitled {
-					t.Errorf("%s changed and the record of %s still stands as entitled", change, r.BillingPeriodStart.Format(time.DateOnly))
+					t.Errorf("%s changed, and the record of %s is still marked as entitled", change, r.BillingPeriodStart.Format(time.DateOnly))
 				}
 			}
 		}
 		f.exec(t, "UPDATE usage_records SET entitled = true")
 		if lines := f.verify(t); len(lines) != 2 {
-			t.Errorf("two records that say what is no longer so: %q", lines)
+			t.Errorf("verify of two outdated records: %q", lines)
 		}
 		prepare()
 		r, err := models.CurrentUsage(f.ctx, f.db, now, "ada@example.com")
@@ -384,8 +387,8 @@ func TestARecordMadeEarlyHidesNoneBefore(t *testing.T) {
 	})
 }
 
-// TestJoiningAnOrganizationThatIsGivenAPlan has a person join an organization while it is given a plan, each of the two
-// committed last in turn, and looks that the plan is theirs.
+// A person joins an organization while it is given a plan. Whichever commits last, the person has
+// the plan.
 func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 	for _, last := range []string{"the plan", "the person", "the workspace"} {
 		t.Run(last, func(t *testing.T) {
@@ -423,7 +426,7 @@ func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 				_, err := f.db.ExecContext(f.ctx, second, secondArgs...)
 				done <- err
 			}()
-			// The second one comes to its end or to a lock of the first one's.
+			// The second statement either completes or waits for a lock of the first one.
 			for {
 				var waiting int
 				if err := f.db.NewSelect().TableExpr("pg_stat_activity").ColumnExpr("COUNT(*)").
@@ -435,7 +438,7 @@ func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 				}
 			}
 			if len(done) > 0 && last != "the plan" {
-				prepare() // it did not wait, so the record is made before the plan can be seen
+				prepare() // it did not wait, so the record is made before the plan is visible
 			}
 			if err := tx.Commit(); err != nil {
 				t.Fatal(err)
@@ -449,7 +452,7 @@ func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 				r, err = models.CurrentUsage(f.ctx, f.db, noon, "ada@example.com")
 			}
 			if err != nil || !r.Entitled || r.PlanID != "business" {
-				t.Errorf("the record says %s, entitled %t, %v; want business", r.PlanID, r.Entitled, err)
+				t.Errorf("the record has the plan %s, entitled %t, %v; want business", r.PlanID, r.Entitled, err)
 			}
 			if lines := f.verify(t); len(lines) > 0 {
 				t.Errorf("verify: %q", lines)

@@ -7,12 +7,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// Another person may get an email between the statement that locks people and the one that reads records. The record is left out.
+// An email may pass to another person between locking people and reading records. Such a record is
+// left out.
 func TestARecordOfAnotherPersonIsLeftOut(t *testing.T) {
 	ada, other := uuid.New(), uuid.New()
 	people := persons{ada: {user: ada}}
 	people.gather(time.Now(), []*UsageRecord{{UserID: ada, ID: 1}, {UserID: other, ID: 2}}, nil, nil, nil)
 	if got := people[ada].records; len(people) != 1 || len(got) != 1 || got[0].ID != 1 {
-		t.Errorf("%d people, of whom one has %d records; want 1 and 1", len(people), len(got))
+		t.Errorf("%d people and %d records; want 1 and 1", len(people), len(got))
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 
-// noon is the tests' clock: within a calendar month, on a whole microsecond.
+// noon is the tests' time: within a calendar month, on a whole microsecond.
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // onBoth runs a test on a new database of each kind.
@@ -59,7 +59,7 @@ func embedded(t testing.TB) *models.Catalogue {
 	return c
 }
 
-// exec runs a statement of the test's own.
+// exec runs a statement.
 func (f *fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
 	if _, err := f.db.ExecContext(f.ctx, query, args...); err != nil {
@@ -67,7 +67,7 @@ func (f *fixture) exec(t *testing.T, query string, args ...any) {
 	}
 }
 
-// insert stores rows as they are.
+// insert stores rows unchanged.
 func (f *fixture) insert(t *testing.T, row any) {
 	t.Helper()
 	if _, err := f.db.NewInsert().Model(row).Exec(f.ctx); err != nil {
@@ -75,7 +75,7 @@ func (f *fixture) insert(t *testing.T, row any) {
 	}
 }
 
-// all reads a table in an order of its own.
+// all reads a table in the given order.
 func all[T any](t *testing.T, f *fixture, order ...string) []T {
 	t.Helper()
 	var rows []T
@@ -113,7 +113,7 @@ func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 // november is the calendar month of noon.
 var november = models.CalendarMonth(noon)
 
-// user returns the ID of the person with an email; a person who is unknown is made.
+// user returns the ID of the person with an email, and creates an unknown person.
 func (f *fixture) user(t *testing.T, email string) uuid.UUID {
 	t.Helper()
 	id, err := models.EnsureUser(f.ctx, f.db, email, noon)
@@ -123,8 +123,8 @@ func (f *fixture) user(t *testing.T, email string) uuid.UUID {
 	return id
 }
 
-// use stores a record of the calendar month that contains at, with units used. Those beyond the included ones are billed if the plan
-// has a rate.
+// use stores a record of the calendar month that contains at, with used units. Units beyond the
+// included ones are billed if the plan has a rate.
 func (f *fixture) use(t *testing.T, email string, at time.Time, plan models.PlanID, used int64) *models.UsageRecord {
 	t.Helper()
 	p, ok := f.catalogue.Plan(plan)
@@ -144,7 +144,7 @@ func (f *fixture) use(t *testing.T, email string, at time.Time, plan models.Plan
 	return r
 }
 
-// organization makes an organization of Slack teams.
+// organization creates an organization with Slack teams.
 func (f *fixture) organization(t *testing.T, at time.Time, name string, teams ...string) uuid.UUID {
 	t.Helper()
 	o, err := models.CreateOrganization(f.ctx, f.db, at, name, teams)
@@ -154,15 +154,15 @@ func (f *fixture) organization(t *testing.T, at time.Time, name string, teams ..
 	return o.ID
 }
 
-// member makes a person of a Slack team.
+// member creates a person in a Slack team.
 func (f *fixture) member(t *testing.T, email, team string) {
 	t.Helper()
 	f.link(t, linkOf(email, team, "U-"+email))
 }
 
-func (f *fixture) subscribe(t *testing.T, who models.Subscriber, plan models.PlanID) {
+func (f *fixture) subscribe(t *testing.T, subscriber models.Subscriber, plan models.PlanID) {
 	t.Helper()
-	if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, who, plan); err != nil {
+	if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, subscriber, plan); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -179,7 +179,7 @@ func (f *fixture) audited(t *testing.T) []string {
 
 var _ bun.QueryHook = (*queries)(nil)
 
-// queries is a hook that keeps the statements that were run.
+// queries is a hook that collects the executed statements.
 type queries struct{ texts []string }
 
 func (q *queries) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }

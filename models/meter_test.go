@@ -6,7 +6,7 @@ import (
 	"tollgate/models"
 )
 
-// A record names the meter of its plan while a Stripe customer pays, and none otherwise.
+// A record names the meter of its plan while a Stripe customer pays for it.
 func TestARecordNamesItsMeter(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.insert(t, &models.StripeObject{Name: "meter:pro", StripeID: "mtr_pro", UpdatedAt: noon})

@@ -8,7 +8,7 @@ import (
 
 const codesMigration = "20261128100000"
 
-// TestCodesAreMigrated checks that what earlier releases stored as texts gets its codes.
+// Values that earlier releases stored as texts are converted to codes.
 func TestCodesAreMigrated(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
@@ -36,7 +36,7 @@ UPDATE stripe_state SET paused = 'the database was restored: run it again' WHERE
 				}
 			}
 			if s := one[models.StripeState](t, old, "id = 1"); s.PausedKind != models.PausedRestored {
-				t.Errorf("the pause is of the kind %q", s.PausedKind)
+				t.Errorf("the pause has the kind %q", s.PausedKind)
 			}
 		})
 	}

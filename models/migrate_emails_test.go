@@ -27,12 +27,13 @@ func (f *fixture) emails(t *testing.T, table string) []string {
 	return emails
 }
 
-// An earlier release stored the address as it was given, in lowercase. The person keeps the usage under the normal form.
+// An earlier release stored addresses as given, in lowercase. The person keeps the usage under the
+// normalized address.
 func TestStoredEmailsAreNormalized(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const old, normal = "a\u0308da@exämple.com", "äda@xn--exmple-cua.com"
-		wants := []models.RecordKey{{Email: old, At: noon}, {Email: "bob@example.com", At: noon}}
-		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, wants); err != nil {
+		keys := []models.RecordKey{{Email: old, At: noon}, {Email: "bob@example.com", At: noon}}
+		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, keys); err != nil {
 			t.Fatal(err)
 		}
 		key := "k1"
@@ -56,7 +57,7 @@ func TestStoredEmailsAreNormalized(t *testing.T) {
 	})
 }
 
-// Two people whose addresses have one normal form are listed, and nothing is changed.
+// Two people whose addresses have the same normal form are listed, and nothing is changed.
 func TestEmailsThatCollideStopTheMigration(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		given := []string{"a\u0308da@example.com", "äda@example.com", "bob@exa\u0308mple.com", "bob@exämple.com", "eve@exämple.com"}

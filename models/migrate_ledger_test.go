@@ -14,8 +14,9 @@ import (
 
 const ledgerMigration = "20261128080000"
 
-// oldLedger is what releases before the ledger's migration stored. ada pays by a customer, bob has a plan by hand that a subscription cut
-// short, and eve has usage but no row in users. All three used more than is included.
+// oldLedger has rows of releases before the ledger's migration. ada pays through a customer, bob
+// has a plan by hand whose period a subscription ended early, and eve has usage but no row in
+// users. All three used more than is included.
 const oldLedger = `
 INSERT INTO users (id, email, created_at) VALUES
 	('00000000-0000-4000-8000-0000000000a1', 'ada@example.com', '2026-01-01 00:00:00+00:00'),
@@ -90,7 +91,7 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 				people[u.ID] = u.Email
 			}
 			if len(people) != 3 {
-				t.Errorf("people %v", people)
+				t.Errorf("the people are %v", people)
 			}
 			var got []string
 			for _, r := range all[models.UsageRecord](t, f, "id") {
@@ -132,18 +133,18 @@ func TestTheLedgerIsMigrated(t *testing.T) {
 				t.Errorf("the report counts %q, %v", counts, err)
 			}
 
-			// Holds of earlier releases do not name their users, and are found all the same. The tables go on.
+			// Holds of earlier releases do not name their users, but are found. The tables remain usable.
 			old := uuid.MustParse("00000000-0000-7000-8000-000000000022")
-			wants, err := models.RecordsOfHolds(f.ctx, f.db, []uuid.UUID{old})
-			if err != nil || people[wants[old].UserID] != ada || !wants[old].At.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC)) {
-				t.Errorf("the old hold is of %+v, %v", wants, err)
+			keys, err := models.RecordsOfHolds(f.ctx, f.db, []uuid.UUID{old})
+			if err != nil || people[keys[old].UserID] != ada || !keys[old].At.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC)) {
+				t.Errorf("the old hold belongs to %+v, %v", keys, err)
 			}
 			f.consume(t, "bob@example.com", noon, 76)
 			f.hold(t, "eve@example.com", noon, noon.Add(time.Minute), 2)
 			f.exec(t, "UPDATE users SET email = 'ada@example.org' WHERE email = 'ada@example.com'")
 			if r, err := models.CurrentUsage(f.ctx, f.db, time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), "ada@example.org"); err != nil ||
 				r == nil || r.ID != 1 {
-				t.Errorf("by the new address: %+v, %v", r, err)
+				t.Errorf("the record of the new address: %+v, %v", r, err)
 			}
 			f.wantVerified(t)
 		})

@@ -13,7 +13,7 @@ import (
 	"tollgate/models"
 )
 
-// sqliteSchema returns what sqlite_master holds, sorted by name, as SQLite stores it.
+// sqliteSchema returns the contents of sqlite_master, sorted by name, as SQLite stores them.
 func sqliteSchema(t *testing.T, db interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }) string {
@@ -48,15 +48,15 @@ func openFile(t *testing.T, path string) *models.DB {
 	return db
 }
 
-// lastUnlocked is the newest migration of the releases that took no lock on SQLite.
+// lastUnlocked is the newest migration of the releases that did not lock SQLite.
 const lastUnlocked = "20261128000000"
 
-// process does what a process of such a release did, one migration a step.
+// process runs migrations as a process of such a release did, one for each step.
 type process struct {
 	t       *testing.T
 	db      *sql.DB
 	todo    []string
-	dying   bool // ends before it writes its next mark
+	dying   bool // whether it ends before it writes its next mark
 	readAll bool
 }
 
@@ -69,7 +69,7 @@ func (p *process) marked(name string) bool {
 	return n > 0
 }
 
-// read lists what is not marked.
+// read lists the unmarked migrations.
 func (p *process) read() {
 	p.t.Helper()
 	p.todo, p.readAll = nil, true
@@ -85,7 +85,7 @@ func (p *process) read() {
 	}
 }
 
-// step runs the next migration; done says that there is none.
+// step runs the next migration. done reports whether there is none.
 func (p *process) step() (done bool) {
 	p.t.Helper()
 	if !p.readAll {
@@ -125,8 +125,8 @@ func (p *process) step() (done bool) {
 	return false
 }
 
-// Files whose migrations ran in any order that processes of earlier releases could run them in, with or without one that
-// died before it wrote a mark, end with the schema of a fresh file.
+// Processes of earlier releases could run migrations in any order, and one could die before it
+// wrote a mark. Afterward, each file has the schema of a fresh file.
 func TestDamagedSchemaIsRepaired(t *testing.T) {
 	dir := t.TempDir()
 	want := sqliteSchema(t, openFile(t, filepath.Join(dir, "fresh.db")))
@@ -135,25 +135,25 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 	for n := range orders {
 		path := filepath.Join(dir, "damaged.db")
 		for _, suffix := range []string{"", "-wal", "-shm"} {
-			_ = os.Remove(path + suffix) // of the round before, if there is one
+			_ = os.Remove(path + suffix) // of the previous round, if any
 		}
 		raw, err := sql.Open("sqlite", path+"?_txlock=immediate&_foreign_keys=1&_pragma=synchronous(off)")
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As bun's own migrator made them.
-		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-		"name" VARCHAR, "group_id" INTEGER, `+
-			`"migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);`+
-			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR,
-			UNIQUE ("table_name"))`); err != nil {
+		// The tables as bun's own migrator made them.
+		if _, err := raw.ExecContext(t.Context(), `CREATE TABLE bun_migrations ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, `+
+			`"name" VARCHAR, "group_id" INTEGER, "migrated_at" TIMESTAMP NOT NULL DEFAULT current_timestamp);`+
+			`CREATE TABLE bun_migration_locks ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "table_name" VARCHAR, `+
+			`UNIQUE ("table_name"))`); err != nil {
 			t.Fatal(err)
 		}
 		random := rand.New(rand.NewPCG(uint64(n), 1))
 		first, second, third := &process{t: t, db: raw}, &process{t: t, db: raw}, &process{t: t, db: raw}
 		second.dying = n%3 == 2
 		if n < 12 {
-			// The second one reads the marks when the first one has run n migrations, and goes on when the first one is done.
+			// The second process reads the marks after n migrations of the first one, and continues when the
+			// first one is done.
 			for range n {
 				first.step()
 			}
@@ -180,7 +180,7 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 			damaged++
 		}
 		if got != want {
-			t.Errorf("order %d: the schema is not that of a fresh file", n)
+			t.Errorf("order %d: the schema differs from that of a fresh file", n)
 			for _, line := range strings.Split(got, "\n") {
 				if !strings.Contains(want, line) {
 					t.Logf("it has %q", line)
@@ -202,12 +202,13 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 	}
 }
 
-// Goroutines that open one new file at once all succeed, and each migration is marked once.
+// Goroutines that open one new file at the same time all succeed, and each migration is marked
+// once.
 func TestOpenAtOnce(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
 			f := newFixtureOf(t, kind)
-			// Nothing is applied yet: the marks and the tables go.
+			// Start with an empty database.
 			if kind == "sqlite" {
 				f = &fixture{ctx: t.Context(), db: openFile(t, filepath.Join(t.TempDir(), "other.db"))}
 			} else {
@@ -245,14 +246,14 @@ func TestOpenAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			if marks != names || marks != applied {
-				t.Errorf("%d marks of %d migrations, %d were applied", marks, names, applied)
+				t.Errorf("%d marks of %d migrations; %d were applied", marks, names, applied)
 			}
 		})
 	}
 }
 
-// oldDatabase makes an empty database with the schema of the releases before a migration, and returns what runs statements in it and
-// what opens it, which applies the later migrations.
+// oldDatabase creates an empty database with the schema before a migration. exec runs statements in
+// it. open opens it, which applies the later migrations.
 func oldDatabase(t *testing.T, kind, before string) (exec func(statement string), open func() *fixture) {
 	t.Helper()
 	dir := "migrations/" + kind
@@ -316,7 +317,8 @@ func reopen(t *testing.T, address string) *fixture {
 	return f
 }
 
-// A migration that an earlier release applied and did not mark, because it was killed in between, is marked by the next start.
+// An earlier release may have been killed between applying and marking a migration. The next start
+// marks it.
 func TestMigrationWithoutItsMark(t *testing.T) {
 	fresh := openFile(t, filepath.Join(t.TempDir(), "tollgate.db"))
 	want, all := sqliteSchema(t, fresh), fresh.Applied
@@ -327,7 +329,7 @@ func TestMigrationWithoutItsMark(t *testing.T) {
 		}
 		id, _, _ := strings.Cut(name, "_")
 		if id > ledgerMigration {
-			break // a release that knows these never leaves one of them without its mark
+			break // releases with these always mark them
 		}
 		exec, open := oldDatabase(t, "sqlite", next)
 		exec("DELETE FROM bun_migrations WHERE name = '" + id + "'")

@@ -27,7 +27,7 @@ func TestNotice(t *testing.T) {
 			"You've used 4 of 5 suggestions (80%). This request needs more than the 1 left." + yours},
 		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted,
 			"You've used 4 of 5 suggestions (80%). 1 more is on hold for work in progress. None are left." + yours},
-		// Refused at the level safe: too many at once, or all on hold.
+		// Refused at the level safe: too many requested, or all on hold.
 		{models.Standing{Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). This request needs more than the 5 left." + yours},
 		{models.Standing{Held: 5, Included: 5}, exhausted,
 			"You've used 0 of 5 suggestions (0%). 5 more are on hold for work in progress. None are left." + yours},
@@ -71,7 +71,7 @@ func billed(s models.Standing) models.Standing {
 	return s
 }
 
-// TestNoticeTitle compares titles with what the decision does: a call that is allowed and billed reached no limit.
+// The title agrees with the decision: a call that is allowed and billed reached no limit.
 func TestNoticeTitle(t *testing.T) {
 	c := embedded(t)
 	for _, test := range []struct {

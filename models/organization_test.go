@@ -30,15 +30,15 @@ func TestCreateOrganization(t *testing.T) {
 			teams = append(teams, w.SlackTeamID)
 		}
 		if !slices.Equal(teams, []string{"T1", "T2"}) {
-			t.Errorf("teams %v", teams)
+			t.Errorf("the teams are %v", teams)
 		}
 		if got := f.audited(t); !slices.Equal(got, []string{"shell organization.create " + o.ID.String()}) {
-			t.Errorf("audit log %q", got)
+			t.Errorf("the audit log is %q", got)
 		}
 	})
 }
 
-// A team's first call gives it an organization of its own; an operator may join several teams later.
+// A team's first call gives it its own organization. An operator may later join several teams.
 func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for _, team := range []string{"T1", "T2", "T3"} {
@@ -49,8 +49,8 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 			}
 		}
 		before := one[models.Workspace](t, f, "slack_team_id = ?", "T1")
-		kept := one[models.Workspace](t, f, "slack_team_id = ?", "T2").OrganizationID
-		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, models.Subscriber{OrganizationID: &kept}, "team"); err != nil {
+		subscribed := one[models.Workspace](t, f, "slack_team_id = ?", "T2").OrganizationID
+		if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, models.Subscriber{OrganizationID: &subscribed}, "team"); err != nil {
 			t.Fatal(err)
 		}
 
@@ -60,32 +60,32 @@ func TestCreateOrganizationJoinsKnownTeams(t *testing.T) {
 		}
 		after := one[models.Workspace](t, f, "slack_team_id = ?", "T1")
 		if after.ID != before.ID || after.OrganizationID != o.ID {
-			t.Errorf("T1 was %+v and is %+v, want the same workspace in %s", before, after, o.ID)
+			t.Errorf("T1 was %+v and is now %+v, want the same workspace in %s", before, after, o.ID)
 		}
 		if u := one[models.User](t, f, "email = ?", "t1@example.com"); u.WorkspaceID == nil || *u.WorkspaceID != before.ID {
 			t.Errorf("the person of T1 is in workspace %v", u.WorkspaceID)
 		}
 		if w := one[models.Workspace](t, f, "slack_team_id = ?", "T3"); w.OrganizationID == o.ID {
-			t.Error("T3 moved too")
+			t.Error("T3 was moved too")
 		}
 		entries, err := models.ListOrganizations(f.ctx, f.db, f.catalogue)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// T1's own organization had nothing left; T2's has a subscription, which stays somebody's.
+		// T1's own organization was empty and is deleted. T2's has a subscription and stays.
 		var names []string
 		for _, e := range entries {
 			names = append(names, e.Name)
 		}
 		slices.Sort(names)
 		if want := []string{"Joined", "Slack team T2", "Slack team T3"}; !slices.Equal(names, want) {
-			t.Errorf("organizations %q, want %q", names, want)
+			t.Errorf("the organizations are %q, want %q", names, want)
 		}
 	})
 }
 
-// An organization that an operator made is not removed with its last team, whatever it is called.
-func TestCreateOrganizationKeepsWhatSomebodyMade(t *testing.T) {
+// An organization that an operator created is not deleted with its last team, whatever its name.
+func TestCreateOrganizationKeepsNamedOrganizations(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		first, err := models.CreateOrganization(f.ctx, f.db, noon, "Slack team T1", []string{"T1"})
 		if err != nil {
@@ -119,11 +119,11 @@ func TestCreateOrganizationRefuses(t *testing.T) {
 		}
 	}
 	if n := len(all[models.Organization](t, f)) + len(all[models.Workspace](t, f)) + len(all[models.AuditEntry](t, f)); n != 0 {
-		t.Errorf("%d rows were made", n)
+		t.Errorf("%d rows were created", n)
 	}
 	if _, err := models.CreateOrganization(f.ctx, f.db, noon, strings.Repeat("ä", 200),
 		[]string{"T-1.x_y", strings.Repeat("T", 64)}); err != nil {
-		t.Errorf("200 characters, and teams as the API takes them: %v", err)
+		t.Errorf("200 characters, and teams that the API accepts: %v", err)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestSetUser(t *testing.T) {
 		}
 		u := set(models.UserChange{OrganizationID: &first, Role: ptr(models.Admin), Operator: ptr(true)})
 		if u.ID != made.ID || *u.WorkspaceID != workspace("T1") || u.Role != models.Admin || !u.Operator {
-			t.Errorf("after all changes at once: %+v", u)
+			t.Errorf("after all changes: %+v", u)
 		}
 		if u = set(models.UserChange{Role: ptr(models.Member)}); u.Role != models.Member || !u.Operator || *u.WorkspaceID != workspace("T1") {
 			t.Errorf("after a change of role: %+v", u)
@@ -200,7 +200,8 @@ func TestSetUser(t *testing.T) {
 			t.Errorf("still an operator: %+v", u)
 		}
 
-		// Slack put them in the second team: the organization is the same, so they stay there, with their role.
+		// Slack puts them in the second team. The organization is the same, so they stay there, with
+		// their role.
 		if _, err := models.LinkPeople(f.ctx, f.db, noon,
 			[]models.Link{{Email: "ada@example.com", Slack: models.SlackIdentity{TeamID: "T2", UserID: "U1"}}}); err != nil {
 			t.Fatal(err)
@@ -208,31 +209,31 @@ func TestSetUser(t *testing.T) {
 		set(models.UserChange{Role: ptr(models.Admin)})
 		if u = set(models.UserChange{OrganizationID: &first}); *u.WorkspaceID != workspace("T2") || u.SlackUserID == nil ||
 			u.Role != models.Admin {
-			t.Errorf("put where they are already: %+v", u)
+			t.Errorf("moved to the same organization: %+v", u)
 		}
-		// Another organization has its own Slack user ids and its own admins.
+		// Another organization has its own Slack user IDs and its own admins.
 		if u = set(models.UserChange{OrganizationID: &second}); *u.WorkspaceID != workspace("T3") || u.SlackUserID != nil ||
 			u.Role != models.Member {
 			t.Errorf("moved to another organization: %+v", u)
 		}
-		// Who leaves is no member, no admin, and known by no Slack user id.
+		// A person who leaves is not a member or an admin, and has no Slack user ID.
 		f.exec(t, "UPDATE users SET slack_user_id = 'U1'")
 		set(models.UserChange{Role: ptr(models.Admin)})
 		if u = set(models.UserChange{Leaves: true}); u.WorkspaceID != nil || u.SlackUserID != nil || u.Role != models.Member {
-			t.Errorf("taken out of their organization: %+v", u)
+			t.Errorf("removed from their organization: %+v", u)
 		}
 		if _, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Leaves: true, Role: ptr(models.Admin)}); err == nil {
-			t.Error("an admin of no organization")
+			t.Error("an admin without an organization is accepted")
 		}
 		if got := f.audited(t); len(got) != 11 || got[10] != "shell user.set ada@example.com" {
-			t.Errorf("audit log %q", got)
+			t.Errorf("the audit log is %q", got)
 		}
 		if detail := all[models.AuditEntry](t, f, "id")[10].Detail; detail != "no organization" {
-			t.Errorf("audit detail %q", detail)
+			t.Errorf("the audit detail is %q", detail)
 		}
 		detail := all[models.AuditEntry](t, f, "id")[3].Detail
 		if want := "organization " + first.String() + ", role admin, operator true"; detail != want {
-			t.Errorf("audit detail %q, want %q", detail, want)
+			t.Errorf("the audit detail is %q, want %q", detail, want)
 		}
 	})
 }
@@ -257,10 +258,10 @@ func TestSetUserRefuses(t *testing.T) {
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Role: ptr(models.Admin)})
 		wantError(t, err, "an admin needs an organization; set it with --organization")
 		if users := all[models.User](t, f); len(users) != 0 {
-			t.Errorf("made %+v all the same", users)
+			t.Errorf("the stored users are %+v", users)
 		}
 		if got := f.audited(t); len(got) != 1 {
-			t.Errorf("audit log %q", got)
+			t.Errorf("the audit log is %q", got)
 		}
 	})
 }

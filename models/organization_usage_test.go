@@ -30,7 +30,7 @@ func TestCurrentUsage(t *testing.T) {
 			{"ada@example.com", november.End, -1},
 			{"bob@example.com", noon, -1},
 			{"eve@example.com", noon, -1},
-			{"nobody@example.com", noon, -1},
+			{"unknown@example.com", noon, -1},
 		} {
 			r, err := models.CurrentUsage(f.ctx, f.db, test.at, test.email)
 			switch {
@@ -73,10 +73,10 @@ func TestUsageHistory(t *testing.T) {
 			t.Errorf("two months back: %v", got)
 		}
 		if got := history("bob@example.com", 6); !slices.Equal(got, []int64{3}) {
-			t.Errorf("of a newcomer: %v", got)
+			t.Errorf("a new person's history: %v", got)
 		}
-		if got := history("nobody@example.com", 6); len(got) != 0 {
-			t.Errorf("of nobody: %v", got)
+		if got := history("unknown@example.com", 6); len(got) != 0 {
+			t.Errorf("an unknown person's history: %v", got)
 		}
 	})
 }
@@ -85,8 +85,9 @@ func TestOrganizationUsage(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd", "T1", "T2")
 		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "business")
-		// Twelve who used something, in two teams, three of them as much as each other; one who used nothing, one
-		// without a record, one whose last use was in October; and a stranger who used most.
+		// Twelve people in two teams used something, three of them the same amount. One used nothing, one
+		// has no record, and one has only a record of October. A person of another organization used
+		// most.
 		for i, used := range []int64{7, 80, 7, 120, 95, 1, 2, 3, 4, 7, 99, 40} {
 			email := fmt.Sprintf("p%02d@example.com", i)
 			f.member(t, email, []string{"T1", "T2"}[i%2])
@@ -108,11 +109,11 @@ func TestOrganizationUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s.ID != id || s.Name != "Quiet Fox Ltd" || s.Plan != "business" || s.Period != november {
-			t.Errorf("head %+v", s)
+			t.Errorf("the summary is %+v", s)
 		}
 		// 465 over 15 people is 31.
 		if s.TotalUsers != 15 || s.ActiveUsers != 12 || s.TotalSuggestions != 465 || s.AverageHundredths != 3100 {
-			t.Errorf("totals %+v", s)
+			t.Errorf("the totals are %+v", s)
 		}
 		want := []models.RankedUser{
 			{1, "p03@example.com", "Ida Example", 120, 20, 0, 0, 100, 120, models.Exceeded},
@@ -130,12 +131,12 @@ func TestOrganizationUsage(t *testing.T) {
 			t.Errorf("top users\n%+v, want\n%+v", s.TopUsers, want)
 		}
 
-		// The next month has begun, and nobody has used anything yet.
+		// The next month has begun, without usage so far.
 		if s, err = models.OrganizationUsage(f.ctx, f.db, f.catalogue, november.End, id); err != nil {
 			t.Fatal(err)
 		}
 		if s.TotalUsers != 15 || s.ActiveUsers != 0 || s.TotalSuggestions != 0 || s.AverageHundredths != 0 || len(s.TopUsers) != 0 {
-			t.Errorf("in December %+v", s)
+			t.Errorf("in December, the summary is %+v", s)
 		}
 	})
 }
@@ -170,8 +171,9 @@ func TestOrganizationUsageAverage(t *testing.T) {
 	})
 }
 
-// Each person's figures are those of a decision: the plan of now, and no unit of a period that their subscription ended.
-func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
+// The figures of each person are those of a decision: the current plan, and no units of a period
+// that their subscription ended.
+func TestOrganizationUsageAgreesWithTheGate(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
 		for _, email := range []string{"ada@example.com", "bob@example.com"} {
@@ -187,7 +189,7 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 			t.Errorf("an upgrade is not applied: %+v", u)
 		}
 
-		// A subscription of Stripe's since the 10th: the units before it are another period's.
+		// A Stripe subscription since the 10th: earlier units belong to another period.
 		start := time.Date(2026, 11, 10, 8, 30, 0, 0, time.UTC)
 		end := start.AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
@@ -200,7 +202,7 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 		}
 		if want := (models.Period{Start: start, End: end}); s.Period != want || s.Plan != "business" || s.TotalUsers != 2 ||
 			s.ActiveUsers != 0 || s.TotalSuggestions != 0 {
-			t.Errorf("before anybody's record began anew: %+v", s)
+			t.Errorf("before a new record began: %+v", s)
 		}
 		if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, noon, []models.RecordKey{{Email: "ada@example.com", At: noon}}); err != nil {
 			t.Fatal(err)
@@ -210,12 +212,12 @@ func TestOrganizationUsageStandsWhereTheGateStands(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s.ActiveUsers != 1 || s.TotalSuggestions != 3 || s.TopUsers[0].Email != "ada@example.com" || s.TopUsers[0].Included != 100 {
-			t.Errorf("after one began anew: %+v", s)
+			t.Errorf("after one new record began: %+v", s)
 		}
 	})
 }
 
-// While a payment is past due, overage is refused, so none is to come.
+// While a payment is past due, overage is refused, so the forecast has none.
 func TestOrganizationForecast(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
@@ -249,7 +251,7 @@ func TestOrganizationUsageUnknown(t *testing.T) {
 	})
 }
 
-// No query of a page reads a table that grows from its beginning to its end.
+// No query of a page scans a growing table.
 func TestUsageQueriesUseIndexes(t *testing.T) {
 	f := newFixtureOf(t, "postgres")
 	f.exec(t, `INSERT INTO organizations SELECT md5('o' || n)::uuid, 'Organization ' || n, now() FROM generate_series(1, 240) n`)
@@ -262,7 +264,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 			entitled, created_at)
 		SELECT md5('u' || n)::uuid, 'p' || n || '@example.com', s, s + interval '1 month', 'team', 50, n % 60, 25, true, now()
 		FROM generate_series(1, 12000) n, generate_series(timestamptz '2026-06-01', '2026-11-01', interval '1 month') s`)
-	// The triggers would look each person up, one after another.
+	// The triggers would look up each person.
 	f.exec(t, `ALTER TABLE subscriptions DISABLE TRIGGER USER`)
 	f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at)
 		SELECT md5('s' || n || y)::uuid, md5('u' || n)::uuid, 'pro', CASE WHEN y = 2026 THEN 'active'
@@ -286,7 +288,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 	if err != nil || s.TotalUsers != 50 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	// One whose people have plans of their own.
+	// In this organization, people have their own plans.
 	f.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", another.ID)
 	if s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, another.ID); err != nil || s.Plan != models.FreePlan ||
 		s.Included < 50*75 {
@@ -313,7 +315,7 @@ func TestUsageQueriesUseIndexes(t *testing.T) {
 		}
 	}
 	if len(ran.texts) < 80 {
-		t.Fatalf("only these were run: %q", ran.texts)
+		t.Fatalf("only these statements ran: %q", ran.texts)
 	}
 	scan := regexp.MustCompile(`Seq Scan on (users|usage_records|usage_events|usage_holds|subscriptions)\b`)
 	for _, text := range ran.texts {

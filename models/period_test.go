@@ -19,7 +19,7 @@ func at(s string) time.Time {
 }
 
 func TestCalendarMonth(t *testing.T) {
-	// Eleven at night in New York is the next day in UTC, and here the next month and year.
+	// 23:00 in New York is the next day in UTC, and here also the next month and year.
 	newYork := time.FixedZone("UTC-5", -5*3600)
 	for _, test := range []struct{ at, start, end time.Time }{
 		{at("2026-11-23 12:00:00"), at("2026-11-01 00:00:00"), at("2026-12-01 00:00:00")},
@@ -34,8 +34,8 @@ func TestCalendarMonth(t *testing.T) {
 	}
 }
 
-// The starts of periods that an anchor gives, as Stripe gives them: a month that lacks the anchor's day has it on its
-// last, and the month after on the anchor's day again.
+// These are the starts of Stripe's periods for an anchor. A month that lacks the anchor's day
+// starts on its last day, and the following month on the anchor's day again.
 // Source: https://docs.stripe.com/billing/subscriptions/billing-cycle
 func TestAnchoredMonth(t *testing.T) {
 	for anchor, starts := range map[string][]string{
@@ -52,9 +52,10 @@ func TestAnchoredMonth(t *testing.T) {
 		"2027-12-30 00:00:00": {"2027-12-30 00:00:00", "2028-01-30 00:00:00", "2028-02-29 00:00:00", "2028-03-30 00:00:00"},
 		"2027-12-31 00:00:00": {"2027-12-31 00:00:00", "2028-01-31 00:00:00", "2028-02-29 00:00:00", "2028-03-31 00:00:00"},
 		"2028-02-29 12:00:00": {"2028-02-29 12:00:00", "2028-03-29 12:00:00", "2028-04-29 12:00:00"},
-		// 2100 is no leap year.
+		// 2100 is not a leap year.
 		"2099-12-31 12:00:00": {"2099-12-31 12:00:00", "2100-01-31 12:00:00", "2100-02-28 12:00:00", "2100-03-31 12:00:00"},
-		// The periods of a yearly subscription go in monthly steps from the anchor of years ago, and of its next renewal.
+		// The periods of a yearly subscription are monthly steps from an anchor years ago, or from its
+		// next renewal.
 		"2024-02-29 12:00:00": {"2027-01-29 12:00:00", "2027-02-28 12:00:00", "2027-03-29 12:00:00", "2027-04-29 12:00:00"},
 		"2023-10-31 06:00:00": {"2028-01-31 06:00:00", "2028-02-29 06:00:00", "2028-03-31 06:00:00", "2028-04-30 06:00:00"},
 		"2030-05-31 06:00:00": {"2026-10-31 06:00:00", "2026-11-30 06:00:00", "2026-12-31 06:00:00", "2027-01-31 06:00:00"},
@@ -71,7 +72,7 @@ func TestAnchoredMonth(t *testing.T) {
 	}
 }
 
-// instants are from 1990 to 2110, to the nanosecond and in any zone.
+// instants are from 1990 to 2110, to the nanosecond, in any zone.
 func instants() *rapid.Generator[time.Time] {
 	return rapid.Custom(func(t *rapid.T) time.Time {
 		seconds := rapid.Int64Range(631152000, 4417977600).Draw(t, "seconds")
@@ -80,7 +81,7 @@ func instants() *rapid.Generator[time.Time] {
 	})
 }
 
-// anchors are mostly on the days at which months differ, in any zone.
+// anchors are mostly on days that not all months have, in any zone.
 func anchors() *rapid.Generator[time.Time] {
 	return rapid.Custom(func(t *rapid.T) time.Time {
 		a := instants().Draw(t, "anchor")
@@ -93,8 +94,8 @@ func anchors() *rapid.Generator[time.Time] {
 	})
 }
 
-// Periods tile time: an instant is in its period, the instants at its edges are in this one or the neighbour, and the
-// neighbours meet it without gap or overlap. So each instant is in exactly one.
+// Periods tile time: each time is in exactly one period, and each period ends where the next one
+// starts.
 func TestPeriodsTileTime(t *testing.T) {
 	tile := func(t *rapid.T, period func(time.Time) models.Period) {
 		instant := instants().Draw(t, "instant")
@@ -131,18 +132,18 @@ func TestPeriodsTileTime(t *testing.T) {
 	}))
 }
 
-// Stripe's rule, said another way: a period begins on the anchor's day and time of day, or on the last day of a month
-// that has no such day.
-func TestAnchoredMonthBeginsAsStripeSays(t *testing.T) {
+// Stripe's rule: a period starts on the anchor's day and time of day, or on the last day of a month
+// without that day.
+func TestAnchoredMonthFollowsStripesRule(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		anchor := anchors().Draw(t, "anchor").UTC()
 		start := models.AnchoredMonth(anchor, instants().Draw(t, "instant")).Start
 		if start.Sub(start.Truncate(24*time.Hour)) != anchor.Sub(anchor.Truncate(24*time.Hour)) {
-			t.Fatalf("anchor %v gives a start at %v: another time of day", anchor, start)
+			t.Fatalf("anchor %v gives the start %v, at another time of day", anchor, start)
 		}
 		lastOfMonth := start.AddDate(0, 0, 1).Day() == 1
 		if start.Day() != anchor.Day() && (start.Day() > anchor.Day() || !lastOfMonth) {
-			t.Fatalf("anchor %v gives a start at %v", anchor, start)
+			t.Fatalf("anchor %v gives the start %v", anchor, start)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"tollgate/models"
 )
 
-// The numbers are those of the product's price list; nothing else in the tests repeats them.
+// The numbers are those of the product's price list. No other test repeats them.
 func TestEmbeddedCatalogue(t *testing.T) {
 	c := embedded(t)
 	type numbers struct {
@@ -59,7 +59,7 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// plans is a catalogue with nothing wrong. Its line numbers are those of the faults below.
+// plans is a valid catalog. The tests below name its line numbers.
 const plans = `unit:
   singular: reply
   plural: replies
@@ -116,7 +116,7 @@ func equalPlans(a, b models.Plan) bool {
 		a.StripeOveragePriceID == b.StripeOveragePriceID && a.CallToAction == b.CallToAction
 }
 
-// TestSyntaxErrorsNameTheirLine puts something that is not YAML on each line that it names.
+// Each case puts invalid YAML on the line that it names.
 func TestSyntaxErrorsNameTheirLine(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -125,13 +125,13 @@ func TestSyntaxErrorsNameTheirLine(t *testing.T) {
 	}{
 		{"a tab on the first line", "unit:\n", "\tunit:\n", 1},
 		{"a tab", "    included: 40", "\tincluded: 40", 21},
-		{"a line that is indented too little", "    included: 40", "   included: 40", 21},
-		{"a line that is indented too much", "    included: 40", "      included: 40", 21},
+		{"too little indentation", "    included: 40", "   included: 40", 21},
+		{"too much indentation", "    included: 40", "      included: 40", 21},
 		{"a colon in a text", "name: Crew", "name: Crew: all", 17},
-		{"a quote that is not closed", "description: For crews", `description: "For crews`, 19},
-		{"a quote with more behind it", "name: Crew", `name: "Crew" all`, 17},
-		{"a bracket that is not closed", "features: []", "features: [", 14},
-		{"a bracket too many", "features: []", "features: []]", 14},
+		{"an unclosed quote", "description: For crews", `description: "For crews`, 19},
+		{"text after a quote", "name: Crew", `name: "Crew" all`, 17},
+		{"an unclosed bracket", "features: []", "features: [", 14},
+		{"an extra bracket", "features: []", "features: []]", 14},
 		{"a key without its colon", "included: 40", "included", 21},
 		{"an unknown anchor", "included: 40", "included: *forty", 21},
 		{"a percent sign", "name: Crew", "name: %Crew", 17},
@@ -154,17 +154,17 @@ func TestSyntaxErrorsNameTheirLine(t *testing.T) {
 	}
 }
 
-// Each fault stops the start and is named with its line.
+// Each error stops the start and is reported with its line.
 func TestParseCatalogueRefuses(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		old, new string // replaced in plans, once
 		want     []string
 	}{
-		{"unknown key", "currency: eur", "currency: eur\ncolour: red", []string{`my.yaml:5: unknown key "colour" in the catalog`}},
+		{"unknown key", "currency: eur", "currency: eur\ncolor: red", []string{`my.yaml:5: unknown key "color" in the catalog`}},
 		{"second document", "call_to_action: Join\n", "call_to_action: Join\n---\nplans: []\n",
 			[]string{"my.yaml:29: a second YAML document begins here"}},
-		{"second document that is none", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml:30: invalid YAML: "}},
+		{"invalid second document", "call_to_action: Join\n", "call_to_action: Join\n---\n: [\n", []string{"my.yaml:30: invalid YAML: "}},
 		{"unknown key of a unit", "plural: replies", "plural: replies\n  dual: two", []string{`my.yaml:4: unknown key "dual" in unit`}},
 		{"unknown key of a plan", "included: 40", "included: 40\n    seats: 5", []string{`my.yaml:22: unknown key "seats" in a plan`}},
 		{"doubled key", "included: 40", "included: 40\n    included: 41", []string{`my.yaml:22: key "included" given twice in a plan`}},
@@ -187,7 +187,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		{"number beyond 64 bits", "included: 40", "included: 99999999999999999999", []string{`my.yaml:21: included must be a whole number`}},
 		{"no number", "included: 40", "included:", []string{`my.yaml:21: included must be a whole number, not ""`}},
 		{"no text", "name: Crew", "name:", []string{"my.yaml:17: name must be text"}},
-		{"no unit", "unit:\n  singular: reply\n  plural: replies\n", "unit:\n\n", []string{"my.yaml:1: unit must be a mapping"}},
+		{"unit is not a mapping", "unit:\n  singular: reply\n  plural: replies\n", "unit:\n\n", []string{"my.yaml:1: unit must be a mapping"}},
 		{"no features", "features: []", "features:", []string{"my.yaml:14: features must be a list"}},
 		{"not a number", "included: 40", "included: forty", []string{`my.yaml:21: included must be a whole number, not "forty"`}},
 		{"a number as text", "included: 40", `included: "40"`, []string{`my.yaml:21: included must be a whole number, not "40"`}},
@@ -195,26 +195,26 @@ func TestParseCatalogueRefuses(t *testing.T) {
 			[]string{`my.yaml:22: overage_rate_cents must be a whole number, not "12.5"`}},
 		{"a list as number", "included: 40", "included: [40]", []string{`my.yaml:21: included must be a whole number`}},
 		{"wrong type", "type: team", "type: clan", []string{`my.yaml:18: type is "clan", must be "individual" or "team"`}},
-		{"text that is none", "name: Crew", "name: 7", []string{`my.yaml:17: name must be text`}},
-		{"text that is empty", "name: Crew", `name: ""`, []string{`my.yaml:17: name is empty`}},
-		{"text that is long", "name: Crew", "name: " + strings.Repeat("x", 501), []string{`my.yaml:17: name is longer than 500 bytes`}},
-		{"id that is none", "id: crew", "id: Crew!", []string{`my.yaml:16: id "Crew!" must match`}},
-		{"currency that is none", "currency: eur", "currency: EUR", []string{`my.yaml:4: currency "EUR" must match`}},
+		{"text that is a number", "name: Crew", "name: 7", []string{`my.yaml:17: name must be text`}},
+		{"empty text", "name: Crew", `name: ""`, []string{`my.yaml:17: name is empty`}},
+		{"text that is too long", "name: Crew", "name: " + strings.Repeat("x", 501), []string{`my.yaml:17: name is longer than 500 bytes`}},
+		{"invalid id", "id: crew", "id: Crew!", []string{`my.yaml:16: id "Crew!" must match`}},
+		{"invalid currency", "currency: eur", "currency: EUR", []string{`my.yaml:4: currency "EUR" must match`}},
 		{"currency without hundredths", "currency: eur", "currency: jpy", []string{`my.yaml:4: currency "jpy" has no hundredths`}},
 		{"currency of thousandths", "currency: eur", "currency: kwd", []string{`my.yaml:4: currency "kwd" has no hundredths`}},
 		{"meter name that is too long", "meter_event_name: replies", "meter_event_name: " + strings.Repeat("x", 96),
 			[]string{`my.yaml:5: meter_event_name is too long`}},
-		{"meter name that is none", "meter_event_name: replies", "meter_event_name: my replies",
+		{"invalid meter name", "meter_event_name: replies", "meter_event_name: my replies",
 			[]string{`my.yaml:5: meter_event_name "my replies" must match`}},
-		{"features that are none", "features: []", "features: many", []string{`my.yaml:14: features must be a list`}},
-		{"a feature that is none", "- Forty replies", "- [Forty]", []string{`my.yaml:26: a feature must be text`}},
-		{"a plan that is none", "  - id: crew", "  - free lunch\n  - id: crew", []string{`my.yaml:16: a plan must be a mapping`}},
-		{"several at once", "included: 40\n    overage_rate_cents: 12", "included: -1\n    overage_rate_cents: x",
+		{"features that are not a list", "features: []", "features: many", []string{`my.yaml:14: features must be a list`}},
+		{"a feature that is not text", "- Forty replies", "- [Forty]", []string{`my.yaml:26: a feature must be text`}},
+		{"a plan that is not a mapping", "  - id: crew", "  - free lunch\n  - id: crew", []string{`my.yaml:16: a plan must be a mapping`}},
+		{"several errors", "included: 40\n    overage_rate_cents: 12", "included: -1\n    overage_rate_cents: x",
 			[]string{"my.yaml:21: ", "my.yaml:22: "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(plans, test.old) {
-				t.Fatalf("%q is not in the catalogue", test.old)
+				t.Fatalf("%q is not in the catalog", test.old)
 			}
 			_, err := models.ParseCatalogue("my.yaml", []byte(strings.Replace(plans, test.old, test.new, 1)))
 			if err == nil {
@@ -222,7 +222,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 			}
 			lines := strings.Split(err.Error(), "\n")
 			if len(lines) != len(test.want) {
-				t.Errorf("%d faults, want %d: %v", len(lines), len(test.want), err)
+				t.Errorf("%d errors, want %d: %v", len(lines), len(test.want), err)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {

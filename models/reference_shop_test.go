@@ -11,10 +11,10 @@ import (
 	"tollgate/models"
 )
 
-// shop is made-up organizations, and a clock that goes on.
+// shop has made-up organizations and a clock that advances.
 type shop struct {
 	*fixture
-	// ended is of one server; what it remembers must follow all changes.
+	// ended is the cache of one server. It must follow all changes.
 	ended         models.PastUsageCache
 	random        *rand.Rand
 	now           time.Time
@@ -65,7 +65,8 @@ func newShop(t *testing.T, f *fixture, seed uint64, now time.Time) *shop {
 	return s
 }
 
-// records makes the past of a person: periods that never overlap, of calendar months, of an anchor, or cut.
+// records creates a person's past records. Their periods never overlap: calendar months, months of
+// an anchor, or shortened ones.
 func (s *shop) records(t *testing.T, email string) {
 	t.Helper()
 	u := one[models.User](t, s.fixture, "email = ?", email)
@@ -96,7 +97,7 @@ func (s *shop) records(t *testing.T, email string) {
 		for range s.random.IntN(5) {
 			units := int64(s.random.IntN(45))
 			r.SuggestionsUsed += units
-			if s.random.IntN(2) == 0 { // at the rate of its time
+			if s.random.IntN(2) == 0 { // at the rate of that time
 				over := int64(s.random.IntN(int(units) + 1))
 				r.OverageUsed, r.OverageCents = r.OverageUsed+over, r.OverageCents+over*int64(s.random.IntN(40))
 			}
@@ -112,14 +113,14 @@ func (s *shop) records(t *testing.T, email string) {
 	}
 }
 
-// subscription gives a plan, with Stripe's period or by hand, active or over.
-func (s *shop) subscription(t *testing.T, of *models.Subscription) {
+// subscription adds a subscription with Stripe's period or by hand, active or ended.
+func (s *shop) subscription(t *testing.T, sub *models.Subscription) {
 	t.Helper()
-	of.ID, of.PlanID, of.Status = uuid.New(), s.plans[1+s.random.IntN(len(s.plans)-1)], models.StatusActive
-	of.CreatedAt = s.now.Add(-time.Duration(1+s.random.IntN(1e6)) * time.Second)
-	of.UpdatedAt = of.CreatedAt
+	sub.ID, sub.PlanID, sub.Status = uuid.New(), s.plans[1+s.random.IntN(len(s.plans)-1)], models.StatusActive
+	sub.CreatedAt = s.now.Add(-time.Duration(1+s.random.IntN(1e6)) * time.Second)
+	sub.UpdatedAt = sub.CreatedAt
 	if s.random.IntN(4) == 0 {
-		of.Status = []models.SubscriptionStatus{models.StatusCanceled, models.StatusPastDue, models.StatusTrialing}[s.random.IntN(3)]
+		sub.Status = []models.SubscriptionStatus{models.StatusCanceled, models.StatusPastDue, models.StatusTrialing}[s.random.IntN(3)]
 	}
 	anchor := s.now.Add(-time.Duration(s.random.IntN(70*24)) * time.Hour)
 	p := models.AnchoredMonth(anchor, s.now)
@@ -127,23 +128,23 @@ func (s *shop) subscription(t *testing.T, of *models.Subscription) {
 	case 0: // by hand
 	case 1: // a year
 		end := anchor.AddDate(1, 0, 0)
-		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &anchor, &end
-	case 2: // not renewed yet, as far as is known
+		sub.BillingCycleAnchor, sub.CurrentPeriodStart, sub.CurrentPeriodEnd = &anchor, &anchor, &end
+	case 2: // not yet known to be renewed
 		end := anchor.Add(20 * time.Hour)
-		of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &end
+		sub.CurrentPeriodStart, sub.CurrentPeriodEnd = &anchor, &end
 	default:
-		of.BillingCycleAnchor, of.CurrentPeriodStart, of.CurrentPeriodEnd = &anchor, &p.Start, &p.End
+		sub.BillingCycleAnchor, sub.CurrentPeriodStart, sub.CurrentPeriodEnd = &anchor, &p.Start, &p.End
 	}
-	if of.CurrentPeriodStart != nil {
-		of.StripeSubscriptionID, of.StripeCustomerID = ptr("sub_"+of.ID.String()), ptr("cus_1")
+	if sub.CurrentPeriodStart != nil {
+		sub.StripeSubscriptionID, sub.StripeCustomerID = ptr("sub_"+sub.ID.String()), ptr("cus_1")
 		if s.random.IntN(3) > 0 {
-			of.OverageRateCents = ptr(int64(s.random.IntN(40)))
+			sub.OverageRateCents = ptr(int64(s.random.IntN(40)))
 		}
 	}
-	s.insert(t, of)
+	s.insert(t, sub)
 }
 
-// change does one of the things that change who belongs where, what they may use, or which records there are.
+// change makes a random change to who belongs where, what they may use, or which records exist.
 func (s *shop) change(t *testing.T) {
 	t.Helper()
 	email := s.emails[s.random.IntN(len(s.emails))]
@@ -161,7 +162,7 @@ func (s *shop) change(t *testing.T) {
 		s.subscription(t, &models.Subscription{OrganizationID: &s.organizations[s.random.IntN(len(s.organizations))]})
 	case 4:
 		s.exec(t, "UPDATE subscriptions SET status = 'canceled' WHERE organization_id = ?", s.organizations[s.random.IntN(len(s.organizations))])
-	case 5: // a late event wants a record of a period that is over
+	case 5: // a late event needs a record of a past period
 		at = s.now.AddDate(0, 0, -1-s.random.IntN(200))
 		fallthrough
 	case 6:
@@ -172,7 +173,7 @@ func (s *shop) change(t *testing.T) {
 		w := s.workspaces[s.random.IntN(len(s.workspaces))]
 		s.exec(t, "UPDATE workspaces SET organization_id = ? WHERE id = ?", s.organizations[s.random.IntN(len(s.organizations))], w.ID)
 	}
-	// Most changes follow each other closely; a few months pass.
+	// Most changes follow each other closely; sometimes a month passes.
 	s.now = s.now.Add([]time.Duration{0, time.Minute, 3 * time.Hour, 30 * time.Hour,
 		24 * 33 * time.Hour}[min(s.random.IntN(20), 4)*s.random.IntN(2)])
 }

@@ -12,8 +12,8 @@ import (
 	"tollgate/models"
 )
 
-// What an organization's pages show, computed in the plainest way: every member's record is read and stands where the gate
-// says. The queries that do it in the database are held against this.
+// These functions compute the figures of an organization's pages in the simplest way: they read
+// each member's record and apply the gate's rules. The database queries are compared with them.
 
 const longestPeriod = 62 * 24 * time.Hour
 
@@ -27,9 +27,9 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 		t.Fatal(err)
 	}
 	subscriptions := all[models.Subscription](t, f, "created_at DESC")
-	active := func(of func(*models.Subscription) bool) *models.Subscription {
+	active := func(matches func(*models.Subscription) bool) *models.Subscription {
 		for i := range subscriptions {
-			if n := &subscriptions[i]; of(n) && (n.Status == "active" || n.Status == "trialing" || n.Status == "past_due") {
+			if n := &subscriptions[i]; matches(n) && (n.Status == "active" || n.Status == "trialing" || n.Status == "past_due") {
 				return n
 			}
 		}
@@ -70,7 +70,7 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 	return members
 }
 
-// referenceStanding is a person's standing by product.md, "Plans", computed from the rows themselves.
+// referenceStanding computes a person's standing from the rows, as product.md, "Plans", defines it.
 func (f *fixture) referenceStanding(
 	t *testing.T, u *models.User, n *models.Subscription, organization uuid.UUID, subscriptions []models.Subscription,
 	records []models.UsageRecord, now time.Time,
@@ -131,7 +131,7 @@ func (f *fixture) referenceStanding(
 			case atStripe && whole.Start.After(start):
 				ends = whole.Start
 			}
-			if ends.IsZero() { // it is the current one
+			if ends.IsZero() { // this record is current
 				if !atStripe {
 					s.Period.End = end
 				}
@@ -146,7 +146,7 @@ func (f *fixture) referenceStanding(
 				return s
 			}
 		}
-		// The pages show a person without a current record in the whole period, and read no record of a later one.
+		// The pages show a person without a current record in the whole period, and read no later record.
 		if !start.After(now) && r.Payer != nil && *r.Payer == payer && !start.Before(whole.Start) {
 			before += r.SuggestionsUsed - r.OverageUsed + r.UnitsHeld - r.OverageHeld
 			given = max(given, r.SuggestionsIncluded+r.IncludedBefore)
@@ -156,7 +156,7 @@ func (f *fixture) referenceStanding(
 	return s
 }
 
-// recordsOf are the records of the organization's present members.
+// recordsOf returns the records of the organization's current members.
 func (f *fixture) recordsOf(t *testing.T, id uuid.UUID) []models.UsageRecord {
 	t.Helper()
 	var records []models.UsageRecord
@@ -185,7 +185,8 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 	length, elapsed := int64(s.Period.End.Sub(s.Period.Start).Seconds()), max(1, int64(now.Sub(s.Period.Start).Seconds()))
 	for _, m := range f.referenceMembers(t, now, id) {
 		st := &m.Standing
-		// What is billed stays billed. What the straight line brings beyond the included units is billed as far as the limit allows.
+		// Billed units stay billed. Extrapolated units beyond the included ones are billed up to the
+		// spend limit.
 		more := max(0, st.Used*length/elapsed-st.Overage-st.Included)
 		if st.OverageRateCents == 0 || st.PastDue {
 			more = 0
@@ -262,15 +263,15 @@ func (f *fixture) referenceDays(t *testing.T, period models.Period, id uuid.UUID
 	return days
 }
 
-// TestOrganizationPagesAreAsTheReferenceSays makes up organizations, changes them, and looks at all figures after each change.
-func TestOrganizationPagesAreAsTheReferenceSays(t *testing.T) {
+// Organizations are made up and changed at random. After each change, all figures are compared.
+func TestOrganizationPagesEqualTheReference(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for seed := range uint64(3) {
 			tables := []string{"usage_records", "subscriptions", "users", "workspaces", "organizations"}
 			for _, table := range tables {
 				f.exec(t, "DELETE FROM "+table)
 			}
-			// The last one is the first minute of a month.
+			// The last time is in the first minute of a month.
 			s := newShop(t, f, seed, []time.Time{noon, noon.Add(11 * time.Hour), november.End.Add(time.Minute)}[seed])
 			for step := range 16 {
 				for _, id := range s.organizations {
@@ -322,7 +323,7 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 		t.Errorf("days before %v\n%v, want\n%v", want.Period, before, reference)
 	}
 	members := s.referenceMembers(t, s.now, id)
-	searches := []string{"", "a", "É", "zoë", "\"X\" 100%_\\", "_", "nobody at all", "nul \x00", "\xff"}
+	searches := []string{"", "a", "É", "zoë", "\"X\" 100%_\\", "_", "no such member", "nul \x00", "\xff"}
 	for _, sort := range []models.MemberSort{
 		models.SortName, models.SortEmail, models.SortUsed, models.SortIncluded, models.SortPercent, models.SortLevel, models.SortOverage,
 		models.SortLastPeriod,
@@ -338,7 +339,7 @@ func (s *shop) compare(t *testing.T, id uuid.UUID) {
 	}
 }
 
-// compareList looks at all pages of a query, and at one beyond the last.
+// compareList compares all pages of a query, and one page beyond the last.
 func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, members []referenceMember) {
 	t.Helper()
 	search := strings.ToLower(q.Search)
@@ -387,7 +388,7 @@ func (s *shop) compareList(t *testing.T, id uuid.UUID, q models.MemberQuery, mem
 	}
 }
 
-// compareMembers is the order by a column.
+// compareMembers compares two members by a column.
 func compareMembers(by models.MemberSort, a, b *models.MemberUsage) int {
 	level := func(m *models.MemberUsage) int {
 		return slices.Index([]models.WarningLevel{models.Safe, models.Warning, models.Critical, models.Exceeded}, m.Standing.Level())
@@ -430,7 +431,8 @@ func sameMember(t *testing.T, got, want *models.MemberUsage) {
 	}
 }
 
-// Members are sorted by their last period whether it ended for everybody at once or, for one of them, in the middle of the month.
+// Members are sorted by their last period, whether it ended for all at the same time or, for one of
+// them, in the middle of the month.
 func TestMembersByLastPeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		s := &shop{fixture: f, now: noon}

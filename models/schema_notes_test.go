@@ -1,6 +1,6 @@
 package models_test
 
-// schemaNote is why a table exists, and why each of its indexes, functions and triggers does.
+// schemaNote says why a table and each of its indexes, functions and triggers exist.
 type schemaNote struct {
 	name, note string
 	parts      map[string]string

@@ -13,13 +13,14 @@ import (
 	"testing"
 )
 
-// schemaMajor is the major version of PostgreSQL that wrote models/schema/postgres.sql. Other versions print some
-// definitions differently.
+// schemaMajor is the major version of PostgreSQL that wrote models/schema/postgres.sql. Other
+// versions print some definitions differently.
 const schemaMajor = 15
 
 var updateSchema = flag.Bool("update-schema", false, "write models/schema/*.sql instead of comparing them")
 
-// TestSchemaFiles compares models/schema/*.sql with the schema that the migrations make. `make generate` writes them.
+// TestSchemaFiles compares models/schema/*.sql with the schema that the migrations make.
+// `make generate` writes these files.
 func TestSchemaFiles(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		var file string
@@ -70,11 +71,12 @@ func sameAsLoaded(t *testing.T, f *fixture, file string) {
 		t.Fatalf("models/%s: %v", file, err)
 	}
 	if got, want := drawSchema(t, conn, f.db.Postgres), drawSchema(t, f.db.DB, f.db.Postgres); got != want {
-		t.Errorf("models/%s makes another schema than the migrations. %s", file, firstDifference(got, want))
+		t.Errorf("models/%s differs from the migrations' schema. %s", file, firstDifference(got, want))
 	}
 }
 
-// emptySchema returns a connection with an empty schema: on SQLite a new file, on PostgreSQL a second schema of the database.
+// emptySchema returns a connection with an empty schema: a new file on SQLite, and a second schema
+// of the database on PostgreSQL.
 func emptySchema(t *testing.T, f *fixture) (*sql.Conn, error) {
 	t.Helper()
 	if !f.db.Postgres {
@@ -107,11 +109,11 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// schemaObject is a table, index, function or trigger, with the statement that makes it.
+// schemaObject is a table, index, function or trigger, with the statement that creates it.
 type schemaObject struct{ kind, name, table, text string }
 
-// drawSchema returns the whole schema: each table with its note, then its indexes and triggers with theirs. Every object needs
-// a note, and every note an object.
+// drawSchema returns the whole schema: each table with its note, followed by its indexes and
+// triggers with theirs. Each object needs a note, and each note an object.
 func drawSchema(t *testing.T, db querier, postgres bool) string {
 	t.Helper()
 	objects := sqliteObjects
@@ -147,7 +149,7 @@ func drawSchema(t *testing.T, db querier, postgres bool) string {
 			}
 		}
 		if drawn == 0 {
-			t.Errorf("the note on %s is of no table", table.name)
+			t.Errorf("the note on %s has no table", table.name)
 		}
 	}
 	for _, o := range all {
@@ -158,8 +160,8 @@ func drawSchema(t *testing.T, db querier, postgres bool) string {
 	return b.String()
 }
 
-// TestSchemaNotesAreOfObjects finds notes on objects that neither file has.
-func TestSchemaNotesAreOfObjects(t *testing.T) {
+// Each note has an object in one of the files.
+func TestSchemaNotesHaveObjects(t *testing.T) {
 	var files string
 	for _, file := range []string{"schema/postgres.sql", "schema/sqlite.sql"} {
 		text, err := os.ReadFile(file)
@@ -171,7 +173,7 @@ func TestSchemaNotesAreOfObjects(t *testing.T) {
 	for _, table := range schemaNotes {
 		for name := range table.parts {
 			if !regexp.MustCompile(`(?m)^CREATE .*\b` + name + `\b`).MatchString(files) {
-				t.Errorf("the note on %s, of %s, is of nothing in models/schema", name, table.name)
+				t.Errorf("the note on %s of %s has no object in models/schema", name, table.name)
 			}
 		}
 	}
@@ -198,8 +200,8 @@ func scanObjects(t *testing.T, db querier, query string) (all []schemaObject) {
 	return all
 }
 
-// sqliteObjects are the statements as SQLite stores them, with one column or constraint per line: an added column is stored at
-// the end of the last line.
+// sqliteObjects returns the statements that SQLite stores, with one column or constraint on each
+// line. SQLite appends an added column to the last line.
 func sqliteObjects(t *testing.T, db querier) []schemaObject {
 	t.Helper()
 	all := scanObjects(t, db, `SELECT type, name, tbl_name, sql FROM sqlite_master
@@ -219,7 +221,7 @@ func sqliteObjects(t *testing.T, db querier) []schemaObject {
 	return all
 }
 
-// topLevel splits a list at the commas that are in no brackets.
+// topLevel splits a list at the commas outside of parentheses.
 func topLevel(list string) (parts []string) {
 	depth, from := 0, 0
 	for i, c := range list {
@@ -237,8 +239,8 @@ func topLevel(list string) (parts []string) {
 	return append(parts, strings.TrimSpace(list[from:]))
 }
 
-// postgresObjects are the definitions as PostgreSQL prints them. A function or sequence belongs to the
-// table of its note.
+// postgresObjects returns the definitions that PostgreSQL prints. A function or sequence belongs to
+// the table of its note.
 func postgresObjects(t *testing.T, db querier) []schemaObject {
 	t.Helper()
 	all := scanObjects(t, db, `SELECT 'table', c.relname, c.relname,

@@ -10,117 +10,147 @@ import (
 	"tollgate/models"
 )
 
+// sessionFixture has the sessions of two people. one is ada's session with the token "one".
+type sessionFixture struct {
+	*fixture
+	ada, eve uuid.UUID
+	one      *models.Viewer
+}
+
+// sessionsExpired is when the session "two" has expired.
+var sessionsExpired = noon.Add(time.Minute + models.SessionIdle)
+
+func tokenHash(token string) []byte { h := models.HashKey(token); return h[:] }
+
+func (f *sessionFixture) begin(t *testing.T, token string, user uuid.UUID, at time.Time) {
+	t.Helper()
+	if err := models.SaveSession(f.ctx, f.db, at, tokenHash(token), user, "Fox\x00\u202e/1 "+strings.Repeat("é", 300),
+		[]byte{0, 1, 0xff}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *sessionFixture) find(t *testing.T, token string, at time.Time) *models.Viewer {
+	t.Helper()
+	viewer, data, err := models.FindSession(f.ctx, f.db, at, tokenHash(token))
+	if err != nil || viewer != nil && string(data) != "\x00\x01\xff" {
+		t.Fatalf("%q, %v", data, err)
+	}
+	return viewer
+}
+
 func TestSessions(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.member(t, "ada@example.com", "T1")
-		hash := func(token string) []byte { h := models.HashKey(token); return h[:] }
 		f.member(t, "eve@example.com", "T1")
-		ada, eve := one[models.User](t, f, "email = ?", "ada@example.com").ID, one[models.User](t, f, "email = ?", "eve@example.com").ID
-		begin := func(token string, user uuid.UUID, at time.Time) {
-			t.Helper()
-			if err := models.SaveSession(f.ctx, f.db, at, hash(token), user, "Fox\x00\u202e/1 "+strings.Repeat("é", 300),
-				[]byte{0, 1, 0xff}); err != nil {
-				t.Fatal(err)
-			}
+		s := &sessionFixture{fixture: f, ada: one[models.User](t, f, "email = ?", "ada@example.com").ID,
+			eve: one[models.User](t, f, "email = ?", "eve@example.com").ID}
+		s.begin(t, "one", s.ada, noon)
+		s.begin(t, "two", s.ada, noon.Add(time.Minute))
+		if s.one = s.find(t, "one", noon); s.one == nil {
+			t.Fatal("the session is not found")
 		}
-		find := func(token string, at time.Time) *models.Viewer {
-			t.Helper()
-			who, data, err := models.FindSession(f.ctx, f.db, at, hash(token))
-			if err != nil || who != nil && string(data) != "\x00\x01\xff" {
-				t.Fatalf("%q, %v", data, err)
-			}
-			return who
-		}
-		begin("one", ada, noon)
-		begin("two", ada, noon.Add(time.Minute))
-		if err := models.SaveSession(f.ctx, f.db, noon, hash("nobody's"), newID(), "", nil); err == nil || find("three", noon) != nil {
-			t.Errorf("a session without a user: %v", err)
-		}
-		who := find("one", noon)
-		if who == nil || who.User.Email != "ada@example.com" || who.User.Role != models.Member || who.User.WorkspaceID == nil ||
-			who.Organization == nil ||
-			who.Organization.Name != "Slack team T1" || !who.Session.CreatedAt.Equal(noon) || who.Session.Data != nil || who.IsAdmin() ||
-			who.IsOperator() {
-			t.Fatalf("found %+v", who)
-		}
-		stored := one[models.User](t, f, "email = ?", "ada@example.com")
-		if who.User.ID != stored.ID || *who.User.SlackUserID != *stored.SlackUserID || *who.User.WorkspaceID != *stored.WorkspaceID ||
-			!who.User.CreatedAt.Equal(stored.CreatedAt) {
-			t.Errorf("the user is %+v, stored %+v", who.User, stored)
-		}
-		if agent := who.Session.UserAgent; !strings.HasPrefix(agent, "Fox/1 é") || len(agent) > 300 {
-			t.Errorf("the user agent is %q", agent)
-		}
-
-		// Used, it lasts for longer, but never beyond its lifetime.
-		for _, step := range []struct{ seen, end time.Duration }{
-			// the last one came late
-			{time.Hour, time.Hour + models.SessionIdle}, {25 * 24 * time.Hour, models.SessionLifetime}, {2 * time.Hour, models.SessionLifetime},
-		} {
-			if err := models.TouchSession(f.ctx, f.db, &who.Session, noon.Add(step.seen)); err != nil {
-				t.Fatal(err)
-			}
-			if find("one", noon.Add(step.end-time.Microsecond)) == nil || find("one", noon.Add(step.end)) != nil {
-				t.Errorf("seen after %v, it does not end after %v", step.seen, step.end)
-			}
-		}
-
-		list := func(at time.Time) (tokens int) {
-			t.Helper()
-			sessions, err := models.ListSessions(f.ctx, f.db, at, ada)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, s := range sessions {
-				if s.Data != nil || i > 0 && s.LastSeenAt.After(sessions[i-1].LastSeenAt) {
-					t.Errorf("listed %+v", sessions)
-				}
-			}
-			return len(sessions)
-		}
-		if n := list(noon); n != 2 {
-			t.Errorf("%d are listed", n)
-		}
-		late := noon.Add(time.Minute + models.SessionIdle)
-		if n := list(late); n != 1 {
-			t.Errorf("%d are listed when one has expired", n)
-		}
-		if _, err := models.CreateSignInLink(f.ctx, f.db, noon, "ada@example.com"); err != nil {
-			t.Fatal(err)
-		}
-		if err := models.RemoveExpired(f.ctx, f.db, late); err != nil {
-			t.Fatal(err)
-		}
-		if sessions, links := all[models.Session](t, f), all[models.SignInLink](t, f); len(sessions) != 1 || len(links) != 0 {
-			t.Errorf("%d sessions and %d links are left", len(sessions), len(links))
-		}
-
-		begin("two", ada, late)
-		begin("three", ada, late)
-		begin("eve's", eve, late)
-		third := find("three", late).Session.ID
-		if ended, err := models.EndSession(f.ctx, f.db, eve, third); ended || err != nil {
-			t.Errorf("eve ends it: %t, %v", ended, err)
-		}
-		if ended, err := models.EndSession(f.ctx, f.db, ada, third); !ended || err != nil || find("three", late) != nil {
-			t.Errorf("ended: %t, %v", ended, err)
-		}
-		if n, err := models.EndOtherSessions(f.ctx, f.db, ada, who.Session.ID); n != 1 || err != nil || find("two", late) != nil ||
-			find("one", late) == nil {
-			t.Errorf("%d others ended, %v", n, err)
-		}
-		for range 2 {
-			if err := models.EndSessionByToken(f.ctx, f.db, hash("one")); err != nil || find("one", late) != nil {
-				t.Errorf("ended by its token: %v", err)
-			}
-		}
-		if n := len(all[models.Session](t, f)); n != 1 {
-			t.Errorf("%d sessions are left, want eve's", n)
-		}
+		// Each step continues with the sessions of the previous one.
+		t.Run("find", s.testFind)
+		t.Run("use", s.testUse)
+		t.Run("list and remove", s.testListAndRemove)
+		t.Run("end", s.testEnd)
 	})
 }
 
-// TestSessionsOfEmailsBecomeSessionsOfUsers migrates the sessions and links of the releases that stored an email with them.
+func (f *sessionFixture) testFind(t *testing.T) {
+	if err := models.SaveSession(f.ctx, f.db, noon, tokenHash("unknown"), newID(), "", nil); err == nil || f.find(t, "three", noon) != nil {
+		t.Errorf("a session without a user: %v", err)
+	}
+	viewer := f.one
+	if viewer.User.Email != "ada@example.com" || viewer.User.Role != models.Member || viewer.User.WorkspaceID == nil ||
+		viewer.Organization == nil || viewer.Organization.Name != "Slack team T1" || !viewer.Session.CreatedAt.Equal(noon) ||
+		viewer.Session.Data != nil || viewer.IsAdmin() || viewer.IsOperator() {
+		t.Fatalf("found %+v", viewer)
+	}
+	stored := one[models.User](t, f.fixture, "email = ?", "ada@example.com")
+	if viewer.User.ID != stored.ID || *viewer.User.SlackUserID != *stored.SlackUserID || *viewer.User.WorkspaceID != *stored.WorkspaceID ||
+		!viewer.User.CreatedAt.Equal(stored.CreatedAt) {
+		t.Errorf("the user is %+v, stored %+v", viewer.User, stored)
+	}
+	if agent := viewer.Session.UserAgent; !strings.HasPrefix(agent, "Fox/1 é") || len(agent) > 300 {
+		t.Errorf("the user agent is %q", agent)
+	}
+}
+
+// testUse checks that a session lasts longer when it is used, but never beyond its lifetime.
+func (f *sessionFixture) testUse(t *testing.T) {
+	for _, step := range []struct{ seen, end time.Duration }{
+		// the last step is out of order
+		{time.Hour, time.Hour + models.SessionIdle}, {25 * 24 * time.Hour, models.SessionLifetime}, {2 * time.Hour, models.SessionLifetime},
+	} {
+		if err := models.TouchSession(f.ctx, f.db, &f.one.Session, noon.Add(step.seen)); err != nil {
+			t.Fatal(err)
+		}
+		if f.find(t, "one", noon.Add(step.end-time.Microsecond)) == nil || f.find(t, "one", noon.Add(step.end)) != nil {
+			t.Errorf("used after %v, it does not end after %v", step.seen, step.end)
+		}
+	}
+}
+
+func (f *sessionFixture) testListAndRemove(t *testing.T) {
+	list := func(at time.Time) (tokens int) {
+		t.Helper()
+		sessions, err := models.ListSessions(f.ctx, f.db, at, f.ada)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range sessions {
+			if s.Data != nil || i > 0 && s.LastSeenAt.After(sessions[i-1].LastSeenAt) {
+				t.Errorf("the listed sessions are %+v", sessions)
+			}
+		}
+		return len(sessions)
+	}
+	if n := list(noon); n != 2 {
+		t.Errorf("%d sessions are listed, want 2", n)
+	}
+	if n := list(sessionsExpired); n != 1 {
+		t.Errorf("%d sessions are listed after one has expired, want 1", n)
+	}
+	if _, err := models.CreateSignInLink(f.ctx, f.db, noon, "ada@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if err := models.RemoveExpired(f.ctx, f.db, sessionsExpired); err != nil {
+		t.Fatal(err)
+	}
+	if sessions, links := all[models.Session](t, f.fixture), all[models.SignInLink](t, f.fixture); len(sessions) != 1 || len(links) != 0 {
+		t.Errorf("%d sessions and %d links are left, want 1 and 0", len(sessions), len(links))
+	}
+}
+
+func (f *sessionFixture) testEnd(t *testing.T) {
+	late := sessionsExpired
+	f.begin(t, "two", f.ada, late)
+	f.begin(t, "three", f.ada, late)
+	f.begin(t, "eve's", f.eve, late)
+	third := f.find(t, "three", late).Session.ID
+	if ended, err := models.EndSession(f.ctx, f.db, f.eve, third); ended || err != nil {
+		t.Errorf("eve ended it: %t, %v", ended, err)
+	}
+	if ended, err := models.EndSession(f.ctx, f.db, f.ada, third); !ended || err != nil || f.find(t, "three", late) != nil {
+		t.Errorf("ada ended it: %t, %v", ended, err)
+	}
+	if n, err := models.EndOtherSessions(f.ctx, f.db, f.ada, f.one.Session.ID); n != 1 || err != nil || f.find(t, "two", late) != nil ||
+		f.find(t, "one", late) == nil {
+		t.Errorf("%d other sessions ended, %v", n, err)
+	}
+	for range 2 {
+		if err := models.EndSessionByToken(f.ctx, f.db, tokenHash("one")); err != nil || f.find(t, "one", late) != nil {
+			t.Errorf("ended by its token: %v", err)
+		}
+	}
+	if n := len(all[models.Session](t, f.fixture)); n != 1 {
+		t.Errorf("%d sessions are left, want eve's", n)
+	}
+}
+
+// Sessions and links of releases that stored an email with them are migrated to users.
 func TestSessionsOfEmailsBecomeSessionsOfUsers(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.member(t, "ada@example.com", "T1")
@@ -142,22 +172,21 @@ func TestSessionsOfEmailsBecomeSessionsOfUsers(t *testing.T) {
 		initial("sessions", ", "+id+", "+data+", user_agent text NOT NULL, last_seen_at timestamp NOT NULL")
 		f.exec(t, "CREATE INDEX sessions_email ON sessions (email)")
 		initial("sign_in_links", "")
-		hash := func(token string) []byte { h := models.HashKey(token); return h[:] }
 		late := noon.Add(time.Minute)
-		for _, email := range []string{"ada@example.com", "nobody@example.com"} {
+		for _, email := range []string{"ada@example.com", "unknown@example.com"} {
 			f.exec(t, "INSERT INTO sessions (token_hash, id, email, data, user_agent, created_at, last_seen_at, expires_at) VALUES (?, ?, "+
 				"?, ?, '', ?, ?, ?)",
-				hash(email), newID(), email, []byte("data"), noon, noon, late)
-			f.exec(t, "INSERT INTO sign_in_links (token_hash, email, created_at, expires_at) VALUES (?, ?, ?, ?)", hash("link "+email), email,
+				tokenHash(email), newID(), email, []byte("data"), noon, noon, late)
+			f.exec(t, "INSERT INTO sign_in_links (token_hash, email, created_at, expires_at) VALUES (?, ?, ?, ?)", tokenHash("link "+email), email,
 				noon, late)
 		}
 		f.forget(t, "20261128081000")
 		if _, err := f.db.Migrate(f.ctx); err != nil {
 			t.Fatal(err)
 		}
-		if who, data, err := models.FindSession(f.ctx, f.db, noon, hash("ada@example.com")); err != nil || who == nil ||
-			who.User.ID != ada || string(data) != "data" {
-			t.Errorf("the session is %+v, %v", who, err)
+		if viewer, data, err := models.FindSession(f.ctx, f.db, noon, tokenHash("ada@example.com")); err != nil || viewer == nil ||
+			viewer.User.ID != ada || string(data) != "data" {
+			t.Errorf("the session is %+v, %v", viewer, err)
 		}
 		if p, err := models.UseSignInLink(f.ctx, f.db, noon, "link ada@example.com"); err != nil || p.UserID != ada {
 			t.Errorf("the link is %+v, %v", p, err)

@@ -14,22 +14,22 @@ import (
 // wantCode fails unless the error has the code.
 func wantCode(t *testing.T, err error, code models.Code) {
 	t.Helper()
-	var fault *models.Error
-	if !errors.As(err, &fault) || fault.Code != code {
+	var coded *models.Error
+	if !errors.As(err, &coded) || coded.Code != code {
 		t.Errorf("error %v, want the code %s", err, code)
 	}
 }
 
 func TestSignInLinks(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		_, err := models.CreateSignInLink(f.ctx, f.db, noon, "nobody@example.com")
+		_, err := models.CreateSignInLink(f.ctx, f.db, noon, "unknown@example.com")
 		wantCode(t, err, models.CodeUnknownUser)
-		wantError(t, err, "tollgate user set nobody@example.com")
-		if _, err := models.CreateSignInLink(f.ctx, f.db, noon, "nobody"); !errors.Is(err, models.ErrEmail) {
-			t.Errorf("for no address: %v", err)
+		wantError(t, err, "tollgate user set unknown@example.com")
+		if _, err := models.CreateSignInLink(f.ctx, f.db, noon, "unknown"); !errors.Is(err, models.ErrEmail) {
+			t.Errorf("an invalid address: %v", err)
 		}
 		if n := len(all[models.User](t, f)); n != 0 {
-			t.Errorf("a link that was not made made %d users", n)
+			t.Errorf("a refused link created %d users", n)
 		}
 		f.member(t, "ada@example.com", "T1")
 		token, err := models.CreateSignInLink(f.ctx, f.db, noon, " Ada@Example.com ")
@@ -44,7 +44,7 @@ func TestSignInLinks(t *testing.T) {
 		late := noon.Add(models.SignInLinkLife)
 		for range 2 {
 			if email, err := models.SignInLinkEmail(f.ctx, f.db, late.Add(-time.Microsecond), token); err != nil || email != "ada@example.com" {
-				t.Errorf("looked at: %q, %v", email, err)
+				t.Errorf("read: %q, %v", email, err)
 			}
 		}
 		other := "A" + token[1:]
@@ -68,12 +68,12 @@ func TestSignInLinks(t *testing.T) {
 		wantCode(t, err, models.CodeUnknownLink)
 		if got, want := strings.Join(f.audited(t), "; "),
 			"shell sign_in_link.create ada@example.com; ada@example.com sign_in_link.use ada@example.com"; got != want {
-			t.Errorf("audited %q, want %q", got, want)
+			t.Errorf("the audit log is %q, want %q", got, want)
 		}
 	})
 }
 
-func TestOfManyWhoUseALinkOneSignsIn(t *testing.T) {
+func TestALinkSignsInOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.member(t, "ada@example.com", "T1")
 		for range 10 {
@@ -81,20 +81,20 @@ func TestOfManyWhoUseALinkOneSignsIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var let atomic.Int64
+			var accepted atomic.Int64
 			var racers sync.WaitGroup
 			for range 8 {
 				racers.Go(func() {
 					if _, err := models.UseSignInLink(f.ctx, f.db, noon, token); err == nil {
-						let.Add(1)
+						accepted.Add(1)
 					} else {
 						wantCode(t, err, models.CodeUnknownLink)
 					}
 				})
 			}
 			racers.Wait()
-			if let.Load() != 1 {
-				t.Fatalf("%d were let in", let.Load())
+			if accepted.Load() != 1 {
+				t.Fatalf("%d sign-ins were accepted", accepted.Load())
 			}
 		}
 	})
@@ -104,43 +104,44 @@ func TestSignInBySlack(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		yes, boss := true, models.Admin
 		slack := func(team, user string) models.SlackIdentity { return models.SlackIdentity{TeamID: team, UserID: user} }
-		in := func(who models.SlackIdentity, email, want string) models.LinkedPerson {
+		in := func(identity models.SlackIdentity, email, want string) models.LinkedPerson {
 			t.Helper()
-			got, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "")
+			got, err := models.SignInBySlack(f.ctx, f.db, noon, identity, email, "")
 			if err != nil || got.Email != want || one[models.User](t, f, "email = ?", want).ID != got.UserID {
-				t.Errorf("%v with %s is %+v, %v; want %s", who, email, got, err, want)
+				t.Errorf("%v with %s is %+v, %v; want %s", identity, email, got, err, want)
 			}
 			return got
 		}
-		refused := func(who models.SlackIdentity, email string) {
+		refused := func(identity models.SlackIdentity, email string) {
 			t.Helper()
 			before := len(all[models.Workspace](t, f))
-			_, err := models.SignInBySlack(f.ctx, f.db, noon, who, email, "Eve")
+			_, err := models.SignInBySlack(f.ctx, f.db, noon, identity, email, "Eve")
 			wantCode(t, err, models.CodeSignInRefused)
-			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{who}); err != nil || len(found) > 0 ||
+			if found, err := models.PeopleByIdentity(f.ctx, f.db, []models.SlackIdentity{identity}); err != nil || len(found) > 0 ||
 				len(all[models.Workspace](t, f)) != before {
-				t.Errorf("refused, and linked all the same: %v, %v", found, err)
+				t.Errorf("refused, but linked: %v, %v", found, err)
 			}
 		}
-		first := in(slack("T1", "U1"), " New@Example.com", "new@example.com") // of a team that is new as well
+		first := in(slack("T1", "U1"), " New@Example.com", "new@example.com") // the team is new too
 		for email, want := range map[string]string{"": "new@example.com", "no address": "new@example.com"} {
 			in(slack("T1", "U1"), email, want) // the identity is enough
 		}
 		if p := in(slack("T1", "U1"), "other@example.com", "other@example.com"); p.UserID != first.UserID {
-			t.Errorf("with another email it is %+v, was %+v", p, first)
+			t.Errorf("with another email, the person is %+v, was %+v", p, first)
 		}
 		if n := len(all[models.User](t, f)); n != 1 {
-			t.Errorf("%d users", n)
+			t.Errorf("%d users, want 1", n)
 		}
 		if p := in(slack("T1", "U2"), "new@example.com", "new@example.com"); p.UserID == first.UserID {
-			t.Error("the next person with an address is its former owner")
+			t.Error("the next person with an address is the previous owner")
 		}
-		f.use(t, "usage@example.com", noon, "free", 3) // known by email alone
+		f.use(t, "usage@example.com", noon, "free", 3) // known only by email
 		in(slack("T2", "U1"), "usage@example.com", "usage@example.com")
 		in(slack("T2", "U7"), "usage@example.com", "u7@t2.slack.invalid") // another account in the team
 		in(slack("T9", "U1"), "usage@example.com", "u1@t9.slack.invalid")
 
-		// An admin whom an operator put into an organization is linked by a verified address of its team, and of no other one.
+		// An operator put an admin into an organization. A verified address of that organization's team
+		// links the admin; one of another team does not.
 		acme := f.organization(t, noon, "Acme", "T3")
 		for _, email := range []string{"boss@example.com", "ops@example.com"} {
 			if _, err := models.SetUser(f.ctx, f.db, noon, email, models.UserChange{OrganizationID: &acme, Role: &boss,
@@ -155,42 +156,42 @@ func TestSignInBySlack(t *testing.T) {
 			t.Errorf("the admin is %+v", u)
 		}
 		in(slack("T3", "U8"), "boss@example.com", "u8@t3.slack.invalid")
-		// No team's word makes its people operators.
+		// A Slack team cannot sign its people in as operators.
 		if _, err := models.SetUser(f.ctx, f.db, noon, "root@example.com", models.UserChange{Operator: &yes}); err != nil {
 			t.Fatal(err)
 		}
 		refused(slack("T3", "U6"), "root@example.com")
 		refused(slack("T8", "U6"), "root@example.com")
 
-		for _, who := range []models.SlackIdentity{{}, slack("", "U1"), slack("T1", ""), slack("T1 ", "U1"), slack("T1", "U/1"),
+		for _, identity := range []models.SlackIdentity{{}, slack("", "U1"), slack("T1", ""), slack("T1 ", "U1"), slack("T1", "U/1"),
 			slack(strings.Repeat("T", 101), "U1")} {
-			if _, err := models.SignInBySlack(f.ctx, f.db, noon, who, "a@example.com", ""); !errors.Is(err, models.ErrSlackIdentity) {
-				t.Errorf("%v: %v", who, err)
+			if _, err := models.SignInBySlack(f.ctx, f.db, noon, identity, "a@example.com", ""); !errors.Is(err, models.ErrSlackIdentity) {
+				t.Errorf("%v: %v", identity, err)
 			}
 		}
 		if _, err := models.SignInBySlack(f.ctx, f.db, noon, slack("T1", "U5"), "a", ""); !errors.Is(err, models.ErrEmail) {
-			t.Errorf("no address: %v", err)
+			t.Errorf("an invalid address: %v", err)
 		}
 	})
 }
 
-func TestNamesOfWhoSignsIn(t *testing.T) {
+func TestNamesAtSignIn(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		for _, step := range []struct{ said, want string }{
+		for _, step := range []struct{ given, want string }{
 			{" Ada Lovelace\n", "Ada Lovelace"}, {"", "Ada Lovelace"}, {"\u202e \x00", "Ada Lovelace"}, {"A\xffda\x00", "Ada"},
 			{strings.Repeat("é", 300), strings.Repeat("é", 200)},
 		} {
 			if p, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "1"},
-				"Ada@example.com", step.said); err != nil || p.Email != "ada@example.com" {
+				"Ada@example.com", step.given); err != nil || p.Email != "ada@example.com" {
 				t.Fatalf("%+v, %v", p, err)
 			}
 			if u := one[models.User](t, f, "email = ?", "ada@example.com"); u.Name != step.want {
-				t.Errorf("called %q, they are %q", step.said, u.Name)
+				t.Errorf("the name %q is stored as %q", step.given, u.Name)
 			}
 		}
 		if _, err := models.SignInByIssuer(f.ctx, f.db, noon, models.IssuerIdentity{Issuer: "https://id.example.com", Subject: "2"}, "ada",
 			""); !errors.Is(err, models.ErrEmail) {
-			t.Errorf("no address: %v", err)
+			t.Errorf("an invalid address: %v", err)
 		}
 	})
 }
@@ -199,9 +200,9 @@ func TestAdminsOf(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme, boss := f.organization(t, noon, "Acme", "T1", "T2"), models.Admin
 		f.organization(t, noon, "Other", "T3")
-		for _, who := range []struct{ email, team string }{{"zoe@example.com", "T1"}, {"ada@example.com", "T2"}, {"eve@example.com", "T3"}} {
-			f.member(t, who.email, who.team)
-			if _, err := models.SetUser(f.ctx, f.db, noon, who.email, models.UserChange{Role: &boss}); err != nil {
+		for _, person := range []struct{ email, team string }{{"zoe@example.com", "T1"}, {"ada@example.com", "T2"}, {"eve@example.com", "T3"}} {
+			f.member(t, person.email, person.team)
+			if _, err := models.SetUser(f.ctx, f.db, noon, person.email, models.UserChange{Role: &boss}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -213,7 +214,7 @@ func TestAdminsOf(t *testing.T) {
 	})
 }
 
-// TestSignInsFollowThePersonAndNotTheAddress has ada give up her address, and the next person get it.
+// ada gives up her address, and another person gets it.
 func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		issuer := func(subject string) models.IssuerIdentity {
@@ -221,7 +222,7 @@ func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 		}
 		ada := f.link(t, linkOf("ada@example.com", "T1", "U1"))[0].UserID
 		if p, err := models.SignInByIssuer(f.ctx, f.db, noon, issuer("1"), "ada@example.com", ""); err != nil || p.UserID != ada {
-			t.Fatalf("the issuer's verified address is %+v, %v", p, err)
+			t.Fatalf("the issuer's verified address signs in %+v, %v", p, err)
 		}
 		hash := models.HashKey("session")
 		if err := models.SaveSession(f.ctx, f.db, noon, hash[:], ada, "", []byte("data")); err != nil {
@@ -237,11 +238,11 @@ func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 			t.Errorf("the next person is %+v, %v", next, err)
 		}
 		if p := f.link(t, linkOf("ada@example.com", "T2", "U1"))[0]; p.UserID != next.UserID {
-			t.Errorf("named by Slack, the next person is %+v", p)
+			t.Errorf("linked by Slack, the next person is %+v", p)
 		}
-		who, _, err := models.FindSession(f.ctx, f.db, noon, hash[:])
-		if err != nil || who.User.ID != ada || who.User.Email != "ada.new@example.com" {
-			t.Errorf("the session is that of %+v, %v", who, err)
+		viewer, _, err := models.FindSession(f.ctx, f.db, noon, hash[:])
+		if err != nil || viewer.User.ID != ada || viewer.User.Email != "ada.new@example.com" {
+			t.Errorf("the session belongs to %+v, %v", viewer, err)
 		}
 		if email, err := models.SignInLinkEmail(f.ctx, f.db, noon, token); err != nil || email != "ada.new@example.com" {
 			t.Errorf("the link is for %s, %v", email, err)
@@ -250,12 +251,12 @@ func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 			t.Errorf("the link signs in %+v, %v", p, err)
 		}
 		if p, err := models.SignInByIssuer(f.ctx, f.db, noon, issuer("1"), "ada@example.com", ""); err != nil || p.UserID != ada {
-			t.Errorf("the issuer's known identity is %+v, %v", p, err)
+			t.Errorf("the issuer's known identity signs in %+v, %v", p, err)
 		}
 	})
 }
 
-// TestIdentitiesOf says whose an address is, as "user set" prints it before it grants a role.
+// The text names the owner of an address, as "user set" prints it before it grants a role.
 func TestIdentitiesOf(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.link(t, linkOf("ada@example.com", "T1", "U1"))
@@ -273,17 +274,17 @@ func TestIdentitiesOf(t *testing.T) {
 				`: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
 			"bob@example.com": "bob@example.com belongs to the user " + bob.ID.String() +
 				", who has no identity. A person who signs in with this address, verified, gets the role.",
-			"nobody@example.com": "nobody@example.com belongs to no person yet. A person with this email is created.",
+			"unknown@example.com": "unknown@example.com belongs to no person yet. A person with this email is created.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {
 				t.Errorf("%q, %v, want %q", known.Describe(), err, want)
 			}
 		}
-		// The address changed hands after its owner was printed.
+		// The address gets another owner after its owner was printed.
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Operator: ptr(true), UserID: bob.ID})
 		wantError(t, err, "the email belongs to another user now: "+ada.String())
 		if one[models.User](t, f, "id = ?", ada).Operator {
-			t.Error("granted all the same")
+			t.Error("the role was granted")
 		}
 	})
 }

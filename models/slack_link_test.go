@@ -15,12 +15,12 @@ import (
 	"tollgate/models"
 )
 
-// linkOf is a link of a test's person and identity.
+// linkOf returns a link of a test's person and identity.
 func linkOf(email, team, user string) models.Link {
 	return models.Link{Email: email, Slack: models.SlackIdentity{TeamID: team, UserID: user}}
 }
 
-// link links people who must all be linkable.
+// link links people who can all be linked.
 func (f *fixture) link(t *testing.T, links ...models.Link) []models.LinkedPerson {
 	t.Helper()
 	people, err := models.LinkPeople(f.ctx, f.db, noon, links)
@@ -30,7 +30,7 @@ func (f *fixture) link(t *testing.T, links ...models.Link) []models.LinkedPerson
 	return people
 }
 
-// place is what no link may change of a person.
+// place returns the fields of a person that no link may change.
 func (f *fixture) place(t *testing.T, user uuid.UUID) string {
 	t.Helper()
 	u := one[models.User](t, f, "id = ?", user)
@@ -44,8 +44,9 @@ func deref(s *string) string {
 	return *s
 }
 
-// TestWhomALinkIdentifies is the table of docs/identities.md. In it, an admin ada is known by the identity U1 of the team A; bob is in
-// the same team, eve in the team B, and gil gave up his address. Fay, and the people below her, are known by their email only.
+// TestWhomALinkIdentifies is the table of docs/identities.md. The admin ada has the identity U1 of
+// team A. bob is in the same team, eve in team B, and gil gave up an address. fay, hal, ivy and joe
+// are known only by email.
 func TestWhomALinkIdentifies(t *testing.T) {
 	const ignored, notLinked = "email ignored: it belongs to another person", "identity not linked"
 	cases := []struct {
@@ -117,44 +118,44 @@ func TestWhomALinkIdentifies(t *testing.T) {
 
 				isNew := !slices.ContainsFunc(before, func(u models.User) bool { return u.ID == person.UserID })
 				if isNew != (c.person == "new") || !isNew && person.UserID != people[c.person] {
-					t.Errorf("it is %s (new: %t), want %s %s", person.UserID, isNew, c.person, people[c.person])
+					t.Errorf("the person is %s (new: %t), want %s %s", person.UserID, isNew, c.person, people[c.person])
 				}
 				if want := address(cmp.Or(c.label, c.email)); person.Email != want || one[models.User](t, f, "id = ?", person.UserID).Email != want {
 					t.Errorf("the label is %s, want %s", person.Email, want)
 				}
 				if !strings.Contains(log.String(), c.logged) || c.logged == "" && log.Len() > 0 || strings.Contains(log.String(), "@") {
-					t.Errorf("logged %q, want %q", log.String(), c.logged)
+					t.Errorf("the log is %q, want %q", log.String(), c.logged)
 				}
 				if linked := f.place(t, person.UserID); c.logged != notLinked && !strings.HasSuffix(linked, " "+user) {
 					t.Errorf("the person is %s, want the identity %s", linked, user)
 				}
 				for name, id := range people {
 					if got := f.place(t, id); got != places[name] && (name != c.person || !strings.HasPrefix(got, "member false ")) {
-						t.Errorf("%s was %s and is %s", name, places[name], got)
+						t.Errorf("%s was %s and is now %s", name, places[name], got)
 					}
 				}
 				after := all[models.User](t, f, "id")
 				if again := f.link(t, link)[0]; again != person {
-					t.Errorf("again it is %+v, want %+v", again, person)
+					t.Errorf("linked again to %+v, want %+v", again, person)
 				}
 				if len(after) != len(all[models.User](t, f, "id")) {
-					t.Error("a retry made a person")
+					t.Error("a retry created a person")
 				}
 			})
 		}
 	})
 }
 
-// TestLinksApplyInOrder has links of one batch depend on each other.
+// Links of one batch depend on each other.
 func TestLinksApplyInOrder(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		p := f.link(t,
 			linkOf("a@example.com", "T1", "U1"), linkOf("b@example.com", "T1", "U2"),
-			linkOf("b@example.com", "T1", "U1"), // is the second one's
-			linkOf("c@example.com", "T1", "U1"), // is free
-			linkOf("a@example.com", "T1", "U3"), // was just given up
-			linkOf("a@example.com", "T1", "U2"), // and has just been taken
-			linkOf("c@example.com", "T2", "U1"), // is another team's
+			linkOf("b@example.com", "T1", "U1"), // the email belongs to the second person
+			linkOf("c@example.com", "T1", "U1"), // the email is free
+			linkOf("a@example.com", "T1", "U3"), // the email was just given up
+			linkOf("a@example.com", "T1", "U2"), // the email was just taken
+			linkOf("c@example.com", "T2", "U1"), // the email belongs to another team's person
 			linkOf("c@example.com", "T2", "U1"))
 		var got []string
 		for i, person := range p {
@@ -166,16 +167,16 @@ func TestLinksApplyInOrder(t *testing.T) {
 		want := []string{"a@example.com", "b@example.com", "a@example.com", "c@example.com", "a@example.com", "b@example.com",
 			"u1@t2.slack.invalid", "u1@t2.slack.invalid"}
 		if !slices.Equal(got, want) {
-			t.Errorf("labels %q, want %q", got, want)
+			t.Errorf("the labels are %q, want %q", got, want)
 		}
 		if p[0].UserID != p[2].UserID || p[0].UserID != p[3].UserID || p[1].UserID != p[5].UserID || p[6].UserID != p[7].UserID ||
 			p[4].UserID == p[0].UserID {
-			t.Errorf("people %+v", p)
+			t.Errorf("the people are %+v", p)
 		}
 		if n := len(all[models.User](t, f)); n != 4 {
 			t.Errorf("%d people, want 4", n)
 		}
-		// Their memberships are known from the first moment on.
+		// Their memberships are stored immediately.
 		var members int
 		if err := f.db.NewSelect().TableExpr("memberships").ColumnExpr("COUNT(*)").Scan(f.ctx, &members); err != nil || members != 4 {
 			t.Errorf("%d memberships, %v", members, err)
@@ -183,18 +184,18 @@ func TestLinksApplyInOrder(t *testing.T) {
 	})
 }
 
-// TestPlaceholdersThatAreTaken has two identities with one placeholder, one whose ID cannot be in an address, and a person who lost
+// Two identities have one placeholder, one identity's ID cannot be in an address, and a person lost
 // the identity of the placeholder.
 func TestPlaceholdersThatAreTaken(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.member(t, "ada@example.com", "T1")
 		p := f.link(t, linkOf("ada@example.com", "T2", "U1"), linkOf("ada@example.com", "T2", "u1"), linkOf("ada@example.com", "T3.", "U1"))
 		if p[0].Email != "u1@t2.slack.invalid" {
-			t.Errorf("the first is %s", p[0].Email)
+			t.Errorf("the first label is %s", p[0].Email)
 		}
 		for _, other := range p[1:] {
 			if other.Email != other.UserID.String()+"@slack.invalid" {
-				t.Errorf("another is %s", other.Email)
+				t.Errorf("another label is %s", other.Email)
 			}
 		}
 		if _, err := models.SetUser(f.ctx, f.db, noon, "u1@t2.slack.invalid", models.UserChange{Leaves: true}); err != nil {
@@ -205,17 +206,17 @@ func TestPlaceholdersThatAreTaken(t *testing.T) {
 		}
 		// A free address replaces the placeholder.
 		if free := f.link(t, linkOf("eve@example.com", "T2", "U1"))[0]; free.UserID != p[0].UserID || free.Email != "eve@example.com" {
-			t.Errorf("with a free address: %+v", free)
+			t.Errorf("with a free address, the person is %+v", free)
 		}
 	})
 }
 
-// TestConcurrentLinksMakeOnePersonPerIdentity links the same new identities from many goroutines, in different orders, some of them with
-// addresses that others claim as well.
+// Many goroutines link the same new identities in different orders. Others claim some of the
+// addresses too.
 func TestConcurrentLinksMakeOnePersonPerIdentity(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		const identities, callers = 8, 8
-		other, err := models.Open(f.ctx, f.db.URL) // as another process
+		other, err := models.Open(f.ctx, f.db.URL) // like another process
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +266,7 @@ func TestConcurrentLinksMakeOnePersonPerIdentity(t *testing.T) {
 			// One team has the address; the other team's person has the placeholder.
 			if !stored[fmt.Sprintf("p%d@example.com", n)] ||
 				stored[fmt.Sprintf("u%d@t1.slack.invalid", n)] == stored[fmt.Sprintf("u%d@t2.slack.invalid", n)] {
-				t.Errorf("identity %d: labels are %v", n, stored)
+				t.Errorf("identity %d: the labels are %v", n, stored)
 			}
 		}
 		if n, err := f.db.NewSelect().Model((*models.User)(nil)).Where("email LIKE 'old%'").Count(f.ctx); err != nil || n != 1 {

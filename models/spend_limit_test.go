@@ -23,7 +23,7 @@ func TestParseAmount(t *testing.T) {
 		"1000000.01", "1000001", "99999999999999999999", "1\x00", "NaN", "Inf", "5 EUR",
 	} {
 		if got, err := models.ParseAmount(text); !errors.Is(err, models.ErrAmount) {
-			t.Errorf("%q is taken as %d, %v", text, got, err)
+			t.Errorf("%q is parsed as %d, %v", text, got, err)
 		}
 	}
 }

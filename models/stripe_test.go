@@ -7,15 +7,15 @@ import (
 	"tollgate/models"
 )
 
-// The units of a report that Stripe may have taken are sent anew only once nothing can come of it any more.
+// The units of a report that Stripe may have accepted are sent again only when that is ruled out.
 func TestReadFirst(t *testing.T) {
 	ago := func(hours float64) *time.Time { return ptr(noon.Add(-time.Duration(hours * float64(time.Hour)))) }
 	for name, c := range map[string]struct {
 		report models.StripeReport
 		want   bool
 	}{
-		"refused at once": {models.StripeReport{State: models.ReportDead, LastAttemptAt: ago(1)}, false},
-		"never read":      {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59)}, true},
+		"refused immediately": {models.StripeReport{State: models.ReportDead, LastAttemptAt: ago(1)}, false},
+		"never read":          {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59)}, true},
 		"absent for a day and two": {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
 			ZeroSince: ago(48)}, false},
 		"absent for less than a day": {models.StripeReport{State: models.ReportDead, FirstAttemptAt: ago(60), LastAttemptAt: ago(59),
@@ -28,7 +28,7 @@ func TestReadFirst(t *testing.T) {
 			ZeroSince: ago(48), NextAttemptAt: ago(-1)}, false},
 		"another total": {models.StripeReport{State: models.ReportConflict, FirstAttemptAt: ago(60),
 			LastAttemptAt: ago(59), ZeroSince: ago(48)}, true},
-		"taken, and absent a day later": {models.StripeReport{State: models.ReportRejected, FirstAttemptAt: ago(30),
+		"accepted, and absent a day later": {models.StripeReport{State: models.ReportRejected, FirstAttemptAt: ago(30),
 			LastAttemptAt: ago(30), ZeroSince: ago(0)}, false},
 	} {
 		if got := c.report.ReadFirst(noon); got != c.want {
@@ -37,7 +37,8 @@ func TestReadFirst(t *testing.T) {
 	}
 }
 
-// The catalog's plans get the meters that set-up stored; other objects and the meter of earlier releases are nothing to them.
+// The catalog's plans get the meters that setup stored. Other objects and the meter of earlier
+// releases are ignored.
 func TestReadMeters(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		for name, id := range map[string]string{"meter:pro": "mtr_pro", "meter:gone": "mtr_gone", "meter": "mtr_old",
@@ -59,13 +60,13 @@ func TestReadMeters(t *testing.T) {
 	})
 }
 
-// The operator reads why reports are held back and what to do.
+// The reason says why reports are held back and what the operator can do.
 func TestReasonsToHoldBack(t *testing.T) {
 	h := models.HeldCustomer{Subscriptions: []string{"sub_1", "sub_2"}, Tiered: []string{"sub_2"}}
 	want := "2 active subscriptions bill the same meter: sub_1, sub_2. End all but one in Stripe; the reports are then sent. " +
 		"The overage price of sub_2 has tiers, whose free units would count twice. Exchange the item for the plan's flat price in Stripe " +
 		"when the next period begins. Until then, units beyond the included ones are refused."
 	if got := h.Reason(); got != want {
-		t.Errorf("%s", got)
+		t.Errorf("the reason is %s", got)
 	}
 }

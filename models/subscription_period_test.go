@@ -10,7 +10,7 @@ import (
 	"tollgate/models"
 )
 
-// showed stores a period of ada's subscription that Stripe showed.
+// showed stores a period that Stripe showed of ada's subscription.
 func (f *fixture) showed(t *testing.T, start, end time.Time) {
 	t.Helper()
 	f.exec(t, `INSERT INTO subscription_periods (subscription_id, stripe_customer_id, period_start, period_end, said_at, learned_at)
@@ -18,7 +18,7 @@ func (f *fixture) showed(t *testing.T, start, end time.Time) {
 		ON CONFLICT (subscription_id, period_start) DO UPDATE SET period_end = EXCLUDED.period_end`, start, end)
 }
 
-// late records what was used at an earlier time, as the gate does.
+// late records usage at an earlier time, as the gate does.
 func (f *fixture) late(t *testing.T, now, at time.Time, quantity int64) {
 	t.Helper()
 	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: ada, At: at}}); err != nil {
@@ -52,8 +52,9 @@ func TestPeriodsInOrder(t *testing.T) {
 	}
 }
 
-// A period is lengthened, and that becomes known after its old end: what was used since joins its record, and the included units count
-// once. If the new end has passed as well, the record that began too early begins there.
+// A period is lengthened, and that becomes known after its old end. The usage since then joins its
+// record, and the included units count once. If the new end has passed too, the record that began
+// too early begins there.
 func TestALengthenedPeriodLearnedAfterItsEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start := time.Date(2026, 10, 10, 8, 30, 0, 0, time.UTC)
@@ -91,7 +92,7 @@ func TestALengthenedPeriodLearnedAfterItsEnd(t *testing.T) {
 				wantRecord(t, &r[0], start, end, "cus_1", 75, 0, 77, 0, 0)
 				wantRecord(t, &r[1], end, end.AddDate(0, 1, 0), "cus_1", 75, 0, 9, 0, 0)
 				if want := models.Daily("9"); r[1].Daily != want {
-					t.Errorf("days %q, want %q", r[1].Daily, want)
+					t.Errorf("the days are %q, want %q", r[1].Daily, want)
 				}
 			}
 			if last := r[len(r)-1]; last.UnitsHeld != 2 || one[models.UsageHold](t, f, "id = ?", open.ID).RecordID != last.ID {
@@ -105,8 +106,9 @@ func TestALengthenedPeriodLearnedAfterItsEnd(t *testing.T) {
 	})
 }
 
-// Two changes of the billing period are forgotten in the subscription, which shows the last one only. What is recorded late counts on its
-// side of each of them: in a trial's first seconds, before and after a reset of the cycle, and in a period of 35 seconds.
+// A subscription's row shows only its last period, and not two earlier changes. A late event counts
+// on the right side of each change: in a trial's first seconds, before and after a reset of the
+// cycle, and in a period of 35 seconds.
 func TestLateEventsCountInForgottenPeriods(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		created := time.Date(2026, 11, 2, 9, 0, 5, 0, time.UTC)
@@ -149,7 +151,8 @@ func TestLateEventsCountInForgottenPeriods(t *testing.T) {
 	})
 }
 
-// A change of the period that becomes known after the next one cuts the record of its time, which is over, and its units move.
+// An earlier change of the period becomes known after the next one. It shortens the past record of
+// its time, and the units move.
 func TestAForgottenPeriodIsLearned(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start, forgotten, current := noon.AddDate(0, 0, -20), noon.AddDate(0, 0, -10), noon.AddDate(0, 0, -5)
@@ -175,16 +178,16 @@ func TestAForgottenPeriodIsLearned(t *testing.T) {
 		wantRecord(t, &r[0], start, forgotten, "cus_1", 75, 0, 74, 0, 0)
 		wantRecord(t, &r[1], forgotten, current, "cus_1", 75, 0, 3, 2, 60)
 		wantRecord(t, &r[2], current, current.AddDate(0, 1, 0), "cus_1", 75, 0, 5, 0, 0)
-		// Both periods say that overage moved, though the second one has unused included units.
+		// Both periods report moved overage, although the second one has unused included units.
 		moved := models.MovedOverages(r, start)
 		if want := []models.MovedOverage{{Period: r[0].Period(), Out: 2}, {Period: r[1].Period(), In: 2}}; !slices.Equal(moved, want) {
-			t.Errorf("moved: %+v, want %+v", moved, want)
+			t.Errorf("the moved overage is %+v, want %+v", moved, want)
 		}
 		f.wantVerified(t)
 	})
 }
 
-// Bringing records up to date makes none for a period in which nothing was used.
+// Refitting records creates none for a period without usage.
 func TestRefittingMakesNoRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start := noon.AddDate(0, 0, -20)
@@ -207,9 +210,9 @@ func TestRefittingMakesNoRecord(t *testing.T) {
 	})
 }
 
-// On November 2 it becomes known that a period began on October 15. The records of October and November are there already, and what was
-// used since October 15 is one record.
-func TestAPeriodThatBeganInTheRecordBefore(t *testing.T) {
+// On November 2 it becomes known that a period began on October 15. The records of October and
+// November exist already. The usage since October 15 becomes one record.
+func TestAPeriodThatBeganInAnEarlierRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		day := func(month time.Month, day int) time.Time { return time.Date(2026, month, day, 0, 0, 0, 0, time.UTC) }
 		f.bought(t, day(10, 1))
@@ -228,7 +231,8 @@ func TestAPeriodThatBeganInTheRecordBefore(t *testing.T) {
 	})
 }
 
-// A person leaves an organization with units on hold, and the hold expires. Back in the organization, they have what was left.
+// A person leaves an organization with units on hold, and the hold expires. On returning, the
+// person has the remaining units.
 func TestExpiredHoldsAreNotLostByLeaving(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, hours(-2), "Acme", "T1")
@@ -249,18 +253,19 @@ func TestExpiredHoldsAreNotLostByLeaving(t *testing.T) {
 		f.consume(t, ada, hours(2), 1)
 		set(hours(3), models.UserChange{OrganizationID: &acme})
 		if v := f.consume(t, ada, hours(4), 40); !v.Allowed || v.Overage != 0 {
-			t.Errorf("40 of the 40 that are left: %+v", v)
+			t.Errorf("40 units of the 40 left: %+v", v)
 		}
 		f.wantVerified(t)
 	})
 }
 
-// A period turns out to end earlier than its open holds allowed for. They expire at most 30 minutes after its end, also if it has passed.
+// A period ends earlier than its open holds assumed. They expire at most 30 minutes after its end,
+// even if it has passed.
 func TestHoldsExpireWithAShortenedPeriod(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		now  time.Time
-	}{{"before its new end", hours(2)}, {"after it", hours(10)}} {
+	}{{"before its new end", hours(2)}, {"after its new end", hours(10)}} {
 		t.Run(c.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, f *fixture) {
 				start, end := noon.AddDate(0, 0, -10), hours(9)
@@ -284,7 +289,7 @@ func TestHoldsExpireWithAShortenedPeriod(t *testing.T) {
 					}
 				}
 				if r := f.history(t)[0]; !r.BillingPeriodEnd.Equal(end) || r.HoldsExpireAt == nil || r.HoldsExpireAt.After(last) {
-					t.Errorf("the record ends at %v, and its holds expire from %v on", r.BillingPeriodEnd, r.HoldsExpireAt)
+					t.Errorf("the record ends at %v, and its first hold expires at %v", r.BillingPeriodEnd, r.HoldsExpireAt)
 				}
 				f.wantVerified(t)
 			})

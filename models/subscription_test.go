@@ -10,7 +10,7 @@ import (
 	"tollgate/models"
 )
 
-// planNow is the plan that a decision would find.
+// planNow returns the plan that a decision would find.
 func (f *fixture) planNow(t *testing.T, email string) models.PlanID {
 	t.Helper()
 	var plan models.PlanID
@@ -25,7 +25,7 @@ func (f *fixture) planNow(t *testing.T, email string) models.PlanID {
 func TestSubscribePerson(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		ada := models.Subscriber{Email: " Ada@example.com "}
-		// The clock stands still and then goes back, and yet the newest one counts.
+		// The clock repeats a time and then goes back. The newest subscription still counts.
 		for i, plan := range []models.PlanID{"starter", "pro", "starter"} {
 			now := noon.Add(-time.Duration(i/2) * time.Hour)
 			s, err := models.Subscribe(f.ctx, f.db, f.catalogue, now, ada, plan)
@@ -55,10 +55,10 @@ func TestSubscribePerson(t *testing.T) {
 			t.Errorf("free: %+v, %v", s, err)
 		}
 		if got := f.planNow(t, "ada@example.com"); got != "free" {
-			t.Errorf("after free the plan is %q", got)
+			t.Errorf("after free, the plan is %q", got)
 		}
 		if n := len(all[models.Subscription](t, f)); n != 3 {
-			t.Errorf("%d subscriptions are kept, want 3", n)
+			t.Errorf("%d subscriptions are stored, want 3", n)
 		}
 		got := f.audited(t)
 		slices.Sort(got)
@@ -67,18 +67,19 @@ func TestSubscribePerson(t *testing.T) {
 			"shell subscription.give ada@example.com", "shell subscription.give ada@example.com",
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("audit log %q, want %q", got, want)
+			t.Errorf("the audit log is %q, want %q", got, want)
 		}
 	})
 }
 
-// included is what a person may use in the period of an instant, as the next decision finds it.
+// included returns the included units of the period at a time, as the next decision finds them.
 func (f *fixture) included(t *testing.T, email string, at time.Time) int64 {
 	t.Helper()
 	return f.foresee(t, f.catalogue, email, at).Included
 }
 
-// TestADowngradeKeepsWhatIsIncluded: also for somebody who used nothing while the better plan was theirs.
+// A downgrade keeps the period's included units, even for a person who used nothing on the better
+// plan.
 func TestADowngradeKeepsWhatIsIncluded(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		want := func(email string, at time.Time, included int64) {
@@ -127,12 +128,12 @@ func TestSubscribeOrganization(t *testing.T) {
 		}
 		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "free")
 		if got := f.planNow(t, "ada@example.com"); got != "pro" {
-			t.Errorf("without the organization's the plan is %q, want their own", got)
+			t.Errorf("without the organization's plan, the plan is %q, want the person's own", got)
 		}
 	})
 }
 
-// What Stripe says of its subscriptions is Stripe's to change.
+// Only Stripe changes its subscriptions.
 func TestSubscribeLeavesStripeAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		u, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{})
@@ -146,11 +147,11 @@ func TestSubscribeLeavesStripeAlone(t *testing.T) {
 		})
 		f.subscribe(t, models.Subscriber{Email: u.Email}, "pro")
 		if got := f.planNow(t, u.Email); got != "pro" {
-			t.Errorf("the plan is %q: what was given now is not the newest", got)
+			t.Errorf("the plan is %q, want the one given last", got)
 		}
 		f.subscribe(t, models.Subscriber{Email: u.Email}, "free")
 		if got := f.planNow(t, u.Email); got != "starter" {
-			t.Errorf("after free the plan is %q, want Stripe's", got)
+			t.Errorf("after free, the plan is %q, want Stripe's", got)
 		}
 	})
 }
@@ -158,32 +159,32 @@ func TestSubscribeLeavesStripeAlone(t *testing.T) {
 func TestSubscribeRefuses(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd")
-		ada, fox, nobody := models.Subscriber{Email: "ada@example.com"}, models.Subscriber{OrganizationID: &id},
+		ada, fox, unknown := models.Subscriber{Email: "ada@example.com"}, models.Subscriber{OrganizationID: &id},
 			models.Subscriber{OrganizationID: ptr(newID())}
 		for _, test := range []struct {
-			who  models.Subscriber
-			plan models.PlanID
-			want string
+			subscriber models.Subscriber
+			plan       models.PlanID
+			want       string
 		}{
 			{ada, "gold", `the catalog has no plan "gold", only free, starter, pro, team, business`},
 			{ada, "team", `"team" is a team plan, which only an organization can have`},
 			{fox, "pro", `"pro" is an individual plan, which only a person can have`},
-			{nobody, "team", "There is no organization " + nobody.String()},
+			{unknown, "team", "There is no organization " + unknown.String()},
 			{models.Subscriber{}, "pro", `"" must be an email address`},
 		} {
-			s, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.who, test.plan)
+			s, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.subscriber, test.plan)
 			wantError(t, err, test.want)
 			if s != nil {
-				t.Errorf("%s to %s: made %+v all the same", test.who, test.plan, s)
+				t.Errorf("%s to %s: %+v was stored", test.subscriber, test.plan, s)
 			}
 		}
-		_, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, nobody, "free")
+		_, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, unknown, "free")
 		var coded *models.Error
 		if !errors.As(err, &coded) || coded.Code != models.CodeUnknownOrganization {
 			t.Errorf("free for an unknown organization: %v", err)
 		}
 		if n := len(all[models.Subscription](t, f)) + len(all[models.User](t, f)) + len(all[models.AuditEntry](t, f)) - 1; n != 0 {
-			t.Errorf("%d rows were made", n)
+			t.Errorf("%d rows were stored", n)
 		}
 	})
 }
@@ -192,8 +193,8 @@ func TestSubscribeAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd")
 		for _, test := range []struct {
-			who   models.Subscriber
-			plans []models.PlanID
+			subscriber models.Subscriber
+			plans      []models.PlanID
 		}{
 			{models.Subscriber{Email: "ada@example.com"}, []models.PlanID{"starter", "pro"}},
 			{models.Subscriber{OrganizationID: &id}, []models.PlanID{"team", "business"}},
@@ -201,7 +202,7 @@ func TestSubscribeAtOnce(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 8 {
 				wg.Go(func() {
-					if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.who, test.plans[i%2]); err != nil {
+					if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, noon, test.subscriber, test.plans[i%2]); err != nil {
 						t.Error(err)
 					}
 				})

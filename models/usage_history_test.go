@@ -24,9 +24,9 @@ func TestMonths(t *testing.T) {
 	now := billed(models.Standing{Used: 80, Included: 75, OverageRateCents: 30, Period: november})
 	records := []models.UsageRecord{
 		recordOf(day(2026, 8, 1), day(2026, 9, 1), 5, 5, 0),
-		// A subscription that began in the middle of October cut the month in two.
+		// A subscription that began in the middle of October split the month.
 		recordOf(day(2026, 10, 1), day(2026, 10, 20), 3, 5, 0), recordOf(day(2026, 10, 20), day(2026, 11, 1), 30, 25, 35),
-		recordOf(november.Start, november.End, 1, 1, 1), // the standing says it better
+		recordOf(november.Start, november.End, 1, 1, 1), // the standing replaces it
 	}
 	got := models.Months(now, records, time.Date(2026, 8, 15, 9, 0, 0, 0, time.UTC), 6)
 	want := []models.PastPeriod{
@@ -40,17 +40,18 @@ func TestMonths(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
 	}
-	// Usage from before sign-up counts: somebody may be known to us only later.
+	// Usage before sign-up counts: a person may sign up later.
 	got = models.Months(now, records[:1], noon, 6)
 	if m := got[2]; m.BeforeSignUp || m.Used != 5 || m.Included != 5 || !got[3].BeforeSignUp || got[5].BeforeSignUp {
-		t.Errorf("used before sign-up: %+v", got)
+		t.Errorf("with usage before sign-up: %+v", got)
 	}
 	if got := models.Months(now, records, noon, 1); len(got) != 1 || got[0] != want[5] {
 		t.Errorf("one month: %+v", got)
 	}
 }
 
-// Periods that begin on the 31st begin on a short month's last day; each record still has its own month.
+// Periods that begin on the 31st begin on the last day of a short month. Each record still has its
+// own month.
 func TestMonthsFromThe31st(t *testing.T) {
 	anchor := day(2026, 1, 31)
 	for _, now := range []time.Time{day(2026, 7, 31), day(2026, 7, 5), day(2027, 3, 1), day(2028, 3, 30), day(2027, 1, 30)} {
@@ -66,7 +67,7 @@ func TestMonthsFromThe31st(t *testing.T) {
 		for i, m := range got {
 			used = append(used, m.Used)
 			if i > 0 && !m.Period.Start.Equal(got[i-1].Period.End) {
-				t.Errorf("at %v a gap: %+v", now, got)
+				t.Errorf("at %v there is a gap: %+v", now, got)
 			}
 		}
 		if !slices.Equal(used, []int64{104, 103, 102, 101, 100, 7}) {
@@ -117,8 +118,8 @@ func TestCompare(t *testing.T) {
 		{"nothing used before", []models.UsageRecord{this}, day(2026, 1, 1), noon, 23, 6, 0},
 		{"signed up in this period", []models.UsageRecord{this}, november.Start, noon, 23, 6, -1},
 		{"used before sign-up", []models.UsageRecord{october}, noon, day(2026, 11, 2), 2, 0, 3},
-		{"a period that is yet to be cut", []models.UsageRecord{uncut}, day(2026, 1, 1), day(2026, 11, 4), 4, 0, 7},
-		{"nothing at all", nil, noon, noon, 23, 0, -1},
+		{"a period that is not shortened yet", []models.UsageRecord{uncut}, day(2026, 1, 1), day(2026, 11, 4), 4, 0, 7},
+		{"no records", nil, noon, noon, 23, 0, -1},
 	} {
 		got := models.DaysOf(current, c.records, c.signedUp).Compare(c.now)
 		if got.Days != c.days || got.Used != c.used || (got.Before == nil) != (c.before < 0) || got.Before != nil && *got.Before != c.before {
@@ -144,7 +145,7 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		f.use(t, "bob@example.com", september, "free", 4)
 		f.use(t, "eve@example.com", september, "pro", 1000)
 		daily(f.use(t, "eve@example.com", noon, "pro", 50), "50")
-		// A period of bob's own that began in October and reaches two days into November.
+		// bob's own period began in October and reaches two days into November.
 		f.insert(t, &models.UsageRecord{
 			UserID: f.user(t, "bob@example.com"), Email: "bob@example.com", BillingPeriodStart: day(2026, 10, 30),
 			BillingPeriodEnd: november.Start, PlanID: "free", SuggestionsIncluded: 5, SuggestionsUsed: 5, Daily: "2,3", Entitled: true,
@@ -177,10 +178,10 @@ func TestOrganizationMonthsAndDays(t *testing.T) {
 		if len(october) != 31 || !slices.Equal(october[28:], []int64{0, 2, 3}) {
 			t.Errorf("October: %v", october)
 		}
-		// Of a period that begins in the middle of a month, the days of records that began before it count too.
+		// For a period that begins in the middle of a month, the days of earlier records count too.
 		days, _, err = ended.OrganizationDays(f.ctx, f.db, noon, models.Period{Start: day(2026, 11, 2), End: day(2026, 12, 2)}, acme)
 		if err != nil || len(days) != 30 || !slices.Equal(days[:4], []int64{1, 11, 0, 1}) {
-			t.Errorf("from the 2nd on: %v, %v", days, err)
+			t.Errorf("from the 2nd: %v, %v", days, err)
 		}
 	})
 }

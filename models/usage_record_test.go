@@ -10,12 +10,12 @@ import (
 	"tollgate/models"
 )
 
-// current prepares a person's record at an instant and returns it. What was foreseen must be what it is then, unless events moved
-// or holds expired, which the gate does not foresee.
+// current prepares a person's record at a time and returns it. It must equal what was foreseen,
+// unless events moved or holds expired, which the gate does not foresee.
 func (f *fixture) current(t *testing.T, email string, now time.Time) models.UsageRecord {
 	t.Helper()
-	want := models.RecordKey{Email: email, At: now}
-	ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, now, []models.RecordKey{want})
+	key := models.RecordKey{Email: email, At: now}
+	ahead, err := models.ReadAhead(f.ctx, f.db, f.catalogue, now, []models.RecordKey{key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func (f *fixture) current(t *testing.T, email string, now time.Time) models.Usag
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreseen, _, moves := ahead.Standing(want, before)
+	foreseen, _, moves := ahead.Standing(key, before)
 	lapsed := before != nil && before.HoldsExpireAt != nil && !before.HoldsExpireAt.After(now)
 	if err := models.PrepareRecords(f.ctx, f.db, f.catalogue, now, []models.RecordKey{{Email: email, At: now}}); err != nil {
 		t.Fatal(err)
@@ -34,11 +34,11 @@ func (f *fixture) current(t *testing.T, email string, now time.Time) models.Usag
 	}
 	s, ready := f.catalogue.Standing(r, now)
 	if !ready {
-		t.Errorf("at %v the record is not ready: %+v", now, r)
+		t.Errorf("at %v, the record is not ready: %+v", now, r)
 	}
 	foreseen.UserID = r.UserID
 	if foreseen != s && !moves && !lapsed {
-		t.Errorf("at %v foreseen was\n%+v, it is\n%+v", now, foreseen, s)
+		t.Errorf("at %v, the foreseen standing was\n%+v, it is\n%+v", now, foreseen, s)
 	}
 	return *r
 }
@@ -52,7 +52,7 @@ func (f *fixture) count(t *testing.T, r *models.UsageRecord, s models.Standing) 
 		s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, r.Daily, r.HoldsExpireAt, r.UserID, r.ID)
 }
 
-// event adds a line to the ledger.
+// event adds an event to the ledger.
 func (f *fixture) event(t *testing.T, r *models.UsageRecord, now time.Time, quantity int64, v models.Verdict, s *models.Standing,
 	hold *uuid.UUID) models.UsageEvent {
 	t.Helper()
@@ -119,7 +119,7 @@ func (f *fixture) history(t *testing.T) []models.UsageRecord {
 	return all[models.UsageRecord](t, f, "email", "billing_period_start")
 }
 
-// wantRecord compares what a test is about.
+// wantRecord compares the fields that the tests check.
 func wantRecord(t *testing.T, r *models.UsageRecord, start, end time.Time, payer string, included, before, used, overage, cents int64) {
 	t.Helper()
 	got := []int64{r.SuggestionsIncluded, r.IncludedBefore, r.SuggestionsUsed, r.OverageUsed, r.OverageCents}
@@ -140,11 +140,11 @@ func (f *fixture) wantVerified(t *testing.T) {
 
 func hours(n float64) time.Time { return noon.Add(time.Duration(n * float64(time.Hour))) }
 
-const ada = "ada@example.com" // the person that the tests of this file are about
+const ada = "ada@example.com" // the person in the tests of this file
 
-// A person with a plan of their own is in an organization without one. When that gets a plan by hand, the organization pays from then on,
-// and not from when the person came.
-func TestAnOrganizationBeginsToPay(t *testing.T) {
+// A person with their own plan is in an organization without one. When the organization gets a plan
+// by hand, it pays from then on, and not from when the person joined.
+func TestAnOrganizationStartsToPay(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, hours(-1), "Acme", "T1")
 		start := hours(-2)
@@ -167,13 +167,14 @@ func TestAnOrganizationBeginsToPay(t *testing.T) {
 	})
 }
 
-// A person joins an organization that has a plan by hand, leaves it, gets plans by hand, and then buys one.
+// A person joins an organization that has a plan by hand, leaves it, gets plans by hand, and then
+// buys one.
 func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, noon, "Acme", "T1")
-		give := func(now time.Time, who models.Subscriber, plan models.PlanID) {
+		give := func(now time.Time, subscriber models.Subscriber, plan models.PlanID) {
 			t.Helper()
-			if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, now, who, plan); err != nil {
+			if _, err := models.Subscribe(f.ctx, f.db, f.catalogue, now, subscriber, plan); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -188,7 +189,8 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		f.consume(t, ada, noon, 3)
 		set(hours(1), models.UserChange{OrganizationID: &acme})
 		f.consume(t, ada, hours(2), 51)
-		// Another plan by hand is no change of the payer. It raises what is included, and what was billed stays billed.
+		// Another plan by hand does not change the payer. It raises the included units, and billed units
+		// stay billed.
 		give(hours(2.5), models.Subscriber{OrganizationID: &acme}, "business")
 		f.consume(t, ada, hours(2.6), 4)
 		r := f.history(t)
@@ -197,13 +199,13 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		}
 		wantRecord(t, &r[0], november.Start, hours(1), "", 5, 0, 3, 0, 0)
 		wantRecord(t, &r[1], hours(1), november.End, byHand, 100, 0, 55, 1, 25)
-		// Who leaves has left what was left.
+		// A person who leaves has the remaining units.
 		set(hours(3), models.UserChange{Leaves: true})
 		if v := f.consume(t, ada, hours(4), 3); v.Reason != models.IncludedExhausted {
-			t.Errorf("3 units of the 2 that are left: %+v", v)
+			t.Errorf("3 units of the 2 left: %+v", v)
 		}
 		if v := f.consume(t, ada, hours(4), 2); !v.Allowed {
-			t.Errorf("2 units of the 2 that are left: %+v", v)
+			t.Errorf("2 units of the 2 left: %+v", v)
 		}
 		give(hours(5), models.Subscriber{Email: ada}, "starter")
 		give(hours(6), models.Subscriber{Email: ada}, "pro")
@@ -214,7 +216,7 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		}
 		wantRecord(t, &r[1], hours(1), hours(3), byHand, 100, 0, 55, 1, 25)
 		wantRecord(t, &r[2], hours(3), november.End, "", 72, 3, 73, 1, 30)
-		// Returning to the organization, and then to the own plan: each continues.
+		// The person returns to the organization, and then to their own plan. Each continues.
 		set(hours(7), models.UserChange{OrganizationID: &acme})
 		f.consume(t, ada, hours(7.5), 1)
 		set(hours(8), models.UserChange{Leaves: true})
@@ -225,7 +227,7 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		}
 		wantRecord(t, &r[3], hours(7), hours(8), byHand, 100-54, 54, 1, 0, 0)
 		wantRecord(t, &r[4], hours(8), november.End, "", 0, 75, 1, 1, 30)
-		// Buying a plan.
+		// The person buys a plan.
 		start, end := hours(9), hours(9).AddDate(0, 1, 0)
 		f.insert(t, &models.Subscription{
 			ID: newID(), UserID: &r[0].UserID, PlanID: "starter", Status: models.StatusActive, StripeSubscriptionID: ptr("sub_1"),
@@ -236,7 +238,7 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 		f.consume(t, ada, hours(10), 26)
 		r = f.history(t)
 		if len(r) != 6 {
-			t.Fatalf("%d records with a plan that was bought, want 6", len(r))
+			t.Fatalf("%d records with a bought plan, want 6", len(r))
 		}
 		wantRecord(t, &r[4], hours(8), start, "", 0, 75, 1, 1, 30)
 		wantRecord(t, &r[5], start, end, "cus_1", 25, 0, 26, 1, 33)
@@ -244,9 +246,9 @@ func TestAChangeOfPayerEndsTheRecord(t *testing.T) {
 	})
 }
 
-// The period of an organization's plan began before a person joins, and goes on when the person returns. In its next period nothing is
-// carried over.
-func TestReturningToAPayerOfStripe(t *testing.T) {
+// The period of an organization's plan began before a person joins, and continues when the person
+// returns. Nothing is carried over to the next period.
+func TestReturningToAStripePayer(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, noon, "Acme", "T1")
 		start := time.Date(2026, 11, 10, 8, 30, 0, 0, time.UTC)
@@ -265,12 +267,12 @@ func TestReturningToAPayerOfStripe(t *testing.T) {
 		}
 		f.consume(t, ada, noon, 1)
 		move(hours(1), models.UserChange{OrganizationID: &acme})
-		f.consume(t, ada, hours(2), 52) // 2 of them overage, which takes none of the included ones
+		f.consume(t, ada, hours(2), 52) // 2 of them overage, which uses no included units
 		f.hold(t, ada, hours(2.5), hours(2.6), 4)
 		move(hours(3), models.UserChange{Leaves: true})
 		f.consume(t, ada, hours(4), 1)
 		move(hours(5), models.UserChange{OrganizationID: &acme})
-		f.exec(t, "UPDATE subscriptions SET plan_id = 'business'") // Stripe changed the plan at once: 50 of 100 are left
+		f.exec(t, "UPDATE subscriptions SET plan_id = 'business'") // the plan changes immediately: 50 of 100 are left
 		f.consume(t, ada, hours(6), 60)
 		r := f.history(t)
 		if len(r) != 4 {
@@ -288,7 +290,8 @@ func TestReturningToAPayerOfStripe(t *testing.T) {
 	})
 }
 
-// The rate of a subscription is that of its item at Stripe; a trial includes units and bills nothing.
+// The rate of a subscription comes from its item at Stripe. A trial includes units and bills
+// nothing.
 func TestRatesOfSubscriptions(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		user, end := f.user(t, ada), noon.AddDate(0, 1, 0)
@@ -326,7 +329,7 @@ func TestRatesOfSubscriptions(t *testing.T) {
 	})
 }
 
-// bought gives ada a plan at Stripe from a time on, and f.restart begins another period of it.
+// bought gives ada a plan at Stripe from a time; restart begins another period of it.
 func (f *fixture) bought(t *testing.T, start time.Time) {
 	t.Helper()
 	user, end := f.user(t, ada), start.AddDate(0, 1, 0)
@@ -343,7 +346,8 @@ func (f *fixture) restart(t *testing.T, start, end time.Time) {
 	f.exec(t, "UPDATE subscriptions SET billing_cycle_anchor = ?, current_period_start = ?, current_period_end = ?", start, start, end)
 }
 
-// A new period from 07:30 becomes known at 09:00. What was used and held since moves there, as it was decided.
+// A new period from 07:30 becomes known at 09:00. The usage and holds since then move to it, as
+// they were decided.
 func TestAPeriodLearnedLate(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		clock := func(hour, minute int) time.Time { return time.Date(2026, 11, 23, hour, minute, 0, 0, time.UTC) }
@@ -351,7 +355,7 @@ func TestAPeriodLearnedLate(t *testing.T) {
 		f.bought(t, start)
 		f.consume(t, ada, clock(0, 0).AddDate(0, 0, -3), 68)
 		f.consume(t, ada, clock(7, 10), 5)
-		settled := f.hold(t, ada, clock(7, 20), clock(9, 20), 2) // the last included ones
+		settled := f.hold(t, ada, clock(7, 20), clock(9, 20), 2) // the last included units
 		early := f.hold(t, ada, clock(7, 25), clock(9, 25), 1)
 		f.event(t, ptr(f.current(t, ada, clock(7, 29))), clock(7, 29), 1, models.Verdict{Overage: 1, OverageCents: 30}, &models.Standing{
 			Plan: "pro", Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: 73, Held: 3, OverageHeld: 1,
@@ -371,7 +375,7 @@ func TestAPeriodLearnedLate(t *testing.T) {
 		wantRecord(t, &r[0], start, boundary, "cus_1", 75, 0, 74, 1, 30)
 		wantRecord(t, &r[1], boundary, end, "cus_1", 75, 0, 12, 10, 300)
 		if want := models.Daily("").Add(10, 68).Add(13, 6); r[0].Daily != want || r[1].Daily != "12" {
-			t.Errorf("days %q and %q, want %q and 12", r[0].Daily, r[1].Daily, want)
+			t.Errorf("the days are %q and %q, want %q and 12", r[0].Daily, r[1].Daily, want)
 		}
 		for i, want := range [][3]int64{{1, 1, 30}, {2, 2, 60}} {
 			if got := [3]int64{r[i].UnitsHeld, r[i].OverageHeld, r[i].OverageCentsHeld}; got != want {
@@ -380,7 +384,7 @@ func TestAPeriodLearnedLate(t *testing.T) {
 		}
 		if r[0].HoldsExpireAt == nil || r[1].HoldsExpireAt == nil || r[1].HoldsExpireAt.After(late.ExpiresAt) ||
 			r[0].HoldsExpireAt.After(early.ExpiresAt) {
-			t.Errorf("holds expire from %v and %v on", r[0].HoldsExpireAt, r[1].HoldsExpireAt)
+			t.Errorf("the first holds expire at %v and %v", r[0].HoldsExpireAt, r[1].HoldsExpireAt)
 		}
 		for _, e := range all[models.UsageEvent](t, f, "occurred_at") {
 			record := r[0].ID
@@ -388,7 +392,7 @@ func TestAPeriodLearnedLate(t *testing.T) {
 				record = r[1].ID
 			}
 			if e.RecordID != record || !e.BillingPeriodStart.Equal(start) {
-				t.Errorf("the event of %v is in record %d with figures from %v on", e.OccurredAt, e.RecordID, e.BillingPeriodStart)
+				t.Errorf("the event of %v is in record %d with figures from %v", e.OccurredAt, e.RecordID, e.BillingPeriodStart)
 			}
 		}
 		if h := one[models.UsageHold](t, f, "id = ?", *moved.HoldID); h.RecordID != r[1].ID {
@@ -397,9 +401,9 @@ func TestAPeriodLearnedLate(t *testing.T) {
 		f.wantVerified(t)
 		f.current(t, ada, clock(9, 0))
 		if again := f.history(t); len(again) != 2 || again[1].SuggestionsUsed != 12 || again[0].SuggestionsUsed != 74 {
-			t.Errorf("prepared once more: %+v", again)
+			t.Errorf("prepared again: %+v", again)
 		}
-		// The holds expire where they are, and the included units of the new period are whole.
+		// The holds expire in their records, and all included units of the new period are free.
 		if v := f.consume(t, ada, clock(10, 0), 74); v.Overage != 1 {
 			t.Errorf("74 units after 2 included ones: %+v", v)
 		}
@@ -407,10 +411,9 @@ func TestAPeriodLearnedLate(t *testing.T) {
 	})
 }
 
-// A period becomes known by a process whose clock is behind, before it starts there. An event that
-// another process recorded after the start moves
-// all the same.
-func TestAPeriodLearnedByAClockThatIsBehind(t *testing.T) {
+// A process whose clock is behind learns of a period before it starts on that clock. An event that
+// another process recorded after the start still moves.
+func TestAPeriodLearnedByASlowClock(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		boundary := time.Date(2026, 11, 23, 7, 30, 0, 0, time.UTC)
 		start, end := time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC), boundary.AddDate(0, 1, 0)
@@ -431,7 +434,7 @@ func TestAPeriodLearnedByAClockThatIsBehind(t *testing.T) {
 	})
 }
 
-// A period becomes longer while it runs: it stays one record, and its units are included once.
+// A period becomes longer while it runs. It stays one record, and its units are included once.
 func TestALengthenedPeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start := time.Date(2026, 11, 10, 8, 30, 0, 0, time.UTC)
@@ -457,8 +460,8 @@ func TestALengthenedPeriod(t *testing.T) {
 	})
 }
 
-// The record of another person is never touched, and a voided event moves without being counted.
-func TestMovedEventsAreOnesOwn(t *testing.T) {
+// Another person's record never changes. A voided event moves without being counted.
+func TestOnlyOwnEventsMove(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		start, boundary := noon.AddDate(0, 0, -10), hours(-1)
 		f.bought(t, start)

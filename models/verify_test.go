@@ -13,12 +13,13 @@ import (
 	"tollgate/models"
 )
 
-// id is a UUID that a test can spell.
+// id returns a UUID that ends with n.
 func id(n int) uuid.UUID { return uuid.MustParse(fmt.Sprintf("00000000-0000-7000-8000-%012d", n)) }
 
-// ledger stores what a verified ledger has of each kind: a record of 9 units from three events, one of them a settled hold and two in a
-// report, and of an open hold of 2; a past record of an earlier release, which a subscription cut short before one of its events; a
-// record without events, and one whose only event was voided.
+// ledger stores a ledger without differences. One record has 9 units from three events, one of them
+// a settled hold and two in a report, and an open hold of 2. A past record of an earlier release
+// was shortened by a subscription to end before one of its events. One record has no valid events:
+// its only one was voided.
 func (f *fixture) ledger(t *testing.T) {
 	t.Helper()
 	october := models.CalendarMonth(noon.AddDate(0, -1, 0))
@@ -102,11 +103,11 @@ func (f *fixture) verify(t *testing.T) []string {
 func TestVerifyFindsNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		if got := f.verify(t); len(got) != 0 {
-			t.Errorf("in an empty database: %q", got)
+			t.Errorf("an empty database: %q", got)
 		}
 		f.ledger(t)
 		if got := f.verify(t); len(got) != 0 {
-			t.Errorf("in a clean one: %q", got)
+			t.Errorf("a ledger without differences: %q", got)
 		}
 	})
 }
@@ -116,24 +117,24 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		"2 of bob@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ",
 		"3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-10-27T00:00:00Z: "
 	const changed = "the person, workspace, plan or payment that it repeats has changed"
-	record := func(whose, fault string) string { return "usage record " + whose + fault }
-	event := func(n int, fault string) string {
-		return fmt.Sprintf("usage event %s of former@example.com, 2026-10-01T00:00:00Z to 2026-12-01T00:00:00Z: %s", id(n), fault)
+	record := func(label, problem string) string { return "usage record " + label + problem }
+	event := func(n int, problem string) string {
+		return fmt.Sprintf("usage event %s of former@example.com, 2026-10-01T00:00:00Z to 2026-12-01T00:00:00Z: %s", id(n), problem)
 	}
-	hold := func(n int, fault string) string {
-		return strings.Replace(event(n, fault), "usage event", "hold", 1)
+	hold := func(n int, problem string) string {
+		return strings.Replace(event(n, problem), "usage event", "hold", 1)
 	}
-	report := func(n int, fault string) string {
-		return fmt.Sprintf("report %s of customer cus_1, 2026-11-23T12:%02d:00Z to 2026-11-23T12:%02d:00Z: %s", id(n), n-30, n-29, fault)
+	report := func(n int, problem string) string {
+		return fmt.Sprintf("report %s of customer cus_1, 2026-11-23T12:%02d:00Z to 2026-11-23T12:%02d:00Z: %s", id(n), n-30, n-29, problem)
 	}
-	count := func(whose, what string, stored, counted int) string {
-		return record(whose, fmt.Sprintf("%d %s are stored, %d were counted from its events", stored, what, counted))
+	count := func(label, what string, stored, counted int) string {
+		return record(label, fmt.Sprintf("%d %s are stored, %d were counted from its events", stored, what, counted))
 	}
-	held := func(whose, what string, stored, counted int) string {
-		return record(whose, fmt.Sprintf("%d %s on hold are stored, %d were counted from its open holds", stored, what, counted))
+	held := func(label, what string, stored, counted int) string {
+		return record(label, fmt.Sprintf("%d %s on hold are stored, %d were counted from its open holds", stored, what, counted))
 	}
-	days := func(whose string, stored, missing int) string {
-		return record(whose, fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do",
+	days := func(label string, stored, missing int) string {
+		return record(label, fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do",
 			stored, missing))
 	}
 	const used, over, cents = "units used", "units of overage", "cents of overage"
@@ -152,7 +153,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{count(ada, over, 6, 7), count(ada, cents, 180, 210)}},
 		{"event lost", []string{"DELETE FROM usage_events WHERE idempotency_key = 'k4'"},
 			[]string{count(october, used, 4, 1), days(october, 3, 0), report(31, "4 units are stored, 1 were counted from its events")}},
-		{"event voided, and counted all the same", []string{"UPDATE usage_events SET voided_at = recorded_at WHERE hold_id IS NOT NULL"},
+		{"voided event that still counts", []string{"UPDATE usage_events SET voided_at = recorded_at WHERE hold_id IS NOT NULL"},
 			[]string{count(ada, used, 9, 6), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 3, 0)}},
 		{"voided event counted", []string{"UPDATE usage_events SET voided_at = NULL WHERE idempotency_key = 'k6'"},
 			[]string{count(bob, used, 0, 2), count(bob, over, 0, 2), count(bob, cents, 0, 60), days(bob, 0, 2)}},
@@ -226,7 +227,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{event(3, "its 3 units are from a hold that has 4, is not settled or is in another record")}},
 		{"counted in another record than its hold", []string{"UPDATE usage_holds SET record_id = 3 WHERE idempotency_key = 'h0'"},
 			[]string{event(3, "its 3 units are from a hold that has 4, is not settled or is in another record")}},
-		{"event of no hold", []string{"DELETE FROM usage_holds WHERE idempotency_key = 'h0'"},
+		{"event without its hold", []string{"DELETE FROM usage_holds WHERE idempotency_key = 'h0'"},
 			[]string{event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
 		{"report too high", []string{"UPDATE stripe_reports SET value = 7 WHERE counts = 'overage'"},
 			[]string{report(30, "7 units are stored, 5 were counted from its events")}},
@@ -256,7 +257,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 	}
 }
 
-// A decision that commits while a verification runs changes the counter and the ledger together; it must see both or neither.
+// A decision that commits during a verification changes the counter and the ledger together. The
+// verification must see both changes or neither.
 func TestVerifyReadsOneMoment(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.ledger(t)
@@ -264,7 +266,7 @@ func TestVerifyReadsOneMoment(t *testing.T) {
 		var lines []string
 		err := models.Verify(f.ctx, f.db, func(d models.Difference) {
 			lines = append(lines, d.String())
-			// In the middle of it, a writer takes units from the counter and loses events; neither waits for the reader.
+			// Meanwhile, a writer changes the counter and deletes events, without waiting for the reader.
 			ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
 			defer cancel()
 			if _, err := f.db.ExecContext(ctx, "UPDATE usage_records SET units_held = 7"); err != nil {
@@ -278,7 +280,7 @@ func TestVerifyReadsOneMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(lines) != 1 || !strings.HasSuffix(lines[0], "11 units used are stored, 9 were counted from its events") {
-			t.Errorf("got %q", lines)
+			t.Errorf("the differences are %q", lines)
 		}
 	})
 }

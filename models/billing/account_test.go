@@ -14,9 +14,9 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// Another account, or the other mode, is not reported to.
+// Nothing is reported to another account, or to the same account's other mode.
 func TestAnotherAccount(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.started = true
 		d.must(d.contact(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -43,8 +43,9 @@ func TestAnotherAccount(t *testing.T) {
 	})
 }
 
-// wrongAccount is a process with the key of another account, which knows some of the customers as well.
-func (d *desk) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe) {
+// wrongAccount returns a process with the key of another account that has some of the same
+// customers.
+func (d *reporterFixture) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe) {
 	other := stripetest.New(stripetest.Options{Now: d.clock, Account: "acct_wrong", Rand: rand.New(rand.NewPCG(9, 9))})
 	other.AddMeter(d.meter())
 	for _, c := range customers {
@@ -57,14 +58,14 @@ func (d *desk) wrongAccount(customers ...string) (*Reporter, *stripetest.Stripe)
 	return NewReporter(o), other
 }
 
-// A process of another account sends nothing and reads nothing, whoever goes on with sending.
+// A process with the key of another account sends and reads nothing, even after sending resumes.
 func TestAnotherAccountStaysRefused(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.must(d.contact(d.ctx))
 		wrong, other := d.wrongAccount("cus_1")
 		wrong.started = true
 		if err := wrong.contact(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped == nil {
-			t.Errorf("%v, and sending is not stopped", err)
+			t.Errorf("the contact returned %v, and sending is not stopped", err)
 		}
 		d.must(Resume(d.ctx, d.db, d.now, "op"))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -99,13 +100,14 @@ func TestLiveKeyAndStandIn(t *testing.T) {
 	}
 }
 
-// What a key that Stripe refuses holds up is told plainly, also to who compares the totals by a good one.
-func TestAStopIsToldPlainly(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// If Stripe refuses a key, the log and `stripe reconcile` say what is stopped, also in a process
+// that has a valid key.
+func TestAStopIsExplained(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.must(d.contact(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
-		client, err := NewClient(ClientOptions{Key: "sk_test_old", Transport: carry(func(r *http.Request) (*http.Response, error) {
+		client, err := NewClient(ClientOptions{Key: "sk_test_old", Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			return answer(http.StatusUnauthorized, problem("invalid_request_error", "", "Invalid API Key provided", ""))(r)
 		})})
 		d.must(err)
@@ -118,8 +120,8 @@ func TestAStopIsToldPlainly(t *testing.T) {
 			for range 3 {
 				_ = process.contact(d.ctx)
 			}
-			if told := strings.Count(log.String(), "all sending to Stripe is stopped"); told != n+1 {
-				t.Errorf("%d processes told of it %d times", n+1, told)
+			if times := strings.Count(log.String(), "all sending to Stripe is stopped"); times != n+1 {
+				t.Errorf("%d processes logged it %d times", n+1, times)
 			}
 		}
 		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil ||

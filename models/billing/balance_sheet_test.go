@@ -9,7 +9,7 @@ import (
 	"tollgate/models"
 )
 
-// Whatever happened, decided is the sum of invoiced and all reasons, in units and in cents.
+// The decided overage always equals the invoiced overage plus all reasons, in units and in cents.
 func TestBalancesAddUp(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
@@ -17,19 +17,19 @@ func TestBalancesAddUp(t *testing.T) {
 		n := r.Int64N(9)
 		return models.OverageSum{Units: n, Cents: n * (20 + r.Int64N(20))}
 	}
-	either := func() bool { return r.IntN(2) == 0 }
+	flip := func() bool { return r.IntN(2) == 0 }
 	for n := range 20_000 {
 		s := balanceSheet{
 			payer: "cus_1", period: month, now: month.Start.Add(time.Duration(r.IntN(60*24)) * time.Hour), unsealed: sum(),
 			invoiced: sum(), voided: sum(),
-			uncollectible: sum(), counted: r.Int64N(30), drafted: either(), blocked: r.IntN(9) == 0,
-			noPrice: either(), noItem: r.IntN(4) == 0, otherCurrency: r.IntN(9) == 0,
+			uncollectible: sum(), counted: r.Int64N(30), drafted: flip(), blocked: r.IntN(9) == 0,
+			noPrice: flip(), noItem: r.IntN(4) == 0, otherCurrency: r.IntN(9) == 0,
 			held: []models.OveragePart{"", "", models.OverageTwoSubscriptions, models.OverageByTiers}[r.IntN(4)],
 		}
-		if either() {
+		if flip() {
 			s.canceled = month.End.Add(-time.Duration(r.IntN(100)) * time.Hour)
 		}
-		if either() {
+		if flip() {
 			s.final = month.End.Add(time.Hour)
 		}
 		for range r.IntN(6) {
@@ -103,7 +103,7 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 	}
 }
 
-// Units that only an invoice in another currency has are shown without an amount in the catalog's currency.
+// Units that only an invoice in another currency has are shown without an amount.
 func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 	r := Reporter{ReporterOptions: ReporterOptions{Catalogue: &models.Catalogue{Currency: "usd"}}}
@@ -118,8 +118,7 @@ func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
 	}
 }
 
-// What is known of billing periods is put together: parts of a known period are no periods of
-// their own, and a later one cuts an earlier one.
+// Parts of a known period are not periods of their own, and a later period ends an earlier one.
 func TestMergeSpans(t *testing.T) {
 	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
 	known := func(from, to int) span { return span{models.Period{Start: day(from), End: day(to)}, true} }
@@ -128,16 +127,16 @@ func TestMergeSpans(t *testing.T) {
 		spans []span
 		want  []int // days of starts and ends
 	}{
-		"nothing":                              {nil, nil},
-		"one":                                  {[]span{known(1, 31), label(1, 31)}, []int{1, 31}},
-		"a member who came and went":           {[]span{label(1, 12), known(1, 31), label(20, 31)}, []int{1, 31}},
-		"a member who came, nothing is known":  {[]span{label(1, 31), label(20, 31)}, []int{1, 31}},
-		"a period that began within another":   {[]span{label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
-		"two that follow each other":           {[]span{known(1, 31), known(31, 61)}, []int{1, 31, 31, 61}},
-		"a label that goes beyond what is now": {[]span{known(1, 15), label(1, 31)}, []int{1, 15, 15, 31}},
-		"a label of before the period was cut": {[]span{known(1, 15), label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
-		"a label from within to beyond":        {[]span{known(1, 15), label(10, 31)}, []int{1, 15, 15, 31}},
-		"labels that are longer now":           {[]span{label(1, 15), known(1, 31)}, []int{1, 31}},
+		"none":                                   {nil, nil},
+		"one":                                    {[]span{known(1, 31), label(1, 31)}, []int{1, 31}},
+		"a member who joined and left":           {[]span{label(1, 12), known(1, 31), label(20, 31)}, []int{1, 31}},
+		"a member who joined, no known period":   {[]span{label(1, 31), label(20, 31)}, []int{1, 31}},
+		"a period that starts within another":    {[]span{label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
+		"two consecutive periods":                {[]span{known(1, 31), known(31, 61)}, []int{1, 31, 31, 61}},
+		"a label past the known end":             {[]span{known(1, 15), label(1, 31)}, []int{1, 15, 15, 31}},
+		"a label from before the period was cut": {[]span{known(1, 15), label(1, 31), known(15, 45)}, []int{1, 15, 15, 45}},
+		"a label from within past the end":       {[]span{known(1, 15), label(10, 31)}, []int{1, 15, 15, 31}},
+		"a label shorter than the known period":  {[]span{label(1, 15), known(1, 31)}, []int{1, 31}},
 	} {
 		var got []int
 		for _, p := range mergeSpans(c.spans) {
@@ -151,9 +150,8 @@ func TestMergeSpans(t *testing.T) {
 	}
 }
 
-// A subscription is canceled at once, and its last invoice covers what came before. What was used
-// after that, because Tollgate learned of it
-// late, is late, however early it was sent.
+// A subscription is canceled immediately, and its last invoice bills the usage before that. Usage
+// after it, which Tollgate learned of late, is late however early it was sent.
 func TestUsageAfterACancellation(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 	canceled := month.Start.AddDate(0, 0, 9)
@@ -176,7 +174,8 @@ func TestUsageAfterACancellation(t *testing.T) {
 	}
 }
 
-// A subscription that was canceled at once says nothing of the period of the next one, which ended when that period did.
+// A subscription that was canceled immediately does not affect the next subscription's period,
+// which ended normally.
 func TestACancellationIsOfItsOwnPeriod(t *testing.T) {
 	day := func(n int) *time.Time { return new(time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC)) }
 	c := billedCustomer{subscriptions: []models.Subscription{

@@ -14,8 +14,8 @@ import (
 	"tollgate/models"
 )
 
-// A connection that breaks when it is used again is the usual way to lose an answer. The request must not go out a second time behind the
-// reporter's back, nor where an answer points to.
+// A reused connection that breaks is the usual way to lose an answer. The HTTP client must neither
+// repeat the request on its own nor follow a redirect.
 func TestACallIsOneRequest(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
@@ -65,7 +65,7 @@ func TestACallIsOneRequest(t *testing.T) {
 	p := &stripe.BillingMeterDeactivateParams{}
 	p.SetIdempotencyKey("deactivated")
 	if _, err := c.BillingMeters.Deactivate("mtr_1", p); err == nil {
-		t.Error("a lost answer was taken for one")
+		t.Error("a lost answer returned no error")
 	}
 	mu.Lock()
 	defer mu.Unlock()

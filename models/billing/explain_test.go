@@ -12,7 +12,7 @@ import (
 	"tollgate/models"
 )
 
-// statements collects what is run, with its arguments in it.
+// statements collects the executed statements, with their arguments.
 type statements struct{ texts []string }
 
 func (s *statements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
@@ -21,13 +21,13 @@ func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	s.texts = append(s.texts, e.Query)
 }
 
-// No statement of the reporter reads a table that grows from its beginning to its end: not the
-// events that are reported already, and not the reports
-// that are settled. What counts all reports by state is asked by an operator and by metrics, and is left out.
+// No statement of the reporter scans a growing table: neither the events that are reported already
+// nor the reports that are settled. Counting all reports by state is left out: only operators and
+// metrics ask for it.
 func TestStatementsUseIndexes(t *testing.T) {
 	for name, address := range databases {
 		t.Run(name, func(t *testing.T) {
-			d := newDesk(t, address(t), nil)
+			d := newReporterFixture(t, address(t), nil)
 			history(t, d)
 			var ran statements
 			d.db.DB = d.db.WithQueryHook(&ran)
@@ -37,16 +37,16 @@ func TestStatementsUseIndexes(t *testing.T) {
 			d.deliver()
 			d.now = d.now.Add(25 * time.Hour)
 			d.read()
-			of := stream{"cus_1", d.meter()}
-			periods, err := d.periods(d.ctx, of)
+			key := stream{"cus_1", d.meter()}
+			periods, err := d.periods(d.ctx, key)
 			d.must(err)
 			for _, p := range periods {
-				_, err := d.compare(d.ctx, of, p, false)
+				_, err := d.compare(d.ctx, key, p, false)
 				d.must(err)
 			}
-			d.must(d.balance(d.ctx, of))
+			d.must(d.balance(d.ctx, key))
 			if len(ran.texts) < 30 {
-				t.Fatalf("only these were run: %q", ran.texts)
+				t.Fatalf("only these statements ran: %q", ran.texts)
 			}
 			explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (stripe_reports|usage_events|stripe_streams|subscriptions)\b`)
 			if !d.db.Postgres {
@@ -69,11 +69,11 @@ func TestStatementsUseIndexes(t *testing.T) {
 	}
 }
 
-// oldCustomer is one of 676.
+// oldCustomer returns one of 676 customer IDs.
 func oldCustomer(n int) string { return "cus_old" + string(rune('a'+n%26)) + string(rune('a'+n/26%26)) }
 
-// history is a past of many customers, all of it reported and settled.
-func history(t *testing.T, d *desk) {
+// history inserts the usage of many customers, all of it reported and settled.
+func history(t *testing.T, d *reporterFixture) {
 	t.Helper()
 	var events []models.UsageEvent
 	var reports []models.StripeReport
@@ -128,8 +128,8 @@ func history(t *testing.T, d *desk) {
 	d.must(err)
 }
 
-// plan is how the database would run a statement.
-func plan(t *testing.T, d *desk, statement string) []string {
+// plan returns the database's query plan for a statement.
+func plan(t *testing.T, d *reporterFixture, statement string) []string {
 	t.Helper()
 	rows, err := d.db.DB.DB.QueryContext(d.ctx, statement)
 	if err != nil {

@@ -15,33 +15,34 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// office is a desk whose customer cus_1 has a subscription to pro at the stand-in, and that receives the stand-in's webhooks.
-type office struct {
-	*desk
+// invoiceFixture is a reporterFixture whose customer cus_1 has a subscription to pro at the
+// stand-in. It also receives the stand-in's webhooks.
+type invoiceFixture struct {
+	*reporterFixture
 	hook            *Webhooks
 	user            uuid.UUID
 	base, over, sub string
 	period          models.Period
 }
 
-func onBothOffices(t *testing.T, test func(t *testing.T, o *office)) {
+func onBothInvoices(t *testing.T, test func(t *testing.T, o *invoiceFixture)) {
 	t.Helper()
-	onBoth(t, nil, func(t *testing.T, d *desk) { test(t, newOffice(d)) })
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) { test(t, newInvoiceFixture(d)) })
 }
 
-func newOffice(d *desk) *office {
+func newInvoiceFixture(d *reporterFixture) *invoiceFixture {
 	d.t.Helper()
-	o := &office{desk: d, period: models.CalendarMonth(d.now)}
+	o := &invoiceFixture{reporterFixture: d, period: models.CalendarMonth(d.now)}
 	o.hook = NewWebhooks(WebhookOptions{
 		DB: d.db, Client: d.Client, Catalogue: d.catalogue, Secret: webhookSecret, Now: d.clock,
 		Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
 	})
 	meters, err := d.Client.meters(d.ctx)
 	d.must(err)
-	for name, of := range meters {
+	for name, found := range meters {
 		plan := strings.TrimPrefix(name, d.catalogue.MeterOf(""))
-		d.must(storeObject(d.ctx, d.db, d.now, objectMeter+plan, of[0].ID))
-		price := d.stripe.AddPrice(stripetest.Price{LookupKey: lookupOverage + plan, Meter: of[0].ID,
+		d.must(storeObject(d.ctx, d.db, d.now, objectMeter+plan, found[0].ID))
+		price := d.stripe.AddPrice(stripetest.Price{LookupKey: lookupOverage + plan, Meter: found[0].ID,
 			Cents: map[string]float64{"pro": 30, "starter": 35}[plan]})
 		d.must(storeObject(d.ctx, d.db, d.now, objectOverage+plan, price))
 		if plan == "pro" {
@@ -54,12 +55,12 @@ func newOffice(d *desk) *office {
 	o.user = u.ID
 	d.stripe.AddCustomer("cus_1", map[string]string{"tollgate_user": u.ID.String()})
 	o.sub = o.subscribe(o.base, o.over)
-	o.hear("customer.subscription.created", o.sub)
+	o.applyEvent("customer.subscription.created", o.sub)
 	return o
 }
 
-// subscribe makes a subscription of the customer to prices.
-func (o *office) subscribe(prices ...string) string {
+// subscribe adds a subscription of the customer to prices.
+func (o *invoiceFixture) subscribe(prices ...string) string {
 	s := stripetest.Subscription{Customer: "cus_1", PeriodStart: o.period.Start, PeriodEnd: o.period.End}
 	for _, p := range prices {
 		s.Items = append(s.Items, stripetest.Item{Price: p, Quantity: 1})
@@ -67,16 +68,16 @@ func (o *office) subscribe(prices ...string) string {
 	return o.stripe.AddSubscription(s)
 }
 
-// hear receives a signed webhook about an object of the stand-in's and applies it.
-func (o *office) hear(kind, id string) {
+// applyEvent receives a signed webhook about an object of the stand-in and applies it.
+func (o *invoiceFixture) applyEvent(kind, id string) {
 	o.t.Helper()
 	body, signature := o.stripe.SignedEvent(webhookSecret, o.now, kind, o.stripe.Object(id))
 	o.receive(body, signature)
 	o.apply()
 }
 
-// receive keeps a webhook without applying it.
-func (o *office) receive(body []byte, signature string) {
+// receive stores a webhook without applying it.
+func (o *invoiceFixture) receive(body []byte, signature string) {
 	o.t.Helper()
 	e, err := o.hook.read(body, signature, models.Now(o.hook.Now))
 	o.must(err)
@@ -84,15 +85,15 @@ func (o *office) receive(body []byte, signature string) {
 	o.must(err)
 }
 
-func (o *office) apply() {
+func (o *invoiceFixture) apply() {
 	o.t.Helper()
 	o.must(o.hook.applyDue(o.ctx))
 }
 
 // spend records units of overage of pro at 30 cents each.
-func (o *office) spend(units int64, at time.Time) { o.spendIn(o.period, "pro", units, at) }
+func (o *invoiceFixture) spend(units int64, at time.Time) { o.spendIn(o.period, "pro", units, at) }
 
-func (o *office) spendIn(period models.Period, plan models.PlanID, units int64, at time.Time) {
+func (o *invoiceFixture) spendIn(period models.Period, plan models.PlanID, units int64, at time.Time) {
 	o.t.Helper()
 	key, customer := uuid.NewString(), "cus_1"
 	_, err := o.db.NewInsert().Model(&models.UsageEvent{
@@ -104,35 +105,35 @@ func (o *office) spendIn(period models.Period, plan models.PlanID, units int64, 
 	o.must(err)
 }
 
-// send seals and delivers what is due.
-func (o *office) send() {
+// send seals and delivers all usage that is due.
+func (o *invoiceFixture) send() {
 	o.t.Helper()
 	o.seal()
 	o.deliver()
 }
 
 // renew ends the period a minute before its invoice is made, and returns the draft.
-func (o *office) renew() (invoice string) {
+func (o *invoiceFixture) renew() (invoice string) {
 	o.t.Helper()
 	if o.now.Before(o.period.End) {
 		o.now = o.period.End.Add(time.Minute)
 	}
 	invoice = o.stripe.Renew(o.sub)
-	o.hear("customer.subscription.updated", o.sub)
+	o.applyEvent("customer.subscription.updated", o.sub)
 	return invoice
 }
 
-// finalize makes a draft final and tells of it.
-func (o *office) finalize(invoice string) {
+// finalize finalizes a draft and sends its webhook.
+func (o *invoiceFixture) finalize(invoice string) {
 	o.t.Helper()
 	if !o.stripe.FinalizeInvoice(invoice) {
-		o.t.Fatalf("the invoice %s was not final", invoice)
+		o.t.Fatalf("the invoice %s could not be finalized", invoice)
 	}
-	o.hear("invoice.finalized", invoice)
+	o.applyEvent("invoice.finalized", invoice)
 }
 
-// lines are the stored lines, such as "open pro 12 x $3.60".
-func (o *office) lines() string {
+// lines returns the stored lines, such as "open pro 12 for $3.60".
+func (o *invoiceFixture) lines() string {
 	o.t.Helper()
 	var lines []models.StripeInvoiceLine
 	o.must(o.db.NewSelect().Model(&lines).Order("stripe_invoice_id", "id").Scan(o.ctx))
@@ -145,16 +146,16 @@ func (o *office) lines() string {
 	return strings.Join(texts, ", ")
 }
 
-// balances compares everything, and returns the balance of each period that has overage: "Nov 1: decided 12 $3.60, sent 12, counted 12,
-// invoiced 12 $3.60; late 1 $0.30".
-func (o *office) balances() string {
+// balances compares all periods and returns the balance of each one that has overage, such as
+// "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $3.60; late 1 $0.30".
+func (o *invoiceFixture) balances() string {
 	o.t.Helper()
 	_, err := o.Totals(o.ctx, true)
 	o.must(err)
 	return o.stored()
 }
 
-func (o *office) stored() string {
+func (o *invoiceFixture) stored() string {
 	o.t.Helper()
 	all, err := Balances(o.ctx, o.db, time.Time{})
 	o.must(err)
@@ -170,14 +171,14 @@ func (o *office) stored() string {
 		if b.Decided == sum && sum == (models.OverageSum{}) && b.Invoiced == sum && len(b.Reasons) == 0 {
 			continue
 		}
-		of := ""
+		label := ""
 		if b.Payer != "cus_1" {
-			of = b.Name + " "
+			label = b.Name + " "
 		}
 		if b.MeterEventName != o.meter() {
-			of += strings.TrimPrefix(b.MeterEventName, o.catalogue.MeterOf("")) + " "
+			label += strings.TrimPrefix(b.MeterEventName, o.catalogue.MeterOf("")) + " "
 		}
-		text := fmt.Sprintf("%s%s: decided %d %s, sent %d, counted %d, invoiced %d %s", of, b.Period.Start.Format("Jan 2"), b.Decided.Units,
+		text := fmt.Sprintf("%s%s: decided %d %s, sent %d, counted %d, invoiced %d %s", label, b.Period.Start.Format("Jan 2"), b.Decided.Units,
 			o.catalogue.FormatMoney(b.Decided.Cents), b.Sent.Units, b.Counted.Units, b.Invoiced.Units, o.catalogue.FormatMoney(b.Invoiced.Cents))
 		for _, r := range b.Reasons {
 			text += fmt.Sprintf("; %s %d %s", r.Part, r.Units, o.catalogue.FormatMoney(r.Cents))
@@ -187,15 +188,15 @@ func (o *office) stored() string {
 	return strings.Join(texts, "\n")
 }
 
-func (o *office) wantBalances(want string) {
+func (o *invoiceFixture) wantBalances(want string) {
 	o.t.Helper()
 	if got := o.balances(); got != want {
 		o.t.Errorf("the balances are\n%s\nwant\n%s", got, want)
 	}
 }
 
-// refusing answers some requests with a status instead of the stand-in.
-func refusing(next http.RoundTripper, path string, status int) carry {
+// refusing answers requests under a path with a status, and passes the others on.
+func refusing(next http.RoundTripper, path string, status int) roundTripFunc {
 	return func(r *http.Request) (*http.Response, error) {
 		if strings.HasPrefix(r.URL.Path, path) {
 			return answer(status, problem("invalid_request_error", "", "The key does not have the required permissions.", ""))(r)

@@ -9,13 +9,14 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// The metered lines of a final invoice are stored, whatever its webhook says, in which order webhooks come, and how often.
+// The metered lines of a final invoice are stored, whatever the webhook says, and however often and
+// in whatever order webhooks arrive.
 func TestInvoiceLinesAreStored(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
 		invoice := o.renew()
-		o.hear("invoice.created", invoice)
+		o.applyEvent("invoice.created", invoice)
 		if got := o.lines(); got != "draft pro 12 for $3.60" {
 			t.Errorf("the draft has %s", got)
 		}
@@ -24,15 +25,15 @@ func TestInvoiceLinesAreStored(t *testing.T) {
 		o.now = o.now.Add(time.Hour)
 		o.send()
 		if !o.stripe.FinalizeInvoice(invoice) {
-			t.Fatal("the invoice was not final")
+			t.Fatal("the invoice could not be finalized")
 		}
 		body, signature := o.stripe.SignedEvent(webhookSecret, o.now, "invoice.finalized", o.stripe.Object(invoice))
 		o.stripe.CloseInvoice(invoice, "paid")
-		o.hear("invoice.paid", invoice) // before the other one
+		o.applyEvent("invoice.paid", invoice) // arrives before invoice.finalized
 		if got := o.lines(); got != "paid pro 15 for $4.50" {
 			t.Errorf("the paid invoice has %s", got)
 		}
-		// Twice, late, and one that says what was before.
+		// The same event twice and late, and then an event with an older state.
 		for range 2 {
 			o.receive(body, signature)
 			o.apply()
@@ -40,7 +41,7 @@ func TestInvoiceLinesAreStored(t *testing.T) {
 		o.receive(o.stripe.SignedEvent(webhookSecret, o.now, "invoice.created", draft))
 		o.apply()
 		if got := o.lines(); got != "paid pro 15 for $4.50" {
-			t.Errorf("after webhooks that are late, the invoice has %s", got)
+			t.Errorf("after late webhooks, the invoice has %s", got)
 		}
 		var stored models.StripeInvoice
 		o.must(o.db.NewSelect().Model(&stored).Where("id = ?", invoice).Scan(o.ctx))
@@ -48,20 +49,21 @@ func TestInvoiceLinesAreStored(t *testing.T) {
 			stored.StripeCustomerID != "cus_1" {
 			t.Errorf("stored %+v", stored)
 		}
-		// The worker writes the balances without a daily comparison.
+		// The worker updates the balances without a daily comparison.
 		o.must(o.balanceInvoiced(o.ctx))
 		if got := o.stored(); got != "Nov 1: decided 15 $4.50, sent 15, counted 0, invoiced 15 $4.50" {
 			t.Errorf("the balances are %s", got)
 		}
 		if waiting, err := o.db.NewSelect().Model((*models.StripeInvoice)(nil)).Where("NOT balanced").Exists(o.ctx); err != nil || waiting {
-			t.Errorf("an invoice is still to be balanced: %v", err)
+			t.Errorf("an invoice is still waiting for its balance: %v", err)
 		}
 	})
 }
 
-// What was asked for earlier never replaces what was asked for later, such as when a process was suspended in between.
+// An older reading of an invoice never replaces a newer one, for example after a process was
+// suspended.
 func TestAnOlderReadingOfAnInvoiceIsIgnored(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
 		invoice := o.renew()
@@ -77,15 +79,16 @@ func TestAnOlderReadingOfAnInvoiceIsIgnored(t *testing.T) {
 		o.must(storeInvoice(o.ctx, tx, prices, older, readAt))
 		o.must(tx.Commit())
 		if got := o.lines(); got != "open pro 12 for $3.60" {
-			t.Errorf("stored are %s", got)
+			t.Errorf("the stored lines are %s", got)
 		}
 	})
 }
 
-// All lines are read, of which an invoice shows ten, and only those that bill our meters are stored.
+// An invoice object shows ten lines. All of its lines are read, and only those that bill our meters
+// are stored.
 func TestInvoicesWithManyLines(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
-		meter := o.stripe.AddMeter("somebody_elses")
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
+		meter := o.stripe.AddMeter("another_product")
 		foreign := o.stripe.AddPrice(stripetest.Price{Meter: meter, Cents: 99})
 		var items []stripetest.Item
 		for range 130 {
@@ -97,7 +100,7 @@ func TestInvoicesWithManyLines(t *testing.T) {
 		o.send()
 		o.finalize(o.renew())
 		if got := o.lines(); got != "open pro 12 for $3.60" {
-			t.Errorf("stored are %s", got)
+			t.Errorf("the stored lines are %s", got)
 		}
 		if n := o.stripe.Calls()["GET /v1/invoices/{id}/lines"]; n != 2 {
 			t.Errorf("the lines were read in %d pages", n)
@@ -105,9 +108,9 @@ func TestInvoicesWithManyLines(t *testing.T) {
 	})
 }
 
-// An invoice of another customer, or one that Stripe does not have, does not keep the webhook from being applied.
-func TestInvoicesThatAreNotTheCustomers(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+// A webhook is applied even if its invoice belongs to another customer or does not exist at Stripe.
+func TestInvoicesOfAnotherCustomer(t *testing.T) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		other := o.stripe.AddInvoice(stripetest.Invoice{Customer: "cus_2", Status: "open", Currency: "usd"})
 		for _, object := range []map[string]any{
 			{"id": other, "object": "invoice", "customer": "cus_1"}, {"id": "in_gone", "object": "invoice", "customer": "cus_1"},
@@ -126,9 +129,9 @@ func TestInvoicesThatAreNotTheCustomers(t *testing.T) {
 	})
 }
 
-// More invoices than are read at once are read one part after another.
+// If a customer has more invoices than one batch holds, they are read in several batches.
 func TestManyInvoicesOfOneCustomer(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		const n = invoicesAtOnce + 10
 		for range n {
 			id := o.stripe.AddInvoice(stripetest.Invoice{Customer: "cus_1", Subscription: o.sub, Status: "paid", Currency: "usd"})
@@ -147,7 +150,7 @@ func TestManyInvoicesOfOneCustomer(t *testing.T) {
 	})
 }
 
-// Newer versions of Stripe's API name the subscription and the price elsewhere.
+// Newer API versions have the subscription and the price in other fields.
 func TestInvoicesOfNewerVersions(t *testing.T) {
 	body := `{"id": "in_1", "object": "invoice", "customer": {"id": "cus_1", "object": "customer"}, "status": "open", "currency": "usd",
 		"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}},
@@ -159,7 +162,7 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 				"period": {"start": 1764547200, "end": 1767225600}}]}}`
 	for name, address := range databases {
 		t.Run(name, func(t *testing.T) {
-			d := newDesk(t, address(t), answer(200, body))
+			d := newReporterFixture(t, address(t), answer(200, body))
 			d.must(storeObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
 			i, err := d.Client.invoice(d.ctx, "in_1")
 			d.must(err)
@@ -169,19 +172,19 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 			d.must(err)
 			d.must(storeInvoice(d.ctx, tx, prices, i, d.now))
 			d.must(tx.Commit())
-			o := &office{desk: d}
+			o := &invoiceFixture{reporterFixture: d}
 			var line models.StripeInvoiceLine
 			d.must(d.db.NewSelect().Model(&line).Scan(d.ctx))
 			if got := o.lines(); got != "open pro 12 for $3.60" || *line.StripeSubscriptionID != "sub_1" || line.StripeCustomerID != "cus_1" {
-				t.Errorf("stored are %s: %+v", got, line)
+				t.Errorf("the stored lines are %s: %+v", got, line)
 			}
 		})
 	}
 }
 
-// `stripe reconcile` prints the steps and the reasons, and fails because of an amount that nothing explains.
+// `stripe reconcile` prints the steps and the reasons, and fails if an amount is unexplained.
 func TestReconcilePrintsReasons(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
 		o.finalize(o.renew())
@@ -199,7 +202,7 @@ func TestReconcilePrintsReasons(t *testing.T) {
 		o.exec("UPDATE stripe_invoice_lines SET amount_cents = 100")
 		err := o.PrintReconciliation(o.ctx, &out, &notes, false)
 		if err == nil || !strings.Contains(err.Error(), "1 unexplained balances") || !strings.Contains(out.String(), "unexplained 0 ($2.60)") {
-			t.Errorf("the error is %v: %s", err, out.String())
+			t.Errorf("reconcile returned %v: %s", err, out.String())
 		}
 	})
 }

@@ -17,9 +17,9 @@ import (
 	"tollgate/models"
 )
 
-// Paused, nothing is sent, and nothing is lost.
+// While sending is paused, nothing is sent and nothing is lost.
 func TestPauseAndUnblock(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
@@ -31,7 +31,7 @@ func TestPauseAndUnblock(t *testing.T) {
 		d.must(Resume(d.ctx, d.db, d.now, "op@example.com"))
 		d.deliver()
 		if s := d.status(); len(d.stripe.Events()) != 1 || len(s.Blocked) != 1 || s.Blocked[0].StripeCustomerID != "cus_gone" {
-			t.Errorf("%d events were sent, and blocked is %+v", len(d.stripe.Events()), s.Blocked)
+			t.Errorf("%d events were sent, and the blocked streams are %+v", len(d.stripe.Events()), s.Blocked)
 		}
 		d.stripe.AddCustomer("cus_gone", nil)
 		d.must(Unblock(d.ctx, d.db, d.now, "op@example.com", "cus_gone"))
@@ -42,9 +42,10 @@ func TestPauseAndUnblock(t *testing.T) {
 	})
 }
 
-// The units of a report that an earlier attempt may have brought are not sent anew before totals have settled, however often somebody asks.
+// An earlier attempt of a report may have reached Stripe. Its units are not sent again before the
+// totals have settled, however often an operator asks for a retry.
 func TestRetryWaitsForTotals(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
 		switch {
 		case n == 1:
@@ -55,7 +56,7 @@ func TestRetryWaitsForTotals(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
@@ -80,9 +81,10 @@ func TestRetryWaitsForTotals(t *testing.T) {
 	})
 }
 
-// A customer that Stripe does not have blocks only its own reports, although the answers for two such customers are the same.
+// A customer that Stripe does not have blocks only its own reports, although Stripe gives the same
+// answer for another such customer.
 func TestUnblockOfOneCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_8", 1, d.now.Add(-3*time.Hour))
 		d.use("cus_9", 1, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -100,9 +102,9 @@ func TestUnblockOfOneCustomer(t *testing.T) {
 	})
 }
 
-// What a restore paused goes on by itself, however the reason is worded.
+// A pause after a restore ends on its own, however its reason is worded.
 func TestARewordedPauseEnds(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		_, again, err := d.Restored(d.ctx)
 		d.must(err)
 		_, err = d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = 'reworded'").Where("id = 1").Exec(d.ctx)
@@ -114,9 +116,10 @@ func TestARewordedPauseEnds(t *testing.T) {
 	})
 }
 
-// A missing meter is one fault: what it blocked goes on together, and is counted in full.
-func TestAMissingMeterIsOneFault(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// A missing meter is one problem: the streams that it blocked continue together, and their units
+// are counted in full.
+func TestAMissingMeterIsOneProblem(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		const customers = listed + 20
 		for i := range customers {
 			c := fmt.Sprintf("cus_%03d", i)
@@ -136,7 +139,7 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 		_, err = d.Client.BillingMeters.Reactivate(found[0].ID, nil)
 		d.must(err)
 		if err := Resume(d.ctx, d.db, d.now, "op"); !errors.Is(err, ErrUnchanged) {
-			t.Errorf("resumed, although nothing was paused: %v", err)
+			t.Errorf("resume without a pause: %v", err)
 		}
 		d.must(Unblock(d.ctx, d.db, d.now, "op", "cus_007"))
 		d.hours(1)
@@ -158,9 +161,9 @@ func TestAMissingMeterIsOneFault(t *testing.T) {
 	})
 }
 
-// The metrics are the figures of /ops.
+// The metrics show the figures of /ops.
 func TestMetrics(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 5, d.now)

@@ -12,8 +12,8 @@ import (
 	"tollgate/models"
 )
 
-// The rate of a subscription is what its overage price costs. A price that cannot bill what
-// Tollgate reports is a problem, and the rate is 0.
+// The rate of a subscription is the amount of its overage price. A price that cannot bill what
+// Tollgate reports is a problem, and the rate is then 0.
 func TestTheOveragePriceOfASubscription(t *testing.T) {
 	metered := func(meter string) object { return object{"usage_type": "metered", "meter": meter} }
 	price := func(plan, meter string, changes object) object {
@@ -34,20 +34,20 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 		problem models.OverageProblem
 		advice  string
 	}{
-		{"its plan's", "pro", []object{base, price("pro", "mtr_pro", nil)}, 30, "", ""},
+		{"of its plan", "pro", []object{base, price("pro", "mtr_pro", nil)}, 30, "", ""},
 		{"another amount than the catalog's", "pro",
 			[]object{price("pro", "mtr_pro", object{"unit_amount": 12, "unit_amount_decimal": "12"})}, 12, "", ""},
 		{"made by hand, of the plan's meter", "pro", []object{price("pro", "mtr_pro", object{"id": "price_by_hand"})}, 30, "", ""},
 		{"none", "pro", []object{base}, 0, "missing", `it has no overage price of "pro"; add the price tollgate_overage_pro to it`},
 		{"of another plan", "pro", []object{price("team", "mtr_team", nil)}, 0, "missing", "no overage price"},
-		{"of another product", "pro", []object{price("pro", "mtr_of_another_product", object{"id": "price_sms"})}, 0, "missing",
+		{"of a meter of another product", "pro", []object{price("pro", "mtr_of_another_product", object{"id": "price_sms"})}, 0, "missing",
 			"no overage price"},
 		{"of an archived meter", "pro", []object{price("pro", "mtr_pro_before", nil)}, 0, "missing", "no overage price"},
 		{"after an upgrade", "team", []object{price("pro", "mtr_pro", nil), price("team", "mtr_team", nil)}, 25, "", ""},
 		{"with tiers", "pro", []object{price("pro", "mtr_old", tiers)}, 0, "tiered",
 			"its overage price price_tiers has tiers; exchange it for the price tollgate_overage_pro when the next period begins"},
 		{"with tiers, on the plan's meter", "pro", []object{price("pro", "mtr_pro", tiers)}, 0, "tiered", "has tiers"},
-		{"beside the one with tiers", "pro", []object{price("pro", "mtr_old", tiers), price("pro", "mtr_pro", nil)}, 30, "", ""},
+		{"next to the one with tiers", "pro", []object{price("pro", "mtr_old", tiers), price("pro", "mtr_pro", nil)}, 30, "", ""},
 		{"tiers of another product", "pro", []object{price("pro", "mtr_of_another_product", tiers)}, 0, "missing", "no overage price"},
 		{"in euros", "pro", []object{price("pro", "mtr_pro", object{"currency": "eur"})}, 0, "currency",
 			"its overage price price_over_pro is in eur"},
@@ -75,7 +75,7 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 			for range 2 { // in any order
 				if got := p.overageOf(&s, plan); got.cents != c.cents || got.problem != c.problem || !strings.Contains(got.advice, c.advice) ||
 					(got.advice == "") != (c.advice == "") {
-					t.Errorf("it is %+v, want %d cents, %q, %q", got, c.cents, c.problem, c.advice)
+					t.Errorf("the overage price is %+v, want %d cents, %q, %q", got, c.cents, c.problem, c.advice)
 				}
 				slices.Reverse(s.Items.Data)
 			}
@@ -83,26 +83,26 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 	}
 }
 
-// Before set-up has stored anything, any metered price may be the plan's.
+// Before setup has stored any object, any metered price may be the plan's.
 func TestAnOveragePriceBeforeSetUp(t *testing.T) {
 	p := &planPrices{catalogue: &models.Catalogue{Currency: "usd"}}
 	s := stripe.Subscription{Items: &stripe.SubscriptionItemList{Data: []*stripe.SubscriptionItem{{Price: &stripe.Price{
 		ID: "price_1", Currency: "usd", UnitAmount: 30, Recurring: &stripe.PriceRecurring{UsageType: "metered", Meter: "mtr_1"},
 	}}}}}
 	if got := p.overageOf(&s, models.Plan{ID: "pro", OverageRateCents: 30}); got.cents != 30 || got.problem != "" {
-		t.Errorf("it is %+v", got)
+		t.Errorf("the overage price is %+v", got)
 	}
 	s.Items.Data[0].Price.BillingScheme = stripe.PriceBillingSchemeTiered
 	if got := p.overageOf(&s, models.Plan{ID: "pro", OverageRateCents: 30}); got.problem != models.OverageTiered {
-		t.Errorf("with tiers it is %+v", got)
+		t.Errorf("with tiers, the overage price is %+v", got)
 	}
 }
 
-// A customer whose subscription still has a price with tiers gets no reports of overage until the
-// price is exchanged. What an earlier release
-// sealed goes to its old meter meanwhile, with all its units, as the tiers expect.
+// A customer whose subscription still has a price with tiers gets no overage reports until the
+// price is replaced. Reports that an earlier release sealed still go to its old meter, with all
+// their units, as the tiers expect.
 func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		old := d.catalogue.MeterEventName
 		d.stripe.AddMeter(old)
 		month := models.CalendarMonth(d.now)
@@ -131,17 +131,17 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 		d.use("cus_1", 1, d.now) // not due yet
 		d.deliver()
 		if all := d.stripe.Events(); len(all) != 1 || all[0].EventName != old || all[0].Value != 5 {
-			t.Errorf("with tiers, Stripe has %+v", all)
+			t.Errorf("with tiers, Stripe received %+v", all)
 		}
 		s := d.status()
 		if s.HeldCustomers != 1 || len(s.Held) != 1 || s.Held[0].Units != 5 || !strings.Contains(s.Held[0].Reason(),
 			"has tiers, whose free units would count twice") {
-			t.Errorf("held back are %+v", s.Held)
+			t.Errorf("the held customers are %+v", s.Held)
 		}
 		problem(nil)
 		d.deliver()
 		if all := d.stripe.Events(); len(all) != 2 || all[1].EventName != d.meter() || all[1].Value != 4 || d.status().HeldCustomers != 0 {
-			t.Errorf("after the exchange, Stripe has %+v", all)
+			t.Errorf("after the exchange, Stripe received %+v", all)
 		}
 		d.must(models.Verify(d.ctx, d.db, func(found models.Difference) {
 			if found.Customer != "" {
@@ -161,7 +161,7 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 	})
 }
 
-// The row of a subscription has what its overage price costs, and what is wrong with it.
+// A subscription's row has the amount of its overage price and the problem with it, if any.
 func TestTheOverageRateFollowsStripe(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.must(storeObject(f.Context(), f.db, f.at, objectOldMeter, "mtr_old"))
@@ -188,7 +188,7 @@ func TestTheOverageRateFollowsStripe(t *testing.T) {
 			list := items("pro", 1)
 			list["data"].([]object)[0]["price"] = overageOf("pro", c.price)
 			f.stub.set("sub_1", object{"items": list})
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			row := f.row("sub_1")
 			if row == nil || row.OverageRateCents == nil || *row.OverageRateCents != c.cents || text(row.OverageProblem) != c.problem {
 				f.Errorf("%s: the row is %+v", c.name, row)
@@ -196,23 +196,23 @@ func TestTheOverageRateFollowsStripe(t *testing.T) {
 			held, n, err := heldCustomers(f.Context(), f.db)
 			f.must(err)
 			if n != c.held || len(held) != int(c.held) || n == 1 && !slices.Equal(held[0].Tiered, []string{"sub_1"}) {
-				f.Errorf("%s: held back are %+v", c.name, held)
+				f.Errorf("%s: the held customers are %+v", c.name, held)
 			}
 		}
 		f.stub.set("sub_1", object{"status": "canceled"})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		if row := f.row("sub_1"); row.OverageProblem != nil {
-			f.Errorf("ended, it has the problem %s", *row.OverageProblem)
+			f.Errorf("after its end, it has the problem %s", *row.OverageProblem)
 		}
 	})
 }
 
-// A row of an earlier release has no rate yet: the daily comparison reads it.
+// A row of an earlier release has no rate yet. The daily comparison reads it.
 func TestTheOverageRateIsReadAfterAnUpdate(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		_, err := f.db.NewUpdate().Model((*models.Subscription)(nil)).Set("overage_rate_cents = NULL").Where("TRUE").Exec(f.Context())
 		f.must(err)
 		_, err = f.hook.Resync(f.Context())
@@ -224,13 +224,14 @@ func TestTheOverageRateIsReadAfterAnUpdate(t *testing.T) {
 	})
 }
 
-// What is wrong with the overage price of a subscription is shown to the operator until it is corrected, also without a webhook.
+// A problem with a subscription's overage price is shown to the operator until it is fixed, also
+// without a webhook.
 func TestOveragePricesThatNeedAttention(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.must(storeObject(f.Context(), f.db, f.at, objectMeter+"pro", "mtr_pro"))
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantProblem("cus_1", "")
 		with := func(changes object) object {
 			list := items("pro", 1)
@@ -260,7 +261,7 @@ func TestOveragePricesThatNeedAttention(t *testing.T) {
 			f.wantPlan("ada@example.com", "pro by cus_1")
 		}
 		f.stub.set("sub_1", object{"status": "canceled", "items": missing})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		f.wantProblem("cus_1", "")
 	})
 }

@@ -19,10 +19,10 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// desk is a reporter on the fixture's database, with its clock.
-func (f *webhookFixture) desk() *desk {
+// reporterFixture returns a reporter on the fixture's database, with its clock.
+func (f *webhookFixture) reporterFixture() *reporterFixture {
 	f.Helper()
-	d := &desk{t: f.T, ctx: f.Context(), db: f.db, catalogue: f.hook.Catalogue}
+	d := &reporterFixture{t: f.T, ctx: f.Context(), db: f.db, catalogue: f.hook.Catalogue}
 	clock := func() time.Time { return f.at }
 	d.stripe = stripetest.New(stripetest.Options{Now: clock, Rand: rand.New(rand.NewPCG(1, 1))})
 	d.stripe.AddMeter(d.meter())
@@ -34,7 +34,7 @@ func (f *webhookFixture) desk() *desk {
 	return d
 }
 
-// use decides and records as the gate does, at an instant that may be past.
+// use decides and records as the gate does, at a time that may be in the past.
 func (f *webhookFixture) use(email string, at time.Time, units int64) {
 	f.Helper()
 	f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.RecordKey{{Email: email, At: at}}))
@@ -61,7 +61,7 @@ func (f *webhookFixture) use(email string, at time.Time, units int64) {
 	f.must(err)
 }
 
-// wantRecords compares ada's records, each as start, end, used, overage.
+// wantRecords compares ada's records, each as start, end, used and overage.
 func (f *webhookFixture) wantRecords(want ...string) {
 	f.Helper()
 	var records []models.UsageRecord
@@ -78,7 +78,8 @@ func (f *webhookFixture) wantRecords(want ...string) {
 	f.must(models.Verify(f.Context(), f.db, func(found models.Difference) { f.Errorf("verify: %s", found) }))
 }
 
-// wantReports compares the reports, each as minute, value and, if that is the case, that its period has no minute.
+// wantReports compares the reports, each as minute, value and "no minute" if its period has no
+// whole minute.
 func (f *webhookFixture) wantReports(want ...string) {
 	f.Helper()
 	var got []string
@@ -96,8 +97,9 @@ func (f *webhookFixture) wantReports(want ...string) {
 	}
 }
 
-// wantTotals compares the totals, each as start, used, waiting, sent, confirmed, misplaced, reason and difference.
-func (f *webhookFixture) wantTotals(d *desk, want ...string) {
+// wantTotals compares the totals, each as start, used, waiting, sent, confirmed, difference,
+// misplaced and reason.
+func (f *webhookFixture) wantTotals(d *reporterFixture, want ...string) {
 	f.Helper()
 	totals, err := d.Totals(f.Context(), true)
 	f.must(err)
@@ -112,23 +114,23 @@ func (f *webhookFixture) wantTotals(d *desk, want ...string) {
 	}
 }
 
-// clock is a time of the day that the tests of this file are about.
+// clock returns a time on the day that the tests of this file use.
 func clock(hour, minute, second int) time.Time {
 	return time.Date(2026, 11, 23, hour, minute, second, 0, time.UTC)
 }
 
-// bought gives ada a plan from November 10 on, of which the included units are used.
+// bought gives ada a plan from November 10, and uses its included units.
 func (f *webhookFixture) bought() {
 	f.Helper()
 	f.at = time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)
 	f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 	f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
-	f.tell("customer.subscription.created", "cus_1")
+	f.sendEvent("customer.subscription.created", "cus_1")
 	f.at = f.at.Add(time.Hour)
 	f.use("ada@example.com", f.at, 75)
 }
 
-// snapshot is the event of a change, with the period at its time, as Stripe sends it.
+// snapshot receives the event of a change, with the period at its time, as Stripe sends it.
 func (f *webhookFixture) snapshot(id string, at, start, end time.Time) {
 	f.Helper()
 	f.receive(event(id, "customer.subscription.updated", at, object{
@@ -136,18 +138,19 @@ func (f *webhookFixture) snapshot(id string, at, start, end time.Time) {
 	}))
 }
 
-// restart begins another period at Stripe.
+// restart starts another period at Stripe.
 func (f *webhookFixture) restart(start time.Time) {
 	f.stub.set("sub_1", object{"billing_cycle_anchor": start.Unix(), "current_period_start": start.Unix(),
 		"current_period_end": start.AddDate(0, 1, 0).Unix()})
 }
 
-// A new period from 07:30 becomes known at 09:00. Without a call of the person's, the units since 07:30 are in the new record by then, and
-// the report of both periods, which was never attempted, is replaced by one of each.
+// A new period from 07:30 becomes known at 09:00, without another call for the person. The units
+// since 07:30 are then in the new record. The report of both periods, which was never attempted, is
+// replaced by one for each.
 func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		for _, use := range []struct {
 			at    time.Time
 			units int64
@@ -160,7 +163,7 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 		f.wantReports("11-23 07:50 12")
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 30, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
 		f.wantReports()
 		d.seal()
@@ -171,11 +174,11 @@ func TestAPeriodLearnedLateIsSealedAgain(t *testing.T) {
 	})
 }
 
-// The same, after an attempt that Stripe did not accept, as it was busy with the customer.
+// The same, after an attempt that Stripe did not accept because it was busy with the customer.
 func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		f.at = clock(7, 50, 30)
 		f.use("ada@example.com", f.at, 7)
 		f.at = clock(8, 30, 0)
@@ -193,17 +196,18 @@ func TestAPeriodLearnedAfterABusyAnswerIsSealedAgain(t *testing.T) {
 		}
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 50, 15))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		d.seal()
 		f.wantReports("11-23 07:51 7")
 	})
 }
 
-// The same, after the report of both periods was sent: reconcile and /ops show the exact difference of each.
+// The same, after the report of both periods was sent: reconcile and /ops show the exact difference
+// of each period.
 func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		for _, use := range []struct {
 			at    time.Time
 			units int64
@@ -217,7 +221,7 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 		f.wantTotals(d, "11-10 00:00:00: 12 0 12 12, +0 +0")
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 30, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		d.seal()
 		f.wantReports("11-23 07:50 12")
 		f.wantRecords("11-10 00:00:00 11-23 07:30:00 80 5", "11-23 07:30:00 12-23 07:30:00 7 7")
@@ -227,7 +231,7 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 		}
 		var out, notes bytes.Buffer
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil {
-			t.Error("no difference was found")
+			t.Error("reconcile found no difference")
 		}
 		for _, want := range []string{"-5", "+5", "became known after"} {
 			if !strings.Contains(out.String()+notes.String(), want) {
@@ -237,12 +241,13 @@ func TestAPeriodLearnedAfterItsReportWasSent(t *testing.T) {
 	})
 }
 
-// Two periods begin within 35 seconds, and only the events show the first one. It has no whole minute, so its overage is billed in the
-// first minute of the following period, which both periods say.
+// Two periods begin within 35 seconds, and only the events show the first one. It has no whole
+// minute, so its overage is billed in the first minute of the following period. The totals of both
+// periods say so.
 func TestAPeriodWithoutAWholeMinute(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		first, second := clock(10, 0, 5), clock(10, 0, 40)
 		for at, units := range map[time.Time]int64{clock(10, 0, 3): 1, clock(10, 0, 20): 2, clock(10, 0, 50): 4} {
 			f.at = at
@@ -254,7 +259,7 @@ func TestAPeriodWithoutAWholeMinute(t *testing.T) {
 		f.snapshot("evt_first", first, first, first.AddDate(0, 1, 0))
 		f.must(f.hook.applyDue(f.Context()))
 		f.wantRecords("11-10 00:00:00 11-23 10:00:05 76 1", "11-23 10:00:05 11-23 10:00:40 2 2", "11-23 10:00:40 12-23 10:00:40 4 4")
-		d.seal() // no minute of the following period has begun yet
+		d.seal() // the following period has no whole minute yet
 		f.wantReports("11-23 10:00 1")
 		if s := d.status(); s.UnsealedUnits != 6 {
 			t.Errorf("%d units wait, want 6", s.UnsealedUnits)
@@ -268,22 +273,23 @@ func TestAPeriodWithoutAWholeMinute(t *testing.T) {
 		f.wantReports("11-23 10:00 1", "11-23 10:01 2 no minute", "11-23 10:02 4")
 		f.wantTotals(d, "11-10 00:00:00: 1 0 1 1, +0 +0", "11-23 10:00:05: 2 0 0 0, +0 -2 no_minute", "11-23 10:00:40: 4 0 6 6, +0 +2 no_minute")
 		if s := d.status(); s.Drift != 0 || len(s.Differences) != 2 {
-			t.Errorf("a drift of %d, and %d periods are shown, want 2", s.Drift, len(s.Differences))
+			t.Errorf("a drift of %d in %d periods, want 0 in 2", s.Drift, len(s.Differences))
 		}
 		f.wantRecords("11-10 00:00:00 11-23 10:00:05 76 1", "11-23 10:00:05 11-23 10:00:40 2 2", "11-23 10:00:40 12-23 10:00:40 4 4")
 	})
 }
 
-// A process ends between the change of a period and what follows of it. Another one brings the records up to date.
-func TestAnotherProcessPreparesThePeople(t *testing.T) {
+// A process ends after it stored a change of a period and before it updated the records. Another
+// one updates them.
+func TestAnotherProcessUpdatesTheRecords(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
 		f.at = clock(8, 0, 0)
 		f.use("ada@example.com", f.at, 3)
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 0, 0))
-		f.hook.preparing.Lock() // this process does not come to it
-		f.tell("customer.subscription.updated", "cus_1")
+		f.hook.preparing.Lock() // this process does not get to it
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantDue(1)
 		f.must(f.process().applyDue(f.Context()))
 		f.wantDue(0)
@@ -299,8 +305,8 @@ func (f *webhookFixture) wantDue(want int) {
 	}
 }
 
-// A webhook of an organization's subscription updates the records of all its members, and of people who left. No person gets a record for a
-// period without usage.
+// A webhook of an organization's subscription updates the records of all its members, and of people
+// who left. A person without usage in a period gets no record for it.
 func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.at = time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)
@@ -314,7 +320,7 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 		f.link(links...)
 		f.stub.customer("cus_1", object{"tollgate_organization": acme.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at, 100))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		for _, l := range links[1:] {
 			f.at = clock(6, 0, 0)
 			f.use(l.Email, f.at, 2)
@@ -325,7 +331,7 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 		f.must(err)
 		f.at = clock(9, 0, 0)
 		f.restart(clock(7, 0, 0))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		var used []struct {
 			Start   time.Time
 			Records int
@@ -344,7 +350,8 @@ func TestAllPeopleOfAnOrganizationArePrepared(t *testing.T) {
 	})
 }
 
-// What events and invoices show of past periods is stored, and an older event never overrides a newer one.
+// The past periods that events and invoices show are stored. An older event never overrides a newer
+// one.
 func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
@@ -359,7 +366,7 @@ func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 			"items": object{"data": []object{{"current_period_start": day(12, 28).Unix(), "current_period_end": day(12, 28).AddDate(0, 1, 0).
 				Unix()}}},
 		}))
-		for i, start := range []time.Time{day(10, 8), day(11, 20)} { // the second one would divide a period that is known
+		for i, start := range []time.Time{day(10, 8), day(11, 20)} { // the second one would divide a known period
 			f.receive(event(fmt.Sprint("evt_invoice", i), "invoice.created", f.at, object{
 				"id": "in_1", "object": "invoice", "customer": "cus_1", "billing_reason": "subscription_cycle", "period_start": start.Unix(),
 				"period_end": day(11, 10).AddDate(0, i, 0).Unix(),
@@ -374,7 +381,7 @@ func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 			got = append(got, r.PeriodStart.UTC().Format("01-02")+" "+r.PeriodEnd.UTC().Format("01-02"))
 		}
 		if want := "10-01 10-08, 10-08 11-10, 11-10 12-20, 12-28 01-28, 01-28 02-28"; strings.Join(got, ", ") != want {
-			f.Errorf("stored are %s, want %s", strings.Join(got, ", "), want)
+			f.Errorf("the stored periods are %s, want %s", strings.Join(got, ", "), want)
 		}
 		f.snapshot("evt_stale", day(11, 11), day(11, 10), day(12, 11))
 		f.must(f.hook.applyDue(f.Context()))
@@ -385,12 +392,12 @@ func TestPeriodsOfWebhooksAreStored(t *testing.T) {
 	})
 }
 
-// A report that another process made in the moment in which a period became known is taken back by the next sealing. One that an operator
-// or a loss replaced keeps its units.
+// Another process may seal a report while a period becomes known. The next sealing takes that
+// report back. A report that an operator or a loss replaced keeps its units.
 func TestSealingTakesBackReportsOfChangedPeriods(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.bought()
-		d := f.desk()
+		d := f.reporterFixture()
 		f.at = clock(7, 50, 0)
 		f.use("ada@example.com", clock(7, 10, 0), 5)
 		f.use("ada@example.com", f.at, 7)

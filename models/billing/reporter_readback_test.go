@@ -10,9 +10,10 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// A report that Stripe counted once and lost later is found by its period's total, and ends in a visible state.
+// A report that Stripe counted once and lost later is found by the total of its period, and ends in
+// a visible state.
 func TestLostAfterItWasVerified(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -29,7 +30,7 @@ func TestLostAfterItWasVerified(t *testing.T) {
 			d.read()
 		}
 		if state := d.reports()[1].State; state != models.ReportVerified {
-			t.Errorf("nobody asked, and it is %s", state)
+			t.Errorf("the report is %s before the comparison", state)
 		}
 		d.must(d.dailyTotals(d.ctx))
 		if drift := d.status().Drift; drift != 4 {
@@ -45,9 +46,10 @@ func TestLostAfterItWasVerified(t *testing.T) {
 	})
 }
 
-// A report that never arrived is replaced by one of another identifier and minute, with the same events, once nothing can be late any more.
+// A report that never arrived is replaced once it can no longer arrive late. The new report has the
+// same events, and another identifier and minute.
 func TestAReportThatNeverArrived(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -65,17 +67,17 @@ func TestAReportThatNeverArrived(t *testing.T) {
 		attempts := d.reports()[0].Attempts
 		hours(24)
 		if all := d.reports(); len(all) != 1 || all[0].State != models.ReportUnknown || all[0].Attempts != attempts {
-			t.Fatalf("before it is sure: %+v", all)
+			t.Fatalf("before the loss is certain, the reports are %+v", all)
 		}
 		hours(6)
 		all := d.reports()
 		if len(all) != 2 || all[0].State != models.ReportMissing || all[1].Value != 7 || all[0].ReplacedBy == nil ||
 			*all[0].ReplacedBy != all[1].ID {
-			t.Fatalf("after it is sure: %+v", all)
+			t.Fatalf("after the loss is certain, the reports are %+v", all)
 		}
 		if a, b := all[0], all[1]; a.Identifier == b.Identifier || a.Minute.Equal(b.Minute) || !a.Minute.Truncate(time.Hour).
 			Equal(b.Minute.Truncate(time.Hour)) {
-			t.Errorf("it is replaced by one at %v, and was at %v", b.Minute, a.Minute)
+			t.Errorf("the report of %v is replaced by one at %v", a.Minute, b.Minute)
 		}
 		if got := d.stripe.Total("cus_1", d.now.Add(-100*time.Hour), d.now); got != 7 {
 			t.Errorf("Stripe has %d units, want 7", got)
@@ -88,10 +90,10 @@ func TestAReportThatNeverArrived(t *testing.T) {
 	})
 }
 
-// A report's minute may be of another hour than its events. The report that replaces it takes a minute that is free in the hour of the
-// events.
+// A report's minute may be in another hour than its events. The report that replaces it takes a
+// free minute in the hour of the events.
 func TestAReportOfAnotherHourThatNeverArrived(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		at := d.now.Add(-3 * time.Hour)
 		d.use("cus_1", 3, at)
 		d.seal()
@@ -118,9 +120,9 @@ func TestAReportOfAnotherHourThatNeverArrived(t *testing.T) {
 	})
 }
 
-// An error at one report does not keep the others from being read.
+// An error in one report does not prevent the others from being read.
 func TestAnErrorAtOneReport(t *testing.T) {
-	d := newDesk(t, modelstest.SQLite(t), nil)
+	d := newReporterFixture(t, modelstest.SQLite(t), nil)
 	for i := range 3 {
 		d.use("cus_1", int64(i+1), d.now.Add(-time.Duration(i+2)*time.Hour))
 	}
@@ -131,10 +133,10 @@ func TestAnErrorAtOneReport(t *testing.T) {
 	d.must(err)
 	d.now = d.now.Add(3 * time.Hour)
 	if _, err := d.Reconcile(d.ctx); err == nil || !strings.Contains(err.Error(), "spoiled") {
-		t.Errorf("the error is %v", err)
+		t.Errorf("reconcile returned %v", err)
 	}
 	verified := slices.DeleteFunc(d.reports(), func(r models.StripeReport) bool { return r.State != models.ReportVerified })
 	if len(verified) != 2 {
-		t.Errorf("%d of the other two reports are verified", len(verified))
+		t.Errorf("%d reports are verified, want the other two", len(verified))
 	}
 }

@@ -11,9 +11,10 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// A database that came back from a backup does not know what was sent since. What Stripe has already is not sent again.
+// A database restored from a backup does not know what was sent after the backup. Units that Stripe
+// already has are not sent again.
 func TestRestored(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.AddCustomer("cus_2", nil)
 		d.stripe.AddCustomer("cus_3", nil)
 		hour := d.now.Add(-3 * time.Hour)
@@ -31,12 +32,12 @@ func TestRestored(t *testing.T) {
 		held := func() {
 			t.Helper()
 			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || !strings.Contains(notes.String(), "again from") {
-				t.Errorf("%d units were sent while totals may lag, and it said: %s", got, &notes)
+				t.Errorf("%d units were sent while totals may lag; the notes are %s", got, &notes)
 			}
 			notes.Reset()
 		}
 		held()
-		d.now = d.now.Add(summarySettles) // what was sent last may have had its effect an hour after
+		d.now = d.now.Add(summarySettles) // the last request may have taken effect an hour later
 		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
 		d.deliver()
 		held()
@@ -48,16 +49,16 @@ func TestRestored(t *testing.T) {
 				t.Errorf("%s has %d units at Stripe, want %d", customer, got, want)
 			}
 		}
-		// What cannot be told apart is left to a person.
+		// If Stripe has units in an hour that match no report, an operator has to decide.
 		d.use("cus_3", 6, hour.Add(-time.Hour))
 		d.foreign("cus_3", 2, hour.Add(-time.Hour))
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, true); err == nil {
-			t.Error("a conflict is no difference")
+			t.Error("reconcile reported no difference for a conflict")
 		}
 		d.deliver()
 		if failed, err := Failures(d.ctx, d.db); err != nil || len(failed) != 1 || failed[0].State != models.ReportConflict ||
 			failed[0].Value != 6 {
-			t.Errorf("what cannot be told apart is %+v, %v", failed, err)
+			t.Errorf("the failed reports are %+v, %v", failed, err)
 		}
 		if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 7 {
 			t.Errorf("cus_3 has %d units at Stripe, want 7", got)
@@ -65,9 +66,10 @@ func TestRestored(t *testing.T) {
 	})
 }
 
-// What was sent just before the database was lost is not in Stripe's totals yet, and is not sent again.
+// Units that were sent just before the database was lost are not in Stripe's totals yet. They are
+// not sent again.
 func TestRestoredWhileTotalsLag(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
 		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
@@ -87,11 +89,10 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 	})
 }
 
-// A lost database may have been the only one that knew of a customer's usage of a plan, or in a
-// billing period. Stripe has the units, and they are a
-// difference.
+// Only the lost database may have known a customer's usage of a plan or in a billing period. Stripe
+// has the units, and they are shown as a difference.
 func TestRestoredWithoutAReport(t *testing.T) {
-	onBothOffices(t, func(t *testing.T, o *office) {
+	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		starter := o.catalogue.MeterOf("starter")
 		before := o.period.Previous()
 		o.stripe.AddForeign(starter, "cus_1", 7, o.now.Add(-26*time.Hour))
@@ -117,11 +118,10 @@ func TestRestoredWithoutAReport(t *testing.T) {
 	})
 }
 
-// Units that Stripe has by the lost reports are in other minutes than those of the restored
-// database's reports. These stay verified, although Stripe
-// has nothing in their minutes.
+// Stripe may have the units of lost reports in other minutes than those of the restored database's
+// reports. The restored reports stay verified, although Stripe has nothing in their minutes.
 func TestRestoredStaysVerified(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		hour := d.now.Add(-3 * time.Hour).Truncate(time.Hour)
 		d.use("cus_1", 3, hour.Add(20*time.Minute))
 		d.foreign("cus_1", 3, hour.Add(50*time.Minute)) // sent by the lost database

@@ -50,7 +50,8 @@ func benchReporter(b *testing.B, events, customers, overageEvery int, transport 
 		Log: slog.New(slog.DiscardHandler), Every: time.Minute}), now
 }
 
-// BenchmarkSealMillion seals a million events of ten thousand customers, once each time: all of them overage, and a tenth of them.
+// BenchmarkSealMillion seals a million events of ten thousand customers, once with overage in every
+// event and once in every tenth.
 func BenchmarkSealMillion(b *testing.B) {
 	for _, every := range []int{1, 10} {
 		b.Run(fmt.Sprintf("overage=1:%d", every), func(b *testing.B) {
@@ -68,7 +69,7 @@ func BenchmarkSealMillion(b *testing.B) {
 	}
 }
 
-// reportHeap reports what is in use, so that it is seen whether it grows.
+// reportHeap reports the heap in use, to show whether it grows.
 func reportHeap(b *testing.B, name string) {
 	b.Helper()
 	runtime.GC()
@@ -77,12 +78,13 @@ func reportHeap(b *testing.B, name string) {
 	b.ReportMetric(float64(m.HeapAlloc)/(1<<20), name)
 }
 
-// BenchmarkDelivery delivers for ten seconds to a Stripe that takes 150 ms for each call, and says how many calls a second that were.
+// BenchmarkDelivery delivers for ten seconds to a Stripe that takes 150 ms for each call, and
+// reports the calls per second.
 func BenchmarkDelivery(b *testing.B) {
 	for _, live := range []bool{false, true} {
 		b.Run(fmt.Sprintf("live=%t", live), func(b *testing.B) {
 			var calls atomic.Int64
-			transport := carry(func(r *http.Request) (*http.Response, error) {
+			transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 				if r.Method != http.MethodPost {
 					return answer(200, `{"object": "account", "id": "acct_1"}`)(r)
 				}

@@ -13,8 +13,8 @@ import (
 	"tollgate/models"
 )
 
-// subscribe gives a customer a subscription with its current period.
-func (d *desk) subscribe(customer string, current models.Period) {
+// subscribe gives a customer a subscription with the given current period.
+func (d *reporterFixture) subscribe(customer string, current models.Period) {
 	d.t.Helper()
 	user := models.User{ID: uuid.New(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now}
 	_, err := d.db.NewInsert().Model(&user).Exec(d.ctx)
@@ -26,8 +26,8 @@ func (d *desk) subscribe(customer string, current models.Period) {
 	d.must(err)
 }
 
-// knows stores a period of a customer's subscription, which may be over for long.
-func (d *desk) knows(customer string, period models.Period) {
+// knows stores a period of a customer's subscription, which may be long over.
+func (d *reporterFixture) knows(customer string, period models.Period) {
 	d.t.Helper()
 	var s models.Subscription
 	d.must(d.db.NewSelect().Model(&s).Where("stripe_customer_id = ?", customer).Scan(d.ctx))
@@ -37,15 +37,16 @@ func (d *desk) knows(customer string, period models.Period) {
 	d.must(err)
 }
 
-// The end of a billing period divides the reports of its hour, as it divides the invoices: whether the current period begins there, or one
-// that a later one followed since. What the events say of their period does not matter.
-func TestReportsStayOnTheirSide(t *testing.T) {
+// The end of a billing period divides the reports of its hour, as it divides the invoices. It does
+// so for the start of the current period and of an earlier one. The period that the events name
+// does not matter.
+func TestReportsDoNotCrossAPeriod(t *testing.T) {
 	hour := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
 	for _, boundary := range []time.Duration{20 * time.Second, 30*time.Minute + 20*time.Second, 30 * time.Minute, 59*time.Minute +
 		30*time.Second} {
 		for _, current := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%v, current %v", boundary, current), func(t *testing.T) {
-				onBoth(t, nil, func(t *testing.T, d *desk) {
+				onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 					turn := hour.Add(boundary)
 					month := models.CalendarMonth(turn)
 					if d.subscribe("cus_1", models.Period{Start: turn, End: turn.AddDate(0, 1, 0)}); !current {
@@ -82,10 +83,10 @@ func TestReportsStayOnTheirSide(t *testing.T) {
 	}
 }
 
-// A subscription is canceled immediately in the middle of an hour, with an invoice for what was used. A report of that hour has the minute
-// of its last event, so usage before the end and usage after it are in two reports.
-func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// A subscription is canceled immediately in the middle of an hour, with an invoice for its usage. A
+// report has the minute of its last event, so usage before and after the end is in two reports.
+func TestReportsDoNotCrossACancellation(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		end := time.Date(2026, 11, 20, 9, 44, 54, 0, time.UTC)
 		month := models.CalendarMonth(end)
 		d.subscribe("cus_1", month)
@@ -109,9 +110,10 @@ func TestReportsStayOnTheirSideOfACancellation(t *testing.T) {
 	})
 }
 
-// The hour in which a subscription begins has a part before it, of which nothing is to be reported, and so nothing to complain of.
+// In the hour in which a subscription begins, the part before it has nothing to report, and nothing
+// is logged about it.
 func TestTheFirstHourOfASubscription(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		var log bytes.Buffer
 		d.Log = slog.New(slog.NewTextHandler(&log, nil))
 		begin := time.Date(2026, 11, 20, 9, 0, 20, 0, time.UTC)
@@ -120,7 +122,7 @@ func TestTheFirstHourOfASubscription(t *testing.T) {
 		d.useIn(period, "cus_1", 3, begin.Add(10*time.Minute))
 		d.seal()
 		if got := d.reports(); len(got) != 1 || got[0].Value != 3 || got[0].Minute.Before(begin) {
-			t.Errorf("reports %+v", got)
+			t.Errorf("the reports are %+v", got)
 		}
 		if log.Len() > 0 {
 			t.Errorf("the log says %s", &log)
@@ -128,11 +130,10 @@ func TestTheFirstHourOfASubscription(t *testing.T) {
 	})
 }
 
-// Each report has a minute that no other one of its customer has. With more reports than an hour
-// has minutes, they are of other hours of the
-// billing period, and never outside of it.
+// Each report has a minute that no other report of its customer has. If there are more reports than
+// minutes in the hour, they use other hours of the billing period, but never minutes outside of it.
 func TestEachReportHasItsMinute(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.now = time.Date(2026, 11, 1, 1, 30, 0, 0, time.UTC)
 		at := time.Date(2026, 11, 1, 0, 20, 0, 0, time.UTC)
 		for range 80 {
@@ -155,9 +156,9 @@ func TestEachReportHasItsMinute(t *testing.T) {
 			}
 		}
 		if len(seen) != 80 || inHour != 60 {
-			t.Errorf("%d reports, %d in the events' hour", len(seen), inHour)
+			t.Errorf("%d reports, %d of them in the events' hour", len(seen), inHour)
 		}
-		// When every minute so far is taken, the events wait and are not lost.
+		// When all minutes so far are taken, the events wait and are not lost.
 		for range 20 {
 			d.use("cus_1", 1, at)
 			d.seal()
@@ -168,9 +169,10 @@ func TestEachReportHasItsMinute(t *testing.T) {
 	})
 }
 
-// Overage goes to the meter of the plan that it was decided under, each plan's in reports of its own. Included units are in no report.
+// Overage goes to the meter of the plan that it was decided under. Each plan has its own reports.
+// Included units are in no report.
 func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		at := d.now.Add(-3 * time.Hour)
 		month := models.CalendarMonth(at)
 		d.useBy("pro", month, "cus_1", 3, at)
@@ -203,7 +205,7 @@ func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
 			}
 		}
 		if s := d.status(); len(included) != 2 || len(totals) != 2 || s.UnsealedEvents != 0 {
-			t.Errorf("%d events without overage, %d totals, %d events wait", len(included), len(totals), s.UnsealedEvents)
+			t.Errorf("%d events without overage, %d totals, %d unsealed events", len(included), len(totals), s.UnsealedEvents)
 		}
 		d.must(models.Verify(d.ctx, d.db, func(found models.Difference) {
 			if found.Customer != "" {
@@ -213,23 +215,23 @@ func TestReportsGoToTheMeterOfTheirPlan(t *testing.T) {
 	})
 }
 
-// When each minute of the hour up to the last event is taken, a later one is only for reports that
-// it surely bills in the events' period: Stripe was
-// heard of since, and no other period began in between.
-func TestALaterMinuteIsOfTheSamePeriod(t *testing.T) {
+// If all minutes of the hour up to the last event are taken, a report gets a later minute only if
+// that minute is surely billed in the events' period: the subscription was updated since, and no
+// other period began in between.
+func TestALaterMinuteIsInTheSamePeriod(t *testing.T) {
 	hour := time.Date(2026, 11, 20, 11, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
-		name  string
-		heard time.Duration // after the hour began
-		turns bool          // a period began in the hour, which is not the current one any more
-		want  time.Duration // the minute of the second report
+		name    string
+		updated time.Duration // after the hour began
+		turns   bool          // a period that has since been replaced began in the hour
+		want    time.Duration // the minute of the second report
 	}{
-		{"heard of since", time.Hour, false, time.Minute},
-		{"not heard of since", 30 * time.Minute, false, -time.Minute},
+		{"updated since", time.Hour, false, time.Minute},
+		{"not updated since", 30 * time.Minute, false, -time.Minute},
 		{"a period began", time.Hour, true, -time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, nil, func(t *testing.T, d *desk) {
+			onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 				start := hour.AddDate(0, 0, -10)
 				old := models.Period{Start: start, End: start.AddDate(0, 1, 0)}
 				user := models.User{ID: uuid.New(), Email: "cus_1@example.com", Role: models.Member, CreatedAt: d.now}
@@ -237,7 +239,7 @@ func TestALaterMinuteIsOfTheSamePeriod(t *testing.T) {
 				d.must(err)
 				_, err = d.db.NewInsert().Model(&models.Subscription{
 					ID: uuid.New(), UserID: &user.ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: new("cus_1"),
-					CurrentPeriodStart: &old.Start, CurrentPeriodEnd: &old.End, CreatedAt: old.Start, UpdatedAt: hour.Add(c.heard),
+					CurrentPeriodStart: &old.Start, CurrentPeriodEnd: &old.End, CreatedAt: old.Start, UpdatedAt: hour.Add(c.updated),
 				}).Exec(d.ctx)
 				d.must(err)
 				d.useIn(old, "cus_1", 1, hour.Add(10*time.Second))

@@ -13,19 +13,21 @@ import (
 	"tollgate/models"
 )
 
-// Each row of the table of answers, through the SDK: what becomes of the report, its stream, and all sending.
+// Each row of the table of answers goes through the SDK. The test checks the state of the report,
+// its stream, and all sending.
 func TestAnswers(t *testing.T) {
 	const invalid = "invalid_request_error"
 	rows := []struct {
 		name   string
-		answer carry
-		// before is how often the report was attempted before without an answer, and refusals how often it was refused before.
+		answer roundTripFunc
+		// before is the number of earlier attempts without an answer, and refusals the number of
+		// earlier refusals.
 		before, refusals int
 		state            models.ReportState
 		blocked          bool
 		stopped          bool
 		slower           bool
-		// again says that the report is sent again by itself.
+		// again reports whether the report is sent again automatically.
 		again bool
 	}{
 		{name: "200", answer: answer(200, `{"object": "billing.meter_event", "identifier": "x"}`), state: models.ReportAccepted},
@@ -67,7 +69,7 @@ func TestAnswers(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			onBoth(t, row.answer, func(t *testing.T, d *desk) {
+			onBoth(t, row.answer, func(t *testing.T, d *reporterFixture) {
 				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 				d.use("cus_2", 4, d.now.Add(-2*time.Hour))
 				if _, err := d.Seal(d.ctx); err != nil {
@@ -94,10 +96,10 @@ func TestAnswers(t *testing.T) {
 				}
 				if again := r.NextAttemptAt != nil && r.NextAttemptAt.After(d.now) && (r.State == models.ReportSealed ||
 					r.State == models.ReportUnknown); again != row.again {
-					t.Errorf("it is sent again later: %t, want %t (%v)", again, row.again, r.NextAttemptAt)
+					t.Errorf("the report is sent again: %t, want %t (%v)", again, row.again, r.NextAttemptAt)
 				}
 				if row.state != models.ReportAccepted && (r.LastError == nil || *r.LastError == "") && !row.stopped && !row.blocked {
-					t.Error("the report says nothing of the answer")
+					t.Error("the report has no error")
 				}
 				s := d.status()
 				if stopped := s.State.Stopped != nil; stopped != row.stopped {
@@ -109,28 +111,28 @@ func TestAnswers(t *testing.T) {
 				if slower := d.limit.rate < rate; slower != row.slower {
 					t.Errorf("the process slows down: %t, want %t", slower, row.slower)
 				}
-				var told int64
+				var reported int64
 				d.must(d.db.NewSelect().Model((*models.UsageEvent)(nil)).ColumnExpr("COALESCE(SUM(overage_quantity), 0)").
-					Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &told))
-				if want := map[bool]int64{true: 3}[row.state == models.ReportAccepted]; told != want {
-					t.Errorf("%d units are marked as reported, want %d", told, want)
+					Where("stripe_reported_at IS NOT NULL").Scan(d.ctx, &reported))
+				if want := map[bool]int64{true: 3}[row.state == models.ReportAccepted]; reported != want {
+					t.Errorf("%d units are marked as reported, want %d", reported, want)
 				}
-				// Whatever is wrong with one, the other's stream goes on, unless it is wrong for all.
+				// The stream of the other customer continues, unless the problem affects all streams.
 				found, err = d.DeliverStream(d.ctx)
 				d.must(err)
 				meter := strings.Contains(row.name, "meter")
-				if goes := found; goes != (!row.stopped && !meter) {
-					t.Errorf("the other customer's stream goes on: %t", goes)
+				if found != (!row.stopped && !meter) {
+					t.Errorf("the other customer's stream continues: %t", found)
 				}
 			})
 		})
 	}
 }
 
-// A meter that takes nothing blocks the customers who come later as well, until a process starts anew.
-func TestAMeterThatTakesNothing(t *testing.T) {
+// A meter that refuses all events also blocks customers who appear later, until a process starts.
+func TestAMeterThatRefusesAllEvents(t *testing.T) {
 	calls, inactive := 0, true
-	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.Method != http.MethodPost {
 			return answer(200, `{"id": "acct_standin", "object": "account"}`)(r)
 		}
@@ -139,7 +141,7 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 			return answer(400, problem("invalid_request_error", "archived_meter", "The meter is inactive.", "event_name"))(r)
 		}
 		return answer(200, `{"object": "billing.meter_event"}`)(r)
-	}), func(t *testing.T, d *desk) {
+	}), func(t *testing.T, d *reporterFixture) {
 		calls, inactive = 0, true
 		for i := range 3 {
 			d.use(fmt.Sprintf("cus_%d", i), 3, d.now.Add(-3*time.Hour))
@@ -148,7 +150,7 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 			d.now = d.now.Add(time.Hour)
 		}
 		if s := d.status(); calls != 1 || len(s.Blocked) != 1 {
-			t.Errorf("%d calls, %d streams are blocked; want 1 and 1", calls, len(s.Blocked))
+			t.Errorf("%d calls and %d blocked streams, want 1 and 1", calls, len(s.Blocked))
 		}
 		inactive = false
 		again := NewReporter(d.ReporterOptions)
@@ -156,28 +158,29 @@ func TestAMeterThatTakesNothing(t *testing.T) {
 		d.must(again.contact(d.ctx))
 		d.deliver()
 		if s := d.status(); calls != 4 || len(s.Blocked) != 0 {
-			t.Errorf("after a start %d calls, %d streams are blocked; want 4 and 0", calls, len(s.Blocked))
+			t.Errorf("after a start, %d calls and %d blocked streams, want 4 and 0", calls, len(s.Blocked))
 		}
 	})
 }
 
-// A value, an identifier, a customer and a timestamp never change from one attempt to the next; the idempotency key always does.
+// The value, identifier, customer and timestamp are the same at each attempt. The idempotency key
+// always differs.
 func TestAttemptsAreTheSame(t *testing.T) {
 	var bodies []string
 	keys := map[string]bool{}
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		body, _ := io.ReadAll(r.Body)
 		bodies = append(bodies, string(body))
 		keys[r.Header.Get("Idempotency-Key")] = true
 		return nil, errors.New("lost")
 	})
-	d := newDesk(t, databases["sqlite"](t), transport)
+	d := newReporterFixture(t, databases["sqlite"](t), transport)
 	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 	for range 200 {
 		d.seal()
 		d.deliver()
 		d.now = d.now.Add(17 * time.Minute)
-		d.use("cus_1", 1, d.now.Add(-30*time.Hour)) // late, and of other hours
+		d.use("cus_1", 1, d.now.Add(-30*time.Hour)) // late, in other hours
 	}
 	first := bodies[0]
 	same := 0
@@ -198,9 +201,9 @@ func TestAttemptsAreTheSame(t *testing.T) {
 	}
 }
 
-// What Stripe surely did not take is sent however long sending was off since.
+// A report that Stripe certainly did not accept is sent later, however long sending was off.
 func TestRefusedWithoutEffectIsSentAnyTimeLater(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_gone", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver() // there is no such customer
@@ -223,14 +226,14 @@ func TestRefusedWithoutEffectIsSentAnyTimeLater(t *testing.T) {
 }
 
 func TestPausedForTwoDaysAfterTooManyRequests(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, r *http.Request) (*http.Response, error) {
 		if n == 1 {
 			return answer(429, `{"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests"}}`)(r)
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -246,10 +249,11 @@ func TestPausedForTwoDaysAfterTooManyRequests(t *testing.T) {
 	})
 }
 
-// The report of a customer that Stripe does not know any more, sent without an answer, ends where somebody sees it.
+// A report that was sent without an answer, of a customer that Stripe has since deleted, ends in a
+// visible state.
 func TestUnknownReportOfAnUnknownCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
-		d.use("cus_nobody", 3, d.now.Add(-3*time.Hour))
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
+		d.use("cus_missing", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.stripe.SetOutage(true)
 		d.deliver()
@@ -257,25 +261,25 @@ func TestUnknownReportOfAnUnknownCustomer(t *testing.T) {
 		d.stripe.SetOutage(false)
 		d.hours(60)
 		if s := d.status(); d.reports()[0].State == models.ReportUnknown || len(s.Blocked) != 1 {
-			t.Errorf("it is %s, and blocked is %+v", d.reports()[0].State, s.Blocked)
+			t.Errorf("the report is %s, and the blocked streams are %+v", d.reports()[0].State, s.Blocked)
 		}
 	})
 }
 
-// A report stays with the meter that it was sealed for, and so does the one that takes its place.
+// A report stays with the meter that it was sealed for, and so does its replacement.
 func TestTheMeterIsRenamed(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	lost := 0
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if lost < 2 && strings.HasSuffix(r.URL.Path, "/meter_events") {
-			if lost++; lost == 1 { // the answer is lost, and then a request
+			if lost++; lost == 1 { // first an answer is lost, then a request
 				_, _ = d.stripe.Transport().RoundTrip(r)
 			}
 			return nil, errors.New("lost")
 		}
 		return d.stripe.Transport().RoundTrip(r)
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d, lost = of, 0
 		d.stripe.AddCustomer("cus_2", nil)
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -305,12 +309,12 @@ func TestTheMeterIsRenamed(t *testing.T) {
 			}
 		}
 		if sum != 8 || states[models.ReportVerified] != 2 || states[models.ReportMissing] != 1 || states[models.ReportAccepted] != 1 {
-			t.Errorf("Stripe was told of %d units, used were 8; the reports are %v", sum, states)
+			t.Errorf("Stripe received %d units, want 8; the reports are %v", sum, states)
 		}
 	})
 }
 
-// What the reporter asks has the shape that Stripe's specification gives it.
+// The reporter's requests match Stripe's specification.
 func TestReporterRequestsFitStripe(t *testing.T) {
 	client, asked := mockClient(t)
 	ctx := t.Context()
@@ -330,15 +334,14 @@ func TestReporterRequestsFitStripe(t *testing.T) {
 	}
 	want := "GET /v1/account, GET /v1/billing/meters, GET /v1/billing/meters/mtr_1/event_summaries, POST /v1/billing/meter_events"
 	if got := strings.Join(*asked, ", "); got != want {
-		t.Errorf("asked %s, want %s", got, want)
+		t.Errorf("the requests are %s, want %s", got, want)
 	}
 }
 
-// TestAFailureIsWaitedOut: what is sealed while a stream waits after a failure sends nothing before
-// that is over, and is not held up for long by
-// one report that is never answered.
+// While a stream waits after a failure, newly sealed reports are not sent before the wait is over.
+// One report that is never answered does not delay the others for long.
 func TestAFailureIsWaitedOut(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	calls := 0
 	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
 		if calls = n; n <= 12 {
@@ -346,8 +349,8 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, at *desk) {
-		d, calls = at, 0
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
+		d, calls = of, 0
 		again()
 		d.Random = func() float64 { return 0.999 }
 		d.use("cus_1", 1, d.now.Add(-3*time.Hour))
@@ -365,15 +368,15 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 				t.Fatalf("%d calls, want %d", calls, n)
 			}
 			wait := next().Sub(d.now)
-			if n == 3 || n == 12 { // briefly, and for a quarter of an hour
+			if n == 3 || n == 12 { // a short wait, and one of a quarter of an hour
 				d.use("cus_1", 1, d.now.Add(-3*time.Hour).Add(time.Duration(n)*time.Minute))
 				d.seal()
 				d.deliver()
 				if calls != n {
-					t.Errorf("called again at once, in a wait of %s", wait)
+					t.Errorf("called again immediately, in a wait of %s", wait)
 				}
 				if now := next().Sub(d.now); now != min(wait, failurePatience) {
-					t.Errorf("a new report waits %s in a wait of %s", now, wait)
+					t.Errorf("a new report waits %s, in a wait of %s", now, wait)
 				}
 			}
 		}
@@ -384,9 +387,9 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 	})
 }
 
-// TestAMeterIsMadeAnew: reports are read back at the meter that Stripe counts them by now.
-func TestAMeterIsMadeAnew(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// After a meter is replaced, reports are read back from the new meter and the old one.
+func TestAMeterIsReplaced(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.hours(30)
@@ -400,7 +403,7 @@ func TestAMeterIsMadeAnew(t *testing.T) {
 		d.seal()
 		d.hours(30)
 		if now, err := d.meters(d.ctx, d.meter()); err != nil || !slices.Equal(now, []string{made, old[0]}) {
-			t.Errorf("the meters are %q, %v; it was %q and is now %q", now, err, old, made)
+			t.Errorf("the meters are %q, %v; the old one is %q, the new one %q", now, err, old, made)
 		}
 		totals, err := d.Totals(d.ctx, true)
 		d.must(err)
@@ -416,18 +419,18 @@ func TestAMeterIsMadeAnew(t *testing.T) {
 	})
 }
 
-// TestAMetersListMayHang: meanwhile reports are delivered.
+// Reports are delivered while the list of meters hangs.
 func TestAMetersListMayHang(t *testing.T) {
 	hang, asked := make(chan struct{}), make(chan struct{}, 10)
-	var d *desk
-	transport := carry(func(r *http.Request) (*http.Response, error) {
+	var d *reporterFixture
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(r.URL.Path, "/billing/meters") {
 			asked <- struct{}{}
 			<-hang
 		}
 		return d.stripe.Transport().RoundTrip(r)
 	})
-	d = newDesk(t, databases["sqlite"](t), transport)
+	d = newReporterFixture(t, databases["sqlite"](t), transport)
 	d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 	d.seal()
 	done := make(chan struct{})
@@ -445,9 +448,10 @@ func TestAMetersListMayHang(t *testing.T) {
 	<-done
 }
 
-// TestHeldBackWhileSending: when a second subscription becomes known while a process sends, the customer's next report is not sent.
+// A second subscription becomes known while a process sends. The customer's next report is not
+// sent.
 func TestHeldBackWhileSending(t *testing.T) {
-	var d *desk
+	var d *reporterFixture
 	transport, again := meterEvents(&d, func(n int, _ *http.Request) (*http.Response, error) {
 		if n == 1 {
 			_, err := d.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_1", HeldSubscriptions: new("sub_1 sub_2"), CreatedAt: d.now}).
@@ -456,7 +460,7 @@ func TestHeldBackWhileSending(t *testing.T) {
 		}
 		return nil, nil
 	})
-	onBoth(t, transport, func(t *testing.T, of *desk) {
+	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d = of
 		again()
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))

@@ -13,20 +13,21 @@ import (
 	"tollgate/models"
 )
 
-// What somebody lost, doubled or added at Stripe is seen in the totals and in what `stripe reconcile` prints.
+// Units that were lost, doubled or added at Stripe are shown in the totals and by
+// `stripe reconcile`.
 func TestPlantedDifferences(t *testing.T) {
 	plant := map[string]struct {
-		do   func(d *desk)
+		do   func(d *reporterFixture)
 		want int64
 	}{
-		"nothing": {func(*desk) {}, 0},
-		"lost":    {func(d *desk) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
-		"doubled": {func(d *desk) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
-		"foreign": {func(d *desk) { d.foreign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
+		"nothing": {func(*reporterFixture) {}, 0},
+		"lost":    {func(d *reporterFixture) { d.stripe.Lose(d.reports()[0].Identifier) }, -3},
+		"doubled": {func(d *reporterFixture) { d.stripe.Double(d.reports()[1].Identifier) }, 4},
+		"foreign": {func(d *reporterFixture) { d.foreign("cus_1", 7, d.now.Add(-5*time.Hour)) }, 7},
 	}
 	for name, p := range plant {
 		t.Run(name, func(t *testing.T) {
-			onBoth(t, nil, func(t *testing.T, d *desk) {
+			onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 				d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 				d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 				d.use("cus_1", 5, d.now.Add(-time.Minute)) // not due yet
@@ -36,7 +37,7 @@ func TestPlantedDifferences(t *testing.T) {
 				var out, notes bytes.Buffer
 				err := d.PrintReconciliation(d.ctx, &out, &notes, false)
 				if (err != nil) != (p.want != 0) {
-					t.Errorf("the error is %v", err)
+					t.Errorf("reconcile returned %v", err)
 				}
 				lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 				if len(lines) != 2 {
@@ -52,7 +53,8 @@ func TestPlantedDifferences(t *testing.T) {
 				if s := d.status(); s.Drift != max(p.want, -p.want) || s.Compared != 1 {
 					t.Errorf("the drift is %d of %d periods", s.Drift, s.Compared)
 				}
-				// The report that Stripe lacks is found by reading each again, a day later when it is surely lost.
+				// The missing report is found when each report is read again, a day later, when its loss is
+				// certain.
 				if name == "lost" {
 					for range 60 {
 						d.now = d.now.Add(time.Hour)
@@ -72,14 +74,14 @@ func TestPlantedDifferences(t *testing.T) {
 	}
 }
 
-// A day whose totals could not be compared is not lost.
+// If the totals cannot be compared, they are compared again later on the same day.
 func TestTotalsAreTriedAgain(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		compared := func() int64 { return d.status().Compared }
 		d.stripe.SetOutage(true)
 		if err := d.dailyTotals(d.ctx); err == nil {
-			t.Error("totals were compared with nobody")
+			t.Error("totals were compared without Stripe")
 		}
 		d.stripe.SetOutage(false)
 		d.now = d.now.Add(totalsRetry - time.Minute)
@@ -107,9 +109,10 @@ func TestTotalsAreTriedAgain(t *testing.T) {
 	})
 }
 
-// What was accepted a moment ago and is in no total yet is no difference to the daily comparison, and one to somebody who asks now.
+// A report that was accepted just now and is in no total yet is not a difference in the daily
+// comparison. It is one if an operator asks now.
 func TestTotalsThatLag(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
@@ -119,19 +122,20 @@ func TestTotalsThatLag(t *testing.T) {
 			t.Errorf("a drift of %d in %d periods", s.Drift, s.Compared)
 		}
 		if all, err := d.Totals(d.ctx, true); err != nil || len(all) != 1 || all[0].Difference != -3 {
-			t.Errorf("asked now: %+v, %v", all, err)
+			t.Errorf("the totals are %+v, %v", all, err)
 		}
-		// More than what was accepted is a difference at once.
+		// More units than were accepted are a difference immediately.
 		d.foreign("cus_1", 9, d.now.Add(-5*time.Hour))
 		if all, err := d.Totals(d.ctx, false); err != nil || len(all) != 1 || all[0].Difference != 6 {
-			t.Errorf("with somebody else's: %+v, %v", all, err)
+			t.Errorf("with units of another source, the totals are %+v, %v", all, err)
 		}
 	})
 }
 
-// The daily comparison finds a lost report by itself, even if another source replaced its units exactly and no total differs.
+// The daily comparison finds a lost report, even if another source added exactly its units and no
+// total differs.
 func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -154,16 +158,17 @@ func TestTheDailyComparisonReadsVerifiedReportsAgain(t *testing.T) {
 		if s := d.status(); s.Drift != 0 {
 			t.Errorf("the drift is %d", s.Drift)
 		}
-		// In three days: a total and a reading of each verified report a day, and what it takes to be sure of the lost one.
+		// In three days: one total and one reading of each verified report a day, and the readings that
+		// make the loss certain.
 		if calls := d.stripe.Calls()["GET /v1/billing/meters/{id}/event_summaries"] - before; calls > 12 {
 			t.Errorf("%d calls in three days", calls)
 		}
 	})
 }
 
-// A customer that Stripe does not know hides nothing of the others.
-func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// A customer that Stripe does not know does not hide the others' differences.
+func TestTotalsNextToAnUnknownCustomer(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_0gone", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
 		d.seal()
@@ -181,17 +186,18 @@ func TestTotalsBesideAnUnknownCustomer(t *testing.T) {
 	})
 }
 
-// What Stripe refuses to tell of one customer is said, hides nothing of the others, and is asked for once a day.
-func TestTotalsThatAreNotTold(t *testing.T) {
-	var d *desk
+// If Stripe refuses the totals of one customer, reconcile says so and still shows the others'. They
+// are asked for once a day.
+func TestTotalsThatStripeRefuses(t *testing.T) {
+	var d *reporterFixture
 	asked := 0
-	onBoth(t, carry(func(r *http.Request) (*http.Response, error) {
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Query().Get("customer") == "cus_0" {
 			asked++
 			return answer(400, problem("invalid_request_error", "", "Summaries of this customer cannot be listed.", ""))(r)
 		}
 		return d.stripe.Transport().RoundTrip(r)
-	}), func(t *testing.T, of *desk) {
+	}), func(t *testing.T, of *reporterFixture) {
 		d, asked = of, 0
 		d.stripe.AddCustomer("cus_0", nil)
 		d.use("cus_0", 3, d.now.Add(-3*time.Hour))
@@ -207,18 +213,19 @@ func TestTotalsThatAreNotTold(t *testing.T) {
 			d.must(d.dailyTotals(d.ctx))
 			d.must(d.dailyTotals(d.ctx))
 			if asked > begin+1 {
-				t.Fatalf("it was asked for %d times at once", asked-begin)
+				t.Fatalf("the totals were requested %d times at once", asked-begin)
 			}
 		}
 		if days := d.now.Sub(time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)); days < 24*time.Hour {
-			t.Errorf("it was asked for twice within %s", days)
+			t.Errorf("the totals were requested twice within %s", days)
 		}
 	})
 }
 
-// Units from another source are on a subscriber's invoice. The comparison finds them, even if the subscriber used nothing here.
+// Units from another source are on a subscriber's invoice. The comparison finds them, even if the
+// subscriber used nothing here.
 func TestForeignUsageAlone(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		u, err := models.SetUser(d.ctx, d.db, d.now, "ada@example.com", models.UserChange{})
 		d.must(err)
 		start, end, sub, customer := d.now.Add(-100*time.Hour), d.now.Add(600*time.Hour), "sub_1", "cus_1"
@@ -235,9 +242,9 @@ func TestForeignUsageAlone(t *testing.T) {
 	})
 }
 
-// A doubled report that is given up is still at Stripe.
-func TestGivingUpTakesNothingBack(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+// A doubled report that an operator gave up is still counted at Stripe.
+func TestGivingUpChangesNothingAtStripe(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver()
@@ -253,9 +260,10 @@ func TestGivingUpTakesNothingBack(t *testing.T) {
 	})
 }
 
-// A question from the shell leaves no alarm behind, and neither does what nobody can mend any more.
+// A comparison that an operator started leaves no alarm. An alarm about a difference that can no
+// longer be fixed ends.
 func TestAlarmsEnd(t *testing.T) {
-	onBoth(t, nil, func(t *testing.T, d *desk) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.stripe.SetLag(func(*rand.Rand) time.Duration { return time.Hour })
 		d.must(d.dailyTotals(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
@@ -263,12 +271,12 @@ func TestAlarmsEnd(t *testing.T) {
 		d.deliver()
 		var out, notes bytes.Buffer
 		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil {
-			t.Error("what is not there yet is no difference to who asks")
+			t.Error("reconcile found no difference while totals lag")
 		}
 		d.now = d.now.Add(totalsRetry)
 		d.must(d.dailyTotals(d.ctx))
 		if drift := d.status().Drift; drift != 0 {
-			t.Errorf("an hour later the drift is %d", drift)
+			t.Errorf("an hour later, the drift is %d", drift)
 		}
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
 		d.now = d.now.Add(25 * time.Hour)
@@ -280,17 +288,17 @@ func TestAlarmsEnd(t *testing.T) {
 		for range 10 {
 			d.now = d.now.Add(25 * time.Hour)
 			if err := d.dailyTotals(d.ctx); err == nil {
-				t.Error("totals were compared with nobody")
+				t.Error("totals were compared without Stripe")
 			}
 		}
 		if drift := d.status().Drift; drift != 7 {
-			t.Errorf("with Stripe away for ten days the drift is %d, want 7", drift)
+			t.Errorf("with Stripe down for ten days, the drift is %d, want 7", drift)
 		}
 		d.stripe.SetOutage(false)
 		d.now = d.now.Add(90 * 24 * time.Hour)
 		d.must(d.dailyTotals(d.ctx))
 		if drift := d.status().Drift; drift != 0 {
-			t.Errorf("three months later the drift is %d", drift)
+			t.Errorf("three months later, the drift is %d", drift)
 		}
 	})
 }

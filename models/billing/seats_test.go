@@ -8,9 +8,9 @@ import (
 	"tollgate/models"
 )
 
-// TestSeatsThatAreNotTheMembers: a team that pays for fewer seats than it has members is shown to the operator, without a webhook of
-// Stripe's, until that is corrected. The overage price is the same for any number of seats.
-func TestSeatsThatAreNotTheMembers(t *testing.T) {
+// A team that pays for fewer seats than it has members is shown to the operator until that is
+// corrected, without a webhook. The overage price is the same for any number of seats.
+func TestFewerSeatsThanMembers(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
@@ -33,7 +33,7 @@ func TestSeatsThatAreNotTheMembers(t *testing.T) {
 		join(1, 2)
 		f.stub.customer("cus_1", object{"tollgate_organization": o.ID.String()})
 		f.stub.set("sub_1", subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 2))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantProblem("cus_1", "")
 		resync(0)
 		join(3)
@@ -41,7 +41,7 @@ func TestSeatsThatAreNotTheMembers(t *testing.T) {
 		f.wantProblem("cus_1", "it pays for 2 seats, and the organization has 3 members; set its quantity to 3")
 		f.stub.set("sub_1", object{"items": items("team", 4)})
 		resync(1)
-		f.wantProblem("cus_1", "") // more may come
+		f.wantProblem("cus_1", "") // more seats than members are fine
 		resync(0)
 	})
 }

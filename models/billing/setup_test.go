@@ -20,7 +20,7 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// stub is stripe-mock, which takes seconds to read Stripe's specification and holds no state.
+// stub is stripe-mock. It takes seconds to read Stripe's specification, and stores nothing.
 var stub = sync.OnceValues(func() (*server.StubServer, error) {
 	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
 	if err != nil {
@@ -33,8 +33,8 @@ var stub = sync.OnceValues(func() (*server.StubServer, error) {
 	return server.NewStubServer(fixtures, spec, false, false)
 })
 
-// mockClient asks stripe-mock, which refuses requests of another shape than Stripe's and remembers nothing. Each path that
-// was asked for is noted.
+// mockClient returns a client of stripe-mock, which refuses requests that do not match Stripe's
+// specification and stores nothing. asked lists the requested paths.
 func mockClient(t *testing.T) (client *Client, asked *[]string) {
 	t.Helper()
 	stripe, err := stub()
@@ -57,7 +57,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// standIn is a Stripe that remembers.
+// standIn returns a Stripe that stores what is sent to it.
 func standIn(t *testing.T, now func() time.Time) (*stripetest.Stripe, *Client) {
 	t.Helper()
 	s := stripetest.New(stripetest.Options{Now: now, Rand: rand.New(rand.NewPCG(1, 2))})
@@ -66,7 +66,7 @@ func standIn(t *testing.T, now func() time.Time) (*stripetest.Stripe, *Client) {
 	return s, client
 }
 
-// written are the POSTs that Stripe was sent.
+// written returns the number of POST requests.
 func written(s *stripetest.Stripe) (n int) {
 	for call, times := range s.Calls() {
 		if strings.HasPrefix(call, "POST ") {
@@ -99,7 +99,8 @@ func TestSetup(t *testing.T) {
 		}
 		o.DryRun = false
 		first := setup()
-		// For four plans a product, a meter and two prices each, the endpoint and the portal.
+		// Each of the four plans has a product, a meter and two prices; there is also the endpoint
+		// and the portal.
 		if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 ||
 			!strings.HasPrefix(first.WebhookSecret, "whsec_") {
 			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
@@ -108,7 +109,7 @@ func TestSetup(t *testing.T) {
 		f.must(err)
 		if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" ||
 			ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
-			f.Errorf("kept: %v", ids)
+			f.Errorf("stored: %v", ids)
 		}
 		pro := stand.Object(ids["price:pro"])
 		if fmt.Sprint(pro["unit_amount"]) != "1800" || pro["lookup_key"] != "tollgate_base_pro" || pro["currency"] != "usd" {
@@ -141,7 +142,7 @@ func TestSetup(t *testing.T) {
 			}
 		}
 
-		// What somebody changed, here and there, is listed and left.
+		// Changes in the catalog and at Stripe are listed and not overwritten.
 		changed := *f.hook.Catalogue
 		changed.Plans = slices.Clone(changed.Plans)
 		changed.Currency = "eur"
@@ -166,7 +167,7 @@ func TestSetup(t *testing.T) {
 		drift := strings.Join(setup().Drift, "\n")
 		for _, part := range []string{
 			"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
-			"it is in usd, and the catalogue in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
+			"it is in usd, and the catalog in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
 			"is not sent checkout.session.completed",
 			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
 		} {
@@ -175,14 +176,13 @@ func TestSetup(t *testing.T) {
 			}
 		}
 		if written(stand) != wrote {
-			f.Error("drift was changed")
+			f.Error("setup changed an object that differs")
 		}
 	})
 }
 
-// After an update from a release whose overage prices had tiers, set-up makes flat prices, which
-// take over the lookup keys. The old prices stay
-// for those who subscribed to them.
+// After an update from a release whose overage prices had tiers, setup makes flat prices, which
+// take over the lookup keys. The old prices stay for those who subscribed to them.
 func TestSetupAfterAReleaseWithTiers(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		stand, client := standIn(f.T, func() time.Time { return f.at })
@@ -204,16 +204,17 @@ func TestSetupAfterAReleaseWithTiers(t *testing.T) {
 		f.must(err)
 		if flat.ID == old || flat.LookupKey != "tollgate_overage_pro" || flat.UnitAmount != 30 || before.LookupKey != "" ||
 			!before.Active || ids[objectOldMeter] != meter {
-			f.Errorf("the price is %+v, and the old one %+v; stored is %v", flat, before, ids)
+			f.Errorf("the price is %+v, and the old one %+v; the stored objects are %v", flat, before, ids)
 		}
 		if again, err := Setup(f.Context(), o); err != nil || len(again.Made)+len(again.Drift) != 0 {
-			f.Errorf("again: %+v, %v", again, err)
+			f.Errorf("the second run: %+v, %v", again, err)
 		}
 	})
 }
 
-// Prices that an operator has already are taken from the catalogue, and Stripe reaches no address without HTTPS.
-func TestSetupWithPricesOfTheCatalogue(t *testing.T) {
+// Prices that an operator already has are taken from the catalog. An address without HTTPS gets no
+// webhook endpoint.
+func TestSetupWithPricesOfTheCatalog(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		_, client := standIn(f.T, func() time.Time { return f.at })
 		changed := *f.hook.Catalogue
@@ -239,7 +240,8 @@ func TestSetupWithPricesOfTheCatalogue(t *testing.T) {
 	})
 }
 
-// What is kept here stays that of the account which was set up first: with another one's key nothing is made and nothing is sold.
+// The stored objects belong to the account that was set up first. With the key of another account,
+// nothing is made and nothing is sold.
 func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		other := stripetest.New(stripetest.Options{Now: f.shop.Now, Account: "acct_other", Rand: rand.New(rand.NewPCG(9, 9))})
@@ -264,26 +266,26 @@ func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 		shop := NewShop(f.shop.ShopOptions)
 		shop.Client = client
 		if _, err := shop.Checkout(f.Context(), f.buyer("ada@example.com"), f.planOf("pro")); !errors.Is(err, ErrOtherAccount) {
-			f.Errorf("a purchase: %v", err)
+			f.Errorf("a purchase returned %v", err)
 		}
 		if _, err := shop.Portal(f.Context(), "cus_1"); !errors.Is(err, ErrOtherAccount) {
-			f.Errorf("the portal: %v", err)
+			f.Errorf("the portal returned %v", err)
 		}
 		if written(other) != 0 {
 			f.Errorf("the other account was sent %v", other.Calls())
 		}
-		// With the right key the account is asked for once.
+		// With the right key, the account is requested once.
 		asked := f.stand.Calls()["GET /v1/account"]
 		f.checkout(f.buyer("ada@example.com"), "pro")
 		f.checkout(f.buyer("bob@example.com"), "pro")
 		if again := f.stand.Calls()["GET /v1/account"]; again != asked+1 {
-			f.Errorf("the account was asked for %d times", again-asked)
+			f.Errorf("the account was requested %d times", again-asked)
 		}
 	})
 }
 
-// Every request has the shape that Stripe's specification gives it.
-func TestSetupIsUnderstoodByStripe(t *testing.T) {
+// Each request matches Stripe's specification.
+func TestSetupMatchesStripesSpecification(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		client, asked := mockClient(f.T)
 		_, err := Setup(f.Context(), SetupOptions{DB: f.db, Client: client, Catalogue: f.hook.Catalogue, Now: f.hook.Now,
@@ -294,11 +296,11 @@ func TestSetupIsUnderstoodByStripe(t *testing.T) {
 				if !slices.ContainsFunc(*asked, func(path string) bool {
 					return strings.HasPrefix(path, method) && strings.HasSuffix(path, "/"+part)
 				}) {
-					f.Errorf("%s of %s was not asked in %q", method, part, *asked)
+					f.Errorf("no %s of %s is in %q", method, part, *asked)
 				}
 			}
 		}
-		// And what the webhooks ask.
+		// The webhooks' requests match it too.
 		f.hook.Client = client
 		_, err = f.hook.ask(f.Context(), "cus_1", nil)
 		f.must(err)

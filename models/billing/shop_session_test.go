@@ -12,7 +12,7 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// Of two tabs one can be paid: the later one.
+// TestABuyerHasOneOpenCheckout checks that only the later of two tabs can be paid.
 func TestABuyerHasOneOpenCheckout(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
@@ -28,7 +28,7 @@ func TestABuyerHasOneOpenCheckout(t *testing.T) {
 		f.at = f.at.Add(sessionAge)
 		later := f.checkout(ada, "pro")
 		if later == again || f.stand.CompleteCheckout(again) != "" {
-			f.Errorf("after an hour there is %s beside %s", later, again)
+			f.Errorf("after an hour there is %s next to %s", later, again)
 		}
 		// An organization of hers buys for itself.
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
@@ -38,7 +38,8 @@ func TestABuyerHasOneOpenCheckout(t *testing.T) {
 	})
 }
 
-// Who has paid and clicks again before Stripe tells of it, in another tab or over the full hour, is led to where that is waited for.
+// A buyer who has paid and clicks again before Stripe's webhook arrives, in another tab or after
+// the hour has changed, is sent to the page that waits for the webhook.
 func TestAPaidCheckoutIsWaitedFor(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
@@ -50,10 +51,10 @@ func TestAPaidCheckoutIsWaitedFor(t *testing.T) {
 			address, err := f.shop.Checkout(f.Context(), ada, f.planOf(plan))
 			f.must(err)
 			if want := "https://tollgate.example.com/plans/return?plan=pro&session_id=" + session; address != want {
-				f.Errorf("%s leads to %s, not to %s", plan, address, want)
+				f.Errorf("%s redirects to %s, want %s", plan, address, want)
 			}
 		}
-		// One that ended at Stripe before anybody heard of it is not waited for.
+		// A subscription that ended at Stripe before its webhook arrived is not waited for.
 		f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "canceled" })
 		if again := f.checkout(ada, "pro"); f.stand.Object(again)["status"] != "open" {
 			f.Errorf("bought again: %v", f.stand.Object(again))
@@ -61,12 +62,12 @@ func TestAPaidCheckoutIsWaitedFor(t *testing.T) {
 	})
 }
 
-// A Checkout that is paid in the moment in which it is about to be closed is found to be paid.
+// A Checkout that is paid just before it is expired is recognized as paid.
 func TestACheckoutIsPaidWhileItIsClosed(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
 		session := f.checkout(ada, "pro")
-		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: transport(func(r *http.Request) (*http.Response, error) {
+		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if strings.HasSuffix(r.URL.Path, "/expire") {
 				f.stand.CompleteCheckout(session)
 			}
@@ -77,50 +78,47 @@ func TestACheckoutIsPaidWhileItIsClosed(t *testing.T) {
 		address, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter"))
 		f.must(err)
 		if !strings.HasSuffix(address, "&session_id="+session) || f.stand.Calls()["POST /v1/checkout/sessions"] != 1 {
-			f.Errorf("it leads to %s, after %v", address, f.stand.Calls())
+			f.Errorf("it redirects to %s, after %v", address, f.stand.Calls())
 		}
 	})
 }
 
-type transport func(*http.Request) (*http.Response, error)
-
-func (t transport) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
-
-// However two clicks of a buyer fall together, in one process or in several, one of them at most can be paid.
+// If a buyer clicks twice at the same time, in one process or in several, at most one Checkout can
+// be paid.
 func TestTwoClicksAtATimeAreOnePurchase(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		for i := range 10 {
-			who := f.buyer(fmt.Sprintf("u%d@example.com", i))
-			led := map[string]bool{}
+			buyer := f.buyer(fmt.Sprintf("u%d@example.com", i))
+			sessions := map[string]bool{}
 			var mu sync.Mutex
 			var clicks sync.WaitGroup
 			for _, plan := range []models.PlanID{"pro", "starter"} {
 				shop := NewShop(f.shop.ShopOptions)
 				clicks.Go(func() {
-					address, err := shop.Checkout(f.Context(), who, f.planOf(plan))
+					address, err := shop.Checkout(f.Context(), buyer, f.planOf(plan))
 					mu.Lock()
 					defer mu.Unlock()
 					if err != nil {
 						f.Errorf("%s: %v", plan, err)
 					}
-					led[address[strings.LastIndex(address, "/")+1:]] = true
+					sessions[address[strings.LastIndex(address, "/")+1:]] = true
 				})
 			}
 			clicks.Wait()
 			paid := 0
-			for session := range led {
+			for session := range sessions {
 				if f.stand.CompleteCheckout(session) != "" {
 					paid++
 				}
 			}
 			if paid != 1 {
-				f.Errorf("%d of %v could be paid", paid, led)
+				f.Errorf("%d of %v could be paid", paid, sessions)
 			}
 		}
 	})
 }
 
-// What is remembered of Checkouts is no part of what is set up, and is forgotten.
+// Checkouts are not listed with the objects that setup made, and are forgotten after a while.
 func TestCheckoutsAreForgotten(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		count := func() int64 {
@@ -135,18 +133,18 @@ func TestCheckoutsAreForgotten(t *testing.T) {
 		ids, err := stripeObjects(f.Context(), f.db)
 		f.must(err)
 		if len(ids) != len(f.ids) || count() != 3 {
-			f.Errorf("%d Checkouts; set up is %v", count(), ids)
+			f.Errorf("%d Checkouts; setup stored %v", count(), ids)
 		}
 		f.at = f.at.Add(sessionsKept + time.Second)
 		f.checkout(f.buyer("u0@example.com"), "pro")
 		if n := count(); n != 1 {
-			f.Errorf("%d are kept", n)
+			f.Errorf("%d Checkouts are stored", n)
 		}
 	})
 }
 
-// Two subscriptions of one holder, however they came to be, are the operator's to see to.
-func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
+// Two subscriptions of one holder, however they were made, are shown to the operator.
+func TestTwoSubscriptionsOfAHolderAreAProblem(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
 		first := f.pay(f.checkout(ada, "pro"))
@@ -154,10 +152,10 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 		items := []stripetest.Item{{Price: f.ids["price:starter"], Quantity: 1}, {Price: f.ids["overage:starter"]}}
 		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
 		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
-		f.hear("customer.subscription.created", f.stand.Object(second))
+		f.applyEvent("customer.subscription.created", f.stand.Object(second))
 		f.wantProblem("cus_2", fmt.Sprintf("one holder pays for 2 subscriptions, %s and %s", first, second))
 
-		// When both were heard of at the same time, the daily comparison tells.
+		// If both became known at the same time, the daily comparison reports them.
 		_, err := f.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("fault = NULL").Where("fault IS NOT NULL").Exec(f.Context())
 		f.must(err)
 		resync := func() {
@@ -174,7 +172,7 @@ func TestTwoSubscriptionsOfAHolderAreAFault(t *testing.T) {
 			f.Errorf("/ops shows %+v", customers)
 		}
 		f.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status = "canceled" })
-		f.hear("customer.subscription.deleted", f.stand.Object(second))
+		f.applyEvent("customer.subscription.deleted", f.stand.Object(second))
 		resync()
 		f.wantProblem("cus_2", "")
 		f.wantProblem(*f.row(first).StripeCustomerID, "")

@@ -17,7 +17,7 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// shopFixture is a shop whose Stripe is set up.
+// shopFixture has a shop whose Stripe is set up.
 type shopFixture struct {
 	*webhookFixture
 	shop  *Shop
@@ -60,30 +60,30 @@ func (f *shopFixture) planOf(id models.PlanID) models.Plan {
 	return plan
 }
 
-// checkout begins a purchase and returns its session's id.
-func (f *shopFixture) checkout(who Buyer, plan models.PlanID) string {
+// checkout starts a purchase and returns its session's ID.
+func (f *shopFixture) checkout(buyer Buyer, plan models.PlanID) string {
 	f.Helper()
-	address, err := f.shop.Checkout(f.Context(), who, f.planOf(plan))
+	address, err := f.shop.Checkout(f.Context(), buyer, f.planOf(plan))
 	f.must(err)
 	return address[strings.LastIndex(address, "/")+1:]
 }
 
-// pay pays a purchase, and has Stripe tell of it.
+// pay pays a purchase and applies Stripe's webhooks about it.
 func (f *shopFixture) pay(session string) (subscription string) {
 	f.Helper()
 	subscription = f.stand.CompleteCheckout(session)
 	if subscription == "" {
 		f.Fatalf("%s is not open", session)
 	}
-	f.hear("customer.subscription.created", f.stand.Object(subscription))
-	f.hear("checkout.session.completed", f.stand.Object(session))
+	f.applyEvent("customer.subscription.created", f.stand.Object(subscription))
+	f.applyEvent("checkout.session.completed", f.stand.Object(session))
 	return subscription
 }
 
-// hear receives an event that the stand-in signed, and applies it.
-func (f *shopFixture) hear(kind string, of map[string]any) {
+// applyEvent receives an event that the stand-in signed, and applies it.
+func (f *shopFixture) applyEvent(kind string, data map[string]any) {
 	f.Helper()
-	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, of)
+	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, data)
 	e, err := f.hook.read(body, signature, models.Now(f.hook.Now))
 	f.must(err)
 	_, err = f.hook.store(f.Context(), e, f.at)
@@ -95,7 +95,7 @@ func TestAPersonBuysAPlan(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
 		if _, err := f.shop.CustomerOf(f.Context(), ada); !errors.Is(err, ErrNoCustomer) {
-			f.Errorf("before: %v", err)
+			f.Errorf("before the purchase: %v", err)
 		}
 		first := f.checkout(ada, "pro")
 		if again := f.checkout(ada, "pro"); again != first {
@@ -119,19 +119,19 @@ func TestAPersonBuysAPlan(t *testing.T) {
 		customer := *row.StripeCustomerID
 		f.wantPlan("ada@example.com", "pro by "+customer)
 		if arrived, err := f.shop.Arrived(f.Context(), ada, "pro"); err != nil || !arrived {
-			f.Errorf("arrived: %t %v", arrived, err)
+			f.Errorf("the plan arrived: %t, %v", arrived, err)
 		}
 		if arrived, err := f.shop.Arrived(f.Context(), ada, "starter"); err != nil || arrived {
-			f.Errorf("another plan arrived: %t %v", arrived, err)
+			f.Errorf("another plan arrived: %t, %v", arrived, err)
 		}
 		for _, status := range []string{"active", "past_due", "unpaid", "paused"} {
 			f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = status })
-			f.hear("customer.subscription.updated", f.stand.Object(bought))
+			f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 			if _, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter")); !errors.Is(err, ErrHasPlan) {
-				f.Errorf("a second one beside one that is %s: %v", status, err)
+				f.Errorf("a second subscription next to one that is %s: %v", status, err)
 			}
 		}
-		// The items have both prices, and the customer stays theirs.
+		// The items have both prices, and the customer stays the same.
 		for i, want := range []string{f.ids["price:pro"], f.ids["overage:pro"]} {
 			items := f.stand.Object(bought)["items"].(map[string]any)["data"].([]any)
 			if got := items[i].(map[string]any)["price"].(map[string]any)["id"]; got != want {
@@ -139,12 +139,12 @@ func TestAPersonBuysAPlan(t *testing.T) {
 			}
 		}
 		f.stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "canceled" })
-		f.hear("customer.subscription.deleted", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.deleted", f.stand.Object(bought))
 		again := f.checkout(ada, "pro")
 		if o := f.stand.Object(again); again == first || o["customer"] != customer || o["customer_email"] != nil {
 			f.Errorf("bought again: %v", o)
 		}
-		// A customer who is gone at Stripe, of which nobody told us, is made anew.
+		// If the customer was deleted at Stripe without a webhook, a new one is created.
 		f.stand.DeleteCustomer(customer)
 		f.at = f.at.Add(sessionAge)
 		if o := f.stand.Object(f.checkout(ada, "pro")); o["customer"] != nil || o["customer_email"] != "ada@example.com" {
@@ -207,7 +207,7 @@ func TestWhatCannotBeBought(t *testing.T) {
 		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
-		// A stored 500 does not stand in the way for as long as its key does.
+		// A stored 500 response does not block purchases for the lifetime of its idempotency key.
 		broken := 0
 		f.stand.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
 			if r.URL.Path == "/v1/checkout/sessions" && broken == 0 {
@@ -220,7 +220,7 @@ func TestWhatCannotBeBought(t *testing.T) {
 		f.stand.SetFault(nil)
 		f.stand.SetOutage(true)
 		if _, err := f.shop.Checkout(f.Context(), f.buyer("bob@example.com"), f.planOf("pro")); !IsStripe(err) {
-			f.Errorf("while Stripe is away: %v", err)
+			f.Errorf("while Stripe is down: %v", err)
 		}
 		f.stand.SetOutage(false)
 	})
@@ -236,7 +236,7 @@ func TestThePortalAndInvoices(t *testing.T) {
 			f.Errorf("the portal is %v", o)
 		}
 		if _, err := f.shop.Portal(f.Context(), "cus_none"); !errors.Is(err, ErrNoCustomer) {
-			f.Errorf("somebody unknown: %v", err)
+			f.Errorf("an unknown customer: %v", err)
 		}
 		for i := range 15 {
 			f.stand.AddInvoice(stripetest.Invoice{
@@ -257,23 +257,24 @@ func TestThePortalAndInvoices(t *testing.T) {
 		asked := f.stand.Calls()["GET /v1/invoices"]
 		f.shop.Invoices(f.Context(), "cus_1")
 		if f.stand.Calls()["GET /v1/invoices"] != asked {
-			f.Error("they were asked for again at once")
+			f.Error("the invoices were requested again immediately")
 		}
-		// When Stripe is away, those of before are shown, and nobody waits for the next ones at each page.
+		// While Stripe is down, the previous invoices are shown, and pages do not wait for new ones.
 		f.at = f.at.Add(invoicesFresh)
 		f.stand.SetOutage(true)
 		for range 3 {
 			if got := f.shop.Invoices(f.Context(), "cus_1"); len(got) != 12 {
-				f.Errorf("%d invoices while Stripe is away", len(got))
+				f.Errorf("%d invoices while Stripe is down", len(got))
 			}
 		}
 		if f.shop.Invoices(f.Context(), "cus_3") != nil || f.stand.Calls()["GET /v1/invoices"] != asked+2 {
-			f.Errorf("asked %d times", f.stand.Calls()["GET /v1/invoices"]-asked)
+			f.Errorf("the invoices were requested %d times", f.stand.Calls()["GET /v1/invoices"]-asked)
 		}
 	})
 }
 
-// When a plan's price is raised, a new price takes over the lookup key, and those who subscribed before keep the old one and the plan.
+// If a plan's price is raised, a new price takes over the lookup key. Earlier subscribers keep the
+// old price and the plan.
 func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		bought := f.pay(f.checkout(f.buyer("ada@example.com"), "pro"))
@@ -285,16 +286,16 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
-		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 		f.wantProblem(customer, "")
 		f.at = f.at.Add(24 * time.Hour)
 		if differ, err := f.hook.Resync(f.Context()); err != nil || differ != 0 {
 			f.Errorf("%d customers differ, %v", differ, err)
 		}
-		// Also when the database does not know the subscription, as after a restore.
+		// The same, if the database does not know the subscription, as after a restore.
 		_, err = f.db.NewDelete().Model((*models.Subscription)(nil)).Where("stripe_subscription_id = ?", bought).Exec(f.Context())
 		f.must(err)
-		f.hear("customer.subscription.updated", f.stand.Object(bought))
+		f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
 		f.wantProblem(customer, "")
 		f.wantPlan("ada@example.com", "pro by "+customer)
 		if row := f.row(bought); row == nil || *row.StripePriceID != f.ids["price:pro"] {
@@ -302,27 +303,27 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		}
 		eve := f.row(f.pay(f.checkout(f.buyer("eve@example.com"), "pro")))
 		if *eve.StripePriceID != raised.ID || eve.PlanID != "pro" {
-			f.Errorf("who buys after it has %+v", eve)
+			f.Errorf("a new subscriber has %+v", eve)
 		}
 
-		// Metadata alone makes no price a plan's.
+		// A price does not belong to a plan because of its metadata alone.
 		product, err := f.shop.Client.Products.New(&stripe.ProductParams{Name: stripe.String("Coffee")})
 		f.must(err)
-		for customer, of := range map[string]string{"cus_foreign": product.ID, "cus_starter": f.ids["product:starter"]} {
-			foreign := basePrice(f.shop.Catalogue, f.planOf("pro"), of)
+		for customer, product := range map[string]string{"cus_foreign": product.ID, "cus_starter": f.ids["product:starter"]} {
+			foreign := basePrice(f.shop.Catalogue, f.planOf("pro"), product)
 			foreign.LookupKey = nil
 			price, err := f.shop.Client.Prices.New(foreign)
 			f.must(err)
 			f.stand.AddCustomer(customer, map[string]string{"tollgate_email": "bob@example.com"})
 			other := f.stand.AddSubscription(stripetest.Subscription{Customer: customer, Items: []stripetest.Item{{Price: price.ID, Quantity: 1}}})
-			f.hear("customer.subscription.created", f.stand.Object(other))
+			f.applyEvent("customer.subscription.created", f.stand.Object(other))
 			f.wantProblem(customer, "no plan has the price "+price.ID)
 			f.wantPlan("bob@example.com", "free")
 		}
 	})
 }
 
-// A webhook that never comes is not needed: the return page asks.
+// A missing webhook does not matter: the return page asks Stripe.
 func TestAPurchaseWithoutItsWebhook(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		ada := f.buyer("ada@example.com")
@@ -334,24 +335,24 @@ func TestAPurchaseWithoutItsWebhook(t *testing.T) {
 		f.must(f.shop.Hurry(f.Context(), session))
 		f.must(f.hook.applyDue(f.Context()))
 		if arrived, err := f.shop.Arrived(f.Context(), ada, "pro"); err != nil || !arrived {
-			f.Errorf("arrived: %t %v", arrived, err)
+			f.Errorf("the plan arrived: %t, %v", arrived, err)
 		}
 	})
 }
 
-func TestTheShopIsUnderstoodByStripe(t *testing.T) {
+func TestTheShopMatchesStripesSpecification(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		client, asked := mockClient(f.T)
 		f.shop.Client = client
 		_, err := f.db.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ''").Where("id = 1").Exec(f.Context())
-		f.must(err) // which is another one's than the stand-in's
+		f.must(err) // stripe-mock has another account than the stand-in
 		ada := f.buyer("ada@example.com")
 		for _, plan := range []models.PlanID{"starter", "pro"} {
 			_, err = f.shop.Checkout(f.Context(), ada, f.planOf(plan))
 			f.must(err)
 		}
 		if !slices.ContainsFunc(*asked, func(path string) bool { return strings.HasSuffix(path, "/expire") }) {
-			f.Errorf("the first Checkout was not closed: asked %q", *asked)
+			f.Errorf("the first Checkout was not closed: the requests are %q", *asked)
 		}
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
@@ -363,11 +364,11 @@ func TestTheShopIsUnderstoodByStripe(t *testing.T) {
 		f.must(err)
 		f.must(f.shop.Hurry(f.Context(), "cs_test_1"))
 		f.shop.Invoices(f.Context(), "cus_1")
-		if kept := f.shop.invoices["cus_1"]; kept.until.Sub(f.at) != invoicesFresh {
-			f.Error("Stripe's specification refuses the question for invoices")
+		if cached := f.shop.invoices["cus_1"]; cached.until.Sub(f.at) != invoicesFresh {
+			f.Error("Stripe's specification refuses the request for invoices")
 		}
 		if len(*asked) < 9 {
-			f.Errorf("asked %q", *asked)
+			f.Errorf("the requests are %q", *asked)
 		}
 	})
 }

@@ -9,22 +9,23 @@ import (
 	"tollgate/models/modelstest"
 )
 
-// `make soak` runs more and longer schedules than the suite, and a seed that failed is run again with -seed and the same -days.
+// `make soak` runs more and longer schedules than the suite. Repeat a failed schedule with -seed
+// and the same -days.
 var (
-	days      = flag.Int("days", 3, "how many days a schedule has, and then as many as it takes to settle")
-	schedules = flag.Int("schedules", 1, "how many schedules are simulated, on each database")
-	seedFlag  = flag.Uint64("seed", 0, "simulate this schedule alone")
+	days      = flag.Int("days", 3, "days in a schedule, before the days that it takes to settle")
+	schedules = flag.Int("schedules", 1, "number of schedules to simulate on each database")
+	seedFlag  = flag.Uint64("seed", 0, "simulate only this schedule")
 )
 
 var databases = map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres}
 
-// simulate runs a schedule and returns what went wrong.
+// simulate runs a schedule and returns the problems found.
 func simulate(t testing.TB, address string, s schedule) []string {
 	t.Helper()
 	w := newWorld(t, address, s)
 	w.run()
 	problems := w.problems()
-	if s.without == nothing {
+	if s.without == none {
 		t.Logf("seed %d, to %s: %v", s.seed, w.now.Format("01-02 15:04"), w.counts)
 	}
 	if n := w.counts["events"]; n < 40*s.days || w.counts["reports"] < 10*s.days {
@@ -33,7 +34,7 @@ func simulate(t testing.TB, address string, s schedule) []string {
 	return problems
 }
 
-// seeds are those of the schedules to run. The suite runs one at most on each database.
+// seeds returns the seeds of the schedules to run. The suite runs at most one on each database.
 func seeds(suite uint64) []uint64 {
 	switch {
 	case *seedFlag != 0:
@@ -50,7 +51,7 @@ func seeds(suite uint64) []uint64 {
 	return []uint64{suite}
 }
 
-// run runs schedules on each database. suite has those that the suite runs.
+// run runs schedules on each database. suite has the seeds that the suite runs.
 func run(t *testing.T, dropped float64, suite map[string]uint64) {
 	t.Helper()
 	for name, address := range databases {
@@ -66,15 +67,16 @@ func run(t *testing.T, dropped float64, suite map[string]uint64) {
 	}
 }
 
-// Some days of usage through three gates, with a quarter of the calls to Stripe faulted, crashes, an outage, webhooks that are up to days
-// late, changes of billing periods, and restores. Whatever happens, Stripe has what was decided in each of its billing periods, or the
-// difference is shown with its amount and period.
+// Three gates record some days of usage. A quarter of the calls to Stripe fail. There are crashes,
+// an outage, webhooks that arrive up to days late, changes of billing periods, and restores. In the
+// end, Stripe has what was decided in each of its billing periods, or the difference is shown with
+// its amount and period.
 func TestSimulation(t *testing.T) { run(t, 0, map[string]uint64{"sqlite": 1, "postgres": 1}) }
 
-// The same, and one in a hundred meter events is taken by Stripe and never counted.
+// The same, but Stripe accepts one in a hundred meter events and never counts it.
 func TestSimulationWithDrops(t *testing.T) { run(t, 0.01, map[string]uint64{"sqlite": 10}) }
 
-// mutants are what the design consists of, with the seed that finds first that it is left out.
+// mutants are the parts of the design to leave out, each with the first seed that shows the effect.
 var mutants = map[string]struct {
 	mutant
 	days  int
@@ -97,7 +99,7 @@ func TestSimulationNoticesWhatIsLeftOut(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("20 schedules without %s, and none found that anything is wrong", name)
+			t.Errorf("20 schedules without %s found no problem", name)
 		})
 	}
 }

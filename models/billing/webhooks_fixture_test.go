@@ -24,7 +24,7 @@ import (
 
 const webhookSecret = "whsec_test"
 
-// webhookNoon is the tests' clock: in the middle of a month.
+// webhookNoon is the tests' time, in the middle of a month.
 var webhookNoon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 type object = map[string]any
@@ -37,9 +37,9 @@ type stripeStub struct {
 	thin          map[string]object
 	account       string
 	requests      int
-	// fail answers every request with this status; 0 answers truly.
+	// fail is the status of every answer; 0 means normal answers.
 	fail int
-	// noLists answers 404 to who asks for all subscriptions.
+	// noLists answers 404 to requests for all subscriptions.
 	noLists bool
 	// before runs before an answer, without the lock.
 	before func(path string)
@@ -99,7 +99,7 @@ func (s *stripeStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				data = append(data, sub)
 			}
 		}
-		more := len(data) > 2 // so that pages are turned
+		more := len(data) > 2 // so that there are several pages
 		if more {
 			data = data[:2]
 		}
@@ -109,7 +109,7 @@ func (s *stripeStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(404, missing)
 }
 
-// set makes or changes a subscription; a nil value takes a field away.
+// set adds or changes a subscription; a nil value removes a field.
 func (s *stripeStub) set(id string, fields object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +132,7 @@ func (s *stripeStub) asked() int {
 	return s.requests
 }
 
-// items are those of a subscription to a plan, by the lookup keys of set-up.
+// items returns the items of a subscription to a plan, with the lookup keys of setup.
 func items(plan string, seats int) object {
 	return object{"object": "list", "data": []object{
 		{"id": "si_over", "price": overageOf(plan, nil)},
@@ -141,7 +141,7 @@ func items(plan string, seats int) object {
 	}}
 }
 
-// overageOf is the overage price of a plan, with changes.
+// overageOf returns the overage price of a plan, with changes.
 func overageOf(plan string, changes object) object {
 	cents := map[string]int{"starter": 35, "pro": 30, "team": 25, "business": 20}[plan]
 	price := object{
@@ -152,7 +152,7 @@ func overageOf(plan string, changes object) object {
 	return price
 }
 
-// webhookFixture is a server's half that hears of Stripe, and the Stripe that it asks.
+// webhookFixture has a process that receives webhooks, and the Stripe that it asks.
 type webhookFixture struct {
 	*testing.T
 	db   *models.DB
@@ -179,7 +179,7 @@ func onBothWebhooks(t *testing.T, test func(f *webhookFixture)) {
 	}
 }
 
-// process is what one more process has.
+// process returns the webhooks of one more process.
 func (f *webhookFixture) process() *Webhooks {
 	f.Helper()
 	server := httptest.NewServer(f.stub)
@@ -223,17 +223,17 @@ func sign(payload []byte, at time.Time) string {
 	return webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: payload, Secret: webhookSecret, Timestamp: at}).Header
 }
 
-// event is the payload of an ordinary one.
+// event returns the payload of a snapshot event.
 func event(id, kind string, at time.Time, of object) []byte {
 	payload, err := json.Marshal(object{"id": id, "object": "event", "type": kind, "created": at.Unix(), "api_version": "2099-01-01",
 		"data": object{"object": of}})
 	if err != nil {
-		panic(err) // maps of texts and numbers
+		panic(err) // cannot happen with strings and numbers
 	}
 	return payload
 }
 
-// receive keeps an event without anybody who applies it, and without the wait for that.
+// receive stores an event without applying it and without waiting for that.
 func (f *webhookFixture) receive(payload []byte) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
@@ -244,15 +244,15 @@ func (f *webhookFixture) receive(payload []byte) {
 	f.must(err)
 }
 
-// tell sends an event of a customer's and has all applied that is due.
-func (f *webhookFixture) tell(kind, customer string) {
+// sendEvent sends an event of a customer and applies all events that are due.
+func (f *webhookFixture) sendEvent(kind, customer string) {
 	f.Helper()
 	f.sent++
 	f.receive(event(fmt.Sprintf("evt_%d", f.sent), kind, f.at, object{"id": "sub_1", "object": "subscription", "customer": customer}))
 	f.must(f.hook.applyDue(f.Context()))
 }
 
-// entitlement is what a person may use now; for an unknown person, that of the free plan.
+// entitlement returns a person's current entitlement; for an unknown person, that of the free plan.
 func (f *webhookFixture) entitlement(email string) models.Entitlement {
 	f.Helper()
 	var ids []uuid.UUID
@@ -265,7 +265,7 @@ func (f *webhookFixture) entitlement(email string) models.Entitlement {
 	return e[ids[0]]
 }
 
-// plan is what a person may use now, as the gate reads it.
+// plan returns a person's current plan, as the gate reads it.
 func (f *webhookFixture) plan(email string) string {
 	f.Helper()
 	of := f.entitlement(email)
@@ -305,9 +305,9 @@ func (f *webhookFixture) wantProblem(id, part string) {
 	c := f.customer(id)
 	switch {
 	case part == "" && c.Problem != nil:
-		f.Errorf("%s has the fault %q", id, *c.Problem)
+		f.Errorf("%s has the problem %q", id, *c.Problem)
 	case part != "" && (c.Problem == nil || !strings.Contains(*c.Problem, part)):
-		f.Errorf("%s has the fault %v, want one with %q", id, text(c.Problem), part)
+		f.Errorf("%s has the problem %v, want one with %q", id, text(c.Problem), part)
 	}
 }
 
@@ -318,7 +318,7 @@ func text(s *string) string {
 	return *s
 }
 
-// unapplied is how many events wait.
+// unapplied returns the number of events that wait.
 func (f *webhookFixture) unapplied() int {
 	f.Helper()
 	n, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL").Count(f.Context())

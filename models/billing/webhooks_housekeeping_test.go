@@ -59,7 +59,7 @@ func TestErrorsOfMeters(t *testing.T) {
 		}
 		if want := []string{"a meter_event_no_customer_defined: no customer true", "b meter_event_no_customer_defined: no customer false",
 			"c x: no customer true"}; !slices.Equal(got, want) {
-			f.Errorf("reports: %q", got)
+			f.Errorf("the reports are %q", got)
 		}
 		got = nil
 		var events []models.StripeWebhookEvent
@@ -69,13 +69,13 @@ func TestErrorsOfMeters(t *testing.T) {
 		}
 		if want := []string{"evt_full There are 2 invalid events; meter_event_no_customer_defined: 2 true",
 			"evt_lost Stripe gave no details true", "evt_thin fetched; x: 1 true"}; !slices.Equal(got, want) {
-			f.Errorf("events: %q", got)
+			f.Errorf("the events are %q", got)
 		}
 	})
 }
 
-// What no webhook told of is found once a day, by one process.
-func TestADayLater(t *testing.T) {
+// Changes without a webhook are found once a day, by one process.
+func TestDailyResync(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		for i := range 5 {
 			customer := fmt.Sprintf("cus_%d", i)
@@ -102,10 +102,10 @@ func TestADayLater(t *testing.T) {
 		f.stub.set("sub_3", object{"cancel_at_period_end": true})
 		f.stub.fail = 500
 		if _, err := second.Resync(f.Context()); err == nil {
-			f.Error("Stripe was away, and all was compared")
+			f.Error("the comparison returned no error while Stripe was down")
 		}
 		f.stub.fail = 0
-		resync(f.hook, 0) // soon again, but not at once
+		resync(f.hook, 0) // again after resyncRetry, not immediately
 		f.at = f.at.Add(resyncRetry)
 		resync(f.hook, 4)
 		f.wantPlan("u0@example.com", "pro by cus_0")
@@ -117,20 +117,21 @@ func TestADayLater(t *testing.T) {
 	})
 }
 
-// With a key of another account, or of the other mode, Stripe knows nobody. That is nobody's end.
+// With the key of another account or of the other mode, Stripe knows no customer. That ends no
+// subscription.
 func TestAKeyOfAnotherAccount(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
 		f.hook.accountKnown = false
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if asked := f.stub.asked(); asked != 3 {
-			f.Errorf("%d requests", asked)
+			f.Errorf("%d requests, want 3", asked)
 		}
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		if asked := f.stub.asked(); asked != 5 {
-			f.Errorf("%d requests: whose the key is was asked again", asked)
+			f.Errorf("%d requests, want 5: the account was requested again", asked)
 		}
 		f.stub.customers, f.stub.subscriptions = map[string]object{}, map[string]object{}
 		for name, change := range map[string]func(*Webhooks){
@@ -150,7 +151,7 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 			}
 			f.wantPlan("ada@example.com", "pro by cus_1")
 			if c := f.customer("cus_1"); c.Failures == 0 {
-				f.Errorf("%s: %+v", name, c)
+				f.Errorf("%s: the customer is %+v", name, c)
 			}
 		}
 	})

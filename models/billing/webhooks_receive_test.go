@@ -15,7 +15,7 @@ import (
 	"tollgate/models"
 )
 
-func TestASignatureIsOfNow(t *testing.T) {
+func TestSignatures(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		payload := event("evt_1", "ping", f.at, object{})
 		for name, bad := range map[string]string{
@@ -34,24 +34,25 @@ func TestASignatureIsOfNow(t *testing.T) {
 			}
 		}
 		if n, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Count(f.Context()); err != nil || n != 0 {
-			f.Errorf("%d events are kept, %v", n, err)
+			f.Errorf("%d events are stored, %v", n, err)
 		}
 		for i, skew := range []time.Duration{-5 * time.Minute, 0, 5 * time.Minute} {
 			payload := event(fmt.Sprint("evt_ok", i), "ping", f.at, object{})
 			f.must(f.hook.Receive(f.Context(), payload, sign(payload, f.at.Add(skew))))
 		}
 		if n := f.unapplied(); n != 0 {
-			f.Errorf("%d events of a type that is nothing to us wait", n)
+			f.Errorf("%d events of an unused type wait", n)
 		}
 	})
 }
 
-// Events come twice and in any order. What Stripe has counts, and the newest event's time never goes back.
+// Events arrive twice and in any order. The state at Stripe counts, and the time of the newest
+// event never goes back.
 func TestEventsTwiceAndOutOfOrder(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at.Add(-time.Hour), 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		asked := f.stub.asked()
 		again := event("evt_1", "customer.subscription.updated", f.at, object{"id": "sub_1", "object": "subscription", "customer": "cus_1"})
 		f.must(f.hook.Receive(f.Context(), again, sign(again, f.at)))
@@ -60,7 +61,7 @@ func TestEventsTwiceAndOutOfOrder(t *testing.T) {
 			f.Error("a repeated event asked Stripe again")
 		}
 		before := f.row("sub_1")
-		// What was before comes after, with the state of before.
+		// The earlier event arrives later, with the earlier state.
 		f.receive(event("evt_old", "customer.subscription.created", f.at.Add(-50*time.Minute),
 			subscription("cus_1", "starter", "incomplete", f.at, 1)))
 		f.must(f.hook.applyDue(f.Context()))
@@ -72,13 +73,14 @@ func TestEventsTwiceAndOutOfOrder(t *testing.T) {
 	})
 }
 
-// Stripe is away for a while: the events wait, the tries become rarer, and then all is applied.
-func TestStripeIsAway(t *testing.T) {
+// Stripe is down for a while. The events wait, attempts become rarer, and then all events are
+// applied.
+func TestStripeIsDown(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
 		f.stub.fail = 500
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		for i := range 12 {
 			c := f.customer("cus_1")
 			if wait := c.NextAttemptAt.Sub(f.at); c.Failures != i+1 || wait <= 0 || wait > maxDelay || c.LeaseToken != nil {
@@ -87,7 +89,7 @@ func TestStripeIsAway(t *testing.T) {
 			asked := f.stub.asked()
 			f.must(f.hook.applyDue(f.Context()))
 			if f.stub.asked() != asked {
-				f.Fatal("it was tried before its time")
+				f.Fatal("the customer was tried too early")
 			}
 			f.at = c.NextAttemptAt.UTC()
 			f.must(f.hook.applyDue(f.Context()))
@@ -96,19 +98,19 @@ func TestStripeIsAway(t *testing.T) {
 		var waiting models.StripeWebhookEvent
 		f.must(f.db.NewSelect().Model(&waiting).Where("applied_at IS NULL").Scan(f.Context()))
 		if !strings.Contains(text(waiting.LastError), "stub") {
-			f.Errorf("its error is %s", text(waiting.LastError))
+			f.Errorf("the event's error is %s", text(waiting.LastError))
 		}
 		f.stub.fail = 0
 		f.at = f.at.Add(maxDelay)
 		f.must(f.hook.applyDue(f.Context()))
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if c := f.customer("cus_1"); c.Failures != 0 || c.NextAttemptAt != nil || f.unapplied() != 0 {
-			f.Errorf("%+v", c)
+			f.Errorf("the customer is %+v", c)
 		}
 	})
 }
 
-// A process that was slow must not undo what a later one has seen.
+// A slow process must not undo what a later one has stored.
 func TestALostLeaseAppliesNothing(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
@@ -119,23 +121,24 @@ func TestALostLeaseAppliesNothing(t *testing.T) {
 			if path != "/v1/subscriptions" || overtaken.Swap(true) {
 				return
 			}
-			// While the first waits for its answer, its lease runs out and the second does it all. The first then still
-			// gets what it asked for.
+			// While the first process waits for its answer, its lease expires and the second one
+			// applies everything. The first one then still gets the old state.
 			f.at = f.at.Add(leaseTime)
 			f.stub.set("sub_1", object{"items": items("pro", 1)})
 			f.must(second.applyDue(f.Context()))
 			f.wantPlan("ada@example.com", "pro by cus_1")
 			f.stub.set("sub_1", object{"items": items("starter", 1)})
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if c := f.customer("cus_1"); c.LeaseToken != nil || c.Failures != 0 {
-			f.Errorf("%+v", c)
+			f.Errorf("the customer is %+v", c)
 		}
 	})
 }
 
-// A customer that a killed process had claimed is free within 30 seconds, and not sooner.
+// A customer that a killed process had claimed is free after its lease of 30 seconds, and not
+// sooner.
 func TestACustomerOfAKilledProcess(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
@@ -156,7 +159,7 @@ func TestACustomerOfAKilledProcess(t *testing.T) {
 	})
 }
 
-// A process that lives keeps its customer for longer than a lease lasts, however slow Stripe is.
+// A live process keeps its customer for longer than one lease, however slow Stripe is.
 func TestALeaseIsRenewed(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
@@ -185,7 +188,7 @@ func TestALeaseIsRenewed(t *testing.T) {
 				}
 			}
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if c := f.customer("cus_1"); c.LeaseToken != nil || c.LeasedUntil != nil || c.Failures != 0 {
 			f.Errorf("the customer is %+v", c)
@@ -193,12 +196,13 @@ func TestALeaseIsRenewed(t *testing.T) {
 	})
 }
 
-// A request ends with its lease: soon after another process has the customer, and before the end of a lease that is not renewed.
+// A request ends with its lease: soon after another process claims the customer, and before a lease
+// that is not renewed expires.
 func TestNoRequestOutlivesItsLease(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.hook.leaseRenewal = time.Millisecond
 		var deadline time.Duration
-		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: carry(func(r *http.Request) (*http.Response, error) {
+		client, err := NewClient(ClientOptions{Key: "sk_test_1", Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			_, err := f.db.ExecContext(f.Context(), "UPDATE stripe_customers SET lease_token = ?", uuid.New())
 			f.must(err)
 			begin := time.Now()
@@ -208,11 +212,11 @@ func TestNoRequestOutlivesItsLease(t *testing.T) {
 		})})
 		f.must(err)
 		f.hook.Client = client
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		if deadline == 0 || deadline > leaseTime-leaseMargin {
 			f.Errorf("the request ended after %s", deadline)
 		}
-		// A renewal that never comes, with most of the lease over: the request has no time at all.
+		// If most of a lease is over and it is never renewed, the request has no time at all.
 		f.hook.leaseRenewal = time.Hour
 		claimed := f.customer("cus_1")
 		claimed.LeaseToken, claimed.LeasedUntil = new(uuid.New()), new(f.at.Add(leaseMargin))
@@ -222,8 +226,9 @@ func TestNoRequestOutlivesItsLease(t *testing.T) {
 	})
 }
 
-// An event that comes while Stripe is asked may be newer than the answer, so it is not applied with it.
-func TestAnEventDuringTheQuestion(t *testing.T) {
+// An event that arrives during a request to Stripe may be newer than the answer, so that answer
+// does not apply it.
+func TestAnEventDuringARequest(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "starter", "active", f.at, 1))
@@ -236,14 +241,14 @@ func TestAnEventDuringTheQuestion(t *testing.T) {
 				})
 			}
 		}
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		if f.stub.asked() != 4 || f.unapplied() != 0 {
 			f.Errorf("%d requests, %d events wait", f.stub.asked(), f.unapplied())
 		}
 	})
 }
 
-// 10,000 events of one customer, from many callers at once and in three processes, cost a few questions.
+// Many events of one customer, from many callers at once in three processes, cost few requests.
 func TestManyEventsAtOnce(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
@@ -269,21 +274,21 @@ func TestManyEventsAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 		for f.unapplied() > 0 {
-			time.Sleep(receivePoll) // the workers do it, and rest in between
+			time.Sleep(receivePoll) // the workers do it, with pauses
 		}
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		kept, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NOT NULL").Count(f.Context())
+		applied, err := f.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NOT NULL").Count(f.Context())
 		f.must(err)
 		subs, err := f.db.NewSelect().Model((*models.Subscription)(nil)).Count(f.Context())
 		f.must(err)
-		f.Logf("%d events, %d requests to Stripe", kept, f.stub.asked())
-		if int(kept) != n || subs != 1 || f.stub.asked() > n/10 {
-			f.Errorf("%d of %d events are applied, with %d requests; %d subscriptions", kept, n, f.stub.asked(), subs)
+		f.Logf("%d events, %d requests to Stripe", applied, f.stub.asked())
+		if int(applied) != n || subs != 1 || f.stub.asked() > n/10 {
+			f.Errorf("%d of %d events are applied, with %d requests; %d subscriptions", applied, n, f.stub.asked(), subs)
 		}
 	})
 }
 
-// Whoever looks right after a webhook's answer sees the new plan.
+// After a webhook's answer, the new plan is visible immediately.
 func TestAWebhookIsAnsweredWhenItIsApplied(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})

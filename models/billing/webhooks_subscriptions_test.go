@@ -30,13 +30,13 @@ func TestPlansFollowStripe(t *testing.T) {
 			{"paid", object{"status": "active"}, "invoice.paid", "starter by cus_1"},
 			{"paused", object{"status": "paused"}, "customer.subscription.paused", "free"},
 			{"resumed", object{"status": "active"}, "customer.subscription.resumed", "starter by cus_1"},
-			{"cancelled at the period's end", object{"cancel_at_period_end": true}, "customer.subscription.updated", "starter by cus_1"},
+			{"canceled at the period's end", object{"cancel_at_period_end": true}, "customer.subscription.updated", "starter by cus_1"},
 			{"deleted", object{"status": "canceled", "ended_at": f.at.Unix()}, "customer.subscription.deleted", "free"},
 		}
 		for _, s := range steps {
 			f.at = f.at.Add(time.Minute)
 			f.stub.set("sub_1", s.change)
-			f.tell(s.kind, "cus_1")
+			f.sendEvent(s.kind, "cus_1")
 			if got := f.plan("ada@example.com"); got != s.want {
 				f.Errorf("%s: %q, want %q", s.name, got, s.want)
 			}
@@ -44,7 +44,7 @@ func TestPlansFollowStripe(t *testing.T) {
 			if row == nil || string(row.Status) != f.stub.subscriptions["sub_1"]["status"] || !row.StripeEventAt.Equal(f.at) {
 				f.Fatalf("%s: %+v", s.name, row)
 			}
-			if s.name == "cancelled at the period's end" && (row.CancelAt == nil || !row.CancelAt.Equal(start.AddDate(0, 1, 0))) {
+			if s.name == "canceled at the period's end" && (row.CancelAt == nil || !row.CancelAt.Equal(start.AddDate(0, 1, 0))) {
 				f.Errorf("it ends at %v", row.CancelAt)
 			}
 		}
@@ -68,13 +68,13 @@ func TestTrialEndFollowsStripe(t *testing.T) {
 		}{
 			{"no trial yet", subscription("cus_1", "starter", "active", start, 1), nil, false},
 			{"trial", object{"status": "trialing", "trial_end": first.Unix()}, &first, true},
-			{"lengthened, and nothing else", object{"trial_end": later.Unix()}, &later, true},
-			{"over, which Stripe says with its end", object{"status": "active"}, &later, false},
+			{"only the trial's end is later", object{"trial_end": later.Unix()}, &later, true},
+			{"over, still with its end", object{"status": "active"}, &later, false},
 			{"removed", object{"trial_end": nil}, nil, false},
 		} {
 			f.at = f.at.Add(time.Minute)
 			f.stub.set("sub_1", step.change)
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			row := f.row("sub_1")
 			if row == nil || !sameTime(row.TrialEnd, unixOf(step.want)) || row.InTrial(f.at) != step.trial || row.InTrial(later) {
 				f.Errorf("%s: %+v", step.name, row)
@@ -83,7 +83,7 @@ func TestTrialEndFollowsStripe(t *testing.T) {
 	})
 }
 
-// unixOf cuts a time to whole seconds, as Stripe stores it.
+// unixOf truncates a time to whole seconds, as Stripe stores it.
 func unixOf(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -91,7 +91,7 @@ func unixOf(t *time.Time) *time.Time {
 	return unixTime(t.Unix())
 }
 
-func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
+func TestMembersHaveTheOrganizationsPlan(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", []string{"T1"})
 		f.must(err)
@@ -100,25 +100,26 @@ func TestAnOrganizationsPlanIsItsMembers(t *testing.T) {
 		sub := subscription("cus_1", "team", "active", f.at.Add(-time.Hour), 12)
 		sub["metadata"] = object{"organization_id": o.ID.String()}
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("bob@example.com", "team by cus_1")
 		if row := f.row("sub_1"); row == nil || row.Seats == nil || *row.Seats != 12 || *row.StripePriceID != "price_team" {
 			f.Errorf("the row is %+v", row)
 		}
-		// A plan of the other kind is nobody's: an organization's is for a team, a person's is not.
+		// A plan of the other kind has no owner: team plans are for organizations, individual plans for
+		// people.
 		f.stub.set("sub_1", object{"items": items("pro", 1)})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "team by cus_1")
 		f.wantProblem("cus_1", `"pro" is an individual plan`)
 		f.stub.customer("cus_2", object{"email": "carl@example.com"})
 		f.stub.set("sub_2", subscription("cus_2", "team", "active", f.at, 1))
-		f.tell("customer.subscription.created", "cus_2")
+		f.sendEvent("customer.subscription.created", "cus_2")
 		f.wantPlan("carl@example.com", "free")
 		f.wantProblem("cus_2", `"team" is a team plan`)
 	})
 }
 
-func TestWhoseASubscriptionIs(t *testing.T) {
+func TestOwnerOfASubscription(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		o, err := models.CreateOrganization(f.Context(), f.db, f.at, "Acme", nil)
 		f.must(err)
@@ -126,7 +127,7 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 		for i, c := range []struct {
 			customer, subscription object
 			checkout               string
-			plan, want, fault      string
+			plan, want, problem    string
 		}{
 			{object{"tollgate_user": ada}, nil, "", "pro", "ada@example.com", ""},
 			{object{"user_id": ada}, nil, "", "pro", "ada@example.com", ""},
@@ -150,16 +151,16 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 			s["metadata"] = c.subscription
 			f.stub.set(sub, s)
 			if c.checkout != "" {
-				// It comes after the subscription's own event, which nobody could be given the plan of.
-				f.tell("customer.subscription.created", customer)
+				// The subscription's own event arrives first, when it has no owner yet.
+				f.sendEvent("customer.subscription.created", customer)
 				f.wantProblem(customer, "no owner is named")
 				f.receive(event("evt_checkout"+customer, checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session",
 					"customer": customer, "client_reference_id": c.checkout}))
 				f.must(f.hook.applyDue(f.Context()))
 			} else {
-				f.tell("customer.subscription.created", customer)
+				f.sendEvent("customer.subscription.created", customer)
 			}
-			f.wantProblem(customer, c.fault)
+			f.wantProblem(customer, c.problem)
 			row, got := f.row(sub), ""
 			switch {
 			case row == nil:
@@ -169,34 +170,34 @@ func TestWhoseASubscriptionIs(t *testing.T) {
 				f.must(f.db.NewSelect().Model((*models.User)(nil)).Column("email").Where("id = ?", *row.UserID).Scan(f.Context(), &got))
 			}
 			if got != c.want || row != nil && string(row.PlanID) != c.plan {
-				f.Errorf("%d %+v: it is %q's, want %q", i, c, got, c.want)
+				f.Errorf("%d %+v: the owner is %q, want %q", i, c, got, c.want)
 			}
-			f.stub.set(sub, object{"status": "canceled"}) // so that the next one is not beside it
-			f.tell("customer.subscription.deleted", customer)
+			f.stub.set(sub, object{"status": "canceled"}) // so that the next one is the only one
+			f.sendEvent("customer.subscription.deleted", customer)
 		}
 	})
 }
 
-func TestWhatCannotBeChangesNoPlan(t *testing.T) {
+func TestInvalidSubscriptionsChangeNoPlan(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		sub := subscription("cus_1", "gold", "active", f.at, 1)
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 		f.wantProblem("cus_1", "no plan has the price price_gold")
 		if f.unapplied() != 0 || f.row("sub_1") != nil {
-			f.Error("an unknown price left something to do")
+			f.Error("an unknown price left an event or a row")
 		}
-		// Once the operator has put it right.
+		// The operator fixes it.
 		f.must(storeObject(f.Context(), f.db, f.at, objectPrice+"pro", "price_gold"))
 		f.must(storeObject(f.Context(), f.db, f.at, objectOverage+"pro", "price_over_gold"))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "")
 		// Neither the subscription nor its items have a period.
 		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "no billing period")
 		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
@@ -208,16 +209,16 @@ func TestWhatCannotBeChangesNoPlan(t *testing.T) {
 			item["current_period_start"], item["current_period_end"] = f.at.Unix(), f.at.AddDate(0, 1+i, 0).Unix()
 		}
 		f.stub.set("sub_1", object{"items": different})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "a different one on each item")
 		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.wantProblem("cus_1", "price_silver")
-		// What ended needs no plan to end.
+		// A subscription can end without a known plan.
 		f.stub.set("sub_1", object{"status": "canceled"})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 		f.wantProblem("cus_1", "")
 	})
@@ -229,7 +230,7 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 			customer, email := fmt.Sprintf("cus_%d", i), fmt.Sprintf("ada%d@example.com", i)
 			f.stub.customer(customer, object{"tollgate_email": email})
 			f.stub.set("sub_"+customer, subscription(customer, "pro", "active", f.at, 1))
-			f.tell("customer.subscription.created", customer)
+			f.sendEvent("customer.subscription.created", customer)
 			f.wantPlan(email, "pro by "+customer)
 			f.stub.customers[customer] = gone
 			delete(f.stub.subscriptions, "sub_"+customer)
@@ -237,22 +238,22 @@ func TestADeletedCustomerHasNoPlan(t *testing.T) {
 			f.must(f.hook.applyDue(f.Context()))
 			f.wantPlan(email, "free")
 			if c := f.customer(customer); !c.Deleted || c.UserID == nil {
-				f.Errorf("%+v", c)
+				f.Errorf("the customer is %+v", c)
 			}
 		}
-		// Of a subscription that is no longer there while its customer is.
+		// A subscription that was deleted while its customer still exists.
 		f.stub.customer("cus_9", object{"tollgate_email": "eve@example.com"})
 		f.stub.set("sub_9", subscription("cus_9", "pro", "active", f.at, 1))
-		f.tell("customer.subscription.created", "cus_9")
+		f.sendEvent("customer.subscription.created", "cus_9")
 		delete(f.stub.subscriptions, "sub_9")
-		f.tell("customer.subscription.deleted", "cus_9")
+		f.sendEvent("customer.subscription.deleted", "cus_9")
 		f.wantPlan("eve@example.com", "free")
 	})
 }
 
-// A smaller plan's included units count from the next period on, also for a person who used nothing. When a plan ends, the payer
-// changes, and the record ends with it.
-func TestWhatIsIncludedStays(t *testing.T) {
+// If a plan becomes smaller, its included units change with the next period, also for a person who
+// used nothing. If a plan ends, the payer changes, and the record ends with the plan.
+func TestIncludedUnitsStayWithinAPeriod(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		const day = 24 * time.Hour
 		begin := f.at
@@ -278,13 +279,13 @@ func TestWhatIsIncludedStays(t *testing.T) {
 			customer, email := "cus_"+c.name, c.name+"@example.com"
 			f.stub.customer(customer, object{"tollgate_email": email})
 			f.stub.set("sub_"+c.name, subscription(customer, "pro", "active", f.at, 1))
-			f.tell("customer.subscription.created", customer)
+			f.sendEvent("customer.subscription.created", customer)
 			if got := included(email); got != 75 {
 				f.Errorf("%s: %d included by pro", c.name, got)
 			}
 			f.at = begin.Add(c.later)
 			f.stub.set("sub_"+c.name, c.change)
-			f.tell("customer.subscription.updated", customer)
+			f.sendEvent("customer.subscription.updated", customer)
 			f.wantPlan(email, c.plan)
 			if got := included(email); got != c.within {
 				f.Errorf("%s: %d included, want %d", c.name, got, c.within)
@@ -297,50 +298,53 @@ func TestWhatIsIncludedStays(t *testing.T) {
 	})
 }
 
-// The subscription that an event names is asked for when neither its customer nor a list has it.
+// If neither the customer nor a list has the subscription that an event names, it is requested by
+// its ID.
 func TestASubscriptionIsFoundByItsID(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.noLists = true
 		sub := subscription("cus_1", "pro", "active", f.at, 1)
 		sub["metadata"] = object{"tollgate_email": "ada@example.com"}
 		f.stub.set("sub_1", sub)
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		f.stub.customer("cus_1", nil)
 		f.stub.set("sub_1", object{"status": "past_due"})
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		if row := f.row("sub_1"); row.Status != models.StatusPastDue {
 			f.Errorf("the subscription is %s", row.Status)
 		}
-		// What is not named has not ended because there is no list.
+		// A subscription that the event does not name has not ended because lists are missing.
 		other := subscription("cus_1", "starter", "active", f.at, 1)
 		other["metadata"] = object{"tollgate_email": "bob@example.com"}
 		f.stub.noLists = false
 		f.stub.set("sub_2", other)
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.stub.noLists = true
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "starter by cus_1")
 		delete(f.stub.subscriptions, "sub_2")
 		f.stub.noLists = false
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("bob@example.com", "free")
 		f.stub.noLists = true
-		// Without any of them it is not known whether the customer has none, or whether that was not Stripe.
+		// With neither, it is unknown whether the customer has no subscription or the answer was not
+		// Stripe's.
 		delete(f.stub.subscriptions, "sub_1")
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		// That of another customer is not theirs.
+		// A subscription of another customer does not belong to this one.
 		f.stub.set("sub_1", subscription("cus_2", "starter", "active", f.at, 1))
 		f.stub.noLists = false
 		f.at = f.at.Add(time.Hour)
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "free")
 	})
 }
 
-// A subscription that begins in the middle of a month opens a period of its own, and what was used before it is nobody's bill.
-func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
+// A subscription that begins in the middle of a month starts its own period. The usage before it is
+// not billed.
+func TestAnUpgradeStartsItsOwnPeriod(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		prepared := func() []models.UsageRecord {
 			f.Helper()
@@ -355,7 +359,7 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 		start := f.at.Add(-time.Minute)
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", start, 1))
-		f.tell("customer.subscription.created", "cus_1")
+		f.sendEvent("customer.subscription.created", "cus_1")
 		records := prepared()
 		if len(records) != 2 {
 			f.Fatalf("%d records", len(records))
@@ -368,13 +372,14 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 			own.Period() != (models.Period{Start: start, End: start.AddDate(0, 1, 0)}) || !own.Entitled {
 			f.Errorf("of the subscription: %+v", own)
 		}
-		// An upgrade within it counts at once, a downgrade takes nothing of the period's away.
+		// An upgrade within the period counts immediately. A downgrade removes none of the period's
+		// units.
 		for _, step := range []struct {
 			plan     string
 			included int64
 		}{{"starter", 75}, {"pro", 75}} {
 			f.stub.set("sub_1", object{"items": items(step.plan, 1)})
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			if r := prepared(); len(r) != 2 || string(r[1].PlanID) != step.plan || r[1].SuggestionsIncluded != step.included {
 				f.Errorf("%s: %+v", step.plan, r)
 			}
@@ -382,15 +387,16 @@ func TestAnUpgradeOpensItsOwnPeriod(t *testing.T) {
 	})
 }
 
-// TestSinceWhenASubscriptionGivesNothing: what is told late is paid by a subscription for as long as it gave its plan, and no longer.
-func TestSinceWhenASubscriptionGivesNothing(t *testing.T) {
+// Usage that is reported late is paid by a subscription for the time in which it gave its plan, and
+// no longer.
+func TestWhenASubscriptionBecameInactive(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_user": f.email("ada@example.com")})
 		begin := f.at.Add(-time.Hour)
 		f.stub.set("sub_1", subscription("cus_1", "pro", "incomplete", begin, 1))
 		want := func(since *time.Time) {
 			t.Helper()
-			f.tell("customer.subscription.updated", "cus_1")
+			f.sendEvent("customer.subscription.updated", "cus_1")
 			if row := f.row("sub_1"); row == nil || !sameTime(row.InactiveSince, since) {
 				f.Errorf("%s: inactive since %v, want %v", row.Status, row.InactiveSince, since)
 			}
@@ -417,9 +423,9 @@ func TestSinceWhenASubscriptionGivesNothing(t *testing.T) {
 		}
 		// Unpaid until it ended.
 		f.stub.set("sub_2", subscription("cus_1", "pro", "unpaid", begin, 1))
-		f.tell("customer.subscription.updated", "cus_1")
+		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.stub.set("sub_2", object{"status": "canceled", "ended_at": f.at.Unix()})
-		f.tell("customer.subscription.deleted", "cus_1")
+		f.sendEvent("customer.subscription.deleted", "cus_1")
 		if row := f.row("sub_2"); !sameTime(row.InactiveSince, &begin) {
 			f.Errorf("inactive since %v, want %v", row.InactiveSince, begin)
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// calls is how many calls a limiter lets several callers make in a while.
+// calls returns how many calls a limiter allows several callers in a given time.
 func calls(l *limiter, callers int, while time.Duration) (n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), while)
 	defer cancel()
@@ -26,8 +26,8 @@ func calls(l *limiter, callers int, while time.Duration) (n int) {
 	return n
 }
 
-// A process makes as many calls as it may and no more, half as many after Stripe said that it was
-// too fast, and comes back to all by itself.
+// A process makes as many calls as it may. It makes half as many after Stripe said that it was too
+// fast, and returns to the full rate on its own.
 func TestLimiter(t *testing.T) {
 	l := newLimiter(200)
 	if n := calls(l, 8, 500*time.Millisecond); n < 80 || n > 125 {
@@ -42,7 +42,7 @@ func TestLimiter(t *testing.T) {
 		l.halve()
 	}
 	if l.rate != 1 {
-		t.Errorf("it is slowed down to %g calls a second", l.rate)
+		t.Errorf("the limiter slowed down to %g calls a second", l.rate)
 	}
 	for range 12 {
 		l.slow = l.slow.Add(-2 * time.Second)
@@ -52,23 +52,23 @@ func TestLimiter(t *testing.T) {
 		}
 	}
 	if l.rate != 200 {
-		t.Errorf("it came back to %g calls a second", l.rate)
+		t.Errorf("the limiter returned to %g calls a second", l.rate)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if l.wait(ended) == nil {
-		t.Error("a call is let through after the end")
+		t.Error("a call is allowed after the context ended")
 	}
 }
 
-// TestAWorkerStartsOnce starts a worker twice, and once more after it has stopped.
+// A worker is started twice, and once more after it has stopped.
 func TestAWorkerStartsOnce(t *testing.T) {
 	runs := make(chan struct{}, 3)
 	w := newWorker(func(ctx context.Context) {
 		runs <- struct{}{}
 		<-ctx.Done()
 	})
-	w.Stop() // before the first Start, it does nothing
+	w.Stop() // it does nothing before the first Start
 	for range 2 {
 		w.Start(t.Context())
 		w.Start(t.Context())

@@ -12,28 +12,29 @@ import (
 	"tollgate/models"
 )
 
-// mutant is what a simulation leaves out of the design, to show that it would be noticed.
+// mutant is a part of the design that a simulation leaves out, to show that its absence is noticed.
 type mutant int
 
 const (
-	nothing mutant = iota
-	// noIdentifier sends each attempt under another identifier.
+	none mutant = iota
+	// noIdentifier sends each attempt with another identifier.
 	noIdentifier
-	// longGuard sends again for 60 hours, when Stripe has forgotten the identifier.
+	// longGuard retries for 60 hours, after Stripe has forgotten the identifier.
 	longGuard
-	// sharedMinutes sends all reports of an hour at the hour's beginning.
+	// sharedMinutes sends all reports of an hour with the hour's first minute.
 	sharedMinutes
-	// resummed sums the value again at each attempt.
+	// resummed recomputes the value at each attempt.
 	resummed
-	// noBoundaries seals the usage of an hour into one report, also if a billing period ends in it.
+	// noBoundaries seals the usage of an hour into one report, even if a billing period ends in it.
 	noBoundaries
-	// busyUnsent takes a report for unsent when an attempt is answered with 409 or 429 lock_timeout: it is sent under a new identifier.
+	// busyUnsent takes an attempt that is answered with 409 or 429 lock_timeout for unsent, and
+	// sends the report again with a new identifier.
 	busyUnsent
-	// noUnseal leaves the reports as they are that were made before a change of the billing period became known.
+	// noUnseal keeps reports that were made before a change of the billing period became known.
 	noUnseal
 )
 
-// spoil changes a request as the mutant would.
+// spoil changes a request as the mutant does.
 func (w *world) spoil(r *http.Request) (*http.Request, error) {
 	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/meter_events") {
 		return r, nil
@@ -76,7 +77,7 @@ func (w *world) planOf(meter string) models.PlanID {
 	return models.PlanID(strings.TrimPrefix(meter, w.catalogue.MeterOf("")))
 }
 
-// answered notes the reports of which Stripe said that it was busy.
+// answered notes the reports that Stripe was too busy for.
 func (w *world) answered(r *http.Request, res *http.Response) {
 	if w.s.without != busyUnsent || r.Form == nil || res == nil {
 		return
@@ -86,7 +87,7 @@ func (w *world) answered(r *http.Request, res *http.Response) {
 	}
 }
 
-// delivered is called when a process has delivered a stream.
+// delivered runs after a process has delivered a stream.
 func (w *world) delivered() {
 	for _, identifier := range w.busy {
 		_, err := w.db.ExecContext(w.ctx, `UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, identifier = ?
@@ -96,7 +97,7 @@ func (w *world) delivered() {
 	w.busy = nil
 }
 
-// sealed is called when a process has sealed what was due.
+// sealed runs after a process has sealed the due usage.
 func (w *world) sealed() {
 	if w.s.without != noBoundaries {
 		return
@@ -122,7 +123,7 @@ func (w *world) sealed() {
 	}
 }
 
-// mutate changes the database, which is SQLite, as the mutant would.
+// mutate changes the database as the mutant does. The database is SQLite.
 func (w *world) mutate() {
 	if w.s.without != noUnseal {
 		return

@@ -38,7 +38,7 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 		}
 	}
 	failed := a.failed(p.id, name, models.Period{End: a.now})
-	// Stripe may have what was lost with a database, but it has nothing twice.
+	// Stripe may have units that were lost with a database, but it has no units twice.
 	if counted > all+lost || counted < all-failed {
 		a.problem("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan,
 			all, lost, failed, counted)
@@ -49,11 +49,11 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 		}
 	}
 	if all != 0 {
-		a.problem("%s, %s: %d units that were decided are in the balance of no period", p.id, plan, all)
+		a.problem("%s, %s: %d units that were decided are in no period's balance", p.id, plan, all)
 	}
 }
 
-// period requires that Stripe has what was decided, or that what is shown of the period says how much it has more or less.
+// period requires that Stripe has what was decided, or that the exact difference is shown.
 func (a *audit) period(of *truth) {
 	where := fmt.Sprintf("%s, %s, %s to %s: %d units were decided, Stripe counted %d", of.payer.id, of.plan, stamp(of.period.Start),
 		stamp(of.period.End), of.decided, of.counted)
@@ -84,8 +84,9 @@ func (a *audit) period(of *truth) {
 	}
 }
 
-// visible returns the difference that an operator sees of a period, with the reason that is given for it. Where no reason is given, it is
-// what failed reports lack, or what Stripe has of events that were lost with a database.
+// visible returns the difference of a period that an operator sees, and its reason. Without a
+// reason, it consists of the units that failed reports lack, or that Stripe has of events lost with
+// a database.
 func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reason string) {
 	lacks := total.Confirmed - total.Sent
 	units, reason = lacks+total.Misplaced, string(total.Reason)
@@ -95,7 +96,7 @@ func (a *audit) visible(of *truth, total *models.StripeTotal) (units int64, reas
 	failed := a.failed(of.payer.id, total.MeterEventName, of.period)
 	if lacks != -failed {
 		if !a.s.restores() {
-			a.problem("%s, %s: Stripe lacks %d units of what was sent, and the failed reports %d", of.payer.id, stamp(of.period.Start),
+			a.problem("%s, %s: Stripe lacks %d of the units sent, and the failed reports lack %d", of.payer.id, stamp(of.period.Start),
 				-lacks, failed)
 		}
 		reason += " lost"
@@ -123,7 +124,8 @@ func or[T any](p *T, otherwise T) *T {
 	return p
 }
 
-// shown returns what the product shows of a period; nil if it shows nothing of exactly this one.
+// shown returns the product's total and balance of a period, or nil if it shows none of exactly
+// this period.
 func (a *audit) shown(of *truth) (total *models.StripeTotal, balance *models.OverageBalance) {
 	meter := a.catalogue.MeterOf(of.plan)
 	for i, t := range a.totals {

@@ -14,7 +14,7 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// process has a gate, a reporter and webhooks, and a clock of its own.
+// process has a gate, a reporter and webhooks, and its own clock.
 type process struct {
 	*world
 	number   int
@@ -24,18 +24,18 @@ type process struct {
 	hooks    *Webhooks
 }
 
-// clocks is how far the processes' clocks are from the world's.
+// clocks are the differences between the processes' clocks and the world's.
 var clocks = []time.Duration{-15 * time.Second, 0, 15 * time.Second}
 
-// crash is the panic of a process that ends at once.
+// crash is the panic of a process that ends immediately.
 type crash struct{}
 
-// start starts a process, or starts it again.
+// start starts or restarts a process.
 func (w *world) start(i int) {
 	p := &process{world: w, number: i, offset: clocks[i]}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	// To open a gate takes long, so of some processes it survives.
+	// Opening a gate is slow, so the gates of some processes survive.
 	if before := w.processes[i]; before != nil && w.rand.IntN(4) > 0 {
 		p.gate = before.gate
 	} else {
@@ -51,7 +51,7 @@ func (w *world) start(i int) {
 	ids := rand.NewChaCha8([32]byte{byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32())})
 	p.reporter = NewReporter(ReporterOptions{
 		DB: w.crashing, Client: client, Catalogue: w.catalogue, Now: p.clock, Log: log, Every: time.Minute,
-		Rate:   math.Inf(1), // its time is the real one, of which none passes here
+		Rate:   math.Inf(1), // the limiter uses the real clock, which hardly moves here
 		Random: w.rand.Float64, NewID: func() uuid.UUID { return uuid.Must(uuid.NewRandomFromReader(ids)) },
 	})
 	if w.s.without == longGuard {
@@ -69,11 +69,11 @@ func (p *process) clock() time.Time { return p.now.Add(p.offset) }
 
 func (w *world) anyProcess() *process { return w.processes[w.rand.IntN(len(w.processes))] }
 
-// BeforeQuery and AfterQuery make the world a hook of the database: a process may end after each of its statements, those that commit
-// among them.
+// BeforeQuery and AfterQuery make world a hook of the database: a process may crash after each of
+// its statements, including commits.
 func (w *world) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
-// AfterQuery see BeforeQuery.
+// AfterQuery is described at BeforeQuery.
 func (w *world) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	if e.Query != "BEGIN" && e.Query != "ROLLBACK" {
 		w.point()
@@ -87,7 +87,7 @@ func (w *world) point() {
 	w.points = max(w.points, -1)
 }
 
-// carrier carries requests. A process may end before one and after one.
+// carrier carries requests. A process may crash before and after each of them.
 type carrier struct {
 	w    *world
 	next http.RoundTripper
@@ -106,8 +106,9 @@ func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// does lets a process do something, and crash with a probability. It reports whether the process survived.
-func (w *world) does(p *process, crashes float64, do func()) (survived bool) {
+// perform lets a process do something and crash with a probability. It reports whether the process
+// survived.
+func (w *world) perform(p *process, crashes float64, do func()) (survived bool) {
 	if w.rand.Float64() < crashes {
 		w.points = w.rand.IntN(60)
 	}
@@ -126,9 +127,9 @@ func (w *world) does(p *process, crashes float64, do func()) (survived bool) {
 	return true
 }
 
-// work lets a process do what its workers do.
+// work lets a process do the work of its workers.
 func (w *world) work(p *process, crashes float64) {
-	w.does(p, crashes, func() {
+	w.perform(p, crashes, func() {
 		w.must(p.hooks.applyDue(w.ctx))
 		_ = p.hooks.housekeeping(w.ctx) // Stripe may not answer
 		if w.mute {
@@ -148,7 +149,7 @@ func (w *world) work(p *process, crashes float64) {
 				break
 			}
 		}
-		_, _ = p.reporter.Reconcile(w.ctx) // Stripe's meters may not be listed at this moment
+		_, _ = p.reporter.Reconcile(w.ctx) // Stripe may fail to list the meters
 		_ = p.reporter.dailyTotals(w.ctx)
 		_ = p.reporter.balanceInvoiced(w.ctx)
 	})

@@ -18,7 +18,8 @@ type backup struct {
 	at      time.Time
 }
 
-// copyDatabase makes a backup: on SQLite by `tollgate backup` while the processes run, on PostgreSQL by a copy for which they are closed.
+// copyDatabase makes a backup: on SQLite with `tollgate backup` while the processes run, on
+// PostgreSQL with a copy for which they are closed.
 func (w *world) copyDatabase() {
 	w.backup = &backup{at: w.now}
 	if !w.db.Postgres {
@@ -41,7 +42,7 @@ func (w *world) copyPostgres(address string) string {
 	name := config.Database
 	config.Database = "postgres"
 	do := func(statement string) {
-		ctx := context.Background() // the test's own has ended when the copy is dropped
+		ctx := context.Background() // the test's context has ended when the copy is dropped
 		conn, err := pgx.ConnectConfig(ctx, config)
 		w.must(err)
 		_, err = conn.Exec(ctx, statement)
@@ -62,37 +63,38 @@ func (w *world) reopen(address string) {
 	}
 }
 
-// restore puts the backup in the place of the database, and lets an operator do what the documents say.
+// restore replaces the database with the backup, and does what the documentation asks the operator
+// to do.
 func (w *world) restore() {
 	w.close()
 	w.reopen(w.backup.address)
 	w.counts["restores"]++
 	w.forget()
-	w.mute = true // serve --report-every 0
+	w.mute = true // as with serve --report-every 0
 	w.later(w.upTo(20*time.Minute), w.reconcileRestored)
 }
 
-// forget takes from the people what was lost with the database. The operator has Stripe send again the webhooks that it had sent since
-// the backup.
+// forget removes the usage that was lost with the database. Stripe sends the webhooks since the
+// backup again, at the operator's request.
 func (w *world) forget() {
 	for _, p := range w.payers {
 		for _, person := range p.people {
 			person.holds = nil
-			var kept []*use
+			var stored []*use
 			for _, u := range person.uses {
 				found, err := w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("id = ?", u.id).Exists(w.ctx)
 				w.must(err)
 				switch {
 				case found:
-					kept = append(kept, u)
+					stored = append(stored, u)
 				case u.recorded.Before(w.backup.at.Add(-time.Minute)):
-					w.t.Errorf("%s: the backup lacks an event of %s that was recorded before it", w.name(), u.recorded)
+					w.t.Errorf("%s: the backup lacks an event that was recorded before it, at %s", w.name(), u.recorded)
 				default:
 					w.counts["units lost"] += int(u.overage)
 					person.lost = append(person.lost, u)
 				}
 			}
-			person.uses = kept
+			person.uses = stored
 		}
 	}
 	for _, k := range w.sent {
@@ -103,10 +105,10 @@ func (w *world) forget() {
 	}
 }
 
-// reconcileRestored is `tollgate stripe reconcile --restored`, which the operator runs until it says that sending goes on.
+// reconcileRestored runs `tollgate stripe reconcile --restored` until sending resumes.
 func (w *world) reconcileRestored() {
 	again := 5 * time.Minute // unless Stripe answers
-	w.does(w.processes[0], 0.2, func() {
+	w.perform(w.processes[0], 0.2, func() {
 		r := w.processes[0].reporter
 		if r.contact(w.ctx) != nil {
 			return

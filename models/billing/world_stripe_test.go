@@ -11,24 +11,25 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// payer is a customer of Stripe's with one subscription.
+// payer is a customer at Stripe with one subscription.
 type payer struct {
 	id           string
 	plans        [2]models.PlanID
 	plan         models.PlanID // at Stripe
 	subscription string
 	people       []*person
-	// periods are the billing periods at Stripe, in order. The last one may go on.
+	// periods are the billing periods at Stripe, in order. The last one may be open.
 	periods []models.Period
 }
 
-// kept is a webhook that a process has kept.
-type kept struct {
+// storedWebhook is a webhook that a process has stored.
+type storedWebhook struct {
 	body []byte
 	at   time.Time
 }
 
-// newPayer makes a customer whose period ends within the simulation: a person, or an organization with members.
+// newPayer makes a customer whose period ends within the simulation: a person, or an organization
+// with members.
 func (w *world) newPayer(i int) {
 	p := &payer{id: fmt.Sprintf("cus_%d", i), plans: [2]models.PlanID{"starter", "pro"}}
 	metadata := map[string]string{}
@@ -56,7 +57,8 @@ func (w *world) newPerson(p *payer, email string, organization *uuid.UUID) uuid.
 	return u.ID
 }
 
-// subscribe begins a subscription, whose first period ends after some hours or days. A trial is one of them.
+// subscribe starts a subscription whose first period ends after some hours or days. It may be a
+// trial.
 func (w *world) subscribe(p *payer, trial bool) {
 	turn := w.now.Add(time.Hour + w.upTo(w.s.length())).Truncate(time.Second)
 	start := models.AnchoredMonth(turn, turn.Add(-time.Second)).Start
@@ -72,7 +74,7 @@ func (w *world) subscribe(p *payer, trial bool) {
 	sub.PeriodStart, sub.PeriodEnd = start, turn
 	p.subscription = w.stripe.AddSubscription(sub)
 	p.periods = []models.Period{{Start: start, End: turn}}
-	w.tell(p, "customer.subscription.created")
+	w.sendSubscription(p, "customer.subscription.created")
 	w.renewLater(p)
 }
 
@@ -82,16 +84,16 @@ func (p *payer) last() *models.Period { return &p.periods[len(p.periods)-1] }
 func (w *world) renewLater(p *payer) {
 	end := p.last().End
 	if end.Sub(w.begin) > w.s.length() {
-		return // when no one looks any more
+		return // the simulation ends before
 	}
 	w.later(end.Sub(w.now)+w.upTo(8*time.Minute), func() {
 		if end != p.last().End {
-			return // it ended sooner, or ends later
+			return // its end was moved
 		}
 		invoice := w.stripe.Renew(p.subscription)
 		p.periods = append(p.periods, models.Period{Start: end, End: end.AddDate(0, 1, 0)})
 		w.counts["renewals"]++
-		w.tell(p, "customer.subscription.updated")
+		w.sendSubscription(p, "customer.subscription.updated")
 		w.renewLater(p)
 		w.later(time.Hour+w.upTo(5*time.Hour), func() {
 			if w.stripe.FinalizeInvoice(invoice) {
@@ -101,8 +103,8 @@ func (w *world) renewLater(p *payer) {
 	})
 }
 
-// happen changes a subscription at Stripe now and then.
-func (w *world) happen() {
+// changeSubscriptions sometimes changes a subscription at Stripe.
+func (w *world) changeSubscriptions() {
 	for _, p := range w.payers {
 		if p.subscription == "" || !p.last().Contains(w.now) {
 			continue // it is about to be renewed
@@ -123,7 +125,7 @@ func (w *world) happen() {
 	}
 }
 
-// reset begins a new billing period in the middle of the current one.
+// reset starts a new billing period in the middle of the current one.
 func (w *world) reset(p *payer) {
 	start := w.now.Truncate(time.Second)
 	if !start.After(p.last().Start) {
@@ -157,7 +159,8 @@ func (w *world) lengthen(p *payer) {
 	w.renewLater(p)
 }
 
-// changePlan gives the base item another price and adds the overage item of its plan. The old overage item stays.
+// changePlan gives the base item another price and adds the overage item of its plan. The old
+// overage item stays.
 func (w *world) changePlan(p *payer) {
 	if p.plan == p.plans[0] {
 		p.plan = p.plans[1]
@@ -174,16 +177,19 @@ func (w *world) changePlan(p *payer) {
 	})
 }
 
-// change changes the subscription and tells of it.
+// change changes the subscription and sends its webhook.
 func (w *world) change(p *payer, change func(*stripetest.Subscription)) {
 	w.stripe.ChangeSubscription(p.subscription, change)
-	w.tell(p, "customer.subscription.updated")
+	w.sendSubscription(p, "customer.subscription.updated")
 }
 
-// tell sends the webhook of a subscription, as it is now.
-func (w *world) tell(p *payer, kind string) { w.send(kind, w.stripe.Object(p.subscription)) }
+// sendSubscription sends the webhook of a subscription in its current state.
+func (w *world) sendSubscription(p *payer, kind string) {
+	w.send(kind, w.stripe.Object(p.subscription))
+}
 
-// send sends a webhook after a while, and some of them twice: most within minutes, some hours or days later.
+// send sends a webhook after a delay, and some of them twice: most within minutes, some hours or
+// days later.
 func (w *world) send(kind string, object map[string]any) {
 	body, _ := w.stripe.SignedEvent(webhookSecret, w.now, kind, object)
 	for twice := w.rand.IntN(7) == 0; ; twice = false {
@@ -203,20 +209,21 @@ func (w *world) send(kind string, object map[string]any) {
 	}
 }
 
-// deliver gives a webhook to a process. If the process does not keep it, Stripe sends it again. The process then applies what it has kept.
+// deliver delivers a webhook to a process, which stores and applies it. If the process does not
+// store it, Stripe sends it again.
 func (w *world) deliver(body []byte) {
 	p := w.anyProcess()
 	held := false
-	survived := w.does(p, 0.1, func() {
+	survived := w.perform(p, 0.1, func() {
 		w.must(p.hooks.Receive(w.ctx, body, stripetest.Sign(webhookSecret, w.now, body)))
 		held = true
 		w.must(p.hooks.applyDue(w.ctx))
 	})
 	if !survived {
-		w.later(time.Minute+w.upTo(time.Hour), func() { w.deliver(body) }) // also if it was kept: that does no harm
+		w.later(time.Minute+w.upTo(time.Hour), func() { w.deliver(body) }) // a second delivery does no harm
 	}
-	if held && !slices.ContainsFunc(w.sent, func(k kept) bool { return &k.body[0] == &body[0] }) {
+	if held && !slices.ContainsFunc(w.sent, func(k storedWebhook) bool { return &k.body[0] == &body[0] }) {
 		w.counts["webhooks"]++
-		w.sent = append(w.sent, kept{body, w.now})
+		w.sent = append(w.sent, storedWebhook{body, w.now})
 	}
 }

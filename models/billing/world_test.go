@@ -16,30 +16,32 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// schedule is what happens in one simulation. The same one happens the same way again.
+// schedule describes one simulation. The same schedule always runs the same way.
 type schedule struct {
 	seed uint64
 	days int
-	// dropped is the share of meter events that Stripe takes and never counts.
+	// dropped is the share of meter events that Stripe accepts and never counts.
 	dropped float64
 	without mutant
 }
 
-// restores reports whether the database is lost and comes back from a backup: in a tenth of the schedules.
+// restores reports whether the database is lost and restored from a backup, as in a tenth of the
+// schedules.
 func (s schedule) restores() bool { return s.seed%10 == 0 }
 
 func (s schedule) length() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
 
-// world is one simulation: a database, three processes, a Stripe that fails, and one clock. One goroutine drives it.
+// world is one simulation: a database, three processes, a Stripe that fails, and one clock. One
+// goroutine drives it.
 //
-// What it knows of usage is what the processes answered, and what it knows of billing periods is what was done at Stripe. It writes
-// neither usage nor subscriptions.
+// It knows usage from the processes' answers, and billing periods from what was done at Stripe. It
+// writes neither usage nor subscriptions.
 type world struct {
 	t    testing.TB
 	ctx  context.Context
 	s    schedule
 	rand *rand.Rand
-	// db is the database, and crashing the same one through which a process may crash at each statement.
+	// db is the database. Through crashing, the same database, a process may crash at each statement.
 	db, crashing *models.DB
 	catalogue    *models.Catalogue
 	stripe       *stripetest.Stripe
@@ -49,21 +51,22 @@ type world struct {
 
 	begin, now time.Time
 	agenda     []appointment
-	// away is between the beginning and the end of Stripe's outage.
+	// away is true during Stripe's outage.
 	away bool
-	// points is how many more points a process passes before it crashes; negative is none.
+	// points is the number of points that a process passes before it crashes. If negative, it does not
+	// crash.
 	points int
 	keys   int
-	// sent are the webhooks that a process has kept.
-	sent   []kept
+	// sent are the webhooks that a process has stored.
+	sent   []storedWebhook
 	backup *backup
-	// mute means that no process reports, as the database is being restored.
+	// mute means that no process reports, because the database is being restored.
 	mute   bool
 	busy   []string // identifiers: see busyUnsent
 	counts map[string]int
 }
 
-// appointment is something that will happen.
+// appointment is something that happens later.
 type appointment struct {
 	at time.Time
 	do func()
@@ -99,7 +102,7 @@ func (w *world) open(address string) {
 	w.db, err = models.Open(w.ctx, address)
 	w.must(err)
 	if !w.db.Postgres {
-		// The file is gone after the test, and thousands of commits are not to wait for the disk.
+		// The file is deleted after the test, so thousands of commits need not wait for the disk.
 		w.db.SetMaxOpenConns(1)
 		_, err = w.db.ExecContext(w.ctx, "PRAGMA synchronous = OFF")
 		w.must(err)
@@ -125,7 +128,7 @@ func (w *world) close() {
 	w.db = nil
 }
 
-// makeStripe makes the stand-in, and has it set up as `tollgate stripe setup` does.
+// makeStripe makes the stand-in and sets it up as `tollgate stripe setup` does.
 func (w *world) makeStripe() {
 	chance := rand.New(rand.NewPCG(w.s.seed, 2))
 	w.stripe = stripetest.New(stripetest.Options{
@@ -149,7 +152,7 @@ func (w *world) makeStripe() {
 		case r.Method == http.MethodPost && chance.Float64() < w.s.dropped:
 			return stripetest.Dropped
 		case w.away:
-			return most(r, form) // an outage begins with answers that stay out
+			return most(r, form) // an outage begins with missing answers
 		}
 		return mix(r, form)
 	})
@@ -169,7 +172,7 @@ func (w *world) later(wait time.Duration, do func()) {
 	w.agenda = slices.Insert(w.agenda, i, a)
 }
 
-// pass lets time pass, and does what is due meanwhile.
+// pass lets time pass and keeps the appointments in it.
 func (w *world) pass(d time.Duration) {
 	until := w.now.Add(d).Truncate(time.Microsecond)
 	for len(w.agenda) > 0 && !w.agenda[0].at.After(until) {
@@ -187,7 +190,7 @@ func (w *world) upTo(most time.Duration) time.Duration {
 	return time.Duration(w.rand.Int64N(int64(most)))
 }
 
-// run lets the days of a schedule pass, and then as many without errors as it takes until nothing is open.
+// run lets the days of a schedule pass, and then as many days without errors as it takes to settle.
 func (w *world) run() {
 	w.plan(w.s.length())
 	for end := w.now.Add(w.s.length()); w.now.Before(end); {
@@ -196,7 +199,7 @@ func (w *world) run() {
 			w.use()
 			w.pass(w.upTo(20 * time.Second))
 		}
-		w.happen()
+		w.changeSubscriptions()
 		w.work(w.anyProcess(), 0.15)
 	}
 	w.away = false
@@ -211,7 +214,8 @@ func (w *world) run() {
 	}
 }
 
-// plan makes the appointments that each schedule has: an outage of 20 to 40 hours, and in some a restore from a backup.
+// plan makes the appointments of each schedule: an outage of 20 to 40 hours, and in some a restore
+// from a backup.
 func (w *world) plan(length time.Duration) {
 	away := w.upTo(length * 2 / 3)
 	w.later(away, func() { w.away = true })
@@ -224,8 +228,8 @@ func (w *world) plan(length time.Duration) {
 	}
 }
 
-// settled reports whether nothing is open: no webhook is under way, each report has come to its end, and Stripe's totals have all that was
-// counted.
+// settled reports whether nothing is open: no webhook is on its way, each report is in a final
+// state, and Stripe's totals have all events.
 func (w *world) settled() bool {
 	if len(w.agenda) > 0 || w.mute {
 		return false

@@ -10,25 +10,27 @@ import (
 	"tollgate/models"
 )
 
-// truth is what the simulation knows of a billing period at Stripe, in units of one meter.
+// truth is what the simulation knows about a billing period at Stripe, in units of one meter.
 type truth struct {
 	payer  *payer
 	plan   models.PlanID
 	period models.Period
-	// decided is the overage of what was used in the period, as the answers gave it. counted is what Stripe has in the period's minutes.
+	// decided is the overage in the period according to the answers. counted is what Stripe has in
+	// the period's minutes.
 	decided, counted int64
 }
 
-// name says how to repeat the schedule.
+// name returns how to repeat the schedule.
 func (w *world) name() string {
 	return fmt.Sprintf("%s: repeat it with -args -seed=%d -days=%d", w.now.Format("01-02 15:04:05"), w.s.seed, w.s.days)
 }
 
-// problems lists what is wrong after a schedule: what is billed wrongly, and what is not shown with its exact amount and period.
+// problems lists what is wrong after a schedule: wrong bills, and differences that are not shown
+// with their exact amount and period.
 func (w *world) problems() []string {
 	a := &audit{world: w, reports: map[uuid.UUID]*models.StripeReport{}}
 	var out, notes bytes.Buffer
-	_ = w.processes[1].reporter.PrintReconciliation(w.ctx, &out, &notes, false) // its error says that something differs
+	_ = w.processes[1].reporter.PrintReconciliation(w.ctx, &out, &notes, false) // it returns an error if there are differences
 	a.read()
 	a.open()
 	a.stripesEvents()
@@ -40,7 +42,7 @@ func (w *world) problems() []string {
 		}
 	}
 	w.must(models.Verify(w.ctx, w.db, func(d models.Difference) { a.problem("verify: %s", d) }))
-	if len(a.found) > 0 && w.s.without == nothing {
+	if len(a.found) > 0 && w.s.without == none {
 		w.t.Logf("%s%s", &out, &notes)
 	}
 	if n := len(a.found); n > 12 {
@@ -49,7 +51,7 @@ func (w *world) problems() []string {
 	return a.found
 }
 
-// audit compares what is true with what the product says.
+// audit compares the truth with what the product says.
 type audit struct {
 	*world
 	found    []string
@@ -81,7 +83,8 @@ func (a *audit) read() {
 	a.must(err)
 }
 
-// open checks that nothing waits, and that reports failed only where something was lost: by a drop, or with a database.
+// open checks that nothing waits, and that reports failed only where something was lost: by a drop,
+// or with a database.
 func (a *audit) open() {
 	if a.waits() {
 		a.problem("something still waits")
@@ -121,7 +124,7 @@ func (a *audit) stripesEvents() {
 	}
 }
 
-// ledger checks that each answer is in the ledger as it was given, and nothing else is.
+// ledger checks that the ledger has each answer as it was given, and nothing else.
 func (a *audit) ledger() {
 	seen := 0
 	for _, p := range a.payers {
@@ -149,7 +152,7 @@ func (a *audit) ledger() {
 	}
 }
 
-// report checks the report that an event is in.
+// report checks the report of an event.
 func (a *audit) report(e *models.UsageEvent) {
 	if (e.OverageQuantity == 0) != (e.StripeReportID == nil) || e.OverageQuantity == 0 && e.StripeReportedAt != nil {
 		a.problem("an event with %d units of overage is in the report %v, reported at %v", e.OverageQuantity, e.StripeReportID,
@@ -163,8 +166,9 @@ func (a *audit) report(e *models.UsageEvent) {
 	}
 }
 
-// records checks that each record lies within one billing period at Stripe, and that each event is in a report of its own period, unless
-// the report was sent before the boundary between them was known.
+// records checks that each record lies within one billing period at Stripe. It also checks that
+// each event is in a report of its own period, unless the report was sent before their boundary was
+// known.
 func (a *audit) records() {
 	for _, p := range a.payers {
 		var records []models.UsageRecord
@@ -199,7 +203,7 @@ func (a *audit) records() {
 	}
 }
 
-// replaces reports whether a report replaces one that never arrived: it has the same events.
+// replaces reports whether a report replaces one that never arrived. It then has the same events.
 func (a *audit) replaces(r *models.StripeReport) bool {
 	for _, other := range a.reports {
 		if other.ReplacedBy != nil && *other.ReplacedBy == r.ID {
@@ -209,7 +213,7 @@ func (a *audit) replaces(r *models.StripeReport) bool {
 	return false
 }
 
-// known returns when it was learned that periods of a customer begin, by their start.
+// known returns when Tollgate learned of each period of a customer, by the period's start.
 func (a *audit) known(p *payer) map[int64]time.Time {
 	var rows []models.SubscriptionPeriod
 	a.must(a.db.NewSelect().Model(&rows).Where("stripe_customer_id = ?", p.id).Scan(a.ctx))

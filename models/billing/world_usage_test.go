@@ -12,17 +12,17 @@ import (
 	"tollgate/models/enforcement"
 )
 
-// person is a person whose plan a payer pays for, with what the processes answered.
+// person is a person whose plan a payer pays for, with the processes' answers.
 type person struct {
 	email string
 	payer *payer
 	uses  []*use
 	holds []*heldUnits
-	// lost are uses that were lost with a database.
+	// lost are the uses that were lost with a database.
 	lost []*use
 }
 
-// use is an event as the answers gave it.
+// use is an event according to the answers.
 type use struct {
 	id             uuid.UUID
 	at, recorded   time.Time
@@ -30,7 +30,7 @@ type use struct {
 	plan           models.PlanID
 }
 
-// heldUnits is an open hold as the answers gave it.
+// heldUnits is an open hold according to the answers.
 type heldUnits struct {
 	id               uuid.UUID
 	created, expires time.Time
@@ -56,7 +56,7 @@ func (w *world) key() string {
 	return fmt.Sprintf("key %d", w.keys)
 }
 
-// use records usage of a random person, in a random way.
+// use records usage of a random person in a random way.
 func (w *world) use() {
 	p := w.anyPerson()
 	switch n := w.rand.IntN(20); {
@@ -67,11 +67,12 @@ func (w *world) use() {
 	case n < 16:
 		w.closeHold(p)
 	default:
-		w.happened(p)
+		w.recordPast(p)
 	}
 }
 
-// usage asks for units and uses them, if they are allowed. A quarter of the calls is repeated at another process.
+// usage asks for units and uses them if they are allowed. A quarter of the calls is repeated at
+// another process.
 func (w *world) usage(p *person) {
 	at, units, key := w.anyProcess(), w.units(), w.key()
 	answer, err := at.gate.Consume(w.ctx, p.named(), units, key)
@@ -99,8 +100,9 @@ func (w *world) note(p *person, at *process, u *use) {
 	w.counts["units of overage"] += int(u.overage)
 }
 
-// happened records something that happened up to 20 hours ago, some of it within seconds of a change of the billing period.
-func (w *world) happened(p *person) {
+// recordPast records usage of up to 20 hours ago. Some of it is within seconds of a change of the
+// billing period.
+func (w *world) recordPast(p *person) {
 	at := w.anyProcess()
 	when := w.now.Add(-w.upTo(20 * time.Hour))
 	if n := len(p.payer.periods); n > 1 && w.rand.IntN(2) == 0 {
@@ -140,7 +142,8 @@ func (p *person) holdExpires(h *heldUnits) time.Time {
 	return h.expires
 }
 
-// closeHold settles or releases the oldest open hold of a person. The processes' clocks may differ on whether it has expired.
+// closeHold settles or releases the oldest open hold of a person. The processes' clocks may
+// disagree on whether it has expired.
 func (w *world) closeHold(p *person) {
 	p.holds = slices.DeleteFunc(p.holds, func(h *heldUnits) bool { return h.expires.Before(w.now.Add(-time.Minute)) })
 	if len(p.holds) == 0 {

@@ -14,19 +14,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// shared is the cluster that the tests of one test binary have in common: starting one takes a second, making a
-// database in it some hundredths.
+// shared is the cluster that all tests of one test binary share. Starting one takes a second, and
+// creating a database in it takes some hundredths of a second.
 var shared struct {
 	sync.Mutex
-	main   bool // Main runs, so the cluster will be stopped
+	main   bool // whether Main runs, which stops the cluster
 	server *Cluster
-	err    error // of the first start: tried once, reported by every test that needs it
-	made   int   // databases
+	err    error // of the only start attempt; each test that needs the cluster reports it
+	made   int   // number of databases
 
 	prepare func(ctx context.Context, url string) error // nil: databases are empty
 }
 
-// Prepared once, and copied for each test.
+// The prepared databases, which are copied for each test.
 var (
 	postgresTemplate = sync.OnceValue(func() error { return preparePostgres(context.Background()) })
 	sqliteTemplate   = sync.OnceValues(func() ([]byte, error) { return prepareSQLite(context.Background()) })
@@ -34,16 +34,18 @@ var (
 
 const templateName = "prepared"
 
-// Main runs a package's tests and then stops the cluster that Postgres may have started. A package whose tests call
-// OnBoth runs a test as a subtest on each database. address is that of a new database with all tables.
+// OnBoth runs a test as a subtest on each database. address is the one of a new database with all
+// tables.
 func OnBoth(t *testing.T, test func(t *testing.T, address string)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
 }
 
-// Postgres or SQLite calls it from its TestMain. What open makes of an empty database is what these begin with: it is
-// made once and copied, as to make the tables anew would take longer than most tests.
+// Main runs a package's tests and then stops the cluster that Postgres may have started. A package
+// whose tests call Postgres or SQLite calls Main from its TestMain. Each database starts as open
+// leaves an empty one. It is prepared once and copied, because creating the tables again would take
+// longer than most tests.
 //
 //	func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 func Main[D io.Closer](m *testing.M, open func(ctx context.Context, url string) (D, error)) {
@@ -99,15 +101,16 @@ func prepareSQLite(ctx context.Context) (file []byte, err error) {
 		return nil, err
 	}
 	if _, err := os.Stat(path + "-wal"); err == nil {
-		return nil, errors.New("its log was not written back into it")
+		return nil, errors.New("its write-ahead log was not checkpointed")
 	}
 	return os.ReadFile(path)
 }
 
-// Postgres returns the URL of a new database, empty but for what Main prepares, dropped after the test with whatever is still connected to
-// it. Where Main prepares databases, it has HostileDefaults unless the flag -plain is given: what passes on it passes on any
-// other. It lies in a cluster that all tests of the binary share. The cluster is not durable: what a crash leaves
-// behind is tested with StartPostgres.
+// Postgres returns the URL of a new database. It is empty except for what Main prepares, and is
+// dropped after the test together with its open connections. If Main prepares databases, they have
+// HostileDefaults unless the flag -plain is given: tests that pass with these pass with any others.
+// The database is in a cluster that all tests of the binary share. The cluster is not durable; test
+// crashes with StartPostgres.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	server, name := sharedDatabase(t)
@@ -127,7 +130,7 @@ func Postgres(t testing.TB) string {
 		}
 	}
 	t.Cleanup(func() {
-		// The test's own context has ended by now.
+		// The test's own context has ended.
 		err := server.exec(context.Background(), "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
 		if err != nil {
 			t.Errorf("drop the test's database: %v", err)
@@ -136,17 +139,18 @@ func Postgres(t testing.TB) string {
 	return server.URL(name)
 }
 
-// sharedDatabase returns the shared cluster, starting it for the first test, and a name for a database in it.
+// sharedDatabase returns the shared cluster and a name for a database in it. It starts the cluster
+// for the first test.
 func sharedDatabase(t testing.TB) (*Cluster, string) {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.main {
-		t.Fatal("nobody would stop PostgreSQL: call modelstest.Main from the package's TestMain")
+		t.Fatal("PostgreSQL would not be stopped: call modelstest.Main from the package's TestMain")
 	}
 	if shared.server == nil && shared.err == nil {
-		// It outlives the test that happens to be the first, so it does not get that test's context. Tests run
-		// side by side, each with pools of its own: hence the connections.
+		// The cluster outlives the first test, so it does not use that test's context. Parallel tests
+		// with a pool each need many connections.
 		shared.server, shared.err = StartPostgres(context.Background(), PostgresOptions{MaxConnections: 400})
 	}
 	if shared.err != nil {
@@ -156,7 +160,8 @@ func sharedDatabase(t testing.TB) (*Cluster, string) {
 	return shared.server, "test_" + strconv.Itoa(shared.made)
 }
 
-// SQLite returns the URL of a new database in a folder of the test's own: of what Main prepares, or of none yet.
+// SQLite returns the URL of a new database in its own folder. Main may prepare it; otherwise, no
+// file exists yet.
 func SQLite(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(Dir(t), "test.db")
@@ -172,7 +177,8 @@ func SQLite(t testing.TB) string {
 	return "sqlite:" + path
 }
 
-// Dir returns a new folder of the test's own, like t.TempDir, but in memory where there is enough: no commit waits for a disk.
+// Dir returns a new folder like t.TempDir, but in memory if there is enough, so that commits do not
+// wait for a disk.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(memory(), "tollgate-test-")

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// FillEvents records events of customers of Stripe's in PostgreSQL, none of them reported: each of
-// one to three units, spread over the third and the
-// fourth hour before now, within a billing period that holds these. One in overageEvery is overage, all others are included. They belong to
-// no usage record.
+// FillEvents inserts unreported events of Stripe customers in PostgreSQL. Each has one to three
+// units. They are spread over the fourth and third hour before now, which must be within the
+// billing period. One in overageEvery is overage; the others are included. They belong to no usage
+// record.
 func FillEvents(t testing.TB, db *sql.DB, events, customers, overageEvery int, now, periodStart, periodEnd time.Time) {
 	t.Helper()
 	_, err := db.ExecContext(context.Background(),

@@ -11,13 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var plain = flag.Bool("plain", false, "give the tests PostgreSQL databases with the server's own defaults, not with hostile ones")
+var plain = flag.Bool("plain", false, "use the server's own defaults for PostgreSQL databases, not hostile ones")
 
-// HostileDefaults are settings of PostgreSQL that change how a value is read or written, how long a statement may take or
-// what a commit promises. A database may have all of them as its defaults, and Tollgate must not notice.
+// HostileDefaults are settings of PostgreSQL that change how values are read or written, how long a
+// statement may take, or what a commit guarantees. Tollgate must work the same on a database that
+// has all of them as its defaults.
 //
-// Not among them: the planner's enable_… settings, which only make statements slow;
-// default_transaction_read_only, which is how an operator closes a database to writes, and
+// Not included are the planner's enable_… settings, which only make statements slow;
+// default_transaction_read_only, with which an operator closes a database to writes; and
 // session_replication_role, with which Tollgate refuses to start.
 var HostileDefaults = map[string]string{
 	"DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Kathmandu",
@@ -32,7 +33,7 @@ var HostileDefaults = map[string]string{
 	"synchronous_commit":   "off", "plan_cache_mode": "force_custom_plan", "client_min_messages": "error",
 }
 
-// makeHostile makes HostileDefaults the defaults of a database.
+// makeHostile sets HostileDefaults as the defaults of a database.
 func (c *Cluster) makeHostile(ctx context.Context, database string) error {
 	var statements strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(HostileDefaults)) {

@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncer starts a PgBouncer with its default settings and the given ones in front of the database at a URL, and returns the
-// URL to use instead. It stops after the test.
+// PgBouncer starts a PgBouncer in front of the database at a URL, with its default settings and the
+// given ones. It returns the URL to use instead. PgBouncer stops after the test.
 func PgBouncer(t testing.TB, address, settings string) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -79,7 +79,7 @@ func PgBouncer(t testing.TB, address, settings string) string {
 		t.Fatal(err)
 	}
 	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	// PgBouncer does not report when it is ready, so connect until it answers.
+	// PgBouncer does not report when it is ready, so connect until it accepts a connection.
 	for until := time.Now().Add(startLimit); ; {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", u.Host)
 		if err == nil {
@@ -88,11 +88,11 @@ func PgBouncer(t testing.TB, address, settings string) string {
 		}
 		select {
 		case <-s.exited:
-			t.Fatalf("PgBouncer ended by itself: %v\n%s", s.outcome(), log.String())
+			t.Fatalf("PgBouncer ended unexpectedly: %v\n%s", s.outcome(), log.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(until) {
-			t.Fatalf("PgBouncer took no connection within %s: %v", startLimit, err)
+			t.Fatalf("PgBouncer accepted no connection within %s: %v", startLimit, err)
 		}
 	}
 }

@@ -1,7 +1,8 @@
 // Package modelstest starts the databases that tests and benchmarks run on.
 //
-// A test binary that needs PostgreSQL gets a cluster of its own, on a free port and in a folder of its own, so that
-// nothing has to be set up or cleaned before a test run, and a database that somebody else made is never touched.
+// A test binary that needs PostgreSQL gets its own cluster, on a free port and in its own folder.
+// So nothing has to be set up or cleaned up for a test run, and no existing database is ever
+// touched.
 package modelstest
 
 import (
@@ -31,29 +32,31 @@ import (
 )
 
 const (
-	// startLimit bounds the wait for a server to take connections, recovery after a Kill included.
+	// startLimit bounds the wait until a server accepts connections, including recovery after a Kill.
 	startLimit = 30 * time.Second
-	// stopLimit bounds the wait for a server that was told to stop. It is above the 5 seconds that an immediate
-	// shutdown gives its children before it kills them.
+	// stopLimit bounds the wait for a server that is being stopped. It is more than the 5 seconds that
+	// an immediate shutdown gives child processes before it kills them.
 	stopLimit = 30 * time.Second
 )
 
-// PostgresOptions says what kind of cluster to start. The zero value is a fast one for tests.
+// PostgresOptions describes a cluster. The zero value is a fast one for tests.
 type PostgresOptions struct {
-	// Durable leaves fsync, full_page_writes and synchronous_commit as PostgreSQL ships them: on. Without it all
-	// three are off, and a Kill may lose the last commits: measure, and test crashes, with a durable one.
+	// Durable leaves fsync, full_page_writes and synchronous_commit at their default, on. Otherwise,
+	// they are off, and a Kill may lose the last commits. Use a durable cluster for measurements and
+	// crash tests.
 	Durable bool
-	// MaxConnections is PostgreSQL's setting of that name; 0 leaves its default, 100.
+	// MaxConnections is PostgreSQL's setting of that name; 0 means its default, 100.
 	MaxConnections int
-	// Settings are any others, by their names in postgresql.conf. They come last, so they win.
+	// Settings are other settings, by their names in postgresql.conf. They come last and take
+	// precedence.
 	Settings map[string]string
 }
 
-// settings in the order in which they are given to the server, as name=value.
+// settings returns the settings in the order in which the server gets them, as name=value.
 func (o PostgresOptions) settings() []string {
 	var list []string
 	if !o.Durable {
-		// The log is short, as it takes memory.
+		// A short log, because it uses memory.
 		list = append(list, "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=64MB")
 	}
 	if o.MaxConnections > 0 {
@@ -65,24 +68,26 @@ func (o PostgresOptions) settings() []string {
 	return list
 }
 
-// Cluster is a PostgreSQL cluster that this process started. Its methods may be called from several goroutines.
+// Cluster is a PostgreSQL cluster that this process started. Its methods are safe for concurrent
+// use.
 type Cluster struct {
 	bin      string // folder of initdb and postgres
-	dir      string // everything that is ours on disk
+	dir      string // all files of the cluster
 	port     int
 	settings []string
-	account  *syscall.Credential // nil: this process's own
+	account  *syscall.Credential // nil means this process's own
 
-	mu     sync.Mutex // held through each start and stop
+	mu     sync.Mutex // held during each start and stop
 	server *server    // nil while stopped
 }
 
-// StartPostgres makes a new, empty cluster in a temporary folder, in memory unless it is durable,
-// and starts it. It listens on a free port of
-// 127.0.0.1 and lets in anybody who can connect there, as the superuser postgres and without a password. Stop must
-// be called; should this process die before that, the server stops with it (on Linux), though its folder stays.
+// StartPostgres creates and starts a new, empty cluster in a temporary folder, in memory unless it
+// is durable. It listens on a free port of 127.0.0.1 and accepts all connections there without a
+// password, as the superuser postgres. The caller must call Stop. If this process dies first, the
+// server stops too (on Linux), but its folder remains.
 //
-// The context bounds the start only. The error of a server that would not start ends with the tail of its log.
+// The context bounds only the start. If the server does not start, the error ends with the tail of
+// its log.
 func StartPostgres(ctx context.Context, o PostgresOptions) (_ *Cluster, err error) {
 	defer wrap(&err, "start PostgreSQL")
 
@@ -117,7 +122,7 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (_ *Cluster, err erro
 		return nil, err
 	}
 
-	// Between choosing a port and listening on it somebody else may take it.
+	// Another process may take the port between choosing it and listening on it.
 	for attempt := 1; ; attempt++ {
 		if c.port, err = freePort(ctx); err != nil {
 			return nil, err
@@ -131,7 +136,7 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (_ *Cluster, err erro
 	}
 }
 
-// URL is the address of one of the cluster's databases. It stays the same through Restart.
+// URL returns the address of one of the cluster's databases. It stays the same after Restart.
 func (c *Cluster) URL(db string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -143,8 +148,8 @@ func (c *Cluster) URL(db string) string {
 	return u.String()
 }
 
-// Program returns the path of another one of PostgreSQL's programs, such as pg_dump, of the same version. What PATH names
-// may be links to the server's programs alone.
+// Program returns the path of another PostgreSQL program of the same version, such as pg_dump. PATH
+// may contain links to only the server's programs.
 func (c *Cluster) Program(name string) (string, error) {
 	initdb, err := filepath.EvalSymlinks(filepath.Join(c.bin, "initdb"))
 	if err != nil {
@@ -153,10 +158,10 @@ func (c *Cluster) Program(name string) (string, error) {
 	return exec.LookPath(filepath.Join(filepath.Dir(initdb), name))
 }
 
-// CreateDatabase makes an empty database.
+// CreateDatabase creates an empty database.
 func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
-	// Not template1, PostgreSQL's default: a database cannot be copied while somebody is connected to it, and nobody can
-	// connect to template0.
+	// The template is not template1, PostgreSQL's default: a database cannot be copied while it has
+	// connections, and template0 accepts none.
 	return c.createDatabase(ctx, name, "template0")
 }
 
@@ -165,21 +170,21 @@ func (c *Cluster) createDatabase(ctx context.Context, name, template string) (er
 	return c.exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE "+pgx.Identifier{template}.Sanitize())
 }
 
-// Stop ends the server in order, cutting the connections that are left, and removes its folder. It may be called
-// after Kill and StopKeep, and again.
+// Stop shuts the server down, ends open connections, and deletes its folder. It may be called after
+// Kill and StopKeep, and more than once.
 func (c *Cluster) Stop() (err error) {
 	defer wrap(&err, "stop PostgreSQL")
 	return errors.Join(c.signal(syscall.SIGINT), os.RemoveAll(c.dir))
 }
 
-// StopKeep ends the server in order, cutting the connections that are left, and keeps its folder for Restart.
+// StopKeep shuts the server down, ends open connections, and keeps its folder for Restart.
 func (c *Cluster) StopKeep() (err error) {
 	defer wrap(&err, "stop PostgreSQL")
 	return c.signal(syscall.SIGINT)
 }
 
-// Kill ends the server as a crash would: at once, without a checkpoint, in the middle of whatever it does. Its
-// folder stays for Restart, which has to recover.
+// Kill ends the server like a crash: immediately and without a checkpoint. Its folder remains for
+// Restart, which recovers.
 func (c *Cluster) Kill() (err error) {
 	defer wrap(&err, "kill PostgreSQL")
 	return c.signal(syscall.SIGQUIT)
@@ -191,22 +196,22 @@ func (c *Cluster) Restart(ctx context.Context) (err error) {
 	return c.start(ctx)
 }
 
-// initialize makes the data folder.
+// initialize creates the data folder.
 func (c *Cluster) initialize(ctx context.Context) error {
 	cmd := c.command(ctx, "initdb",
 		"--pgdata", c.dataDir(), "--username", "postgres", "--auth", "trust",
-		// The same order and the same texts on every machine.
+		// The same sort order and messages on every machine.
 		"--encoding", "UTF8", "--locale", "C",
-		// Nothing is lost with a folder that is made anew each time; this saves a second.
+		// The folder is new, so nothing can be lost; this saves a second.
 		"--no-sync")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		// Without the account, a folder that it may not enter would be a bare "permission denied".
+		// Without the account, an unreadable folder would be just "permission denied".
 		return fmt.Errorf("initdb in %s%s: %w\n%s", c.dir, c.runsAs(), err, bytes.TrimSpace(output))
 	}
 	return nil
 }
 
-// start runs the server and returns when it takes connections.
+// start runs the server and returns when it accepts connections.
 func (c *Cluster) start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,9 +230,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = logged.Close() }() // nothing was written through it: the server has its own handle
+	defer func() { _ = logged.Close() }() // the server writes with its own handle
 
-	// The context bounds the start; the server lives on after it.
+	// The context bounds only the start; the server continues to run.
 	cmd := c.command(context.WithoutCancel(ctx), "postgres", args...)
 	cmd.Stdout, cmd.Stderr = logged, logged
 	s, err := startServer(cmd)
@@ -241,12 +246,12 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// ready returns when the server takes connections.
+// ready waits until the server accepts connections.
 func (c *Cluster) ready(ctx context.Context, s *server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit,
-		fmt.Errorf("it took no connection within %s", startLimit))
+		fmt.Errorf("it accepted no connection within %s", startLimit))
 	defer cancel()
-	// It tells nobody when it is ready, so it has to be asked.
+	// The server does not report when it is ready, so try to connect.
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -256,7 +261,7 @@ func (c *Cluster) ready(ctx context.Context, s *server) error {
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("it ended by itself: %w", s.outcome())
+			return fmt.Errorf("it ended unexpectedly: %w", s.outcome())
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-again.C:
@@ -264,8 +269,8 @@ func (c *Cluster) ready(ctx context.Context, s *server) error {
 	}
 }
 
-// signal stops the server, if it runs, with one of the signals that PostgreSQL gives a meaning: SIGINT is a fast
-// shutdown, SIGQUIT an immediate one.
+// signal stops the server, if it runs, with a signal of PostgreSQL's: SIGINT is a fast shutdown,
+// and SIGQUIT an immediate one.
 func (c *Cluster) signal(how syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,7 +285,7 @@ func (c *Cluster) signal(how syscall.Signal) error {
 	return nil
 }
 
-// exec runs one statement on a connection of its own, in the database that every cluster has.
+// exec runs one statement on a new connection to the database that each cluster has.
 func (c *Cluster) exec(ctx context.Context, statement string) (err error) {
 	conn, err := pgx.Connect(ctx, c.URL("postgres"))
 	if err != nil {
@@ -291,19 +296,21 @@ func (c *Cluster) exec(ctx context.Context, statement string) (err error) {
 	return err
 }
 
-// command is one of PostgreSQL's programs, under the account it may run as.
+// command returns a command for one of PostgreSQL's programs, under the account that it may run as.
 func (c *Cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
-	cmd.Dir = c.dir // PostgreSQL gives up when it may not read the folder it is started in
-	// A clean environment: PGDATA, PGPORT, PGOPTIONS and a locale of the developer's would change what is started.
+	cmd.Dir = c.dir // PostgreSQL exits if it may not read its working directory
+	// A clean environment: the developer's PGDATA, PGPORT, PGOPTIONS or locale would change the
+	// server.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
-	// A process group of its own: Ctrl-C in the terminal is for the test, which then stops its server.
+	// A process group of its own, so that Ctrl-C in the terminal stops only the test, which then stops
+	// the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account, Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
 	return cmd
 }
 
-// runsAs names the account, for an error.
+// runsAs returns the account for an error message.
 func (c *Cluster) runsAs() string {
 	if c.account == nil {
 		return ""
@@ -314,7 +321,7 @@ func (c *Cluster) runsAs() string {
 func (c *Cluster) dataDir() string { return filepath.Join(c.dir, "data") }
 func (c *Cluster) logFile() string { return filepath.Join(c.dir, "server.log") }
 
-// logTail is the end of the server's log, for an error.
+// logTail returns the end of the server's log for an error message.
 func (c *Cluster) logTail() string {
 	const limit = 4096
 	f, err := os.Open(c.logFile())
@@ -342,8 +349,8 @@ type server struct {
 	err     error         // how it ended; read it after exited
 }
 
-// startServer runs the command and waits for its end on one thread that does nothing else: on Linux a child that
-// is to die with its parent dies with the thread that started it, and Go ends idle threads.
+// startServer runs the command and waits for its end on a thread that does nothing else. On Linux,
+// a child that dies with its parent dies with the thread that started it, and Go ends idle threads.
 func startServer(cmd *exec.Cmd) (*server, error) {
 	s := &server{exited: make(chan struct{})}
 	started := make(chan error)
@@ -362,14 +369,15 @@ func startServer(cmd *exec.Cmd) (*server, error) {
 	return s, <-started
 }
 
-// stop sends the signal and waits for the end. A server that does not heed it is killed, and that is an error.
+// stop sends the signal and waits for the end. A server that does not react is killed, which is an
+// error.
 func (s *server) stop(how syscall.Signal) error {
 	select {
 	case <-s.exited:
 		if how == syscall.SIGQUIT {
 			return nil
 		}
-		return fmt.Errorf("it had ended by itself: %w", s.outcome())
+		return fmt.Errorf("it had ended unexpectedly: %w", s.outcome())
 	default:
 	}
 	if err := s.process.Signal(how); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -385,12 +393,12 @@ func (s *server) stop(how syscall.Signal) error {
 		return fmt.Errorf("it did not stop within %s of %s", stopLimit, how)
 	}
 	if how == syscall.SIGQUIT {
-		return nil // it exits as it would after a crash, which is what was asked for
+		return nil // it exits as after a crash, as requested
 	}
 	return s.err
 }
 
-// outcome is how a server ended that nobody stopped.
+// outcome returns how a server ended that was not stopped.
 func (s *server) outcome() error {
 	if s.err == nil {
 		return errors.New("exit status 0")
@@ -398,8 +406,8 @@ func (s *server) outcome() error {
 	return s.err
 }
 
-// findPrograms returns the folder that holds initdb and postgres: from PATH, or else the newest version's below
-// Debian's folder, which Debian keeps out of PATH.
+// findPrograms returns the folder that contains initdb and postgres: the one in PATH, or otherwise
+// the newest version below Debian's folder, which is not in PATH.
 func findPrograms(debian string) (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		if bin := filepath.Dir(initdb); hasPrograms(bin) {
@@ -433,8 +441,9 @@ func hasPrograms(bin string) bool {
 	return true
 }
 
-// findAccount returns whom to run PostgreSQL as: it refuses root, so root runs it as the account that Debian's
-// package makes, or else as nobody. Everybody else runs it as themselves: nil.
+// findAccount returns the account to run PostgreSQL as. PostgreSQL refuses root, so root uses the
+// account of Debian's package, or otherwise an unprivileged one. For other users it returns nil,
+// their own account.
 func findAccount() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -457,14 +466,14 @@ func findAccount() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// freePort returns a port of 127.0.0.1 on which nobody listens. It chooses below the range from which systems take
-// the ports of outgoing connections. Inside it, a client that tries to reconnect to a stopped server can be given
-// the server's own port, be connected with itself, and keep the server from coming back.
+// freePort returns a free port of 127.0.0.1. It is below the range of the ports of outgoing
+// connections. In that range, a client that reconnects to a stopped server could get the server's
+// own port, be connected to itself, and prevent the server from starting again.
 func freePort(ctx context.Context) (int, error) {
 	const lowest, highest = 16_384, 32_767
 	var err error
 	for range 100 {
-		port := lowest + rand.IntN(highest-lowest+1) //nolint:gosec // a port is no secret
+		port := lowest + rand.IntN(highest-lowest+1) //nolint:gosec // a port is not secret
 		var listener net.Listener
 		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
@@ -474,7 +483,7 @@ func freePort(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
-// wrap puts what was being done before an error.
+// wrap puts the action that failed before an error.
 func wrap(err *error, format string, args ...any) {
 	if *err != nil {
 		*err = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), *err)

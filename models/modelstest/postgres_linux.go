@@ -2,15 +2,16 @@ package modelstest
 
 import "syscall"
 
-// dieWithParent stops the server when this process dies without having stopped it: killed, or past `go test`'s
-// time limit. SIGQUIT is PostgreSQL's immediate shutdown, which ends its child processes as well.
+// dieWithParent stops the server when this process dies without stopping it: killed, or past the
+// time limit of `go test`. SIGQUIT is PostgreSQL's immediate shutdown, which also ends its child
+// processes.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
 
-// roomy is how much memory must be free for databases to be made in memory, in bytes.
+// roomy is the free memory that databases in memory require, in bytes.
 const roomy = 3 << 30
 
-// memory returns a folder in memory, or "" if there is none with enough room. It saves time because a database consists of 300
-// files; docs/decisions.md has the figures.
+// memory returns a folder in memory, or "" if none has enough room. It saves time because a
+// database has about 300 files; docs/decisions.md has the figures.
 func memory() string {
 	const folder = "/dev/shm"
 	var s syscall.Statfs_t

@@ -4,8 +4,8 @@ package modelstest
 
 import "syscall"
 
-// dieWithParent does nothing here: only Linux ends a child with its parent. A test that is killed leaves its server
-// running.
+// dieWithParent does nothing here: only Linux ends a child with its parent. A killed test leaves
+// its server running.
 func dieWithParent(*syscall.SysProcAttr) {}
 
 // memory returns "": only Linux has /dev/shm.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	run(m, nil)
 }
 
-func TestClusterThroughItsLife(t *testing.T) {
+func TestClusterLifecycle(t *testing.T) {
 	ctx := t.Context()
 	c, err := StartPostgres(ctx, PostgresOptions{
 		Durable:        true,
@@ -50,10 +50,10 @@ func TestClusterThroughItsLife(t *testing.T) {
 		}
 	}
 	if err := c.CreateDatabase(ctx, "one"); err == nil {
-		t.Error("made a database twice")
+		t.Error("a database was created twice")
 	}
 	query[string](t, c.URL("one"), "CREATE TABLE things (name text)")
-	query[string](t, c.URL("one"), "INSERT INTO things VALUES ('kept')")
+	query[string](t, c.URL("one"), "INSERT INTO things VALUES ('stored')")
 	if got := query[*string](t, c.URL(`another "one"`), "SELECT to_regclass('things')::text"); got[0] != nil {
 		t.Error("the second database has the first one's table")
 	}
@@ -66,7 +66,7 @@ func TestClusterThroughItsLife(t *testing.T) {
 		}
 	}
 	if err := c.Restart(ctx); err == nil {
-		t.Error("started a server that runs")
+		t.Error("a running server was started")
 	}
 
 	url := c.URL("one")
@@ -80,7 +80,7 @@ func TestClusterThroughItsLife(t *testing.T) {
 		}
 		wantGone(t, processes)
 		if conn, err := pgx.Connect(ctx, url); err == nil {
-			t.Errorf("connected after %s", end.name)
+			t.Errorf("a connection was accepted after %s", end.name)
 			_ = conn.Close(ctx)
 		}
 		if err := end.stop(); err != nil {
@@ -89,8 +89,8 @@ func TestClusterThroughItsLife(t *testing.T) {
 		if err := c.Restart(ctx); err != nil {
 			t.Fatalf("after %s: %v", end.name, err)
 		}
-		if got := query[string](t, url, "SELECT name FROM things"); len(got) != 1 || got[0] != "kept" {
-			t.Errorf("after %s and Restart things has %q, want what was put there", end.name, got)
+		if got := query[string](t, url, "SELECT name FROM things"); len(got) != 1 || got[0] != "stored" {
+			t.Errorf("after %s and Restart, things has %q, want the stored row", end.name, got)
 		}
 	}
 
@@ -100,7 +100,7 @@ func TestClusterThroughItsLife(t *testing.T) {
 	}
 	wantGone(t, processes)
 	if _, err := os.Stat(c.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after Stop its folder is still there: %v", err)
+		t.Errorf("after Stop, its folder still exists: %v", err)
 	}
 	if err := c.Stop(); err != nil {
 		t.Errorf("Stop again: %v", err)
@@ -116,7 +116,7 @@ func TestStopAfterKillRemovesTheFolder(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(c.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("its folder is still there: %v", err)
+		t.Errorf("its folder still exists: %v", err)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestFailedStartShowsTheLogAndLeavesNothing(t *testing.T) {
 	t.Setenv("TMPDIR", reachable(t))
 	_, err := StartPostgres(t.Context(), PostgresOptions{Settings: map[string]string{"no_such_setting": "1"}})
 	if err == nil || !strings.Contains(err.Error(), `unrecognized configuration parameter "no_such_setting"`) {
-		t.Errorf("error = %v; want the server's own words", err)
+		t.Errorf("error = %v; want the server's message", err)
 	}
 	wantEmpty(t, os.TempDir())
 }
@@ -139,21 +139,21 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	wantEmpty(t, os.TempDir())
 }
 
-func TestServerThatEndedByItselfIsReported(t *testing.T) {
+func TestServerThatEndedUnexpectedlyIsReported(t *testing.T) {
 	c, err := StartPostgres(t.Context(), PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As an operator would, not through our own methods.
+	// As an operator would stop it, not with our own methods.
 	if err := c.server.process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	<-c.server.exited
-	if err := c.Stop(); err == nil || !strings.Contains(err.Error(), "ended by itself") {
-		t.Errorf("Stop = %v, want it to say that the server had ended by itself", err)
+	if err := c.Stop(); err == nil || !strings.Contains(err.Error(), "ended unexpectedly") {
+		t.Errorf("Stop = %v, want an error that the server had ended unexpectedly", err)
 	}
 	if _, err := os.Stat(c.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("its folder is still there: %v", err)
+		t.Errorf("its folder still exists: %v", err)
 	}
 }
 
@@ -173,24 +173,24 @@ func TestFindPrograms(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		for _, debian := range []string{t.TempDir(), filepath.Join(t.TempDir(), "nothing")} {
 			if _, err := findPrograms(debian); err == nil || !strings.Contains(err.Error(), "apt-get install postgresql") {
-				t.Errorf("error = %v, want what to install", err)
+				t.Errorf("error = %v, want the package to install", err)
 			}
 		}
 	})
-	t.Run("newest of Debian's", func(t *testing.T) {
+	t.Run("newest of Debian's versions", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		debian := t.TempDir()
 		for _, version := range []string{"9", "15", "common"} {
 			install(t, filepath.Join(debian, version, "bin"))
 		}
-		if err := os.MkdirAll(filepath.Join(debian, "17", "bin"), 0o755); err != nil { // a client only
+		if err := os.MkdirAll(filepath.Join(debian, "17", "bin"), 0o755); err != nil { // only a client
 			t.Fatal(err)
 		}
 		if got, err := findPrograms(debian); err != nil || got != filepath.Join(debian, "15", "bin") {
 			t.Errorf("findPrograms = %q, %v; want 15's", got, err)
 		}
 	})
-	t.Run("PATH before Debian's", func(t *testing.T) {
+	t.Run("PATH before Debian's folder", func(t *testing.T) {
 		bin, debian := t.TempDir(), t.TempDir()
 		t.Setenv("PATH", bin)
 		install(t, bin)
@@ -206,7 +206,7 @@ func TestPostgresIsNewForEachTest(t *testing.T) {
 	for _, name := range []string{"first", "second"} {
 		t.Run(name, func(t *testing.T) {
 			url := Postgres(t)
-			query[string](t, url, "CREATE TABLE things (name text)") // fails where it exists
+			query[string](t, url, "CREATE TABLE things (name text)") // fails if it exists
 			if got := query[string](t, url, "SHOW fsync"); got[0] != "off" {
 				t.Errorf("fsync = %s, want off", got[0])
 			}
@@ -215,13 +215,13 @@ func TestPostgresIsNewForEachTest(t *testing.T) {
 	}
 	for _, url := range urls {
 		if conn, err := pgx.Connect(t.Context(), url); err == nil {
-			t.Errorf("%s is still there after its test", url)
+			t.Errorf("%s still exists after its test", url)
 			_ = conn.Close(t.Context())
 		}
 	}
 }
 
-func TestPostgresForTestsSideBySide(t *testing.T) {
+func TestPostgresForParallelTests(t *testing.T) {
 	for i := range 8 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
@@ -238,15 +238,15 @@ func TestSQLiteIsNewForEachCall(t *testing.T) {
 	for _, url := range []string{one, two} {
 		path, ok := strings.CutPrefix(url, "sqlite:")
 		if !ok || !filepath.IsAbs(path) {
-			t.Errorf("%q is not sqlite: and a whole path", url)
+			t.Errorf("%q is not sqlite: and an absolute path", url)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is there already: %v", path, err)
+			t.Errorf("%s exists already: %v", path, err)
 		}
 	}
 }
 
-// A test that is killed, as `go test` does with one that takes too long, has no time to stop its server.
+// A killed test, for example after the time limit of `go test`, cannot stop its server.
 func TestServerDiesWithItsProcess(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Logf("%s does not end a child with its parent", runtime.GOOS)
@@ -256,7 +256,7 @@ func TestServerDiesWithItsProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("TMPDIR", reachable(t)) // of the other process too: its folder stays
+	t.Setenv("TMPDIR", reachable(t)) // also for the other process, whose folder remains
 	cmd := exec.CommandContext(t.Context(), executable)
 	cmd.Env = append(os.Environ(), orphanVariable+"=1")
 	cmd.Stderr = os.Stderr
@@ -269,7 +269,7 @@ func TestServerDiesWithItsProcess(t *testing.T) {
 	}
 	url, err := bufio.NewReader(output).ReadString('\n')
 	if err != nil {
-		t.Fatalf("the other process did not say where its server is: %v", err)
+		t.Fatalf("the other process did not print its server's address: %v", err)
 	}
 	url = strings.TrimSpace(url)
 	conn, err := pgx.Connect(t.Context(), url)
@@ -280,14 +280,14 @@ func TestServerDiesWithItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err == nil {
-		t.Error("the other process ended by itself")
+		t.Error("the other process ended on its own")
 	}
 
-	// Its connections are cut first; its port is closed when the last of it is gone.
+	// Its connections are closed first. Its port is closed when its last process has ended.
 	ctx, cancel := context.WithTimeout(t.Context(), stopLimit)
 	defer cancel()
 	if _, err := conn.WaitForNotification(ctx); err == nil || ctx.Err() != nil {
-		t.Fatalf("%s after its process was killed the server still runs: %v", stopLimit, err)
+		t.Fatalf("%s after its process was killed, the server still runs: %v", stopLimit, err)
 	}
 	_ = conn.Close(ctx)
 	for {
@@ -296,7 +296,7 @@ func TestServerDiesWithItsProcess(t *testing.T) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%s after its process was killed the server still listens: %v", stopLimit, err)
+			t.Fatalf("%s after its process was killed, the server still listens: %v", stopLimit, err)
 		}
 		if err == nil {
 			_ = conn.Close(ctx)
@@ -304,7 +304,7 @@ func TestServerDiesWithItsProcess(t *testing.T) {
 	}
 }
 
-// orphan starts a cluster, prints where it is, and waits for the end.
+// orphan starts a cluster, prints its address, and waits to be killed.
 func orphan() {
 	c, err := StartPostgres(context.Background(), PostgresOptions{})
 	if err != nil {
@@ -315,7 +315,7 @@ func orphan() {
 	select {}
 }
 
-// query runs one statement on a connection of its own and returns the rows' only column.
+// query runs one statement on a new connection and returns the rows' only column.
 func query[T any](t *testing.T, url, statement string) []T {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
@@ -338,28 +338,28 @@ func query[T any](t *testing.T, url, statement string) []T {
 	return values
 }
 
-// running returns the process ids of the server and of its children: writers, checkpointer and so on.
+// running returns the IDs of the server's process and its child processes.
 func running(t *testing.T, c *Cluster) []int {
 	t.Helper()
 	processes := query[int](t, c.URL("postgres"), "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 	if len(processes) < 3 {
-		t.Fatalf("the server has the processes %v, want its background ones", processes)
+		t.Fatalf("the server has the processes %v, want also its background processes", processes)
 	}
 	return append(processes, c.server.process.Pid)
 }
 
-// wantGone tells of each process that is left.
+// wantGone reports each process that still exists.
 func wantGone(t *testing.T, processes []int) {
 	t.Helper()
 	for _, pid := range processes {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-			t.Errorf("process %d is still there: %v", pid, err)
+			t.Errorf("process %d still exists: %v", pid, err)
 		}
 	}
 }
 
-// reachable is a new folder for temporary files that PostgreSQL's account can reach. t.TempDir is not: a folder in
-// it is for this process's own account.
+// reachable returns a new folder for temporary files that PostgreSQL's account can access.
+// t.TempDir is private to this process's account.
 func reachable(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tollgate-test-")
@@ -385,6 +385,6 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 	defer func() { _ = f.Close() }()
 	if names, err := f.Readdirnames(-1); err != nil && !errors.Is(err, io.EOF) || len(names) > 0 {
-		t.Errorf("%s holds %q, want nothing: %v", dir, names, err)
+		t.Errorf("%s contains %q, want nothing: %v", dir, names, err)
 	}
 }

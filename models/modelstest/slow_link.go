@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// SlowLink is a TCP proxy that delays every byte in each direction, as a long way does, and limits nothing else.
+// SlowLink is a TCP proxy that delays every byte in each direction, like a long distance.
 type SlowLink struct {
 	delay  time.Duration
 	target string
@@ -20,7 +20,8 @@ type SlowLink struct {
 	done  bool
 }
 
-// NewSlowLink puts a delay in each direction in front of the database at a URL and returns the URL to use instead.
+// NewSlowLink puts a delay in each direction in front of the database at a URL. It returns the URL
+// to use instead.
 func NewSlowLink(t testing.TB, address string, delay time.Duration) (*SlowLink, string) {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -43,7 +44,7 @@ func NewSlowLink(t testing.TB, address string, delay time.Duration) (*SlowLink, 
 	return l, u.String()
 }
 
-// Break ends all connections.
+// Break closes all connections.
 func (l *SlowLink) Break() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +76,7 @@ func (l *SlowLink) accept() {
 	}
 }
 
-// carry copies from one end to the other; each piece arrives after the delay, and so does the end.
+// carry copies from one end to the other. Each piece, and the end, arrives after the delay.
 func (l *SlowLink) carry(to, from net.Conn) {
 	type piece struct {
 		bytes []byte

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// maxReference is how long a client_reference_id may be, in bytes.
+// maxReference is the maximum length of a client_reference_id in bytes.
 const maxReference = 200
 
 func (s *Stripe) checkoutRoutes() []route {
@@ -71,14 +71,14 @@ func (s *Stripe) checkoutRoutes() []route {
 	}
 }
 
-// createCheckout begins a checkout.
+// createCheckout creates a Checkout session.
 // Source: https://docs.stripe.com/api/checkout/sessions/create.
 func (s *Stripe) createCheckout(c *call) *answer {
 	if a := c.require("mode", "success_url"); a != nil {
 		return a
 	}
 	if mode := c.form.Get("mode"); mode != "subscription" {
-		return invalid("", "mode", "This stand-in knows mode=subscription, not %q.", mode)
+		return invalid("", "mode", "This stand-in supports mode=subscription, not %q.", mode)
 	}
 	customer := c.form.Get("customer")
 	if customer != "" {
@@ -141,8 +141,9 @@ func (s *Stripe) createCheckout(c *call) *answer {
 	return s.one(c, o)
 }
 
-// CompleteCheckout pays an open checkout: its customer, when it has none yet, and its subscription are made, and the
-// subscription's id is returned. It is empty when there is no such checkout, or it is not open.
+// CompleteCheckout pays an open Checkout session. It creates the subscription, and the customer if
+// the session has none, and returns the subscription's ID. It returns "" if there is no such open
+// session.
 func (s *Stripe) CompleteCheckout(id string) (subscription string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,7 +209,7 @@ func (s *Stripe) createPortal(c *call) *answer {
 	return s.one(c, s.kind("portal").put(o))
 }
 
-// portalPrices refuses products and prices that are not there.
+// portalPrices refuses products and prices that do not exist.
 func (s *Stripe) portalPrices(c *call) *answer {
 	features, _ := c.change()["features"].(object)
 	with, _ := features["subscription_update"].(object)
@@ -230,7 +231,8 @@ func (s *Stripe) portalPrices(c *call) *answer {
 	return nil
 }
 
-// createPortalSession needs a configuration: what is set up by the API is never the default one, which only a person saves.
+// createPortalSession requires a configuration. A configuration made with the API is never the
+// default one, which only the Dashboard saves.
 func (s *Stripe) createPortalSession(c *call) *answer {
 	if a := c.require("customer"); a != nil {
 		return a

@@ -14,8 +14,8 @@ func (s *Stripe) customerRoutes() []route {
 			return s.one(c, o)
 		}},
 		{pattern: "GET /v1/customers", params: params(listParams, []string{"email"}), handle: func(c *call) *answer {
-			fits := c.filter("email")
-			return s.list(c, s.kind("customer").newest(func(o object) bool { return o["deleted"] != true && fits(o) }))
+			matches := c.filter("email")
+			return s.list(c, s.kind("customer").newest(func(o object) bool { return o["deleted"] != true && matches(o) }))
 		}},
 		{pattern: "GET /v1/customers/{id}", params: params(), handle: s.get("customer", "customer")},
 		{pattern: "POST /v1/customers/{id}", params: params(fields), handle: s.withObject("customer", "customer",
@@ -34,7 +34,7 @@ func (s *Stripe) customerRoutes() []route {
 	}
 }
 
-// AddCustomer adds a customer, or puts a new one in the place of the one with its id; nil is no metadata.
+// AddCustomer adds a customer, or replaces the one with its ID. The metadata may be nil.
 func (s *Stripe) AddCustomer(id string, metadata map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +51,7 @@ func (s *Stripe) addCustomer(id string, now time.Time) object {
 	})
 }
 
-// needCustomer is a customer, who is made when there is none.
+// needCustomer returns a customer, and creates a missing one.
 func (s *Stripe) needCustomer(id string, now time.Time) object {
 	if o := s.kind("customer").by[id]; o != nil {
 		return o
@@ -59,7 +59,8 @@ func (s *Stripe) needCustomer(id string, now time.Time) object {
 	return s.addCustomer(id, now)
 }
 
-// DeleteCustomer deletes a customer, and with them their subscriptions, as Stripe does. It is false when there is none.
+// DeleteCustomer deletes a customer and cancels their subscriptions, as Stripe does. It reports
+// whether the customer existed.
 func (s *Stripe) DeleteCustomer(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +82,7 @@ func (s *Stripe) deleteCustomer(id string, now time.Time) bool {
 	return true
 }
 
-// noCustomer refuses a customer who is not there or deleted; nil is when there is one.
+// noCustomer refuses a missing or deleted customer. It returns nil if the customer exists.
 func (s *Stripe) noCustomer(id string) *answer {
 	if o := s.kind("customer").by[id]; o == nil || o["deleted"] == true {
 		return missing(http.StatusBadRequest, "customer", "customer", id)
@@ -89,11 +90,11 @@ func (s *Stripe) noCustomer(id string) *answer {
 	return nil
 }
 
-// Invoice is what AddInvoice adds. Amounts are cents.
+// Invoice is an invoice for AddInvoice. Amounts are in cents.
 type Invoice struct {
-	// ID is made when it is empty.
+	// ID is generated if it is empty.
 	ID, Customer, Subscription string
-	// Number is what people see; a draft has none.
+	// Number is the number that people see; a draft has none.
 	Number string
 	// Status is draft, open, paid, uncollectible or void.
 	Status      string
@@ -102,11 +103,12 @@ type Invoice struct {
 	Created     time.Time
 	PeriodStart time.Time
 	PeriodEnd   time.Time
-	// HostedURL and PDF are where it can be seen; a draft has neither.
+	// HostedURL and PDF are the addresses of the page and the file; a draft has neither.
 	HostedURL, PDF string
 }
 
-// AddInvoice adds an invoice, or puts one in the place of the one with its id, and is its id. Its customer is made when there is none.
+// AddInvoice adds an invoice, or replaces the one with its ID, and returns the ID. It creates a
+// missing customer.
 func (s *Stripe) AddInvoice(i Invoice) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +137,7 @@ func (s *Stripe) invoice(i Invoice, now time.Time) string {
 	return i.ID
 }
 
-// text is null when it is empty.
+// text returns nil for an empty string.
 func text(s string) any {
 	if s == "" {
 		return nil
@@ -143,7 +145,7 @@ func text(s string) any {
 	return s
 }
 
-// moment is in seconds, and null when it is none.
+// moment returns a time in seconds, or nil for the zero time.
 func moment(t time.Time) any {
 	if t.IsZero() {
 		return nil

@@ -14,48 +14,49 @@ import (
 // meterEvents is the route of meter events.
 const meterEvents = "POST /v1/billing/meter_events"
 
-// maxIdentifier is in characters.
+// maxIdentifier is the maximum length in characters.
 const maxIdentifier = 100
 
-// Event is a meter event, or several that were the same.
+// Event is a meter event, or several equal ones.
 type Event struct {
-	// Identifier is "foreign:…" for one of AddForeign.
+	// Identifier is "foreign:…" for an event of AddForeign.
 	Identifier, EventName, Customer string
-	// Value is in units, of one time.
+	// Value is the number of units, counted once.
 	Value int64
-	// Timestamp is when it was used, in whole seconds, UTC.
+	// Timestamp is when the units were used, in whole seconds, UTC.
 	Timestamp time.Time
-	// Received is when it was first received.
+	// Received is when the event was first received.
 	Received time.Time
-	// Times is how often it was counted. More than once is how a customer pays twice.
+	// Times is how often the event was counted. If more than once, a customer pays twice.
 	Times int
 }
 
-// meterState is what is known of usage.
+// meterState is the state of all meter events.
 type meterState struct {
-	// identifiers are when each was last received.
+	// identifiers has the time when each identifier was last received.
 	identifiers map[string]time.Time
-	// records are in the order of their receipt; byCustomer has the same.
+	// records are in the order of receipt. byCustomer has the same records.
 	records    []*record
 	byCustomer map[string][]*record
 	dropped    []*record
-	// open is how many calls are under way for a customer and meter, most how many ever were for a customer and one meter.
+	// open counts the running calls for a customer and meter. most is the maximum for a customer and
+	// any one meter.
 	open map[stream]int
 	most map[string]int
 }
 
-// stream is what Stripe takes one call at a time for.
+// stream is a customer and a meter. Stripe accepts one call at a time for each.
 type stream struct{ customer, eventName string }
 
-// record is one receipt.
+// record is one received event.
 type record struct {
 	identifier string
 	stream
-	meter     string // the id of the one that counted it
+	meter     string // ID of the meter that counted it
 	value     int64
 	timestamp int64
 	received  time.Time
-	// visible is from when on the summaries have it.
+	// visible is when the event appears in the summaries.
 	visible time.Time
 	lost    bool
 }
@@ -64,7 +65,8 @@ func newMeterState() meterState {
 	return meterState{identifiers: map[string]time.Time{}, byCustomer: map[string][]*record{}, open: map[stream]int{}, most: map[string]int{}}
 }
 
-// enter counts a call as under way until leave is called. It is alone when no other one is for its customer and meter.
+// enter counts a call as running until leave is called. alone reports whether no other call runs
+// for its customer and meter.
 func (s *Stripe) enter(rt *route, form url.Values) (leave func(), alone bool) {
 	if rt.pattern != meterEvents {
 		return func() {}, true
@@ -80,7 +82,7 @@ func (s *Stripe) enter(rt *route, form url.Values) (leave func(), alone bool) {
 	}, n == 1
 }
 
-// customerOf is whom an event is about.
+// customerOf returns the customer of an event.
 func (s *Stripe) customerOf(form url.Values) string {
 	key := customerKey
 	if m := s.meterOf(form.Get("event_name")); m != nil {
@@ -91,8 +93,9 @@ func (s *Stripe) customerOf(form url.Values) string {
 
 // createEvent receives a meter event.
 //
-// Stripe checks some of this only after its answer, and then tells by an event of its own. Here all is told at once, as the
-// reporter can only do more with it; Dropped is what is told late or never.
+// Stripe checks some of this only after its answer and then sends an event of its own. Here, every
+// error is in the answer, because that gives the reporter more to handle. Use Dropped for errors
+// that Stripe reports late or never.
 // Sources: https://docs.stripe.com/api/billing/meter-event/create and
 // https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api.
 func (s *Stripe) createEvent(c *call) *answer {
@@ -169,7 +172,7 @@ func (s *Stripe) createEvent(c *call) *answer {
 	})
 }
 
-// count counts a receipt, and lets it appear in the summaries when their lag is over.
+// count counts a record. It appears in the summaries after their lag.
 func (s *Stripe) count(r *record) {
 	r.visible = r.received
 	if s.o.Lag != nil {
@@ -179,7 +182,7 @@ func (s *Stripe) count(r *record) {
 	s.meter.byCustomer[r.customer] = append(s.meter.byCustomer[r.customer], r)
 }
 
-// summaries are what was used, in one sum or by the hour or day, the newest first.
+// summaries lists the usage as one sum, or by hour or day, newest first.
 // Source: https://docs.stripe.com/api/billing/meter-event-summary/list.
 func (s *Stripe) summaries(c *call) *answer {
 	m := s.kind("meter").by[c.id]
@@ -235,8 +238,8 @@ func (s *Stripe) summaries(c *call) *answer {
 		}
 		sums[start+(r.timestamp-start)/width*width] += by
 	}
-	// Whether Stripe has a summary of nothing is not documented. So there is one for every second minute, and a reader has
-	// to cope with both.
+	// The documentation does not say whether Stripe returns a summary without usage. Every second
+	// minute has one here, so that readers must handle both.
 	if window == "" && len(sums) == 0 && start/60%2 == 0 {
 		sums[start] = 0
 	}
@@ -244,7 +247,7 @@ func (s *Stripe) summaries(c *call) *answer {
 	for at := range sums {
 		all = append(all, object{
 			"id": fmt.Sprintf("mtrusg_%s_%s_%d_%d", c.id, customer, at, width), "object": "billing.meter_event_summary",
-			// Stripe writes it as a number with a fraction.
+			// Stripe writes a number with a fraction.
 			"aggregated_value": json.Number(fmt.Sprintf("%d.0", sums[at])),
 			"start_time":       at, "end_time": at + width, "livemode": s.o.Livemode, "meter": c.id,
 		})
@@ -253,8 +256,8 @@ func (s *Stripe) summaries(c *call) *answer {
 	return s.list(c, all)
 }
 
-// AddForeign counts an event that another source sent to the meter with an event name. The meter must exist. The summaries have the
-// event immediately.
+// AddForeign counts an event that another source sent to the meter with an event name. The meter
+// must exist. The event is in the summaries immediately.
 func (s *Stripe) AddForeign(eventName, customer string, value int64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,7 +268,7 @@ func (s *Stripe) AddForeign(eventName, customer string, value int64, at time.Tim
 	s.meter.byCustomer[customer] = append(s.meter.byCustomer[customer], r)
 }
 
-// Lose forgets an event that was counted, from the summaries too. It is false when there is none.
+// Lose removes a counted event, also from the summaries. It reports whether there was one.
 func (s *Stripe) Lose(identifier string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,7 +282,8 @@ func (s *Stripe) Lose(identifier string) bool {
 	return lost
 }
 
-// Double counts an event once more, to be seen in the summaries with the first. It is false when there is none.
+// Double counts an event again. It reports whether there was one. The summaries show both at the
+// same time.
 func (s *Stripe) Double(identifier string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,8 +298,8 @@ func (s *Stripe) Double(identifier string) bool {
 	return true
 }
 
-// Total is all that was counted of a customer by all meters, in units, with a timestamp from one time on and before another, whether or
-// not the summaries have it yet.
+// Total returns the units of a customer that all meters counted from one time and before another,
+// whether or not they are in the summaries yet.
 func (s *Stripe) Total(customer string, from, to time.Time) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -309,7 +313,7 @@ func (s *Stripe) Total(customer string, from, to time.Time) int64 {
 	return total
 }
 
-// Events are all that were counted, in the order of their first receipt.
+// Events returns all counted events in the order of their first receipt.
 func (s *Stripe) Events() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +321,7 @@ func (s *Stripe) Events() []Event {
 	return events(s.meter.records)
 }
 
-// Dropped are the events that were answered with 200 and never counted.
+// Dropped returns the events that were answered with 200 and never counted.
 func (s *Stripe) Dropped() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -352,7 +356,7 @@ func events(records []*record) []Event {
 	return all
 }
 
-// MaxConcurrent is how many calls at a time there ever were for each customer and one meter.
+// MaxConcurrent returns the maximum number of simultaneous calls for each customer and one meter.
 func (s *Stripe) MaxConcurrent() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

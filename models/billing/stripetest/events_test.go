@@ -10,14 +10,14 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-func TestWhatAMeterEventMustBe(t *testing.T) {
+func TestMeterEventsAreChecked(t *testing.T) {
 	const invalid, missing = "invalid_request_error", "resource_missing"
 	for name, test := range map[string]struct {
-		form                url.Values
-		status              int
-		code, param, saying string
+		form                 url.Values
+		status               int
+		code, param, message string
 	}{
-		"well":            {form: event("a", "3", start), status: 200},
+		"valid":           {form: event("a", "3", start), status: 200},
 		"no identifier":   {form: event("a", "3", start, "identifier", "-"), status: 200},
 		"no timestamp":    {form: event("a", "3", start, "timestamp", "-"), status: 200},
 		"35 days ago":     {form: event("a", "3", start.Add(-35*24*time.Hour)), status: 200},
@@ -26,28 +26,29 @@ func TestWhatAMeterEventMustBe(t *testing.T) {
 			code: "timestamp_too_far_in_past", param: "timestamp"},
 		"more than 5 minutes ahead": {form: event("a", "3", start.Add(5*time.Minute+time.Second)), status: 400,
 			code: "timestamp_in_future", param: "timestamp"},
-		"a timestamp that is none": {form: event("a", "3", start, "timestamp", "now"), status: 400, code: "parameter_invalid_integer",
+		"an invalid timestamp": {form: event("a", "3", start, "timestamp", "now"), status: 400, code: "parameter_invalid_integer",
 			param: "timestamp"},
 		"no event name": {form: event("a", "3", start, "event_name", "-"), status: 400, code: "parameter_missing",
 			param: "event_name"},
 		"an unknown event name": {form: event("a", "3", start, "event_name", "other"), status: 400, code: "no_meter",
-			param: "event_name", saying: "other"},
+			param: "event_name", message: "other"},
 		"an inactive meter": {form: event("a", "3", start, "event_name", "old"), status: 400, code: "archived_meter",
-			param: "event_name", saying: "old"},
+			param: "event_name", message: "old"},
 		"an unknown customer": {form: event("a", "3", start, "payload[stripe_customer_id]", "cus_9"), status: 400, code: missing,
-			param: "payload[stripe_customer_id]", saying: "No such customer: 'cus_9'"},
+			param: "payload[stripe_customer_id]", message: "No such customer: 'cus_9'"},
 		"no customer": {form: event("a", "3", start, "payload[stripe_customer_id]", "-"), status: 400,
 			code: "meter_event_no_customer_defined", param: "payload[stripe_customer_id]"},
 		"no value": {form: event("a", "3", start, "payload[value]", "-"), status: 400,
 			code: "meter_event_value_not_found", param: "payload[value]"},
-		"half a unit":               {form: event("a", "0.5", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
-		"a value that is no number": {form: event("a", "many", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
-		"an identifier of 100":      {form: event(strings.Repeat("é", 100), "3", start), status: 200},
+		"half a unit": {form: event("a", "0.5", start), status: 400, code: "meter_event_invalid_value", param: "payload[value]"},
+		"a value that is not a number": {form: event("a", "many", start), status: 400, code: "meter_event_invalid_value",
+			param: "payload[value]"},
+		"an identifier of 100": {form: event(strings.Repeat("é", 100), "3", start), status: 200},
 		"an identifier of 101": {form: event(strings.Repeat("é", 101), "3", start), status: 400, code: "parameter_invalid_string",
 			param: "identifier"},
 		"an unknown parameter": {form: event("a", "3", start, "quantity", "1"), status: 400, code: "parameter_unknown", param: "quantity"},
-		"an unknown field of payload": {form: event("a", "3", start, "payload[who]", "1"), status: 400, code: "parameter_unknown",
-			param: "payload[who]"},
+		"an unknown field of payload": {form: event("a", "3", start, "payload[person]", "1"), status: 400, code: "parameter_unknown",
+			param: "payload[person]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStandIn(nil)
@@ -57,26 +58,26 @@ func TestWhatAMeterEventMustBe(t *testing.T) {
 			}
 			a := s.must(t, post, test.form, "")
 			if a.status != test.status || a.error("code") != test.code || a.error("param") != test.param ||
-				!strings.Contains(a.error("message"), test.saying) {
-				t.Fatalf("answered %d %v", a.status, a.body)
+				!strings.Contains(a.error("message"), test.message) {
+				t.Fatalf("the answer is %d %v", a.status, a.body)
 			}
 			want := int64(3)
 			if test.status != 200 {
 				want = 0
 				if a.error("type") != invalid {
-					t.Errorf("type %q", a.error("type"))
+					t.Errorf("the type is %q", a.error("type"))
 				}
 			} else if a.body["object"] != "billing.meter_event" || a.body["identifier"] == "" || a.body["payload"].(map[string]any)["value"] != "3" {
-				t.Errorf("answered %v", a.body)
+				t.Errorf("the answer is %v", a.body)
 			}
 			if got := s.total(); got != want {
-				t.Errorf("counted %d, not %d", got, want)
+				t.Errorf("%d units are counted, want %d", got, want)
 			}
 		})
 	}
 }
 
-func TestAnIdentifierIsUniqueForExactlyADay(t *testing.T) {
+func TestAnIdentifierIsUniqueForADay(t *testing.T) {
 	s := newStandIn(nil)
 	s.must(t, post, event("a", "3", start), "")
 	s.Add(24*time.Hour - 1)
@@ -89,14 +90,14 @@ func TestAnIdentifierIsUniqueForExactlyADay(t *testing.T) {
 		t.Fatalf("after a day: %d %v", a.status, a.body)
 	}
 	if s.total() != 6 {
-		t.Errorf("total %d", s.total())
+		t.Errorf("the total is %d, want 6", s.total())
 	}
 	all := s.Events()
 	if len(all) != 1 || all[0].Times != 2 || all[0].Identifier != "a" || all[0].Customer != "cus_1" || all[0].EventName != "suggestions" ||
 		all[0].Value != 3 || !all[0].Timestamp.Equal(start) || !all[0].Received.Equal(start) {
-		t.Errorf("events %+v", all)
+		t.Errorf("the events are %+v", all)
 	}
-	// The second receipt is remembered for a day of its own.
+	// The second receipt is remembered for another day.
 	s.Add(24*time.Hour - 1)
 	if a := s.must(t, post, event("a", "3", start), ""); a.status != 400 {
 		t.Errorf("within a day of the second: %d", a.status)
@@ -109,7 +110,7 @@ func TestAnIdempotencyKeyKeepsTheFirstAnswer(t *testing.T) {
 	s.Add(24*time.Hour - 1)
 	again := s.must(t, post, event("a", "3", start), "k")
 	if again.status != 200 || !again.replayed || again.body["created"] != first.body["created"] {
-		t.Errorf("again: %d %v", again.status, again.body)
+		t.Errorf("the retry: %d %v", again.status, again.body)
 	}
 	other := s.must(t, post, event("b", "3", start), "k")
 	if other.status != 400 || other.error("type") != "idempotency_error" {
@@ -120,22 +121,22 @@ func TestAnIdempotencyKeyKeepsTheFirstAnswer(t *testing.T) {
 		t.Errorf("after a day: %d %v", a.status, a.body)
 	}
 	if s.total() != 7 {
-		t.Errorf("total %d", s.total())
+		t.Errorf("the total is %d, want 7", s.total())
 	}
 
-	// What failed for good is kept, and what never began is not.
+	// The answer to a request that failed is stored. The one to an invalid request is not.
 	for name, test := range map[string]struct {
 		wrong, right url.Values
-		kept         bool
+		stored       bool
 	}{
-		"a known identifier": {wrong: event("b", "4", start), right: event("b", "4", start), kept: true},
+		"a known identifier": {wrong: event("b", "4", start), right: event("b", "4", start), stored: true},
 		"half a unit":        {wrong: event("c", "0.5", start), right: event("c", "5", start)},
 	} {
 		if a := s.must(t, post, test.wrong, name); a.status != 400 || a.replayed {
 			t.Errorf("%s: %d", name, a.status)
 		}
-		if a := s.must(t, post, test.right, name); a.replayed != test.kept {
-			t.Errorf("%s: kept %t", name, a.replayed)
+		if a := s.must(t, post, test.right, name); a.replayed != test.stored {
+			t.Errorf("%s: stored is %t", name, a.replayed)
 		}
 	}
 }
@@ -156,7 +157,7 @@ func TestOneCallAtATimeForACustomerAndMeter(t *testing.T) {
 	<-arrived
 	if a := s.must(t, post, event("b", "3", start), "k"); a.status != 409 || a.error("code") != "lock_timeout" ||
 		a.error("type") != "invalid_request_error" {
-		t.Errorf("the second: %d %v", a.status, a.body)
+		t.Errorf("the second call: %d %v", a.status, a.body)
 	}
 	if a := s.must(t, post, event("c", "3", start, "payload[stripe_customer_id]", "cus_2"), ""); a.status != 200 {
 		t.Errorf("another customer: %d %v", a.status, a.body)
@@ -166,13 +167,13 @@ func TestOneCallAtATimeForACustomerAndMeter(t *testing.T) {
 	}
 	close(leave)
 	if a := <-done; a.status != 200 {
-		t.Errorf("the first: %d %v", a.status, a.body)
+		t.Errorf("the first call: %d %v", a.status, a.body)
 	}
 	if a := s.must(t, post, event("b", "3", start), "k"); a.status != 200 {
-		t.Errorf("the second, again: %d %v", a.status, a.body)
+		t.Errorf("the second call again: %d %v", a.status, a.body)
 	}
 	if most := s.MaxConcurrent(); most["cus_1"] != 2 || most["cus_2"] != 1 {
-		t.Errorf("most %v", most)
+		t.Errorf("the maximum is %v", most)
 	}
 }
 
@@ -182,11 +183,11 @@ func TestPlantedDifferences(t *testing.T) {
 		s.must(t, post, event(id, "10", start), "")
 	}
 	if !s.Lose("a") || s.Lose("a") || s.Lose("z") || !s.Double("b") || s.Double("z") {
-		t.Error("what was there was not found, or what was not was")
+		t.Error("Lose or Double reported a wrong result")
 	}
 	s.AddForeign("suggestions", "cus_1", 7, start.Add(30*time.Second))
 	if sum, _ := s.summary(t, start, start.Add(time.Minute)); sum != 37 || s.total() != 37 {
-		t.Errorf("summary %v, total %d", sum, s.total())
+		t.Errorf("the summary is %v, the total %d", sum, s.total())
 	}
 	times := map[string]int{}
 	for _, e := range s.Events() {
@@ -194,10 +195,10 @@ func TestPlantedDifferences(t *testing.T) {
 		times[id] = e.Times
 	}
 	if times["a"] != 0 || times["b"] != 2 || times["c"] != 1 || times["foreign"] != 1 {
-		t.Errorf("times %v", times)
+		t.Errorf("the counts are %v", times)
 	}
-	// It is known all the same.
+	// The identifier of a lost event is still known.
 	if a := s.must(t, post, event("a", "10", start), ""); a.status != 400 {
-		t.Errorf("a lost one again: %d", a.status)
+		t.Errorf("a lost event again: %d", a.status)
 	}
 }

@@ -17,8 +17,9 @@ import (
 
 func TestFaults(t *testing.T) {
 	for fault, test := range map[stripetest.Fault]struct {
-		// status is 0 for a broken connection, counted what is by then; and after an hour; and the status of a second try
-		// with another Idempotency-Key, and with the same.
+		// status is 0 for a broken connection. now and later are the units counted immediately and after
+		// an hour. another and again are the statuses of a retry with another Idempotency-Key and with
+		// the same one.
 		status         int
 		html           bool
 		code           string
@@ -45,7 +46,7 @@ func TestFaults(t *testing.T) {
 				s := newStandIn(func(o *stripetest.Options) { o.Stall = func(context.Context) { stalled = true } })
 				s.SetFault(func(r *http.Request, form url.Values) stripetest.Fault {
 					if r.Method != http.MethodPost || form.Get("identifier") != "a" {
-						t.Errorf("asked about %s %v", r.Method, form)
+						t.Errorf("SetFault's function got %s %v", r.Method, form)
 					}
 					return fault
 				})
@@ -53,45 +54,45 @@ func TestFaults(t *testing.T) {
 				s.SetFault(nil)
 				if (test.status == 0) != errors.Is(err, stripetest.ErrLost) || a.status != test.status || a.html != test.html ||
 					a.error("code") != test.code {
-					t.Errorf("answered %d %v, %v", a.status, a.body, err)
+					t.Errorf("the answer is %d %v, %v", a.status, a.body, err)
 				}
 				if stalled != (fault == stripetest.Stall) {
-					t.Errorf("stalled: %t", stalled)
+					t.Errorf("stalled is %t", stalled)
 				}
 				if got := s.total(); got != test.now {
-					t.Errorf("counted %d, not %d", got, test.now)
+					t.Errorf("%d units are counted, want %d", got, test.now)
 				}
 				if late := s.Pending(); (late == 1) != (fault == stripetest.Late) {
-					t.Errorf("%d are late", late)
+					t.Errorf("%d requests are late", late)
 				}
 				s.Add(time.Hour)
 				s.Settle()
 				if got := s.total(); got != test.later {
-					t.Errorf("an hour later counted %d, not %d", got, test.later)
+					t.Errorf("an hour later, %d units are counted, want %d", got, test.later)
 				}
 				key, want := "l", test.another
 				if same {
 					key, want = "k", test.again
 				}
 				if a := s.must(t, post, event("a", "3", start), key); a.status != want {
-					t.Errorf("again with key %s: %d %v, not %d", key, a.status, a.body, want)
+					t.Errorf("a retry with key %s: %d %v, want %d", key, a.status, a.body, want)
 				}
 				want3 := int64(3)
 				if fault == stripetest.Dropped || (same && fault == stripetest.ErrorBefore) {
 					want3 = 0
 				}
 				if got := s.total(); got != want3 {
-					t.Errorf("counted %d in the end, not %d", got, want3)
+					t.Errorf("in the end, %d units are counted, want %d", got, want3)
 				}
 				if dropped := s.Dropped(); (len(dropped) == 1) != (fault == stripetest.Dropped) {
-					t.Errorf("dropped %v", dropped)
+					t.Errorf("the dropped events are %v", dropped)
 				}
 			})
 		}
 	}
 }
 
-func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
+func TestALateEffectFollowsTheRulesOfItsTime(t *testing.T) {
 	s := newStandIn(nil)
 	late := func(form url.Values, key string) {
 		t.Helper()
@@ -101,7 +102,8 @@ func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
 		}
 		s.SetFault(nil)
 	}
-	// While it is on its way, its key is in use, and whoever comes first has the identifier.
+	// While the request is on its way, its key is in use. Its identifier belongs to the first event
+	// that arrives.
 	late(event("a", "3", start), "k")
 	if a := s.must(t, post, event("a", "3", start), "k"); a.status != 409 || a.error("code") != "idempotency_key_in_use" {
 		t.Errorf("the same key: %d %v", a.status, a.body)
@@ -111,12 +113,12 @@ func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
 	}
 	s.Add(time.Hour)
 	if s.total() != 3 || s.Pending() != 0 {
-		t.Errorf("total %d, pending %d", s.total(), s.Pending())
+		t.Errorf("the total is %d, and %d requests are pending", s.total(), s.Pending())
 	}
 	if a := s.must(t, post, event("a", "3", start), "k"); a.status != 400 || !a.replayed {
-		t.Errorf("the late one was answered %d", a.status)
+		t.Errorf("the late request was answered with %d", a.status)
 	}
-	// It comes within the hour, at a moment of its own.
+	// A late effect happens within the hour, at a random time.
 	late(event("b", "1", start), "m")
 	for range 60 {
 		s.Add(time.Minute)
@@ -125,37 +127,37 @@ func TestALateEffectFollowsTheRulesOfItsMoment(t *testing.T) {
 	all := s.Events()
 	if received := all[1].Received; all[1].Identifier != "b" || !received.After(start.Add(time.Hour)) ||
 		received.After(start.Add(2*time.Hour)) {
-		t.Errorf("events %+v", all)
+		t.Errorf("the events are %+v", all)
 	}
-	// One that has become too old by then is refused.
+	// An event that is too old by then is refused.
 	late(event("c", "1", start.Add(2*time.Hour-35*24*time.Hour)), "n")
 	s.Add(time.Hour)
 	if s.Settle(); len(s.Events()) != 2 {
-		t.Errorf("events %+v", s.Events())
+		t.Errorf("the events are %+v", s.Events())
 	}
 }
 
-func TestHowLateALateEffectIs(t *testing.T) {
+func TestLatestTimeOfALateEffect(t *testing.T) {
 	s := newStandIn(func(o *stripetest.Options) { o.Latest = time.Second })
 	s.SetFault(func(*http.Request, url.Values) stripetest.Fault { return stripetest.Late })
 	if _, err := s.do(t, t.Context(), post, event("a", "3", start), ""); !errors.Is(err, stripetest.ErrLost) || s.total() != 0 {
-		t.Errorf("%v, total %d", err, s.total())
+		t.Errorf("the error is %v, the total %d", err, s.total())
 	}
 	s.Add(time.Second)
 	if s.total() != 3 {
-		t.Errorf("total %d", s.total())
+		t.Errorf("the total is %d, want 3", s.total())
 	}
 }
 
-func TestAKeyThatIsNotTheOne(t *testing.T) {
+func TestAnInvalidKey(t *testing.T) {
 	s := newStandIn(nil)
 	s.SetKey("sk_test_2")
 	if a := s.must(t, post, event("a", "3", start), "k"); a.status != 401 || a.error("type") != "invalid_request_error" {
-		t.Errorf("%d %v", a.status, a.body)
+		t.Errorf("an invalid key: %d %v", a.status, a.body)
 	}
 	s.SetKey("sk_test_1")
 	if a := s.must(t, post, event("a", "3", start), "k"); a.status != 200 || a.replayed {
-		t.Errorf("%d %v", a.status, a.body)
+		t.Errorf("a valid key: %d %v", a.status, a.body)
 	}
 }
 
@@ -169,15 +171,15 @@ func TestAnOutage(t *testing.T) {
 	}
 	s.SetOutage(false)
 	if a := s.must(t, "GET /v1/account", nil, ""); a.body["id"] != "acct_standin" {
-		t.Errorf("account: %v", a.body)
+		t.Errorf("the account is %v", a.body)
 	}
 	s.SetAccount("acct_2")
 	if a := s.must(t, "GET /v1/account", nil, ""); a.body["id"] != "acct_2" {
-		t.Errorf("account: %v", a.body)
+		t.Errorf("the account is %v", a.body)
 	}
 	calls := s.Calls()
 	if calls[post] != 1 || calls["GET /v1/account"] != 3 {
-		t.Errorf("calls %v", calls)
+		t.Errorf("the calls are %v", calls)
 	}
 }
 
@@ -212,11 +214,11 @@ func TestAMixIsTheSameForTheSameSeed(t *testing.T) {
 		t.Error("two runs differ")
 	}
 	if kinds["200"] < 1400 || kinds["200"] > 1600 {
-		t.Errorf("kinds %v", kinds)
+		t.Errorf("the kinds of answers are %v", kinds)
 	}
 	for _, kind := range []string{"lost", "html", "500", "409", "429"} {
 		if kinds[kind] == 0 {
-			t.Errorf("no %s in %v", kind, kinds)
+			t.Errorf("there is no %s in %v", kind, kinds)
 		}
 	}
 }
@@ -235,7 +237,7 @@ func TestAStalledCallEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 	if s.total() != 0 {
-		t.Errorf("total %d", s.total())
+		t.Errorf("the total is %d, want 0", s.total())
 	}
 }
 
@@ -267,19 +269,19 @@ func TestOverSockets(t *testing.T) {
 		})
 	}
 	if a, err := send(t.Context(), "a"); err != nil || a.status != 200 {
-		t.Errorf("%d %v", a.status, err)
+		t.Errorf("without a fault: %d %v", a.status, err)
 	}
 	fault(stripetest.LostBefore)
 	if _, err := send(t.Context(), "b"); err == nil || s.total() != 3 {
-		t.Errorf("lost before: %v, total %d", err, s.total())
+		t.Errorf("lost before: %v, the total is %d", err, s.total())
 	}
 	fault(stripetest.LostAfter)
 	if _, err := send(t.Context(), "c"); err == nil || s.total() != 6 {
-		t.Errorf("lost after: %v, total %d", err, s.total())
+		t.Errorf("lost after: %v, the total is %d", err, s.total())
 	}
 	fault(stripetest.HTMLAfter)
 	if a, err := send(t.Context(), "d"); err != nil || !a.html || s.total() != 9 {
-		t.Errorf("html: %v, total %d", err, s.total())
+		t.Errorf("HTML after: %v, the total is %d", err, s.total())
 	}
 	fault(stripetest.Stall)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -292,6 +294,6 @@ func TestOverSockets(t *testing.T) {
 	}
 	s.SetFault(nil)
 	if s.total() != 9 {
-		t.Errorf("total %d", s.total())
+		t.Errorf("the total is %d, want 9", s.total())
 	}
 }

@@ -16,10 +16,10 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// start is a moment that is a whole day.
+// start is the start of a day.
 var start = time.Date(2026, time.March, 10, 0, 0, 0, 0, time.UTC)
 
-// clock is a clock that a test turns.
+// clock is a clock that a test moves.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -37,7 +37,7 @@ func (c *clock) Add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// standIn is a stand-in with a customer, a meter and a clock.
+// standIn is a stand-in with two customers, a meter and a clock.
 type standIn struct {
 	*stripetest.Stripe
 	*clock
@@ -57,7 +57,7 @@ func newStandIn(change func(*stripetest.Options)) *standIn {
 	return s
 }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status   int
 	body     map[string]any
@@ -65,14 +65,14 @@ type answer struct {
 	replayed bool
 }
 
-// text is a field of the error.
+// error returns a field of the error.
 func (a answer) error(field string) string {
 	e, _ := a.body["error"].(map[string]any)
 	text, _ := e[field].(string)
 	return text
 }
 
-// do sends a request: "POST /v1/…" with a form, and an Idempotency-Key unless it is empty.
+// do sends a request: "POST /v1/…" with a form, and with an Idempotency-Key unless it is empty.
 func (s *standIn) do(t *testing.T, ctx context.Context, call string, form url.Values, key string) (answer, error) {
 	t.Helper()
 	method, path, _ := strings.Cut(call, " ")
@@ -118,7 +118,7 @@ func read(t *testing.T, res *http.Response) answer {
 	return a
 }
 
-// must sends a request that is answered.
+// must sends a request that must be answered.
 func (s *standIn) must(t *testing.T, call string, form url.Values, key string) answer {
 	t.Helper()
 	a, err := s.do(t, t.Context(), call, form, key)
@@ -130,7 +130,7 @@ func (s *standIn) must(t *testing.T, call string, form url.Values, key string) a
 
 const post = "POST /v1/billing/meter_events"
 
-// event is a form, with changes by pairs: a value of "-" leaves the parameter out.
+// event returns a form, with changes in pairs. The value "-" removes a parameter.
 func event(identifier, value string, at time.Time, changes ...string) url.Values {
 	form := url.Values{
 		"event_name": {"suggestions"}, "identifier": {identifier}, "timestamp": {strconv.FormatInt(at.Unix(), 10)},
@@ -145,12 +145,12 @@ func event(identifier, value string, at time.Time, changes ...string) url.Values
 	return form
 }
 
-// total is all that was counted of the customer.
+// total returns all units counted for the customer.
 func (s *standIn) total() int64 {
 	return s.Total("cus_1", start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0))
 }
 
-// summary is what the summaries say of a time, and how many there are.
+// summary returns the sum of the summaries in a time range, and their number.
 func (s *standIn) summary(t *testing.T, from, to time.Time) (sum float64, n int) {
 	t.Helper()
 	a := s.must(t, "GET /v1/billing/meters/"+s.meter+"/event_summaries", url.Values{

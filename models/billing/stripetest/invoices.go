@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// linesShown is how many lines an invoice has in it; the rest are at its own route.
+// linesShown is the number of lines in an invoice object; its lines route lists the rest.
 const linesShown = 10
 
-// bill is what an invoice of a subscription is made of.
+// bill has the data for an invoice of a subscription.
 type bill struct {
-	// subscription and items are as they were when the billing period ended.
+	// subscription and items are as they were at the end of the billing period.
 	subscription Subscription
-	// start and end are the ended billing period, whose usage is billed. The base prices are billed for next; zero after the end of the
-	// subscription.
+	// start and end are the ended billing period, whose usage is billed. next has the period whose
+	// base prices are billed; it is zero after the end of the subscription.
 	start, end time.Time
 	next       Subscription
 	// lines are all lines.
@@ -55,9 +55,10 @@ func (s *Stripe) invoiceRoutes() []route {
 	}
 }
 
-// Renew ends the current billing period of a subscription, begins the next one, which is a month, and makes the draft of its invoice: the
-// base prices of the next period and the usage of the ended one. A subscription that is to end with its period ends. It returns the
-// invoice's ID; empty if there is no such subscription, or it ended before.
+// Renew ends the current billing period of a subscription, starts the next one, which is a month,
+// and creates a draft invoice: the base prices of the next period and the usage of the ended one. A
+// subscription that is to be canceled at the end of its period ends. Renew returns the invoice's
+// ID, or "" if there is no such subscription or it had ended.
 func (s *Stripe) Renew(subscription string) (invoice string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,23 +81,22 @@ func (s *Stripe) Renew(subscription string) (invoice string) {
 	return s.draft(b, now)
 }
 
-// FinalizeInvoice finalizes a draft that Renew made, with what was counted until now: nothing on it
-// changes after that. It is false if there
-// is no such draft.
+// FinalizeInvoice finalizes a draft of Renew with the units counted so far. Nothing on it changes
+// afterward. It reports whether there was such a draft.
 func (s *Stripe) FinalizeInvoice(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.finalize(id, s.settle())
 }
 
-// clone is a copy that later changes leave as it is.
+// clone returns a copy that later changes do not affect.
 func (sub *Subscription) clone() Subscription {
 	c := *sub
 	c.Items = slices.Clone(sub.Items)
 	return c
 }
 
-// draft makes the draft of an invoice.
+// draft creates the draft of an invoice.
 func (s *Stripe) draft(b *bill, now time.Time) string {
 	id := s.newID("in")
 	s.bills[id] = b
@@ -119,7 +119,7 @@ func (s *Stripe) finalize(id string, now time.Time) bool {
 	return true
 }
 
-// charge writes the lines of an invoice and its total.
+// charge writes the lines and the total of an invoice.
 func (s *Stripe) charge(id string) {
 	o, b := s.kind("invoice").by[id], s.bills[id]
 	b.lines = nil
@@ -158,9 +158,9 @@ func (s *Stripe) charge(id string) {
 		"total_count": len(b.lines), "data": data}
 }
 
-// usage is what an item bills of its meter in the ended period: what has a timestamp from when the
-// item got its price on. In classic billing
-// mode, usage from before an exchange of the price is not billed. A negative total bills 0.
+// usage returns the units that an item bills in the ended period: those of its meter since the item
+// got its price. In classic billing mode, usage before a price exchange is not billed. A negative
+// total bills 0.
 func (s *Stripe) usage(b *bill, item *Item, price object) (units int64) {
 	meter := price["recurring"].(object)["meter"]
 	for _, r := range s.meter.byCustomer[b.subscription.Customer] {
@@ -177,7 +177,8 @@ func metered(price object) bool {
 	return r["usage_type"] == "metered"
 }
 
-// lineAmount is the amount of a quantity in cents. A price with tiers charges nothing here: the stand-in does not know its tiers.
+// lineAmount returns the amount of a quantity in cents. A price with tiers charges nothing, because
+// the stand-in does not know its tiers.
 func lineAmount(price object, quantity int64) int64 {
 	text, _ := price["unit_amount_decimal"].(string)
 	cents, err := strconv.ParseFloat(text, 64)
@@ -187,7 +188,8 @@ func lineAmount(price object, quantity int64) int64 {
 	return int64(math.Round(cents * float64(quantity)))
 }
 
-// CloseInvoice ends a final invoice with a status: paid, void or uncollectible. It is false if there is none that is open.
+// CloseInvoice sets an open invoice's status to paid, void or uncollectible. It reports whether
+// there was such an invoice.
 func (s *Stripe) CloseInvoice(id, status string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

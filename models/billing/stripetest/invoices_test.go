@@ -11,7 +11,7 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// lines are the lines of an invoice, such as "2 x 1200, 9 x 25".
+// lines returns the lines of an invoice, such as "2 x 1200, 9 x 25", and its total.
 func (s *standIn) lines(t *testing.T, invoice string) (lines string, total int64) {
 	t.Helper()
 	i := must(s.sdk().Invoices.Get(invoice, nil))(t)
@@ -42,33 +42,33 @@ func TestInvoicesBillUsage(t *testing.T) {
 		}
 	}
 	use("a", "4", start)
-	use("b", "6", start.Add(time.Hour), "event_name", "other") // nothing bills it yet
+	use("b", "6", start.Add(time.Hour), "event_name", "other") // no item bills it yet
 	s.Add(time.Minute)
 	s.ChangeSubscription(sub, func(sub *stripetest.Subscription) { sub.Items = append(sub.Items, stripetest.Item{Price: added}) })
 	use("c", "7", start.Add(2*time.Hour), "event_name", "other")
 	use("d", "-9", start.Add(3*time.Hour), "payload[stripe_customer_id]", "cus_2")
 	use("e", "5", start.AddDate(0, 1, 0).Add(-time.Second))
-	use("f", "8", start.AddDate(0, 1, 0)) // the next period's
+	use("f", "8", start.AddDate(0, 1, 0)) // in the next period
 	first := s.Renew(sub)
 	if lines, total := s.lines(t, first); lines != "2 x 1200, 9 x 25, 7 x 20" || total != 2400+225+140 {
-		t.Errorf("the draft has %s, in all %d", lines, total)
+		t.Errorf("the draft has %s, with the total %d", lines, total)
 	}
 	use("g", "1", start.AddDate(0, 1, 0).Add(-time.Minute))
 	if !s.FinalizeInvoice(first) || s.FinalizeInvoice(first) {
-		t.Error("finalized twice, or not once")
+		t.Error("the invoice was not finalized exactly once")
 	}
 	use("h", "1", start.AddDate(0, 1, 0).Add(-2*time.Minute)) // too late
 	o := s.Object(first)
 	if lines, total := s.lines(t, first); lines != "2 x 1200, 10 x 25, 7 x 20" || total != 2400+250+140 || o["status"] != "open" ||
 		len(o["lines"].(map[string]any)["data"].([]any)) != 3 {
-		t.Errorf("the invoice has %s, in all %d: %v", lines, total, o)
+		t.Errorf("the invoice has %s, with the total %d: %v", lines, total, o)
 	}
 	got := must(s.sdk().Subscriptions.Get(sub, nil))(t)
 	if got.CurrentPeriodStart != start.AddDate(0, 1, 0).Unix() || got.CurrentPeriodEnd != start.AddDate(0, 2, 0).Unix() {
 		t.Errorf("the next period is %d to %d", got.CurrentPeriodStart, got.CurrentPeriodEnd)
 	}
 
-	// An exchanged price bills nothing of what was used before, even on the same meter.
+	// After a price exchange, earlier usage is not billed, even on the same meter.
 	cheaper := s.AddPrice(stripetest.Price{Cents: 10, Meter: s.meter})
 	item := got.Items.Data[1].ID
 	s.Add(time.Hour)
@@ -81,7 +81,7 @@ func TestInvoicesBillUsage(t *testing.T) {
 		t.Errorf("the last invoice has %s", lines)
 	}
 	if got := must(s.sdk().Subscriptions.Get(sub, nil))(t); got.Status != "canceled" || s.Renew(sub) != "" {
-		t.Errorf("at its end it is %s", got.Status)
+		t.Errorf("at its end, the subscription is %s", got.Status)
 	}
 	all := s.sdk().Invoices.ListLines(&stripe.InvoiceListLinesParams{Invoice: &last})
 	n := 0
@@ -89,14 +89,15 @@ func TestInvoicesBillUsage(t *testing.T) {
 		n++
 	}
 	if all.Err() != nil || n != 2 {
-		t.Errorf("%d lines, %v", n, all.Err())
+		t.Errorf("%d lines, want 2: %v", n, all.Err())
 	}
 	must(s.sdk().Invoices.FinalizeInvoice(last, nil))(t)
 	_, err := s.sdk().Invoices.FinalizeInvoice(last, nil)
 	refused(t, "finalized twice", err, 400, "")
 }
 
-// A trial's usage is not billed, and a negative total bills 0. A cancellation bills its usage only if it is asked to.
+// A trial's usage is not billed, and a negative total bills 0. A cancellation bills usage only on
+// request.
 func TestUsageThatIsNotBilled(t *testing.T) {
 	s := newStandIn(nil)
 	overage := s.AddPrice(stripetest.Price{Cents: 25, Meter: s.meter})
@@ -109,7 +110,7 @@ func TestUsageThatIsNotBilled(t *testing.T) {
 		t.Errorf("the trial's invoice has %s", lines)
 	}
 	if got := must(s.sdk().Subscriptions.Get(trial, nil))(t); got.Status != "active" {
-		t.Errorf("after its trial it is %s", got.Status)
+		t.Errorf("after its trial, the subscription is %s", got.Status)
 	}
 	negative := s.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items, PeriodStart: start, PeriodEnd: end})
 	s.must(t, post, event("b", "-3", start, "payload[stripe_customer_id]", "cus_2"), "")
@@ -125,7 +126,7 @@ func TestUsageThatIsNotBilled(t *testing.T) {
 		must(s.sdk().Subscriptions.Cancel(sub, &stripe.SubscriptionCancelParams{InvoiceNow: &now}))(t)
 		i := s.sdk().Invoices.List(&stripe.InvoiceListParams{Customer: &customer})
 		if made := i.Next(); made != now || made && i.Invoice().Total != 100 {
-			t.Errorf("canceled with invoice_now %t: an invoice %t", now, made)
+			t.Errorf("canceled with invoice_now %t, an invoice was created: %t", now, made)
 		}
 	}
 }

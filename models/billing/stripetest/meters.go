@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// customerKey and valueKey are what a payload calls its two parts, unless the meter says otherwise.
+// customerKey and valueKey are the payload's keys, unless the meter has others.
 const (
 	customerKey = "stripe_customer_id"
 	valueKey    = "value"
@@ -52,7 +52,7 @@ func (s *Stripe) meterRoutes() []route {
 	}
 }
 
-// AddMeter adds an active meter that sums, and is its id.
+// AddMeter adds an active meter that sums, and returns its ID.
 func (s *Stripe) AddMeter(eventName string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *Stripe) addMeter(eventName, displayName string, created int64) object {
 	})
 }
 
-// meterOf is the meter of an event name, an active one first; nil when there is none.
+// meterOf returns the meter with an event name, preferably an active one, or nil.
 func (s *Stripe) meterOf(eventName string) object {
 	all := s.kind("meter").newest(func(m object) bool { return m["event_name"] == eventName })
 	if i := slices.IndexFunc(all, func(m object) bool { return m["status"] == "active" }); i >= 0 {
@@ -119,7 +119,7 @@ func (s *Stripe) createMeter(c *call) *answer {
 	return ok(m)
 }
 
-// withMeter answers with a meter, after a change that may be nil.
+// withMeter answers with a meter after change, which may be nil.
 func (s *Stripe) withMeter(change func(*call, object)) func(*call) *answer {
 	return func(c *call) *answer {
 		m := s.kind("meter").by[c.id]

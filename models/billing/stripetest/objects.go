@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// whole are the parameters that are numbers; other texts stay what they are.
+// whole reports whether a parameter is a number. Other values remain strings.
 func whole(name string) bool {
 	switch name {
 	case "unit_amount", "quantity", "interval_count", "trial_period_days":
@@ -20,7 +20,8 @@ func whole(name string) bool {
 	return false
 }
 
-// nested are parameters as the object that they stand for: a[b]=1 and c[0][d]=2. A text that is empty unsets, as Stripe has it.
+// nested converts parameters such as a[b]=1 and c[0][d]=2 to an object. An empty string becomes
+// nil: it unsets a field, as at Stripe.
 func nested(form url.Values) object {
 	tree := object{}
 	for _, name := range slices.Sorted(maps.Keys(form)) {
@@ -61,7 +62,7 @@ func plant(tree object, parts []string, text string) {
 	}
 }
 
-// listed makes lists of the objects whose keys are indexes.
+// listed converts objects whose keys are indexes to lists.
 func listed(v any) any {
 	o, is := v.(object)
 	if !is {
@@ -85,8 +86,8 @@ func listed(v any) any {
 	return list
 }
 
-// merge changes an object as parameters say: lists and plain values are replaced, objects merged, and a metadata key that is
-// set to nothing is removed.
+// merge changes an object according to parameters. It replaces lists and plain values, merges
+// objects, and removes metadata keys with an empty value.
 func merge(o, change object) {
 	for key, v := range change {
 		old, isObject := o[key].(object)
@@ -111,11 +112,11 @@ func merge(o, change object) {
 	}
 }
 
-// clone is a deep copy, of what JSON makes of an object.
+// clone returns a deep copy, with the types that JSON decodes to.
 func clone(o object) object {
 	text, err := json.Marshal(o)
 	if err != nil {
-		// Every object is made of strings, numbers, maps and lists here.
+		// Objects consist of strings, numbers, maps and lists.
 		panic(err)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -127,7 +128,7 @@ func clone(o object) object {
 	return again
 }
 
-// find is the object of an id, of whichever kind, or nil.
+// find returns the object with an ID, of any kind, or nil.
 func (s *Stripe) find(id string) object {
 	for _, c := range s.objects {
 		if o := c.by[id]; o != nil {
@@ -137,7 +138,7 @@ func (s *Stripe) find(id string) object {
 	return nil
 }
 
-// Object is a copy of what the stand-in has by an id, as a webhook has it; nil when it has nothing.
+// Object returns a copy of the object with an ID, as a webhook has it, or nil.
 func (s *Stripe) Object(id string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +150,7 @@ func (s *Stripe) Object(id string) map[string]any {
 	return hide(clone(o)).(object)
 }
 
-// hide takes away what is only there when it is asked for, and what is told once.
+// hide removes fields that are shown only on request or only once.
 func hide(v any) any {
 	switch v := v.(type) {
 	case object:
@@ -171,7 +172,7 @@ func hide(v any) any {
 	return v
 }
 
-// one answers with an object, expanded as the call asks.
+// one answers with an object, expanded as the call requests.
 func (s *Stripe) one(c *call, o object) *answer {
 	shown := hide(clone(o)).(object)
 	for _, path := range c.expansions() {
@@ -182,7 +183,7 @@ func (s *Stripe) one(c *call, o object) *answer {
 	return ok(shown)
 }
 
-// list answers with a page of objects, expanded as the call asks.
+// list answers with a page of objects, expanded as the call requests.
 func (s *Stripe) list(c *call, all []object) *answer {
 	data, more, a := c.cut(all)
 	if a != nil {
@@ -201,7 +202,7 @@ func (s *Stripe) list(c *call, all []object) *answer {
 	return ok(object{"object": "list", "url": c.path, "has_more": more, "data": shown})
 }
 
-// expansions are what a call asks to be expanded.
+// expansions returns the paths that a call wants expanded.
 func (c *call) expansions() []string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(c.form)) {
@@ -212,7 +213,7 @@ func (c *call) expansions() []string {
 	return all
 }
 
-// expand puts objects in the place of ids, and adds what is only there when it is asked for.
+// expand replaces IDs with objects, and adds fields that are shown only on request.
 func (s *Stripe) expand(o object, path []string) bool {
 	key := path[0]
 	value, there := o[key]
@@ -234,7 +235,7 @@ func (s *Stripe) expand(o object, path []string) bool {
 		}
 		o[key] = hide(clone(found))
 	case nil:
-		// What is not set cannot be expanded any further.
+		// An unset field cannot be expanded any further.
 		if there {
 			return true
 		}
@@ -256,12 +257,12 @@ func (s *Stripe) expand(o object, path []string) bool {
 	return false
 }
 
-// get answers with an object of a kind; what is its name in an error.
+// get answers with an object of a kind. what is its name in errors.
 func (s *Stripe) get(kind, what string) func(*call) *answer {
 	return s.withObject(kind, what, nil)
 }
 
-// withObject answers with an object of a kind after a change, which may be nil and may refuse.
+// withObject answers with an object of a kind after change, which may be nil and may refuse.
 func (s *Stripe) withObject(kind, what string, change func(*call, object) *answer) func(*call) *answer {
 	return func(c *call) *answer {
 		o := s.kind(kind).by[c.id]
@@ -273,12 +274,12 @@ func (s *Stripe) withObject(kind, what string, change func(*call, object) *answe
 				return a
 			}
 		}
-		// The change may have put another one in its place.
+		// The change may have replaced the object.
 		return s.one(c, s.kind(kind).by[c.id])
 	}
 }
 
-// change is what the parameters say, without those that are for the answer or the way.
+// change returns the parameters as an object, without those that concern only the answer.
 func (c *call) change() object {
 	tree := nested(c.form)
 	delete(tree, "expand")
@@ -291,7 +292,8 @@ func update(c *call, o object) *answer {
 	return nil
 }
 
-// filter fits objects by plain parameters of the same name as the field; those that are not given fit all.
+// filter returns a function that matches objects by parameters with the fields' names. A missing
+// parameter matches all objects.
 func (c *call) filter(fields ...string) func(object) bool {
 	want := c.change()
 	return func(o object) bool {
@@ -304,7 +306,7 @@ func (c *call) filter(fields ...string) func(object) bool {
 	}
 }
 
-// params joins lists of parameters, of which each may be expanded.
+// params joins lists of parameters, and adds expand[].
 func params(lists ...[]string) []string {
 	return append(slices.Concat(lists...), "expand[]")
 }

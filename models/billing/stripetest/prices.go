@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// maxLookupKeys is how many lookup keys a list can be asked for.
+// maxLookupKeys is the maximum number of lookup keys in a request for a list.
 const maxLookupKeys = 10
 
 func (s *Stripe) priceRoutes() []route {
@@ -71,10 +71,10 @@ func (s *Stripe) createProduct(c *call) *answer {
 }
 
 func (s *Stripe) listProducts(c *call) *answer {
-	fits := c.filter("active")
+	matches := c.filter("active")
 	ids, _ := c.change()["ids"].([]any)
 	return s.list(c, s.kind("product").newest(func(o object) bool {
-		return fits(o) && (ids == nil || slices.Contains(ids, o["id"]))
+		return matches(o) && (ids == nil || slices.Contains(ids, o["id"]))
 	}))
 }
 
@@ -90,7 +90,8 @@ func (s *Stripe) deleteProduct(c *call) *answer {
 	return ok(object{"id": c.id, "object": "product", "deleted": true})
 }
 
-// takeLookupKey sees to it that no other price has the lookup key of a call. An archived price keeps its own.
+// takeLookupKey ensures that no other price has the lookup key of a call. An archived price keeps
+// its own key.
 func (s *Stripe) takeLookupKey(c *call, id string) *answer {
 	key := c.form.Get("lookup_key")
 	if key == "" {
@@ -105,7 +106,7 @@ func (s *Stripe) takeLookupKey(c *call, id string) *answer {
 	return nil
 }
 
-// createPrice makes a price. Its amounts never change after.
+// createPrice creates a price. Its amounts never change.
 // Source: https://docs.stripe.com/api/prices/create.
 func (s *Stripe) createPrice(c *call) *answer {
 	if a := c.require("currency", "product"); a != nil {
@@ -124,7 +125,7 @@ func (s *Stripe) createPrice(c *call) *answer {
 		return a
 	}
 	if scheme := c.form.Get("billing_scheme"); scheme != "" && scheme != "per_unit" {
-		return invalid("", "billing_scheme", "This stand-in makes prices with billing_scheme=per_unit, not %q; see AddPrice.", scheme)
+		return invalid("", "billing_scheme", "This stand-in creates prices with billing_scheme=per_unit, not %q; see AddPrice.", scheme)
 	}
 	if c.form.Get("unit_amount") == "" && c.form.Get("unit_amount_decimal") == "" {
 		return invalid("parameter_missing", "unit_amount", "Prices require an unit_amount or unit_amount_decimal.")
@@ -142,7 +143,7 @@ func (s *Stripe) createPrice(c *call) *answer {
 	return s.one(c, o)
 }
 
-// recurring reads how often and by what a price is billed.
+// recurring reads the interval and the meter of a price.
 func (s *Stripe) recurring(change, o object) *answer {
 	r, is := change["recurring"].(object)
 	delete(change, "recurring")
@@ -180,7 +181,7 @@ func (s *Stripe) recurring(change, o object) *answer {
 	return nil
 }
 
-// decimals gives the amount of a price in cents its other form, of which one is given.
+// decimals adds the other form of a price's amount, of which one is given.
 func decimals(o object) *answer {
 	if text, is := o["unit_amount_decimal"].(string); is {
 		f, err := strconv.ParseFloat(text, 64)
@@ -202,14 +203,14 @@ func decimals(o object) *answer {
 
 func (s *Stripe) listPrices(c *call) *answer {
 	want := c.change()
-	fits := c.filter("active", "currency", "product", "type")
+	matches := c.filter("active", "currency", "product", "type")
 	keys, _ := want["lookup_keys"].([]any)
 	if len(keys) > maxLookupKeys {
 		return invalid("", "lookup_keys", "You can request up to %d lookup keys.", maxLookupKeys)
 	}
 	recurring, _ := want["recurring"].(object)
 	return s.list(c, s.kind("price").newest(func(o object) bool {
-		if !fits(o) || (keys != nil && !slices.Contains(keys, o["lookup_key"])) {
+		if !matches(o) || (keys != nil && !slices.Contains(keys, o["lookup_key"])) {
 			return false
 		}
 		r, _ := o["recurring"].(object)
@@ -222,22 +223,22 @@ func (s *Stripe) listPrices(c *call) *answer {
 	}))
 }
 
-// Price is what AddPrice adds: a monthly price that was made by hand, or by an earlier release.
+// Price is a price for AddPrice: a monthly price that was made by hand or by an earlier release.
 type Price struct {
-	// ID is made when it is empty, and so is the product.
+	// ID is generated if it is empty, and so is the product.
 	ID, Product, LookupKey string
-	// Currency is usd when it is empty.
+	// Currency is the currency; empty means usd.
 	Currency string
-	// Meter is the ID of the meter of a metered price; empty for a licensed one.
+	// Meter is the ID of the meter of a metered price; it is empty for a licensed one.
 	Meter string
-	// Cents is the price of a unit, which may have decimals.
+	// Cents is the price of a unit. It may have decimals.
 	Cents float64
-	// Tiered says that the price has graduated tiers, whatever they are.
+	// Tiered means that the price has graduated tiers, which are not specified.
 	Tiered   bool
 	Metadata map[string]string
 }
 
-// AddPrice adds a price and is its ID.
+// AddPrice adds a price and returns its ID.
 func (s *Stripe) AddPrice(p Price) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,7 +272,7 @@ func (s *Stripe) AddPrice(p Price) string {
 	return p.ID
 }
 
-// needPrice is a price, which is made when there is none, with its product: a monthly one of nothing.
+// needPrice returns a price. It creates a missing one with its product: a monthly price of 0.
 func (s *Stripe) needPrice(id string, created int64) object {
 	if o := s.kind("price").by[id]; o != nil {
 		return o

@@ -10,7 +10,7 @@ import (
 	"github.com/stripe/stripe-go/v76/client"
 )
 
-// sdk is Stripe's own client, as the product uses it.
+// sdk returns Stripe's own client, configured like the product's.
 func (s *standIn) sdk() *client.API {
 	b := stripe.GetBackendWithConfig(stripe.APIBackend, &stripe.BackendConfig{
 		HTTPClient: &http.Client{Transport: s.Transport()}, MaxNetworkRetries: stripe.Int64(0),
@@ -19,7 +19,7 @@ func (s *standIn) sdk() *client.API {
 	return client.New("sk_test_1", &stripe.Backends{API: b, Connect: b, Uploads: b})
 }
 
-// must is a value without its error.
+// must returns a function that returns a value, or fails the test with the error.
 func must[T any](v T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()
@@ -30,16 +30,16 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-// refused says that an error is Stripe's, with a status and a parameter.
+// refused checks that an error is Stripe's, with a status and a parameter.
 func refused(t *testing.T, what string, err error, status int, param string) {
 	t.Helper()
 	var e *stripe.Error
 	if !errors.As(err, &e) || e.HTTPStatusCode != status || e.Param != param {
-		t.Errorf("%s: %v, not %d for %q", what, err, status, param)
+		t.Errorf("%s: %v, want %d for %q", what, err, status, param)
 	}
 }
 
-// ids are those of an iterator's, in order.
+// ids returns the IDs of an iterator's objects, in order.
 func ids[T any](t *testing.T, i interface {
 	Next() bool
 	Err() error

@@ -1,6 +1,8 @@
-// Package stripetest is a stand-in for Stripe, for tests: what Stripe does with meter events, customers, subscriptions and
-// what is set up, with its rules, its answers and its faults, in memory. Its clock and its chance are the test's, so six days
-// pass in a second and a seed replays. Where Stripe's documents leave something open, the comment at the rule says so.
+// Package stripetest is a stand-in for Stripe in tests. In memory, it does what Stripe does with
+// meter events, customers, subscriptions and the objects of setup, with Stripe's rules, answers and
+// faults. The test controls the clock and the random numbers, so six days pass in a second, and a
+// seed repeats a test. If Stripe's documentation leaves something open, the comment at the rule
+// says so.
 package stripetest
 
 import (
@@ -20,46 +22,52 @@ import (
 	"time"
 )
 
-// The times within which Stripe remembers and takes things.
+// How long Stripe remembers and accepts things.
 const (
-	// remembered is how long an identifier and an answer to an Idempotency-Key are kept, to the moment.
+	// remembered is exactly how long an identifier and an answer to an Idempotency-Key are stored.
 	remembered = 24 * time.Hour
 	oldest     = 35 * 24 * time.Hour
 	ahead      = 5 * time.Minute
-	// latest is how long after it was lost a late request may still be processed, unless Options say otherwise.
+	// latest is how long after its loss a late request may still be processed, unless Options say
+	// otherwise.
 	latest = time.Hour
 )
 
-// ErrLost is what Transport returns where a connection would have broken. Over sockets the connection is closed.
+// ErrLost is Transport's error when a connection breaks. Over sockets, the connection is closed.
 var ErrLost = errors.New("stripetest: the connection broke")
 
-// Options say how a stand-in behaves. Only Now and Rand are needed.
+// Options configure a stand-in. Only Now and Rand are required.
 type Options struct {
-	// Now is the stand-in's clock. It is called with the stand-in locked, so it must not call it.
+	// Now is the stand-in's clock. It is called with the stand-in locked, so it must not call the
+	// stand-in.
 	Now func() time.Time
 	// Rand is used with the stand-in locked.
 	Rand *rand.Rand
-	// Livemode is what objects say of themselves.
+	// Livemode is the livemode field of all objects.
 	Livemode bool
-	// Account is the id of the account; empty for acct_standin.
+	// Account is the ID of the account; empty means acct_standin.
 	Account string
-	// Key is the only key that is let in; empty for every one.
+	// Key is the only accepted API key; empty means that all are accepted.
 	Key string
-	// Lag is how long after its receipt an event appears in the summaries; nil is at once. See Uniform.
+	// Lag returns how long after its receipt an event appears in the summaries; nil means immediately.
+	// See Uniform.
 	Lag func(*rand.Rand) time.Duration
-	// Fault is asked at each request, with its parameters, and with the stand-in locked, so it must not call it but may use
-	// the same Rand; nil is None. See Mix.
+	// Fault returns the fault of each request, given its parameters; nil means None. See Mix. It is
+	// called with the stand-in locked, so it must not call the stand-in, but it may use the same Rand.
 	Fault func(*http.Request, url.Values) Fault
-	// Latest is how long after it was lost a Late request has its effect at the latest; 0 is an hour.
+	// Latest is the maximum time after its loss at which a Late request has its effect; 0 means an
+	// hour.
 	Latest time.Duration
-	// Wait is called while a request is under way, after it arrived and before its effect; nil is not at all. It is the
-	// place for latency over sockets, and for a test to hold a call open.
+	// Wait, if not nil, is called after a request arrived and before its effect. Use it for latency
+	// over sockets, or to hold a call open.
 	Wait func(*http.Request)
-	// Stall is how a stalled request passes its time; nil waits for the end of its context. Virtual time has its own.
+	// Stall is called for a stalled request; nil waits until its context ends. Set it for virtual
+	// time.
 	Stall func(context.Context)
 }
 
-// Stripe is the stand-in. It is safe for concurrent use, and the same calls with the same Rand have the same answers.
+// Stripe is the stand-in. It is safe for concurrent use. The same calls with the same Rand get the
+// same answers.
 type Stripe struct {
 	routes []route
 
@@ -69,27 +77,27 @@ type Stripe struct {
 	serial  int
 	objects map[string]*collection
 	pending []pending
-	keys    map[string]*kept
+	keys    map[string]*storedAnswer
 	calls   map[string]int
 	meter   meterState
 	subs    map[string]*Subscription
 	bills   map[string]*bill // by the invoice's ID
 }
 
-// pending is a request whose effect is still to come.
+// pending is a request whose effect has not happened yet.
 type pending struct {
 	due time.Time
 	run func(now time.Time)
 }
 
-// kept is the first answer to an Idempotency-Key; the answer is nil while the request is under way.
-type kept struct {
+// storedAnswer is the first answer to an Idempotency-Key. The answer is nil while the request runs.
+type storedAnswer struct {
 	request string
 	at      time.Time
 	answer  *answer
 }
 
-// New makes a stand-in that knows nobody and has no meter.
+// New returns a stand-in without customers and meters.
 func New(o Options) *Stripe {
 	if o.Account == "" {
 		o.Account = "acct_standin"
@@ -97,7 +105,7 @@ func New(o Options) *Stripe {
 	if o.Latest == 0 {
 		o.Latest = latest
 	}
-	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*kept{}, calls: map[string]int{}, meter: newMeterState(),
+	s := &Stripe{o: o, objects: map[string]*collection{}, keys: map[string]*storedAnswer{}, calls: map[string]int{}, meter: newMeterState(),
 		subs: map[string]*Subscription{}, bills: map[string]*bill{}}
 	s.routes = slices.Concat(
 		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(),
@@ -106,21 +114,22 @@ func New(o Options) *Stripe {
 	return s
 }
 
-// SetFault orders faults from now on; nil is none. Options.Fault has the rules.
+// SetFault replaces Options.Fault; nil means no faults.
 func (s *Stripe) SetFault(fault func(*http.Request, url.Values) Fault) {
 	s.set(func() { s.o.Fault = fault })
 }
 
-// SetOutage says whether everything fails by a broken connection, without effect.
+// SetOutage sets whether every request fails with a broken connection and without an effect.
 func (s *Stripe) SetOutage(outage bool) { s.set(func() { s.outage = outage }) }
 
-// SetKey changes the only key that is let in; empty is every one.
+// SetKey sets the only accepted API key; empty means that all are accepted.
 func (s *Stripe) SetKey(key string) { s.set(func() { s.o.Key = key }) }
 
-// SetAccount changes whose account it is.
+// SetAccount sets the ID of the account.
 func (s *Stripe) SetAccount(id string) { s.set(func() { s.o.Account = id }) }
 
-// SetLag changes how long the events that are received from now on take to appear in the summaries; nil is not at all.
+// SetLag sets how long events that are received from now on take to appear in the summaries; nil
+// means no time.
 func (s *Stripe) SetLag(lag func(*rand.Rand) time.Duration) { s.set(func() { s.o.Lag = lag }) }
 
 func (s *Stripe) set(change func()) {
@@ -129,14 +138,14 @@ func (s *Stripe) set(change func()) {
 	change()
 }
 
-// Settle lets every late request have its effect whose time has come.
+// Settle runs the effects of all late requests that are due.
 func (s *Stripe) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
 }
 
-// Pending is how many late requests are still to have their effect.
+// Pending returns the number of late requests without an effect so far.
 func (s *Stripe) Pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +153,8 @@ func (s *Stripe) Pending() int {
 	return len(s.pending)
 }
 
-// Calls are how many requests came for each route, such as "POST /v1/billing/meter_events" or
-// "GET /v1/billing/meters/{id}/event_summaries", faulted ones included.
+// Calls returns the number of requests for each route, such as "POST /v1/billing/meter_events" or
+// "GET /v1/billing/meters/{id}/event_summaries". It includes failed ones.
 func (s *Stripe) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +165,7 @@ func (s *Stripe) Calls() map[string]int {
 	return calls
 }
 
-// settle is the time, after what was late and is due by then.
+// settle runs the late effects that are due and returns the time.
 func (s *Stripe) settle() time.Time {
 	now := s.o.Now()
 	for len(s.pending) > 0 && !s.pending[0].due.After(now) {
@@ -167,24 +176,25 @@ func (s *Stripe) settle() time.Time {
 	return now
 }
 
-// later has an effect between now and the latest moment.
+// later schedules an effect between now and the latest time.
 func (s *Stripe) later(now time.Time, run func(time.Time)) {
 	p := pending{due: now.Add(time.Duration(1 + s.o.Rand.Int64N(int64(s.o.Latest)))), run: run}
 	at, _ := slices.BinarySearchFunc(s.pending, p, func(a, b pending) int {
-		// One that is due at the same moment stays before.
+		// An earlier effect that is due at the same time stays first.
 		return cmp.Or(a.due.Compare(b.due), -1)
 	})
 	s.pending = slices.Insert(s.pending, at, p)
 }
 
-// newID is an id of Stripe's form that was not given before.
+// newID returns a new ID in Stripe's format.
 func (s *Stripe) newID(prefix string) string {
 	s.serial++
 	return fmt.Sprintf("%s_%08d", prefix, s.serial)
 }
 
-// ServeHTTP answers over sockets. Where a fault loses the answer, it closes the connection. net/http then sends a request with an
-// Idempotency-Key again by itself, if it can read the body again and had the connection from an earlier one.
+// ServeHTTP answers over sockets. If a fault loses the answer, it closes the connection. net/http
+// then repeats a request with an Idempotency-Key on its own if it can read the body again and
+// reused the connection.
 func (s *Stripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, err := s.serve(r)
 	if err != nil {
@@ -193,7 +203,7 @@ func (s *Stripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.write(w)
 }
 
-// Transport carries requests to the stand-in without sockets, with the faults that sockets would have.
+// Transport returns a transport that calls the stand-in without sockets, with the same faults.
 func (s *Stripe) Transport() http.RoundTripper { return transport{s} }
 
 type transport struct{ s *Stripe }
@@ -207,7 +217,7 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A server has its own request, and reading the form changes it.
+	// A server has its own copy of the request, and reading the form changes it.
 	a, err := t.s.serve(r.Clone(ctx))
 	if err != nil {
 		return nil, err
@@ -222,7 +232,7 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// serve is one request from its arrival to its answer. An error means that the answer was lost.
+// serve handles a request from its arrival to its answer. An error means that the answer was lost.
 func (s *Stripe) serve(r *http.Request) (*answer, error) {
 	if err := parseForm(r); err != nil {
 		return refuse(http.StatusBadRequest, "parameter_invalid", "", "Invalid body: %v", err), nil
@@ -231,7 +241,7 @@ func (s *Stripe) serve(r *http.Request) (*answer, error) {
 
 	s.mu.Lock()
 	s.calls[rt.pattern]++
-	// The time of arrival lets what was late have its effect before this request is under way.
+	// Run the late effects that are due before this request counts as running.
 	s.settle()
 	fault := None
 	if s.o.Fault != nil {
@@ -268,7 +278,7 @@ func (s *Stripe) serve(r *http.Request) (*answer, error) {
 	return s.answer(r, rt, id, fault, alone)
 }
 
-// parseForm reads the parameters. Go's own reads those of a DELETE from its address only.
+// parseForm reads the parameters. For a DELETE, Go itself reads only those in the address.
 func parseForm(r *http.Request) error {
 	if err := r.ParseForm(); err != nil || r.Method != http.MethodDelete || r.Body == nil {
 		return err
@@ -285,7 +295,7 @@ func parseForm(r *http.Request) error {
 	return nil
 }
 
-// answer is what becomes of a request, with the stand-in locked.
+// answer determines the answer to a request, with the stand-in locked.
 func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alone bool) (*answer, error) {
 	now := s.settle()
 	switch fault {
@@ -324,9 +334,11 @@ func (s *Stripe) answer(r *http.Request, rt *route, id string, fault Fault, alon
 	return a, nil
 }
 
-// change answers a request that has an effect, once for each Idempotency-Key. It is nil when the effect is still to come.
+// change answers a request that has an effect, once for each Idempotency-Key. It returns nil if the
+// effect is still to come.
 //
-// What is not begun is not kept: a request that meets another one, or one with wrong parameters.
+// An answer is not stored if the request never began: because another one was running, or a
+// parameter was wrong.
 // Source: https://docs.stripe.com/api/idempotent_requests.
 func (s *Stripe) change(r *http.Request, rt *route, id string, fault Fault, alone bool, now time.Time) *answer {
 	key := r.Header.Get("Idempotency-Key")
@@ -349,7 +361,7 @@ func (s *Stripe) change(r *http.Request, rt *route, id string, fault Fault, alon
 		return lockTimeout(http.StatusConflict)
 	}
 
-	k := &kept{request: request, at: now}
+	k := &storedAnswer{request: request, at: now}
 	run := func(now time.Time) {
 		k.answer = rt.run(&call{id: id, path: r.URL.Path, form: r.Form, now: now, dropped: fault == Dropped})
 		if k.answer.invalid && s.keys[key] == k {

@@ -6,35 +6,37 @@ import (
 	"time"
 )
 
-// Subscription is what AddSubscription adds.
+// Subscription is a subscription for AddSubscription.
 type Subscription struct {
-	// ID is made when it is empty.
+	// ID is generated if it is empty.
 	ID, Customer string
-	// Status is Stripe's; empty is active.
+	// Status is Stripe's status; empty means active.
 	Status string
 	Items  []Item
-	// PeriodStart and PeriodEnd are the current period; none is a month from now.
+	// PeriodStart and PeriodEnd are the current period; zero means a month from now.
 	PeriodStart, PeriodEnd time.Time
-	// Anchor is the billing cycle's; none is the period's start.
+	// Anchor is the billing cycle's anchor; zero means the period's start.
 	Anchor time.Time
-	// CancelAt, CanceledAt, EndedAt and TrialEnd are null when they are none.
+	// CancelAt, CanceledAt, EndedAt and TrialEnd are null if they are zero.
 	CancelAt, CanceledAt, EndedAt, TrialEnd time.Time
 	CancelAtPeriodEnd                       bool
 	Metadata                                map[string]string
-	// PeriodOnItems has the period where API versions since 2025-03-31 have it, at each item and not at the subscription.
+	// PeriodOnItems puts the period on each item instead of the subscription, as API versions since
+	// 2025-03-31 do.
 	PeriodOnItems bool
 
 	created time.Time
 }
 
-// Item is one price of a subscription. A price that is not there is made.
+// Item is one price of a subscription. A missing price is created.
 type Item struct {
-	// ID is made when it is empty.
+	// ID is generated if it is empty.
 	ID, Price string
-	// Quantity is not shown of a metered price.
+	// Quantity is not shown for a metered price.
 	Quantity int64
 
-	// since is when the item got its price, charged, within the life of the subscription: usage from before is not billed.
+	// since is when the item got its price, charged, during the subscription. Earlier usage is not
+	// billed.
 	since   time.Time
 	charged string
 }
@@ -69,7 +71,7 @@ func (s *Stripe) subscriptionRoutes() []route {
 	}
 }
 
-// AddSubscription adds a subscription and is its id. Its customer is made when there is none.
+// AddSubscription adds a subscription and returns its ID. It creates a missing customer.
 func (s *Stripe) AddSubscription(sub Subscription) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +100,8 @@ func (s *Stripe) addSubscription(sub Subscription, now time.Time) string {
 	return sub.ID
 }
 
-// ChangeSubscription changes a subscription; false when there is none. Items whose ID is empty are new ones.
+// ChangeSubscription changes a subscription. It reports whether the subscription exists. Items
+// without an ID are new.
 func (s *Stripe) ChangeSubscription(id string, change func(*Subscription)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +116,7 @@ func (s *Stripe) ChangeSubscription(id string, change func(*Subscription)) bool 
 	return true
 }
 
-// render puts a subscription's object in its place.
+// render updates a subscription's object.
 func (s *Stripe) render(sub *Subscription, now time.Time) {
 	metadata := object{}
 	for name, text := range sub.Metadata {
@@ -159,13 +162,13 @@ func (s *Stripe) render(sub *Subscription, now time.Time) {
 	s.kind("subscription").put(o)
 }
 
-// listSubscriptions leaves out the canceled ones unless they are asked for.
+// listSubscriptions leaves out canceled subscriptions unless they are requested.
 // Source: https://docs.stripe.com/api/subscriptions/list.
 func (s *Stripe) listSubscriptions(c *call) *answer {
 	if id := c.form.Get("customer"); id != "" && s.kind("customer").by[id] == nil {
 		return missing(http.StatusBadRequest, "customer", "customer", id)
 	}
-	fits := c.filter("customer")
+	matches := c.filter("customer")
 	status, price := c.form.Get("status"), c.form.Get("price")
 	switch status {
 	case "", "all", "ended", "active", "canceled", "incomplete", "incomplete_expired", "past_due", "paused", "trialing", "unpaid":
@@ -175,7 +178,7 @@ func (s *Stripe) listSubscriptions(c *call) *answer {
 	return s.list(c, s.kind("subscription").newest(func(o object) bool {
 		sub := s.subs[o["id"].(string)]
 		switch {
-		case !fits(o):
+		case !matches(o):
 			return false
 		case status == "" && sub.Status == "canceled":
 			return false

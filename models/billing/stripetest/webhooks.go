@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// apiVersion is that of stripe-go v76, and of a webhook unless its endpoint says otherwise.
+// apiVersion is the version of stripe-go v76, and of webhooks unless their endpoint has another
+// one.
 const apiVersion = "2023-10-16"
 
 func (s *Stripe) webhookRoutes() []route {
@@ -55,7 +56,7 @@ func (s *Stripe) webhookRoutes() []route {
 	}
 }
 
-// createEndpoint tells the secret, which no later answer does.
+// createEndpoint answers with the secret, which no later answer contains.
 func (s *Stripe) createEndpoint(c *call) *answer {
 	if a := c.require("url"); a != nil {
 		return a
@@ -77,11 +78,12 @@ func (s *Stripe) createEndpoint(c *call) *answer {
 	return ok(o)
 }
 
-// eventType is what an event's type looks like.
+// eventType matches an event's type.
 var eventType = regexp.MustCompile(`^(\*|[a-z][a-z_]*(\.[a-z_]+)+)$`)
 
-// checkEndpoint refuses an address that Stripe could not reach, and types that such an endpoint is not sent: thin events, whose
-// names begin with a version, have destinations of their own (POST /v2/core/event_destinations).
+// checkEndpoint refuses an address that Stripe cannot reach, and types that such an endpoint does
+// not receive: thin events, whose names start with a version, have their own destinations
+// (POST /v2/core/event_destinations).
 func checkEndpoint(change object) *answer {
 	if text, is := change["url"].(string); is {
 		u, err := url.Parse(text)
@@ -106,9 +108,10 @@ func checkEndpoint(change object) *answer {
 	return nil
 }
 
-// SignedEvent is an event of Stripe's and its Stripe-Signature, both of one moment: a webhook's body and header. The event of an
-// ordinary type has an object, such as what Object returns. A thin one, whose type begins with v1., says only what it is
-// about; its object is what GET /v2/core/events/{id} then has as its data, and may be nil. Each event has a new id.
+// SignedEvent returns an event of Stripe's and its Stripe-Signature, both of the same time: a
+// webhook's body and header. A snapshot event has an object, such as one that Object returns. A
+// thin event, whose type starts with v1., names only the object that it is about;
+// GET /v2/core/events/{id} then returns data, which may be nil. Each event has a new ID.
 func (s *Stripe) SignedEvent(secret string, at time.Time, eventType string, data map[string]any) (body []byte, signature string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,23 +137,24 @@ func (s *Stripe) SignedEvent(secret string, at time.Time, eventType string, data
 	}
 	body, err := json.Marshal(o)
 	if err != nil {
-		// What a test gives is its own object.
+		// Tests pass objects that can be encoded.
 		panic(err)
 	}
 	return body, Sign(secret, at, body)
 }
 
-// Sign is the Stripe-Signature of a body that is sent at a moment.
+// Sign returns the Stripe-Signature of a body that is sent at a time.
 // Source: https://docs.stripe.com/webhooks#verify-manually.
 func Sign(secret string, at time.Time, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
-	// A hash takes everything.
+	// Writing to a hash never fails.
 	_, _ = fmt.Fprintf(mac, "%d.%s", at.Unix(), body)
 	return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
 }
 
-// ErrorReport is the data of v1.billing.meter.error_report_triggered and v1.billing.meter.no_meter_found: one code, how many
-// events it was, and samples of them by identifier.
+// ErrorReport returns the data of v1.billing.meter.error_report_triggered and
+// v1.billing.meter.no_meter_found: one code, the number of its events, and some of their
+// identifiers.
 // Source: https://docs.stripe.com/api/v2/core/events/event-types.
 func ErrorReport(from, to time.Time, code, message string, count int, identifiers ...string) map[string]any {
 	samples := make([]any, len(identifiers))

@@ -27,25 +27,25 @@ func TestWebhookEndpoints(t *testing.T) {
 	made := must(c.WebhookEndpoints.New(params()))(t)
 	if !strings.HasPrefix(made.Secret, "whsec_") || made.APIVersion != "2023-10-16" || len(made.EnabledEvents) != 2 ||
 		made.Status != "enabled" {
-		t.Errorf("made %+v", made)
+		t.Errorf("the new endpoint is %+v", made)
 	}
 	if got := must(c.WebhookEndpoints.Get(made.ID, nil))(t); got.Secret != "" || got.URL != made.URL {
-		t.Errorf("got %+v", got)
+		t.Errorf("the endpoint is %+v", got)
 	}
 	if got := must(c.WebhookEndpoints.Update(made.ID, &stripe.WebhookEndpointParams{
 		EnabledEvents: stripe.StringSlice([]string{"*"}), Disabled: stripe.Bool(true),
 	}))(t); len(got.EnabledEvents) != 1 || got.Status != "disabled" {
-		t.Errorf("updated %+v", got)
+		t.Errorf("the updated endpoint is %+v", got)
 	}
 	if got := ids(t, c.WebhookEndpoints.List(nil), func(w *stripe.WebhookEndpoint) string { return w.ID }); got != made.ID {
-		t.Errorf("listed %q", got)
+		t.Errorf("the listed endpoints are %q", got)
 	}
 	for name, test := range map[string]struct {
 		param  string
 		change func(*stripe.WebhookEndpointParams)
 	}{
 		"no address":           {"url", func(p *stripe.WebhookEndpointParams) { p.URL = nil }},
-		"no web address":       {"url", func(p *stripe.WebhookEndpointParams) { p.URL = stripe.String("tollgate.example") }},
+		"an invalid address":   {"url", func(p *stripe.WebhookEndpointParams) { p.URL = stripe.String("tollgate.example") }},
 		"this machine":         {"url", func(p *stripe.WebhookEndpointParams) { p.URL = stripe.String("http://127.0.0.1:8080/stripe/webhook") }},
 		"this machine by name": {"url", func(p *stripe.WebhookEndpointParams) { p.URL = stripe.String("http://localhost/stripe/webhook") }},
 		"no events":            {"enabled_events", func(p *stripe.WebhookEndpointParams) { p.EnabledEvents = nil }},
@@ -61,7 +61,7 @@ func TestWebhookEndpoints(t *testing.T) {
 	_, err := c.WebhookEndpoints.Update(made.ID, &stripe.WebhookEndpointParams{APIVersion: stripe.String("2024-01-01")})
 	refused(t, "another version", err, 400, "api_version")
 	if d := must(c.WebhookEndpoints.Del(made.ID, nil))(t); !d.Deleted {
-		t.Errorf("deleted %+v", d)
+		t.Errorf("the deletion returned %+v", d)
 	}
 	_, err = c.WebhookEndpoints.Del(made.ID, nil)
 	refused(t, "deleted twice", err, 404, "id")
@@ -70,24 +70,24 @@ func TestWebhookEndpoints(t *testing.T) {
 func TestSignedEvents(t *testing.T) {
 	s := newStandIn(nil)
 	const secret = "whsec_1"
-	// The SDK has a clock of its own for how old a signature may be.
+	// The SDK checks a signature's age with the real clock.
 	now := time.Now()
 	sub := s.AddSubscription(stripetest.Subscription{Customer: "cus_1"})
 	body, signature := s.SignedEvent(secret, now, "customer.subscription.created", s.Object(sub))
 	e := must(webhook.ConstructEvent(body, signature, secret))(t)
 	if e.Type != "customer.subscription.created" || e.Created != now.Unix() || e.Data.Object["id"] != sub || !strings.HasPrefix(e.ID, "evt_") {
-		t.Errorf("event %+v", e)
+		t.Errorf("the event is %+v", e)
 	}
 	again, _ := s.SignedEvent(secret, now, "customer.subscription.created", s.Object(sub))
 	if bytes.Equal(body, again) {
-		t.Error("two events have one id")
+		t.Error("two events have the same ID")
 	}
 	if _, err := webhook.ConstructEvent(body, signature, "whsec_2"); err == nil {
-		t.Error("another secret did")
+		t.Error("another secret was accepted")
 	}
 	body, signature = s.SignedEvent(secret, now.Add(-6*time.Minute), "customer.deleted", nil)
 	if _, err := webhook.ConstructEvent(body, signature, secret); !errors.Is(err, webhook.ErrTooOld) {
-		t.Errorf("6 minutes old: %v", err)
+		t.Errorf("a signature of 6 minutes ago: %v", err)
 	}
 
 	report := stripetest.ErrorReport(start, start.Add(time.Hour), "meter_event_no_customer_defined", "no customer", 5, "a", "b")
@@ -101,14 +101,14 @@ func TestSignedEvents(t *testing.T) {
 	}
 	if related, _ := thin["related_object"].(map[string]any); thin["object"] != "v2.core.event" || thin["data"] != nil ||
 		related["id"] != s.meter || related["type"] != "billing.meter" {
-		t.Errorf("thin %v", thin)
+		t.Errorf("the thin event is %v", thin)
 	}
 	full := s.must(t, "GET /v2/core/events/"+thin["id"].(string), nil, "")
 	if reason, _ := full.body["data"].(map[string]any)["reason"].(map[string]any); reason["error_count"] != 5.0 {
-		t.Errorf("full %v", full.body)
+		t.Errorf("the full event is %v", full.body)
 	}
 	body, _ = s.SignedEvent(secret, now, "v1.billing.meter.no_meter_found", nil)
 	if bytes.Contains(body, []byte("related_object")) {
-		t.Errorf("%s", body)
+		t.Errorf("an event without a meter is %s", body)
 	}
 }

@@ -12,18 +12,19 @@ import (
 	"time"
 )
 
-// object is one of Stripe's, as its JSON has it.
+// object is a Stripe object, decoded from JSON.
 type object = map[string]any
 
-// route is a method and path, with {id} for one segment, and the parameters that it takes: Stripe refuses others.
+// route is a method and path, with {id} for one segment, and its parameters. Stripe refuses others.
 type route struct {
 	pattern string
-	// params are names as Stripe's documents write them: "payload[*]" takes every key, "items[][price]" every index.
+	// params are names as in Stripe's documentation: "payload[*]" allows every key, "items[][price]"
+	// every index.
 	params []string
 	handle func(*call) *answer
 }
 
-// call is one request that has come as far as its effect.
+// call is one request at the time of its effect.
 type call struct {
 	id, path string
 	form     url.Values
@@ -31,7 +32,7 @@ type call struct {
 	dropped  bool
 }
 
-// route finds whose request it is.
+// route returns a request's route, and the ID in its path.
 func (s *Stripe) route(r *http.Request) (*route, string) {
 	got := strings.Split(r.URL.Path, "/")
 	for i := range s.routes {
@@ -40,15 +41,15 @@ func (s *Stripe) route(r *http.Request) (*route, string) {
 		if method != r.Method || len(want) != len(got) {
 			continue
 		}
-		id, fits := "", true
+		id, matches := "", true
 		for j := range want {
 			if want[j] == "{id}" {
 				id = got[j]
 			} else if want[j] != got[j] {
-				fits = false
+				matches = false
 			}
 		}
-		if fits {
+		if matches {
 			return &s.routes[i], id
 		}
 	}
@@ -57,7 +58,7 @@ func (s *Stripe) route(r *http.Request) (*route, string) {
 	}}, ""
 }
 
-// index is an index of a list, in the ways that clients write one.
+// index matches an index of a list, in the forms that clients write.
 var index = regexp.MustCompile(`\[\d*\]`)
 
 // run checks the parameters' names and answers.
@@ -79,15 +80,15 @@ func (rt *route) run(c *call) *answer {
 	return rt.handle(c)
 }
 
-// answer is what is sent back.
+// answer is a response.
 type answer struct {
 	status int
 	body   any
 	// html sends a page instead of the body.
 	html bool
-	// invalid says that the request never began, so that no Idempotency-Key keeps it.
+	// invalid means that the request never began, so no Idempotency-Key stores it.
 	invalid bool
-	// replayed says that an Idempotency-Key had it.
+	// replayed means that the answer was stored under an Idempotency-Key.
 	replayed bool
 }
 
@@ -104,16 +105,16 @@ func (a *answer) write(w http.ResponseWriter) {
 	}
 	body, err := json.Marshal(a.body)
 	if err != nil {
-		// Every body is made of strings, numbers, maps and lists here.
+		// Bodies consist of strings, numbers, maps and lists.
 		panic(err)
 	}
 	w.WriteHeader(a.status)
 	_, _ = w.Write(body)
 }
 
-// ok answers with an object as it is now.
+// ok answers with an object in its current state.
 func ok(o object) *answer {
-	// What is kept may change after the lock is gone, and what is answered may not.
+	// The object may change after the lock is released; the answer must not.
 	body, err := json.Marshal(o)
 	if err != nil {
 		panic(err)
@@ -121,7 +122,7 @@ func ok(o object) *answer {
 	return &answer{status: http.StatusOK, body: json.RawMessage(body)}
 }
 
-// refuse is one of Stripe's errors; code and param may be empty.
+// refuse returns an error of Stripe's. code and param may be empty.
 func refuse(status int, code, param, format string, args ...any) *answer {
 	e := object{"type": "invalid_request_error", "message": fmt.Sprintf(format, args...)}
 	if code != "" {
@@ -143,12 +144,12 @@ func invalid(code, param, format string, args ...any) *answer {
 // kind changes the type of an error.
 func (a *answer) kind(t string) { a.body.(object)["error"].(object)["type"] = t }
 
-// missing says that a parameter names something that is not there.
+// missing refuses a parameter that names an unknown object.
 func missing(status int, param, what, id string) *answer {
 	return refuse(status, "resource_missing", param, "No such %s: '%s'", what, id)
 }
 
-// lockTimeout says that another request has the object.
+// lockTimeout refuses a request because another one is using the object.
 func lockTimeout(status int) *answer {
 	return refuse(status, "lock_timeout", "", "This object cannot be accessed right now because another API request or Stripe "+
 		"process is currently accessing it.")
@@ -162,7 +163,7 @@ func unknownError() *answer {
 
 func html() *answer { return &answer{status: http.StatusOK, html: true} }
 
-// require says which of the parameters is not there, or nil.
+// require refuses a call without one of the parameters. It returns nil if none is missing.
 func (c *call) require(names ...string) *answer {
 	for _, name := range names {
 		if c.form.Get(name) == "" {
@@ -172,7 +173,7 @@ func (c *call) require(names ...string) *answer {
 	return nil
 }
 
-// seconds reads a time, which is a default when the parameter is not there.
+// seconds reads a time. If the parameter is missing, it returns otherwise.
 func (c *call) seconds(name string, otherwise int64) (int64, *answer) {
 	text := c.form.Get(name)
 	if text == "" {
@@ -185,10 +186,10 @@ func (c *call) seconds(name string, otherwise int64) (int64, *answer) {
 	return n, nil
 }
 
-// listParams are those of every list.
+// listParams are the parameters of every list.
 var listParams = []string{"limit", "starting_after", "ending_before"}
 
-// cut is the page that a call asks for of a list that is in order, newest first, and whether there is more.
+// cut returns the page that a call requests of a list, newest first, and whether there is more.
 func (c *call) cut(all []object) (data []object, more bool, a *answer) {
 	limit := 10
 	if text := c.form.Get("limit"); text != "" {
@@ -219,7 +220,7 @@ func (c *call) cut(all []object) (data []object, more bool, a *answer) {
 		if a != nil {
 			return nil, false, a
 		}
-		// The page is the one that ends there, so it is cut at its beginning.
+		// The page ends there, so it is shortened at its start.
 		return all[max(0, i-limit):i], i > limit, nil
 	}
 	if len(data) > limit {
@@ -228,13 +229,13 @@ func (c *call) cut(all []object) (data []object, more bool, a *answer) {
 	return data, false, nil
 }
 
-// collection is the objects of one kind, in the order in which they were made.
+// collection has the objects of one kind in the order of their creation.
 type collection struct {
 	order []string
 	by    map[string]object
 }
 
-// kind is a collection, which may be empty.
+// kind returns the collection of a kind, which may be empty.
 func (s *Stripe) kind(name string) *collection {
 	c := s.objects[name]
 	if c == nil {
@@ -244,7 +245,7 @@ func (s *Stripe) kind(name string) *collection {
 	return c
 }
 
-// put adds an object, or puts it in the place of the one with its id.
+// put adds an object, or replaces the one with its ID.
 func (c *collection) put(o object) object {
 	id, _ := o["id"].(string)
 	if c.by[id] == nil {
@@ -254,17 +255,17 @@ func (c *collection) put(o object) object {
 	return o
 }
 
-// remove takes an object away.
+// remove removes an object.
 func (c *collection) remove(id string) {
 	delete(c.by, id)
 	c.order = slices.DeleteFunc(c.order, func(other string) bool { return other == id })
 }
 
-// newest are the objects that fit, the newest first; nil fits all.
-func (c *collection) newest(fits func(object) bool) []object {
+// newest returns the matching objects, newest first. If matches is nil, it returns all.
+func (c *collection) newest(matches func(object) bool) []object {
 	var all []object
 	for _, id := range slices.Backward(c.order) {
-		if o := c.by[id]; fits == nil || fits(o) {
+		if o := c.by[id]; matches == nil || matches(o) {
 			all = append(all, o)
 		}
 	}

@@ -17,8 +17,8 @@ import (
 	"tollgate/models/billing/stripetest"
 )
 
-// desk is a ledger with some usage and one process that reports it, with a clock that the test moves.
-type desk struct {
+// reporterFixture has some usage and one process that reports it, with a clock that the test moves.
+type reporterFixture struct {
 	t         *testing.T
 	ctx       context.Context
 	db        *models.DB
@@ -28,22 +28,23 @@ type desk struct {
 	*Reporter
 }
 
-// carry is a transport of one function.
-type carry func(*http.Request) (*http.Response, error)
+// roundTripFunc is a transport of one function.
+type roundTripFunc func(*http.Request) (*http.Response, error)
 
-func (c carry) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+func (c roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
 
-// onBoth runs a test on each database. transport is what carries requests; nil carries them to the stand-in.
-func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *desk)) {
+// onBoth runs a test on each database. transport carries requests; nil carries them to the
+// stand-in.
+func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *reporterFixture)) {
 	t.Helper()
 	for name, address := range databases {
-		t.Run(name, func(t *testing.T) { test(t, newDesk(t, address(t), transport)) })
+		t.Run(name, func(t *testing.T) { test(t, newReporterFixture(t, address(t), transport)) })
 	}
 }
 
-func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
+func newReporterFixture(t *testing.T, address string, transport http.RoundTripper) *reporterFixture {
 	t.Helper()
-	d := &desk{t: t, ctx: t.Context(), now: time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)}
+	d := &reporterFixture{t: t, ctx: t.Context(), now: time.Date(2026, 11, 20, 12, 5, 0, 0, time.UTC)}
 	var err error
 	d.catalogue, err = models.LoadCatalogue("")
 	d.must(err)
@@ -65,37 +66,37 @@ func newDesk(t *testing.T, address string, transport http.RoundTripper) *desk {
 	return d
 }
 
-// meter is the event name of the meter of what use records.
-func (d *desk) meter() string { return d.catalogue.MeterOf("pro") }
+// meter returns the event name of the meter whose units use records.
+func (d *reporterFixture) meter() string { return d.catalogue.MeterOf("pro") }
 
 // foreign counts units at Stripe that another source sent.
-func (d *desk) foreign(customer string, units int64, at time.Time) {
+func (d *reporterFixture) foreign(customer string, units int64, at time.Time) {
 	d.stripe.AddForeign(d.meter(), customer, units, at)
 }
 
-func (d *desk) clock() time.Time { return d.now }
+func (d *reporterFixture) clock() time.Time { return d.now }
 
-func (d *desk) must(err error) {
+func (d *reporterFixture) must(err error) {
 	d.t.Helper()
 	if err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-// use records units of overage of a customer at an instant, in its calendar month.
-func (d *desk) use(customer string, units int64, at time.Time) {
+// use records units of overage of a customer at a time, in its calendar month.
+func (d *reporterFixture) use(customer string, units int64, at time.Time) {
 	d.t.Helper()
 	d.useIn(models.CalendarMonth(at), customer, units, at)
 }
 
 // useIn records units in a billing period.
-func (d *desk) useIn(period models.Period, customer string, units int64, at time.Time) {
+func (d *reporterFixture) useIn(period models.Period, customer string, units int64, at time.Time) {
 	d.t.Helper()
 	d.useBy("pro", period, customer, units, at)
 }
 
-// useBy records units of overage of a plan. Two more units are included, and never reported.
-func (d *desk) useBy(plan models.PlanID, period models.Period, customer string, units int64, at time.Time) {
+// useBy records units of overage of a plan. It adds two included units, which are never reported.
+func (d *reporterFixture) useBy(plan models.PlanID, period models.Period, customer string, units int64, at time.Time) {
 	d.t.Helper()
 	key := uuid.NewString()
 	_, err := d.db.NewInsert().Model(&models.UsageEvent{
@@ -106,15 +107,15 @@ func (d *desk) useBy(plan models.PlanID, period models.Period, customer string, 
 	d.must(err)
 }
 
-// seal freezes all that is due.
-func (d *desk) seal() {
+// seal seals all usage that is due.
+func (d *reporterFixture) seal() {
 	d.t.Helper()
 	_, err := d.Seal(d.ctx)
 	d.must(err)
 }
 
-// deliver sends all that is due.
-func (d *desk) deliver() {
+// deliver sends all reports that are due.
+func (d *reporterFixture) deliver() {
 	d.t.Helper()
 	for {
 		found, err := d.DeliverStream(d.ctx)
@@ -125,15 +126,15 @@ func (d *desk) deliver() {
 	}
 }
 
-// read reads back all that is due.
-func (d *desk) read() {
+// read reads back all reports that are due.
+func (d *reporterFixture) read() {
 	d.t.Helper()
 	_, err := d.Reconcile(d.ctx)
 	d.must(err)
 }
 
-// hours lets some pass, in each of which what is due is delivered and read.
-func (d *desk) hours(n int) {
+// hours lets n hours pass. In each, due reports are delivered and read back.
+func (d *reporterFixture) hours(n int) {
 	for range n {
 		d.deliver()
 		d.read()
@@ -141,21 +142,21 @@ func (d *desk) hours(n int) {
 	}
 }
 
-func (d *desk) reports() []models.StripeReport {
+func (d *reporterFixture) reports() []models.StripeReport {
 	d.t.Helper()
 	var all []models.StripeReport
 	d.must(d.db.NewSelect().Model(&all).Order("created_at", "minute").Scan(d.ctx))
 	return all
 }
 
-func (d *desk) status() *Status {
+func (d *reporterFixture) status() *Status {
 	d.t.Helper()
 	s, err := ReadStatus(d.ctx, d.db)
 	d.must(err)
 	return s
 }
 
-func answer(status int, body string) carry {
+func answer(status int, body string) roundTripFunc {
 	return func(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}},
 			Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
@@ -167,10 +168,13 @@ func problem(kind, code, message, param string) string {
 		`, "param": ` + strconv.Quote(param) + `}}`
 }
 
-// meterEvents carries calls to the desk's Stripe, but for what answers meter events in its place; n counts these from 1.
-func meterEvents(d **desk, instead func(n int, r *http.Request) (*http.Response, error)) (transport http.RoundTripper, again func()) {
+// meterEvents returns a transport to the fixture's Stripe. Meter events go to instead, which may
+// answer them; n counts them from 1. again restarts the count.
+func meterEvents(
+	d **reporterFixture, instead func(n int, r *http.Request) (*http.Response, error),
+) (transport http.RoundTripper, again func()) {
 	n := 0
-	return carry(func(r *http.Request) (*http.Response, error) {
+	return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(r.URL.Path, "/meter_events") {
 			n++
 			if response, err := instead(n, r); response != nil || err != nil {
