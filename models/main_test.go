@@ -21,12 +21,10 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // onBoth runs a test on a new database of each kind.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
-	for _, kind := range []string{"sqlite", "postgres"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			test(t, newFixtureOf(t, kind))
-		})
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		t.Parallel()
+		test(t, newFixture(t, address))
+	})
 }
 
 type fixture struct {
@@ -41,9 +39,14 @@ func newFixtureOf(t *testing.T, kind string) *fixture {
 	if kind == "postgres" {
 		address = modelstest.Postgres
 	}
+	return newFixture(t, address(t))
+}
+
+func newFixture(t *testing.T, address string) *fixture {
+	t.Helper()
 	f := &fixture{ctx: t.Context(), catalogue: embedded(t)}
 	var err error
-	if f.db, err = models.Open(f.ctx, address(t)); err != nil {
+	if f.db, err = models.Open(f.ctx, address); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.db.Close() })

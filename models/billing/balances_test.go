@@ -12,6 +12,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
 )
 
 // All overage of a period is on its invoice, or has exactly one reason why it is not.
@@ -365,33 +366,31 @@ func TestOverageByHand(t *testing.T) {
 // A key that may not read invoices still sends reports and follows plans. The operator and
 // `stripe reconcile` both see the problem.
 func TestInvoicesThatCannotBeRead(t *testing.T) {
-	for name, address := range databases {
-		t.Run(name, func(t *testing.T) {
-			var d *reporterFixture
-			forbidden := ""
-			d = newReporterFixture(t, address(t), roundTripFunc(func(r *http.Request) (*http.Response, error) {
-				if forbidden != "" {
-					return refusing(d.stripe.Transport(), forbidden, http.StatusForbidden)(r)
-				}
-				return d.stripe.Transport().RoundTrip(r)
-			}))
-			o := newInvoiceFixture(d)
-			forbidden = "/v1/invoices"
-			o.spend(12, o.now.Add(-3*time.Hour))
-			o.send()
-			o.finalize(o.renew())
-			var problem *string
-			o.must(o.db.NewSelect().Model((*models.StripeCustomer)(nil)).Column("fault").Where("id = 'cus_1'").Scan(o.ctx, &problem))
-			if problem == nil || o.hook.mustState(o).Stopped != nil {
-				t.Errorf("the problem is %s", text(problem))
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		var d *reporterFixture
+		forbidden := ""
+		d = newReporterFixture(t, address, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if forbidden != "" {
+				return refusing(d.stripe.Transport(), forbidden, http.StatusForbidden)(r)
 			}
-			if _, err := o.Totals(o.ctx, true); err == nil {
-				t.Error("unreadable invoices returned no error")
-			}
-			forbidden = ""
-			o.wantBalances("Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $3.60")
-		})
-	}
+			return d.stripe.Transport().RoundTrip(r)
+		}))
+		o := newInvoiceFixture(d)
+		forbidden = "/v1/invoices"
+		o.spend(12, o.now.Add(-3*time.Hour))
+		o.send()
+		o.finalize(o.renew())
+		var problem *string
+		o.must(o.db.NewSelect().Model((*models.StripeCustomer)(nil)).Column("fault").Where("id = 'cus_1'").Scan(o.ctx, &problem))
+		if problem == nil || o.hook.mustState(o).Stopped != nil {
+			t.Errorf("the problem is %s", text(problem))
+		}
+		if _, err := o.Totals(o.ctx, true); err == nil {
+			t.Error("unreadable invoices returned no error")
+		}
+		forbidden = ""
+		o.wantBalances("Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 12 $3.60")
+	})
 }
 
 func (w *Webhooks) mustState(o *invoiceFixture) models.StripeState {

@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 // statements collects the executed statements, with their arguments.
@@ -25,48 +26,46 @@ func (s *statements) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 // nor the reports that are settled. Counting all reports by state is left out: only operators and
 // metrics ask for it.
 func TestStatementsUseIndexes(t *testing.T) {
-	for name, address := range databases {
-		t.Run(name, func(t *testing.T) {
-			d := newReporterFixture(t, address(t), nil)
-			history(t, d)
-			var ran statements
-			d.db.DB = d.db.WithQueryHook(&ran)
-			d.use("cus_1", 3, d.now.Add(-3*time.Hour))
-			d.use("cus_1", 4, d.now.Add(-2*time.Hour))
-			d.seal()
-			d.deliver()
-			d.now = d.now.Add(25 * time.Hour)
-			d.read()
-			key := stream{"cus_1", d.meter()}
-			periods, err := d.periods(d.ctx, key)
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		d := newReporterFixture(t, address, nil)
+		history(t, d)
+		var ran statements
+		d.db.DB = d.db.WithQueryHook(&ran)
+		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
+		d.use("cus_1", 4, d.now.Add(-2*time.Hour))
+		d.seal()
+		d.deliver()
+		d.now = d.now.Add(25 * time.Hour)
+		d.read()
+		key := stream{"cus_1", d.meter()}
+		periods, err := d.periods(d.ctx, key)
+		d.must(err)
+		for _, p := range periods {
+			_, err := d.compare(d.ctx, key, p, false)
 			d.must(err)
-			for _, p := range periods {
-				_, err := d.compare(d.ctx, key, p, false)
-				d.must(err)
+		}
+		d.must(d.balance(d.ctx, key))
+		if len(ran.texts) < 30 {
+			t.Fatalf("only these statements ran: %q", ran.texts)
+		}
+		explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (stripe_reports|usage_events|stripe_streams|subscriptions)\b`)
+		if !d.db.Postgres {
+			explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(
+				`^SCAN (stripe_report|stripe_reports|usage_event|usage_events|e|stripe_stream|subscription|s)$`)
+		}
+		seen := map[string]bool{}
+		for _, text := range ran.texts {
+			if verb, _, _ := strings.Cut(text, " "); verb != "SELECT" && verb != "UPDATE" && verb != "WITH" {
+				continue
 			}
-			d.must(d.balance(d.ctx, key))
-			if len(ran.texts) < 30 {
-				t.Fatalf("only these statements ran: %q", ran.texts)
-			}
-			explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (stripe_reports|usage_events|stripe_streams|subscriptions)\b`)
-			if !d.db.Postgres {
-				explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(
-					`^SCAN (stripe_report|stripe_reports|usage_event|usage_events|e|stripe_stream|subscription|s)$`)
-			}
-			seen := map[string]bool{}
-			for _, text := range ran.texts {
-				if verb, _, _ := strings.Cut(text, " "); verb != "SELECT" && verb != "UPDATE" && verb != "WITH" {
-					continue
-				}
-				for _, line := range plan(t, d, explain+text) {
-					if line = strings.TrimSpace(line); scan.MatchString(line) && !seen[line+text] {
-						seen[line+text] = true
-						t.Errorf("%s\n%s", text, line)
-					}
+			for _, line := range plan(t, d, explain+text) {
+				if line = strings.TrimSpace(line); scan.MatchString(line) && !seen[line+text] {
+					seen[line+text] = true
+					t.Errorf("%s\n%s", text, line)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // oldCustomer returns one of 676 customer IDs.

@@ -7,6 +7,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
 )
 
 // The metered lines of a final invoice are stored, whatever the webhook says, and however often and
@@ -160,26 +161,24 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 				"period": {"start": 1761955200, "end": 1764547200}},
 			{"id": "il_2", "amount": 1800, "currency": "usd", "quantity": 1, "pricing": {"price_details": {"price": "price_base"}},
 				"period": {"start": 1764547200, "end": 1767225600}}]}}`
-	for name, address := range databases {
-		t.Run(name, func(t *testing.T) {
-			d := newReporterFixture(t, address(t), answer(200, body))
-			d.must(storeObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
-			i, err := d.Client.invoice(d.ctx, "in_1")
-			d.must(err)
-			prices, err := readPlanPrices(d.ctx, d.db, d.catalogue)
-			d.must(err)
-			tx, err := d.db.BeginTx(d.ctx, nil)
-			d.must(err)
-			d.must(storeInvoice(d.ctx, tx, prices, i, d.now))
-			d.must(tx.Commit())
-			o := &invoiceFixture{reporterFixture: d}
-			var line models.StripeInvoiceLine
-			d.must(d.db.NewSelect().Model(&line).Scan(d.ctx))
-			if got := o.lines(); got != "open pro 12 for $3.60" || *line.StripeSubscriptionID != "sub_1" || line.StripeCustomerID != "cus_1" {
-				t.Errorf("the stored lines are %s: %+v", got, line)
-			}
-		})
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		d := newReporterFixture(t, address, answer(200, body))
+		d.must(storeObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
+		i, err := d.Client.invoice(d.ctx, "in_1")
+		d.must(err)
+		prices, err := readPlanPrices(d.ctx, d.db, d.catalogue)
+		d.must(err)
+		tx, err := d.db.BeginTx(d.ctx, nil)
+		d.must(err)
+		d.must(storeInvoice(d.ctx, tx, prices, i, d.now))
+		d.must(tx.Commit())
+		o := &invoiceFixture{reporterFixture: d}
+		var line models.StripeInvoiceLine
+		d.must(d.db.NewSelect().Model(&line).Scan(d.ctx))
+		if got := o.lines(); got != "open pro 12 for $3.60" || *line.StripeSubscriptionID != "sub_1" || line.StripeCustomerID != "cus_1" {
+			t.Errorf("the stored lines are %s: %+v", got, line)
+		}
+	})
 }
 
 // `stripe reconcile` prints the steps and the reasons, and fails if an amount is unexplained.

@@ -15,6 +15,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
 )
 
 // reporterFixture has some usage and one process that reports it, with a clock that the test moves.
@@ -37,9 +38,7 @@ func (c roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 // stand-in.
 func onBoth(t *testing.T, transport http.RoundTripper, test func(t *testing.T, d *reporterFixture)) {
 	t.Helper()
-	for name, address := range databases {
-		t.Run(name, func(t *testing.T) { test(t, newReporterFixture(t, address(t), transport)) })
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) { test(t, newReporterFixture(t, address, transport)) })
 }
 
 func newReporterFixture(t *testing.T, address string, transport http.RoundTripper) *reporterFixture {

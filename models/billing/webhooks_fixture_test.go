@@ -164,19 +164,17 @@ type webhookFixture struct {
 
 func onBothWebhooks(t *testing.T, test func(f *webhookFixture)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := &webhookFixture{T: t, at: webhookNoon, stub: &stripeStub{customers: map[string]object{}, subscriptions: map[string]object{},
-				thin: map[string]object{}}}
-			var err error
-			f.db, err = models.Open(t.Context(), address(t))
-			f.must(err)
-			t.Cleanup(func() { _ = f.db.Close() })
-			f.hook = f.process()
-			test(f)
-		})
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		t.Parallel()
+		f := &webhookFixture{T: t, at: webhookNoon, stub: &stripeStub{customers: map[string]object{}, subscriptions: map[string]object{},
+			thin: map[string]object{}}}
+		var err error
+		f.db, err = models.Open(t.Context(), address)
+		f.must(err)
+		t.Cleanup(func() { _ = f.db.Close() })
+		f.hook = f.process()
+		test(f)
+	})
 }
 
 // process returns the webhooks of one more process.

@@ -24,9 +24,7 @@ func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
 // onBoth runs a test on each database, with a clock that the test can set.
 func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
-	for name, address := range map[string]func(testing.TB) string{"sqlite": modelstest.SQLite, "postgres": modelstest.Postgres} {
-		t.Run(name, func(t *testing.T) { test(t, newFixture(t, address(t))) })
-	}
+	modelstest.OnBoth(t, func(t *testing.T, address string) { test(t, newFixture(t, address)) })
 }
 
 type fixture struct {
