@@ -22,8 +22,8 @@ const readAtOnce = 50
 const readAgain = 6 * time.Hour
 
 // errNoMeter means that Stripe has no active meter with an event name, so there is no total.
-var errNoMeter = errors.New("Stripe has no active meter of this name; `tollgate stripe setup` creates it, or says what happened to " +
-	"it") //nolint:staticcheck // Stripe is a name
+var errNoMeter = errors.New("Stripe has no active meter of this name; " + //nolint:staticcheck // Stripe is a name
+	"`tollgate stripe setup` creates it, or says what happened to it")
 
 // ErrStreamBusy means that another process is sealing or sending the customer's events. Try again.
 var ErrStreamBusy = errors.New("the customer's stream is busy at this moment; try again")
