@@ -195,7 +195,7 @@ func TestCommandsThatFail(t *testing.T) {
 		s.fails(2, "is not an address such as", "serve", "--base-url", address)
 	}
 	r := runIt(t, nil, "serve", "--base-url", "https://ada:hunter2@example.com")
-	if r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "no user or password") {
+	if r.status != 2 || strings.Contains(r.stderr, "hunter2") || !strings.Contains(r.stderr, "must not contain a user or password") {
 		t.Errorf("a base URL with a password: %+v", r)
 	}
 	for _, address := range []string{
