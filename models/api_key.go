@@ -177,7 +177,8 @@ func RateLimitNote(limit *int64) string {
 	return ", rate limit " + (&APIKey{RateLimit: limit}).RateLimitText()
 }
 
-// CreateAPIKey creates a key with the server's default rate limit and returns it; only its hash is stored.
+// CreateAPIKey creates a key with the server's default rate limit and returns it; only its hash is
+// stored.
 func CreateAPIKey(ctx context.Context, db bun.IDB, now time.Time, name string, scopes []Scope) (string, error) {
 	return CreateLimitedAPIKey(ctx, db, now, name, scopes, nil)
 }

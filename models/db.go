@@ -129,7 +129,8 @@ func (db *DB) again(ctx context.Context, run func() error) error {
 	}
 }
 
-// ForUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold the write lock.
+// ForUpdate locks the rows that a query selects. SQLite needs no such clause: its transactions hold
+// the write lock.
 func ForUpdate(q *bun.SelectQuery) *bun.SelectQuery { return lockRows(q, "UPDATE") }
 
 // ForUpdateSkipLocked is ForUpdate without the rows that another transaction has locked.

@@ -112,7 +112,8 @@ func isNetwork(err error) bool {
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, driver.ErrBadConn)
 }
 
-// IsCanceled reports whether a query ended because its context was canceled, as when the client is gone.
+// IsCanceled reports whether a query ended because its context was canceled, as when the client is
+// gone.
 func IsCanceled(err error) bool {
 	return errors.Is(err, context.Canceled) || sqlState(err) == "57014" || sqliteCode(err) == 9 // SQLITE_INTERRUPT
 }

@@ -248,9 +248,9 @@ type probed struct {
 	wrong                                        []string // settings that did not take effect
 }
 
-// probe makes the first connection. That connection cannot turn off idle_session_timeout, which older
-// servers do not have. So over a slow link, a server with a short timeout may end it between two
-// messages; then probe tries again.
+// probe makes the first connection. That connection cannot turn off idle_session_timeout, which
+// older servers do not have. So over a slow link, a server with a short timeout may end it between
+// two messages; then probe tries again.
 func (s *postgresServer) probe(ctx context.Context) (p probed, err error) {
 	const tries = 3
 	for try := 1; ; try++ {

@@ -28,7 +28,8 @@ var foldsIntoASCII = map[rune]string{
 	'\u212a': "U+212A (Kelvin sign)",
 }
 
-// mailDomains converts domains to their A-labels (RFC 5890). Host names with underscores exist, so STD3 rules are off.
+// mailDomains converts domains to their A-labels (RFC 5890). Host names with underscores exist, so
+// STD3 rules are off.
 var mailDomains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(false))
 
 // ParseEmail returns an address in normal form, so that one person is one row: trimmed, NFC,

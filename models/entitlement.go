@@ -128,14 +128,16 @@ func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 	return *e.OverageRateCents
 }
 
-// activeStatuses are the statuses of a subscription that gives its plan. Of several such subscriptions, an organization's
-// counts before the person's own, and then the newest one. (product.md, "Plans")
+// activeStatuses are the statuses of a subscription that gives its plan. Of several such
+// subscriptions, an organization's counts before the person's own, and then the newest one.
+// (product.md, "Plans")
 var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
 
 // Active reports whether the subscription gives its plan.
 func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
 
-// ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its table alias.
+// ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its
+// table alias.
 func ActiveSubscription(alias string) string {
 	statuses := make([]string, len(activeStatuses))
 	for i, s := range activeStatuses {
@@ -144,14 +146,15 @@ func ActiveSubscription(alias string) string {
 	return alias + ".status IN (" + strings.Join(statuses, ", ") + ")"
 }
 
-// newestActive returns a SQL subquery for a column of the newest active subscription of an owner. The condition names
-// the owner of a row n of subscriptions.
+// newestActive returns a SQL subquery for a column of the newest active subscription of an owner.
+// The condition names the owner of a row n of subscriptions.
 func newestActive(column, owner string) string {
 	return "(SELECT n." + column + " FROM subscriptions n WHERE " + owner + " AND " + ActiveSubscription("n") +
 		" ORDER BY n.created_at DESC LIMIT 1)"
 }
 
-// entitlingSubscription is SQL for the ID of the subscription that gives the user u their plan, whose workspace is w.
+// entitlingSubscription is SQL for the ID of the subscription that gives the user u their plan,
+// whose workspace is w.
 var entitlingSubscription = "COALESCE(" + newestActive("id", "n.organization_id = w.organization_id") + ", " +
 	newestActive("id", "n.user_id = u.id") + ")"
 

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// otherExponents are the exponents of the currencies whose amounts are not in hundredths. An exponent is the number of decimals
+// otherExponents are the exponents of the currencies whose amounts are not in hundredths. An
+// exponent is the number of decimals
 // of an amount: 1500 is 1,500 yen and 1.500 Kuwaiti dinars. Sources: ISO 4217, list one
 // (https://www.six-group.com/en/products-services/financial-information/data-standards.html), and where Stripe's API differs from
 // it, Stripe (https://docs.stripe.com/currencies#zero-decimal, #special-cases):
@@ -20,7 +21,8 @@ var otherExponents = map[string]int{
 	"clf": 4, "uyw": 4,
 }
 
-// wholeOnly are the currencies without decimals whose amounts are in hundredths at Stripe: 500 isk is 5 kronur.
+// wholeOnly are the currencies without decimals whose amounts are in hundredths at Stripe: 500 isk
+// is 5 kronur.
 var wholeOnly = map[string]bool{"isk": true, "ugx": true}
 
 // exponent returns the number of decimals of amounts in a currency, as Stripe counts them.
@@ -68,7 +70,8 @@ func CurrencySign(currency string) string {
 	return strings.ToUpper(currency)
 }
 
-// splitAmount returns the sign of an amount, its whole units with thousands separators, and its decimals.
+// splitAmount returns the sign of an amount, its whole units with thousands separators, and its
+// decimals.
 func splitAmount(amount int64, currency string) (sign, whole, part string) {
 	digits := strconv.FormatInt(amount, 10)
 	if amount < 0 {

@@ -153,7 +153,8 @@ type Workspace struct {
 	CreatedAt      time.Time
 }
 
-// ensureWorkspace creates the workspace of a team, with an organization of its own, if it is missing.
+// ensureWorkspace creates the workspace of a team, with an organization of its own, if it is
+// missing.
 func ensureWorkspace(ctx context.Context, tx bun.Tx, now time.Time, team string) error {
 	known, err := tx.NewSelect().Model((*Workspace)(nil)).Where("slack_team_id = ?", team).Exists(ctx)
 	if err != nil || known {

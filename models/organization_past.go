@@ -10,17 +10,19 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// endedAfter is how long ago a period must have ended before its sums are cached. It is much longer than clocks differ and
-// transactions take, so a transaction that still adds to such a period changes the version of its workspace.
+// endedAfter is how long ago a period must have ended before its sums are cached. It is much longer
+// than clocks differ and transactions take, so a transaction that still adds to such a period
+// changes the version of its workspace.
 const endedAfter = time.Hour
 
 // maxCachedOrganizations bounds the size of each cache.
 const maxCachedOrganizations = 4096
 
-// PastUsageCache caches what organizations used in past periods. Only rare changes affect those sums: late events, and people
-// who change their organization. Each of them changes the version of a workspace in the same transaction, and sums of one
-// version are not used with another, so all figures equal those of the database. The zero value is an empty cache. It is safe
-// for concurrent use.
+// PastUsageCache caches what organizations used in past periods. Only rare changes affect those
+// sums: late events, and people who change their organization. Each of them changes the version of
+// a workspace in the same transaction, and sums of one version are not used with another, so all
+// figures equal those of the database. The zero value is an empty cache. It is safe for concurrent
+// use.
 type PastUsageCache struct {
 	months sumCache[monthSum]
 	days   sumCache[daySum]
@@ -39,15 +41,16 @@ type endedSums[T any] struct {
 	sums        []T
 }
 
-// recordRange selects the usage records of an organization's current members that began at from or later and before before.
-// Most of them ended at currentStart, when the current billing period began.
+// recordRange selects the usage records of an organization's current members that began at from or
+// later and before before. Most of them ended at currentStart, when the current billing period
+// began.
 type recordRange struct {
 	organization               uuid.UUID
 	from, before, currentStart time.Time
 }
 
-// load returns the sums of the records in a range. It reads those of ended periods only if they are not cached; read sums up
-// the records that a query selects.
+// load returns the sums of the records in a range. It reads those of ended periods only if they are
+// not cached; read sums up the records that a query selects.
 func (c *sumCache[T]) load(ctx context.Context, db bun.IDB, now time.Time, in recordRange, read readSums[T]) ([]T, error) {
 	workspaces, version, err := workspacesOf(ctx, db, in.organization)
 	if err != nil || len(workspaces) == 0 {
@@ -61,7 +64,8 @@ func (c *sumCache[T]) load(ctx context.Context, db bun.IDB, now time.Time, in re
 	cached := c.sums[in.organization]
 	c.mu.Unlock()
 	until := now.Add(-endedAfter)
-	// Records that ended after the cached ones are read each time, so the cache is renewed when there may be many.
+	// Records that ended after the cached ones are read each time, so the cache is renewed when
+	// there may be many.
 	expired := cached.until.Before(in.currentStart) && !until.Before(in.currentStart) ||
 		until.Sub(cached.until) > 24*time.Hour || cached.until.After(until)
 	if expired || cached.version != version || !cached.from.Equal(in.from) {
@@ -102,7 +106,8 @@ func readMonths(ctx context.Context, records *bun.SelectQuery) (sums []monthSum,
 	return sums, err
 }
 
-// daySum is the units of the records that began at one instant, by UTC date, starting with the date of that instant.
+// daySum is the units of the records that began at one instant, by UTC date, starting with the date
+// of that instant.
 type daySum struct {
 	start time.Time
 	units []int64
@@ -124,9 +129,10 @@ func readDays(ctx context.Context, records *bun.SelectQuery) ([]daySum, error) {
 	return sums, nil
 }
 
-// OrganizationMonths sums up the usage of the organization's current members in its newest n billing periods, oldest first. The
-// current period has the figures of the summary. In past periods, a member's own period counts toward the period of the
-// organization in which it began, with the limit that the member had then.
+// OrganizationMonths sums up the usage of the organization's current members in its newest n
+// billing periods, oldest first. The current period has the figures of the summary. In past
+// periods, a member's own period counts toward the period of the organization in which it began,
+// with the limit that the member had then.
 func (c *PastUsageCache) OrganizationMonths(
 	ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, n int,
 ) ([]PastPeriod, error) {
@@ -152,8 +158,8 @@ func (c *PastUsageCache) OrganizationMonths(
 	return months, nil
 }
 
-// OrganizationDays sums up the usage of the organization's current members by day, for a period and the one before it. Each
-// result starts with the first UTC date of its period.
+// OrganizationDays sums up the usage of the organization's current members by day, for a period and
+// the one before it. Each result starts with the first UTC date of its period.
 func (c *PastUsageCache) OrganizationDays(
 	ctx context.Context, db bun.IDB, now time.Time, period Period, organization uuid.UUID,
 ) (days, previous []int64, err error) {

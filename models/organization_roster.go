@@ -13,17 +13,19 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// roster is an organization's current members with everything that their standings depend on, except their usage
-// records. With it, the database computes Foresee for all members and sends only the rows that are shown. All members have
-// the same terms if the organization has a plan; without one, a few members have a plan of their own.
+// roster is an organization's current members with everything that their standings depend on,
+// except their usage records. With it, the database computes Foresee for all members and sends only
+// the rows that are shown. All members have the same terms if the organization has a plan; without
+// one, a few members have a plan of their own.
 type roster struct {
 	postgres bool
 	now      time.Time
-	// workspaces are the organization's. The queries contain their IDs as literals, so that the planner can estimate the
-	// number of members.
+	// workspaces are the organization's. The queries contain their IDs as literals, so that the
+	// planner can estimate the number of members.
 	organization uuid.UUID
 	workspaces   []uuid.UUID
-	// version changes whenever the usage of a past period of the workspaces may change; see PastUsageCache.
+	// version changes whenever the usage of a past period of the workspaces may change; see
+	// PastUsageCache.
 	version      string
 	defaultTerms terms
 	ownTerms     []terms
@@ -36,9 +38,11 @@ type terms struct {
 	user           uuid.UUID
 	entitlement    Entitlement
 	included, rate int64
-	// further is the rate of more overage: 0 while a payment is past due, because overage is then refused.
+	// further is the rate of more overage: 0 while a payment is past due, because overage is then
+	// refused.
 	further int64
-	// begins is the earliest start that the current record can have: an older one ended when the subscription's period began.
+	// begins is the earliest start that the current record can have: an older one ended when the
+	// subscription's period began.
 	begins time.Time
 	// starts is when the period began for a member without a current record.
 	starts time.Time
@@ -60,7 +64,8 @@ func (c *Catalogue) termsOf(e *Entitlement, now time.Time) terms {
 	return s
 }
 
-// rosterOf reads the roster of an organization; e is the entitlement from the organization's subscription, nil without one.
+// rosterOf reads the roster of an organization; e is the entitlement from the organization's
+// subscription, nil without one.
 func rosterOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*roster, error) {
 	p := &roster{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id}
 	var err error
@@ -86,7 +91,8 @@ func rosterOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 	return p, nil
 }
 
-// workspacesOf returns the organization's workspaces, and a text that differs whenever what their ended periods count may.
+// workspacesOf returns the organization's workspaces, and a text that differs whenever what their
+// ended periods count may.
 func workspacesOf(ctx context.Context, db bun.IDB, id uuid.UUID) (ids []uuid.UUID, version string, err error) {
 	var rows []struct {
 		ID      uuid.UUID
@@ -138,8 +144,9 @@ func (p *roster) isCurrent() schema.QueryAppender {
 	return bun.SafeQuery("? AND r.billing_period_start >= ? AND ?", q, p.coalesce("begins", p.defaultTerms.begins), p.isPaid())
 }
 
-// isPaid is the condition that the payer of the record r is the person's, or that the change from the one to the other does not end the
-// record (Entitlement.changed). Records of earlier releases name no payer.
+// isPaid is the condition that the payer of the record r is the person's, or that the change from
+// the one to the other does not end the record (Entitlement.changed). Records of earlier releases
+// name no payer.
 func (p *roster) isPaid() schema.QueryAppender {
 	payer := p.defaultTerms.entitlement.payer()
 	same := bun.SafeQuery("(r.payer IS NULL OR r.payer = ?)", p.coalesce("payer", payer))
@@ -153,8 +160,9 @@ func (p *roster) isPaid() schema.QueryAppender {
 	return same
 }
 
-// currentRecords returns a query of the members with a current record: their units used and included, of_plan among these what the plan
-// includes, those beyond, the rate of further overage, and the person's spend limit.
+// currentRecords returns a query of the members with a current record: their units used and
+// included, of_plan among these what the plan includes, those beyond, the rate of further overage,
+// and the person's spend limit.
 func (p *roster) currentRecords() schema.QueryAppender {
 	from := "usage_records r"
 	if len(p.ownTerms) > 0 {
@@ -172,7 +180,8 @@ func (p *roster) members() schema.QueryAppender {
 		p.folded(), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), bun.List(p.workspaces))
 }
 
-// membersWithRecords returns a query of all members with their current record and the start of their period.
+// membersWithRecords returns a query of all members with their current record and the start of
+// their period.
 func (p *roster) membersWithRecords() schema.QueryAppender {
 	return standings("u.id, u.email, ? AS folded, u.created_at, COALESCE(r.billing_period_start, ?) AS starts, "+
 		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.overage_used, 0) AS overage, COALESCE(r.overage_cents, 0) AS cents, "+
@@ -183,8 +192,9 @@ func (p *roster) membersWithRecords() schema.QueryAppender {
 		p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), bun.List(p.workspaces))
 }
 
-// standings adds to a query with given, before, granted and of_plan what is included and what is left of it: an upgrade counts at once,
-// a downgrade lowers nothing before the period ends. counted is as in Standing.
+// standings adds to a query with given, before, granted and of_plan what is included and what is
+// left of it: an upgrade counts at once, a downgrade lowers nothing before the period ends. counted
+// is as in Standing.
 func standings(query string, args ...any) schema.QueryAppender {
 	return bun.SafeQuery(`SELECT j.*, 
 			CASE WHEN j.included - (j.used - j.overage) - (j.held - j.overage_held) > 0 THEN j.used - j.overage ELSE j.used END AS counted
@@ -192,7 +202,8 @@ func standings(query string, args ...any) schema.QueryAppender {
 			FROM (SELECT ?) g) j`, bun.SafeQuery(query, args...))
 }
 
-// folded is the name as it is searched and sorted by. Names of before folded_name are as the database folds them.
+// folded is the name as it is searched and sorted by. Names of before folded_name are as the
+// database folds them.
 func (p *roster) folded() schema.QueryAppender {
 	if p.postgres {
 		return bun.SafeQuery(`COALESCE(u.folded_name, lower(u.name)) COLLATE "C"`)

@@ -42,7 +42,8 @@ type Plan struct {
 	// Included is the number of units that the base price covers in a billing period; for a team
 	// plan, for each member.
 	Included int64
-	// OverageRateCents is the price in cents of each unit beyond the included ones. 0 is a hard cap.
+	// OverageRateCents is the price in cents of each unit beyond the included ones. 0 is a hard
+	// cap.
 	OverageRateCents     int64
 	StripePriceID        string
 	StripeOveragePriceID string

@@ -122,11 +122,14 @@ func errUnknownLink() *Error {
 // email for them.
 var ErrUnverifiedEmail = errors.New("the identity is unknown, and the issuer has not verified an email")
 
-// SignInBySlack returns the person with this Slack identity, and stores their name. It follows the rules of LinkPeople. The email must
+// SignInBySlack returns the person with this Slack identity, and stores their name. It follows the
+// rules of LinkPeople. The email must
 // be empty unless Slack has verified it; a known identity needs none.
 //
-// A verified email links an identity also to an admin or operator in an organization of the identity's team. It returns an Error with
-// CodeSignInRefused if the email is that of an operator without a workspace, and also ErrUnverifiedEmail, ErrEmail and ErrSlackIdentity.
+// A verified email links an identity also to an admin or operator in an organization of the
+// identity's team. It returns an Error with
+// CodeSignInRefused if the email is that of an operator without a workspace, and also
+// ErrUnverifiedEmail, ErrEmail and ErrSlackIdentity.
 func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdentity, email, name string) (LinkedPerson, error) {
 	for _, id := range []string{slack.TeamID, slack.UserID} {
 		if !IsSlackID(id) {

@@ -103,8 +103,8 @@ type PausedKind string
 const (
 	// PausedByOperator means that an operator paused sending, and must resume it.
 	PausedByOperator PausedKind = "operator"
-	// PausedRestored means that the database was restored. `tollgate stripe reconcile --restored` ends the pause when Stripe's totals
-	// are complete.
+	// PausedRestored means that the database was restored. `tollgate stripe reconcile --restored`
+	// ends the pause when Stripe's totals are complete.
 	PausedRestored PausedKind = "restored"
 )
 

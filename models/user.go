@@ -157,7 +157,8 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 	return nil
 }
 
-// EnsureUser returns the ID of the person with an email that ParseEmail returned. An unknown person is created.
+// EnsureUser returns the ID of the person with an email that ParseEmail returned. An unknown person
+// is created.
 func EnsureUser(ctx context.Context, tx bun.IDB, email string, now time.Time) (id uuid.UUID, err error) {
 	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
 		return id, err

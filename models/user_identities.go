@@ -21,8 +21,8 @@ type Identities struct {
 	Issuers []IssuerIdentity
 }
 
-// IdentitiesOf returns the identities of the person whose label an email is. It returns ErrEmail for anything that cannot be an
-// address.
+// IdentitiesOf returns the identities of the person whose label an email is. It returns ErrEmail
+// for anything that cannot be an address.
 func IdentitiesOf(ctx context.Context, db bun.IDB, email string) (Identities, error) {
 	given := email
 	email, err := ParseEmail(given)

@@ -28,7 +28,7 @@ type Session struct {
 	Browser string
 	// SignedInAt is when the session began. SeenAt is when it was last used.
 	SignedInAt, SeenAt time.Time
-	// Current means that this session requested the page.
+	// Current means that the page was requested with it.
 	Current bool
 }
 

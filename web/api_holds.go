@@ -79,7 +79,7 @@ func (s *Server) settle(c echo.Context) error {
 }
 
 func (s *Server) release(c echo.Context) error {
-	if err := s.noBody(c); err != nil {
+	if err := s.emptyBody(c); err != nil {
 		return err
 	}
 	id, err := holdID(c)

@@ -357,9 +357,9 @@ func (b *body) person(p *PersonName) enforcement.Person {
 	return enforcement.Person{Email: p.Email, Slack: models.SlackIdentity{TeamID: p.SlackTeamID, UserID: p.SlackUserID}}
 }
 
-// noBody accepts an empty JSON object or an empty body of any type, even if its length is not
+// emptyBody accepts an empty JSON object or an empty body of any type, even if its length is not
 // announced.
-func (s *Server) noBody(c echo.Context) error {
+func (s *Server) emptyBody(c echo.Context) error {
 	r := c.Request()
 	if r.ContentLength < 0 {
 		start := bufio.NewReader(r.Body)

@@ -75,7 +75,8 @@ func replaceBalances(ctx context.Context, tx bun.Tx, balances []models.OverageBa
 	return nil
 }
 
-// Balances returns the balances of billing periods that ended after since, by payer, meter and period.
+// Balances returns the balances of billing periods that ended after since, by payer, meter and
+// period.
 func Balances(ctx context.Context, db bun.IDB, since time.Time) ([]models.OverageBalance, error) {
 	return readBalances(ctx, db, db.NewSelect().Model((*balanceRow)(nil)).Where("period_end > ?", since))
 }

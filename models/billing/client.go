@@ -43,9 +43,8 @@ var (
 	signingSecret = regexp.MustCompile(`^whsec_[A-Za-z0-9+/=_-]+$`)
 )
 
-// CheckKey returns an error that says what to set instead if key is not a secret or restricted API key of Stripe. The error does
-// not contain the key.
-// Source: https://docs.stripe.com/keys
+// CheckKey returns an error that says what to set instead if key is not a secret or restricted API
+// key of Stripe. The error does not contain the key. Source: https://docs.stripe.com/keys
 func CheckKey(key string) error {
 	switch {
 	case secretKey.MatchString(key):
@@ -59,8 +58,9 @@ func CheckKey(key string) error {
 		"or rk_live_")
 }
 
-// CheckWebhookSecret returns an error that says what to set instead if one of the secrets, separated
-// by commas, is not a signing secret of a webhook endpoint. The error does not contain the secret.
+// CheckWebhookSecret returns an error that says what to set instead if one of the secrets,
+// separated by commas, is not a signing secret of a webhook endpoint. The error does not contain
+// the secret.
 func CheckWebhookSecret(secrets string) error {
 	valid := false
 	for secret := range strings.SplitSeq(secrets, ",") {

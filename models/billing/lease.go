@@ -13,8 +13,9 @@ import (
 	"tollgate/models"
 )
 
-// A process claims a stream or a customer by storing a token and the end of its lease in the row. Another process takes over
-// when the lease has ended, so within half a minute after a process was killed.
+// A process claims a stream or a customer by storing a token and the end of its lease in the row.
+// Another process takes over when the lease has ended, so within half a minute after a process was
+// killed.
 const (
 	leaseTime = 25 * time.Second
 	// leaseMargin is how long before the end of its lease a request to Stripe is canceled.

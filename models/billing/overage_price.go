@@ -12,7 +12,8 @@ import (
 
 // overage is the price of a subscription's units beyond the included ones.
 type overage struct {
-	// cents is the price of each unit. With a problem it is 0, and units beyond the included ones are refused.
+	// cents is the price of each unit. With a problem it is 0, and units beyond the included ones
+	// are refused.
 	cents   int64
 	problem models.OverageProblem
 	// advice tells the operator what to do about the problem.

@@ -14,9 +14,10 @@ import (
 // to each attempt was that it did not accept it (judge deletes the time of those).
 const unattempted = "state = 'sealed' AND first_attempt_at IS NULL AND counts = 'overage'"
 
-// unsealChanged takes back the reports that were never attempted and whose customer's billing periods changed since they were created.
-// Webhooks do this too when they apply a change. This also finds a report that another process created at the same time, even if the
-// clocks of the two differ.
+// unsealChanged takes back the reports that were never attempted and whose customer's billing
+// periods changed since they were created. Webhooks do this too when they apply a change. This also
+// finds a report that another process created at the same time, even if the clocks of the two
+// differ.
 func (r *Reporter) unsealChanged(ctx context.Context) error {
 	var rows []struct {
 		Customer        string

@@ -197,9 +197,10 @@ func thinTime(raw json.RawMessage) *time.Time {
 	return new(at.UTC().Truncate(time.Microsecond))
 }
 
-// identifiersOf returns the identifiers of the report that a sample may name. Stripe's reference calls the sample's identifier "the
-// request idempotency key", which is the report's identifier and the number of the attempt (see sendMeterEvent).
-// Source: https://docs.stripe.com/api/v2/core/events/event-types
+// identifiersOf returns the identifiers of the report that a sample may name. Stripe's reference
+// calls the sample's identifier "the request idempotency key", which is the report's identifier and
+// the number of the attempt (see sendMeterEvent). Source:
+// https://docs.stripe.com/api/v2/core/events/event-types
 func identifiersOf(sample string) []string {
 	identifiers := []string{sample}
 	if i := strings.LastIndexByte(sample, ':'); i > 0 {

@@ -67,8 +67,8 @@ type resolution struct {
 	// email is the request's email, or that of an earlier entry of the batch with the same Slack
 	// identity.
 	email string
-	// user is the request's person; the zero value until that is known. linked means that the person
-	// has the request's Slack identity.
+	// user is the request's person; the zero value until that is known. linked means that the
+	// person has the request's Slack identity.
 	user   models.LinkedPerson
 	linked bool
 	held   models.RecordKey // settle and release: the key of the hold's record
@@ -133,8 +133,8 @@ type call struct {
 	done chan ending
 	// until is when the caller must have its answer.
 	until time.Time
-	// left means that the caller was answered while the worker still used the call. The queue's mutex
-	// guards it.
+	// left means that the caller was answered while the worker still used the call. The queue's
+	// mutex guards it.
 	left bool
 }
 

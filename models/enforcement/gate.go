@@ -38,22 +38,22 @@ type Options struct {
 const (
 	// maxGroup is the maximum number of ops in one transaction, unless a single call has more.
 	maxGroup = 512
-	// maxPasses is how often a call is tried. A new person who is not linked yet needs two passes. The
-	// others are for conflicts with another process that prepares the same person.
+	// maxPasses is how often a call is tried. A new person who is not linked yet needs two passes.
+	// The others are for conflicts with another process that prepares the same person.
 	maxPasses = 6
 
 	// AnswerWithin is the maximum time from a call's arrival to its answer, whatever the database
 	// does.
 	AnswerWithin = 4750 * time.Millisecond
-	// spare is how long before that time the gate stops waiting for the database, so that it can still
-	// answer the group's calls.
+	// spare is how long before that time the gate stops waiting for the database, so that it can
+	// still answer the group's calls.
 	spare = 150 * time.Millisecond
 	// overdue is how long after AnswerWithin the gate answers a call whose transaction does not
 	// return, for example because the disk stalls.
 	overdue = 100 * time.Millisecond
 	// stalled is how long one transaction must wait without an answer before the database counts as
-	// stalled for all waiting calls. A group that had less time says nothing about calls that arrived
-	// later.
+	// stalled for all waiting calls. A group that had less time says nothing about calls that
+	// arrived later.
 	stalled = time.Second
 )
 
@@ -99,15 +99,15 @@ var errStale = errors.New("a usage record was changed by another transaction")
 // each.
 type ledger interface {
 	// transact locks the records of the lookups, reads the events and holds that they name, calls
-	// decide, and writes and commits its changes. With l.skipLocked, it does not wait for records that
-	// another transaction has locked; found says which ones those are.
+	// decide, and writes and commits its changes. With l.skipLocked, it does not wait for records
+	// that another transaction has locked; found says which ones those are.
 	transact(ctx context.Context, l lookups, decide func(*found) *changes) error
 	// compareAndCommit writes the events and counters of decisions that were made on remembered
 	// records. If one of the records has changed, or an idempotency key already exists, it writes
 	// nothing, and the error is errStale, retryable or a duplicate.
 	compareAndCommit(ctx context.Context, c *changes) error
-	// peek reads the record of each key without a lock. A missing record is nil. Only holds that have
-	// not expired are counted.
+	// peek reads the record of each key without a lock. A missing record is nil. Only holds that
+	// have not expired are counted.
 	peek(ctx context.Context, wants []models.RecordKey) ([]*models.UsageRecord, error)
 	close()
 }

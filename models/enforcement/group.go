@@ -15,9 +15,9 @@ import (
 // account is one usage record that a group decides on.
 type account struct {
 	record models.UsageRecord
-	// version changes with every change of the record by any writer. On PostgreSQL, it is the version
-	// of the row. On SQLite, it is the version of the file, which changes when another connection
-	// writes.
+	// version changes with every change of the record by any writer. On PostgreSQL, it is the
+	// version of the row. On SQLite, it is the version of the file, which changes when another
+	// connection writes.
 	version uint32
 	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
@@ -319,8 +319,8 @@ func (d *decider) settle(o *op) {
 	event := d.event(a, o.quantity, verdict, occurredAt)
 	event.HoldID = &h.ID
 	if verdict.Overage > 0 {
-		// The overage was decided when the hold was created, so the event has the hold's price and plan,
-		// and is reported to that plan's meter.
+		// The overage was decided when the hold was created, so the event has the hold's price and
+		// plan, and is reported to that plan's meter.
 		event.PlanID, event.OverageRateCents = h.PlanID, h.OverageRateCents
 	}
 	d.found.settled[h.ID] = event

@@ -28,8 +28,8 @@ type memory struct {
 	// people are the persons of calls with an email and a Slack identity. A record has its user's
 	// identity, so a stale entry never leads to another person's record.
 	people map[models.Link]named
-	// backoff is how many groups are decided under locks after the next stale record. wait is how many
-	// are left after the last one.
+	// backoff is how many groups are decided under locks after the next stale record. wait is how
+	// many are left after the last one.
 	backoff, wait int
 }
 

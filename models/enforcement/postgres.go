@@ -70,8 +70,8 @@ const (
 	pgHoldsByID = `SELECT h.* FROM ` + pgIDs + `, LATERAL (SELECT ` + holdColumns + ` FROM usage_holds
 		WHERE usage_holds.user_id = k.user_id AND usage_holds.id = k.id) h`
 
-	// Several unnest calls in the list of columns advance together. In FROM, their rows would first be
-	// written to a table in memory.
+	// Several unnest calls in the list of columns advance together. In FROM, their rows would first
+	// be written to a table in memory.
 	pgInsertEvents = `INSERT ` + newEvent + `
 		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
 			unnest($6::uuid[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]),
@@ -141,11 +141,12 @@ type postgres struct {
 }
 
 const (
-	// pingAfterIdle is how long a connection may be idle before its next use checks whether the server
-	// closed it.
+	// pingAfterIdle is how long a connection may be idle before its next use checks whether the
+	// server closed it.
 	pingAfterIdle = time.Second
-	// keepAliveEvery is how long a connection is idle before keepAlive sends a query on it. So calls
-	// need no such query, and do not wait for a new connection because a firewall dropped the old one.
+	// keepAliveEvery is how long a connection is idle before keepAlive sends a query on it. So
+	// calls need no such query, and do not wait for a new connection because a firewall dropped the
+	// old one.
 	keepAliveEvery = 15 * time.Second
 	// keepAlivePatience bounds that query, because a call may wait for its end.
 	keepAlivePatience = 2 * time.Second
@@ -155,9 +156,9 @@ const (
 
 // How long the server waits, in milliseconds.
 const (
-	// preparePatience bounds the preparation of all statements together, so that the start survives a
-	// busy disk or a table that is briefly locked. A call that waits for a new connection has its own
-	// deadline.
+	// preparePatience bounds the preparation of all statements together, so that the start survives
+	// a busy disk or a table that is briefly locked. A call that waits for a new connection has its
+	// own deadline.
 	preparePatience = "30000"
 	// statementPatience bounds each later statement: the server gives up before a call does.
 	statementPatience = "4000"

@@ -16,9 +16,9 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 		"application_name":  "tollgate gate",
 		"statement_timeout": preparePatience,
 		"lock_timeout":      preparePatience,
-		// The statements look up a few rows by index. If tables have grown since they were last analyzed,
-		// the planner would think that they are small and read them whole, and a prepared plan would keep
-		// that.
+		// The statements look up a few rows by index. If tables have grown since they were last
+		// analyzed, the planner would think that they are small and read them whole, and a prepared
+		// plan would keep that.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
 		"enable_material":  "off", // otherwise a table that was analyzed while it was small is read whole for a join
 		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",

@@ -19,8 +19,8 @@ type queue struct {
 
 	group   []*call // the calls that the worker is deciding
 	records bool    // whether its calls may record something; calls of other queues are checks
-	// failures are the last groups that failed. recorded is when the last group was recorded, in Unix
-	// nanoseconds.
+	// failures are the last groups that failed. recorded is when the last group was recorded, in
+	// Unix nanoseconds.
 	failures failures
 	recorded atomic.Int64
 }
@@ -62,8 +62,8 @@ func (q *queue) signal() {
 // into.
 func (q *queue) take(into []*call, maxOps int) []*call {
 	for {
-		// Callers that are ready to run go first, so that their calls are in this group and not in the
-		// next one. On an idle machine, none is ready, and this returns immediately.
+		// Callers that are ready to run go first, so that their calls are in this group and not in
+		// the next one. On an idle machine, none is ready, and this returns immediately.
 		runtime.Gosched()
 		q.mu.Lock()
 		if len(q.calls) > 0 {

@@ -17,7 +17,8 @@ const (
 	// does not.
 	manyFailures = 3
 	failedLately = 2 * time.Second
-	// probeEvery is the minimum time between two probes. probePatience is the maximum time of a probe.
+	// probeEvery is the minimum time between two probes. probePatience is the maximum time of a
+	// probe.
 	probeEvery    = time.Second
 	probePatience = 2500 * time.Millisecond
 )

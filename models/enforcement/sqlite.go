@@ -37,8 +37,8 @@ const (
 	liteHold = `SELECT h.id, h.user_id, h.email, h.quantity, h.overage_quantity, h.overage_cents, h.idempotency_key,
 		h.state, h.expires_at, h.created_at, h.record_id, ` + figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
 
-	// A failed statement ends the group's transaction in any case. With OR ROLLBACK, SQLite needs no
-	// statement journal to undo the statement's first rows.
+	// A failed statement ends the group's transaction in any case. With OR ROLLBACK, SQLite needs
+	// no statement journal to undo the statement's first rows.
 	liteInsertEvent = `INSERT OR ROLLBACK ` + newEvent + ` VALUES `
 	liteInsertHold  = `INSERT OR ROLLBACK ` + newHold + ` VALUES `
 	liteCloseHold   = `UPDATE OR ROLLBACK usage_holds SET state = k.state
@@ -143,9 +143,9 @@ func (l *lite) close() {
 	if l.log.busy {
 		<-l.log.done
 	}
-	// The last connection that is closed checkpoints and deletes the write-ahead log, but SQLite does
-	// not close a connection with open statements, and database/sql does not close the statements of a
-	// *sql.Conn.
+	// The last connection that is closed checkpoints and deletes the write-ahead log, but SQLite
+	// does not close a connection with open statements, and database/sql does not close the
+	// statements of a *sql.Conn.
 	for _, s := range l.statements {
 		_ = s.Close()
 	}
@@ -210,8 +210,8 @@ func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, v
 	}
 	defer func() {
 		if err != nil {
-			// After some errors, such as a full disk, SQLite has already rolled back, and there is nothing
-			// to undo.
+			// After some errors, such as a full disk, SQLite has already rolled back, and there is
+			// nothing to undo.
 			_, _ = l.conn.ExecContext(ctx, "ROLLBACK")
 		}
 	}()
@@ -408,11 +408,12 @@ type liteLog struct {
 }
 
 const (
-	// logRows is how many rows are written between two checkpoints. They are at most about 64 MiB of
-	// log.
+	// logRows is how many rows are written between two checkpoints. They are at most about 64 MiB
+	// of log.
 	logRows = 16384
-	// logMost is the size of the log in pages (96 MiB) from which on SQLite itself tries a checkpoint
-	// in each commit. The log can grow so large because readers keep it from being reset.
+	// logMost is the size of the log in pages (96 MiB) from which on SQLite itself tries a
+	// checkpoint in each commit. The log can grow so large because readers keep it from being
+	// reset.
 	logMost = 24576
 )
 

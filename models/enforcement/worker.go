@@ -103,8 +103,8 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 		if unready, err = w.attempt(calls, skipLocked); err == nil {
 			return unready
 		}
-		// A transaction that locks a record for so long is stuck. The next try leaves out the calls that
-		// need the record.
+		// A transaction that locks a record for so long is stuck. The next try leaves out the calls
+		// that need the record.
 		skipLocked = skipLocked || models.IsLockTimeout(err)
 		if !models.IsRetryable(err) && !models.IsDuplicate(err) {
 			break
@@ -149,8 +149,8 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		return c
 	})
 	if err != nil {
-		// The commit may have succeeded. On SQLite, a connection's own commits do not change the version
-		// by which records are compared.
+		// The commit may have succeeded. On SQLite, a connection's own commits do not change the
+		// version by which records are compared.
 		w.memory.forget(look)
 		return nil, err
 	}
@@ -239,8 +239,8 @@ func decideAll(calls []*call, f *found, now time.Time) *changes {
 
 const (
 	// groupPatience is how long the preparation of a group waits for each lock. partPatience is how
-	// long the preparation of a part waits after the whole group timed out: a transaction that locks a
-	// row for so long is stuck.
+	// long the preparation of a part waits after the whole group timed out: a transaction that
+	// locks a row for so long is stuck.
 	groupPatience = time.Second
 	partPatience  = 50 * time.Millisecond
 	// answersPatience is how long the database may take to answer a trivial query.

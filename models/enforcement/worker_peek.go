@@ -126,7 +126,7 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 type peeked struct {
 	models.Standing
 	slack models.SlackIdentity
-	// moves means that the person's events must first move to another record, because Tollgate learned
-	// late of a period.
+	// moves means that the person's events must first move to another record, because Tollgate
+	// learned late of a period.
 	moves bool
 }

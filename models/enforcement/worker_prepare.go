@@ -164,8 +164,8 @@ func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *model
 			patience = partPatience
 			err = errLocked
 		case errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= stalled && w.db.Postgres && w.answers():
-			// The group waited for the locks of many people, one after another. The database answers, so the
-			// calls in the queue can proceed.
+			// The group waited for the locks of many people, one after another. The database
+			// answers, so the calls in the queue can proceed.
 			failAll(calls, errLocked)
 			return nil
 		case models.IsUnavailable(err):

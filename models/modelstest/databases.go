@@ -149,8 +149,8 @@ func sharedDatabase(t testing.TB) (*Cluster, string) {
 		t.Fatal("PostgreSQL would not be stopped: call modelstest.Main from the package's TestMain")
 	}
 	if shared.server == nil && shared.err == nil {
-		// The cluster outlives the first test, so it does not use that test's context. Parallel tests
-		// with a pool each need many connections.
+		// The cluster outlives the first test, so it does not use that test's context. Parallel
+		// tests with a pool each need many connections.
 		shared.server, shared.err = StartPostgres(context.Background(), PostgresOptions{MaxConnections: 400})
 	}
 	if shared.err != nil {

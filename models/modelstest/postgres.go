@@ -32,18 +32,19 @@ import (
 )
 
 const (
-	// startLimit bounds the wait until a server accepts connections, including recovery after a Kill.
+	// startLimit bounds the wait until a server accepts connections, including recovery after a
+	// Kill.
 	startLimit = 30 * time.Second
-	// stopLimit bounds the wait for a server that is being stopped. It is more than the 5 seconds that
-	// an immediate shutdown gives child processes before it kills them.
+	// stopLimit bounds the wait for a server that is being stopped. It is more than the 5 seconds
+	// that an immediate shutdown gives child processes before it kills them.
 	stopLimit = 30 * time.Second
 )
 
 // PostgresOptions describes a cluster. The zero value is a fast one for tests.
 type PostgresOptions struct {
-	// Durable leaves fsync, full_page_writes and synchronous_commit at their default, on. Otherwise,
-	// they are off, and a Kill may lose the last commits. Use a durable cluster for measurements and
-	// crash tests.
+	// Durable leaves fsync, full_page_writes and synchronous_commit at their default, on.
+	// Otherwise, they are off, and a Kill may lose the last commits. Use a durable cluster for
+	// measurements and crash tests.
 	Durable bool
 	// MaxConnections is PostgreSQL's setting of that name; 0 means its default, 100.
 	MaxConnections int
@@ -303,8 +304,8 @@ func (c *Cluster) command(ctx context.Context, program string, args ...string) *
 	// A clean environment: the developer's PGDATA, PGPORT, PGOPTIONS or locale would change the
 	// server.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
-	// A process group of its own, so that Ctrl-C in the terminal stops only the test, which then stops
-	// the server.
+	// A process group of its own, so that Ctrl-C in the terminal stops only the test, which then
+	// stops the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account, Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
 	return cmd

@@ -65,7 +65,7 @@ func pageLines() []pageLine {
 	return append(lines,
 		pageLine{
 			"/org/members, a search", 25 * time.Millisecond,
-			only("/org/members?q=person+77", "/org/members?q=7", "/org/members?q=nobody"),
+			only("/org/members?q=person+77", "/org/members?q=7", "/org/members?q=unknown"),
 		},
 		pageLine{
 			"/org/members, one level", 25 * time.Millisecond,

@@ -39,8 +39,8 @@ type meterState struct {
 	records    []*record
 	byCustomer map[string][]*record
 	dropped    []*record
-	// open counts the running calls for a customer and meter. most is the maximum for a customer and
-	// any one meter.
+	// open counts the running calls for a customer and meter. most is the maximum for a customer
+	// and any one meter.
 	open map[stream]int
 	most map[string]int
 }

@@ -21,7 +21,8 @@ const (
 	// Late breaks the connection. The effect happens up to an hour later (Options.Latest), by the
 	// rules of that time.
 	Late
-	// ErrorBefore is a 500 without an effect. It is stored under the Idempotency-Key like any answer.
+	// ErrorBefore is a 500 without an effect. It is stored under the Idempotency-Key like any
+	// answer.
 	ErrorBefore
 	// ErrorAfter is a 500 after the effect, stored in the same way.
 	ErrorAfter

@@ -49,11 +49,12 @@ type Options struct {
 	Account string
 	// Key is the only accepted API key; empty means that all are accepted.
 	Key string
-	// Lag returns how long after its receipt an event appears in the summaries; nil means immediately.
-	// See Uniform.
+	// Lag returns how long after its receipt an event appears in the summaries; nil means
+	// immediately. See Uniform.
 	Lag func(*rand.Rand) time.Duration
 	// Fault returns the fault of each request, given its parameters; nil means None. See Mix. It is
-	// called with the stand-in locked, so it must not call the stand-in, but it may use the same Rand.
+	// called with the stand-in locked, so it must not call the stand-in, but it may use the same
+	// Rand.
 	Fault func(*http.Request, url.Values) Fault
 	// Latest is the maximum time after its loss at which a Late request has its effect; 0 means an
 	// hour.

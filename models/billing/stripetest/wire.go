@@ -18,8 +18,8 @@ type object = map[string]any
 // route is a method and path, with {id} for one segment, and its parameters. Stripe refuses others.
 type route struct {
 	pattern string
-	// params are names as in Stripe's documentation: "payload[*]" allows every key, "items[][price]"
-	// every index.
+	// params are names as in Stripe's documentation: "payload[*]" allows every key,
+	// "items[][price]" every index.
 	params []string
 	handle func(*call) *answer
 }
