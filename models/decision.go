@@ -1,5 +1,7 @@
 package models
 
+import "math"
+
 // Reason is the reason for a refusal; empty if the decision allows.
 type Reason string
 
@@ -8,6 +10,9 @@ const (
 	IncludedExhausted Reason = "included_exhausted"
 	PaymentPastDue    Reason = "payment_past_due"
 	SpendLimitReached Reason = "spend_limit_reached"
+
+	MemberLimitReached            Reason = "member_limit_reached"
+	OrganizationSpendLimitReached Reason = "organization_spend_limit_reached"
 )
 
 // Verdict is the outcome of a decision.
@@ -25,29 +30,57 @@ func Decide(s Standing, quantity int64) Verdict {
 	over := max(0, quantity-s.Remaining())
 	cents := over * s.OverageRateCents
 	switch {
+	case quantity > s.allowance():
+		return Verdict{Reason: MemberLimitReached}
 	case over == 0:
 	case s.OverageRateCents <= 0:
 		return Verdict{Reason: IncludedExhausted}
 	case s.PastDue:
 		return Verdict{Reason: PaymentPastDue}
-	case s.SpendLimitCents != nil && s.OverageCents+s.OverageCentsHeld+cents > *s.SpendLimitCents:
+	case cents > s.budget():
 		return Verdict{Reason: SpendLimitReached}
+	case cents > s.Organization.budget():
+		return Verdict{Reason: OrganizationSpendLimitReached}
 	}
 	return Verdict{Allowed: true, Overage: over, OverageCents: cents}
 }
 
 // Classify is Decide for units that were already used, so it allows all of them. It bills only
-// those that Decide would bill: not the units beyond a hard cap or a spend limit, and none while a
+// those that Decide would bill: not the units beyond a hard cap or a limit, and none while a
 // payment is past due.
 func Classify(s Standing, quantity int64) Verdict {
-	over := max(0, quantity-s.Remaining())
+	over := max(0, min(quantity, s.allowance())-s.Remaining())
 	switch {
 	case s.OverageRateCents <= 0 || s.PastDue:
 		over = 0
-	case s.SpendLimitCents != nil:
-		over = min(over, max(0, *s.SpendLimitCents-s.OverageCents-s.OverageCentsHeld)/s.OverageRateCents)
+	default:
+		over = min(over, s.budget()/s.OverageRateCents, s.Organization.budget()/s.OverageRateCents)
 	}
 	return Verdict{Allowed: true, Overage: over, OverageCents: over * s.OverageRateCents}
+}
+
+// allowance returns how many more units the member limit allows.
+func (s *Standing) allowance() int64 {
+	if s.MemberLimit == nil {
+		return math.MaxInt64
+	}
+	return max(0, *s.MemberLimit-s.Used-s.Held)
+}
+
+// budget returns how many more cents the person's own spend limit allows.
+func (s *Standing) budget() int64 {
+	if s.SpendLimitCents == nil {
+		return math.MaxInt64
+	}
+	return max(0, *s.SpendLimitCents-s.OverageCents-s.OverageCentsHeld)
+}
+
+// budget returns how many more cents the organization's spend limit allows.
+func (o *OrganizationSpend) budget() int64 {
+	if o.LimitCents == nil {
+		return math.MaxInt64
+	}
+	return max(0, *o.LimitCents-o.Cents)
 }
 
 // Settle returns the verdict for quantity units of a hold, given a standing that no longer counts
@@ -64,6 +97,7 @@ func (s *Standing) Add(quantity int64, v Verdict) {
 	s.Used += quantity
 	s.Overage += v.Overage
 	s.OverageCents += v.OverageCents
+	s.Organization.Cents += v.OverageCents
 }
 
 // Hold adds units on hold with the overage of their verdict.
@@ -71,4 +105,5 @@ func (s *Standing) Hold(quantity int64, v Verdict) {
 	s.Held += quantity
 	s.OverageHeld += v.Overage
 	s.OverageCentsHeld += v.OverageCents
+	s.Organization.Cents += v.OverageCents
 }

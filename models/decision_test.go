@@ -246,18 +246,24 @@ func standings() *rapid.Generator[models.Standing] {
 		if rapid.Bool().Draw(t, "limited") {
 			s.SpendLimitCents = ptr(s.OverageCents + s.OverageCentsHeld + rapid.Int64Range(-100, 4000).Draw(t, "left to spend"))
 		}
+		if rapid.Bool().Draw(t, "limited member") {
+			s.MemberLimit = ptr(max(0, s.Used+s.Held+rapid.Int64Range(-3, 200).Draw(t, "left of the member limit")))
+		}
+		s.Organization.Cents = s.OverageCents + s.OverageCentsHeld + rapid.Int64Range(0, 500).Draw(t, "spent by others")
+		if rapid.Bool().Draw(t, "limited organization") {
+			s.Organization.LimitCents = ptr(max(0, s.Organization.Cents+rapid.Int64Range(-100, 4000).Draw(t, "left for the organization")))
+		}
 		return s
 	})
 }
 
 var quantities = rapid.Int64Range(1, 10_000)
 
-// letters has the variables of the formulas of product.md, "Decisions". Rules 1 and 4 have no
-// columns yet.
-type letters struct{ U, O, H, HO, I, R, C, HC int64 }
+// letters has the variables of the formulas of product.md, "Decisions".
+type letters struct{ U, O, H, HO, I, R, C, HC, OC int64 }
 
 func lettersOf(s models.Standing) letters {
-	return letters{s.Used, s.Overage, s.Held, s.OverageHeld, s.Included, s.OverageRateCents, s.OverageCents, s.OverageCentsHeld}
+	return letters{s.Used, s.Overage, s.Held, s.OverageHeld, s.Included, s.OverageRateCents, s.OverageCents, s.OverageCentsHeld, s.Organization.Cents}
 }
 
 func (l letters) over(q int64) int64 {
@@ -265,16 +271,22 @@ func (l letters) over(q int64) int64 {
 	return max(0, q-free)
 }
 
-func (l letters) decide(q int64, pastDue bool, limit *int64) models.Reason {
+func (l letters) decide(q int64, s models.Standing) models.Reason {
 	over := l.over(q)
+	if s.MemberLimit != nil && l.U+l.H+q > *s.MemberLimit {
+		return "member_limit_reached"
+	}
 	if over > 0 && l.R == 0 {
 		return "included_exhausted"
 	}
-	if over > 0 && pastDue {
+	if over > 0 && s.PastDue {
 		return "payment_past_due"
 	}
-	if over > 0 && limit != nil && l.C+l.HC+over*l.R > *limit {
+	if over > 0 && s.SpendLimitCents != nil && l.C+l.HC+over*l.R > *s.SpendLimitCents {
 		return "spend_limit_reached"
+	}
+	if over > 0 && s.Organization.LimitCents != nil && l.OC+over*l.R > *s.Organization.LimitCents {
+		return "organization_spend_limit_reached"
 	}
 	return ""
 }
@@ -283,7 +295,7 @@ func TestDecideFollowsTheContract(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, q := standings().Draw(t, "standing"), quantities.Draw(t, "quantity")
 		l := lettersOf(s)
-		want := models.Verdict{Reason: l.decide(q, s.PastDue, s.SpendLimitCents)}
+		want := models.Verdict{Reason: l.decide(q, s)}
 		if want.Reason == "" {
 			want.Allowed, want.Overage, want.OverageCents = true, l.over(q), l.over(q)*l.R
 		}
@@ -294,13 +306,13 @@ func TestDecideFollowsTheContract(t *testing.T) {
 		if got.Allowed {
 			s.Add(q, got)
 			if after := lettersOf(s); after.U != l.U+q || after.O != l.O+l.over(q) || after.C != l.C+l.over(q)*l.R || after.H != l.H ||
-				after.HO != l.HO || after.HC != l.HC {
+				after.HO != l.HO || after.HC != l.HC || after.OC != l.OC+l.over(q)*l.R {
 				t.Fatalf("%+v became %+v", l, after)
 			}
 		}
 		h := models.Standing{Held: l.H, OverageHeld: l.HO, OverageCentsHeld: l.HC}
 		h.Hold(q, models.Verdict{Overage: 1, OverageCents: l.R})
-		if held := lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 || held.C != 0 {
+		if held := lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 || held.C != 0 || held.OC != l.R {
 			t.Fatalf("a hold of %d made %+v", q, held)
 		}
 	})
@@ -313,8 +325,9 @@ func TestClassifyFollowsTheContract(t *testing.T) {
 		s, q := standings().Draw(t, "standing"), rapid.Int64Range(1, 300).Draw(t, "quantity")
 		l := lettersOf(s)
 		for range q {
-			if l.decide(1, s.PastDue, s.SpendLimitCents) == "" {
-				l.O, l.C = l.O+l.over(1), l.C+l.over(1)*l.R
+			if l.decide(1, s) == "" {
+				over := l.over(1)
+				l.O, l.C, l.OC = l.O+over, l.C+over*l.R, l.OC+over*l.R
 			}
 			l.U++
 		}

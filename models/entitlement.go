@@ -17,6 +17,12 @@ type Entitlement struct {
 	Slack SlackIdentity
 	// SpendLimitCents is the person's own limit, in cents per period; nil means none.
 	SpendLimitCents *int64
+	// MemberLimit is the maximum number of units per period that the organization's admins allow:
+	// the person's own limit, or else the organization's default; nil means no limit.
+	MemberLimit *int64
+	// OrganizationSpendLimitCents is the spend limit of the organization that has the subscription;
+	// nil means no limit.
+	OrganizationSpendLimitCents *int64
 	// PlanID is the plan of the active subscription (the organization's before the person's own);
 	// empty without one.
 	PlanID PlanID
@@ -164,11 +170,20 @@ var (
 	entitlementColumns = `u.workspace_id, w.organization_id, w.slack_team_id, u.slack_user_id, u.spend_limit_cents,
 		s.plan_id, s.stripe_customer_id, s.organization_id, s.status, s.stripe_subscription_id IS NOT NULL, s.overage_rate_cents,
 		s.billing_cycle_anchor, s.current_period_start, s.current_period_end, s.id,
-		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END, s.trial_end`
+		CASE WHEN s.current_period_start < s.created_at THEN s.current_period_start ELSE s.created_at END, s.trial_end,
+		` + memberLimit + `, payer.spend_limit_cents`
+
+	// memberLimit is SQL for the member limit of the user u, whose organization is home.
+	memberLimit = `CASE WHEN home.id IS NOT NULL THEN COALESCE(u.member_limit, home.member_limit) END`
 
 	EntitlementJoins = `LEFT JOIN users u ON u.id = k.id
 		LEFT JOIN workspaces w ON w.id = u.workspace_id
-		LEFT JOIN subscriptions s ON s.id = ` + entitlingSubscription
+		LEFT JOIN subscriptions s ON s.id = ` + entitlingSubscription + organizationJoins
+
+	// organizationJoins add the organization of the user u, and the one that has the subscription s.
+	organizationJoins = `
+		LEFT JOIN organizations home ON home.id = w.organization_id
+		LEFT JOIN organizations payer ON payer.id = s.organization_id`
 )
 
 // entitlementJoinsAt reads the entitlement at an instant, given a row k with a user's ID and the
@@ -184,7 +199,7 @@ var (
 			(SELECT o.id FROM subscriptions o WHERE o.organization_id = COALESCE(
 				(SELECT m.organization_id FROM memberships m WHERE m.user_id = u.id AND m.since <= k.at ORDER BY m.since DESC LIMIT 1),
 				CASE WHEN NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id) THEN w.organization_id END) AND ` + gaveAt + `),
-			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))`
+			(SELECT o.id FROM subscriptions o WHERE o.user_id = u.id AND ` + gaveAt + `))` + organizationJoins
 
 	// endedAt is when the subscription stopped giving its plan; null while it still does.
 	endedAt = `CASE WHEN NOT ` + ActiveSubscription("o") + `

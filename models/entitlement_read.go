@@ -57,7 +57,8 @@ func scanEntitlement(rows scanner, user *uuid.UUID, e *Entitlement, before ...an
 	var created bun.NullTime
 	err := rows.Scan(append(before, user, &e.WorkspaceID, &e.MemberOf, &team, &slackUser, &e.SpendLimitCents, &plan, &customer,
 		&e.OrganizationID, &status, &e.AtStripe,
-		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created, &e.TrialEnd)...)
+		&e.OverageRateCents, &e.Anchor, &e.PeriodStart, &e.PeriodEnd, &e.SubscriptionID, &created, &e.TrialEnd, &e.MemberLimit,
+		&e.OrganizationSpendLimitCents)...)
 	if slackUser.Valid {
 		e.Slack = SlackIdentity{TeamID: team.String, UserID: slackUser.String}
 	}

@@ -16,6 +16,7 @@ const (
 	CodeHoldSettled          Code = "hold_settled"
 	CodeHoldReleased         Code = "hold_released"
 	CodeHoldExpired          Code = "hold_expired"
+	CodeChangedMeanwhile     Code = "changed_meanwhile"
 	CodeUnavailable          Code = "unavailable"
 	CodeOverloaded           Code = "overloaded"
 	CodeUnknownLink          Code = "unknown_link"

@@ -46,6 +46,10 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		fmt.Fprintf(&b, " %s more %s on hold for work in progress.", FormatCount(s.Held), verb)
 	}
 	switch {
+	case v.Reason == MemberLimitReached && *s.MemberLimit > s.Used+s.Held:
+		fmt.Fprintf(&b, " This request would exceed the limit of %s that your admin set.", c.Units(*s.MemberLimit))
+	case v.Reason == MemberLimitReached, s.nextIsRefused(MemberLimitReached):
+		fmt.Fprintf(&b, " You've reached the limit of %s that your admin set.", c.Units(*s.MemberLimit))
 	case v.Reason == IncludedExhausted && s.Remaining() == 0:
 		b.WriteString(" None are left.")
 	case v.Reason == IncludedExhausted:
@@ -54,6 +58,8 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
 	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):
 		fmt.Fprintf(&b, " Your last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
+	case v.Reason == OrganizationSpendLimitReached, s.nextIsRefused(OrganizationSpendLimitReached):
+		fmt.Fprintf(&b, " Your organization has reached its spend limit, so extra %s are paused.", c.UnitPlural)
 	case s.nextIsRefused(SpendLimitReached):
 		fmt.Fprintf(&b, " Your spend limit of %s does not allow another one.", c.FormatMoney(*s.SpendLimitCents))
 	case s.OverageRateCents > 0 && s.Remaining() == 0:
@@ -68,6 +74,10 @@ func (s Standing) nextIsRefused(r Reason) bool { return Decide(s, 1).Reason == r
 // NoticeTitle returns a summary in two or three words of a decision that has a notice.
 func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 	switch {
+	case v.Reason == MemberLimitReached, v.Allowed && s.nextIsRefused(MemberLimitReached):
+		return "Member limit reached"
+	case v.Reason == OrganizationSpendLimitReached, v.Allowed && s.nextIsRefused(OrganizationSpendLimitReached):
+		return "Organization limit reached"
 	case v.Reason == SpendLimitReached, v.Allowed && s.nextIsRefused(SpendLimitReached):
 		return "Spend limit reached"
 	case v.Reason == PaymentPastDue, v.Allowed && s.nextIsRefused(PaymentPastDue):

@@ -126,9 +126,13 @@ func organizationByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*Organizat
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, &Error{Code: CodeUnknownOrganization, Detail: fmt.Sprintf("There is no organization %s.", id)}
+		return nil, unknownOrganization(id)
 	}
 	return &found[0], nil
+}
+
+func unknownOrganization(id uuid.UUID) *Error {
+	return &Error{Code: CodeUnknownOrganization, Detail: fmt.Sprintf("There is no organization %s.", id)}
 }
 
 // Organization is a customer with members. It may have a team plan for all of them.
@@ -139,7 +143,10 @@ type Organization struct {
 	Name string
 	// Automatic means that a Slack team's first call created it, not an operator.
 	Automatic bool
-	CreatedAt time.Time
+	// SpendLimitCents is the maximum price of the overage that its subscription pays for in a
+	// billing period; MemberLimit is the default for its members, in units. nil means no limit.
+	SpendLimitCents, MemberLimit *int64
+	CreatedAt                    time.Time
 }
 
 // Workspace is a Slack team. It belongs to one organization.

@@ -8,7 +8,13 @@ type schemaNote struct {
 
 // schemaNotes has the tables in the order of models/schema/*.sql.
 var schemaNotes = []schemaNote{
-	{name: "organizations", note: "A company or team. A Slack team that calls first gets one of its own."},
+	{
+		name: "organizations", note: "A company or team. A Slack team that calls first gets one of its own.",
+		parts: map[string]string{
+			"tollgate_organization_changed": "Runs for organizations_entitlement.",
+			"organizations_entitlement":     "The members' records repeat the member limit, so their current records are read again before use.",
+		},
+	},
 	{
 		name: "workspaces", note: "A Slack team and the organization it belongs to.",
 		parts: map[string]string{
@@ -68,6 +74,7 @@ var schemaNotes = []schemaNote{
 			"needs of the plan and payer.",
 		parts: map[string]string{
 			"usage_record_ids":       "IDs of records.",
+			"usage_records_payer":    "The records of a payer in a stretch of time, for the organization's spend limit.",
 			"usage_records_present":  "The records of a workspace's people in a stretch of time, for the organization's pages.",
 			"tollgate_record_placed": "Runs for usage_records_placed.",
 			"usage_records_placed":   "A new record repeats the person's workspace.",
@@ -77,6 +84,15 @@ var schemaNotes = []schemaNote{
 			"usage_records_cut":      "A record that ends earlier changes past figures, so it raises the workspace's version.",
 			"tollgate_moved":         "Ends a commit of the gate in which another process changed a record since it was read.",
 			"tollgate_past_changed":  "Raises the versions of workspaces.",
+		},
+	},
+	{
+		name: "organization_records", note: "The overage of an organization in one billing period, as long as it has a spend limit: the sum of " +
+			"the usage records that point to it.",
+		parts: map[string]string{
+			"organization_record_ids":           "IDs of organization records.",
+			"organization_records_organization": "An organization's records by period, for its pages and its limit.",
+			"organization_records_unfinished":   "Limits that are being set or removed, which any process finishes.",
 		},
 	},
 	{

@@ -3,10 +3,12 @@ package models
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -100,6 +102,8 @@ type Foreseen struct {
 	now       time.Time
 	people    persons
 	byEmail   map[string]*person
+	// organizations are the records of organizations with a spend limit, by payer.
+	organizations map[string][]*OrganizationRecord
 }
 
 // ReadAhead reads the data that PrepareRecords would depend on, without locks. It uses three
@@ -107,7 +111,8 @@ type Foreseen struct {
 // Catalogue.Foresee.
 func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants []RecordKey) (*Foreseen, error) {
 	emails, ids := namedBy(wants)
-	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{}}
+	f := &Foreseen{catalogue: c, now: now, people: persons{}, byEmail: map[string]*person{},
+		organizations: map[string][]*OrganizationRecord{}}
 	among := namedUsers(db, emails, ids)
 	var group errgroup.Group
 	group.Go(func() error {
@@ -143,7 +148,51 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 			p.records = append(p.records, r)
 		}
 	}
-	return f, nil
+	return f, f.readOrganizations(ctx, db)
+}
+
+// readOrganizations reads the records of the organizations that pay for the people.
+func (f *Foreseen) readOrganizations(ctx context.Context, db *DB) error {
+	payers := map[string]bool{}
+	for _, p := range f.people {
+		if p.entitlement.OrganizationSpendLimitCents != nil {
+			payers[p.entitlement.payer()] = true
+		}
+	}
+	if len(payers) == 0 {
+		return nil
+	}
+	var rows []*OrganizationRecord
+	err := db.NewSelect().Model(&rows).Where("payer IN (?)", bun.List(slices.Sorted(maps.Keys(payers)))).
+		Where("billing_period_start <= ? AND billing_period_end > ?", f.now, f.now).Scan(ctx)
+	if err != nil {
+		return fmt.Errorf("read the spend of %d organizations: %w", len(payers), err)
+	}
+	for _, o := range rows {
+		f.organizations[o.Payer] = append(f.organizations[o.Payer], o)
+	}
+	return nil
+}
+
+// OrganizationRecord returns the record of the organization that will pay for the person's overage
+// at the time of ReadAhead; nil without a spend limit of the organization.
+func (f *Foreseen) OrganizationRecord(w RecordKey) *OrganizationRecord {
+	p := f.person(w)
+	if p == nil || p.entitlement.OrganizationSpendLimitCents == nil {
+		return nil
+	}
+	rows := f.organizations[p.entitlement.payer()]
+	if len(rows) == 0 {
+		return nil
+	}
+	return rows[len(rows)-1]
+}
+
+func (f *Foreseen) person(w RecordKey) *person {
+	if w.UserID == uuid.Nil {
+		return f.byEmail[w.Email]
+	}
+	return f.people[w.UserID]
 }
 
 // Standing returns the standing that the person will have after PrepareRecords, and the person's
@@ -151,10 +200,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 // without one. moves means that the standing depends on events that must move to another record
 // first.
 func (f *Foreseen) Standing(w RecordKey, current *UsageRecord) (s Standing, slack SlackIdentity, moves bool) {
-	p := f.people[w.UserID]
-	if w.UserID == uuid.Nil {
-		p = f.byEmail[w.Email]
-	}
+	p := f.person(w)
 	if p == nil {
 		p = &person{email: w.Email}
 	}
@@ -198,6 +244,22 @@ type Standing struct {
 	SpendLimitCents *int64
 	// MemberLimit is the maximum number of units, set by an admin; nil means no limit.
 	MemberLimit *int64
+	// Organization is what the organization's subscription pays for.
+	Organization OrganizationSpend
+}
+
+// OrganizationSpend is the overage of an organization in the billing period of its subscription.
+type OrganizationSpend struct {
+	// Cents is the price of the overage that the subscription pays for, with open holds.
+	Cents int64
+	// LimitCents is the organization's spend limit; nil means no limit.
+	LimitCents *int64
+}
+
+// WithoutOrganization returns the standing without the organization's spend limit.
+func (s Standing) WithoutOrganization() Standing {
+	s.Organization = OrganizationSpend{}
+	return s
 }
 
 // Remaining returns the number of included units that are neither used nor held.

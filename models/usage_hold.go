@@ -10,8 +10,9 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// expireHolds marks the record's expired holds and sums up its open holds again.
-func expireHolds(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, now time.Time) error {
+// expireHolds marks the record's expired holds and sums up its open holds again. If an
+// organization's record counts the sums, it reads them into r.
+func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, now time.Time) error {
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
 		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
 		return err
@@ -24,8 +25,12 @@ func expireHolds(ctx context.Context, db *DB, conn bun.IConn, r *UsageRecord, no
 		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)",
 			r.UserID, r.ID, HoldOpen)
 	}
-	_, err := q.Exec(ctx)
-	return err
+	if _, err := q.Exec(ctx); err != nil || r.OrganizationRecordID == nil {
+		return err
+	}
+	left := db.NewSelect().Model((*UsageRecord)(nil)).Column("overage_cents_held", "holds_expire_at").
+		Where("user_id = ? AND id = ?", r.UserID, r.ID)
+	return conn.rows(ctx, left.String(), func(row scanner) error { return row.Scan(&r.OverageCentsHeld, &r.HoldsExpireAt) })
 }
 
 // RecordsOfHolds returns the usage record of each hold. The result has no entry for a hold that

@@ -58,12 +58,15 @@ type UsageRecord struct {
 	PastDue bool
 	// SpendLimitCents is the maximum price of the overage, and MemberLimit the maximum number of
 	// units; nil means no limit.
-	SpendLimitCents  *int64
-	MemberLimit      *int64
-	WorkspaceID      *uuid.UUID `bun:",type:uuid"`
-	SlackTeamID      *string
-	SlackUserID      *string
-	StripeCustomerID *string
+	SpendLimitCents *int64
+	MemberLimit     *int64
+	// OrganizationRecordID is the organization's record that counts this record's overage; nil if
+	// the payer is not an organization with a spend limit.
+	OrganizationRecordID *int64
+	WorkspaceID          *uuid.UUID `bun:",type:uuid"`
+	SlackTeamID          *string
+	SlackUserID          *string
+	StripeCustomerID     *string
 	// StripeMeterID is Stripe's ID of the plan's meter; nil without a customer.
 	StripeMeterID *string
 	CreatedAt     time.Time
@@ -96,7 +99,7 @@ func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
 	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan, r.BillingPeriodEnd), e.Status == StatusPastDue
 	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
-	r.SpendLimitCents, r.WorkspaceID = e.SpendLimitCents, e.WorkspaceID
+	r.SpendLimitCents, r.MemberLimit, r.WorkspaceID = e.SpendLimitCents, e.MemberLimit, e.WorkspaceID
 	r.SlackTeamID, r.SlackUserID, r.StripeCustomerID, r.StripeMeterID = nil, nil, nil, nil
 	if e.Slack != (SlackIdentity{}) {
 		r.SlackTeamID, r.SlackUserID = &e.Slack.TeamID, &e.Slack.UserID

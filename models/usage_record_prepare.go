@@ -107,6 +107,10 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 	for _, p := range people {
 		byEmail[p.email] = p
 	}
+	spending, err := startSpending(ctx, db, conn, now, people)
+	if err != nil {
+		return err
+	}
 	for _, w := range wants {
 		p := people[w.UserID]
 		if w.UserID == uuid.Nil {
@@ -118,7 +122,10 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 			}
 		}
 	}
-	return nil
+	if spending == nil {
+		return nil
+	}
+	return spending.finish(ctx, db, conn, people)
 }
 
 // person is a person whose row in users is locked. The lock serializes everything that creates or
@@ -314,7 +321,7 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
 		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
-			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "workspace_id", "slack_team_id",
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id", "slack_team_id",
 				"slack_user_id",
 				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
 			Exec(ctx); err != nil {

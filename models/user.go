@@ -34,7 +34,10 @@ type User struct {
 	Operator bool
 	// SpendLimitCents is the maximum price of the overage in a billing period; nil means no limit.
 	SpendLimitCents *int64
-	CreatedAt       time.Time
+	// MemberLimit is the person's own maximum number of units in a billing period, set by an admin
+	// of the organization; nil means the organization's default.
+	MemberLimit *int64
+	CreatedAt   time.Time
 }
 
 // UserChange is a change of a user by an operator. Nil fields do not change.
@@ -101,7 +104,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			}
 		}
 		if change.Leaves {
-			user.WorkspaceID, user.SlackUserID, user.Role = nil, nil, Member
+			user.WorkspaceID, user.SlackUserID, user.Role, user.MemberLimit = nil, nil, Member, nil
 		}
 		if change.Role != nil {
 			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
@@ -111,7 +114,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().Exec(ctx); err != nil {
 			return err
 		}
 		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
@@ -152,8 +155,8 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 			return nil
 		}
 	}
-	// A Slack user ID is valid only in its team, and a role only in its organization.
-	u.WorkspaceID, u.SlackUserID, u.Role = &workspaces[0].ID, nil, Member
+	// A Slack user ID is valid only in its team, and a role and a limit only in its organization.
+	u.WorkspaceID, u.SlackUserID, u.Role, u.MemberLimit = &workspaces[0].ID, nil, Member, nil
 	return nil
 }
 

@@ -98,12 +98,30 @@ var recounts = []recount{
 		WHERE r.entitled AND (r.billing_period_end > CURRENT_TIMESTAMP
 				OR r.billing_period_start = (SELECT MAX(m.billing_period_start) FROM usage_records m WHERE m.user_id = r.user_id))
 			AND (r.workspace_id IS DISTINCT FROM u.workspace_id OR r.spend_limit_cents IS DISTINCT FROM u.spend_limit_cents
+				OR r.payer IS NOT NULL AND r.member_limit IS DISTINCT FROM ` + memberLimit + `
 				OR r.slack_user_id IS DISTINCT FROM u.slack_user_id OR r.stripe_customer_id IS DISTINCT FROM s.stripe_customer_id
 				OR r.plan_id <> COALESCE(s.plan_id, 'free')
 				OR r.payer <> COALESCE(s.stripe_customer_id, 'organization:' || CAST(s.organization_id AS text), '')
 				OR r.payer IS NOT NULL AND r.past_due <> COALESCE(s.status = 'past_due', FALSE)
 				OR r.payer IS NOT NULL AND s.stripe_subscription_id IS NOT NULL
 					AND r.overage_rate_cents <> CASE WHEN s.status = 'trialing' THEN 0 ELSE COALESCE(s.overage_rate_cents, 0) END)
+		ORDER BY r.id`},
+	{row: "organization record", texts: []string{
+		"%[1]d cents of overage are stored, %[2]d were counted from its usage records",
+		"%[1]d cents of overage on hold are stored, %[2]d were counted from its usage records",
+	}, query: `
+		SELECT CAST(o.id AS text), o.payer, o.billing_period_start, o.billing_period_end, o.overage_cents, COALESCE(r.cents, 0),
+			o.overage_cents_held, COALESCE(r.held, 0)
+		FROM organization_records o LEFT JOIN (SELECT organization_record_id, CAST(SUM(overage_cents) AS bigint) AS cents,
+				CAST(SUM(overage_cents_held) AS bigint) AS held
+			FROM usage_records WHERE organization_record_id IS NOT NULL GROUP BY organization_record_id) r ON r.organization_record_id = o.id
+		WHERE o.overage_cents <> COALESCE(r.cents, 0) OR o.overage_cents_held <> COALESCE(r.held, 0) ORDER BY o.id`},
+	{row: "usage record", texts: []string{"organization record %[2]d must count it, not %[1]d"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, COALESCE(r.organization_record_id, 0), COALESCE(o.id, 0)
+		FROM usage_records r LEFT JOIN organization_records o ON o.payer = r.payer AND o.counted AND o.spend_limit_cents IS NOT NULL
+			AND r.billing_period_start >= o.billing_period_start AND r.billing_period_start < o.billing_period_end
+		WHERE r.payer <> '' AND (o.id IS NOT NULL AND r.organization_record_id IS DISTINCT FROM o.id
+			OR r.organization_record_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM organization_records p WHERE p.id = r.organization_record_id))
 		ORDER BY r.id`},
 	{row: "usage record", texts: []string{
 		"its person does not exist",

@@ -71,6 +71,10 @@ func headline(c *models.Catalogue, s models.Standing) string {
 // verdictTitle says that extra units are refused or billed; empty while included units are left.
 func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	switch v := models.Decide(s, 1); {
+	case v.Reason == models.MemberLimitReached:
+		return "Paused: your member limit is reached"
+	case v.Reason == models.OrganizationSpendLimitReached:
+		return "Paused: your organization's spend limit is reached"
 	case v.Reason == models.SpendLimitReached:
 		return "Paused: your spend limit is reached"
 	case v.Reason == models.PaymentPastDue:
@@ -87,6 +91,12 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
+	case v.Reason == models.MemberLimitReached:
+		return fmt.Sprintf("An admin of your organization set your limit to %s. You get new ones on %s, or as soon as an admin raises the limit.",
+			c.Units(*s.MemberLimit), reset)
+	case v.Reason == models.OrganizationSpendLimitReached:
+		return fmt.Sprintf("The included %s are used, and your organization's spend limit does not allow another one. "+
+			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)

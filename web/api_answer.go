@@ -21,7 +21,7 @@ import (
 // appendDecision writes the answers themselves; a test checks that both agree.
 type Decision struct {
 	Allowed          bool          `json:"allowed" doc:"Whether the person may have the requested quantity."`
-	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached" doc:"Null if allowed."`
+	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached,member_limit_reached,organization_spend_limit_reached" doc:"Null if allowed."`
 	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"Included units used, after the decision."`
 	Email            string        `json:"email"`
 	Plan             string        `json:"plan" doc:"The ID of the person's plan."`

@@ -24,6 +24,9 @@ type account struct {
 	daily    models.Daily
 	// dirty means that the counters changed and must be written.
 	dirty bool
+	// organization is what the organization of the record's payer spends; nil unless it has a spend
+	// limit.
+	organization *organization
 }
 
 // lookups is what a group reads in its transaction before it decides.
@@ -53,13 +56,18 @@ type found struct {
 	settled  map[uuid.UUID]*models.UsageEvent // by hold
 	holds    map[uuid.UUID]*models.UsageHold
 	holdKeys map[keyOf[uuid.UUID]]*models.UsageHold
+	// organizations are what organizations with a spend limit spend, by ID of their records. The
+	// transaction reads them without locks. A group that is decided on remembered records does not
+	// read them.
+	organizations map[int64]*organization
+	remembered    bool
 }
 
 func newFound(l lookups) *found {
 	return &found{
 		accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
 		settled: map[uuid.UUID]*models.UsageEvent{}, holds: map[uuid.UUID]*models.UsageHold{},
-		holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{},
+		holdKeys: map[keyOf[uuid.UUID]]*models.UsageHold{}, organizations: map[int64]*organization{},
 	}
 }
 
@@ -73,6 +81,18 @@ type changes struct {
 }
 
 func (c *changes) empty() bool { return len(c.accounts) == 0 && len(c.closed) == 0 }
+
+// organizations returns the organizations to which the group adds something, in the order in which
+// all transactions lock their records.
+func (c *changes) organizations() (spending []*organization) {
+	for _, a := range c.accounts {
+		if o := a.organization; o != nil && o.cents|o.held != 0 && !slices.Contains(spending, o) {
+			spending = append(spending, o)
+		}
+	}
+	slices.SortFunc(spending, func(a, b *organization) int { return cmp.Compare(a.id, b.id) })
+	return spending
+}
 
 // late returns the changed records whose periods have ended.
 func (c *changes) late() (late []*account) {
@@ -136,6 +156,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		}
 		var ok bool
 		a.standing, ok = c.Standing(&a.record, now)
+		ok = f.bindOrganization(a) && ok
 		a.daily = a.record.Daily
 		accounts[w], fit[w] = a, ok
 	}
@@ -174,10 +195,14 @@ type decider struct {
 	found   *found
 	changes changes
 	now     time.Time
+	// lapsed are organizations whose limit decided an op although some of their holds may have
+	// expired. Those holds must be counted again first.
+	lapsed []int64
 }
 
 func (d *decider) decide(o *op) {
 	o.answer, o.err = Answer{}, nil
+	o.account.readSpend()
 	switch o.kind {
 	case consume, record:
 		d.consume(o)
@@ -205,11 +230,14 @@ func (d *decider) consume(o *op) {
 	var verdict models.Verdict
 	if o.kind == record {
 		occurredAt, verdict = o.at, models.Classify(a.standing, o.quantity)
+		d.noteLimit(a, verdict.Overage < models.Classify(a.standing.WithoutOrganization(), o.quantity).Overage)
 	} else if verdict = models.Decide(a.standing, o.quantity); !verdict.Allowed {
+		d.noteLimit(a, verdict.Reason == models.OrganizationSpendLimitReached)
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
 	event := d.event(a, o.quantity, verdict, occurredAt)
+	a.limit(verdict)
 	event.IdempotencyKey = &o.key
 	d.found.events[key] = event
 	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
@@ -225,6 +253,7 @@ func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt
 		OccurredAt: occurredAt, RecordedAt: d.now, Figures: s.Figures(), StripeCustomerID: a.record.StripeCustomerID,
 	})
 	a.daily = a.daily.Add(models.DayOf(s.Period.Start, occurredAt), quantity)
+	a.spend(v.OverageCents, 0)
 	d.touch(a)
 	return &d.changes.events[len(d.changes.events)-1]
 }
@@ -252,6 +281,7 @@ func (d *decider) hold(o *op) {
 	}
 	verdict := models.Decide(a.standing, o.quantity)
 	if !verdict.Allowed {
+		d.noteLimit(a, verdict.Reason == models.OrganizationSpendLimitReached)
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
@@ -270,6 +300,11 @@ func (d *decider) hold(o *op) {
 		ID: models.NewHoldID(a.record.UserID), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email,
 		Quantity: o.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents, IdempotencyKey: o.key,
 		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(),
+	}
+	a.spend(0, verdict.OverageCents)
+	a.limit(verdict)
+	if a.organization != nil && verdict.OverageCents > 0 && (a.organization.expire == nil || expires.Before(*a.organization.expire)) {
+		a.organization.expire = &expires
 	}
 	d.changes.holds = append(d.changes.holds, made)
 	d.found.holdKeys[key] = made
@@ -346,6 +381,7 @@ func (d *decider) release(o *op) {
 func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState) {
 	h.State = state
 	a.standing.Hold(-h.Quantity, models.Verdict{Overage: -h.OverageQuantity, OverageCents: -h.OverageCents})
+	a.spend(0, -h.OverageCents)
 	if a.standing.Held == 0 {
 		a.record.HoldsExpireAt = nil
 	}

@@ -31,6 +31,9 @@ type memory struct {
 	// backoff is how many groups are decided under locks after the next stale record. wait is how
 	// many are left after the last one.
 	backoff, wait int
+	// full are the organizations that reached their spend limit, and until when that is assumed.
+	// Their overage is decided under locks at once.
+	full map[int64]time.Time
 }
 
 // keep remembers the records of a committed transaction whose periods are current.
@@ -94,7 +97,10 @@ func (m *memory) recall(l lookups, now time.Time) *found {
 	if len(l.holdKeys)+len(l.holds) > 0 || l.skipLocked {
 		return nil
 	}
-	f := &found{accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys))}
+	f := &found{
+		accounts: make([]*account, len(l.wants)), events: make(map[keyOf[uuid.UUID]]*models.UsageEvent, len(l.keys)),
+		organizations: map[int64]*organization{}, remembered: true,
+	}
 	for i, w := range l.wants {
 		known, ok := m.accounts[w.Email]
 		if !ok || !w.At.Equal(now) || !known.record.Period().Contains(now) || w.UserID != uuid.Nil && w.UserID != known.record.UserID {
@@ -122,6 +128,28 @@ func (m *memory) forget(l lookups) {
 	for _, w := range l.wants {
 		delete(m.accounts, w.Email)
 	}
+}
+
+// fullFor is how long a worker assumes that an organization that reached its spend limit has.
+const fullFor = time.Second
+
+// noteLimits notes the organizations that reached their spend limits.
+func (m *memory) noteLimits(calls []*call, now time.Time) {
+	for _, c := range calls {
+		for i := range c.ops {
+			if o := &c.ops[i]; o.answer.Verdict.Reason == models.OrganizationSpendLimitReached {
+				if m.full == nil || len(m.full) >= maxRemembered {
+					m.full = map[int64]time.Time{}
+				}
+				m.full[o.account.organization.id] = now.Add(fullFor)
+			}
+		}
+	}
+}
+
+// limited reports whether one of the organizations probably reached its spend limit.
+func (m *memory) limited(organizations []*organization, now time.Time) bool {
+	return slices.ContainsFunc(organizations, func(o *organization) bool { return now.Before(m.full[o.id]) })
 }
 
 // isStale reports whether a commit failed because a remembered record was stale. Nothing was

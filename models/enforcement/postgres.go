@@ -24,7 +24,7 @@ const (
 	recordColumns = `r.id, r.user_id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id,
 		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
 		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
-		r.slack_user_id, r.stripe_customer_id, r.entitled`
+		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
 	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
@@ -117,6 +117,20 @@ const (
 				AS k (user_id, id, used, overage, cents, daily, version)
 			WHERE r.user_id = k.user_id AND r.id = k.id AND r.xmin = k.version RETURNING 1)
 		SELECT tollgate_moved(count(*), $8::bigint) FROM moved`
+
+	pgSpends = `SELECT id, overage_cents, overage_cents_held, spend_limit_cents, holds_expire_at FROM organization_records
+		WHERE id = ANY ($1::bigint[])`
+
+	// The last statement of a transaction, because all of an organization's members write the same
+	// row. The amounts add up in any order, so the row needs no comparison with what was read. It
+	// fails like pgMove if the organization has reached its limit in the meantime.
+	pgSpend = `WITH spent AS (
+			UPDATE organization_records o SET overage_cents = o.overage_cents + k.cents, overage_cents_held = o.overage_cents_held + k.held,
+				holds_expire_at = LEAST(o.holds_expire_at, k.expire)
+			FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[]) AS k (id, cents, held, limited, expire)
+			WHERE o.id = k.id AND (k.limited = 0 OR o.spend_limit_cents IS NULL
+				OR o.overage_cents + o.overage_cents_held + k.cents + k.held <= o.spend_limit_cents) RETURNING 1)
+		SELECT tollgate_moved(count(*), $6::bigint) FROM spent`
 )
 
 var pgStatements = map[string]string{
@@ -124,7 +138,7 @@ var pgStatements = map[string]string{
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
 	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
-	"move": pgMove, "moment": "SELECT pg_current_xact_id()::xid",
+	"move": pgMove, "spends": pgSpends, "spend": pgSpend, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
 // postgres is a ledger with its own connection to PostgreSQL. It reconnects if the connection
@@ -228,8 +242,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row), version: readXID(row[26])}
-		a.record.Daily = models.Daily(row[27])
+		a := &account{record: readRecord(row), version: readXID(row[27])}
+		a.record.Daily = models.Daily(row[28])
 		f.accounts[i] = a
 		return nil
 	}}
@@ -257,6 +271,12 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	if err := p.trip(ctx, steps...); err != nil {
 		return err
 	}
+	if ids := f.organizationIDs(); len(ids) > 0 {
+		spends := pgStep{name: "spends", args: [][]byte{p.params.ints(len(ids), func(i int) int64 { return ids[i] })}, row: f.addOrganization}
+		if err := p.trip(ctx, spends); err != nil {
+			return err
+		}
+	}
 	c := decide(f)
 	if c.empty() {
 		// The answer does not wait for the rollback. The next user of this connection waits for it.
@@ -271,7 +291,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	}
 	p.params.reset()
 	var version uint32
-	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)}, pgStep{name: "commit"})
+	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)})
+	writes = append(p.spend(writes, c), pgStep{name: "commit"})
 	if err := p.trip(ctx, writes...); err != nil {
 		return p.unsure(err)
 	}
@@ -303,7 +324,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	}, row: readVersion(&version)}
-	if err := p.trip(ctx, moved, p.insertEvents(c)); err != nil {
+	if err := p.trip(ctx, p.spend([]pgStep{moved, p.insertEvents(c)}, c)...); err != nil {
 		return p.unsure(err)
 	}
 	for _, account := range a {
@@ -347,6 +368,28 @@ func (p *postgres) insertEvents(c *changes) pgStep {
 		b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
 		b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
 	}, b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
+}
+
+// spend adds the step that adds up what organizations spend, if the group has any.
+func (p *postgres) spend(steps []pgStep, c *changes) []pgStep {
+	o, n := c.organizations(), 0
+	if n = len(o); n == 0 {
+		return steps
+	}
+	b := &p.params
+	return append(steps, pgStep{name: "spend", args: [][]byte{
+		b.ints(n, func(i int) int64 { return o[i].id }),
+		b.ints(n, func(i int) int64 { return o[i].cents }),
+		b.ints(n, func(i int) int64 { return o[i].held }),
+		b.ints(n, func(i int) int64 {
+			if o[i].limited {
+				return 1
+			}
+			return 0
+		}),
+		b.optionalTimes(n, func(i int) *time.Time { return o[i].expire }),
+		b.single(int64(n)),
+	}, row: func([][]byte) error { return nil }})
 }
 
 // writes returns the steps that store the changes.

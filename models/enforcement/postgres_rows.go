@@ -20,8 +20,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 		SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]),
 		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
 		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
-		UnitsHeld: readInt(row[22]), OverageHeld: readInt(row[23]), OverageCentsHeld: readInt(row[24]),
-		HoldsExpireAt: readOptionalTime(row[25]),
+		OrganizationRecordID: readOptionalInt(row[22]),
+		UnitsHeld:            readInt(row[23]), OverageHeld: readInt(row[24]), OverageCentsHeld: readInt(row[25]),
+		HoldsExpireAt: readOptionalTime(row[26]),
 	}
 }
 
@@ -55,6 +56,15 @@ func (f *found) addHold(row [][]byte) error {
 		f.holds[id] = h
 	}
 	f.holdKeys[keyOf[uuid.UUID]{h.UserID, h.IdempotencyKey}] = h
+	return nil
+}
+
+// addOrganization reads the columns of pgSpends.
+func (f *found) addOrganization(row [][]byte) error {
+	f.organizations[readInt(row[0])] = newOrganization(models.OrganizationRecord{
+		ID: readInt(row[0]), OverageCents: readInt(row[1]), OverageCentsHeld: readInt(row[2]), SpendLimitCents: readOptionalInt(row[3]),
+		HoldsExpireAt: readOptionalTime(row[4]),
+	})
 	return nil
 }
 

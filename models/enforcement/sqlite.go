@@ -50,6 +50,12 @@ const (
 	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
 		WHERE r.present_workspace_id IS NOT NULL ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1`
+
+	liteSpends = `SELECT o.id, o.overage_cents, o.overage_cents_held, o.spend_limit_cents, o.holds_expire_at
+		FROM k CROSS JOIN organization_records o ON o.id = k.id`
+	liteSpend = `UPDATE OR ROLLBACK organization_records SET overage_cents = overage_cents + ?1, overage_cents_held = overage_cents_held + ?2,
+			holds_expire_at = CASE WHEN ?4 IS NULL OR holds_expire_at < ?4 THEN holds_expire_at ELSE ?4 END
+		WHERE id = ?5 AND (NOT ?3 OR spend_limit_cents IS NULL OR overage_cents + overage_cents_held + ?1 + ?2 <= spend_limit_cents)`
 )
 
 // chunkSizes are the numbers of rows that a statement can take. A group is split into the largest
@@ -86,10 +92,11 @@ type lite struct {
 	times map[time.Time]string
 
 	version    *sql.Stmt
+	spend      *sql.Stmt
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late, spends chunks
 }
 
 func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
@@ -106,7 +113,10 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
-	l.statements = append(l.statements, l.version)
+	if l.spend, err = l.conn.PrepareContext(ctx, liteSpend); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	l.statements = append(l.statements, l.version, l.spend)
 	l.log.done = make(chan struct{}, 1)
 	wanted := [2]string{"WITH k (i, user_id, email, at, bound) AS (VALUES ", ") "}
 	keys := "WITH k (user_id, email, key) AS (VALUES "
@@ -127,6 +137,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
+		{&l.spends, "WITH k (id) AS (VALUES ", "(?)", ") " + liteSpends},
 	} {
 		for i, size := range chunkSizes {
 			text := s.before + s.row + strings.Repeat(", "+s.row, size-1) + s.after //nolint:gosec // all parts are constants
@@ -316,7 +327,8 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 			return nil, err
 		}
 	}
-	return f, nil
+	organizations := f.organizationIDs()
+	return f, l.query(ctx, &l.spends, len(organizations), func(i int) { l.add(organizations[i]) }, f.scanOrganization)
 }
 
 // want adds the key of one record. The last argument limits the search to records that can contain
@@ -383,6 +395,19 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 			a.record.UserID.String(), a.record.ID)
 	}); err != nil {
 		return err
+	}
+	for _, o := range c.organizations() {
+		var expire any
+		if o.expire != nil {
+			expire = liteTime(*o.expire)
+		}
+		spent, err := l.spend.ExecContext(ctx, o.cents, o.held, o.limited, expire, o.id)
+		if err != nil {
+			return err
+		}
+		if n, err := spent.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(errStale, err)
+		}
 	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
 		return unsure(err)

@@ -14,7 +14,7 @@ func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID,
 		&r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore, &r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents,
 		&r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID, &r.SlackTeamID,
-		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled,
+		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID,
 		&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }
@@ -40,6 +40,15 @@ func (f *found) scanEvent(rows *sql.Rows) error {
 	} else {
 		f.events[keyOf[uuid.UUID]{e.UserID, *e.IdempotencyKey}] = e
 	}
+	return nil
+}
+
+func (f *found) scanOrganization(rows *sql.Rows) error {
+	var r models.OrganizationRecord
+	if err := rows.Scan(&r.ID, &r.OverageCents, &r.OverageCentsHeld, &r.SpendLimitCents, &r.HoldsExpireAt); err != nil {
+		return err
+	}
+	f.organizations[r.ID] = newOrganization(r)
 	return nil
 }
 

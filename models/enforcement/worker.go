@@ -18,6 +18,8 @@ type worker struct {
 	ledger ledger
 	queue  *queue
 	memory memory
+	// lapsed are the organizations' records whose expired holds must be counted again.
+	lapsed []int64
 }
 
 // write decides one group after another until the queue is closed and empty.
@@ -143,8 +145,13 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
 		ready, unready = bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
+		c, lapsed := decideAll(ready, f, now)
+		if len(lapsed) > 0 {
+			w.lapsed, unready = lapsed, all
+			return &changes{}
+		}
 		accounts = f.accounts
-		c := decideAll(ready, f, now)
+		w.memory.noteLimits(ready, time.Now())
 		writes = !c.empty()
 		return c
 	})
@@ -200,7 +207,10 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 	if len(unready) > 0 {
 		return false, nil
 	}
-	c := decideAll(ready, f, now)
+	c, _ := decideAll(ready, f, now)
+	if w.memory.limited(c.organizations(), time.Now()) {
+		return false, nil
+	}
 	for _, call := range ready {
 		for i := range call.ops {
 			if o := &call.ops[i]; o.kind != consume || o.err != nil || !o.answer.Verdict.Allowed {
@@ -224,8 +234,9 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 	return false, err
 }
 
-// decideAll decides the calls one after another.
-func decideAll(calls []*call, f *found, now time.Time) *changes {
+// decideAll decides the calls one after another. If lapsed is not empty, the calls must be decided
+// again after the holds of these organizations were counted again.
+func decideAll(calls []*call, f *found, now time.Time) (c *changes, lapsed []int64) {
 	d := decider{found: f, now: now, changes: changes{now: now, events: make([]models.UsageEvent, 0, len(calls))}}
 	for _, c := range calls {
 		for i := range c.ops {
@@ -234,7 +245,7 @@ func decideAll(calls []*call, f *found, now time.Time) *changes {
 			}
 		}
 	}
-	return &d.changes
+	return &d.changes, d.lapsed
 }
 
 const (

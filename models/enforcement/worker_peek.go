@@ -3,6 +3,7 @@ package enforcement
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"tollgate/models"
@@ -44,11 +45,20 @@ func (w *worker) peek(calls []*call) {
 				continue
 			}
 			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
+			if id := s.lapsed; id != 0 && o.answer.Verdict.Reason == models.OrganizationSpendLimitReached {
+				again = append(again, c)
+				if !slices.Contains(w.lapsed, id) {
+					w.lapsed = append(w.lapsed, id)
+				}
+			}
 		}
 		if len(again) == 0 {
 			return
 		}
 		calls = w.prepareBisecting(again, func(ctx context.Context, db *models.DB, calls []*call) error {
+			if err := w.expireHolds(ctx, db, now); err != nil {
+				return err
+			}
 			var linking []*op
 			var moving []models.RecordKey
 			for i := range calls {
@@ -99,11 +109,20 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 	standings := make([]peeked, len(wants))
 	var unready []int
 	var missing []models.RecordKey
+	organizations, err := w.organizations(ctx, records)
+	if err != nil {
+		return nil, err
+	}
 	for i, r := range records {
 		if r != nil {
 			var ready bool
 			if standings[i].Standing, ready = w.catalogue.Standing(r, now); ready {
 				standings[i].slack = r.Slack()
+				if id := r.OrganizationRecordID; id != nil {
+					if o := organizations[*id]; o != nil {
+						standings[i].add(o, now)
+					}
+				}
 				continue
 			}
 		}
@@ -118,8 +137,25 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 	}
 	for _, i := range unready {
 		standings[i].Standing, standings[i].slack, standings[i].moves = ahead.Standing(wants[i], records[i])
+		if o := ahead.OrganizationRecord(wants[i]); o != nil {
+			standings[i].add(o, now)
+		}
 	}
 	return standings, nil
+}
+
+// organizations reads the organizations' records that the usage records point to.
+func (w *worker) organizations(ctx context.Context, records []*models.UsageRecord) (map[int64]*models.OrganizationRecord, error) {
+	var ids []int64
+	for _, r := range records {
+		if r != nil && r.OrganizationRecordID != nil && !slices.Contains(ids, *r.OrganizationRecordID) {
+			ids = append(ids, *r.OrganizationRecordID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return models.OrganizationRecordsByID(ctx, w.db, ids)
 }
 
 // peeked is a person's standing, read without a lock.
@@ -129,4 +165,15 @@ type peeked struct {
 	// moves means that the person's events must first move to another record, because Tollgate
 	// learned late of a period.
 	moves bool
+	// lapsed is the ID of the organization's record, if its spend may include holds that have
+	// expired; otherwise 0.
+	lapsed int64
+}
+
+// add adds what the organization spends.
+func (p *peeked) add(o *models.OrganizationRecord, now time.Time) {
+	p.Organization = o.Spend()
+	if o.HoldsLapsed(now) {
+		p.lapsed = o.ID
+	}
 }

@@ -7,8 +7,24 @@ CREATE TABLE organizations (
     name text NOT NULL,
     created_at timestamp with time zone NOT NULL,
     automatic boolean NOT NULL DEFAULT false,
-    CONSTRAINT organizations_pkey PRIMARY KEY (id)
+    spend_limit_cents bigint,
+    member_limit bigint,
+    CONSTRAINT organizations_pkey PRIMARY KEY (id),
+    CONSTRAINT organizations_member_limit_check CHECK (member_limit >= 0),
+    CONSTRAINT organizations_spend_limit_cents_check CHECK (spend_limit_cents >= 0)
 );
+-- Runs for organizations_entitlement.
+CREATE OR REPLACE FUNCTION tollgate_organization_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM tollgate_entitlement_changed(ARRAY(
+        SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = NEW.id));
+    RETURN NULL;
+END $function$;
+-- The members' records repeat the member limit, so their current records are read again before use.
+CREATE TRIGGER organizations_entitlement AFTER UPDATE OF member_limit ON organizations FOR EACH ROW WHEN (old.member_limit IS DISTINCT FROM new.member_limit) EXECUTE FUNCTION tollgate_organization_changed();
 
 -- A Slack team and the organization it belongs to.
 CREATE TABLE workspaces (
@@ -48,10 +64,12 @@ CREATE TABLE users (
     stripe_customer_id text,
     created_at timestamp with time zone NOT NULL,
     folded_name text,
+    member_limit bigint,
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT users_email_key UNIQUE (email),
     CONSTRAINT users_workspace_id_slack_user_id_key UNIQUE (workspace_id, slack_user_id),
     CONSTRAINT users_workspace_id_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces(id),
+    CONSTRAINT users_member_limit_check CHECK (member_limit >= 0),
     CONSTRAINT users_role_check CHECK (role = ANY (ARRAY['member'::text, 'admin'::text])),
     CONSTRAINT users_spend_limit_cents_check CHECK (spend_limit_cents >= 0)
 );
@@ -98,7 +116,7 @@ END $function$;
 -- Records repeat the person's email and workspace, and follow them.
 CREATE TRIGGER users_as_members AFTER DELETE OR UPDATE OF email, workspace_id ON users FOR EACH ROW EXECUTE FUNCTION tollgate_user_moved();
 -- Another workspace, identity or limit can mean another plan, so the current record is read again before use.
-CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents ON users FOR EACH ROW WHEN (old.workspace_id IS DISTINCT FROM new.workspace_id OR old.slack_user_id IS DISTINCT FROM new.slack_user_id OR old.spend_limit_cents IS DISTINCT FROM new.spend_limit_cents) EXECUTE FUNCTION tollgate_user_changed();
+CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents, member_limit ON users FOR EACH ROW WHEN (old.workspace_id IS DISTINCT FROM new.workspace_id OR old.slack_user_id IS DISTINCT FROM new.slack_user_id OR old.spend_limit_cents IS DISTINCT FROM new.spend_limit_cents OR old.member_limit IS DISTINCT FROM new.member_limit) EXECUTE FUNCTION tollgate_user_changed();
 
 -- When a person came to an organization or left it (an organization_id of zeros). Late events need it.
 CREATE TABLE memberships (
@@ -257,6 +275,7 @@ CREATE TABLE usage_records (
     created_at timestamp with time zone NOT NULL,
     overage_moved_in bigint NOT NULL DEFAULT 0,
     overage_moved_out bigint NOT NULL DEFAULT 0,
+    organization_record_id bigint,
     CONSTRAINT usage_records_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT usage_records_email_billing_period_start_key UNIQUE (email, billing_period_start),
     CONSTRAINT usage_records_user_id_billing_period_start_key UNIQUE (user_id, billing_period_start),
@@ -273,6 +292,8 @@ CREATE TABLE usage_records (
     CONSTRAINT usage_records_new_suggestions_used_check CHECK (suggestions_used >= 0),
     CONSTRAINT usage_records_new_units_held_check CHECK (units_held >= 0)
 );
+-- The records of a payer in a stretch of time, for the organization's spend limit.
+CREATE INDEX usage_records_payer ON usage_records USING btree (payer, billing_period_start) WHERE payer <> ''::text;
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
 CREATE INDEX usage_records_present ON usage_records USING btree (present_workspace_id, billing_period_start, billing_period_end);
 -- Ends a commit of the gate in which another process changed a record since it was read.
@@ -328,6 +349,33 @@ CREATE TRIGGER usage_records_cut AFTER UPDATE OF billing_period_end ON usage_rec
 CREATE TRIGGER usage_records_made AFTER INSERT ON usage_records REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION tollgate_records_made();
 -- A new record repeats the person's workspace.
 CREATE TRIGGER usage_records_placed BEFORE INSERT ON usage_records FOR EACH ROW EXECUTE FUNCTION tollgate_record_placed();
+
+-- IDs of organization records.
+CREATE SEQUENCE organization_record_ids;
+-- The overage of an organization in one billing period, as long as it has a spend limit: the sum of the usage records that point to it.
+CREATE TABLE organization_records (
+    id bigint NOT NULL DEFAULT nextval('organization_record_ids'::regclass),
+    organization_id uuid NOT NULL,
+    payer text NOT NULL,
+    billing_period_start timestamp with time zone NOT NULL,
+    billing_period_end timestamp with time zone NOT NULL,
+    spend_limit_cents bigint,
+    counted boolean NOT NULL,
+    overage_cents bigint NOT NULL DEFAULT 0,
+    overage_cents_held bigint NOT NULL DEFAULT 0,
+    holds_expire_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT organization_records_pkey PRIMARY KEY (id),
+    CONSTRAINT organization_records_payer_billing_period_start_key UNIQUE (payer, billing_period_start),
+    CONSTRAINT organization_records_check CHECK (billing_period_end > billing_period_start),
+    CONSTRAINT organization_records_overage_cents_check CHECK (overage_cents >= 0),
+    CONSTRAINT organization_records_overage_cents_held_check CHECK (overage_cents_held >= 0),
+    CONSTRAINT organization_records_spend_limit_cents_check CHECK (spend_limit_cents >= 0)
+);
+-- An organization's records by period, for its pages and its limit.
+CREATE INDEX organization_records_organization ON organization_records USING btree (organization_id, billing_period_start);
+-- Limits that are being set or removed, which any process finishes.
+CREATE INDEX organization_records_unfinished ON organization_records USING btree (id) WHERE NOT counted OR spend_limit_cents IS NULL;
 
 -- One decision that was recorded, with its figures. Rows are only added; a report, a void and a moved period change a few columns.
 CREATE TABLE usage_events (

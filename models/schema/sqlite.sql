@@ -6,8 +6,17 @@ CREATE TABLE organizations (
     id text PRIMARY KEY NOT NULL,
     name text NOT NULL,
     created_at timestamp NOT NULL,
-    automatic boolean NOT NULL DEFAULT false
+    automatic boolean NOT NULL DEFAULT false,
+    spend_limit_cents bigint CHECK (spend_limit_cents >= 0),
+    member_limit bigint CHECK (member_limit >= 0)
 );
+-- The members' records repeat the member limit, so their current records are read again before use.
+CREATE TRIGGER organizations_entitlement AFTER UPDATE OF member_limit ON organizations WHEN OLD.member_limit IS NOT NEW.member_limit BEGIN
+    UPDATE usage_records SET entitled = false
+        WHERE entitled AND user_id IN (SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id WHERE w.organization_id = NEW.id)
+            AND (billing_period_end > strftime('%Y-%m-%d %H:%M:%S', 'now', '-1 hour')
+                OR billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.user_id = usage_records.user_id));
+END;
 
 -- A Slack team and the organization it belongs to.
 CREATE TABLE workspaces (
@@ -40,6 +49,7 @@ CREATE TABLE users (
     stripe_customer_id text,
     created_at timestamp NOT NULL,
     folded_name text,
+    member_limit bigint CHECK (member_limit >= 0),
     UNIQUE (workspace_id, slack_user_id)
 );
 -- A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.
@@ -47,9 +57,9 @@ CREATE INDEX users_hold_tail ON users (substr(id, 20));
 -- The members of a workspace by email, for the organization's pages.
 CREATE INDEX users_workspace_id_email ON users (workspace_id, email);
 -- Another workspace, identity or limit can mean another plan, so the current record is read again before use.
-CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents ON users
+CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents, member_limit ON users
     WHEN OLD.workspace_id IS NOT NEW.workspace_id OR OLD.slack_user_id IS NOT NEW.slack_user_id
-        OR OLD.spend_limit_cents IS NOT NEW.spend_limit_cents BEGIN
+        OR OLD.spend_limit_cents IS NOT NEW.spend_limit_cents OR OLD.member_limit IS NOT NEW.member_limit BEGIN
     UPDATE usage_records SET entitled = false
         WHERE entitled AND user_id IN (SELECT u.id FROM users u WHERE u.id = NEW.id)
             AND (billing_period_end > strftime('%Y-%m-%d %H:%M:%S', 'now', '-1 hour')
@@ -218,11 +228,14 @@ CREATE TABLE usage_records (
     created_at timestamp NOT NULL,
     overage_moved_in integer NOT NULL DEFAULT 0,
     overage_moved_out integer NOT NULL DEFAULT 0,
+    organization_record_id bigint,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
     CHECK (julianday(billing_period_end) - julianday(billing_period_start) <= 62)
 );
+-- The records of a payer in a stretch of time, for the organization's spend limit.
+CREATE INDEX usage_records_payer ON usage_records (payer, billing_period_start) WHERE payer <> '';
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
 CREATE INDEX usage_records_present ON usage_records (present_workspace_id, billing_period_start, billing_period_end);
 -- A record that ends earlier changes past figures, so it raises the workspace's version.
@@ -237,6 +250,27 @@ CREATE TRIGGER usage_records_made AFTER INSERT ON usage_records BEGIN
         WHERE u.id = NEW.user_id AND u.workspace_id IS NOT NULL AND NEW.billing_period_end <= NEW.created_at
         ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1;
 END;
+
+-- The overage of an organization in one billing period, as long as it has a spend limit: the sum of the usage records that point to it.
+CREATE TABLE organization_records (
+    id integer PRIMARY KEY,
+    organization_id text NOT NULL,
+    payer text NOT NULL,
+    billing_period_start timestamp NOT NULL,
+    billing_period_end timestamp NOT NULL,
+    spend_limit_cents bigint CHECK (spend_limit_cents >= 0),
+    counted boolean NOT NULL,
+    overage_cents bigint NOT NULL DEFAULT 0 CHECK (overage_cents >= 0),
+    overage_cents_held bigint NOT NULL DEFAULT 0 CHECK (overage_cents_held >= 0),
+    holds_expire_at timestamp,
+    created_at timestamp NOT NULL,
+    CHECK (billing_period_end > billing_period_start),
+    UNIQUE (payer, billing_period_start)
+);
+-- An organization's records by period, for its pages and its limit.
+CREATE INDEX organization_records_organization ON organization_records (organization_id, billing_period_start);
+-- Limits that are being set or removed, which any process finishes.
+CREATE INDEX organization_records_unfinished ON organization_records (id) WHERE NOT counted OR spend_limit_cents IS NULL;
 
 -- One decision that was recorded, with its figures. Rows are only added; a report, a void and a moved period change a few columns.
 CREATE TABLE usage_events (

@@ -87,9 +87,30 @@ func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *sl
 	return wait, func() { end(); <-done }, nil
 }
 
-// WarnUnknownPlans logs a warning for each plan that has subscriptions and is not in the catalog.
+// finishEvery is how often a server looks for spend limits whose change another process did not
+// finish, because it ended in between.
+const finishEvery = 10 * time.Second
+
+// Housekeeping does what a server does beside its requests, until ctx ends.
+func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
+	warnUnknownPlans(ctx, d, log)
+	tick := time.NewTicker(finishEvery)
+	defer tick.Stop()
+	for {
+		if err := models.FinishSpendLimits(ctx, d.DB, d.Catalogue, models.Now(time.Now), nil); err != nil && ctx.Err() == nil {
+			log.Warn("a spend limit is not in force yet; it is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// warnUnknownPlans logs a warning for each plan that has subscriptions and is not in the catalog.
 // Such a subscription gives what the free plan gives.
-func WarnUnknownPlans(ctx context.Context, d Deployment, log *slog.Logger) {
+func warnUnknownPlans(ctx context.Context, d Deployment, log *slog.Logger) {
 	unknown, err := models.UnknownPlans(ctx, d.DB, d.Catalogue)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("subscribed plans could not be read", "error", err)

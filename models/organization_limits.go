@@ -1,0 +1,324 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// LimitChange sets a limit.
+type LimitChange struct {
+	// To is the new limit; nil means no limit.
+	To *int64
+	// Seen is the limit that the person who changes it saw. Unless it is the current one, the
+	// change fails with CodeChangedMeanwhile.
+	Seen *int64
+	// Unseen means that the change applies whatever the current limit is.
+	Unseen bool
+}
+
+func (c *LimitChange) check(current *int64) error {
+	if c.Unseen || equal(c.Seen, current) {
+		return nil
+	}
+	return &Error{Code: CodeChangedMeanwhile, Detail: "Someone else changed this limit in the meantime. Check it and try again."}
+}
+
+func equal(a, b *int64) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
+
+// OrganizationChange is a change of an organization's settings. Nil fields do not change.
+type OrganizationChange struct {
+	Name *string
+	// SpendLimit is in cents: the maximum price of the overage that the organization's subscription
+	// pays for in a billing period.
+	SpendLimit *LimitChange
+	// MemberLimit is in units: the default maximum for each member in a billing period.
+	MemberLimit *LimitChange
+}
+
+// limitStep is the number of people whose usage one transaction counts when a limit is set. The
+// gate's calls for these people wait that long.
+const limitStep = 100
+
+// SetOrganization changes an organization. A member limit applies from the next decision. A spend
+// limit applies when SetOrganization returns: before, it counts the overage of the current billing
+// period, in steps that the gate does not wait for. If it fails in between, FinishSpendLimits
+// continues. It returns an Error with CodeUnknownOrganization, CodeChangedMeanwhile or
+// CodeInvalidRequest.
+func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, change OrganizationChange) error {
+	var unfinished bool
+	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var found []Organization
+		if err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", id)).Scan(ctx); err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return unknownOrganization(id)
+		}
+		o := found[0]
+		var details []string
+		if change.Name != nil && *change.Name != o.Name {
+			if err := checkOrganization(*change.Name, nil); err != nil {
+				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: err.Error()}
+			}
+			details = append(details, fmt.Sprintf("name %q to %q", o.Name, *change.Name))
+			o.Name, o.Automatic = *change.Name, false
+		}
+		if l := change.MemberLimit; l != nil && !equal(l.To, o.MemberLimit) {
+			if err := l.check(o.MemberLimit); err != nil {
+				return err
+			}
+			details = append(details, "member limit "+unitsText(o.MemberLimit)+" to "+unitsText(l.To))
+			o.MemberLimit = l.To
+		}
+		if l := change.SpendLimit; l != nil && !equal(l.To, o.SpendLimitCents) {
+			if err := l.check(o.SpendLimitCents); err != nil {
+				return err
+			}
+			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
+			if err := o.setSpendLimit(ctx, db, tx, now, l.To); err != nil {
+				return err
+			}
+			unfinished = true
+		}
+		if len(details) == 0 {
+			return nil
+		}
+		if _, err := tx.NewUpdate().Model(&o).Column("name", "automatic", "spend_limit_cents", "member_limit").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		for _, detail := range details {
+			if err := Audit(ctx, tx, now, actor, "organization.set", id.String(), detail); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && unfinished {
+		err = FinishSpendLimits(ctx, db, c, now, &id)
+	}
+	if err != nil {
+		return fmt.Errorf("set the organization %s: %w", id, err)
+	}
+	return nil
+}
+
+// setSpendLimit sets the limit of a locked organization and of its record of the current period.
+func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now time.Time, cents *int64) error {
+	before := o.SpendLimitCents
+	o.SpendLimitCents = cents
+	if _, err := tx.NewUpdate().Model(o).Column("spend_limit_cents").WherePK().Exec(ctx); err != nil {
+		return err
+	}
+	current := tx.NewUpdate().Model((*OrganizationRecord)(nil)).Where("organization_id = ? AND billing_period_end > ?", o.ID, now)
+	switch {
+	case cents == nil:
+		_, err := current.Set("spend_limit_cents = NULL, counted = TRUE").Exec(ctx)
+		return err
+	case before != nil:
+		_, err := current.Set("spend_limit_cents = ?", cents).Where("spend_limit_cents IS NOT NULL").Exec(ctx)
+		return err
+	}
+	if _, err := current.Set("counted = FALSE").Exec(ctx); err != nil {
+		return err
+	}
+	e, err := organizationEntitlement(ctx, tx, o.ID)
+	if err != nil || e == nil {
+		return err
+	}
+	period := e.PeriodAt(now)
+	_, err = tx.NewInsert().Model(&OrganizationRecord{
+		OrganizationID: o.ID, Payer: e.payer(), BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now,
+	}).On("CONFLICT (payer, billing_period_start) DO NOTHING").Exec(ctx)
+	return err
+}
+
+func unitsText(units *int64) string {
+	if units == nil {
+		return "no limit"
+	}
+	return FormatCount(*units)
+}
+
+// FinishSpendLimits finishes the changes of spend limits whose steps are not complete: of one
+// organization, or of all if id is nil. Any number of processes may do so at once.
+func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time, id *uuid.UUID) error {
+	var rows []OrganizationRecord
+	q := db.NewSelect().Model(&rows).Where("NOT counted OR spend_limit_cents IS NULL").Order("id")
+	if id != nil {
+		q = q.Where("organization_id = ?", *id)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return fmt.Errorf("find unfinished spend limits: %w", err)
+	}
+	for i := range rows {
+		finish := rows[i].count
+		if rows[i].removed() {
+			finish = rows[i].remove
+		}
+		if err := finish(ctx, db, c, now); err != nil {
+			return fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err)
+		}
+	}
+	return nil
+}
+
+// count counts what the row's payer pays for, and then puts the limit in force.
+func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+	// Preparing a member's record points it to the row. Whoever prepares it from now on does so,
+	// too, and an earlier transaction that does not yet know the limit holds the lock on its person.
+	after := ""
+	for {
+		var members []User
+		err := db.NewSelect().Model(&members).Column("id", "email").
+			Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?) AND email > ?", o.OrganizationID, after).
+			Order("email").Limit(limitStep).Scan(ctx)
+		if err != nil {
+			return err
+		}
+		if len(members) == 0 {
+			break
+		}
+		ids := make([]uuid.UUID, len(members))
+		for i := range members {
+			ids[i] = members[i].ID
+		}
+		if err := RefitRecords(ctx, db, c, now, ids); err != nil {
+			return err
+		}
+		after = members[len(members)-1].Email
+	}
+	// The others have left the organization, or have a further record of the period.
+	for {
+		n, err := o.point(ctx, db, &o.ID, "organization_record_id IS DISTINCT FROM ?")
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var organization []Organization
+		if err := ForUpdate(tx.NewSelect().Model(&organization).Where("id = ?", o.OrganizationID)).Scan(ctx); err != nil {
+			return err
+		}
+		var limit *int64
+		if len(organization) > 0 {
+			limit = organization[0].SpendLimitCents
+		}
+		_, err := tx.NewUpdate().Model(o).Set("counted = TRUE, spend_limit_cents = ?", limit).WherePK().Where("NOT counted").Exec(ctx)
+		return err
+	})
+}
+
+// remove removes the row of a limit that was removed.
+func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+	for {
+		n, err := o.point(ctx, db, nil, "organization_record_id = ?")
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			continue
+		}
+		var left bool
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+			var current []OrganizationRecord
+			if err := ForUpdate(tx.NewSelect().Model(&current).Where("id = ?", o.ID)).Scan(ctx); err != nil {
+				return err
+			}
+			if len(current) == 0 || !current[0].removed() {
+				left = false
+				return nil // the limit was set again
+			}
+			// Under the lock, no transaction can point a record to the row.
+			var err error
+			if left, err = o.records(tx).Where("organization_record_id = ?", o.ID).Exists(ctx); err != nil || left {
+				return err
+			}
+			_, err = tx.NewDelete().Model(o).WherePK().Exec(ctx)
+			return err
+		})
+		if err != nil || !left {
+			return err
+		}
+	}
+}
+
+// records selects the usage records of the row's payer and period.
+func (o *OrganizationRecord) records(db bun.IDB) *bun.SelectQuery {
+	return db.NewSelect().Model((*UsageRecord)(nil)).Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
+		o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
+}
+
+// point sets the organization's record of the next usage records for which a condition on the
+// row's ID is true. It returns their number; 0 if no more are left.
+func (o *OrganizationRecord) point(ctx context.Context, db *DB, to *int64, condition string) (n int, err error) {
+	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var records []*UsageRecord
+		err := ForUpdate(o.records(tx).Where(condition, o.ID).Order("email", "billing_period_start").Limit(limitStep)).Scan(ctx, &records)
+		if n = len(records); err != nil || n == 0 {
+			return err
+		}
+		var sum spent
+		ids := make([]int64, n)
+		for i, r := range records {
+			sum, ids[i] = sum.plus(r), r.ID
+		}
+		if _, err := tx.NewUpdate().Model((*UsageRecord)(nil)).Set("organization_record_id = ?", to).Where("id IN (?)", bun.List(ids)).
+			Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?", o.Payer, o.BillingPeriodStart,
+				o.BillingPeriodEnd).Exec(ctx); err != nil {
+			return err
+		}
+		before, after := spent{}, sum
+		if to == nil {
+			before, after = sum, spent{}
+		}
+		return addSpent(ctx, db, tx, o.ID, before, after)
+	})
+	return n, err
+}
+
+// ExpireOrganizationHolds expires the lapsed holds that an organization's record counts, in steps.
+func ExpireOrganizationHolds(ctx context.Context, db *DB, c *Catalogue, now time.Time, id int64) error {
+	for {
+		var found []OrganizationRecord
+		if err := db.NewSelect().Model(&found).Where("id = ?", id).Scan(ctx); err != nil || len(found) == 0 || !found[0].HoldsLapsed(now) {
+			return err
+		}
+		o := &found[0]
+		var lapsed []UsageRecord
+		err := o.records(db).Column("user_id", "billing_period_start").Where("organization_record_id = ? AND holds_expire_at <= ?", o.ID, now).
+			Limit(limitStep).Scan(ctx, &lapsed)
+		if err != nil {
+			return fmt.Errorf("find the lapsed holds of the organization %s: %w", o.OrganizationID, err)
+		}
+		if len(lapsed) > 0 {
+			wants := make([]RecordKey, len(lapsed))
+			for i, r := range lapsed {
+				wants[i] = RecordKey{UserID: r.UserID, At: r.BillingPeriodStart.UTC()}
+			}
+			if err := PrepareRecords(ctx, db, c, now, wants); err != nil {
+				return err
+			}
+			continue
+		}
+		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+			// Each transaction that makes a hold updates the row. Under its lock, the next statement
+			// sees all of them.
+			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).Scan(ctx, new(int64)); err != nil {
+				return err
+			}
+			first := o.records(tx).ColumnExpr("MIN(holds_expire_at)").Where("organization_record_id = ?", o.ID)
+			_, err := tx.NewUpdate().Model(o).Set("holds_expire_at = (?)", first).WherePK().Exec(ctx)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("find the next hold of the organization %s: %w", o.OrganizationID, err)
+		}
+	}
+}
