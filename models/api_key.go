@@ -25,10 +25,11 @@ const (
 	ScopeCheck   Scope = "check"
 	ScopeConsume Scope = "consume"
 	ScopeRead    Scope = "read"
+	ScopeManage  Scope = "manage"
 )
 
 // Scopes lists all scopes.
-var Scopes = []Scope{ScopeCheck, ScopeConsume, ScopeRead}
+var Scopes = []Scope{ScopeCheck, ScopeConsume, ScopeRead, ScopeManage}
 
 // ParseScopes parses a comma-separated list of scopes, and removes duplicates.
 func ParseScopes(list string) ([]Scope, error) {

@@ -131,6 +131,14 @@ func organizationByID(ctx context.Context, db bun.IDB, id uuid.UUID) (*Organizat
 	return &found[0], nil
 }
 
+// OrganizationOfWorkspace returns the ID of the workspace's organization.
+func OrganizationOfWorkspace(ctx context.Context, db bun.IDB, workspace uuid.UUID) (id uuid.UUID, err error) {
+	if err := db.NewSelect().Model((*Workspace)(nil)).Column("organization_id").Where("id = ?", workspace).Scan(ctx, &id); err != nil {
+		return uuid.Nil, fmt.Errorf("find the organization of the workspace %s: %w", workspace, err)
+	}
+	return id, nil
+}
+
 func unknownOrganization(id uuid.UUID) *Error {
 	return &Error{Code: CodeUnknownOrganization, Detail: fmt.Sprintf("There is no organization %s.", id)}
 }

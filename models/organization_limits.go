@@ -71,7 +71,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			if err := l.check(o.MemberLimit); err != nil {
 				return err
 			}
-			details = append(details, "member limit "+unitsText(o.MemberLimit)+" to "+unitsText(l.To))
+			details = append(details, "member limit "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
 			o.MemberLimit = l.To
 		}
 		if l := change.SpendLimit; l != nil && !equal(l.To, o.SpendLimitCents) {
@@ -136,9 +136,9 @@ func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now
 	return err
 }
 
-func unitsText(units *int64) string {
+func unitsText(units *int64, none string) string {
 	if units == nil {
-		return "no limit"
+		return none
 	}
 	return FormatCount(*units)
 }

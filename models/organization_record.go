@@ -64,6 +64,17 @@ func OrganizationRecordsByID(ctx context.Context, db bun.IDB, ids []int64) (map[
 	return found, nil
 }
 
+// organizationRecord reads a payer's record for a time; nil without one.
+func organizationRecord(ctx context.Context, db bun.IDB, payer string, at time.Time) (*OrganizationRecord, error) {
+	var rows []OrganizationRecord
+	err := db.NewSelect().Model(&rows).Where("payer = ? AND billing_period_start <= ? AND billing_period_end > ?", payer, at, at).
+		Order("billing_period_start DESC").Limit(1).Scan(ctx)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return &rows[0], nil
+}
+
 // spending connects the usage records of people whose rows are locked to the records of their
 // organizations.
 type spending struct {

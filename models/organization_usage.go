@@ -30,6 +30,10 @@ type OrganizationSummary struct {
 	AverageHundredths int64
 	// OverageUnits is the overage of OveragePeople members. OverageCents is its price, before tax.
 	OverageUnits, OverageCents, OveragePeople int64
+	// SpendLimitCents is the limit of what the organization's subscription pays for, and Spent is
+	// what counts toward it; nil without a limit. MemberLimit is the default for members, in units.
+	SpendLimitCents, MemberLimit *int64
+	Spent                        *OrganizationRecord
 	// Forecast is the overage at the end of the period if each member continues at their pace, up
 	// to their spend limit; nil if Standing.Forecast gives none.
 	Forecast *Overage
@@ -84,7 +88,13 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 		return OrganizationSummary{}, err
 	}
 	usual := &members.defaultTerms.entitlement
-	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now)}
+	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now),
+		SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
+	if o.SpendLimitCents != nil && e != nil {
+		if s.Spent, err = organizationRecord(ctx, db, e.payer(), now); err != nil {
+			return OrganizationSummary{}, err
+		}
+	}
 	if len(members.workspaces) == 0 {
 		return s, nil
 	}

@@ -11,8 +11,12 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// maxSpendLimitCents is one million in the currency. It keeps all products within 64 bits.
-const maxSpendLimitCents = 100_000_000
+// MaxSpendLimitCents is one million in the currency, and MaxMemberLimit one billion units. They
+// keep all products within 64 bits.
+const (
+	MaxSpendLimitCents = 100_000_000
+	MaxMemberLimit     = 1_000_000_000
+)
 
 // ErrAmount means that a text is not a valid amount of money.
 var ErrAmount = errors.New("must be an amount such as 25 or 12.50, from 0 to 1,000,000")
@@ -40,7 +44,7 @@ func ParseAmount(text string) (int64, error) {
 		return 0, ErrAmount
 	}
 	cents, err := strconv.ParseInt(whole+part+strings.Repeat("0", 2-len(part)), 10, 64)
-	if err != nil || cents > maxSpendLimitCents {
+	if err != nil || cents > MaxSpendLimitCents {
 		return 0, ErrAmount
 	}
 	return cents, nil

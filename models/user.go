@@ -51,6 +51,12 @@ type UserChange struct {
 	Leaves   bool
 	Role     *Role
 	Operator *bool
+	// MemberLimit is the person's own limit; nil as its new value means the organization's default.
+	MemberLimit *LimitChange
+	// Actor is who changes the user, for the audit log; the shell if empty.
+	Actor string
+	// Existing means that the user must exist; the error has CodeUnknownUser otherwise.
+	Existing bool
 	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
 	// moved to another user since the operator saw it.
 	UserID uuid.UUID
@@ -75,12 +81,21 @@ func (c *UserChange) String() string {
 	if c.Operator != nil {
 		parts = append(parts, fmt.Sprintf("operator %t", *c.Operator))
 	}
+	if c.MemberLimit != nil {
+		parts = append(parts, "member limit "+unitsText(c.MemberLimit.To, "the organization's default"))
+	}
 	return listOr(parts, "nothing")
 }
 
+// The errors of SetUser for people who are not in an organization.
+var (
+	ErrAdminWithoutOrganization = errors.New("an admin needs an organization; set it with --organization")
+	ErrLimitWithoutOrganization = errors.New("a member limit needs an organization")
+)
+
 // SetUser changes a user and returns the result. It creates a user who does not exist. It returns
-// ErrEmail for an invalid address, an Error with CodeUnknownOrganization, and an error for an admin
-// without an organization.
+// ErrEmail for an invalid address, an Error with CodeUnknownOrganization, CodeUnknownUser or
+// CodeChangedMeanwhile, ErrAdminWithoutOrganization and ErrLimitWithoutOrganization.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)
@@ -92,6 +107,15 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	}
 	var user User
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if change.Existing {
+			known, err := tx.NewSelect().Model((*User)(nil)).Where("email = ?", email).Exists(ctx)
+			if err != nil {
+				return err
+			}
+			if !known {
+				return &Error{Code: CodeUnknownUser, Detail: "No person has this email."}
+			}
+		}
 		if err := lockUser(ctx, tx, now, email, &user); err != nil {
 			return err
 		}
@@ -108,7 +132,15 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		}
 		if change.Role != nil {
 			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
-				return errors.New("an admin needs an organization; set it with --organization")
+				return ErrAdminWithoutOrganization
+			}
+		}
+		if l := change.MemberLimit; l != nil {
+			if err := l.check(user.MemberLimit); err != nil {
+				return err
+			}
+			if user.MemberLimit = l.To; l.To != nil && user.WorkspaceID == nil {
+				return ErrLimitWithoutOrganization
 			}
 		}
 		if change.Operator != nil {
@@ -120,7 +152,11 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
 			return err
 		}
-		return Audit(ctx, tx, now, ActorShell, "user.set", email, change.String())
+		actor := change.Actor
+		if actor == "" {
+			actor = ActorShell
+		}
+		return Audit(ctx, tx, now, actor, "user.set", email, change.String())
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("set the user %s: %w", email, err)

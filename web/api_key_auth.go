@@ -194,6 +194,15 @@ func deciding(c echo.Context) (context.Context, context.CancelFunc) {
 }
 
 // needs accepts only requests whose API key has the scope.
+// usedKey is where a request has its API key.
+const usedKey = "api_key"
+
+// actor returns the actor of a request's changes for the audit log: its API key.
+func actor(c echo.Context) string {
+	known := c.Get(usedKey).(*knownKey)
+	return "API key " + known.Name
+}
+
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
@@ -221,6 +230,7 @@ func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFu
 		if now := time.Now().Unix(); known.lastUsed.Load() != now {
 			known.lastUsed.Store(now)
 		}
+		c.Set(usedKey, known)
 		return next(c)
 	}
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"strconv"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
@@ -21,7 +22,16 @@ type organizationAnswer struct {
 	AveragePerUser   jsonHundredths `json:"average_per_user" doc:"Average over all users, with two decimals."`
 	Overage          int64          `json:"overage" doc:"Units beyond each member's included units. They are billed."`
 	OverageCents     int64          `json:"overage_cents" doc:"Estimate in cents, before tax."`
+	SpendLimitCents  *int64         `json:"spend_limit_cents"`
+	MemberLimit      *int64         `json:"member_limit" doc:"The default maximum of units per member and period; null means no limit."`
 	TopUsers         []topUser      `json:"top_users" nullable:"false" doc:"The ten users with the most usage; ties sorted by email."`
+}
+
+// TransformSchema adds a description that is too long for the struct tag.
+func (organizationAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["spend_limit_cents"].Description = "The maximum price, in cents, of the overage that the organization's subscription " +
+		"pays for in a billing period; null means no limit."
+	return s
 }
 
 type topUser struct {
@@ -43,11 +53,23 @@ func (h jsonHundredths) MarshalJSON() ([]byte, error) {
 }
 
 func (s *Server) organizationUsage(c echo.Context) error {
-	unknown := &models.Error{Code: models.CodeUnknownOrganization, Detail: "There is no organization with this ID."}
+	id, err := organizationID(c)
+	if err != nil {
+		return err
+	}
+	return s.answerOrganization(c, id)
+}
+
+// organizationID returns the organization of the path.
+func organizationID(c echo.Context) (uuid.UUID, error) {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil || len(c.Param("id")) != 36 {
-		return unknown
+		return uuid.Nil, &models.Error{Code: models.CodeUnknownOrganization, Detail: "There is no organization with this ID."}
 	}
+	return id, nil
+}
+
+func (s *Server) answerOrganization(c echo.Context, id uuid.UUID) error {
 	o, err := models.OrganizationUsage(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), id)
 	if err != nil {
 		return err
@@ -56,6 +78,7 @@ func (s *Server) organizationUsage(c echo.Context) error {
 		ID: o.ID.String(), Name: o.Name, Plan: string(o.Plan), Period: period(o.Period),
 		TotalUsers: o.TotalUsers, ActiveUsers: o.ActiveUsers, TotalSuggestions: o.TotalSuggestions,
 		AveragePerUser: jsonHundredths(o.AveragePerUser()), Overage: o.OverageUnits, OverageCents: o.OverageCents,
+		SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit,
 		TopUsers: make([]topUser, len(o.TopUsers)),
 	}
 	for i, u := range o.TopUsers {

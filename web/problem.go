@@ -78,6 +78,7 @@ var problems = map[models.Code]struct {
 	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled", false},
 	models.CodeHoldReleased:         {http.StatusConflict, "Hold released", false},
 	models.CodeHoldExpired:          {http.StatusConflict, "Hold expired", false},
+	models.CodeChangedMeanwhile:     {http.StatusConflict, "Changed in the meantime", true},
 	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large", false},
 	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON", false},
 	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request", false},

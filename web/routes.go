@@ -101,6 +101,24 @@ func (s *Server) api() []route {
 			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
 		},
 		{
+			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,
+			handle:  answered(queryTimeout, s.changeOrganization),
+			summary: "Change an organization's name and limits",
+			description: "A missing field does not change, and null removes a limit. A limit applies to each decision after the answer. " +
+				"Returns what the organization's usage returns.",
+			request: reflect.TypeFor[organizationRequest](), response: reflect.TypeFor[organizationAnswer](),
+			codes: []models.Code{models.CodeUnknownOrganization},
+		},
+		{
+			method: http.MethodPatch, path: "/v1/users/{email}", id: "changeUser", scope: models.ScopeManage,
+			handle:  answered(queryTimeout, s.changeUser),
+			summary: "Change a person's role, member limit and organization",
+			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
+				"A null `organization_id` removes the person from their organization. Whoever moves to another organization becomes a member there.",
+			request: reflect.TypeFor[userRequest](), response: reflect.TypeFor[userAnswer](),
+			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
+		},
+		{
 			method: http.MethodGet, path: "/v1/openapi.json", id: "openapi", handle: s.openAPIDocument,
 			summary: "This API as a document", description: "OpenAPI 3.1.", response: reflect.TypeFor[map[string]any](),
 		},
