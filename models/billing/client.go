@@ -83,10 +83,10 @@ var ErrLiveKey = errors.New("a live key goes to Stripe alone: leave out --stripe
 // Client is Stripe's API with one key. A call makes exactly one request: the retries of the SDK are
 // off, because they ignore the context and skip our error handling, and so are those of net/http.
 type Client struct {
-	*client.API
 	// Live means that the key is for live mode, in which real money moves.
 	Live bool
 
+	api     *client.API
 	key     string
 	backend stripe.Backend
 }
@@ -114,7 +114,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		cfg.URL = stripe.String(strings.TrimRight(o.APIBase, "/"))
 	}
 	c.backend = stripe.GetBackendWithConfig(stripe.APIBackend, cfg)
-	c.API = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
+	c.api = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
 	return c, nil
 }
 
@@ -202,7 +202,7 @@ func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) err
 		Payload:    map[string]string{meterCustomerKey: r.StripeCustomerID, meterValueKey: strconv.FormatInt(r.Value, 10)},
 	}
 	p.SetIdempotencyKey(r.Identifier + ":" + strconv.Itoa(r.Attempts))
-	_, err := c.BillingMeterEvents.New(p)
+	_, err := c.api.BillingMeterEvents.New(p)
 	return err
 }
 
@@ -212,7 +212,7 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 		EndTime: stripe.Int64(to.Unix())}
 	p.Context = ctx
 	var sum float64
-	list := c.BillingMeterEventSummaries.List(p)
+	list := c.api.BillingMeterEventSummaries.List(p)
 	for list.Next() {
 		sum += list.BillingMeterEventSummary().AggregatedValue
 	}
@@ -228,7 +228,7 @@ func (c *Client) meters(ctx context.Context) (map[string][]*stripe.BillingMeter,
 	list := &stripe.BillingMeterListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	found := map[string][]*stripe.BillingMeter{}
-	meters := c.BillingMeters.List(list)
+	meters := c.api.BillingMeters.List(list)
 	for meters.Next() {
 		m := meters.BillingMeter()
 		if m.Status == stripe.BillingMeterStatusActive {

@@ -62,7 +62,7 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 // this one fails to.
 func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error) {
 	var due []models.StripeReport
-	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		due = nil
 		now := r.now()
 		// Reports that Stripe has not counted yet come first, however many others are due again.
@@ -109,7 +109,7 @@ func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, erro
 	known := r.knownMeters[eventName]
 	r.metersMu.Unlock()
 	if !r.now().Before(known.until) {
-		all, err := r.Client.meters(ctx)
+		all, err := r.client.meters(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 		total, err = r.totalOf(ctx, meters, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 	}
 	if err != nil {
-		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
+		r.log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
 		if o := classify(err, 1); o.verdict == misconfigured {
 			return r.stop(ctx, o.text)
 		}
@@ -153,7 +153,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	}
 	now := r.now()
 	v := verify(report, total, now)
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		// If two processes read it, only the first one changes it.
 		held, err := r.lockReport(ctx, tx, report)
 		if err != nil || !held {
@@ -174,7 +174,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 // it does not have, so their total is 0.
 func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string, from, to time.Time) (sum int64, err error) {
 	for _, meter := range meters {
-		total, err := r.Client.total(ctx, meter, customer, from, to)
+		total, err := r.client.total(ctx, meter, customer, from, to)
 		if err != nil && classify(err, 1).verdict == noCustomer {
 			return 0, nil
 		}
@@ -287,7 +287,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		report.LastError = &v.text
 	}
 	if v.state.Failed() {
-		r.Log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
+		r.log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
 	_, err := tx.NewUpdate().Model(report).

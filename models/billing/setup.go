@@ -147,7 +147,7 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 			return "", nil
 		}
 		var err error
-		found, err = s.Client.BillingMeters.New(&stripe.BillingMeterParams{
+		found, err = s.Client.api.BillingMeters.New(&stripe.BillingMeterParams{
 			Params: params(ctx), DisplayName: stripe.String(p.Name + ": extra " + s.Catalogue.UnitPlural), EventName: &name,
 			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(
 				stripe.BillingMeterDefaultAggregationFormulaSum))},
@@ -207,7 +207,7 @@ func (s *setup) plans(ctx context.Context) error {
 func (s *setup) findProducts(ctx context.Context) error {
 	list := &stripe.ProductListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := s.Client.Products.List(list)
+	found := s.Client.api.Products.List(list)
 	for found.Next() {
 		p := found.Product()
 		if id := models.PlanID(p.Metadata[metadataPlan]); id != "" && (s.products[id] == nil || !s.products[id].Active) {
@@ -235,7 +235,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 		s.made("the product of %s", p.ID)
 	default:
 		var err error
-		product, err = s.Client.Products.New(&stripe.ProductParams{
+		product, err = s.Client.api.Products.New(&stripe.ProductParams{
 			Params: params(ctx), Name: &p.Name, Description: &p.Description, Metadata: map[string]string{metadataPlan: string(p.ID)},
 		})
 		if err != nil {
@@ -265,7 +265,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 	found := s.prices[*want.LookupKey]
 	if inCatalogue != "" {
 		var err error
-		if found, err = s.Client.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
+		if found, err = s.Client.api.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
 			return fmt.Errorf("read the price %s: %w", inCatalogue, err)
 		} else if err != nil {
 			s.differs("Stripe does not know the price %s, which the catalogue has for %s", inCatalogue, name)
@@ -289,7 +289,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 	default:
 		want.Context = ctx
 		var err error
-		if found, err = s.Client.Prices.New(want); err != nil {
+		if found, err = s.Client.api.Prices.New(want); err != nil {
 			return fmt.Errorf("make %s: %w", name, err)
 		}
 		s.made("%s, %s", name, found.ID)
@@ -307,7 +307,7 @@ func (s *setup) webhook(ctx context.Context) error {
 	var found *stripe.WebhookEndpoint
 	list := &stripe.WebhookEndpointListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	endpoints := s.Client.WebhookEndpoints.List(list)
+	endpoints := s.Client.api.WebhookEndpoints.List(list)
 	for endpoints.Next() {
 		if e := endpoints.WebhookEndpoint(); e.URL == address && (found == nil || e.Status == "enabled") {
 			found = e
@@ -325,7 +325,7 @@ func (s *setup) webhook(ctx context.Context) error {
 		return nil
 	default:
 		var err error
-		found, err = s.Client.WebhookEndpoints.New(&stripe.WebhookEndpointParams{
+		found, err = s.Client.api.WebhookEndpoints.New(&stripe.WebhookEndpointParams{
 			Params: params(ctx), URL: &address, APIVersion: stripe.String(stripe.APIVersion), EnabledEvents: stripe.StringSlice(WebhookTypes),
 		})
 		if err != nil {
@@ -370,7 +370,7 @@ func (s *setup) portal(ctx context.Context) error {
 	var found *stripe.BillingPortalConfiguration
 	list := &stripe.BillingPortalConfigurationListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	all := s.Client.BillingPortalConfigurations.List(list)
+	all := s.Client.api.BillingPortalConfigurations.List(list)
 	for all.Next() {
 		c := all.BillingPortalConfiguration()
 		if c.Metadata[metadataObject] == objectPortal && (found == nil || c.Active) || c.ID == s.objects[objectPortal] && found == nil {
@@ -409,7 +409,7 @@ func (s *setup) portal(ctx context.Context) error {
 			config.DefaultReturnURL = stripe.String(strings.TrimRight(s.BaseURL, "/") + "/plans")
 		}
 		var err error
-		if found, err = s.Client.BillingPortalConfigurations.New(config); err != nil {
+		if found, err = s.Client.api.BillingPortalConfigurations.New(config); err != nil {
 			return fmt.Errorf("create the portal's configuration: %w", err)
 		}
 		s.made("the portal's configuration, %s", found.ID)

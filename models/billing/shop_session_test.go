@@ -74,7 +74,7 @@ func TestACheckoutIsPaidWhileItIsClosed(t *testing.T) {
 			return f.stand.Transport().RoundTrip(r)
 		})})
 		f.must(err)
-		f.shop.Client = client
+		f.shop.client = client
 		address, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter"))
 		f.must(err)
 		if !strings.HasSuffix(address, "&session_id="+session) || f.stand.Calls()["POST /v1/checkout/sessions"] != 1 {
@@ -93,7 +93,7 @@ func TestTwoClicksAtATimeAreOnePurchase(t *testing.T) {
 			var mu sync.Mutex
 			var clicks sync.WaitGroup
 			for _, plan := range []models.PlanID{"pro", "starter"} {
-				shop := NewShop(f.shop.ShopOptions)
+				shop := f.newShop(f.shop.client)
 				clicks.Go(func() {
 					address, err := shop.Checkout(f.Context(), buyer, f.planOf(plan))
 					mu.Lock()
