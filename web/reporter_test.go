@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -382,7 +383,7 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 				m.stand.AddForeign(m.web.catalogue.MeterOf("pro"), "cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
 				m.advance(time.Hour)
 				c := reconcile()
-				listed := append(c.Failed, c.Lost...)
+				listed := slices.Concat(c.Failed, c.Lost)
 				if c.Clean() || len(listed) != 1 || listed[0].Identifier != reports[1].Identifier || listed[0].StripeCustomerID != "cus_1" ||
 					listed[0].Value != 4 {
 					t.Errorf("after the loss, these reports are listed: %+v", listed)

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -40,6 +41,39 @@ func TestAnotherAccount(t *testing.T) {
 		d.deliver()
 		if n := len(d.stripe.Events()); n != 1 {
 			t.Errorf("%d events went to the account, want 1", n)
+		}
+	})
+}
+
+// Callers at the same time cost one request. A caller that waits for it stops waiting with its
+// context.
+func TestTheAccountIsCheckedOnce(t *testing.T) {
+	var d *reporterFixture
+	var asked, answered chan struct{}
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		asked <- struct{}{}
+		<-answered
+		return d.stripe.Transport().RoundTrip(r)
+	}), func(t *testing.T, of *reporterFixture) {
+		d, asked, answered = of, make(chan struct{}, 5), make(chan struct{})
+		results := make(chan error)
+		check := func() { results <- d.account.check(d.ctx) }
+		go check()
+		<-asked
+		ended, end := context.WithCancel(d.ctx)
+		end()
+		if err := d.account.check(ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that stops waiting has the error %v", err)
+		}
+		for range 3 {
+			go check()
+		}
+		close(answered)
+		for range 4 {
+			d.must(<-results)
+		}
+		if n := len(asked); n != 0 {
+			t.Errorf("%d more requests", n)
 		}
 	})
 }

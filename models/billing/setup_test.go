@@ -265,12 +265,15 @@ func TestSetupWithAKeyOfAnotherAccount(t *testing.T) {
 		if !maps.Equal(ids, f.ids) {
 			f.Errorf("%v became %v", f.ids, ids)
 		}
-		shop := f.newShop(client)
+		shop, before := f.newShop(client), other.Calls()["GET /v1/account"]
 		if _, err := shop.Checkout(f.Context(), f.buyer("ada@example.com"), f.planOf("pro")); !errors.Is(err, ErrOtherAccount) {
 			f.Errorf("a purchase returned %v", err)
 		}
 		if _, err := shop.Portal(f.Context(), "cus_1"); !errors.Is(err, ErrOtherAccount) {
 			f.Errorf("the portal returned %v", err)
+		}
+		if n := other.Calls()["GET /v1/account"] - before; n != 1 {
+			f.Errorf("the wrong account was requested %d times", n)
 		}
 		if written(other) != 0 {
 			f.Errorf("the other account was sent %v", other.Calls())
