@@ -129,7 +129,7 @@ func TestOrganizationCost(t *testing.T) {
 		says(t, "a plan assigned by hand", cost(), []string{
 			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast for the whole period $94.00",
 			byHand, "Each member with usage in this billing period counts as a seat.",
-			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
+			"31 suggestions beyond the plan, by 2 members.", "Estimate, before tax; the invoice is authoritative.",
 		}, []string{"nothing is billed"})
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)

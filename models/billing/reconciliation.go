@@ -24,12 +24,12 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were resolved by what Stripe has\n", n)
+		_, _ = fmt.Fprintf(notes, "%d unsent reports were resolved by comparing them with what Stripe has\n", n)
 		if again.IsZero() {
-			_, _ = fmt.Fprintln(notes, "sending goes on")
+			_, _ = fmt.Fprintln(notes, "sending continues")
 		} else {
-			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again "+
-				"from %s on\n", again.Format(time.RFC3339))
+			_, _ = fmt.Fprintf(notes, "sending is paused: for 25 hours, Stripe's totals may lack what was sent last. Run this command "+
+				"again at %s or later\n", again.Format(time.RFC3339))
 		}
 	}
 	if _, err := r.Reconcile(ctx); err != nil {
@@ -82,14 +82,14 @@ func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, 
 		return err
 	}
 	if differences > 0 || failures > 0 || lost > 0 || unexplained > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not "+
-			"have now, %d unexplained balances",
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe no "+
+			"longer has, %d unexplained balances",
 			differences, failures, lost, unexplained), unread)
 	}
 	if unread != nil {
 		return unread
 	}
-	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
+	_, _ = fmt.Fprintln(notes, "Stripe has everything that was sent")
 	return nil
 }
 
@@ -103,12 +103,12 @@ func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
 		return 0, fmt.Errorf("read lost reports: %w", err)
 	}
 	for _, l := range lost {
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read "+
+		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, but missing from Stripe's total now; it is read "+
 			"again for 24 hours\n",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := int(n) - len(lost); more > 0 {
-		_, _ = fmt.Fprintf(notes, "and %d more reports that Stripe has nothing of now\n", more)
+		_, _ = fmt.Fprintf(notes, "and %d more reports that are missing from Stripe's totals now\n", more)
 	}
 	return int(n), nil
 }
