@@ -86,7 +86,7 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		f.set(now)
 		f.used("bob@example.com", 141, f.clock())
 		p := f.signedIn("ada@example.com").get("/org")
-		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 person", "$8.20"}, nil)
+		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 member", "$8.20"}, nil)
 		says(t, "the months", textOf(p.section("months")),
 			[]string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
 		rows := table(p.section("months"))

@@ -31,7 +31,7 @@ func TestRestored(t *testing.T) {
 		d.deliver()
 		held := func() {
 			t.Helper()
-			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || !strings.Contains(notes.String(), "again from") {
+			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || !strings.Contains(notes.String(), "again at") {
 				t.Errorf("%d units were sent while totals may lag; the notes are %s", got, &notes)
 			}
 			notes.Reset()
