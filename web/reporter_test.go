@@ -60,7 +60,7 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 	})
 }
 
-// price returns the ID of the price that set-up created under a name, such as "price:pro" or
+// price returns the ID of the price that setup created under a name, such as "price:pro" or
 // "overage:pro".
 func (m *metered) price(name string) string {
 	m.t.Helper()

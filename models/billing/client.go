@@ -1,5 +1,5 @@
 // Package billing is everything between Tollgate and Stripe: the reporter, the effects of webhooks,
-// set-up and reconciliation. It does not handle HTTP requests itself, and works the same on SQLite
+// setup and reconciliation. It does not handle HTTP requests itself, and works the same on SQLite
 // and on PostgreSQL.
 package billing
 
@@ -78,7 +78,7 @@ func CheckWebhookSecret(secrets string) error {
 }
 
 // ErrLiveKey means that a live key would be sent to an address other than Stripe's.
-var ErrLiveKey = errors.New("a live key goes to Stripe alone: leave out --stripe-api-base, or use a test key")
+var ErrLiveKey = errors.New("a live key is sent only to Stripe: leave out --stripe-api-base, or use a test key")
 
 // Client is Stripe's API with one key. A call makes exactly one request: the retries of the SDK are
 // off, because they ignore the context and skip our error handling, and so are those of net/http.
@@ -141,7 +141,7 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response, err := o.next.RoundTrip(r)
 	if err == nil && response.StatusCode >= 300 && response.StatusCode < 400 {
-		return nil, errors.Join(fmt.Errorf("an answer points elsewhere: %s", response.Status), response.Body.Close())
+		return nil, errors.Join(fmt.Errorf("the response is a redirect: %s", response.Status), response.Body.Close())
 	}
 	return response, err
 }
@@ -153,7 +153,7 @@ func checkBase(base string) error {
 		return fmt.Errorf("--stripe-api-base: %q is not an address such as http://127.0.0.1:12111", base)
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--stripe-api-base: %s is not on this machine; a stand-in for Stripe is", u.Host)
+		return fmt.Errorf("--stripe-api-base: %s is not on this machine; a stand-in for Stripe must be", u.Host)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 // The other events wait for the next time.
 const invoicesAtOnce = 50
 
-// endedInvoiceTypes are the events of invoices that end unpaid. Set-up does not subscribe to them,
+// endedInvoiceTypes are the events of invoices that end unpaid. Setup does not subscribe to them,
 // because the daily comparison reads open invoices again, but an endpoint may receive them.
 var endedInvoiceTypes = []string{"invoice.voided", "invoice.marked_uncollectible"}
 
@@ -309,7 +309,7 @@ func (c *Client) askInvoices(ctx context.Context, customer string, ids []string,
 // storeInvoices stores fetched invoices.
 func (a *application) storeInvoices(ctx context.Context) error {
 	if a.at.unread != nil {
-		a.problem("its invoices cannot be read, so nothing says what they bill: %v", a.at.unread)
+		a.problem("its invoices cannot be read, so it is unknown what they bill: %v", a.at.unread)
 	}
 	for _, i := range a.at.invoices {
 		if err := storeInvoice(ctx, a.tx, a.prices, i, a.at.readAt); err != nil {

@@ -154,7 +154,7 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 		return r.endLease(ctx, tx, l, now.Add(wait))
 	})
 	if err != nil {
-		return false, fmt.Errorf("store the answer to report %s: %w", l.report.Identifier, err)
+		return false, fmt.Errorf("store the response to report %s: %w", l.report.Identifier, err)
 	}
 	if o.verdict == misconfigured {
 		return false, r.stop(ctx, o.text)
@@ -198,7 +198,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 		// While this stream is blocked, no stream of the meter is claimed, including new ones. A
 		// process that starts tries them again.
-		stream.Blocked, stream.BlockedKind = new("The meter takes nothing. "+o.text), models.BlockedByMeter
+		stream.Blocked, stream.BlockedKind = new("The meter accepts no events. "+o.text), models.BlockedByMeter
 		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).
 			Set("blocked = ?, blocked_kind = ?", *stream.Blocked, stream.BlockedKind).
 			Where("meter_event_name = ? AND blocked IS NULL", stream.MeterEventName).Exec(ctx); err != nil {

@@ -223,7 +223,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		return v
 	case total != 0:
 		v.state = models.ReportConflict
-		v.text = fmt.Sprintf("Stripe has %d units for this minute, and this report has %d", total, report.Value)
+		v.text = fmt.Sprintf("Stripe has %d units for this minute, but this report has %d", total, report.Value)
 		if now.Sub(report.CreatedAt) < watched {
 			later(24 * time.Hour)
 		}
@@ -239,14 +239,14 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 	case models.ReportUnknown:
 		if settled {
 			v.state = models.ReportMissing
-			v.text = "Stripe never had it; its units went into another report"
+			v.text = "Stripe never received it; its units went into another report"
 			return v
 		}
 		later(min(readAgain, summarySettles-now.Sub(*v.zeroSince)))
 	case models.ReportAccepted:
 		if age := now.Sub(*report.AcceptedAt); age >= summarySettles {
 			v.state = models.ReportRejected
-			v.text = "Stripe received it and did not count it"
+			v.text = "Stripe received it, but did not count it"
 			later(24 * time.Hour)
 		} else {
 			later(summarySettles - age)
@@ -256,7 +256,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		// before.
 		if settled {
 			v.state = models.ReportRejected
-			v.text = "Stripe counted it and no longer has it"
+			v.text = "Stripe counted it, but no longer has it"
 			return v
 		}
 		later(summarySettles - now.Sub(*v.zeroSince))
@@ -308,7 +308,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	if now.Sub(report.Minute.UTC()) > maxAge {
-		v.state, v.text = models.ReportExpired, "Stripe never had it, and it is too old to be sent again"
+		v.state, v.text = models.ReportExpired, "Stripe never received it, and it is too old to be sent again"
 		return r.write(ctx, tx, report, v)
 	}
 	var occurred struct{ First, Last bun.NullTime }
@@ -337,7 +337,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	if !ok {
-		v.state, v.text = models.ReportDead, "Stripe never had it, and each minute of its billing period has a report"
+		v.state, v.text = models.ReportDead, "Stripe never received it, and each minute of its billing period already has a report"
 		return r.write(ctx, tx, report, v)
 	}
 	fresh := r.newReport(&s, minute, now)

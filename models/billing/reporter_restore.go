@@ -20,7 +20,7 @@ type hourOf struct {
 
 // restoredPause is the reason for the pause while Stripe's totals may still lack what the lost
 // database sent last.
-const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
+const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after its first run"
 
 // Restored makes it safe to send again after the database was restored from a backup. Only Stripe
 // knows what was sent after the backup, so each hour with unsent units is compared with Stripe's
@@ -192,14 +192,14 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	v := reading{state: models.ReportVerified}
 	if more != units {
 		v.state = models.ReportConflict
-		v.text = fmt.Sprintf("Stripe has %d units of this hour by reports that this database does not know, and %d were not sent: "+
-			"sending them could bill them twice", more, units)
+		v.text = fmt.Sprintf("Stripe has %d units for this hour from reports that this database does not know, and %d units were "+
+			"not sent: sending them could bill units twice", more, units)
 	}
 	for _, report := range rest {
 		v.total = 0
 		if v.state == models.ReportVerified {
 			v.total, v.byHour = report.Value, true
-			v.text = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
+			v.text = "Stripe has its units in other minutes of the hour, from reports that were lost when the database was restored"
 		}
 		if err := r.resolveRestored(ctx, report, v); err != nil {
 			return resolved, err

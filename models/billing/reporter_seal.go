@@ -155,7 +155,7 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 		State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
-		text := "too old to be sent: Stripe takes what is up to 35 days old"
+		text := "too old to be sent: Stripe accepts usage that is up to 35 days old"
 		report.State, report.NextAttemptAt, report.LastError = models.ReportExpired, nil, &text
 	}
 	return report

@@ -165,16 +165,16 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 
 func (s *setup) checkMeter(m *stripe.BillingMeter) {
 	if m.Status != stripe.BillingMeterStatusActive {
-		s.differs("the meter %s is %s, so Stripe takes no usage", m.ID, m.Status)
+		s.differs("the meter %s is %s, so Stripe accepts no usage", m.ID, m.Status)
 	}
 	if m.DefaultAggregation == nil || m.DefaultAggregation.Formula != stripe.BillingMeterDefaultAggregationFormulaSum {
 		s.differs("the meter %s does not add up its events", m.ID)
 	}
 	if m.CustomerMapping == nil || m.CustomerMapping.EventPayloadKey != meterCustomerKey {
-		s.differs("the meter %s does not take the customer from %q", m.ID, meterCustomerKey)
+		s.differs("the meter %s does not read the customer from %q", m.ID, meterCustomerKey)
 	}
 	if m.ValueSettings == nil || m.ValueSettings.EventPayloadKey != meterValueKey {
-		s.differs("the meter %s does not take the value from %q", m.ID, meterValueKey)
+		s.differs("the meter %s does not read the value from %q", m.ID, meterValueKey)
 	}
 }
 
@@ -229,7 +229,7 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 			s.differs("the product %s of %s is inactive", product.ID, p.ID)
 		}
 		if product.Name != p.Name {
-			s.differs("the product %s of %s is called %q, and the plan %q", product.ID, p.ID, product.Name, p.Name)
+			s.differs("the product %s of %s is called %q, but the plan is called %q", product.ID, p.ID, product.Name, p.Name)
 		}
 	case s.DryRun:
 		s.made("the product of %s", p.ID)
@@ -268,7 +268,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		if found, err = s.Client.api.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
 			return fmt.Errorf("read the price %s: %w", inCatalogue, err)
 		} else if err != nil {
-			s.differs("Stripe does not know the price %s, which the catalogue has for %s", inCatalogue, name)
+			s.differs("Stripe does not know the price %s, which the catalog has for %s", inCatalogue, name)
 			return nil
 		}
 	}
@@ -301,7 +301,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 func (s *setup) webhook(ctx context.Context) error {
 	address := strings.TrimRight(s.BaseURL, "/") + WebhookPath
 	if !strings.HasPrefix(address, "https://") {
-		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint: Stripe sends to https alone, and --base-url is %q", s.BaseURL))
+		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint: Stripe sends only to https addresses, and --base-url is %q", s.BaseURL))
 		return nil
 	}
 	var found *stripe.WebhookEndpoint
@@ -333,8 +333,8 @@ func (s *setup) webhook(ctx context.Context) error {
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("thin events report what Stripe could not count (%s), which go to an event "+
-			"destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
+		s.Notes = append(s.Notes, fmt.Sprintf("Stripe reports usage that it cannot count in thin events (%s), which need their own "+
+			"event destination: add one for %s in Stripe's dashboard, and append a comma and its secret to STRIPE_WEBHOOK_SECRET",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
 	return s.storeID(ctx, objectWebhook, found.ID)
@@ -352,12 +352,12 @@ func (s *setup) checkEndpoint(e *stripe.WebhookEndpoint) {
 	}
 	for _, kind := range WebhookTypes {
 		if !slices.Contains(e.EnabledEvents, kind) {
-			s.differs("the webhook endpoint %s is not sent %s", e.ID, kind)
+			s.differs("the webhook endpoint %s does not get %s events", e.ID, kind)
 		}
 	}
 	for _, kind := range e.EnabledEvents {
 		if !slices.Contains(WebhookTypes, kind) {
-			s.differs("the webhook endpoint %s is sent %s, which is nothing to us", e.ID, kind)
+			s.differs("the webhook endpoint %s gets %s events, which Tollgate does not use", e.ID, kind)
 		}
 	}
 }

@@ -169,8 +169,8 @@ func TestSetup(t *testing.T) {
 		for _, part := range []string{
 			"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
 			"it is in usd, and the catalog in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
-			"is not sent checkout.session.completed",
-			"is sent charge.failed", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe takes no usage",
+			"does not get checkout.session.completed events",
+			"gets charge.failed events", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe accepts no usage",
 		} {
 			if !strings.Contains(drift, part) {
 				f.Errorf("%q is not listed in\n%s", part, drift)

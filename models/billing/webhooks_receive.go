@@ -41,7 +41,7 @@ const (
 // WebhookPath is the path for Stripe's events, after the base URL.
 const WebhookPath = "/stripe/webhook"
 
-// WebhookTypes are the event types that set-up subscribes to and that are applied, without thin
+// WebhookTypes are the event types that setup subscribes to and that are applied, without thin
 // ones. Events of other types are only stored.
 var WebhookTypes = []string{
 	"checkout.session.completed",

@@ -32,7 +32,7 @@ func (c *stripeReconcile) Run(ctx context.Context, o *Output, s *Settings, db *m
 	if err := reconciliationError(result); err != nil {
 		return err
 	}
-	o.Note("Stripe has what it was sent")
+	o.Note("Stripe has everything that was sent")
 	return nil
 }
 
@@ -41,8 +41,8 @@ func (c *stripeReconcile) Run(ctx context.Context, o *Output, s *Settings, db *m
 func reconciliationError(r *billing.Reconciliation) error {
 	if differences, unexplained := r.Differences(), r.Unexplained(); differences > 0 || r.FailedReports > 0 || r.LostReports > 0 ||
 		unexplained > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not "+
-			"have now, %d unexplained balances",
+		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe no "+
+			"longer has, %d unexplained balances",
 			differences, r.FailedReports, r.LostReports, unexplained), r.Unread)
 	}
 	return r.Unread
@@ -52,11 +52,11 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("%d reports that were not sent were resolved by what Stripe has", r.Restored.Resolved)
+		o.Note("%d unsent reports were resolved by comparing them with what Stripe has", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
-			o.Note("sending goes on")
+			o.Note("sending continues")
 		} else {
-			o.Note("sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again from %s on",
+			o.Note("sending is paused: for 25 hours, Stripe's totals may lack what was sent last. Run this command again at %s or later",
 				r.Restored.Again.Format(time.RFC3339))
 		}
 	}
@@ -83,11 +83,12 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 		o.Note("and %d more failed reports", more)
 	}
 	for _, l := range r.Lost {
-		o.Note("report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read again for 24 hours",
+		o.Note("report %s of customer %s, %d units at %s: counted before, but missing from Stripe's total now; it is read "+
+			"again for 24 hours",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := r.LostReports - len(r.Lost); more > 0 {
-		o.Note("and %d more reports that Stripe has nothing of now", more)
+		o.Note("and %d more reports that are missing from Stripe's totals now", more)
 	}
 	if r.Status != nil {
 		o.waitingReports(catalogue, r.Status)

@@ -61,16 +61,17 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 	`slack_speak_suggestions_     -
 `
 
-const reconciledNotes = `2 reports that were not sent were resolved by what Stripe has
-sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again from 2026-11-21T13:00:00Z on
-customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, since the change of the ` +
+const reconciledNotes = `2 unsent reports were resolved by comparing them with what Stripe has
+sending is paused: for 25 hours, Stripe's totals may lack what was sent last. Run this command again at ` +
+	`2026-11-21T13:00:00Z or later
+customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, because the change of the ` +
 	`period became known after they were sent
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, is dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, is expired: ` + `
 and 3 more failed reports
-report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: counted before, and not in Stripe's total now; it is ` +
+report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: counted before, but missing from Stripe's total now; it is ` +
 	`read again for 24 hours
-and 1 more reports that Stripe has nothing of now
+and 1 more reports that are missing from Stripe's totals now
 1,204 suggestions wait to be sent
 the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
@@ -94,7 +95,7 @@ func TestReconciliationIsPrinted(t *testing.T) {
 		stdout, notes string
 	}{
 		"all":          {reconciled(), reconciledTable, reconciledNotes},
-		"only restore": {partly, "", "2 reports that were not sent were resolved by what Stripe has\nsending goes on\n"},
+		"only restore": {partly, "", "2 unsent reports were resolved by comparing them with what Stripe has\nsending continues\n"},
 		"only periods": {resumed, reconciledTable, ""},
 		"no periods":   {empty, "PAYER  FROM  TO  DECIDED  SENT  COUNTED  DIFFERENCE  INVOICED  METER  REASONS\n", ""},
 	} {
@@ -119,20 +120,20 @@ func TestReconciliationError(t *testing.T) {
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
 		"": {Periods: []billing.ReconciledPeriod{{}}},
-		"stripe reconcile: 1 differences, 0 failed reports, 0 verified reports that Stripe does not have now, 0 unexplained balances": {
+		"stripe reconcile: 1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 unexplained balances": {
 			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
 		},
-		"stripe reconcile: 0 differences, 5 failed reports, 0 verified reports that Stripe does not have now, 0 unexplained balances": {
+		"stripe reconcile: 0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 unexplained balances": {
 			FailedReports: 5,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe does not have now, 0 unexplained balances": {
+		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 unexplained balances": {
 			LostReports: 2,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 0 verified reports that Stripe does not have now, 1 unexplained balances": {
+		"stripe reconcile: 0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 unexplained balances": {
 			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
 		},
 		unread.Error(): {Unread: unread},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe does not have now, 0 unexplained balances\n" +
+		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 unexplained balances\n" +
 			unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""
