@@ -42,7 +42,6 @@ func TestReadyProbesOnlyWithoutCalls(t *testing.T) {
 			if err := f.Ready(f.ctx); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 		if n := f.probes(t); n != before {
 			t.Errorf("%d probes while calls were recorded, want none", n-before)

@@ -80,7 +80,7 @@ func BenchmarkConsumeDuringSealing(b *testing.B) {
 		begin := time.Now()
 		for n := 0; ; n++ {
 			due := begin.Add(time.Duration(n) * time.Second / sealingRate)
-			time.Sleep(time.Until(due))
+			time.Sleep(time.Until(due)) // the fixed rate
 			select {
 			case <-end:
 				wait.Wait()
