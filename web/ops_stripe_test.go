@@ -19,8 +19,8 @@ import (
 	"tollgate/views"
 )
 
-// stripeOps is a server whose reporter sends to a stand-in for Stripe, and an operator's browser. The
-// test runs the reporter.
+// stripeOps is a server whose reporter sends to a stand-in for Stripe, and an operator's browser.
+// The test runs the reporter.
 type stripeOps struct {
 	*fixture
 	stand    *stripetest.Stripe
