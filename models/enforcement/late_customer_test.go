@@ -215,8 +215,8 @@ func TestLateUsageIsBilledToTheCustomerAtItsTime(t *testing.T) {
 			p.late("ida@example.com", at(-3*day), "", "free")
 		})
 		run("ended subscriptions", func(p payers) {
-			// One has ended. The other one gave no plan for some time before its end. First, it is not stored
-			// since when.
+			// One has ended. The other one gave no plan for some time before its end. First, it is not
+			// stored since when.
 			gus := p.subscribe("gus@example.com", nil, "pro", "cus_gus", at(-20*day))
 			kay := p.subscribe("kay@example.com", nil, "pro", "cus_kay", at(-20*day))
 			f.consume(p.t, "gus@example.com", 1, "gus")

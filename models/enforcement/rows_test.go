@@ -151,7 +151,8 @@ func TestRowsReadAreBounded(t *testing.T) {
 	}
 }
 
-// boundedStatements checks how much the prepared statements read if they are asked for three people.
+// boundedStatements checks how much the prepared statements read if they are asked for three
+// people.
 func boundedStatements(t *testing.T, db *models.DB, p *postgres, people int) {
 	const asked = 3
 	all := boundedArguments(t, db, people)
@@ -169,8 +170,8 @@ func boundedStatements(t *testing.T, db *models.DB, p *postgres, people int) {
 	}
 }
 
-// boundedArguments returns the arguments of the prepared statements. They are the newest records, so
-// that a plan that reads an index from its beginning does not find them early.
+// boundedArguments returns the arguments of the prepared statements. They are the newest records,
+// so that a plan that reads an index from its beginning does not find them early.
 func boundedArguments(t *testing.T, db *models.DB, people int) map[string]string {
 	t.Helper()
 	now := `timestamptz '2026-11-23Z'`
