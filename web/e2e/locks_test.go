@@ -72,7 +72,7 @@ type frozenCalls struct {
 	load *load
 
 	mu      sync.Mutex
-	open    map[string]job // not answered
+	open    map[string]job // not answered, or answered with 503
 	answers ledger
 }
 
