@@ -60,14 +60,15 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
+	idle, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
+	must(t, err)
 	stop()
-	// A server without a handshake stops twice. Without the handshake, the first server would have
-	// closed its listener by then.
-	for range 2 {
-		idle, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
-		must(t, err)
-		must(t, other.web.serve(ctx, idle))
+	for !f.web.stop.closing.Load() {
+		<-time.After(time.Millisecond)
 	}
+	// The other server has no handshake, and stops later. Without its handshake, the first server
+	// would have closed its listener by the end of that.
+	must(t, other.web.serve(ctx, idle))
 	must(t, deaf.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) }))
 	if err := <-answered; err != nil {
 		t.Errorf("the client got no answer: %v", err)
