@@ -48,7 +48,8 @@ const limitStep = 100
 // period, in steps that the gate does not wait for. If it fails in between, FinishSpendLimits
 // continues. It returns an Error with CodeUnknownOrganization, CodeChangedMeanwhile or
 // CodeInvalidRequest.
-func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, change OrganizationChange) error {
+func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID,
+	change OrganizationChange) error {
 	var unfinished bool
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var found []Organization
@@ -79,7 +80,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 				return err
 			}
 			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
-			if err := o.setSpendLimit(ctx, db, tx, now, l.To); err != nil {
+			if err := o.setSpendLimit(ctx, tx, now, l.To); err != nil {
 				return err
 			}
 			unfinished = true
@@ -107,7 +108,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 }
 
 // setSpendLimit sets the limit of a locked organization and of its record of the current period.
-func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now time.Time, cents *int64) error {
+func (o *Organization) setSpendLimit(ctx context.Context, tx bun.Tx, now time.Time, cents *int64) error {
 	before := o.SpendLimitCents
 	o.SpendLimitCents = cents
 	if _, err := tx.NewUpdate().Model(o).Column("spend_limit_cents").WherePK().Exec(ctx); err != nil {
@@ -155,11 +156,13 @@ func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time,
 		return fmt.Errorf("find unfinished spend limits: %w", err)
 	}
 	for i := range rows {
-		finish := rows[i].count
-		if rows[i].removed() {
-			finish = rows[i].remove
+		var err error
+		if o := &rows[i]; o.removed() {
+			err = o.remove(ctx, db)
+		} else {
+			err = o.count(ctx, db, c, now)
 		}
-		if err := finish(ctx, db, c, now); err != nil {
+		if err != nil {
 			return fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err)
 		}
 	}
@@ -216,7 +219,7 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 }
 
 // remove removes the row of a limit that was removed.
-func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+func (o *OrganizationRecord) remove(ctx context.Context, db *DB) error {
 	for {
 		n, err := o.point(ctx, db, nil, "organization_record_id = ?")
 		if err != nil {
@@ -251,8 +254,9 @@ func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, n
 
 // records selects the usage records of the row's payer and period.
 func (o *OrganizationRecord) records(db bun.IDB) *bun.SelectQuery {
-	return db.NewSelect().Model((*UsageRecord)(nil)).Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
-		o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
+	return db.NewSelect().Model((*UsageRecord)(nil)).
+		Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
+			o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
 }
 
 // point sets the organization's record of the next usage records for which a condition on the
@@ -310,7 +314,8 @@ func ExpireOrganizationHolds(ctx context.Context, db *DB, c *Catalogue, now time
 		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 			// Each transaction that makes a hold updates the row. Under its lock, the next statement
 			// sees all of them.
-			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).Scan(ctx, new(int64)); err != nil {
+			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).
+				Scan(ctx, new(int64)); err != nil {
 				return err
 			}
 			first := o.records(tx).ColumnExpr("MIN(holds_expire_at)").Where("organization_record_id = ?", o.ID)

@@ -153,7 +153,8 @@ func startSpending(ctx context.Context, db *DB, conn ledgerConn, now time.Time, 
 		switch known := s.find(w.payer, w.period.Start); {
 		case known == nil:
 			made = true
-			if _, err := conn.ExecContext(ctx, newOrganizationRecord(db, w.organization, w.payer, w.period, now, people.ids()).String()); err != nil {
+			if _, err := conn.ExecContext(ctx, newOrganizationRecord(db, w.organization, w.payer, w.period, now, people.ids()).
+				String()); err != nil {
 				return nil, err
 			}
 		case known.BillingPeriodStart.Equal(w.period.Start) && !known.BillingPeriodEnd.Equal(w.period.End):
@@ -178,10 +179,12 @@ func newOrganizationRecord(db *DB, organization uuid.UUID, payer string, period 
 		lock = "FOR SHARE"
 	}
 	return db.NewRaw(`WITH o AS (SELECT id, spend_limit_cents,
-			NOT EXISTS (SELECT 1 FROM usage_records r WHERE r.payer = ? AND r.payer <> '' AND r.billing_period_start >= ? AND r.billing_period_start < ?
+			NOT EXISTS (SELECT 1 FROM usage_records r WHERE r.payer = ? AND r.payer <> '' AND r.billing_period_start >= ?
+			AND r.billing_period_start < ?
 				AND r.organization_record_id IS NULL AND r.user_id NOT IN (?)) AS counted
 		FROM organizations WHERE id = ? ?)
-		INSERT INTO organization_records (organization_id, payer, billing_period_start, billing_period_end, spend_limit_cents, counted, created_at)
+		INSERT INTO organization_records (organization_id, payer, billing_period_start, billing_period_end, spend_limit_cents,
+		counted, created_at)
 		SELECT id, ?, ?, ?, CASE WHEN counted THEN spend_limit_cents END, counted, ? FROM o WHERE spend_limit_cents IS NOT NULL
 		ON CONFLICT (payer, billing_period_start) DO NOTHING`,
 		payer, period.Start, period.End, bun.List(people), organization, lock, payer, period.Start, period.End, now)
@@ -226,7 +229,8 @@ func (s *spending) finish(ctx context.Context, db *DB, conn ledgerConn, people p
 			if o := s.find(*r.Payer, r.BillingPeriodStart); o != nil && !o.removed() {
 				points = &o.ID
 			}
-			if points == nil && r.OrganizationRecordID == nil || points != nil && r.OrganizationRecordID != nil && *points == *r.OrganizationRecordID {
+			if points == nil && r.OrganizationRecordID == nil || points != nil && r.OrganizationRecordID != nil &&
+				*points == *r.OrganizationRecordID {
 				continue
 			}
 			r.OrganizationRecordID = points

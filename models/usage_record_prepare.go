@@ -321,7 +321,8 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
 		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
-			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id", "slack_team_id",
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id",
+				"slack_team_id",
 				"slack_user_id",
 				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
 			Exec(ctx); err != nil {

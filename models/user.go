@@ -146,7 +146,8 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
+			Exec(ctx); err != nil {
 			return err
 		}
 		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
