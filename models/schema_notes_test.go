@@ -113,6 +113,12 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{name: "usage_grants", note: "Extra units that an operator gave a person."},
+	{
+		name: "usage_refusals", note: "How often a person was refused in a billing period. Counted in memory, so it is approximate.",
+		parts: map[string]string{
+			"usage_refusals_last_at": "The latest refusals, for the organization's page and for /ops.",
+		},
+	},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},
 	{
 		name: "records_due", note: "People whose records must be fitted to a period or payer that became known late.",

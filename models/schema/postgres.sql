@@ -471,6 +471,19 @@ CREATE TABLE usage_grants (
     CONSTRAINT usage_grants_quantity_check CHECK (quantity > 0)
 );
 
+-- How often a person was refused in a billing period. Counted in memory, so it is approximate.
+CREATE TABLE usage_refusals (
+    user_id uuid NOT NULL,
+    billing_period_start timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    count bigint NOT NULL,
+    last_at timestamp with time zone NOT NULL,
+    CONSTRAINT usage_refusals_pkey PRIMARY KEY (user_id, billing_period_start, reason),
+    CONSTRAINT usage_refusals_count_check CHECK (count > 0)
+);
+-- The latest refusals, for the organization's page and for /ops.
+CREATE INDEX usage_refusals_last_at ON usage_refusals USING btree (last_at);
+
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
     workspace_id uuid NOT NULL,

@@ -358,6 +358,18 @@ CREATE TABLE usage_grants (
     PRIMARY KEY (user_id, id)
 );
 
+-- How often a person was refused in a billing period. Counted in memory, so it is approximate.
+CREATE TABLE usage_refusals (
+    user_id text NOT NULL,
+    billing_period_start timestamp NOT NULL,
+    reason text NOT NULL,
+    count bigint NOT NULL CHECK (count > 0),
+    last_at timestamp NOT NULL,
+    PRIMARY KEY (user_id, billing_period_start, reason)
+);
+-- The latest refusals, for the organization's page and for /ops.
+CREATE INDEX usage_refusals_last_at ON usage_refusals (last_at);
+
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
     workspace_id text NOT NULL PRIMARY KEY,

@@ -114,6 +114,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
 		Comparison: views.Loaded(models.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
 	}
+	if used >= included && p.OverageRateCents == 0 {
+		d.Refusals = views.Loaded([]models.RefusalCount{{Reason: models.IncludedExhausted, Count: 12}})
+	}
 	if units, ok := d.Standing.Value.Forecast(Now); ok {
 		d.Forecast = &units
 	}
@@ -312,10 +315,15 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 		m := &org.Months.Value[i]
 		m.Overage, m.OverageCents = units, units*business.OverageRateCents
 	}
+	org.Refused = views.Loaded(views.RefusedMembers{Total: 2, Top: []models.RefusedMember{
+		{Email: "alma.teapot@example.com", Name: "Alma Teapot", Count: 31, Reason: models.MemberLimitReached, LastAt: Now.Add(-time.Hour)},
+		{Email: "ida.candlestick@example.com", Name: "Ida Candlestick", Count: 1, Reason: models.OrganizationSpendLimitReached, LastAt: Now},
+	}})
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
 	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
 	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
+	quiet.Refused = views.Loaded(views.RefusedMembers{})
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
@@ -470,7 +478,10 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		})
 	}
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
-	ops := views.Ops{Frame: operator, Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+	ops := views.Ops{
+		Frame: operator, Catalogue: Catalogue(t),
+		Refusals: views.Loaded([]models.RefusalCount{{Reason: models.IncludedExhausted, Count: 1204}, {Reason: models.SpendLimitReached, Count: 3}}),
+		Keys:     views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
 	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
 	pages["ops"] = views.OpsPage(ops)
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
