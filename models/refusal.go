@@ -148,19 +148,36 @@ func RefusedMembers(ctx context.Context, db bun.IDB, organization uuid.UUID, per
 
 		Total int64
 	}
-	err = db.NewRaw(`WITH counts AS (
-			SELECT u.id, u.email, u.name, f.reason, SUM(f.count) AS count, MAX(f.last_at) AS last_at FROM usage_refusals f
-			JOIN users u ON u.id = f.user_id JOIN workspaces w ON w.id = u.workspace_id
-			WHERE w.organization_id = ? AND f.last_at >= ? AND f.billing_period_start >= ? AND f.billing_period_start < ?
-			GROUP BY u.id, u.email, u.name, f.reason)
-		SELECT c.id, c.email, c.name, CAST(SUM(c.count) AS bigint) AS count, MAX(c.last_at) AS last_at, COUNT(*) OVER () AS total,
-			(SELECT m.reason FROM counts m WHERE m.id = c.id ORDER BY m.count DESC, m.reason LIMIT 1) AS reason
-		FROM counts c GROUP BY c.id, c.email, c.name ORDER BY 4 DESC, c.email LIMIT ?`,
-		organization, period.Start, period.Start, period.End, refusedMembers).Scan(ctx, &rows)
+	during := func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("f.billing_period_start >= ? AND f.billing_period_start < ?", period.Start, period.End)
+	}
+	err = db.NewSelect().TableExpr("usage_refusals AS f").Join("JOIN users AS u ON u.id = f.user_id").
+		Join("JOIN workspaces AS w ON w.id = u.workspace_id").Column("u.id", "u.email", "u.name").
+		ColumnExpr("CAST(SUM(f.count) AS bigint) AS count, MAX(f.last_at) AS last_at, COUNT(*) OVER () AS total").
+		Where("w.organization_id = ? AND f.last_at >= ?", organization, period.Start).Apply(during).
+		Group("u.id", "u.email", "u.name").OrderExpr("4 DESC, u.email").Limit(refusedMembers).Scan(ctx, &rows)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the refusals of an organization: %w", err)
 	}
+	if len(rows) == 0 {
+		return nil, 0, nil
+	}
+	ids := make([]uuid.UUID, len(rows))
+	for i := range rows {
+		ids[i] = rows[i].ID
+	}
+	var reasons []UsageRefusal
+	err = db.NewSelect().TableExpr("usage_refusals AS f").Column("f.user_id", "f.reason").ColumnExpr("CAST(SUM(f.count) AS bigint) AS count").
+		Where("f.user_id IN (?)", bun.List(ids)).Apply(during).Group("f.user_id", "f.reason").OrderExpr("3, f.reason DESC").Scan(ctx, &reasons)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the reasons of an organization's refusals: %w", err)
+	}
+	most := make(map[uuid.UUID]Reason, len(rows))
+	for _, r := range reasons {
+		most[r.UserID] = r.Reason // the most frequent one is the last
+	}
 	for _, r := range rows {
+		r.Reason = most[r.ID]
 		top, total = append(top, r.RefusedMember), r.Total
 	}
 	return top, total, nil

@@ -102,6 +102,7 @@ var schemaNotes = []schemaNote{
 		parts: map[string]string{
 			"usage_events_unsealed":         "Overage that is in no report yet, for sealing.",
 			"usage_events_stripe_report_id": "The events of a report.",
+			"usage_events_record":           "The events of a record by time, for the activity pages.",
 			"usage_events_user_id_hold_id":  "A hold is settled at most once.",
 		},
 	},

@@ -165,6 +165,18 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	return user, nil
 }
 
+// FindUser returns the person with an email; nil if there is none.
+func FindUser(ctx context.Context, db bun.IDB, email string) (*User, error) {
+	var found []User
+	if err := db.NewSelect().Model(&found).Where("email = ?", email).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find the user %s: %w", email, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
 // lockUser locks and reads a user, creating the user if necessary.
 func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user *User) error {
 	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {

@@ -2,6 +2,7 @@ package views
 
 import (
 	"time"
+	"github.com/google/uuid"
 
 	"tollgate/models"
 	"tollgate/views/charts"
@@ -13,6 +14,7 @@ type OrgMember struct {
 	Frame        ui.Frame
 	Catalogue    *models.Catalogue
 	Organization string
+	ID           uuid.UUID
 	// Name may be empty. Email is also in the Standing, which may fail to load.
 	Name, Email string
 	Role        models.Role

@@ -3,6 +3,7 @@
 package viewstest
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -360,6 +361,10 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	pages["members-failed"] = views.OrgMembersPage(narrowed)
 
 	own := Member(t, "business", 118, 100)
+	pages["activity"] = views.ActivityPage(Activity(t, admin))
+	none := Activity(t, admin)
+	none.Page, none.Continued = views.Loaded(models.ActivityPage{Period: november}), true
+	pages["activity-none"] = views.ActivityPage(none)
 	pages["member"] = views.OrgMemberPage(views.OrgMember{
 		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
 		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
@@ -541,4 +546,29 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		Errors:     []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
 	})
 	return pages
+}
+
+// Activity returns the page with a member's events: with and without overage, and a voided one.
+func Activity(t testing.TB, f ui.Frame) views.Activity {
+	t.Helper()
+	page := models.ActivityPage{Period: november, Next: &models.ActivityCursor{}}
+	for i := range int64(12) {
+		e := models.ActivityEvent{
+			ID: uuid.MustParse(fmt.Sprintf("0192aaaa-bbbb-7ccc-8ddd-%012d", i)), OccurredAt: Now.Add(-time.Duration(i) * 97 * time.Minute),
+			Quantity: 1 + i%3, UsedAfter: 110 - 2*i, Workspace: "Lantern and Kettle",
+		}
+		switch {
+		case i < 4:
+			e.OverageQuantity, e.OverageCents = e.Quantity, 20*e.Quantity
+		case i == 5:
+			e.VoidedAt, e.VoidReason = new(Now.Add(-time.Hour)), new("recorded for the wrong person")
+		case i == 7:
+			e.Workspace = ""
+		}
+		page.Events = append(page.Events, e)
+	}
+	return views.Activity{
+		Frame: f, Catalogue: Catalogue(t), Path: "/org/members/1/activity", Back: "/org/members/1", Name: "Hugo Umbrella",
+		Email: "hugo.umbrella@example.com", Page: views.Loaded(page),
+	}
 }
