@@ -2,6 +2,7 @@ package views
 
 import (
 	"time"
+
 	"github.com/google/uuid"
 
 	"tollgate/models"
