@@ -48,21 +48,19 @@ func PeriodQueryOf(p Period) PeriodQuery {
 	return PeriodQuery{p.Start, p.Start.Add(time.Microsecond), p}
 }
 
-// ParsePeriod parses a month ("2026-10"), which means the billing periods that began in it, or a day
-// ("2026-10-13"), which means the one that began on it. It returns ErrPeriod.
+// ParsePeriod parses a month ("2026-10") or the first day of a monthly period ("2026-10-13"). It
+// selects the billing periods that began in this month, or in the month from this day on. It returns
+// ErrPeriod.
 func ParsePeriod(text string) (PeriodQuery, error) {
-	if start, err := time.Parse("2006-01", text); err == nil {
-		return newPeriodQuery(start, start.AddDate(0, 1, 0)), nil
-	}
-	if start, err := time.Parse(time.DateOnly, text); err == nil {
-		return newPeriodQuery(start, start.AddDate(0, 0, 1)), nil
+	for _, layout := range []string{"2006-01", time.DateOnly} {
+		if start, err := time.Parse(layout, text); err == nil {
+			return newPeriodQuery(AnchoredMonth(start, start)), nil
+		}
 	}
 	return PeriodQuery{}, ErrPeriod
 }
 
-func newPeriodQuery(start, end time.Time) PeriodQuery {
-	return PeriodQuery{start, end, Period{Start: start, End: end}}
-}
+func newPeriodQuery(p Period) PeriodQuery { return PeriodQuery{p.Start, p.End, p} }
 
 // FormatPeriod returns the text that ParsePeriod parses to this period.
 func FormatPeriod(p Period) string {

@@ -85,7 +85,7 @@ func (s *Server) showActivity(c echo.Context, user *models.User, page views.Acti
 }
 
 // sendActivity sends all events of a period as a CSV file, part by part. If a later part fails, it
-// breaks the connection, so that nobody takes the file for complete.
+// breaks the connection, so that the file does not look complete.
 func (s *Server) sendActivity(c echo.Context, user *models.User) error {
 	selected, after, err := s.selectedActivity(c, user)
 	if err != nil {

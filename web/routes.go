@@ -101,7 +101,7 @@ func (s *Server) api() []route {
 			summary:     "A person's events",
 			description: "Each recorded use of units in one billing period, newest first.",
 			query: []queryParameter{
-				{name: "period", description: "The month in which the billing period began (`2026-10`), or the day (`2026-10-13`). " +
+				{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). " +
 					"Default: the current billing period."},
 				{name: "cursor", description: "The `next_cursor` of an earlier response."},
 			},
