@@ -2,7 +2,10 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,14 +54,22 @@ const limitStep = 100
 func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, change OrganizationChange) error {
 	var unfinished bool
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		// The locks are taken in the gate's order: a new member limit locks all members, and a new
+		// spend limit the organization's records.
+		if change.MemberLimit != nil && db.Postgres {
+			if _, err := tx.ExecContext(ctx, "SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id "+
+				"WHERE w.organization_id = ? ORDER BY u.email FOR UPDATE OF u", id); err != nil {
+				return err
+			}
+		}
 		var found []Organization
-		if err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", id)).Scan(ctx); err != nil {
+		if err := lockRows(tx.NewSelect().Model(&found).Where("id = ?", id), "NO KEY UPDATE").Scan(ctx); err != nil {
 			return err
 		}
 		if len(found) == 0 {
 			return unknownOrganization(id)
 		}
-		o := found[0]
+		o, before := found[0], found[0]
 		var details []string
 		if change.Name != nil && *change.Name != o.Name {
 			if err := checkOrganization(*change.Name, nil); err != nil {
@@ -74,21 +85,24 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			details = append(details, "member limit "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
 			o.MemberLimit = l.To
 		}
+		unfinished = change.SpendLimit != nil // also if an earlier call could not finish
 		if l := change.SpendLimit; l != nil && !equal(l.To, o.SpendLimitCents) {
 			if err := l.check(o.SpendLimitCents); err != nil {
 				return err
 			}
 			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
-			if err := o.setSpendLimit(ctx, db, tx, now, l.To); err != nil {
-				return err
-			}
-			unfinished = true
+			o.SpendLimitCents = l.To
 		}
 		if len(details) == 0 {
 			return nil
 		}
 		if _, err := tx.NewUpdate().Model(&o).Column("name", "automatic", "spend_limit_cents", "member_limit").WherePK().Exec(ctx); err != nil {
 			return err
+		}
+		if !equal(before.SpendLimitCents, o.SpendLimitCents) {
+			if err := o.changeRecords(ctx, tx, now, before.SpendLimitCents); err != nil {
+				return err
+			}
 		}
 		for _, detail := range details {
 			if err := Audit(ctx, tx, now, actor, "organization.set", id.String(), detail); err != nil {
@@ -106,13 +120,9 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 	return nil
 }
 
-// setSpendLimit sets the limit of a locked organization and of its record of the current period.
-func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now time.Time, cents *int64) error {
-	before := o.SpendLimitCents
-	o.SpendLimitCents = cents
-	if _, err := tx.NewUpdate().Model(o).Column("spend_limit_cents").WherePK().Exec(ctx); err != nil {
-		return err
-	}
+// changeRecords changes the spend limit of a locked organization's record of the current period.
+func (o *Organization) changeRecords(ctx context.Context, tx bun.Tx, now time.Time, before *int64) error {
+	cents := o.SpendLimitCents
 	current := tx.NewUpdate().Model((*OrganizationRecord)(nil)).Where("organization_id = ? AND billing_period_end > ?", o.ID, now)
 	switch {
 	case cents == nil:
@@ -154,22 +164,27 @@ func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time,
 	if err := q.Scan(ctx); err != nil {
 		return fmt.Errorf("find unfinished spend limits: %w", err)
 	}
+	var errs []error
 	for i := range rows {
 		finish := rows[i].count
 		if rows[i].removed() {
 			finish = rows[i].remove
 		}
 		if err := finish(ctx, db, c, now); err != nil {
-			return fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err)
+			errs = append(errs, fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // count counts what the row's payer pays for, and then puts the limit in force.
 func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 	// Preparing a member's record points it to the row. Whoever prepares it from now on does so,
-	// too, and an earlier transaction that does not yet know the limit holds the lock on its person.
+	// too. An earlier transaction that does not yet know the limit holds the lock on its person. If
+	// it makes the person, it also holds a lock on the workspace.
+	if err := waitFor(ctx, db, "SELECT id FROM workspaces WHERE organization_id = ? ORDER BY id FOR UPDATE", o.OrganizationID); err != nil {
+		return err
+	}
 	after := ""
 	for {
 		var members []User
@@ -185,6 +200,10 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 		ids := make([]uuid.UUID, len(members))
 		for i := range members {
 			ids[i] = members[i].ID
+		}
+		// RefitRecords does not wait for people who have no record yet.
+		if err := waitFor(ctx, db, "SELECT id FROM users WHERE id IN (?) ORDER BY email FOR UPDATE", bun.List(ids)); err != nil {
+			return err
 		}
 		if err := RefitRecords(ctx, db, c, now, ids); err != nil {
 			return err
@@ -203,7 +222,7 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 	}
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var organization []Organization
-		if err := ForUpdate(tx.NewSelect().Model(&organization).Where("id = ?", o.OrganizationID)).Scan(ctx); err != nil {
+		if err := lockRows(tx.NewSelect().Model(&organization).Where("id = ?", o.OrganizationID), "NO KEY UPDATE").Scan(ctx); err != nil {
 			return err
 		}
 		var limit *int64
@@ -211,6 +230,18 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 			limit = organization[0].SpendLimitCents
 		}
 		_, err := tx.NewUpdate().Model(o).Set("counted = TRUE, spend_limit_cents = ?", limit).WherePK().Where("NOT counted").Exec(ctx)
+		return err
+	})
+}
+
+// waitFor waits until the transactions that have locked the rows of a query end. SQLite has only one
+// at a time.
+func waitFor(ctx context.Context, db *DB, query string, args ...any) error {
+	if !db.Postgres {
+		return nil
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, query, args...)
 		return err
 	})
 }
@@ -256,7 +287,8 @@ func (o *OrganizationRecord) records(db bun.IDB) *bun.SelectQuery {
 }
 
 // point sets the organization's record of the next usage records for which a condition on the
-// row's ID is true. It returns their number; 0 if no more are left.
+// row's ID is true. It returns their number; 0 if no more are left, or if the row has been counted
+// or the limit set again or removed since it was read.
 func (o *OrganizationRecord) point(ctx context.Context, db *DB, to *int64, condition string) (n int, err error) {
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var records []*UsageRecord
@@ -264,21 +296,39 @@ func (o *OrganizationRecord) point(ctx context.Context, db *DB, to *int64, condi
 		if n = len(records); err != nil || n == 0 {
 			return err
 		}
-		var sum spent
+		before, after := map[int64]spent{}, map[int64]spent{}
 		ids := make([]int64, n)
 		for i, r := range records {
-			sum, ids[i] = sum.plus(r), r.ID
+			if ids[i] = r.ID; r.OrganizationRecordID != nil {
+				before[*r.OrganizationRecordID] = before[*r.OrganizationRecordID].plus(r)
+			}
+			if to != nil {
+				after[*to] = after[*to].plus(r)
+			}
+		}
+		rows := maps.Clone(before)
+		rows[o.ID] = before[o.ID]
+		var locked []OrganizationRecord
+		if err := lockRows(tx.NewSelect().Model(&locked).Where("id IN (?)", bun.List(slices.Sorted(maps.Keys(rows)))).Order("id"),
+			"NO KEY UPDATE").Scan(ctx); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(locked, func(current OrganizationRecord) bool { return current.ID == o.ID })
+		if i < 0 || locked[i].Counted != o.Counted || locked[i].removed() != o.removed() {
+			n = 0
+			return nil
 		}
 		if _, err := tx.NewUpdate().Model((*UsageRecord)(nil)).Set("organization_record_id = ?", to).Where("id IN (?)", bun.List(ids)).
 			Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?", o.Payer, o.BillingPeriodStart,
 				o.BillingPeriodEnd).Exec(ctx); err != nil {
 			return err
 		}
-		before, after := spent{}, sum
-		if to == nil {
-			before, after = sum, spent{}
+		for _, id := range slices.Sorted(maps.Keys(rows)) {
+			if err := addSpent(ctx, db, tx, id, before[id], after[id]); err != nil {
+				return err
+			}
 		}
-		return addSpent(ctx, db, tx, o.ID, before, after)
+		return nil
 	})
 	return n, err
 }
