@@ -122,10 +122,7 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 			}
 		}
 	}
-	if spending == nil {
-		return nil
-	}
-	return spending.finish(ctx, db, conn, people)
+	return spending.finish(ctx, db, conn, now, people)
 }
 
 // person is a person whose row in users is locked. The lock serializes everything that creates or
@@ -139,6 +136,8 @@ type person struct {
 	changes changes
 	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
+	// past are the periods of those instants that organizations with a spend limit paid for.
+	past []paidPeriod
 }
 
 // persons maps IDs to people.
@@ -232,6 +231,9 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.at = func(at time.Time) (Entitlement, error) {
 			e, err := entitlementAt(id, at)
 			found.changes.note(&e, at, now)
+			if w, limited := e.paidPeriod(at); limited {
+				found.past = append(found.past, w)
+			}
 			return e, err
 		}
 	}
