@@ -84,7 +84,7 @@ type spending struct {
 	before map[int64]spent
 }
 
-// paidPeriod is a billing period of an organization with a spend limit.
+// paidPeriod is a billing period of an organization.
 type paidPeriod struct {
 	organization uuid.UUID
 	payer        string

@@ -136,7 +136,7 @@ type person struct {
 	changes changes
 	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
-	// past are the periods of those instants that organizations with a spend limit paid for.
+	// past are the periods of those instants that organizations paid for.
 	past []paidPeriod
 }
 
@@ -231,8 +231,8 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.at = func(at time.Time) (Entitlement, error) {
 			e, err := entitlementAt(id, at)
 			found.changes.note(&e, at, now)
-			if w, limited := e.paidPeriod(at); limited {
-				found.past = append(found.past, w)
+			if e.OrganizationID != nil { // a limit that was removed since still applies to ended periods
+				found.past = append(found.past, paidPeriod{*e.OrganizationID, e.payer(), e.PeriodAt(at)})
 			}
 			return e, err
 		}
@@ -331,9 +331,15 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		}
 	}
 	if record.holdsLapsed(now) {
-		return expireHolds(ctx, db, conn, record, now)
+		return expireHolds(ctx, db, conn, record, record.OrganizationRecordID != nil || p.limited(), now)
 	}
 	return nil
+}
+
+// limited reports whether a record of the person may point to an organization's record when the
+// transaction ends.
+func (p *person) limited() bool {
+	return p.entitlement.OrganizationSpendLimitCents != nil || len(p.past) > 0
 }
 
 // entitlementAt returns the person's entitlement at an instant. It reads the past one for an
