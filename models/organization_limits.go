@@ -111,6 +111,9 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 		}
 		return nil
 	})
+	if err == nil && change.MemberLimit != nil {
+		err = finishMemberLimit(ctx, db, id)
+	}
 	if err == nil && unfinished {
 		err = FinishSpendLimits(ctx, db, c, now, &id)
 	}
@@ -144,6 +147,30 @@ func (o *Organization) changeRecords(ctx context.Context, tx bun.Tx, now time.Ti
 		OrganizationID: o.ID, Payer: e.payer(), BillingPeriodStart: period.Start, BillingPeriodEnd: period.End, CreatedAt: now,
 	}).On("CONFLICT (payer, billing_period_start) DO NOTHING").Exec(ctx)
 	return err
+}
+
+// finishMemberLimit marks the records of people whom other transactions made while the limit
+// changed. The trigger on organizations could not see them.
+func finishMemberLimit(ctx context.Context, db *DB, id uuid.UUID) error {
+	if !db.Postgres {
+		return nil
+	}
+	if err := waitForNewMembers(ctx, db, id); err != nil {
+		return err
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, `SELECT tollgate_entitlement_changed(ARRAY(SELECT u.id FROM users u
+			JOIN workspaces w ON w.id = u.workspace_id JOIN organizations home ON home.id = w.organization_id
+			JOIN usage_records r ON r.user_id = u.id
+			WHERE home.id = ? AND r.entitled AND r.billing_period_end > now() AND r.member_limit IS DISTINCT FROM `+memberLimit+`))`, id)
+		return err
+	})
+}
+
+// waitForNewMembers waits for transactions that make people of an organization: such a transaction
+// holds a lock on the workspace.
+func waitForNewMembers(ctx context.Context, db *DB, id uuid.UUID) error {
+	return waitFor(ctx, db, "SELECT id FROM workspaces WHERE organization_id = ? ORDER BY id FOR UPDATE", id)
 }
 
 func unitsText(units *int64, none string) string {
@@ -180,9 +207,8 @@ func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time,
 // count counts what the row's payer pays for, and then puts the limit in force.
 func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 	// Preparing a member's record points it to the row. Whoever prepares it from now on does so,
-	// too. An earlier transaction that does not yet know the limit holds the lock on its person. If
-	// it makes the person, it also holds a lock on the workspace.
-	if err := waitFor(ctx, db, "SELECT id FROM workspaces WHERE organization_id = ? ORDER BY id FOR UPDATE", o.OrganizationID); err != nil {
+	// too. An earlier transaction that does not yet know the limit holds the lock on its person.
+	if err := waitForNewMembers(ctx, db, o.OrganizationID); err != nil {
 		return err
 	}
 	after := ""

@@ -50,8 +50,8 @@ func (l limited) set(change models.OrganizationChange) error {
 
 func limitTo(limit int64) *models.LimitChange { return &models.LimitChange{To: &limit, Unseen: true} }
 
-// A new spend limit also counts records of transactions that began before it and end after it.
-func TestSpendLimitWaitsForRecordsBeingMade(t *testing.T) {
+// New limits also apply to records of transactions that began before them and end after them.
+func TestLimitsWaitForRecordsBeingMade(t *testing.T) {
 	f := newFixture(t, modelstest.Postgres(t))
 	l := newLimited(t, f)
 	f.consume(t, l.member("bob"), 1, "b")
@@ -80,6 +80,18 @@ func TestSpendLimitWaitsForRecordsBeingMade(t *testing.T) {
 	}
 	f.consume(t, carl.Email, included+1, "c")
 	l.wants(ada.Email, included+1, models.OrganizationSpendLimitReached)
+
+	tx = l.begin()
+	dora := models.User{ID: uuid.New(), Email: "dora@acme.example", Role: models.Member, WorkspaceID: ada.WorkspaceID, CreatedAt: f.now}
+	_, err = tx.NewInsert().Model(&dora).Exec(f.ctx)
+	l.must(err)
+	var r models.UsageRecord
+	l.must(f.db.NewSelect().Model(&r).Where("email LIKE 'bob@%'").Scan(f.ctx))
+	r.ID, r.UserID, r.Email = 0, dora.ID, dora.Email
+	_, err = tx.ExecContext(f.ctx, f.db.NewInsert().Model(&r).String())
+	l.must(err)
+	l.whileWaiting(func() error { return l.set(models.OrganizationChange{MemberLimit: limitTo(3)}) }, func() { l.must(tx.Commit()) })
+	l.wants(dora.Email, 3, models.MemberLimitReached) // one is used
 }
 
 // A limit that is set again while another process still removes it counts everything.
