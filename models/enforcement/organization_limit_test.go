@@ -242,3 +242,17 @@ func TestLateUsageAfterLimitWasRemoved(t *testing.T) {
 		l.clean(t)
 	})
 }
+
+// A person's own limit does not follow their Slack team to another organization.
+func TestMemberLimitOfMovedTeam(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		l := newLimited(t, f)
+		ada := l.member("ada")
+		f.exec(t, "UPDATE users SET member_limit = 1 WHERE email = ?", ada)
+		l.wants(ada, 2, models.MemberLimitReached)
+		f.now = f.now.Add(time.Hour)
+		l.organization(f.now, "Other", "T1")
+		l.wants(ada, 2, "")
+		l.clean(t)
+	})
+}
