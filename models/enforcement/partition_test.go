@@ -167,6 +167,8 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		switch name {
 		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
 			continue // these read no table
+		case "spends", "spend":
+			continue // their table has no partitions
 		}
 		if len(explained[name]) == 0 {
 			t.Errorf("%s is not explained", name)
