@@ -122,10 +122,7 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 			}
 		}
 	}
-	if spending == nil {
-		return nil
-	}
-	return spending.finish(ctx, db, conn, people)
+	return spending.finish(ctx, db, conn, now, people)
 }
 
 // person is a person whose row in users is locked. The lock serializes everything that creates or
@@ -139,6 +136,8 @@ type person struct {
 	changes changes
 	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
+	// past are the periods of those instants that organizations paid for.
+	past []paidPeriod
 }
 
 // persons maps IDs to people.
@@ -232,6 +231,9 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.at = func(at time.Time) (Entitlement, error) {
 			e, err := entitlementAt(id, at)
 			found.changes.note(&e, at, now)
+			if e.OrganizationID != nil { // a limit that was removed since still applies to ended periods
+				found.past = append(found.past, paidPeriod{*e.OrganizationID, e.payer(), e.PeriodAt(at)})
+			}
 			return e, err
 		}
 	}
@@ -330,9 +332,15 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		}
 	}
 	if record.holdsLapsed(now) {
-		return expireHolds(ctx, db, conn, record, now)
+		return expireHolds(ctx, db, conn, record, record.OrganizationRecordID != nil || p.limited(), now)
 	}
 	return nil
+}
+
+// limited reports whether a record of the person may point to an organization's record when the
+// transaction ends.
+func (p *person) limited() bool {
+	return p.entitlement.OrganizationSpendLimitCents != nil || len(p.past) > 0
 }
 
 // entitlementAt returns the person's entitlement at an instant. It reads the past one for an

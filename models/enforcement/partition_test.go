@@ -177,7 +177,7 @@ func (people partitioned) checkStatements(t *testing.T, p *postgres) {
 	own = slices.Compact(own)
 	arguments := people.arguments()
 	for name := range pgStatements {
-		if slices.Contains(noTable, name) {
+		if slices.Contains(noTable, name) || name == "spends" || name == "spend" { // these have a table without partitions
 			continue
 		}
 		if len(arguments[name]) == 0 {

@@ -197,6 +197,8 @@ func boundedArguments(t *testing.T, db *models.DB, people int) map[string]string
 		"update":      records + strings.Repeat(zeros, 6) + `, ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
 		"move":        records + strings.Repeat(zeros, 3) + `, ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
 		"late":        records,
+		"spends":      "ARRAY[7, 8, 9]::bigint[]",
+		"spend":       "ARRAY[7, 8, 9]::bigint[]" + strings.Repeat(zeros, 3) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], 0",
 	}
 }
 
