@@ -76,7 +76,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
 	steps := []func(context.Context) error{b.describe}
 	if o.wantsServers() {
-		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.starts, b.checkLedgers)
+		steps = append(steps, b.startServers, b.introduce, b.fillOrganizations, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.starts, b.checkLedgers)
 	}
 	for _, step := range append(steps, b.measurePages) {
 		if err := step(ctx); err != nil {
@@ -193,6 +193,10 @@ func (b *bench) closedLoops(ctx context.Context) error {
 				l.Path, l.Keyed = "/v1/check", false
 			case onePersonCall:
 				l.People = 1
+			case oneOrganizationCall:
+				l.FirstPerson = firstLimited
+			case manyOrganizationsCall:
+				l.FirstPerson = firstLimited + b.People
 			}
 			r, err := b.load(ctx, m.server, l)
 			if err != nil {
@@ -222,13 +226,17 @@ func (b *bench) closedLoopPlan() []measurement {
 	var plan []measurement
 	add := func(call string, servers ...string) {
 		for _, name := range servers {
-			if s := b.server(name); s != nil && b.wants(call) {
+			if s := b.server(name); s != nil && (call == manyOrganizationsCall || b.wants(call)) {
 				plan = append(plan, measurement{call, s})
 			}
 		}
 	}
 	add(consumeCall, allServers()...)
 	add(onePersonCall, postgresServer)
+	if b.wants(oneOrganizationCall) {
+		add(manyOrganizationsCall, postgresServer)
+		add(oneOrganizationCall, postgresServer)
+	}
 	add(checkCall, floorServer, postgresServer, sqliteServer)
 	return plan
 }
