@@ -76,7 +76,7 @@ func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
 		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "in RAM", "at its peak",
 	}}
-	for _, m := range b.closedLoopPlan() {
+	for _, m := range append(b.closedLoopPlan(), b.organizationPlan()...) {
 		results := b.results[m.call+" "+m.server.name]
 		if len(results) == 0 {
 			continue
