@@ -194,12 +194,15 @@ func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time,
 	}
 	var errs []error
 	for i := range rows {
-		finish := rows[i].count
-		if rows[i].removed() {
-			finish = rows[i].remove
+		o := &rows[i]
+		var err error
+		if o.removed() {
+			err = o.remove(ctx, db)
+		} else {
+			err = o.count(ctx, db, c, now)
 		}
-		if err := finish(ctx, db, c, now); err != nil {
-			errs = append(errs, fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("finish the spend limit of the organization %s: %w", o.OrganizationID, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -274,7 +277,7 @@ func waitFor(ctx context.Context, db *DB, query string, args ...any) error {
 }
 
 // remove removes the row of a limit that was removed.
-func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+func (o *OrganizationRecord) remove(ctx context.Context, db *DB) error {
 	for {
 		n, err := o.point(ctx, db, nil, "organization_record_id = ?")
 		if err != nil {
@@ -311,7 +314,7 @@ func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, n
 func (o *OrganizationRecord) records(db bun.IDB) *bun.SelectQuery {
 	return db.NewSelect().Model((*UsageRecord)(nil)).
 		Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
-		o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
+			o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
 }
 
 // point sets the organization's record of the next usage records for which a condition on the
@@ -389,7 +392,7 @@ func ExpireOrganizationHolds(ctx context.Context, db *DB, c *Catalogue, now time
 			// Each transaction that makes a hold updates the row. Under its lock, the next statement
 			// sees all of them.
 			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).
-			Scan(ctx, new(int64)); err != nil {
+				Scan(ctx, new(int64)); err != nil {
 				return err
 			}
 			first := o.records(tx).ColumnExpr("MIN(holds_expire_at)").Where("organization_record_id = ?", o.ID)

@@ -17,8 +17,8 @@ import (
 )
 
 // seqScan matches a table that is read whole.
-var seqScan = regexp.MustCompile(
-	`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|usage_holds|organization_records|api_keys)`)
+var seqScan = regexp.MustCompile(`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|` +
+	`usage_holds|organization_records|api_keys)`)
 
 // grow fills the tables with enough rows that the planner prefers an index.
 const grow = `

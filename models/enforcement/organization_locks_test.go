@@ -108,7 +108,7 @@ func TestSpendLimitSetAgainDuringRemoval(t *testing.T) {
 		l.must(err)
 		defer func() { _ = remover.Close() }()
 		hook := &afterQuery{part: "NOT counted OR", do: func() { l.spendLimit(new(int64(60))) }}
-		remover.AddQueryHook(hook)
+		remover.DB = remover.WithQueryHook(hook)
 		l.must(models.FinishSpendLimits(f.ctx, remover, f.catalogue, f.now, nil))
 		if !hook.done {
 			t.Fatal("the limit was not set in the meantime")

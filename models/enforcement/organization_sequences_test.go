@@ -58,7 +58,7 @@ type organizationSequence struct {
 func newOrganizationSequence(t *testing.T, f *fixture, seed int) *organizationSequence {
 	t.Helper()
 	s := &organizationSequence{
-		limited: newLimited(t, f), Rand: rand.New(rand.NewPCG(uint64(seed), 1)), out: map[string]bool{}, //nolint:gosec // a seed
+		limited: newLimited(t, f), Rand: rand.New(rand.NewPCG(uint64(seed), 1)), out: map[string]bool{},
 	}
 	for i := range 4 {
 		s.emails = append(s.emails, s.member(fmt.Sprintf("m%d2", i)))

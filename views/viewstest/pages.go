@@ -485,7 +485,9 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
 	ops := views.Ops{
 		Frame: operator, Catalogue: Catalogue(t),
-		Refusals: views.Loaded([]models.RefusalCount{{Reason: models.IncludedExhausted, Count: 1204}, {Reason: models.SpendLimitReached, Count: 3}}),
+		Refusals: views.Loaded([]models.RefusalCount{
+			{Reason: models.IncludedExhausted, Count: 1204}, {Reason: models.SpendLimitReached, Count: 3},
+		}),
 		Keys:     views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
 	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
 	pages["ops"] = views.OpsPage(ops)

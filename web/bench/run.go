@@ -76,7 +76,8 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
 	steps := []func(context.Context) error{b.describe}
 	if o.wantsServers() {
-		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.organizations, b.starts, b.checkLedgers)
+		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.organizations,
+			b.starts, b.checkLedgers)
 	}
 	for _, step := range append(steps, b.measurePages) {
 		if err := step(ctx); err != nil {
