@@ -488,7 +488,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		Refusals: views.Loaded([]models.RefusalCount{
 			{Reason: models.IncludedExhausted, Count: 1204}, {Reason: models.SpendLimitReached, Count: 3},
 		}),
-		Keys:     views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+		Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
 	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
 	pages["ops"] = views.OpsPage(ops)
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
