@@ -107,7 +107,7 @@ func TestOperatorControlsReports(t *testing.T) {
 			_, err := reporter.Reconcile(t.Context())
 			must(t, err)
 		}
-		says("Reports that need attention", "rejected", "Stripe received it and did not count it")
+		says("Reports that need attention", "rejected", "Stripe received it, but did not count it")
 		var failed models.StripeReport
 		must(t, f.db.NewSelect().Model(&failed).Where("state = 'rejected'").Scan(t.Context()))
 		if f.db.Postgres {

@@ -78,8 +78,8 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org")
 		got := facts(p.section("used"))
 		want := map[string]string{
-			"Total users": "15", "Active users": fmt.Sprint(active), "Total used": models.FormatCount(total),
-			"Average per user": fmt.Sprintf("%.2f", float64(total)/15),
+			"Total members": "15", "Active members": fmt.Sprint(active), "Total used": models.FormatCount(total),
+			"Average per member": fmt.Sprintf("%.2f", float64(total)/15),
 		}
 		for name, value := range want {
 			if got[name] != value {
@@ -107,7 +107,7 @@ func TestTheOrganizationsPageIsTrue(t *testing.T) {
 			t.Errorf("this month is %q", now)
 		}
 		cost := textOf(p.section("cost"))
-		says(t, "the cost", cost, []string{"Overage: 21 × $0.20 $4.20", "21 suggestions beyond the plan, by 2 people."}, nil)
+		says(t, "the cost", cost, []string{"Overage: 21 × $0.20 $4.20", "21 suggestions beyond the plan, by 2 members."}, nil)
 	})
 }
 

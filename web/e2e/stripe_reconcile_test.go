@@ -70,7 +70,7 @@ func TestReconcileCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := runIt(t, variables, "stripe", "reconcile", "--restored")
-	if r.status != 0 || !strings.Contains(r.stderr, "sending goes on") || sent() != 0 {
+	if r.status != 0 || !strings.Contains(r.stderr, "sending continues") || sent() != 0 {
 		t.Errorf("a day later: %+v, %d calls", r, sent())
 	}
 	on := startWith(t, variables, "serve", "--listen", "127.0.0.1:0", "--report-every", "1s")
