@@ -482,3 +482,35 @@ func TestOnlyOwnEventsMove(t *testing.T) {
 		f.wantVerified(t)
 	})
 }
+
+// A grant belongs to the period in which it was made, and is not among the included units that a
+// person used before.
+func TestGrantsMove(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		start, boundary := noon.AddDate(0, 0, -10), hours(-1)
+		f.bought(t, start)
+		grant := func(now time.Time, quantity int64, expires *time.Time) {
+			t.Helper()
+			if _, err := models.Grant(f.ctx, f.db, f.catalogue, now, models.NewGrant{
+				Actor: models.ActorShell, Email: ada, Quantity: quantity, Reason: "sorry", ExpiresAt: expires,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		grant(hours(-2), 3, nil)
+		grant(hours(-0.5), 4, ptr(hours(2)))
+		f.consume(t, ada, hours(-0.4), 80)
+		f.restart(t, boundary, boundary.AddDate(0, 1, 0))
+		f.current(t, ada, noon)
+		r := f.history(t)
+		if len(r) != 2 || r[0].Granted != 3 || r[1].Granted != 4 || r[1].GrantsExpireAt == nil || !r[1].GrantsExpireAt.Equal(hours(2)) {
+			t.Fatalf("the records are %+v", r)
+		}
+		wantRecord(t, &r[1], boundary, boundary.AddDate(0, 1, 0), "cus_1", 75, 0, 80, 0, 0)
+		f.wantVerified(t)
+		if r := f.current(t, ada, hours(3)); r.Granted != 4 || r.GrantsExpireAt != nil {
+			t.Errorf("used units were taken back: %+v", r)
+		}
+		f.wantVerified(t)
+	})
+}

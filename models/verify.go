@@ -81,6 +81,20 @@ var recounts = []recount{
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
 		GROUP BY r.user_id, r.id ORDER BY r.id`},
+	{row: "usage record", texts: []string{"%[1]d granted units are stored, %[2]d were counted from its grants"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.granted, COALESCE(g.units, 0)
+		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity - taken_back) AS bigint) AS units
+			FROM usage_grants GROUP BY user_id, record_id) g ON g.user_id = r.user_id AND g.record_id = r.id
+		WHERE r.granted <> COALESCE(g.units, 0) ORDER BY r.id`},
+	{row: "usage record", texts: []string{"%[2]d granted units expire before the first expiry that the record stores"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(g.quantity) AS bigint)
+		FROM usage_grants g JOIN usage_records r ON r.user_id = g.user_id AND r.id = g.record_id
+		WHERE g.ended_at IS NULL AND g.expires_at IS NOT NULL AND (r.grants_expire_at IS NULL OR r.grants_expire_at > g.expires_at)
+		GROUP BY r.user_id, r.id ORDER BY r.id`},
+	{row: "grant", texts: []string{"its units are in usage record %[1]d, which its person does not have"}, query: `
+		SELECT CAST(g.id AS text), COALESCE(u.email, ''), g.created_at, g.created_at, g.record_id, 0
+		FROM usage_grants g LEFT JOIN users u ON u.id = g.user_id LEFT JOIN usage_records r ON r.user_id = g.user_id AND r.id = g.record_id
+		WHERE r.id IS NULL ORDER BY g.id`},
 	{row: "usage record", texts: []string{"it overlaps usage record %[2]d of the same person"}, query: `
 		SELECT CAST(id AS text), email, billing_period_start, billing_period_end, 0, next_id
 		FROM (SELECT id, email, billing_period_start, billing_period_end,

@@ -171,6 +171,16 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
 		{"holds given back late", []string{"UPDATE usage_records SET holds_expire_at = '2026-11-23 12:01:01+00:00' WHERE id = 1"},
 			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
+		{"granted without a grant", []string{"UPDATE usage_records SET granted = 3 WHERE id = 2"},
+			[]string{record(bob, "3 granted units are stored, 0 were counted from its grants")}},
+		{"grant that ends unseen", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at, expires_at) " +
+			"SELECT '" + id(43).String() + "', user_id, id, 2, 'r', 'a', created_at, billing_period_end FROM usage_records WHERE id = 2",
+			"UPDATE usage_records SET granted = 2 WHERE id = 2"},
+			[]string{record(bob, "2 granted units expire before the first expiry that the record stores")}},
+		{"grant without record", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at) " +
+			"SELECT '" + id(43).String() + "', user_id, 99, 2, 'r', 'a', '2026-11-01 00:00:00+00:00' FROM usage_records WHERE id = 2"},
+			[]string{"grant " + id(43).String() + " of bob@example.com, 2026-11-01T00:00:00Z to 2026-11-01T00:00:00Z: " +
+				"its units are in usage record 99, which its person does not have"}},
 		{"records overlap", []string{"UPDATE usage_records SET billing_period_end = '2026-11-01 00:00:01+00:00' WHERE id = 3"},
 			[]string{"usage record 3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-11-01T00:00:01Z: it overlaps usage record 1 of the " +
 				"same person"}},

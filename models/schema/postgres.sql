@@ -276,6 +276,7 @@ CREATE TABLE usage_records (
     overage_moved_in bigint NOT NULL DEFAULT 0,
     overage_moved_out bigint NOT NULL DEFAULT 0,
     organization_record_id bigint,
+    grants_expire_at timestamp with time zone,
     CONSTRAINT usage_records_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT usage_records_email_billing_period_start_key UNIQUE (email, billing_period_start),
     CONSTRAINT usage_records_user_id_billing_period_start_key UNIQUE (user_id, billing_period_start),
@@ -292,6 +293,8 @@ CREATE TABLE usage_records (
     CONSTRAINT usage_records_new_suggestions_used_check CHECK (suggestions_used >= 0),
     CONSTRAINT usage_records_new_units_held_check CHECK (units_held >= 0)
 );
+-- Records with expired grants, to take their unused units back.
+CREATE INDEX usage_records_grants_expire ON usage_records USING btree (grants_expire_at) WHERE grants_expire_at IS NOT NULL;
 -- The records of a payer in a stretch of time, for the organization's spend limit.
 CREATE INDEX usage_records_payer ON usage_records USING btree (payer, billing_period_start) WHERE payer <> ''::text;
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
@@ -458,7 +461,7 @@ CREATE INDEX usage_holds_open ON usage_holds USING btree (user_id, record_id, ex
 -- Holds whose IDs are from before the user's ID was part of them.
 CREATE INDEX usage_holds_version_7 ON usage_holds USING btree (id) WHERE substr(id::text, 15, 1) = '7'::text;
 
--- Extra units that an operator gave a person.
+-- Extra included units for a person in one usage record. What is unused when a grant expires is taken back.
 CREATE TABLE usage_grants (
     id uuid NOT NULL,
     user_id uuid NOT NULL,
@@ -467,9 +470,16 @@ CREATE TABLE usage_grants (
     granted_by text NOT NULL,
     expires_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    record_id bigint NOT NULL DEFAULT 0,
+    idempotency_key text,
+    ended_at timestamp with time zone,
+    taken_back bigint NOT NULL DEFAULT 0,
     CONSTRAINT usage_grants_pkey PRIMARY KEY (user_id, id),
+    CONSTRAINT usage_grants_check CHECK (taken_back >= 0 AND taken_back <= quantity),
     CONSTRAINT usage_grants_quantity_check CHECK (quantity > 0)
 );
+-- A retry with the same key grants nothing again.
+CREATE UNIQUE INDEX usage_grants_key ON usage_grants USING btree (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

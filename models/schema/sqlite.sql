@@ -229,11 +229,14 @@ CREATE TABLE usage_records (
     overage_moved_in integer NOT NULL DEFAULT 0,
     overage_moved_out integer NOT NULL DEFAULT 0,
     organization_record_id bigint,
+    grants_expire_at timestamp,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
     CHECK (julianday(billing_period_end) - julianday(billing_period_start) <= 62)
 );
+-- Records with expired grants, to take their unused units back.
+CREATE INDEX usage_records_grants_expire ON usage_records (grants_expire_at) WHERE grants_expire_at IS NOT NULL;
 -- The records of a payer in a stretch of time, for the organization's spend limit.
 CREATE INDEX usage_records_payer ON usage_records (payer, billing_period_start) WHERE payer <> '';
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
@@ -346,7 +349,7 @@ CREATE INDEX usage_holds_open ON usage_holds (user_id, record_id, expires_at) WH
 -- Holds whose IDs are from before the user's ID was part of them.
 CREATE INDEX usage_holds_version_7 ON usage_holds (id) WHERE substr(id, 15, 1) = '7';
 
--- Extra units that an operator gave a person.
+-- Extra included units for a person in one usage record. What is unused when a grant expires is taken back.
 CREATE TABLE usage_grants (
     id text NOT NULL,
     user_id text NOT NULL,
@@ -355,8 +358,14 @@ CREATE TABLE usage_grants (
     granted_by text NOT NULL,
     expires_at timestamp,
     created_at timestamp NOT NULL,
+    record_id bigint NOT NULL DEFAULT 0,
+    idempotency_key text,
+    ended_at timestamp,
+    taken_back bigint NOT NULL DEFAULT 0 CHECK (taken_back BETWEEN 0 AND quantity),
     PRIMARY KEY (user_id, id)
 );
+-- A retry with the same key grants nothing again.
+CREATE UNIQUE INDEX usage_grants_key ON usage_grants (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
