@@ -119,6 +119,7 @@ var schemaNotes = []schemaNote{
 			"usage_grants_key": "A retry with the same key grants nothing again.",
 		},
 	},
+	{name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once."},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},
 	{
 		name: "records_due", note: "People whose records must be fitted to a period or payer that became known late.",

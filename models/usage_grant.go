@@ -152,7 +152,8 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 
 // checkReason returns an error unless a reason is 1 to 255 printable characters.
 func checkReason(reason string) error {
-	if n := utf8.RuneCountInString(reason); n == 0 || n > maxReasonChars || !utf8.ValidString(reason) || strings.ContainsFunc(reason, isNotPrint) {
+	n := utf8.RuneCountInString(reason)
+	if n == 0 || n > maxReasonChars || !utf8.ValidString(reason) || strings.ContainsFunc(reason, isNotPrint) {
 		return &Error{Code: CodeInvalidRequest, Path: "reason", Detail: "must be 1 to 255 printable characters"}
 	}
 	return nil
@@ -243,7 +244,8 @@ func EndGrants(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 }
 
 // moveGrants moves the grants that were made outside a record's new bounds.
-func (p *person) moveGrants(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) (joined []*UsageRecord, err error) {
+func (p *person) moveGrants(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit,
+) (joined []*UsageRecord, err error) {
 	from := changed.record
 	if from.Granted == 0 && from.GrantsExpireAt == nil || !changed.moves {
 		return nil, nil

@@ -225,8 +225,8 @@ func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
 }
 
 // countedColumns are the counters of a record.
-var countedColumns = []string{"granted", "grants_expire_at", "suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held",
-	"overage_cents_held", "holds_expire_at", "daily",
+var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held",
+	"overage_cents_held", "holds_expire_at", "daily", "granted", "grants_expire_at",
 	"overage_moved_in", "overage_moved_out"}
 
 // movedUnits is an event or an open hold outside the new bounds of its record.

@@ -468,8 +468,11 @@ func TestOnlyOwnEventsMove(t *testing.T) {
 		f.consume(t, ada, hours(-0.5), 4)
 		f.consume(t, ada, hours(-0.4), 3)
 		f.consume(t, "bob@example.com", hours(-0.5), 2)
-		f.exec(t, "UPDATE usage_events SET voided_at = ?, void_reason = 'by mistake' WHERE quantity = 3", hours(-0.3))
-		f.exec(t, "UPDATE usage_records SET suggestions_used = 4, daily = ? WHERE email = ?", models.Daily("").Add(10, 4), ada)
+		if _, err := models.Void(f.ctx, f.db, f.catalogue, hours(-0.3), models.NewVoid{
+			Actor: models.ActorShell, Email: ada, IdempotencyKey: *one[models.UsageEvent](t, f, "quantity = 3").IdempotencyKey, Reason: "by mistake",
+		}); err != nil {
+			t.Fatal(err)
+		}
 		f.restart(t, boundary, boundary.AddDate(0, 1, 0))
 		f.current(t, ada, noon)
 		r := f.history(t)

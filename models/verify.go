@@ -175,6 +175,15 @@ var recounts = []recount{
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
 		ORDER BY e.id`},
+	{row: "usage event", texts: []string{"its %[1]d units are voided, but %[2]d are in its void, or the void has another overage"}, query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(v.quantity, 0)
+		FROM usage_events e LEFT JOIN usage_voids v ON v.user_id = e.user_id AND v.event_id = e.id
+		WHERE e.voided_at IS NOT NULL AND (v.event_id IS NULL OR v.quantity <> e.quantity OR v.overage_quantity <> e.overage_quantity
+			OR v.overage_cents <> e.overage_cents) ORDER BY e.id`},
+	{row: "void", texts: []string{"its event with %[1]d units does not exist or is not voided"}, query: `
+		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.quantity, 0
+		FROM usage_voids v LEFT JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id AND e.voided_at IS NOT NULL
+		WHERE e.id IS NULL ORDER BY v.event_id`},
 	// The events of a report that never arrived are in the report that replaces it. A report of an
 	// earlier release is the sum of all units of its events, and a later one the sum of the billed
 	// units.

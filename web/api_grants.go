@@ -18,7 +18,7 @@ type grantRequest struct {
 	Quantity       int64     `json:"quantity" minimum:"1" maximum:"1000000" doc:"Units to add."`
 	Reason         string    `json:"reason" minLength:"1" maxLength:"255" doc:"Why, for the audit log."`
 	ExpiresAt      time.Time `json:"expires_at,omitzero" doc:"RFC 3339, up to the end of the billing period. Default: the end of the period."`
-	IdempotencyKey string    `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"Identifies this grant. A retry adds nothing."`
+	IdempotencyKey string    `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"Identifies the grant. A retry adds nothing."`
 }
 
 var grantFields = append(personFields(func(r *grantRequest) *PersonName { return &r.PersonName }),

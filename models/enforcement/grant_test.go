@@ -195,7 +195,8 @@ func TestGrantOnce(t *testing.T) {
 			g := models.NewGrant{Actor: models.ActorShell, Email: "ada@example.com", Quantity: 1, Reason: "sorry"}
 			bad.change(&g)
 			var refused *models.Error
-			if _, err := models.Grant(f.ctx, f.db, f.catalogue, f.now, g); !errors.As(err, &refused) || refused.Code != bad.code || refused.Path != bad.path {
+			_, err := models.Grant(f.ctx, f.db, f.catalogue, f.now, g)
+			if !errors.As(err, &refused) || refused.Code != bad.code || refused.Path != bad.path {
 				t.Errorf("%+v: %v, want %s at %q", g, err, bad.code, bad.path)
 			}
 		}

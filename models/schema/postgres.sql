@@ -481,6 +481,35 @@ CREATE TABLE usage_grants (
 -- A retry with the same key grants nothing again.
 CREATE UNIQUE INDEX usage_grants_key ON usage_grants USING btree (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
+-- The void of an event, with the figures of its answer. Each event is voided at most once.
+CREATE TABLE usage_voids (
+    user_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    email text NOT NULL,
+    quantity bigint NOT NULL,
+    overage_quantity bigint NOT NULL,
+    overage_cents bigint NOT NULL,
+    reason text NOT NULL,
+    voided_by text NOT NULL,
+    voided_at timestamp with time zone NOT NULL,
+    plan_id text NOT NULL,
+    billing_period_start timestamp with time zone NOT NULL,
+    billing_period_end timestamp with time zone NOT NULL,
+    used_after bigint NOT NULL,
+    overage_after bigint NOT NULL,
+    overage_cents_after bigint NOT NULL,
+    held_after bigint NOT NULL,
+    overage_held_after bigint NOT NULL,
+    included bigint NOT NULL,
+    overage_rate_cents bigint NOT NULL,
+    spend_limit_cents bigint,
+    member_limit bigint,
+    CONSTRAINT usage_voids_pkey PRIMARY KEY (user_id, event_id),
+    CONSTRAINT usage_voids_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
+    CONSTRAINT usage_voids_overage_cents_check CHECK (overage_cents >= 0),
+    CONSTRAINT usage_voids_quantity_check CHECK (quantity > 0)
+);
+
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
     workspace_id uuid NOT NULL,

@@ -367,6 +367,32 @@ CREATE TABLE usage_grants (
 -- A retry with the same key grants nothing again.
 CREATE UNIQUE INDEX usage_grants_key ON usage_grants (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
+-- The void of an event, with the figures of its answer. Each event is voided at most once.
+CREATE TABLE usage_voids (
+    user_id text NOT NULL,
+    event_id text NOT NULL,
+    email text NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    overage_quantity bigint NOT NULL CHECK (overage_quantity BETWEEN 0 AND quantity),
+    overage_cents bigint NOT NULL CHECK (overage_cents >= 0),
+    reason text NOT NULL,
+    voided_by text NOT NULL,
+    voided_at timestamp NOT NULL,
+    plan_id text NOT NULL,
+    billing_period_start timestamp NOT NULL,
+    billing_period_end timestamp NOT NULL,
+    used_after bigint NOT NULL,
+    overage_after bigint NOT NULL,
+    overage_cents_after bigint NOT NULL,
+    held_after bigint NOT NULL,
+    overage_held_after bigint NOT NULL,
+    included bigint NOT NULL,
+    overage_rate_cents bigint NOT NULL,
+    spend_limit_cents bigint,
+    member_limit bigint,
+    PRIMARY KEY (user_id, event_id)
+);
+
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
     workspace_id text NOT NULL PRIMARY KEY,
