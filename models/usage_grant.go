@@ -120,6 +120,9 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 	if g.ExpiresAt != nil && !g.ExpiresAt.After(now) {
 		return Granted{}, &Error{Code: CodeInvalidRequest, Path: "expires_at", Detail: "must be in the future"}
 	}
+	if g.ExpiresAt != nil && g.ExpiresAt.Equal(r.BillingPeriodEnd) {
+		g.ExpiresAt = nil
+	}
 	if g.ExpiresAt != nil && g.ExpiresAt.After(r.BillingPeriodEnd) {
 		return Granted{}, &Error{
 			Code: CodeInvalidRequest, Path: "expires_at",
@@ -224,15 +227,16 @@ func (r *UsageRecord) raiseVersion(ctx context.Context, db *DB, conn bun.IConn, 
 // EndGrants takes back the units of expired grants that no call took back yet, so that pages show
 // the right figures.
 func EndGrants(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
-	for {
+	for after := int64(0); ; {
 		var lapsed []UsageRecord
-		if err := db.NewSelect().Model(&lapsed).Column("user_id", "billing_period_start").Where("grants_expire_at <= ?", now).
-			Order("grants_expire_at").Limit(limitStep).Scan(ctx); err != nil {
+		if err := db.NewSelect().Model(&lapsed).Column("id", "user_id", "billing_period_start").
+			Where("grants_expire_at <= ? AND id > ?", now, after).Order("id").Limit(limitStep).Scan(ctx); err != nil {
 			return fmt.Errorf("find expired grants: %w", err)
 		}
 		if len(lapsed) == 0 {
 			return nil
 		}
+		after = lapsed[len(lapsed)-1].ID
 		wants := make([]RecordKey, len(lapsed))
 		for i, r := range lapsed {
 			wants[i] = RecordKey{UserID: r.UserID, At: r.BillingPeriodStart.UTC()}

@@ -176,7 +176,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	if err := Audit(ctx, tx, now, v.Actor, "event.void", e.ID.String(), detail); err != nil {
 		return Voided{}, err
 	}
-	return Voided{Void: made, Standing: s}, nil
+	return Voided{Void: made, Standing: made.Figures.Standing(user, p.email)}, nil // the same as a retry gets
 }
 
 // lockEvent returns the event, locked.

@@ -79,7 +79,7 @@ func TestGrantExpires(t *testing.T) {
 		const ada = "ada@example.com"
 		f.grant(t, 10, time.Hour, "")
 		f.grant(t, 3, 2*time.Hour, "")
-		f.grant(t, 2, 0, "")
+		f.grant(t, 2, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC).Sub(f.now), "")
 		f.consume(t, ada, 9, "a")
 		if _, err := f.Hold(f.ctx, by(ada), 2, "h", 3*time.Hour); err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestGrantExpires(t *testing.T) {
 		f.wants(t, "the others are in use", 9, 11, 0)
 
 		// A worker takes back what no call does, also after the period.
-		f.now = time.Date(2026, 11, 30, 23, 0, 0, 0, time.UTC)
+		f.now = time.Date(2026, 11, 30, 22, 0, 0, 0, time.UTC)
 		f.wants(t, "after the hold expired", 9, 11, 2)
 		f.grant(t, 4, time.Hour, "")
 		f.now = f.now.Add(2 * time.Hour)
