@@ -12,6 +12,7 @@ const (
 	CodeUnknownUser          Code = "unknown_user"
 	CodeUnknownOrganization  Code = "unknown_organization"
 	CodeUnknownHold          Code = "unknown_hold"
+	CodeUnknownEvent         Code = "unknown_event"
 	CodeIdempotencyKeyReused Code = "idempotency_key_reused"
 	CodeHoldSettled          Code = "hold_settled"
 	CodeHoldReleased         Code = "hold_released"
@@ -38,10 +39,15 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Cause != nil {
-		return string(e.Code) + ": " + e.Detail + ": " + e.Cause.Error()
+	text := string(e.Code) + ": "
+	if e.Code == CodeInvalidRequest && e.Path != "" {
+		text += e.Path + " " // the detail begins with a verb
 	}
-	return string(e.Code) + ": " + e.Detail
+	text += e.Detail
+	if e.Cause != nil {
+		return text + ": " + e.Cause.Error()
+	}
+	return text
 }
 
 func (e *Error) Unwrap() error { return e.Cause }

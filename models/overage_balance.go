@@ -58,6 +58,9 @@ const (
 	// negative: it is in the total, but Tollgate did not send it.
 	OverageNotCounted  OveragePart = "not_counted"
 	OverageOtherSource OveragePart = "other_source"
+	// OverageToCredit is negative: its events were voided after they went into a report, so Stripe
+	// bills overage that no longer counts.
+	OverageToCredit OveragePart = "to_credit"
 	// OverageVoided and OverageUncollectible are on an invoice that will not be paid.
 	OverageVoided        OveragePart = "voided"
 	OverageUncollectible OveragePart = "uncollectible"
@@ -72,7 +75,7 @@ var (
 	OverageReasons = []OveragePart{
 		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
 		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp,
-		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageVoided, OverageUncollectible, OverageOtherCurrency,
+		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageToCredit, OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )
 

@@ -74,17 +74,18 @@ var schemaNotes = []schemaNote{
 		name: "usage_records", note: "One person in one billing period: the counters that the gate decides by, and copies of what it " +
 			"needs of the plan and payer.",
 		parts: map[string]string{
-			"usage_record_ids":       "IDs of records.",
-			"usage_records_payer":    "The records of a payer in a stretch of time, for the organization's spend limit.",
-			"usage_records_present":  "The records of a workspace's people in a stretch of time, for the organization's pages.",
-			"tollgate_record_placed": "Runs for usage_records_placed.",
-			"usage_records_placed":   "A new record repeats the person's workspace.",
-			"tollgate_records_made":  "Runs for usage_records_made.",
-			"usage_records_made":     "A new record repeats the person's workspace; one of a past period raises the workspace's version.",
-			"tollgate_record_cut":    "Runs for usage_records_cut.",
-			"usage_records_cut":      "A record that ends earlier changes past figures, so it raises the workspace's version.",
-			"tollgate_moved":         "Ends a commit of the gate in which another process changed a record since it was read.",
-			"tollgate_past_changed":  "Raises the versions of workspaces.",
+			"usage_record_ids":            "IDs of records.",
+			"usage_records_payer":         "The records of a payer in a stretch of time, for the organization's spend limit.",
+			"usage_records_grants_expire": "Records with expired grants, to take their unused units back.",
+			"usage_records_present":       "The records of a workspace's people in a stretch of time, for the organization's pages.",
+			"tollgate_record_placed":      "Runs for usage_records_placed.",
+			"usage_records_placed":        "A new record repeats the person's workspace.",
+			"tollgate_records_made":       "Runs for usage_records_made.",
+			"usage_records_made":          "A new record repeats the person's workspace; one of a past period raises the workspace's version.",
+			"tollgate_record_cut":         "Runs for usage_records_cut.",
+			"usage_records_cut":           "A record that ends earlier changes past figures, so it raises the workspace's version.",
+			"tollgate_moved":              "Ends a commit of the gate in which another process changed a record since it was read.",
+			"tollgate_past_changed":       "Raises the versions of workspaces.",
 		},
 	},
 	{
@@ -113,7 +114,13 @@ var schemaNotes = []schemaNote{
 			"usage_holds_version_7": "Holds whose IDs are from before the user's ID was part of them.",
 		},
 	},
-	{name: "usage_grants", note: "Extra units that an operator gave a person."},
+	{
+		name: "usage_grants", note: "Extra included units for a person in one usage record. What is unused when a grant expires is taken back.",
+		parts: map[string]string{
+			"usage_grants_key": "A retry with the same key grants nothing again.",
+		},
+	},
+	{name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once."},
 	{
 		name: "usage_refusals", note: "How often a person was refused in a billing period. Counted in memory, so it is approximate.",
 		parts: map[string]string{

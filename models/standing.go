@@ -47,7 +47,7 @@ func (f *Figures) Standing(user uuid.UUID, email string) Standing {
 
 // Standing returns the standing of a record. ready is false if PrepareRecords must update the
 // record before anything is added to it: it is the current record and its copy of the person's or
-// plan's data is outdated, or some of its holds have expired.
+// plan's data is outdated, or some of its holds or grants have expired.
 func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready bool) {
 	s = Standing{
 		UserID: r.UserID, Email: r.Email, Plan: r.PlanID, Period: r.Period(),
@@ -55,7 +55,7 @@ func (c *Catalogue) Standing(r *UsageRecord, now time.Time) (s Standing, ready b
 		Held: r.UnitsHeld, OverageHeld: r.OverageHeld, OverageCentsHeld: r.OverageCentsHeld, Included: r.SuggestionsIncluded + r.Granted,
 		OverageRateCents: r.OverageRateCents, PastDue: r.PastDue, SpendLimitCents: r.SpendLimitCents, MemberLimit: r.MemberLimit,
 	}
-	if r.holdsLapsed(now) {
+	if r.holdsLapsed(now) || r.grantsLapsed(now) {
 		return s, false
 	}
 	if !s.Period.Contains(now) {
@@ -75,7 +75,7 @@ func (c *Catalogue) Foresee(email string, e *Entitlement, records []*UsageRecord
 }
 
 // foresee also reports whether the standing depends on events that must move to another record
-// first.
+// first, or on units that must be taken back first.
 func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord, now time.Time) (s Standing, moves bool) {
 	p := person{email: email, entitlement: *e}
 	for _, r := range records {
@@ -93,7 +93,7 @@ func (c *Catalogue) foresee(email string, e *Entitlement, records []*UsageRecord
 	}
 	c.entitle(record, e)
 	s, _ = c.Standing(record, now)
-	return s, moves
+	return s, moves || record.grantsLapsed(now)
 }
 
 // Foreseen is the data of people that ReadAhead read.

@@ -23,6 +23,9 @@ type UsageRecord struct {
 	// grants.
 	SuggestionsIncluded int64
 	Granted             int64
+	// GrantsExpireAt is at or before the earliest expiry of a grant that ends before the record; nil
+	// without one. After it, Granted may include units of expired grants.
+	GrantsExpireAt *time.Time
 	// SuggestionsUsed is in units. OverageUsed is the part of them that is billed, and OverageCents
 	// is its price.
 	SuggestionsUsed int64
@@ -118,4 +121,10 @@ func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 // again.
 func (r *UsageRecord) holdsLapsed(now time.Time) bool {
 	return r.HoldsExpireAt != nil && !r.HoldsExpireAt.After(now)
+}
+
+// grantsLapsed reports whether some of the grants have expired, so that their unused units must be
+// taken back.
+func (r *UsageRecord) grantsLapsed(now time.Time) bool {
+	return r.GrantsExpireAt != nil && !r.GrantsExpireAt.After(now)
 }

@@ -53,7 +53,7 @@ func (p *person) fit(now time.Time) (changed []refit) {
 				break
 			}
 			changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true, into: r})
-			r.SuggestionsIncluded, r.Granted = max(r.SuggestionsIncluded, next.SuggestionsIncluded), r.Granted+next.Granted
+			r.SuggestionsIncluded = max(r.SuggestionsIncluded, next.SuggestionsIncluded)
 			p.records = slices.Delete(p.records, i+1, i+2)
 		}
 		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
@@ -106,8 +106,8 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // move stores the new bounds of a record. Units outside them move to the record of their time:
-// events with the overage that was decided, and open holds. A record that joined another one is
-// deleted.
+// events with the overage that was decided, open holds, and grants. A record that joined another one
+// is deleted.
 func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit) error {
 	from := changed.record
 	var moved []movedUnits
@@ -127,6 +127,10 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 			from.OverageMovedOut += moved[i].overage
 		}
 	}
+	joined, err := p.moveGrants(ctx, db, conn, c, now, changed)
+	if err != nil {
+		return err
+	}
 	from.Daily = from.Daily.From(DayOf(changed.start, from.BillingPeriodStart))
 	if from.UnitsHeld == 0 {
 		from.HoldsExpireAt = nil
@@ -136,29 +140,23 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 			from.HoldsExpireAt = new(from.holdsExpireBy(*from.HoldsExpireAt))
 		}
 		if _, err := db.NewUpdate().Conn(conn).Model(from).Column("billing_period_start", "billing_period_end", "suggestions_included",
-			"granted", "included_before").
+			"included_before").
 			Column(countedColumns...).WherePK().Where("user_id = ?", p.user).Exec(ctx); err != nil {
 			return err
 		}
 	}
-	var joined []*UsageRecord
 	for i := range moved {
-		at := moved[i].at.UTC()
-		r, _, _ := p.find(at)
-		if r == nil {
-			e, err := p.entitlementAt(now, at)
-			if err != nil {
-				return err
-			}
-			r = p.place(c, e, now, at)
-			p.keep(r)
+		r, err := p.recordAt(c, now, moved[i].at.UTC())
+		if err != nil {
+			return err
 		}
 		moved[i].join(r)
-		if !slices.Contains(joined, r) {
-			joined = append(joined, r)
-		}
+		joined = append(joined, r)
 	}
-	for _, r := range joined {
+	for i, r := range joined {
+		if slices.Contains(joined[:i], r) {
+			continue
+		}
 		if err := p.moveTo(ctx, db, conn, from, r); err != nil {
 			return err
 		}
@@ -171,11 +169,12 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		Where("user_id = ? AND record_id = ?", p.user, from.ID).Exec(ctx); err != nil {
 		return err
 	}
-	_, err := db.NewDelete().Conn(conn).Model(from).WherePK().Where("user_id = ?", p.user).Exec(ctx)
+	_, err = db.NewDelete().Conn(conn).Model(from).WherePK().Where("user_id = ?", p.user).Exec(ctx)
 	return err
 }
 
-// moveTo stores a record with the units that joined it, and moves their events and holds to it.
+// moveTo stores a record with the units that joined it, and moves their events, holds and grants to
+// it.
 func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *UsageRecord) error {
 	write := db.NewInsert().Model(r).String()
 	if r.ID != 0 {
@@ -199,6 +198,8 @@ func (p *person) moveTo(ctx context.Context, db *DB, conn ledgerConn, from, r *U
 				r.BillingPeriodStart, r.BillingPeriodEnd),
 		db.NewUpdate().Conn(conn).Model((*UsageEvent)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
 			Where("occurred_at >= ? AND occurred_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
+		db.NewUpdate().Conn(conn).Model((*UsageGrant)(nil)).Set("record_id = ?", r.ID).Where("user_id = ? AND record_id = ?", p.user, from.ID).
+			Where("created_at >= ? AND created_at < ?", r.BillingPeriodStart, r.BillingPeriodEnd),
 	} {
 		if _, err := q.Exec(ctx); err != nil {
 			return err
@@ -225,7 +226,7 @@ func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
 
 // countedColumns are the counters of a record.
 var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held",
-	"overage_cents_held", "holds_expire_at", "daily",
+	"overage_cents_held", "holds_expire_at", "daily", "granted", "grants_expire_at",
 	"overage_moved_in", "overage_moved_out"}
 
 // movedUnits is an event or an open hold outside the new bounds of its record.

@@ -332,7 +332,12 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		}
 	}
 	if record.holdsLapsed(now) {
-		return expireHolds(ctx, db, conn, record, record.OrganizationRecordID != nil || p.limited(), now)
+		if err := expireHolds(ctx, db, conn, record, record.OrganizationRecordID != nil || p.limited(), now); err != nil {
+			return err
+		}
+	}
+	if record.grantsLapsed(now) {
+		return takeBackGrants(ctx, db, conn, record, now)
 	}
 	return nil
 }
@@ -341,6 +346,20 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 // transaction ends.
 func (p *person) limited() bool {
 	return p.entitlement.OrganizationSpendLimitCents != nil || len(p.past) > 0
+}
+
+// recordAt returns the record that contains an instant, or a new one that is not stored.
+func (p *person) recordAt(c *Catalogue, now, at time.Time) (*UsageRecord, error) {
+	r, _, _ := p.find(at)
+	if r == nil {
+		e, err := p.entitlementAt(now, at)
+		if err != nil {
+			return nil, err
+		}
+		r = p.place(c, e, now, at)
+		p.keep(r)
+	}
+	return r, nil
 }
 
 // entitlementAt returns the person's entitlement at an instant. It reads the past one for an
@@ -383,10 +402,12 @@ func (p *person) place(c *Catalogue, e *Entitlement, now, at time.Time) *UsageRe
 		if earlier.Payer != nil && *earlier.Payer == e.payer() && !earlier.BillingPeriodStart.Before(whole.Start) &&
 			earlier.BillingPeriodStart.Before(period.Start) {
 			r.SuggestionsIncluded = max(r.SuggestionsIncluded, earlier.SuggestionsIncluded+earlier.IncludedBefore)
-			r.IncludedBefore += earlier.SuggestionsUsed - earlier.OverageUsed
+			used := earlier.SuggestionsUsed - earlier.OverageUsed
 			if !earlier.holdsLapsed(now) { // expired holds give their units back, even before that is stored
-				r.IncludedBefore += earlier.UnitsHeld - earlier.OverageHeld
+				used += earlier.UnitsHeld - earlier.OverageHeld
 			}
+			// Units of grants are not the plan's. They end with their record.
+			r.IncludedBefore += used - min(earlier.Granted, max(0, used-earlier.SuggestionsIncluded))
 		}
 	}
 	r.SuggestionsIncluded = max(0, r.SuggestionsIncluded-r.IncludedBefore)

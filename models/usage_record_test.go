@@ -468,8 +468,11 @@ func TestOnlyOwnEventsMove(t *testing.T) {
 		f.consume(t, ada, hours(-0.5), 4)
 		f.consume(t, ada, hours(-0.4), 3)
 		f.consume(t, "bob@example.com", hours(-0.5), 2)
-		f.exec(t, "UPDATE usage_events SET voided_at = ?, void_reason = 'by mistake' WHERE quantity = 3", hours(-0.3))
-		f.exec(t, "UPDATE usage_records SET suggestions_used = 4, daily = ? WHERE email = ?", models.Daily("").Add(10, 4), ada)
+		if _, err := models.Void(f.ctx, f.db, f.catalogue, hours(-0.3), models.NewVoid{
+			Actor: models.ActorShell, Email: ada, IdempotencyKey: *one[models.UsageEvent](t, f, "quantity = 3").IdempotencyKey, Reason: "by mistake",
+		}); err != nil {
+			t.Fatal(err)
+		}
 		f.restart(t, boundary, boundary.AddDate(0, 1, 0))
 		f.current(t, ada, noon)
 		r := f.history(t)
@@ -478,6 +481,38 @@ func TestOnlyOwnEventsMove(t *testing.T) {
 		wantRecord(t, &r[2], november.Start, november.End, "", 5, 0, 2, 0, 0)
 		if e := one[models.UsageEvent](t, f, "quantity = 3"); e.RecordID != r[1].ID {
 			t.Errorf("the voided event is in record %d, want %d", e.RecordID, r[1].ID)
+		}
+		f.wantVerified(t)
+	})
+}
+
+// A grant belongs to the period in which it was made, and is not among the included units that a
+// person used before.
+func TestGrantsMove(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		start, boundary := noon.AddDate(0, 0, -10), hours(-1)
+		f.bought(t, start)
+		grant := func(now time.Time, quantity int64, expires *time.Time) {
+			t.Helper()
+			if _, err := models.Grant(f.ctx, f.db, f.catalogue, now, models.NewGrant{
+				Actor: models.ActorShell, Email: ada, Quantity: quantity, Reason: "sorry", ExpiresAt: expires,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		grant(hours(-2), 3, nil)
+		grant(hours(-0.5), 4, ptr(hours(2)))
+		f.consume(t, ada, hours(-0.4), 80)
+		f.restart(t, boundary, boundary.AddDate(0, 1, 0))
+		f.current(t, ada, noon)
+		r := f.history(t)
+		if len(r) != 2 || r[0].Granted != 3 || r[1].Granted != 4 || r[1].GrantsExpireAt == nil || !r[1].GrantsExpireAt.Equal(hours(2)) {
+			t.Fatalf("the records are %+v", r)
+		}
+		wantRecord(t, &r[1], boundary, boundary.AddDate(0, 1, 0), "cus_1", 75, 0, 80, 0, 0)
+		f.wantVerified(t)
+		if r := f.current(t, ada, hours(3)); r.Granted != 4 || r.GrantsExpireAt != nil {
+			t.Errorf("used units were taken back: %+v", r)
 		}
 		f.wantVerified(t)
 	})

@@ -81,6 +81,20 @@ var recounts = []recount{
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
 		GROUP BY r.user_id, r.id ORDER BY r.id`},
+	{row: "usage record", texts: []string{"%[1]d granted units are stored, %[2]d were counted from its grants"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.granted, COALESCE(g.units, 0)
+		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity - taken_back) AS bigint) AS units
+			FROM usage_grants GROUP BY user_id, record_id) g ON g.user_id = r.user_id AND g.record_id = r.id
+		WHERE r.granted <> COALESCE(g.units, 0) ORDER BY r.id`},
+	{row: "usage record", texts: []string{"%[2]d granted units expire before the first expiry that the record stores"}, query: `
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(g.quantity) AS bigint)
+		FROM usage_grants g JOIN usage_records r ON r.user_id = g.user_id AND r.id = g.record_id
+		WHERE g.ended_at IS NULL AND g.expires_at IS NOT NULL AND (r.grants_expire_at IS NULL OR r.grants_expire_at > g.expires_at)
+		GROUP BY r.user_id, r.id ORDER BY r.id`},
+	{row: "grant", texts: []string{"its units are in usage record %[1]d, which its person does not have"}, query: `
+		SELECT CAST(g.id AS text), COALESCE(u.email, ''), g.created_at, g.created_at, g.record_id, 0
+		FROM usage_grants g LEFT JOIN users u ON u.id = g.user_id LEFT JOIN usage_records r ON r.user_id = g.user_id AND r.id = g.record_id
+		WHERE r.id IS NULL ORDER BY g.id`},
 	{row: "usage record", texts: []string{"it overlaps usage record %[2]d of the same person"}, query: `
 		SELECT CAST(id AS text), email, billing_period_start, billing_period_end, 0, next_id
 		FROM (SELECT id, email, billing_period_start, billing_period_end,
@@ -161,6 +175,15 @@ var recounts = []recount{
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
 		ORDER BY e.id`},
+	{row: "usage event", texts: []string{"its %[1]d units are voided, but %[2]d are in its void, or the void has another overage"}, query: `
+		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(v.quantity, 0)
+		FROM usage_events e LEFT JOIN usage_voids v ON v.user_id = e.user_id AND v.event_id = e.id
+		WHERE e.voided_at IS NOT NULL AND (v.event_id IS NULL OR v.quantity <> e.quantity OR v.overage_quantity <> e.overage_quantity
+			OR v.overage_cents <> e.overage_cents) ORDER BY e.id`},
+	{row: "void", texts: []string{"its event with %[1]d units does not exist or is not voided"}, query: `
+		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.quantity, 0
+		FROM usage_voids v LEFT JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id AND e.voided_at IS NOT NULL
+		WHERE e.id IS NULL ORDER BY v.event_id`},
 	// The events of a report that never arrived are in the report that replaces it. A report of an
 	// earlier release is the sum of all units of its events, and a later one the sum of the billed
 	// units.

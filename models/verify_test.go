@@ -70,6 +70,10 @@ func (f *fixture) ledger(t *testing.T) {
 	for i := range events {
 		f.insert(t, &events[i])
 	}
+	f.insert(t, &models.UsageVoid{
+		UserID: bobID, EventID: id(6), Email: "former@example.com", Quantity: 2, OverageQuantity: 2, OverageCents: 60, Reason: "by mistake",
+		VoidedBy: models.ActorShell, VoidedAt: noon, Figures: events[5].Figures,
+	})
 	holds := []models.UsageHold{
 		{Quantity: 4, OverageQuantity: 2, State: models.HoldSettled}, {Quantity: 2, OverageQuantity: 1, State: models.HoldOpen},
 		{Quantity: 8, State: models.HoldReleased},
@@ -137,6 +141,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		return record(label, fmt.Sprintf("compared with its events, %d units too many are stored on some days, and %d are missing on others",
 			stored, missing))
 	}
+	const voided = "its %d units are voided, but %d are in its void, or the void has another overage"
 	const used, over, cents = "units used", "units of overage", "cents of overage"
 	bobIs := func(change string) string { return "UPDATE users SET " + change + " WHERE email = 'bob@example.com'" }
 	const entitled = "UPDATE usage_records SET entitled = true"
@@ -154,9 +159,12 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"event lost", []string{"DELETE FROM usage_events WHERE idempotency_key = 'k4'"},
 			[]string{count(october, used, 4, 1), days(october, 3, 0), report(31, "4 units are stored, 1 were counted from its events")}},
 		{"voided event that still counts", []string{"UPDATE usage_events SET voided_at = recorded_at WHERE hold_id IS NOT NULL"},
-			[]string{count(ada, used, 9, 6), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 3, 0)}},
+			[]string{count(ada, used, 9, 6), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 3, 0),
+				event(3, fmt.Sprintf(voided, 3, 0))}},
 		{"voided event counted", []string{"UPDATE usage_events SET voided_at = NULL WHERE idempotency_key = 'k6'"},
-			[]string{count(bob, used, 0, 2), count(bob, over, 0, 2), count(bob, cents, 0, 60), days(bob, 0, 2)}},
+			[]string{count(bob, used, 0, 2), count(bob, over, 0, 2), count(bob, cents, 0, 60), days(bob, 0, 2),
+				"void " + strings.TrimPrefix(event(6, "its event with 2 units does not exist or is not voided"), "usage event ")}},
+		{"void of other cents", []string{"UPDATE usage_voids SET overage_cents = 30"}, []string{event(6, fmt.Sprintf(voided, 2, 2))}},
 		{"unit on another day", []string{"UPDATE usage_records SET daily = replace(daily, '0,9', '2,7') WHERE id = 1"},
 			[]string{days(ada, 2, 2)}},
 		{"no days", []string{"UPDATE usage_records SET daily = ''"}, []string{days(ada, 0, 9), days(october, 0, 4)}},
@@ -171,6 +179,17 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
 		{"holds given back late", []string{"UPDATE usage_records SET holds_expire_at = '2026-11-23 12:01:01+00:00' WHERE id = 1"},
 			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
+		{"granted without a grant", []string{"UPDATE usage_records SET granted = 3 WHERE id = 2"},
+			[]string{record(bob, "3 granted units are stored, 0 were counted from its grants")}},
+		{"grant that ends unseen", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at, " +
+			"expires_at) " +
+			"SELECT '" + id(43).String() + "', user_id, id, 2, 'r', 'a', created_at, billing_period_end FROM usage_records WHERE id = 2",
+			"UPDATE usage_records SET granted = 2 WHERE id = 2"},
+			[]string{record(bob, "2 granted units expire before the first expiry that the record stores")}},
+		{"grant without record", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at) " +
+			"SELECT '" + id(43).String() + "', user_id, 99, 2, 'r', 'a', '2026-11-01 00:00:00+00:00' FROM usage_records WHERE id = 2"},
+			[]string{"grant " + id(43).String() + " of bob@example.com, 2026-11-01T00:00:00Z to 2026-11-01T00:00:00Z: " +
+				"its units are in usage record 99, which its person does not have"}},
 		{"records overlap", []string{"UPDATE usage_records SET billing_period_end = '2026-11-01 00:00:01+00:00' WHERE id = 3"},
 			[]string{"usage record 3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-11-01T00:00:01Z: it overlaps usage record 1 of the " +
 				"same person"}},

@@ -124,6 +124,8 @@ func overageMeaning(p models.OveragePart) string {
 		return "sent, but not in Stripe’s total"
 	case models.OverageOtherSource:
 		return "invoiced, but not sent by Tollgate"
+	case models.OverageToCredit:
+		return "voided after it was reported; credit it in Stripe"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -172,6 +172,10 @@ func appendEvent(b []byte, a *enforcement.Answer) []byte {
 		b = appendUUID(b, a.EventID)
 		b = append(b, '"')
 	}
+	return appendReplayed(b, a)
+}
+
+func appendReplayed(b []byte, a *enforcement.Answer) []byte {
 	return strconv.AppendBool(append(b, `,"replayed":`...), a.Replayed)
 }
 

@@ -34,15 +34,7 @@ var eventFields = append(personFields(func(e *eventBody) *PersonName { return &e
 		return b.key(name, &into.IdempotencyKey)
 	}},
 	field[eventBody]{"occurred_at", true, func(b *body, name string, into *eventBody) error {
-		s, ok, err := b.text(name)
-		if err != nil || !ok {
-			return err
-		}
-		s = strings.ToUpper(s) // RFC 3339 allows lowercase t and z
-		if into.OccurredAt, err = time.Parse(time.RFC3339, s); err != nil || !instant.MatchString(s) {
-			b.reject(name, "must be a time such as 2026-11-23T09:30:00Z (RFC 3339)")
-		}
-		return nil
+		return b.instant(name, &into.OccurredAt)
 	}})
 
 // instant matches RFC 3339's date-time. time.Parse accepts more: an hour of one digit, a comma, an

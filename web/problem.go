@@ -73,6 +73,7 @@ var problems = map[models.Code]struct {
 	models.CodeUnknownUser:          {http.StatusNotFound, "Unknown user", false},
 	models.CodeUnknownOrganization:  {http.StatusNotFound, "Unknown organization", false},
 	models.CodeUnknownHold:          {http.StatusNotFound, "Unknown hold", false},
+	models.CodeUnknownEvent:         {http.StatusNotFound, "Unknown event", false},
 	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "Method not allowed", false},
 	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused", false},
 	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled", false},

@@ -132,6 +132,24 @@ func (s *Server) api() []route {
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
 		},
 		{
+			method: http.MethodPost, path: "/v1/void", id: "void", scope: models.ScopeConsume, handle: answered(queryTimeout, s.void),
+			summary: "Reverse an event",
+			description: "Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by " +
+				"`hold_id`, or by `idempotency_key` and the person: by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets " +
+				"the first answer. If the event is already in a report to Stripe, the key also needs the scope `manage`.",
+			request: reflect.TypeFor[voidRequest](), response: reflect.TypeFor[voidAnswer](),
+			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownHold, models.CodeUnknownEvent},
+		},
+		{
+			method: http.MethodPost, path: "/v1/grants", id: "grant", scope: models.ScopeManage, handle: answered(queryTimeout, s.grant),
+			summary: "Add included units",
+			description: "The units count in the person's current billing period, in addition to those of the plan. What is unused at " +
+				"`expires_at` is taken back. A retry with the same key adds nothing; its answer has the first grant and the current figures." +
+				naming,
+			request: reflect.TypeFor[grantRequest](), response: reflect.TypeFor[grantAnswer](),
+			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
+		},
+		{
 			method: http.MethodGet, path: "/v1/openapi.json", id: "openapi", handle: s.openAPIDocument,
 			summary: "This API as a document", description: "OpenAPI 3.1.", response: reflect.TypeFor[map[string]any](),
 		},

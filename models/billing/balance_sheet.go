@@ -22,6 +22,8 @@ type reportShare struct {
 	// Here is the overage of its events that were used in the period. All is the overage of all its
 	// events.
 	Here, All models.OverageSum
+	// Voided is the part of Here whose events were voided after the report was sealed.
+	Voided models.OverageSum
 }
 
 // balanceSheet is the data that a balance is computed from.
@@ -83,7 +85,8 @@ func (s *balanceSheet) balance() models.OverageBalance {
 		}
 	}
 	for _, r := range s.reports {
-		b.Decided = b.Decided.Plus(r.Here)
+		b.Decided = b.Decided.Plus(r.Here).Minus(r.Voided)
+		b.Add(models.OverageToCredit, models.OverageSum{}.Minus(r.Voided))
 		inPeriod := s.period.Contains(r.Minute)
 		tiers = tiers || inPeriod && r.Counts == models.CountsQuantity
 		switch r.State {

@@ -119,16 +119,21 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		Value, Confirmed                         int64
 		AcceptedAt, FirstAttemptAt               bun.NullTime
 		HereUnits, HereCents, AllUnits, AllCents int64
+		VoidedUnits, VoidedCents                 int64
 	}
 	if err := r.db.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
 		r.first_attempt_at,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_quantity END) AS bigint), 0) AS here_units,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_cents END) AS bigint), 0) AS here_cents,
+			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? AND e.voided_at IS NOT NULL THEN e.overage_quantity END) AS bigint),
+				0) AS voided_units,
+			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? AND e.voided_at IS NOT NULL THEN e.overage_cents END) AS bigint),
+				0) AS voided_cents,
 			COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS all_units, COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS all_cents
 		FROM stripe_reports r LEFT JOIN usage_events e ON e.stripe_report_id = r.id
 		WHERE r.stripe_customer_id = ? AND r.meter_event_name = ? AND r.minute >= ? AND r.minute < ? AND r.state <> ?
 			AND (r.minute >= ? AND r.minute < ? OR r.period_start < ? AND r.period_end > ?)
-		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod),
+		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod),
 		p.End.Add(longestPeriod), models.ReportMissing,
 		p.Start, p.End, p.End, p.Start).Scan(ctx, &reports); err != nil {
 		return nil, err
@@ -137,6 +142,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		share := reportShare{
 			State: row.State, Counts: row.Counts, Minute: row.Minute.UTC(), Value: row.Value, Confirmed: row.Confirmed,
 			Here: models.OverageSum{Units: row.HereUnits, Cents: row.HereCents}, All: models.OverageSum{Units: row.AllUnits, Cents: row.AllCents},
+			Voided: models.OverageSum{Units: row.VoidedUnits, Cents: row.VoidedCents},
 		}
 		if share.SentAt = row.AcceptedAt.Time; share.SentAt.IsZero() {
 			share.SentAt = row.FirstAttemptAt.Time

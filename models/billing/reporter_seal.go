@@ -19,10 +19,11 @@ import (
 // the gate waits meanwhile.
 const customersAtOnce = 20
 
-// Conditions on usage_events e. toSeal selects the events to report that are in no report yet, as
-// in the index usage_events_unsealed. reported is the part of them that Stripe bills.
+// Conditions on usage_events e. toSeal selects the events to report that are in no report yet and
+// not voided; the index usage_events_unsealed has both. reported is the part of them that Stripe
+// bills.
 const (
-	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.overage_quantity > 0"
+	toSeal   = "e.stripe_report_id IS NULL AND e.stripe_customer_id IS NOT NULL AND e.overage_quantity > 0 AND e.voided_at IS NULL"
 	reported = "e.overage_quantity"
 )
 

@@ -37,10 +37,11 @@ func (s schedule) length() time.Duration { return time.Duration(s.days) * 24 * t
 // It knows usage from the processes' answers, and billing periods from what was done at Stripe. It
 // writes neither usage nor subscriptions.
 type world struct {
-	t    testing.TB
-	ctx  context.Context
-	s    schedule
-	rand *rand.Rand
+	t   testing.TB
+	ctx context.Context
+	s   schedule
+	// voiding chooses voids.
+	rand, voiding *rand.Rand
 	// db is the database. Through crashing, the same database, a process may crash at each statement.
 	db, crashing *models.DB
 	catalogue    *models.Catalogue
@@ -76,7 +77,8 @@ func newWorld(t testing.TB, address string, s schedule) *world {
 	t.Helper()
 	begin := time.Date(2026, 11, 2, 9, 12, 41, 0, time.UTC)
 	w := &world{
-		t: t, ctx: t.Context(), s: s, rand: rand.New(rand.NewPCG(s.seed, 1)), begin: begin, now: begin, points: -1,
+		t: t, ctx: t.Context(), s: s, rand: rand.New(rand.NewPCG(s.seed, 1)),
+		voiding: rand.New(rand.NewPCG(s.seed, 3)), begin: begin, now: begin, points: -1,
 		prices: map[string]string{}, counts: map[string]int{},
 	}
 	var err error
@@ -246,7 +248,7 @@ func (w *world) settled() bool {
 func (w *world) waits() bool {
 	for _, q := range []*bun.SelectQuery{
 		w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')"),
-		w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0"),
+		w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0 AND voided_at IS NULL"),
 		w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL"),
 		w.db.NewSelect().TableExpr("records_due"),
 	} {

@@ -143,6 +143,12 @@ func (a *audit) ledger() {
 				}
 				a.report(e)
 			}
+			for _, u := range person.voided {
+				seen++
+				if e := a.events[u.id]; e == nil || e.VoidedAt == nil || e.StripeReportID != nil {
+					a.problem("the ledger has %+v, and its event was voided before it was in a report", e)
+				}
+			}
 		}
 	}
 	if seen != len(a.events) {

@@ -18,13 +18,17 @@ type person struct {
 	payer *payer
 	uses  []*use
 	holds []*heldUnits
-	// lost are the uses that were lost with a database.
-	lost []*use
+	// lost are the uses that were lost with a database, and voided those that were voided before they
+	// were in a report.
+	lost, voided []*use
 }
 
 // use is an event according to the answers.
 type use struct {
-	id             uuid.UUID
+	id uuid.UUID
+	// key or hold names the event.
+	key            string
+	hold           uuid.UUID
 	at, recorded   time.Time
 	units, overage int64
 	plan           models.PlanID
@@ -69,6 +73,38 @@ func (w *world) use() {
 	default:
 		w.recordPast(p)
 	}
+	// Another process voids a use. It has its own random numbers, so the schedule stays the same.
+	if w.voiding.IntN(6) == 0 && !w.s.restores() {
+		w.void(w.payers[w.voiding.IntN(len(w.payers))])
+	}
+}
+
+// void voids one of the last uses, unless it is in a report. A retry gets the first answer.
+func (w *world) void(of *payer) {
+	p := of.people[w.voiding.IntN(len(of.people))]
+	if len(p.uses) == 0 {
+		return
+	}
+	i := max(0, len(p.uses)-1-w.voiding.IntN(4))
+	u := p.uses[i]
+	request := models.NewVoid{Actor: models.ActorShell, Email: p.email, IdempotencyKey: u.key, HoldID: u.hold, Reason: "by mistake"}
+	var answers [2]models.Voided
+	for n := range answers {
+		var err error
+		at := models.Now(w.processes[w.voiding.IntN(len(w.processes))].clock)
+		answers[n], err = models.Void(w.ctx, w.db, w.catalogue, at, request)
+		if errors.Is(err, models.ErrEventReported) {
+			w.counts["voids refused"]++
+			return
+		}
+		w.must(err)
+	}
+	if first, again := answers[0], answers[1]; first.Replayed || !again.Replayed || again.Standing != first.Standing ||
+		first.Void.EventID != u.id || first.Void.OverageQuantity != u.overage {
+		w.t.Errorf("%s: the void of %s and its retry have the answers %+v and %+v", w.name(), u.id, first, again)
+	}
+	p.uses, p.voided = slices.Delete(p.uses, i, i+1), append(p.voided, u)
+	w.counts["voids"]++
 }
 
 // usage asks for units and uses them if they are allowed. A quarter of the calls is repeated at
@@ -82,7 +118,7 @@ func (w *world) usage(p *person) {
 		return
 	}
 	w.note(p, at, &use{
-		id: answer.EventID, at: models.Now(at.clock), units: units, overage: answer.Verdict.Overage, plan: answer.Standing.Plan,
+		id: answer.EventID, key: key, at: models.Now(at.clock), units: units, overage: answer.Verdict.Overage, plan: answer.Standing.Plan,
 	})
 	if w.rand.IntN(4) == 0 {
 		again, err := w.anyProcess().gate.Consume(w.ctx, p.named(), units, key)
@@ -112,15 +148,15 @@ func (w *world) recordPast(p *person) {
 		}
 	}
 	when = when.Truncate(time.Microsecond)
-	units := w.units()
+	units, key := w.units(), w.key()
 	outcomes, err := at.gate.Record(w.ctx, []enforcement.PastEvent{{
-		Person: p.named(), Quantity: units, IdempotencyKey: w.key(), OccurredAt: when,
+		Person: p.named(), Quantity: units, IdempotencyKey: key, OccurredAt: when,
 	}})
 	w.must(err)
 	w.must(outcomes[0].Err)
 	answer := outcomes[0].Answer
 	w.counts["late events"]++
-	w.note(p, at, &use{id: answer.EventID, at: when, units: units, overage: answer.Verdict.Overage, plan: answer.Standing.Plan})
+	w.note(p, at, &use{id: answer.EventID, key: key, at: when, units: units, overage: answer.Verdict.Overage, plan: answer.Standing.Plan})
 }
 
 func (w *world) hold(p *person) {
@@ -165,7 +201,7 @@ func (w *world) closeHold(p *person) {
 		return
 	}
 	w.must(err)
-	u := &use{id: answer.EventID, at: models.Now(at.clock), units: units, plan: answer.Standing.Plan}
+	u := &use{id: answer.EventID, hold: h.id, at: models.Now(at.clock), units: units, plan: answer.Standing.Plan}
 	if !answer.Standing.Period.Contains(u.at) {
 		u.at = h.created
 	}

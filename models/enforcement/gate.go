@@ -68,7 +68,8 @@ var (
 		Code: models.CodeIdempotencyKeyReused, Path: "idempotency_key",
 		Detail: "This person has already used the idempotency key with another quantity.",
 	}
-	errNoUser = &models.Error{
+	// ErrUnknownUser means that a call has only a Slack identity that is not linked to a person.
+	ErrUnknownUser = &models.Error{
 		Code: models.CodeUnknownUser, Detail: "No person has this Slack team and user ID. Send an email as well.",
 	}
 	errLocked = &models.Error{

@@ -24,7 +24,8 @@ const (
 	recordColumns = `r.id, r.user_id, r.email, r.billing_period_start, r.billing_period_end, r.plan_id,
 		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
 		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
-		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id`
+		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id,
+		r.grants_expire_at`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
 	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
@@ -242,8 +243,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row), version: readXID(row[27])}
-		a.record.Daily = models.Daily(row[28])
+		a := &account{record: readRecord(row), version: readXID(row[28])}
+		a.record.Daily = models.Daily(row[29])
 		f.accounts[i] = a
 		return nil
 	}}

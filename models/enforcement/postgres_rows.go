@@ -20,9 +20,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 		SpendLimitCents: readOptionalInt(row[15]), MemberLimit: readOptionalInt(row[16]),
 		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
 		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
-		OrganizationRecordID: readOptionalInt(row[22]),
-		UnitsHeld:            readInt(row[23]), OverageHeld: readInt(row[24]), OverageCentsHeld: readInt(row[25]),
-		HoldsExpireAt: readOptionalTime(row[26]),
+		OrganizationRecordID: readOptionalInt(row[22]), GrantsExpireAt: readOptionalTime(row[23]),
+		UnitsHeld: readInt(row[24]), OverageHeld: readInt(row[25]), OverageCentsHeld: readInt(row[26]),
+		HoldsExpireAt: readOptionalTime(row[27]),
 	}
 }
 

@@ -66,7 +66,7 @@ func (w *worker) identify(calls []*call) []*call {
 			case o.email == "":
 				var p models.LinkedPerson
 				if p, ok = people[o.person.Slack]; !ok {
-					o.unknown, o.err = true, errNoUser
+					o.unknown, o.err = true, ErrUnknownUser
 				}
 				o.name(p)
 			}

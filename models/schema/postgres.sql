@@ -276,6 +276,7 @@ CREATE TABLE usage_records (
     overage_moved_in bigint NOT NULL DEFAULT 0,
     overage_moved_out bigint NOT NULL DEFAULT 0,
     organization_record_id bigint,
+    grants_expire_at timestamp with time zone,
     CONSTRAINT usage_records_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT usage_records_email_billing_period_start_key UNIQUE (email, billing_period_start),
     CONSTRAINT usage_records_user_id_billing_period_start_key UNIQUE (user_id, billing_period_start),
@@ -292,6 +293,8 @@ CREATE TABLE usage_records (
     CONSTRAINT usage_records_new_suggestions_used_check CHECK (suggestions_used >= 0),
     CONSTRAINT usage_records_new_units_held_check CHECK (units_held >= 0)
 );
+-- Records with expired grants, to take their unused units back.
+CREATE INDEX usage_records_grants_expire ON usage_records USING btree (grants_expire_at) WHERE grants_expire_at IS NOT NULL;
 -- The records of a payer in a stretch of time, for the organization's spend limit.
 CREATE INDEX usage_records_payer ON usage_records USING btree (payer, billing_period_start) WHERE payer <> ''::text;
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
@@ -414,6 +417,8 @@ CREATE TABLE usage_events (
     CONSTRAINT usage_events_new_overage_cents_check CHECK (overage_cents >= 0),
     CONSTRAINT usage_events_new_quantity_check CHECK (quantity > 0)
 );
+-- The events of a record by time, for the activity pages.
+CREATE INDEX usage_events_record ON usage_events USING btree (record_id, occurred_at);
 -- The events of a report.
 CREATE INDEX usage_events_stripe_report_id ON usage_events USING btree (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 -- Overage that is in no report yet, for sealing.
@@ -458,7 +463,7 @@ CREATE INDEX usage_holds_open ON usage_holds USING btree (user_id, record_id, ex
 -- Holds whose IDs are from before the user's ID was part of them.
 CREATE INDEX usage_holds_version_7 ON usage_holds USING btree (id) WHERE substr(id::text, 15, 1) = '7'::text;
 
--- Extra units that an operator gave a person.
+-- Extra included units for a person in one usage record. What is unused when a grant expires is taken back.
 CREATE TABLE usage_grants (
     id uuid NOT NULL,
     user_id uuid NOT NULL,
@@ -467,8 +472,44 @@ CREATE TABLE usage_grants (
     granted_by text NOT NULL,
     expires_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    record_id bigint NOT NULL DEFAULT 0,
+    idempotency_key text,
+    ended_at timestamp with time zone,
+    taken_back bigint NOT NULL DEFAULT 0,
     CONSTRAINT usage_grants_pkey PRIMARY KEY (user_id, id),
+    CONSTRAINT usage_grants_check CHECK (taken_back >= 0 AND taken_back <= quantity),
     CONSTRAINT usage_grants_quantity_check CHECK (quantity > 0)
+);
+-- A retry with the same key grants nothing again.
+CREATE UNIQUE INDEX usage_grants_key ON usage_grants USING btree (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- The void of an event, with the figures of its answer. Each event is voided at most once.
+CREATE TABLE usage_voids (
+    user_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    email text NOT NULL,
+    quantity bigint NOT NULL,
+    overage_quantity bigint NOT NULL,
+    overage_cents bigint NOT NULL,
+    reason text NOT NULL,
+    voided_by text NOT NULL,
+    voided_at timestamp with time zone NOT NULL,
+    plan_id text NOT NULL,
+    billing_period_start timestamp with time zone NOT NULL,
+    billing_period_end timestamp with time zone NOT NULL,
+    used_after bigint NOT NULL,
+    overage_after bigint NOT NULL,
+    overage_cents_after bigint NOT NULL,
+    held_after bigint NOT NULL,
+    overage_held_after bigint NOT NULL,
+    included bigint NOT NULL,
+    overage_rate_cents bigint NOT NULL,
+    spend_limit_cents bigint,
+    member_limit bigint,
+    CONSTRAINT usage_voids_pkey PRIMARY KEY (user_id, event_id),
+    CONSTRAINT usage_voids_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
+    CONSTRAINT usage_voids_overage_cents_check CHECK (overage_cents >= 0),
+    CONSTRAINT usage_voids_quantity_check CHECK (quantity > 0)
 );
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.

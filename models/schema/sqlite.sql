@@ -229,11 +229,14 @@ CREATE TABLE usage_records (
     overage_moved_in integer NOT NULL DEFAULT 0,
     overage_moved_out integer NOT NULL DEFAULT 0,
     organization_record_id bigint,
+    grants_expire_at timestamp,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
     CHECK (julianday(billing_period_end) - julianday(billing_period_start) <= 62)
 );
+-- Records with expired grants, to take their unused units back.
+CREATE INDEX usage_records_grants_expire ON usage_records (grants_expire_at) WHERE grants_expire_at IS NOT NULL;
 -- The records of a payer in a stretch of time, for the organization's spend limit.
 CREATE INDEX usage_records_payer ON usage_records (payer, billing_period_start) WHERE payer <> '';
 -- The records of a workspace's people in a stretch of time, for the organization's pages.
@@ -306,6 +309,8 @@ CREATE TABLE usage_events (
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
+-- The events of a record by time, for the activity pages.
+CREATE INDEX usage_events_record ON usage_events (record_id, occurred_at);
 -- The events of a report.
 CREATE INDEX usage_events_stripe_report_id ON usage_events (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 -- Overage that is in no report yet, for sealing.
@@ -346,7 +351,7 @@ CREATE INDEX usage_holds_open ON usage_holds (user_id, record_id, expires_at) WH
 -- Holds whose IDs are from before the user's ID was part of them.
 CREATE INDEX usage_holds_version_7 ON usage_holds (id) WHERE substr(id, 15, 1) = '7';
 
--- Extra units that an operator gave a person.
+-- Extra included units for a person in one usage record. What is unused when a grant expires is taken back.
 CREATE TABLE usage_grants (
     id text NOT NULL,
     user_id text NOT NULL,
@@ -355,7 +360,39 @@ CREATE TABLE usage_grants (
     granted_by text NOT NULL,
     expires_at timestamp,
     created_at timestamp NOT NULL,
+    record_id bigint NOT NULL DEFAULT 0,
+    idempotency_key text,
+    ended_at timestamp,
+    taken_back bigint NOT NULL DEFAULT 0 CHECK (taken_back BETWEEN 0 AND quantity),
     PRIMARY KEY (user_id, id)
+);
+-- A retry with the same key grants nothing again.
+CREATE UNIQUE INDEX usage_grants_key ON usage_grants (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- The void of an event, with the figures of its answer. Each event is voided at most once.
+CREATE TABLE usage_voids (
+    user_id text NOT NULL,
+    event_id text NOT NULL,
+    email text NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    overage_quantity bigint NOT NULL CHECK (overage_quantity BETWEEN 0 AND quantity),
+    overage_cents bigint NOT NULL CHECK (overage_cents >= 0),
+    reason text NOT NULL,
+    voided_by text NOT NULL,
+    voided_at timestamp NOT NULL,
+    plan_id text NOT NULL,
+    billing_period_start timestamp NOT NULL,
+    billing_period_end timestamp NOT NULL,
+    used_after bigint NOT NULL,
+    overage_after bigint NOT NULL,
+    overage_cents_after bigint NOT NULL,
+    held_after bigint NOT NULL,
+    overage_held_after bigint NOT NULL,
+    included bigint NOT NULL,
+    overage_rate_cents bigint NOT NULL,
+    spend_limit_cents bigint,
+    member_limit bigint,
+    PRIMARY KEY (user_id, event_id)
 );
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.

@@ -75,6 +75,7 @@ func opsStopped(ops views.Ops) views.Ops {
 		{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 3, Cents: 90}},
 		{Part: models.OverageByHand, OverageSum: models.OverageSum{Units: 40, Cents: 1000}},
 		{Part: models.OverageOtherSource, OverageSum: models.OverageSum{Units: -7, Cents: -210}},
+		{Part: models.OverageToCredit, OverageSum: models.OverageSum{Units: -2, Cents: -60}},
 	}
 	s.Overage.Balances = []models.OverageBalance{
 		{

@@ -29,6 +29,8 @@ type Commands struct {
 	Organization organizationCommand `cmd:"" help:"Manage organizations and their Slack teams."`
 	User         userCommands        `cmd:"" help:"Manage people."`
 	Subscribe    subscribeCommand    `cmd:"" help:"${help_subscribe}"`
+	Grant        grantCommand        `cmd:"" help:"Add included units for a person in the current billing period, and print the grant's ID."`
+	Void         voidCommand         `cmd:"" help:"Reverse an event, in its own billing period, and print its ID."`
 	Stripe       stripeCommands      `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
 	Backup       backupCommand       `cmd:"" help:"${help_backup}"`
 	Verify       verifyCommand       `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`

@@ -13,6 +13,7 @@ var HelpTexts = kong.Vars{
 	"help_subscriber": "The organization that gets the plan. Give either --email or --organization.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
+	"help_expires": "When the unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
 	"help_stripe_setup": "Find or create in Stripe what the plan catalog needs: meters, products, prices, the webhook " +

@@ -87,8 +87,8 @@ func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *sl
 	return wait, func() { end(); <-done }, nil
 }
 
-// finishEvery is how often a server looks for spend limits whose change another process did not
-// finish, because it ended in between.
+// finishEvery is how often a server looks for grants that expired, and for spend limits whose change
+// another process did not finish, because it ended in between.
 const finishEvery = 10 * time.Second
 
 // Housekeeping does what a server does beside its requests, until ctx ends.
@@ -99,6 +99,9 @@ func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
 	for {
 		if err := models.FinishSpendLimits(ctx, d.DB, d.Catalogue, models.Now(time.Now), nil); err != nil && ctx.Err() == nil {
 			log.Warn("a spend limit is not in force yet; it is tried again", "error", err)
+		}
+		if err := models.EndGrants(ctx, d.DB, d.Catalogue, models.Now(time.Now)); err != nil && ctx.Err() == nil {
+			log.Warn("expired grants are not taken back yet; it is tried again", "error", err)
 		}
 		select {
 		case <-ctx.Done():

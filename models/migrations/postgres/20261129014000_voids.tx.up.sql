@@ -1,0 +1,25 @@
+-- One void of an event, with the figures of its answer. The key makes each event voided at most once.
+CREATE TABLE IF NOT EXISTS usage_voids (
+    user_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    email text COLLATE "C" NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    overage_quantity bigint NOT NULL CHECK (overage_quantity BETWEEN 0 AND quantity),
+    overage_cents bigint NOT NULL CHECK (overage_cents >= 0),
+    reason text NOT NULL,
+    voided_by text NOT NULL,
+    voided_at timestamptz NOT NULL,
+    plan_id text NOT NULL,
+    billing_period_start timestamptz NOT NULL,
+    billing_period_end timestamptz NOT NULL,
+    used_after bigint NOT NULL,
+    overage_after bigint NOT NULL,
+    overage_cents_after bigint NOT NULL,
+    held_after bigint NOT NULL,
+    overage_held_after bigint NOT NULL,
+    included bigint NOT NULL,
+    overage_rate_cents bigint NOT NULL,
+    spend_limit_cents bigint,
+    member_limit bigint,
+    PRIMARY KEY (user_id, event_id)
+);

@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+type voidCommand struct {
+	Email  string     `arg:"" optional:"" help:"The person's email address."`
+	Key    string     `arg:"" optional:"" help:"The event's idempotency key."`
+	Hold   *uuid.UUID `placeholder:"ID" help:"Void the event of this settled hold, instead of naming the person and the key."`
+	Reason string     `required:"" help:"Why, for the audit log and the person's activity."`
+}
+
+// Run voids an event and prints its ID. Nothing changes if it is voided already.
+func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalogue *models.Catalogue) error {
+	v := models.NewVoid{Actor: models.ActorShell, IdempotencyKey: c.Key, Reason: c.Reason, Reported: true}
+	switch {
+	case c.Hold != nil && c.Email != "":
+		return errors.New("give either EMAIL and KEY or --hold")
+	case c.Hold != nil:
+		v.HoldID = *c.Hold
+	case c.Key == "":
+		return errors.New("missing EMAIL and KEY: give the person and the event's idempotency key, or --hold")
+	default:
+		email, err := models.ParseEmail(c.Email)
+		if err != nil {
+			return err
+		}
+		v.Email = email
+	}
+	voided, err := models.Void(ctx, db, catalogue, now(), v)
+	if err != nil {
+		return err
+	}
+	done := &voided.Void
+	note := "%s units and %s of overage no longer count for %s."
+	if voided.Replayed {
+		note = "The event was already voided: " + note
+	}
+	o.Note(note, models.FormatCount(done.Quantity), catalogue.FormatMoney(done.OverageCents), done.Email)
+	return o.Print(done.EventID)
+}

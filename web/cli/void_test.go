@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+func TestGrantAndVoid(t *testing.T) {
+	db, err := models.Open(t.Context(), "sqlite:"+t.TempDir()+"/tollgate.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	o := &Output{Stdout: &stdout, Stderr: &stderr}
+	grant := grantCommand{Email: " Ada@Example.com ", Quantity: 3, Reason: "outage"}
+	if err := grant.Run(t.Context(), o, db, catalogue); err != nil {
+		t.Fatal(err)
+	}
+	_, err = uuid.Parse(strings.TrimSpace(stdout.String()))
+	if err != nil || stderr.String() != "ada@example.com has used 0 of 8 included units.\n" {
+		t.Errorf("grant printed %q and noted %q", stdout.String(), stderr.String())
+	}
+	grant.Quantity = 0
+	if err := grant.Run(t.Context(), o, db, catalogue); err == nil || !strings.Contains(err.Error(), "quantity must be 1 to 1000000") {
+		t.Errorf("a grant of nothing: %v", err)
+	}
+
+	hold := uuid.New()
+	for _, test := range []struct {
+		c    voidCommand
+		want string
+	}{
+		{voidCommand{Email: "ada@example.com", Key: "k", Reason: "r"}, "unknown_event"},
+		{voidCommand{Hold: &hold, Reason: "r"}, "unknown_hold"},
+		{voidCommand{Hold: &hold, Email: "ada@example.com", Reason: "r"}, "give either EMAIL and KEY or --hold"},
+		{voidCommand{Email: "ada@example.com", Reason: "r"}, "missing EMAIL and KEY"},
+		{voidCommand{Email: "ada", Key: "k", Reason: "r"}, "ada"},
+	} {
+		if err := test.c.Run(t.Context(), o, db, catalogue); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.c, err, test.want)
+		}
+	}
+
+	ctx := t.Context()
+	var r models.UsageRecord
+	if err := db.NewSelect().Model(&r).Scan(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := catalogue.Standing(&r, now())
+	s.Add(2, models.Verdict{})
+	e := models.UsageEvent{
+		ID: uuid.New(), UserID: r.UserID, RecordID: r.ID, Email: r.Email, Quantity: 2, IdempotencyKey: new("k"), OccurredAt: now(),
+		RecordedAt: now(), Figures: s.Figures(),
+	}
+	if _, err := db.NewInsert().Model(&e).Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.SuggestionsUsed, r.Daily = 2, r.Daily.Add(models.DayOf(r.BillingPeriodStart, now()), 2)
+	if _, err := db.NewUpdate().Model(&r).WherePK().Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{
+		"2 units and $0.00 of overage no longer count for ada@example.com.\n",
+		"The event was already voided: 2 units and $0.00 of overage no longer count for ada@example.com.\n",
+	} {
+		stdout.Reset()
+		stderr.Reset()
+		if err := (&voidCommand{Email: "ada@example.com", Key: "k", Reason: "twice"}).Run(ctx, o, db, catalogue); err != nil {
+			t.Fatal(err)
+		}
+		if stdout.String() != e.ID.String()+"\n" || stderr.String() != want {
+			t.Errorf("void %d printed %q and noted %q", i, stdout.String(), stderr.String())
+		}
+	}
+	if err := models.Verify(ctx, db, func(d models.Difference) { t.Error(d) }); err != nil {
+		t.Error(err)
+	}
+}
