@@ -104,7 +104,7 @@ func vacant(target string) error {
 		return inTargetWords(err)
 	}
 	if left := leftover(target, true); left != "" {
-		return fmt.Errorf("%q is left of another database; move it away or choose another name", left)
+		return fmt.Errorf("%q is left over from another database; move it away or choose another name", left)
 	}
 	return nil
 }

@@ -320,7 +320,7 @@ func (r *catalogueReader) plans(n *yaml.Node) []Plan {
 		plans = append(plans, p)
 	}
 	if _, ok := lines[FreePlan]; !ok {
-		r.problem(n, "the plan %q is missing: it is the plan of everybody without a subscription", FreePlan)
+		r.problem(n, "the plan %q is missing: it is the plan of everyone without a subscription", FreePlan)
 	}
 	return plans
 }

@@ -24,7 +24,8 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{
-		name: "users", note: "A person. The email is a label that can change; the ID is the key of all usage.",
+		name: "users", note: "A person. The email is a label that can change; the ID is the key of all usage. " +
+			"Only servers of earlier releases read stripe_customer_id.",
 		parts: map[string]string{
 			"users_workspace_id_email": "The members of a workspace by email, for the organization's pages.",
 			"users_hold_tail":          "A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.",

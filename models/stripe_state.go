@@ -60,9 +60,9 @@ func (t *StripeTotal) Explain() string {
 	}
 	switch t.Reason {
 	case LearnedLate:
-		return what + ", since the change of the period became known after they were sent"
+		return what + ", because the change of the period became known after they were sent"
 	case NoMinute:
-		return what + ", since a period without a free whole minute is billed in the first free minute after it"
+		return what + ", because units of a period without a free minute are sent in the first free minute after it"
 	}
 	return ""
 }
@@ -119,7 +119,7 @@ const (
 	BlockedByCustomer BlockedKind = "customer"
 )
 
-// StripeObject is an object at Stripe that set-up created, with our name for it: "meter:pro",
+// StripeObject is an object at Stripe that setup created, with our name for it: "meter:pro",
 // "price:pro", "overage:pro", "webhook".
 type StripeObject struct {
 	bun.BaseModel `bun:"table:stripe_objects"`

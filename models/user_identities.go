@@ -67,8 +67,8 @@ func (i *Identities) Describe() string {
 		known = append(known, fmt.Sprintf("subject %q at %s", issuer.Subject, issuer.Issuer))
 	}
 	if len(known) == 0 {
-		return fmt.Sprintf("%s belongs to the user %s, who has no identity. A person who signs in with this address, verified, gets "+
-			"the role.", i.Email, i.UserID)
+		return fmt.Sprintf("%s belongs to the user %s, who has no identity. Anyone who signs in with this address as their verified "+
+			"address gets the role.", i.Email, i.UserID)
 	}
 	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
 }

@@ -56,8 +56,8 @@ var recounts = []recount{
 			FROM usage_events WHERE voided_at IS NULL GROUP BY user_id, record_id) e ON e.user_id = r.user_id AND e.record_id = r.id
 		WHERE r.suggestions_used <> COALESCE(e.units, 0) OR r.overage_used <> COALESCE(e.overage, 0) OR r.overage_cents <> COALESCE(e.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", texts: []string{"%[1]d units are stored on days that its events do not give, %[2]d are missing on days " +
-		"that they do"},
+	{row: "usage record", texts: []string{"compared with its events, %[1]d units too many are stored on some days, and %[2]d are missing " +
+		"on others"},
 		query: dailyRecount(`SELECT r.user_id, r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint)
 				FROM usage_records r, string_to_table(r.daily, ',') WITH ORDINALITY AS d (units, n)`,
 			`GREATEST(0, (e.occurred_at AT TIME ZONE 'UTC')::date - (r.billing_period_start AT TIME ZONE 'UTC')::date)`),
@@ -76,7 +76,7 @@ var recounts = []recount{
 			FROM usage_holds WHERE state = 'open' GROUP BY user_id, record_id) h ON h.user_id = r.user_id AND h.record_id = r.id
 		WHERE r.units_held <> COALESCE(h.units, 0) OR r.overage_held <> COALESCE(h.overage, 0) OR r.overage_cents_held <> COALESCE(h.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", texts: []string{"%[2]d units on hold expire before the record says that any do"}, query: `
+	{row: "usage record", texts: []string{"%[2]d units on hold expire before the first expiry that the record stores"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(h.quantity) AS bigint)
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
@@ -91,7 +91,7 @@ var recounts = []recount{
 	// period. Records of earlier releases have no payer, and their copies of data that depends on
 	// it may be outdated. The rate of a plan assigned by hand is the catalog's.
 	{row: "usage record", texts: []string{
-		"the person, workspace, plan or payment that it repeats has changed",
+		"its copy of the person, workspace, plan or payment is out of date",
 	}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 1, 0
 		FROM usage_records r JOIN (SELECT id FROM users) k ON k.id = r.user_id ` + EntitlementJoins + `
@@ -152,7 +152,7 @@ var recounts = []recount{
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (h.created_at < r.billing_period_start
 			OR h.created_at >= r.billing_period_end AND (r.payer IS NOT NULL OR h.created_at >= h.billing_period_end)) ORDER BY h.id`},
-	{row: "hold", texts: []string{"it is settled, %[1]d event is due, %[2]d were counted"}, query: `
+	{row: "hold", texts: []string{"it is settled, so it must have %[1]d event, but %[2]d were counted"}, query: `
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
 		FROM usage_holds h LEFT JOIN usage_events e ON e.user_id = h.user_id AND e.hold_id = h.id
 		WHERE h.state = 'settled' GROUP BY h.user_id, h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},

@@ -116,7 +116,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 	const ada, bob, october = "1 of ada@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ",
 		"2 of bob@example.com, 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z: ",
 		"3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-10-27T00:00:00Z: "
-	const changed = "the person, workspace, plan or payment that it repeats has changed"
+	const changed = "its copy of the person, workspace, plan or payment is out of date"
 	record := func(label, problem string) string { return "usage record " + label + problem }
 	event := func(n int, problem string) string {
 		return fmt.Sprintf("usage event %s of former@example.com, 2026-10-01T00:00:00Z to 2026-12-01T00:00:00Z: %s", id(n), problem)
@@ -134,7 +134,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		return record(label, fmt.Sprintf("%d %s on hold are stored, %d were counted from its open holds", stored, what, counted))
 	}
 	days := func(label string, stored, missing int) string {
-		return record(label, fmt.Sprintf("%d units are stored on days that its events do not give, %d are missing on days that they do",
+		return record(label, fmt.Sprintf("compared with its events, %d units too many are stored on some days, and %d are missing on others",
 			stored, missing))
 	}
 	const used, over, cents = "units used", "units of overage", "cents of overage"
@@ -168,9 +168,9 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"overage held too much", []string{"UPDATE usage_records SET overage_held = 2, overage_cents_held = 60 WHERE id = 1"},
 			[]string{held(ada, "units of overage", 2, 1), held(ada, "cents of overage", 60, 30)}},
 		{"holds never given back", []string{"UPDATE usage_records SET holds_expire_at = NULL WHERE id = 1"},
-			[]string{record(ada, "2 units on hold expire before the record says that any do")}},
+			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
 		{"holds given back late", []string{"UPDATE usage_records SET holds_expire_at = '2026-11-23 12:01:01+00:00' WHERE id = 1"},
-			[]string{record(ada, "2 units on hold expire before the record says that any do")}},
+			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
 		{"records overlap", []string{"UPDATE usage_records SET billing_period_end = '2026-11-01 00:00:01+00:00' WHERE id = 3"},
 			[]string{"usage record 3 of ada@example.com, 2026-10-01T00:00:00Z to 2026-11-01T00:00:01Z: it overlaps usage record 1 of the " +
 				"same person"}},
@@ -213,13 +213,13 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"hold of another period", []string{"UPDATE usage_holds SET created_at = '2026-12-01 00:00:00+00:00' WHERE state = 'open'"},
 			[]string{hold(21, "its units are in usage record 1, which is another period's")}},
 		{"settled without event", []string{"UPDATE usage_holds SET state = 'settled' WHERE idempotency_key = 'h2'"},
-			[]string{hold(22, "it is settled, 1 event is due, 0 were counted")}},
+			[]string{hold(22, "it is settled, so it must have 1 event, but 0 were counted")}},
 		{"settled twice", []string{"DROP INDEX usage_events_user_id_hold_id", "UPDATE usage_holds SET quantity = 5 WHERE idempotency_key = 'h0'",
 			"UPDATE usage_events SET idempotency_key = NULL, hold_id = '" + id(20).String() + "' WHERE idempotency_key = 'k2'"},
-			[]string{hold(20, "it is settled, 1 event is due, 2 were counted")}},
+			[]string{hold(20, "it is settled, so it must have 1 event, but 2 were counted")}},
 		{"settled by another person's event", []string{"UPDATE usage_holds SET user_id = '" + id(40).String() + "' WHERE idempotency_key = 'h0'"},
 			[]string{hold(20, "its units are in usage record 1, which its person does not have"),
-				hold(20, "it is settled, 1 event is due, 0 were counted"),
+				hold(20, "it is settled, so it must have 1 event, but 0 were counted"),
 				event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
 		{"settled with more than was held", []string{"UPDATE usage_holds SET quantity = 2 WHERE idempotency_key = 'h0'"},
 			[]string{event(3, "its 3 units are from a hold that has 2, is not settled or is in another record")}},

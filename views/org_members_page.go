@@ -56,10 +56,10 @@ func memberColumns(billed bool) []memberColumn {
 // lastPage returns the number of pages, at least one.
 func (l *MembersList) lastPage() int { return int(max(1, (l.Found+MembersPerPage-1)/MembersPerPage)) }
 
-// membersFound returns how many members the query finds: "37 of 42 people".
+// membersFound returns how many members the query finds: "37 of 42 members".
 func membersFound(q MembersQuery, l MembersList) string {
 	if !q.Filtered() {
-		return people(l.Total)
+		return members(l.Total)
 	}
-	return fmt.Sprintf("%s of %s", models.FormatCount(l.Found), people(l.Total))
+	return fmt.Sprintf("%s of %s", models.FormatCount(l.Found), members(l.Total))
 }

@@ -79,12 +79,12 @@ func orgFinding(s models.OrganizationSummary) string {
 	case s.TotalUsers == 0:
 		return "This organization has no members yet."
 	case s.ActiveUsers == 0:
-		return fmt.Sprintf("No usage in this billing period yet (%s).", people(s.TotalUsers))
+		return fmt.Sprintf("No usage in this billing period yet (%s).", members(s.TotalUsers))
 	}
-	return fmt.Sprintf("Used by %s of %s in this billing period.", models.FormatCount(s.ActiveUsers), people(s.TotalUsers))
+	return fmt.Sprintf("Used by %s of %s in this billing period.", models.FormatCount(s.ActiveUsers), members(s.TotalUsers))
 }
 
-func people(n int64) string { return ui.Count(n, "person", "people") }
+func members(n int64) string { return ui.Count(n, "member", "members") }
 
 // share returns part as a percentage of whole, with one decimal.
 func share(part, whole int64) string {

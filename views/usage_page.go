@@ -39,11 +39,11 @@ func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []strin
 	for _, m := range moved {
 		if m.In > 0 {
 			lines = append(lines, fmt.Sprintf("%s: includes %s of overage from another period, "+
-				"because Tollgate learned late of a period change. This overage stays billed.", ui.Span(m.Period), c.Units(m.In)))
+				"because a change of the billing period became known late. This overage is still billed.", ui.Span(m.Period), c.Units(m.In)))
 		}
 		if m.Out > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, "+
-				"because Tollgate learned late of a period change. This overage stays billed.", ui.Span(m.Period), c.Units(m.Out)))
+				"because a change of the billing period became known late. This overage is still billed.", ui.Span(m.Period), c.Units(m.Out)))
 		}
 	}
 	return lines
@@ -189,7 +189,7 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents))
 	}
-	return fmt.Sprintf("%s. The spend limit of %s stops them before that.", text, c.FormatMoney(*s.SpendLimitCents))
+	return fmt.Sprintf("%s. The spend limit of %s is reached before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }
 
 // oneRate returns the price of a unit of overage, which is rate if there is no overage yet. ok is
@@ -226,7 +226,7 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
 			c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, they are paused once it is reached, until the reset.",
+	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, they are paused when it is reached, until the reset.",
 		c.UnitPlural)
 }
 

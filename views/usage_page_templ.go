@@ -1183,7 +1183,7 @@ func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string
 
 const (
 	aboutMonths        = "Each month is compared with its limit at the time."
-	aboutMembersMonths = "Included is the sum of the members' limits at the time. Overage is counted for each member."
+	aboutMembersMonths = "The included units are the sum of the members' limits at the time. Overage is counted for each member separately."
 )
 
 func spendLimitCard(d Usage, s models.Standing) templ.Component {

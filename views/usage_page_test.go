@@ -159,11 +159,11 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a forecast within the spend limit", limited(62, 210),
-			[]string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"stops them before that"},
+			[]string{"7 beyond the plan: $2.10 of overage. estimate"}, []string{"is reached before that"},
 		},
 		{
 			"a forecast beyond the spend limit", limited(62, 209),
-			[]string{"7 beyond the plan. The spend limit of $2.09 stops them before that. estimate"}, []string{"$2.10"},
+			[]string{"7 beyond the plan. The spend limit of $2.09 is reached before that. estimate"}, []string{"$2.10"},
 		},
 		{
 			"past due, overage is paused", pastDue(78),
@@ -246,11 +246,11 @@ func TestOrganizationPages(t *testing.T) {
 		without []string
 	}{
 		{"org", []string{
-			"1,804 suggestions used", "Used by 37 of 42 people", "Average per user 42.95",
+			"1,804 suggestions used", "Used by 37 of 42 members", "Average per member 42.95",
 			"1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
 			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 " +
 				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
-			"36 suggestions beyond the plan, by 3 people.",
+			"36 suggestions beyond the plan, by 3 members.",
 			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
 		}, []string{"No month exceeded", "by hand"}},
 		{"org-by-hand", []string{
@@ -262,14 +262,14 @@ func TestOrganizationPages(t *testing.T) {
 			"Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast for the whole period $0.00",
 		}, []string{"$840", "× $0.20"}},
 		{"org-new", []string{
-			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 person)", "Nothing used yet", "No overage so far",
+			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 member)", "Nothing used yet", "No overage so far",
 		}, nil},
 		{"members", []string{
-			"42 people", "Page 1 of 2",
+			"42 members", "Page 1 of 2",
 			"Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —",
 		}, nil},
-		{"members-narrowed", []string{"37 of 42 people", "Page 2 of 2"}, nil},
-		{"members-none", []string{"0 of 42 people", "No members match this search."}, []string{"<b>"}},
+		{"members-narrowed", []string{"37 of 42 members", "Page 2 of 2"}, nil},
+		{"members-none", []string{"0 of 42 members", "No members match this search."}, []string{"<b>"}},
 	} {
 		t.Run(test.page, func(t *testing.T) {
 			said := text(viewstest.Render(t, pages[test.page]))

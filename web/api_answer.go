@@ -22,21 +22,21 @@ import (
 type Decision struct {
 	Allowed          bool          `json:"allowed" doc:"Whether the person may have the requested quantity."`
 	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached,member_limit_reached,organization_spend_limit_reached" doc:"Null if allowed."`
-	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"Included units used, after the decision."`
+	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"The level of use, after the decision."`
 	Email            string        `json:"email"`
 	Plan             string        `json:"plan" doc:"The ID of the person's plan."`
 	Used             int64         `json:"used" doc:"Units used in the period."`
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Used over included, rounded down."`
+	PercentUsed      int64         `json:"percent_used" doc:"Units used as a percentage of the included units, rounded down."`
 	Overage          int64         `json:"overage" doc:"Units used beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of an overage unit in cents; 0 means a hard cap."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
 	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The limit on overage per period, in cents; null means no limit."`
 	MemberLimit      *int64        `json:"member_limit" doc:"The admin's limit on units per period; null means no limit."`
 	Period           period        `json:"period"`
-	Notice           *string       `json:"notice" doc:"What to say to the person; null if allowed at level safe."`
+	Notice           *string       `json:"notice" doc:"What to say to the person; null if the call is allowed and the level is safe."`
 	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null if there is no notice."`
 }
 

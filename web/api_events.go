@@ -58,7 +58,7 @@ type eventResult struct {
 	IdempotencyKey *string `json:"idempotency_key" doc:"The event's key; null if missing or invalid."`
 	Status         string  `json:"status" enum:"recorded,duplicate,conflict,invalid" doc:"conflict: the key was used with another quantity."`
 	EventID        *string `json:"event_id" format:"uuid" doc:"The event; null if none was recorded."`
-	Error          *string `json:"error" doc:"What is wrong; null if nothing is."`
+	Error          *string `json:"error" doc:"What is wrong with the event; null if nothing is wrong."`
 }
 
 // events records a batch. An error in the batch as a whole is a problem; an error in one event is

@@ -65,7 +65,7 @@ func (s *Server) noteFile(err error) bool {
 		if errors.Is(err, models.ErrFileReadOnly) {
 			action = "make the file writable again"
 		}
-		s.log.Error("every call is answered 503: the database file was replaced, moved, deleted or made read-only",
+		s.log.Error("every call gets 503: the database file was replaced, moved, deleted or made read-only",
 			"error", err, "action", action)
 	}
 	return true

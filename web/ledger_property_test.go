@@ -209,23 +209,22 @@ func (l *ledger) start(now time.Time) {
 			m.stand = l.stand
 		}
 		log := slog.New(slog.DiscardHandler)
-		var err error
-		m.client, err = billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: m.stand.Transport()})
+		client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: m.stand.Transport()})
 		must(l.t, err)
 		if first {
 			l.metered = &metered{fixture: &fixture{now: now}}
 			_, err = billing.Setup(l.t.Context(), billing.SetupOptions{
-				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
 			})
 			must(l.t, err)
 		}
 		must(l.t, o.Catalogue.ReadMeters(l.t.Context(), o.DB))
 		m.reporter = billing.NewReporter(billing.ReporterOptions{
-			DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
+			DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
 		})
 		o.Reporter = m.reporter
 		o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-			DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
+			DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
 		})
 	})
 	m.set(now)

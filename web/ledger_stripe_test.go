@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/client"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -238,6 +240,15 @@ func (l *ledger) setStatus(s *ledgerSub, status string) {
 	l.announce(s, "customer.subscription.updated")
 }
 
+// sdk returns Stripe's own client of the stand-in, for what the product never does.
+func (m *metered) sdk() *client.API {
+	b := stripe.GetBackendWithConfig(stripe.APIBackend, &stripe.BackendConfig{
+		HTTPClient: &http.Client{Transport: m.stand.Transport()}, MaxNetworkRetries: stripe.Int64(0),
+		LeveledLogger: &stripe.LeveledLogger{Level: stripe.LevelNull}, EnableTelemetry: stripe.Bool(false),
+	})
+	return client.New("sk_test_1", &stripe.Backends{API: b, Connect: b, Uploads: b})
+}
+
 // cancel ends a subscription with its period, immediately with a last invoice, or immediately
 // without one.
 func (l *ledger) cancel(s *ledgerSub, how string) {
@@ -248,14 +259,15 @@ func (l *ledger) cancel(s *ledgerSub, how string) {
 		l.announce(s, "customer.subscription.updated")
 		return
 	}
-	_, err := l.client.Subscriptions.Cancel(s.id, &stripe.SubscriptionCancelParams{
+	sdk := l.sdk()
+	_, err := sdk.Subscriptions.Cancel(s.id, &stripe.SubscriptionCancelParams{
 		InvoiceNow: stripe.Bool(how == "with an invoice"), Prorate: stripe.Bool(true),
 	})
 	must(l.t, err)
 	s.ended, s.now.status = l.clock(), "canceled"
 	if how == "with an invoice" {
 		var last *stripe.Invoice
-		for all := l.client.Invoices.List(&stripe.InvoiceListParams{Subscription: &s.id}); last == nil && all.Next(); {
+		for all := sdk.Invoices.List(&stripe.InvoiceListParams{Subscription: &s.id}); last == nil && all.Next(); {
 			last = all.Invoice()
 		}
 		l.finalizeLater(s, &ledgerInvoice{id: last.ID, start: s.start, end: s.ended})

@@ -86,7 +86,7 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		f.set(now)
 		f.used("bob@example.com", 141, f.clock())
 		p := f.signedIn("ada@example.com").get("/org")
-		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 person", "$8.20"}, nil)
+		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 member", "$8.20"}, nil)
 		says(t, "the months", textOf(p.section("months")),
 			[]string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
 		rows := table(p.section("months"))
@@ -129,7 +129,7 @@ func TestOrganizationCost(t *testing.T) {
 		says(t, "a plan assigned by hand", cost(), []string{
 			"Business, 3 seats × $20.00 $60.00 " + overage + " So far in this period $66.20 " + forecast + " Forecast for the whole period $94.00",
 			byHand, "Each member with usage in this billing period counts as a seat.",
-			"31 suggestions beyond the plan, by 2 people.", "Estimate, before tax; the invoice is authoritative.",
+			"31 suggestions beyond the plan, by 2 members.", "Estimate, before tax; the invoice is authoritative.",
 		}, []string{"nothing is billed"})
 
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, models.FreePlan)

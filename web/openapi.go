@@ -24,7 +24,7 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 		Info: &huma.Info{
 			Title: "Tollgate", Version: "1",
 			Description: "Usage limits and metering: may this person use more, and what should the app say to them? " +
-				"Every decision is recorded in the transaction that made it.",
+				"Each use is decided and recorded in one transaction.",
 			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 		},
 		Servers: []*huma.Server{{URL: s.baseURL}},

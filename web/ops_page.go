@@ -38,7 +38,7 @@ var opsNotices = map[flash]ui.Notice{
 	sendingPaused:    {Kind: ui.Done, Title: "Sending paused"},
 	sendingResumed:   {Kind: ui.Done, Title: "Sending resumed"},
 	sendingUnchanged: {Kind: ui.Info, Title: "Nothing was changed", Text: "Sending was already in that state. See below."},
-	customerRetried:  {Kind: ui.Done, Title: "The customer’s reports are sent again"},
+	customerRetried:  {Kind: ui.Done, Title: "The customer’s reports are being sent again"},
 	customerFree:     {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
 	reportRetried:    {Kind: ui.Done, Title: "The report is being retried", Text: "Look again in a minute."},
 	reportGivenUp:    {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},

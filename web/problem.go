@@ -88,7 +88,7 @@ var problems = map[models.Code]struct {
 	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded", false},
 	codeBadForm:                     {http.StatusBadRequest, "That did not work", true},
 	codeSignInFailed:                {http.StatusBadRequest, "You are not signed in", true},
-	codeForbidden:                   {http.StatusForbidden, "Not for you", true},
+	codeForbidden:                   {http.StatusForbidden, "Not allowed", true},
 	codeCrossSite:                   {http.StatusForbidden, "Sent from another site", true},
 	codeBadSignature:                {http.StatusBadRequest, "Not signed by Stripe", true},
 	models.CodeSignInRefused:        {http.StatusForbidden, "You are not signed in", true},
@@ -149,7 +149,7 @@ func (s *Server) fail(c echo.Context, err error) {
 		if hasLeft(c) {
 			return
 		}
-		s.log.Error("an answer is incomplete", "request_id", requestID(c), "path", c.Path(), "error", err)
+		s.log.Error("a response is incomplete", "request_id", requestID(c), "path", c.Path(), "error", err)
 		return
 	}
 	if hasLeft(c) && models.IsCanceled(err) {

@@ -7,11 +7,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/stripe/stripe-go/v76"
 
 	"tollgate/models"
 	"tollgate/models/billing"
@@ -24,7 +23,6 @@ import (
 type metered struct {
 	*fixture
 	stand    *stripetest.Stripe
-	client   *billing.Client
 	reporter *billing.Reporter
 	keys     int
 }
@@ -42,19 +40,18 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 			if carry != nil {
 				transport = carry(transport)
 			}
-			var err error
-			m.client, err = billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: transport})
+			client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_1", Transport: transport})
 			must(t, err)
 			_, err = billing.Setup(t.Context(), billing.SetupOptions{
-				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, BaseURL: o.BaseURL,
 			})
 			must(t, err)
 			m.reporter = billing.NewReporter(billing.ReporterOptions{
-				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: o.Now, Log: log, Every: time.Minute, Rate: 1e6,
 			})
 			o.Reporter = m.reporter
 			o.Webhooks = billing.NewWebhooks(billing.WebhookOptions{
-				DB: o.DB, Client: m.client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
+				DB: o.DB, Client: client, Catalogue: o.Catalogue, Secret: webhookSecret, Now: o.Now, Random: func() float64 { return 0.5 }, Log: log,
 			})
 			o.Webhooks.Start(context.Background())
 			t.Cleanup(o.Webhooks.Stop)
@@ -63,7 +60,7 @@ func onBothMetered(t *testing.T, carry func(http.RoundTripper) http.RoundTripper
 	})
 }
 
-// price returns the ID of the price that set-up created under a name, such as "price:pro" or
+// price returns the ID of the price that setup created under a name, such as "price:pro" or
 // "overage:pro".
 func (m *metered) price(name string) string {
 	m.t.Helper()
@@ -373,22 +370,23 @@ func TestForeignUnitsDoNotHideALostReport(t *testing.T) {
 				if len(reports) != 2 || reports[0].State != models.ReportVerified || reports[1].State != models.ReportVerified {
 					t.Fatalf("the reports are %+v", reports)
 				}
-				reconcile := func() (string, error) {
+				reconcile := func() *billing.Reconciliation {
 					t.Helper()
-					var out, notes strings.Builder
-					err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false)
-					return notes.String(), err
+					c, err := m.reporter.ReconcileAll(t.Context(), false)
+					must(t, err)
+					return c
 				}
-				if notes, err := reconcile(); err != nil {
-					t.Errorf("before the loss: %v\n%s", err, notes)
+				if c := reconcile(); !c.Clean() {
+					t.Errorf("before the loss: %+v", c)
 				}
 				m.stand.Lose(reports[1].Identifier)
 				m.stand.AddForeign(m.web.catalogue.MeterOf("pro"), "cus_1", foreign.units, reports[1].Minute.Add(foreign.after))
 				m.advance(time.Hour)
-				notes, err := reconcile()
-				lost := reports[1].Identifier + " of customer cus_1, 4 units"
-				if err == nil || !strings.Contains(notes, lost) || strings.Contains(notes, reports[0].Identifier) {
-					t.Errorf("after the loss: %v\n%s", err, notes)
+				c := reconcile()
+				listed := slices.Concat(c.Failed, c.Lost)
+				if c.Clean() || len(listed) != 1 || listed[0].Identifier != reports[1].Identifier || listed[0].StripeCustomerID != "cus_1" ||
+					listed[0].Value != 4 {
+					t.Errorf("after the loss, these reports are listed: %+v", listed)
 				}
 				for range 26 {
 					m.advance(time.Hour)
@@ -448,10 +446,11 @@ func TestTwoSubscriptionsOnOneMeter(t *testing.T) {
 		if !strings.Contains(text, held) || !strings.Contains(text, second) || strings.Contains(text, "cus_2 :") {
 			t.Errorf("the page says %s", text)
 		}
-		var out, notes strings.Builder
-		err := m.reporter.PrintReconciliation(t.Context(), &out, &notes, false)
-		if err != nil || !strings.Contains(notes.String(), "customer cus_1 are held back (6 suggestions): "+reason) {
-			t.Errorf("stripe reconcile: %v %s", err, &notes)
+		c, err := m.reporter.ReconcileAll(t.Context(), false)
+		must(t, err)
+		if h := c.Status.Held; !c.Clean() || len(h) != 1 || h[0].StripeCustomerID != "cus_1" || h[0].Units != 6 ||
+			!strings.HasPrefix(h[0].Reason(), reason) {
+			t.Errorf("stripe reconcile: these customers are held back: %+v", h)
 		}
 		// One subscription ends without a webhook. The daily comparison finds it.
 		m.stand.ChangeSubscription(second, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", m.clock() })
@@ -495,14 +494,10 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		}
 		var product models.StripeObject
 		must(t, m.db.NewSelect().Model(&product).Where("name = 'product:pro'").Scan(t.Context()))
-		euro, err := m.client.Prices.New(&stripe.PriceParams{
-			Currency: stripe.String("eur"), Product: &product.StripeID, UnitAmount: stripe.Int64(1700),
-			Metadata:  map[string]string{"tollgate_plan": "pro"},
-			Recurring: &stripe.PriceRecurringParams{Interval: stripe.String("month")},
-		})
-		must(t, err)
+		euro := m.stand.AddPrice(stripetest.Price{Product: product.StripeID, Currency: "eur", Cents: 1700,
+			Metadata: map[string]string{"tollgate_plan": "pro"}})
 		twice := m.subscribe("cus_1", "ada@example.com", func(s *stripetest.Subscription) { s.Items[0].Quantity = 2 })
-		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro.ID })
+		m.subscribe("cus_2", "bob@example.com", func(s *stripetest.Subscription) { s.Items[0].Price = euro })
 		unpaid := m.subscribe("cus_3", "cleo@example.com")
 		tiers := m.stand.AddPrice(stripetest.Price{Product: product.StripeID, Meter: m.price("meter:pro"), Tiered: true})
 		tiered := m.subscribe("cus_4", "dora@example.com", func(s *stripetest.Subscription) { s.Items[1].Price = tiers })
@@ -519,7 +514,7 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		m.sendWebhook("customer.subscription.updated", m.stand.Object(tiered))
 		says(false, hold)
 		m.post("/v1/check", `{"email": "dora@example.com"}`).want(t, 200, map[string]any{"allowed": true, "overage_rate_cents": 30})
-		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro.ID+" is in eur"
+		quantity, currency := `it pays 2 times for "pro"`, "its price "+euro+" is in eur"
 		never := "it is unpaid, so it gives no plan; collect the payment, or end it in Stripe"
 		says(true, quantity, currency)
 		says(false, never)

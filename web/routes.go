@@ -53,9 +53,9 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/holds", id: "hold", scope: models.ScopeConsume, handle: s.hold,
 			summary: "Set units aside",
-			description: "For work that takes a while: the units count as held until the hold is settled or released, or expires. " +
+			description: "For work that takes a while: the units count as held until the hold is settled, is released or expires. " +
 				"A retry with the same key gets the first answer, with the current state of the hold. " +
-				"Only an open hold still holds its units." + naming,
+				"Units are set aside only while the hold is open." + naming,
 			request: reflect.TypeFor[holdRequest](), response: reflect.TypeFor[holdAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
 		},
@@ -76,7 +76,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
 			summary: "Record what already happened",
-			description: "Never refused because of a limit. Each event counts in the billing period in which it occurred. " +
+			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
 				"Events are processed in order, so an event can use Slack IDs that an earlier event linked." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
@@ -97,7 +97,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,
 			handle:  answered(queryTimeout, s.organizationUsage),
-			summary: "An organization's usage", description: "Totals and the ten people with the most usage in the current billing period.",
+			summary: "An organization's usage", description: "Totals and the ten users with the most usage in the current billing period.",
 			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
 		},
 		{

@@ -119,7 +119,7 @@ func New(o Options) (*Server, error) {
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tollgate_http_request_seconds", Help: "Time from a request's header to the end of its answer.",
+			Name: "tollgate_http_request_seconds", Help: "Time from a request's header to the end of its response.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}, []string{"route", "status"}),
 	}

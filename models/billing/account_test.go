@@ -2,10 +2,12 @@ package billing
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,13 +19,13 @@ import (
 // Nothing is reported to another account, or to the same account's other mode.
 func TestAnotherAccount(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
-		d.started = true
-		d.must(d.contact(d.ctx))
+		d.started.Store(true)
+		d.must(d.account.check(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.stripe.SetAccount("acct_other")
-		d.contacted = false
-		if err := d.contact(d.ctx); !errors.Is(err, ErrOtherAccount) {
+		d.account.passed.Store(false)
+		if err := d.account.check(d.ctx); !errors.Is(err, ErrOtherAccount) {
 			t.Errorf("the contact with another account: %v", err)
 		}
 		d.deliver()
@@ -34,11 +36,44 @@ func TestAnotherAccount(t *testing.T) {
 			t.Errorf("the state is %+v", s.State)
 		}
 		d.stripe.SetAccount("acct_standin")
-		d.refused = nil
-		d.must(d.contact(d.ctx))
+		d.account.refused.Store(nil)
+		d.must(d.account.check(d.ctx))
 		d.deliver()
 		if n := len(d.stripe.Events()); n != 1 {
 			t.Errorf("%d events went to the account, want 1", n)
+		}
+	})
+}
+
+// Callers at the same time cost one request. A caller that waits for it stops waiting with its
+// context.
+func TestTheAccountIsCheckedOnce(t *testing.T) {
+	var d *reporterFixture
+	var asked, answered chan struct{}
+	onBoth(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		asked <- struct{}{}
+		<-answered
+		return d.stripe.Transport().RoundTrip(r)
+	}), func(t *testing.T, of *reporterFixture) {
+		d, asked, answered = of, make(chan struct{}, 5), make(chan struct{})
+		results := make(chan error)
+		check := func() { results <- d.account.check(d.ctx) }
+		go check()
+		<-asked
+		ended, end := context.WithCancel(d.ctx)
+		end()
+		if err := d.account.check(ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that stops waiting has the error %v", err)
+		}
+		for range 3 {
+			go check()
+		}
+		close(answered)
+		for range 4 {
+			d.must(<-results)
+		}
+		if n := len(asked); n != 0 {
+			t.Errorf("%d more requests", n)
 		}
 	})
 }
@@ -53,7 +88,7 @@ func (d *reporterFixture) wrongAccount(customers ...string) (*Reporter, *stripet
 	}
 	client, err := NewClient(ClientOptions{Key: "sk_test_wrong", Transport: other.Transport()})
 	d.must(err)
-	o := d.ReporterOptions
+	o := d.options
 	o.Client = client
 	return NewReporter(o), other
 }
@@ -61,23 +96,22 @@ func (d *reporterFixture) wrongAccount(customers ...string) (*Reporter, *stripet
 // A process with the key of another account sends and reads nothing, even after sending resumes.
 func TestAnotherAccountStaysRefused(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
-		d.must(d.contact(d.ctx))
+		d.must(d.account.check(d.ctx))
 		wrong, other := d.wrongAccount("cus_1")
-		wrong.started = true
-		if err := wrong.contact(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped == nil {
+		wrong.started.Store(true)
+		if err := wrong.account.check(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped == nil {
 			t.Errorf("the contact returned %v, and sending is not stopped", err)
 		}
 		d.must(Resume(d.ctx, d.db, d.now, "op"))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
-		if err := wrong.contact(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
+		if err := wrong.account.check(d.ctx); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
 			t.Errorf("the second time: %v", err)
 		}
 		d.deliver()
 		d.now = d.now.Add(25 * time.Hour)
-		var out, notes bytes.Buffer
 		shell, _ := d.wrongAccount("cus_1")
-		if err := shell.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
+		if _, err := shell.ReconcileAll(d.ctx, false); !errors.Is(err, ErrOtherAccount) || d.status().State.Stopped != nil {
 			t.Errorf("reconciled with another account: %v", err)
 		}
 		if r := d.reports()[0]; r.State != models.ReportAccepted || len(other.Events()) != 0 {
@@ -104,35 +138,36 @@ func TestLiveKeyAndStandIn(t *testing.T) {
 // that has a valid key.
 func TestAStopIsExplained(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
-		d.must(d.contact(d.ctx))
+		d.must(d.account.check(d.ctx))
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		client, err := NewClient(ClientOptions{Key: "sk_test_old", Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			return answer(http.StatusUnauthorized, problem("invalid_request_error", "", "Invalid API Key provided", ""))(r)
 		})})
 		d.must(err)
-		o := d.ReporterOptions
+		o := d.options
 		o.Client = client
-		var out, notes, log bytes.Buffer
+		var log bytes.Buffer
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		for n := range 2 { // two processes, each of which asks more than once
 			process := NewReporter(o)
 			for range 3 {
-				_ = process.contact(d.ctx)
+				_ = process.account.check(d.ctx)
 			}
 			if times := strings.Count(log.String(), "all sending to Stripe is stopped"); times != n+1 {
 				t.Errorf("%d processes logged it %d times", n+1, times)
 			}
 		}
-		if err := NewReporter(o).PrintReconciliation(d.ctx, &out, &notes, false); err == nil ||
+		if _, err := NewReporter(o).ReconcileAll(d.ctx, false); err == nil ||
 			!strings.Contains(err.Error(), "Invalid API Key") || strings.Contains(err.Error(), "%!") {
 			t.Errorf("a refused key: %v", err)
 		}
-		err = d.PrintReconciliation(d.ctx, &out, &notes, false)
-		for _, want := range []string{"3 suggestions wait to be sent\n", "all sending is stopped: Unauthorized: Invalid API Key provided\n"} {
-			if !strings.Contains(notes.String(), want) {
-				t.Errorf("%q is not among the notes %q (%v)", want, &notes, err)
-			}
+		s := d.reconcile(false).Status
+		if !slices.Contains(s.Counts, StateCount{State: models.ReportSealed, Reports: 1, Units: 3}) {
+			t.Errorf("the reports are %+v, want one that waits, of 3 units", s.Counts)
+		}
+		if why := text(s.State.Stopped); why != "Unauthorized: Invalid API Key provided" {
+			t.Errorf("sending is stopped: %q", why)
 		}
 	})
 }

@@ -22,27 +22,27 @@ type billedCustomer struct {
 
 func (r *Reporter) readCustomer(ctx context.Context, customer string, now time.Time) (*billedCustomer, error) {
 	known := &billedCustomer{invoices: map[string]models.StripeInvoice{}}
-	if err := r.DB.NewSelect().Model(&known.subscriptions).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL",
+	if err := r.db.NewSelect().Model(&known.subscriptions).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL",
 		customer).Scan(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.DB.NewSelect().Model(&known.lines).Where("stripe_customer_id = ? AND period_end > ?", customer,
+	if err := r.db.NewSelect().Model(&known.lines).Where("stripe_customer_id = ? AND period_end > ?", customer,
 		now.Add(-totalsReach-longestPeriod)).
 		Order("period_start", "stripe_invoice_id", "id").Scan(ctx); err != nil {
 		return nil, err
 	}
 	var invoices []models.StripeInvoice
-	if err := r.DB.NewSelect().Model(&invoices).Where("stripe_customer_id = ?", customer).Scan(ctx); err != nil {
+	if err := r.db.NewSelect().Model(&invoices).Where("stripe_customer_id = ?", customer).Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, i := range invoices {
 		known.invoices[i.ID] = i
 	}
-	if err := r.DB.NewSelect().Model((*models.StripeStream)(nil)).Column("meter_event_name").
+	if err := r.db.NewSelect().Model((*models.StripeStream)(nil)).Column("meter_event_name").
 		Where("stripe_customer_id = ? AND blocked IS NOT NULL", customer).Scan(ctx, &known.blocked); err != nil {
 		return nil, err
 	}
-	two, err := r.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Where("id = ? AND held_subscriptions IS NOT NULL",
+	two, err := r.db.NewSelect().Model((*models.StripeCustomer)(nil)).Where("id = ? AND held_subscriptions IS NOT NULL",
 		customer).Exists(ctx)
 	switch {
 	case err != nil:

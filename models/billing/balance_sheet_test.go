@@ -106,14 +106,17 @@ func TestUsageThatMeetsItsInvoice(t *testing.T) {
 // Units that only an invoice in another currency has are shown without an amount.
 func TestUnexplainedUnitsInAnotherCurrency(t *testing.T) {
 	month := models.CalendarMonth(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
-	r := Reporter{ReporterOptions: ReporterOptions{Catalogue: &models.Catalogue{Currency: "usd"}}}
-	for currency, want := range map[string]string{"jpy": "unexplained -50, other_currency", "usd": "unexplained -50 ($0.00)"} {
+	unexplained := models.OverageShare{Part: models.OverageUnexplained, OverageSum: models.OverageSum{Units: -50}}
+	for currency, want := range map[string][]models.OverageShare{
+		"jpy": {unexplained, {Part: models.OverageOtherCurrency}}, "usd": {unexplained},
+	} {
 		s := balanceSheet{
 			period: month, now: month.End.AddDate(0, 0, 5), final: month.End, invoiced: models.OverageSum{Units: 50},
 			otherCurrency: currency == "jpy",
 		}
-		if got := r.reasonsText(s.balance()); got != want {
-			t.Errorf("%s: %q, want %q", currency, got, want)
+		b := s.balance()
+		if amount := b.HasAmount(unexplained); !slices.Equal(b.Reasons, want) || amount != (currency == "usd") {
+			t.Errorf("%s: %v, with an amount: %t; want %v", currency, b.Reasons, amount, want)
 		}
 	}
 }

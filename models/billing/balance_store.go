@@ -31,7 +31,7 @@ type balanceRow struct {
 func (r *Reporter) writeBalances(
 	ctx context.Context, balances []models.OverageBalance, before func(context.Context, bun.Tx) error,
 ) error {
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		lock := models.ForUpdate(tx.NewSelect().Model((*models.StripeState)(nil)).Column("id").Where("id = 1"))
 		if err := lock.Scan(ctx, new(int)); err != nil {
 			return err

@@ -53,7 +53,7 @@ func (r *Reporter) balance(ctx context.Context, of stream) error {
 		}
 		balances[i] = sheet.balance()
 		if o := balances[i].NotInvoiced(models.OverageUnexplained); o != (models.OverageSum{}) {
-			r.Log.Error("an invoice differs from what was decided, for no known reason",
+			r.log.Error("an invoice differs from what was decided, for no known reason",
 				"customer", of.customer, "meter", of.meter, "period", p.Start, "units", o.Units, "cents", o.Cents)
 		}
 	}
@@ -94,7 +94,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 			continue
 		}
 		o := models.OverageSum{Units: line.Quantity, Cents: line.AmountCents}
-		if !strings.EqualFold(line.Currency, r.Catalogue.Currency) {
+		if !strings.EqualFold(line.Currency, r.catalogue.Currency) {
 			o.Cents, s.otherCurrency = 0, true
 		}
 		switch invoice.Status {
@@ -106,7 +106,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 			s.invoiced = s.invoiced.Plus(o)
 		}
 	}
-	if err := r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS units,
+	if err := r.db.NewRaw(`SELECT COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS units,
 		COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS cents
 		FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? AND e.occurred_at < ?`,
 		of.customer, plan, p.Start, p.End).Scan(ctx, &s.unsealed); err != nil {
@@ -120,7 +120,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		AcceptedAt, FirstAttemptAt               bun.NullTime
 		HereUnits, HereCents, AllUnits, AllCents int64
 	}
-	if err := r.DB.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
+	if err := r.db.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
 		r.first_attempt_at,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_quantity END) AS bigint), 0) AS here_units,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_cents END) AS bigint), 0) AS here_cents,
@@ -146,7 +146,7 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 	// If totals overlap, because a period was known with other bounds before, the newest one
 	// counts.
 	var totals []models.StripeTotal
-	if err := r.DB.NewSelect().Model(&totals).Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start >= ? AND "+
+	if err := r.db.NewSelect().Model(&totals).Where("stripe_customer_id = ? AND meter_event_name = ? AND period_start >= ? AND "+
 		"period_start < ?",
 		of.customer, of.meter, p.Start, p.End).Order("checked_at DESC", "period_start").Scan(ctx); err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 		Start, Stop  time.Time
 		Units, Cents int64
 	}
-	if err := r.DB.NewRaw(`SELECT CASE WHEN r.payer LIKE ? THEN r.payer ELSE ? || CAST(r.user_id AS text) END AS payer,
+	if err := r.db.NewRaw(`SELECT CASE WHEN r.payer LIKE ? THEN r.payer ELSE ? || CAST(r.user_id AS text) END AS payer,
 		r.plan_id, r.billing_period_start AS start,
 			MAX(r.billing_period_end) AS stop, CAST(SUM(r.overage_used) AS bigint) AS units, CAST(SUM(r.overage_cents) AS bigint) AS cents
 		FROM usage_records r WHERE r.overage_used > 0 AND r.stripe_customer_id IS NULL AND r.billing_period_end > ?
@@ -181,7 +181,7 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 	for i, row := range rows {
 		o := models.OverageSum{Units: row.Units, Cents: row.Cents}
 		balances[i] = models.OverageBalance{
-			Payer: row.Payer, MeterEventName: r.Catalogue.MeterOf(row.PlanID), Decided: o, CheckedAt: now,
+			Payer: row.Payer, MeterEventName: r.catalogue.MeterOf(row.PlanID), Decided: o, CheckedAt: now,
 			Period:  models.Period{Start: row.Start.UTC(), End: row.Stop.UTC()},
 			Reasons: []models.OverageShare{{Part: models.OverageByHand, OverageSum: o}},
 		}
@@ -199,14 +199,14 @@ func (r *Reporter) balanceByHand(ctx context.Context) error {
 // balanceInvoiced updates the balances of customers with a newly read invoice.
 func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 	var customers []string
-	if err := r.DB.NewSelect().Model((*models.StripeInvoice)(nil)).ColumnExpr("DISTINCT stripe_customer_id").Where("NOT balanced").
+	if err := r.db.NewSelect().Model((*models.StripeInvoice)(nil)).ColumnExpr("DISTINCT stripe_customer_id").Where("NOT balanced").
 		Order("stripe_customer_id").Limit(readAtOnce).Scan(ctx, &customers); err != nil {
 		return fmt.Errorf("find new invoices: %w", err)
 	}
 	for _, customer := range customers {
 		begin := r.now()
 		var meters []string
-		if err := r.DB.NewRaw(`SELECT meter_event_name FROM stripe_streams WHERE stripe_customer_id = ?
+		if err := r.db.NewRaw(`SELECT meter_event_name FROM stripe_streams WHERE stripe_customer_id = ?
 			UNION SELECT meter_event_name FROM stripe_invoice_lines WHERE stripe_customer_id = ?`, customer, customer).Scan(ctx,
 			&meters); err != nil {
 			return fmt.Errorf("read the meters of %s: %w", customer, err)
@@ -216,7 +216,7 @@ func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 				return err
 			}
 		}
-		if _, err := r.DB.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", true).
+		if _, err := r.db.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", true).
 			Where("stripe_customer_id = ? AND read_at <= ?", customer, begin).Exec(ctx); err != nil {
 			return fmt.Errorf("mark the invoices of %s: %w", customer, err)
 		}

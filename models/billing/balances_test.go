@@ -57,7 +57,7 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 			o.send()
 			o.spend(3, o.now)
 			o.now = o.now.Add(time.Hour)
-			_, err := o.Client.Subscriptions.Cancel(o.sub, nil)
+			_, err := o.client.api.Subscriptions.Cancel(o.sub, nil)
 			o.must(err)
 			o.applyEvent("customer.subscription.deleted", o.sub)
 		}, "Nov 1: decided 15 $4.50, sent 12, counted 12, invoiced 0 $0.00; discarded 15 $4.50"},
@@ -194,7 +194,7 @@ func TestOverageIsInvoicedOrHasAReason(t *testing.T) {
 			o.send()
 			o.exchange()
 			o.now = o.now.Add(time.Hour)
-			_, err := o.Client.Subscriptions.Cancel(o.sub, nil)
+			_, err := o.client.api.Subscriptions.Cancel(o.sub, nil)
 			o.must(err)
 			o.applyEvent("customer.subscription.deleted", o.sub)
 		}, "Nov 1: decided 12 $3.60, sent 12, counted 12, invoiced 0 $0.00; discarded 12 $3.60"},
@@ -292,12 +292,12 @@ func (o *invoiceFixture) stripeOverage(plan string) string {
 
 // cancelWithInvoice cancels the subscription and bills its usage.
 func (o *invoiceFixture) cancelWithInvoice() error {
-	_, err := o.Client.Subscriptions.Cancel(o.sub, &cancelWithInvoice)
+	_, err := o.client.api.Subscriptions.Cancel(o.sub, &cancelWithInvoice)
 	if err != nil {
 		return err
 	}
 	var draft string
-	if err := o.Client.invoicesOf(o.ctx, "cus_1", func(i *invoice) { draft = i.ID }); err != nil {
+	if err := o.client.invoicesOf(o.ctx, "cus_1", func(i *invoice) { draft = i.ID }); err != nil {
 		return err
 	}
 	o.stripe.FinalizeInvoice(draft)
@@ -394,7 +394,7 @@ func TestInvoicesThatCannotBeRead(t *testing.T) {
 }
 
 func (w *Webhooks) mustState(o *invoiceFixture) models.StripeState {
-	s, err := State(o.ctx, w.DB)
+	s, err := State(o.ctx, w.db)
 	o.must(err)
 	return s
 }

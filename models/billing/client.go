@@ -1,5 +1,5 @@
 // Package billing is everything between Tollgate and Stripe: the reporter, the effects of webhooks,
-// set-up and reconciliation. It does not handle HTTP requests itself, and works the same on SQLite
+// setup and reconciliation. It does not handle HTTP requests itself, and works the same on SQLite
 // and on PostgreSQL.
 package billing
 
@@ -78,15 +78,15 @@ func CheckWebhookSecret(secrets string) error {
 }
 
 // ErrLiveKey means that a live key would be sent to an address other than Stripe's.
-var ErrLiveKey = errors.New("a live key goes to Stripe alone: leave out --stripe-api-base, or use a test key")
+var ErrLiveKey = errors.New("a live key is sent only to Stripe: leave out --stripe-api-base, or use a test key")
 
 // Client is Stripe's API with one key. A call makes exactly one request: the retries of the SDK are
 // off, because they ignore the context and skip our error handling, and so are those of net/http.
 type Client struct {
-	*client.API
 	// Live means that the key is for live mode, in which real money moves.
 	Live bool
 
+	api     *client.API
 	key     string
 	backend stripe.Backend
 }
@@ -114,7 +114,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		cfg.URL = stripe.String(strings.TrimRight(o.APIBase, "/"))
 	}
 	c.backend = stripe.GetBackendWithConfig(stripe.APIBackend, cfg)
-	c.API = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
+	c.api = client.New(o.Key, &stripe.Backends{API: c.backend, Connect: c.backend, Uploads: c.backend})
 	return c, nil
 }
 
@@ -141,7 +141,7 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response, err := o.next.RoundTrip(r)
 	if err == nil && response.StatusCode >= 300 && response.StatusCode < 400 {
-		return nil, errors.Join(fmt.Errorf("an answer points elsewhere: %s", response.Status), response.Body.Close())
+		return nil, errors.Join(fmt.Errorf("the response is a redirect: %s", response.Status), response.Body.Close())
 	}
 	return response, err
 }
@@ -153,7 +153,7 @@ func checkBase(base string) error {
 		return fmt.Errorf("--stripe-api-base: %q is not an address such as http://127.0.0.1:12111", base)
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--stripe-api-base: %s is not on this machine; a stand-in for Stripe is", u.Host)
+		return fmt.Errorf("--stripe-api-base: %s is not on this machine; a stand-in for Stripe must be", u.Host)
 	}
 	return nil
 }
@@ -202,7 +202,7 @@ func (c *Client) sendMeterEvent(ctx context.Context, r *models.StripeReport) err
 		Payload:    map[string]string{meterCustomerKey: r.StripeCustomerID, meterValueKey: strconv.FormatInt(r.Value, 10)},
 	}
 	p.SetIdempotencyKey(r.Identifier + ":" + strconv.Itoa(r.Attempts))
-	_, err := c.BillingMeterEvents.New(p)
+	_, err := c.api.BillingMeterEvents.New(p)
 	return err
 }
 
@@ -212,7 +212,7 @@ func (c *Client) total(ctx context.Context, meterID, customer string, from, to t
 		EndTime: stripe.Int64(to.Unix())}
 	p.Context = ctx
 	var sum float64
-	list := c.BillingMeterEventSummaries.List(p)
+	list := c.api.BillingMeterEventSummaries.List(p)
 	for list.Next() {
 		sum += list.BillingMeterEventSummary().AggregatedValue
 	}
@@ -228,7 +228,7 @@ func (c *Client) meters(ctx context.Context) (map[string][]*stripe.BillingMeter,
 	list := &stripe.BillingMeterListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
 	found := map[string][]*stripe.BillingMeter{}
-	meters := c.BillingMeters.List(list)
+	meters := c.api.BillingMeters.List(list)
 	for meters.Next() {
 		m := meters.BillingMeter()
 		if m.Status == stripe.BillingMeterStatusActive {

@@ -64,7 +64,7 @@ func TestACallIsOneRequest(t *testing.T) {
 	}
 	p := &stripe.BillingMeterDeactivateParams{}
 	p.SetIdempotencyKey("deactivated")
-	if _, err := c.BillingMeters.Deactivate("mtr_1", p); err == nil {
+	if _, err := c.api.BillingMeters.Deactivate("mtr_1", p); err == nil {
 		t.Error("a lost answer returned no error")
 	}
 	mu.Lock()

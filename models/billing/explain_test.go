@@ -89,7 +89,7 @@ func history(t *testing.T, d *reporterFixture) {
 		customer := oldCustomer(n)
 		at := month.Start.Add(time.Duration(n) * time.Minute)
 		r := models.StripeReport{
-			ID: d.NewID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start,
+			ID: d.newID(), StripeCustomerID: customer, MeterEventName: d.meter(), Minute: at.Truncate(time.Minute), PeriodStart: month.Start,
 			PeriodEnd: month.End,
 			Value:     1, Counts: models.CountsQuantity, State: models.ReportVerified, Attempts: 1, FirstAttemptAt: &at, LastAttemptAt: &at,
 			AcceptedAt: &at, VerifiedAt: &at, CreatedAt: at,
@@ -98,7 +98,7 @@ func history(t *testing.T, d *reporterFixture) {
 		reports = append(reports, r)
 		key := r.Identifier
 		events = append(events, models.UsageEvent{
-			ID: d.NewID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2),
+			ID: d.newID(), RecordID: int64(n), Email: customer + "@example.com", Quantity: 1, OverageQuantity: int64(n % 2),
 			IdempotencyKey: &key, OccurredAt: at, RecordedAt: at,
 			Figures: models.Figures{PlanID: "pro", BillingPeriodStart: month.Start, BillingPeriodEnd: month.End}, StripeCustomerID: &customer,
 			StripeReportedAt: &at, StripeReportID: &r.ID,
@@ -113,9 +113,9 @@ func history(t *testing.T, d *reporterFixture) {
 	for n := range 26 * 26 {
 		customer := oldCustomer(n)
 		streams = append(streams, models.StripeStream{StripeCustomerID: customer, MeterEventName: d.meter()})
-		users = append(users, models.User{ID: d.NewID(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now})
+		users = append(users, models.User{ID: d.newID(), Email: customer + "@example.com", Role: models.Member, CreatedAt: d.now})
 		subscriptions = append(subscriptions, models.Subscription{
-			ID: d.NewID(), UserID: &users[n].ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
+			ID: d.newID(), UserID: &users[n].ID, PlanID: "pro", Status: models.StatusActive, StripeCustomerID: &customer,
 			CurrentPeriodStart: &month.Start, CurrentPeriodEnd: &month.End, CreatedAt: d.now, UpdatedAt: d.now,
 		})
 	}

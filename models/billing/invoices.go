@@ -22,7 +22,7 @@ import (
 // The other events wait for the next time.
 const invoicesAtOnce = 50
 
-// endedInvoiceTypes are the events of invoices that end unpaid. Set-up does not subscribe to them,
+// endedInvoiceTypes are the events of invoices that end unpaid. Setup does not subscribe to them,
 // because the daily comparison reads open invoices again, but an endpoint may receive them.
 var endedInvoiceTypes = []string{"invoice.voided", "invoice.marked_uncollectible"}
 
@@ -257,7 +257,7 @@ func (w *Webhooks) namedInvoices(
 			continue
 		}
 		var rows []models.StripeWebhookEvent
-		if err := w.DB.NewSelect().Model(&rows).Column("id", "payload").Where("id IN (?)", bun.List(of)).Scan(ctx); err != nil {
+		if err := w.db.NewSelect().Model(&rows).Column("id", "payload").Where("id IN (?)", bun.List(of)).Scan(ctx); err != nil {
 			return nil, nil, err
 		}
 		invoices := map[string]string{}
@@ -309,7 +309,7 @@ func (c *Client) askInvoices(ctx context.Context, customer string, ids []string,
 // storeInvoices stores fetched invoices.
 func (a *application) storeInvoices(ctx context.Context) error {
 	if a.at.unread != nil {
-		a.problem("its invoices cannot be read, so nothing says what they bill: %v", a.at.unread)
+		a.problem("its invoices cannot be read, so it is unknown what they bill: %v", a.at.unread)
 	}
 	for _, i := range a.at.invoices {
 		if err := storeInvoice(ctx, a.tx, a.prices, i, a.at.readAt); err != nil {
@@ -335,10 +335,10 @@ func (r *Reporter) readInvoices(ctx context.Context, customer string) error {
 	readAt := r.now()
 	var changed []*invoice
 	var known []models.StripeInvoice
-	if err := r.DB.NewSelect().Model(&known).Where("stripe_customer_id = ?", customer).Scan(ctx); err != nil {
+	if err := r.db.NewSelect().Model(&known).Where("stripe_customer_id = ?", customer).Scan(ctx); err != nil {
 		return err
 	}
-	err := r.Client.invoicesOf(ctx, customer, func(i *invoice) {
+	err := r.client.invoicesOf(ctx, customer, func(i *invoice) {
 		same := slices.ContainsFunc(known, func(k models.StripeInvoice) bool { return k.ID == i.ID && k.Status == i.Status })
 		if !same && string(i.Customer) == customer {
 			changed = append(changed, i)
@@ -351,18 +351,18 @@ func (r *Reporter) readInvoices(ctx context.Context, customer string) error {
 		return fmt.Errorf("%w: list the invoices of %s: %w", errInvoices, customer, err)
 	}
 	for _, i := range changed {
-		if err := r.Client.allLines(ctx, i); err != nil {
+		if err := r.client.allLines(ctx, i); err != nil {
 			return fmt.Errorf("%w: read the lines of invoice %s: %w", errInvoices, i.ID, err)
 		}
 	}
 	if len(changed) == 0 {
 		return nil
 	}
-	prices, err := readPlanPrices(ctx, r.DB, r.Catalogue)
+	prices, err := readPlanPrices(ctx, r.db, r.catalogue)
 	if err != nil {
 		return err
 	}
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, i := range changed {
 			if err := storeInvoice(ctx, tx, prices, i, readAt); err != nil {
 				return fmt.Errorf("store invoice %s: %w", i.ID, err)

@@ -34,10 +34,10 @@ func newInvoiceFixture(d *reporterFixture) *invoiceFixture {
 	d.t.Helper()
 	o := &invoiceFixture{reporterFixture: d, period: models.CalendarMonth(d.now)}
 	o.hook = NewWebhooks(WebhookOptions{
-		DB: d.db, Client: d.Client, Catalogue: d.catalogue, Secret: webhookSecret, Now: d.clock,
+		DB: d.db, Client: d.client, Catalogue: d.catalogue, Secret: webhookSecret, Now: d.clock,
 		Random: func() float64 { return 0.5 }, Log: slog.New(slog.DiscardHandler),
 	})
-	meters, err := d.Client.meters(d.ctx)
+	meters, err := d.client.meters(d.ctx)
 	d.must(err)
 	for name, found := range meters {
 		plan := strings.TrimPrefix(name, d.catalogue.MeterOf(""))
@@ -79,9 +79,9 @@ func (o *invoiceFixture) applyEvent(kind, id string) {
 // receive stores a webhook without applying it.
 func (o *invoiceFixture) receive(body []byte, signature string) {
 	o.t.Helper()
-	e, err := o.hook.read(body, signature, models.Now(o.hook.Now))
+	e, err := o.hook.read(body, signature, models.Now(o.hook.clock))
 	o.must(err)
-	_, err = o.hook.store(o.ctx, e, models.Now(o.hook.Now))
+	_, err = o.hook.store(o.ctx, e, models.Now(o.hook.clock))
 	o.must(err)
 }
 

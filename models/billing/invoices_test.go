@@ -1,7 +1,7 @@
 package billing
 
 import (
-	"strings"
+	"reflect"
 	"testing"
 	"time"
 
@@ -68,7 +68,7 @@ func TestAnOlderReadingOfAnInvoiceIsIgnored(t *testing.T) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
 		invoice := o.renew()
-		older, err := o.Client.invoice(o.ctx, invoice)
+		older, err := o.client.invoice(o.ctx, invoice)
 		o.must(err)
 		readAt := o.now
 		o.now = o.now.Add(time.Minute)
@@ -164,7 +164,7 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 	modelstest.OnBoth(t, func(t *testing.T, address string) {
 		d := newReporterFixture(t, address, answer(200, body))
 		d.must(storeObject(d.ctx, d.db, d.now, objectOverage+"pro", "price_over"))
-		i, err := d.Client.invoice(d.ctx, "in_1")
+		i, err := d.client.invoice(d.ctx, "in_1")
 		d.must(err)
 		prices, err := readPlanPrices(d.ctx, d.db, d.catalogue)
 		d.must(err)
@@ -181,8 +181,8 @@ func TestInvoicesOfNewerVersions(t *testing.T) {
 	})
 }
 
-// `stripe reconcile` prints the steps and the reasons, and fails if an amount is unexplained.
-func TestReconcilePrintsReasons(t *testing.T) {
+// A comparison has the steps and the reasons, and is not clean if an amount is unexplained.
+func TestReconcileHasReasons(t *testing.T) {
 	onBothInvoices(t, func(t *testing.T, o *invoiceFixture) {
 		o.spend(12, o.now.Add(-3*time.Hour))
 		o.send()
@@ -190,18 +190,23 @@ func TestReconcilePrintsReasons(t *testing.T) {
 		o.now = o.now.Add(time.Hour)
 		o.spend(3, o.period.End.Add(-time.Hour))
 		o.send()
-		var out, notes strings.Builder
-		o.must(o.PrintReconciliation(o.ctx, &out, &notes, false))
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		got := strings.Join(strings.Fields(lines[0]), " ") + "\n" + strings.Join(strings.Fields(lines[1]), " ")
-		if want := "PAYER FROM TO DECIDED SENT COUNTED DIFFERENCE INVOICED METER REASONS\n" +
-			"cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 15 15 15 +0 12 slack_speak_suggestions_pro late 3 ($0.90)"; got != want {
-			t.Errorf("printed\n%s\nwant\n%s", got, want)
+		got := o.reconcileCleanly(false).Periods[0]
+		want := ReconciledPeriod{OverageBalance: models.OverageBalance{
+			Payer: "cus_1", MeterEventName: "slack_speak_suggestions_pro",
+			Period:  models.CalendarMonth(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)),
+			Decided: models.OverageSum{Units: 15, Cents: 450}, Sent: models.OverageSum{Units: 15, Cents: 450},
+			Counted: models.OverageSum{Units: 15}, Invoiced: models.OverageSum{Units: 12, Cents: 360},
+			Reasons:   []models.OverageShare{{Part: models.OverageLate, OverageSum: models.OverageSum{Units: 3, Cents: 90}}},
+			CheckedAt: got.CheckedAt,
+		}}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("the period is\n%+v\nwant\n%+v", got, want)
 		}
 		o.exec("UPDATE stripe_invoice_lines SET amount_cents = 100")
-		err := o.PrintReconciliation(o.ctx, &out, &notes, false)
-		if err == nil || !strings.Contains(err.Error(), "1 unexplained balances") || !strings.Contains(out.String(), "unexplained 0 ($2.60)") {
-			t.Errorf("reconcile returned %v: %s", err, out.String())
+		c := o.reconcile(false)
+		if unexplained := c.Periods[0].NotInvoiced(models.OverageUnexplained); c.Clean() || c.Unexplained() != 1 ||
+			unexplained != (models.OverageSum{Cents: 260}) {
+			t.Errorf("unexplained in %d periods: %+v", c.Unexplained(), unexplained)
 		}
 	})
 }

@@ -38,7 +38,7 @@ type lease struct {
 // the stream turns out to have nothing to send, found is true without a lease, and other streams
 // may be due.
 func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error) {
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		got, found = nil, false
 		now := r.now()
 		var streams []models.StripeStream
@@ -53,7 +53,7 @@ func (r *Reporter) claim(ctx context.Context) (got *lease, found bool, err error
 			return err
 		}
 		found = true
-		l := &lease{stream: streams[0], token: r.NewID()}
+		l := &lease{stream: streams[0], token: r.newID()}
 		ok, err := r.begin(ctx, tx, l)
 		if err == nil && ok {
 			got = l
@@ -101,7 +101,7 @@ func (r *Reporter) endLease(ctx context.Context, tx bun.Tx, l *lease, notBefore 
 
 // release ends the lease without sending anything.
 func (r *Reporter) release(ctx context.Context, l *lease) error {
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		held, err := r.holds(ctx, tx, l)
 		if err != nil || !held {
 			return err
@@ -116,18 +116,18 @@ var errLeaseLost = errors.New("the lease expired and another process has the cus
 
 // claim claims the customer that has been due longest; nil without one.
 func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	// Check without a transaction first: on SQLite, a transaction would block all writers, and
 	// usually nothing is due.
 	due := func(db bun.IDB) *bun.SelectQuery {
 		return db.NewSelect().Model((*models.StripeCustomer)(nil)).
 			Where("next_attempt_at <= ? AND (leased_until IS NULL OR leased_until <= ?)", now, now).Order("next_attempt_at").Limit(1)
 	}
-	if some, err := due(w.DB).Exists(ctx); err != nil || !some {
+	if some, err := due(w.db).Exists(ctx); err != nil || !some {
 		return nil, err
 	}
 	var claimed *models.StripeCustomer
-	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		claimed = nil
 		var found []models.StripeCustomer
 		if err := models.ForUpdateSkipLocked(due(tx).Model(&found)).Scan(ctx); err != nil || len(found) == 0 {
@@ -146,7 +146,7 @@ func (w *Webhooks) claim(ctx context.Context) (*models.StripeCustomer, error) {
 // renewed, at once if another process has the customer, and after customerPatience at the latest.
 func (w *Webhooks) renewLease(ctx context.Context, customer *models.StripeCustomer) (patience context.Context, release func()) {
 	patience, cancel := context.WithTimeout(ctx, customerPatience)
-	expiry := time.AfterFunc(customer.LeasedUntil.Sub(models.Now(w.Now))-leaseMargin, cancel)
+	expiry := time.AfterFunc(customer.LeasedUntil.Sub(models.Now(w.clock))-leaseMargin, cancel)
 	renewal := newWorker(func(ctx context.Context) {
 		next := time.NewTicker(w.leaseRenewal)
 		defer next.Stop()
@@ -157,7 +157,7 @@ func (w *Webhooks) renewLease(ctx context.Context, customer *models.StripeCustom
 			case <-next.C:
 			}
 			begin := time.Now()
-			renewed, err := w.DB.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("leased_until = ?", models.Now(w.Now).Add(leaseTime)).
+			renewed, err := w.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("leased_until = ?", models.Now(w.clock).Add(leaseTime)).
 				Where("id = ? AND lease_token = ?", customer.ID, *customer.LeaseToken).Exec(ctx)
 			if err != nil {
 				continue // the lease ends, and the requests before it, unless a later renewal succeeds

@@ -41,7 +41,7 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		return prometheus.NewDesc("tollgate_stripe_"+name, help, labels, nil)
 	}
 	overage := func(name, help, label string) *prometheus.Desc {
-		return prometheus.NewDesc("tollgate_overage_"+name, help+" Billing periods that ended in the last 35 days or still go on.",
+		return prometheus.NewDesc("tollgate_overage_"+name, help+" Includes current billing periods and those that ended in the last 35 days.",
 			[]string{label}, nil)
 	}
 	return registry.Register(&metrics{

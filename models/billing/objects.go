@@ -10,7 +10,7 @@ import (
 	"tollgate/models"
 )
 
-// The names of the objects that set-up stores in stripe_objects.
+// The names of the objects that setup stores in stripe_objects.
 const (
 	// objectOldMeter is the single meter of earlier releases, which all plans shared. Reports that
 	// were sealed for it are still sent to it.

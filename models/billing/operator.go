@@ -72,7 +72,7 @@ func (r *Reporter) GiveUp(ctx context.Context, actor string, id uuid.UUID, reaso
 
 // act changes a failed report under its lock.
 func (r *Reporter) act(ctx context.Context, id uuid.UUID, change func(context.Context, bun.Tx, *models.StripeReport) error) error {
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var found []models.StripeReport
 		q := tx.NewSelect().Model(&found).Where("id = ?", id)
 		if err := models.ForUpdate(q).Scan(ctx); err != nil {

@@ -143,7 +143,7 @@ func (p *planPrices) fitsOverage(price *stripe.Price, plan models.PlanID) int {
 }
 
 // isOurs reports whether Tollgate sold a metered price, in this release or an earlier one. Before
-// set-up has stored anything, any price may be ours.
+// setup has stored anything, any price may be ours.
 func (p *planPrices) isOurs(price *stripe.Price) bool {
 	meter := price.Recurring.Meter
 	_, sold := p.overage[price.ID]

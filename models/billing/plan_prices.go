@@ -15,18 +15,18 @@ import (
 type planPrices struct {
 	catalogue *models.Catalogue
 	byID      map[string]models.PlanID
-	// byProduct maps the products that set-up stored.
+	// byProduct maps the products that setup stored.
 	byProduct map[string]models.PlanID
-	// overage maps the overage prices that set-up stored to plans.
+	// overage maps the overage prices that setup stored to plans.
 	overage map[string]models.PlanID
-	// meters maps the IDs of meters to plans, and meterOf plans to meters, as set-up stored them.
+	// meters maps the IDs of meters to plans, and meterOf plans to meters, as setup stored them.
 	meters  map[string]models.PlanID
 	meterOf map[models.PlanID]string
 	// oldMeter is the meter that all plans shared in earlier releases; empty if there was none.
 	oldMeter string
 }
 
-// readPlanPrices reads the prices from the catalog, or else those that set-up stored.
+// readPlanPrices reads the prices from the catalog, or else those that setup stored.
 func readPlanPrices(ctx context.Context, db bun.IDB, c *models.Catalogue) (*planPrices, error) {
 	p := &planPrices{
 		catalogue: c, byID: map[string]models.PlanID{}, byProduct: map[string]models.PlanID{}, overage: map[string]models.PlanID{},
@@ -105,7 +105,7 @@ func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 		return nil
 	}
 	if plan.Type == models.Individual && item.Quantity > 1 {
-		texts = append(texts, fmt.Sprintf("it pays %d times for %q, a plan for one person who gets it once; set its quantity to 1 in "+
+		texts = append(texts, fmt.Sprintf("it pays %d times for %q, which is a plan for one person; set its quantity to 1 in "+
 			"Stripe and refund the rest",
 			item.Quantity, plan.ID))
 	}
@@ -120,7 +120,7 @@ func (p *planPrices) mismatches(s *stripe.Subscription) (texts []string) {
 }
 
 // plan returns the plan that a price is or was the base price of. When another price takes over its
-// lookup key, existing subscribers keep the old price, whose metadata from set-up names the plan.
+// lookup key, existing subscribers keep the old price, whose metadata from setup names the plan.
 func (p *planPrices) plan(price *stripe.Price) (models.Plan, bool) {
 	if id, ok := p.byID[price.ID]; ok {
 		return p.catalogue.Plan(id)

@@ -19,7 +19,7 @@ func pricesByKey(ctx context.Context, client *Client, keys []string) (map[string
 	for some := range slices.Chunk(keys, lookupsAtATime) {
 		list := &stripe.PriceListParams{LookupKeys: stripe.StringSlice(some)}
 		list.Context, list.Limit = ctx, stripe.Int64(100)
-		found := client.Prices.List(list)
+		found := client.api.Prices.List(list)
 		for found.Next() {
 			if p := found.Price(); p.LookupKey != "" {
 				prices[p.LookupKey] = p

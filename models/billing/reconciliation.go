@@ -2,9 +2,7 @@ package billing
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -12,134 +10,150 @@ import (
 	"tollgate/models"
 )
 
-// PrintReconciliation compares everything with Stripe now, and prints a line for each payer, meter
-// and billing period. It returns an error if anything differs, a report has failed, or an invoice
-// has an unexplained amount. With restored, it first makes it safe to send again; see Restored.
-func (r *Reporter) PrintReconciliation(ctx context.Context, w, notes io.Writer, restored bool) error {
-	if err := r.contact(ctx); err != nil {
-		return err
+// Reconciliation is the result of comparing everything with Stripe.
+type Reconciliation struct {
+	// Restored is the result of the Restored method; nil if it was not requested.
+	Restored *RestoredReports
+	// Periods are the balances of each payer, meter and billing period of the last 35 days; nil if
+	// they could not be read.
+	Periods []ReconciledPeriod
+	// Totals are the totals that were compared. Unread is the reason why some are missing; nil if
+	// none is.
+	Totals []models.StripeTotal
+	Unread error
+	// Failed are up to a hundred of the FailedReports, which an operator has to decide about.
+	Failed        []models.StripeReport
+	FailedReports int
+	// Lost are up to a hundred of the LostReports. These are verified reports for which Stripe had
+	// nothing when their minutes were last read.
+	Lost        []models.StripeReport
+	LostReports int
+	// Status says what is waiting to be sent, and why if sending is stopped; nil if it could not be
+	// read.
+	Status *Status
+}
+
+// RestoredReports is the result of making it safe to send again after a restore.
+type RestoredReports struct {
+	// Resolved is the number of reports that were resolved by what Stripe has.
+	Resolved int
+	// Again is when to run it again; zero if sending continues.
+	Again time.Time
+}
+
+// ReconciledPeriod is the overage of a payer, a meter and a billing period. Difference is the
+// number of units that Stripe's totals of the period have more than was sent.
+type ReconciledPeriod struct {
+	models.OverageBalance
+	Difference int64
+}
+
+// Differences returns the number of periods with a difference.
+func (c *Reconciliation) Differences() (n int) {
+	for i := range c.Periods {
+		if c.Periods[i].Difference != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Unexplained returns the number of periods with an unexplained amount.
+func (c *Reconciliation) Unexplained() (n int) {
+	for i := range c.Periods {
+		if c.Periods[i].NotInvoiced(models.OverageUnexplained) != (models.OverageSum{}) {
+			n++
+		}
+	}
+	return n
+}
+
+// Clean reports whether Stripe has exactly what it was sent, and all of it was read.
+func (c *Reconciliation) Clean() bool {
+	return c.Differences() == 0 && c.Unexplained() == 0 && c.FailedReports == 0 && c.LostReports == 0 && c.Unread == nil
+}
+
+// ReconcileAll compares everything with Stripe now. With restored, it first makes it safe to send
+// again; see Restored. If it returns an error, the result has what was compared before.
+func (r *Reporter) ReconcileAll(ctx context.Context, restored bool) (*Reconciliation, error) {
+	c := &Reconciliation{}
+	if err := r.account.check(ctx); err != nil {
+		return c, err
 	}
 	if restored {
-		n, again, err := r.Restored(ctx)
+		resolved, again, err := r.Restored(ctx)
 		if err != nil {
-			return err
+			return c, err
 		}
-		_, _ = fmt.Fprintf(notes, "%d reports that were not sent were resolved by what Stripe has\n", n)
-		if again.IsZero() {
-			_, _ = fmt.Fprintln(notes, "sending goes on")
-		} else {
-			_, _ = fmt.Fprintf(notes, "sending is paused, as Stripe's totals may lack for 25 hours what was sent last: run this again "+
-				"from %s on\n", again.Format(time.RFC3339))
-		}
+		c.Restored = &RestoredReports{Resolved: resolved, Again: again}
 	}
 	if _, err := r.Reconcile(ctx); err != nil {
-		return err
+		return c, err
 	}
-	totals, unread := r.Totals(ctx, true)
+	c.Totals, c.Unread = r.Totals(ctx, true)
 	// The comparison made the reports due to be read: each report's own minute shows whether Stripe
 	// still has it.
 	if _, err := r.Reconcile(ctx); err != nil {
-		return err
+		return c, err
 	}
-	differences, unexplained, err := r.printBalances(ctx, w, totals)
+	balances, err := Balances(ctx, r.db, r.now().Add(-totalsReach))
 	if err != nil {
-		return err
+		return c, err
 	}
-	for _, t := range totals {
-		if text := t.Explain(); text != "" {
-			_, _ = fmt.Fprintf(notes, "customer %s, period from %s: %s\n", t.StripeCustomerID, t.PeriodStart.UTC().Format(time.RFC3339), text)
-		}
-	}
-	if differences > 0 {
+	c.Periods = reconciledPeriods(balances, c.Totals)
+	if c.Differences() > 0 {
 		if err := r.totalsSoon(ctx); err != nil {
-			return err
+			return c, err
 		}
 	}
-	failed, err := Failures(ctx, r.DB)
+	if err := r.readFailed(ctx, c); err != nil {
+		return c, err
+	}
+	if err := r.readLost(ctx, c); err != nil {
+		return c, err
+	}
+	status, err := ReadStatus(ctx, r.db)
+	if err != nil {
+		return c, err
+	}
+	c.Status = status
+	return c, nil
+}
+
+// reconciledPeriods adds the differences of totals to the balances of the same periods.
+func reconciledPeriods(balances []models.OverageBalance, totals []models.StripeTotal) []ReconciledPeriod {
+	periods := make([]ReconciledPeriod, len(balances))
+	for i, b := range balances {
+		periods[i].OverageBalance = b
+		for _, t := range totals {
+			if t.StripeCustomerID == b.Payer && t.MeterEventName == b.MeterEventName && b.Period.Contains(t.PeriodStart.UTC()) {
+				periods[i].Difference += t.Difference
+			}
+		}
+	}
+	return periods
+}
+
+func (r *Reporter) readFailed(ctx context.Context, c *Reconciliation) error {
+	failed, err := Failures(ctx, r.db)
 	if err != nil {
 		return err
 	}
-	failures, err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN (?)", bun.List(models.FailedStates)).Count(ctx)
+	n, err := r.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN (?)", bun.List(models.FailedStates)).Count(ctx)
 	if err != nil {
 		return fmt.Errorf("count failed reports: %w", err)
 	}
-	for _, f := range failed {
-		text := ""
-		if f.LastError != nil {
-			text = *f.LastError
-		}
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s, is %s: %s\n", f.Identifier, f.StripeCustomerID, f.Value,
-			f.Minute.UTC().Format(time.RFC3339), f.State, text)
-	}
-	if more := int(failures) - len(failed); more > 0 {
-		_, _ = fmt.Fprintf(notes, "and %d more failed reports\n", more)
-	}
-	lost, err := r.noteLost(ctx, notes)
-	if err != nil {
-		return err
-	}
-	if err := r.noteWaiting(ctx, notes); err != nil {
-		return err
-	}
-	if differences > 0 || failures > 0 || lost > 0 || unexplained > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe does not "+
-			"have now, %d unexplained balances",
-			differences, failures, lost, unexplained), unread)
-	}
-	if unread != nil {
-		return unread
-	}
-	_, _ = fmt.Fprintln(notes, "Stripe has what it was sent")
+	c.Failed, c.FailedReports = failed, int(n)
 	return nil
 }
 
-// noteLost prints the verified reports for which Stripe had nothing when their minutes were last
-// read. It returns their number.
-func (r *Reporter) noteLost(ctx context.Context, notes io.Writer) (int, error) {
+func (r *Reporter) readLost(ctx context.Context, c *Reconciliation) error {
 	var lost []models.StripeReport
-	n, err := r.DB.NewSelect().Model(&lost).Where("state = ? AND zero_since IS NOT NULL", models.ReportVerified).
+	n, err := r.db.NewSelect().Model(&lost).Where("state = ? AND zero_since IS NOT NULL", models.ReportVerified).
 		Order("value DESC", "minute").Limit(listed).ScanAndCount(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read lost reports: %w", err)
+		return fmt.Errorf("read lost reports: %w", err)
 	}
-	for _, l := range lost {
-		_, _ = fmt.Fprintf(notes, "report %s of customer %s, %d units at %s: counted before, and not in Stripe's total now; it is read "+
-			"again for 24 hours\n",
-			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
-	}
-	if more := int(n) - len(lost); more > 0 {
-		_, _ = fmt.Fprintf(notes, "and %d more reports that Stripe has nothing of now\n", more)
-	}
-	return int(n), nil
-}
-
-// noteWaiting prints what is waiting to be sent, and why if sending is stopped.
-func (r *Reporter) noteWaiting(ctx context.Context, notes io.Writer) error {
-	s, err := ReadStatus(ctx, r.DB)
-	if err != nil {
-		return err
-	}
-	var units int64
-	for _, c := range s.Counts {
-		if c.State == models.ReportSealed || c.State == models.ReportUnknown {
-			units += c.Units
-		}
-	}
-	if units > 0 {
-		_, _ = fmt.Fprintf(notes, "%s wait to be sent\n", r.Catalogue.Units(units))
-	}
-	for _, h := range s.Held {
-		_, _ = fmt.Fprintf(notes, "the reports of customer %s are held back (%s): %s\n", h.StripeCustomerID, r.Catalogue.Units(h.Units),
-			h.Reason())
-	}
-	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
-		_, _ = fmt.Fprintf(notes, "and the reports of %d more customers are held back\n", more)
-	}
-	if s.State.Stopped != nil {
-		_, _ = fmt.Fprintf(notes, "all sending is stopped: %s\n", *s.State.Stopped)
-	}
-	if s.State.Paused != nil {
-		_, _ = fmt.Fprintf(notes, "sending is paused: %s\n", *s.State.Paused)
-	}
+	c.Lost, c.LostReports = lost, int(n)
 	return nil
 }

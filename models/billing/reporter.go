@@ -67,18 +67,23 @@ type ReporterOptions struct {
 // the reports, and reads back what Stripe counted. Any number of processes may run one on the same
 // database.
 type Reporter struct {
-	ReporterOptions
+	db        *models.DB
+	client    *Client
+	catalogue *models.Catalogue
+	clock     func() time.Time
+	log       *slog.Logger
+	every     time.Duration
+	random    func() float64
+	newID     func() uuid.UUID
+
+	account     *accountCheck
 	environment string
 	// guard is resendGuard, except in the test that shows why it is needed.
 	guard time.Duration
 	limit *limiter
 	wake  chan struct{}
 
-	mu        sync.Mutex
-	started   bool
-	contacted bool
-	// refused is the reason why this process never sends; nil if its key is the right one.
-	refused error
+	started atomic.Bool
 	// loggedReason is the last reason for a stop that this process has logged.
 	loggedReason atomic.Pointer[string]
 
@@ -101,7 +106,11 @@ func NewReporter(o ReporterOptions) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
-	r := &Reporter{ReporterOptions: o, environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{}}
+	r := &Reporter{
+		db: o.DB, client: o.Client, catalogue: o.Catalogue, clock: o.Now, log: o.Log, every: o.Every, random: o.Random, newID: o.NewID,
+		environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{},
+	}
+	r.account = newAccountCheck(o.Client, o.DB, r.accountChecked)
 	streams, rate := testStreams, float64(testRate)
 	if o.Client.Live {
 		r.environment, streams, rate = "live", liveStreams, liveRate
@@ -120,9 +129,7 @@ func NewReporter(o ReporterOptions) *Reporter {
 
 // Start starts the workers, which run until Stop.
 func (r *Reporter) Start(ctx context.Context) {
-	r.mu.Lock()
-	r.started = true
-	r.mu.Unlock()
+	r.started.Store(true)
 	r.workers.Start(ctx)
 }
 
@@ -131,7 +138,7 @@ func (r *Reporter) Stop() { r.workers.Stop() }
 
 // sealing seals events at an interval, and wakes a worker that delivers.
 func (r *Reporter) sealing(ctx context.Context) {
-	every(ctx, r.Every, func() {
+	every(ctx, r.every, func() {
 		sealed, err := r.Seal(ctx)
 		r.logError(ctx, "seal events into reports", err)
 		if sealed > 0 {
@@ -142,8 +149,8 @@ func (r *Reporter) sealing(ctx context.Context) {
 
 // reconciling reads the reports that are due, and the totals once a day.
 func (r *Reporter) reconciling(ctx context.Context) {
-	every(ctx, max(r.Every, time.Minute), func() {
-		if r.contact(ctx) != nil {
+	every(ctx, max(r.every, time.Minute), func() {
+		if r.account.check(ctx) != nil {
 			return
 		}
 		_, err := r.Reconcile(ctx)
@@ -158,7 +165,7 @@ func (r *Reporter) reconciling(ctx context.Context) {
 func (r *Reporter) delivering(ctx context.Context, looks bool) {
 	for ctx.Err() == nil {
 		found := false
-		err := r.contact(ctx)
+		err := r.account.check(ctx)
 		if err == nil {
 			if found, err = r.DeliverStream(ctx); found {
 				nudge(r.wake)
@@ -182,61 +189,49 @@ func (r *Reporter) delivering(ctx context.Context, looks bool) {
 
 func (r *Reporter) logError(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
-		r.Log.Error("could not "+what, "error", err)
+		r.log.Error("could not "+what, "error", err)
 	}
 }
 
-func (r *Reporter) now() time.Time { return models.Now(r.Now) }
+func (r *Reporter) now() time.Time { return models.Now(r.clock) }
 
 // jitter returns the wait after a number of failures in a row, at least minDelay.
 func (r *Reporter) jitter(failures int) time.Duration {
-	return max(minDelay, fullJitter(r.Random(), failures))
+	return max(minDelay, fullJitter(r.random(), failures))
 }
 
 // Sends reports whether this process sends reports, unless sending is paused or stopped for all
 // processes.
-func (r *Reporter) Sends() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.started && r.refused == nil
-}
+func (r *Reporter) Sends() bool { return r.started.Load() && r.account.refused.Load() == nil }
 
-// contact checks, once in a process, that the key belongs to the account and mode of this database;
-// the first contact of a new database sets them. With another key, the process sends and reads
-// nothing. If it was started to report, it also stops sending in all processes, so that an operator
-// notices; a process that starts with the right key ends that stop.
-func (r *Reporter) contact(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.contacted || r.refused != nil {
-		return r.refused
-	}
-	err := r.Client.claimAccount(ctx, r.DB)
+// accountChecked gets the result of checking the account. With another key, the process sends and
+// reads nothing. If it was started to report, it also stops sending in all processes, so that an
+// operator notices; a process that starts with the right key ends that stop.
+func (r *Reporter) accountChecked(ctx context.Context, err error) error {
+	started := r.started.Load()
 	switch o := classify(err, 1); {
 	case errors.Is(err, ErrOtherAccount):
-		r.refused = err
-		if r.started {
+		if started {
 			err = errors.Join(err, r.stop(ctx, err.Error()))
 		}
 	case err != nil && o.verdict == misconfigured:
-		return errors.Join(err, r.stop(ctx, o.text))
-	case err == nil && r.started:
-		_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").
+		err = errors.Join(err, r.stop(ctx, o.text))
+	case err == nil && started:
+		_, err = r.db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL").
 			Where("id = 1 AND stopped IS NOT NULL").Exec(ctx)
 		if err == nil {
-			_, err = unblock(r.DB, r.now()).Where("blocked_kind = ?", models.BlockedByMeter).Exec(ctx)
+			_, err = unblock(r.db, r.now()).Where("blocked_kind = ?", models.BlockedByMeter).Exec(ctx)
 		}
 	}
-	r.contacted = err == nil
 	return err
 }
 
 // stop stops sending in all processes, until one starts with another key or an operator resumes it.
 func (r *Reporter) stop(ctx context.Context, why string) error {
 	if logged := r.loggedReason.Swap(&why); logged == nil || *logged != why {
-		r.Log.Error("all sending to Stripe is stopped", "reason", why)
+		r.log.Error("all sending to Stripe is stopped", "reason", why)
 	}
-	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).
+	_, err := r.db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = ?, stopped_at = ?", why, r.now()).
 		Where("id = 1 AND stopped IS NULL").Exec(ctx)
 	return err
 }

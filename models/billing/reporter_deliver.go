@@ -56,13 +56,13 @@ func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	// a day.
 	forget := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
 	defer forget()
-	return classify(r.Client.sendMeterEvent(call, &l.report), l.report.Attempts)
+	return classify(r.client.sendMeterEvent(call, &l.report), l.report.Attempts)
 }
 
 // next counts the attempt of the stream's next report, if the lease is still ours and a report is
 // due.
 func (r *Reporter) next(ctx context.Context, l *lease) (more bool, err error) {
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		more = false
 		held, err := r.holds(ctx, tx, l)
 		if err != nil || !held {
@@ -126,7 +126,7 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 	if o.verdict == tooFast {
 		r.limit.halve()
 	}
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		more = false
 		held, err := r.holds(ctx, tx, l)
 		if err != nil {
@@ -154,7 +154,7 @@ func (r *Reporter) recordAnswer(ctx context.Context, l *lease, o outcome) (more 
 		return r.endLease(ctx, tx, l, now.Add(wait))
 	})
 	if err != nil {
-		return false, fmt.Errorf("store the answer to report %s: %w", l.report.Identifier, err)
+		return false, fmt.Errorf("store the response to report %s: %w", l.report.Identifier, err)
 	}
 	if o.verdict == misconfigured {
 		return false, r.stop(ctx, o.text)
@@ -198,7 +198,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		report.State = l.before
 		// While this stream is blocked, no stream of the meter is claimed, including new ones. A
 		// process that starts tries them again.
-		stream.Blocked, stream.BlockedKind = new("The meter takes nothing. "+o.text), models.BlockedByMeter
+		stream.Blocked, stream.BlockedKind = new("The meter accepts no events. "+o.text), models.BlockedByMeter
 		if _, err := tx.NewUpdate().Model((*models.StripeStream)(nil)).
 			Set("blocked = ?, blocked_kind = ?", *stream.Blocked, stream.BlockedKind).
 			Where("meter_event_name = ? AND blocked IS NULL", stream.MeterEventName).Exec(ctx); err != nil {
@@ -218,7 +218,7 @@ func (r *Reporter) judge(ctx context.Context, tx bun.Tx, l *lease, o outcome, no
 		}
 	}
 	if report.State.Failed() || stream.Blocked != nil {
-		r.Log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
+		r.log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", report.State, "answer", o.text)
 	}
 	if l.before == models.ReportSealed && (report.State == models.ReportSealed || report.State.Failed()) {

@@ -26,6 +26,7 @@ type reporterFixture struct {
 	catalogue *models.Catalogue
 	now       time.Time
 	stripe    *stripetest.Stripe
+	options   ReporterOptions
 	*Reporter
 }
 
@@ -60,8 +61,9 @@ func newReporterFixture(t *testing.T, address string, transport http.RoundTrippe
 	}
 	c, err := NewClient(ClientOptions{Key: "sk_test_desk", Transport: transport})
 	d.must(err)
-	d.Reporter = NewReporter(ReporterOptions{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock,
-		Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9})
+	d.options = ReporterOptions{DB: d.db, Client: c, Catalogue: d.catalogue, Now: d.clock,
+		Log: slog.New(slog.DiscardHandler), Every: time.Minute, Rate: 1e9}
+	d.Reporter = NewReporter(d.options)
 	return d
 }
 
@@ -130,6 +132,24 @@ func (d *reporterFixture) read() {
 	d.t.Helper()
 	_, err := d.Reconcile(d.ctx)
 	d.must(err)
+}
+
+// reconcile compares everything with Stripe, as `stripe reconcile` does.
+func (d *reporterFixture) reconcile(restored bool) *Reconciliation {
+	d.t.Helper()
+	c, err := d.ReconcileAll(d.ctx, restored)
+	d.must(err)
+	return c
+}
+
+// reconcileCleanly is reconcile if Stripe has exactly what it was sent.
+func (d *reporterFixture) reconcileCleanly(restored bool) *Reconciliation {
+	d.t.Helper()
+	c := d.reconcile(restored)
+	if !c.Clean() {
+		d.t.Errorf("the comparison is not clean: %+v", c)
+	}
+	return c
 }
 
 // hours lets n hours pass. In each, due reports are delivered and read back.

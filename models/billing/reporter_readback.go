@@ -62,7 +62,7 @@ func (r *Reporter) Reconcile(ctx context.Context) (int, error) {
 // this one fails to.
 func (r *Reporter) claimReads(ctx context.Context) ([]models.StripeReport, error) {
 	var due []models.StripeReport
-	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		due = nil
 		now := r.now()
 		// Reports that Stripe has not counted yet come first, however many others are due again.
@@ -109,7 +109,7 @@ func (r *Reporter) meters(ctx context.Context, eventName string) ([]string, erro
 	known := r.knownMeters[eventName]
 	r.metersMu.Unlock()
 	if !r.now().Before(known.until) {
-		all, err := r.Client.meters(ctx)
+		all, err := r.client.meters(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 		total, err = r.totalOf(ctx, meters, report.StripeCustomerID, report.Minute.UTC(), report.Minute.UTC().Add(time.Minute))
 	}
 	if err != nil {
-		r.Log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
+		r.log.Warn("a report could not be read back", "report", report.Identifier, "error", err)
 		if o := classify(err, 1); o.verdict == misconfigured {
 			return r.stop(ctx, o.text)
 		}
@@ -153,7 +153,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	}
 	now := r.now()
 	v := verify(report, total, now)
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		// If two processes read it, only the first one changes it.
 		held, err := r.lockReport(ctx, tx, report)
 		if err != nil || !held {
@@ -174,7 +174,7 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 // it does not have, so their total is 0.
 func (r *Reporter) totalOf(ctx context.Context, meters []string, customer string, from, to time.Time) (sum int64, err error) {
 	for _, meter := range meters {
-		total, err := r.Client.total(ctx, meter, customer, from, to)
+		total, err := r.client.total(ctx, meter, customer, from, to)
 		if err != nil && classify(err, 1).verdict == noCustomer {
 			return 0, nil
 		}
@@ -223,7 +223,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		return v
 	case total != 0:
 		v.state = models.ReportConflict
-		v.text = fmt.Sprintf("Stripe has %d units for this minute, and this report has %d", total, report.Value)
+		v.text = fmt.Sprintf("Stripe has %d units for this minute, but this report has %d", total, report.Value)
 		if now.Sub(report.CreatedAt) < watched {
 			later(24 * time.Hour)
 		}
@@ -239,14 +239,14 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 	case models.ReportUnknown:
 		if settled {
 			v.state = models.ReportMissing
-			v.text = "Stripe never had it; its units went into another report"
+			v.text = "Stripe never received it; its units went into another report"
 			return v
 		}
 		later(min(readAgain, summarySettles-now.Sub(*v.zeroSince)))
 	case models.ReportAccepted:
 		if age := now.Sub(*report.AcceptedAt); age >= summarySettles {
 			v.state = models.ReportRejected
-			v.text = "Stripe received it and did not count it"
+			v.text = "Stripe received it, but did not count it"
 			later(24 * time.Hour)
 		} else {
 			later(summarySettles - age)
@@ -256,7 +256,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 		// before.
 		if settled {
 			v.state = models.ReportRejected
-			v.text = "Stripe counted it and no longer has it"
+			v.text = "Stripe counted it, but no longer has it"
 			return v
 		}
 		later(summarySettles - now.Sub(*v.zeroSince))
@@ -287,7 +287,7 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		report.LastError = &v.text
 	}
 	if v.state.Failed() {
-		r.Log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
+		r.log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
 	_, err := tx.NewUpdate().Model(report).
@@ -308,7 +308,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	if now.Sub(report.Minute.UTC()) > maxAge {
-		v.state, v.text = models.ReportExpired, "Stripe never had it, and it is too old to be sent again"
+		v.state, v.text = models.ReportExpired, "Stripe never received it, and it is too old to be sent again"
 		return r.write(ctx, tx, report, v)
 	}
 	var occurred struct{ First, Last bun.NullTime }
@@ -337,7 +337,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	if !ok {
-		v.state, v.text = models.ReportDead, "Stripe never had it, and each minute of its billing period has a report"
+		v.state, v.text = models.ReportDead, "Stripe never received it, and each minute of its billing period already has a report"
 		return r.write(ctx, tx, report, v)
 	}
 	fresh := r.newReport(&s, minute, now)

@@ -20,7 +20,7 @@ type hourOf struct {
 
 // restoredPause is the reason for the pause while Stripe's totals may still lack what the lost
 // database sent last.
-const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after this"
+const restoredPause = "the database was restored: run `tollgate stripe reconcile --restored` again 25 hours after its first run"
 
 // Restored makes it safe to send again after the database was restored from a backup. Only Stripe
 // knows what was sent after the backup, so each hour with unsent units is compared with Stripe's
@@ -39,7 +39,7 @@ func (r *Reporter) Restored(ctx context.Context) (resolved int, again time.Time,
 	if err := r.findLost(ctx); err != nil {
 		return resolved, again, err
 	}
-	_, err = r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_kind = NULL, paused_at = NULL").
+	_, err = r.db.NewUpdate().Model((*models.StripeState)(nil)).Set("paused = NULL, paused_kind = NULL, paused_at = NULL").
 		Where("id = 1 AND paused_kind = ?", models.PausedRestored).Exec(ctx)
 	return resolved, time.Time{}, err
 }
@@ -47,12 +47,12 @@ func (r *Reporter) Restored(ctx context.Context) (resolved int, again time.Time,
 // holdRestored pauses sending, unless it is already paused for this reason. It returns when
 // Stripe's totals contain everything that was sent until now.
 func (r *Reporter) holdRestored(ctx context.Context) (time.Time, error) {
-	if _, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).
+	if _, err := r.db.NewUpdate().Model((*models.StripeState)(nil)).
 		Set("paused = ?, paused_kind = ?, paused_at = ?", restoredPause, models.PausedRestored, r.now()).
 		Where("id = 1 AND COALESCE(paused_kind, '') <> ?", models.PausedRestored).Exec(ctx); err != nil {
 		return time.Time{}, fmt.Errorf("pause sending: %w", err)
 	}
-	s, err := State(ctx, r.DB)
+	s, err := State(ctx, r.db)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -66,23 +66,23 @@ func (r *Reporter) findLost(ctx context.Context) error {
 	now := r.now()
 	since := now.Add(-totalsReach)
 	var customers []string
-	if err := r.DB.NewSelect().Model((*models.SubscriptionPeriod)(nil)).ColumnExpr("DISTINCT stripe_customer_id").
+	if err := r.db.NewSelect().Model((*models.SubscriptionPeriod)(nil)).ColumnExpr("DISTINCT stripe_customer_id").
 		Where("period_end > ?", since).Order("stripe_customer_id").Scan(ctx, &customers); err != nil {
 		return fmt.Errorf("list the customers with billing periods: %w", err)
 	}
 	for some := range slices.Chunk(customers, customersAtOnce) {
-		all, err := timelinesOf(ctx, r.DB, some)
+		all, err := timelinesOf(ctx, r.db, some)
 		if err != nil {
 			return fmt.Errorf("read the billing periods of %d customers: %w", len(some), err)
 		}
 		for _, customer := range some {
-			for _, plan := range r.Catalogue.Plans {
+			for _, plan := range r.catalogue.Plans {
 				if plan.ID == models.FreePlan {
 					continue
 				}
 				for at := since; !at.After(now); {
 					p := all[customer].at(at)
-					if err := r.findLostIn(ctx, stream{customer, r.Catalogue.MeterOf(plan.ID)}, p); err != nil {
+					if err := r.findLostIn(ctx, stream{customer, r.catalogue.MeterOf(plan.ID)}, p); err != nil {
 						return fmt.Errorf("ask Stripe for the total of %s: %w", customer, err)
 					}
 					at = p.End
@@ -118,7 +118,7 @@ func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var reports []*models.StripeReport
-	if err := r.DB.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").
+	if err := r.db.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").
 		Scan(ctx); err != nil {
 		return 0, fmt.Errorf("read what was not sent: %w", err)
 	}
@@ -156,7 +156,7 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 		return 0, err
 	}
 	var known int64
-	if err := r.DB.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(CAST(SUM(value) AS bigint), 0)").
+	if err := r.db.NewSelect().Model((*models.StripeReport)(nil)).ColumnExpr("COALESCE(CAST(SUM(value) AS bigint), 0)").
 		Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ? AND state IN ('accepted', 'verified')",
 			h.customer, h.meter, h.start, h.start.Add(time.Hour)).Scan(ctx, &known); err != nil {
 		return 0, err
@@ -192,14 +192,14 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 	v := reading{state: models.ReportVerified}
 	if more != units {
 		v.state = models.ReportConflict
-		v.text = fmt.Sprintf("Stripe has %d units of this hour by reports that this database does not know, and %d were not sent: "+
-			"sending them could bill them twice", more, units)
+		v.text = fmt.Sprintf("Stripe has %d units for this hour from reports that this database does not know, and %d units were "+
+			"not sent: sending them could bill units twice", more, units)
 	}
 	for _, report := range rest {
 		v.total = 0
 		if v.state == models.ReportVerified {
 			v.total, v.byHour = report.Value, true
-			v.text = "Stripe has its units in other minutes of the hour, by reports that were lost when the database was restored"
+			v.text = "Stripe has its units in other minutes of the hour, from reports that were lost when the database was restored"
 		}
 		if err := r.resolveRestored(ctx, report, v); err != nil {
 			return resolved, err
@@ -210,7 +210,7 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 }
 
 func (r *Reporter) resolveRestored(ctx context.Context, report *models.StripeReport, v reading) error {
-	return r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		held, err := r.lockReport(ctx, tx, report)
 		if err != nil || !held {
 			return err

@@ -1,9 +1,7 @@
 package billing
 
 import (
-	"bytes"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -26,23 +24,21 @@ func TestRestored(t *testing.T) {
 		_, err := d.sealCustomers(d.ctx, []string{"cus_2"})
 		d.must(err)
 		d.foreign("cus_2", 4, d.reports()[0].Minute)
-		var out, notes bytes.Buffer
-		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
-		d.deliver()
 		held := func() {
 			t.Helper()
-			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || !strings.Contains(notes.String(), "again from") {
-				t.Errorf("%d units were sent while totals may lag; the notes are %s", got, &notes)
+			c := d.reconcileCleanly(true)
+			d.deliver()
+			if got := d.stripe.Total("cus_3", d.now.Add(-48*time.Hour), d.now); got != 0 || c.Restored.Again.IsZero() {
+				t.Errorf("%d units were sent while totals may lag; the result is %+v", got, c.Restored)
 			}
-			notes.Reset()
 		}
 		held()
 		d.now = d.now.Add(summarySettles) // the last request may have taken effect an hour later
-		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
-		d.deliver()
 		held()
 		d.now = d.now.Add(requestSettles)
-		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		if again := d.reconcileCleanly(true).Restored.Again; !again.IsZero() {
+			t.Errorf("it has to run again at %s", again)
+		}
 		d.deliver()
 		for customer, want := range map[string]int64{"cus_1": 3, "cus_2": 4, "cus_3": 5} {
 			if got := d.stripe.Total(customer, d.now.Add(-48*time.Hour), d.now); got != want {
@@ -52,7 +48,7 @@ func TestRestored(t *testing.T) {
 		// If Stripe has units in an hour that match no report, an operator has to decide.
 		d.use("cus_3", 6, hour.Add(-time.Hour))
 		d.foreign("cus_3", 2, hour.Add(-time.Hour))
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, true); err == nil {
+		if c := d.reconcile(true); c.Clean() {
 			t.Error("reconcile reported no difference for a conflict")
 		}
 		d.deliver()
@@ -72,14 +68,13 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
 		d.stripe.SetLag(stripetest.Uniform(time.Hour))
-		d.must(d.Client.sendMeterEvent(d.ctx, &models.StripeReport{
+		d.must(d.client.sendMeterEvent(d.ctx, &models.StripeReport{
 			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
 					Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
 		}))
 		d.now = d.now.Add(time.Minute)
 		for range 2 {
-			var out, notes bytes.Buffer
-			d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+			d.reconcileCleanly(true)
 			d.deliver()
 			d.now = d.now.Add(25 * time.Hour)
 		}
@@ -97,9 +92,8 @@ func TestRestoredWithoutAReport(t *testing.T) {
 		before := o.period.Previous()
 		o.stripe.AddForeign(starter, "cus_1", 7, o.now.Add(-26*time.Hour))
 		o.foreign("cus_1", 4, before.End.Add(-time.Hour))
-		var out, notes bytes.Buffer
 		for range 2 {
-			_ = o.PrintReconciliation(o.ctx, &out, &notes, true)
+			o.reconcile(true)
 			o.now = o.now.Add(25 * time.Hour)
 		}
 		_, err := o.Totals(o.ctx, false)
@@ -125,8 +119,7 @@ func TestRestoredStaysVerified(t *testing.T) {
 		hour := d.now.Add(-3 * time.Hour).Truncate(time.Hour)
 		d.use("cus_1", 3, hour.Add(20*time.Minute))
 		d.foreign("cus_1", 3, hour.Add(50*time.Minute)) // sent by the lost database
-		var out, notes bytes.Buffer
-		d.must(d.PrintReconciliation(d.ctx, &out, &notes, true))
+		d.reconcileCleanly(true)
 		for range 3 * 24 {
 			d.now = d.now.Add(time.Hour)
 			d.must(d.dailyTotals(d.ctx))

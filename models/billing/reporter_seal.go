@@ -82,7 +82,7 @@ func (r *Reporter) Seal(ctx context.Context) (int, error) {
 // index from one customer to the next, so it reads one entry per customer.
 func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]string, error) {
 	var found []string
-	err := r.DB.NewRaw(`WITH RECURSIVE c (id) AS (
+	err := r.db.NewRaw(`WITH RECURSIVE c (id) AS (
 			SELECT MIN(e.stripe_customer_id) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id > ?
 			UNION ALL
 			SELECT (SELECT MIN(e.stripe_customer_id) FROM usage_events e WHERE `+toSeal+` AND e.stripe_customer_id > c.id)
@@ -94,7 +94,7 @@ func (r *Reporter) unsealed(ctx context.Context, after string, limit int) ([]str
 // sealCustomers seals the due events of some customers in one transaction.
 func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, error) {
 	sealed := 0
-	err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		sealed = 0
 		now := r.now()
 		known, err := timelinesOf(ctx, tx, customers)
@@ -131,12 +131,12 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 			}
 			if !ok {
 				// All its minutes so far are taken. The events stay unsealed and count as waiting.
-				r.Log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "meter", s.meter, "from", s.from)
+				r.log.Error("a customer has a report in every minute of a billing period", "customer", s.customer, "meter", s.meter, "from", s.from)
 				continue
 			}
 			reports, sealable = append(reports, r.newReport(&s, minute, now)), append(sealable, s)
 		}
-		reports, err = markEvents(ctx, r.DB, tx, reports, sealable)
+		reports, err = markEvents(ctx, r.db, tx, reports, sealable)
 		if err != nil || len(reports) == 0 {
 			return err
 		}
@@ -148,14 +148,14 @@ func (r *Reporter) sealCustomers(ctx context.Context, customers []string) (int, 
 
 // newReport returns a report of a slice, without its value.
 func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeReport {
-	id := r.NewID()
+	id := r.newID()
 	report := &models.StripeReport{
 		ID: id, Identifier: r.identifier(s.meter, id.String()), StripeCustomerID: s.customer, MeterEventName: s.meter,
 		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, NoMinute: s.noMinute, Counts: models.CountsOverage,
 		State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
 	if now.Sub(minute) > maxAge {
-		text := "too old to be sent: Stripe takes what is up to 35 days old"
+		text := "too old to be sent: Stripe accepts usage that is up to 35 days old"
 		report.State, report.NextAttemptAt, report.LastError = models.ReportExpired, nil, &text
 	}
 	return report
@@ -207,7 +207,7 @@ func lockStreams(ctx context.Context, tx bun.Tx, streams []stream) (map[stream]b
 func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]timeline, customers []string, now time.Time,
 ) ([]slice, error) {
 	hour := "date_trunc('hour', e.occurred_at)"
-	if !r.DB.Postgres {
+	if !r.db.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
 	}
 	cutoff := now.Add(-sealGrace).Truncate(time.Hour)
@@ -228,7 +228,7 @@ func (r *Reporter) dueSlices(ctx context.Context, tx bun.Tx, known map[string]ti
 	}
 	var due []slice
 	for _, g := range groups {
-		of := slice{stream: stream{g.Customer, r.Catalogue.MeterOf(g.Plan)}, plan: g.Plan}
+		of := slice{stream: stream{g.Customer, r.catalogue.MeterOf(g.Plan)}, plan: g.Plan}
 		due = append(due, of.split(g.First.UTC(), g.Last.UTC(), known[g.Customer], now)...)
 	}
 	return due, nil

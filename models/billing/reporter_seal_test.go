@@ -115,7 +115,7 @@ func TestReportsDoNotCrossACancellation(t *testing.T) {
 func TestTheFirstHourOfASubscription(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
 		var log bytes.Buffer
-		d.Log = slog.New(slog.NewTextHandler(&log, nil))
+		d.log = slog.New(slog.NewTextHandler(&log, nil))
 		begin := time.Date(2026, 11, 20, 9, 0, 20, 0, time.UTC)
 		period := models.Period{Start: begin, End: begin.AddDate(0, 1, 0)}
 		d.subscribe("cus_1", period)

@@ -153,9 +153,9 @@ func TestAMeterThatRefusesAllEvents(t *testing.T) {
 			t.Errorf("%d calls and %d blocked streams, want 1 and 1", calls, len(s.Blocked))
 		}
 		inactive = false
-		again := NewReporter(d.ReporterOptions)
-		again.started = true
-		d.must(again.contact(d.ctx))
+		again := NewReporter(d.options)
+		again.started.Store(true)
+		d.must(again.account.check(d.ctx))
 		d.deliver()
 		if s := d.status(); calls != 4 || len(s.Blocked) != 0 {
 			t.Errorf("after a start, %d calls and %d blocked streams, want 4 and 0", calls, len(s.Blocked))
@@ -289,7 +289,7 @@ func TestTheMeterIsRenamed(t *testing.T) {
 		old, renamed := d.meter(), *d.catalogue
 		renamed.MeterEventName = "suggestions_v2"
 		d.stripe.AddMeter(renamed.MeterOf("pro"))
-		o := d.ReporterOptions
+		o := d.options
 		o.Catalogue = &renamed
 		d.Reporter = NewReporter(o)
 		d.now = d.now.Add(24 * time.Hour)
@@ -352,7 +352,7 @@ func TestAFailureIsWaitedOut(t *testing.T) {
 	onBoth(t, transport, func(t *testing.T, of *reporterFixture) {
 		d, calls = of, 0
 		again()
-		d.Random = func() float64 { return 0.999 }
+		d.random = func() float64 { return 0.999 }
 		d.use("cus_1", 1, d.now.Add(-3*time.Hour))
 		d.seal()
 		next := func() time.Time {
@@ -395,7 +395,7 @@ func TestAMeterIsReplaced(t *testing.T) {
 		d.hours(30)
 		old, err := d.meters(d.ctx, d.meter())
 		d.must(err)
-		_, err = d.Client.BillingMeters.Deactivate(old[0], nil)
+		_, err = d.client.api.BillingMeters.Deactivate(old[0], nil)
 		d.must(err)
 		made := d.stripe.AddMeter(d.meter())
 		d.now = d.now.Add(metersLife)
@@ -439,7 +439,7 @@ func TestAMetersListMayHang(t *testing.T) {
 		_, _ = d.Totals(d.ctx, false)
 	}()
 	<-asked
-	d.must(d.contact(d.ctx))
+	d.must(d.account.check(d.ctx))
 	d.deliver()
 	if all := d.reports(); all[0].State != models.ReportAccepted {
 		t.Errorf("the report is %s", all[0].State)

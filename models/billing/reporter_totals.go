@@ -23,7 +23,7 @@ const totalsRetry = time.Hour
 
 // dailyTotals compares the totals of all customers once a day.
 func (r *Reporter) dailyTotals(ctx context.Context) error {
-	return onceADay(ctx, r.DB, r.now(), "totals_at", totalsRetry, func() error {
+	return onceADay(ctx, r.db, r.now(), "totals_at", totalsRetry, func() error {
 		_, err := r.Totals(ctx, false)
 		if errors.Is(err, errTotalsUnread) {
 			r.logError(ctx, "compare some totals", err) // Stripe says so tomorrow as well, and is asked no sooner
@@ -37,7 +37,7 @@ func (r *Reporter) dailyTotals(ctx context.Context) error {
 // differences that are only due to lag.
 func (r *Reporter) totalsSoon(ctx context.Context) error {
 	soon := r.now().Add(totalsRetry - 24*time.Hour)
-	_, err := r.DB.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", soon).Where("id = 1 AND totals_at > ?", soon).Exec(ctx)
+	_, err := r.db.NewUpdate().Model((*models.StripeState)(nil)).Set("totals_at = ?", soon).Where("id = 1 AND totals_at > ?", soon).Exec(ctx)
 	return err
 }
 
@@ -107,8 +107,8 @@ const totalsReach = 35 * 24 * time.Hour
 // planOf returns the plan with the meter; empty for a meter of an earlier release, or one that is
 // no longer in the catalog.
 func (r *Reporter) planOf(meter string) models.PlanID {
-	plan, _ := strings.CutPrefix(meter, r.Catalogue.MeterOf(""))
-	if r.Catalogue.MeterOf(models.PlanID(plan)) != meter {
+	plan, _ := strings.CutPrefix(meter, r.catalogue.MeterOf(""))
+	if r.catalogue.MeterOf(models.PlanID(plan)) != meter {
 		return ""
 	}
 	return models.PlanID(plan)
@@ -124,12 +124,12 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	}
 	var rows []row
 	plans := []models.PlanID{""} // an empty list is no SQL
-	for _, p := range r.Catalogue.Plans {
+	for _, p := range r.catalogue.Plans {
 		if p.ID != models.FreePlan {
 			plans = append(plans, p.ID)
 		}
 	}
-	err := r.DB.NewRaw(`SELECT stripe_customer_id AS customer, meter_event_name AS meter, '' AS plan FROM stripe_streams
+	err := r.db.NewRaw(`SELECT stripe_customer_id AS customer, meter_event_name AS meter, '' AS plan FROM stripe_streams
 		UNION SELECT stripe_customer_id, '', plan_id FROM subscriptions
 			WHERE stripe_customer_id IS NOT NULL AND plan_id IN (?) AND current_period_end > ?
 		UNION SELECT stripe_customer_id, meter_event_name, '' FROM stripe_totals WHERE confirmed <> 0 AND period_end > ?`,
@@ -147,7 +147,7 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 		}
 		after = customers[len(customers)-1]
 		var more []row
-		if err := r.DB.NewRaw(`SELECT DISTINCT e.stripe_customer_id AS customer, e.plan_id AS plan FROM usage_events e
+		if err := r.db.NewRaw(`SELECT DISTINCT e.stripe_customer_id AS customer, e.plan_id AS plan FROM usage_events e
 			WHERE `+toSeal+` AND e.stripe_customer_id IN (?)`, bun.List(customers)).Scan(ctx, &more); err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 	for i, row := range rows {
 		streams[i] = stream{row.Customer, row.Meter}
 		if row.Meter == "" {
-			streams[i].meter = r.Catalogue.MeterOf(row.Plan)
+			streams[i].meter = r.catalogue.MeterOf(row.Plan)
 		}
 	}
 	slices.SortFunc(streams, stream.compare)
@@ -169,7 +169,7 @@ func (r *Reporter) streams(ctx context.Context) ([]stream, error) {
 func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, error) {
 	now, plan := r.now(), r.planOf(of.meter)
 	since := now.Add(-totalsReach)
-	all, err := timelinesOf(ctx, r.DB, []string{of.customer})
+	all, err := timelinesOf(ctx, r.db, []string{of.customer})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 		}
 	}
 	var reports []models.StripeReport
-	if err := r.DB.NewSelect().Model(&reports).Column("minute", "period_start", "period_end").
+	if err := r.db.NewSelect().Model(&reports).Column("minute", "period_start", "period_end").
 		Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ?", of.customer, of.meter, since).Scan(ctx); err != nil {
 		return nil, err
 	}
@@ -195,11 +195,11 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 		}
 	}
 	hour := "date_trunc('hour', e.occurred_at)"
-	if !r.DB.Postgres {
+	if !r.db.Postgres {
 		hour = "substr(e.occurred_at, 1, 13)"
 	}
 	var unsealed []struct{ First, Last time.Time }
-	if err := r.DB.NewRaw(`SELECT MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last FROM usage_events e
+	if err := r.db.NewRaw(`SELECT MIN(e.occurred_at) AS first, MAX(e.occurred_at) AS last FROM usage_events e
 			WHERE `+toSeal+` AND e.stripe_customer_id = ? AND e.plan_id = ? AND e.occurred_at >= ? GROUP BY `+hour,
 		of.customer, plan, since).Scan(ctx, &unsealed); err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 		add(hour.First, hour.Last)
 	}
 	var before []models.StripeTotal
-	if err := r.DB.NewSelect().Model(&before).Column("period_start", "period_end").
+	if err := r.db.NewSelect().Model(&before).Column("period_start", "period_end").
 		Where("stripe_customer_id = ? AND meter_event_name = ? AND confirmed <> 0 AND period_end > ?", of.customer, of.meter, since).
 		Scan(ctx); err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func (r *Reporter) periods(ctx context.Context, of stream) ([]models.Period, err
 		add(later(t.PeriodStart, since), t.PeriodEnd)
 	}
 	var current []models.Subscription
-	if err := r.DB.NewSelect().Model(&current).Column("current_period_start").
+	if err := r.db.NewSelect().Model(&current).Column("current_period_start").
 		Where("stripe_customer_id = ? AND plan_id = ? AND current_period_end > current_period_start AND current_period_end > ?",
 			of.customer, plan, since).Scan(ctx); err != nil {
 		return nil, err
@@ -253,7 +253,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	// used units by when they occurred. For a report that was made for exactly this period, that is
 	// its value; otherwise each event counts.
 	var sums struct{ Reported, Waiting, Unknown, Accepted, GivenUp, Unsealed, Own, Others, MovedIn, MovedOut int64 }
-	err = r.DB.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
+	err = r.db.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
 			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
@@ -297,7 +297,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		lacks = 0 // it may be there yet
 	}
 	t.Difference = lacks + unexplained
-	err = r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		seen := now.Add(-readAgain)
 		if strict || lacks != 0 {
 			seen = now
@@ -329,7 +329,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 		return nil, fmt.Errorf("store the total of %s: %w", customer, err)
 	}
 	if t.Difference != 0 {
-		r.Log.Warn("Stripe's total differs from what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)
+		r.log.Warn("Stripe's total differs from what was sent", "customer", customer, "period", p.Start, "sent", t.Sent, "confirmed", t.Confirmed)
 	}
 	return t, nil
 }

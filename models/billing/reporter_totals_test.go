@@ -1,11 +1,10 @@
 package billing
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -34,21 +33,19 @@ func TestPlantedDifferences(t *testing.T) {
 				d.seal()
 				d.deliver()
 				p.do(d)
-				var out, notes bytes.Buffer
-				err := d.PrintReconciliation(d.ctx, &out, &notes, false)
-				if (err != nil) != (p.want != 0) {
-					t.Errorf("reconcile returned %v", err)
+				c := d.reconcile(false)
+				if c.Clean() != (p.want == 0) {
+					t.Errorf("the comparison is clean: %t", c.Clean())
 				}
-				lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-				if len(lines) != 2 {
-					t.Fatalf("printed:\n%s", out.String())
-				}
-				counted := 7 + p.want
-				got := strings.Join(strings.Fields(lines[1]), " ")
-				want := fmt.Sprintf("cus_1 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 12 7 %d %+d 0 slack_speak_suggestions_pro waiting 12 "+
-					"($0.00)", counted, p.want)
-				if got != want {
-					t.Errorf("printed %q, want %q", got, want)
+				want := []ReconciledPeriod{{Difference: p.want, OverageBalance: models.OverageBalance{
+					Payer: "cus_1", MeterEventName: "slack_speak_suggestions_pro",
+					Period:  models.CalendarMonth(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)),
+					Decided: models.OverageSum{Units: 12}, Sent: models.OverageSum{Units: 7}, Counted: models.OverageSum{Units: 7 + p.want},
+					Reasons:   []models.OverageShare{{Part: models.OverageWaiting, OverageSum: models.OverageSum{Units: 12}}},
+					CheckedAt: d.now,
+				}}}
+				if !reflect.DeepEqual(c.Periods, want) {
+					t.Errorf("the periods are %+v, want %+v", c.Periods, want)
 				}
 				if s := d.status(); s.Drift != max(p.want, -p.want) || s.Compared != 1 {
 					t.Errorf("the drift is %d of %d periods", s.Drift, s.Compared)
@@ -72,6 +69,15 @@ func TestPlantedDifferences(t *testing.T) {
 			})
 		})
 	}
+}
+
+// differencesOf returns the differences of a comparison by payer.
+func differencesOf(c *Reconciliation) map[string]int64 {
+	differences := map[string]int64{}
+	for _, p := range c.Periods {
+		differences[p.Payer] += p.Difference
+	}
+	return differences
 }
 
 // If the totals cannot be compared, they are compared again later on the same day.
@@ -174,10 +180,9 @@ func TestTotalsNextToAnUnknownCustomer(t *testing.T) {
 		d.seal()
 		d.deliver()
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
-		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "cus_0gone") ||
-			!strings.Contains(out.String(), "+7") {
-			t.Errorf("%v\n%s", err, &out)
+		c := d.reconcile(false)
+		if got := differencesOf(c); c.Clean() || len(got) != 2 || got["cus_1"] != 7 {
+			t.Errorf("the differences are %v", got)
 		}
 		d.must(d.dailyTotals(d.ctx))
 		if drift := d.status().Drift; drift != 7 {
@@ -203,10 +208,10 @@ func TestTotalsThatStripeRefuses(t *testing.T) {
 		d.use("cus_0", 3, d.now.Add(-3*time.Hour))
 		d.use("cus_1", 4, d.now.Add(-3*time.Hour))
 		d.foreign("cus_1", 7, d.now.Add(-5*time.Hour))
-		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); !errors.Is(err, errTotalsUnread) ||
-			!strings.Contains(err.Error(), "cus_0") || !strings.Contains(out.String(), "+7") {
-			t.Errorf("%v\n%s", err, &out)
+		c := d.reconcile(false)
+		if got := differencesOf(c); !errors.Is(c.Unread, errTotalsUnread) || !strings.Contains(c.Unread.Error(), "cus_0") ||
+			got["cus_1"] != 7 {
+			t.Errorf("%v; the differences are %v", c.Unread, got)
 		}
 		for asked = 0; asked < 2; d.now = d.now.Add(2 * time.Hour) {
 			begin := asked
@@ -230,14 +235,14 @@ func TestForeignUsageAlone(t *testing.T) {
 		d.must(err)
 		start, end, sub, customer := d.now.Add(-100*time.Hour), d.now.Add(600*time.Hour), "sub_1", "cus_1"
 		_, err = d.db.NewInsert().Model(&models.Subscription{
-			ID: d.NewID(), UserID: &u.ID, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: &sub, StripeCustomerID: &customer,
+			ID: d.newID(), UserID: &u.ID, PlanID: "pro", Status: models.StatusActive, StripeSubscriptionID: &sub, StripeCustomerID: &customer,
 			CurrentPeriodStart: &start, CurrentPeriodEnd: &end, CreatedAt: d.now, UpdatedAt: d.now,
 		}).Exec(d.ctx)
 		d.must(err)
 		d.foreign("cus_1", 700, d.now.Add(-5*time.Hour))
-		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil || !strings.Contains(out.String(), "+700") {
-			t.Errorf("%v\n%s", err, &out)
+		c := d.reconcile(false)
+		if got := differencesOf(c); c.Clean() || got["cus_1"] != 700 {
+			t.Errorf("the differences are %v", got)
 		}
 	})
 }
@@ -269,8 +274,7 @@ func TestAlarmsEnd(t *testing.T) {
 		d.use("cus_1", 3, d.now.Add(-3*time.Hour))
 		d.seal()
 		d.deliver()
-		var out, notes bytes.Buffer
-		if err := d.PrintReconciliation(d.ctx, &out, &notes, false); err == nil {
+		if c := d.reconcile(false); c.Clean() {
 			t.Error("reconcile found no difference while totals lag")
 		}
 		d.now = d.now.Add(totalsRetry)

@@ -23,7 +23,7 @@ func (r *Reporter) unsealChanged(ctx context.Context) error {
 		Customer        string
 		Oldest, Learned bun.NullTime
 	}
-	if err := r.DB.NewRaw(`SELECT s.stripe_customer_id AS customer, MIN(s.created_at) AS oldest,
+	if err := r.db.NewRaw(`SELECT s.stripe_customer_id AS customer, MIN(s.created_at) AS oldest,
 			(SELECT MAX(p.learned_at) FROM subscription_periods p WHERE p.stripe_customer_id = s.stripe_customer_id) AS learned
 		FROM stripe_reports s WHERE `+unattempted+` GROUP BY s.stripe_customer_id ORDER BY 1`).Scan(ctx, &rows); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (r *Reporter) unsealChanged(ctx context.Context) error {
 		}
 	}
 	for some := range slices.Chunk(customers, customersAtOnce) {
-		if err := r.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 			return unseal(ctx, tx, some, true)
 		}); err != nil {
 			return err

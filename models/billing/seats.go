@@ -51,7 +51,7 @@ func (a *application) checkSeats(ctx context.Context, s *stripe.Subscription, ro
 	}
 	n, err := members(ctx, a.tx, *row.OrganizationID)
 	if err == nil && n > *row.Seats {
-		a.problem("subscription %s: it pays for %s, and the organization has %d members; set its quantity to %d at Stripe", s.ID,
+		a.problem("subscription %s: it pays for %s, but the organization has %d members; set its quantity to %d in Stripe", s.ID,
 			counted(*row.Seats, "seat"), n, n)
 	}
 	return err

@@ -38,7 +38,7 @@ func TestFewerSeatsThanMembers(t *testing.T) {
 		resync(0)
 		join(3)
 		resync(1)
-		f.wantProblem("cus_1", "it pays for 2 seats, and the organization has 3 members; set its quantity to 3")
+		f.wantProblem("cus_1", "it pays for 2 seats, but the organization has 3 members; set its quantity to 3")
 		f.stub.set("sub_1", object{"items": items("team", 4)})
 		resync(1)
 		f.wantProblem("cus_1", "") // more seats than members are fine

@@ -147,7 +147,7 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 			return "", nil
 		}
 		var err error
-		found, err = s.Client.BillingMeters.New(&stripe.BillingMeterParams{
+		found, err = s.Client.api.BillingMeters.New(&stripe.BillingMeterParams{
 			Params: params(ctx), DisplayName: stripe.String(p.Name + ": extra " + s.Catalogue.UnitPlural), EventName: &name,
 			DefaultAggregation: &stripe.BillingMeterDefaultAggregationParams{Formula: stripe.String(string(
 				stripe.BillingMeterDefaultAggregationFormulaSum))},
@@ -165,16 +165,16 @@ func (s *setup) meter(ctx context.Context, p models.Plan) (string, error) {
 
 func (s *setup) checkMeter(m *stripe.BillingMeter) {
 	if m.Status != stripe.BillingMeterStatusActive {
-		s.differs("the meter %s is %s, so Stripe takes no usage", m.ID, m.Status)
+		s.differs("the meter %s is %s, so Stripe accepts no usage", m.ID, m.Status)
 	}
 	if m.DefaultAggregation == nil || m.DefaultAggregation.Formula != stripe.BillingMeterDefaultAggregationFormulaSum {
 		s.differs("the meter %s does not add up its events", m.ID)
 	}
 	if m.CustomerMapping == nil || m.CustomerMapping.EventPayloadKey != meterCustomerKey {
-		s.differs("the meter %s does not take the customer from %q", m.ID, meterCustomerKey)
+		s.differs("the meter %s does not read the customer from %q", m.ID, meterCustomerKey)
 	}
 	if m.ValueSettings == nil || m.ValueSettings.EventPayloadKey != meterValueKey {
-		s.differs("the meter %s does not take the value from %q", m.ID, meterValueKey)
+		s.differs("the meter %s does not read the value from %q", m.ID, meterValueKey)
 	}
 }
 
@@ -207,7 +207,7 @@ func (s *setup) plans(ctx context.Context) error {
 func (s *setup) findProducts(ctx context.Context) error {
 	list := &stripe.ProductListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	found := s.Client.Products.List(list)
+	found := s.Client.api.Products.List(list)
 	for found.Next() {
 		p := found.Product()
 		if id := models.PlanID(p.Metadata[metadataPlan]); id != "" && (s.products[id] == nil || !s.products[id].Active) {
@@ -229,13 +229,13 @@ func (s *setup) plan(ctx context.Context, p models.Plan) error {
 			s.differs("the product %s of %s is inactive", product.ID, p.ID)
 		}
 		if product.Name != p.Name {
-			s.differs("the product %s of %s is called %q, and the plan %q", product.ID, p.ID, product.Name, p.Name)
+			s.differs("the product %s of %s is called %q, but the plan is called %q", product.ID, p.ID, product.Name, p.Name)
 		}
 	case s.DryRun:
 		s.made("the product of %s", p.ID)
 	default:
 		var err error
-		product, err = s.Client.Products.New(&stripe.ProductParams{
+		product, err = s.Client.api.Products.New(&stripe.ProductParams{
 			Params: params(ctx), Name: &p.Name, Description: &p.Description, Metadata: map[string]string{metadataPlan: string(p.ID)},
 		})
 		if err != nil {
@@ -265,10 +265,10 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 	found := s.prices[*want.LookupKey]
 	if inCatalogue != "" {
 		var err error
-		if found, err = s.Client.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
+		if found, err = s.Client.api.Prices.Get(inCatalogue, &stripe.PriceParams{Params: params(ctx)}); onlyMissing(err) != nil {
 			return fmt.Errorf("read the price %s: %w", inCatalogue, err)
 		} else if err != nil {
-			s.differs("Stripe does not know the price %s, which the catalogue has for %s", inCatalogue, name)
+			s.differs("Stripe does not know the price %s, which the catalog has for %s", inCatalogue, name)
 			return nil
 		}
 	}
@@ -289,7 +289,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 	default:
 		want.Context = ctx
 		var err error
-		if found, err = s.Client.Prices.New(want); err != nil {
+		if found, err = s.Client.api.Prices.New(want); err != nil {
 			return fmt.Errorf("make %s: %w", name, err)
 		}
 		s.made("%s, %s", name, found.ID)
@@ -301,13 +301,13 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 func (s *setup) webhook(ctx context.Context) error {
 	address := strings.TrimRight(s.BaseURL, "/") + WebhookPath
 	if !strings.HasPrefix(address, "https://") {
-		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint: Stripe sends to https alone, and --base-url is %q", s.BaseURL))
+		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint: Stripe sends only to https addresses, and --base-url is %q", s.BaseURL))
 		return nil
 	}
 	var found *stripe.WebhookEndpoint
 	list := &stripe.WebhookEndpointListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	endpoints := s.Client.WebhookEndpoints.List(list)
+	endpoints := s.Client.api.WebhookEndpoints.List(list)
 	for endpoints.Next() {
 		if e := endpoints.WebhookEndpoint(); e.URL == address && (found == nil || e.Status == "enabled") {
 			found = e
@@ -325,7 +325,7 @@ func (s *setup) webhook(ctx context.Context) error {
 		return nil
 	default:
 		var err error
-		found, err = s.Client.WebhookEndpoints.New(&stripe.WebhookEndpointParams{
+		found, err = s.Client.api.WebhookEndpoints.New(&stripe.WebhookEndpointParams{
 			Params: params(ctx), URL: &address, APIVersion: stripe.String(stripe.APIVersion), EnabledEvents: stripe.StringSlice(WebhookTypes),
 		})
 		if err != nil {
@@ -333,8 +333,8 @@ func (s *setup) webhook(ctx context.Context) error {
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("thin events report what Stripe could not count (%s), which go to an event "+
-			"destination of their own: add one for %s in Stripe's dashboard, and its secret to STRIPE_WEBHOOK_SECRET behind a comma",
+		s.Notes = append(s.Notes, fmt.Sprintf("Stripe reports usage that it cannot count in thin events (%s), which need their own "+
+			"event destination: add one for %s in Stripe's dashboard, and append a comma and its secret to STRIPE_WEBHOOK_SECRET",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
 	return s.storeID(ctx, objectWebhook, found.ID)
@@ -352,12 +352,12 @@ func (s *setup) checkEndpoint(e *stripe.WebhookEndpoint) {
 	}
 	for _, kind := range WebhookTypes {
 		if !slices.Contains(e.EnabledEvents, kind) {
-			s.differs("the webhook endpoint %s is not sent %s", e.ID, kind)
+			s.differs("the webhook endpoint %s does not get %s events", e.ID, kind)
 		}
 	}
 	for _, kind := range e.EnabledEvents {
 		if !slices.Contains(WebhookTypes, kind) {
-			s.differs("the webhook endpoint %s is sent %s, which is nothing to us", e.ID, kind)
+			s.differs("the webhook endpoint %s gets %s events, which Tollgate does not use", e.ID, kind)
 		}
 	}
 }
@@ -370,7 +370,7 @@ func (s *setup) portal(ctx context.Context) error {
 	var found *stripe.BillingPortalConfiguration
 	list := &stripe.BillingPortalConfigurationListParams{}
 	list.Context, list.Limit = ctx, stripe.Int64(100)
-	all := s.Client.BillingPortalConfigurations.List(list)
+	all := s.Client.api.BillingPortalConfigurations.List(list)
 	for all.Next() {
 		c := all.BillingPortalConfiguration()
 		if c.Metadata[metadataObject] == objectPortal && (found == nil || c.Active) || c.ID == s.objects[objectPortal] && found == nil {
@@ -409,7 +409,7 @@ func (s *setup) portal(ctx context.Context) error {
 			config.DefaultReturnURL = stripe.String(strings.TrimRight(s.BaseURL, "/") + "/plans")
 		}
 		var err error
-		if found, err = s.Client.BillingPortalConfigurations.New(config); err != nil {
+		if found, err = s.Client.api.BillingPortalConfigurations.New(config); err != nil {
 			return fmt.Errorf("create the portal's configuration: %w", err)
 		}
 		s.made("the portal's configuration, %s", found.ID)

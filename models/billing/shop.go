@@ -54,8 +54,13 @@ type ShopOptions struct {
 
 // Shop is Checkout, the Billing Portal and invoices.
 type Shop struct {
-	ShopOptions
-	accountCheck
+	db        *models.DB
+	client    *Client
+	catalogue *models.Catalogue
+	clock     func() time.Time
+	baseURL   string
+	log       *slog.Logger
+	account   *accountCheck
 
 	mu       sync.Mutex
 	invoices map[string]cachedInvoices
@@ -69,7 +74,10 @@ type cachedInvoices struct {
 
 // NewShop returns a shop.
 func NewShop(o ShopOptions) *Shop {
-	return &Shop{ShopOptions: o, invoices: map[string]cachedInvoices{}}
+	return &Shop{
+		db: o.DB, client: o.Client, catalogue: o.Catalogue, clock: o.Now, baseURL: o.BaseURL, log: o.Log,
+		account: newAccountCheck(o.Client, o.DB, nil), invoices: map[string]cachedInvoices{},
+	}
 }
 
 // Buyer is the future holder of a plan: a person, or an organization with one of its admins.
@@ -106,12 +114,12 @@ const ReturnPath = "/plans/return"
 // waits for it. It returns ErrHasPlan, ErrNotSetUp, ErrOtherAccount, or an error of Stripe or the
 // database.
 func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (address string, err error) {
-	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+	if err := s.account.check(ctx); err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
 	column, id := who.owner()
 	var held []models.Subscription
-	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
+	if err := s.db.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
 		Scan(ctx); err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
@@ -125,7 +133,7 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	seats := int64(1)
 	if plan.Type == models.Team {
-		n, err := members(ctx, s.DB, id)
+		n, err := members(ctx, s.db, id)
 		if err != nil {
 			return "", fmt.Errorf("begin a purchase: %w", err)
 		}
@@ -143,8 +151,8 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	session := &stripe.CheckoutSessionParams{
 		Mode: stripe.String(string(stripe.CheckoutSessionModeSubscription)), ClientReferenceID: &reference, LineItems: items,
 		SubscriptionData: &stripe.CheckoutSessionSubscriptionDataParams{Metadata: map[string]string{key: value}},
-		SuccessURL:       stripe.String(s.BaseURL + ReturnPath + "?plan=" + string(plan.ID) + "&session_id=" + sessionInAddress),
-		CancelURL:        stripe.String(s.BaseURL + "/plans"),
+		SuccessURL:       stripe.String(s.baseURL + ReturnPath + "?plan=" + string(plan.ID) + "&session_id=" + sessionInAddress),
+		CancelURL:        stripe.String(s.baseURL + "/plans"),
 	}
 	if customer != "" {
 		session.Customer = &customer
@@ -166,7 +174,7 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 // items returns the items of a subscription to the plan: the base price for each seat, and the
 // overage price.
 func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*stripe.CheckoutSessionLineItemParams, error) {
-	objects, err := stripeObjects(ctx, s.DB)
+	objects, err := stripeObjects(ctx, s.db)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +203,7 @@ func (s *Shop) items(ctx context.Context, plan models.Plan, seats int64) ([]*str
 func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 	column, id := who.owner()
 	var ids []string
-	if err := s.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("? = ? AND NOT deleted", bun.Ident(column), id).
+	if err := s.db.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").Where("? = ? AND NOT deleted", bun.Ident(column), id).
 		Order("created_at DESC", "id").Limit(1).Scan(ctx, &ids); err != nil {
 		return "", fmt.Errorf("find a customer: %w", err)
 	}
@@ -208,18 +216,18 @@ func (s *Shop) CustomerOf(ctx context.Context, who Buyer) (string, error) {
 // Portal returns the URL of a session in Stripe's Billing Portal. It returns ErrNoCustomer or
 // ErrOtherAccount.
 func (s *Shop) Portal(ctx context.Context, customer string) (address string, err error) {
-	if err := s.checkAccount(ctx, s.Client, s.DB); err != nil {
+	if err := s.account.check(ctx); err != nil {
 		return "", fmt.Errorf("open the portal: %w", err)
 	}
-	objects, err := stripeObjects(ctx, s.DB)
+	objects, err := stripeObjects(ctx, s.db)
 	if err != nil {
 		return "", err
 	}
-	session := &stripe.BillingPortalSessionParams{Params: params(ctx), Customer: &customer, ReturnURL: stripe.String(s.BaseURL + "/plans")}
+	session := &stripe.BillingPortalSessionParams{Params: params(ctx), Customer: &customer, ReturnURL: stripe.String(s.baseURL + "/plans")}
 	if id := objects[objectPortal]; id != "" {
 		session.Configuration = &id
 	}
-	made, err := s.Client.BillingPortalSessions.New(session)
+	made, err := s.client.api.BillingPortalSessions.New(session)
 	if e := stripeError(err); e != nil && e.Code == stripe.ErrorCodeResourceMissing && e.Param == "customer" {
 		return "", ErrNoCustomer
 	}
@@ -233,7 +241,7 @@ func (s *Shop) Portal(ctx context.Context, customer string) (address string, err
 func (s *Shop) Arrived(ctx context.Context, who Buyer, plan models.PlanID) (bool, error) {
 	column, id := who.owner()
 	var held []models.Subscription
-	if err := s.DB.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL AND plan_id = ?", bun.Ident(column), id,
+	if err := s.db.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL AND plan_id = ?", bun.Ident(column), id,
 		plan).Scan(ctx); err != nil {
 		return false, fmt.Errorf("look for a purchase: %w", err)
 	}
@@ -247,14 +255,14 @@ func (s *Shop) Arrived(ctx context.Context, who Buyer, plan models.PlanID) (bool
 
 // Hurry asks Stripe about a Checkout whose webhook has not arrived, and updates its customer.
 func (s *Shop) Hurry(ctx context.Context, session string) error {
-	found, err := s.Client.CheckoutSessions.Get(session, &stripe.CheckoutSessionParams{Params: params(ctx)})
+	found, err := s.client.api.CheckoutSessions.Get(session, &stripe.CheckoutSessionParams{Params: params(ctx)})
 	if err != nil {
 		return fmt.Errorf("read a Checkout: %w", err)
 	}
 	if found.Customer == nil {
 		return nil // nothing is bought yet
 	}
-	return makeDue(ctx, s.DB, models.Now(s.Now), []string{found.Customer.ID})
+	return makeDue(ctx, s.db, models.Now(s.clock), []string{found.Customer.ID})
 }
 
 // Invoice is an invoice on a page.
@@ -275,7 +283,7 @@ type Invoice struct {
 // Invoices returns a customer's last twelve invoices, newest first. They are cached for some
 // minutes. If Stripe does not answer in time, there are none, and the page works without them.
 func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
-	now := models.Now(s.Now)
+	now := models.Now(s.clock)
 	s.mu.Lock()
 	kept, ok := s.invoices[customer]
 	s.mu.Unlock()
@@ -286,7 +294,7 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 	defer cancel()
 	list := &stripe.InvoiceListParams{Customer: &customer}
 	list.Context, list.Limit, list.Single = patience, stripe.Int64(invoicesShown), true
-	found := s.Client.Invoices.List(list)
+	found := s.client.api.Invoices.List(list)
 	fresh := cachedInvoices{until: now.Add(invoicesFresh)}
 	for found.Next() {
 		i := found.Invoice()
@@ -298,7 +306,7 @@ func (s *Shop) Invoices(ctx context.Context, customer string) []Invoice {
 		fresh.list = append(fresh.list, shown)
 	}
 	if err := found.Err(); err != nil {
-		s.Log.WarnContext(ctx, "invoices could not be read", "customer", customer, "error", err.Error())
+		s.log.WarnContext(ctx, "invoices could not be read", "customer", customer, "error", err.Error())
 		// The invoices that were read before are still valid.
 		fresh = cachedInvoices{list: kept.list, until: now.Add(invoicesAway)}
 	}

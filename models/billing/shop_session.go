@@ -64,7 +64,7 @@ func (s *Shop) beginOnce(ctx context.Context, session *stripe.CheckoutSessionPar
 	}
 	session.Params = params(ctx)
 	session.Metadata = map[string]string{metadataPurchase: purchase}
-	made, err := s.Client.CheckoutSessions.New(session)
+	made, err := s.client.api.CheckoutSessions.New(session)
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +87,7 @@ func purchaseOf(session *stripe.CheckoutSessionParams) string {
 // can no longer be paid. It returns errFasterClick if the Checkout changed in the meantime.
 func (s *Shop) continueSession(ctx context.Context, id, purchase string) (address string, err error) {
 	get := &stripe.CheckoutSessionParams{Params: params(ctx), Expand: stripe.StringSlice([]string{"subscription"})}
-	found, err := s.Client.CheckoutSessions.Get(id, get)
+	found, err := s.client.api.CheckoutSessions.Get(id, get)
 	if err != nil {
 		return "", onlyMissing(err)
 	}
@@ -101,10 +101,10 @@ func (s *Shop) continueSession(ctx context.Context, id, purchase string) (addres
 	case stripe.CheckoutSessionStatusExpired:
 		return "", nil
 	}
-	if found.Metadata[metadataPurchase] == purchase && models.Now(s.Now).Sub(time.Unix(found.Created, 0)) < sessionAge {
+	if found.Metadata[metadataPurchase] == purchase && models.Now(s.clock).Sub(time.Unix(found.Created, 0)) < sessionAge {
 		return found.URL, nil
 	}
-	_, err = s.Client.CheckoutSessions.Expire(id, &stripe.CheckoutSessionExpireParams{Params: params(ctx)})
+	_, err = s.client.api.CheckoutSessions.Expire(id, &stripe.CheckoutSessionExpireParams{Params: params(ctx)})
 	if e := stripeError(err); e != nil && e.HTTPStatusCode == http.StatusBadRequest {
 		return "", fmt.Errorf("%w: %w", errFasterClick, err)
 	}
@@ -114,7 +114,7 @@ func (s *Shop) continueSession(ctx context.Context, id, purchase string) (addres
 // lastSession returns the ID of the buyer's last Checkout; empty without a recent one.
 func (s *Shop) lastSession(ctx context.Context, name string) (string, error) {
 	var ids []string
-	if err := s.DB.NewSelect().Model((*models.StripeObject)(nil)).Column("stripe_id").Where("name = ?", name).Scan(ctx, &ids); err != nil {
+	if err := s.db.NewSelect().Model((*models.StripeObject)(nil)).Column("stripe_id").Where("name = ?", name).Scan(ctx, &ids); err != nil {
 		return "", fmt.Errorf("look for an earlier Checkout: %w", err)
 	}
 	if len(ids) == 0 {
@@ -126,8 +126,8 @@ func (s *Shop) lastSession(ctx context.Context, name string) (string, error) {
 // storeSession replaces the buyer's last Checkout, and deletes old ones. It returns errFasterClick
 // if the last one has changed.
 func (s *Shop) storeSession(ctx context.Context, name, before, made string) error {
-	now := models.Now(s.Now)
-	return s.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	now := models.Now(s.clock)
+	return s.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewDelete().Model((*models.StripeObject)(nil)).Where("name LIKE ? AND name <> ? AND updated_at < ?",
 			objectCheckout+"%", name, now.Add(-sessionsKept)).Exec(ctx); err != nil {
 			return err

@@ -74,7 +74,7 @@ func TestACheckoutIsPaidWhileItIsClosed(t *testing.T) {
 			return f.stand.Transport().RoundTrip(r)
 		})})
 		f.must(err)
-		f.shop.Client = client
+		f.shop.client = client
 		address, err := f.shop.Checkout(f.Context(), ada, f.planOf("starter"))
 		f.must(err)
 		if !strings.HasSuffix(address, "&session_id="+session) || f.stand.Calls()["POST /v1/checkout/sessions"] != 1 {
@@ -93,7 +93,7 @@ func TestTwoClicksAtATimeAreOnePurchase(t *testing.T) {
 			var mu sync.Mutex
 			var clicks sync.WaitGroup
 			for _, plan := range []models.PlanID{"pro", "starter"} {
-				shop := NewShop(f.shop.ShopOptions)
+				shop := f.newShop(f.shop.client)
 				clicks.Go(func() {
 					address, err := shop.Checkout(f.Context(), buyer, f.planOf(plan))
 					mu.Lock()
@@ -153,7 +153,7 @@ func TestTwoSubscriptionsOfAHolderAreAProblem(t *testing.T) {
 		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
 		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
 		f.applyEvent("customer.subscription.created", f.stand.Object(second))
-		f.wantProblem("cus_2", fmt.Sprintf("one holder pays for 2 subscriptions, %s and %s", first, second))
+		f.wantProblem("cus_2", fmt.Sprintf("one owner has 2 active subscriptions, %s and %s", first, second))
 
 		// If both became known at the same time, the daily comparison reports them.
 		_, err := f.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("fault = NULL").Where("fault IS NOT NULL").Exec(f.Context())

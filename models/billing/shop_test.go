@@ -30,17 +30,22 @@ func onBothShops(t *testing.T, test func(f *shopFixture)) {
 	onBothWebhooks(t, func(w *webhookFixture) {
 		f := &shopFixture{webhookFixture: w}
 		stand, client := standIn(w.T, func() time.Time { return w.at })
-		f.stand, w.hook.Client = stand, client
-		f.shop = NewShop(ShopOptions{
-			DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now, BaseURL: "https://tollgate.example.com",
-			Log: slog.New(slog.DiscardHandler),
-		})
-		_, err := Setup(f.Context(), SetupOptions{DB: w.db, Client: client, Catalogue: w.hook.Catalogue, Now: w.hook.Now,
+		f.stand, w.hook.client = stand, client
+		f.shop = f.newShop(client)
+		_, err := Setup(f.Context(), SetupOptions{DB: w.db, Client: client, Catalogue: w.hook.catalogue, Now: w.hook.clock,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		f.ids, err = stripeObjects(f.Context(), w.db)
 		f.must(err)
 		test(f)
+	})
+}
+
+// newShop returns the shop of one more process.
+func (f *shopFixture) newShop(client *Client) *Shop {
+	return NewShop(ShopOptions{
+		DB: f.db, Client: client, Catalogue: f.hook.catalogue, Now: f.hook.clock, BaseURL: "https://tollgate.example.com",
+		Log: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -53,7 +58,7 @@ func (f *shopFixture) buyer(email string) Buyer {
 
 func (f *shopFixture) planOf(id models.PlanID) models.Plan {
 	f.Helper()
-	plan, ok := f.shop.Catalogue.Plan(id)
+	plan, ok := f.shop.catalogue.Plan(id)
 	if !ok {
 		f.Fatalf("no plan %s", id)
 	}
@@ -84,7 +89,7 @@ func (f *shopFixture) pay(session string) (subscription string) {
 func (f *shopFixture) applyEvent(kind string, data map[string]any) {
 	f.Helper()
 	body, signature := f.stand.SignedEvent(webhookSecret, f.at, kind, data)
-	e, err := f.hook.read(body, signature, models.Now(f.hook.Now))
+	e, err := f.hook.read(body, signature, models.Now(f.hook.clock))
 	f.must(err)
 	_, err = f.hook.store(f.Context(), e, f.at)
 	f.must(err)
@@ -204,7 +209,7 @@ func TestWhatCannotBeBought(t *testing.T) {
 				f.Errorf("%s without a price: %v", plan, err)
 			}
 		}
-		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.client, Catalogue: f.shop.catalogue, Now: f.shop.clock,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		// A stored 500 response does not block purchases for the lifetime of its idempotency key.
@@ -279,11 +284,11 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		bought := f.pay(f.checkout(f.buyer("ada@example.com"), "pro"))
 		customer := *f.row(bought).StripeCustomerID
-		want := basePrice(f.shop.Catalogue, f.planOf("pro"), f.ids["product:pro"])
+		want := basePrice(f.shop.catalogue, f.planOf("pro"), f.ids["product:pro"])
 		want.UnitAmount, want.TransferLookupKey = stripe.Int64(2500), stripe.Bool(true)
-		raised, err := f.shop.Client.Prices.New(want)
+		raised, err := f.shop.client.api.Prices.New(want)
 		f.must(err)
-		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.Client, Catalogue: f.shop.Catalogue, Now: f.shop.Now,
+		_, err = Setup(f.Context(), SetupOptions{DB: f.db, Client: f.shop.client, Catalogue: f.shop.catalogue, Now: f.shop.clock,
 			BaseURL: "https://tollgate.example.com"})
 		f.must(err)
 		f.applyEvent("customer.subscription.updated", f.stand.Object(bought))
@@ -307,12 +312,12 @@ func TestSubscribersKeepTheirPriceWhenItIsRaised(t *testing.T) {
 		}
 
 		// A price does not belong to a plan because of its metadata alone.
-		product, err := f.shop.Client.Products.New(&stripe.ProductParams{Name: stripe.String("Coffee")})
+		product, err := f.shop.client.api.Products.New(&stripe.ProductParams{Name: stripe.String("Coffee")})
 		f.must(err)
 		for customer, product := range map[string]string{"cus_foreign": product.ID, "cus_starter": f.ids["product:starter"]} {
-			foreign := basePrice(f.shop.Catalogue, f.planOf("pro"), product)
+			foreign := basePrice(f.shop.catalogue, f.planOf("pro"), product)
 			foreign.LookupKey = nil
-			price, err := f.shop.Client.Prices.New(foreign)
+			price, err := f.shop.client.api.Prices.New(foreign)
 			f.must(err)
 			f.stand.AddCustomer(customer, map[string]string{"tollgate_email": "bob@example.com"})
 			other := f.stand.AddSubscription(stripetest.Subscription{Customer: customer, Items: []stripetest.Item{{Price: price.ID, Quantity: 1}}})
@@ -343,7 +348,7 @@ func TestAPurchaseWithoutItsWebhook(t *testing.T) {
 func TestTheShopMatchesStripesSpecification(t *testing.T) {
 	onBothShops(t, func(f *shopFixture) {
 		client, asked := mockClient(f.T)
-		f.shop.Client = client
+		f.shop = f.newShop(client)
 		_, err := f.db.NewUpdate().Model((*models.StripeState)(nil)).Set("account_id = ''").Where("id = 1").Exec(f.Context())
 		f.must(err) // stripe-mock has another account than the stand-in
 		ada := f.buyer("ada@example.com")

@@ -55,7 +55,7 @@ func (a *application) holdBack(customer *models.StripeCustomer) {
 	}
 }
 
-// metersOf returns the IDs of our meters that a subscription bills. Before set-up has stored any,
+// metersOf returns the IDs of our meters that a subscription bills. Before setup has stored any,
 // every meter may be ours.
 func (p *planPrices) metersOf(s *stripe.Subscription) (meters []string) {
 	if s.Items == nil {

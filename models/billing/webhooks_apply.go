@@ -48,7 +48,7 @@ func (w *Webhooks) run(ctx context.Context, wake <-chan struct{}, work func(cont
 	defer poll.Stop()
 	for ctx.Err() == nil {
 		if err := work(ctx); err != nil && ctx.Err() == nil {
-			w.Log.ErrorContext(ctx, "Stripe's webhooks could not be applied", "error", err.Error())
+			w.log.ErrorContext(ctx, "Stripe's webhooks could not be applied", "error", err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -71,7 +71,7 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 		err = w.applyCustomer(ctx, customer)
 		if err == nil {
 			if failed := w.prepareDue(ctx); failed != nil && ctx.Err() == nil {
-				w.Log.ErrorContext(ctx, "usage records could not be updated", "error", failed.Error())
+				w.log.ErrorContext(ctx, "usage records could not be updated", "error", failed.Error())
 			}
 		}
 		if err != nil && !errors.Is(err, errLeaseLost) {
@@ -86,18 +86,18 @@ func (w *Webhooks) applyDue(ctx context.Context) error {
 // retryLater ends the lease of a customer whose events could not be applied, and schedules a retry.
 // If this process is stopping, another one may retry at once.
 func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustomer, reason error) error {
-	now := models.Now(w.Now)
-	next, failures := now.Add(fullJitter(w.Random(), customer.Failures)), customer.Failures+1
+	now := models.Now(w.clock)
+	next, failures := now.Add(fullJitter(w.random(), customer.Failures)), customer.Failures+1
 	if ctx.Err() != nil {
 		next, failures = now, customer.Failures
 	} else {
-		w.Log.WarnContext(ctx, "a customer's subscriptions could not be updated",
+		w.log.WarnContext(ctx, "a customer's subscriptions could not be updated",
 			"customer", customer.ID, "failures", failures, "error", reason.Error())
 	}
 	// Store this even if the process is stopping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		given, err := tx.NewUpdate().Model((*models.StripeCustomer)(nil)).
 			Set("failures = ?, next_attempt_at = ?, lease_token = NULL, leased_until = NULL", failures, next).
 			Where("id = ? AND lease_token = ?", customer.ID, *customer.LeaseToken).Exec(ctx)
@@ -117,14 +117,14 @@ func (w *Webhooks) retryLater(ctx context.Context, customer *models.StripeCustom
 // were stored before Stripe was asked.
 func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCustomer) error {
 	var events []models.StripeWebhookEvent
-	err := w.DB.NewSelect().Model(&events).Column("id", "type", "occurred_at").
+	err := w.db.NewSelect().Model(&events).Column("id", "type", "occurred_at").
 		Where("stripe_customer_id = ? AND applied_at IS NULL", customer.ID).Order("received_at", "id").Limit(customerEvents).Scan(ctx)
 	if err != nil {
 		return fmt.Errorf("read the events of %s: %w", customer.ID, err)
 	}
 	patience, release := w.renewLease(ctx, customer)
 	defer release()
-	if err := w.checkAccount(patience, w.Client, w.DB); err != nil {
+	if err := w.account.check(patience); err != nil {
 		return err
 	}
 	named, err := w.named(ctx, customer.ID)
@@ -135,21 +135,21 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 	if err != nil {
 		return fmt.Errorf("read the invoices of %s: %w", customer.ID, err)
 	}
-	readAt := models.Now(w.Now)
+	readAt := models.Now(w.clock)
 	at, err := w.ask(patience, customer.ID, named)
 	if err != nil {
 		return fmt.Errorf("ask Stripe for %s: %w", customer.ID, err)
 	}
 	at.readAt = readAt
-	if err := w.Client.askInvoices(patience, customer.ID, invoices, at); err != nil {
+	if err := w.client.askInvoices(patience, customer.ID, invoices, at); err != nil {
 		return fmt.Errorf("ask Stripe for the invoices of %s: %w", customer.ID, err)
 	}
 	if err := w.keepIncluded(patience, customer.ID, at); err != nil {
 		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
 	}
 	release()
-	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		a := application{Webhooks: w, tx: tx, now: models.Now(w.Now), at: at, newest: newestOf(events)}
+	err = w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		a := application{Webhooks: w, tx: tx, now: models.Now(w.clock), at: at, newest: newestOf(events)}
 		return a.apply(ctx, customer, events)
 	})
 	if err != nil {
@@ -161,13 +161,13 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 // keepIncluded stores what people may use under subscriptions that end or change within their
 // period.
 func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStripe) error {
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	var rows []models.Subscription
-	if err := w.DB.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL", customer).
+	if err := w.db.NewSelect().Model(&rows).Where("stripe_customer_id = ? AND stripe_subscription_id IS NOT NULL", customer).
 		Where(models.ActiveSubscription("subscription")).Where("current_period_end > ?", now).Scan(ctx); err != nil || len(rows) == 0 {
 		return err
 	}
-	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
+	prices, err := readPlanPrices(ctx, w.db, w.catalogue)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (w *Webhooks) keepIncluded(ctx context.Context, customer string, at *atStri
 				}
 			}
 		}
-		if err := rows[i].KeepIncluded(ctx, w.DB, w.Catalogue, now, next); err != nil {
+		if err := rows[i].KeepIncluded(ctx, w.db, w.catalogue, now, next); err != nil {
 			return err
 		}
 	}
@@ -220,7 +220,7 @@ type atStripe struct {
 // that the list does not have. If Stripe has neither the customer nor a subscription, the customer
 // counts as deleted.
 func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStripe, error) {
-	c, unknown := w.Client.Customers.Get(id, &stripe.CustomerParams{Params: params(ctx)})
+	c, unknown := w.client.api.Customers.Get(id, &stripe.CustomerParams{Params: params(ctx)})
 	if unknown != nil && !isMissing(unknown) {
 		return nil, unknown
 	}
@@ -232,7 +232,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		at.metadata = c.Metadata
 	}
 	list := &stripe.SubscriptionListParams{Customer: &id, Status: stripe.String("all")}
-	unlisted := w.Client.listSubscriptions(ctx, list, func(s *stripe.Subscription) { at.add(id, s) })
+	unlisted := w.client.listSubscriptions(ctx, list, func(s *stripe.Subscription) { at.add(id, s) })
 	if unlisted != nil && !isMissing(unlisted) {
 		return nil, unlisted
 	}
@@ -240,7 +240,7 @@ func (w *Webhooks) ask(ctx context.Context, id string, named []string) (*atStrip
 		if slices.ContainsFunc(at.subscriptions, func(s *stripe.Subscription) bool { return s.ID == n }) {
 			continue
 		}
-		s, err := w.Client.subscription(ctx, n)
+		s, err := w.client.subscription(ctx, n)
 		if err == nil {
 			at.add(id, s)
 		} else if !isMissing(err) {
@@ -274,7 +274,7 @@ func isMissing(err error) bool {
 // named returns the customer's subscriptions that the newest unapplied events are about.
 func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error) {
 	var payloads []string
-	if err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Column("payload").
+	if err := w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Column("payload").
 		Where("stripe_customer_id = ? AND applied_at IS NULL AND type LIKE 'customer.subscription.%'", customer).
 		Order("received_at DESC").Limit(5).Scan(ctx, &payloads); err != nil {
 		return nil, err
@@ -320,7 +320,7 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	}
 	customer := &held[0]
 	var err error
-	if a.prices, err = readPlanPrices(ctx, a.tx, a.Catalogue); err != nil {
+	if a.prices, err = readPlanPrices(ctx, a.tx, a.catalogue); err != nil {
 		return err
 	}
 	if a.owner, err = a.ownerOf(ctx, customer); err != nil {

@@ -191,7 +191,7 @@ func (f *webhookFixture) process() *Webhooks {
 		Random: func() float64 { return 0.5 },
 		Log:    slog.New(slog.DiscardHandler),
 	})
-	w.accountKnown = true // so that a test's requests are its own; see TestAKeyOfAnotherAccount
+	w.account.passed.Store(true) // so that a test's requests are its own; see TestAKeyOfAnotherAccount
 	return w
 }
 
@@ -236,9 +236,9 @@ func (f *webhookFixture) receive(payload []byte) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
 	defer cancel()
-	e, err := f.hook.read(payload, sign(payload, f.at), models.Now(f.hook.Now))
+	e, err := f.hook.read(payload, sign(payload, f.at), models.Now(f.hook.clock))
 	f.must(err)
-	_, err = f.hook.store(ctx, e, models.Now(f.hook.Now))
+	_, err = f.hook.store(ctx, e, models.Now(f.hook.clock))
 	f.must(err)
 }
 
@@ -267,7 +267,7 @@ func (f *webhookFixture) entitlement(email string) models.Entitlement {
 func (f *webhookFixture) plan(email string) string {
 	f.Helper()
 	of := f.entitlement(email)
-	plan := string(f.hook.Catalogue.PlanOf(of.PlanID).ID)
+	plan := string(f.hook.catalogue.PlanOf(of.PlanID).ID)
 	if of.StripeCustomerID != "" {
 		plan += " by " + of.StripeCustomerID
 	}

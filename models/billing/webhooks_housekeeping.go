@@ -35,7 +35,7 @@ func (w *Webhooks) housekeeping(ctx context.Context) error {
 	if err := w.applyThin(ctx); err != nil {
 		return err
 	}
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	if now.Before(w.resyncNotBefore) {
 		return nil
 	}
@@ -47,16 +47,16 @@ func (w *Webhooks) housekeeping(ctx context.Context) error {
 // Resync compares all subscriptions of the account with the stored ones, once a day in one process.
 // Customers with differences are then applied as after a webhook. It returns their number.
 func (w *Webhooks) Resync(ctx context.Context) (int, error) {
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	differ := 0
-	err := onceADay(ctx, w.DB, now, "resynced_at", resyncRetry, func() error {
+	err := onceADay(ctx, w.db, now, "resynced_at", resyncRetry, func() error {
 		customers, err := w.differing(ctx)
 		if err != nil {
 			return err
 		}
 		differ = len(customers)
 		for some := range slices.Chunk(customers, 500) {
-			if err := makeDue(ctx, w.DB, now, some); err != nil {
+			if err := makeDue(ctx, w.db, now, some); err != nil {
 				return err
 			}
 			nudge(w.wake)
@@ -75,11 +75,11 @@ func (w *Webhooks) Resync(ctx context.Context) (int, error) {
 //   - the customer pays for fewer seats than it has members;
 //   - one person or organization pays for two subscriptions. If both arrived at the same time, neither apply saw the other one.
 func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
-	if err := w.checkAccount(ctx, w.Client, w.DB); err != nil {
+	if err := w.account.check(ctx); err != nil {
 		return nil, err
 	}
 	var rows []models.Subscription
-	if err := w.DB.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status "+
+	if err := w.db.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status "+
 		"NOT IN (?)",
 		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
 		return nil, err
@@ -98,17 +98,17 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		}
 		held[of] = *rows[i].StripeCustomerID
 	}
-	prices, err := readPlanPrices(ctx, w.DB, w.Catalogue)
+	prices, err := readPlanPrices(ctx, w.db, w.catalogue)
 	if err != nil {
 		return nil, err
 	}
 	var faulty []string
-	if err := w.DB.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").
+	if err := w.db.NewSelect().Model((*models.StripeCustomer)(nil)).Column("id").
 		Where("fault IS NOT NULL OR held_subscriptions IS NOT NULL").Scan(ctx, &faulty); err != nil {
 		return nil, err
 	}
 	customers = append(customers, faulty...)
-	all, err := teams(ctx, w.DB)
+	all, err := teams(ctx, w.db)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		}
 	}
 	// Without a status, the list has all subscriptions except ended ones.
-	if err := w.Client.listSubscriptions(ctx, &stripe.SubscriptionListParams{}, func(s *stripe.Subscription) {
+	if err := w.client.listSubscriptions(ctx, &stripe.SubscriptionListParams{}, func(s *stripe.Subscription) {
 		row := ours[s.ID]
 		delete(ours, s.ID)
 		if s.Customer != nil && (row == nil || prices.differs(s, row)) {
@@ -214,13 +214,13 @@ func identifiersOf(sample string) []string {
 // applyThin stores on the reports what Stripe says about them, and makes those that Stripe received
 // due to be read.
 func (w *Webhooks) applyThin(ctx context.Context) error {
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	if now.Before(w.thinNotBefore) {
 		return nil
 	}
 	for {
 		var events []models.StripeWebhookEvent
-		if err := w.DB.NewSelect().Model(&events).Where("applied_at IS NULL AND stripe_customer_id IS NULL AND type IN (?)",
+		if err := w.db.NewSelect().Model(&events).Where("applied_at IS NULL AND stripe_customer_id IS NULL AND type IN (?)",
 			bun.List(ThinWebhookTypes)).
 			Order("received_at").Limit(20).Scan(ctx); err != nil {
 			return fmt.Errorf("read the errors of meters: %w", err)
@@ -231,7 +231,7 @@ func (w *Webhooks) applyThin(ctx context.Context) error {
 		}
 		for i := range events {
 			if err := w.applyThinEvent(ctx, now, &events[i]); err != nil {
-				w.thinNotBefore = now.Add(fullJitter(w.Random(), w.thinFailures))
+				w.thinNotBefore = now.Add(fullJitter(w.random(), w.thinFailures))
 				w.thinFailures++
 				return fmt.Errorf("apply the event %s: %w", events[i].ID, err)
 			}
@@ -246,16 +246,16 @@ func (w *Webhooks) applyThinEvent(ctx context.Context, now time.Time, event *mod
 	} else if content.Data == nil && now.Sub(event.ReceivedAt) < thinPatience {
 		ask := params(ctx)
 		ask.Headers = http.Header{"Stripe-Version": {thinVersion}}
-		err := w.Client.backend.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.Client.key, &ask, &content)
+		err := w.client.backend.Call(http.MethodGet, "/v2/core/events/"+url.PathEscape(event.ID), w.client.key, &ask, &content)
 		// An event that does not exist is stored without content; other errors may be temporary.
 		if e := stripeError(err); err != nil && (e == nil || e.HTTPStatusCode != http.StatusNotFound) {
 			return err
 		}
 	}
 	summary := content.summary()
-	w.Log.ErrorContext(ctx, "Stripe did not count some meter events", "event", event.ID,
+	w.log.ErrorContext(ctx, "Stripe did not count some meter events", "event", event.ID,
 		"type", event.Type, "summary", summary)
-	return w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		marked, err := tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?, last_error = ?", now, summary).
 			Where("id = ? AND applied_at IS NULL", event.ID).Exec(ctx)
 		if err != nil {

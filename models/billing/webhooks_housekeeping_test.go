@@ -123,7 +123,7 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		f.stub.customer("cus_1", object{"tollgate_email": "ada@example.com"})
 		f.stub.set("sub_1", subscription("cus_1", "pro", "active", f.at, 1))
-		f.hook.accountKnown = false
+		f.hook.account.passed.Store(false)
 		f.sendEvent("customer.subscription.created", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		if asked := f.stub.asked(); asked != 3 {
@@ -136,10 +136,10 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 		f.stub.customers, f.stub.subscriptions = map[string]object{}, map[string]object{}
 		for name, change := range map[string]func(*Webhooks){
 			"another account": func(*Webhooks) { f.stub.account = "acct_2" },
-			"the other mode":  func(w *Webhooks) { f.stub.account = ""; w.Client.Live = true },
+			"the other mode":  func(w *Webhooks) { f.stub.account = ""; w.client.Live = true },
 		} {
 			other := f.process()
-			other.accountKnown = false
+			other.account.passed.Store(false)
 			change(other)
 			f.at = f.at.Add(24 * time.Hour)
 			f.sent++

@@ -191,7 +191,7 @@ func (a *application) follow(ctx context.Context, customer string, before timeli
 // affected. prepareDue updates them.
 func (a *application) makeRecordsDue(ctx context.Context, changed owners) error {
 	at := "?"
-	if a.DB.Postgres {
+	if a.db.Postgres {
 		at = "CAST(? AS timestamptz)"
 	}
 	none := uuid.UUID{} // an empty list is no SQL
@@ -221,12 +221,12 @@ func (w *Webhooks) prepareDue(ctx context.Context) error {
 	}
 	defer w.preparing.Unlock()
 	for {
-		now := models.Now(w.Now)
+		now := models.Now(w.clock)
 		var due []struct {
 			UserID uuid.UUID `bun:",type:uuid"`
 			DueAt  time.Time
 		}
-		if err := w.DB.NewRaw(`SELECT user_id, due_at FROM records_due WHERE due_at <= ? ORDER BY due_at, user_id LIMIT ?`, now, dueAtOnce).
+		if err := w.db.NewRaw(`SELECT user_id, due_at FROM records_due WHERE due_at <= ? ORDER BY due_at, user_id LIMIT ?`, now, dueAtOnce).
 			Scan(ctx, &due); err != nil {
 			return fmt.Errorf("find people whose records are due: %w", err)
 		}
@@ -237,21 +237,21 @@ func (w *Webhooks) prepareDue(ctx context.Context) error {
 		for i, d := range due {
 			ids[i] = d.UserID
 		}
-		together := models.RefitRecords(ctx, w.DB, w.Catalogue, now, ids)
+		together := models.RefitRecords(ctx, w.db, w.catalogue, now, ids)
 		for _, d := range due {
 			// An error for one person does not stop the others.
 			err := together
 			if err != nil {
-				err = models.RefitRecords(ctx, w.DB, w.Catalogue, now, []uuid.UUID{d.UserID})
+				err = models.RefitRecords(ctx, w.db, w.catalogue, now, []uuid.UUID{d.UserID})
 			}
-			done := w.DB.NewRaw(`DELETE FROM records_due WHERE user_id = ? AND due_at = ?`, d.UserID, d.DueAt)
+			done := w.db.NewRaw(`DELETE FROM records_due WHERE user_id = ? AND due_at = ?`, d.UserID, d.DueAt)
 			if err != nil {
 				if ctx.Err() != nil {
 					return err
 				}
-				w.Log.ErrorContext(ctx, "a person's usage records could not be updated",
+				w.log.ErrorContext(ctx, "a person's usage records could not be updated",
 					"user", d.UserID.String(), "error", err.Error())
-				done = w.DB.NewRaw(`UPDATE records_due SET due_at = ? WHERE user_id = ? AND due_at = ?`, now.Add(duePatience), d.UserID, d.DueAt)
+				done = w.db.NewRaw(`UPDATE records_due SET due_at = ? WHERE user_id = ? AND due_at = ?`, now.Add(duePatience), d.UserID, d.DueAt)
 			}
 			if _, err := done.Exec(ctx); err != nil {
 				return err

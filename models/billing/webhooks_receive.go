@@ -41,7 +41,7 @@ const (
 // WebhookPath is the path for Stripe's events, after the base URL.
 const WebhookPath = "/stripe/webhook"
 
-// WebhookTypes are the event types that set-up subscribes to and that are applied, without thin
+// WebhookTypes are the event types that setup subscribes to and that are applied, without thin
 // ones. Events of other types are only stored.
 var WebhookTypes = []string{
 	"checkout.session.completed",
@@ -81,8 +81,14 @@ type WebhookOptions struct {
 // event only says which customer's state to fetch from Stripe. So events may arrive late, twice and
 // in any order.
 type Webhooks struct {
-	WebhookOptions
-	accountCheck
+	db        *models.DB
+	client    *Client
+	catalogue *models.Catalogue
+	secret    string
+	clock     func() time.Time
+	random    func() float64
+	log       *slog.Logger
+	account   *accountCheck
 
 	// wake and wakeThin wake a worker.
 	wake, wakeThin chan struct{}
@@ -110,7 +116,8 @@ type Webhooks struct {
 // NewWebhooks returns Webhooks that can receive events. Start applies them.
 func NewWebhooks(o WebhookOptions) *Webhooks {
 	w := &Webhooks{
-		WebhookOptions: o, wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
+		db: o.DB, client: o.Client, catalogue: o.Catalogue, secret: o.Secret, clock: o.Now, random: o.Random, log: o.Log,
+		account: newAccountCheck(o.Client, o.DB, nil), wake: make(chan struct{}, customerWorkers), wakeThin: make(chan struct{}, 1),
 		waiters: make(chan struct{}, receiveWaiters), waiting: map[string][]chan bool{}, leaseRenewal: leaseRenewal,
 	}
 	for range customerWorkers {
@@ -121,13 +128,13 @@ func NewWebhooks(o WebhookOptions) *Webhooks {
 }
 
 // Receives reports whether there is a secret to verify Stripe's signatures.
-func (w *Webhooks) Receives() bool { return strings.Trim(w.Secret, ", ") != "" }
+func (w *Webhooks) Receives() bool { return strings.Trim(w.secret, ", ") != "" }
 
 // Receive stores a webhook's event, and waits a moment until it is applied. An event with the same
 // ID changes nothing. After the event is stored, there is no error. It returns ErrNotStripes, or an
 // error of the database.
 func (w *Webhooks) Receive(ctx context.Context, payload []byte, signature string) error {
-	now := models.Now(w.Now)
+	now := models.Now(w.clock)
 	event, err := w.read(payload, signature, now)
 	if err != nil {
 		return err
@@ -219,7 +226,7 @@ func (w *Webhooks) CheckSignature(signature string) error {
 	if !timed || !signed {
 		return fmt.Errorf("%w: it has no signature", ErrNotStripes)
 	}
-	return checkTime(signature, models.Now(w.Now))
+	return checkTime(signature, models.Now(w.clock))
 }
 
 // checkTime returns ErrNotStripes if a signature's time is not current. Stripe's own package would
@@ -233,7 +240,7 @@ func checkTime(signature string, now time.Time) error {
 
 // secretOf returns the secret that a payload is signed with.
 func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, err error) {
-	for text := range strings.SplitSeq(w.Secret, ",") {
+	for text := range strings.SplitSeq(w.secret, ",") {
 		// With an empty secret, anyone could sign.
 		if secret = strings.TrimSpace(text); secret == "" {
 			continue
@@ -285,7 +292,7 @@ func customerOf(event *stripe.Event) string {
 // store stores the event and makes its customer due, in one transaction. fresh is false if the
 // event was stored before.
 func (w *Webhooks) store(ctx context.Context, event *models.StripeWebhookEvent, now time.Time) (fresh bool, err error) {
-	err = w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		made, err := tx.NewInsert().Model(event).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 		if err != nil {
 			return err
@@ -334,7 +341,7 @@ func (w *Webhooks) await(ctx context.Context, event *models.StripeWebhookEvent) 
 		case <-poll.C:
 			nudge(w.wake)
 		}
-		waiting, err := w.DB.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("id = ? AND applied_at IS NULL", event.ID).Exists(ctx)
+		waiting, err := w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("id = ? AND applied_at IS NULL", event.ID).Exists(ctx)
 		if err != nil || !waiting {
 			return
 		}

@@ -145,7 +145,7 @@ func (a *application) checkSingle(ctx context.Context, customer *models.StripeCu
 		for i := range all {
 			ids[i] = *all[i].StripeSubscriptionID
 		}
-		a.problem("one holder pays for %d subscriptions, %s: all but one are to be ended at Stripe", len(ids), strings.Join(ids, " and "))
+		a.problem("one owner has %d active subscriptions, %s: end all but one in Stripe", len(ids), strings.Join(ids, " and "))
 	}
 	return nil
 }

@@ -262,7 +262,7 @@ func TestIncludedUnitsStayWithinAPeriod(t *testing.T) {
 			var records []*models.UsageRecord
 			f.must(f.db.NewSelect().Model(&records).Where("email = ?", email).Order("billing_period_start").Scan(f.Context()))
 			of := f.entitlement(email)
-			return f.hook.Catalogue.Foresee(email, &of, records, f.at).Included
+			return f.hook.catalogue.Foresee(email, &of, records, f.at).Included
 		}
 		for _, c := range []struct {
 			name         string
@@ -348,7 +348,7 @@ func TestAnUpgradeStartsItsOwnPeriod(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		prepared := func() []models.UsageRecord {
 			f.Helper()
-			f.must(models.PrepareRecords(f.Context(), f.db, f.hook.Catalogue, f.at, []models.RecordKey{{Email: "ada@example.com", At: f.at}}))
+			f.must(models.PrepareRecords(f.Context(), f.db, f.hook.catalogue, f.at, []models.RecordKey{{Email: "ada@example.com", At: f.at}}))
 			var records []models.UsageRecord
 			f.must(f.db.NewSelect().Model(&records).Order("billing_period_start").Scan(f.Context()))
 			return records

@@ -138,7 +138,7 @@ func (w *world) work(p *process, crashes float64) {
 		_, err := p.reporter.Seal(w.ctx)
 		w.must(err)
 		w.sealed()
-		if p.reporter.contact(w.ctx) != nil {
+		if p.reporter.account.check(w.ctx) != nil {
 			return
 		}
 		for {

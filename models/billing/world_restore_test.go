@@ -110,7 +110,7 @@ func (w *world) reconcileRestored() {
 	again := 5 * time.Minute // unless Stripe answers
 	w.perform(w.processes[0], 0.2, func() {
 		r := w.processes[0].reporter
-		if r.contact(w.ctx) != nil {
+		if r.account.check(w.ctx) != nil {
 			return
 		}
 		_, next, err := r.Restored(w.ctx)

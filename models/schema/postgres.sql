@@ -51,7 +51,7 @@ END $function$;
 -- Another organization can mean another plan, so the members' current records are read again before use.
 CREATE TRIGGER workspaces_entitlement AFTER UPDATE OF organization_id, slack_team_id ON workspaces FOR EACH ROW EXECUTE FUNCTION tollgate_workspace_changed();
 
--- A person. The email is a label that can change; the ID is the key of all usage.
+-- A person. The email is a label that can change; the ID is the key of all usage. Only servers of earlier releases read stripe_customer_id.
 CREATE TABLE users (
     id uuid NOT NULL,
     email text NOT NULL,

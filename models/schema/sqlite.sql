@@ -36,7 +36,7 @@ CREATE TRIGGER workspaces_entitlement AFTER UPDATE OF organization_id, slack_tea
                 OR billing_period_start = (SELECT max(m.billing_period_start) FROM usage_records m WHERE m.user_id = usage_records.user_id));
 END;
 
--- A person. The email is a label that can change; the ID is the key of all usage.
+-- A person. The email is a label that can change; the ID is the key of all usage. Only servers of earlier releases read stripe_customer_id.
 CREATE TABLE users (
     id text PRIMARY KEY NOT NULL,
     email text NOT NULL UNIQUE,

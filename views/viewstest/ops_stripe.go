@@ -52,12 +52,12 @@ func opsStopped(ops views.Ops) views.Ops {
 		{
 			ID: uuid.MustParse("0199f1d2-0000-7000-8000-000000000011"), StripeCustomerID: "cus_LanternKettle", Minute: start,
 			Value: 5, State: models.ReportRejected, FirstAttemptAt: &start, Confirmed: &confirmed,
-			LastError: text("Stripe received it and did not count it"),
+			LastError: text("Stripe received it, but did not count it"),
 		},
 		{
 			ID: uuid.MustParse("0199f1d2-0000-7000-8000-000000000012"), StripeCustomerID: "cus_Umbrella", Minute: start,
 			Value: 4, State: models.ReportConflict, FirstAttemptAt: &start,
-			LastError: text("Stripe has 11 units for this minute, and this report has 4"),
+			LastError: text("Stripe has 11 units for this minute, but this report has 4"),
 		},
 	}
 	s.Blocked = []models.StripeStream{{

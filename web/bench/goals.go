@@ -43,7 +43,7 @@ func (b *bench) goalRows() []row {
 		add(fmt.Sprintf("p99 of consume at %d calls/s, open loop, PostgreSQL", busyRate), "< 10 ms", short(r.P99),
 			r.P99 < 10*time.Millisecond)
 	}
-	ratio("consume, PostgreSQL, one person's record, of spread ones", 0.9,
+	ratio("consume, PostgreSQL, one person's, of many people's", 0.9,
 		of(onePersonCall, postgresServer), of(consumeCall, postgresServer))
 	if s := b.server(postgresServer); s != nil && len(b.results) > 0 {
 		add("resident memory at its peak, PostgreSQL", "< 80 MiB", mebibytes(s.peak), s.peak < 80<<20)

@@ -37,14 +37,15 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run.",
 			time.Now().UTC().Format(time.DateOnly)),
 		table(goals),
-		wrapped("", "\"Of\" means a ratio of rates. It is measured in each round. The table shows the median of the rounds, with the "+
-			"lowest and the highest value in parentheses."),
+		wrapped("", "\"Of the floor\" means: divided by the rate of the floor, which is described under \"How\". The other rows with \"of\" "+
+			"are ratios of rates, too. Each round gives a ratio. The table shows the median of the rounds, with the lowest and the "+
+			"highest value in parentheses."),
 		table(rates),
 		wrapped("", "Rates, latencies and processor times are medians of the rounds. In a closed loop, %d connections keep the server "+
 			"at its limit, so a latency shows how long the queue is. It says nothing about a server with spare capacity.", connections))
 	if loops := b.openLoopTable(); len(loops) > 1 {
 		fmt.Fprintf(&text, "\n%s\n\n%s", wrapped("", "The next table is from an open loop of %s with the gate on PostgreSQL: calls are "+
-			"sent at even intervals, however late the answers are. A latency starts at the time at which the call was due.",
+			"sent at even intervals, however late the responses are. A latency is measured from the time at which the call was due.",
 			b.OpenLoop), table(loops))
 	}
 	if len(b.pages) > 0 {
@@ -123,36 +124,36 @@ func (b *bench) factTable() [][]string {
 // how explains what this run compared.
 func (b *bench) how() []string {
 	lines := []string{
-		wrapped("- ", "One run with %d rounds. In each round, every server is measured once, for %s, after %s of the same calls. "+
+		wrapped("- ", "One run with %d rounds. In each round, every server is measured once, for %s, after a warm-up of %s with the same calls. "+
 			"Client, server and database share the machine, and each has its own process.",
 			b.Rounds, b.Duration, warm(b.Duration)),
-		wrapped("- ", "The client has %d keep-alive HTTP/1.1 connections on one thread and one epoll. Requests are built in advance. "+
-			"Each call has its own idempotency key and is for a random one of %d people. The client reads every answer. The run "+
-			"fails at the first answer that is not a 200 with `\"allowed\":true`.", connections, b.People),
+		wrapped("- ", "The client has %d keep-alive HTTP/1.1 connections on one thread with one epoll instance. Requests are built in advance. "+
+			"Each call has its own idempotency key and is for a random one of %d people. The client reads every response. The run "+
+			"fails at the first response that is not a 200 with `\"allowed\":true`.", connections, b.People),
 		wrapped("- ", "The floor is an Echo handler with `c.Bind` and `c.JSON`, without a database, an API key or middleware. Its "+
-			"answers have the same fields as the gate's. The benchmark fails if their lengths differ by more than a tenth."),
+			"responses have the same fields as the gate's. The benchmark fails if their lengths differ by more than a tenth."),
 	}
 	for _, s := range b.gates() {
 		lines = append(lines, wrapped("- ", "The gate on %s is the product's binary from `go build`, with API keys and default "+
-			"settings. Only its plan catalog differs: no one can use all included units, so that all answers have the same "+
+			"settings. Only its plan catalog differs: it includes more units than anyone uses, so that all responses have the same "+
 			"length. After the load, `tollgate verify` found no difference, and the ledger had as many events and counted units as "+
-			"there were answers: %d.", title(s.name), s.answers))
+			"there were responses: %d.", title(s.name), s.answers))
 	}
 	if s := b.server(oneStatementServer); s != nil {
 		tries := make([]string, len(b.poolTries))
 		for i, try := range b.poolTries {
 			tries[i] = fmt.Sprintf("%d: %.0f/s", try.connections, try.perSecond)
 		}
-		lines = append(lines, wrapped("- ", "One statement a call is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
+		lines = append(lines, wrapped("- ", "\"One statement a call\" is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
 			"updates the counter within its limit and inserts the event with its unique key. The pool has %d connections, the best "+
-			"of the sizes tried (%s). The ledger had as many events as there were answers: %d.",
+			"of the sizes tried (%s). The ledger had as many events as there were responses: %d.",
 			b.pool, strings.Join(tries, ", "), s.answers))
 	}
 	if b.server(redisServer) != nil || b.server(redisAOFServer) != nil {
-		lines = append(lines, wrapped("- ", "The Redis counter is Echo with go-redis and its default pool. One script per call checks "+
+		lines = append(lines, wrapped("- ", "\"Redis counter\" is Echo with go-redis and its default pool. One script per call checks "+
 			"the limit, stores the key for a day and counts. Redis has Debian's settings, without an append-only file: a crash "+
-			"loses minutes of counts, since the last snapshot. With a log that is synced each second, it loses about a second. "+
-			"The gate loses no answered call."))
+			"loses the counts since the last snapshot, which can be minutes old. With a log that is synced each second, it loses about a second. "+
+			"The gate loses no call that it has answered."))
 	}
 	return append(lines, wrapped("- ", "PostgreSQL is a new cluster from initdb, with the settings below and no other tuning. The "+
 		"database is empty at first and has the run's events at the end. SQLite uses `synchronous=FULL`."))

@@ -15,13 +15,13 @@ var HelpTexts = kong.Vars{
 		"The server may be running.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
-	"help_stripe_setup": "Find or create at Stripe what the plan catalog needs: meters, products, prices, the webhook " +
+	"help_stripe_setup": "Find or create in Stripe what the plan catalog needs: meters, products, prices, the webhook " +
 		"endpoint and the portal. Existing objects are not changed; differences are listed. The secret of a new endpoint " +
 		"is printed only once.",
 	"help_stripe_reconcile": "Compare the recorded and sent usage with Stripe's, by customer and billing period. " +
 		"Exits with 1 on any difference.",
-	"help_restored": "Use this after you restore the database from a backup, before anything is sent. It first marks " +
-		"the reports that Stripe already has.",
+	"help_restored": "Use this after you restore the database from a backup, before anything is sent. The command first " +
+		"marks the reports that Stripe already has.",
 	"help_no_organization": "Remove the person from their organization. Do this after they leave its Slack teams; " +
 		"otherwise, the next API call with their email and a Slack identity of such a team puts them back.",
 
@@ -40,8 +40,8 @@ var HelpTexts = kong.Vars{
 	"help_report_every": "How often new overage is put into reports to Stripe. With 0, nothing is sent; use this after " +
 		"a restore.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. With apikey " +
-		"create: the limit of the new key, which overrides the limit of the server.",
+		"create, this flag sets the limit of the new key, which overrides the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",
-	"help_drain": "How long serve keeps serving after SIGTERM while /readyz answers 503, so that load balancers stop " +
+	"help_drain": "How long serve keeps serving after SIGTERM while /readyz returns 503, so that load balancers stop " +
 		"sending calls. demo stops immediately unless you set this.",
 }

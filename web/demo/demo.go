@@ -110,7 +110,7 @@ func guide(ctx context.Context, o *Options, key string) error {
 	}
 	_, err = fmt.Fprintf(o.Out, `
 Tollgate runs at %[1]s with made-up data:
-- %[2]d people of %[3]s on the plan %[4]s
+- %[2]d members of %[3]s, on the plan %[4]s
 - people on every other plan
 - six months of history
 Made-up Slack traffic continues until you press Ctrl-C.
@@ -118,21 +118,21 @@ Made-up Slack traffic continues until you press Ctrl-C.
 Open the pages. Each link signs in once, within ten minutes:
 as the admin, who is also the operator   %[9]s
 as a member                              %[10]s
-Another link:                            %[11]s
+To get another link, run                 %[11]s
 
 Read the API documentation: %[1]s/docs
 
 Use this API key for all calls. It is shown only now:
 %[5]s
 
-Check whether this person may have one more, and what the app should say. Nothing is recorded:
+Check whether this person may have one more unit, and what the app should say. Nothing is recorded:
 %[6]s
 
-Consume one. If you run this again, the idempotency key is the same, so it counts once and the
-answer has "replayed": true:
+Consume one unit. If you run this again, the idempotency key is the same, so it counts once and the
+response has "replayed": true:
 %[7]s
 
-Read the organization's usage this month. Run this again after a while: the traffic counts, too:
+Read the organization's usage this month. Run this again later to see how the traffic adds to it:
 %[8]s
 
 `, o.URL, usage.TotalUsers, usage.Name, plan.Name, key,

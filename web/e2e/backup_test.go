@@ -85,7 +85,7 @@ func TestBackupRefuses(t *testing.T) {
 		"tollgate.db-journal": `SQLite would take a file that ends in "-journal" for a part of another database; choose another name`,
 		"new.db-wal":          `SQLite would take a file that ends in "-wal" for a part of another database; choose another name`,
 		"missing/b.db":        noDirectory, "taken/b.db": noDirectory,
-		"old.db": fmt.Sprintf("%q is left of another database; move it away or choose another name", filepath.Join(dir, "old.db-wal")),
+		"old.db": fmt.Sprintf("%q is left over from another database; move it away or choose another name", filepath.Join(dir, "old.db-wal")),
 	} {
 		target = dir + "/" + target
 		stdout, stderr, err := s.try("backup", target)

@@ -34,7 +34,7 @@ func TestDemo(t *testing.T) {
 		!strings.Contains(printed.String(), "?next=/org\n") {
 		t.Errorf("printed %s", printed.String())
 	}
-	_, another, _ := strings.Cut(printed.String(), "\nAnother link: ")
+	_, another, _ := strings.Cut(printed.String(), "\nTo get another link, run ")
 	another, _, _ = strings.Cut(another, "\n")
 	if words := strings.Fields(strings.ReplaceAll(another, "'", "")); len(words) < 2 {
 		t.Errorf("the command for another link is %q", another)

@@ -208,8 +208,8 @@ func TestLeftoverFiles(t *testing.T) {
 		path := filepath.Join(modelstest.Dir(t), "tollgate.db")
 		must(t, os.WriteFile(path+suffix, []byte("left"), 0o600))
 		_, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path)
-		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q is left of it and may hold the newest events; "+
-			"put the file back next to it, or move it away to begin with an empty database\n", "sqlite:"+path, path+suffix)
+		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q still exists and may have the newest events; "+
+			"put the database file back next to it, or move it away to begin with an empty database\n", "sqlite:"+path, path+suffix)
 		if err == nil || stderr != want {
 			t.Errorf("%s: %v, %s", suffix, err, stderr)
 		}

@@ -46,7 +46,7 @@ func TestStripeSetupCommand(t *testing.T) {
 	sh := shell{t, database}
 	sh.fails(1, "Stripe is not connected: set STRIPE_SECRET_KEY", "stripe", "setup")
 	live := []string{"DATABASE_URL=" + database, "STRIPE_SECRET_KEY=sk_live_1", "STRIPE_API_BASE=" + server.URL}
-	if r := runIt(t, live, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key goes to Stripe alone") {
+	if r := runIt(t, live, "stripe", "setup"); r.status != 1 || !strings.Contains(r.stderr, "a live key is sent only to Stripe") {
 		t.Errorf("a live key and a stand-in: %+v", r)
 	}
 
