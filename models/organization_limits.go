@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,11 +44,14 @@ type OrganizationChange struct {
 // gate's calls for these people wait that long.
 const limitStep = 100
 
+// ErrUnfinishedLimit means that a spend limit is stored, but not in force yet.
+var ErrUnfinishedLimit = errors.New("the spend limit is stored and will apply soon")
+
 // SetOrganization changes an organization. A member limit applies from the next decision. A spend
 // limit applies when SetOrganization returns: before, it counts the overage of the current billing
 // period, in steps that the gate does not wait for. If it fails in between, FinishSpendLimits
-// continues. It returns an Error with CodeUnknownOrganization, CodeChangedMeanwhile or
-// CodeInvalidRequest.
+// continues, and the error is ErrUnfinishedLimit. It returns an Error with CodeUnknownOrganization,
+// CodeChangedMeanwhile or CodeInvalidRequest.
 func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, change OrganizationChange) error {
 	var unfinished bool
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -91,14 +95,16 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			return err
 		}
 		for _, detail := range details {
-			if err := Audit(ctx, tx, now, actor, "organization.set", id.String(), detail); err != nil {
+			if err := AuditOrganization(ctx, tx, now, actor, "organization.set", id.String(), detail, id); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil && unfinished {
-		err = FinishSpendLimits(ctx, db, c, now, &id)
+		if err = FinishSpendLimits(ctx, db, c, now, &id); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUnfinishedLimit, err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("set the organization %s: %w", id, err)
