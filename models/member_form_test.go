@@ -13,12 +13,14 @@ import (
 )
 
 func TestParseUnits(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, " 60 ": 60, "1,000": 1000, "1,000,000,000": 1e9, "1000000000": 1e9} {
+	for text, want := range map[string]int64{"0": 0, "\t60\n": 60, "1,000": 1000, "1,000,000,000": 1e9, "1000000000": 1e9} {
 		if got, err := models.ParseUnits(text); err != nil || got != want {
 			t.Errorf("%q is %d, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", " ", "-1", "+1", "1.5", "1,5", "1,00", ",100", "1e3", "1000000001", "99999999999999999999", "٣", "0x1", "a"} {
+	for _, text := range []string{
+		"", " ", "-1", "+1", "1.5", "1,5", "1,00", ",100", "1e3", "1000000001", "99999999999999999999", "٣", "0x1", "a",
+	} {
 		if got, err := models.ParseUnits(text); !errors.Is(err, models.ErrUnits) {
 			t.Errorf("%q is %d, %v", text, got, err)
 		}
@@ -103,8 +105,8 @@ func TestMemberForms(t *testing.T) {
 		}
 		if want := []string{
 			"ada@example.com bob@example.com removed from the organization",
-			"ada@example.com bob@example.com member limit the organization's default to 5",
-			"ada@example.com bob@example.com role admin to member",
+			"ada@example.com bob@example.com member limit from the organization's default to 5",
+			"ada@example.com bob@example.com role from admin to member",
 		}; !slices.Equal(got, want) {
 			t.Errorf("the organization's changes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}

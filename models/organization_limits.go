@@ -68,21 +68,21 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			if err := checkOrganization(*change.Name, nil); err != nil {
 				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: err.Error()}
 			}
-			details = append(details, fmt.Sprintf("name %q to %q", o.Name, *change.Name))
+			details = append(details, fmt.Sprintf("name from %q to %q", o.Name, *change.Name))
 			o.Name, o.Automatic = *change.Name, false
 		}
 		if l := change.MemberLimit; l != nil && !equal(l.To, o.MemberLimit) {
 			if err := l.check(o.MemberLimit); err != nil {
 				return err
 			}
-			details = append(details, "member limit "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
+			details = append(details, "member limit from "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
 			o.MemberLimit = l.To
 		}
 		if l := change.SpendLimit; l != nil && !equal(l.To, o.SpendLimitCents) {
 			if err := l.check(o.SpendLimitCents); err != nil {
 				return err
 			}
-			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
+			details = append(details, "spend limit from "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
 			if err := o.setSpendLimit(ctx, db, tx, now, l.To); err != nil {
 				return err
 			}

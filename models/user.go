@@ -106,7 +106,7 @@ func fromTo(before, after string) string {
 	if before == after {
 		return after
 	}
-	return before + " to " + after
+	return "from " + before + " to " + after
 }
 
 // The errors of SetUser for people who are not in an organization.
@@ -172,7 +172,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 				return ErrAdminWithoutOrganization
 			}
 		}
-		if l := change.MemberLimit; l != nil {
+		if l := change.MemberLimit; l != nil && !equal(l.To, user.MemberLimit) {
 			if err := l.check(user.MemberLimit); err != nil {
 				return err
 			}
@@ -218,7 +218,8 @@ func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx) (others int, err
 	}
 	var admins []User
 	err = ForUpdate(tx.NewSelect().Model(&admins).
-		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", c.UserID, Admin, c.Form.OrganizationID).
+		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", c.UserID, Admin,
+			c.Form.OrganizationID).
 		Order("id")).Scan(ctx)
 	for i := range admins {
 		if admins[i].ID != c.UserID {
