@@ -437,9 +437,12 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	}})
 	d := views.Plans{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: Catalogue(t),
-		Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
+		Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true, Organization: "Lantern and Kettle",
 	}
 	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
+	d.MayBuyTeam, d.BecomesAdmin = true, true
+	pages["plans-first-admin"] = views.PlansPage(d)
+	d.BecomesAdmin = false
 	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
 	d.MayBuyTeam = true
 	d.Invoices = []views.Invoice{
