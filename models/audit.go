@@ -22,6 +22,8 @@ type AuditEntry struct {
 	Subject string
 	// Detail is text for people. It contains no secret.
 	Detail string
+	// OrganizationID is the organization whose admins see the entry; nil if none does.
+	OrganizationID *uuid.UUID `bun:",type:uuid"`
 }
 
 // ActorShell is the actor of changes on the command line.
@@ -29,8 +31,17 @@ const ActorShell = "shell"
 
 // Audit adds an entry to the audit log. Call it in the transaction of the change.
 func Audit(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject, detail string) error {
-	entry := AuditEntry{ID: uuid.Must(uuid.NewV7()), At: at, Actor: actor, Action: action, Subject: subject, Detail: detail}
-	if _, err := db.NewInsert().Model(&entry).Exec(ctx); err != nil {
+	return AuditEntry{At: at, Actor: actor, Action: action, Subject: subject, Detail: detail}.add(ctx, db)
+}
+
+// AuditOrganization adds an entry that the organization's admins see, too.
+func AuditOrganization(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject, detail string, id uuid.UUID) error {
+	return AuditEntry{At: at, Actor: actor, Action: action, Subject: subject, Detail: detail, OrganizationID: &id}.add(ctx, db)
+}
+
+func (e AuditEntry) add(ctx context.Context, db bun.IDB) error {
+	e.ID = uuid.Must(uuid.NewV7())
+	if _, err := db.NewInsert().Model(&e).Exec(ctx); err != nil {
 		return fmt.Errorf("write to the audit log: %w", err)
 	}
 	return nil
@@ -49,4 +60,17 @@ func AuditPage(ctx context.Context, db bun.IDB, page, perPage int) ([]AuditEntry
 		entries[i].At = entries[i].At.UTC()
 	}
 	return entries, int(total), nil
+}
+
+// OrganizationAudit returns the latest entries that an organization's admins see, newest first.
+func OrganizationAudit(ctx context.Context, db bun.IDB, id uuid.UUID, limit int) ([]AuditEntry, error) {
+	var entries []AuditEntry
+	err := db.NewSelect().Model(&entries).Where("organization_id = ?", id).Order("at DESC", "id DESC").Limit(int64(limit)).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit log of the organization %s: %w", id, err)
+	}
+	for i := range entries {
+		entries[i].At = entries[i].At.UTC()
+	}
+	return entries, nil
 }

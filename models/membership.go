@@ -32,6 +32,26 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 	return nil
 }
 
+// MakeFirstAdmin makes a member of an organization its admin, because they bought its plan, unless it
+// has an admin. Call it before the transaction locks usage records.
+func MakeFirstAdmin(ctx context.Context, tx bun.Tx, now time.Time, organization, user uuid.UUID) error {
+	members := "workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)"
+	var found []User
+	if err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", user).Where(members, organization)).Scan(ctx); err != nil ||
+		len(found) == 0 {
+		return err
+	}
+	admins, err := tx.NewSelect().Model((*User)(nil)).Where("role = ?", Admin).Where(members, organization).Exists(ctx)
+	if err != nil || admins {
+		return err
+	}
+	if _, err := tx.NewUpdate().Model((*User)(nil)).Set("role = ?", Admin).Where("id = ?", user).Exec(ctx); err != nil {
+		return err
+	}
+	return AuditOrganization(ctx, tx, now, found[0].Email, "user.set", found[0].Email, "role from member to admin, as the buyer of the plan",
+		organization)
+}
+
 // AdminsOf returns an organization's admins, sorted by email; at most ten, for a list of people to
 // ask.
 func AdminsOf(ctx context.Context, db bun.IDB, organization uuid.UUID) ([]User, error) {

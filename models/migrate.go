@@ -56,6 +56,7 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261128060000": {"subscriptions", "trial_end"},
 	"20261128080000": {"usage_records", "user_id"},
 	"20261128081000": {"sessions", "user_id"},
+	"20261129020000": {"audit_log", "organization_id"},
 }
 
 // Migrate applies the missing migrations and returns their names. The migrations and their marks

@@ -42,8 +42,8 @@ func CreateOrganization(ctx context.Context, db *DB, now time.Time, name string,
 				return err
 			}
 		}
-		return Audit(ctx, tx, now, ActorShell, "organization.create", o.ID.String(), fmt.Sprintf("%q, Slack teams: %s", o.Name,
-			listOr(teams, "none")))
+		return AuditOrganization(ctx, tx, now, ActorShell, "organization.create", o.ID.String(), fmt.Sprintf("%q, Slack teams: %s", o.Name,
+			listOr(teams, "none")), o.ID)
 	})
 	if err != nil {
 		return Organization{}, fmt.Errorf("create the organization %q: %w", o.Name, err)
@@ -122,6 +122,15 @@ func ListOrganizations(ctx context.Context, db bun.IDB, c *Catalogue) ([]Organiz
 		e.PlanID = c.PlanOf(e.PlanID).ID
 	}
 	return entries, nil
+}
+
+// OrganizationByID returns an organization, or an Error with CodeUnknownOrganization.
+func OrganizationByID(ctx context.Context, db bun.IDB, id uuid.UUID) (Organization, error) {
+	o, err := organizationByID(ctx, db, id)
+	if err != nil {
+		return Organization{}, fmt.Errorf("find the organization %s: %w", id, err)
+	}
+	return *o, nil
 }
 
 // organizationByID returns an Error with CodeUnknownOrganization if the organization does not

@@ -46,11 +46,14 @@ type OrganizationChange struct {
 // gate's calls for these people wait that long.
 const limitStep = 100
 
+// ErrUnfinishedLimit means that a spend limit is stored, but not in force yet.
+var ErrUnfinishedLimit = errors.New("the spend limit is stored and will apply soon")
+
 // SetOrganization changes an organization. A member limit applies from the next decision. A spend
 // limit applies when SetOrganization returns: before, it counts the overage of the current billing
 // period, in steps that the gate does not wait for. If it fails in between, FinishSpendLimits
-// continues. It returns an Error with CodeUnknownOrganization, CodeChangedMeanwhile or
-// CodeInvalidRequest.
+// continues, and the error is ErrUnfinishedLimit. It returns an Error with CodeUnknownOrganization,
+// CodeChangedMeanwhile or CodeInvalidRequest.
 func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID,
 	change OrganizationChange) error {
 	var unfinished bool
@@ -76,14 +79,14 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			if err := checkOrganization(*change.Name, nil); err != nil {
 				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: err.Error()}
 			}
-			details = append(details, fmt.Sprintf("name %q to %q", o.Name, *change.Name))
+			details = append(details, fmt.Sprintf("name from %q to %q", o.Name, *change.Name))
 			o.Name, o.Automatic = *change.Name, false
 		}
 		if l := change.MemberLimit; l != nil && !equal(l.To, o.MemberLimit) {
 			if err := l.check(o.MemberLimit); err != nil {
 				return err
 			}
-			details = append(details, "member limit "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
+			details = append(details, "member limit from "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
 			o.MemberLimit = l.To
 		}
 		unfinished = change.SpendLimit != nil // also if an earlier call could not finish
@@ -91,7 +94,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			if err := l.check(o.SpendLimitCents); err != nil {
 				return err
 			}
-			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
+			details = append(details, "spend limit from "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
 			o.SpendLimitCents = l.To
 		}
 		if len(details) == 0 {
@@ -106,7 +109,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			}
 		}
 		for _, detail := range details {
-			if err := Audit(ctx, tx, now, actor, "organization.set", id.String(), detail); err != nil {
+			if err := AuditOrganization(ctx, tx, now, actor, "organization.set", id.String(), detail, id); err != nil {
 				return err
 			}
 		}
@@ -116,7 +119,9 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 		err = finishMemberLimit(ctx, db, id)
 	}
 	if err == nil && unfinished {
-		err = FinishSpendLimits(ctx, db, c, now, &id)
+		if err = FinishSpendLimits(ctx, db, c, now, &id); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUnfinishedLimit, err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("set the organization %s: %w", id, err)

@@ -18,6 +18,10 @@ type OrganizationSummary struct {
 	Name   string
 	Plan   PlanID
 	Period Period
+	// OverageRateCents is the price of a unit of overage; 0 if overage is not billed. HasPlan means
+	// that the organization has an active subscription.
+	OverageRateCents int64
+	HasPlan          bool
 	// TotalUsers is the number of members. ActiveUsers is the number of members with usage.
 	TotalUsers  int64
 	ActiveUsers int64
@@ -89,7 +93,7 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	}
 	usual := &members.defaultTerms.entitlement
 	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now),
-		SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
+		OverageRateCents: members.defaultTerms.rate, HasPlan: e != nil, SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
 	if o.SpendLimitCents != nil && e != nil {
 		if s.Spent, err = organizationRecord(ctx, db, e.payer(), now); err != nil {
 			return OrganizationSummary{}, err

@@ -201,7 +201,8 @@ var schemaNotes = []schemaNote{
 	{
 		name: "audit_log", note: "What people and operators changed.",
 		parts: map[string]string{
-			"audit_log_at": "Newest first.",
+			"audit_log_at":           "Newest first.",
+			"audit_log_organization": "The changes of an organization, newest first, for its admins.",
 		},
 	},
 }

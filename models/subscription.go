@@ -23,6 +23,14 @@ func (s Subscriber) String() string {
 	return s.Email
 }
 
+// audit adds an entry about the subscriber to the audit log.
+func (s Subscriber) audit(ctx context.Context, tx bun.Tx, now time.Time, action, detail string) error {
+	if s.OrganizationID != nil {
+		return AuditOrganization(ctx, tx, now, ActorShell, action, s.String(), detail, *s.OrganizationID)
+	}
+	return Audit(ctx, tx, now, ActorShell, action, s.String(), detail)
+}
+
 // Subscribe assigns a plan by hand, without Stripe, such as for a trial or a customer with an
 // invoice of their own. It ends the plan that was assigned by hand before. The new subscription is
 // newer than all others of the subscriber, so its plan applies from now on. Subscriptions at Stripe
@@ -58,13 +66,13 @@ func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Sub
 		}
 		if plan == FreePlan {
 			made = nil
-			return Audit(ctx, tx, now, ActorShell, "subscription.end", who.String(), fmt.Sprintf("ended: %s", listOr(ended, "none")))
+			return who.audit(ctx, tx, now, "subscription.end", fmt.Sprintf("ended: %s", listOr(ended, "none")))
 		}
 		if _, err := tx.NewInsert().Model(&s).Exec(ctx); err != nil {
 			return err
 		}
 		made = &s
-		return Audit(ctx, tx, now, ActorShell, "subscription.give", who.String(), fmt.Sprintf("plan %s, ended: %s", plan, listOr(ended, "none")))
+		return who.audit(ctx, tx, now, "subscription.give", fmt.Sprintf("plan %s, ended: %s", plan, listOr(ended, "none")))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", who, err)

@@ -57,9 +57,22 @@ type UserChange struct {
 	Actor string
 	// Existing means that the user must exist; the error has CodeUnknownUser otherwise.
 	Existing bool
+	// Form, unless it is nil, is the form of an organization's admin that makes the change.
+	Form *MemberForm
 	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
 	// moved to another user since the operator saw it.
 	UserID uuid.UUID
+}
+
+// MemberForm is the form of an admin about a member of their organization. If the form changes
+// nothing, SetUser adds nothing to the audit log. The organization keeps an admin.
+type MemberForm struct {
+	// OrganizationID is the organization that the member must be in; the error has CodeUnknownUser
+	// otherwise.
+	OrganizationID uuid.UUID
+	// Role is the role that the admin saw. If it changed since, a change of the role and a removal fail
+	// with CodeChangedMeanwhile.
+	Role Role
 }
 
 // Grants reports whether the change may give the person a role.
@@ -67,24 +80,33 @@ func (c *UserChange) Grants() bool {
 	return c.Role != nil && *c.Role == Admin || c.Operator != nil && *c.Operator
 }
 
-func (c *UserChange) String() string {
+// describe says for the audit log what the change makes of a user.
+func (c *UserChange) describe(before, after *User) string {
 	var parts []string
 	if c.OrganizationID != nil {
 		parts = append(parts, "organization "+c.OrganizationID.String())
 	}
 	if c.Leaves {
-		parts = append(parts, "no organization")
+		parts = append(parts, "removed from the organization")
 	}
 	if c.Role != nil {
-		parts = append(parts, "role "+string(*c.Role))
+		parts = append(parts, "role "+fromTo(string(before.Role), string(after.Role)))
 	}
 	if c.Operator != nil {
-		parts = append(parts, fmt.Sprintf("operator %t", *c.Operator))
+		parts = append(parts, fmt.Sprintf("operator %t", after.Operator))
 	}
 	if c.MemberLimit != nil {
-		parts = append(parts, "member limit "+unitsText(c.MemberLimit.To, "the organization's default"))
+		standard := "the organization's default"
+		parts = append(parts, "member limit "+fromTo(unitsText(before.MemberLimit, standard), unitsText(after.MemberLimit, standard)))
 	}
 	return listOr(parts, "nothing")
+}
+
+func fromTo(before, after string) string {
+	if before == after {
+		return after
+	}
+	return "from " + before + " to " + after
 }
 
 // The errors of SetUser for people who are not in an organization.
@@ -93,9 +115,12 @@ var (
 	ErrLimitWithoutOrganization = errors.New("a member limit needs an organization")
 )
 
+// ErrLastAdmin means that an admin's form would leave an organization without an admin.
+var ErrLastAdmin = errors.New("an organization must keep an admin")
+
 // SetUser changes a user and returns the result. It creates a user who does not exist. It returns
 // ErrEmail for an invalid address, an Error with CodeUnknownOrganization, CodeUnknownUser or
-// CodeChangedMeanwhile, ErrAdminWithoutOrganization and ErrLimitWithoutOrganization.
+// CodeChangedMeanwhile, ErrAdminWithoutOrganization, ErrLimitWithoutOrganization and ErrLastAdmin.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)
@@ -116,7 +141,19 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 				return &Error{Code: CodeUnknownUser, Detail: "No person has this email."}
 			}
 		}
+		otherAdmins, err := change.lockAdmins(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if err := lockUser(ctx, tx, now, email, &user); err != nil {
+			return err
+		}
+		before := user
+		home, err := user.organization(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := change.checkForm(&user, home); err != nil {
 			return err
 		}
 		if change.UserID != uuid.Nil && change.UserID != user.ID {
@@ -135,7 +172,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 				return ErrAdminWithoutOrganization
 			}
 		}
-		if l := change.MemberLimit; l != nil {
+		if l := change.MemberLimit; l != nil && !equal(l.To, user.MemberLimit) {
 			if err := l.check(user.MemberLimit); err != nil {
 				return err
 			}
@@ -145,6 +182,14 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		}
 		if change.Operator != nil {
 			user.Operator = *change.Operator
+		}
+		if change.Form != nil {
+			if before.Role == Admin && user.Role != Admin && otherAdmins == 0 {
+				return ErrLastAdmin
+			}
+			if user.Role == before.Role && equal(user.MemberLimit, before.MemberLimit) && !change.Leaves {
+				return nil
+			}
 		}
 		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
 			Exec(ctx); err != nil {
@@ -157,7 +202,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if actor == "" {
 			actor = ActorShell
 		}
-		return Audit(ctx, tx, now, actor, "user.set", email, change.String())
+		return change.audit(ctx, tx, now, actor, &before, &user, home)
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("set the user %s: %w", email, err)
@@ -175,6 +220,69 @@ func FindUser(ctx context.Context, db bun.IDB, email string) (*User, error) {
 		return nil, nil
 	}
 	return &found[0], nil
+}
+
+// lockAdmins locks the admins of the form's organization and the user, if the change may remove an
+// admin. Two admins that remove each other at once then do it one after the other. It returns the
+// number of the other admins.
+func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx) (others int, err error) {
+	if c.Form == nil || !c.Leaves && (c.Role == nil || *c.Role == Admin) {
+		return 0, nil
+	}
+	var admins []User
+	err = ForUpdate(tx.NewSelect().Model(&admins).
+		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", c.UserID, Admin,
+			c.Form.OrganizationID).
+		Order("id")).Scan(ctx)
+	for i := range admins {
+		if admins[i].ID != c.UserID {
+			others++
+		}
+	}
+	return others, err
+}
+
+// checkForm checks that the form is still about the locked user as the admin saw them. home is the
+// user's organization.
+func (c *UserChange) checkForm(user *User, home *uuid.UUID) error {
+	switch f := c.Form; {
+	case f == nil:
+		return nil
+	case home == nil || *home != f.OrganizationID || c.UserID != user.ID:
+		return &Error{Code: CodeUnknownUser, Detail: "The organization has no such member."}
+	case c.Role != nil && *c.Role == user.Role:
+		return nil // as by a double click
+	case (c.Role != nil || c.Leaves) && user.Role != f.Role:
+		return &Error{Code: CodeChangedMeanwhile, Detail: "Someone else changed this role in the meantime. Check it and try again."}
+	}
+	return nil
+}
+
+// organization returns the ID of the user's organization; nil without one.
+func (u *User) organization(ctx context.Context, db bun.IDB) (*uuid.UUID, error) {
+	if u.WorkspaceID == nil {
+		return nil, nil
+	}
+	id, err := OrganizationOfWorkspace(ctx, db, *u.WorkspaceID)
+	return &id, err
+}
+
+// audit adds the change to the audit log. home is the organization before the change. Its admins see
+// the entry, and so do those of the organization after it.
+func (c *UserChange) audit(ctx context.Context, tx bun.Tx, now time.Time, actor string, before, after *User, home *uuid.UUID) error {
+	detail := c.describe(before, after)
+	if c.OrganizationID != nil && (home == nil || *home != *c.OrganizationID) {
+		if home != nil {
+			if err := AuditOrganization(ctx, tx, now, actor, "user.leave", after.Email, "moved to another organization", *home); err != nil {
+				return err
+			}
+		}
+		home = c.OrganizationID
+	}
+	if home != nil && (c.OrganizationID != nil || c.Leaves || c.Role != nil || c.MemberLimit != nil) {
+		return AuditOrganization(ctx, tx, now, actor, "user.set", after.Email, detail, *home)
+	}
+	return Audit(ctx, tx, now, actor, "user.set", after.Email, detail)
 }
 
 // lockUser locks and reads a user, creating the user if necessary.

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,12 +20,120 @@ type OrgMember struct {
 	// Name may be empty. Email is also in the Standing, which may fail to load.
 	Name, Email string
 	Role        models.Role
-	SignedUp    time.Time
-	Plan        models.Plan
+	// Self means that the viewer is this member. OnlyAdmin means that the organization has no other
+	// admin.
+	Self, OnlyAdmin bool
+	SignedUp        time.Time
+	Plan            models.Plan
 	// Standing, Days, Months, Moved and Comparison are the same as on the member's own page.
 	Standing   Widget[models.Standing]
 	Days       Widget[charts.Daily]
 	Months     Widget[[]models.PastPeriod]
 	Moved      []models.MovedOverage
 	Comparison Widget[models.Comparison]
+	// OwnLimit is the member's own limit, and DefaultLimit the organization's; nil without one.
+	OwnLimit, DefaultLimit *int64
+	// LimitForm is the state of the form of the limit. EnteredRole is the role that was sent, if its
+	// form is shown again.
+	LimitForm   LimitForm
+	EnteredRole string
+}
+
+// The IDs of fields that can be invalid.
+const (
+	FieldIDMemberLimit = "member-limit-units"
+	FieldIDRole        = "member-role"
+)
+
+// PathMember returns the path of a member's page.
+func PathMember(id uuid.UUID) string { return "/org/members/" + id.String() }
+
+// PathMemberLimit takes FieldSeen, FieldChoice and FieldAmount.
+func PathMemberLimit(id uuid.UUID) string { return PathMember(id) + "/limit" }
+
+// PathMemberRole takes FieldSeen and FieldRole.
+func PathMemberRole(id uuid.UUID) string { return PathMember(id) + "/role" }
+
+// PathMemberRemove takes FieldSeen, the role that the admin saw. As a GET it asks for confirmation.
+func PathMemberRemove(id uuid.UUID) string { return PathMember(id) + "/remove" }
+
+func (d OrgMember) limitFields() limitFields {
+	return limitFields{
+		action: PathMemberLimit(d.ID), current: d.OwnLimit, form: d.LimitForm,
+		legend: "Which limit applies to this member?",
+		none:   "The organization's default: " + memberLimitText(d.Catalogue, d.DefaultLimit), own: "A limit of their own",
+		format: models.FormatCount,
+		field: ui.Field{
+			ID: FieldIDMemberLimit, Label: "Number of " + d.Catalogue.UnitPlural + " per billing period", InputMode: "numeric", MaxLength: 13,
+			Hint: "Included and extra ones count.",
+		},
+	}.fill(d.Frame.Check)
+}
+
+// limitText says which limit applies to the member and what it does.
+func (d OrgMember) limitText() string {
+	switch {
+	case d.OwnLimit != nil:
+		return "This member has a limit of their own. " + MemberConsequence(d.Catalogue, *d.OwnLimit)
+	case d.DefaultLimit != nil:
+		return "The organization's default applies. " + MemberConsequence(d.Catalogue, *d.DefaultLimit)
+	}
+	return fmt.Sprintf("No limit applies: this member can use all included %s, and extra ones.", d.Catalogue.UnitPlural)
+}
+
+// OnlyAdmin says why the last admin can neither become a member nor be removed.
+const OnlyAdmin = "This is the only admin of the organization. Make another member an admin first."
+
+func (d OrgMember) roleText() string {
+	switch {
+	case d.OnlyAdmin:
+		return OnlyAdmin
+	case d.Self:
+		return "This is you. If you become a member, you can no longer open the organization's pages."
+	}
+	return displayName(d.Name, d.Email) + " is " + map[models.Role]string{models.Admin: "an admin.", models.Member: "a member."}[d.Role]
+}
+
+func (d OrgMember) chosenRole(role models.Role) bool {
+	if d.EnteredRole != "" {
+		return d.EnteredRole == string(role)
+	}
+	return d.Role == role
+}
+
+// roleID returns the ID of a role's radio button. An error links to the first one.
+func roleID(role models.Role) string {
+	if role == models.Member {
+		return FieldIDRole
+	}
+	return FieldIDRole + "-" + string(role)
+}
+
+func roleWord(role models.Role) string {
+	if role == models.Admin {
+		return "Admin"
+	}
+	return "Member"
+}
+
+func roleMeaning(role models.Role) string {
+	if role == models.Admin {
+		return "Sees everyone's usage; changes limits, roles and members; manages the plan."
+	}
+	return "Sees only their own usage."
+}
+
+// removalText says what a removal does.
+func (d OrgMember) removalText() string {
+	who := displayName(d.Name, d.Email)
+	if d.Self {
+		return fmt.Sprintf("You lose the organization's plan and its pages immediately. Your usage so far stays billed to %s.", d.Organization)
+	}
+	return fmt.Sprintf("%s loses the organization's plan immediately. Their usage so far stays billed to %s.", who, d.Organization)
+}
+
+// rejoinText says how to make a removal last.
+func rejoinText(d OrgMember) string {
+	return fmt.Sprintf("Remove them from the organization's Slack workspaces first: otherwise, their next %s in Slack puts them back.",
+		d.Catalogue.UnitSingular)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 	"tollgate/views/charts"
 	"tollgate/views/ui"
@@ -13,6 +15,7 @@ import (
 type Org struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
+	ID        uuid.UUID
 	Name      string
 	// Plan is the organization's plan, or the free plan without a subscription. Members' plans may
 	// differ.
@@ -29,6 +32,11 @@ type Org struct {
 	Refused Widget[RefusedMembers]
 	// StripeConnected means that overage is billed.
 	StripeConnected bool
+	// SpendForm and MemberForm are the states of the forms of the spend limit and of the default member
+	// limit.
+	SpendForm, MemberForm LimitForm
+	// Changes are the latest changes of the organization, newest first.
+	Changes Widget[[]models.AuditEntry]
 }
 
 // OrgCost is the cost of a period, before tax.

@@ -16,8 +16,11 @@ type Plans struct {
 	// Costs is what each individual plan would have cost. Its Value is nil if there is no usage to
 	// calculate it from.
 	Costs Widget[*PlanCosts]
-	// MayBuyTeam means that the viewer is an admin of an organization and may buy a team plan for it.
-	MayBuyTeam bool
+	// MayBuyTeam means that the viewer may buy a team plan for their organization: they are an admin of
+	// it, or, if BecomesAdmin is set, it has no admin, and the buyer becomes one.
+	MayBuyTeam, BecomesAdmin bool
+	// Organization is the name of the viewer's organization; empty without one.
+	Organization string
 	// StripeConnected means that plans can be bought.
 	StripeConnected bool
 	// Invoices are the most recent invoices that the viewer may see; none if Stripe does not respond.
@@ -122,6 +125,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 	switch {
 	case !d.StripeConnected:
 		return "Billing is not available here, so nothing can be bought."
+	case p.Type == models.Team && d.Organization == "":
+		return "Team plans are for organizations, and you belong to none."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":

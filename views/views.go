@@ -23,6 +23,10 @@ const (
 	PathSpendLimit = "/usage/spend-limit"
 	// PathSpendLimitRemove takes nothing.
 	PathSpendLimitRemove = "/usage/spend-limit/remove"
+	// PathOrgSpendLimit and PathOrgMemberLimit take FieldSeen, FieldChoice and FieldAmount. The first one
+	// also takes FieldConfirm, to confirm a limit that is already reached.
+	PathOrgSpendLimit  = "/org/spend-limit"
+	PathOrgMemberLimit = "/org/member-limit"
 	// PathCheckout takes FieldPlan and redirects to Stripe Checkout.
 	PathCheckout = "/plans/checkout"
 	// PathPortal takes nothing and redirects to Stripe's Billing Portal.
@@ -51,6 +55,9 @@ const (
 const (
 	FieldAmount    = "amount"
 	FieldConfirm   = "confirm"
+	FieldChoice    = "choice"
+	FieldSeen      = "seen"
+	FieldRole      = "role"
 	FieldPlan      = "plan"
 	FieldID        = "id"
 	FieldName      = "name"

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -44,19 +43,6 @@ func (s *Server) orgActivityCSV(c echo.Context, viewer *models.Viewer) error {
 		return err
 	}
 	return s.sendActivity(c, user)
-}
-
-// member returns the member of the viewer's organization in the path.
-func (s *Server) member(c echo.Context, viewer *models.Viewer) (*models.User, error) {
-	id, err := uuid.Parse(c.Param("id"))
-	if err != nil {
-		return nil, echo.ErrNotFound
-	}
-	user, err := models.MemberOf(c.Request().Context(), s.db, viewer.Organization.ID, id)
-	if err == nil && user == nil {
-		err = echo.ErrNotFound
-	}
-	return user, err
 }
 
 // selectedActivity returns the billing periods and the cursor of the request. An invalid parameter

@@ -49,8 +49,8 @@ func TestChangeOrganization(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 6, "e")).want(t, 200, map[string]any{"allowed": true, "used": 60})
 		f.patch(path, `{}`, key).want(t, 200, map[string]any{"name": "Acme Inc.", "member_limit": 60})
-		if lines := f.audited("organization.set"); len(lines) != 4 || !strings.Contains(strings.Join(lines, "\n"),
-			"spend limit no limit to $1.00") {
+		if lines := f.audited("organization.set"); len(lines) != 4 ||
+			!strings.Contains(strings.Join(lines, "\n"), "spend limit from no limit to $1.00") {
 			t.Errorf("the audit log has %q", lines)
 		}
 

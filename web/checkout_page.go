@@ -39,7 +39,11 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	if plan.Type == models.Team && !viewer.IsAdmin() {
+	who, may, err := s.buyer(c.Request().Context(), viewer, plan)
+	if err != nil {
+		return err
+	}
+	if !may {
 		return s.needsAdmin(c, viewer)
 	}
 	if plan.Type == models.Individual {
@@ -53,7 +57,7 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 			}})
 		}
 	}
-	address, err := s.shop.Checkout(c.Request().Context(), buyer(viewer, plan), plan)
+	address, err := s.shop.Checkout(c.Request().Context(), who, plan)
 	switch {
 	case errors.Is(err, billing.ErrHasPlan):
 		return s.showPurchase(c, http.StatusConflict, views.Purchase{
@@ -75,13 +79,23 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	return c.Redirect(http.StatusSeeOther, address)
 }
 
-// buyer returns the buyer of a plan: the viewer or their organization.
-func buyer(viewer *models.Viewer, plan models.Plan) billing.Buyer {
-	b := billing.Buyer{UserID: viewer.User.ID, Email: viewer.User.Email}
-	if plan.Type == models.Team && viewer.Organization != nil {
-		b.OrganizationID = &viewer.Organization.ID
+// buyer returns the buyer of a plan: the viewer or their organization. may is false if only an admin
+// of the organization can buy the plan. Without an admin, any member can, and becomes its admin.
+func (s *Server) buyer(ctx context.Context, viewer *models.Viewer, plan models.Plan) (who billing.Buyer, may bool, err error) {
+	who = billing.Buyer{UserID: viewer.User.ID, Email: viewer.User.Email}
+	if plan.Type != models.Team {
+		return who, true, nil
 	}
-	return b
+	if viewer.Organization == nil {
+		return who, false, nil
+	}
+	who.OrganizationID = &viewer.Organization.ID
+	if viewer.IsAdmin() {
+		return who, true, nil
+	}
+	admins, err := models.AdminsOf(ctx, s.db, viewer.Organization.ID)
+	who.BecomesAdmin = len(admins) == 0
+	return who, who.BecomesAdmin, err
 }
 
 var notConnected = views.Purchase{
@@ -182,11 +196,18 @@ func (s *Server) invoices(c echo.Context, viewer *models.Viewer) []views.Invoice
 // reloading, without a script. After the last try, it explains what to do.
 func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 	plan, ok := s.catalogue.Plan(models.PlanID(c.QueryParam("plan")))
-	if !ok || plan.ID == models.FreePlan || s.shop == nil || plan.Type == models.Team && !viewer.IsAdmin() {
+	if !ok || plan.ID == models.FreePlan || s.shop == nil {
 		return c.Redirect(http.StatusSeeOther, "/plans")
 	}
 	ctx := c.Request().Context()
-	arrived, err := s.shop.Arrived(ctx, buyer(viewer, plan), plan.ID)
+	who, may, err := s.buyer(ctx, viewer, plan)
+	if err != nil {
+		return err
+	}
+	if !may {
+		return c.Redirect(http.StatusSeeOther, "/plans")
+	}
+	arrived, err := s.shop.Arrived(ctx, who, plan.ID)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,17 @@ const (
 	sessionsEnded    flash = "sessions-ended"
 	signedOut        flash = "signed-out"
 	formNotSent      flash = "form-not-sent"
+
+	orgLimitSaved      flash = "org-limit-saved"
+	orgLimitRemoved    flash = "org-limit-removed"
+	memberLimitSaved   flash = "member-limit-saved"
+	memberLimitRemoved flash = "member-limit-removed"
+	ownLimitSaved      flash = "own-limit-saved"
+	ownLimitRemoved    flash = "own-limit-removed"
+	roleSaved          flash = "role-saved"
+	adminResigned      flash = "admin-resigned"
+	memberRemoved      flash = "member-removed"
+	memberLeft         flash = "member-left"
 )
 
 const (

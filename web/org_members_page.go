@@ -10,6 +10,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 )
 
 // orgMembersPage lists the organization's members.
@@ -17,6 +18,9 @@ func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 	page := views.Members{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
 		Query: views.ParseMembersQuery(c.QueryParams()),
+	}
+	if s.flashed(c, memberRemoved) != "" {
+		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Member removed", Text: "They are no longer in the organization."}}
 	}
 	page.List = load(s, c, "members", func(ctx context.Context) (views.MembersList, error) {
 		found, err := s.findMembers(ctx, viewer.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
@@ -81,21 +85,4 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 		m.Months = models.Months(m.Standing, records[m.Standing.Email], m.SignedUp, models.HistoryMonths)
 	}
 	return nil
-}
-
-// orgMemberPage shows an admin one member of the organization. A member of another organization is
-// not found.
-func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
-	user, err := s.member(c, viewer)
-	if err != nil {
-		return err
-	}
-	page := views.OrgMember{
-		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
-		ID: user.ID, Name: user.Name, Email: user.Email, Role: user.Role, SignedUp: user.CreatedAt,
-	}
-	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)
-	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
-	page.Plan = s.catalogue.PlanOf(p.standing.Value.Plan)
-	return show(c, http.StatusOK, views.OrgMemberPage(page))
 }

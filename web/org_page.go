@@ -13,17 +13,37 @@ import (
 
 // orgPage shows an admin the organization's usage.
 func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
-	o := viewer.Organization
-	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
+	return s.showOrg(c, viewer, http.StatusOK, views.Org{})
+}
+
+// changesShown is the number of changes on the organization's page.
+const changesShown = 10
+
+// showOrg renders the page. The caller sets the errors, the title's prefix and the states of the
+// forms.
+func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page views.Org) error {
+	o, errs, prefix := viewer.Organization, page.Frame.Errors, page.Frame.Prefix
+	page.Frame, page.Catalogue, page.ID, page.Name = s.frame(c), s.catalogue, o.ID, o.Name
+	page.Frame.Errors, page.Frame.Prefix = errs, prefix
+	page.Plan, page.StripeConnected = s.catalogue.Free(), s.shop != nil
 	now := page.Frame.Now
+	page.Changes = load(s, c, "changes", func(ctx context.Context) ([]models.AuditEntry, error) {
+		return models.OrganizationAudit(ctx, s.db, o.ID, changesShown)
+	})
 	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
 		return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
 	})
 	if failed := page.Summary.Failed; failed != "" {
 		page.Cost.Failed, page.Days.Failed, page.Months.Failed = failed, failed, failed
-		return show(c, http.StatusOK, views.OrgPage(page))
+		for i := range page.Frame.Errors {
+			page.Frame.Errors[i].Field = "" // the forms are not on the page
+		}
+		return show(c, status, views.OrgPage(page))
 	}
 	summary := page.Summary.Value
+	if len(errs) == 0 && prefix == "" {
+		page.Frame.Notices = s.orgNotices(c, page.Summary)
+	}
 	page.Plan = s.catalogue.PlanOf(summary.Plan)
 	page.Subscription = views.Subscription{Plan: page.Plan}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
@@ -46,7 +66,7 @@ func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 		d.Used, d.Previous, err = s.pastUsage.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
 		return d, err
 	})
-	return show(c, http.StatusOK, views.OrgPage(page))
+	return show(c, status, views.OrgPage(page))
 }
 
 // orgCost returns what the current period costs. It counts the seats that the subscription pays

@@ -74,11 +74,17 @@ func (s *Server) pages() []pageRoute {
 		{method: post, path: views.PathSpendLimit, rule: member, handle: s.setSpendLimit, leads: true},
 		{method: post, path: views.PathSpendLimitRemove, rule: member, handle: s.removeSpendLimit},
 		{method: get, path: "/org", rule: admin, handle: s.orgPage, leads: true},
+		{method: post, path: views.PathOrgSpendLimit, rule: admin, handle: s.setOrgSpendLimit, within: limitPatience, leads: true},
+		{method: post, path: views.PathOrgMemberLimit, rule: admin, handle: s.setOrgMemberLimit, leads: true},
 		{method: get, path: "/org/members", rule: admin, handle: s.orgMembersPage},
 		{method: get, path: "/org/members.csv", rule: admin, handle: s.orgMembersCSV},
 		{method: get, path: "/org/members/:id", rule: admin, handle: s.orgMemberPage},
 		{method: get, path: "/org/members/:id/activity", rule: admin, handle: s.orgActivityPage},
 		{method: get, path: "/org/members/:id/activity.csv", rule: admin, handle: s.orgActivityCSV, within: activityCSVPatience},
+		{method: post, path: "/org/members/:id/limit", rule: admin, handle: s.setMemberLimit},
+		{method: post, path: "/org/members/:id/role", rule: admin, handle: s.setRole},
+		{method: get, path: "/org/members/:id/remove", rule: admin, handle: s.removeMemberPage},
+		{method: post, path: "/org/members/:id/remove", rule: admin, handle: s.removeMember},
 		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
 		{method: get, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKeyPage},
@@ -178,7 +184,7 @@ func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
 		return err
 	}
 	p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) +
-		" It has no admin yet; the operator of this service can add one."
+		" It has no admin yet. The operator of this service can add one, and a member who buys a team plan becomes its admin."
 	if len(admins) > 0 {
 		p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " They can help you:"
 	}

@@ -104,6 +104,9 @@ var examples = map[string]example{
 	"/org/members/:id":              memberExample(""),
 	"/org/members/:id/activity":     memberExample("/activity"),
 	"/org/members/:id/activity.csv": memberExample("/activity.csv"),
+	"/org/members/:id/limit":        bobsForm("/limit"),
+	"/org/members/:id/role":         bobsForm("/role"),
+	"/org/members/:id/remove":       bobsForm("/remove"),
 	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
@@ -120,6 +123,27 @@ func memberExample(rest string) example {
 	return example{
 		theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() + rest },
 	}
+}
+
+// bobsForm is a form about bob, a member of Acme.
+func bobsForm(action string) example {
+	return example{
+		theirs: []string{"ada"},
+		path: func(f *fixture) string {
+			acme := f.organizationOf("ada@example.com")
+			_, err := models.SetUser(f.t.Context(), f.db, f.clock(), "bob@example.com", models.UserChange{OrganizationID: &acme})
+			must(f.t, err) // the form may have removed him before
+			return "/org/members/" + f.user("bob@example.com").ID.String() + action
+		},
+	}
+}
+
+// organizationOf returns the ID of a person's organization.
+func (f *fixture) organizationOf(email string) uuid.UUID {
+	f.t.Helper()
+	id, err := models.OrganizationOfWorkspace(f.t.Context(), f.db, *f.user(email).WorkspaceID)
+	must(f.t, err)
+	return id
 }
 
 // user reads a person.

@@ -7,6 +7,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
+	"tollgate/models/billing"
 	"tollgate/views"
 	"tollgate/views/ui"
 )
@@ -30,7 +31,15 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 	if viewer == nil {
 		return show(c, http.StatusOK, views.PlansPage(page))
 	}
-	page.MayBuyTeam = viewer.IsAdmin()
+	buying := load(s, c, "admins", func(ctx context.Context) (billing.Buyer, error) {
+		who, may, err := s.buyer(ctx, viewer, models.Plan{Type: models.Team})
+		page.MayBuyTeam = may
+		return who, err
+	})
+	page.BecomesAdmin = buying.Value.BecomesAdmin
+	if viewer.Organization != nil {
+		page.Organization = viewer.Organization.Name
+	}
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Current = s.subscription(c, viewer, p.standing)
 	if s.flashed(c, planBought) == planBought {

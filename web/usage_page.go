@@ -50,10 +50,10 @@ func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, li
 	return show(c, status, views.UsagePage(page))
 }
 
-// limitNotices return the message that the spend limit was changed, which is shown once.
+// limitNotices return the message about the last form, which is shown once.
 func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Standing]) []ui.Notice {
 	limit := standing.Value.SpendLimitCents
-	switch s.flashed(c, limitSaved, limitRemoved) {
+	switch s.flashed(c, limitSaved, limitRemoved, adminResigned, memberLeft) {
 	case limitSaved:
 		n := ui.Notice{Kind: ui.Done, Title: "Spend limit saved"}
 		if limit != nil {
@@ -66,6 +66,10 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 			n.Text = fmt.Sprintf("Extra %s are billed without a limit. This applies immediately.", s.catalogue.UnitPlural)
 		}
 		return []ui.Notice{n}
+	case adminResigned:
+		return []ui.Notice{{Kind: ui.Done, Title: "You are no longer an admin", Text: "Another admin can make you one again."}}
+	case memberLeft:
+		return []ui.Notice{{Kind: ui.Done, Title: "You have left the organization"}}
 	}
 	return nil
 }

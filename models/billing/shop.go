@@ -87,6 +87,8 @@ type Buyer struct {
 	Email string
 	// OrganizationID is set if the plan is for the organization.
 	OrganizationID *uuid.UUID
+	// BecomesAdmin means that the organization has no admin, so the buyer becomes its admin.
+	BecomesAdmin bool
 }
 
 // owner returns the owner of the subscription.
@@ -148,9 +150,13 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
 	reference, key, value := who.reference()
+	metadata := map[string]string{key: value}
+	if who.OrganizationID != nil && who.BecomesAdmin {
+		metadata[metadataBuyer] = who.UserID.String()
+	}
 	session := &stripe.CheckoutSessionParams{
 		Mode: stripe.String(string(stripe.CheckoutSessionModeSubscription)), ClientReferenceID: &reference, LineItems: items,
-		SubscriptionData: &stripe.CheckoutSessionSubscriptionDataParams{Metadata: map[string]string{key: value}},
+		SubscriptionData: &stripe.CheckoutSessionSubscriptionDataParams{Metadata: metadata},
 		SuccessURL:       stripe.String(s.baseURL + ReturnPath + "?plan=" + string(plan.ID) + "&session_id=" + sessionInAddress),
 		CancelURL:        stripe.String(s.baseURL + "/plans"),
 	}

@@ -75,6 +75,9 @@ func (s *Shop) beginOnce(ctx context.Context, session *stripe.CheckoutSessionPar
 // again.
 func purchaseOf(session *stripe.CheckoutSessionParams) string {
 	parts := []string{stripe.StringValue(session.Customer), stripe.StringValue(session.CustomerEmail), *session.SuccessURL}
+	if buyer := session.SubscriptionData.Metadata[metadataBuyer]; buyer != "" {
+		parts = append(parts, buyer) // another buyer must not pay for this one to become the admin
+	}
 	for _, i := range session.LineItems {
 		parts = append(parts, fmt.Sprint(*i.Price, " ", stripe.Int64Value(i.Quantity)))
 	}

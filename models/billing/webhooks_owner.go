@@ -24,6 +24,10 @@ var (
 	emailKeys        = []string{"tollgate_email", "email"}
 )
 
+// metadataBuyer is the key in a subscription's metadata for the person who bought it for an
+// organization without an admin, and so becomes its admin.
+const metadataBuyer = "tollgate_buyer"
+
 // The kinds in a reference such as "organization:5e0c…", which Checkout has as its
 // client_reference_id.
 const (

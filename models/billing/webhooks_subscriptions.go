@@ -111,7 +111,21 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 			return err
 		}
 	}
+	if err := a.appointBuyer(ctx, s, row, &next); err != nil {
+		return err
+	}
 	return a.write(ctx, row, &next)
+}
+
+// appointBuyer makes the buyer of a new subscription the first admin of its organization.
+// (product.md, "First admin")
+func (a *application) appointBuyer(ctx context.Context, s *stripe.Subscription, row, next *models.Subscription) error {
+	began := row == nil || row.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete)
+	buyer, err := uuid.Parse(s.Metadata[metadataBuyer])
+	if err != nil || !began || !next.Active() || next.OrganizationID == nil {
+		return nil
+	}
+	return models.MakeFirstAdmin(ctx, a.tx, a.now, *next.OrganizationID, buyer)
 }
 
 // checkSingle adds a problem for each holder who pays for two subscriptions: only one gives the

@@ -786,7 +786,10 @@ CREATE TABLE audit_log (
     action text NOT NULL,
     subject text NOT NULL,
     detail text NOT NULL DEFAULT ''::text,
+    organization_id uuid,
     CONSTRAINT audit_log_pkey PRIMARY KEY (id)
 );
 -- Newest first.
 CREATE INDEX audit_log_at ON audit_log USING btree (at);
+-- The changes of an organization, newest first, for its admins.
+CREATE INDEX audit_log_organization ON audit_log USING btree (organization_id, at) WHERE organization_id IS NOT NULL;

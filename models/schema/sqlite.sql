@@ -644,7 +644,10 @@ CREATE TABLE audit_log (
     actor text NOT NULL,
     action text NOT NULL,
     subject text NOT NULL,
-    detail text NOT NULL DEFAULT ''
+    detail text NOT NULL DEFAULT '',
+    organization_id text
 );
 -- Newest first.
 CREATE INDEX audit_log_at ON audit_log (at);
+-- The changes of an organization, newest first, for its admins.
+CREATE INDEX audit_log_organization ON audit_log (organization_id, at) WHERE organization_id IS NOT NULL;

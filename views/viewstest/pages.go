@@ -295,6 +295,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	summary := models.OrganizationSummary{
 		Name: "Lantern and Kettle", Plan: "business", Period: november,
 		TotalUsers: 42, ActiveUsers: 37, TotalSuggestions: 1804, AverageHundredths: 4295,
+		OverageUnits: 36, OverageCents: 720, OverageRateCents: 20, HasPlan: true,
 	}
 	for i, row := range memberRows(t)[:10] {
 		summary.TopUsers = append(summary.TopUsers, models.RankedUser{
@@ -342,8 +343,10 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 		trying.Summary.Value.TopUsers[i].Rank = i + 1
 	}
 	pages["org-trial"] = views.OrgPage(trying)
+	maps.Copy(pages, orgLimits(org))
 	failed := org
 	failed.Summary.Failed, failed.Cost.Failed, failed.Days.Failed, failed.Months.Failed = requestID, requestID, requestID, requestID
+	failed.Changes.Failed = requestID
 	pages["org-failed"] = views.OrgPage(failed)
 
 	members := views.Members{
@@ -365,11 +368,77 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	none := Activity(t, admin)
 	none.Page, none.Continued = views.Loaded(models.ActivityPage{Period: november}), true
 	pages["activity-none"] = views.ActivityPage(none)
-	pages["member"] = views.OrgMemberPage(views.OrgMember{
+	member := views.OrgMember{
 		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
 		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
 		Standing: own.Standing, Days: own.Days, Months: own.Months, Comparison: own.Comparison,
+	}
+	pages["member"] = views.OrgMemberPage(member)
+	maps.Copy(pages, memberForms(member))
+	return pages
+}
+
+// orgLimits returns the states of the organization's limits and their forms.
+func orgLimits(org views.Org) map[string]templ.Component {
+	pages := map[string]templ.Component{}
+	add := func(name string, limit *int64, spent *models.OrganizationRecord, change func(*views.Org)) {
+		d := org
+		d.Summary.Value.SpendLimitCents, d.Summary.Value.Spent = limit, spent
+		change(&d)
+		pages["org-"+name] = views.OrgPage(d)
+	}
+	nothing := func(*views.Org) {}
+	fifty := new(int64(5000))
+	partly := &models.OrganizationRecord{OverageCents: 1240, OverageCentsHeld: 40, Counted: true, SpendLimitCents: fifty}
+	add("limits", fifty, partly, func(d *views.Org) {
+		d.Summary.Value.MemberLimit = new(int64(120))
+		d.ID = uuid.NewSHA1(uuid.NameSpaceURL, []byte(d.Name))
+		d.Changes = views.Loaded([]models.AuditEntry{
+			{At: Now, Actor: "hugo.umbrella@example.com", Subject: d.ID.String(), Detail: "spend limit from no limit to $50.00"},
+			{At: Now.Add(-time.Hour), Actor: "hugo.umbrella@example.com", Subject: "alma.teapot@example.com", Detail: "role from member to admin"},
+			{At: Now.AddDate(0, 0, -3), Actor: models.ActorShell, Subject: "hugo.umbrella@example.com", Detail: "role from member to admin"},
+		})
+		d.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Spend limit saved", Text: views.SpendConsequence(d.Catalogue, 20, 5000)}}
 	})
+	add("limit-applying", fifty, &models.OrganizationRecord{}, nothing)
+	reached := new(int64(730))
+	add("limit-paused", reached, &models.OrganizationRecord{OverageCents: 720, Counted: true, SpendLimitCents: reached}, nothing)
+	add("limit-confirm", nil, nil, func(d *views.Org) {
+		d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Entered: "5", Confirm: new(int64(500))}
+		d.Frame.Prefix = "Confirm: "
+	})
+	add("limit-error", fifty, &models.OrganizationRecord{OverageCents: 720, Counted: true, SpendLimitCents: fifty}, func(d *views.Org) {
+		d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Entered: "-5"}
+		d.Frame.Errors = []ui.FormError{{
+			Field: views.FieldIDOrgSpendLimit, Message: "The limit must be an amount such as 25 or 12.50, from 0 to 1,000,000.",
+		}}
+	})
+	add("no-plan", nil, nil, func(d *views.Org) {
+		d.Plan, d.Subscription = d.Catalogue.Free(), views.Subscription{Plan: d.Catalogue.Free()}
+		d.Summary.Value.HasPlan, d.Summary.Value.OverageRateCents, d.Summary.Value.OverageCents = false, 0, 0
+		d.MemberForm = views.LimitForm{Sent: true, Choice: views.ChoiceNone, Entered: "60"}
+		d.Frame.Errors = []ui.FormError{{
+			Field: views.FieldIDOrgMemberLimit, Message: "You entered a limit, but chose another answer above. Change one of them.",
+		}}
+	})
+	return pages
+}
+
+// memberForms returns the states of the forms about a member.
+func memberForms(d views.OrgMember) map[string]templ.Component {
+	pages := map[string]templ.Component{"member-remove": views.MemberRemovePage(d)}
+	d.OwnLimit, d.DefaultLimit = new(int64(60)), new(int64(120))
+	d.LimitForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Entered: "a lot"}
+	d.EnteredRole = "member"
+	d.Frame.Errors = []ui.FormError{
+		{Field: views.FieldIDMemberLimit, Message: "The limit must be a whole number from 0 to 1,000,000,000."},
+		{Field: views.FieldIDRole, Message: "Someone else changed this role in the meantime. Check it and try again."},
+	}
+	pages["member-errors"] = views.OrgMemberPage(d)
+	d.Self, d.OnlyAdmin, d.OwnLimit, d.LimitForm, d.EnteredRole = true, true, nil, views.LimitForm{}, ""
+	d.Frame.Errors = []ui.FormError{{Message: views.OnlyAdmin}}
+	pages["member-only-admin"] = views.OrgMemberPage(d)
+	pages["member-remove-refused"] = views.MemberRemovePage(d)
 	return pages
 }
 
@@ -381,9 +450,12 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	}})
 	d := views.Plans{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: Catalogue(t),
-		Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true,
+		Current: views.Subscription{Plan: plan(t, "free")}, Costs: costs, StripeConnected: true, Organization: "Lantern and Kettle",
 	}
 	pages := map[string]templ.Component{"plans": views.PlansPage(d)}
+	d.MayBuyTeam, d.BecomesAdmin = true, true
+	pages["plans-first-admin"] = views.PlansPage(d)
+	d.BecomesAdmin = false
 	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
 	d.MayBuyTeam = true
 	d.Invoices = []views.Invoice{

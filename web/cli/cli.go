@@ -22,19 +22,20 @@ import (
 // Commands has all commands except serve, in the order of --help. kong calls the Run method of the
 // given command.
 type Commands struct {
-	Demo         demoCommand         `cmd:"" help:"${help_demo}"`
-	Migrate      migrateCommand      `cmd:"" help:"${help_migrate}"`
-	SignIn       signInCommand       `cmd:"" help:"Print a one-time sign-in link for a person. It is valid for ten minutes."`
-	APIKey       apiKeyCommands      `cmd:"" name:"apikey" help:"Manage API keys."`
-	Organization organizationCommand `cmd:"" help:"Manage organizations and their Slack teams."`
-	User         userCommands        `cmd:"" help:"Manage people."`
-	Subscribe    subscribeCommand    `cmd:"" help:"${help_subscribe}"`
-	Grant        grantCommand        `cmd:"" help:"Add included units for a person in the current billing period, and print the grant's ID."`
-	Void         voidCommand         `cmd:"" help:"Reverse an event, in its own billing period, and print its ID."`
-	Stripe       stripeCommands      `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
-	Backup       backupCommand       `cmd:"" help:"${help_backup}"`
-	Verify       verifyCommand       `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`
-	Version      versionCommand      `cmd:"" help:"Print the version."`
+	Demo         demoCommand          `cmd:"" help:"${help_demo}"`
+	Migrate      migrateCommand       `cmd:"" help:"${help_migrate}"`
+	SignIn       signInCommand        `cmd:"" help:"Print a one-time sign-in link for a person. It is valid for ten minutes."`
+	APIKey       apiKeyCommands       `cmd:"" name:"apikey" help:"Manage API keys."`
+	Organization organizationCommand  `cmd:"" help:"Manage organizations and their Slack teams."`
+	User         userCommands         `cmd:"" help:"Manage people."`
+	Subscribe    subscribeCommand     `cmd:"" help:"${help_subscribe}"`
+	Subscription subscriptionCommands `cmd:"" help:"List subscriptions, and end those that were assigned by hand."`
+	Grant        grantCommand         `cmd:"" help:"Add included units for a person in the current billing period, and print the grant's ID."`
+	Void         voidCommand          `cmd:"" help:"Reverse an event, in its own billing period, and print its ID."`
+	Stripe       stripeCommands       `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
+	Backup       backupCommand        `cmd:"" help:"${help_backup}"`
+	Verify       verifyCommand        `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`
+	Version      versionCommand       `cmd:"" help:"Print the version."`
 }
 
 // Output is where a command writes: results to Stdout, for scripts, and notes to Stderr, for
@@ -64,6 +65,15 @@ func (o *Output) table(head string, rows int, row func(int) string) error {
 	_, _ = fmt.Fprintln(w, head)
 	for i := range rows {
 		_, _ = fmt.Fprintln(w, row(i))
+	}
+	return w.Flush()
+}
+
+// facts prints names and values, one fact a line.
+func (o *Output) facts(facts [][2]string) error {
+	w := tabwriter.NewWriter(o.Stdout, 0, 0, 2, ' ', 0)
+	for _, f := range facts {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", f[0]+":", f[1])
 	}
 	return w.Flush()
 }

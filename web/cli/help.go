@@ -26,6 +26,11 @@ var HelpTexts = kong.Vars{
 	"help_no_organization": "Remove the person from their organization. Do this after they leave its Slack teams; " +
 		"otherwise, the next API call with their email and a Slack identity of such a team puts them back.",
 
+	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
+	"help_organization_spend_limit": "The maximum price of the overage of all members together in a billing period, such as " +
+		"50 or 12.50. none removes the limit.",
+	"help_organization_member_limit": "The maximum number of units of each member in a billing period. none removes the limit.",
+
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
 	"help_listen":          "The address that the server listens on. Port 0 selects a free port.",

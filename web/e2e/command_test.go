@@ -169,6 +169,77 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// The commands about people, organizations and subscriptions list what the others created.
+func TestCommandsOfTheOperator(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			s := shell{t, kind.database(t)}
+			matches := func(what, printed string, patterns ...string) {
+				t.Helper()
+				for _, p := range patterns {
+					if !regexp.MustCompile("(?m)" + p).MatchString(printed) {
+						t.Errorf("%s does not match %q:\n%s", what, p, printed)
+					}
+				}
+			}
+			silent := func(args ...string) {
+				t.Helper()
+				if out := s.ok(args...); out != "" {
+					t.Errorf("%q printed %q", args, out)
+				}
+			}
+			organization := parseID(t, s.ok("organization", "create", "Quiet Fox", "--slack-team", "T1"))
+			ada := parseID(t, s.ok("user", "set", "ada@example.com", "--organization", organization, "--role", "admin"))
+			s.ok("user", "set", "bob@example.com")
+			plan := parseID(t, s.ok("subscribe", "--organization", organization, "--plan", "business"))
+
+			matches("user list", s.ok("user", "list"), ada+` +ada@example.com +- +Quiet Fox +admin +false$`, `bob@example.com +- +- +member +false$`)
+			for _, args := range [][]string{{"--search", "ADA@"}, {"--organization", organization}} {
+				if list := s.ok(append([]string{"user", "list"}, args...)...); strings.Count(list, "\n") != 2 || !strings.Contains(list, ada) {
+					t.Errorf("%q:\n%s", args, list)
+				}
+			}
+			silent("organization", "set", organization, "--spend-limit", "12.50", "--member-limit", "200")
+			silent("organization", "rename", organization, "Loud Fox")
+			matches("user show", s.ok("user", "show", "Ada@example.com"), "^ID: +"+ada, "^Organization: +Loud Fox$", "^Role: +admin$",
+				"^Plan: +business$", "^Used: +0 of 100, 0 of them extra$", "^Member limit: +200$")
+			matches("organization show", s.ok("organization", "show", organization), "^Name: +Loud Fox$", "^Plan: +business$",
+				"^Members: +1, 0 of them active$", "^Admins: +ada@example.com$", `^Spend limit: +\$12.50, \$0.00 spent$`, "^Member limit: +200$")
+			silent("organization", "set", organization, "--spend-limit", "none", "--member-limit", "none")
+			matches("without limits", s.ok("organization", "show", organization), "^Spend limit: +none$", "^Member limit: +none$")
+
+			matches("subscription list", s.ok("subscription", "list"), plan+` +Loud Fox +business +active +by hand `)
+			silent("subscription", "end", plan)
+			if list := s.ok("subscription", "list"); strings.Contains(list, plan) {
+				t.Errorf("after the end:\n%s", list)
+			}
+			matches("all", s.ok("subscription", "list", "--all"), plan+` +Loud Fox +business +canceled +by hand `)
+			matches("the plan", s.ok("user", "show", "ada@example.com"), "^Plan: +free$")
+
+			unknown := uuid.NewString()
+			paid := parseID(t, s.ok("subscribe", "--email", "bob@example.com", "--plan", "pro"))
+			db, err := models.Open(t.Context(), s.database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = db.Close() }()
+			if _, err := db.ExecContext(t.Context(), "UPDATE subscriptions SET stripe_subscription_id = 'sub_1' WHERE id = ?", paid); err != nil {
+				t.Fatal(err)
+			}
+			s.fails(1, "is at Stripe: end sub_1 in Stripe", "subscription", "end", paid)
+			s.fails(1, "has ended already", "subscription", "end", plan)
+			s.fails(1, "there is no subscription "+unknown, "subscription", "end", unknown)
+			s.fails(1, "There is no user cyd@example.com", "user", "show", "cyd@example.com")
+			s.fails(1, "There is no organization "+unknown, "organization", "show", unknown)
+			s.fails(1, "There is no organization "+unknown, "organization", "rename", unknown, "X")
+			s.fails(1, "name of 1 to 200", "organization", "rename", organization, " ")
+			s.fails(1, "missing --spend-limit or --member-limit", "organization", "set", organization)
+			s.fails(1, `--spend-limit is "-1"`, "organization", "set", organization, "--spend-limit=-1")
+			s.fails(1, `--member-limit is "many"`, "organization", "set", organization, "--member-limit", "many")
+		})
+	}
+}
+
 func parseID(t *testing.T, printed string) string {
 	t.Helper()
 	id, err := uuid.Parse(strings.TrimSuffix(printed, "\n"))

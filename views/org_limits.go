@@ -1,0 +1,148 @@
+package views
+
+import (
+	"fmt"
+
+	"tollgate/models"
+	"tollgate/views/ui"
+)
+
+// The IDs of the fields of the organization's limits.
+const (
+	FieldIDOrgSpendLimit  = "org-spend-limit-amount"
+	FieldIDOrgMemberLimit = "org-member-limit-units"
+)
+
+// spentText returns "Spent $12.40 of $50.00." with the part that is on hold.
+func spentText(c *models.Catalogue, s models.OrganizationSummary) string {
+	spent, held := int64(0), int64(0)
+	if s.Spent != nil {
+		spent, held = s.Spent.OverageCents, s.Spent.OverageCentsHeld
+	}
+	text := fmt.Sprintf("Spent %s of %s", c.FormatMoney(spent), c.FormatMoney(*s.SpendLimitCents))
+	if held > 0 {
+		text += fmt.Sprintf(", and %s more is on hold for work in progress", c.FormatMoney(held))
+	}
+	return text + "."
+}
+
+// spentNote explains why the spent amount differs from the members' overage on the same page; empty
+// if it does not.
+func spentNote(c *models.Catalogue, s models.OrganizationSummary) string {
+	if s.Spent == nil {
+		return ""
+	}
+	switch differs := s.Spent.OverageCents - s.OverageCents; {
+	case differs > 0:
+		return fmt.Sprintf("This includes %s that is not in the overage above: usage of people who left the organization, "+
+			"or from before a member left and returned.", c.FormatMoney(differs))
+	case differs < 0:
+		return fmt.Sprintf("The overage above includes %s that the organization's subscription does not pay for.", c.FormatMoney(-differs))
+	}
+	return ""
+}
+
+// applying reports whether the spend limit is stored but not in force yet.
+func applying(s models.OrganizationSummary) bool {
+	return s.SpendLimitCents != nil && s.Spent != nil && !s.Spent.Counted
+}
+
+// orgPaused reports whether the spend limit does not allow another extra unit.
+func orgPaused(s models.OrganizationSummary) bool {
+	return s.SpendLimitCents != nil && s.Spent != nil && s.Spent.Counted && s.OverageRateCents > 0 &&
+		s.Spent.OverageCents+s.Spent.OverageCentsHeld+s.OverageRateCents > *s.SpendLimitCents
+}
+
+// noSpendLimit says what happens without a spend limit.
+func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
+	switch {
+	case !s.HasPlan:
+		return fmt.Sprintf("The organization has no plan of its own, so it pays for no extra %s. "+
+			"A spend limit applies as soon as it has one.", c.UnitPlural)
+	case s.OverageRateCents <= 0:
+		return fmt.Sprintf("No limit is set. Extra %s are not billed at present.", c.UnitPlural)
+	}
+	return fmt.Sprintf("No limit is set: all extra %s are billed at %s each, and there is no maximum.",
+		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+}
+
+// spendHint explains a spend limit next to its field.
+func spendHint(c *models.Catalogue, s models.OrganizationSummary) string {
+	if s.OverageRateCents <= 0 {
+		return fmt.Sprintf("The maximum price of the extra %s of all members together.", c.UnitPlural)
+	}
+	if s.SpendLimitCents != nil { // the sentence above says what it does
+		return fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
+	}
+	return "For example: " + SpendConsequence(c, s.OverageRateCents, 250*s.OverageRateCents)
+}
+
+func (d Org) spendFields(s models.OrganizationSummary) limitFields {
+	c := d.Catalogue
+	return limitFields{
+		action: PathOrgSpendLimit, current: s.SpendLimitCents, form: d.SpendForm, quiet: d.SpendForm.Confirm != nil,
+		legend: "What may the organization spend on overage?", none: "No limit", own: "An amount per billing period",
+		format: func(cents int64) string { return models.FormatAmount(cents, c.Currency) },
+		field: ui.Field{
+			ID: FieldIDOrgSpendLimit, Label: "Amount", InputMode: "decimal", MaxLength: 12, Prefix: models.CurrencySign(c.Currency),
+			Hint: spendHint(c, s),
+		},
+	}.fill(d.Frame.Check)
+}
+
+func (d Org) memberFields(s models.OrganizationSummary) limitFields {
+	return limitFields{
+		action: PathOrgMemberLimit, current: s.MemberLimit, form: d.MemberForm, quiet: d.SpendForm.Confirm != nil,
+		legend: "How much may each member use?", none: "No limit", own: "A limit per billing period", format: models.FormatCount,
+		field: ui.Field{
+			ID: FieldIDOrgMemberLimit, Label: "Number of " + d.Catalogue.UnitPlural, InputMode: "numeric", MaxLength: 13,
+			Hint: "Included and extra ones count. You can give a member their own limit on the member's page.",
+		},
+	}.fill(d.Frame.Check)
+}
+
+// defaultLimitText says what the default member limit is.
+func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string {
+	if s.MemberLimit == nil {
+		return fmt.Sprintf("No default limit is set: a member without a limit of their own can use all included %s, and extra ones.",
+			c.UnitPlural)
+	}
+	return MemberConsequence(c, *s.MemberLimit)
+}
+
+// orgConfirmTitle says that a spend limit is not saved yet.
+func orgConfirmTitle(c *models.Catalogue, cents int64) string {
+	return fmt.Sprintf("Not saved yet: a limit of %s pauses extra %s for everyone now", c.FormatMoney(cents), c.UnitPlural)
+}
+
+// orgConfirmText says what a spend limit does that is already reached.
+func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
+	text := fmt.Sprintf("%s is already spent on overage in this period. ", c.FormatMoney(SpentOf(s)))
+	return text + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
+		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+}
+
+// SpentOf returns what the organization has spent on overage in the period, with holds. Without a
+// spend limit in force, it is the members' overage.
+func SpentOf(s models.OrganizationSummary) int64 {
+	if s.Spent != nil && s.Spent.Counted {
+		return s.Spent.OverageCents + s.Spent.OverageCentsHeld
+	}
+	return s.OverageCents
+}
+
+// changeSubject says whom or what a change is about.
+func (d Org) changeSubject(e models.AuditEntry) string {
+	if e.Subject == d.ID.String() {
+		return d.Name
+	}
+	return e.Subject
+}
+
+// changeActor says who made a change.
+func changeActor(e models.AuditEntry) string {
+	if e.Actor == models.ActorShell {
+		return "Operator"
+	}
+	return e.Actor
+}

@@ -1,0 +1,91 @@
+package web
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+	"tollgate/views"
+)
+
+// Whoever buys a team plan for an organization without an admin becomes its admin. After that, only
+// an admin can buy.
+func TestTheBuyerBecomesTheFirstAdmin(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		f.organization("Acme", "T1")
+		for _, email := range []string{"bob@example.com", "cyd@example.com"} {
+			f.person(email, "T1", models.Member, false)
+		}
+		bob, cyd, team := f.signedIn("bob@example.com"), f.signedIn("cyd@example.com"), url.Values{"plan": {"team"}}
+		says(t, "the plans", bob.get("/plans").main(), []string{"The buyer becomes the admin of Acme."}, nil)
+		if p := f.signedIn("dan@example.com").post(views.PathCheckout, team); outcome(p) != "no organization" {
+			t.Errorf("a person without an organization: %s", p.main())
+		}
+		session := func(b *browser) string {
+			address := b.post(views.PathCheckout, team).left(t)
+			return address[strings.LastIndex(address, "/")+1:]
+		}
+		role := func(email string, want models.Role) {
+			t.Helper()
+			if got := f.user(email).Role; got != want {
+				t.Errorf("%s is %s, want %s", email, got, want)
+			}
+		}
+		first := session(bob)
+		role("bob@example.com", models.Member) // nothing is bought yet
+		second := session(cyd)
+		if first == second {
+			t.Fatal("two buyers share a Checkout, so the wrong one can become the admin")
+		}
+		bought := stand.CompleteCheckout(second)
+		for range 2 { // a webhook may arrive twice
+			f.receiveWebhook(stand, "checkout.session.completed", second)
+			f.receiveWebhook(stand, "customer.subscription.created", bought)
+		}
+		role("cyd@example.com", models.Admin)
+		role("bob@example.com", models.Member)
+		want := []string{"cyd@example.com user.set role from member to admin, as the buyer of the plan"}
+		if got := f.audited("user.set"); !slices.Equal(got[len(got)-1:], want) {
+			t.Errorf("the audit log has %q", got)
+		}
+		says(t, "/org", textOf(cyd.get("/org").section("changes")), []string{"as the buyer of the plan"}, nil)
+		if p := cyd.get(views.PathReturn + "?plan=team&session_id=" + second); p.kind() != "See Other /plans" {
+			t.Errorf("back: %s", p.kind())
+		}
+		if p := bob.post(views.PathCheckout, team); p.status != 403 || !strings.Contains(p.main(), "cyd@example.com") {
+			t.Errorf("a member: %s %s", p.kind(), p.main())
+		}
+		says(t, "the plans", bob.get("/plans").main(), nil, []string{"The buyer becomes"})
+	})
+}
+
+// A purchase makes no admin of an organization that has one by then, or that the buyer left.
+func TestAPurchaseMakesNoSecondAdmin(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		for name, change := range map[string]func(email, other string){
+			"T1": func(_, other string) {
+				boss := models.Admin
+				_, err := models.SetUser(t.Context(), f.db, f.clock(), other, models.UserChange{Role: &boss})
+				must(t, err)
+			},
+			"T2": func(email, _ string) {
+				_, err := models.SetUser(t.Context(), f.db, f.clock(), email, models.UserChange{Leaves: true})
+				must(t, err)
+			},
+		} {
+			f.organization("Acme "+name, name)
+			email, other := strings.ToLower(name)+"@example.com", "other-"+strings.ToLower(name)+"@example.com"
+			f.person(email, name, models.Member, false)
+			f.person(other, name, models.Member, false)
+			address := f.signedIn(email).post(views.PathCheckout, url.Values{"plan": {"team"}}).left(t)
+			change(email, other)
+			f.receiveWebhook(stand, "customer.subscription.created", stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:]))
+			if u := f.user(email); u.Role != models.Member {
+				t.Errorf("%s: the buyer is %s", name, u.Role)
+			}
+		}
+	})
+}
