@@ -143,6 +143,11 @@ func migrations(postgres bool) ([]migration, error) {
 	}
 	all = append(all, migration{id: "20261128040000", name: "20261128040000_normalize_emails", run: normalizeEmails})
 	slices.SortFunc(all, func(a, b migration) int { return strings.Compare(a.id, b.id) })
+	for i := range all[1:] {
+		if all[i].id == all[i+1].id { // the second one would never run
+			return nil, fmt.Errorf("the migrations %s and %s have the same ID", all[i].name, all[i+1].name)
+		}
+	}
 	return all, nil
 }
 
