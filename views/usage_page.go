@@ -32,6 +32,11 @@ type Usage struct {
 	Limit SpendLimit
 	// StripeConnected means that plans can be bought and overage is billed.
 	StripeConnected bool
+	// Organization is the name of the person's organization; empty without one.
+	Organization string
+	// ReadOnly leaves out all links and forms that act for the person, because the operator sees their
+	// page.
+	ReadOnly bool
 }
 
 // movedLines says for each period how much overage moved into it and out of it.
