@@ -59,16 +59,21 @@ func (i *Identities) Describe() string {
 	if i.UserID == uuid.Nil {
 		return i.Email + " belongs to no person yet. A person with this email is created."
 	}
-	var known []string
+	known := i.List()
+	if len(known) == 0 {
+		return fmt.Sprintf("%s belongs to the user %s, who has no identity. Anyone who signs in with this address as their verified "+
+			"address gets the role.", i.Email, i.UserID)
+	}
+	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
+}
+
+// List returns the person's identities, in words.
+func (i *Identities) List() (known []string) {
 	if i.Slack != (SlackIdentity{}) {
 		known = append(known, fmt.Sprintf("Slack user %s in team %s", i.Slack.UserID, i.Slack.TeamID))
 	}
 	for _, issuer := range i.Issuers {
 		known = append(known, fmt.Sprintf("subject %q at %s", issuer.Subject, issuer.Issuer))
 	}
-	if len(known) == 0 {
-		return fmt.Sprintf("%s belongs to the user %s, who has no identity. Anyone who signs in with this address as their verified "+
-			"address gets the role.", i.Email, i.UserID)
-	}
-	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
+	return known
 }

@@ -34,6 +34,11 @@ type Usage struct {
 	Limit SpendLimit
 	// StripeConnected means that plans can be bought and overage is billed.
 	StripeConnected bool
+	// Organization is the name of the person's organization; empty without one.
+	Organization string
+	// ReadOnly leaves out all links and forms that act for the person, because the operator sees their
+	// page.
+	ReadOnly bool
 }
 
 // movedLines says for each period how much overage moved into it and out of it.
@@ -113,6 +118,9 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+	case s.Organization.LimitCents != nil:
+		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to the spend limit of your organization.",
+			c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 	}
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
@@ -140,6 +148,9 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 			c.Units(s.Included))
 	case s.PastDue:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
+	case s.SpendLimitCents == nil && s.Organization.LimitCents != nil:
+		return fmt.Sprintf("Each %s beyond the %s included costs %s, up to the spend limit of your organization, which all members share.",
+			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
 	case s.SpendLimitCents == nil:
 		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so there is no maximum.",
 			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
@@ -227,6 +238,10 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 	if s.PastDue {
 		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
 			c.UnitPlural)
+	}
+	if s.Organization.LimitCents != nil {
+		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
+			"If you set one, they are paused when it is reached, until the reset.", c.UnitPlural)
 	}
 	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, they are paused when it is reached, until the reset.",
 		c.UnitPlural)

@@ -78,6 +78,9 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			says(t, "set", textOf(p.section("spend-limit")), []string{
 				"Spent $12.40 of $50.00.", "At $0.20 each, $50.00 pays for 250 extra suggestions per billing period",
 			}, []string{"left the organization", "paused for everyone Until"})
+			says(t, "the member's page", f.signedIn("bob@example.com").get("/usage").main(), []string{
+				"up to the spend limit of your organization, which all members share", "until your organization's spend limit is reached",
+			}, []string{"No spend limit is set", "No limit is set"})
 			says(t, "the notice", p.main(), []string{"Spend limit saved At $0.20 each, $50.00 pays for 250 extra suggestions"}, nil)
 			says(t, "a reload", ada.get("/org").main(), nil, []string{"Spend limit saved"})
 			allowed(true, nil)

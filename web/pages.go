@@ -86,6 +86,8 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/org/members/:id/remove", rule: admin, handle: s.removeMemberPage},
 		{method: post, path: "/org/members/:id/remove", rule: admin, handle: s.removeMember},
 		{method: get, path: "/ops", rule: operator, handle: s.opsPage},
+		{method: get, path: "/ops/people", rule: operator, handle: s.opsPeoplePage},
+		{method: get, path: "/ops/people/:id", rule: operator, handle: s.opsPersonPage},
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
 		{method: get, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKeyPage},
 		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},

@@ -107,6 +107,9 @@ var examples = map[string]example{
 	"/org/members/:id/limit":        bobsForm("/limit"),
 	"/org/members/:id/role":         bobsForm("/role"),
 	"/org/members/:id/remove":       bobsForm("/remove"),
+	"/ops/people/:id": {
+		theirs: []string{"otto"}, path: func(f *fixture) string { return "/ops/people/" + f.user("bob@example.com").ID.String() },
+	},
 	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},

@@ -25,29 +25,40 @@ func (s *Server) usagePage(c echo.Context, viewer *models.Viewer) error {
 // showUsage renders the page with the state of its form. invalid says what is wrong with the
 // amount; it is empty if the amount is valid.
 func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
-	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, Limit: limit, StripeConnected: s.shop != nil}
-	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
-	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
-	page.Subscription = s.subscription(c, viewer, p.standing)
-	page.Refusals = load(s, c, "refusals", func(ctx context.Context) ([]models.RefusalCount, error) {
-		return models.RefusalsOf(ctx, s.db, viewer.User.ID, p.standing.Value.Period)
-	})
-	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
-		page.Forecast = &units
-	}
+	page := s.loadUsage(c, viewer)
+	standing := page.Standing
+	page.Limit = limit
 	switch {
 	case invalid != "":
 		e := ui.FormError{Message: invalid}
-		if p.standing.Failed == "" && p.standing.Value.OverageRateCents > 0 { // the form is on the page
+		if standing.Failed == "" && standing.Value.OverageRateCents > 0 { // the form is on the page
 			e.Field = views.FieldIDAmount
 		}
 		page.Frame.Errors = []ui.FormError{e}
 	case limit.Confirm != nil:
 		page.Frame.Prefix = "Confirm: "
 	default:
-		page.Frame.Notices = s.limitNotices(c, p.standing)
+		page.Frame.Notices = s.limitNotices(c, standing)
 	}
 	return show(c, status, views.UsagePage(page))
+}
+
+// loadUsage reads a person's page.
+func (s *Server) loadUsage(c echo.Context, of *models.Viewer) views.Usage {
+	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
+	if of.Organization != nil {
+		page.Organization = of.Organization.Name
+	}
+	p := s.loadPerson(c, of.User.Email, of.User.CreatedAt, page.Frame.Now)
+	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
+	page.Subscription = s.subscription(c, of, p.standing)
+	page.Refusals = load(s, c, "refusals", func(ctx context.Context) ([]models.RefusalCount, error) {
+		return models.RefusalsOf(ctx, s.db, of.User.ID, p.standing.Value.Period)
+	})
+	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
+		page.Forecast = &units
+	}
+	return page
 }
 
 // limitNotices return the message about the last form, which is shown once.

@@ -104,7 +104,7 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	t.Helper()
 	c, p := Catalogue(t), plan(t, id)
 	d := views.Usage{
-		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c,
+		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Organization: "Lantern and Kettle",
 		Subscription: views.Subscription{Plan: p}, StripeConnected: true,
 		Standing: views.Loaded(Used(models.Standing{
 			Email: "hugo.umbrella@example.com", Plan: id, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
@@ -188,7 +188,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	add("spend-limit-saved", d)
 
 	d = Member(t, "free", 0, 5)
-	d.Frame.Viewer.Organization = ""
+	d.Frame.Viewer.Organization, d.Organization = "", ""
 	d.Months = views.Loaded(Months(5, 0, 5))
 	d.Days.Value.Used, d.Days.Value.Previous = nil, nil
 	d.Comparison = views.Loaded(models.Comparison{Days: 1})
@@ -246,10 +246,36 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 func Pages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
-	for _, some := range []map[string]templ.Component{UsagePages(t), OrgPages(t), PlanPages(t), OtherPages(t)} {
+	for _, some := range []map[string]templ.Component{UsagePages(t), OrgPages(t), PlanPages(t), OtherPages(t), peoplePages(t)} {
 		maps.Copy(pages, some)
 	}
 	return pages
+}
+
+// peoplePages returns the operator's pages about people.
+func peoplePages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	operator := frame(ui.Viewer{Operator: true})
+	var people []models.UserEntry
+	for i, row := range memberRows(t) {
+		u := models.UserEntry{User: models.User{ID: row.ID, Email: row.Standing.Email, Name: row.Name, Role: row.Role}}
+		if i%3 > 0 {
+			u.OrganizationID, u.Organization = &row.ID, "Lantern and Kettle"
+		}
+		people = append(people, u)
+	}
+	own := Member(t, "business", 118, 100)
+	own.Frame, own.ReadOnly = operator, true
+	return map[string]templ.Component{
+		"people":      views.OpsPeoplePage(views.OpsPeople{Frame: operator, Search: "example", People: views.Loaded(people), More: true}),
+		"people-none": views.OpsPeoplePage(views.OpsPeople{Frame: operator, Search: "<b>missing"}),
+		"people-failed": views.OpsPeoplePage(views.OpsPeople{
+			Frame: operator, People: views.Widget[[]models.UserEntry]{Failed: requestID},
+		}),
+		"person": views.OpsPersonPage(views.OpsPerson{
+			Person: people[1], Usage: own, Identities: []string{"Slack user U0BRUNO in team T0LANTERN"},
+		}),
+	}
 }
 
 var names = strings.Fields(`

@@ -173,16 +173,19 @@ func find(t *testing.T, program string) string {
 	return path
 }
 
+// browserArguments let the browser load nothing but the pages. Its sandbox does not work as root or
+// in containers.
+var browserArguments = []string{
+	"--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+	"--disable-sync", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+}
+
 // run starts a browser and calls each with the result of each page.
 func run(t *testing.T, j job, each func(result)) {
 	t.Helper()
 	packages(t)
 	j.Chromium, j.Tabs = find(t, "chromium"), 2
-	// The browser loads nothing but the pages. Its sandbox does not work as root or in containers.
-	j.Arguments = []string{
-		"--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-		"--disable-sync", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-	}
+	j.Arguments = browserArguments
 	input, err := json.Marshal(j)
 	if err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func (c *userShow) Run(ctx context.Context, o *Output, db *models.DB, catalogue 
 	}
 	s, _, _ := read.Standing(key, nil)
 	return o.facts([][2]string{
-		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Identities", known.Describe()},
+		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Identities", orDash(strings.Join(known.List(), ", "))},
 		{"Organization", orDash(u.Organization)}, {"Role", string(u.Role)}, {"Operator", strconv.FormatBool(u.Operator)},
 		{"Plan", string(s.Plan)}, {"Period", period(s.Period)},
 		{"Used", fmt.Sprintf("%d of %d, %d of them extra", s.Used, s.Included, s.Overage)}, {"On hold", strconv.FormatInt(s.Held, 10)},
