@@ -119,7 +119,12 @@ var schemaNotes = []schemaNote{
 			"usage_grants_key": "A retry with the same key grants nothing again.",
 		},
 	},
-	{name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once."},
+	{
+		name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once.",
+		parts: map[string]string{
+			"usage_voids_waiting": "Voids of reported events, until their invoice is final and they are credited.",
+		},
+	},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},
 	{
 		name: "records_due", note: "People whose records must be fitted to a period or payer that became known late.",
