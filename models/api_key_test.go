@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 func TestNewKey(t *testing.T) {
@@ -157,13 +158,14 @@ func (f *fixture) neverStores(t *testing.T, key string) {
 }
 
 func TestCreateAPIKeyRefuses(t *testing.T) {
-	f := newFixtureOf(t, "sqlite")
+	f := newFixture(t, modelstest.SQLite(t))
 	for _, name := range []string{"", "  ", strings.Repeat("é", 101), "a\nb", "a\x1b[31m", "a\x00", "a\xffb"} {
 		if _, err := models.CreateAPIKey(f.ctx, f.db, noon, name, models.Scopes); err == nil {
 			t.Errorf("the name %q is accepted", name)
 		}
 	}
-	if _, err := models.CreateAPIKey(f.ctx, newFixtureOf(t, "sqlite").db, noon, strings.Repeat("é", 100), models.Scopes); err != nil {
+	other := newFixture(t, modelstest.SQLite(t))
+	if _, err := models.CreateAPIKey(f.ctx, other.db, noon, strings.Repeat("é", 100), models.Scopes); err != nil {
 		t.Errorf("a name of 100 characters: %v", err)
 	}
 	if _, err := models.CreateAPIKey(f.ctx, f.db, noon, "none", nil); err == nil {

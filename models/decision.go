@@ -7,13 +7,15 @@ type Reason string
 
 // The reasons for a refusal.
 const (
-	IncludedExhausted Reason = "included_exhausted"
-	PaymentPastDue    Reason = "payment_past_due"
-	SpendLimitReached Reason = "spend_limit_reached"
-
 	MemberLimitReached            Reason = "member_limit_reached"
+	IncludedExhausted             Reason = "included_exhausted"
+	PaymentPastDue                Reason = "payment_past_due"
+	SpendLimitReached             Reason = "spend_limit_reached"
 	OrganizationSpendLimitReached Reason = "organization_spend_limit_reached"
 )
+
+// Reasons lists all reasons, in the order in which Decide checks them.
+var Reasons = []Reason{MemberLimitReached, IncludedExhausted, PaymentPastDue, SpendLimitReached, OrganizationSpendLimitReached}
 
 // Verdict is the outcome of a decision.
 type Verdict struct {

@@ -263,7 +263,8 @@ var quantities = rapid.Int64Range(1, 10_000)
 type letters struct{ U, O, H, HO, I, R, C, HC, OC int64 }
 
 func lettersOf(s models.Standing) letters {
-	return letters{s.Used, s.Overage, s.Held, s.OverageHeld, s.Included, s.OverageRateCents, s.OverageCents, s.OverageCentsHeld, s.Organization.Cents}
+	return letters{s.Used, s.Overage, s.Held, s.OverageHeld, s.Included, s.OverageRateCents, s.OverageCents, s.OverageCentsHeld,
+		s.Organization.Cents}
 }
 
 func (l letters) over(q int64) int64 {
@@ -312,7 +313,8 @@ func TestDecideFollowsTheContract(t *testing.T) {
 		}
 		h := models.Standing{Held: l.H, OverageHeld: l.HO, OverageCentsHeld: l.HC}
 		h.Hold(q, models.Verdict{Overage: 1, OverageCents: l.R})
-		if held := lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 || held.C != 0 || held.OC != l.R {
+		if held := lettersOf(h); held.H != l.H+q || held.HO != l.HO+1 || held.HC != l.HC+l.R || held.U != 0 || held.O != 0 ||
+			held.C != 0 || held.OC != l.R {
 			t.Fatalf("a hold of %d made %+v", q, held)
 		}
 	})

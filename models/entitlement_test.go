@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 // The test changes everything that a record repeats, with plain SQL. Each time, the database itself
@@ -392,7 +393,7 @@ func TestARecordMadeEarlyHidesNoEarlierOne(t *testing.T) {
 func TestJoiningAnOrganizationThatIsGivenAPlan(t *testing.T) {
 	for _, last := range []string{"the plan", "the person", "the workspace"} {
 		t.Run(last, func(t *testing.T) {
-			f := newFixtureOf(t, "postgres")
+			f := newFixture(t, modelstest.Postgres(t))
 			id := f.organization(t, noon, "Joined", "T1")
 			f.organization(t, noon, "Another", "T2")
 			f.member(t, "ada@example.com", "T2")

@@ -33,15 +33,6 @@ type fixture struct {
 	ctx       context.Context
 }
 
-func newFixtureOf(t *testing.T, kind string) *fixture {
-	t.Helper()
-	address := modelstest.SQLite
-	if kind == "postgres" {
-		address = modelstest.Postgres
-	}
-	return newFixture(t, address(t))
-}
-
 func newFixture(t *testing.T, address string) *fixture {
 	t.Helper()
 	f := &fixture{ctx: t.Context(), catalogue: embedded(t)}

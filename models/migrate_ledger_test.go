@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 const ledgerMigration = "20261128080000"
@@ -75,78 +76,76 @@ INSERT INTO stripe_reports (id, identifier, stripe_customer_id, meter_event_name
 		'2026-09-01 12:00:00+00:00')`
 
 func TestTheLedgerIsMigrated(t *testing.T) {
-	for _, kind := range []string{"sqlite", "postgres"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			exec, open := oldDatabase(t, kind, ledgerMigration)
-			exec(oldLedger)
-			f := open()
-			if len(f.db.Applied) == 0 || !strings.HasSuffix(f.db.Applied[0], "_ledger") {
-				t.Fatalf("applied %q", f.db.Applied)
-			}
-			f.wantVerified(t)
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		t.Parallel()
+		exec, open := oldDatabase(t, address, ledgerMigration)
+		exec(oldLedger)
+		f := open()
+		if len(f.db.Applied) == 0 || !strings.HasSuffix(f.db.Applied[0], "_ledger") {
+			t.Fatalf("applied %q", f.db.Applied)
+		}
+		f.wantVerified(t)
 
-			people := map[uuid.UUID]string{}
-			for _, u := range all[models.User](t, f, "email") {
-				people[u.ID] = u.Email
+		people := map[uuid.UUID]string{}
+		for _, u := range all[models.User](t, f, "email") {
+			people[u.ID] = u.Email
+		}
+		if len(people) != 3 {
+			t.Errorf("the people are %v", people)
+		}
+		var got []string
+		for _, r := range all[models.UsageRecord](t, f, "id") {
+			got = append(got, fmt.Sprintf("record %d of %s: %d used, overage %d for %d; %d held, overage %d for %d; ready %t", r.ID,
+				people[r.UserID],
+				r.SuggestionsUsed, r.OverageUsed, r.OverageCents, r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, r.Entitled))
+			if r.Email != people[r.UserID] || r.Payer != nil {
+				t.Errorf("record %d has the email %q and the payer %v", r.ID, r.Email, r.Payer)
 			}
-			if len(people) != 3 {
-				t.Errorf("the people are %v", people)
-			}
-			var got []string
-			for _, r := range all[models.UsageRecord](t, f, "id") {
-				got = append(got, fmt.Sprintf("record %d of %s: %d used, overage %d for %d; %d held, overage %d for %d; ready %t", r.ID,
-					people[r.UserID],
-					r.SuggestionsUsed, r.OverageUsed, r.OverageCents, r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld, r.Entitled))
-				if r.Email != people[r.UserID] || r.Payer != nil {
-					t.Errorf("record %d has the email %q and the payer %v", r.ID, r.Email, r.Payer)
-				}
-			}
-			for _, e := range all[models.UsageEvent](t, f, "id") {
-				got = append(got, fmt.Sprintf("event %s of %s: %d, overage %d for %d; after it %d for %d of %d", e.ID.String()[34:], people[e.UserID],
-					e.Quantity, e.OverageQuantity, e.OverageCents, e.OverageAfter, e.OverageCentsAfter, e.UsedAfter))
-			}
-			for _, h := range all[models.UsageHold](t, f, "id") {
-				got = append(got, fmt.Sprintf("hold %s of %s: %d, overage %d for %d, %s", h.ID.String()[34:], people[h.UserID], h.Quantity,
-					h.OverageQuantity, h.OverageCents, h.State))
-			}
-			want := []string{
-				"record 1 of ada@example.com: 81 used, overage 5 for 150; 7 held, overage 5 for 150; ready true",
-				"record 2 of bob@example.com: 77 used, overage 0 for 0; 0 held, overage 0 for 0; ready true",
-				"record 3 of eve@example.com: 7 used, overage 0 for 0; 0 held, overage 0 for 0; ready true",
-				"record 4 of ada@example.com: 0 used, overage 0 for 0; 0 held, overage 0 for 0; ready false",
-				"event 01 of ada@example.com: 70, overage 0 for 0; after it 0 for 0 of 70",
-				"event 02 of ada@example.com: 8, overage 3 for 90; after it 3 for 90 of 78",
-				"event 03 of ada@example.com: 2, overage 2 for 60; after it 5 for 150 of 80",
-				"event 04 of ada@example.com: 1, overage 0 for 0; after it 0 for 0 of 81",
-				"event 05 of bob@example.com: 77, overage 0 for 0; after it 0 for 0 of 77",
-				"event 06 of eve@example.com: 7, overage 0 for 0; after it 0 for 0 of 7",
-				"hold 21 of ada@example.com: 2, overage 0 for 0, settled",
-				"hold 22 of ada@example.com: 4, overage 2 for 60, open",
-				"hold 23 of ada@example.com: 3, overage 3 for 90, open",
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-			var counts string
-			if err := f.db.QueryRowContext(f.ctx, "SELECT counts FROM stripe_reports").Scan(&counts); err != nil || counts != "quantity" {
-				t.Errorf("the report counts %q, %v", counts, err)
-			}
+		}
+		for _, e := range all[models.UsageEvent](t, f, "id") {
+			got = append(got, fmt.Sprintf("event %s of %s: %d, overage %d for %d; after it %d for %d of %d", e.ID.String()[34:], people[e.UserID],
+				e.Quantity, e.OverageQuantity, e.OverageCents, e.OverageAfter, e.OverageCentsAfter, e.UsedAfter))
+		}
+		for _, h := range all[models.UsageHold](t, f, "id") {
+			got = append(got, fmt.Sprintf("hold %s of %s: %d, overage %d for %d, %s", h.ID.String()[34:], people[h.UserID], h.Quantity,
+				h.OverageQuantity, h.OverageCents, h.State))
+		}
+		want := []string{
+			"record 1 of ada@example.com: 81 used, overage 5 for 150; 7 held, overage 5 for 150; ready true",
+			"record 2 of bob@example.com: 77 used, overage 0 for 0; 0 held, overage 0 for 0; ready true",
+			"record 3 of eve@example.com: 7 used, overage 0 for 0; 0 held, overage 0 for 0; ready true",
+			"record 4 of ada@example.com: 0 used, overage 0 for 0; 0 held, overage 0 for 0; ready false",
+			"event 01 of ada@example.com: 70, overage 0 for 0; after it 0 for 0 of 70",
+			"event 02 of ada@example.com: 8, overage 3 for 90; after it 3 for 90 of 78",
+			"event 03 of ada@example.com: 2, overage 2 for 60; after it 5 for 150 of 80",
+			"event 04 of ada@example.com: 1, overage 0 for 0; after it 0 for 0 of 81",
+			"event 05 of bob@example.com: 77, overage 0 for 0; after it 0 for 0 of 77",
+			"event 06 of eve@example.com: 7, overage 0 for 0; after it 0 for 0 of 7",
+			"hold 21 of ada@example.com: 2, overage 0 for 0, settled",
+			"hold 22 of ada@example.com: 4, overage 2 for 60, open",
+			"hold 23 of ada@example.com: 3, overage 3 for 90, open",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		var counts string
+		if err := f.db.QueryRowContext(f.ctx, "SELECT counts FROM stripe_reports").Scan(&counts); err != nil || counts != "quantity" {
+			t.Errorf("the report counts %q, %v", counts, err)
+		}
 
-			// Holds of earlier releases do not name their users, but are found. The tables remain usable.
-			old := uuid.MustParse("00000000-0000-7000-8000-000000000022")
-			keys, err := models.RecordsOfHolds(f.ctx, f.db, []uuid.UUID{old})
-			if err != nil || people[keys[old].UserID] != ada || !keys[old].At.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC)) {
-				t.Errorf("the old hold belongs to %+v, %v", keys, err)
-			}
-			f.consume(t, "bob@example.com", noon, 76)
-			f.hold(t, "eve@example.com", noon, noon.Add(time.Minute), 2)
-			f.exec(t, "UPDATE users SET email = 'ada@example.org' WHERE email = 'ada@example.com'")
-			if r, err := models.CurrentUsage(f.ctx, f.db, time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), "ada@example.org"); err != nil ||
-				r == nil || r.ID != 1 {
-				t.Errorf("the record of the new address: %+v, %v", r, err)
-			}
-			f.wantVerified(t)
-		})
-	}
+		// Holds of earlier releases do not name their users, but are found. The tables remain usable.
+		old := uuid.MustParse("00000000-0000-7000-8000-000000000022")
+		keys, err := models.RecordsOfHolds(f.ctx, f.db, []uuid.UUID{old})
+		if err != nil || people[keys[old].UserID] != ada || !keys[old].At.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC)) {
+			t.Errorf("the old hold belongs to %+v, %v", keys, err)
+		}
+		f.consume(t, "bob@example.com", noon, 76)
+		f.hold(t, "eve@example.com", noon, noon.Add(time.Minute), 2)
+		f.exec(t, "UPDATE users SET email = 'ada@example.org' WHERE email = 'ada@example.com'")
+		if r, err := models.CurrentUsage(f.ctx, f.db, time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), "ada@example.org"); err != nil ||
+			r == nil || r.ID != 1 {
+			t.Errorf("the record of the new address: %+v, %v", r, err)
+		}
+		f.wantVerified(t)
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 // sqliteSchema returns the contents of sqlite_master, sorted by name, as SQLite stores them.
@@ -205,68 +206,67 @@ func TestDamagedSchemaIsRepaired(t *testing.T) {
 // Goroutines that open one new file at the same time all succeed, and each migration is marked
 // once.
 func TestOpenAtOnce(t *testing.T) {
-	for _, kind := range []string{"sqlite", "postgres"} {
-		t.Run(kind, func(t *testing.T) {
-			f := newFixtureOf(t, kind)
-			// Start with an empty database.
-			if kind == "sqlite" {
-				f = &fixture{ctx: t.Context(), db: openFile(t, filepath.Join(t.TempDir(), "other.db"))}
-			} else {
-				f.exec(t, `DROP SCHEMA public CASCADE; CREATE SCHEMA public`)
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		address = emptied(t, address)
+		const opens = 6
+		dbs, errs := make([]*models.DB, opens), make([]error, opens)
+		done := make(chan int)
+		for i := range opens {
+			go func() {
+				dbs[i], errs[i] = models.Open(t.Context(), address)
+				done <- i
+			}()
+		}
+		applied := 0
+		for range opens {
+			i := <-done
+			if errs[i] != nil {
+				t.Error(errs[i])
+				continue
 			}
-			address := f.db.URL
-			if kind == "sqlite" {
-				address = "sqlite:" + filepath.Join(t.TempDir(), "new.db")
-			}
-			const opens = 6
-			dbs, errs := make([]*models.DB, opens), make([]error, opens)
-			done := make(chan int)
-			for i := range opens {
-				go func() {
-					dbs[i], errs[i] = models.Open(t.Context(), address)
-					done <- i
-				}()
-			}
-			applied := 0
-			for range opens {
-				i := <-done
-				if errs[i] != nil {
-					t.Error(errs[i])
-					continue
-				}
-				applied += len(dbs[i].Applied)
-				t.Cleanup(func() { _ = dbs[i].Close() })
-			}
-			if t.Failed() {
-				return
-			}
-			var marks, names int
-			if err := dbs[0].QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT name) FROM bun_migrations`).
-				Scan(&marks, &names); err != nil {
-				t.Fatal(err)
-			}
-			if marks != names || marks != applied {
-				t.Errorf("%d marks of %d migrations; %d were applied", marks, names, applied)
-			}
-		})
-	}
+			applied += len(dbs[i].Applied)
+			t.Cleanup(func() { _ = dbs[i].Close() })
+		}
+		if t.Failed() {
+			return
+		}
+		var marks, names int
+		if err := dbs[0].QueryRowContext(t.Context(), `SELECT COUNT(*), COUNT(DISTINCT name) FROM bun_migrations`).
+			Scan(&marks, &names); err != nil {
+			t.Fatal(err)
+		}
+		if marks != names || marks != applied {
+			t.Errorf("%d marks of %d migrations; %d were applied", marks, names, applied)
+		}
+	})
 }
 
-// oldDatabase creates an empty database with the schema before a migration. exec runs statements in
-// it. open opens it, which applies the later migrations.
-func oldDatabase(t *testing.T, kind, before string) (exec func(statement string), open func() *fixture) {
+// emptied returns the address of an empty database of the same kind.
+func emptied(t *testing.T, address string) string {
 	t.Helper()
-	dir := "migrations/" + kind
-	if kind == "postgres" {
-		f := newFixtureOf(t, kind)
+	if file, ok := strings.CutPrefix(address, "sqlite:"); ok {
+		return "sqlite:" + file + ".empty"
+	}
+	newFixture(t, address).exec(t, `DROP SCHEMA public CASCADE; CREATE SCHEMA public`)
+	return address
+}
+
+// oldDatabase creates a database with the schema before a migration, of the same kind as the one at
+// the address. exec runs statements in it. open opens it, which applies the later migrations.
+func oldDatabase(t *testing.T, address, before string) (exec func(statement string), open func() *fixture) {
+	t.Helper()
+	dir := "migrations/postgres"
+	file, isFile := strings.CutPrefix(address, "sqlite:")
+	if !isFile {
+		f := newFixture(t, address)
 		exec = func(statement string) { t.Helper(); f.exec(t, statement) }
 		exec(`DROP SCHEMA public CASCADE; CREATE SCHEMA public;
 			CREATE TABLE bun_migrations (id bigserial PRIMARY KEY, name text, group_id bigint,
 				migrated_at timestamptz NOT NULL DEFAULT current_timestamp)`)
-		open = func() *fixture { return reopen(t, f.db.URL) }
+		open = func() *fixture { return newFixture(t, f.db.URL) }
 	} else {
-		address := filepath.Join(t.TempDir(), "old.db")
-		raw, err := sql.Open("sqlite", address+"?_txlock=immediate&_foreign_keys=1&_pragma=synchronous(off)")
+		dir, file = "migrations/sqlite", file+".old"
+		raw, err := sql.Open("sqlite", file+"?_txlock=immediate&_foreign_keys=1&_pragma=synchronous(off)")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func oldDatabase(t *testing.T, kind, before string) (exec func(statement string)
 			if err := raw.Close(); err != nil {
 				t.Fatal(err)
 			}
-			return reopen(t, "sqlite:"+address)
+			return newFixture(t, "sqlite:"+file)
 		}
 	}
 	files, err := filepath.Glob(dir + "/*.tx.up.sql")
@@ -306,17 +306,6 @@ func oldDatabase(t *testing.T, kind, before string) (exec func(statement string)
 	return exec, open
 }
 
-func reopen(t *testing.T, address string) *fixture {
-	t.Helper()
-	f := &fixture{ctx: t.Context(), catalogue: embedded(t)}
-	var err error
-	if f.db, err = models.Open(f.ctx, address); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.db.Close() })
-	return f
-}
-
 // An earlier release may have been killed between applying and marking a migration. The next start
 // marks it.
 func TestMigrationWithoutItsMark(t *testing.T) {
@@ -331,7 +320,7 @@ func TestMigrationWithoutItsMark(t *testing.T) {
 		if id > ledgerMigration {
 			break // releases with these always mark them
 		}
-		exec, open := oldDatabase(t, "sqlite", next)
+		exec, open := oldDatabase(t, modelstest.SQLite(t), next)
 		exec("DELETE FROM bun_migrations WHERE name = '" + id + "'")
 		db := open().db
 		if !slices.Equal(db.Applied, all[i:]) {

@@ -81,6 +81,12 @@ func joinTeam(ctx context.Context, db *DB, tx bun.Tx, now time.Time, o *Organiza
 	if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("w.slack_team_id = ?", team)); err != nil || len(known) == 0 {
 		return err
 	}
+	if known[0].OrganizationID != o.ID { // a person's own limit is valid only in one organization
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("member_limit = NULL").
+			Where("workspace_id = ? AND member_limit IS NOT NULL", known[0].ID).Exec(ctx); err != nil {
+			return err
+		}
+	}
 	_, err := tx.NewDelete().Model((*Organization)(nil)).
 		Where("id = ? AND automatic", known[0].OrganizationID).
 		Where("NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.organization_id = ?)", known[0].OrganizationID).

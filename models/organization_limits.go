@@ -2,7 +2,10 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,17 +51,26 @@ const limitStep = 100
 // period, in steps that the gate does not wait for. If it fails in between, FinishSpendLimits
 // continues. It returns an Error with CodeUnknownOrganization, CodeChangedMeanwhile or
 // CodeInvalidRequest.
-func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, change OrganizationChange) error {
+func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID,
+	change OrganizationChange) error {
 	var unfinished bool
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		// The locks are taken in the gate's order: a new member limit locks all members, and a new
+		// spend limit the organization's records.
+		if change.MemberLimit != nil && db.Postgres {
+			if _, err := tx.ExecContext(ctx, "SELECT u.id FROM users u JOIN workspaces w ON w.id = u.workspace_id "+
+				"WHERE w.organization_id = ? ORDER BY u.email FOR UPDATE OF u", id); err != nil {
+				return err
+			}
+		}
 		var found []Organization
-		if err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", id)).Scan(ctx); err != nil {
+		if err := lockRows(tx.NewSelect().Model(&found).Where("id = ?", id), "NO KEY UPDATE").Scan(ctx); err != nil {
 			return err
 		}
 		if len(found) == 0 {
 			return unknownOrganization(id)
 		}
-		o := found[0]
+		o, before := found[0], found[0]
 		var details []string
 		if change.Name != nil && *change.Name != o.Name {
 			if err := checkOrganization(*change.Name, nil); err != nil {
@@ -74,21 +86,24 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 			details = append(details, "member limit "+unitsText(o.MemberLimit, "no limit")+" to "+unitsText(l.To, "no limit"))
 			o.MemberLimit = l.To
 		}
+		unfinished = change.SpendLimit != nil // also if an earlier call could not finish
 		if l := change.SpendLimit; l != nil && !equal(l.To, o.SpendLimitCents) {
 			if err := l.check(o.SpendLimitCents); err != nil {
 				return err
 			}
 			details = append(details, "spend limit "+c.limitText(o.SpendLimitCents)+" to "+c.limitText(l.To))
-			if err := o.setSpendLimit(ctx, db, tx, now, l.To); err != nil {
-				return err
-			}
-			unfinished = true
+			o.SpendLimitCents = l.To
 		}
 		if len(details) == 0 {
 			return nil
 		}
 		if _, err := tx.NewUpdate().Model(&o).Column("name", "automatic", "spend_limit_cents", "member_limit").WherePK().Exec(ctx); err != nil {
 			return err
+		}
+		if !equal(before.SpendLimitCents, o.SpendLimitCents) {
+			if err := o.changeRecords(ctx, tx, now, before.SpendLimitCents); err != nil {
+				return err
+			}
 		}
 		for _, detail := range details {
 			if err := Audit(ctx, tx, now, actor, "organization.set", id.String(), detail); err != nil {
@@ -97,6 +112,9 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 		}
 		return nil
 	})
+	if err == nil && change.MemberLimit != nil {
+		err = finishMemberLimit(ctx, db, id)
+	}
 	if err == nil && unfinished {
 		err = FinishSpendLimits(ctx, db, c, now, &id)
 	}
@@ -106,13 +124,9 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 	return nil
 }
 
-// setSpendLimit sets the limit of a locked organization and of its record of the current period.
-func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now time.Time, cents *int64) error {
-	before := o.SpendLimitCents
-	o.SpendLimitCents = cents
-	if _, err := tx.NewUpdate().Model(o).Column("spend_limit_cents").WherePK().Exec(ctx); err != nil {
-		return err
-	}
+// changeRecords changes the spend limit of a locked organization's record of the current period.
+func (o *Organization) changeRecords(ctx context.Context, tx bun.Tx, now time.Time, before *int64) error {
+	cents := o.SpendLimitCents
 	current := tx.NewUpdate().Model((*OrganizationRecord)(nil)).Where("organization_id = ? AND billing_period_end > ?", o.ID, now)
 	switch {
 	case cents == nil:
@@ -136,6 +150,30 @@ func (o *Organization) setSpendLimit(ctx context.Context, db *DB, tx bun.Tx, now
 	return err
 }
 
+// finishMemberLimit marks the records of people whom other transactions made while the limit
+// changed. The trigger on organizations could not see them.
+func finishMemberLimit(ctx context.Context, db *DB, id uuid.UUID) error {
+	if !db.Postgres {
+		return nil
+	}
+	if err := waitForNewMembers(ctx, db, id); err != nil {
+		return err
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, `SELECT tollgate_entitlement_changed(ARRAY(SELECT u.id FROM users u
+			JOIN workspaces w ON w.id = u.workspace_id JOIN organizations home ON home.id = w.organization_id
+			JOIN usage_records r ON r.user_id = u.id
+			WHERE home.id = ? AND r.entitled AND r.billing_period_end > now() AND r.member_limit IS DISTINCT FROM `+memberLimit+`))`, id)
+		return err
+	})
+}
+
+// waitForNewMembers waits for transactions that make people of an organization: such a transaction
+// holds a lock on the workspace.
+func waitForNewMembers(ctx context.Context, db *DB, id uuid.UUID) error {
+	return waitFor(ctx, db, "SELECT id FROM workspaces WHERE organization_id = ? ORDER BY id FOR UPDATE", id)
+}
+
 func unitsText(units *int64, none string) string {
 	if units == nil {
 		return none
@@ -154,22 +192,29 @@ func FinishSpendLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time,
 	if err := q.Scan(ctx); err != nil {
 		return fmt.Errorf("find unfinished spend limits: %w", err)
 	}
+	var errs []error
 	for i := range rows {
-		finish := rows[i].count
-		if rows[i].removed() {
-			finish = rows[i].remove
+		o := &rows[i]
+		var err error
+		if o.removed() {
+			err = o.remove(ctx, db)
+		} else {
+			err = o.count(ctx, db, c, now)
 		}
-		if err := finish(ctx, db, c, now); err != nil {
-			return fmt.Errorf("finish the spend limit of the organization %s: %w", rows[i].OrganizationID, err)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("finish the spend limit of the organization %s: %w", o.OrganizationID, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // count counts what the row's payer pays for, and then puts the limit in force.
 func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 	// Preparing a member's record points it to the row. Whoever prepares it from now on does so,
-	// too, and an earlier transaction that does not yet know the limit holds the lock on its person.
+	// too. An earlier transaction that does not yet know the limit holds the lock on its person.
+	if err := waitForNewMembers(ctx, db, o.OrganizationID); err != nil {
+		return err
+	}
 	after := ""
 	for {
 		var members []User
@@ -185,6 +230,10 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 		ids := make([]uuid.UUID, len(members))
 		for i := range members {
 			ids[i] = members[i].ID
+		}
+		// RefitRecords does not wait for people who have no record yet.
+		if err := waitFor(ctx, db, "SELECT id FROM users WHERE id IN (?) ORDER BY email FOR UPDATE", bun.List(ids)); err != nil {
+			return err
 		}
 		if err := RefitRecords(ctx, db, c, now, ids); err != nil {
 			return err
@@ -203,7 +252,7 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 	}
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var organization []Organization
-		if err := ForUpdate(tx.NewSelect().Model(&organization).Where("id = ?", o.OrganizationID)).Scan(ctx); err != nil {
+		if err := lockRows(tx.NewSelect().Model(&organization).Where("id = ?", o.OrganizationID), "NO KEY UPDATE").Scan(ctx); err != nil {
 			return err
 		}
 		var limit *int64
@@ -215,8 +264,20 @@ func (o *OrganizationRecord) count(ctx context.Context, db *DB, c *Catalogue, no
 	})
 }
 
+// waitFor waits until the transactions that have locked the rows of a query end. SQLite has only one
+// at a time.
+func waitFor(ctx context.Context, db *DB, query string, args ...any) error {
+	if !db.Postgres {
+		return nil
+	}
+	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
 // remove removes the row of a limit that was removed.
-func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+func (o *OrganizationRecord) remove(ctx context.Context, db *DB) error {
 	for {
 		n, err := o.point(ctx, db, nil, "organization_record_id = ?")
 		if err != nil {
@@ -251,12 +312,14 @@ func (o *OrganizationRecord) remove(ctx context.Context, db *DB, c *Catalogue, n
 
 // records selects the usage records of the row's payer and period.
 func (o *OrganizationRecord) records(db bun.IDB) *bun.SelectQuery {
-	return db.NewSelect().Model((*UsageRecord)(nil)).Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
-		o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
+	return db.NewSelect().Model((*UsageRecord)(nil)).
+		Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?",
+			o.Payer, o.BillingPeriodStart, o.BillingPeriodEnd)
 }
 
 // point sets the organization's record of the next usage records for which a condition on the
-// row's ID is true. It returns their number; 0 if no more are left.
+// row's ID is true. It returns their number; 0 if no more are left, or if the row has been counted
+// or the limit set again or removed since it was read.
 func (o *OrganizationRecord) point(ctx context.Context, db *DB, to *int64, condition string) (n int, err error) {
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var records []*UsageRecord
@@ -264,21 +327,39 @@ func (o *OrganizationRecord) point(ctx context.Context, db *DB, to *int64, condi
 		if n = len(records); err != nil || n == 0 {
 			return err
 		}
-		var sum spent
+		before, after := map[int64]spent{}, map[int64]spent{}
 		ids := make([]int64, n)
 		for i, r := range records {
-			sum, ids[i] = sum.plus(r), r.ID
+			if ids[i] = r.ID; r.OrganizationRecordID != nil {
+				before[*r.OrganizationRecordID] = before[*r.OrganizationRecordID].plus(r)
+			}
+			if to != nil {
+				after[*to] = after[*to].plus(r)
+			}
+		}
+		rows := maps.Clone(before)
+		rows[o.ID] = before[o.ID]
+		var locked []OrganizationRecord
+		if err := lockRows(tx.NewSelect().Model(&locked).Where("id IN (?)", bun.List(slices.Sorted(maps.Keys(rows)))).Order("id"),
+			"NO KEY UPDATE").Scan(ctx); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(locked, func(current OrganizationRecord) bool { return current.ID == o.ID })
+		if i < 0 || locked[i].Counted != o.Counted || locked[i].removed() != o.removed() {
+			n = 0
+			return nil
 		}
 		if _, err := tx.NewUpdate().Model((*UsageRecord)(nil)).Set("organization_record_id = ?", to).Where("id IN (?)", bun.List(ids)).
 			Where("payer = ? AND payer <> '' AND billing_period_start >= ? AND billing_period_start < ?", o.Payer, o.BillingPeriodStart,
 				o.BillingPeriodEnd).Exec(ctx); err != nil {
 			return err
 		}
-		before, after := spent{}, sum
-		if to == nil {
-			before, after = sum, spent{}
+		for _, id := range slices.Sorted(maps.Keys(rows)) {
+			if err := addSpent(ctx, db, tx, id, before[id], after[id]); err != nil {
+				return err
+			}
 		}
-		return addSpent(ctx, db, tx, o.ID, before, after)
+		return nil
 	})
 	return n, err
 }
@@ -310,7 +391,8 @@ func ExpireOrganizationHolds(ctx context.Context, db *DB, c *Catalogue, now time
 		err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 			// Each transaction that makes a hold updates the row. Under its lock, the next statement
 			// sees all of them.
-			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).Scan(ctx, new(int64)); err != nil {
+			if err := ForUpdate(tx.NewSelect().Model((*OrganizationRecord)(nil)).Column("id").Where("id = ?", o.ID)).
+				Scan(ctx, new(int64)); err != nil {
 				return err
 			}
 			first := o.records(tx).ColumnExpr("MIN(holds_expire_at)").Where("organization_record_id = ?", o.ID)

@@ -84,6 +84,22 @@ type spending struct {
 	before map[int64]spent
 }
 
+// paidPeriod is a billing period of an organization.
+type paidPeriod struct {
+	organization uuid.UUID
+	payer        string
+	period       Period
+}
+
+// paidPeriod returns the billing period that contains t; ok is false without a spend limit of the
+// organization that has the subscription.
+func (e *Entitlement) paidPeriod(t time.Time) (p paidPeriod, ok bool) {
+	if e.OrganizationID == nil || e.OrganizationSpendLimitCents == nil {
+		return paidPeriod{}, false
+	}
+	return paidPeriod{*e.OrganizationID, e.payer(), e.PeriodAt(t)}, true
+}
+
 // spent is the overage that one organization's record counts.
 type spent struct {
 	cents, held int64
@@ -114,22 +130,16 @@ func spendOf(people persons) map[int64]spent {
 }
 
 // startSpending reads the organizations' records that the people's records may point to, and
-// creates those of the current periods. It returns nil if the people have nothing to do with a
-// spend limit of an organization.
+// creates those of the current periods. For people who have nothing to do with a spend limit of an
+// organization, it does nothing.
 func startSpending(ctx context.Context, db *DB, conn ledgerConn, now time.Time, people persons) (*spending, error) {
-	type current struct {
-		organization uuid.UUID
-		payer        string
-		period       Period
-	}
-	var windows []current
+	var current []paidPeriod
 	payers := map[string]bool{}
 	for _, p := range people {
-		e := &p.entitlement
-		if e.OrganizationID != nil && e.OrganizationSpendLimitCents != nil {
-			payers[e.payer()] = true
-			if w := (current{*e.OrganizationID, e.payer(), e.PeriodAt(now)}); !slices.Contains(windows, w) {
-				windows = append(windows, w)
+		if w, limited := p.entitlement.paidPeriod(now); limited {
+			payers[w.payer] = true
+			if !slices.Contains(current, w) {
+				current = append(current, w)
 			}
 		}
 		for _, r := range p.records {
@@ -138,60 +148,97 @@ func startSpending(ctx context.Context, db *DB, conn ledgerConn, now time.Time, 
 			}
 		}
 	}
+	s := &spending{before: spendOf(people), rows: map[string][]*OrganizationRecord{}}
 	if len(payers) == 0 {
-		return nil, nil
+		return s, nil
 	}
-	s := &spending{before: spendOf(people)}
 	if err := s.read(ctx, db, conn, payers); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(windows, func(a, b current) int {
+	slices.SortFunc(current, func(a, b paidPeriod) int {
 		return cmp.Or(cmp.Compare(a.payer, b.payer), a.period.Start.Compare(b.period.Start))
 	})
-	made := false
-	for _, w := range windows {
-		switch known := s.find(w.payer, w.period.Start); {
-		case known == nil:
-			made = true
-			if _, err := conn.ExecContext(ctx, newOrganizationRecord(db, w.organization, w.payer, w.period, now, people.ids()).String()); err != nil {
-				return nil, err
-			}
-		case known.BillingPeriodStart.Equal(w.period.Start) && !known.BillingPeriodEnd.Equal(w.period.End):
-			known.BillingPeriodEnd = w.period.End
-			if _, err := db.NewUpdate().Conn(conn).Model(known).Column("billing_period_end").WherePK().Exec(ctx); err != nil {
-				return nil, err
-			}
+	changed := false
+	for _, w := range current {
+		did, err := s.fitPeriod(ctx, db, conn, w, now, people)
+		if err != nil {
+			return nil, err
 		}
+		changed = changed || did
 	}
-	if made {
+	if changed {
 		return s, s.read(ctx, db, conn, payers)
 	}
 	return s, nil
 }
 
+// fitPeriod makes sure that exactly one record of the payer counts a current period. If Tollgate
+// learned that periods began or ended at other times, it changes the records that are there. Those
+// are counted again, and meanwhile their limit stays in force.
+func (s *spending) fitPeriod(ctx context.Context, db *DB, conn ledgerConn, w paidPeriod, now time.Time,
+	people persons) (changed bool, err error) {
+	var own *OrganizationRecord
+	early := false
+	update := func(o *OrganizationRecord, set string, args ...any) {
+		if changed = true; err == nil {
+			_, err = db.NewUpdate().Conn(conn).Model(o).Set(set, args...).WherePK().Exec(ctx)
+		}
+	}
+	for _, o := range s.rows[w.payer] { // ordered by period
+		switch {
+		case o.removed():
+		case o.BillingPeriodStart.Before(w.period.Start):
+			if o.BillingPeriodEnd.After(w.period.Start) {
+				early = true
+				update(o, "billing_period_end = ?", w.period.Start)
+			}
+		case !o.BillingPeriodStart.Before(w.period.End):
+		case own != nil: // its usage records move to own
+			update(o, "counted = TRUE, spend_limit_cents = NULL")
+			update(own, "counted = FALSE")
+		case !o.BillingPeriodStart.Equal(w.period.Start):
+			own = o
+			update(o, "billing_period_start = ?, billing_period_end = ?, counted = FALSE", w.period.Start, w.period.End)
+		default:
+			if own = o; !o.BillingPeriodEnd.Equal(w.period.End) {
+				update(o, "billing_period_end = ?", w.period.End)
+			}
+		}
+	}
+	if own == nil && err == nil {
+		changed = true
+		_, err = conn.ExecContext(ctx, newOrganizationRecord(db, w, !early, now, people.ids()).String())
+	}
+	return changed, err
+}
+
 // newOrganizationRecord inserts the record of a period, unless another transaction has. The limit
-// is in force at once if all records of the period are those of the given people, or point to the
-// new record already. Reading the limit locks it until the record is visible to whoever changes it.
-func newOrganizationRecord(db *DB, organization uuid.UUID, payer string, period Period, now time.Time, people []uuid.UUID) *bun.RawQuery {
+// is in force at once. If fresh is false or there are usage records of other people, the new record
+// does not count everything yet. Reading the limit locks it until the record is visible to whoever changes it.
+func newOrganizationRecord(db *DB, w paidPeriod, fresh bool, now time.Time, people []uuid.UUID) *bun.RawQuery {
 	lock := bun.Safe("")
 	if db.Postgres {
 		lock = "FOR SHARE"
 	}
 	return db.NewRaw(`WITH o AS (SELECT id, spend_limit_cents,
-			NOT EXISTS (SELECT 1 FROM usage_records r WHERE r.payer = ? AND r.payer <> '' AND r.billing_period_start >= ? AND r.billing_period_start < ?
-				AND r.organization_record_id IS NULL AND r.user_id NOT IN (?)) AS counted
+			? AND NOT EXISTS (SELECT 1 FROM usage_records r WHERE r.payer = ? AND r.payer <> '' AND r.billing_period_start >= ?
+			AND r.billing_period_start < ?
+				AND r.user_id NOT IN (?)) AS counted
 		FROM organizations WHERE id = ? ?)
-		INSERT INTO organization_records (organization_id, payer, billing_period_start, billing_period_end, spend_limit_cents, counted, created_at)
-		SELECT id, ?, ?, ?, CASE WHEN counted THEN spend_limit_cents END, counted, ? FROM o WHERE spend_limit_cents IS NOT NULL
+		INSERT INTO organization_records (organization_id, payer, billing_period_start, billing_period_end, spend_limit_cents,
+		counted, created_at)
+		SELECT id, ?, ?, ?, spend_limit_cents, counted, ? FROM o WHERE spend_limit_cents IS NOT NULL
 		ON CONFLICT (payer, billing_period_start) DO NOTHING`,
-		payer, period.Start, period.End, bun.List(people), organization, lock, payer, period.Start, period.End, now)
+		fresh, w.payer, w.period.Start, w.period.End, bun.List(people), w.organization, lock, w.payer, w.period.Start, w.period.End, now)
 }
 
 func (s *spending) read(ctx context.Context, db *DB, conn ledgerConn, payers map[string]bool) error {
-	s.rows = map[string][]*OrganizationRecord{}
+	for payer := range payers {
+		s.rows[payer] = nil
+	}
 	query := db.NewSelect().Model((*OrganizationRecord)(nil)).
 		Column("id", "payer", "billing_period_start", "billing_period_end", "spend_limit_cents", "counted").
-		Where("payer IN (?)", bun.List(slices.Sorted(maps.Keys(payers)))).Order("id")
+		Where("payer IN (?)", bun.List(slices.Sorted(maps.Keys(payers)))).Order("payer", "billing_period_start")
 	// A row to which a record may point must not be deleted before that is visible.
 	return conn.rows(ctx, lockRows(query, "KEY SHARE").String(), func(row scanner) error {
 		o := &OrganizationRecord{}
@@ -207,26 +254,66 @@ func (o *OrganizationRecord) removed() bool { return o.Counted && o.SpendLimitCe
 // find returns a payer's record for a time; nil without one.
 func (s *spending) find(payer string, at time.Time) *OrganizationRecord {
 	for _, o := range s.rows[payer] {
-		if !at.Before(o.BillingPeriodStart) && at.Before(o.BillingPeriodEnd) {
+		if !o.removed() && !at.Before(o.BillingPeriodStart) && at.Before(o.BillingPeriodEnd) {
 			return o
 		}
 	}
 	return nil
 }
 
+// readPast reads the records of the organizations that paid for the people at the past instants
+// that were prepared. An organization that already had a limit in an earlier period gets the records
+// of periods in which nothing was used so far.
+func (s *spending) readPast(ctx context.Context, db *DB, conn ledgerConn, now time.Time, people persons) error {
+	more := map[string]bool{}
+	for _, p := range people {
+		for _, w := range p.past {
+			if _, read := s.rows[w.payer]; !read {
+				more[w.payer] = true
+			}
+		}
+	}
+	if len(more) > 0 {
+		if err := s.read(ctx, db, conn, more); err != nil {
+			return err
+		}
+	}
+	clear(more)
+	for _, id := range people.ids() {
+		for _, w := range people[id].past {
+			rows := s.rows[w.payer]
+			if len(rows) == 0 || !rows[0].BillingPeriodStart.Before(w.period.Start) || s.find(w.payer, w.period.Start) != nil {
+				continue
+			}
+			more[w.payer] = true
+			if _, err := conn.ExecContext(ctx, newOrganizationRecord(db, w, true, now, people.ids()).String()); err != nil {
+				return err
+			}
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	return s.read(ctx, db, conn, more)
+}
+
 // finish points the people's records to the records of their organizations, and adds the
 // differences to those.
-func (s *spending) finish(ctx context.Context, db *DB, conn ledgerConn, people persons) error {
+func (s *spending) finish(ctx context.Context, db *DB, conn ledgerConn, now time.Time, people persons) error {
+	if err := s.readPast(ctx, db, conn, now, people); err != nil || len(s.rows) == 0 {
+		return err
+	}
 	for _, id := range people.ids() {
 		for _, r := range people[id].records {
 			if r.Payer == nil {
 				continue
 			}
 			var points *int64
-			if o := s.find(*r.Payer, r.BillingPeriodStart); o != nil && !o.removed() {
+			if o := s.find(*r.Payer, r.BillingPeriodStart); o != nil {
 				points = &o.ID
 			}
-			if points == nil && r.OrganizationRecordID == nil || points != nil && r.OrganizationRecordID != nil && *points == *r.OrganizationRecordID {
+			if points == nil && r.OrganizationRecordID == nil || points != nil && r.OrganizationRecordID != nil &&
+				*points == *r.OrganizationRecordID {
 				continue
 			}
 			r.OrganizationRecordID = points

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 func TestCreateOrganization(t *testing.T) {
@@ -99,7 +100,7 @@ func TestCreateOrganizationKeepsNamedOrganizations(t *testing.T) {
 }
 
 func TestCreateOrganizationRefuses(t *testing.T) {
-	f := newFixtureOf(t, "sqlite")
+	f := newFixture(t, modelstest.SQLite(t))
 	for _, test := range []struct {
 		name  string
 		teams []string

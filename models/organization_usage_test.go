@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tollgate/models"
+	"tollgate/models/modelstest"
 )
 
 func TestCurrentUsage(t *testing.T) {
@@ -253,7 +254,7 @@ func TestOrganizationUsageUnknown(t *testing.T) {
 
 // No query of a page scans a growing table.
 func TestUsageQueriesUseIndexes(t *testing.T) {
-	f := newFixtureOf(t, "postgres")
+	f := newFixture(t, modelstest.Postgres(t))
 	f.exec(t, `INSERT INTO organizations SELECT md5('o' || n)::uuid, 'Organization ' || n, now() FROM generate_series(1, 240) n`)
 	f.exec(t, `INSERT INTO workspaces SELECT md5('w' || n)::uuid, md5('o' || n)::uuid, 'T' || n, '', now() FROM generate_series(1, 240) n`)
 	f.exec(t, `INSERT INTO users (id, email, workspace_id, slack_user_id, created_at)

@@ -103,6 +103,7 @@ var schemaNotes = []schemaNote{
 		parts: map[string]string{
 			"usage_events_unsealed":         "Overage that is in no report yet, for sealing.",
 			"usage_events_stripe_report_id": "The events of a report.",
+			"usage_events_record":           "The events of a record by time, for the activity pages.",
 			"usage_events_user_id_hold_id":  "A hold is settled at most once.",
 		},
 	},
@@ -123,6 +124,12 @@ var schemaNotes = []schemaNote{
 		name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once.",
 		parts: map[string]string{
 			"usage_voids_waiting": "Voids of reported events, until their invoice is final and they are credited.",
+		},
+	},
+	{
+		name: "usage_refusals", note: "How often a person was refused in a billing period. Counted in memory, so it is approximate.",
+		parts: map[string]string{
+			"usage_refusals_last_at": "The latest refusals, for the organization's page and for /ops.",
 		},
 	},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},

@@ -164,7 +164,8 @@ func (f *Foreseen) readOrganizations(ctx context.Context, db *DB) error {
 	}
 	var rows []*OrganizationRecord
 	err := db.NewSelect().Model(&rows).Where("payer IN (?)", bun.List(slices.Sorted(maps.Keys(payers)))).
-		Where("billing_period_start <= ? AND billing_period_end > ?", f.now, f.now).Scan(ctx)
+		Where("billing_period_start <= ? AND billing_period_end > ?", f.now, f.now).
+		Order("billing_period_start").Scan(ctx)
 	if err != nil {
 		return fmt.Errorf("read the spend of %d organizations: %w", len(payers), err)
 	}
@@ -175,17 +176,22 @@ func (f *Foreseen) readOrganizations(ctx context.Context, db *DB) error {
 }
 
 // OrganizationRecord returns the record of the organization that will pay for the person's overage
-// at the time of ReadAhead; nil without a spend limit of the organization.
+// at the time of ReadAhead, as it will be; nil without a spend limit of the organization.
 func (f *Foreseen) OrganizationRecord(w RecordKey) *OrganizationRecord {
 	p := f.person(w)
-	if p == nil || p.entitlement.OrganizationSpendLimitCents == nil {
+	if p == nil {
 		return nil
 	}
-	rows := f.organizations[p.entitlement.payer()]
-	if len(rows) == 0 {
+	current, limited := p.entitlement.paidPeriod(f.now)
+	if !limited {
 		return nil
 	}
-	return rows[len(rows)-1]
+	for _, o := range f.organizations[current.payer] {
+		if current.period.Contains(o.BillingPeriodStart) && !o.removed() {
+			return o
+		}
+	}
+	return &OrganizationRecord{SpendLimitCents: p.entitlement.OrganizationSpendLimitCents}
 }
 
 func (f *Foreseen) person(w RecordKey) *person {

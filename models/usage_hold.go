@@ -10,9 +10,9 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// expireHolds marks the record's expired holds and sums up its open holds again. If an
-// organization's record counts the sums, it reads them into r.
-func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, now time.Time) error {
+// expireHolds marks the record's expired holds and sums up its open holds again. If read is true,
+// it reads the sums into r, because an organization's record counts them.
+func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, read bool, now time.Time) error {
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
 		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
 		return err
@@ -25,7 +25,7 @@ func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, n
 		q = q.Set(column[0]+" = (SELECT "+column[1]+" FROM usage_holds h WHERE h.user_id = ? AND h.record_id = ? AND h.state = ?)",
 			r.UserID, r.ID, HoldOpen)
 	}
-	if _, err := q.Exec(ctx); err != nil || r.OrganizationRecordID == nil {
+	if _, err := q.Exec(ctx); err != nil || !read {
 		return err
 	}
 	left := db.NewSelect().Model((*UsageRecord)(nil)).Column("overage_cents_held", "holds_expire_at").

@@ -122,10 +122,7 @@ func prepareAll(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now 
 			}
 		}
 	}
-	if spending == nil {
-		return nil
-	}
-	return spending.finish(ctx, db, conn, people)
+	return spending.finish(ctx, db, conn, now, people)
 }
 
 // person is a person whose row in users is locked. The lock serializes everything that creates or
@@ -139,6 +136,8 @@ type person struct {
 	changes changes
 	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
+	// past are the periods of those instants that organizations paid for.
+	past []paidPeriod
 }
 
 // persons maps IDs to people.
@@ -232,6 +231,9 @@ func (p persons) gather(now time.Time, records []*UsageRecord, entitlements map[
 		found.at = func(at time.Time) (Entitlement, error) {
 			e, err := entitlementAt(id, at)
 			found.changes.note(&e, at, now)
+			if e.OrganizationID != nil { // a limit that was removed since still applies to ended periods
+				found.past = append(found.past, paidPeriod{*e.OrganizationID, e.payer(), e.PeriodAt(at)})
+			}
 			return e, err
 		}
 	}
@@ -321,7 +323,8 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 	if record.Period().Contains(now) {
 		c.entitle(record, &p.entitlement)
 		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
-			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id", "slack_team_id",
+			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id",
+				"slack_team_id",
 				"slack_user_id",
 				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
 			Exec(ctx); err != nil {
@@ -329,7 +332,7 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		}
 	}
 	if record.holdsLapsed(now) {
-		if err := expireHolds(ctx, db, conn, record, now); err != nil {
+		if err := expireHolds(ctx, db, conn, record, record.OrganizationRecordID != nil || p.limited(), now); err != nil {
 			return err
 		}
 	}
@@ -337,6 +340,12 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		return takeBackGrants(ctx, db, conn, record, now)
 	}
 	return nil
+}
+
+// limited reports whether a record of the person may point to an organization's record when the
+// transaction ends.
+func (p *person) limited() bool {
+	return p.entitlement.OrganizationSpendLimitCents != nil || len(p.past) > 0
 }
 
 // recordAt returns the record that contains an instant, or a new one that is not stored.

@@ -173,10 +173,8 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	if err != nil {
 		return Voided{}, err
 	}
-	if spending != nil {
-		if err := spending.finish(ctx, db, inTx{tx}, people); err != nil {
-			return Voided{}, err
-		}
+	if err := spending.finish(ctx, db, inTx{tx}, now, people); err != nil {
+		return Voided{}, err
 	}
 	s, _ := c.Standing(r, now)
 	made := UsageVoid{
@@ -235,7 +233,7 @@ func (p *person) subtract(ctx context.Context, db *DB, conn inTx, now time.Time,
 	r := p.records[i]
 	// What has expired was unused before the event was voided.
 	if r.holdsLapsed(now) {
-		if err := expireHolds(ctx, db, conn, r, now); err != nil {
+		if err := expireHolds(ctx, db, conn, r, true, now); err != nil {
 			return nil, err
 		}
 	}

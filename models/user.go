@@ -146,7 +146,8 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
+			Exec(ctx); err != nil {
 			return err
 		}
 		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
@@ -162,6 +163,18 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		return User{}, fmt.Errorf("set the user %s: %w", email, err)
 	}
 	return user, nil
+}
+
+// FindUser returns the person with an email; nil if there is none.
+func FindUser(ctx context.Context, db bun.IDB, email string) (*User, error) {
+	var found []User
+	if err := db.NewSelect().Model(&found).Where("email = ?", email).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find the user %s: %w", email, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
 }
 
 // lockUser locks and reads a user, creating the user if necessary.

@@ -19,6 +19,9 @@ type Ops struct {
 	// Form is the state of the form that creates a key.
 	Form   KeyForm
 	Stripe Widget[OpsStripe]
+	// Catalogue is the plan catalog, and Refusals are those of the last 24 hours.
+	Catalogue *models.Catalogue
+	Refusals  Widget[[]models.RefusalCount]
 	// Unit is the plural name of the counted units.
 	Unit  string
 	Audit Widget[AuditLog]

@@ -3,6 +3,8 @@ package views
 import (
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 	"tollgate/views/charts"
 	"tollgate/views/ui"
@@ -13,6 +15,7 @@ type OrgMember struct {
 	Frame        ui.Frame
 	Catalogue    *models.Catalogue
 	Organization string
+	ID           uuid.UUID
 	// Name may be empty. Email is also in the Standing, which may fail to load.
 	Name, Email string
 	Role        models.Role

@@ -25,6 +25,8 @@ type Org struct {
 	// Days and Months are sums over the members. Included is the sum of the members' limits.
 	Days   Widget[charts.Daily]
 	Months Widget[[]models.PastPeriod]
+	// Refused are the members who were refused in the current period.
+	Refused Widget[RefusedMembers]
 	// StripeConnected means that overage is billed.
 	StripeConnected bool
 }

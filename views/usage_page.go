@@ -28,6 +28,8 @@ type Usage struct {
 	// Forecast is the units that a straight line reaches at the period's end. It is nil in the first
 	// five days of a period and below ten events.
 	Forecast *int64
+	// Refusals are those of the current period, by reason; approximate.
+	Refusals Widget[[]models.RefusalCount]
 	// Limit is the state of the spend limit form.
 	Limit SpendLimit
 	// StripeConnected means that plans can be bought and overage is billed.

@@ -21,7 +21,7 @@ import (
 // appendDecision writes the answers themselves; a test checks that both agree.
 type Decision struct {
 	Allowed          bool          `json:"allowed" doc:"Whether the person may have the requested quantity."`
-	Reason           *string       `json:"reason" enum:"included_exhausted,payment_past_due,spend_limit_reached,member_limit_reached,organization_spend_limit_reached" doc:"Null if allowed."`
+	Reason           *string       `json:"reason" doc:"Null if allowed."`
 	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"The level of use, after the decision."`
 	Email            string        `json:"email"`
 	Plan             string        `json:"plan" doc:"The ID of the person's plan."`
@@ -69,9 +69,14 @@ type holdBody struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// TransformSchema marks the fields that may be null. huma cannot see this from the type.
+// TransformSchema lists the reasons, and marks the fields that may be null. huma cannot see this
+// from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	s.Properties["reason"].Enum = append(s.Properties["reason"].Enum, nil)
+	reasons := s.Properties["reason"]
+	for _, r := range models.Reasons {
+		reasons.Enum = append(reasons.Enum, string(r))
+	}
+	reasons.Enum = append(reasons.Enum, nil)
 	return nullable(s, "slack")
 }
 

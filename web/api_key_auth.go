@@ -193,7 +193,6 @@ func deciding(c echo.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() {}
 }
 
-// needs accepts only requests whose API key has the scope.
 // usedKey is where a request has its API key.
 const usedKey = "api_key"
 
@@ -203,6 +202,7 @@ func actor(c echo.Context) string {
 	return "API key " + known.Name
 }
 
+// needs accepts only requests whose API key has the scope.
 func (s *Server) needs(scope models.Scope, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		scheme, key, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")

@@ -24,7 +24,8 @@ func (f *fixture) team(plan models.PlanID) (id uuid.UUID, path string) {
 }
 
 // memberCall is a request for units of a person in the team T1.
-const memberCall = `{"email": "%[1]s@example.com", "slack_team_id": "T1", "slack_user_id": "U%[1]s", "quantity": %[2]d, "idempotency_key": "%[3]s"}`
+const memberCall = `{"email": "%[1]s@example.com", "slack_team_id": "T1", "slack_user_id": "U%[1]s", "quantity": %[2]d,
+	"idempotency_key": "%[3]s"}`
 
 func TestChangeOrganization(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
@@ -48,7 +49,8 @@ func TestChangeOrganization(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 6, "e")).want(t, 200, map[string]any{"allowed": true, "used": 60})
 		f.patch(path, `{}`, key).want(t, 200, map[string]any{"name": "Acme Inc.", "member_limit": 60})
-		if lines := f.audited("organization.set"); len(lines) != 4 || !strings.Contains(strings.Join(lines, "\n"), "spend limit no limit to $1.00") {
+		if lines := f.audited("organization.set"); len(lines) != 4 || !strings.Contains(strings.Join(lines, "\n"),
+			"spend limit no limit to $1.00") {
 			t.Errorf("the audit log has %q", lines)
 		}
 
@@ -82,7 +84,8 @@ func TestChangeUser(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 4, "b")).want(t, 200, map[string]any{"allowed": true, "member_limit": 5})
 		f.patch(user, `{"member_limit": null}`, key).want(t, 200, map[string]any{"role": "admin", "member_limit": nil})
-		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 1, "c")).want(t, 200, map[string]any{"reason": "member_limit_reached", "member_limit": 3})
+		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 1, "c")).want(t, 200, map[string]any{"reason": "member_limit_reached",
+			"member_limit": 3})
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, other), key).want(t, 200, map[string]any{
 			"role": "member", "organization_id": other.String(),
 		})
@@ -92,6 +95,7 @@ func TestChangeUser(t *testing.T) {
 		f.patch(user, `{"organization_id": "acme"}`, key).want(t, 422, map[string]any{"errors.path": "organization_id"})
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, uuid.NewString()), key).want(t, 404, map[string]any{"code": "unknown_organization"})
 		f.patch("/v1/users/ada", `{}`, key).want(t, 422, map[string]any{"errors.path": "email"})
-		f.patch(user, `{}`, withKey(f.newKey(models.ScopeCheck, models.ScopeConsume, models.ScopeRead))).want(t, 403, map[string]any{"code": "insufficient_scope"})
+		f.patch(user, `{}`, withKey(f.newKey(models.ScopeCheck, models.ScopeConsume, models.ScopeRead))).want(t, 403,
+			map[string]any{"code": "insufficient_scope"})
 	})
 }

@@ -400,10 +400,12 @@ func TestBadRequests(t *testing.T) {
 		checkOnly := f.newKey(models.ScopeCheck)
 		before := f.recorded()
 		for _, c := range cases {
-			got := f.post(c.path, c.body, c.changes...)
-			if got.status != c.status || got.code() != c.code || (c.field != "" && !strings.Contains(got.raw, `"path":"`+c.field+`"`)) {
-				t.Errorf("%s: %d %s", c.name, got.status, got.raw)
-			}
+			t.Run(c.name, func(t *testing.T) {
+				got := f.post(c.path, c.body, c.changes...)
+				if got.status != c.status || got.code() != c.code || (c.field != "" && !strings.Contains(got.raw, `"path":"`+c.field+`"`)) {
+					t.Errorf("%d %s", got.status, got.raw)
+				}
+			})
 		}
 		good := `{"email": "a@example.com", ` + key + `}`
 		for name, change := range map[string]change{
@@ -412,11 +414,13 @@ func TestBadRequests(t *testing.T) {
 			"a typo":       withKey(f.key[:len(f.key)-1] + "!"),
 			"unknown":      withKey(models.NewKey()),
 		} {
-			got := f.post("/v1/consume", good, change)
-			got.want(t, 401, map[string]any{"code": "unauthorized"})
-			if got.header.Get("WWW-Authenticate") == "" {
-				t.Errorf("%s: no WWW-Authenticate", name)
-			}
+			t.Run("authorization: "+name, func(t *testing.T) {
+				got := f.post("/v1/consume", good, change)
+				got.want(t, 401, map[string]any{"code": "unauthorized"})
+				if got.header.Get("WWW-Authenticate") == "" {
+					t.Error("no WWW-Authenticate")
+				}
+			})
 		}
 		f.post("/v1/consume", good, withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
 		f.call(http.MethodGet, "/v1/usage/a@example.com", "", withKey(checkOnly)).want(t, 403, map[string]any{"code": "insufficient_scope"})
@@ -433,6 +437,17 @@ func TestBadRequests(t *testing.T) {
 	})
 }
 
+// refusedWithinASecond makes calls with a key that was just revoked until one is refused.
+func (f *fixture) refusedWithinASecond(t *testing.T, key string) {
+	t.Helper()
+	revoked := time.Now()
+	for f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).status == 200 {
+		if time.Since(revoked) > time.Second {
+			t.Fatal("a revoked key still works after a second")
+		}
+	}
+}
+
 func TestARevokedKeyIsRefusedWithinASecond(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		key := f.newKey(models.ScopeCheck)
@@ -441,12 +456,7 @@ func TestARevokedKeyIsRefusedWithinASecond(t *testing.T) {
 		keys, err := models.ListAPIKeys(context.Background(), f.db)
 		must(t, err)
 		must(t, models.RevokeAPIKey(context.Background(), f.db, time.Now(), keys[len(keys)-1].ID))
-		revoked := time.Now()
-		for use().status == 200 {
-			if time.Since(revoked) > time.Second {
-				t.Fatal("a revoked key still works after a second")
-			}
-		}
+		f.refusedWithinASecond(t, key)
 		use().want(t, 401, map[string]any{"code": "unauthorized"})
 	})
 }

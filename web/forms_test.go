@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/net/html"
 
@@ -114,108 +113,117 @@ func TestAKeyIsCreatedOnce(t *testing.T) {
 		f.person("otto@example.com", "", models.Member, true)
 		otto := f.signedIn("otto@example.com")
 		keys := func(want int) {
-			t.Helper()
-			list, err := models.ListAPIKeys(t.Context(), f.db)
-			must(t, err)
+			f.t.Helper()
+			list, err := models.ListAPIKeys(f.t.Context(), f.db)
+			must(f.t, err)
 			if len(list) != want+1 { // the fixture has one key
-				t.Fatalf("%d keys, want %d", len(list), want+1)
+				f.t.Fatalf("%d keys, want %d", len(list), want+1)
 			}
 		}
 		keys(0)
-		// Nothing entered: both fields are invalid, and the entries stay.
 		form := otto.get("/ops").form(views.PathKeys)
-		bad := url.Values{"token": form["token"], "name": {" "}}
-		p := otto.post(views.PathKeys, bad)
-		p.wantErrors(t, "Operations", "key-name", "key-scope")
-		p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}})
-		p.wantErrors(t, "Operations", "key-scope")
-		if got := p.form(views.PathKeys); got.Get("name") != "Reports" || got.Get("token") != form.Get("token") || got.Has("scope") {
-			t.Errorf("the form is shown again as %v", got)
-		}
-		for _, limit := range []string{"-1", "+", "1.5", "1e3", "1,000", "٣", "1000001", strings.Repeat("9", 100), `"><script>`, "a\x00"} {
-			p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}, "scope": {"read"}, "rate_limit": {limit}})
-			p.wantErrors(t, "Operations", "key-rate-limit")
-			if got := p.form(views.PathKeys).Get("rate_limit"); p.status != http.StatusUnprocessableEntity ||
-				got != strings.ReplaceAll(limit, "\x00", "\ufffd") {
-				t.Errorf("%q: %s, and shown again as %q", limit, p.kind(), got)
+		f.step(t, "invalid forms show their entries again", func(t *testing.T) {
+			bad := url.Values{"token": form["token"], "name": {" "}}
+			p := otto.post(views.PathKeys, bad)
+			p.wantErrors(t, "Operations", "key-name", "key-scope")
+			p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}})
+			p.wantErrors(t, "Operations", "key-scope")
+			if got := p.form(views.PathKeys); got.Get("name") != "Reports" || got.Get("token") != form.Get("token") || got.Has("scope") {
+				t.Errorf("the form is shown again as %v", got)
 			}
-		}
-		otto.post(views.PathKeys, url.Values{"token": form["token"], "rate_limit": {"x"}}).wantErrors(t, "Operations", "key-name", "key-scope",
-			"key-rate-limit")
-		keys(0)
-		form.Set("name", "Reports")
-		// Two clicks at once: one key, one secret.
+			for _, limit := range []string{"-1", "+", "1.5", "1e3", "1,000", "٣", "1000001", strings.Repeat("9", 100), `"><script>`, "a\x00"} {
+				p = otto.post(views.PathKeys, url.Values{"token": form["token"], "name": {"Reports"}, "scope": {"read"}, "rate_limit": {limit}})
+				p.wantErrors(t, "Operations", "key-rate-limit")
+				if got := p.form(views.PathKeys).Get("rate_limit"); p.status != http.StatusUnprocessableEntity ||
+					got != strings.ReplaceAll(limit, "\x00", "\ufffd") {
+					t.Errorf("%q: %s, and shown again as %q", limit, p.kind(), got)
+				}
+			}
+			otto.post(views.PathKeys, url.Values{"token": form["token"], "rate_limit": {"x"}}).wantErrors(t, "Operations", "key-name", "key-scope",
+				"key-rate-limit")
+			keys(0)
+		})
 		type answer struct {
 			page page
 			key  string
 		}
-		answers := make(chan answer)
-		for range 2 {
-			b := &browser{f: f, cookies: maps.Clone(otto.cookies)}
-			go func() {
-				p := b.post(views.PathKeys, form)
-				answers <- answer{p, p.newKey()}
-			}()
-		}
-		one, two := <-answers, <-answers
-		if one.key == "" {
-			one, two = two, one
-		}
-		if one.page.status != 200 || one.key == "" || two.key != "" || two.page.status != http.StatusConflict {
-			t.Fatalf("two clicks at once: %s and %s", one.page.main(), two.page.main())
-		}
-		if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") ||
-			!one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
-			t.Errorf("created: %q %s", one.page.title(), one.page.main())
-		}
-		keys(1)
-		// A reload.
-		p = otto.post(views.PathKeys, form)
-		if text := p.main(); p.status != http.StatusConflict || p.newKey() != "" ||
-			!strings.Contains(text, "No second API key was created This form already created the key “Reports”. A key is shown only once.") {
-			t.Errorf("reloaded: %s %s", p.kind(), text)
-		}
-		for _, c := range append(p.header.Values("Set-Cookie"), one.page.header.Values("Set-Cookie")...) {
-			t.Errorf("a cookie is set: %s", c)
-		}
-		if next := p.form(views.PathKeys); next.Get("token") == form.Get("token") || next.Get("name") != "" {
-			t.Errorf("the next form is %v", next)
-		}
-		// Back, with a new form: the name is already used. With the old form and another name, the
-		// entries stay for another key.
-		again := otto.get("/ops").form(views.PathKeys)
-		again.Set("name", "Reports")
-		otto.post(views.PathKeys, again).wantErrors(t, "Operations", "key-name")
-		keys(1)
-		form.Set("name", "Billing")
-		p = otto.post(views.PathKeys, form)
-		if next := p.form(views.PathKeys); p.newKey() != "" || next.Get("name") != "Billing" || next.Get("token") == form.Get("token") ||
-			!strings.Contains(p.main(), "send the form again") {
-			t.Errorf("another name: %v %s", next, p.main())
-		}
-		keys(1)
-		if p = otto.post(views.PathKeys, p.form(views.PathKeys)); p.newKey() == "" {
-			t.Errorf("sent again: %s", p.main())
-		}
-		keys(2)
-		for _, token := range []string{"", "7"} {
-			p := otto.post(views.PathKeys, url.Values{"token": {token}, "name": {"Other"}, "scope": {"read"}})
-			if p.wantErrors(t, "Operations"); p.newKey() != "" || p.form(views.PathKeys).Get("name") != "Other" {
-				t.Errorf("the token %q: %s", token, p.main())
+		var one, two answer
+		f.step(t, "two clicks at once create one key", func(t *testing.T) {
+			form.Set("name", "Reports")
+			answers := make(chan answer)
+			for range 2 {
+				b := &browser{f: f, cookies: maps.Clone(otto.cookies)}
+				go func() {
+					p := b.post(views.PathKeys, form)
+					answers <- answer{p, p.newKey()}
+				}()
 			}
-		}
-		keys(2)
+			one, two = <-answers, <-answers
+			if one.key == "" {
+				one, two = two, one
+			}
+			if one.page.status != 200 || one.key == "" || two.key != "" || two.page.status != http.StatusConflict {
+				t.Fatalf("two clicks at once: %s and %s", one.page.main(), two.page.main())
+			}
+			if secret := one.page.find("div", "id", "new-key-secret"); !strings.Contains(textOf(secret), "shown only once") ||
+				!one.page.focus(secret) || one.page.title() != "API key created: Operations – Tollgate" {
+				t.Errorf("created: %q %s", one.page.title(), one.page.main())
+			}
+			keys(1)
+		})
+		f.step(t, "a reload creates no second key", func(t *testing.T) {
+			p := otto.post(views.PathKeys, form)
+			if text := p.main(); p.status != http.StatusConflict || p.newKey() != "" ||
+				!strings.Contains(text, "No second API key was created This form already created the key “Reports”. A key is shown only once.") {
+				t.Errorf("reloaded: %s %s", p.kind(), text)
+			}
+			for _, c := range append(p.header.Values("Set-Cookie"), one.page.header.Values("Set-Cookie")...) {
+				t.Errorf("a cookie is set: %s", c)
+			}
+			if next := p.form(views.PathKeys); next.Get("token") == form.Get("token") || next.Get("name") != "" {
+				t.Errorf("the next form is %v", next)
+			}
+		})
+		f.step(t, "a name can be used once", func(t *testing.T) {
+			again := otto.get("/ops").form(views.PathKeys)
+			again.Set("name", "Reports")
+			otto.post(views.PathKeys, again).wantErrors(t, "Operations", "key-name")
+			keys(1)
+		})
+		f.step(t, "an old form keeps its entries for another key", func(t *testing.T) {
+			form.Set("name", "Billing")
+			p := otto.post(views.PathKeys, form)
+			if next := p.form(views.PathKeys); p.newKey() != "" || next.Get("name") != "Billing" || next.Get("token") == form.Get("token") ||
+				!strings.Contains(p.main(), "send the form again") {
+				t.Errorf("another name: %v %s", next, p.main())
+			}
+			keys(1)
+			if p = otto.post(views.PathKeys, p.form(views.PathKeys)); p.newKey() == "" {
+				t.Errorf("sent again: %s", p.main())
+			}
+			keys(2)
+		})
+		f.step(t, "an invalid token creates nothing", func(t *testing.T) {
+			for _, token := range []string{"", "7"} {
+				p := otto.post(views.PathKeys, url.Values{"token": {token}, "name": {"Other"}, "scope": {"read"}})
+				if p.wantErrors(t, "Operations"); p.newKey() != "" || p.form(views.PathKeys).Get("name") != "Other" {
+					t.Errorf("the token %q: %s", token, p.main())
+				}
+			}
+			keys(2)
+		})
 		if got := f.audited("apikey.create"); len(got) != 2 {
 			t.Errorf("the audit log has %q", got)
 		}
-		// No session stores the secret.
-		var sessions []models.Session
-		must(t, f.db.NewSelect().Model(&sessions).Scan(t.Context()))
-		for _, s := range sessions {
-			if strings.Contains(string(s.Data), one.key) {
-				t.Error("a session contains the key")
+		f.step(t, "the secret is stored nowhere", func(t *testing.T) {
+			var sessions []models.Session
+			must(t, f.db.NewSelect().Model(&sessions).Scan(t.Context()))
+			for _, s := range sessions {
+				if strings.Contains(string(s.Data), one.key) {
+					t.Error("a session contains the key")
+				}
 			}
-		}
+		})
 	})
 }
 
@@ -422,7 +430,7 @@ func TestOperations(t *testing.T) {
 		if p := otto.post(views.PathKeyRevoke, revoke); p.kind() != "See Other /ops" {
 			t.Fatalf("revoked: %s %s", p.kind(), p.main())
 		}
-		time.Sleep(time.Second)
+		f.refusedWithinASecond(t, key)
 		f.post("/v1/check", `{"email": "a@example.com"}`, withKey(key)).want(t, 401, nil)
 		p = otto.get("/ops")
 		if text := p.main(); !strings.Contains(text, "API key revoked") || !strings.Contains(textOf(p.section("keys")), "Revoked Nov 23, 2026") ||

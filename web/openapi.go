@@ -84,11 +84,12 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 			})
 		}
 		for _, q := range r.query {
-			least, most := float64(q.least), float64(q.most)
-			op.Parameters = append(op.Parameters, &huma.Param{
-				Name: q.name, In: "query", Description: q.description,
-				Schema: &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most, Default: q.normal},
-			})
+			schema := &huma.Schema{Type: "string"}
+			if q.most != 0 {
+				least, most := float64(q.least), float64(q.most)
+				schema = &huma.Schema{Type: "integer", Minimum: &least, Maximum: &most, Default: q.normal}
+			}
+			op.Parameters = append(op.Parameters, &huma.Param{Name: q.name, In: "query", Description: q.description, Schema: schema})
 		}
 		doc.AddOperation(op)
 	}

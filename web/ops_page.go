@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -55,7 +56,10 @@ func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
 		page.Form.Token = uuid.Must(uuid.NewV7()).String()
 	}
 	page.Keys = load(s, c, "keys", func(ctx context.Context) ([]models.APIKey, error) { return models.ListAPIKeys(ctx, s.db) })
-	page.Unit = s.catalogue.UnitPlural
+	page.Unit, page.Catalogue = s.catalogue.UnitPlural, s.catalogue
+	page.Refusals = load(s, c, "refusals", func(ctx context.Context) ([]models.RefusalCount, error) {
+		return models.RefusalsSince(ctx, s.db, s.now().Add(-24*time.Hour))
+	})
 	giveUp, reason := page.Stripe.Value.GiveUp, page.Stripe.Value.Reason
 	page.Stripe = load(s, c, "Stripe", s.opsStripe)
 	page.Stripe.Value.GiveUp, page.Stripe.Value.Reason = giveUp, reason

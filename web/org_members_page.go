@@ -86,20 +86,13 @@ func (s *Server) addMonths(ctx context.Context, rows []views.MemberRow, now time
 // orgMemberPage shows an admin one member of the organization. A member of another organization is
 // not found.
 func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
-	id, err := uuid.Parse(c.Param("id"))
-	if err != nil {
-		return echo.ErrNotFound
-	}
-	user, err := models.MemberOf(c.Request().Context(), s.db, viewer.Organization.ID, id)
+	user, err := s.member(c, viewer)
 	if err != nil {
 		return err
 	}
-	if user == nil {
-		return echo.ErrNotFound
-	}
 	page := views.OrgMember{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
-		Name: user.Name, Email: user.Email, Role: user.Role, SignedUp: user.CreatedAt,
+		ID: user.ID, Name: user.Name, Email: user.Email, Role: user.Role, SignedUp: user.CreatedAt,
 	}
 	p := s.loadPerson(c, user.Email, user.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved

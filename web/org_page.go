@@ -33,6 +33,10 @@ func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
 		s.addState(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
+	page.Refused = load(s, c, "refusals", func(ctx context.Context) (r views.RefusedMembers, err error) {
+		r.Top, r.Total, err = models.RefusedMembers(ctx, s.db, o.ID, summary.Period)
+		return r, err
+	})
 	page.Months = load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
 		return s.pastUsage.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
 	})

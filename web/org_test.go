@@ -187,97 +187,104 @@ func TestMembersAreSearchedSortedAndPaged(t *testing.T) {
 			t.Fatalf("the file has %q, want %q", got, emails)
 		}
 		cell := func(row []string, name string) string { return row[slices.Index(all[0], name)] }
+		levels := []string{"safe", "warning", "critical", "exceeded"}
 		number := func(text string) int {
 			n, err := strconv.Atoi(cmp.Or(text, "-1")) // people without a last period come first
-			must(t, err)
+			must(f.t, err)
 			return n
 		}
-		levels := []string{"safe", "warning", "critical", "exceeded"}
-		for sort, key := range map[string]string{
-			"name": "name", "email": "email", "used": "used", "included": "included", "percent": "percent_used", "level": "warning_level",
-			"overage": "overage_cents", "last": "last_period_used",
-		} {
-			for _, order := range []string{"asc", "desc"} {
-				want := slices.Clone(all[1:])
-				slices.SortFunc(want, func(x, y []string) int {
-					a, b := cell(x, key), cell(y, key)
-					var by int
-					switch key {
-					case "name", "email":
-						by = strings.Compare(strings.ToLower(a), strings.ToLower(b))
-					case "warning_level":
-						by = cmp.Compare(slices.Index(levels, a), slices.Index(levels, b))
-					default:
-						by = cmp.Compare(number(a), number(b))
+		f.step(t, "sorted", func(t *testing.T) {
+			for sort, key := range map[string]string{
+				"name": "name", "email": "email", "used": "used", "included": "included", "percent": "percent_used", "level": "warning_level",
+				"overage": "overage_cents", "last": "last_period_used",
+			} {
+				for _, order := range []string{"asc", "desc"} {
+					want := slices.Clone(all[1:])
+					slices.SortFunc(want, func(x, y []string) int {
+						a, b := cell(x, key), cell(y, key)
+						var by int
+						switch key {
+						case "name", "email":
+							by = strings.Compare(strings.ToLower(a), strings.ToLower(b))
+						case "warning_level":
+							by = cmp.Compare(slices.Index(levels, a), slices.Index(levels, b))
+						default:
+							by = cmp.Compare(number(a), number(b))
+						}
+						if order == "desc" {
+							by = -by
+						}
+						return cmp.Or(by, strings.Compare(cell(x, "email"), cell(y, "email")))
+					})
+					emails := column(append([][]string{all[0]}, want...), "email")
+					q := url.Values{"sort": {sort}, "order": {order}}
+					if got := column(b.get("/org/members.csv?"+q.Encode()).csv(t), "email"); !slices.Equal(got, emails) {
+						t.Errorf("the file by %s, %s: %q, want %q", sort, order, got, emails)
 					}
-					if order == "desc" {
-						by = -by
-					}
-					return cmp.Or(by, strings.Compare(cell(x, "email"), cell(y, "email")))
-				})
-				emails := column(append([][]string{all[0]}, want...), "email")
-				q := url.Values{"sort": {sort}, "order": {order}}
-				if got := column(b.get("/org/members.csv?"+q.Encode()).csv(t), "email"); !slices.Equal(got, emails) {
-					t.Errorf("the file by %s, %s: %q, want %q", sort, order, got, emails)
-				}
-				p := b.get("/org/members?" + q.Encode())
-				sorted := 0
-				for th := range elements(p.find("thead", "", ""), "th") {
-					if aria := attribute(th, "aria-sort"); aria != "" {
-						if sorted++; !strings.HasPrefix(aria, order) {
-							t.Errorf("by %s, %s: %s has aria-sort %s", sort, order, textOf(th), aria)
+					p := b.get("/org/members?" + q.Encode())
+					sorted := 0
+					for th := range elements(p.find("thead", "", ""), "th") {
+						if aria := attribute(th, "aria-sort"); aria != "" {
+							if sorted++; !strings.HasPrefix(aria, order) {
+								t.Errorf("by %s, %s: %s has aria-sort %s", sort, order, textOf(th), aria)
+							}
 						}
 					}
-				}
-				if sorted != 1 {
-					t.Errorf("by %s, %s: %d columns have aria-sort", sort, order, sorted)
-				}
-				if got := b.listed(q); !slices.Equal(got, emails) {
-					t.Errorf("the pages by %s, %s: %q, want %q", sort, order, got, emails)
-				}
-			}
-		}
-		for _, q := range []url.Values{
-			{"q": {"ANN"}}, {"q": {"u1"}}, {"level": {"warning"}}, {"level": {"exceeded"}, "sort": {"email"}}, {"q": {"example"}, "level": {"safe"}},
-			{"q": {"no such"}},
-		} {
-			var want []string
-			for _, row := range all[1:] {
-				search, level := strings.ToLower(q.Get("q")), q.Get("level")
-				if (strings.Contains(strings.ToLower(cell(row, "name")), search) || strings.Contains(cell(row, "email"), search)) &&
-					(level == "" || cell(row, "warning_level") == level) {
-					want = append(want, cell(row, "email"))
+					if sorted != 1 {
+						t.Errorf("by %s, %s: %d columns have aria-sort", sort, order, sorted)
+					}
+					if got := b.listed(q); !slices.Equal(got, emails) {
+						t.Errorf("the pages by %s, %s: %q, want %q", sort, order, got, emails)
+					}
 				}
 			}
-			got, file := b.listed(q), column(b.get("/org/members.csv?"+q.Encode()).csv(t), "email")
-			if !slices.Equal(got, file) {
-				t.Errorf("%v: the pages have %q, the file %q", q, got, file)
+		})
+		f.step(t, "searched and filtered", func(t *testing.T) {
+			for _, q := range []url.Values{
+				{"q": {"ANN"}}, {"q": {"u1"}}, {"level": {"warning"}}, {"level": {"exceeded"}, "sort": {"email"}},
+				{"q": {"example"}, "level": {"safe"}}, {"q": {"no such"}},
+			} {
+				var want []string
+				for _, row := range all[1:] {
+					search, level := strings.ToLower(q.Get("q")), q.Get("level")
+					if (strings.Contains(strings.ToLower(cell(row, "name")), search) || strings.Contains(cell(row, "email"), search)) &&
+						(level == "" || cell(row, "warning_level") == level) {
+						want = append(want, cell(row, "email"))
+					}
+				}
+				got, file := b.listed(q), column(b.get("/org/members.csv?"+q.Encode()).csv(t), "email")
+				if !slices.Equal(got, file) {
+					t.Errorf("%v: the pages have %q, the file %q", q, got, file)
+				}
+				slices.Sort(want)
+				slices.Sort(got)
+				if !slices.Equal(got, want) || len(want) == 0 && q.Get("q") != "no such" {
+					t.Errorf("%v: %q, want %q", q, got, want)
+				}
 			}
-			slices.Sort(want)
-			slices.Sort(got)
-			if !slices.Equal(got, want) || len(want) == 0 && q.Get("q") != "no such" {
-				t.Errorf("%v: %q, want %q", q, got, want)
+		})
+		f.step(t, "the link to the file has the same query", func(t *testing.T) {
+			p := b.get("/org/members?q=u1&level=safe&sort=email&order=desc&page=2")
+			if p.find("a", "href", "/org/members.csv?level=safe&order=desc&q=u1&sort=email") == nil {
+				t.Errorf("no link to the file with the same people: %s", p.main())
 			}
-		}
-		// The link to the file has the same query.
-		p := b.get("/org/members?q=u1&level=safe&sort=email&order=desc&page=2")
-		if p.find("a", "href", "/org/members.csv?level=safe&order=desc&q=u1&sort=email") == nil {
-			t.Errorf("no link to the file with the same people: %s", p.main())
-		}
-		for query, found := range map[string]int{
-			"page=-1": 25, "page=0": 25, "page=abc": 25, "page=99999999999999999999": 25, "page=999999": 11, "sort=used;DROP+TABLE+users": 25,
-			"sort=1&order=desc--": 25, "level=x'": 25,
-			"q=%25": 0, "q=_": 0, "q='+OR+1%3D1+--": 0, "q=%00": 0, "q=%ff": 0, "q=<script>alert(1)</script>": 0,
-			"q=" + strings.Repeat("a", 5000): 0, "q=a&q=b&q=c": 25, "page=1&page=2": 25,
-		} {
-			p := b.get("/org/members?" + query)
-			if rows := table(p.find("main", "", "")); p.status != 200 || max(0, len(rows)-1) != found || strings.Contains(p.body, "<script") {
-				t.Errorf("%.60s: %s, %d rows, want %d", query, p.kind(), len(rows)-1, found)
+		})
+		f.step(t, "invalid queries", func(t *testing.T) {
+			for query, found := range map[string]int{
+				"page=-1": 25, "page=0": 25, "page=abc": 25, "page=99999999999999999999": 25, "page=999999": 11, "sort=used;DROP+TABLE+users": 25,
+				"sort=1&order=desc--": 25, "level=x'": 25,
+				"q=%25": 0, "q=_": 0, "q='+OR+1%3D1+--": 0, "q=%00": 0, "q=%ff": 0, "q=<script>alert(1)</script>": 0,
+				"q=" + strings.Repeat("a", 5000): 0, "q=a&q=b&q=c": 25, "page=1&page=2": 25,
+			} {
+				p := b.get("/org/members?" + query)
+				if rows := table(p.find("main", "", "")); p.status != 200 || max(0, len(rows)-1) != found || strings.Contains(p.body, "<script") {
+					t.Errorf("%.60s: %s, %d rows, want %d", query, p.kind(), len(rows)-1, found)
+				}
+				if file := b.get("/org/members.csv?" + query); file.status != 200 {
+					t.Errorf("%.60s: the file is %s", query, file.kind())
+				}
 			}
-			if file := b.get("/org/members.csv?" + query); file.status != 200 {
-				t.Errorf("%.60s: the file is %s", query, file.kind())
-			}
-		}
+		})
 	})
 }
 

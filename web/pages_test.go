@@ -101,9 +101,9 @@ var examples = map[string]example{
 		must(f.t, err)
 		return "/settings/sessions/" + viewer.Session.ID.String() + "/end"
 	}},
-	"/org/members/:id": {
-		theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() },
-	},
+	"/org/members/:id":              memberExample(""),
+	"/org/members/:id/activity":     memberExample("/activity"),
+	"/org/members/:id/activity.csv": memberExample("/activity.csv"),
 	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
@@ -113,6 +113,13 @@ var examples = map[string]example{
 		must(f.t, err)
 		return views.PathKeyRevoke + "?id=" + keys[len(keys)-1].ID.String()
 	}},
+}
+
+// memberExample is a page about bob, for admins of his organization.
+func memberExample(rest string) example {
+	return example{
+		theirs: []string{"ada"}, path: func(f *fixture) string { return "/org/members/" + f.user("bob@example.com").ID.String() + rest },
+	}
 }
 
 // user reads a person.

@@ -26,6 +26,7 @@ type route struct {
 	handle       echo.HandlerFunc
 }
 
+// queryParameter is a text, or a number from least to most if most is not 0.
 type queryParameter struct {
 	name, description   string
 	least, most, normal int
@@ -93,6 +94,18 @@ func (s *Server) api() []route {
 			description: "Newest first. The current period is included after its first call.",
 			query:       []queryParameter{{"months", "The maximum number of periods.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response:    reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
+		},
+		{
+			method: http.MethodGet, path: "/v1/usage/{email}/events", id: "activity", scope: models.ScopeRead,
+			handle:      answered(queryTimeout, s.activity),
+			summary:     "A person's events",
+			description: "Each recorded use of units in one billing period, newest first.",
+			query: []queryParameter{
+				{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). " +
+					"Default: the current billing period."},
+				{name: "cursor", description: "The `next_cursor` of an earlier response."},
+			},
+			response: reflect.TypeFor[activityAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,

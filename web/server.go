@@ -84,6 +84,7 @@ type Server struct {
 
 	echo      *echo.Echo
 	keys      apiKeys
+	refusals  *refusals
 	sessions  *sessions
 	issuer    *issuer
 	crossSite *http.CrossOriginProtection
@@ -124,6 +125,10 @@ func New(o Options) (*Server, error) {
 		}, []string{"route", "status"}),
 	}
 	if err := o.Metrics.Register(s.requests); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	var err error
+	if s.refusals, err = newRefusals(o.Metrics); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
 	if err := s.guard(&o); err != nil {
@@ -185,6 +190,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	background.Go(func() { s.keys.run(inner) })
 	background.Go(func() { s.sessions.run(inner) })
 	background.Go(func() { s.watchFile(inner) })
+	background.Go(func() { s.storeRefusals(inner) })
 	return s.serve(ctx, l)
 }
 

@@ -76,6 +76,16 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	return f
 }
 
+// step runs a part of a test that depends on the earlier parts. If it fails, the test ends.
+func (f *fixture) step(t *testing.T, name string, do func(t *testing.T)) {
+	t.Helper()
+	whole := f.t
+	defer func() { f.t = whole }()
+	if !t.Run(name, func(t *testing.T) { f.t = t; do(t) }) {
+		t.FailNow()
+	}
+}
+
 // schemas are the validators of the documents served so far. Nearly all tests serve the same
 // document, and parsing it takes longer than most of these tests.
 var schemas struct {

@@ -17,7 +17,7 @@ import (
 // A client whose packets are late when the server stops gets its answer: the listener closes only
 // after all handshakes have ended.
 func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
-	f := newFixture(t, modelstest.SQLite(t))
+	f, other := newFixture(t, modelstest.SQLite(t)), newFixture(t, modelstest.SQLite(t))
 	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
 	must(t, err)
 	listener := l.(*net.TCPListener)
@@ -60,8 +60,15 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
+	idle, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
+	must(t, err)
 	stop()
-	time.Sleep(2 * minHandshake) // without the handshake, the listener would be closed by now
+	for !f.web.stop.closing.Load() {
+		<-time.After(time.Millisecond)
+	}
+	// The other server has no handshake, and stops later. Without its handshake, the first server
+	// would have closed its listener by the end of that.
+	must(t, other.web.serve(ctx, idle))
 	must(t, deaf.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) }))
 	if err := <-answered; err != nil {
 		t.Errorf("the client got no answer: %v", err)

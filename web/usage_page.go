@@ -29,6 +29,9 @@ func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, li
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Standing, page.Days, page.Months, page.Comparison, page.Moved = p.standing, p.days, p.months, p.comparison, p.moved
 	page.Subscription = s.subscription(c, viewer, p.standing)
+	page.Refusals = load(s, c, "refusals", func(ctx context.Context) ([]models.RefusalCount, error) {
+		return models.RefusalsOf(ctx, s.db, viewer.User.ID, p.standing.Value.Period)
+	})
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
 	}

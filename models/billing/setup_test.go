@@ -76,6 +76,16 @@ func written(s *stripetest.Stripe) (n int) {
 	return n
 }
 
+// step runs a part of a test that depends on the earlier parts. If it fails, the test ends.
+func (f *webhookFixture) step(name string, do func()) {
+	f.Helper()
+	whole := f.T
+	defer func() { f.T = whole }()
+	if !whole.Run(name, func(t *testing.T) { f.T = t; do() }) {
+		whole.FailNow()
+	}
+}
+
 func TestSetup(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		stand, client := standIn(f.T, func() time.Time { return f.at })
@@ -87,98 +97,109 @@ func TestSetup(t *testing.T) {
 			f.must(err)
 			return r
 		}
-		dry := setup()
-		if written(stand) != 0 || len(dry.Found) != 0 || len(dry.Drift) != 0 || dry.WebhookSecret != "" {
-			f.Errorf("a dry run: %+v", dry)
-		}
-		if ids, err := stripeObjects(f.Context(), f.db); err != nil || len(ids) != 0 {
-			f.Errorf("a dry run wrote %v, %v", ids, err)
-		}
-		if state, err := State(f.Context(), f.db); err != nil || state.AccountID != "" || state.Livemode != nil {
-			f.Errorf("a dry run claimed the account: %+v, %v", state, err)
-		}
-		o.DryRun = false
-		first := setup()
-		// Each of the four plans has a product, a meter and two prices; there is also the endpoint
-		// and the portal.
-		if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 ||
-			!strings.HasPrefix(first.WebhookSecret, "whsec_") {
-			f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
-		}
-		ids, err := stripeObjects(f.Context(), f.db)
-		f.must(err)
-		if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" ||
-			ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
-			f.Errorf("stored: %v", ids)
-		}
-		pro := stand.Object(ids["price:pro"])
-		if fmt.Sprint(pro["unit_amount"]) != "1800" || pro["lookup_key"] != "tollgate_base_pro" || pro["currency"] != "usd" {
-			f.Errorf("the price is %v", pro)
-		}
-		for plan, cents := range map[string]int64{"starter": 35, "pro": 30, "team": 25, "business": 20} {
-			over, err := client.api.Prices.Get(ids["overage:"+plan], nil)
+		var dry SetupReport
+		var ids map[string]string
+		f.step("a dry run changes nothing", func() {
+			dry = setup()
+			if written(stand) != 0 || len(dry.Found) != 0 || len(dry.Drift) != 0 || dry.WebhookSecret != "" {
+				f.Errorf("a dry run: %+v", dry)
+			}
+			if ids, err := stripeObjects(f.Context(), f.db); err != nil || len(ids) != 0 {
+				f.Errorf("a dry run wrote %v, %v", ids, err)
+			}
+			if state, err := State(f.Context(), f.db); err != nil || state.AccountID != "" || state.Livemode != nil {
+				f.Errorf("a dry run claimed the account: %+v, %v", state, err)
+			}
+		})
+		f.step("the first run makes the objects", func() {
+			o.DryRun = false
+			first := setup()
+			// Each of the four plans has a product, a meter and two prices; there is also the endpoint
+			// and the portal.
+			if len(first.Made) != 18 || len(dry.Missing) != 18 || len(dry.Made) != 0 || len(first.Found)+len(first.Drift) != 0 ||
+				!strings.HasPrefix(first.WebhookSecret, "whsec_") {
+				f.Errorf("the first run: %s", strings.Join(first.Lines(), "\n"))
+			}
+			var err error
+			ids, err = stripeObjects(f.Context(), f.db)
 			f.must(err)
-			if over.UnitAmount != cents || over.BillingScheme != "per_unit" || over.Recurring.Meter != ids["meter:"+plan] ||
-				over.Recurring.UsageType != "metered" ||
-				over.LookupKey != "tollgate_overage_"+plan {
-				f.Errorf("the overage price of %s is %+v", plan, over)
+			if len(ids) != 18 || ids["overage:team"] == "" || ids["price:pro"] == "" || ids["webhook"] == "" || ids["portal"] == "" ||
+				ids["meter:pro"] == "" || ids["meter"] != "" || ids["product:business"] == "" {
+				f.Errorf("stored: %v", ids)
 			}
-			meter, err := client.api.BillingMeters.Get(ids["meter:"+plan], nil)
+		})
+		f.step("the prices and meters", func() {
+			pro := stand.Object(ids["price:pro"])
+			if fmt.Sprint(pro["unit_amount"]) != "1800" || pro["lookup_key"] != "tollgate_base_pro" || pro["currency"] != "usd" {
+				f.Errorf("the price is %v", pro)
+			}
+			for plan, cents := range map[string]int64{"starter": 35, "pro": 30, "team": 25, "business": 20} {
+				over, err := client.api.Prices.Get(ids["overage:"+plan], nil)
+				f.must(err)
+				if over.UnitAmount != cents || over.BillingScheme != "per_unit" || over.Recurring.Meter != ids["meter:"+plan] ||
+					over.Recurring.UsageType != "metered" ||
+					over.LookupKey != "tollgate_overage_"+plan {
+					f.Errorf("the overage price of %s is %+v", plan, over)
+				}
+				meter, err := client.api.BillingMeters.Get(ids["meter:"+plan], nil)
+				f.must(err)
+				if meter.EventName != "slack_speak_suggestions_"+plan || meter.DefaultAggregation.Formula != "sum" {
+					f.Errorf("the meter of %s is %+v", plan, meter)
+				}
+			}
+		})
+		f.step("the second run finds the objects", func() {
+			wrote := written(stand)
+			second := setup()
+			if written(stand) != wrote || len(second.Made)+len(second.Drift) != 0 || len(second.Found) != 18 || second.WebhookSecret != "" {
+				f.Errorf("the second run: %s", strings.Join(second.Lines(), "\n"))
+			}
+			again, err := stripeObjects(f.Context(), f.db)
 			f.must(err)
-			if meter.EventName != "slack_speak_suggestions_"+plan || meter.DefaultAggregation.Formula != "sum" {
-				f.Errorf("the meter of %s is %+v", plan, meter)
+			for name, id := range ids {
+				if again[name] != id {
+					f.Errorf("%s became %s", name, again[name])
+				}
 			}
-		}
-		wrote := written(stand)
-		second := setup()
-		if written(stand) != wrote || len(second.Made)+len(second.Drift) != 0 || len(second.Found) != 18 || second.WebhookSecret != "" {
-			f.Errorf("the second run: %s", strings.Join(second.Lines(), "\n"))
-		}
-		again, err := stripeObjects(f.Context(), f.db)
-		f.must(err)
-		for name, id := range ids {
-			if again[name] != id {
-				f.Errorf("%s became %s", name, again[name])
+		})
+		f.step("differences are listed and not overwritten", func() {
+			changed := *f.hook.catalogue
+			changed.Plans = slices.Clone(changed.Plans)
+			changed.Currency = "eur"
+			for i := range changed.Plans {
+				if p := &changed.Plans[i]; p.ID == "pro" {
+					p.BasePriceCents, p.OverageRateCents = 1900, 28
+				}
 			}
-		}
-
-		// Changes in the catalog and at Stripe are listed and not overwritten.
-		changed := *f.hook.catalogue
-		changed.Plans = slices.Clone(changed.Plans)
-		changed.Currency = "eur"
-		for i := range changed.Plans {
-			if p := &changed.Plans[i]; p.ID == "pro" {
-				p.BasePriceCents, p.OverageRateCents = 1900, 28
+			o.Catalogue = &changed
+			_, err := client.api.Prices.Update(ids["price:starter"], &stripe.PriceParams{Active: stripe.Bool(false)})
+			f.must(err)
+			_, err = client.api.WebhookEndpoints.Update(ids["webhook"],
+				&stripe.WebhookEndpointParams{EnabledEvents: stripe.StringSlice([]string{"invoice.paid", "charge.failed"})})
+			f.must(err)
+			_, err = client.api.Products.Update(ids["product:team"], &stripe.ProductParams{Active: stripe.Bool(false), Name: stripe.String("Crew")})
+			f.must(err)
+			_, err = client.api.BillingPortalConfigurations.Update(ids["portal"],
+				&stripe.BillingPortalConfigurationParams{Active: stripe.Bool(false)})
+			f.must(err)
+			_, err = client.api.BillingMeters.Deactivate(ids["meter:team"], nil)
+			f.must(err)
+			wrote := written(stand)
+			drift := strings.Join(setup().Drift, "\n")
+			for _, part := range []string{
+				"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
+				"it is in usd, and the catalog in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
+				"does not get checkout.session.completed events",
+				"gets charge.failed events", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe accepts no usage",
+			} {
+				if !strings.Contains(drift, part) {
+					f.Errorf("%q is not listed in\n%s", part, drift)
+				}
 			}
-		}
-		o.Catalogue = &changed
-		_, err = client.api.Prices.Update(ids["price:starter"], &stripe.PriceParams{Active: stripe.Bool(false)})
-		f.must(err)
-		_, err = client.api.WebhookEndpoints.Update(ids["webhook"],
-			&stripe.WebhookEndpointParams{EnabledEvents: stripe.StringSlice([]string{"invoice.paid", "charge.failed"})})
-		f.must(err)
-		_, err = client.api.Products.Update(ids["product:team"], &stripe.ProductParams{Active: stripe.Bool(false), Name: stripe.String("Crew")})
-		f.must(err)
-		_, err = client.api.BillingPortalConfigurations.Update(ids["portal"],
-			&stripe.BillingPortalConfigurationParams{Active: stripe.Bool(false)})
-		f.must(err)
-		_, err = client.api.BillingMeters.Deactivate(ids["meter:team"], nil)
-		f.must(err)
-		wrote = written(stand)
-		drift := strings.Join(setup().Drift, "\n")
-		for _, part := range []string{
-			"it is $18.00, and the catalog says 19.00 EUR", "it is $0.30, and the catalog says 0.28 EUR",
-			"it is in usd, and the catalog in eur", "price:starter, " + ids["price:starter"] + ": it is inactive",
-			"does not get checkout.session.completed events",
-			"gets charge.failed events", "is inactive", `is called "Crew"`, "the portal's configuration", "so Stripe accepts no usage",
-		} {
-			if !strings.Contains(drift, part) {
-				f.Errorf("%q is not listed in\n%s", part, drift)
+			if written(stand) != wrote {
+				f.Error("setup changed an object that differs")
 			}
-		}
-		if written(stand) != wrote {
-			f.Error("setup changed an object that differs")
-		}
+		})
 	})
 }
 

@@ -85,6 +85,9 @@ type op struct {
 
 	answer Answer
 	err    error
+	// lapsed is the ID of the organization's record whose expired holds must be counted again
+	// before the op is decided; otherwise 0.
+	lapsed int64
 }
 
 // recordKey returns the key of the record that the op acts on, if it is decided at now.

@@ -30,7 +30,7 @@ func (f *fixture) mixed(t *testing.T, round string, calls int) (unavailable, unc
 	var slowest time.Duration
 	for i := range calls {
 		all.Go(func() {
-			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // so that they form several groups
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond) // staggered, so that they form several groups
 			key, known := fmt.Sprint(round, i), by(fmt.Sprintf("known%d@example.com", i%8))
 			fresh := by(fmt.Sprintf("new%d-%s@example.com", i, round))
 			fresh.Slack = models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d%s", i, round)}

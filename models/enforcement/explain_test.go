@@ -17,8 +17,8 @@ import (
 )
 
 // seqScan matches a table that is read whole.
-var seqScan = regexp.MustCompile(
-	`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|usage_holds|api_keys)`)
+var seqScan = regexp.MustCompile(`Seq Scan on (organizations|workspaces|users|subscriptions|memberships|usage_records|usage_events|` +
+	`usage_holds|organization_records|api_keys)`)
 
 // grow fills the tables with enough rows that the planner prefers an index.
 const grow = `
@@ -81,7 +81,9 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 			ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], ARRAY['1']`,
 		"move": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY['1'],
 			ARRAY['7'::xid], 1`,
-		"late": `ARRAY[gen_random_uuid()], ARRAY[7::bigint]`,
+		"late":   `ARRAY[gen_random_uuid()], ARRAY[7::bigint]`,
+		"spends": `ARRAY[7::bigint]`,
+		"spend":  `ARRAY[7::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], 0`,
 	}
 	for name := range pgStatements {
 		switch name {

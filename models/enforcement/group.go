@@ -201,7 +201,7 @@ type decider struct {
 }
 
 func (d *decider) decide(o *op) {
-	o.answer, o.err = Answer{}, nil
+	o.answer, o.err, o.lapsed = Answer{}, nil, 0
 	o.account.readSpend()
 	switch o.kind {
 	case consume, record:
@@ -230,9 +230,9 @@ func (d *decider) consume(o *op) {
 	var verdict models.Verdict
 	if o.kind == record {
 		occurredAt, verdict = o.at, models.Classify(a.standing, o.quantity)
-		d.noteLimit(a, verdict.Overage < models.Classify(a.standing.WithoutOrganization(), o.quantity).Overage)
+		d.noteLimit(o, verdict.Overage < models.Classify(a.standing.WithoutOrganization(), o.quantity).Overage)
 	} else if verdict = models.Decide(a.standing, o.quantity); !verdict.Allowed {
-		d.noteLimit(a, verdict.Reason == models.OrganizationSpendLimitReached)
+		d.noteLimit(o, verdict.Reason == models.OrganizationSpendLimitReached)
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
@@ -281,7 +281,7 @@ func (d *decider) hold(o *op) {
 	}
 	verdict := models.Decide(a.standing, o.quantity)
 	if !verdict.Allowed {
-		d.noteLimit(a, verdict.Reason == models.OrganizationSpendLimitReached)
+		d.noteLimit(o, verdict.Reason == models.OrganizationSpendLimitReached)
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}

@@ -121,111 +121,120 @@ func TestLateUsageIsBilledToTheCustomerAtItsTime(t *testing.T) {
 		const hour = time.Hour
 		acme := p.organization(at(-60*day), "Acme", "T9")
 		p.subscribe("", &acme, "team", "cus_org", at(-10*day))
-
-		// No usage was recorded at that time, and no one paid.
-		p.subscribe("ada@example.com", nil, "pro", "cus_ada", at(-hour))
-		p.late("ada@example.com", at(-2*day), "", "free")
-		f.clean(t)
-		p.late("ada@example.com", at(-time.Minute), "cus_ada", "pro")
-		p.late("ada@example.com", at(-40*day), "", "free")
-		if answer := f.consume(t, "ada@example.com", 1, "ada"); answer.Standing.Plan != "pro" || answer.Standing.Used != 4 {
-			t.Errorf("ada has %d units on %s, want 4 on pro", answer.Standing.Used, answer.Standing.Plan)
-		}
-
-		// There is a record of that time.
-		f.consume(t, "bob@example.com", 1, "bob")
-		f.now = at(hour)
-		p.subscribe("bob@example.com", nil, "pro", "cus_bob", f.now)
-		f.consume(t, "bob@example.com", 1, "bob 2")
-		p.late("bob@example.com", at(-30*time.Minute), "", "free")
-		p.late("bob@example.com", at(hour), "cus_bob", "pro")
-
-		// People without a plan and with their own plan join an organization that pays. From then on,
-		// their record has the organization's period.
-		f.consume(t, "cyd@example.com", 1, "cyd")
-		p.subscribe("dia@example.com", nil, "pro", "cus_dia", at(-day))
-		f.consume(t, "dia@example.com", 1, "dia")
-		f.now = at(2 * hour)
-		p.join(f.now, "cyd@example.com", "T9")
-		p.join(f.now, "dia@example.com", "T9")
-		f.consume(t, "cyd@example.com", 1, "cyd 2")
-		f.consume(t, "dia@example.com", 1, "dia 2")
-		f.now = at(3 * hour)
-		p.late("cyd@example.com", at(hour), "", "free")
-		p.late("cyd@example.com", at(2*hour), "cus_org", "team")
-		p.late("dia@example.com", at(hour), "cus_dia", "pro")
-		p.late("dia@example.com", at(150*time.Minute), "cus_org", "team")
-
-		// A person who is first seen in the organization's Slack team counts as a member from the
-		// beginning.
-		p.join(f.now, "eve@example.com", "T9")
-		p.late("eve@example.com", at(-3*day), "cus_org", "team")
-		p.late("eve@example.com", at(-11*day), "", "free")
-
-		// So does a person without stored memberships.
-		p.join(at(-day), "lea@example.com", "T9")
-		_, err := f.db.ExecContext(f.ctx, "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE email = 'lea@example.com')")
-		p.must(err)
-		p.late("lea@example.com", at(-3*day), "cus_org", "team")
-
-		// A workspace moves from the organization of its first call to one that pays. Inside that one,
-		// people move between workspaces without a change of payer.
+		// A workspace moves from the organization of its first call to one that pays.
 		p.join(at(-5*day), "hal@example.com", "T11")
 		beta := p.organization(at(-2*day), "Beta", "T11", "T12")
 		p.subscribe("", &beta, "team", "cus_beta", at(-4*day))
-		p.late("hal@example.com", at(-3*day), "", "free")
-		p.late("hal@example.com", at(-day), "cus_beta", "team")
-		p.join(f.now, "hal@example.com", "T12")
-		p.late("hal@example.com", at(-3*day), "", "free")
-		p.late("hal@example.com", at(-day), "cus_beta", "team")
-		p.join(at(-9*day), "ivo@example.com", "T12")
-		p.join(f.now, "ivo@example.com", "T11")
-		p.late("ivo@example.com", at(-3*day), "cus_beta", "team")
-
-		// A person moves to another organization and back. Each organization pays for its own time, also
-		// in a period that has ended.
-		p.join(at(-40*day), "jim@example.com", "T9")
-		p.move(at(-2*day), "jim@example.com", beta)
-		f.now = at(4 * hour)
-		p.move(at(-day), "jim@example.com", acme)
-		p.late("jim@example.com", at(-3*day), "cus_org", "team")
-		p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
-		p.late("jim@example.com", at(-12*hour), "cus_org", "team")
-
-		// A person leaves an organization and joins it again.
-		p.join(at(-8*day), "mia@example.com", "T9")
-		p.leave(at(-3*day), "mia@example.com")
-		p.late("mia@example.com", at(-4*day), "cus_org", "team")
-		p.late("mia@example.com", at(-2*day), "", "free")
-		p.join(at(-day), "mia@example.com", "T9")
-		p.late("mia@example.com", at(-2*day), "", "free")
-		p.late("mia@example.com", at(-12*hour), "cus_org", "team")
-
-		// Stripe bills a backdated subscription from the start of its period.
-		backdated := p.subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
-		p.change(backdated, func() { backdated.CreatedAt = at(-hour) })
-		p.late("ida@example.com", at(-day), "cus_ida", "pro")
-		p.late("ida@example.com", at(-3*day), "", "free")
-
-		// A subscription has ended. Another one gave no plan for some time before its end: first without
-		// and then with the time since when.
-		gus := p.subscribe("gus@example.com", nil, "pro", "cus_gus", at(-20*day))
-		kay := p.subscribe("kay@example.com", nil, "pro", "cus_kay", at(-20*day))
-		f.consume(t, "gus@example.com", 1, "gus")
-		f.consume(t, "kay@example.com", 1, "kay")
-		f.now = at(6 * hour)
-		p.change(gus, func() { gus.Status, gus.CancelAt = models.StatusCanceled, new(at(5*hour)) })
-		p.late("gus@example.com", at(5*hour-time.Second), "cus_gus", "pro")
-		p.late("gus@example.com", at(5*hour), "", "free")
-		p.change(kay, func() { kay.Status = "unpaid" })
-		p.late("kay@example.com", at(5*hour), "cus_kay", "pro")
-		p.change(kay, func() {
-			kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
+		run := func(name string, do func(p payers)) {
+			t.Helper()
+			t.Run(name, func(t *testing.T) { do(payers{f, t}) })
+		}
+		run("no usage was recorded at that time", func(p payers) {
+			p.subscribe("ada@example.com", nil, "pro", "cus_ada", at(-hour))
+			p.late("ada@example.com", at(-2*day), "", "free")
+			f.clean(p.t)
+			p.late("ada@example.com", at(-time.Minute), "cus_ada", "pro")
+			p.late("ada@example.com", at(-40*day), "", "free")
+			if answer := f.consume(p.t, "ada@example.com", 1, "ada"); answer.Standing.Plan != "pro" || answer.Standing.Used != 4 {
+				p.t.Errorf("ada has %d units on %s, want 4 on pro", answer.Standing.Used, answer.Standing.Plan)
+			}
 		})
-		// Prepare as the webhooks do. The units that are already recorded move.
-		p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.RecordKey{{Email: "kay@example.com", At: p.now}}))
-		p.late("kay@example.com", at(hour), "cus_kay", "pro")
-		p.late("kay@example.com", at(3*hour), "", "free")
+		run("usage was recorded at that time", func(p payers) {
+			f.consume(p.t, "bob@example.com", 1, "bob")
+			f.now = at(hour)
+			p.subscribe("bob@example.com", nil, "pro", "cus_bob", f.now)
+			f.consume(p.t, "bob@example.com", 1, "bob 2")
+			p.late("bob@example.com", at(-30*time.Minute), "", "free")
+			p.late("bob@example.com", at(hour), "cus_bob", "pro")
+		})
+		run("people join an organization", func(p payers) {
+			// People without a plan and with their own plan join an organization that pays. From then on,
+			// their record has the organization's period.
+			f.consume(p.t, "cyd@example.com", 1, "cyd")
+			p.subscribe("dia@example.com", nil, "pro", "cus_dia", at(-day))
+			f.consume(p.t, "dia@example.com", 1, "dia")
+			f.now = at(2 * hour)
+			p.join(f.now, "cyd@example.com", "T9")
+			p.join(f.now, "dia@example.com", "T9")
+			f.consume(p.t, "cyd@example.com", 1, "cyd 2")
+			f.consume(p.t, "dia@example.com", 1, "dia 2")
+			f.now = at(3 * hour)
+			p.late("cyd@example.com", at(hour), "", "free")
+			p.late("cyd@example.com", at(2*hour), "cus_org", "team")
+			p.late("dia@example.com", at(hour), "cus_dia", "pro")
+			p.late("dia@example.com", at(150*time.Minute), "cus_org", "team")
+		})
+		run("a person who is first seen in a team", func(p payers) {
+			// Such a person counts as a member from the beginning.
+			p.join(f.now, "eve@example.com", "T9")
+			p.late("eve@example.com", at(-3*day), "cus_org", "team")
+			p.late("eve@example.com", at(-11*day), "", "free")
+		})
+		run("a person without stored memberships", func(p payers) {
+			// Such a person counts as a member from the beginning, too.
+			p.join(at(-day), "lea@example.com", "T9")
+			_, err := f.db.ExecContext(f.ctx, "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE email = 'lea@example.com')")
+			p.must(err)
+			p.late("lea@example.com", at(-3*day), "cus_org", "team")
+		})
+		run("a workspace moves to another organization", func(p payers) {
+			// Inside that one, people move between workspaces without a change of payer.
+			p.late("hal@example.com", at(-3*day), "", "free")
+			p.late("hal@example.com", at(-day), "cus_beta", "team")
+			p.join(f.now, "hal@example.com", "T12")
+			p.late("hal@example.com", at(-3*day), "", "free")
+			p.late("hal@example.com", at(-day), "cus_beta", "team")
+			p.join(at(-9*day), "ivo@example.com", "T12")
+			p.join(f.now, "ivo@example.com", "T11")
+			p.late("ivo@example.com", at(-3*day), "cus_beta", "team")
+		})
+		run("a person moves to another organization and back", func(p payers) {
+			// Each organization pays for its own time, also in a period that has ended.
+			p.join(at(-40*day), "jim@example.com", "T9")
+			p.move(at(-2*day), "jim@example.com", beta)
+			f.now = at(4 * hour)
+			p.move(at(-day), "jim@example.com", acme)
+			p.late("jim@example.com", at(-3*day), "cus_org", "team")
+			p.late("jim@example.com", at(-36*hour), "cus_beta", "team")
+			p.late("jim@example.com", at(-12*hour), "cus_org", "team")
+		})
+		run("a person leaves an organization and joins it again", func(p payers) {
+			p.join(at(-8*day), "mia@example.com", "T9")
+			p.leave(at(-3*day), "mia@example.com")
+			p.late("mia@example.com", at(-4*day), "cus_org", "team")
+			p.late("mia@example.com", at(-2*day), "", "free")
+			p.join(at(-day), "mia@example.com", "T9")
+			p.late("mia@example.com", at(-2*day), "", "free")
+			p.late("mia@example.com", at(-12*hour), "cus_org", "team")
+		})
+		run("a backdated subscription", func(p payers) {
+			// Stripe bills it from the start of its period.
+			backdated := p.subscribe("ida@example.com", nil, "pro", "cus_ida", at(-2*day))
+			p.change(backdated, func() { backdated.CreatedAt = at(-hour) })
+			p.late("ida@example.com", at(-day), "cus_ida", "pro")
+			p.late("ida@example.com", at(-3*day), "", "free")
+		})
+		run("ended subscriptions", func(p payers) {
+			// One has ended. The other one gave no plan for some time before its end. First, it is not
+			// stored since when.
+			gus := p.subscribe("gus@example.com", nil, "pro", "cus_gus", at(-20*day))
+			kay := p.subscribe("kay@example.com", nil, "pro", "cus_kay", at(-20*day))
+			f.consume(p.t, "gus@example.com", 1, "gus")
+			f.consume(p.t, "kay@example.com", 1, "kay")
+			f.now = at(6 * hour)
+			p.change(gus, func() { gus.Status, gus.CancelAt = models.StatusCanceled, new(at(5*hour)) })
+			p.late("gus@example.com", at(5*hour-time.Second), "cus_gus", "pro")
+			p.late("gus@example.com", at(5*hour), "", "free")
+			p.change(kay, func() { kay.Status = "unpaid" })
+			p.late("kay@example.com", at(5*hour), "cus_kay", "pro")
+			p.change(kay, func() {
+				kay.Status, kay.CancelAt, kay.InactiveSince = models.StatusCanceled, new(at(6*hour)), new(at(2*hour))
+			})
+			// Prepare as the webhooks do. The units that are already recorded move.
+			p.must(models.PrepareRecords(p.ctx, p.db, f.catalogue, p.now, []models.RecordKey{{Email: "kay@example.com", At: p.now}}))
+			p.late("kay@example.com", at(hour), "cus_kay", "pro")
+			p.late("kay@example.com", at(3*hour), "", "free")
+		})
 		f.clean(t)
 	})
 }

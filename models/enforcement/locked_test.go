@@ -126,3 +126,38 @@ func TestLockedPersonDoesNotBlockANewWorkspace(t *testing.T) {
 		t.Errorf("the second person's call waited for the first one, which got %v; then it got %v", err, <-answered)
 	}
 }
+
+// A locked person whose hold has expired delays no other organization.
+func TestLockedHoldBlocksNoOtherOrganization(t *testing.T) {
+	f := newFixture(t, modelstest.Postgres(t))
+	l := newLimited(t, f)
+	ada, bob := l.member("ada"), l.member("bob")
+	f.consume(t, ada, included, "a")
+	f.consume(t, bob, included, "b")
+	l.spendLimit(new(int64(30)))
+	_, err := f.Hold(f.ctx, by(ada), 1, "hold", time.Minute)
+	l.must(err)
+	f.now = f.now.Add(2 * time.Minute)
+	tx := l.begin()
+	_, err = tx.ExecContext(f.ctx, "SELECT 1 FROM users WHERE email = ? FOR UPDATE", ada)
+	l.must(err)
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			if a, err := f.Consume(f.ctx, by(bob), 1, fmt.Sprint("b", i)); err == nil {
+				t.Errorf("while the hold cannot be counted again: %+v", a.Verdict)
+			}
+		})
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+			f.consume(t, fmt.Sprintf("p%d@example.com", i), 1, "p")
+		})
+	}
+	wg.Wait()
+	for i := range 10 {
+		f.consume(t, fmt.Sprintf("q%d@example.com", i), 1, "q")
+	}
+	l.must(tx.Rollback())
+	l.wants(bob, 1, "")
+	l.spends("the hold was counted again", 30, 0)
+}

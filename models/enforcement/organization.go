@@ -1,6 +1,7 @@
 package enforcement
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -82,12 +83,56 @@ func (a *account) limit(v models.Verdict) {
 	}
 }
 
-// noteLimit notes that the organization's limit changed a decision, if some of its holds may have
-// expired.
-func (d *decider) noteLimit(a *account, changed bool) {
-	o := a.organization
-	if !changed || o == nil || o.holdsExpireAt == nil || o.holdsExpireAt.After(d.now) || slices.Contains(d.lapsed, o.id) {
+// noteLimit notes that the organization's limit changed the decision on an op, if some of the
+// organization's holds may have expired.
+func (d *decider) noteLimit(decided *op, changed bool) {
+	o := decided.account.organization
+	if !changed || o == nil || o.holdsExpireAt == nil || o.holdsExpireAt.After(d.now) {
 		return
 	}
-	d.lapsed = append(d.lapsed, o.id)
+	decided.lapsed = o.id
+	if !slices.Contains(d.lapsed, o.id) {
+		d.lapsed = append(d.lapsed, o.id)
+	}
+}
+
+// expireHolds counts the holds of w.lapsed again. If that fails for an organization, it fails only
+// the calls that depend on it, and returns the others.
+func (w *worker) expireHolds(calls []*call, now time.Time) []*call {
+	lapsed := w.lapsed
+	w.lapsed = nil
+	for _, id := range lapsed {
+		if len(calls) == 0 {
+			break
+		}
+		start := time.Now()
+		ctx, cancel := inTime(calls)
+		err := models.ExpireOrganizationHolds(ctx, w.db.WithLockTimeout(groupPatience), w.catalogue, now, id)
+		cancel()
+		if err == nil {
+			continue
+		}
+		var waiting, others []*call
+		for _, c := range calls {
+			if c.lapsed(id) {
+				waiting = append(waiting, c)
+			} else {
+				others = append(others, c)
+			}
+		}
+		switch calls = others; {
+		case models.IsLockTimeout(err):
+			failAll(waiting, errLocked)
+		case models.IsUnavailable(err):
+			calls = append(calls, w.failed(waiting, err, start)...) // the next pass tries again
+		default:
+			failAll(waiting, fmt.Errorf("count the holds of an organization again: %w", err))
+		}
+	}
+	return calls
+}
+
+// lapsed reports whether an op of the call depends on expired holds of an organization.
+func (c *call) lapsed(id int64) bool {
+	return slices.ContainsFunc(c.ops, func(o op) bool { return o.lapsed == id })
 }

@@ -211,7 +211,8 @@ func TestEventsBeyondOrganizationLimits(t *testing.T) {
 		f.exec(t, "UPDATE users SET member_limit = ? WHERE email = ?", included+2, bob)
 		record := func(email, key string, quantity, overage int64) {
 			t.Helper()
-			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: quantity, IdempotencyKey: key, OccurredAt: f.now}})
+			outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{{Person: by(email), Quantity: quantity, IdempotencyKey: key,
+				OccurredAt: f.now}})
 			l.must(err)
 			if v := outcomes[0].Answer.Verdict; !v.Allowed || v.Overage != overage {
 				t.Errorf("%d units of %s: %+v, want %d of overage", quantity, email, v, overage)
@@ -359,7 +360,7 @@ func TestConcurrentCallsNeverExceedAnOrganizationLimit(t *testing.T) {
 		l.spendLimit(new(int64(limit)))
 		var group sync.WaitGroup
 		for worker := range 12 {
-			random := rand.New(rand.NewPCG(uint64(worker), 17)) //nolint:gosec // a test's order of calls
+			random := rand.New(rand.NewPCG(uint64(worker), 17))
 			group.Go(func() {
 				for i := range 60 {
 					g, email, key := gates[random.IntN(len(gates))], emails[random.IntN(people)], fmt.Sprint(worker, "-", i)

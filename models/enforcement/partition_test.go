@@ -1,7 +1,6 @@
 package enforcement
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -79,6 +78,23 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	if !t.Run("calls", func(t *testing.T) { callsOnPartitions(t, db, catalogue, now) }) {
+		t.FailNow()
+	}
+	var people partitioned
+	query := db.NewRaw(`SELECT r.user_id AS "user", r.email, split_part(r.tableoid::regclass::text, '_p', 2) AS n,
+			r.id AS record, h.id AS hold
+		FROM usage_records r JOIN usage_holds h ON h.record_id = r.id AND h.idempotency_key = 'k' ORDER BY r.id LIMIT 3`)
+	if err := query.Scan(ctx, &people); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("prepared statements", func(t *testing.T) { people.checkStatements(t, lockedPostgres(t, db)) })
+	t.Run("queries", func(t *testing.T) { people.checkQueries(t, db, catalogue, now) })
+}
+
+// callsOnPartitions makes all kinds of calls for 40 people.
+func callsOnPartitions(t *testing.T, db *models.DB, catalogue *models.Catalogue, now time.Time) {
+	ctx := t.Context()
 	gate, err := Open(ctx, db, Options{
 		Catalogue: catalogue, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), QueueLimit: 1000,
 	})
@@ -93,10 +109,8 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		}
 		return a
 	}
-	emails := make([]string, 40)
-	for i := range emails {
-		emails[i] = fmt.Sprintf("u%d@example.com", i)
-		p := Person{Email: emails[i]}
+	for i := range 40 {
+		p := Person{Email: fmt.Sprintf("u%d@example.com", i)}
 		held := must(gate.Hold(ctx, p, 1, "k", time.Minute))
 		first := must(gate.Consume(ctx, p, 2, "k"))
 		must(gate.Settle(ctx, held.Hold.ID, 1))
@@ -114,48 +128,36 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 	if err := models.Verify(ctx, db, func(d models.Difference) { t.Error(d) }); err != nil {
 		t.Fatal(err)
 	}
+}
 
-	p, err := openPostgres(ctx, db)
-	if err != nil {
-		t.Fatal(err)
+// partitioned has three people, each with a record and a hold in partition N.
+type partitioned []struct {
+	User     uuid.UUID
+	Email, N string
+	Record   int64
+	Hold     uuid.UUID
+}
+
+// array returns an SQL array with one value for each person.
+func (people partitioned) array(form string, value func(i int) any) string {
+	var texts []string
+	for i := range people {
+		texts = append(texts, fmt.Sprintf(form, value(i)))
 	}
-	t.Cleanup(p.close)
-	p.mu.Lock() // the test uses the connection
-	t.Cleanup(p.mu.Unlock)
-	var people []struct {
-		User     uuid.UUID
-		Email, N string
-		Record   int64
-		Hold     uuid.UUID
-	}
-	query := db.NewRaw(`SELECT r.user_id AS "user", r.email, split_part(r.tableoid::regclass::text, '_p', 2) AS n,
-			r.id AS record, h.id AS hold
-		FROM usage_records r JOIN usage_holds h ON h.record_id = r.id AND h.idempotency_key = 'k' ORDER BY r.id LIMIT 3`)
-	if err := query.Scan(ctx, &people); err != nil {
-		t.Fatal(err)
-	}
-	var own []string
-	list := func(form string, value func(i int) any) string {
-		var texts []string
-		for i := range people {
-			texts = append(texts, fmt.Sprintf(form, value(i)))
-		}
-		return "ARRAY[" + strings.Join(texts, ", ") + "]"
-	}
-	for _, person := range people {
-		own = append(own, person.N)
-	}
-	slices.Sort(own)
-	own = slices.Compact(own)
-	users := list("'%s'::uuid", func(i int) any { return people[i].User })
-	byEmail := "ARRAY[NULL, NULL, NULL]::uuid[], " + list("'%s'", func(i int) any { return people[i].Email })
+	return "ARRAY[" + strings.Join(texts, ", ") + "]"
+}
+
+// arguments returns the arguments of the prepared statements. Some statements are explained twice.
+func (people partitioned) arguments() map[string][]string {
+	users := people.array("'%s'::uuid", func(i int) any { return people[i].User })
+	byEmail := "ARRAY[NULL, NULL, NULL]::uuid[], " + people.array("'%s'", func(i int) any { return people[i].Email })
 	byID := users + ", ARRAY['', '', '']"
-	at := list("%s", func(int) any { return "timestamptz '2026-11-23 12:00Z'" })
-	keys := list("%s", func(int) any { return "'k'" })
-	holds := users + ", " + list("'%s'::uuid", func(i int) any { return people[i].Hold })
-	records := users + ", " + list("%d::bigint", func(i int) any { return people[i].Record })
+	at := people.array("%s", func(int) any { return "timestamptz '2026-11-23 12:00Z'" })
+	keys := people.array("%s", func(int) any { return "'k'" })
+	holds := users + ", " + people.array("'%s'::uuid", func(i int) any { return people[i].Hold })
+	records := users + ", " + people.array("%d::bigint", func(i int) any { return people[i].Record })
 	const zeros = ", ARRAY[0, 0, 0]::bigint[]"
-	explained := map[string][]string{
+	return map[string][]string{
 		"lock": {byEmail + ", " + at, byID + ", " + at}, "lock_free": {byEmail + ", " + at}, "there": {byEmail + ", " + at},
 		"peek": {byEmail + ", " + at, byID + ", " + at}, "events": {byEmail + ", " + keys, byID + ", " + keys},
 		"holds_by_key": {byEmail + ", " + keys}, "settled": {holds}, "holds_by_id": {holds},
@@ -163,36 +165,41 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 		"update": {records + strings.Repeat(zeros, 6) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']"},
 		"move":   {records + strings.Repeat(zeros, 3) + ", ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0"},
 	}
+}
+
+// checkStatements checks that the gate's prepared statements touch only the people's partitions.
+func (people partitioned) checkStatements(t *testing.T, p *postgres) {
+	var own []string
+	for _, person := range people {
+		own = append(own, person.N)
+	}
+	slices.Sort(own)
+	own = slices.Compact(own)
+	arguments := people.arguments()
 	for name := range pgStatements {
-		switch name {
-		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
-			continue // these read no table
+		if slices.Contains(noTable, name) || name == "spends" || name == "spend" { // these have a table without partitions
+			continue
 		}
-		if len(explained[name]) == 0 {
+		if len(arguments[name]) == 0 {
 			t.Errorf("%s is not explained", name)
 		}
-		for _, arguments := range explained[name] {
-			query := fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)
-			results, err := p.conn.Exec(ctx, query).ReadAll()
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			text := results[1].Rows[0][0]
-			var plan []struct{ Plan node }
-			if err := json.Unmarshal(text, &plan); err != nil {
-				t.Fatal(err)
-			}
-			if touched := plan[0].Plan.partitions(); !slices.Equal(touched, own) {
+		for _, a := range arguments[name] {
+			plan, text := p.explain(t, name, a)
+			if touched := plan.partitions(); !slices.Equal(touched, own) {
 				t.Errorf("%s touches the partitions %q, but its people are in %q\n%s", name, touched, own, text)
 			}
 		}
 	}
+}
 
-	// The statements that prepare people and records, and the one that finds a hold's user.
+// checkQueries checks that the queries touch only the partition of the first person: those that
+// prepare people and records, and the one that finds a hold's user.
+func (people partitioned) checkQueries(t *testing.T, db *models.DB, catalogue *models.Catalogue, now time.Time) {
+	ctx, person := t.Context(), people[0]
 	seen := &statements{}
 	watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
 	wants := []models.RecordKey{
-		{Email: people[0].Email, At: now}, {UserID: people[0].User, Email: people[0].Email, At: now.AddDate(0, -2, 0)},
+		{Email: person.Email, At: now}, {UserID: person.User, Email: person.Email, At: now.AddDate(0, -2, 0)},
 	}
 	if err := models.PrepareRecords(ctx, watched, catalogue, now, wants); err != nil {
 		t.Fatal(err)
@@ -200,29 +207,14 @@ func TestTheGateOnPartitionedTables(t *testing.T) {
 	if _, err := models.ReadAhead(ctx, watched, catalogue, now, wants); err != nil {
 		t.Fatal(err)
 	}
-	found, err := models.RecordsOfHolds(ctx, watched, []uuid.UUID{people[0].Hold})
-	if err != nil || found[people[0].Hold].UserID != people[0].User {
+	found, err := models.RecordsOfHolds(ctx, watched, []uuid.UUID{person.Hold})
+	if err != nil || found[person.Hold].UserID != person.User {
 		t.Fatalf("the hold's record is %+v, %v", found, err)
 	}
 	for _, statement := range seen.texts {
-		var text string
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tx.ExecContext(ctx, indexOnly); err != nil {
-			t.Fatal(err)
-		}
-		if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
-			t.Fatalf("%v\n%s", err, statement)
-		}
-		_ = tx.Rollback()
-		var plan []struct{ Plan node }
-		if err := json.Unmarshal([]byte(text), &plan); err != nil {
-			t.Fatal(err)
-		}
-		if touched := plan[0].Plan.partitions(); len(touched) > 1 || len(touched) == 1 && touched[0] != people[0].N {
-			t.Errorf("the partitions %q are touched, but the person is in %s\n%s\n%s", touched, people[0].N, statement, text)
+		plan, text := explainQuery(t, db, indexOnly, statement)
+		if touched := plan.partitions(); len(touched) > 1 || len(touched) == 1 && touched[0] != person.N {
+			t.Errorf("the partitions %q are touched, but the person is in %s\n%s\n%s", touched, person.N, statement, text)
 		}
 	}
 }

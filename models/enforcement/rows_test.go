@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,63 @@ func (n *node) read() (rows float64) {
 const indexOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; " +
 	"SET LOCAL enable_material = off"
 
+// noTable has the prepared statements that read no table, so there is nothing to explain.
+var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "insert_holds"}
+
+// explained returns the plan of an EXPLAIN (FORMAT JSON).
+func explained(t *testing.T, text []byte) *node {
+	t.Helper()
+	var plan []struct{ Plan node }
+	if err := json.Unmarshal(text, &plan); err != nil {
+		t.Fatal(err)
+	}
+	return &plan[0].Plan
+}
+
+// explain executes one of the gate's prepared statements, and returns its plan and EXPLAIN's text.
+// The caller has locked the connection.
+func (p *postgres) explain(t *testing.T, name, arguments string) (*node, []byte) {
+	t.Helper()
+	query := fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)
+	results, err := p.conn.Exec(t.Context(), query).ReadAll()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	text := results[1].Rows[0][0]
+	return explained(t, text), text
+}
+
+// explainQuery executes a query with the settings, and returns its plan and EXPLAIN's text.
+func explainQuery(t *testing.T, db *models.DB, settings, query string) (*node, []byte) {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(t.Context(), settings); err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	if err := tx.QueryRowContext(t.Context(), "EXPLAIN (ANALYZE, FORMAT JSON) "+query).Scan(&text); err != nil {
+		t.Fatalf("%v\n%s", err, query)
+	}
+	return explained(t, text), text
+}
+
+// lockedPostgres opens the gate's side of a database. The test may use its connection.
+func lockedPostgres(t *testing.T, db *models.DB) *postgres {
+	t.Helper()
+	p, err := openPostgres(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	p.mu.Lock()
+	t.Cleanup(p.mu.Unlock)
+	return p
+}
+
 // TestRowsReadAreBounded explains every statement of the gate, prepared on an empty database, while
 // the tables grow. Whatever the size of the tables and whether or not they were analyzed, a
 // statement must read only a few rows for each row that it is asked for.
@@ -58,59 +116,7 @@ func TestRowsReadAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	p, err := openPostgres(ctx, db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.close)
-	p.mu.Lock() // the test uses the connection
-	t.Cleanup(p.mu.Unlock)
-	const asked = 3
-	now := `timestamptz '2026-11-23Z'`
-	// The newest records, so that a plan that reads an index from its beginning does not find them
-	// early.
-	arguments := func(people int) map[string]string {
-		last := 2 * people // records
-		id := func(n int) string { return fmt.Sprintf("'%032d'::uuid", n) }
-		var ids []string
-		query := db.NewRaw("SELECT user_id FROM usage_records WHERE id IN (?, ?, ?) ORDER BY id DESC", last, last-1, last-2)
-		if err := query.Scan(ctx, &ids); err != nil {
-			t.Fatal(err)
-		}
-		users := fmt.Sprintf(`ARRAY['%s']::uuid[]`, strings.Join(ids, "', '"))
-		emails := fmt.Sprintf(`ARRAY[NULL, NULL, NULL]::uuid[], ARRAY['u%d@example.com', 'u%d@example.com', 'new@example.com']`,
-			people, people-1)
-		wants := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, emails, now, now, now)
-		holds := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, users, id(last), id(last-1), id(1<<40))
-		records := fmt.Sprintf(`%s, ARRAY[%d, %d, %d]::bigint[]`, users, last, last-1, last-2)
-		const zeros = `, ARRAY[0, 0, 0]::bigint[]`
-		return map[string]string{
-			"lock": wants, "lock_free": wants, "there": wants, "peek": wants,
-			"events":  fmt.Sprintf(`%s, ARRAY['k%d', 'k%d', 'new']`, emails, last, last-1),
-			"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`%s, ARRAY['h%d', 'h%d', 'new']`, emails, last, last-1),
-			"close_holds": holds + `, ARRAY['settled', 'released', 'settled']`,
-			"update":      records + strings.Repeat(zeros, 6) + `, ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
-			"move":        records + strings.Repeat(zeros, 3) + `, ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
-			"late":        records,
-		}
-	}
-	explain := func(name, arguments string) (plan []struct{ Plan node }, text string) {
-		t.Helper()
-		query := fmt.Sprintf("BEGIN; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE %s (%s); ROLLBACK", name, arguments)
-		results, err := p.conn.Exec(ctx, query).ReadAll()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		text = string(results[1].Rows[0][0])
-		if err := json.Unmarshal([]byte(text), &plan); err != nil {
-			t.Fatal(err)
-		}
-		return plan, text
-	}
-	catalogue, err := models.LoadCatalogue("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := lockedPostgres(t, db)
 	// Only the test analyzes tables.
 	for _, table := range []string{
 		"users", "workspaces", "organizations", "memberships", "subscriptions", "usage_records", "usage_events", "usage_holds",
@@ -136,70 +142,105 @@ func TestRowsReadAreBounded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			all := arguments(people)
-			for name := range pgStatements {
-				switch name {
-				case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
-					continue // these read no table
-				}
-				plan, text := explain(name, all[name])
-				if rows := plan[0].Plan.read(); rows > 8*asked {
-					t.Errorf("%d people, analyzed %v: %s reads %v rows for %d\n%s", people, analyzed, name, rows, asked, text)
-				}
-				if blocks := plan[0].Plan.Hits + plan[0].Plan.Reads; blocks > 100*asked {
-					t.Errorf("%d people, analyzed %v: %s reads %v blocks for %d\n%s", people, analyzed, name, blocks, asked, text)
-				}
-			}
-			seen := &statements{}
-			watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
-			at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-			identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
-			email := fmt.Sprintf("new%d-%v@example.com", people, analyzed)
-			_, err := models.LinkPeople(ctx, watched, at, []models.Link{
-				{Email: email, Slack: identity}, {Email: "u5@example.com", Slack: models.SlackIdentity{TeamID: "T-" + email, UserID: "U1"}},
+			name := fmt.Sprintf("%d people, analyzed %v", people, analyzed)
+			t.Run(name+": prepared statements", func(t *testing.T) { boundedStatements(t, db, p, people) })
+			t.Run(name+": queries", func(t *testing.T) {
+				boundedQueries(t, db, fmt.Sprintf("new%d-%v@example.com", people, analyzed))
 			})
-			for _, err := range []error{
-				err,
-				models.PrepareRecords(ctx, watched, catalogue, at, []models.RecordKey{
-					{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)},
-				}),
-			} {
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			grouped := len(seen.texts)
-			_, err1 := models.PeopleByIdentity(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
-			_, err2 := models.RecordsOfHolds(ctx, watched, []uuid.UUID{{1}})
-			_, err3 := models.APIKeyByHash(ctx, watched, models.HashKey("x"))
-			if err1 != nil || err2 != nil || err3 != nil {
-				t.Fatal(err1, err2, err3)
-			}
-			for i, statement := range seen.texts {
-				most := 1000.0 // a single query is planned each time and may read a small table whole
-				var text string
-				tx, err := db.BeginTx(ctx, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if i < grouped {
-					most = 60
-					if _, err := tx.ExecContext(ctx, indexOnly); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if err := tx.QueryRowContext(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+statement).Scan(&text); err != nil {
-					t.Fatal(err)
-				}
-				_ = tx.Rollback()
-				var plan []struct{ Plan node }
-				if err := json.Unmarshal([]byte(text), &plan); err != nil {
-					t.Fatal(err)
-				}
-				if rows := plan[0].Plan.read(); rows > most {
-					t.Errorf("%d people, analyzed %v: a query reads %v rows\n%s\n%s", people, analyzed, rows, statement, text)
-				}
-			}
+		}
+	}
+}
+
+// boundedStatements checks how much the prepared statements read if they are asked for three
+// people.
+func boundedStatements(t *testing.T, db *models.DB, p *postgres, people int) {
+	const asked = 3
+	all := boundedArguments(t, db, people)
+	for name := range pgStatements {
+		if slices.Contains(noTable, name) {
+			continue
+		}
+		plan, text := p.explain(t, name, all[name])
+		if rows := plan.read(); rows > 8*asked {
+			t.Errorf("%s reads %v rows for %d\n%s", name, rows, asked, text)
+		}
+		if blocks := plan.Hits + plan.Reads; blocks > 100*asked {
+			t.Errorf("%s reads %v blocks for %d\n%s", name, blocks, asked, text)
+		}
+	}
+}
+
+// boundedArguments returns the arguments of the prepared statements. They are the newest records,
+// so that a plan that reads an index from its beginning does not find them early.
+func boundedArguments(t *testing.T, db *models.DB, people int) map[string]string {
+	t.Helper()
+	now := `timestamptz '2026-11-23Z'`
+	last := 2 * people // records
+	id := func(n int) string { return fmt.Sprintf("'%032d'::uuid", n) }
+	var ids []string
+	query := db.NewRaw("SELECT user_id FROM usage_records WHERE id IN (?, ?, ?) ORDER BY id DESC", last, last-1, last-2)
+	if err := query.Scan(t.Context(), &ids); err != nil {
+		t.Fatal(err)
+	}
+	users := fmt.Sprintf(`ARRAY['%s']::uuid[]`, strings.Join(ids, "', '"))
+	emails := fmt.Sprintf(`ARRAY[NULL, NULL, NULL]::uuid[], ARRAY['u%d@example.com', 'u%d@example.com', 'new@example.com']`,
+		people, people-1)
+	wants := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, emails, now, now, now)
+	holds := fmt.Sprintf(`%s, ARRAY[%s, %s, %s]`, users, id(last), id(last-1), id(1<<40))
+	records := fmt.Sprintf(`%s, ARRAY[%d, %d, %d]::bigint[]`, users, last, last-1, last-2)
+	const zeros = `, ARRAY[0, 0, 0]::bigint[]`
+	return map[string]string{
+		"lock": wants, "lock_free": wants, "there": wants, "peek": wants,
+		"events":  fmt.Sprintf(`%s, ARRAY['k%d', 'k%d', 'new']`, emails, last, last-1),
+		"settled": holds, "holds_by_id": holds, "holds_by_key": fmt.Sprintf(`%s, ARRAY['h%d', 'h%d', 'new']`, emails, last, last-1),
+		"close_holds": holds + `, ARRAY['settled', 'released', 'settled']`,
+		"update":      records + strings.Repeat(zeros, 6) + `, ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
+		"move":        records + strings.Repeat(zeros, 3) + `, ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
+		"late":        records,
+		"spends":      "ARRAY[7, 8, 9]::bigint[]",
+		"spend":       "ARRAY[7, 8, 9]::bigint[]" + strings.Repeat(zeros, 3) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], 0",
+	}
+}
+
+// boundedQueries checks how much the queries read that the gate makes through bun. email is a new
+// person.
+func boundedQueries(t *testing.T, db *models.DB, email string) {
+	ctx := t.Context()
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := &statements{}
+	watched := &models.DB{DB: db.WithQueryHook(seen), URL: db.URL, Postgres: true, Sent: seen.add}
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	identity := models.SlackIdentity{TeamID: "T7", UserID: "U6"}
+	_, err = models.LinkPeople(ctx, watched, at, []models.Link{
+		{Email: email, Slack: identity}, {Email: "u5@example.com", Slack: models.SlackIdentity{TeamID: "T-" + email, UserID: "U1"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = models.PrepareRecords(ctx, watched, catalogue, at, []models.RecordKey{
+		{Email: email, At: at}, {Email: "u9@example.com", At: at}, {Email: "u8@example.com", At: at.AddDate(-1, 0, 0)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grouped := len(seen.texts)
+	_, err1 := models.PeopleByIdentity(ctx, watched, []models.SlackIdentity{identity, {TeamID: "T8", UserID: "U7"}})
+	_, err2 := models.RecordsOfHolds(ctx, watched, []uuid.UUID{{1}})
+	_, err3 := models.APIKeyByHash(ctx, watched, models.HashKey("x"))
+	if err1 != nil || err2 != nil || err3 != nil {
+		t.Fatal(err1, err2, err3)
+	}
+	for i, statement := range seen.texts {
+		settings, most := "", 1000.0 // a single query is planned each time and may read a small table whole
+		if i < grouped {
+			settings, most = indexOnly, 60
+		}
+		plan, text := explainQuery(t, db, settings, statement)
+		if rows := plan.read(); rows > most {
+			t.Errorf("a query reads %v rows\n%s\n%s", rows, statement, text)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func TestTheLogIsBroughtHome(t *testing.T) {
 			}
 			var n int
 			err = tx.QueryRowContext(f.ctx, "SELECT COUNT(*) FROM users").Scan(&n)
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // a slow reader
 			if err := errors.Join(err, tx.Rollback()); err != nil {
 				t.Error(err)
 			}

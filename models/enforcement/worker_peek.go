@@ -40,32 +40,30 @@ func (w *worker) peek(calls []*call) {
 		var again []*call
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
-			if s.moves || o.mustLink(s.slack) {
+			if o.lapsed = 0; s.moves || o.mustLink(s.slack) {
 				again = append(again, c)
 				continue
 			}
 			o.answer = Answer{Standing: s.Standing, Verdict: models.Decide(s.Standing, o.quantity)}
 			if id := s.lapsed; id != 0 && o.answer.Verdict.Reason == models.OrganizationSpendLimitReached {
-				again = append(again, c)
+				again, o.lapsed = append(again, c), id
 				if !slices.Contains(w.lapsed, id) {
 					w.lapsed = append(w.lapsed, id)
 				}
 			}
 		}
-		if len(again) == 0 {
+		if again = w.expireHolds(again, now); len(again) == 0 {
 			return
 		}
 		calls = w.prepareBisecting(again, func(ctx context.Context, db *models.DB, calls []*call) error {
-			if err := w.expireHolds(ctx, db, now); err != nil {
-				return err
-			}
 			var linking []*op
 			var moving []models.RecordKey
 			for i := range calls {
-				o := &calls[i].one[0]
-				if o.mustLink(models.SlackIdentity{}) {
+				switch o := &calls[i].one[0]; {
+				case o.lapsed != 0: // its person and record are ready
+				case o.mustLink(models.SlackIdentity{}):
 					linking = append(linking, o)
-				} else {
+				default:
 					moving = append(moving, o.recordKey(now))
 				}
 			}

@@ -82,10 +82,10 @@ func (w *worker) identify(calls []*call) []*call {
 // prepare links people and prepares records. It returns the calls for which this succeeded.
 func (w *worker) prepare(calls []*call) []*call {
 	now := models.Now(w.now)
+	if calls = w.expireHolds(calls, now); len(calls) == 0 {
+		return nil
+	}
 	return w.prepareBisecting(calls, func(ctx context.Context, db *models.DB, calls []*call) error {
-		if err := w.expireHolds(ctx, db, now); err != nil {
-			return err
-		}
 		var ops, linking []*op
 		for _, c := range calls {
 			for i := range c.ops {
@@ -126,16 +126,6 @@ func (w *worker) prepare(calls []*call) []*call {
 		w.memory.learn(prepared)
 		return nil
 	})
-}
-
-// expireHolds counts the holds of organizations again.
-func (w *worker) expireHolds(ctx context.Context, db *models.DB, now time.Time) error {
-	for ; len(w.lapsed) > 0; w.lapsed = w.lapsed[1:] {
-		if err := models.ExpireOrganizationHolds(ctx, db, w.catalogue, now, w.lapsed[0]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func linksOf(ops []*op) []models.Link {

@@ -417,6 +417,8 @@ CREATE TABLE usage_events (
     CONSTRAINT usage_events_new_overage_cents_check CHECK (overage_cents >= 0),
     CONSTRAINT usage_events_new_quantity_check CHECK (quantity > 0)
 );
+-- The events of a record by time, for the activity pages.
+CREATE INDEX usage_events_record ON usage_events USING btree (record_id, occurred_at);
 -- The events of a report.
 CREATE INDEX usage_events_stripe_report_id ON usage_events USING btree (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 -- Overage that is in no report yet, for sealing.
@@ -516,6 +518,19 @@ CREATE TABLE usage_voids (
 );
 -- Voids of reported events, until their invoice is final and they are credited.
 CREATE INDEX usage_voids_waiting ON usage_voids USING btree (next_attempt_at) WHERE state = 'waiting'::text;
+
+-- How often a person was refused in a billing period. Counted in memory, so it is approximate.
+CREATE TABLE usage_refusals (
+    user_id uuid NOT NULL,
+    billing_period_start timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    count bigint NOT NULL,
+    last_at timestamp with time zone NOT NULL,
+    CONSTRAINT usage_refusals_pkey PRIMARY KEY (user_id, billing_period_start, reason),
+    CONSTRAINT usage_refusals_count_check CHECK (count > 0)
+);
+-- The latest refusals, for the organization's page and for /ops.
+CREATE INDEX usage_refusals_last_at ON usage_refusals USING btree (last_at);
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

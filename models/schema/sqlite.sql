@@ -309,6 +309,8 @@ CREATE TABLE usage_events (
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
+-- The events of a record by time, for the activity pages.
+CREATE INDEX usage_events_record ON usage_events (record_id, occurred_at);
 -- The events of a report.
 CREATE INDEX usage_events_stripe_report_id ON usage_events (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 -- Overage that is in no report yet, for sealing.
@@ -398,6 +400,18 @@ CREATE TABLE usage_voids (
 );
 -- Voids of reported events, until their invoice is final and they are credited.
 CREATE INDEX usage_voids_waiting ON usage_voids (next_attempt_at) WHERE state = 'waiting';
+
+-- How often a person was refused in a billing period. Counted in memory, so it is approximate.
+CREATE TABLE usage_refusals (
+    user_id text NOT NULL,
+    billing_period_start timestamp NOT NULL,
+    reason text NOT NULL,
+    count bigint NOT NULL CHECK (count > 0),
+    last_at timestamp NOT NULL,
+    PRIMARY KEY (user_id, billing_period_start, reason)
+);
+-- The latest refusals, for the organization's page and for /ops.
+CREATE INDEX usage_refusals_last_at ON usage_refusals (last_at);
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

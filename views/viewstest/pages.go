@@ -3,6 +3,7 @@
 package viewstest
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -113,6 +114,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 		}),
 		Months:     views.Loaded(Months(included, used, 0, 64, 90, 0, 124, 71)),
 		Comparison: views.Loaded(models.Comparison{Days: 23, Used: used, Before: new(used * 8 / 10)}),
+	}
+	if used >= included && p.OverageRateCents == 0 {
+		d.Refusals = views.Loaded([]models.RefusalCount{{Reason: models.IncludedExhausted, Count: 12}})
 	}
 	if units, ok := d.Standing.Value.Forecast(Now); ok {
 		d.Forecast = &units
@@ -312,10 +316,15 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 		m := &org.Months.Value[i]
 		m.Overage, m.OverageCents = units, units*business.OverageRateCents
 	}
+	org.Refused = views.Loaded(views.RefusedMembers{Total: 2, Top: []models.RefusedMember{
+		{Email: "alma.teapot@example.com", Name: "Alma Teapot", Count: 31, Reason: models.MemberLimitReached, LastAt: Now.Add(-time.Hour)},
+		{Email: "ida.candlestick@example.com", Name: "Ida Candlestick", Count: 1, Reason: models.OrganizationSpendLimitReached, LastAt: Now},
+	}})
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
 	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
 	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
+	quiet.Refused = views.Loaded(views.RefusedMembers{})
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
@@ -352,6 +361,10 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	pages["members-failed"] = views.OrgMembersPage(narrowed)
 
 	own := Member(t, "business", 118, 100)
+	pages["activity"] = views.ActivityPage(Activity(t, admin))
+	none := Activity(t, admin)
+	none.Page, none.Continued = views.Loaded(models.ActivityPage{Period: november}), true
+	pages["activity-none"] = views.ActivityPage(none)
 	pages["member"] = views.OrgMemberPage(views.OrgMember{
 		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
 		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
@@ -470,7 +483,12 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		})
 	}
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
-	ops := views.Ops{Frame: operator, Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
+	ops := views.Ops{
+		Frame: operator, Catalogue: Catalogue(t),
+		Refusals: views.Loaded([]models.RefusalCount{
+			{Reason: models.IncludedExhausted, Count: 1204}, {Reason: models.SpendLimitReached, Count: 3},
+		}),
+		Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
 	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
 	pages["ops"] = views.OpsPage(ops)
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
@@ -530,4 +548,29 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		Errors:     []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
 	})
 	return pages
+}
+
+// Activity returns the page with a member's events: with and without overage, and a voided one.
+func Activity(t testing.TB, f ui.Frame) views.Activity {
+	t.Helper()
+	page := models.ActivityPage{Period: november, Next: &models.ActivityCursor{}}
+	for i := range int64(12) {
+		e := models.ActivityEvent{
+			ID: uuid.MustParse(fmt.Sprintf("0192aaaa-bbbb-7ccc-8ddd-%012d", i)), OccurredAt: Now.Add(-time.Duration(i) * 97 * time.Minute),
+			Quantity: 1 + i%3, UsedAfter: 110 - 2*i, Workspace: "Lantern and Kettle",
+		}
+		switch {
+		case i < 4:
+			e.OverageQuantity, e.OverageCents = e.Quantity, 20*e.Quantity
+		case i == 5:
+			e.VoidedAt, e.VoidReason = new(Now.Add(-time.Hour)), new("recorded for the wrong person")
+		case i == 7:
+			e.Workspace = ""
+		}
+		page.Events = append(page.Events, e)
+	}
+	return views.Activity{
+		Frame: f, Catalogue: Catalogue(t), Path: "/org/members/1/activity", Back: "/org/members/1", Name: "Hugo Umbrella",
+		Email: "hugo.umbrella@example.com", Page: views.Loaded(page),
+	}
 }

@@ -49,11 +49,13 @@ func TestShortRun(t *testing.T) {
 		"consume, PostgreSQL, of the floor ", "consume, SQLite, of the floor ", "consume, PostgreSQL, of the Redis counter ",
 		"consume, PostgreSQL, of one statement a call ", "check, PostgreSQL, of the floor ",
 		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume, PostgreSQL, one person's, of many people's ",
+		"overage of one organization with a spend limit, PostgreSQL, of many organizations ",
 		"resident memory at its peak, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
 		"start to first decision, existing database, SQLite ",
 		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement a call ",
 		"consume, Redis counter ", "consume, Redis counter, log synced each second ",
-		"consume, one person's record, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",
+		"consume, one person's record, PostgreSQL ", "overage, one organization with a spend limit, PostgreSQL ",
+		"overage, many organizations with spend limits, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",
 		"/usage ", "/org ", "/org/members by last ", "/org/members, a search ", "/org/members, one level ",
 	} {
 		if !strings.Contains(out.String(), "\n| "+row) || !strings.Contains(string(written), "\n| "+row) {

@@ -33,9 +33,9 @@ type load struct {
 	FirstPerson, People int
 	// Keyed means that each call has an idempotency key.
 	Keyed bool
-	// Introduce makes one call for each person, with Slack IDs that link the person to the
-	// organization.
-	Introduce bool
+	// Each makes one call for each person. Introduce does so with Slack IDs that link the person to
+	// the organization.
+	Each, Introduce bool
 	// Warm is how long calls are made before the measurement, and Measure is the length of the
 	// measurement.
 	Warm, Measure time.Duration
@@ -96,7 +96,7 @@ func (l load) run() (outcome, error) {
 	}
 	defer c.close()
 	switch {
-	case l.Introduce:
+	case l.Introduce, l.Each:
 		err = c.introduce()
 	case l.Rate > 0:
 		err = c.openLoop()
@@ -224,7 +224,7 @@ func (c *client) outcome() (outcome, error) {
 		Answers: c.answers, Measured: int64(len(c.latencies)), AnswerBytes: c.answerBytes,
 		CPU: time.Duration(used.Utime.Nano() + used.Stime.Nano()),
 	}
-	if c.Introduce {
+	if c.Introduce || c.Each {
 		return o, nil
 	}
 	if len(c.latencies) == 0 {

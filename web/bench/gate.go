@@ -39,6 +39,8 @@ plans:
      stripe_price_id: "", stripe_overage_price_id: "", features: [Free], call_to_action: Free}
   - {id: %s, name: Business, type: team, description: Business, base_price_cents: 2000, included: %d,
      overage_rate_cents: %d, stripe_price_id: "", stripe_overage_price_id: "", features: [All], call_to_action: Choose}
+  - {id: %s, name: Metered, type: team, description: Metered, base_price_cents: 2000, included: 0,
+     overage_rate_cents: 1, stripe_price_id: "", stripe_overage_price_id: "", features: [All], call_to_action: Choose}
 `
 
 // buildProduct compiles the binary as users do.
@@ -68,7 +70,7 @@ func newGate(ctx context.Context, binary, dir, name, database string) (*gate, er
 	if err := os.MkdirAll(g.home, 0o700); err != nil {
 		return nil, err
 	}
-	plans := fmt.Sprintf(plansFile, benchPlan, benchIncluded, benchOverageRate)
+	plans := fmt.Sprintf(plansFile, benchPlan, benchIncluded, benchOverageRate, meteredPlan)
 	g.plans = filepath.Join(g.home, "plans.yaml")
 	if err := os.WriteFile(g.plans, []byte(plans), 0o600); err != nil {
 		return nil, err

@@ -45,6 +45,8 @@ func (b *bench) goalRows() []row {
 	}
 	ratio("consume, PostgreSQL, one person's, of many people's", 0.9,
 		of(onePersonCall, postgresServer), of(consumeCall, postgresServer))
+	ratio("overage of one organization with a spend limit, PostgreSQL, of many organizations", 0.7,
+		of(oneOrganizationCall, postgresServer), of(manyOrganizationsCall, postgresServer))
 	if s := b.server(postgresServer); s != nil && len(b.results) > 0 {
 		add("resident memory at its peak, PostgreSQL", "< 80 MiB", mebibytes(s.peak), s.peak < 80<<20)
 	}

@@ -73,8 +73,11 @@ const (
 	consumeCall   = "consume"
 	checkCall     = "check"
 	onePersonCall = "one-person"
-	openLoopCall  = "open-loop"
-	startCall     = "start"
+	// These are consumes whose overage counts toward a spend limit: of one organization, and of many.
+	oneOrganizationCall   = "one-organization"
+	manyOrganizationsCall = "many-organizations"
+	openLoopCall          = "open-loop"
+	startCall             = "start"
 )
 
 func allServers() []string {
@@ -82,7 +85,7 @@ func allServers() []string {
 }
 
 func allCalls() []string {
-	return []string{consumeCall, checkCall, onePersonCall, openLoopCall, startCall}
+	return []string{consumeCall, checkCall, onePersonCall, oneOrganizationCall, openLoopCall, startCall}
 }
 
 // wants reports whether a server or a call is measured: if -only names it, or names none of its

@@ -76,7 +76,7 @@ func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
 		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "in RAM", "at its peak",
 	}}
-	for _, m := range b.closedLoopPlan() {
+	for _, m := range append(b.closedLoopPlan(), b.organizationPlan()...) {
 		results := b.results[m.call+" "+m.server.name]
 		if len(results) == 0 {
 			continue
@@ -91,7 +91,10 @@ func (b *bench) rateTable() [][]string {
 			clientCPU = append(clientCPU, r.CPU/time.Duration(r.Answers))
 			memory = append(memory, r.Resident)
 		}
-		call := strings.ReplaceAll(m.call, "one-person", "consume, one person's record")
+		call := m.call
+		if long, ok := callNames[call]; ok {
+			call = long
+		}
 		lines = append(lines, []string{
 			call + ", " + title(m.server.name), strconv.FormatFloat(median(rates), 'f', 0, 64), short(median(p50)),
 			short(median(p99)), short(median(serverCPU)), short(median(clientCPU)), mebibytes(median(memory)),
@@ -99,6 +102,13 @@ func (b *bench) rateTable() [][]string {
 		})
 	}
 	return lines
+}
+
+// callNames has the names of calls in the report, if they differ.
+var callNames = map[string]string{
+	onePersonCall:         "consume, one person's record",
+	oneOrganizationCall:   "overage, one organization with a spend limit",
+	manyOrganizationsCall: "overage, many organizations with spend limits",
 }
 
 func (b *bench) openLoopTable() [][]string {

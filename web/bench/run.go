@@ -76,7 +76,8 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
 	steps := []func(context.Context) error{b.describe}
 	if o.wantsServers() {
-		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.starts, b.checkLedgers)
+		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.organizations,
+			b.starts, b.checkLedgers)
 	}
 	for _, step := range append(steps, b.measurePages) {
 		if err := step(ctx); err != nil {
@@ -183,8 +184,22 @@ func warm(d time.Duration) time.Duration { return min(d/4, time.Second) }
 // closedLoops measures each server in turn, round after round, so that a change of the machine's
 // speed affects all.
 func (b *bench) closedLoops(ctx context.Context) error {
+	if err := b.measure(ctx, b.closedLoopPlan()); err != nil {
+		return err
+	}
+	for _, s := range b.servers {
+		var err error
+		if _, s.peak, err = resident(s.process.cmd.Process.Pid); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// measure makes each measurement once in each round.
+func (b *bench) measure(ctx context.Context, plan []measurement) error {
 	for round := range b.Rounds {
-		for _, m := range b.closedLoopPlan() {
+		for _, m := range plan {
 			l := load{
 				Path: "/v1/consume", Keyed: true, Warm: warm(b.Duration), Measure: b.Duration,
 			}
@@ -193,6 +208,10 @@ func (b *bench) closedLoops(ctx context.Context) error {
 				l.Path, l.Keyed = "/v1/check", false
 			case onePersonCall:
 				l.People = 1
+			case oneOrganizationCall:
+				l.FirstPerson = firstLimited
+			case manyOrganizationsCall:
+				l.FirstPerson = firstLimited + b.People
 			}
 			r, err := b.load(ctx, m.server, l)
 			if err != nil {
@@ -201,12 +220,6 @@ func (b *bench) closedLoops(ctx context.Context) error {
 			key := m.call + " " + m.server.name
 			b.results[key] = append(b.results[key], r)
 			b.say("round %d of %d: %-24s %8.0f/s, p50 %s, p99 %s", round+1, b.Rounds, key, r.PerSecond, short(r.P50), short(r.P99))
-		}
-	}
-	for _, s := range b.servers {
-		var err error
-		if _, s.peak, err = resident(s.process.cmd.Process.Pid); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil

@@ -29,6 +29,39 @@ const (
 // the same PostgreSQL gets calls at a fixed rate. It reports the latencies of the calls during the
 // sealing and just before. A latency starts at the time at which the call was due.
 func BenchmarkConsumeDuringSealing(b *testing.B) {
+	gate, reporter := sealingSite(b)
+	c := &sealingCalls{b: b, gate: gate}
+	after := func(d time.Duration) <-chan struct{} {
+		end := make(chan struct{})
+		time.AfterFunc(d, func() { close(end) })
+		return end
+	}
+	c.call(after(3 * time.Second)) // creates all records
+	before := c.call(after(10 * time.Second))
+	sealed := make(chan struct{})
+	var reports int
+	begin := time.Now()
+	b.ResetTimer()
+	go func() {
+		defer close(sealed)
+		var err error
+		if reports, err = reporter.Seal(context.Background()); err != nil {
+			b.Error(err)
+		}
+	}()
+	during := c.call(sealed)
+	b.ReportMetric(time.Since(begin).Seconds(), "sealing-s")
+	b.ReportMetric(float64(reports), "reports")
+	for name, took := range map[string][]time.Duration{"before": before, "during": during} {
+		b.ReportMetric(float64(len(took)), name+"-calls")
+		b.ReportMetric(took[len(took)/2].Seconds()*1000, name+"-p50-ms")
+		b.ReportMetric(took[len(took)*99/100].Seconds()*1000, name+"-p99-ms")
+	}
+}
+
+// sealingSite opens a gate and a reporter on a new PostgreSQL with the events to seal.
+func sealingSite(b *testing.B) (*enforcement.Gate, *billing.Reporter) {
+	b.Helper()
 	ctx := context.Background()
 	cluster, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true})
 	if err != nil {
@@ -68,66 +101,46 @@ func BenchmarkConsumeDuringSealing(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	reporter := billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log,
+	return gate, billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log,
 		Every: time.Minute})
+}
 
-	var calls atomic.Int64
-	// ask makes calls until end is closed, and returns their sorted latencies.
-	ask := func(end <-chan struct{}) []time.Duration {
-		var mu sync.Mutex
-		var took []time.Duration
-		var wait sync.WaitGroup
-		begin := time.Now()
-		for n := 0; ; n++ {
-			due := begin.Add(time.Duration(n) * time.Second / sealingRate)
-			time.Sleep(time.Until(due))
-			select {
-			case <-end:
-				wait.Wait()
-				slices.Sort(took)
-				return took
-			default:
-			}
-			wait.Go(func() {
-				key := calls.Add(1)
-				who := enforcement.Person{
-					Email: fmt.Sprintf("caller%d@example.com", key%1000),
-					Slack: models.SlackIdentity{TeamID: slackTeam, UserID: fmt.Sprint("U", key%1000)},
-				}
-				if answer, err := gate.Consume(ctx, who, 1, fmt.Sprint(key)); err != nil || !answer.Verdict.Allowed {
-					b.Error(answer, err)
-				}
-				d := time.Since(due)
-				mu.Lock()
-				took = append(took, d)
-				mu.Unlock()
-			})
-		}
-	}
-	after := func(d time.Duration) <-chan struct{} {
-		end := make(chan struct{})
-		time.AfterFunc(d, func() { close(end) })
-		return end
-	}
-	ask(after(3 * time.Second)) // creates all records
-	before := ask(after(10 * time.Second))
-	sealed := make(chan struct{})
-	var reports int
+// sealingCalls makes the calls at the fixed rate.
+type sealingCalls struct {
+	b    *testing.B
+	gate *enforcement.Gate
+	made atomic.Int64
+}
+
+// call makes calls until end is closed, and returns their sorted latencies.
+func (c *sealingCalls) call(end <-chan struct{}) []time.Duration {
+	var mu sync.Mutex
+	var took []time.Duration
+	var wait sync.WaitGroup
 	begin := time.Now()
-	b.ResetTimer()
-	go func() {
-		defer close(sealed)
-		var err error
-		if reports, err = reporter.Seal(ctx); err != nil {
-			b.Error(err)
+	for n := 0; ; n++ {
+		due := begin.Add(time.Duration(n) * time.Second / sealingRate)
+		time.Sleep(time.Until(due)) // the fixed rate
+		select {
+		case <-end:
+			wait.Wait()
+			slices.Sort(took)
+			return took
+		default:
 		}
-	}()
-	during := ask(sealed)
-	b.ReportMetric(time.Since(begin).Seconds(), "sealing-s")
-	b.ReportMetric(float64(reports), "reports")
-	for name, took := range map[string][]time.Duration{"before": before, "during": during} {
-		b.ReportMetric(float64(len(took)), name+"-calls")
-		b.ReportMetric(took[len(took)/2].Seconds()*1000, name+"-p50-ms")
-		b.ReportMetric(took[len(took)*99/100].Seconds()*1000, name+"-p99-ms")
+		wait.Go(func() {
+			key := c.made.Add(1)
+			who := enforcement.Person{
+				Email: fmt.Sprintf("caller%d@example.com", key%1000),
+				Slack: models.SlackIdentity{TeamID: slackTeam, UserID: fmt.Sprint("U", key%1000)},
+			}
+			if answer, err := c.gate.Consume(context.Background(), who, 1, fmt.Sprint(key)); err != nil || !answer.Verdict.Allowed {
+				c.b.Error(answer, err)
+			}
+			d := time.Since(due)
+			mu.Lock()
+			took = append(took, d)
+			mu.Unlock()
+		})
 	}
 }

@@ -83,9 +83,9 @@ func (s shell) fails(status int, part string, args ...string) {
 
 // Each command prints only what it creates, and creates it.
 func TestCommands(t *testing.T) {
-	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
-		t.Run(name, func(t *testing.T) {
-			s := shell{t, address(t)}
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			s := shell{t, kind.database(t)}
 			for _, again := range []bool{false, true} {
 				r := runIt(t, []string{"DATABASE_URL=" + s.database}, "migrate")
 				if r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, "applied now: ") ||
@@ -311,9 +311,9 @@ func TestHelp(t *testing.T) {
 
 // A printed link signs in once, at its server.
 func TestSignInLink(t *testing.T) {
-	for name, address := range map[string]func(*testing.T) string{"sqlite": sqliteDatabase, "postgres": postgresDatabase} {
-		t.Run(name, func(t *testing.T) {
-			sh := shell{t, address(t)}
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			sh := shell{t, kind.database(t)}
 			s := start(t, "serve", "--database", sh.database, "--listen", "127.0.0.1:0")
 			sh.fails(1, "No user has the email ada@example.com; create one with: tollgate user set ada@example.com",
 				"sign-in", "ada@example.com")

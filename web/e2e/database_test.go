@@ -74,10 +74,12 @@ func restartUnseen(t *testing.T, c *modelstest.Cluster) {
 		}
 	}
 	ask("before")
+	idle := time.Now()
 	if err := errors.Join(c.StopKeep(), c.Restart(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(1100 * time.Millisecond) // the gate checks a connection only if it was idle for a second
+	// The gate checks a connection only if it was idle for a second.
+	eventually(t, "the connections are idle for a second", func() bool { return time.Since(idle) > time.Second })
 	ask("after")
 	s.stopAll()
 }

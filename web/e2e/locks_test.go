@@ -5,7 +5,9 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,84 +26,26 @@ func TestFrozenProcessBlocksNoOthers(t *testing.T) {
 	defer stop()
 	running := l.start(ctx, 16, well.addr)
 
-	// The calls to the process that will freeze. Half of them are for new people, who must be created
-	// and linked first. A separate client makes them, because they may take long.
-	client := newClient(s.client.key)
-	t.Cleanup(client.http.CloseIdleConnections)
-	var mu sync.Mutex
-	open := map[string]job{}
-	answers := ledger{}
-	record := func(key string, j job, r *reply) {
-		d, err := r.decision()
-		if err != nil || !d.Allowed || d.EventID == nil {
-			t.Errorf("%s for %s was answered with %+v, want allowed: %v", key, j.email, d, err)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		g := grant{*d.EventID, j.email, j.quantity}
-		if other, twice := answers[key]; twice && other != g {
-			t.Errorf("%s was answered as %+v and as %+v", key, other, g)
-		}
-		answers[key] = g
-		delete(open, key)
-	}
+	f := &frozenCalls{t: t, load: l, open: map[string]job{}, answers: ledger{}}
 	sickCtx, sickStop := context.WithCancel(ctx)
 	defer sickStop()
-	var calling sync.WaitGroup
-	t.Cleanup(calling.Wait)
-	calling.Go(func() {
-		spread(sickCtx, 24, loadCalls, func(i int) {
-			key, j := fmt.Sprintf("freeze-%d", i), job{l.emails[i%len(l.emails)], fmt.Sprintf("U%d", i%len(l.emails)), 1}
-			if i%2 == 0 {
-				j.email, j.slack = fmt.Sprintf("new%d@freeze.example", i), fmt.Sprintf("NEW%d", i)
-			}
-			mu.Lock()
-			open[key] = j
-			mu.Unlock()
-			r := client.call(t.Context(), sick.addr, http.MethodPost, "/v1/consume", l.request(key, j))
-			if r.err != nil || r.status == http.StatusServiceUnavailable {
-				return // still open
-			}
-			record(key, j, r)
-		})
-	})
+	calling := f.start(sickCtx, sick.addr)
 	wait(t, l.decided.more(200), "calls to be decided")
 
-	// Freeze the process until it holds locks in a transaction of the gate and in one that prepares
-	// people.
-	db := s.open()
-	caught := func() bool {
-		var transactions int
-		if err := db.QueryRowContext(t.Context(), `SELECT COUNT(DISTINCT application_name) FROM pg_stat_activity
-			WHERE datname = current_database() AND state = 'idle in transaction' AND backend_xid IS NOT NULL
-				AND state_change < clock_timestamp() - interval '90 milliseconds'`).
-			Scan(&transactions); err != nil {
-			t.Fatal(err)
-		}
-		return transactions == 2
-	}
-	tries, thaw := 1, freeze(t, sick.pid())
-	for pause(ctx, 100*time.Millisecond) && !caught() && tries < 60 {
-		thaw()
-		pause(ctx, 10*time.Millisecond)
-		tries, thaw = tries+1, freeze(t, sick.pid())
-	}
+	tries, thaw := freezeWithLocks(ctx, s, sick)
 	frozen := time.Now()
 	sickStop()
 
 	// The app retries the calls at the other process, with the same keys.
-	mu.Lock()
-	var keys []string
-	var jobs []job
-	for key, j := range open {
-		keys, jobs = append(keys, key), append(jobs, j)
-	}
-	mu.Unlock()
+	f.mu.Lock()
+	retried := maps.Clone(f.open)
+	f.mu.Unlock()
+	keys := slices.Collect(maps.Keys(retried))
 	rescue, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	spread(rescue, len(keys), len(keys), func(i int) {
-		record(keys[i], jobs[i], s.client.insist(rescue, []string{well.addr}, 0, http.MethodPost, "/v1/consume", l.request(keys[i], jobs[i])))
+		j := retried[keys[i]]
+		f.record(keys[i], j, s.client.insist(rescue, []string{well.addr}, 0, http.MethodPost, "/v1/consume", l.request(keys[i], j)))
 	})
 	t.Logf("frozen with locks at try %d; the other process decided the %d open calls after %s",
 		tries, len(keys), time.Since(frozen).Round(time.Millisecond))
@@ -113,17 +57,91 @@ func TestFrozenProcessBlocksNoOthers(t *testing.T) {
 	if err := sick.alive(); err != nil {
 		t.Error(err)
 	}
-	mu.Lock()
-	defer mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	l.mu.Lock()
-	for key, j := range open {
-		l.open[key] = j
-	}
-	for key, g := range answers {
-		l.answers[key] = g
-	}
+	maps.Copy(l.open, f.open)
+	maps.Copy(l.answers, f.answers)
 	l.mu.Unlock()
 	l.settle()
+}
+
+// frozenCalls makes the calls to the process that freezes.
+type frozenCalls struct {
+	t    *testing.T
+	load *load
+
+	mu      sync.Mutex
+	open    map[string]job // not answered, or answered with 503
+	answers ledger
+}
+
+// start makes calls until ctx ends. Half of them are for new people, who must be created and linked
+// first. A separate client makes them, because they may take long.
+func (f *frozenCalls) start(ctx context.Context, address string) *sync.WaitGroup {
+	client := newClient(f.load.site.client.key)
+	f.t.Cleanup(client.http.CloseIdleConnections)
+	emails := f.load.emails
+	var calling sync.WaitGroup
+	f.t.Cleanup(calling.Wait)
+	calling.Go(func() {
+		spread(ctx, 24, loadCalls, func(i int) {
+			key, j := fmt.Sprintf("freeze-%d", i), job{emails[i%len(emails)], fmt.Sprintf("U%d", i%len(emails)), 1}
+			if i%2 == 0 {
+				j.email, j.slack = fmt.Sprintf("new%d@freeze.example", i), fmt.Sprintf("NEW%d", i)
+			}
+			f.mu.Lock()
+			f.open[key] = j
+			f.mu.Unlock()
+			r := client.call(f.t.Context(), address, http.MethodPost, "/v1/consume", f.load.request(key, j))
+			if r.err != nil || r.status == http.StatusServiceUnavailable {
+				return // still open
+			}
+			f.record(key, j, r)
+		})
+	})
+	return &calling
+}
+
+// record stores an answer. A call that was answered twice must have the same event both times.
+func (f *frozenCalls) record(key string, j job, r *reply) {
+	d, err := r.decision()
+	if err != nil || !d.Allowed || d.EventID == nil {
+		f.t.Errorf("%s for %s was answered with %+v, want allowed: %v", key, j.email, d, err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := grant{*d.EventID, j.email, j.quantity}
+	if other, twice := f.answers[key]; twice && other != g {
+		f.t.Errorf("%s was answered as %+v and as %+v", key, other, g)
+	}
+	f.answers[key] = g
+	delete(f.open, key)
+}
+
+// freezeWithLocks freezes a process until it holds locks in a transaction of the gate and in one
+// that prepares people. It returns how often it had to try.
+func freezeWithLocks(ctx context.Context, s *site, p *server) (tries int, thaw func()) {
+	s.t.Helper()
+	db := s.open()
+	caught := func() bool {
+		var transactions int
+		if err := db.QueryRowContext(s.t.Context(), `SELECT COUNT(DISTINCT application_name) FROM pg_stat_activity
+			WHERE datname = current_database() AND state = 'idle in transaction' AND backend_xid IS NOT NULL
+				AND state_change < clock_timestamp() - interval '90 milliseconds'`).
+			Scan(&transactions); err != nil {
+			s.t.Fatal(err)
+		}
+		return transactions == 2
+	}
+	tries, thaw = 1, freeze(s.t, p.pid())
+	for pause(ctx, 100*time.Millisecond) && !caught() && tries < 60 {
+		thaw()
+		pause(ctx, 10*time.Millisecond) // the process runs on between two tries
+		tries, thaw = tries+1, freeze(s.t, p.pid())
+	}
+	return tries, thaw
 }
 
 // If another transaction locks a record, such as an operator's in psql, only calls for that person

@@ -178,7 +178,7 @@ func (l *flood) run(t *testing.T, addr string) map[string]int {
 	}
 	begun.Wait()
 	if l.slow {
-		time.Sleep(loadStall) // slow senders
+		time.Sleep(loadStall) // simulated slow senders
 	}
 	close(release)
 	all.Wait()

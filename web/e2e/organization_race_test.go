@@ -115,7 +115,7 @@ func (r *organizationRace) run(kills int) {
 				r.setLimit(i, limit)
 			})
 		}
-		random := rand.New(rand.NewPCG(r.seed, uint64(i))) //nolint:gosec // a test's order of calls
+		random := rand.New(rand.NewPCG(r.seed, uint64(i)))
 		if i%(r.calls/25) == 0 {
 			r.move(i, random)
 		}
@@ -133,7 +133,8 @@ func (r *organizationRace) setLimit(nth int, cents int64) {
 		r.stops[n-1][1] = time.Now() // the new limit may be in force from now on
 	}
 	r.mu.Unlock()
-	reply := r.client.insist(r.t.Context(), r.addresses(), nth, http.MethodPatch, "/v1/organizations/"+r.organization, body{"spend_limit_cents": cents})
+	reply := r.client.insist(r.t.Context(), r.addresses(), nth, http.MethodPatch, "/v1/organizations/"+r.organization,
+		body{"spend_limit_cents": cents})
 	if err := reply.read(http.StatusOK, &struct{}{}); err != nil {
 		r.t.Errorf("set the limit to %d: %v", cents, err)
 	}
@@ -217,7 +218,8 @@ func (r *organizationRace) count(d decision, err error) bool {
 		return false
 	case d.Allowed:
 		r.allowed.Add(1)
-	case d.Reason != nil && (*d.Reason == "organization_spend_limit_reached" || *d.Reason == "included_exhausted"): // the latter is of the free plan
+	// the latter is of the free plan
+	case d.Reason != nil && (*d.Reason == "organization_spend_limit_reached" || *d.Reason == "included_exhausted"):
 		r.refused.Add(1)
 	default:
 		r.t.Errorf("a call was refused with %+v", d)
@@ -251,7 +253,8 @@ func (r *organizationRace) check() {
 		for _, stop := range r.stops {
 			took, ok := r.took[event]
 			if ok && took[0].After(stop[0]) && (stop[1].IsZero() || took[1].Before(stop[1])) {
-				t.Errorf("event %s cost %d cents from %s to %s, while the limit was 1 cent from %s to %s", event, cents, took[0], took[1], stop[0], stop[1])
+				t.Errorf("event %s cost %d cents from %s to %s, while the limit was 1 cent from %s to %s", event, cents, took[0], took[1],
+					stop[0], stop[1])
 			}
 		}
 	}
@@ -277,7 +280,7 @@ func (r *organizationRace) check() {
 func (r *organizationRace) spent() (cents int64) {
 	r.t.Helper()
 	db := r.open()
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if err := db.QueryRowContext(r.t.Context(), "SELECT CAST(SUM(overage_cents) AS bigint) FROM usage_records WHERE payer = $1",
 		"organization:"+r.organization).Scan(&cents); err != nil {
 		r.t.Fatal(err)
@@ -289,8 +292,9 @@ func (r *organizationRace) spent() (cents int64) {
 func (r *organizationRace) overage() map[string]int64 {
 	r.t.Helper()
 	db := r.open()
-	defer db.Close()
-	rows, err := db.QueryContext(r.t.Context(), "SELECT CAST(id AS text), overage_cents FROM usage_events WHERE overage_cents > 0 AND hold_id IS NULL")
+	defer func() { _ = db.Close() }()
+	rows, err := db.QueryContext(r.t.Context(), "SELECT CAST(id AS text), overage_cents FROM usage_events WHERE overage_cents > 0 "+
+		"AND hold_id IS NULL")
 	if err != nil {
 		r.t.Fatal(err)
 	}

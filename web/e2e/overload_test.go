@@ -37,29 +37,7 @@ func overload(t *testing.T, c *modelstest.Cluster) {
 	p := s.servers[0]
 	addresses := s.addresses()
 	_, emails := s.business("TOVER", people)
-	requests := make([]struct {
-		path    string
-		content []byte // encoded in advance, so that all calls can be made at the same time
-	}, batches+single)
-	now := time.Now().UTC().Format(time.RFC3339)
-	answers := ledger{}
-	for i := range requests {
-		r := &requests[i]
-		email := emails[i%people]
-		if i >= batches {
-			key := fmt.Sprintf("single-%d", i)
-			r.path, r.content = "/v1/consume", encode(t, body{"email": email, "idempotency_key": key})
-			answers[key] = grant{"", email, 1}
-			continue
-		}
-		events := make([]body, batch)
-		for n := range events {
-			key := fmt.Sprintf("batch-%d-%d", i, n)
-			events[n] = body{"email": email, "quantity": 1, "idempotency_key": key, "occurred_at": now}
-			answers[key] = grant{"", email, 1}
-		}
-		r.path, r.content = "/v1/events", encode(t, body{"events": events})
-	}
+	requests, answers := overloading(t, emails, batches, batch, single)
 
 	// Only the gate's connections are frozen. API keys can still be looked up, so calls reach the
 	// queue.
@@ -72,22 +50,7 @@ func overload(t *testing.T, c *modelstest.Cluster) {
 	}
 	all.Wait()
 	took := time.Since(begun)
-	codes := map[string]int{}
-	var overloaded []time.Duration
-	for _, r := range replies {
-		problem, err := r.problem()
-		switch {
-		case err != nil || r.status != http.StatusOK && r.status != http.StatusServiceUnavailable:
-			t.Errorf("a call got status %d, %v %s", r.status, err, r.body)
-		case r.status == http.StatusOK:
-			codes["decided"]++ // after the gate has connected again
-		default:
-			codes[problem.Code]++
-			if problem.Code == "overloaded" {
-				overloaded = append(overloaded, r.took)
-			}
-		}
-	}
+	codes, overloaded := refusals(t, replies)
 	memory, err := p.peakMemory()
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +62,6 @@ func overload(t *testing.T, c *modelstest.Cluster) {
 		t.Fatalf("a check after the overload: %+v, %v", d, err)
 	}
 	recovered := time.Since(thawed)
-	slices.Sort(overloaded)
 	t.Logf("%d calls, %d of them with %d events: all answered after %s: %v; memory at most %d MiB; decided again after %s",
 		len(requests), batches, batch, took.Round(time.Millisecond), codes, memory>>20, recovered.Round(time.Millisecond))
 	if len(overloaded) == 0 {
@@ -123,18 +85,80 @@ func overload(t *testing.T, c *modelstest.Cluster) {
 			t.Errorf("%s repeated: status %d, %v %s", requests[i].path, r.status, r.err, r.body)
 		}
 	})
-	stored := s.ledger()
-	if len(stored) != len(answers) {
-		t.Errorf("the ledger has %d events, want %d", len(stored), len(answers))
-	}
-	for key, g := range stored {
-		// Another test checks the event IDs of a batch.
-		if want := (grant{g.id, answers[key].email, answers[key].quantity}); g != want {
-			t.Errorf("%q is in the ledger as %+v, want %+v", key, g, want)
-		}
-	}
+	s.wantEvents(answers)
 	s.judge()
 	s.verify()
+}
+
+// encodedCall is a call that was encoded in advance, so that many can be made at the same time.
+type encodedCall struct {
+	path    string
+	content []byte
+}
+
+// overloading returns calls with batches of events, then calls with one unit each, and the events
+// that they record. The IDs of the events are not known.
+func overloading(t *testing.T, emails []string, batches, batch, single int) ([]encodedCall, ledger) {
+	t.Helper()
+	calls := make([]encodedCall, batches+single)
+	now := time.Now().UTC().Format(time.RFC3339)
+	answers := ledger{}
+	for i := range calls {
+		c := &calls[i]
+		email := emails[i%len(emails)]
+		if i >= batches {
+			key := fmt.Sprintf("single-%d", i)
+			c.path, c.content = "/v1/consume", encode(t, body{"email": email, "idempotency_key": key})
+			answers[key] = grant{"", email, 1}
+			continue
+		}
+		events := make([]body, batch)
+		for n := range events {
+			key := fmt.Sprintf("batch-%d-%d", i, n)
+			events[n] = body{"email": email, "quantity": 1, "idempotency_key": key, "occurred_at": now}
+			answers[key] = grant{"", email, 1}
+		}
+		c.path, c.content = "/v1/events", encode(t, body{"events": events})
+	}
+	return calls, answers
+}
+
+// refusals counts the answers by their codes, and returns the sorted times of those that were
+// refused as overloaded.
+func refusals(t *testing.T, replies []*reply) (codes map[string]int, overloaded []time.Duration) {
+	t.Helper()
+	codes = map[string]int{}
+	for _, r := range replies {
+		problem, err := r.problem()
+		switch {
+		case err != nil || r.status != http.StatusOK && r.status != http.StatusServiceUnavailable:
+			t.Errorf("a call got status %d, %v %s", r.status, err, r.body)
+		case r.status == http.StatusOK:
+			codes["decided"]++ // after the gate has connected again
+		default:
+			codes[problem.Code]++
+			if problem.Code == "overloaded" {
+				overloaded = append(overloaded, r.took)
+			}
+		}
+	}
+	slices.Sort(overloaded)
+	return codes, overloaded
+}
+
+// wantEvents compares the ledger with the answers, without the IDs of the events. Another test
+// checks those of a batch.
+func (s *site) wantEvents(answers ledger) {
+	s.t.Helper()
+	stored := s.ledger()
+	if len(stored) != len(answers) {
+		s.t.Errorf("the ledger has %d events, want %d", len(stored), len(answers))
+	}
+	for key, g := range stored {
+		if want := (grant{g.id, answers[key].email, answers[key].quantity}); g != want {
+			s.t.Errorf("%q is in the ledger as %+v, want %+v", key, g, want)
+		}
+	}
 }
 
 func encode(t *testing.T, content body) []byte {

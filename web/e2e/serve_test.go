@@ -265,7 +265,7 @@ func TestDrain(t *testing.T) {
 			break
 		}
 		served++
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // a client with pauses between its calls
 	}
 	if took := time.Since(begun); took < time.Second || served == 0 {
 		t.Errorf("an answer had Connection: close after %s and %d calls, want at least 1 s", took, served)
@@ -315,7 +315,7 @@ func TestHalfClosedConnections(t *testing.T) {
 			_ = s.raw(t, request("GET", path, "")).Close()
 			// The answers are larger than the buffers of the connection, which is then reset.
 			c := s.raw(t, strings.Repeat(request("GET", path, ""), 60)).(*net.TCPConn)
-			time.Sleep(time.Duration(i%8) * time.Millisecond)
+			time.Sleep(time.Duration(i%8) * time.Millisecond) // so that the answers are interrupted at different bytes
 			_ = c.SetLinger(0)
 			_ = c.Close()
 		}

@@ -71,7 +71,9 @@ func TestSoakStripe(t *testing.T) {
 	if *soak == 0 {
 		s.endLeases()
 	}
-	time.Sleep(time.Second) // Stripe's times are whole seconds, and the usage must be before the end of the periods
+	// Stripe's times are whole seconds, and the usage must be before the end of the periods.
+	used := time.Now()
+	eventually(t, "a whole second begins after the usage", func() bool { return time.Now().Truncate(time.Second).After(used) })
 	for _, p := range w.payers {
 		w.reset(p, 0)
 	}

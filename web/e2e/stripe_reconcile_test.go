@@ -51,9 +51,13 @@ func TestReconcileCommand(t *testing.T) {
 	sent := func() int { return stand.Calls()["POST /v1/billing/meter_events"] }
 
 	off := startWith(t, append(variables, "TOLLGATE_REPORT_EVERY=0"), "serve", "--listen", "127.0.0.1:0")
-	time.Sleep(3 * time.Second) // a server that sends does so within a second
+	// Of the workers that call Stripe, those for webhooks start last.
+	eventually(t, "the workers compare the subscriptions", func() bool { return stand.Calls()["GET /v1/subscriptions"] > 0 })
 	if status := off.stop(t, syscall.SIGTERM); status != 0 || sent() != 0 {
 		t.Fatalf("with sending off: status %d, %d calls", status, sent())
+	}
+	if !strings.Contains(off.stderr.String(), "nothing is sent to Stripe") {
+		t.Errorf("with sending off, the log does not say so: %s", off.stderr)
 	}
 	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stdout, "cus_1") || sent() != 0 {
 		t.Errorf("before anything was sent: %+v, %d calls", r, sent())

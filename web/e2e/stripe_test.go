@@ -18,12 +18,15 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing/stripetest"
+	"tollgate/models/modelstest"
 )
 
 const (
 	// reported and reportedShort are how many events TestReported records, in its long form and in the
 	// suite.
 	reported, reportedShort = 20_000, 1_600
+	// reportedBatch is the number of events in a call.
+	reportedBatch = 50
 	// reportedHours and reportedHoursShort are the numbers of past hours in which events occurred.
 	reportedHours, reportedHoursShort = 10, 3
 	// reportedPatience is how long delivery may take after everything is recorded. A stream of a
@@ -54,72 +57,12 @@ func TestReported(t *testing.T) {
 	payers := account.payers(s, people)
 	s.useIncluded(payers)
 
-	// The events are so old that all are due immediately.
-	last := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
-	const batch = 50
-	batches := events / batch
-	killAt := map[int]int{}
-	for i := range s.servers {
-		killAt[batches*(2*i+1)/(2*len(s.servers))] = i
+	l := &reportedLoad{
+		site: s, account: account, cluster: c, payers: payers, hours: hours, answers: map[hour]int64{},
+		last: time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour),
 	}
-	answers := map[hour]int64{}
-	var mu sync.Mutex
-	var disturbing sync.WaitGroup
-	// A process needs a database to start, so the two do not restart at the same time.
-	var up sync.Mutex
-	addresses := s.addresses()
 	begun := time.Now()
-	spread(t.Context(), 8, batches, func(i int) {
-		if victim, kill := killAt[i]; kill {
-			disturbing.Go(func() {
-				if err := account.kill(victim); err != nil {
-					t.Error(err)
-				}
-				up.Lock()
-				defer up.Unlock()
-				s.restart(s.servers[victim])
-			})
-		}
-		if i == batches/2 {
-			disturbing.Go(func() {
-				up.Lock()
-				defer up.Unlock()
-				if err := errors.Join(c.Kill(), c.Restart(t.Context())); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		var list []body
-		units := map[hour]int64{}
-		for n := range batch {
-			p := payers[rand.IntN(len(payers))]
-			at := last.Add(-time.Duration(rand.Int64N(int64(hours) * int64(time.Hour)))).Truncate(time.Second)
-			quantity := 1 + rand.Int64N(3)
-			units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
-			list = append(list, body{
-				"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at,
-			})
-		}
-		var answer struct {
-			Results []struct{ Status string }
-		}
-		r := s.client.insist(t.Context(), addresses, i, http.MethodPost, "/v1/events", body{"events": list})
-		if err := r.read(http.StatusOK, &answer); err != nil {
-			t.Error(err)
-			return
-		}
-		for _, r := range answer.Results {
-			if r.Status != "recorded" && r.Status != "duplicate" {
-				t.Errorf("an event is %s", r.Status)
-			}
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for k, n := range units {
-			answers[k] += n
-		}
-	})
-	disturbing.Wait()
+	l.run(events / reportedBatch)
 	recorded := time.Since(begun)
 	if t.Failed() {
 		t.FailNow()
@@ -130,19 +73,120 @@ func TestReported(t *testing.T) {
 	s.wantReported()
 
 	ledger := s.hours()
-	if !maps.Equal(answers, ledger) {
-		t.Errorf("units by customer and hour: sent %v, in the ledger %v", answers, ledger)
+	if !maps.Equal(l.answers, ledger) {
+		t.Errorf("units by customer and hour: sent %v, in the ledger %v", l.answers, ledger)
 	}
+	account.wantUnits(t, ledger)
+	account.wantOrder(t)
+	t.Logf("%d events of %d customers recorded in %s and then reported in %s, by %d calls, of which %d failed; %d processes died during one",
+		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
+		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load(), account.inCalls.Load())
+	s.judge()
+	s.verify()
+}
+
+// reportedLoad records usage of payers in the past, while the processes and the database are
+// killed.
+type reportedLoad struct {
+	*site
+	account *account
+	cluster *modelstest.Cluster
+	payers  []payer
+	// The events occurred in these many hours before last, so long ago that all are due immediately.
+	last  time.Time
+	hours int
+
+	killing sync.WaitGroup
+	// up is locked while a process or the database restarts. A process needs a database to start.
+	up sync.Mutex
+
+	mu      sync.Mutex
+	answers map[hour]int64 // recorded units
+}
+
+// run records the batches and returns when everything has restarted.
+func (l *reportedLoad) run(batches int) {
+	killAt := map[int]int{}
+	for i := range l.servers {
+		killAt[batches*(2*i+1)/(2*len(l.servers))] = i
+	}
+	addresses := l.addresses()
+	spread(l.t.Context(), 8, batches, func(i int) {
+		if victim, kill := killAt[i]; kill {
+			l.killing.Go(func() { l.killProcess(victim) })
+		}
+		if i == batches/2 {
+			l.killing.Go(l.killDatabase)
+		}
+		l.record(addresses, i)
+	})
+	l.killing.Wait()
+}
+
+// killProcess kills a process during a call to Stripe, and starts it again.
+func (l *reportedLoad) killProcess(victim int) {
+	if err := l.account.kill(victim); err != nil {
+		l.t.Error(err)
+	}
+	l.up.Lock()
+	defer l.up.Unlock()
+	l.restart(l.servers[victim])
+}
+
+func (l *reportedLoad) killDatabase() {
+	l.up.Lock()
+	defer l.up.Unlock()
+	if err := errors.Join(l.cluster.Kill(), l.cluster.Restart(l.t.Context())); err != nil {
+		l.t.Error(err)
+	}
+}
+
+// record records one batch.
+func (l *reportedLoad) record(addresses []string, i int) {
+	var list []body
+	units := map[hour]int64{}
+	for n := range reportedBatch {
+		p := l.payers[rand.IntN(len(l.payers))]
+		at := l.last.Add(-time.Duration(rand.Int64N(int64(l.hours) * int64(time.Hour)))).Truncate(time.Second)
+		quantity := 1 + rand.Int64N(3)
+		units[hour{p.customer, at.Truncate(time.Hour)}] += quantity
+		list = append(list, body{
+			"email": p.email, "quantity": quantity, "idempotency_key": fmt.Sprintf("reported-%d-%d", i, n), "occurred_at": at,
+		})
+	}
+	var answer struct {
+		Results []struct{ Status string }
+	}
+	r := l.client.insist(l.t.Context(), addresses, i, http.MethodPost, "/v1/events", body{"events": list})
+	if err := r.read(http.StatusOK, &answer); err != nil {
+		l.t.Error(err)
+		return
+	}
+	for _, r := range answer.Results {
+		if r.Status != "recorded" && r.Status != "duplicate" {
+			l.t.Errorf("an event is %s", r.Status)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, n := range units {
+		l.answers[k] += n
+	}
+}
+
+// wantUnits compares the units at Stripe with the ledger.
+func (a *account) wantUnits(t *testing.T, ledger map[hour]int64) {
+	t.Helper()
 	wrong := 0
 	for k, units := range ledger {
-		if got := account.Total(k.customer, k.start, k.start.Add(time.Hour)); got != units {
+		if got := a.Total(k.customer, k.start, k.start.Add(time.Hour)); got != units {
 			if wrong++; wrong <= 10 {
 				t.Errorf("%s, %s: the ledger has %d, Stripe %d", k.customer, k.start.Format(time.RFC3339), units, got)
 			}
 		}
 	}
 	var stripes, ours int64
-	for _, e := range account.Events() {
+	for _, e := range a.Events() {
 		stripes += e.Value * int64(e.Times)
 	}
 	for _, units := range ledger {
@@ -151,23 +195,24 @@ func TestReported(t *testing.T) {
 	if stripes != ours {
 		t.Errorf("the ledger has %d units, Stripe %d", ours, stripes)
 	}
-	for customer, most := range account.MaxConcurrent() {
+}
+
+// wantOrder checks that the calls for a customer were made one after another, and each attempt
+// once.
+func (a *account) wantOrder(t *testing.T) {
+	t.Helper()
+	for customer, most := range a.MaxConcurrent() {
 		if most > 1 {
 			t.Errorf("%d simultaneous calls for %s", most, customer)
 		}
 	}
-	account.mu.Lock()
-	for key, times := range account.keys {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, times := range a.keys {
 		if times > 1 {
 			t.Errorf("the attempt %s was sent %d times", key, times)
 		}
 	}
-	account.mu.Unlock()
-	t.Logf("%d events of %d customers recorded in %s and then reported in %s, by %d calls, of which %d failed; %d processes died during one",
-		events, len(account.customers), recorded.Round(time.Millisecond), (time.Since(begun) - recorded).Round(time.Millisecond),
-		account.Calls()["POST /v1/billing/meter_events"], account.lost.Load(), account.inCalls.Load())
-	s.judge()
-	s.verify()
 }
 
 // account is a stand-in for Stripe. Each process calls it at its own address, so it knows which

@@ -1,0 +1,65 @@
+package views
+
+import (
+	"net/url"
+
+	"tollgate/models"
+	"tollgate/views/ui"
+)
+
+// Activity is the page that lists a person's events in one billing period.
+type Activity struct {
+	Frame     ui.Frame
+	Catalogue *models.Catalogue
+	// Path is the page's path. Name and Email are the person's; both are empty for the viewer's own
+	// events.
+	Path        string
+	Name, Email string
+	// Back is the page about the person.
+	Back string
+	// Selected is the text of the parameter period; empty for the current billing period.
+	Selected string
+	Page     Widget[models.ActivityPage]
+	// Continued means that this is not the first part of the list.
+	Continued bool
+}
+
+// title is the page's title.
+func (d Activity) title() string {
+	if d.Email == "" {
+		return "Activity"
+	}
+	return "Activity of " + displayName(d.Name, d.Email)
+}
+
+// url returns the address of a part of the list.
+func (d Activity) url(path, cursor string) string {
+	query := url.Values{}
+	if d.Selected != "" {
+		query.Set("period", d.Selected)
+	}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	if len(query) == 0 {
+		return path
+	}
+	return path + "?" + query.Encode()
+}
+
+// overage returns an event's overage: "2 ($0.60)"; "0" without any.
+func (d Activity) overage(e models.ActivityEvent) string {
+	if e.OverageQuantity == 0 {
+		return "0"
+	}
+	return models.FormatCount(e.OverageQuantity) + " (" + d.Catalogue.FormatMoney(e.OverageCents) + ")"
+}
+
+// voidedText says when and why an event was reversed.
+func voidedText(e models.ActivityEvent) string {
+	text := "Voided " + models.FormatReset(*e.VoidedAt)
+	if e.VoidReason != nil && *e.VoidReason != "" {
+		text += ": " + *e.VoidReason
+	}
+	return text
+}

@@ -1,0 +1,47 @@
+package views
+
+import (
+	"fmt"
+	"strings"
+
+	"tollgate/models"
+	"tollgate/views/ui"
+)
+
+// RefusedMembers are the members of an organization who were refused.
+type RefusedMembers struct {
+	// Top are those who were refused most often, and Total is the number of all of them.
+	Top   []models.RefusedMember
+	Total int64
+}
+
+// reasonText describes a reason for a refusal: "No included suggestions left".
+func reasonText(c *models.Catalogue, r models.Reason) string {
+	switch r {
+	case models.MemberLimitReached:
+		return "Member limit reached"
+	case models.IncludedExhausted:
+		return "No included " + c.UnitPlural + " left"
+	case models.PaymentPastDue:
+		return "Last payment failed"
+	case models.SpendLimitReached:
+		return "Spend limit reached"
+	case models.OrganizationSpendLimitReached:
+		return "Organization's spend limit reached"
+	}
+	return string(r)
+}
+
+// refusalsText says how often a person was refused and why; empty without refusals.
+func refusalsText(c *models.Catalogue, counts []models.RefusalCount) string {
+	if len(counts) == 0 {
+		return ""
+	}
+	var total int64
+	var reasons strings.Builder
+	for _, r := range counts {
+		total += r.Count
+		fmt.Fprintf(&reasons, " %s: %s.", reasonText(c, r.Reason), models.FormatCount(r.Count))
+	}
+	return fmt.Sprintf("Refused %s in this billing period.%s", ui.Count(total, "time", "times"), reasons.String())
+}
