@@ -78,7 +78,8 @@ var (
 	OverageReasons = []OveragePart{
 		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
 		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp,
-		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageToCredit, OverageCredited, OverageNotBilled, OverageVoided, OverageUncollectible, OverageOtherCurrency,
+		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageToCredit, OverageCredited, OverageNotBilled,
+		OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )
 

@@ -159,7 +159,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 		}
 		first.VoidedAt = first.VoidedAt.UTC()
 		first.BillingPeriodStart, first.BillingPeriodEnd = first.BillingPeriodStart.UTC(), first.BillingPeriodEnd.UTC()
-		return Voided{Void: first, Standing: first.Figures.Standing(user, first.Email), Replayed: true}, nil
+		return Voided{Void: first, Standing: first.Standing(user, first.Email), Replayed: true}, nil
 	}
 	if e.StripeReportID != nil && !v.Reported {
 		return Voided{}, ErrEventReported
@@ -201,7 +201,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	if err := Audit(ctx, tx, now, v.Actor, "event.void", e.ID.String(), detail); err != nil {
 		return Voided{}, err
 	}
-	return Voided{Void: made, Standing: made.Figures.Standing(user, p.email)}, nil // the same as a retry gets
+	return Voided{Void: made, Standing: made.Standing(user, p.email)}, nil // the same as a retry gets
 }
 
 // lockEvent returns the event, locked.

@@ -172,17 +172,17 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		Where("state IN (?, ?)", models.ReportAccepted, models.ReportVerified).Scan(ctx, &all); err != nil {
 		return false, false, err
 	}
-	var before, close int64
+	var before, around int64
 	for i := range all {
 		switch {
 		case near(&all[i]):
-			close += all[i].Value
+			around += all[i].Value
 		case all[i].AcceptedAt.Before(final):
 			before += all[i].Value
 		}
 	}
 	switch b.line.Quantity {
-	case before + close:
+	case before + around:
 		return true, true, nil
 	case before:
 		return false, true, nil

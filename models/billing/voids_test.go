@@ -178,7 +178,7 @@ func TestTheInvoiceMinusCreditsIsThePage(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			onBothVoids(t, func(t *testing.T, v *voidFixture) {
+			onBothVoids(t, func(_ *testing.T, v *voidFixture) {
 				v.record(7, "stays", v.now.Add(-3*time.Hour))
 				v.record(5, "void", v.now.Add(-3*time.Hour))
 				c.before(v)
