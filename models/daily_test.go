@@ -74,6 +74,7 @@ func TestMigrationCountsDays(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.ledger(t)
 		f.exec(t, "DELETE FROM usage_events WHERE voided_at IS NOT NULL") // no events were voided before that migration
+		f.exec(t, "DELETE FROM usage_voids")
 		// A period that starts within a day, with events at its first and last moments, and at the last
 		// moments of two days.
 		start := time.Date(2026, 8, 15, 18, 30, 0, 0, time.UTC)

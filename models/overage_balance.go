@@ -58,9 +58,12 @@ const (
 	// negative: it is in the total, but Tollgate did not send it.
 	OverageNotCounted  OveragePart = "not_counted"
 	OverageOtherSource OveragePart = "other_source"
-	// OverageToCredit is negative: its events were voided after they went into a report, so Stripe
-	// bills overage that no longer counts.
-	OverageToCredit OveragePart = "to_credit"
+	// These are negative: their events were voided after they went into a report. OverageToCredit
+	// waits until the invoice is final, OverageCredited was taken back with credit notes, and
+	// OverageNotBilled is on no invoice, so another reason has its amount, too.
+	OverageToCredit  OveragePart = "to_credit"
+	OverageCredited  OveragePart = "credited"
+	OverageNotBilled OveragePart = "not_billed"
 	// OverageVoided and OverageUncollectible are on an invoice that will not be paid.
 	OverageVoided        OveragePart = "voided"
 	OverageUncollectible OveragePart = "uncollectible"
@@ -75,7 +78,8 @@ var (
 	OverageReasons = []OveragePart{
 		OverageUnexplained, OverageWaiting, OverageUnknown, OverageLate, OverageNoItem, OverageDiscarded, OverageByHand, OverageTwoSubscriptions,
 		OverageByTiers, OverageNoPrice, OverageBlocked, OverageExpired, OverageRejected, OverageDead, OverageConflict, OverageGivenUp,
-		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageToCredit, OverageVoided, OverageUncollectible, OverageOtherCurrency,
+		OverageOtherPeriod, OverageNotCounted, OverageOtherSource, OverageToCredit, OverageCredited, OverageNotBilled,
+		OverageVoided, OverageUncollectible, OverageOtherCurrency,
 	}
 )
 

@@ -120,7 +120,12 @@ var schemaNotes = []schemaNote{
 			"usage_grants_key": "A retry with the same key grants nothing again.",
 		},
 	},
-	{name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once."},
+	{
+		name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once.",
+		parts: map[string]string{
+			"usage_voids_waiting": "Voids of reported events, until their invoice is final and they are credited.",
+		},
+	},
 	{
 		name: "usage_refusals", note: "How often a person was refused in a billing period. Counted in memory, so it is approximate.",
 		parts: map[string]string{

@@ -30,7 +30,30 @@ type UsageVoid struct {
 	VoidedBy string
 	VoidedAt time.Time
 	Figures  `bun:"embed:"`
+
+	State VoidState
+	// NextAttemptAt is when a waiting void is looked at next; nil in all other states.
+	NextAttemptAt *time.Time
+	// CreditNoteID is Stripe's ID of the credit note; nil unless State is VoidCredited.
+	CreditNoteID *string
+	// LastError is Stripe's answer to the last attempt to make the credit note.
+	LastError *string
 }
+
+// VoidState says what happens at Stripe after a void.
+type VoidState string
+
+const (
+	// VoidNotReported means that the event is in no report, so Stripe does not know it.
+	VoidNotReported VoidState = "not_reported"
+	// VoidWaiting means that the event is in a report, and it is not known yet whether a final
+	// invoice bills it.
+	VoidWaiting VoidState = "waiting"
+	// VoidCredited means that a final invoice bills the event, and a credit note takes it back.
+	VoidCredited VoidState = "credited"
+	// VoidNotBilled means that no invoice bills the event, although it is in a report.
+	VoidNotBilled VoidState = "not_billed"
+)
 
 // NewVoid is a request to void an event.
 type NewVoid struct {
@@ -136,7 +159,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 		}
 		first.VoidedAt = first.VoidedAt.UTC()
 		first.BillingPeriodStart, first.BillingPeriodEnd = first.BillingPeriodStart.UTC(), first.BillingPeriodEnd.UTC()
-		return Voided{Void: first, Standing: first.Figures.Standing(user, first.Email), Replayed: true}, nil
+		return Voided{Void: first, Standing: first.Standing(user, first.Email), Replayed: true}, nil
 	}
 	if e.StripeReportID != nil && !v.Reported {
 		return Voided{}, ErrEventReported
@@ -157,6 +180,10 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	made := UsageVoid{
 		UserID: user, EventID: e.ID, Email: p.email, Quantity: e.Quantity, OverageQuantity: e.OverageQuantity, OverageCents: e.OverageCents,
 		Reason: v.Reason, VoidedBy: v.Actor, VoidedAt: now, Figures: s.Figures(),
+		State: VoidNotReported,
+	}
+	if e.StripeReportID != nil && e.OverageQuantity > 0 {
+		made.State, made.NextAttemptAt = VoidWaiting, &now
 	}
 	if _, err := tx.NewInsert().Model(&made).Exec(ctx); err != nil {
 		return Voided{}, err
@@ -174,7 +201,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	if err := Audit(ctx, tx, now, v.Actor, "event.void", e.ID.String(), detail); err != nil {
 		return Voided{}, err
 	}
-	return Voided{Void: made, Standing: made.Figures.Standing(user, p.email)}, nil // the same as a retry gets
+	return Voided{Void: made, Standing: made.Standing(user, p.email)}, nil // the same as a retry gets
 }
 
 // lockEvent returns the event, locked.

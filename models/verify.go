@@ -184,6 +184,10 @@ var recounts = []recount{
 		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.quantity, 0
 		FROM usage_voids v LEFT JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id AND e.voided_at IS NOT NULL
 		WHERE e.id IS NULL ORDER BY v.event_id`},
+	{row: "void", texts: []string{"its state does not match its credit note or its next attempt"}, query: `
+		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.quantity, 0
+		FROM usage_voids v WHERE (v.state = 'credited') <> (v.credit_note_id IS NOT NULL)
+			OR (v.state = 'waiting') <> (v.next_attempt_at IS NOT NULL) ORDER BY v.event_id`},
 	// The events of a report that never arrived are in the report that replaces it. A report of an
 	// earlier release is the sum of all units of its events, and a later one the sum of the billed
 	// units.

@@ -72,7 +72,7 @@ func (f *fixture) ledger(t *testing.T) {
 	}
 	f.insert(t, &models.UsageVoid{
 		UserID: bobID, EventID: id(6), Email: "former@example.com", Quantity: 2, OverageQuantity: 2, OverageCents: 60, Reason: "by mistake",
-		VoidedBy: models.ActorShell, VoidedAt: noon, Figures: events[5].Figures,
+		VoidedBy: models.ActorShell, VoidedAt: noon, Figures: events[5].Figures, State: models.VoidNotReported,
 	})
 	holds := []models.UsageHold{
 		{Quantity: 4, OverageQuantity: 2, State: models.HoldSettled}, {Quantity: 2, OverageQuantity: 1, State: models.HoldOpen},
@@ -164,6 +164,8 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"voided event counted", []string{"UPDATE usage_events SET voided_at = NULL WHERE idempotency_key = 'k6'"},
 			[]string{count(bob, used, 0, 2), count(bob, over, 0, 2), count(bob, cents, 0, 60), days(bob, 0, 2),
 				"void " + strings.TrimPrefix(event(6, "its event with 2 units does not exist or is not voided"), "usage event ")}},
+		{"void without its credit note", []string{"UPDATE usage_voids SET state = 'credited'"},
+			[]string{"void " + strings.TrimPrefix(event(6, "its state does not match its credit note or its next attempt"), "usage event ")}},
 		{"void of other cents", []string{"UPDATE usage_voids SET overage_cents = 30"}, []string{event(6, fmt.Sprintf(voided, 2, 2))}},
 		{"unit on another day", []string{"UPDATE usage_records SET daily = replace(daily, '0,9', '2,7') WHERE id = 1"},
 			[]string{days(ada, 2, 2)}},

@@ -125,7 +125,11 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageOtherSource:
 		return "invoiced, but not sent by Tollgate"
 	case models.OverageToCredit:
-		return "voided after it was reported; credit it in Stripe"
+		return "voided after it was reported; a credit note follows when the invoice is final"
+	case models.OverageCredited:
+		return "voided after it was reported, and taken back with credit notes"
+	case models.OverageNotBilled:
+		return "voided after it was reported; no invoice bills it, for another reason in this list"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

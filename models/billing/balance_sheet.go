@@ -22,8 +22,9 @@ type reportShare struct {
 	// Here is the overage of its events that were used in the period. All is the overage of all its
 	// events.
 	Here, All models.OverageSum
-	// Voided is the part of Here whose events were voided after the report was sealed.
-	Voided models.OverageSum
+	// ToCredit, Credited and NotBilled are the parts of Here whose events were voided after the
+	// report was sealed.
+	ToCredit, Credited, NotBilled models.OverageSum
 }
 
 // balanceSheet is the data that a balance is computed from.
@@ -85,8 +86,10 @@ func (s *balanceSheet) balance() models.OverageBalance {
 		}
 	}
 	for _, r := range s.reports {
-		b.Decided = b.Decided.Plus(r.Here).Minus(r.Voided)
-		b.Add(models.OverageToCredit, models.OverageSum{}.Minus(r.Voided))
+		b.Decided = b.Decided.Plus(r.Here).Minus(r.ToCredit).Minus(r.Credited).Minus(r.NotBilled)
+		b.Add(models.OverageToCredit, models.OverageSum{}.Minus(r.ToCredit))
+		b.Add(models.OverageCredited, models.OverageSum{}.Minus(r.Credited))
+		b.Add(models.OverageNotBilled, models.OverageSum{}.Minus(r.NotBilled))
 		inPeriod := s.period.Contains(r.Minute)
 		tiers = tiers || inPeriod && r.Counts == models.CountsQuantity
 		switch r.State {

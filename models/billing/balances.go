@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -113,27 +114,27 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		return nil, err
 	}
 	var reports []struct {
+		ID                                       uuid.UUID `bun:",type:uuid"`
 		State                                    models.ReportState
 		Counts                                   models.ReportCounts
 		Minute                                   time.Time
 		Value, Confirmed                         int64
 		AcceptedAt, FirstAttemptAt               bun.NullTime
 		HereUnits, HereCents, AllUnits, AllCents int64
-		VoidedUnits, VoidedCents                 int64
 	}
-	if err := r.db.NewRaw(`SELECT r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
+	voided, err := r.voidedIn(ctx, of, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.db.NewRaw(`SELECT r.id, r.state, r.counts, r.minute, r.value, COALESCE(r.confirmed, 0) AS confirmed, r.accepted_at,
 		r.first_attempt_at,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_quantity END) AS bigint), 0) AS here_units,
 			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? THEN e.overage_cents END) AS bigint), 0) AS here_cents,
-			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? AND e.voided_at IS NOT NULL THEN e.overage_quantity END) AS bigint),
-				0) AS voided_units,
-			COALESCE(CAST(SUM(CASE WHEN e.occurred_at >= ? AND e.occurred_at < ? AND e.voided_at IS NOT NULL THEN e.overage_cents END) AS bigint),
-				0) AS voided_cents,
 			COALESCE(CAST(SUM(e.overage_quantity) AS bigint), 0) AS all_units, COALESCE(CAST(SUM(e.overage_cents) AS bigint), 0) AS all_cents
 		FROM stripe_reports r LEFT JOIN usage_events e ON e.stripe_report_id = r.id
 		WHERE r.stripe_customer_id = ? AND r.meter_event_name = ? AND r.minute >= ? AND r.minute < ? AND r.state <> ?
 			AND (r.minute >= ? AND r.minute < ? OR r.period_start < ? AND r.period_end > ?)
-		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod),
+		GROUP BY r.id`, p.Start, p.End, p.Start, p.End, of.customer, of.meter, p.Start.Add(-longestPeriod),
 		p.End.Add(longestPeriod), models.ReportMissing,
 		p.Start, p.End, p.End, p.Start).Scan(ctx, &reports); err != nil {
 		return nil, err
@@ -142,7 +143,8 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		share := reportShare{
 			State: row.State, Counts: row.Counts, Minute: row.Minute.UTC(), Value: row.Value, Confirmed: row.Confirmed,
 			Here: models.OverageSum{Units: row.HereUnits, Cents: row.HereCents}, All: models.OverageSum{Units: row.AllUnits, Cents: row.AllCents},
-			Voided: models.OverageSum{Units: row.VoidedUnits, Cents: row.VoidedCents},
+			ToCredit: voided[row.ID][models.VoidWaiting], Credited: voided[row.ID][models.VoidCredited],
+			NotBilled: voided[row.ID][models.VoidNotBilled],
 		}
 		if share.SentAt = row.AcceptedAt.Time; share.SentAt.IsZero() {
 			share.SentAt = row.FirstAttemptAt.Time
@@ -228,4 +230,31 @@ func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// voidedIn returns the overage that was used in a period and voided after it went into a report, by
+// report and state of the void.
+func (r *Reporter) voidedIn(ctx context.Context, of stream, p models.Period) (map[uuid.UUID]map[models.VoidState]models.OverageSum, error) {
+	var rows []struct {
+		Report uuid.UUID `bun:",type:uuid"`
+		State  models.VoidState
+		models.OverageSum
+	}
+	if err := r.db.NewRaw(`SELECT r.id AS report, v.state, CAST(SUM(v.overage_quantity) AS bigint) AS units,
+			CAST(SUM(v.overage_cents) AS bigint) AS cents
+		FROM stripe_reports r JOIN usage_events e ON e.stripe_report_id = r.id JOIN usage_voids v ON v.user_id = e.user_id AND v.event_id = e.id
+		WHERE r.stripe_customer_id = ? AND r.meter_event_name = ? AND r.minute >= ? AND r.minute < ? AND e.voided_at IS NOT NULL
+			AND e.occurred_at >= ? AND e.occurred_at < ?
+		GROUP BY r.id, v.state`, of.customer, of.meter, p.Start.Add(-longestPeriod), p.End.Add(longestPeriod), p.Start, p.End).
+		Scan(ctx, &rows); err != nil {
+		return nil, err
+	}
+	voided := map[uuid.UUID]map[models.VoidState]models.OverageSum{}
+	for _, row := range rows {
+		if voided[row.Report] == nil {
+			voided[row.Report] = map[models.VoidState]models.OverageSum{}
+		}
+		voided[row.Report][row.State] = row.OverageSum
+	}
+	return voided, nil
 }

@@ -185,12 +185,14 @@ func TestMetrics(t *testing.T) {
 			"tollgate_stripe_sending":               "0",
 			"tollgate_overage_units":                "counted 10, decided 12, invoiced 0, sent 3",
 			"tollgate_overage_cents":                "decided 0, invoiced 0, sent 0",
-			"tollgate_overage_not_invoiced_units": "blocked 4, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, " +
-				"no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
+			"tollgate_overage_not_invoiced_units": "blocked 4, by_hand 0, conflict 0, credited 0, dead 0, discarded 0, expired 0, " +
+				"given_up 0, late 0, " +
+				"no_item 0, no_overage_price 0, not_billed 0, not_counted 0, other_currency 0, " +
 				"other_period 0, other_source 0, rejected 0, tiered 0, to_credit 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, " +
 				"voided 0, waiting 8",
-			"tollgate_overage_not_invoiced_cents": "blocked 0, by_hand 0, conflict 0, dead 0, discarded 0, expired 0, given_up 0, late 0, " +
-				"no_item 0, no_overage_price 0, not_counted 0, other_currency 0, " +
+			"tollgate_overage_not_invoiced_cents": "blocked 0, by_hand 0, conflict 0, credited 0, dead 0, discarded 0, expired 0, " +
+				"given_up 0, late 0, " +
+				"no_item 0, no_overage_price 0, not_billed 0, not_counted 0, other_currency 0, " +
 				"other_period 0, other_source 0, rejected 0, tiered 0, to_credit 0, two_subscriptions 0, uncollectible 0, unexplained 0, unknown 0, " +
 				"voided 0, waiting 0",
 		}

@@ -354,6 +354,12 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
 		return err
 	}
+	// Voids whose units were not billed may be billed now.
+	if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, now).
+		Where("state = ? AND EXISTS (SELECT 1 FROM usage_events e WHERE e.stripe_report_id = ? AND e.voided_at IS NOT NULL "+
+			"AND e.user_id = usage_void.user_id AND e.id = usage_void.event_id)", models.VoidNotBilled, fresh.ID).Exec(ctx); err != nil {
+		return err
+	}
 	report.ReplacedBy = &fresh.ID
 	return r.write(ctx, tx, report, v)
 }

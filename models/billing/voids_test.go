@@ -4,11 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
+	"tollgate/models/billing/stripetest"
 	"tollgate/models/enforcement"
 )
 
@@ -89,6 +95,249 @@ func TestVoidsAndTheirBalances(t *testing.T) {
 		v.void("k3")
 		v.void("included")
 		v.wantBalances("Nov 1: decided 0 $0.00, sent 9, counted 9, invoiced 9 $2.70; to_credit -9 -$2.70")
+		v.wantVerified()
+
+		// Once the invoice is final, credit notes take back what it has too much, each once.
+		for range 2 {
+			v.must(v.creditVoids(v.ctx))
+			v.wantBalances("Nov 1: decided 0 $0.00, sent 9, counted 9, invoiced 9 $2.70; credited -9 -$2.70")
+			v.now = v.now.Add(creditAgain)
+		}
+		v.wantCredits("open $0.60, open $0.90, open $1.20")
+		v.wantVerified()
+	})
+}
+
+// wantCredits compares the credit notes: "open" ones reduce an open invoice, "balance" ones went to
+// the customer's balance. Their sum must be what the invoices have more than the page shows.
+func (v *voidFixture) wantCredits(want string) {
+	v.t.Helper()
+	var texts []string
+	var sum, invoiced int64
+	for _, note := range v.stripe.CreditNotes() {
+		kind := "open"
+		if note.ToBalance == note.Cents {
+			kind = "balance"
+		}
+		texts = append(texts, kind+" "+v.catalogue.FormatMoney(note.Cents))
+		sum += note.Cents
+	}
+	if got := strings.Join(texts, ", "); got != want {
+		v.t.Errorf("the credit notes are %q, want %q", got, want)
+	}
+	var lines []models.StripeInvoiceLine
+	v.must(v.db.NewSelect().Model(&lines).Scan(v.ctx))
+	for _, line := range lines {
+		invoiced += line.AmountCents
+	}
+	if shown := v.shown(); invoiced-sum != shown {
+		v.t.Errorf("the invoice has %d cents and credits of %d, but the page shows %d", invoiced, sum, shown)
+	}
+}
+
+// shown returns the cents of overage that pages show.
+func (v *voidFixture) shown() int64 {
+	v.t.Helper()
+	records, err := models.UsageHistory(v.ctx, v.db, models.Now(v.clock), "ada@example.com", 6)
+	v.must(err)
+	var cents int64
+	for _, r := range records {
+		cents += r.OverageCents
+	}
+	return cents
+}
+
+// Whenever an event is voided, the invoice minus its credit notes is what the page shows.
+func TestTheInvoiceMinusCreditsIsThePage(t *testing.T) {
+	cases := map[string]struct {
+		before func(v *voidFixture) // the void
+		want   string
+	}{
+		"before sealing": {func(*voidFixture) {}, ""},
+		"after sealing":  {func(v *voidFixture) { v.seal() }, "open $1.50"},
+		"after delivery": {func(v *voidFixture) { v.send() }, "open $1.50"},
+		"after 25 hours": {func(v *voidFixture) {
+			v.send()
+			v.hours(25)
+		}, "open $1.50"},
+		"with a draft": {func(v *voidFixture) {
+			v.send()
+			v.applyEvent("invoice.created", v.renew())
+		}, "open $1.50"},
+		"after the invoice is final": {func(v *voidFixture) {
+			v.send()
+			v.finalize(v.renew())
+		}, "open $1.50"},
+		"after the invoice is paid": {func(v *voidFixture) {
+			v.send()
+			invoice := v.renew()
+			v.finalize(invoice)
+			v.stripe.CloseInvoice(invoice, "paid")
+			v.applyEvent("invoice.paid", invoice)
+		}, "balance $1.50"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			onBothVoids(t, func(_ *testing.T, v *voidFixture) {
+				v.record(7, "stays", v.now.Add(-3*time.Hour))
+				v.record(5, "void", v.now.Add(-3*time.Hour))
+				c.before(v)
+				v.void("void")
+				v.must(v.creditVoids(v.ctx)) // waits for the invoice
+				v.send()
+				var final []models.StripeInvoice
+				v.must(v.db.NewSelect().Model(&final).Where("finalized_at IS NOT NULL").Scan(v.ctx))
+				if len(final) == 0 {
+					v.finalize(v.invoice())
+				}
+				v.now = v.now.Add(creditAgain)
+				v.must(v.creditVoids(v.ctx))
+				v.wantCredits(c.want)
+				v.balances()
+				v.wantVerified()
+			})
+		})
+	}
+}
+
+// invoice returns the draft of the period, which it makes if there is none.
+func (v *voidFixture) invoice() string {
+	v.t.Helper()
+	var drafts []string
+	v.must(v.db.NewSelect().Model((*models.StripeInvoice)(nil)).Column("id").Where("finalized_at IS NULL").Scan(v.ctx, &drafts))
+	if len(drafts) > 0 {
+		return drafts[0]
+	}
+	return v.renew()
+}
+
+// Requests for credit notes match Stripe's specification.
+func TestCreditNotesAsStripeSpecifies(t *testing.T) {
+	client, asked := mockClient(t)
+	for status, want := range map[models.InvoiceStatus]string{
+		models.InvoiceOpen: "GET /v1/credit_notes, POST /v1/credit_notes",
+		models.InvoicePaid: "GET /v1/credit_notes, GET /v1/credit_notes/preview, POST /v1/credit_notes",
+	} {
+		*asked = nil
+		b := &bill{StripeInvoice: models.StripeInvoice{ID: "in_1", Status: status}, line: models.StripeInvoiceLine{ID: "il_1"}}
+		id, err := client.creditNote(t.Context(), b, &models.UsageVoid{EventID: uuid.New(), OverageCents: 150})
+		if got := strings.Join(*asked, ", "); err != nil || id == "" || got != want {
+			t.Errorf("%s: %q, %v, after %s", status, id, err, got)
+		}
+	}
+}
+
+// A request for a credit note may fail or lose its answer. Two processes may look at the same void.
+func TestACreditNoteIsMadeOnce(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.send()
+		v.finalize(v.renew())
+		v.void("void")
+		for _, fault := range []stripetest.Fault{stripetest.Refused, stripetest.Conflict, stripetest.Late, stripetest.LostAfter} {
+			v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+				if r.Method == http.MethodPost {
+					return fault
+				}
+				return stripetest.None
+			})
+			if err := v.creditVoids(v.ctx); err == nil {
+				t.Errorf("%v: no error", fault)
+			}
+			var failed models.UsageVoid
+			v.must(v.db.NewSelect().Model(&failed).Scan(v.ctx))
+			if failed.State != models.VoidWaiting || failed.LastError == nil {
+				t.Errorf("%v: the void is %+v", fault, failed)
+			}
+			v.now = v.now.Add(creditAgain)
+		}
+		v.now = v.now.Add(25 * time.Hour) // Stripe no longer has the idempotency key
+		v.stripe.SetFault(nil)
+		other := NewReporter(v.options)
+		var wg sync.WaitGroup
+		for _, r := range []*Reporter{v.Reporter, other, v.Reporter, other} {
+			wg.Go(func() { v.must(r.creditVoids(v.ctx)) })
+		}
+		wg.Wait()
+		v.wantCredits("open $1.50")
+	})
+}
+
+// Units of a report that failed are on no invoice, so there is nothing to credit.
+func TestNothingToCredit(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.seal()
+		v.void("void")
+		state := func(want models.VoidState) {
+			t.Helper()
+			v.now = v.now.Add(creditAgain)
+			v.must(v.creditVoids(v.ctx))
+			var got models.VoidState
+			v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
+			if got != want {
+				t.Errorf("the void is %s, want %s", got, want)
+			}
+		}
+		state(models.VoidWaiting)
+		_, err := v.db.ExecContext(v.ctx, "UPDATE stripe_reports SET state = 'dead', next_attempt_at = NULL")
+		v.must(err)
+		state(models.VoidNotBilled)
+		v.wantBalances("Nov 1: decided 0 $0.00, sent 0, counted 0, invoiced 0 $0.00; dead 5 $1.50; not_billed -5 -$1.50")
+		// An operator sends the report again, so Stripe bills its units.
+		v.must(v.Retry(v.ctx, "op@example.com", v.reports()[0].ID))
+		state(models.VoidWaiting)
+		v.deliver()
+		v.finalize(v.renew())
+		state(models.VoidCredited)
+		v.wantCredits("open $1.50")
+		v.wantVerified()
+	})
+}
+
+// A report that was sent within an hour of the time when the invoice became final may be on it. The
+// quantity says so, or the void waits.
+func TestVoidsNearTheInvoice(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		hour := v.now.Add(-3 * time.Hour)
+		v.record(7, "before", hour)
+		v.send()
+		invoice := v.renew()
+		v.record(5, "just before", hour)
+		v.send()
+		v.now = v.now.Add(time.Minute)
+		v.finalize(invoice)
+		v.void("just before")
+		quantity := func(units int64, state models.VoidState) {
+			t.Helper()
+			_, err := v.db.NewUpdate().Model((*models.StripeInvoiceLine)(nil)).Set("quantity = ?", units).Where("quantity > 0").Exec(v.ctx)
+			v.must(err)
+			_, err = v.db.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, v.now).
+				Where("1 = 1").Exec(v.ctx)
+			v.must(err)
+			v.must(v.creditVoids(v.ctx))
+			var got models.VoidState
+			v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
+			if got != state {
+				t.Errorf("with %d units on the invoice, the void is %s, want %s", units, got, state)
+			}
+		}
+		quantity(9, models.VoidWaiting)
+		quantity(7, models.VoidNotBilled)
+		if notes := v.stripe.CreditNotes(); len(notes) > 0 {
+			t.Errorf("credit notes %+v for units that are on no invoice", notes)
+		}
+		quantity(12, models.VoidCredited)
+		v.wantCredits("open $1.50")
+
+		// Two hours later, the invoice certainly lacks the units.
+		v.now = v.now.Add(2 * time.Hour)
+		v.record(4, "late", hour)
+		v.send()
+		v.void("late")
+		v.must(v.creditVoids(v.ctx))
+		v.wantCredits("open $1.50")
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 16, counted 16, invoiced 12 $3.60; late 4 $1.20; credited -5 -$1.50; not_billed -4 -$1.20")
 		v.wantVerified()
 	})
 }

@@ -36,7 +36,7 @@ func TestVoid(t *testing.T) {
 		v := f.void(t, "a", uuid.Nil)
 		want := models.UsageVoid{
 			UserID: first.Standing.UserID, EventID: first.EventID, Email: ada, Quantity: 20, Reason: "by mistake", VoidedBy: models.ActorShell,
-			VoidedAt: f.now, Figures: v.Void.Figures,
+			VoidedAt: f.now, Figures: v.Void.Figures, State: models.VoidNotReported,
 		}
 		if s := v.Standing; v.Void != want || v.Replayed || s.Used != 10 || s.Overage != 5 || s.OverageCents != 175 || s.Remaining() != 20 {
 			t.Errorf("the void is %+v", v)

@@ -506,11 +506,18 @@ CREATE TABLE usage_voids (
     overage_rate_cents bigint NOT NULL,
     spend_limit_cents bigint,
     member_limit bigint,
+    state text NOT NULL DEFAULT 'not_reported'::text,
+    next_attempt_at timestamp with time zone,
+    credit_note_id text,
+    last_error text,
     CONSTRAINT usage_voids_pkey PRIMARY KEY (user_id, event_id),
     CONSTRAINT usage_voids_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
     CONSTRAINT usage_voids_overage_cents_check CHECK (overage_cents >= 0),
-    CONSTRAINT usage_voids_quantity_check CHECK (quantity > 0)
+    CONSTRAINT usage_voids_quantity_check CHECK (quantity > 0),
+    CONSTRAINT usage_voids_state_check CHECK (state = ANY (ARRAY['not_reported'::text, 'waiting'::text, 'credited'::text, 'not_billed'::text]))
 );
+-- Voids of reported events, until their invoice is final and they are credited.
+CREATE INDEX usage_voids_waiting ON usage_voids USING btree (next_attempt_at) WHERE state = 'waiting'::text;
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.
 CREATE TABLE usage_refusals (

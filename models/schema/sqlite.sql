@@ -392,8 +392,14 @@ CREATE TABLE usage_voids (
     overage_rate_cents bigint NOT NULL,
     spend_limit_cents bigint,
     member_limit bigint,
+    state text NOT NULL DEFAULT 'not_reported' CHECK (state IN ('not_reported', 'waiting', 'credited', 'not_billed')),
+    next_attempt_at timestamp,
+    credit_note_id text,
+    last_error text,
     PRIMARY KEY (user_id, event_id)
 );
+-- Voids of reported events, until their invoice is final and they are credited.
+CREATE INDEX usage_voids_waiting ON usage_voids (next_attempt_at) WHERE state = 'waiting';
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.
 CREATE TABLE usage_refusals (

@@ -76,6 +76,7 @@ func opsStopped(ops views.Ops) views.Ops {
 		{Part: models.OverageByHand, OverageSum: models.OverageSum{Units: 40, Cents: 1000}},
 		{Part: models.OverageOtherSource, OverageSum: models.OverageSum{Units: -7, Cents: -210}},
 		{Part: models.OverageToCredit, OverageSum: models.OverageSum{Units: -2, Cents: -60}},
+		{Part: models.OverageCredited, OverageSum: models.OverageSum{Units: -5, Cents: -150}},
 	}
 	s.Overage.Balances = []models.OverageBalance{
 		{

@@ -110,7 +110,7 @@ func New(o Options) *Stripe {
 		subs: map[string]*Subscription{}, bills: map[string]*bill{}}
 	s.routes = slices.Concat(
 		s.meterRoutes(), s.accountRoutes(), s.customerRoutes(), s.priceRoutes(), s.subscriptionRoutes(), s.checkoutRoutes(),
-		s.webhookRoutes(), s.invoiceRoutes(),
+		s.webhookRoutes(), s.invoiceRoutes(), s.creditRoutes(),
 	)
 	return s
 }

@@ -1,0 +1,237 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// creditAgain is how long a void waits before it is looked at again. It is longer than the requests
+// for one credit note take, so two processes never make one at the same time.
+const creditAgain = 10 * time.Minute
+
+// creditVoids takes back the overage of events that were voided after they went into a report, with
+// credit notes on the invoices that bill it. Until an invoice is final, its voids wait.
+func (r *Reporter) creditVoids(ctx context.Context) error {
+	var failed []error
+	for {
+		voids, err := r.claimVoids(ctx)
+		if err != nil {
+			return fmt.Errorf("claim voids to credit: %w", err)
+		}
+		if len(voids) == 0 {
+			return errors.Join(failed...)
+		}
+		for i := range voids {
+			if err := r.creditVoid(ctx, &voids[i]); err != nil {
+				failed = append(failed, fmt.Errorf("credit the void of the event %s: %w", voids[i].EventID, err))
+			}
+		}
+	}
+}
+
+// claimVoids claims some of the voids that are due, unless sending is stopped.
+func (r *Reporter) claimVoids(ctx context.Context) (due []models.UsageVoid, err error) {
+	now := r.now()
+	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		due = nil
+		q := tx.NewSelect().Model(&due).Where("state = ? AND next_attempt_at <= ?", models.VoidWaiting, now).
+			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").
+			Order("next_attempt_at").Limit(readAtOnce)
+		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
+			return err
+		}
+		for _, v := range due {
+			if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("next_attempt_at = ?", now.Add(creditAgain)).
+				Where("user_id = ? AND event_id = ?", v.UserID, v.EventID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return due, err
+}
+
+// creditVoid ends a void if it is known what its invoice has. Otherwise, the void keeps waiting.
+func (r *Reporter) creditVoid(ctx context.Context, v *models.UsageVoid) error {
+	var reports []models.StripeReport
+	if err := r.db.NewSelect().Model(&reports).Where("id IN (SELECT e.stripe_report_id FROM usage_events e WHERE e.user_id = ? AND e.id = ?)",
+		v.UserID, v.EventID).Scan(ctx); err != nil {
+		return err
+	}
+	if len(reports) == 0 { // it was taken back before it was sent, and will not be sealed again
+		return r.endVoid(ctx, v, models.VoidNotReported, nil)
+	}
+	report := &reports[0]
+	switch report.State {
+	case models.ReportAccepted, models.ReportVerified:
+	case models.ReportRejected, models.ReportExpired, models.ReportDead, models.ReportGivenUp:
+		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if an operator sends it again, the void waits again
+	default:
+		return nil
+	}
+	bill, err := r.billOf(ctx, report)
+	if err != nil {
+		return err
+	}
+	if bill == nil {
+		if r.now().Sub(report.Minute) > totalsReach+longestPeriod {
+			return r.endVoid(ctx, v, models.VoidNotBilled, nil)
+		}
+		return nil
+	}
+	billed, known, err := r.isBilled(ctx, report, bill)
+	switch {
+	case err != nil || !known:
+		return err
+	case !billed:
+		return r.endVoid(ctx, v, models.VoidNotBilled, nil)
+	}
+	if err := r.limit.wait(ctx); err != nil {
+		return err
+	}
+	id, err := r.client.creditNote(ctx, bill, v)
+	if err != nil {
+		// This never stops the reports: a restricted key may lack only the permission for credit notes.
+		_, stored := r.db.NewUpdate().Model(v).Set("last_error = ?", short(err.Error())).WherePK().Exec(ctx)
+		return errors.Join(err, stored)
+	}
+	return r.endVoid(ctx, v, models.VoidCredited, &id)
+}
+
+// endVoid stores the final state of a void, and computes the balances of its customer again.
+func (r *Reporter) endVoid(ctx context.Context, v *models.UsageVoid, state models.VoidState, note *string) error {
+	if _, err := r.db.NewUpdate().Model(v).Set("state = ?, credit_note_id = ?, next_attempt_at = NULL, last_error = NULL", state, note).
+		WherePK().Where("state = ?", models.VoidWaiting).Exec(ctx); err != nil {
+		return err
+	}
+	_, err := r.db.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
+		Where("stripe_customer_id = (SELECT e.stripe_customer_id FROM usage_events e WHERE e.user_id = ? AND e.id = ?)", v.UserID, v.EventID).
+		Exec(ctx)
+	return err
+}
+
+// bill is a line of a final invoice that bills a report.
+type bill struct {
+	models.StripeInvoice
+	line models.StripeInvoiceLine
+	// missing means that the invoice has no line for the report's meter.
+	missing bool
+}
+
+// billOf returns what the final invoice of a report's minute has; nil without such an invoice.
+func (r *Reporter) billOf(ctx context.Context, report *models.StripeReport) (*bill, error) {
+	var lines []models.StripeInvoiceLine
+	if err := r.db.NewSelect().Model(&lines).Where("stripe_customer_id = ? AND period_start <= ? AND period_end > ?",
+		report.StripeCustomerID, report.Minute, report.Minute).Order("period_start DESC", "stripe_invoice_id", "id").Scan(ctx); err != nil {
+		return nil, err
+	}
+	var found *bill
+	for _, line := range lines {
+		b := &bill{line: line, missing: line.MeterEventName != report.MeterEventName}
+		if err := r.db.NewSelect().Model(&b.StripeInvoice).Where("id = ?", line.StripeInvoiceID).Scan(ctx); err != nil {
+			return nil, err
+		}
+		switch {
+		case b.FinalizedAt == nil || b.Status == models.InvoiceDraft:
+			return nil, nil
+		case found == nil || found.missing && !b.missing:
+			found = b
+		}
+	}
+	return found, nil
+}
+
+// isBilled reports whether an invoice bills a report. known is false if its quantity does not say
+// so, because the report was sent within an hour of the time when the invoice became final.
+func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b *bill) (billed, known bool, err error) {
+	if b.missing || b.Status == models.InvoiceVoid || b.Status == models.InvoiceUncollectible {
+		return false, true, nil
+	}
+	if !strings.EqualFold(b.line.Currency, r.catalogue.Currency) {
+		r.log.Error("a voided event is on an invoice in another currency: credit it in Stripe", "invoice", b.ID, "report", report.Identifier)
+		return false, false, nil
+	}
+	final := b.FinalizedAt.UTC()
+	near := func(r *models.StripeReport) bool {
+		return r.AcceptedAt == nil || r.AcceptedAt.After(final.Add(-requestSettles)) && r.AcceptedAt.Before(final.Add(requestSettles))
+	}
+	if !near(report) {
+		return report.AcceptedAt.Before(final), true, nil
+	}
+	var all []models.StripeReport
+	if err := r.db.NewSelect().Model(&all).Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?",
+		report.StripeCustomerID, report.MeterEventName, b.line.PeriodStart, b.line.PeriodEnd).
+		Where("state IN (?, ?)", models.ReportAccepted, models.ReportVerified).Scan(ctx, &all); err != nil {
+		return false, false, err
+	}
+	var before, around int64
+	for i := range all {
+		switch {
+		case near(&all[i]):
+			around += all[i].Value
+		case all[i].AcceptedAt.Before(final):
+			before += all[i].Value
+		}
+	}
+	switch b.line.Quantity {
+	case before + around:
+		return true, true, nil
+	case before:
+		return false, true, nil
+	}
+	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
+	return false, false, nil
+}
+
+// creditNote returns the ID of the credit note for a void. It makes one unless an earlier attempt
+// did. A paid invoice's amount goes to the customer's balance, which pays the next invoice.
+func (c *Client) creditNote(ctx context.Context, b *bill, v *models.UsageVoid) (id string, err error) {
+	name := v.EventID.String()
+	earlier := &stripe.CreditNoteListParams{Invoice: &b.ID}
+	earlier.Context = ctx
+	for list := c.api.CreditNotes.List(earlier); ; {
+		if !list.Next() {
+			if err := list.Err(); err != nil {
+				return "", err
+			}
+			break
+		}
+		if note := list.CreditNote(); note.Metadata[metadataVoid] == name {
+			return note.ID, nil
+		}
+	}
+	kind := "invoice_line_item"
+	p := &stripe.CreditNoteParams{
+		Params: params(ctx), Invoice: &b.ID, Metadata: map[string]string{metadataVoid: name},
+		Lines: []*stripe.CreditNoteLineParams{{Type: &kind, InvoiceLineItem: &b.line.ID, Amount: &v.OverageCents}},
+	}
+	if b.Status == models.InvoicePaid {
+		// The total has the tax, which only Stripe knows.
+		preview, err := c.api.CreditNotes.Preview(&stripe.CreditNotePreviewParams{
+			Params: params(ctx), Invoice: &b.ID,
+			Lines: []*stripe.CreditNotePreviewLineParams{{Type: &kind, InvoiceLineItem: &b.line.ID, Amount: &v.OverageCents}},
+		})
+		if err != nil {
+			return "", err
+		}
+		p.CreditAmount = &preview.Total
+	}
+	p.SetIdempotencyKey("void:" + name)
+	note, err := c.api.CreditNotes.New(p)
+	if err != nil {
+		return "", err
+	}
+	return note.ID, nil
+}
+
+// metadataVoid is the metadata key by which a void's credit note is found again: its value is the
+// event's ID.
+const metadataVoid = "void_id"
