@@ -225,14 +225,14 @@ async function walk(tab, where, report) {
 		});
 		window.walked = [];
 		window.unseen = [];
-		const radios = new Set();
 		const candidates = 'a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]';
 		window.reachable = [...document.querySelectorAll(candidates)].filter((e) => {
 			if (e.disabled || !e.checkVisibility({ visibilityProperty: true })) return false;
 			if (e.type !== 'radio') return true;
-			const first = !radios.has(e.name); // Tab reaches a group, and arrow keys reach its buttons
-			radios.add(e.name);
-			return first;
+			// Tab reaches the selected button of a form's group, or else the first one. Arrow keys reach the
+			// others.
+			const group = [...document.getElementsByName(e.name)].filter((r) => r.type === 'radio' && r.form === e.form);
+			return e === (group.find((r) => r.checked) ?? group[0]);
 		});
 		return window.reachable.length;
 	});
