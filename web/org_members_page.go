@@ -90,6 +90,9 @@ func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
 	if err != nil {
 		return err
 	}
+	if ok, err := s.pastMemberPage(c, user); ok || err != nil {
+		return err
+	}
 	page := views.OrgMember{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
 		ID: user.ID, Name: user.Name, Email: user.Email, Role: user.Role, SignedUp: user.CreatedAt,
