@@ -60,7 +60,9 @@ func NewPastUsage(current Standing, records []UsageRecord, signedUp time.Time, q
 		Period: s.Period, Used: daysOf(s.Period, selected), Previous: daysOf(before, records),
 		Known: signedUp.Before(s.Period.Start),
 	}
-	u.Months = monthsUpTo(current, records, signedUp, s.Period)
+	if u.Months = monthsUpTo(current, records, signedUp, s.Period); u.BeforeSignUp {
+		u.Months = Months(current, records, signedUp, HistoryMonths)
+	}
 	u.Moved = MovedOverages(records, u.Months[0].Period.Start)
 	return u
 }

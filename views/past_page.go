@@ -30,6 +30,14 @@ type Past struct {
 // during returns a path with the selected period.
 func (d Past) during(path string) string { return path + "?period=" + d.Selected }
 
+// heading is the title with the month: "Usage in Oct 2026".
+func (d Past) heading() string {
+	if d.Usage.Failed != "" {
+		return d.Title
+	}
+	return d.Title + " in " + charts.MonthName(d.Usage.Value.Standing.Period)
+}
+
 func (d Past) plan() models.Plan { return d.Catalogue.PlanOf(d.Usage.Value.Standing.Plan) }
 
 func (d Past) about() string {

@@ -343,7 +343,7 @@ func Months(c *models.Catalogue, d Monthly) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var12 string
-				templ_7745c5c3_Var12, templ_7745c5c3_Err = templ.ResolveAttributeValue(number(plotTop + plotHeight + plotBottom - 2))
+				templ_7745c5c3_Var12, templ_7745c5c3_Err = templ.ResolveAttributeValue(number(plotTop + plotHeight + plotBottom + 2))
 				if templ_7745c5c3_Err != nil {
 					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 188, Col: 60}
 				}
@@ -793,7 +793,7 @@ func Months(c *models.Catalogue, d Monthly) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var43 string
-				templ_7745c5c3_Var43, templ_7745c5c3_Err = templ.ResolveAttributeValue(number(plotTop + plotHeight + plotBottom - 2))
+				templ_7745c5c3_Var43, templ_7745c5c3_Err = templ.ResolveAttributeValue(number(plotTop + plotHeight + plotBottom + 2))
 				if templ_7745c5c3_Err != nil {
 					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/charts/months.templ`, Line: 245, Col: 61}
 				}

@@ -121,6 +121,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	if units, ok := d.Standing.Value.Forecast(Now); ok {
 		d.Forecast = &units
 	}
+	if at, ok := d.Standing.Value.RunsOut(Now); ok {
+		d.RunsOut = &at
+	}
 	if p.Type == models.Team {
 		d.Subscription.Organization = "Lantern and Kettle"
 	} else if p.BasePriceCents > 0 {
