@@ -13,6 +13,9 @@ import (
 
 // orgPage shows an admin the organization's usage.
 func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
+	if ok, err := s.pastOrgPage(c, viewer); ok || err != nil {
+		return err
+	}
 	o := viewer.Organization
 	page := views.Org{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Plan: s.catalogue.Free(), StripeConnected: s.shop != nil}
 	now := page.Frame.Now

@@ -51,6 +51,10 @@ type pageLine struct {
 func pageLines() []pageLine {
 	only := func(addresses ...string) func(int) []string { return func(int) []string { return addresses } }
 	lines := []pageLine{{"/usage", 5 * time.Millisecond, only("/usage")}, {"/org", 25 * time.Millisecond, only("/org")}}
+	month := func(back int) string { return time.Now().UTC().AddDate(0, 0, -time.Now().UTC().Day()).AddDate(0, -back, 0).Format("2006-01") }
+	lines = append(lines, pageLine{
+		"/org, a past period", 25 * time.Millisecond, only("/org?period="+month(0), "/org?period="+month(3)),
+	})
 	for _, sort := range []string{"name", "email", "used", "included", "percent", "level", "overage", "last"} {
 		lines = append(lines, pageLine{"/org/members by " + sort, 25 * time.Millisecond, func(members int) (addresses []string) {
 			last := (members + 24) / 25
