@@ -27,7 +27,7 @@ type OrganizationPeriod struct {
 func (c *PastUsageCache) OrganizationPast(
 	ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, q PeriodQuery,
 ) (OrganizationPeriod, error) {
-	past := OrganizationPeriod{OrganizationSummary: OrganizationSummary{ID: current.ID, Name: current.Name, Period: q.Whole}}
+	past := OrganizationPeriod{OrganizationSummary: OrganizationSummary{ID: current.ID, Name: current.Name, Period: q.In(current.Period)}}
 	n := 1
 	for start := current.Period.Start; start.After(q.Start) && (start.After(founded) || n < HistoryMonths); n++ {
 		start = monthsAfter(current.Period.Start, -n)
@@ -43,12 +43,6 @@ func (c *PastUsageCache) OrganizationPast(
 		return past, err
 	}
 	past.Months = months[:HistoryMonths]
-	for i := range past.Months {
-		// The month has exactly the period that its chart and its link mean.
-		if m := &past.Months[i]; FormatPeriod(m.Period) == FormatPeriod(q.Whole) {
-			past.Period = m.Period
-		}
-	}
 	if err := past.sumUp(ctx, db); err != nil {
 		return past, fmt.Errorf("sum up a past period of the organization %s: %w", current.ID, err)
 	}

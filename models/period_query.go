@@ -50,4 +50,9 @@ func (q PeriodQuery) IsCurrent(current Period, now time.Time) bool {
 	return q.contains(current.Start) || q.contains(now)
 }
 
+// In returns the selected one of the monthly periods before the current one.
+func (q PeriodQuery) In(current Period) Period {
+	return AnchoredMonth(current.Start, q.End.Add(-time.Microsecond))
+}
+
 func (q PeriodQuery) contains(t time.Time) bool { return Period{q.Start, q.End}.Contains(t) }

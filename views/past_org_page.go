@@ -19,11 +19,14 @@ type PastOrg struct {
 	Frame     ui.Frame
 	Catalogue *models.Catalogue
 	Name      string
-	// Selected is the value of the parameter period.
-	Selected string
-	Usage    Widget[models.OrganizationPeriod]
-	Days     Widget[charts.Daily]
-	Refused  Widget[RefusedMembers]
+	Usage     Widget[models.OrganizationPeriod]
+	Days      Widget[charts.Daily]
+	Refused   Widget[RefusedMembers]
+}
+
+// during returns a path with the page's period.
+func (d PastOrg) during(path string) string {
+	return path + "?period=" + models.FormatPeriod(d.Usage.Value.Period)
 }
 
 func (d PastOrg) heading() string {

@@ -19,7 +19,7 @@ func (s *Server) pastOrgPage(c echo.Context, viewer *models.Viewer) (ok bool, er
 	if selected == nil || err != nil {
 		return false, err
 	}
-	page := views.PastOrg{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name, Selected: models.FormatPeriod(selected.Whole)}
+	page := views.PastOrg{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name}
 	current := load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
 		return models.OrganizationTotals(ctx, s.db, s.catalogue, now, o.ID)
 	})
@@ -48,4 +48,18 @@ func (s *Server) pastOrgPage(c echo.Context, viewer *models.Viewer) (ok bool, er
 		return d, err
 	})
 	return true, show(c, http.StatusOK, views.PastOrgPage(page))
+}
+
+// pastOfOrganization returns the past period of the request; nil for the current one.
+func (s *Server) pastOfOrganization(c echo.Context, viewer *models.Viewer) (*models.Period, error) {
+	now := models.Now(s.now)
+	selected, err := selectedPeriod(c.QueryParams(), now)
+	if selected == nil || err != nil {
+		return nil, err
+	}
+	current, err := models.CurrentPeriodOf(c.Request().Context(), s.db, now, viewer.Organization.ID)
+	if err != nil || selected.IsCurrent(current, now) {
+		return nil, err
+	}
+	return new(selected.In(current)), nil
 }

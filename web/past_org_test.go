@@ -84,3 +84,74 @@ func TestPastPeriodOfAnOrganization(t *testing.T) {
 		}
 	})
 }
+
+// The list of a past period has the same members on the page and in the CSV, in each order, and its
+// links stay in the period.
+func TestPastPeriodOfMembers(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.team("team")
+		f.recordPast("bob@example.com", 4, time.Date(2026, 10, 5, 0, 0, 0, 0, time.UTC))
+		for name, units := range map[string]int{"ada": 57, "bob": 45, "cleo": 20} {
+			f.post("/v1/consume", fmt.Sprintf(memberCall, name, units, "november")).want(t, 200, nil)
+		}
+		f.person("boss@example.com", "T1", models.Admin, false)
+		f.advance(30 * 24 * time.Hour)
+		f.post("/v1/consume", fmt.Sprintf(memberCall, "eli", 3, "december")).want(t, 200, nil)
+		admin := f.signedIn("boss@example.com")
+		for query, want := range map[string][]string{
+			"":                        {"ada 57 50 114 exceeded 7 175 ", "bob 45 50 90 warning 0 0 4", "cleo 20 50 40 safe 0 0 ", "boss 0    0 0 "},
+			"&sort=used&order=asc":    {"boss 0    0 0 ", "cleo 20 50 40 safe 0 0 ", "bob 45 50 90 warning 0 0 4", "ada 57 50 114 exceeded 7 175 "},
+			"&sort=name":              {"ada", "bob", "boss", "cleo"},
+			"&sort=email&order=desc":  {"cleo", "boss", "bob", "ada"},
+			"&sort=percent&order=asc": {"boss", "cleo", "bob", "ada"},
+			"&sort=level&order=desc":  {"ada", "bob", "boss", "cleo"},
+			"&sort=overage":           {"bob", "boss", "cleo", "ada"},
+			"&sort=included":          {"boss", "ada", "bob", "cleo"},
+			"&sort=last&order=desc":   {"bob", "ada", "boss", "cleo"},
+			"&level=warning":          {"bob"},
+			"&q=BO":                   {"bob", "boss"},
+			"&q=nobody":               nil,
+		} {
+			var rows, names []string
+			for _, row := range admin.get("/org/members.csv?period=2026-11" + query).csv(t)[1:] {
+				name, _, _ := strings.Cut(row[1], "@")
+				rows, names = append(rows, name+" "+strings.Join(row[6:], " ")), append(names, name)
+				if row[4] != "2026-11-01T00:00:00Z" || row[5] != "2026-12-01T00:00:00Z" {
+					t.Errorf("%q has the period %s to %s", query, row[4], row[5])
+				}
+			}
+			if !slices.Equal(rows, want) && !slices.Equal(names, want) {
+				t.Errorf("%q is %q, want %q", query, rows, want)
+			}
+			page := admin.get("/org/members?period=2026-11" + query)
+			var shown []string
+			for i, row := range table(page.find("section", "aria-label", "All members")) {
+				if i > 0 {
+					name, _, _ := strings.Cut(row[1], "@")
+					shown = append(shown, name)
+				}
+			}
+			if !slices.Equal(shown, names) {
+				t.Errorf("%q shows %q, but the file has %q", query, shown, names)
+			}
+			for a := range elements(page.find("main", "", ""), "a") {
+				href := attribute(a, "href")
+				if strings.Contains(href, "/org/members") && !strings.Contains(href, "period=2026-11") && textOf(a) != "Current billing period" {
+					t.Errorf("%q has the link %s outside of the period", query, href)
+				}
+			}
+			if page.find("input", "value", "2026-11") == nil {
+				t.Errorf("%q: the search leaves the period", query)
+			}
+		}
+		current := admin.get("/org/members")
+		if got := admin.get("/org/members?period=2026-12"); got.main() != current.main() {
+			t.Errorf("the list of the current period is %s", got.main())
+		}
+		for _, path := range []string{"/org/members?period=x", "/org/members.csv?period=2027-01"} {
+			if got := admin.get(path); got.status != http.StatusNotFound {
+				t.Errorf("%s: %s", path, got.kind())
+			}
+		}
+	})
+}
