@@ -26,6 +26,30 @@ const maxCachedSums = 4096
 type PastUsageCache struct {
 	months sumCache[monthSum]
 	days   sumCache[daySum]
+	// periods are the sums of periods whose records have all ended.
+	periods periodCache
+}
+
+// periodCache caches the figures of past periods.
+type periodCache struct {
+	mu   sync.Mutex
+	sums map[sumKey]periodSums
+}
+
+func (c *periodCache) get(key sumKey) (periodSums, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sums, ok := c.sums[key]
+	return sums, ok
+}
+
+func (c *periodCache) put(key sumKey, sums periodSums) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sums == nil || len(c.sums) >= maxCachedSums {
+		c.sums = map[sumKey]periodSums{}
+	}
+	c.sums[key] = sums
 }
 
 // sumCache caches sums of ended usage records by organization and range.

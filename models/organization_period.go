@@ -1,10 +1,13 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 )
 
@@ -43,58 +46,43 @@ func (c *PastUsageCache) OrganizationPast(
 		return past, err
 	}
 	past.Months = months[:HistoryMonths]
-	if err := past.sumUp(ctx, db); err != nil {
+	if err := past.sumUp(ctx, db, c, now); err != nil {
 		return past, fmt.Errorf("sum up a past period of the organization %s: %w", current.ID, err)
 	}
 	past.Founded = past.ActiveUsers > 0 || past.Period.End.After(founded)
 	return past, nil
 }
 
-// sumUp reads the figures of the members' records that began in the period, and the limit.
-func (p *OrganizationPeriod) sumUp(ctx context.Context, db bun.IDB) error {
-	workspaces, _, err := workspacesOf(ctx, db, p.ID)
+// periodSums are the sums of the members' records that began in a period.
+type periodSums struct {
+	version                                         string
+	active, exceeding, used, included, units, cents int64
+	plan                                            PlanID
+	top                                             []RankedUser
+	people                                          []uuid.UUID // of top
+}
+
+// sumUp adds the figures of the members' records that began in the period, and the limit.
+func (p *OrganizationPeriod) sumUp(ctx context.Context, db bun.IDB, c *PastUsageCache, now time.Time) error {
+	workspaces, version, err := workspacesOf(ctx, db, p.ID)
 	if err != nil || len(workspaces) == 0 {
 		return err
 	}
-	var rows []struct {
-		Place                          int
-		Email, Name                    string
-		People, Active, Exceeding      int64
-		Used, Included, Overage, Cents int64
-	}
-	// One pass over the records. A person can have several in a period; the largest limit counts.
-	err = db.NewRaw(`WITH m AS MATERIALIZED (SELECT r.user_id, MAX(r.email) AS email, MAX(r.plan_id) AS plan,
-			CAST(SUM(r.suggestions_used) AS bigint) AS used, CAST(SUM(r.overage_used) AS bigint) AS overage,
-			CAST(SUM(r.overage_cents) AS bigint) AS cents, CAST(SUM(r.suggestions_included + r.granted) AS bigint) AS included,
-			MAX(r.suggestions_included + r.granted) AS largest
-			FROM usage_records r WHERE r.present_workspace_id IN (?) AND r.billing_period_start >= ? AND r.billing_period_start < ?
-			GROUP BY r.user_id)
-		SELECT 0 AS place, '' AS email, '' AS name, COUNT(*) AS people, COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active,
-			COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS exceeding, CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
-			CAST(COALESCE(SUM(m.included), 0) AS bigint) AS included, CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS overage,
-			CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents FROM m
-		UNION ALL SELECT * FROM (SELECT 1, plan, '', COUNT(*) AS people, 0, 0, 0, 0, 0, 0 FROM m GROUP BY plan ORDER BY people DESC, plan LIMIT 1) p
-		UNION ALL SELECT 2, t.email, u.name, 0, 0, 0, t.used, t.largest, t.overage, 0
-			FROM (SELECT * FROM m WHERE used > 0 ORDER BY used DESC, email LIMIT ?) t JOIN users u ON u.id = t.user_id
-		ORDER BY 1, 7 DESC, 2`,
-		bun.List(workspaces), p.Period.Start, p.Period.End, topUsers).Scan(ctx, &rows)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		switch r.Place {
-		case 0:
-			p.ActiveUsers, p.OveragePeople, p.TotalSuggestions, p.Included = r.Active, r.Exceeding, r.Used, r.Included
-			p.OverageUnits, p.OverageCents = r.Overage, r.Cents
-		case 1:
-			p.Plan = PlanID(r.Email)
-		default:
-			s := Standing{Used: r.Used, Overage: r.Overage, Included: r.Included}
-			p.TopUsers = append(p.TopUsers, RankedUser{
-				Rank: len(p.TopUsers) + 1, Email: r.Email, Name: r.Name, Used: r.Used, Overage: r.Overage, Included: r.Included,
-				PercentUsed: s.PercentUsed(), WarningLevel: s.Level(),
-			})
+	key := sumKey{p.ID, p.Period.Start.UnixMicro(), p.Period.End.UnixMicro()}
+	sums, known := c.periods.get(key)
+	if !known || sums.version != version {
+		var ended time.Time
+		if sums, ended, err = readPeriod(ctx, db, workspaces, p.Period); err != nil {
+			return err
 		}
+		if sums.version = version; !ended.After(now.Add(-endedAfter)) {
+			c.periods.put(key, sums)
+		}
+	}
+	p.ActiveUsers, p.OveragePeople, p.TotalSuggestions, p.Included = sums.active, sums.exceeding, sums.used, sums.included
+	p.OverageUnits, p.OverageCents, p.Plan = sums.units, sums.cents, sums.plan
+	if p.TopUsers, err = sums.named(ctx, db); err != nil {
+		return err
 	}
 	// Members who signed up later count if they have usage in the period.
 	err = db.NewRaw(`SELECT (SELECT COUNT(*) FROM users u WHERE u.workspace_id IN (?) AND u.created_at < ?)
@@ -107,6 +95,75 @@ func (p *OrganizationPeriod) sumUp(ctx context.Context, db bun.IDB) error {
 	}
 	p.average()
 	return p.readLimit(ctx, db)
+}
+
+// readPeriod sums up the records of a period, and returns when the last one ended.
+func readPeriod(ctx context.Context, db bun.IDB, workspaces []uuid.UUID, period Period) (sums periodSums, ended time.Time, err error) {
+	var rows []struct {
+		Place                                                   int
+		Plan                                                    PlanID
+		UserID                                                  *uuid.UUID `bun:",type:uuid"`
+		People, Active, Exceeding, Used, Included, Units, Cents int64
+		Ended                                                   *time.Time
+	}
+	// One pass over the records. A person can have several in a period; the largest limit counts.
+	err = db.NewRaw(`WITH m AS MATERIALIZED (SELECT r.user_id, MAX(r.email) AS email, MAX(r.plan_id) AS plan,
+			CAST(SUM(r.suggestions_used) AS bigint) AS used, CAST(SUM(r.overage_used) AS bigint) AS overage,
+			CAST(SUM(r.overage_cents) AS bigint) AS cents, CAST(SUM(r.suggestions_included + r.granted) AS bigint) AS included,
+			MAX(r.suggestions_included + r.granted) AS largest, MAX(r.billing_period_end) AS ended
+			FROM usage_records r WHERE r.present_workspace_id IN (?) AND r.billing_period_start >= ? AND r.billing_period_start < ?
+			GROUP BY r.user_id)
+		SELECT * FROM (SELECT 2 AS place, plan, user_id, 0 AS people, 0 AS active, 0 AS exceeding, used, largest AS included, overage AS units,
+				cents, ended FROM m WHERE used > 0 ORDER BY used DESC, email LIMIT ?) t
+		UNION ALL SELECT 0, '', CAST(NULL AS uuid), COUNT(*), COUNT(CASE WHEN m.used > 0 THEN 1 END), COUNT(CASE WHEN m.overage > 0 THEN 1 END),
+			CAST(COALESCE(SUM(m.used), 0) AS bigint), CAST(COALESCE(SUM(m.included), 0) AS bigint),
+			CAST(COALESCE(SUM(m.overage), 0) AS bigint), CAST(COALESCE(SUM(m.cents), 0) AS bigint), MAX(m.ended) FROM m
+		UNION ALL SELECT * FROM (SELECT 1, plan, CAST(NULL AS uuid), COUNT(*) AS people, 0, 0, 0, 0, 0, 0, MAX(ended) FROM m GROUP BY plan
+			ORDER BY people DESC, plan LIMIT 1) p`,
+		bun.List(workspaces), period.Start, period.End, topUsers).Scan(ctx, &rows)
+	ended = period.End
+	for _, r := range rows {
+		switch r.Place {
+		case 0:
+			sums.active, sums.exceeding, sums.used, sums.included, sums.units, sums.cents = r.Active, r.Exceeding, r.Used, r.Included, r.Units, r.Cents
+			if r.Ended != nil {
+				ended = latest(ended, *r.Ended)
+			}
+		case 1:
+			sums.plan = r.Plan
+		default:
+			sums.top = append(sums.top, RankedUser{Used: r.Used, Overage: r.Units, Included: r.Included})
+			sums.people = append(sums.people, *r.UserID)
+		}
+	}
+	return sums, ended, err
+}
+
+// named returns the top users with their current names and addresses, which are not cached.
+func (s *periodSums) named(ctx context.Context, db bun.IDB) ([]RankedUser, error) {
+	if len(s.people) == 0 {
+		return nil, nil
+	}
+	var users []User
+	if err := db.NewSelect().Model(&users).Column("id", "email", "name").Where("id IN (?)", bun.List(s.people)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	top := slices.Clone(s.top)
+	for i := range top {
+		u := &top[i]
+		for j := range users {
+			if users[j].ID == s.people[i] {
+				u.Email, u.Name = users[j].Email, users[j].Name
+			}
+		}
+		standing := Standing{Used: u.Used, Overage: u.Overage, Included: u.Included}
+		u.PercentUsed, u.WarningLevel = standing.PercentUsed(), standing.Level()
+	}
+	slices.SortFunc(top, func(a, b RankedUser) int { return cmp.Or(cmp.Compare(b.Used, a.Used), cmp.Compare(a.Email, b.Email)) })
+	for i := range top {
+		top[i].Rank = i + 1
+	}
+	return top, nil
 }
 
 // readLimit reads the spend limit that was in force at the end of the period.
