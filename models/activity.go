@@ -33,43 +33,6 @@ type ActivityEvent struct {
 	VoidReason *string
 }
 
-// ErrPeriod means that a text is not a billing period.
-var ErrPeriod = errors.New("must be a month such as 2026-10, or the first day of a billing period such as 2026-10-13")
-
-// PeriodQuery selects the billing periods of a person that began in [Start, End).
-type PeriodQuery struct {
-	Start, End time.Time
-	// Whole is shown if no period was found.
-	Whole Period
-}
-
-// PeriodQueryOf selects one billing period.
-func PeriodQueryOf(p Period) PeriodQuery {
-	return PeriodQuery{p.Start, p.Start.Add(time.Microsecond), p}
-}
-
-// ParsePeriod parses a month ("2026-10") or the first day of a monthly period ("2026-10-13"). It
-// selects the billing periods that began in this month, or in the month from this day on. It returns
-// ErrPeriod.
-func ParsePeriod(text string) (PeriodQuery, error) {
-	for _, layout := range []string{"2006-01", time.DateOnly} {
-		if start, err := time.Parse(layout, text); err == nil {
-			return newPeriodQuery(AnchoredMonth(start, start)), nil
-		}
-	}
-	return PeriodQuery{}, ErrPeriod
-}
-
-func newPeriodQuery(p Period) PeriodQuery { return PeriodQuery{p.Start, p.End, p} }
-
-// FormatPeriod returns the text that ParsePeriod parses to this period.
-func FormatPeriod(p Period) string {
-	if start := p.Start.UTC(); start.Day() != 1 {
-		return start.Format(time.DateOnly)
-	}
-	return p.Start.UTC().Format("2006-01")
-}
-
 // ActivityCursor is a position in a list of events, newest first.
 type ActivityCursor struct {
 	at time.Time

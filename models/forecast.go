@@ -13,6 +13,21 @@ func (s Standing) Forecast(now time.Time) (units int64, ok bool) {
 	return int64(float64(s.Used) * float64(length) / float64(elapsed)), true
 }
 
+// RunsOut returns when the units that are left are used if usage continues at its pace. ok is false
+// if Forecast gives none, if no units are left, and if they last until the end of the period.
+func (s Standing) RunsOut(now time.Time) (at time.Time, ok bool) {
+	units, ok := s.Forecast(now)
+	left := s.Remaining()
+	if s.MemberLimit != nil {
+		left = min(left, *s.MemberLimit-s.Used-s.Held)
+	}
+	last := s.Used + s.Held + left
+	if !ok || left <= 0 || units <= last {
+		return time.Time{}, false
+	}
+	return s.Period.Start.Add(time.Duration(float64(now.Sub(s.Period.Start)) * float64(last) / float64(s.Used))), true
+}
+
 // ForecastOverage returns the overage at the end of the period, given its units: the overage so
 // far, and the units beyond the included ones at the current rate. It ignores limits.
 func (s Standing) ForecastOverage(units int64) Overage {

@@ -42,6 +42,8 @@ type MemberQuery struct {
 	// Page counts from 1; a page after the last one is the last one. PerPage is the number of
 	// members on a page; 0 means all on one page.
 	Page, PerPage int
+	// Past is a period that has ended; nil means the current one.
+	Past *Period
 }
 
 // MemberList is the result of a query.
@@ -60,7 +62,13 @@ type MemberList struct {
 // FindMembers returns a page of an organization's members, including those without usage. Their
 // standings are those of the gate, except that expired holds may still be counted.
 func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
-	list, err := findMembers(ctx, db, c, now, id, q)
+	var list MemberList
+	var err error
+	if q.Past != nil {
+		list, err = findPastMembers(ctx, db, id, *q.Past, q)
+	} else {
+		list, err = findMembers(ctx, db, c, now, id, q)
+	}
 	if err != nil {
 		return MemberList{}, fmt.Errorf("list the members of the organization %s: %w", id, err)
 	}

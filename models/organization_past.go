@@ -15,8 +15,8 @@ import (
 // changes the version of its workspace.
 const endedAfter = time.Hour
 
-// maxCachedOrganizations bounds the size of each cache.
-const maxCachedOrganizations = 4096
+// maxCachedSums bounds the size of each cache.
+const maxCachedSums = 4096
 
 // PastUsageCache caches what organizations used in past periods. Only rare changes affect those
 // sums: late events, and people who change their organization. Each of them changes the version of
@@ -26,19 +26,49 @@ const maxCachedOrganizations = 4096
 type PastUsageCache struct {
 	months sumCache[monthSum]
 	days   sumCache[daySum]
+	// periods are the sums of periods whose records have all ended.
+	periods periodCache
 }
 
-// sumCache caches sums of ended usage records by organization.
+// periodCache caches the figures of past periods.
+type periodCache struct {
+	mu   sync.Mutex
+	sums map[sumKey]periodSums
+}
+
+func (c *periodCache) get(key sumKey) (periodSums, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sums, ok := c.sums[key]
+	return sums, ok
+}
+
+func (c *periodCache) put(key sumKey, sums periodSums) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sums == nil || len(c.sums) >= maxCachedSums {
+		c.sums = map[sumKey]periodSums{}
+	}
+	c.sums[key] = sums
+}
+
+// sumCache caches sums of ended usage records by organization and range.
 type sumCache[T any] struct {
 	mu   sync.Mutex
-	sums map[uuid.UUID]endedSums[T]
+	sums map[sumKey]endedSums[T]
 }
 
-// endedSums are the sums of the records that began at from or later and ended at until or earlier.
+// sumKey selects an organization's records that began at from or later and before before.
+type sumKey struct {
+	organization uuid.UUID
+	from, before int64 // in microseconds since 1970
+}
+
+// endedSums are the sums of the records that ended at until or earlier.
 type endedSums[T any] struct {
-	version     string
-	from, until time.Time
-	sums        []T
+	version string
+	until   time.Time
+	sums    []T
 }
 
 // recordRange selects the usage records of an organization's current members that began at from or
@@ -60,33 +90,34 @@ func (c *sumCache[T]) load(ctx context.Context, db bun.IDB, now time.Time, in re
 		return db.NewSelect().TableExpr("usage_records AS r").Where("r.present_workspace_id IN (?)", bun.List(workspaces)).
 			Where("r.billing_period_start >= ? AND r.billing_period_start < ?", in.from, in.before)
 	}
+	key := sumKey{in.organization, in.from.UnixMicro(), in.before.UnixMicro()}
 	c.mu.Lock()
-	cached := c.sums[in.organization]
+	cached := c.sums[key]
 	c.mu.Unlock()
 	until := now.Add(-endedAfter)
 	// Records that ended after the cached ones are read each time, so the cache is renewed when
 	// there may be many.
 	expired := cached.until.Before(in.currentStart) && !until.Before(in.currentStart) ||
 		until.Sub(cached.until) > 24*time.Hour || cached.until.After(until)
-	if expired || cached.version != version || !cached.from.Equal(in.from) {
-		cached = endedSums[T]{version: version, from: in.from, until: until}
+	if expired || cached.version != version {
+		cached = endedSums[T]{version: version, until: until}
 		if cached.sums, err = read(ctx, records().Where("r.billing_period_end <= ?", until)); err != nil {
 			return nil, err
 		}
-		c.store(in.organization, cached)
+		c.store(key, cached)
 	}
 	rest, err := read(ctx, records().Where("r.billing_period_end > ?", cached.until).
 		Where("r.billing_period_start > ?", cached.until.Add(-maxPeriod)))
 	return append(rest, cached.sums...), err
 }
 
-func (c *sumCache[T]) store(organization uuid.UUID, sums endedSums[T]) {
+func (c *sumCache[T]) store(key sumKey, sums endedSums[T]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sums == nil || len(c.sums) >= maxCachedOrganizations {
-		c.sums = map[uuid.UUID]endedSums[T]{}
+	if c.sums == nil || len(c.sums) >= maxCachedSums {
+		c.sums = map[sumKey]endedSums[T]{}
 	}
-	c.sums[organization] = sums
+	c.sums[key] = sums
 }
 
 // readSums sums up the usage records r that a query selects.

@@ -45,6 +45,13 @@ type OrganizationSummary struct {
 	TopUsers []RankedUser
 }
 
+// average sets AverageHundredths.
+func (s *OrganizationSummary) average() {
+	if s.TotalUsers > 0 {
+		s.AverageHundredths = (s.TotalSuggestions*200 + s.TotalUsers) / (2 * s.TotalUsers)
+	}
+}
+
 // AveragePerUser returns AverageHundredths as a number with two decimals.
 func (s *OrganizationSummary) AveragePerUser() float64 { return float64(s.AverageHundredths) / 100 }
 
@@ -71,14 +78,23 @@ type RankedUser struct {
 // the same standing as in the gate. It returns an Error with CodeUnknownOrganization if the
 // organization does not exist.
 func OrganizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
-	summary, err := organizationUsage(ctx, db, c, now, id)
+	return organizationUsage(ctx, db, c, now, id, true)
+}
+
+// OrganizationTotals returns OrganizationUsage without the top users.
+func OrganizationTotals(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
+	return organizationUsage(ctx, db, c, now, id, false)
+}
+
+func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool) (OrganizationSummary, error) {
+	summary, err := sumUpOrganization(ctx, db, c, now, id, ranked)
 	if err != nil {
 		return OrganizationSummary{}, fmt.Errorf("sum up the usage of the organization %s: %w", id, err)
 	}
 	return summary, nil
 }
 
-func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
+func sumUpOrganization(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool) (OrganizationSummary, error) {
 	o, err := organizationByID(ctx, db, id)
 	if err != nil {
 		return OrganizationSummary{}, err
@@ -105,8 +121,9 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	if err := members.sumUp(ctx, db, &s); err != nil {
 		return OrganizationSummary{}, err
 	}
-	if s.TotalUsers > 0 {
-		s.AverageHundredths = (s.TotalSuggestions*200 + s.TotalUsers) / (2 * s.TotalUsers)
+	s.average()
+	if !ranked {
+		return s, nil
 	}
 	if s.TopUsers, err = members.top(ctx, db); err != nil {
 		return OrganizationSummary{}, err

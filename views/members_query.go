@@ -57,6 +57,9 @@ func (q MembersQuery) values() url.Values {
 			v.Set("order", "desc")
 		}
 	}
+	if q.Past != nil {
+		v.Set("period", models.FormatPeriod(*q.Past))
+	}
 	if q.Page > 1 {
 		v.Set("page", strconv.Itoa(q.Page))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"tollgate/models"
+	"tollgate/views/charts"
 	"tollgate/views/ui"
 )
 
@@ -32,6 +33,40 @@ type MembersList struct {
 type MemberRow struct {
 	models.MemberUsage
 	Months []models.PastPeriod
+}
+
+// heading is the page's title: "Members in Oct 2026" for a past period.
+func (d Members) heading() string {
+	if d.Query.Past == nil {
+		return "Members"
+	}
+	return "Members in " + charts.MonthName(*d.Query.Past)
+}
+
+// about is the line below the title.
+func (d Members) about() string {
+	if d.Query.Past == nil {
+		return d.Organization
+	}
+	return d.Organization + " · " + ui.Span(*d.Query.Past)
+}
+
+// memberURL is the page of a member in the same period.
+func (d Members) memberURL(row MemberRow) string {
+	path := "/org/members/" + row.ID.String()
+	if d.Query.Past != nil {
+		path += "?period=" + models.FormatPeriod(*d.Query.Past)
+	}
+	return path
+}
+
+// ofPlan returns a figure that depends on the plan; "—" in a past period without a record, which has
+// no plan.
+func (r MemberRow) ofPlan(figure string) string {
+	if r.Standing.Plan == "" {
+		return "—"
+	}
+	return figure
 }
 
 // memberColumn is a column by which the table can be sorted.

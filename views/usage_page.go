@@ -2,6 +2,7 @@ package views
 
 import (
 	"fmt"
+	"time"
 
 	"tollgate/models"
 	"tollgate/views/charts"
@@ -28,6 +29,8 @@ type Usage struct {
 	// Forecast is the units that a straight line reaches at the period's end. It is nil in the first
 	// five days of a period and below ten events.
 	Forecast *int64
+	// RunsOut is when the units run out at the same pace; nil if that is not before the period's end.
+	RunsOut *time.Time
 	// Refusals are those of the current period, by reason; approximate.
 	Refusals Widget[[]models.RefusalCount]
 	// Limit is the state of the spend limit form.
@@ -39,6 +42,14 @@ type Usage struct {
 	// ReadOnly leaves out all links and forms that act for the person, because the operator sees their
 	// page.
 	ReadOnly bool
+}
+
+// monthLinks are the links of the months; none on an operator's view of the page.
+func (d Usage) monthLinks() charts.Links {
+	if d.ReadOnly {
+		return charts.Links{}
+	}
+	return charts.Links{Path: "/usage"}
 }
 
 // movedLines says for each period how much overage moved into it and out of it.
@@ -204,6 +215,9 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	}
 	return fmt.Sprintf("%s. The spend limit of %s is reached before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }
+
+// runsOutText says when the units run out: "Runs out about Nov 24".
+func runsOutText(at time.Time) string { return "Runs out about " + at.UTC().Format("Jan 2") }
 
 // oneRate returns the price of a unit of overage, which is rate if there is no overage yet. ok is
 // false if the units have several prices.

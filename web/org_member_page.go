@@ -45,6 +45,9 @@ func (s *Server) orgMemberPage(c echo.Context, viewer *models.Viewer) error {
 	if err != nil {
 		return err
 	}
+	if ok, err := s.pastMemberPage(c, user); ok || err != nil {
+		return err
+	}
 	return s.showMember(c, viewer, user, http.StatusOK, views.OrgMember{})
 }
 

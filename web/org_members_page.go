@@ -15,6 +15,10 @@ import (
 
 // orgMembersPage lists the organization's members.
 func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
+	past, err := s.pastOfOrganization(c, viewer)
+	if err != nil {
+		return err
+	}
 	page := views.Members{
 		Frame: s.frame(c), Catalogue: s.catalogue, Organization: viewer.Organization.Name,
 		Query: views.ParseMembersQuery(c.QueryParams()),
@@ -22,6 +26,7 @@ func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 	if s.flashed(c, memberRemoved) != "" {
 		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Member removed", Text: "They are no longer in the organization."}}
 	}
+	page.Query.Past = past
 	page.List = load(s, c, "members", func(ctx context.Context) (views.MembersList, error) {
 		found, err := s.findMembers(ctx, viewer.Organization.ID, page.Query, views.MembersPerPage, page.Frame.Now)
 		if err != nil {
@@ -32,6 +37,9 @@ func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 		for i := range found.Rows {
 			list.Rows[i].MemberUsage = found.Rows[i]
 		}
+		if past != nil {
+			return list, nil
+		}
 		return list, s.addMonths(ctx, list.Rows, page.Frame.Now)
 	})
 	return show(c, http.StatusOK, views.OrgMembersPage(page))
@@ -40,12 +48,21 @@ func (s *Server) orgMembersPage(c echo.Context, viewer *models.Viewer) error {
 // orgMembersCSV sends the same members in the same order, all in one file.
 func (s *Server) orgMembersCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
+	past, err := s.pastOfOrganization(c, viewer)
+	if err != nil {
+		return err
+	}
 	query := views.ParseMembersQuery(c.QueryParams())
+	query.Past = past
+	name := "members-" + now.Format(time.DateOnly) + ".csv"
+	if past != nil {
+		name = "members-" + models.FormatPeriod(*past) + ".csv"
+	}
 	found, err := s.findMembers(c.Request().Context(), viewer.Organization.ID, query, 0, now)
 	if err != nil {
 		return err
 	}
-	return writeCSV(c, "members-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
+	return writeCSV(c, name, func(row func(...any)) {
 		row("name", "email", "role", "plan", "period_start", "period_end", "used", "included",
 			"percent_used", "warning_level", "overage", "overage_cents", "last_period_used")
 		for i := range found.Rows {
@@ -55,6 +72,10 @@ func (s *Server) orgMembersCSV(c echo.Context, viewer *models.Viewer) error {
 				last = *m.LastPeriod
 			}
 			st := &m.Standing
+			if st.Plan == "" { // a past period without a record
+				row(m.Name, st.Email, m.Role, "", st.Period.Start, st.Period.End, 0, "", "", "", 0, 0, last)
+				continue
+			}
 			row(m.Name, st.Email, m.Role, st.Plan, st.Period.Start, st.Period.End, st.Used, st.Included,
 				st.PercentUsed(), st.Level(), st.Overage, st.OverageCents, last)
 		}

@@ -13,6 +13,9 @@ import (
 
 // orgPage shows an admin the organization's usage.
 func (s *Server) orgPage(c echo.Context, viewer *models.Viewer) error {
+	if ok, err := s.pastOrgPage(c, viewer); ok || err != nil {
+		return err
+	}
 	return s.showOrg(c, viewer, http.StatusOK, views.Org{})
 }
 

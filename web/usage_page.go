@@ -19,6 +19,9 @@ const historySpan = (models.HistoryMonths + 1) * 32 * 24 * time.Hour
 
 // usagePage shows a member's own usage.
 func (s *Server) usagePage(c echo.Context, viewer *models.Viewer) error {
+	if ok, err := s.pastUsagePage(c, viewer); ok || err != nil {
+		return err
+	}
 	return s.showUsage(c, viewer, http.StatusOK, views.SpendLimit{}, "")
 }
 
@@ -57,6 +60,9 @@ func (s *Server) loadUsage(c echo.Context, of *models.Viewer) views.Usage {
 	})
 	if units, ok := p.standing.Value.Forecast(page.Frame.Now); ok && p.standing.Failed == "" {
 		page.Forecast = &units
+	}
+	if at, ok := p.standing.Value.RunsOut(page.Frame.Now); ok && p.standing.Failed == "" {
+		page.RunsOut = &at
 	}
 	return page
 }
@@ -209,9 +215,14 @@ func (s *Server) saveSpendLimit(c echo.Context, viewer *models.Viewer, cents *in
 }
 
 // usageCSV sends the data of /usage as a file: one row per billing period, then one row per day of
-// the current period.
+// the current period. For a past period, it has the row and the days of that period.
 func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 	now := models.Now(s.now)
+	if past, err := s.pastPerson(c, &viewer.User, now); err != nil {
+		return err
+	} else if past != nil {
+		return sendPastUsage(c, past)
+	}
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, now)
 	if p.standing.Failed != "" || p.months.Failed != "" {
 		if err := c.Request().Context().Err(); err != nil {
@@ -221,20 +232,32 @@ func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 	}
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {
-		row("row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level", "overage", "overage_cents")
+		row(usageColumns...)
 		for _, m := range p.months.Value {
 			switch {
 			case m.Current:
-				row("period", m.Period.Start, m.Period.End, standing.Plan, standing.Used, standing.Included, standing.Held,
-					standing.Remaining(), standing.PercentUsed(), standing.Level(), standing.Overage, standing.OverageCents)
+				row(usageRow(standing)...)
 			case !m.BeforeSignUp:
-				past := models.Standing{Used: m.Used, Overage: m.Overage, Included: m.Included}
-				row("period", m.Period.Start, m.Period.End, m.Plan, m.Used, m.Included, 0,
-					past.Remaining(), past.PercentUsed(), past.Level(), m.Overage, m.OverageCents)
+				row(usageRow(models.Standing{
+					Period: m.Period, Plan: m.Plan, Used: m.Used, Included: m.Included, Overage: m.Overage, OverageCents: m.OverageCents,
+				})...)
 			}
 		}
 		for _, d := range p.days.Value.Until() {
-			row("day", d.Date, d.Date.AddDate(0, 0, 1), standing.Plan, d.Used, "", "", "", "", "", "", "")
+			row(dayRow(d, standing.Plan)...)
 		}
 	})
+}
+
+// usageColumns are the columns of the file.
+var usageColumns = []any{"row", "start", "end", "plan", "used", "included", "held", "remaining", "percent_used", "warning_level",
+	"overage", "overage_cents"}
+
+func usageRow(s models.Standing) []any {
+	return []any{"period", s.Period.Start, s.Period.End, s.Plan, s.Used, s.Included, s.Held, s.Remaining(), s.PercentUsed(), s.Level(),
+		s.Overage, s.OverageCents}
+}
+
+func dayRow(d charts.Date, plan models.PlanID) []any {
+	return []any{"day", d.Date, d.Date.AddDate(0, 0, 1), plan, d.Used, "", "", "", "", "", "", ""}
 }

@@ -125,8 +125,8 @@ func tick(v int64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(float64(v)/float64(unit), 'f', 1, 64), ".0") + units[i]
 }
 
-// monthName returns the month that contains the middle of the period: "Nov 2026".
-func monthName(p models.Period) string { return middle(p).Format("Jan 2006") }
+// MonthName returns the month that contains the middle of the period: "Nov 2026".
+func MonthName(p models.Period) string { return middle(p).Format("Jan 2006") }
 
 // shortMonth returns the same month without the year.
 func shortMonth(p models.Period) string { return middle(p).Format("Jan") }
@@ -154,13 +154,16 @@ type day struct {
 	today, upcoming bool
 }
 
+// ended reports whether the period has ended. Its last date may be today.
+func (d *Daily) ended() bool { return !d.Now.Before(d.Period.End) }
+
 // days returns the dates that are at least partly in the period.
 func (d *Daily) days() []day {
 	var days []day
 	today := ui.Midnight(d.Now)
 	for date := ui.Midnight(d.Period.Start); date.Before(d.Period.End); date = date.AddDate(0, 0, 1) {
 		i := len(days)
-		one := day{date: date, today: date.Equal(today), upcoming: date.After(today)}
+		one := day{date: date, today: date.Equal(today) && !d.ended(), upcoming: date.After(today)}
 		if i < len(d.Used) {
 			one.used = d.Used[i]
 		}

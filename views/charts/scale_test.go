@@ -113,7 +113,7 @@ func TestMonthIsNamedAfterItsMiddle(t *testing.T) {
 		{"2026-11-28T15:00:00Z", "2026-12-28T15:00:00Z", "Dec 2026"},
 	} {
 		m := models.PastPeriod{Period: models.Period{Start: at(test.start), End: at(test.end)}}
-		if got := monthName(m.Period); got != test.want {
+		if got := MonthName(m.Period); got != test.want {
 			t.Errorf("name of %s to %s = %q, want %q", test.start, test.end, got, test.want)
 		}
 	}

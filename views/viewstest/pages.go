@@ -121,6 +121,9 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	if units, ok := d.Standing.Value.Forecast(Now); ok {
 		d.Forecast = &units
 	}
+	if at, ok := d.Standing.Value.RunsOut(Now); ok {
+		d.RunsOut = &at
+	}
 	if p.Type == models.Team {
 		d.Subscription.Organization = "Lantern and Kettle"
 	} else if p.BasePriceCents > 0 {
@@ -246,7 +249,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 func Pages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
-	for _, some := range []map[string]templ.Component{UsagePages(t), OrgPages(t), PlanPages(t), OtherPages(t), peoplePages(t)} {
+	for _, some := range []map[string]templ.Component{UsagePages(t), PastPages(t), OrgPages(t), PlanPages(t), OtherPages(t), peoplePages(t)} {
 		maps.Copy(pages, some)
 	}
 	return pages

@@ -51,6 +51,16 @@ type pageLine struct {
 func pageLines() []pageLine {
 	only := func(addresses ...string) func(int) []string { return func(int) []string { return addresses } }
 	lines := []pageLine{{"/usage", 5 * time.Millisecond, only("/usage")}, {"/org", 25 * time.Millisecond, only("/org")}}
+	now := time.Now().UTC()
+	month := func(back int) string {
+		return time.Date(now.Year(), now.Month()-time.Month(back), 1, 0, 0, 0, 0, time.UTC).Format("2006-01")
+	}
+	lines = append(lines, pageLine{
+		"/org, a past period", 25 * time.Millisecond, only("/org?period="+month(1), "/org?period="+month(4)),
+	}, pageLine{
+		"/org/members, a past period", 25 * time.Millisecond, only("/org/members?period="+month(1),
+			"/org/members?sort=last&period="+month(1), "/org/members?sort=level&q=7&period="+month(1)),
+	})
 	for _, sort := range []string{"name", "email", "used", "included", "percent", "level", "overage", "last"} {
 		lines = append(lines, pageLine{"/org/members by " + sort, 25 * time.Millisecond, func(members int) (addresses []string) {
 			last := (members + 24) / 25
@@ -163,7 +173,7 @@ func (b *bench) pagesOf(ctx context.Context, name, database string, events int64
 			}
 		}
 		s.latencies = append(s.latencies, slowest)
-		b.say("pages: %-26s p50 %s, p99 %s", line.title, short(median(slowest)), short(late(slowest)))
+		b.say("pages: %-28s p50 %s, p99 %s", line.title, short(median(slowest)), short(late(slowest)))
 	}
 	client.CloseIdleConnections()
 	return s, nil

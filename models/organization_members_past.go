@@ -1,0 +1,106 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// CurrentPeriodOf returns the current billing period of an organization: its subscription's at
+// Stripe, or else the calendar month.
+func CurrentPeriodOf(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) (Period, error) {
+	e, err := organizationEntitlement(ctx, db, id)
+	if err != nil {
+		return Period{}, fmt.Errorf("read the billing period of the organization %s: %w", id, err)
+	}
+	if e == nil {
+		e = &Entitlement{}
+	}
+	return e.PeriodAt(now), nil
+}
+
+// findPastMembers is FindMembers for a past period: the current members who had signed up by its end
+// or have usage in it, with the limits that they had then. A member without a record has no plan and
+// no limit.
+func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Period, q MemberQuery) (MemberList, error) {
+	list := MemberList{Page: 1}
+	p := &roster{postgres: db.Dialect().Name() == dialect.PG}
+	var err error
+	if p.workspaces, _, err = workspacesOf(ctx, db, id); err != nil || len(p.workspaces) == 0 {
+		return list, err
+	}
+	from := p.membersDuring(period)
+	var counted struct{ Total, Found, Rate int64 }
+	err = db.NewRaw("SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m",
+		p.found(&q), p.found(&q), from).Scan(ctx, &counted)
+	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
+	if err != nil || list.Found == 0 {
+		return list, err
+	}
+	perPage, offset := int(list.Found), 0
+	if q.PerPage > 0 {
+		perPage = q.PerPage
+		list.Page = max(1, min(q.Page, (int(list.Found)+perPage-1)/perPage))
+		offset = (list.Page - 1) * perPage
+	}
+	direction := bun.SafeQuery("ASC")
+	if q.Descending {
+		direction = bun.SafeQuery("DESC")
+	}
+	before := period.Previous()
+	key, join := p.sortKey(q.Sort)
+	if q.Sort == SortLastPeriod {
+		key = bun.SafeQuery("COALESCE(b.used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", before.End)
+		join = bun.SafeQuery("LEFT JOIN (?) b ON b.user_id = m.id", p.sumsDuring(before))
+	}
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, page.used, page.included, page.overage, page.cents,
+			COALESCE((SELECT r.plan_id FROM usage_records r WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?
+				ORDER BY r.billing_period_start DESC LIMIT 1), ''),
+			(SELECT CAST(SUM(r.suggestions_used) AS bigint) FROM usage_records r
+				WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?)
+		FROM (SELECT m.*, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
+		JOIN users u ON u.id = page.id ORDER BY page.sort_key ?, page.email`,
+		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset, direction)
+	if err != nil {
+		return list, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		m := MemberUsage{Standing: Standing{Period: period}}
+		s := &m.Standing
+		var last sql.NullInt64
+		if err := rows.Scan(&m.ID, &s.Email, &m.Name, &m.Role, &m.SignedUp, &s.Used, &s.Included, &s.Overage, &s.OverageCents, &s.Plan,
+			&last); err != nil {
+			return list, err
+		}
+		s.UserID, m.SignedUp = m.ID, m.SignedUp.UTC()
+		if last.Valid || m.SignedUp.Before(before.End) {
+			m.LastPeriod = &last.Int64
+		}
+		list.Rows = append(list.Rows, m)
+	}
+	return list, rows.Err()
+}
+
+// sumsDuring returns a query of the members' sums over their records that began in a period.
+func (p *roster) sumsDuring(period Period) schema.QueryAppender {
+	return bun.SafeQuery(`SELECT r.user_id, CAST(SUM(r.suggestions_used) AS bigint) AS used, CAST(SUM(r.overage_used) AS bigint) AS overage,
+			CAST(SUM(r.overage_cents) AS bigint) AS cents, MAX(r.suggestions_included + r.granted) AS included, MAX(r.overage_rate_cents) AS rate
+		FROM usage_records r WHERE r.present_workspace_id IN (?) AND r.billing_period_start >= ? AND r.billing_period_start < ?
+		GROUP BY r.user_id`, bun.List(p.workspaces), period.Start, period.End)
+}
+
+// membersDuring returns a query of the members of a period with the columns of standings.
+func (p *roster) membersDuring(period Period) schema.QueryAppender {
+	return bun.SafeQuery(`SELECT g.*, CASE WHEN g.included - (g.used - g.overage) > 0 THEN g.used - g.overage ELSE g.used END AS counted
+		FROM (SELECT u.id, u.email, ? AS folded, u.created_at, COALESCE(r.used, 0) AS used, COALESCE(r.overage, 0) AS overage,
+				COALESCE(r.cents, 0) AS cents, COALESCE(r.included, 0) AS included, COALESCE(r.rate, 0) AS rate
+			FROM users u LEFT JOIN (?) r ON r.user_id = u.id WHERE u.workspace_id IN (?) AND (u.created_at < ? OR r.used > 0)) g`,
+		p.folded(), p.sumsDuring(period), bun.List(p.workspaces), period.End)
+}
