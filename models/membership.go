@@ -37,8 +37,8 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 func MakeFirstAdmin(ctx context.Context, tx bun.Tx, now time.Time, organization, user uuid.UUID) error {
 	members := "workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)"
 	var found []User
-	if err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", user).Where(members, organization)).Scan(ctx); err != nil ||
-		len(found) == 0 {
+	err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", user).Where(members, organization)).Scan(ctx)
+	if err != nil || len(found) == 0 {
 		return err
 	}
 	admins, err := tx.NewSelect().Model((*User)(nil)).Where("role = ?", Admin).Where(members, organization).Exists(ctx)
