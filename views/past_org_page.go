@@ -60,7 +60,7 @@ func (d PastOrg) finding() string {
 	if u.ActiveUsers == 0 {
 		return fmt.Sprintf("No usage in this billing period (%s).", members(u.TotalUsers))
 	}
-	return fmt.Sprintf("Used by %s of %s: those of today's members who had signed up, with the limits that they had then.",
+	return fmt.Sprintf("Used by %s of %s. These are today's members who had signed up by the end of the period.",
 		models.FormatCount(u.ActiveUsers), members(u.TotalUsers))
 }
 

@@ -361,7 +361,7 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				overage := models.Overage{Units: u.OverageUnits, Cents: u.OverageCents}
-				templ_7745c5c3_Err = line(overageText(d.Catalogue, "Overage:", overage, d.Catalogue.PlanOf(u.Plan).OverageRateCents), d.Catalogue.FormatMoney(u.OverageCents), true).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = line(overageText(d.Catalogue, "Overage:", overage, d.Catalogue.PlanOf(u.Plan).OverageRateCents), d.Catalogue.FormatMoney(u.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -249,7 +249,9 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 func Pages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	pages := map[string]templ.Component{}
-	for _, some := range []map[string]templ.Component{UsagePages(t), PastPages(t), OrgPages(t), PlanPages(t), OtherPages(t), peoplePages(t)} {
+	for _, some := range []map[string]templ.Component{
+		UsagePages(t), PastPages(t), OrgPages(t), PastOrgPages(t), PlanPages(t), OtherPages(t), peoplePages(t),
+	} {
 		maps.Copy(pages, some)
 	}
 	return pages

@@ -8,6 +8,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/charts"
 	"tollgate/views/ui"
 )
 
@@ -58,5 +59,51 @@ func PastPages(t testing.TB) map[string]templ.Component {
 	add("before-sign-up", d)
 	d.Usage.Failed = requestID
 	add("failed", d)
+	return pages
+}
+
+// PastOrgPages returns the states of the pages about past periods of an organization.
+func PastOrgPages(t testing.TB) map[string]templ.Component {
+	t.Helper()
+	admin := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
+	u := models.OrganizationPeriod{Founded: true, Months: Months(4200, 1804, 1, 0, 51, 44, 60, 47)}
+	u.Plan, u.Period, u.TotalUsers, u.ActiveUsers, u.TotalSuggestions, u.Included, u.AverageHundredths = "business", october, 41, 36, 1974, 4100, 4815
+	u.OverageUnits, u.OverageCents, u.OveragePeople = 141, 2820, 6
+	u.Months[4].Overage, u.Months[4].OverageCents = u.OverageUnits, u.OverageCents
+	u.SpendLimitCents, u.Spent = new(int64(5000)), &models.OrganizationRecord{OverageCents: 2820}
+	for i, row := range memberRows(t)[:10] {
+		s := &row.Standing
+		u.TopUsers = append(u.TopUsers, models.RankedUser{
+			Rank: i + 1, Email: s.Email, Name: row.Name, Used: s.Used, Included: 100, PercentUsed: s.PercentUsed(), WarningLevel: s.Level(),
+		})
+	}
+	org := views.PastOrg{
+		Frame: admin, Catalogue: Catalogue(t), Name: "Lantern and Kettle", Usage: views.Loaded(u),
+		Days: views.Loaded(charts.Daily{Period: october, Now: Now, Used: spread(1974, 31), Previous: spread(2520, 30), Included: 4100}),
+		Refused: views.Loaded(views.RefusedMembers{Total: 1, Top: []models.RefusedMember{
+			{Email: "alma.teapot@example.com", Name: "Alma Teapot", Count: 31, Reason: models.MemberLimitReached, LastAt: october.End.Add(-time.Hour)},
+		}}),
+	}
+	pages := map[string]templ.Component{"past-org": views.PastOrgPage(org)}
+	unused := org
+	unused.Usage.Value = models.OrganizationPeriod{Founded: true, Months: u.Months}
+	unused.Usage.Value.Period, unused.Usage.Value.TotalUsers = october, 41
+	unused.Days.Value.Used, unused.Days.Value.Included, unused.Refused.Value = nil, 0, views.RefusedMembers{}
+	pages["past-org-unused"] = views.PastOrgPage(unused)
+	unused.Usage.Value.Founded = false
+	pages["past-org-before"] = views.PastOrgPage(unused)
+	org.Usage.Failed = requestID
+	pages["past-org-failed"] = views.PastOrgPage(org)
+
+	rows := memberRows(t)
+	for i := range rows {
+		rows[i].Standing.Period = october
+	}
+	rows[24].Standing = models.Standing{Email: rows[24].Standing.Email, Period: october} // without a record
+	pages["past-members"] = views.OrgMembersPage(views.Members{
+		Frame: admin, Catalogue: Catalogue(t), Organization: "Lantern and Kettle", Billed: true,
+		Query: views.MembersQuery{Sort: models.SortUsed, Descending: true, Page: 1, Past: &october},
+		List:  views.Loaded(views.MembersList{Rows: rows, Found: 41, Total: 41}),
+	})
 	return pages
 }
