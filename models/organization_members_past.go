@@ -37,7 +37,8 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 	}
 	from := p.membersDuring(period)
 	var counted struct{ Total, Found, Rate int64 }
-	err = db.NewRaw("SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found, COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m",
+	err = db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found,
+			COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
 		p.found(&q), p.found(&q), from).Scan(ctx, &counted)
 	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
 	if err != nil || list.Found == 0 {

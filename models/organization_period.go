@@ -125,7 +125,8 @@ func readPeriod(ctx context.Context, db bun.IDB, workspaces []uuid.UUID, period 
 	for _, r := range rows {
 		switch r.Place {
 		case 0:
-			sums.active, sums.exceeding, sums.used, sums.included, sums.units, sums.cents = r.Active, r.Exceeding, r.Used, r.Included, r.Units, r.Cents
+			sums.active, sums.exceeding, sums.used, sums.included = r.Active, r.Exceeding, r.Used, r.Included
+			sums.units, sums.cents = r.Units, r.Cents
 			if r.Ended != nil {
 				ended = latest(ended, *r.Ended)
 			}

@@ -86,7 +86,9 @@ func OrganizationTotals(ctx context.Context, db bun.IDB, c *Catalogue, now time.
 	return organizationUsage(ctx, db, c, now, id, false)
 }
 
-func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool) (OrganizationSummary, error) {
+func organizationUsage(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
+) (OrganizationSummary, error) {
 	summary, err := sumUpOrganization(ctx, db, c, now, id, ranked)
 	if err != nil {
 		return OrganizationSummary{}, fmt.Errorf("sum up the usage of the organization %s: %w", id, err)
@@ -94,7 +96,9 @@ func organizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.T
 	return summary, nil
 }
 
-func sumUpOrganization(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool) (OrganizationSummary, error) {
+func sumUpOrganization(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
+) (OrganizationSummary, error) {
 	o, err := organizationByID(ctx, db, id)
 	if err != nil {
 		return OrganizationSummary{}, err

@@ -361,7 +361,8 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				overage := models.Overage{Units: u.OverageUnits, Cents: u.OverageCents}
-				templ_7745c5c3_Err = line(overageText(d.Catalogue, "Overage:", overage, d.Catalogue.PlanOf(u.Plan).OverageRateCents), d.Catalogue.FormatMoney(u.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
+				text := overageText(d.Catalogue, "Overage:", overage, d.Catalogue.PlanOf(u.Plan).OverageRateCents)
+				templ_7745c5c3_Err = line(text, d.Catalogue.FormatMoney(u.OverageCents), false).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -377,7 +378,7 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 					var templ_7745c5c3_Var14 string
 					templ_7745c5c3_Var14, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("%s beyond the plan, by %s.", d.Catalogue.Units(u.OverageUnits), members(u.OveragePeople)))
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_org_page.templ`, Line: 76, Col: 124}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_org_page.templ`, Line: 77, Col: 124}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var14))
 					if templ_7745c5c3_Err != nil {
@@ -400,7 +401,7 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 					var templ_7745c5c3_Var15 string
 					templ_7745c5c3_Var15, templ_7745c5c3_Err = templ.JoinStringErrs(d.limitText())
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_org_page.templ`, Line: 79, Col: 35}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_org_page.templ`, Line: 80, Col: 35}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var15))
 					if templ_7745c5c3_Err != nil {

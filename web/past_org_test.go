@@ -75,7 +75,8 @@ func TestPastPeriodOfAnOrganization(t *testing.T) {
 		}
 		// A late event changes the cached sums of the period.
 		f.recordPast("bob@example.com", 2, november.Add(time.Hour))
-		if got := admin.get("/org?period=2026-11").main(); !strings.Contains(got, "100 suggestions used") || !strings.Contains(got, "Nov 23, 2026 100") ||
+		if got := admin.get("/org?period=2026-11").main(); !strings.Contains(got, "100 suggestions used") ||
+			!strings.Contains(got, "Nov 23, 2026 100") ||
 			!strings.Contains(got, "Nov 2026 100") {
 			t.Errorf("after a late event, the page says %s", got)
 		}
@@ -110,7 +111,7 @@ func TestPastPeriodOfMembers(t *testing.T) {
 			"&sort=last&order=desc":   {"bob", "ada", "boss", "cleo"},
 			"&level=warning":          {"bob"},
 			"&q=BO":                   {"bob", "boss"},
-			"&q=nobody":               nil,
+			"&q=nomatch":              nil,
 		} {
 			var rows, names []string
 			for _, row := range admin.get("/org/members.csv?period=2026-11" + query).csv(t)[1:] {

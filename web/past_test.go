@@ -52,7 +52,9 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 				t.Errorf("the page of November does not say %q:\n%s", want, text)
 			}
 		}
-		for _, want := range []string{`href="/usage/activity?period=2026-11"`, `href="/usage.csv?period=2026-11"`, `aria-label="Nov 2026" aria-current="true"`} {
+		for _, want := range []string{
+			`href="/usage/activity?period=2026-11"`, `href="/usage.csv?period=2026-11"`, `aria-label="Nov 2026" aria-current="true"`,
+		} {
 			if !strings.Contains(past.body, want) {
 				t.Errorf("the page of November has no %s", want)
 			}
@@ -63,8 +65,8 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 			}
 		}
 		rows := browser.get("/usage.csv?period=2026-11").csv(t)[1:]
-		if len(rows) != 31 || strings.Join(rows[0], " ") != "period 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z starter 27 25 0 0 108 exceeded 2 70" ||
-			rows[23][4] != "27" {
+		const month = "period 2026-11-01T00:00:00Z 2026-12-01T00:00:00Z starter 27 25 0 0 108 exceeded 2 70"
+		if len(rows) != 31 || strings.Join(rows[0], " ") != month || rows[23][4] != "27" {
 			t.Errorf("the file of November has %d rows: %q", len(rows), rows)
 		}
 		current := browser.get("/usage")
@@ -94,7 +96,7 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 	})
 }
 
-// A period that nobody used says so, a late event makes a period, and an admin sees what the member
+// A period without usage says so, a late event makes a period, and an admin sees what the member
 // sees.
 func TestPastPeriodOfAMember(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

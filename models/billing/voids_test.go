@@ -234,20 +234,20 @@ func TestACreditNoteIsMadeOnce(t *testing.T) {
 		v.send()
 		v.finalize(v.renew())
 		v.void("void")
-		for _, fault := range []stripetest.Fault{stripetest.Refused, stripetest.Conflict, stripetest.Late, stripetest.LostAfter} {
+		for _, failure := range []stripetest.Fault{stripetest.Refused, stripetest.Conflict, stripetest.Late, stripetest.LostAfter} {
 			v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
 				if r.Method == http.MethodPost {
-					return fault
+					return failure
 				}
 				return stripetest.None
 			})
 			if err := v.creditVoids(v.ctx); err == nil {
-				t.Errorf("%v: no error", fault)
+				t.Errorf("%v: no error", failure)
 			}
 			var failed models.UsageVoid
 			v.must(v.db.NewSelect().Model(&failed).Scan(v.ctx))
 			if failed.State != models.VoidWaiting || failed.LastError == nil {
-				t.Errorf("%v: the void is %+v", fault, failed)
+				t.Errorf("%v: the void is %+v", failure, failed)
 			}
 			v.now = v.now.Add(creditAgain)
 		}

@@ -26,8 +26,8 @@ func TestOrganizationSequences(t *testing.T) {
 		name string
 		make func(testing.TB) string
 	}{
-		{"sqlite", func(t testing.TB) string { return modelstest.SQLite(t) }},
-		{"postgres", func(t testing.TB) string { return modelstest.Postgres(t) }},
+		{"sqlite", modelstest.SQLite},
+		{"postgres", modelstest.Postgres},
 	} {
 		for seed := range *organizationSequences {
 			t.Run(fmt.Sprintf("%s, seed %d", kind.name, seed), func(t *testing.T) {

@@ -67,7 +67,8 @@ func PastOrgPages(t testing.TB) map[string]templ.Component {
 	t.Helper()
 	admin := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true})
 	u := models.OrganizationPeriod{Founded: true, Months: Months(4200, 1804, 1, 0, 51, 44, 60, 47)}
-	u.Plan, u.Period, u.TotalUsers, u.ActiveUsers, u.TotalSuggestions, u.Included, u.AverageHundredths = "business", october, 41, 36, 1974, 4100, 4815
+	u.Plan, u.Period, u.Included = "business", october, 4100
+	u.TotalUsers, u.ActiveUsers, u.TotalSuggestions, u.AverageHundredths = 41, 36, 1974, 4815
 	u.OverageUnits, u.OverageCents, u.OveragePeople = 141, 2820, 6
 	u.Months[4].Overage, u.Months[4].OverageCents = u.OverageUnits, u.OverageCents
 	u.SpendLimitCents, u.Spent = new(int64(5000)), &models.OrganizationRecord{OverageCents: 2820}
@@ -81,7 +82,10 @@ func PastOrgPages(t testing.TB) map[string]templ.Component {
 		Frame: admin, Catalogue: Catalogue(t), Name: "Lantern and Kettle", Usage: views.Loaded(u),
 		Days: views.Loaded(charts.Daily{Period: october, Now: Now, Used: spread(1974, 31), Previous: spread(2520, 30), Included: 4100}),
 		Refused: views.Loaded(views.RefusedMembers{Total: 1, Top: []models.RefusedMember{
-			{Email: "alma.teapot@example.com", Name: "Alma Teapot", Count: 31, Reason: models.MemberLimitReached, LastAt: october.End.Add(-time.Hour)},
+			{
+				Email: "alma.teapot@example.com", Name: "Alma Teapot", Count: 31, Reason: models.MemberLimitReached,
+				LastAt: october.End.Add(-time.Hour),
+			},
 		}}),
 	}
 	pages := map[string]templ.Component{"past-org": views.PastOrgPage(org)}
