@@ -106,14 +106,14 @@ func refusedCard(c *models.Catalogue, d Widget[RefusedMembers], when string) tem
 						return templ_7745c5c3_Err
 					}
 					for _, m := range d.Value.Top {
-						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<tr><th scope=\"row\" class=\"font-normal\"><a class=\"link block font-medium wrap-anywhere max-sm:w-44\" href=\"")
+						templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<tr><th scope=\"row\" class=\"font-normal\"><a class=\"link block py-0.5 font-medium wrap-anywhere max-sm:w-44\" href=\"")
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
 						var templ_7745c5c3_Var6 templ.SafeURL
 						templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL("/org/members/" + m.ID.String()))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/refusals.templ`, Line: 33, Col: 122}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/refusals.templ`, Line: 33, Col: 129}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var6))
 						if templ_7745c5c3_Err != nil {
