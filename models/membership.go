@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,19 +37,17 @@ func noteMemberships(ctx context.Context, db *DB, conn bun.IConn, now time.Time,
 // has an admin. Call it before the transaction locks usage records.
 func MakeFirstAdmin(ctx context.Context, tx bun.Tx, now time.Time, organization, user uuid.UUID) error {
 	members := "workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)"
-	var found []User
-	err := ForUpdate(tx.NewSelect().Model(&found).Where("id = ?", user).Where(members, organization)).Scan(ctx)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	admins, err := tx.NewSelect().Model((*User)(nil)).Where("role = ?", Admin).Where(members, organization).Exists(ctx)
-	if err != nil || admins {
+	// The change of the subscription locks all members later, in the same order.
+	var all []User
+	err := ForUpdate(tx.NewSelect().Model(&all).Column("id", "email", "role").Where(members, organization).Order("email")).Scan(ctx)
+	i := slices.IndexFunc(all, func(u User) bool { return u.ID == user })
+	if err != nil || i < 0 || slices.ContainsFunc(all, func(u User) bool { return u.Role == Admin }) {
 		return err
 	}
 	if _, err := tx.NewUpdate().Model((*User)(nil)).Set("role = ?", Admin).Where("id = ?", user).Exec(ctx); err != nil {
 		return err
 	}
-	return AuditOrganization(ctx, tx, now, found[0].Email, "user.set", found[0].Email, "role from member to admin, as the buyer of the plan",
+	return AuditOrganization(ctx, tx, now, all[i].Email, "user.set", all[i].Email, "role from member to admin, as the buyer of the plan",
 		organization)
 }
 

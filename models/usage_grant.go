@@ -54,6 +54,8 @@ type NewGrant struct {
 type Granted struct {
 	Grant    UsageGrant
 	Standing Standing
+	// Ends is when the grant expires, or when its record ends.
+	Ends time.Time
 	// Replayed means that an earlier call with the same key made the grant.
 	Replayed bool
 }
@@ -113,8 +115,13 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 					Code: CodeIdempotencyKeyReused, Detail: "This person's idempotency key was already used with another quantity.",
 				}
 			}
+			var of UsageRecord // of an earlier period, perhaps
+			if err := tx.NewSelect().Model(&of).Column("billing_period_end").Where("user_id = ? AND id = ?", user, earlier[0].RecordID).
+				Scan(ctx); err != nil {
+				return Granted{}, err
+			}
 			s, _ := c.Standing(&r, now)
-			return Granted{Grant: earlier[0], Standing: s, Replayed: true}, nil
+			return Granted{Grant: earlier[0], Standing: s, Ends: earlier[0].ends(&of), Replayed: true}, nil
 		}
 	}
 	if g.ExpiresAt != nil && !g.ExpiresAt.After(now) {
@@ -150,7 +157,15 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 		return Granted{}, err
 	}
 	s, _ := c.Standing(&r, now)
-	return Granted{Grant: made, Standing: s}, nil
+	return Granted{Grant: made, Standing: s, Ends: made.ends(&r)}, nil
+}
+
+// ends returns when a grant of a record ends.
+func (g *UsageGrant) ends(r *UsageRecord) time.Time {
+	if g.ExpiresAt != nil {
+		return g.ExpiresAt.UTC()
+	}
+	return r.BillingPeriodEnd.UTC()
 }
 
 // checkReason returns an error unless a reason is 1 to 255 printable characters.
@@ -251,7 +266,7 @@ func EndGrants(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 func (p *person) moveGrants(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue, now time.Time, changed refit,
 ) (joined []*UsageRecord, err error) {
 	from := changed.record
-	if from.Granted == 0 && from.GrantsExpireAt == nil || !changed.moves {
+	if !changed.moves || changed.into == nil && from.Granted == 0 && from.GrantsExpireAt == nil {
 		return nil, nil
 	}
 	moved := db.NewSelect().Model((*UsageGrant)(nil)).Column("created_at", "ended_at", "expires_at").ColumnExpr("quantity - taken_back").

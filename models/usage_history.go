@@ -78,6 +78,7 @@ func standingHistory(ctx context.Context, db *DB, c *Catalogue, now time.Time, e
 			for _, changed := range p.fit(now) {
 				moves = moves || changed.moves
 			}
+			moves = moves || records[0].grantsLapsed(now)
 			if records[0].Period().Contains(now) {
 				c.entitle(&records[0], &p.entitlement)
 			}

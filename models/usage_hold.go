@@ -11,7 +11,7 @@ import (
 )
 
 // expireHolds marks the record's expired holds and sums up its open holds again. If read is true,
-// it reads the sums into r, because an organization's record counts them.
+// it reads them into r, because an organization's record counts them.
 func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, read bool, now time.Time) error {
 	if _, err := db.NewUpdate().Conn(conn).Model((*UsageHold)(nil)).Set("state = ?", HoldExpired).
 		Where("user_id = ? AND record_id = ? AND state = ? AND expires_at <= ?", r.UserID, r.ID, HoldOpen, now).Exec(ctx); err != nil {
@@ -28,9 +28,11 @@ func expireHolds(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord, r
 	if _, err := q.Exec(ctx); err != nil || !read {
 		return err
 	}
-	left := db.NewSelect().Model((*UsageRecord)(nil)).Column("overage_cents_held", "holds_expire_at").
+	left := db.NewSelect().Model((*UsageRecord)(nil)).Column("units_held", "overage_held", "overage_cents_held", "holds_expire_at").
 		Where("user_id = ? AND id = ?", r.UserID, r.ID)
-	return conn.rows(ctx, left.String(), func(row scanner) error { return row.Scan(&r.OverageCentsHeld, &r.HoldsExpireAt) })
+	return conn.rows(ctx, left.String(), func(row scanner) error {
+		return row.Scan(&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt)
+	})
 }
 
 // RecordsOfHolds returns the usage record of each hold. The result has no entry for a hold that

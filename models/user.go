@@ -109,10 +109,11 @@ func fromTo(before, after string) string {
 	return "from " + before + " to " + after
 }
 
-// The errors of SetUser for people who are not in an organization.
+// The errors of SetUser for people who are not in an organization, or cannot be.
 var (
 	ErrAdminWithoutOrganization = errors.New("an admin needs an organization; set it with --organization")
 	ErrLimitWithoutOrganization = errors.New("a member limit needs an organization")
+	ErrNoWorkspace              = errors.New("has no workspace to put people in: create it with --slack-team")
 )
 
 // ErrLastAdmin means that an admin's form would leave an organization without an admin.
@@ -232,8 +233,8 @@ func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx) (others int, err
 	var admins []User
 	err = ForUpdate(tx.NewSelect().Model(&admins).
 		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", c.UserID, Admin,
-			c.Form.OrganizationID).
-		Order("id")).Scan(ctx)
+						c.Form.OrganizationID).
+		Order("email")).Scan(ctx) // as all transactions lock people
 	for i := range admins {
 		if admins[i].ID != c.UserID {
 			others++
@@ -305,7 +306,7 @@ func (u *User) moveTo(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 		return err
 	}
 	if len(workspaces) == 0 {
-		return fmt.Errorf("the organization %q has no workspace to put people in: create it with --slack-team", o.Name)
+		return fmt.Errorf("the organization %q %w", o.Name, ErrNoWorkspace)
 	}
 	for _, w := range workspaces {
 		if u.WorkspaceID != nil && *u.WorkspaceID == w.ID {

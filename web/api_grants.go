@@ -78,17 +78,14 @@ func (s *Server) grant(c echo.Context) error {
 	}
 	a := enforcement.Answer{Standing: granted.Standing, Verdict: models.Verdict{Allowed: true}, Replayed: granted.Replayed}
 	return s.answer(c, &a, func(b []byte, a *enforcement.Answer) []byte {
-		g, expires := &granted.Grant, a.Standing.Period.End
-		if g.ExpiresAt != nil {
-			expires = *g.ExpiresAt
-		}
+		g := &granted.Grant
 		b = append(b, `,"grant":{"id":"`...)
 		b = appendUUID(b, g.ID)
 		b = appendInt(b, `","quantity":`, g.Quantity)
 		b = append(b, `,"reason":`...)
 		b = appendString(b, g.Reason)
 		b = append(b, `,"expires_at":"`...)
-		b = appendTime(b, expires)
+		b = appendTime(b, granted.Ends)
 		return appendReplayed(append(b, `"}`...), a)
 	})
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -59,7 +60,15 @@ func (s *Server) changeOrganization(c echo.Context) error {
 	if err := s.decode(c, maxBody, func(b *body) error { return readObject(b, organizationFields, &r) }); err != nil {
 		return err
 	}
-	if err := models.SetOrganization(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), actor(c), id, r.change); err != nil {
+	err = models.SetOrganization(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), actor(c), id, r.change)
+	if errors.Is(err, models.ErrUnfinishedLimit) {
+		s.log.WarnContext(c.Request().Context(), "a spend limit is still being applied", "request_id", requestID(c), "organization", id,
+			"error", err.Error())
+		p := newProblem(models.CodeUnavailable, "The changes are stored, but the spend limit is not in force yet. Repeat the call.")
+		p.retryAfter = time.Second
+		return p
+	}
+	if err != nil {
 		return err
 	}
 	return s.answerOrganization(c, id)
@@ -134,6 +143,8 @@ func (s *Server) changeUser(c echo.Context) error {
 	switch {
 	case errors.Is(err, models.ErrAdminWithoutOrganization):
 		return invalid(FieldError{Path: "role", Message: "an admin needs an organization"})
+	case errors.Is(err, models.ErrNoWorkspace):
+		return invalid(FieldError{Path: "organization_id", Message: "must be an organization with a workspace"})
 	case errors.Is(err, models.ErrLimitWithoutOrganization):
 		return invalid(FieldError{Path: "member_limit", Message: err.Error()})
 	case err != nil:

@@ -94,6 +94,9 @@ func TestChangeUser(t *testing.T) {
 		f.patch(user, `{"member_limit": 3}`, key).want(t, 422, map[string]any{"errors.path": "member_limit"})
 		f.patch(user, `{"organization_id": "acme"}`, key).want(t, 422, map[string]any{"errors.path": "organization_id"})
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, uuid.NewString()), key).want(t, 404, map[string]any{"code": "unknown_organization"})
+		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, f.organization("Empty")), key).want(t, 422, map[string]any{
+			"errors.path": "organization_id",
+		})
 		f.patch("/v1/users/ada", `{}`, key).want(t, 422, map[string]any{"errors.path": "email"})
 		f.patch(user, `{}`, withKey(f.newKey(models.ScopeCheck, models.ScopeConsume, models.ScopeRead))).want(t, 403,
 			map[string]any{"code": "insufficient_scope"})

@@ -203,3 +203,27 @@ func TestGrantOnce(t *testing.T) {
 		f.wants(t, "once", 0, 12, 12)
 	})
 }
+
+// A retry in a later period says when the grant ended.
+func TestGrantRepeatedLater(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		first := f.grant(t, 3, 0, "k")
+		f.now = f.now.AddDate(0, 1, 0)
+		again := f.grant(t, 3, 0, "k")
+		if end := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC); !again.Replayed || !first.Ends.Equal(end) || !again.Ends.Equal(end) {
+			t.Errorf("the grant ends at %s, and at %s in the retry, want %s", first.Ends, again.Ends, end)
+		}
+	})
+}
+
+// The history shows no units of a grant that has expired.
+func TestGrantExpiresInHistory(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.grant(t, 10, time.Hour, "")
+		f.now = f.now.Add(time.Hour)
+		history, err := models.StandingHistory(f.ctx, f.db, f.catalogue, f.now, "ada@example.com", 1)
+		if err != nil || len(history) != 1 || history[0].Included != 5 {
+			t.Errorf("the history is %+v, %v", history, err)
+		}
+	})
+}

@@ -256,3 +256,33 @@ func TestMemberLimitOfMovedTeam(t *testing.T) {
 		l.clean(t)
 	})
 }
+
+// Units whose hold expired while a member was out of the organization are not used up for the member
+// who returns.
+func TestExpiredHoldOfReturnedMember(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		l := newLimited(t, f)
+		ada := l.member("ada")
+		l.spendLimit(new(int64(1000)))
+		f.consume(t, ada, 1, "a")
+		_, err := f.Hold(f.ctx, by(ada), 10, "h", 10*time.Minute)
+		l.must(err)
+		at := f.now.Add(time.Minute)
+		f.now = f.now.Add(5 * time.Minute)
+		l.leave(f.now, ada)
+		f.now = f.now.Add(time.Minute)
+		f.consume(t, ada, 1, "out")
+		f.now = f.now.Add(time.Hour)
+		l.move(f.now, ada, l.id)
+		f.now = f.now.Add(time.Minute)
+		outcomes, err := f.Record(f.ctx, []enforcement.PastEvent{
+			{Person: by(ada), Quantity: 1, IdempotencyKey: "late", OccurredAt: at},
+			{Person: by(ada), Quantity: 1, IdempotencyKey: "now", OccurredAt: f.now},
+		})
+		l.must(err)
+		if s := outcomes[1].Answer.Standing; s.Included != included-1 {
+			t.Errorf("%d units are included after the return, want %d", s.Included, included-1)
+		}
+		l.clean(t)
+	})
+}
