@@ -20,7 +20,7 @@ type apiKeyCommands struct {
 
 type apiKeyCreate struct {
 	Name   string `required:"" help:"A name for the key, such as the app that uses it."`
-	Scopes string `required:"" placeholder:"check,consume,read" help:"What the key may do, separated by commas: check, consume, read or manage."`
+	Scopes string `required:"" placeholder:"check,consume,read" help:"Comma-separated list: check, consume, read, manage."`
 }
 
 // Run creates a key. Only --rate-limit on the command line is the key's own limit. The variable is
