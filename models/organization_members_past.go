@@ -3,27 +3,12 @@ package models
 import (
 	"context"
 	"database/sql"
-	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
-
-// CurrentPeriodOf returns the current billing period of an organization: its subscription's at
-// Stripe, or else the calendar month.
-func CurrentPeriodOf(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) (Period, error) {
-	e, err := organizationEntitlement(ctx, db, id)
-	if err != nil {
-		return Period{}, fmt.Errorf("read the billing period of the organization %s: %w", id, err)
-	}
-	if e == nil {
-		e = &Entitlement{}
-	}
-	return e.PeriodAt(now), nil
-}
 
 // findPastMembers is FindMembers for a past period: the current members who had signed up by its end
 // or have usage in it, with the limits that they had then. A member without a record has no plan and

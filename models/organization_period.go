@@ -177,3 +177,16 @@ func (p *OrganizationPeriod) readLimit(ctx context.Context, db bun.IDB) error {
 	}
 	return err
 }
+
+// CurrentPeriodOf returns the current billing period of an organization: its subscription's at
+// Stripe, or else the calendar month.
+func CurrentPeriodOf(ctx context.Context, db bun.IDB, now time.Time, id uuid.UUID) (Period, error) {
+	e, err := organizationEntitlement(ctx, db, id)
+	if err != nil {
+		return Period{}, fmt.Errorf("read the billing period of the organization %s: %w", id, err)
+	}
+	if e == nil {
+		e = &Entitlement{}
+	}
+	return e.PeriodAt(now), nil
+}

@@ -214,7 +214,8 @@ func (s *spending) fitPeriod(ctx context.Context, db *DB, conn ledgerConn, w pai
 
 // newOrganizationRecord inserts the record of a period, unless another transaction has. The limit
 // is in force at once. If fresh is false or there are usage records of other people, the new record
-// does not count everything yet. Reading the limit locks it until the record is visible to whoever changes it.
+// does not count everything yet. Reading the limit locks it until the record is visible to whoever
+// changes it.
 func newOrganizationRecord(db *DB, w paidPeriod, fresh bool, now time.Time, people []uuid.UUID) *bun.RawQuery {
 	lock := bun.Safe("")
 	if db.Postgres {

@@ -55,6 +55,20 @@ func (s *OrganizationSummary) average() {
 // AveragePerUser returns AverageHundredths as a number with two decimals.
 func (s *OrganizationSummary) AveragePerUser() float64 { return float64(s.AverageHundredths) / 100 }
 
+// SpentCents returns what counts toward the organization's spend limit in the period, with holds.
+// Without a limit in force, it is the members' overage.
+func (s *OrganizationSummary) SpentCents() int64 {
+	if s.Spent != nil && s.Spent.Counted {
+		return s.Spent.Spend().Cents
+	}
+	return s.OverageCents
+}
+
+// Exceeds reports whether one more extra unit would exceed a spend limit of this many cents.
+func (s *OrganizationSummary) Exceeds(limit int64) bool {
+	return s.SpentCents()+s.OverageRateCents > limit
+}
+
 // Overage is units beyond the included ones, and their price in cents, before tax.
 type Overage struct{ Units, Cents int64 }
 

@@ -227,18 +227,6 @@ func takeBackGrants(ctx context.Context, db *DB, conn ledgerConn, r *UsageRecord
 	return r.raiseVersion(ctx, db, conn, now)
 }
 
-// raiseVersion invalidates the cached sums that include an ended record (see PastUsageCache).
-func (r *UsageRecord) raiseVersion(ctx context.Context, db *DB, conn bun.IConn, now time.Time) error {
-	if r.BillingPeriodEnd.After(now) {
-		return nil
-	}
-	raise := db.NewRaw(`INSERT INTO usage_versions (workspace_id, version)
-		SELECT present_workspace_id, 1 FROM usage_records WHERE user_id = ? AND id = ? AND present_workspace_id IS NOT NULL
-		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`, r.UserID, r.ID)
-	_, err := conn.ExecContext(ctx, raise.String())
-	return err
-}
-
 // EndGrants takes back the units of expired grants that no call took back yet, so that pages show
 // the right figures.
 func EndGrants(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"context"
 	"time"
 
 	"github.com/google/uuid"
@@ -127,4 +128,16 @@ func (r *UsageRecord) holdsLapsed(now time.Time) bool {
 // taken back.
 func (r *UsageRecord) grantsLapsed(now time.Time) bool {
 	return r.GrantsExpireAt != nil && !r.GrantsExpireAt.After(now)
+}
+
+// raiseVersion invalidates the cached sums that include an ended record (see PastUsageCache).
+func (r *UsageRecord) raiseVersion(ctx context.Context, db *DB, conn bun.IConn, now time.Time) error {
+	if r.BillingPeriodEnd.After(now) {
+		return nil
+	}
+	raise := db.NewRaw(`INSERT INTO usage_versions (workspace_id, version)
+		SELECT present_workspace_id, 1 FROM usage_records WHERE user_id = ? AND id = ? AND present_workspace_id IS NOT NULL
+		ON CONFLICT (workspace_id) DO UPDATE SET version = usage_versions.version + 1`, r.UserID, r.ID)
+	_, err := conn.ExecContext(ctx, raise.String())
+	return err
 }

@@ -211,18 +211,6 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 	return user, nil
 }
 
-// FindUser returns the person with an email; nil if there is none.
-func FindUser(ctx context.Context, db bun.IDB, email string) (*User, error) {
-	var found []User
-	if err := db.NewSelect().Model(&found).Where("email = ?", email).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("find the user %s: %w", email, err)
-	}
-	if len(found) == 0 {
-		return nil, nil
-	}
-	return &found[0], nil
-}
-
 // lockAdmins locks the admins of the form's organization and the user, if the change may remove an
 // admin. Two admins that remove each other at once then do it one after the other. It returns the
 // number of the other admins.

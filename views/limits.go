@@ -78,8 +78,8 @@ func SpendConsequence(c *models.Catalogue, rate, cents int64) string {
 	}
 	units := cents / rate
 	if units == 0 {
-		return fmt.Sprintf("At %s each, %s pays for no extra %s: they are paused for everyone.",
-			c.FormatMoney(rate), c.FormatMoney(cents), c.UnitPlural)
+		return fmt.Sprintf("Each extra %s costs %s, so a limit of %s pauses all extra %s for everyone.",
+			c.UnitSingular, c.FormatMoney(rate), c.FormatMoney(cents), c.UnitPlural)
 	}
 	return fmt.Sprintf("At %s each, %s pays for %s per billing period; after that, extra %s are paused for everyone.",
 		c.FormatMoney(rate), c.FormatMoney(cents), extra(c, units), c.UnitPlural)
@@ -95,7 +95,7 @@ func MemberConsequence(c *models.Catalogue, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("A limit of 0 pauses %s immediately.", c.UnitPlural)
 	}
-	return fmt.Sprintf("After %s in a billing period, included or extra, more are paused until the next one begins.", c.Units(limit))
+	return fmt.Sprintf("After %s in a billing period (included and extra), usage is paused until the next period.", c.Units(limit))
 }
 
 // memberLimitText says which member limit applies: "60 suggestions per billing period".

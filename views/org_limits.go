@@ -34,10 +34,10 @@ func spentNote(c *models.Catalogue, s models.OrganizationSummary) string {
 	}
 	switch differs := s.Spent.OverageCents - s.OverageCents; {
 	case differs > 0:
-		return fmt.Sprintf("This includes %s that is not in the overage above: usage of people who left the organization, "+
-			"or from before a member left and returned.", c.FormatMoney(differs))
+		return fmt.Sprintf("This includes %s that the overage above leaves out: usage by people who have left, "+
+			"and by members before they left and came back.", c.FormatMoney(differs))
 	case differs < 0:
-		return fmt.Sprintf("The overage above includes %s that the organization's subscription does not pay for.", c.FormatMoney(-differs))
+		return fmt.Sprintf("%s of the overage above is not billed to the organization's subscription.", c.FormatMoney(-differs))
 	}
 	return ""
 }
@@ -49,16 +49,15 @@ func applying(s models.OrganizationSummary) bool {
 
 // orgPaused reports whether the spend limit does not allow another extra unit.
 func orgPaused(s models.OrganizationSummary) bool {
-	return s.SpendLimitCents != nil && s.Spent != nil && s.Spent.Counted && s.OverageRateCents > 0 &&
-		s.Spent.OverageCents+s.Spent.OverageCentsHeld+s.OverageRateCents > *s.SpendLimitCents
+	return s.SpendLimitCents != nil && s.Spent != nil && s.Spent.Counted && s.OverageRateCents > 0 && s.Exceeds(*s.SpendLimitCents)
 }
 
 // noSpendLimit says what happens without a spend limit.
 func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 	switch {
 	case !s.HasPlan:
-		return fmt.Sprintf("The organization has no plan of its own, so it pays for no extra %s. "+
-			"A spend limit applies as soon as it has one.", c.UnitPlural)
+		return fmt.Sprintf("The organization has no plan, so it does not pay for extra %s. "+
+			"A spend limit applies once the organization has a plan.", c.UnitPlural)
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("No limit is set. Extra %s are not billed at present.", c.UnitPlural)
 	}
@@ -69,7 +68,7 @@ func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 // spendHint explains a spend limit next to its field.
 func spendHint(c *models.Catalogue, s models.OrganizationSummary) string {
 	if s.OverageRateCents <= 0 {
-		return fmt.Sprintf("The maximum price of the extra %s of all members together.", c.UnitPlural)
+		return fmt.Sprintf("The most that all members together may spend on extra %s.", c.UnitPlural)
 	}
 	if s.SpendLimitCents != nil { // the sentence above says what it does
 		return fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
@@ -96,7 +95,7 @@ func (d Org) memberFields(s models.OrganizationSummary) limitFields {
 		legend: "How much may each member use?", none: "No limit", own: "A limit per billing period", format: models.FormatCount,
 		field: ui.Field{
 			ID: FieldIDOrgMemberLimit, Label: "Number of " + d.Catalogue.UnitPlural, InputMode: "numeric", MaxLength: 13,
-			Hint: "Included and extra ones count. You can give a member their own limit on the member's page.",
+			Hint: "Counts both included and extra " + d.Catalogue.UnitPlural + ". You can give a member their own limit on the member's page.",
 		},
 	}.fill(d.Frame.Check)
 }
@@ -104,31 +103,21 @@ func (d Org) memberFields(s models.OrganizationSummary) limitFields {
 // defaultLimitText says what the default member limit is.
 func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string {
 	if s.MemberLimit == nil {
-		return fmt.Sprintf("No default limit is set: a member without a limit of their own can use all included %s, and extra ones.",
-			c.UnitPlural)
+		return fmt.Sprintf("No default limit. Members without their own limit can use all included %s, plus extra ones.", c.UnitPlural)
 	}
 	return MemberConsequence(c, *s.MemberLimit)
 }
 
 // orgConfirmTitle says that a spend limit is not saved yet.
 func orgConfirmTitle(c *models.Catalogue, cents int64) string {
-	return fmt.Sprintf("Not saved yet: a limit of %s pauses extra %s for everyone now", c.FormatMoney(cents), c.UnitPlural)
+	return fmt.Sprintf("Not saved yet. A limit of %s would pause extra %s for everyone immediately", c.FormatMoney(cents), c.UnitPlural)
 }
 
 // orgConfirmText says what a spend limit does that is already reached.
 func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
-	text := fmt.Sprintf("%s is already spent on overage in this period. ", c.FormatMoney(SpentOf(s)))
+	text := fmt.Sprintf("%s is already spent on overage in this period. ", c.FormatMoney(s.SpentCents()))
 	return text + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
-}
-
-// SpentOf returns what the organization has spent on overage in the period, with holds. Without a
-// spend limit in force, it is the members' overage.
-func SpentOf(s models.OrganizationSummary) int64 {
-	if s.Spent != nil && s.Spent.Counted {
-		return s.Spent.OverageCents + s.Spent.OverageCentsHeld
-	}
-	return s.OverageCents
 }
 
 // changeSubject says whom or what a change is about.

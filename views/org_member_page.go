@@ -65,7 +65,7 @@ func (d OrgMember) limitFields() limitFields {
 		format: models.FormatCount,
 		field: ui.Field{
 			ID: FieldIDMemberLimit, Label: "Number of " + d.Catalogue.UnitPlural + " per billing period", InputMode: "numeric", MaxLength: 13,
-			Hint: "Included and extra ones count.",
+			Hint: "Counts both included and extra " + d.Catalogue.UnitPlural + ".",
 		},
 	}.fill(d.Frame.Check)
 }

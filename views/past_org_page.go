@@ -60,7 +60,7 @@ func (d PastOrg) finding() string {
 	if u.ActiveUsers == 0 {
 		return fmt.Sprintf("No usage in this billing period (%s).", members(u.TotalUsers))
 	}
-	return fmt.Sprintf("Used by %s of %s. These are today's members who had signed up by the end of the period.",
+	return fmt.Sprintf("Used by %s of %s. Only current members who signed up before the period ended are counted.",
 		models.FormatCount(u.ActiveUsers), members(u.TotalUsers))
 }
 

@@ -116,7 +116,7 @@ func TestActivityOfPastPeriods(t *testing.T) {
 		count("?period=2026-09-02", 4)
 		count("?period=2026-10-02", 1)
 		count("?period=2026-09", 0)
-		f.get("/v1/usage/nobody@example.com/events").want(t, 200, map[string]any{"events": []any{}, "next_cursor": nil})
+		f.get("/v1/usage/unknown@example.com/events").want(t, 200, map[string]any{"events": []any{}, "next_cursor": nil})
 		for query, field := range map[string]string{
 			"?period=october": "period", "?period=2026-13": "period", "?period=2026-10&period=2026-11": "period", "?period=": "period",
 			"?cursor=x": "cursor", "?cursor=" + url.QueryEscape("MTIz"): "cursor", "?cursor=": "cursor", "?period=1;x=2": "period",

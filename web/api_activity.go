@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/url"
 	"time"
 
@@ -52,15 +53,15 @@ func (s *Server) activity(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	user, err := models.FindUser(ctx, s.db, email)
+	page := models.ActivityPage{Period: selected.Whole}
+	user, err := models.UserByEmail(ctx, s.db, email)
+	if unknown := (*models.Error)(nil); errors.As(err, &unknown) && unknown.Code == models.CodeUnknownUser {
+		err = nil // a new person has no events
+	} else if err == nil {
+		page, err = models.Activity(ctx, s.db, user.ID, selected, after, activityPerPage)
+	}
 	if err != nil {
 		return err
-	}
-	page := models.ActivityPage{Period: selected.Whole}
-	if user != nil {
-		if page, err = models.Activity(ctx, s.db, user.ID, selected, after, activityPerPage); err != nil {
-			return err
-		}
 	}
 	answer := activityAnswer{Email: email, Period: period(page.Period), Events: make([]activityEvent, len(page.Events))}
 	for i := range page.Events {

@@ -35,5 +35,5 @@ func (s *Server) check(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.note(&a))
+	return s.answer(c, s.countRefusal(&a))
 }

@@ -41,5 +41,5 @@ func (s *Server) consume(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.note(&a), appendEvent)
+	return s.answer(c, s.countRefusal(&a), appendEvent)
 }

@@ -46,7 +46,7 @@ func (s *Server) hold(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.note(&a), appendHoldOf)
+	return s.answer(c, s.countRefusal(&a), appendHoldOf)
 }
 
 func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b, a.Hold) }

@@ -78,9 +78,9 @@ func (s *Server) setOrgSpendLimit(c echo.Context, viewer *models.Viewer) error {
 		if err != nil {
 			return err
 		}
-		current, spent := summary.SpendLimitCents, views.SpentOf(summary)
+		current := summary.SpendLimitCents
 		unseen := views.Seen(change.Seen) != views.Seen(current) // SetOrganization refuses it
-		if !unseen && views.Seen(current) != views.Seen(change.To) && spent > 0 && spent+summary.OverageRateCents > *change.To {
+		if !unseen && views.Seen(current) != views.Seen(change.To) && summary.SpentCents() > 0 && summary.Exceeds(*change.To) {
 			page.SpendForm.Confirm = change.To
 			page.Frame.Prefix = "Confirm: "
 			return s.showOrg(c, viewer, http.StatusOK, page)

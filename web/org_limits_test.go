@@ -120,7 +120,8 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 				t.Fatalf("%s %s", p.kind(), p.main())
 			}
 			says(t, "the question", textOf(confirm), []string{
-				"Not saved yet: a limit of $12.50 pauses extra suggestions for everyone now", "$12.40 is already spent on overage in this period.",
+				"Not saved yet. A limit of $12.50 would pause extra suggestions for everyone immediately",
+				"$12.40 is already spent on overage in this period.",
 				"paused for everyone until Dec 1, 2026, 00:00 UTC",
 			}, nil)
 			allowed(true, nil)
@@ -133,7 +134,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			}
 			allowed(false, "organization_spend_limit_reached")
 			says(t, "paused", textOf(ada.get("/org").section("spend-limit")),
-				[]string{"Spent $12.40 of $12.50.", "Extra suggestions are paused for everyone Until Dec 1, 2026, 00:00 UTC"}, nil)
+				[]string{"Spent $12.40 of $12.50.", "Extra suggestions are paused for everyone They are paused until Dec 1, 2026, 00:00 UTC"}, nil)
 			says(t, "the member", textOf(f.signedIn("bob@example.com").get("/usage").section("left")),
 				[]string{"Paused: your organization's spend limit is reached"}, nil)
 		})
@@ -168,7 +169,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			}
 			says(t, "members", ada.get("/org/members").main(), []string{"Member removed"}, []string{"bob@example.com"})
 			says(t, "spent", textOf(ada.get("/org").section("spend-limit")),
-				[]string{"Spent $12.40 of $12.50.", "This includes $12.40 that is not in the overage above: usage of people who left"}, nil)
+				[]string{"Spent $12.40 of $12.50.", "This includes $12.40 that the overage above leaves out: usage by people who have left"}, nil)
 		})
 		f.step(t, "removed", func(t *testing.T) {
 			if p := ada.sendForm(ada.get("/org"), action, url.Values{"choice": {"none"}}); p.kind() != saved {
@@ -216,7 +217,7 @@ func TestMemberLimitForms(t *testing.T) {
 			t.Fatalf("the default: %s %s", p.kind(), p.main())
 		}
 		says(t, "the default", ada.get("/org").main(), []string{
-			"Default member limit saved After 30 suggestions in a billing period, included or extra, more are paused until the next one begins.",
+			"Default member limit saved After 30 suggestions in a billing period (included and extra), usage is paused until the next period.",
 		}, nil)
 		limited(false, 30)
 		member := ada.get("/org/members/" + bob.ID.String())

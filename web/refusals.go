@@ -30,8 +30,9 @@ func newRefusals(registry *prometheus.Registry) (*refusals, error) {
 	return r, registry.Register(r.total)
 }
 
-// note counts the answer if it is a refusal. Storing it is left to run, so that no caller waits.
-func (s *Server) note(a *enforcement.Answer) *enforcement.Answer {
+// countRefusal counts the answer if it is a refusal, and returns it. storeRefusals writes the count
+// later, so that no caller waits.
+func (s *Server) countRefusal(a *enforcement.Answer) *enforcement.Answer {
 	if reason := a.Verdict.Reason; reason != "" {
 		s.refusals.total.WithLabelValues(string(reason)).Inc()
 		s.refusals.counts.Add(&a.Standing, reason, models.Now(s.now))
@@ -51,7 +52,7 @@ func (s *Server) storeRefusals(ctx context.Context) {
 		}
 		storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 		if err := s.refusals.counts.Store(storing, s.db); err != nil {
-			s.log.Warn("refusals could not be stored; they are tried again", "error", err)
+			s.log.Warn("could not store refusals; retrying", "error", err)
 		}
 		cancel()
 	}

@@ -10,26 +10,27 @@ var HelpTexts = kong.Vars{
 		"does this too.",
 	"help_subscribe": "Assign a plan by hand, for example to a customer who pays by invoice, and print the " +
 		"subscription's ID.",
-	"help_subscriber": "The organization that gets the plan. Give either --email or --organization.",
+	"help_subscriber": "The organization that gets the plan. Give --email or --organization, not both.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
-	"help_expires": "When the unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
+	"help_expires": "The time at which unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
-	"help_stripe_setup": "Find or create in Stripe what the plan catalog needs: meters, products, prices, the webhook " +
-		"endpoint and the portal. Existing objects are not changed; differences are listed. The secret of a new endpoint " +
-		"is printed only once.",
-	"help_stripe_reconcile": "Compare the recorded and sent usage with Stripe's, by customer and billing period. " +
+	"help_stripe_setup": "Set up in Stripe what the plan catalog needs: meters, products, prices, the webhook endpoint " +
+		"and the portal. Missing objects are created. Existing ones are not changed; differences are listed. The secret of a " +
+		"new endpoint is printed only once.",
+	"help_stripe_reconcile": "Compare the usage that was recorded and sent with Stripe's totals, for each customer and " +
+		"billing period. " +
 		"Exits with 1 on any difference.",
-	"help_restored": "Use this after you restore the database from a backup, before anything is sent. The command first " +
-		"marks the reports that Stripe already has.",
-	"help_no_organization": "Remove the person from their organization. Do this after they leave its Slack teams; " +
-		"otherwise, the next API call with their email and a Slack identity of such a team puts them back.",
+	"help_restored": "Use this after you restore a backup, before you let the server send anything. It marks the reports " +
+		"that Stripe already has.",
+	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
+		"Otherwise, the next API call with their email and their Slack identity puts them back.",
 
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
-	"help_organization_spend_limit": "The maximum price of the overage of all members together in a billing period, such as " +
-		"50 or 12.50. none removes the limit.",
-	"help_organization_member_limit": "The maximum number of units of each member in a billing period. none removes the limit.",
+	"help_organization_spend_limit": "The most that all members together may spend on overage in a billing period, such as " +
+		"50 or 12.50. Use 'none' to remove the limit.",
+	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
@@ -40,13 +41,13 @@ var HelpTexts = kong.Vars{
 	"help_oidc_issuer": "The OpenID issuer for sign-in: Slack or another one. Set $SLACK_CLIENT_ID and " +
 		"$SLACK_CLIENT_SECRET to the client ID and secret that the issuer gave you. To read one from a file, append _FILE " +
 		"to the variable's name. Without these variables, people can sign in only with one-time links.",
-	"help_stripe_api_base": "A stand-in for Stripe on this machine, for tests. To connect to Stripe itself, set " +
+	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
 	"help_report_every": "How often new overage is put into reports to Stripe. With 0, nothing is sent; use this after " +
 		"a restore.",
-	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. With apikey " +
-		"create, this flag sets the limit of the new key, which overrides the server's limit.",
+	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
+		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",
 	"help_drain": "How long serve keeps serving after SIGTERM while /readyz returns 503, so that load balancers stop " +
 		"sending calls. demo stops immediately unless you set this.",

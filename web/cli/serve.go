@@ -98,10 +98,10 @@ func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
 	defer tick.Stop()
 	for {
 		if err := models.FinishSpendLimits(ctx, d.DB, d.Catalogue, models.Now(time.Now), nil); err != nil && ctx.Err() == nil {
-			log.Warn("a spend limit is not in force yet; it is tried again", "error", err)
+			log.Warn("could not apply a spend limit; retrying", "error", err)
 		}
 		if err := models.EndGrants(ctx, d.DB, d.Catalogue, models.Now(time.Now)); err != nil && ctx.Err() == nil {
-			log.Warn("expired grants are not taken back yet; it is tried again", "error", err)
+			log.Warn("could not take back expired grants; retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():

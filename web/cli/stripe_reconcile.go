@@ -56,7 +56,8 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 		if r.Restored.Again.IsZero() {
 			o.Note("sending continues")
 		} else {
-			o.Note("sending is paused: for 25 hours, Stripe's totals may lack what was sent last. Run this command again at %s or later",
+			o.Note("sending is paused for 25 hours, because Stripe's totals may not include the latest reports yet; "+
+				"run this command again at %s or later",
 				r.Restored.Again.Format(time.RFC3339))
 		}
 	}
@@ -83,8 +84,8 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 		o.Note("and %d more failed reports", more)
 	}
 	for _, l := range r.Lost {
-		o.Note("report %s of customer %s, %d units at %s: counted before, but missing from Stripe's total now; it is read "+
-			"again for 24 hours",
+		o.Note("report %s of customer %s, %d units at %s: Stripe counted this report before, but its total no longer includes it; "+
+			"Tollgate reads it again for 24 hours",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := r.LostReports - len(r.Lost); more > 0 {

@@ -10,7 +10,7 @@ import (
 )
 
 type subscribeCommand struct {
-	Email        string        `xor:"subscriber" help:"The person who gets the plan. Give either --email or --organization."`
+	Email        string        `xor:"subscriber" help:"The person who gets the plan. Give --email or --organization, not both."`
 	Organization *uuid.UUID    `xor:"subscriber" placeholder:"ID" help:"${help_subscriber}"`
 	Plan         models.PlanID `required:"" help:"A plan of the catalog. 'free' ends the plan that was assigned by hand."`
 }

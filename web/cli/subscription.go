@@ -12,7 +12,7 @@ import (
 
 type subscriptionCommands struct {
 	List subscriptionList `cmd:"" help:"List the subscriptions."`
-	End  subscriptionEnd  `cmd:"" help:"End a plan that was assigned by hand. End others in Stripe."`
+	End  subscriptionEnd  `cmd:"" help:"End a plan that was assigned by hand. To end a Stripe subscription, use Stripe."`
 }
 
 type subscriptionList struct {

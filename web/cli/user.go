@@ -23,7 +23,7 @@ type userSet struct {
 	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put the person in this organization."`
 	NoOrganization bool         `xor:"organization" help:"${help_no_organization}"`
 	Role           *models.Role `placeholder:"admin|member" help:"The person's role in the organization."`
-	Operator       *bool        `negatable:"" help:"Whether the person may open the operator's pages."`
+	Operator       *bool        `negatable:"" help:"Make the person an operator, who can open the pages under /ops."`
 }
 
 // Run prints which identity the address belongs to before it grants a role: an API call may have
@@ -85,7 +85,8 @@ func (c *userShow) Run(ctx context.Context, o *Output, db *models.DB, catalogue 
 		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Identities", orDash(strings.Join(known.List(), ", "))},
 		{"Organization", orDash(u.Organization)}, {"Role", string(u.Role)}, {"Operator", strconv.FormatBool(u.Operator)},
 		{"Plan", string(s.Plan)}, {"Period", period(s.Period)},
-		{"Used", fmt.Sprintf("%d of %d, %d of them extra", s.Used, s.Included, s.Overage)}, {"On hold", strconv.FormatInt(s.Held, 10)},
+		{"Included", strconv.FormatInt(s.Included, 10)},
+		{"Used", fmt.Sprintf("%d, %d of them extra", s.Used, s.Overage)}, {"On hold", strconv.FormatInt(s.Held, 10)},
 		{"Overage", catalogue.FormatMoney(s.OverageCents)}, {"Spend limit", moneyOr(catalogue, s.SpendLimitCents)},
 		{"Member limit", unitsOr(s.MemberLimit)},
 	})

@@ -12,8 +12,8 @@ import (
 type voidCommand struct {
 	Email  string     `arg:"" optional:"" help:"The person's email address."`
 	Key    string     `arg:"" optional:"" help:"The event's idempotency key."`
-	Hold   *uuid.UUID `placeholder:"ID" help:"Void the event of this settled hold, instead of naming the person and the key."`
-	Reason string     `required:"" help:"Why, for the audit log and the person's activity."`
+	Hold   *uuid.UUID `placeholder:"ID" help:"Void the event that settled this hold. Use it instead of EMAIL and KEY."`
+	Reason string     `required:"" help:"The reason, which is shown in the audit log and in the person's activity."`
 }
 
 // Run voids an event and prints its ID. Nothing changes if it is voided already.

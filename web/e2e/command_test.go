@@ -202,7 +202,7 @@ func TestCommandsOfTheOperator(t *testing.T) {
 			silent("organization", "set", organization, "--spend-limit", "12.50", "--member-limit", "200")
 			silent("organization", "rename", organization, "Loud Fox")
 			matches("user show", s.ok("user", "show", "Ada@example.com"), "^ID: +"+ada, "^Organization: +Loud Fox$", "^Role: +admin$",
-				"^Plan: +business$", "^Used: +0 of 100, 0 of them extra$", "^Member limit: +200$")
+				"^Plan: +business$", "^Included: +100$", "^Used: +0, 0 of them extra$", "^Member limit: +200$")
 			matches("organization show", s.ok("organization", "show", organization), "^Name: +Loud Fox$", "^Plan: +business$",
 				"^Members: +1, 0 of them active$", "^Admins: +ada@example.com$", `^Spend limit: +\$12.50, \$0.00 spent$`, "^Member limit: +200$")
 			silent("organization", "set", organization, "--spend-limit", "none", "--member-limit", "none")
@@ -372,7 +372,7 @@ func TestHelp(t *testing.T) {
 	}
 	c := tollgate(t, nil, "subscribe", "--help")
 	if stdout, err := c.Output(); err != nil || strings.Contains(string(stdout), "--email=STRING --organization=ID") ||
-		strings.Count(space.ReplaceAllString(string(stdout), " "), "Give either --email or --organization") != 2 {
+		strings.Count(space.ReplaceAllString(string(stdout), " "), "Give --email or --organization, not both") != 2 {
 		t.Errorf("subscribe: %v\n%s", err, stdout)
 	}
 	if r := runIt(t, nil, "version"); r.status != 0 || strings.TrimSpace(r.stdout) == "" {
