@@ -27,7 +27,7 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	}
 	more := c.consequence(s, v)
 	b.WriteString(more)
-	if more == "" {
+	if more == "" && s.Overage == 0 {
 		b.WriteString(" They reset on " + FormatReset(s.Period.End) + ".")
 	} else {
 		b.WriteString(" Your included " + c.UnitPlural + " reset on " + FormatReset(s.Period.End) + ".")
@@ -61,7 +61,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	case v.Reason == OrganizationSpendLimitReached, s.nextIsRefused(OrganizationSpendLimitReached):
 		fmt.Fprintf(&b, " Your organization has reached its spend limit, so extra %s are paused.", c.UnitPlural)
 	case s.nextIsRefused(SpendLimitReached):
-		fmt.Fprintf(&b, " Your spend limit of %s does not allow another one.", c.FormatMoney(*s.SpendLimitCents))
+		fmt.Fprintf(&b, " Your spend limit of %s does not allow another extra %s.", c.FormatMoney(*s.SpendLimitCents), c.UnitSingular)
 	case s.OverageRateCents > 0 && s.Remaining() == 0:
 		fmt.Fprintf(&b, " Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
 	}

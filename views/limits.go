@@ -74,7 +74,7 @@ func Seen(limit *int64) string {
 // overage.
 func SpendConsequence(c *models.Catalogue, rate, cents int64) string {
 	if rate <= 0 {
-		return fmt.Sprintf("Extra %s are not billed at present, so this limit has no effect yet.", c.UnitPlural)
+		return fmt.Sprintf("Extra %s are not available at present, so this limit has no effect yet.", c.UnitPlural)
 	}
 	units := cents / rate
 	if units == 0 {

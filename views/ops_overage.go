@@ -129,7 +129,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageCredited:
 		return "voided after it was reported, and taken back with credit notes"
 	case models.OverageNotBilled:
-		return "voided after it was reported; no invoice bills it, for another reason in this list"
+		return "voided after it was reported; it is on no invoice, because of another reason in this list"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -73,9 +73,9 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportMissing:
 		return "never arrived; its units are in another report"
 	case models.ReportConflict:
-		return "Stripe has a different total for its minute"
+		return "Stripe’s total for the report’s minute differs from the report"
 	case models.ReportRejected:
-		return "received, but not counted after a day"
+		return "received by Stripe, but still not counted a day later"
 	case models.ReportExpired:
 		return "too old for Stripe to accept"
 	case models.ReportDead:

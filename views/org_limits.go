@@ -34,8 +34,8 @@ func spentNote(c *models.Catalogue, s models.OrganizationSummary) string {
 	}
 	switch differs := s.Spent.OverageCents - s.OverageCents; {
 	case differs > 0:
-		return fmt.Sprintf("This includes %s that the overage above leaves out: usage by people who have left, "+
-			"and by members before they left and came back.", c.FormatMoney(differs))
+		return fmt.Sprintf("%s of this is not in the overage above. It was used by people who have left, "+
+			"or by current members before they left and rejoined.", c.FormatMoney(differs))
 	case differs < 0:
 		return fmt.Sprintf("%s of the overage above is not billed to the organization's subscription.", c.FormatMoney(-differs))
 	}
@@ -59,7 +59,7 @@ func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 		return fmt.Sprintf("The organization has no plan, so it does not pay for extra %s. "+
 			"A spend limit applies once the organization has a plan.", c.UnitPlural)
 	case s.OverageRateCents <= 0:
-		return fmt.Sprintf("No limit is set. Extra %s are not billed at present.", c.UnitPlural)
+		return fmt.Sprintf("No limit is set. Extra %s are not available at present.", c.UnitPlural)
 	}
 	return fmt.Sprintf("No limit is set: all extra %s are billed at %s each, and there is no maximum.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))

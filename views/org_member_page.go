@@ -134,6 +134,10 @@ func (d OrgMember) removalText() string {
 
 // rejoinText says how to make a removal last.
 func rejoinText(d OrgMember) string {
-	return fmt.Sprintf("Remove them from the organization's Slack workspaces first: otherwise, their next %s in Slack puts them back.",
-		d.Catalogue.UnitSingular)
+	if d.Self {
+		return fmt.Sprintf("First leave the organization's Slack workspaces. Otherwise, your next %s in Slack adds you to the "+
+			"organization again.", d.Catalogue.UnitSingular)
+	}
+	return fmt.Sprintf("First remove this person from the organization's Slack workspaces. Otherwise, their next %s in Slack "+
+		"adds them to the organization again.", d.Catalogue.UnitSingular)
 }

@@ -56,12 +56,12 @@ func (d Usage) monthLinks() charts.Links {
 func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []string) {
 	for _, m := range moved {
 		if m.In > 0 {
-			lines = append(lines, fmt.Sprintf("%s: includes %s of overage from another period, "+
-				"because a change of the billing period became known late. This overage is still billed.", ui.Span(m.Period), c.Units(m.In)))
+			lines = append(lines, fmt.Sprintf("%s: %s of overage moved here from another period, "+
+				"because we learned late that the billing period had changed. It is still billed.", ui.Span(m.Period), c.Units(m.In)))
 		}
 		if m.Out > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, "+
-				"because a change of the billing period became known late. This overage is still billed.", ui.Span(m.Period), c.Units(m.Out)))
+				"because we learned late that the billing period had changed. It is still billed.", ui.Span(m.Period), c.Units(m.Out)))
 		}
 	}
 	return lines
@@ -113,7 +113,7 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("An admin of your organization set your limit to %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.OrganizationSpendLimitReached:
-		return fmt.Sprintf("The included %s are used, and your organization's spend limit does not allow another one. "+
+		return fmt.Sprintf("The included %s are used, and your organization's spend limit does not allow an extra one. "+
 			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
@@ -124,8 +124,8 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return fmt.Sprintf("All remaining %s are on hold for work in progress. Unused ones are released; you get new ones on %s.",
-			c.UnitPlural, reset)
+		return fmt.Sprintf("All remaining %s are on hold for work in progress. "+
+			"Those that the work does not use become available again. You get new ones on %s.", c.UnitPlural, reset)
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
@@ -152,7 +152,7 @@ func baseLine(s Subscription) string {
 func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 	switch {
 	case trial && s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not billed during a trial.",
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not available during a trial.",
 			c.Units(s.Included))
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.",
@@ -160,15 +160,21 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 	case s.PastDue:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
 	case s.SpendLimitCents == nil && s.Organization.LimitCents != nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s, up to the spend limit of your organization, which all members share.",
-			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+		return priceOfExtra(c, s) + ", up to a spend limit that all members of your organization share."
 	case s.SpendLimitCents == nil:
-		return fmt.Sprintf("Each %s beyond the %s included costs %s. No spend limit is set, so there is no maximum.",
-			c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents))
+		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
 	}
-	return fmt.Sprintf("Each %s beyond the %s included costs %s, up to your spend limit of %s.",
-		c.UnitSingular, models.FormatCount(s.Included), c.FormatMoney(s.OverageRateCents),
-		limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents))
+	return priceOfExtra(c, s) + ", up to your spend limit of " + limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents) + "."
+}
+
+// priceOfExtra says what a unit costs when the included ones are used, without a period at the end.
+func priceOfExtra(c *models.Catalogue, s models.Standing) string {
+	price := c.FormatMoney(s.OverageRateCents)
+	if s.Included == 0 {
+		return fmt.Sprintf("Each %s costs %s", c.UnitSingular, price)
+	}
+	return fmt.Sprintf("After %s, each extra one costs %s",
+		ui.Count(s.Included, "included "+c.UnitSingular, "included "+c.UnitPlural), price)
 }
 
 // limitInUnits formats a limit in money and in units: "$3.00 (10 suggestions beyond the plan)".
@@ -187,14 +193,14 @@ func comparisonText(c *models.Catalogue, d models.Comparison) string {
 	}
 	switch before := *d.Before; {
 	case d.Used == before:
-		return used + ", the same as in the same days of the previous period."
+		return used + ", as many as at this point in the previous period."
 	case before == 0:
-		return used + ", none in the same days of the previous period."
+		return used + ", none at this point in the previous period."
 	case d.Used > before:
-		return fmt.Sprintf("%s, %d%% more than in the same days of the previous period (%s).",
+		return fmt.Sprintf("%s, %d%% more than at this point in the previous period (%s).",
 			used, (d.Used-before)*100/before, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s, %d%% fewer than in the same days of the previous period (%s).",
+		return fmt.Sprintf("%s, %d%% fewer than at this point in the previous period (%s).",
 			used, (before-d.Used)*100/before, models.FormatCount(before))
 	}
 }
@@ -255,10 +261,12 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 	}
 	if s.Organization.LimitCents != nil {
 		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
-			"If you set one, they are paused when it is reached, until the reset.", c.UnitPlural)
+			"If you set your own limit, extra %s are paused from the time you reach it until the reset.",
+			c.UnitPlural, c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, they are paused when it is reached, until the reset.",
-		c.UnitPlural)
+	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, extra %s are paused from the time you reach it "+
+		"until the reset.",
+		c.UnitPlural, c.UnitPlural)
 }
 
 // stopsImmediately says what a limit does that is already reached.

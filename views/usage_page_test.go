@@ -124,7 +124,14 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a limit is shown in money and units", limited(43, 600),
-			[]string{"$6.00 (20 suggestions beyond the plan)", "When it is reached, suggestions are paused until the reset."}, nil,
+			[]string{
+				"After 75 included suggestions, each extra one costs $0.30, up to your spend limit of $6.00 (20 suggestions beyond the plan).",
+				"When it is reached, suggestions are paused until the reset.",
+			}, nil,
+		},
+		{
+			"a plan that includes nothing", viewstest.Member(t, "pro", 3, 0),
+			[]string{"Each suggestion costs $0.30. No spend limit is set, so there is no maximum."}, []string{"After 0"},
 		},
 		{
 			"a limit that is reached", limited(85, 300),
@@ -139,15 +146,15 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),
-			[]string{"62 suggestions used in the first 23 days, 26% more than in the same days of the previous period (49)."}, nil,
+			[]string{"62 suggestions used in the first 23 days, 26% more than at this point in the previous period (49)."}, nil,
 		},
 		{
 			"fewer than in the previous period", compare(40, new(int64(50))),
-			[]string{"20% fewer than in the same days of the previous period (50)."}, nil,
+			[]string{"20% fewer than at this point in the previous period (50)."}, nil,
 		},
 		{
 			"no division by zero", compare(40, new(int64(0))),
-			[]string{"none in the same days of the previous period."}, []string{"%!"},
+			[]string{"none at this point in the previous period."}, []string{"%!"},
 		},
 		{
 			"no previous period", compare(40, nil),
@@ -179,7 +186,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
 			"Trial until Dec 9, 2026 (in 16 days) The base price is $0.00 until Dec 9, 2026, 15:20 UTC. After that, Pro costs $18.00 per month.",
-			"Pro, trial until Dec 9, 2026 $0.00", "So far in this period $0.00", "Extra ones are not billed during a trial.",
+			"Pro, trial until Dec 9, 2026 $0.00", "So far in this period $0.00", "Extra ones are not available during a trial.",
 		}, []string{"per month $18.00"}},
 		{
 			"a canceled trial costs nothing afterwards", trying(true),

@@ -79,7 +79,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 				"Spent $12.40 of $50.00.", "At $0.20 each, $50.00 pays for 250 extra suggestions per billing period",
 			}, []string{"left the organization", "paused for everyone Until"})
 			says(t, "the member's page", f.signedIn("bob@example.com").get("/usage").main(), []string{
-				"up to the spend limit of your organization, which all members share", "until your organization's spend limit is reached",
+				"up to a spend limit that all members of your organization share", "until your organization's spend limit is reached",
 			}, []string{"No spend limit is set", "No limit is set"})
 			says(t, "the notice", p.main(), []string{"Spend limit saved At $0.20 each, $50.00 pays for 250 extra suggestions"}, nil)
 			says(t, "a reload", ada.get("/org").main(), nil, []string{"Spend limit saved"})
@@ -169,7 +169,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			}
 			says(t, "members", ada.get("/org/members").main(), []string{"Member removed"}, []string{"bob@example.com"})
 			says(t, "spent", textOf(ada.get("/org").section("spend-limit")),
-				[]string{"Spent $12.40 of $12.50.", "This includes $12.40 that the overage above leaves out: usage by people who have left"}, nil)
+				[]string{"Spent $12.40 of $12.50.", "$12.40 of this is not in the overage above. It was used by people who have left"}, nil)
 		})
 		f.step(t, "removed", func(t *testing.T) {
 			if p := ada.sendForm(ada.get("/org"), action, url.Values{"choice": {"none"}}); p.kind() != saved {
@@ -324,7 +324,8 @@ func TestRolesAndRemovals(t *testing.T) {
 		f.step(t, "removed twice", func(t *testing.T) {
 			confirm := ada.get(page("bob") + "/remove")
 			says(t, "the question", confirm.main(), []string{
-				"Remove bob@example.com from Acme?", "Their usage so far stays billed to Acme.", "their next suggestion in Slack puts them back",
+				"Remove bob@example.com from Acme?", "Their usage so far stays billed to Acme.",
+				"their next suggestion in Slack adds them to the organization again",
 			}, nil)
 			if p := ada.sendForm(confirm, page("bob")+"/remove", nil); p.kind() != "See Other /org/members" {
 				t.Fatal(p.main())
@@ -341,6 +342,9 @@ func TestRolesAndRemovals(t *testing.T) {
 			if p := ada.sendForm(ada.get(page("amy")), page("amy")+"/role", become("admin")); p.status != http.StatusSeeOther {
 				t.Fatal(p.main())
 			}
+			says(t, "the question", ada.get(page("ada")+"/remove").main(), []string{
+				"You lose the organization's plan", "First leave the organization's Slack workspaces.", "adds you to the organization again",
+			}, []string{"this person"})
 			if p := ada.sendForm(ada.get(page("ada")), page("ada")+"/role", become("member")); p.kind() != "See Other /usage" {
 				t.Errorf("resigned: %s %s", p.kind(), p.main())
 			}

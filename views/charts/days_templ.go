@@ -27,11 +27,11 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	pace := oneDecimal(d.pace())
 	switch average := oneDecimal(d.average()); {
 	case average == pace:
-		return text + ", exactly the plan’s pace."
+		return text + ", exactly the rate that would use up the plan."
 	case d.average() > d.pace():
-		return text + ", more than the plan’s pace of " + pace + "."
+		return text + ", more than the " + pace + " per day that would use up the plan."
 	}
-	return text + ", less than the plan’s pace of " + pace + "."
+	return text + ", less than the " + pace + " per day that would use up the plan."
 }
 
 // dailyAxis returns a scale that reaches every bar, every mark and the pace.
@@ -534,7 +534,7 @@ func Days(id string, c *models.Catalogue, d Daily) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if d.Included > 0 {
-			templ_7745c5c3_Err = key("pace", "", "the plan’s pace, "+oneDecimal(d.pace())+" per day").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = key("pace", "", oneDecimal(d.pace())+" per day would use up the plan").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -25,7 +25,7 @@ var HelpTexts = kong.Vars{
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It marks the reports " +
 		"that Stripe already has.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
-		"Otherwise, the next API call with their email and their Slack identity puts them back.",
+		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
 	"help_organization_spend_limit": "The most that all members together may spend on overage in a billing period, such as " +
@@ -49,6 +49,6 @@ var HelpTexts = kong.Vars{
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",
-	"help_drain": "How long serve keeps serving after SIGTERM while /readyz returns 503, so that load balancers stop " +
-		"sending calls. demo stops immediately unless you set this.",
+	"help_drain": "How long the server keeps answering calls after SIGTERM. During this time, /readyz returns 503, so that " +
+		"load balancers stop sending calls. The demo stops immediately unless you set this flag.",
 }

@@ -84,8 +84,8 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 		o.Note("and %d more failed reports", more)
 	}
 	for _, l := range r.Lost {
-		o.Note("report %s of customer %s, %d units at %s: Stripe counted this report before, but its total no longer includes it; "+
-			"Tollgate reads it again for 24 hours",
+		o.Note("report %s of customer %s, %d units at %s: Stripe counted this report before, but Stripe's total no longer includes it; "+
+			"Tollgate keeps checking the total for 24 hours",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := r.LostReports - len(r.Lost); more > 0 {

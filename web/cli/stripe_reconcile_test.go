@@ -69,8 +69,8 @@ customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were se
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, is dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, is expired: ` + `
 and 3 more failed reports
-report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but its total no longer ` +
-	`includes it; Tollgate reads it again for 24 hours
+report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
+	`includes it; Tollgate keeps checking the total for 24 hours
 and 1 more reports that are missing from Stripe's totals now
 1,204 suggestions wait to be sent
 the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
