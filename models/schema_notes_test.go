@@ -123,7 +123,8 @@ var schemaNotes = []schemaNote{
 	{
 		name: "usage_voids", note: "The void of an event, with the figures of its answer. Each event is voided at most once.",
 		parts: map[string]string{
-			"usage_voids_waiting": "Voids of reported events, until their invoice is final and they are credited.",
+			"usage_voids_report": "The voids that a negative report takes back.",
+			"usage_voids_due":    "Voids of reported events, until it is known what their final invoice has.",
 		},
 	},
 	{

@@ -60,6 +60,8 @@ const (
 	// CountsQuantity means all units of the events. Earlier releases reported these, because tiers
 	// of the price left the included units free.
 	CountsQuantity ReportCounts = "quantity"
+	// CountsVoid means the overage of one voided event. The value is negative.
+	CountsVoid ReportCounts = "void"
 )
 
 // StripeReport is a meter event for Stripe. Its identifier, customer, minute and value never change
@@ -81,7 +83,7 @@ type StripeReport struct {
 	// NoMinute means that this period has no free minute. Minute is then in the following period,
 	// which bills the report.
 	NoMinute bool
-	// Value is the number of units that its events bill.
+	// Value is the number of units that its events bill; negative if it takes back a voided event.
 	Value int64
 	// Counts says which units of its events are in the value.
 	Counts   ReportCounts

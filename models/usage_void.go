@@ -32,8 +32,14 @@ type UsageVoid struct {
 	Figures  `bun:"embed:"`
 
 	State VoidState
-	// NextAttemptAt is when a waiting void is looked at next; nil in all other states.
+	// NextAttemptAt is when a void of a reported event is looked at next; nil once it is known what
+	// the final invoice has.
 	NextAttemptAt *time.Time
+	// StripeReportID is the negative report that takes the event back; nil without one. It stays if
+	// the report fails or is late, and a credit note replaces it.
+	StripeReportID *uuid.UUID `bun:",type:uuid"`
+	// OccurredAt is when the event occurred; nil if StripeReportID is nil.
+	OccurredAt *time.Time
 	// CreditNoteID is Stripe's ID of the credit note; nil unless State is VoidCredited.
 	CreditNoteID *string
 	// LastError is Stripe's answer to the last attempt to make the credit note.
@@ -46,9 +52,11 @@ type VoidState string
 const (
 	// VoidNotReported means that the event is in no report, so Stripe does not know it.
 	VoidNotReported VoidState = "not_reported"
-	// VoidWaiting means that the event is in a report, and it is not known yet whether a final
-	// invoice bills it.
+	// VoidWaiting means that the event is in a report, and neither a negative report nor a credit
+	// note takes it back yet.
 	VoidWaiting VoidState = "waiting"
+	// VoidReported means that a negative report takes the event back.
+	VoidReported VoidState = "reported"
 	// VoidCredited means that a final invoice bills the event, and a credit note takes it back.
 	VoidCredited VoidState = "credited"
 	// VoidNotBilled means that no invoice bills the event, although it is in a report.

@@ -187,17 +187,29 @@ var recounts = []recount{
 	{row: "void", texts: []string{"its state does not match its credit note or its next attempt"}, query: `
 		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.quantity, 0
 		FROM usage_voids v WHERE (v.state = 'credited') <> (v.credit_note_id IS NOT NULL)
-			OR (v.state = 'waiting') <> (v.next_attempt_at IS NOT NULL) ORDER BY v.event_id`},
+			OR v.state = 'waiting' AND v.next_attempt_at IS NULL
+			OR v.state IN ('not_reported', 'credited', 'not_billed') AND v.next_attempt_at IS NOT NULL
+		ORDER BY v.event_id`},
+	{row: "void", texts: []string{"the report that takes back its %[1]d units does not exist or is another customer's"}, query: `
+		SELECT CAST(v.event_id AS text), v.email, v.billing_period_start, v.billing_period_end, v.overage_quantity, 0
+		FROM usage_voids v LEFT JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id
+			LEFT JOIN stripe_reports s ON s.id = v.stripe_report_id AND s.counts = 'void'
+		WHERE v.state = 'reported' AND v.stripe_report_id IS NULL
+			OR v.stripe_report_id IS NOT NULL AND (s.id IS NULL OR e.stripe_customer_id IS NULL OR s.stripe_customer_id <> e.stripe_customer_id)
+		ORDER BY v.event_id`},
 	// The events of a report that never arrived are in the report that replaces it. A report of an
 	// earlier release is the sum of all units of its events, and a later one the sum of the billed
-	// units.
+	// units. A negative report has the units of a void.
 	{row: "report", texts: []string{"%[1]d units are stored, %[2]d were counted from its events"}, query: `
 		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value,
-			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0)
+			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage WHEN 'void' THEN -v.overage ELSE e.units END, 0) + COALESCE(n.value, 0)
 		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id,
 				CAST(SUM(quantity) AS bigint) AS units, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_events
 			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
-		WHERE s.value <> COALESCE(CASE s.counts WHEN 'overage' THEN e.overage ELSE e.units END, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
+			LEFT JOIN (SELECT stripe_report_id, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_voids
+			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) v ON v.stripe_report_id = s.id
+		WHERE s.value <> COALESCE(CASE s.counts WHEN 'overage' THEN e.overage WHEN 'void' THEN -v.overage ELSE e.units END, 0)
+			+ COALESCE(n.value, 0) ORDER BY s.id`},
 	{row: "usage event", texts: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id

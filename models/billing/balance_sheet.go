@@ -20,7 +20,7 @@ type reportShare struct {
 	// SentAt is when Stripe received it; zero if unknown.
 	SentAt time.Time
 	// Here is the overage of its events that were used in the period. All is the overage of all its
-	// events.
+	// events. They are negative if it takes back a voided event.
 	Here, All models.OverageSum
 	// ToCredit, Credited and NotBilled are the parts of Here whose events were voided after the
 	// report was sealed.
@@ -67,12 +67,24 @@ func (s *balanceSheet) balance() models.OverageBalance {
 	b.Add(s.unsent(), s.unsealed)
 	var due dues
 	tiers := false
-	// reached adds overage that reached Stripe at an instant, for a report's minute.
+	// reached adds overage that reached Stripe at an instant, for a report's minute. It is negative
+	// for a voided event; a credit note follows if the invoice lacks it.
 	reached := func(o models.OverageSum, minute, at time.Time) {
 		near := !s.final.IsZero() && !at.IsZero() && at.Sub(s.final).Abs() <= requestSettles
+		voided := models.OverageSum{}.Minus(o)
 		switch reason := s.sent(minute, at); {
 		case reason != "" && s.afterEnd(minute):
 			b.Add(reason, o)
+		case reason == models.OverageLate && voided.Units > 0:
+			b.Add(models.OverageToCredit, o)
+			if near {
+				due.voidsAfter = due.voidsAfter.Plus(voided)
+			}
+		case reason == "" && voided.Units > 0:
+			due.invoiced = due.invoiced.Plus(o)
+			if near {
+				due.voidsBefore = due.voidsBefore.Plus(voided)
+			}
 		case reason != "":
 			b.Add(reason, o)
 			if near && reason == models.OverageLate {
@@ -97,7 +109,10 @@ func (s *balanceSheet) balance() models.OverageBalance {
 			b.Add(s.unsent(), r.Here)
 		case models.ReportUnknown:
 			b.Add(models.OverageUnknown, r.Here)
-			if inPeriod {
+			switch {
+			case inPeriod && r.Value < 0:
+				due.unansweredVoids = due.unansweredVoids.Minus(r.Here)
+			case inPeriod:
 				due.unanswered = due.unanswered.Plus(r.Here)
 			}
 		case models.ReportAccepted, models.ReportVerified:
@@ -196,6 +211,9 @@ type dues struct {
 	// sent within an hour of the time when the invoice became final. The invoice may lack the first
 	// and contain the second. unanswered was sent without an answer.
 	closeBefore, closeAfter, unanswered models.OverageSum
+	// The same for what negative reports take back, as positive amounts. Nothing of voidsAfter is in
+	// invoiced.
+	voidsBefore, voidsAfter, unansweredVoids models.OverageSum
 }
 
 // explain adds the reasons for rest, which should be on the invoice and is not. rest is negative if
@@ -217,8 +235,21 @@ func (s *balanceSheet) explain(b *models.OverageBalance, rest models.OverageSum,
 		rest = rest.Plus(o)
 		return units
 	}
+	// lack explains what the invoice has less with a void, whose amount is another reason's.
+	lack := func(reason models.OveragePart, of models.OverageSum) (units int64) {
+		if units = min(rest.Units, of.Units); units <= 0 {
+			return 0
+		}
+		o := part(of, units, of.Units)
+		b.Add(reason, o)
+		rest = rest.Minus(o)
+		return units
+	}
 	due.counted += surplus(models.OverageUnknown, due.unanswered)
+	due.counted -= lack(models.OverageUnknown, due.unansweredVoids)
 	surplus(models.OverageLate, due.closeAfter)
+	surplus(models.OverageToCredit, due.voidsBefore)
+	lack(models.OverageToCredit, due.voidsAfter)
 	if missing := due.counted - s.counted; rest.Units > 0 && missing > 0 {
 		take(models.OverageNotCounted, min(missing, rest.Units))
 	} else if rest.Units < 0 && missing < 0 {

@@ -139,10 +139,16 @@ func (r *Reporter) sheet(ctx context.Context, of stream, p models.Period, known 
 		p.Start, p.End, p.End, p.Start).Scan(ctx, &reports); err != nil {
 		return nil, err
 	}
+	takenBack, err := r.takenBackIn(ctx, of, p)
+	if err != nil {
+		return nil, err
+	}
 	for _, row := range reports {
+		back := takenBack[row.ID]
 		share := reportShare{
 			State: row.State, Counts: row.Counts, Minute: row.Minute.UTC(), Value: row.Value, Confirmed: row.Confirmed,
-			Here: models.OverageSum{Units: row.HereUnits, Cents: row.HereCents}, All: models.OverageSum{Units: row.AllUnits, Cents: row.AllCents},
+			Here:     models.OverageSum{Units: row.HereUnits, Cents: row.HereCents}.Minus(back.here),
+			All:      models.OverageSum{Units: row.AllUnits, Cents: row.AllCents}.Minus(back.all),
 			ToCredit: voided[row.ID][models.VoidWaiting], Credited: voided[row.ID][models.VoidCredited],
 			NotBilled: voided[row.ID][models.VoidNotBilled],
 		}
@@ -230,6 +236,36 @@ func (r *Reporter) balanceInvoiced(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// takenBack is the overage that a negative report takes back: the part that was used in a period,
+// and all of it.
+type takenBack struct{ here, all models.OverageSum }
+
+// takenBackIn returns what the negative reports around a period take back. It leaves out voids that
+// a credit note takes back instead.
+func (r *Reporter) takenBackIn(ctx context.Context, of stream, p models.Period) (map[uuid.UUID]takenBack, error) {
+	var rows []struct {
+		Report     uuid.UUID `bun:",type:uuid"`
+		OccurredAt time.Time
+		models.OverageSum
+	}
+	if err := r.db.NewRaw(`SELECT r.id AS report, v.occurred_at, v.overage_quantity AS units, v.overage_cents AS cents
+		FROM stripe_reports r JOIN usage_voids v ON v.stripe_report_id = r.id
+		WHERE r.stripe_customer_id = ? AND r.meter_event_name = ? AND r.minute >= ? AND r.minute < ? AND r.counts = ? AND v.state = ?`,
+		of.customer, of.meter, p.Start.Add(-longestPeriod), p.End.Add(longestPeriod), models.CountsVoid, models.VoidReported).
+		Scan(ctx, &rows); err != nil {
+		return nil, err
+	}
+	found := map[uuid.UUID]takenBack{}
+	for _, row := range rows {
+		back := takenBack{all: row.OverageSum}
+		if p.Contains(row.OccurredAt.UTC()) {
+			back.here = row.OverageSum
+		}
+		found[row.Report] = back
+	}
+	return found, nil
 }
 
 // voidedIn returns the overage that was used in a period and voided after it went into a report, by

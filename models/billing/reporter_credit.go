@@ -1,9 +1,11 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,21 +19,22 @@ import (
 // for one credit note take, so two processes never make one at the same time.
 const creditAgain = 10 * time.Minute
 
-// creditVoids takes back the overage of events that were voided after they went into a report, with
-// credit notes on the invoices that bill it. Until an invoice is final, its voids wait.
-func (r *Reporter) creditVoids(ctx context.Context) error {
+// settleVoids takes back the overage of events that were voided after they went into a report: with
+// a negative report while there is no final invoice, and otherwise with a credit note on the invoice
+// that bills it.
+func (r *Reporter) settleVoids(ctx context.Context) error {
 	var failed []error
 	for {
 		voids, err := r.claimVoids(ctx)
 		if err != nil {
-			return fmt.Errorf("claim voids to credit: %w", err)
+			return fmt.Errorf("claim voids to take back: %w", err)
 		}
 		if len(voids) == 0 {
 			return errors.Join(failed...)
 		}
 		for i := range voids {
-			if err := r.creditVoid(ctx, &voids[i]); err != nil {
-				failed = append(failed, fmt.Errorf("credit the void of the event %s: %w", voids[i].EventID, err))
+			if err := r.settleVoid(ctx, &voids[i]); err != nil {
+				failed = append(failed, fmt.Errorf("take back the voided event %s: %w", voids[i].EventID, err))
 			}
 		}
 	}
@@ -42,7 +45,7 @@ func (r *Reporter) claimVoids(ctx context.Context) (due []models.UsageVoid, err 
 	now := r.now()
 	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		due = nil
-		q := tx.NewSelect().Model(&due).Where("state = ? AND next_attempt_at <= ?", models.VoidWaiting, now).
+		q := tx.NewSelect().Model(&due).Where("next_attempt_at <= ?", now).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").
 			Order("next_attempt_at").Limit(readAtOnce)
 		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
@@ -59,20 +62,31 @@ func (r *Reporter) claimVoids(ctx context.Context) (due []models.UsageVoid, err 
 	return due, err
 }
 
-// creditVoid ends a void if it is known what its invoice has. Otherwise, the void keeps waiting.
-func (r *Reporter) creditVoid(ctx context.Context, v *models.UsageVoid) error {
-	var reports []models.StripeReport
-	if err := r.db.NewSelect().Model(&reports).Where("id IN (SELECT e.stripe_report_id FROM usage_events e WHERE e.user_id = ? AND e.id = ?)",
-		v.UserID, v.EventID).Scan(ctx); err != nil {
+// settleVoid takes back a voided event, or ends the void if it is known what the invoice has.
+// Otherwise, the void keeps waiting.
+func (r *Reporter) settleVoid(ctx context.Context, v *models.UsageVoid) error {
+	report, err := r.reportOf(ctx, v)
+	if err != nil {
 		return err
 	}
-	if len(reports) == 0 { // it was taken back before it was sent, and will not be sealed again
+	if report == nil { // it was taken back before it was sent, and will not be sealed again
 		return r.endVoid(ctx, v, models.VoidNotReported, nil)
 	}
-	report := &reports[0]
+	var negative *models.StripeReport
+	if v.State == models.VoidReported {
+		if negative, err = r.negativeReport(ctx, v); err != nil {
+			return err
+		}
+		if negative != nil && negative.State != models.ReportAccepted && negative.State != models.ReportVerified {
+			return nil
+		}
+	}
 	switch report.State {
 	case models.ReportAccepted, models.ReportVerified:
 	case models.ReportRejected, models.ReportExpired, models.ReportDead, models.ReportGivenUp:
+		if negative != nil {
+			return r.endVoid(ctx, v, models.VoidReported, nil)
+		}
 		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if an operator sends it again, the void waits again
 	default:
 		return nil
@@ -81,23 +95,42 @@ func (r *Reporter) creditVoid(ctx context.Context, v *models.UsageVoid) error {
 	if err != nil {
 		return err
 	}
-	if bill == nil {
-		if r.now().Sub(report.Minute) > totalsReach+longestPeriod {
-			return r.endVoid(ctx, v, models.VoidNotBilled, nil)
-		}
+	old := r.now().Sub(report.Minute) > totalsReach+longestPeriod
+	switch {
+	case bill == nil && negative != nil && old:
+		return r.endVoid(ctx, v, models.VoidReported, nil)
+	case bill == nil && old:
+		return r.endVoid(ctx, v, models.VoidNotBilled, nil)
+	case bill == nil && v.StripeReportID == nil:
+		return r.takeBack(ctx, v, report)
+	case bill == nil:
 		return nil
 	}
 	billed, known, err := r.isBilled(ctx, report, bill)
-	switch {
-	case err != nil || !known:
+	if err != nil || !known {
 		return err
-	case !billed:
+	}
+	if negative != nil {
+		back, err := r.isTakenBack(ctx, negative)
+		switch {
+		case err != nil || back == nil:
+			return err
+		case *back:
+			return r.endVoid(ctx, v, models.VoidReported, nil)
+		}
+	}
+	if !billed {
 		return r.endVoid(ctx, v, models.VoidNotBilled, nil)
 	}
+	return r.credit(ctx, v, bill)
+}
+
+// credit takes back a void with a credit note.
+func (r *Reporter) credit(ctx context.Context, v *models.UsageVoid, on *bill) error {
 	if err := r.limit.wait(ctx); err != nil {
 		return err
 	}
-	id, err := r.client.creditNote(ctx, bill, v)
+	id, err := r.client.creditNote(ctx, on, v)
 	if err != nil {
 		// This never stops the reports: a restricted key may lack only the permission for credit notes.
 		_, stored := r.db.NewUpdate().Model(v).Set("last_error = ?", short(err.Error())).WherePK().Exec(ctx)
@@ -109,7 +142,7 @@ func (r *Reporter) creditVoid(ctx context.Context, v *models.UsageVoid) error {
 // endVoid stores the final state of a void, and computes the balances of its customer again.
 func (r *Reporter) endVoid(ctx context.Context, v *models.UsageVoid, state models.VoidState, note *string) error {
 	if _, err := r.db.NewUpdate().Model(v).Set("state = ?, credit_note_id = ?, next_attempt_at = NULL, last_error = NULL", state, note).
-		WherePK().Where("state = ?", models.VoidWaiting).Exec(ctx); err != nil {
+		WherePK().Where("next_attempt_at IS NOT NULL").Exec(ctx); err != nil {
 		return err
 	}
 	_, err := r.db.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
@@ -160,11 +193,17 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		return false, false, nil
 	}
 	final := b.FinalizedAt.UTC()
+	sent := func(r *models.StripeReport) time.Time {
+		if r.AcceptedAt != nil {
+			return *r.AcceptedAt
+		}
+		return *r.FirstAttemptAt
+	}
 	near := func(r *models.StripeReport) bool {
-		return r.AcceptedAt == nil || r.AcceptedAt.After(final.Add(-requestSettles)) && r.AcceptedAt.Before(final.Add(requestSettles))
+		return r.AcceptedAt == nil || sent(r).After(final.Add(-requestSettles)) && sent(r).Before(final.Add(requestSettles))
 	}
 	if !near(report) {
-		return report.AcceptedAt.Before(final), true, nil
+		return sent(report).Before(final), true, nil
 	}
 	var all []models.StripeReport
 	if err := r.db.NewSelect().Model(&all).Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?",
@@ -172,20 +211,36 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		Where("state IN (?, ?)", models.ReportAccepted, models.ReportVerified).Scan(ctx, &all); err != nil {
 		return false, false, err
 	}
-	var before, around int64
-	for i := range all {
+	var units int64 // of the reports that the invoice certainly has
+	var around []models.StripeReport
+	for _, other := range all {
 		switch {
-		case near(&all[i]):
-			around += all[i].Value
-		case all[i].AcceptedAt.Before(final):
-			before += all[i].Value
+		case near(&other):
+			around = append(around, other)
+		case sent(&other).Before(final):
+			units += other.Value
 		}
 	}
-	switch b.line.Quantity {
-	case before + around:
-		return true, true, nil
-	case before:
-		return false, true, nil
+	// Assume that Stripe counted the close ones in the order in which they were sent.
+	slices.SortFunc(around, func(a, b models.StripeReport) int {
+		return cmp.Or(sent(&a).Compare(sent(&b)), strings.Compare(a.Identifier, b.Identifier))
+	})
+	place := slices.IndexFunc(around, func(c models.StripeReport) bool { return c.ID == report.ID })
+	lacking, having := false, false
+	for i := range len(around) + 1 {
+		if i > 0 {
+			units += around[i-1].Value
+		}
+		if units == b.line.Quantity {
+			lacking, having = lacking || i <= place, having || i > place
+		}
+	}
+	switch {
+	case having != lacking:
+		return having, true, nil
+	case having:
+		// The quantity fits both, because a negative report makes up for a report.
+		return sent(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
 	return false, false, nil

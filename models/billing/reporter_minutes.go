@@ -93,3 +93,22 @@ func (m *minutes) free(of stream, start, end, last time.Time) (time.Time, bool) 
 	}
 	return time.Time{}, false
 }
+
+// freeMinute returns a free minute in the hour of a time, and the slice of that hour. ok is false if
+// there is none.
+func freeMinute(ctx context.Context, tx bun.Tx, of stream, at, now time.Time) (s *slice, minute time.Time, ok bool, err error) {
+	all, err := timelinesOf(ctx, tx, []string{of.customer})
+	if err != nil {
+		return nil, time.Time{}, false, err
+	}
+	known, hour := all[of.customer], at.Truncate(time.Hour)
+	s = &slice{stream: of, period: known.at(at), last: at, from: hour, until: hour.Add(time.Hour)}
+	s.from, s.until = later(s.from, s.period.Start), earlier(s.until, s.period.End)
+	s.certain = known.readAt.IsZero() || !known.readAt.Before(s.until)
+	taken, err := takenMinutes(ctx, tx, []slice{*s})
+	if err != nil {
+		return nil, time.Time{}, false, err
+	}
+	minute, ok, err = taken.take(ctx, tx, s, now)
+	return s, minute, ok, err
+}

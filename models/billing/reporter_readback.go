@@ -316,23 +316,11 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		Where("stripe_report_id = ?", report.ID).Scan(ctx, &occurred); err != nil {
 		return err
 	}
-	all, err := timelinesOf(ctx, tx, []string{report.StripeCustomerID})
-	if err != nil {
-		return err
-	}
-	known, last := all[report.StripeCustomerID], occurred.Last.UTC()
+	last := occurred.Last.UTC() // the report's minute may be in another hour
 	if occurred.Last.IsZero() {
 		last = report.Minute.UTC()
 	}
-	hour := last.Truncate(time.Hour) // of the events: the report's minute may be another hour's
-	s := slice{stream: of, period: known.at(last), last: last, from: hour, until: hour.Add(time.Hour)}
-	s.from, s.until = later(s.from, s.period.Start), earlier(s.until, s.period.End)
-	s.certain = known.readAt.IsZero() || !known.readAt.Before(s.until)
-	taken, err := takenMinutes(ctx, tx, []slice{s})
-	if err != nil {
-		return err
-	}
-	minute, ok, err := taken.take(ctx, tx, &s, now)
+	s, minute, ok, err := freeMinute(ctx, tx, of, last, now)
 	if err != nil {
 		return err
 	}
@@ -340,7 +328,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		v.state, v.text = models.ReportDead, "Stripe never received it, and each minute of its billing period already has a report"
 		return r.write(ctx, tx, report, v)
 	}
-	fresh := r.newReport(&s, minute, now)
+	fresh := r.newReport(s, minute, now)
 	fresh.Value, fresh.Counts = report.Value, report.Counts
 	if !occurred.First.IsZero() && !s.period.Contains(occurred.First.UTC()) {
 		// Some of its events belong to another period, because a period became known since. The
@@ -351,6 +339,10 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		return err
 	}
 	if _, err := tx.NewUpdate().Model((*models.UsageEvent)(nil)).Set("stripe_report_id = ?, stripe_reported_at = NULL", fresh.ID).
+		Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
+		return err
+	}
+	if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("stripe_report_id = ?", fresh.ID).
 		Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
 		return err
 	}

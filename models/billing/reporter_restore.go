@@ -117,6 +117,9 @@ func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 	if _, err := r.Seal(ctx); err != nil {
 		return 0, err
 	}
+	if err := r.takeBackVoids(ctx); err != nil {
+		return 0, err
+	}
 	var reports []*models.StripeReport
 	if err := r.db.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").
 		Scan(ctx); err != nil {
@@ -162,7 +165,8 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 		return 0, err
 	}
 	more := there - known
-	if more <= 0 {
+	voids := slices.ContainsFunc(reports, func(r *models.StripeReport) bool { return r.Value < 0 })
+	if more <= 0 && !voids {
 		return 0, nil
 	}
 	resolved := 0
@@ -186,7 +190,8 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 		}
 		resolved++
 	}
-	if more == 0 {
+	voids = slices.ContainsFunc(rest, func(r *models.StripeReport) bool { return r.Value < 0 })
+	if more == 0 || more < 0 && !voids {
 		return resolved, nil
 	}
 	v := reading{state: models.ReportVerified}

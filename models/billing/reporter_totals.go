@@ -252,12 +252,16 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	// will contain them next time. Sent units count by the minutes of reports, as at Stripe, and
 	// used units by when they occurred. For a report that was made for exactly this period, that is
 	// its value; otherwise each event counts.
-	var sums struct{ Reported, Waiting, Unknown, Accepted, GivenUp, Unsealed, Own, Others, MovedIn, MovedOut int64 }
+	var sums struct{ Reported, Waiting, Open, OpenVoids, GivenUp, Unsealed, Own, Others, Voids, MovedIn, MovedOut int64 }
+	open := []models.ReportState{models.ReportUnknown}
+	if !strict {
+		open = append(open, models.ReportAccepted)
+	}
 	err = r.db.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
 			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
-			COALESCE(CAST(SUM(CASE WHEN state = 'unknown' THEN value ELSE 0 END) AS bigint), 0) AS unknown,
-			COALESCE(CAST(SUM(CASE WHEN state = 'accepted' THEN value ELSE 0 END) AS bigint), 0) AS accepted,
-			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND COALESCE(confirmed, 0) < value THEN value - COALESCE(confirmed, 0)
+			COALESCE(CAST(SUM(CASE WHEN state IN (?7) AND value > 0 THEN value ELSE 0 END) AS bigint), 0) AS open,
+			COALESCE(CAST(SUM(CASE WHEN state IN (?7) AND value < 0 THEN -value ELSE 0 END) AS bigint), 0) AS open_voids,
+			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND ABS(COALESCE(confirmed, 0)) < ABS(value) THEN value - COALESCE(confirmed, 0)
 			ELSE 0 END) AS bigint), 0) AS given_up,
 			COALESCE(CAST(SUM(CASE WHEN no_minute AND period_end <= ?0 THEN value ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
@@ -272,15 +276,22 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state <> 'missing'
 				AND (r.period_start IS DISTINCT FROM ?0 OR r.period_end IS DISTINCT FROM ?1)
 				AND (r.period_start IS NULL OR r.period_start < ?1) AND (r.period_end IS NULL OR r.period_end > ?0)
-				AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS others
+				AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS others,
+			COALESCE((SELECT CAST(SUM(v.overage_quantity) AS bigint)
+				FROM stripe_reports r JOIN usage_voids v ON v.stripe_report_id = r.id
+				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state <> 'missing'
+				AND (r.period_start <> ?0 OR r.period_end <> ?1) AND r.period_start < ?1 AND r.period_end > ?0
+				AND v.occurred_at >= ?0 AND v.occurred_at < ?1), 0) AS voids
 		FROM stripe_reports WHERE stripe_customer_id = ?2 AND meter_event_name = ?3 AND minute >= ?0 AND minute < ?1 AND state <> 'missing'`,
-		p.Start, p.End, customer, of.meter, r.planOf(of.meter), p.Start.Truncate(time.Minute), p.Start.Add(-totalsReach)).Scan(ctx, &sums)
+		p.Start, p.End, customer, of.meter, r.planOf(of.meter), p.Start.Truncate(time.Minute), p.Start.Add(-totalsReach),
+		bun.List(open)).Scan(ctx, &sums)
 	if err != nil {
 		return nil, err
 	}
-	t.Used, t.Waiting = sums.Own+sums.Others+sums.Unsealed, sums.Waiting+sums.Unsealed
+	used := sums.Own + sums.Others - sums.Voids
+	t.Used, t.Waiting = used+sums.Unsealed, sums.Waiting+sums.Unsealed
 	t.Sent = sums.Reported - sums.Waiting - sums.GivenUp
-	t.Misplaced = sums.Reported - sums.Own - sums.Others
+	t.Misplaced = sums.Reported - used
 	unexplained := t.Misplaced - (sums.MovedIn - sums.MovedOut)
 	switch {
 	case unexplained != 0:
@@ -288,12 +299,8 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	case t.Misplaced != 0:
 		t.Reason = models.NoMinute
 	}
-	open := sums.Unknown
-	if !strict {
-		open += sums.Accepted
-	}
 	lacks := t.Confirmed - t.Sent
-	if lacks < 0 && -lacks <= open {
+	if lacks < 0 && -lacks <= sums.Open || lacks > 0 && lacks <= sums.OpenVoids {
 		lacks = 0 // it may be there yet
 	}
 	t.Difference = lacks + unexplained
@@ -303,7 +310,7 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 			seen = now
 		}
 		due := []models.ReportState{models.ReportVerified}
-		if lacks < 0 {
+		if lacks != 0 {
 			due = append(due, models.ReportAccepted)
 		}
 		if _, err := tx.NewUpdate().Model((*models.StripeReport)(nil)).Set("next_attempt_at = ?", now).

@@ -140,7 +140,7 @@ func WebhookProblems(ctx context.Context, db bun.IDB) ([]models.StripeCustomer, 
 // Failures returns up to a hundred failed reports, those with the most units first.
 func Failures(ctx context.Context, db bun.IDB) ([]models.StripeReport, error) {
 	var failed []models.StripeReport
-	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).Order("value DESC", "minute").
+	err := db.NewSelect().Model(&failed).Where("state IN (?)", bun.List(models.FailedStates)).OrderExpr("ABS(value) DESC, minute").
 		Limit(listed).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read failed reports: %w", err)

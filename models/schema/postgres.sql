@@ -510,14 +510,18 @@ CREATE TABLE usage_voids (
     next_attempt_at timestamp with time zone,
     credit_note_id text,
     last_error text,
+    stripe_report_id uuid,
+    occurred_at timestamp with time zone,
     CONSTRAINT usage_voids_pkey PRIMARY KEY (user_id, event_id),
     CONSTRAINT usage_voids_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
     CONSTRAINT usage_voids_overage_cents_check CHECK (overage_cents >= 0),
     CONSTRAINT usage_voids_quantity_check CHECK (quantity > 0),
-    CONSTRAINT usage_voids_state_check CHECK (state = ANY (ARRAY['not_reported'::text, 'waiting'::text, 'credited'::text, 'not_billed'::text]))
+    CONSTRAINT usage_voids_state_check CHECK (state = ANY (ARRAY['not_reported'::text, 'waiting'::text, 'reported'::text, 'credited'::text, 'not_billed'::text]))
 );
--- Voids of reported events, until their invoice is final and they are credited.
-CREATE INDEX usage_voids_waiting ON usage_voids USING btree (next_attempt_at) WHERE state = 'waiting'::text;
+-- Voids of reported events, until it is known what their final invoice has.
+CREATE INDEX usage_voids_due ON usage_voids USING btree (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+-- The voids that a negative report takes back.
+CREATE INDEX usage_voids_report ON usage_voids USING btree (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.
 CREATE TABLE usage_refusals (
@@ -660,8 +664,12 @@ CREATE TABLE stripe_reports (
     CONSTRAINT stripe_reports_pkey PRIMARY KEY (id),
     CONSTRAINT stripe_reports_identifier_key UNIQUE (identifier),
     CONSTRAINT stripe_reports_stripe_customer_id_meter_event_name_minute_key UNIQUE (stripe_customer_id, meter_event_name, minute),
-    CONSTRAINT stripe_reports_counts_check CHECK (counts = ANY (ARRAY['overage'::text, 'quantity'::text])),
-    CONSTRAINT stripe_reports_value_check CHECK (value > 0)
+    CONSTRAINT stripe_reports_counts_check CHECK (counts = ANY (ARRAY['overage'::text, 'quantity'::text, 'void'::text])),
+    CONSTRAINT stripe_reports_value_check CHECK (
+CASE counts
+    WHEN 'void'::text THEN value < 0
+    ELSE value > 0
+END)
 );
 -- Reports by state, for /ops and metrics.
 CREATE INDEX stripe_reports_state ON stripe_reports USING btree (state, next_attempt_at);

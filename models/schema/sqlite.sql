@@ -392,14 +392,18 @@ CREATE TABLE usage_voids (
     overage_rate_cents bigint NOT NULL,
     spend_limit_cents bigint,
     member_limit bigint,
-    state text NOT NULL DEFAULT 'not_reported' CHECK (state IN ('not_reported', 'waiting', 'credited', 'not_billed')),
+    state text NOT NULL DEFAULT 'not_reported' CHECK (state IN ('not_reported', 'waiting', 'reported', 'credited', 'not_billed')),
     next_attempt_at timestamp,
     credit_note_id text,
     last_error text,
+    stripe_report_id text,
+    occurred_at timestamp,
     PRIMARY KEY (user_id, event_id)
 );
--- Voids of reported events, until their invoice is final and they are credited.
-CREATE INDEX usage_voids_waiting ON usage_voids (next_attempt_at) WHERE state = 'waiting';
+-- Voids of reported events, until it is known what their final invoice has.
+CREATE INDEX usage_voids_due ON usage_voids (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+-- The voids that a negative report takes back.
+CREATE INDEX usage_voids_report ON usage_voids (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 
 -- How often a person was refused in a billing period. Counted in memory, so it is approximate.
 CREATE TABLE usage_refusals (
@@ -509,7 +513,7 @@ CREATE TABLE stripe_reports (
     stripe_customer_id text NOT NULL,
     meter_event_name text NOT NULL,
     minute timestamp NOT NULL,
-    value integer NOT NULL CHECK (value > 0),
+    value integer NOT NULL,
     state text NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     first_attempt_at timestamp,
@@ -525,9 +529,10 @@ CREATE TABLE stripe_reports (
     period_end timestamp,
     confirmed integer,
     refusals integer NOT NULL DEFAULT 0,
-    counts text NOT NULL DEFAULT 'quantity' CHECK (counts IN ('overage', 'quantity')),
+    counts text NOT NULL DEFAULT 'quantity' CHECK (counts IN ('overage', 'quantity', 'void')),
     no_minute boolean NOT NULL DEFAULT false,
     verified_by_hour boolean NOT NULL DEFAULT false,
+    CHECK (CASE counts WHEN 'void' THEN value < 0 ELSE value > 0 END),
     UNIQUE (stripe_customer_id, meter_event_name, minute)
 );
 -- Reports by state, for /ops and metrics.

@@ -1,0 +1,133 @@
+package billing
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// reportOf returns the report of a voided event; nil if the event is in none.
+func (r *Reporter) reportOf(ctx context.Context, v *models.UsageVoid) (*models.StripeReport, error) {
+	var found []models.StripeReport
+	if err := r.db.NewSelect().Model(&found).Where("id IN (SELECT e.stripe_report_id FROM usage_events e WHERE e.user_id = ? AND e.id = ?)",
+		v.UserID, v.EventID).Scan(ctx); err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// takeBackVoids makes negative reports for all voids that can have one, even if sending is paused.
+func (r *Reporter) takeBackVoids(ctx context.Context) error {
+	var voids []models.UsageVoid
+	if err := r.db.NewSelect().Model(&voids).
+		Where("next_attempt_at IS NOT NULL AND state = ? AND stripe_report_id IS NULL", models.VoidWaiting).Scan(ctx); err != nil {
+		return err
+	}
+	for i := range voids {
+		report, err := r.reportOf(ctx, &voids[i])
+		if err != nil {
+			return err
+		}
+		if report == nil || report.State != models.ReportAccepted && report.State != models.ReportVerified {
+			continue
+		}
+		bill, err := r.billOf(ctx, report)
+		if err == nil && bill == nil {
+			err = r.takeBack(ctx, &voids[i], report)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeBack makes a negative report for a void: the overage of its event, in a minute of its own near
+// the report that has the event, so that both are on the same invoice. If it cannot make one, the
+// void keeps waiting for the invoice.
+func (r *Reporter) takeBack(ctx context.Context, v *models.UsageVoid, of *models.StripeReport) error {
+	// An earlier release reported all units, and its tiers decided how many of them are billed.
+	if of.Counts != models.CountsOverage || r.now().Sub(of.Minute) > maxAge {
+		return nil
+	}
+	made := false
+	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		made = false
+		reports := stream{of.StripeCustomerID, of.MeterEventName}
+		if locked, err := lockStreams(ctx, tx, []stream{reports}); err != nil || len(locked) == 0 {
+			return err
+		}
+		now := r.now()
+		s, minute, ok, err := freeMinute(ctx, tx, reports, of.Minute.UTC(), now)
+		if err != nil || !ok || s.noMinute {
+			return err
+		}
+		fresh := r.newReport(s, minute, now)
+		fresh.Value, fresh.Counts, fresh.PeriodStart, fresh.PeriodEnd = -v.OverageQuantity, models.CountsVoid, of.PeriodStart, of.PeriodEnd
+		changed, err := tx.NewUpdate().Model(v).Set("state = ?, stripe_report_id = ?, last_error = NULL", models.VoidReported, fresh.ID).
+			Set("occurred_at = (SELECT e.occurred_at FROM usage_events e WHERE e.user_id = ? AND e.id = ?)", v.UserID, v.EventID).
+			WherePK().Where("state = ? AND stripe_report_id IS NULL", models.VoidWaiting).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := changed.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		made = true
+		return insertReports(ctx, tx, []*models.StripeReport{fresh}, now)
+	})
+	if made && err == nil {
+		nudge(r.wake)
+	}
+	return err
+}
+
+// negativeReport returns the negative report of a void; nil if it failed. Then a credit note takes
+// the event back, and no one can send the report again.
+func (r *Reporter) negativeReport(ctx context.Context, v *models.UsageVoid) (*models.StripeReport, error) {
+	var report models.StripeReport
+	if err := r.db.NewSelect().Model(&report).Where("id = ?", v.StripeReportID).Scan(ctx); err != nil {
+		return nil, err
+	}
+	ended := report.State == models.ReportGivenUp
+	if !ended && (!report.State.Failed() || report.ReadFirst(r.now())) {
+		return &report, nil
+	}
+	changed := false
+	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		changed = false
+		if !ended {
+			held, err := r.lockReport(ctx, tx, &report)
+			if err != nil || !held {
+				changed = !held
+				return err
+			}
+			text := "a credit note takes its units back instead"
+			report.State, report.NextAttemptAt, report.LastError = models.ReportGivenUp, nil, &text
+			if _, err := tx.NewUpdate().Model(&report).Column("state", "next_attempt_at", "last_error").WherePK().Exec(ctx); err != nil {
+				return err
+			}
+		}
+		_, err := tx.NewUpdate().Model(v).Set("state = ?", models.VoidWaiting).WherePK().Where("state = ?", models.VoidReported).Exec(ctx)
+		return err
+	})
+	if changed {
+		return &report, err
+	}
+	return nil, err
+}
+
+// isTakenBack reports whether a final invoice has a negative report; nil if that is not known yet.
+func (r *Reporter) isTakenBack(ctx context.Context, negative *models.StripeReport) (*bool, error) {
+	bill, err := r.billOf(ctx, negative)
+	if err != nil || bill == nil {
+		return nil, err
+	}
+	back, known, err := r.isBilled(ctx, negative, bill)
+	if err != nil || !known {
+		return nil, err
+	}
+	return &back, nil
+}

@@ -1,0 +1,247 @@
+package billing
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing/stripetest"
+)
+
+// sentAndVoided records 7 units and 5 units that are voided after they were sent, and makes the
+// negative report.
+func (v *voidFixture) sentAndVoided() *models.StripeReport {
+	v.t.Helper()
+	v.record(7, "stays", v.now.Add(-3*time.Hour))
+	v.record(5, "void", v.now.Add(-3*time.Hour))
+	v.send()
+	v.void("void")
+	v.must(v.settleVoids(v.ctx))
+	return v.negative()
+}
+
+// negative returns the only negative report that was not replaced.
+func (v *voidFixture) negative() *models.StripeReport {
+	v.t.Helper()
+	var found models.StripeReport
+	v.must(v.db.NewSelect().Model(&found).Where("counts = ? AND state <> ?", models.CountsVoid, models.ReportMissing).Scan(v.ctx))
+	return &found
+}
+
+// wantVoid compares the state of the only void.
+func (v *voidFixture) wantVoid(want models.VoidState) {
+	v.t.Helper()
+	var got models.VoidState
+	v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
+	if got != want {
+		v.t.Errorf("the void is %s, want %s", got, want)
+	}
+}
+
+// settle looks at the void again, as the worker does every ten minutes.
+func (v *voidFixture) settle() {
+	v.t.Helper()
+	v.now = v.now.Add(creditAgain)
+	v.must(v.settleVoids(v.ctx))
+}
+
+// refuseNegative lets the stand-in answer each negative meter event with a failure.
+func (v *voidFixture) refuseNegative(with stripetest.Fault) {
+	v.stripe.SetFault(func(_ *http.Request, form url.Values) stripetest.Fault {
+		if strings.HasPrefix(form.Get("payload[value]"), "-") {
+			return with
+		}
+		return stripetest.None
+	})
+}
+
+// A void of a sent event is taken back before the invoice: with a report of its own minute, in the
+// same billing period, and once.
+func TestANegativeReport(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		negative := v.sentAndVoided()
+		var of models.StripeReport
+		v.must(v.db.NewSelect().Model(&of).Where("counts = ?", models.CountsOverage).Scan(v.ctx))
+		if negative.Value != -5 || negative.Minute.Equal(of.Minute) || !negative.Minute.Truncate(time.Hour).Equal(of.Minute.Truncate(time.Hour)) {
+			t.Errorf("the negative report is %+v", negative)
+		}
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 12, counted 12, invoiced 0 $0.00; waiting 7 $2.10")
+		for range 3 { // each time the worker looks again
+			v.deliver()
+			v.settle()
+		}
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 0 $0.00; waiting 7 $2.10")
+		v.hours(26)
+		v.read()
+		if got := v.negative(); got.State != models.ReportVerified || *got.Confirmed != -5 {
+			t.Errorf("read back, the negative report is %+v", got)
+		}
+		v.reconcileCleanly(false)
+		v.finalize(v.renew())
+		v.settle()
+		v.wantVoid(models.VoidReported)
+		v.wantCredits("")
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 7 $2.10")
+		v.wantVerified()
+	})
+}
+
+// Until Stripe's totals contain the negative report, they are no difference.
+func TestANegativeReportThatIsNotCountedYet(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.sentAndVoided()
+		v.refuseNegative(stripetest.Late)
+		v.deliver()
+		totals, err := v.Totals(v.ctx, false)
+		v.must(err)
+		if len(totals) != 1 || totals[0].Difference != 0 || totals[0].Sent != 7 {
+			t.Errorf("the totals are %+v", totals)
+		}
+	})
+}
+
+// Stripe refuses the negative report, or it arrives after the invoice: a credit note takes back the
+// units, once. The report is not sent again.
+func TestACreditNoteInsteadOfANegativeReport(t *testing.T) {
+	cases := map[string]func(v *voidFixture){
+		"Stripe refuses it": func(v *voidFixture) {
+			v.refuseNegative(stripetest.Refused)
+			for range 4 {
+				v.deliver()
+				v.hours(1)
+			}
+			if got := v.negative().State; got != models.ReportDead {
+				v.t.Fatalf("the negative report is %s", got)
+			}
+			v.settle()
+			if err := v.Retry(v.ctx, "op@example.com", v.negative().ID); err == nil {
+				v.t.Error("a report was sent again whose units a credit note takes back")
+			}
+			v.finalize(v.renew())
+		},
+		"an operator gives it up": func(v *voidFixture) {
+			v.refuseNegative(stripetest.Refused)
+			for range 4 {
+				v.deliver()
+				v.hours(1)
+			}
+			v.must(v.GiveUp(v.ctx, "op@example.com", v.negative().ID, "not needed"))
+			v.finalize(v.renew())
+		},
+		"it arrives just after the invoice is final": func(v *voidFixture) {
+			v.finalize(v.renew())
+			v.now = v.now.Add(time.Minute)
+			v.deliver()
+		},
+		"it arrives hours after the invoice is final": func(v *voidFixture) {
+			v.finalize(v.renew())
+			v.now = v.now.Add(3 * time.Hour)
+			v.deliver()
+		},
+	}
+	for name, ends := range cases {
+		t.Run(name, func(t *testing.T) {
+			onBothVoids(t, func(t *testing.T, v *voidFixture) {
+				v.sentAndVoided()
+				ends(v)
+				for range 3 {
+					v.settle()
+				}
+				v.wantVoid(models.VoidCredited)
+				v.wantCredits("open $1.50")
+				if text := v.balances(); strings.Contains(text, "unexplained") || !strings.Contains(text, "credited -5 -$1.50") {
+					t.Error(text)
+				}
+				v.wantVerified()
+			})
+		})
+	}
+}
+
+// The negative report arrived just before the invoice became final, but the invoice lacks it.
+func TestAnInvoiceWithoutTheNegativeReport(t *testing.T) {
+	onBothVoids(t, func(_ *testing.T, v *voidFixture) {
+		hour := v.now.Add(-3 * time.Hour)
+		invoice := v.renew()
+		v.record(7, "stays", hour)
+		v.record(5, "void", hour)
+		v.send()
+		v.void("void")
+		v.must(v.settleVoids(v.ctx))
+		v.deliver()
+		v.now = v.now.Add(time.Minute)
+		v.finalize(invoice)
+		v.exec("UPDATE stripe_invoice_lines SET quantity = 12, amount_cents = 360 WHERE quantity > 0")
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 12 $3.60; to_credit -5 -$1.50")
+		v.settle()
+		v.wantVoid(models.VoidCredited)
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 12, counted 7, invoiced 12 $3.60; credited -5 -$1.50")
+		v.wantVerified()
+	})
+}
+
+// The answer to the negative report is lost, and Stripe never received it. The reports that replace
+// it stand for the same void.
+func TestANegativeReportThatNeverArrives(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.sentAndVoided()
+		v.refuseNegative(stripetest.LostBefore)
+		v.deliver()
+		v.hours(24)
+		v.stripe.SetFault(nil)
+		v.read()
+		v.hours(25)
+		v.read()
+		v.deliver()
+		if got := v.negative(); got.State != models.ReportAccepted {
+			t.Errorf("the negative report is %+v", got)
+		}
+		v.finalize(v.renew())
+		v.settle()
+		v.wantVoid(models.VoidReported)
+		v.wantCredits("")
+		v.wantVerified()
+	})
+}
+
+// The database is restored from a backup that was made after the void, but before its negative
+// report was made or sent. Stripe has that report, so it is not sent again.
+func TestANegativeReportAndARestoredDatabase(t *testing.T) {
+	for name, made := range map[string]bool{"before it was made": false, "before it was sent": true} {
+		t.Run(name, func(t *testing.T) {
+			onBothVoids(t, func(t *testing.T, v *voidFixture) {
+				v.sentAndVoided()
+				v.deliver()
+				if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
+					t.Fatalf("Stripe has %d units", got)
+				}
+				if made {
+					v.exec(`UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, last_attempt_at = NULL,
+						accepted_at = NULL, next_attempt_at = created_at WHERE counts = 'void'`)
+				} else {
+					v.exec("UPDATE usage_voids SET state = 'waiting', stripe_report_id = NULL")
+					v.exec("DELETE FROM stripe_reports WHERE counts = 'void'")
+				}
+				for range 2 {
+					_, _, err := v.Restored(v.ctx)
+					v.must(err)
+					v.hours(26)
+				}
+				v.deliver()
+				v.settle()
+				v.deliver()
+				if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
+					t.Errorf("after the restore, Stripe has %d units, want 7", got)
+				}
+				v.finalize(v.renew())
+				v.settle()
+				v.wantVoid(models.VoidReported)
+				v.wantCredits("")
+				v.wantVerified()
+			})
+		})
+	}
+}
