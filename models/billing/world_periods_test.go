@@ -11,7 +11,7 @@ import (
 // meter compares each billing period of a payer and a meter.
 func (a *audit) meter(p *payer, plan models.PlanID) {
 	name := a.catalogue.MeterOf(plan)
-	var all, counted int64
+	var all, left, counted int64
 	for _, period := range p.periods {
 		of := truth{payer: p, plan: plan, period: period}
 		for _, person := range p.people {
@@ -20,13 +20,18 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 					of.decided += u.overage
 				}
 			}
+			for _, u := range person.takenBack {
+				if u.plan == plan && period.Contains(u.at) && a.isLeft(a.voids[u.id]) {
+					of.left += u.overage
+				}
+			}
 		}
 		for _, e := range a.stripe.Events() {
 			if e.Customer == p.id && e.EventName == name && period.Contains(e.Timestamp) {
 				of.counted += e.Value
 			}
 		}
-		all, counted = all+of.decided, counted+of.counted
+		all, left, counted = all+of.decided, left+of.left, counted+of.counted
 		a.period(&of)
 	}
 	var lost int64
@@ -39,7 +44,7 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 	}
 	failed := a.failed(p.id, name, models.Period{End: a.now})
 	// Stripe may have units that were lost with a database, but it has no units twice.
-	if counted > all+lost || counted < all-failed {
+	if counted > all+left+lost || counted < all+left-failed {
 		a.problem("%s, %s: %d units are in the ledger, %d were lost with the database, %d are in failed reports, and Stripe has %d", p.id, plan,
 			all, lost, failed, counted)
 	}
@@ -53,11 +58,20 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 	}
 }
 
+// isLeft reports whether Stripe's totals still have the units of a voided event: a credit note takes
+// them back, or no invoice has them, and there is no negative report that came too late.
+func (a *audit) isLeft(v *models.UsageVoid) bool {
+	if v.State != models.VoidCredited && v.State != models.VoidNotBilled {
+		return false
+	}
+	return v.StripeReportID == nil || a.reports[*v.StripeReportID].State != models.ReportVerified
+}
+
 // period requires that Stripe has what was decided, or that the exact difference is shown.
 func (a *audit) period(of *truth) {
 	where := fmt.Sprintf("%s, %s, %s to %s: %d units were decided, Stripe counted %d", of.payer.id, of.plan, stamp(of.period.Start),
 		stamp(of.period.End), of.decided, of.counted)
-	if of.decided == 0 && of.counted == 0 {
+	if of.decided == 0 && of.left == 0 && of.counted == 0 {
 		return
 	}
 	a.counts["periods"]++
@@ -66,14 +80,14 @@ func (a *audit) period(of *truth) {
 		a.problem("%s, and the totals or the balances do not have this period: %s", where, a.list(of))
 		return
 	}
-	if total.Used != of.decided || total.Confirmed != of.counted || total.Waiting != 0 {
+	if total.Used != of.decided+of.left || total.Confirmed != of.counted || total.Waiting != 0 {
 		a.problem("%s, and the totals say %d and %d, and that %d wait", where, total.Used, total.Confirmed, total.Waiting)
 	}
 	if balance.Decided.Units != of.decided || balance.Counted.Units != of.counted {
 		a.problem("%s, and the balances say %d and %d", where, balance.Decided.Units, balance.Counted.Units)
 	}
 	visible, reason := a.visible(of, total)
-	if of.counted-of.decided != visible {
+	if of.counted-of.decided-of.left != visible {
 		a.problem("%s, and a difference of %d is visible", where, visible)
 	}
 	if visible != 0 {

@@ -251,6 +251,7 @@ func (w *world) waits() bool {
 		w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0 AND voided_at IS NULL"),
 		w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL"),
 		w.db.NewSelect().TableExpr("records_due"),
+		w.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("state = ?", models.VoidWaiting),
 	} {
 		found, err := q.Exists(w.ctx)
 		w.must(err)

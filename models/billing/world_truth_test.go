@@ -14,9 +14,10 @@ type truth struct {
 	payer  *payer
 	plan   models.PlanID
 	period models.Period
-	// decided is the overage in the period according to the answers. counted is what Stripe has in
-	// the period's minutes.
-	decided, counted int64
+	// decided is the overage in the period according to the answers, without what was voided. left is
+	// what was voided and remains in Stripe's totals. counted is what Stripe has in the period's
+	// minutes.
+	decided, left, counted int64
 }
 
 // name returns how to repeat the schedule.
@@ -33,6 +34,7 @@ func (w *world) problems() []string {
 	a.open()
 	a.stripesEvents()
 	a.ledger()
+	a.credits()
 	a.records()
 	for _, p := range w.payers {
 		for _, plan := range p.plans {
@@ -55,6 +57,7 @@ type audit struct {
 	found    []string
 	reports  map[uuid.UUID]*models.StripeReport
 	events   map[uuid.UUID]*models.UsageEvent
+	voids    map[uuid.UUID]*models.UsageVoid // by event
 	totals   []models.StripeTotal
 	balances []models.OverageBalance
 }
@@ -74,6 +77,12 @@ func (a *audit) read() {
 	a.events = map[uuid.UUID]*models.UsageEvent{}
 	for i := range events {
 		a.events[events[i].ID] = &events[i]
+	}
+	var voids []models.UsageVoid
+	a.must(a.db.NewSelect().Model(&voids).Scan(a.ctx))
+	a.voids = map[uuid.UUID]*models.UsageVoid{}
+	for i := range voids {
+		a.voids[voids[i].EventID] = &voids[i]
 	}
 	a.must(a.db.NewSelect().Model(&a.totals).Scan(a.ctx))
 	var err error
@@ -149,10 +158,37 @@ func (a *audit) ledger() {
 					a.problem("the ledger has %+v, and its event was voided before it was in a report", e)
 				}
 			}
+			for _, u := range person.takenBack {
+				seen++
+				if e, v := a.events[u.id], a.voids[u.id]; e == nil || e.VoidedAt == nil || v == nil {
+					a.problem("the ledger has %+v and %+v, and its event was voided", e, v)
+				}
+			}
 		}
 	}
 	if seen != len(a.events) {
 		a.problem("the ledger has %d events, and %d were answered", len(a.events), seen)
+	}
+}
+
+// credits checks that Stripe has one credit note for each void that has one, with its amount.
+func (a *audit) credits() {
+	notes := map[string]int64{}
+	for _, n := range a.stripe.CreditNotes() {
+		notes[n.ID] = n.Cents
+	}
+	for _, v := range a.voids {
+		a.counts["voids "+string(v.State)]++
+		if v.CreditNoteID == nil {
+			continue
+		}
+		if cents, ok := notes[*v.CreditNoteID]; !ok || cents != v.OverageCents {
+			a.problem("the void of %d cents has the credit note %s of %d cents", v.OverageCents, *v.CreditNoteID, cents)
+		}
+		delete(notes, *v.CreditNoteID)
+	}
+	if len(notes) > 0 {
+		a.problem("no void has these credit notes: %v", notes)
 	}
 }
 

@@ -18,9 +18,9 @@ type person struct {
 	payer *payer
 	uses  []*use
 	holds []*heldUnits
-	// lost are the uses that were lost with a database, and voided those that were voided before they
-	// were in a report.
-	lost, voided []*use
+	// lost are the uses that were lost with a database, voided those that were voided before they were
+	// in a report, and takenBack those that were voided later.
+	lost, voided, takenBack []*use
 }
 
 // use is an event according to the answers.
@@ -79,15 +79,20 @@ func (w *world) use() {
 	}
 }
 
-// void voids one of the last uses, unless it is in a report. A retry gets the first answer.
+// void voids one of the last uses. A retry gets the first answer.
 func (w *world) void(of *payer) {
 	p := of.people[w.voiding.IntN(len(of.people))]
 	if len(p.uses) == 0 {
 		return
 	}
 	i := max(0, len(p.uses)-1-w.voiding.IntN(4))
+	if w.voiding.IntN(3) == 0 {
+		i = w.voiding.IntN(len(p.uses)) // it may be on an invoice
+	}
 	u := p.uses[i]
-	request := models.NewVoid{Actor: models.ActorShell, Email: p.email, IdempotencyKey: u.key, HoldID: u.hold, Reason: "by mistake"}
+	request := models.NewVoid{
+		Actor: models.ActorShell, Email: p.email, IdempotencyKey: u.key, HoldID: u.hold, Reason: "by mistake", Reported: w.voiding.IntN(3) > 0,
+	}
 	var answers [2]models.Voided
 	for n := range answers {
 		var err error
@@ -103,8 +108,14 @@ func (w *world) void(of *payer) {
 		first.Void.EventID != u.id || first.Void.OverageQuantity != u.overage {
 		w.t.Errorf("%s: the void of %s and its retry have the answers %+v and %+v", w.name(), u.id, first, again)
 	}
-	p.uses, p.voided = slices.Delete(p.uses, i, i+1), append(p.voided, u)
-	w.counts["voids"]++
+	p.uses = slices.Delete(p.uses, i, i+1)
+	if answers[0].Void.State == models.VoidNotReported {
+		p.voided = append(p.voided, u)
+		w.counts["voids"]++
+		return
+	}
+	p.takenBack = append(p.takenBack, u)
+	w.counts["voids of reported events"]++
 }
 
 // usage asks for units and uses them if they are allowed. A quarter of the calls is repeated at
