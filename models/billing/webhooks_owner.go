@@ -73,7 +73,7 @@ func (a *application) named(ctx context.Context, metadata map[string]string) (_ 
 			if err != nil || !found.none() {
 				return found, "", err
 			}
-			reason = fmt.Sprintf("%s %q, who is unknown", key, value)
+			reason = fmt.Sprintf("%s %q, which belongs to no known person or organization", key, value)
 		}
 	}
 	return owner{}, reason, nil

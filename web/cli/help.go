@@ -28,7 +28,7 @@ var HelpTexts = kong.Vars{
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
-	"help_organization_spend_limit": "The most that all members together may spend on overage in a billing period, such as " +
+	"help_organization_spend_limit": "The most that all members together may spend on units beyond the included ones in a billing period, such as " +
 		"50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
@@ -44,7 +44,7 @@ var HelpTexts = kong.Vars{
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
-	"help_report_every": "How often new overage is put into reports to Stripe. With 0, nothing is sent; use this after " +
+	"help_report_every": "How often new overage (units beyond the included ones) is put into reports to Stripe. With 0, nothing is sent; use this after " +
 		"a restore.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
