@@ -14,7 +14,7 @@ import (
 // voidRequest names an event to reverse.
 type voidRequest struct {
 	PersonName
-	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"The event's idempotency key. Required unless hold_id is given."`
+	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"The event's key. Required without a hold_id."`
 	HoldID         string `json:"hold_id,omitempty" format:"uuid" doc:"The settled hold whose event to reverse."`
 	Reason         string `json:"reason" minLength:"1" maxLength:"255" doc:"Why, for the audit log and the person's activity."`
 

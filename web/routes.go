@@ -83,9 +83,10 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}", id: "usage", scope: models.ScopeRead, handle: s.usage,
-			summary:     "A person's current usage",
-			description: "Returns what a check for one more unit would return. For an unknown email, the answer has the figures of a new person on the free plan.",
-			response:    reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
+			summary: "A person's current usage",
+			description: "Returns what a check for one more unit would return. " +
+				"For an unknown email, the answer has the figures of a new person on the free plan.",
+			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
@@ -117,8 +118,8 @@ func (s *Server) api() []route {
 			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,
 			handle:  answered(queryTimeout, s.changeOrganization),
 			summary: "Change an organization's name and limits",
-			description: "A missing field does not change, and null removes a limit. A new limit applies to each decision that is made after the response. " +
-				"Returns the same object as `GET /v1/organizations/{id}/usage`.",
+			description: "A missing field does not change, and null removes a limit. " +
+				"A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`.",
 			request: reflect.TypeFor[organizationRequest](), response: reflect.TypeFor[organizationAnswer](),
 			codes: []models.Code{models.CodeUnknownOrganization},
 		},
@@ -127,7 +128,8 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.changeUser),
 			summary: "Change a person's role, member limit and organization",
 			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
-				"A null `organization_id` removes the person from their organization. A person who moves to another organization gets the role `member` there.",
+				"A null `organization_id` removes the person from their organization. " +
+				"A person who moves to another organization gets the role `member` there.",
 			request: reflect.TypeFor[userRequest](), response: reflect.TypeFor[userAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
 		},
@@ -135,8 +137,9 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/void", id: "void", scope: models.ScopeConsume, handle: answered(queryTimeout, s.void),
 			summary: "Reverse an event",
 			description: "Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by " +
-				"`hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets " +
-				"the first answer. If the event is already in a report to Stripe, the key also needs the scope `manage`.",
+				"`hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and " +
+				"`slack_user_id`. A repeated call gets the first answer. " +
+				"If the event is already in a report to Stripe, the API key also needs the scope `manage`.",
 			request: reflect.TypeFor[voidRequest](), response: reflect.TypeFor[voidAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownHold, models.CodeUnknownEvent},
 		},
@@ -144,8 +147,8 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/grants", id: "grant", scope: models.ScopeManage, handle: answered(queryTimeout, s.grant),
 			summary: "Add included units",
 			description: "The units count in the person's current billing period, in addition to those of the plan. What is unused at " +
-				"`expires_at` is taken back. A retry with the same idempotency key adds nothing; its answer has the first grant and the current figures." +
-				naming,
+				"`expires_at` is taken back. A retry with the same idempotency key adds nothing; " +
+				"its answer has the first grant and the current figures." + naming,
 			request: reflect.TypeFor[grantRequest](), response: reflect.TypeFor[grantAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
 		},
