@@ -136,7 +136,8 @@ func (a *application) checkedOut(ctx context.Context, customer string) (owner, e
 		if err != nil || !found.none() {
 			return found, err
 		}
-		a.problem("Checkout's client_reference_id names %q, which belongs to no known person or organization", event.Data.Object.ClientReferenceID)
+		a.problem("Checkout's client_reference_id names %q, which belongs to no known person or organization",
+			event.Data.Object.ClientReferenceID)
 	}
 	return owner{}, nil
 }

@@ -120,25 +120,25 @@ func TestReconciliationError(t *testing.T) {
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
 		"": {Periods: []billing.ReconciledPeriod{{}}},
-		"stripe reconcile: 1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		"1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
 		},
-		"stripe reconcile: 0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		"0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			FailedReports: 5,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		"0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			LostReports: 2,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
+		"0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
 		},
 		unread.Error(): {Unread: unread},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
+		"0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
 			unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""
 		if err := reconciliationError(&c); err != nil {
-			got = err.Error()
+			got = strings.TrimPrefix(err.Error(), "stripe reconcile: ")
 		}
 		if got != want || c.Clean() != (want == "") {
 			t.Errorf("the error is %q, want %q; clean: %t", got, want, c.Clean())
