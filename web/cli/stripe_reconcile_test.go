@@ -115,30 +115,31 @@ func TestReconciliationIsPrinted(t *testing.T) {
 
 // Any difference, failed or lost report, unexplained balance or unread total is an error.
 func TestReconciliationError(t *testing.T) {
+	const command = "stripe reconcile: "
 	unread := errors.New("some totals could not be read: cus_3")
 	var unexplained models.OverageBalance
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
 		"": {Periods: []billing.ReconciledPeriod{{}}},
-		"1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
 		},
-		"0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			FailedReports: 5,
 		},
-		"0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			LostReports: 2,
 		},
-		"0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
+		command + "0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
 		},
 		unread.Error(): {Unread: unread},
-		"0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
+		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
 			unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""
 		if err := reconciliationError(&c); err != nil {
-			got = strings.TrimPrefix(err.Error(), "stripe reconcile: ")
+			got = err.Error()
 		}
 		if got != want || c.Clean() != (want == "") {
 			t.Errorf("the error is %q, want %q; clean: %t", got, want, c.Clean())
