@@ -27,7 +27,7 @@ type Verdict struct {
 }
 
 // Decide decides whether a person with this standing may have quantity more units: all of them or
-// none. It is a pure function, and all parts that decide call it. (product.md, "Decisions")
+// none. It is a pure function, and all parts that decide call it.
 func Decide(s Standing, quantity int64) Verdict {
 	over := max(0, quantity-s.Remaining())
 	cents := over * s.OverageRateCents

@@ -7,7 +7,7 @@ import (
 	"tollgate/models"
 )
 
-// TestDecideCombinations compares Decide with the rules of product.md, "Decisions", for each
+// TestDecideCombinations compares Decide with its rules, written in a second way, for each
 // combination of small numbers, so that each limit is reached exactly, missed by one and combined
 // with each other limit.
 func TestDecideCombinations(t *testing.T) {

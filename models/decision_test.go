@@ -259,7 +259,9 @@ func standings() *rapid.Generator[models.Standing] {
 
 var quantities = rapid.Int64Range(1, 10_000)
 
-// letters has the variables of the formulas of product.md, "Decisions".
+// letters has the variables of the formulas: used, overage, held and held overage units, included
+// units, the overage rate, and the cents of the overage, of the held overage and of the whole
+// organization.
 type letters struct{ U, O, H, HO, I, R, C, HC, OC int64 }
 
 func lettersOf(s models.Standing) letters {

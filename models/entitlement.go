@@ -67,7 +67,7 @@ const byOrganization = "organization:"
 
 // PayerOf returns who pays for a plan: a Stripe customer, an organization whose plan was assigned
 // by hand, or else the person (an empty string). When the payer changes, the usage record ends and
-// the next one starts. (product.md, "Plans")
+// the next one starts. (docs/billing.md, "When the payer changes")
 func PayerOf(customer string, organization *uuid.UUID) string {
 	switch {
 	case customer != "":
@@ -136,7 +136,6 @@ func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 
 // activeStatuses are the statuses of a subscription that gives its plan. Of several such
 // subscriptions, an organization's counts before the person's own, and then the newest one.
-// (product.md, "Plans")
 var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
 
 // Active reports whether the subscription gives its plan.

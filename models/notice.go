@@ -7,8 +7,7 @@ import (
 )
 
 // Notice returns the plain text of a decision for the person, a few sentences long. It is empty if
-// the decision allows and the level is safe. A refusal always has a notice. (product.md, "HTTP
-// API")
+// the decision allows and the level is safe. A refusal always has a notice.
 func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	if v.Allowed && s.Level() == Safe {
 		return ""

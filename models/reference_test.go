@@ -70,7 +70,7 @@ func (f *fixture) referenceMembers(t *testing.T, now time.Time, id uuid.UUID) []
 	return members
 }
 
-// referenceStanding computes a person's standing from the rows, as product.md, "Plans", defines it.
+// referenceStanding computes a person's standing from the rows, as simply as possible.
 func (f *fixture) referenceStanding(
 	t *testing.T, u *models.User, n *models.Subscription, organization uuid.UUID, subscriptions []models.Subscription,
 	records []models.UsageRecord, now time.Time,

@@ -62,7 +62,8 @@ func (t *StripeTotal) Explain() string {
 	case LearnedLate:
 		return what + ", because the change of the period became known after they were sent"
 	case NoMinute:
-		return what + ", because units of a period without a free minute are sent in the first free minute after it"
+		return what + ", because each report needs a minute of its own and no minute of their own period was free; " +
+			"they were sent in the first free minute after that period"
 	}
 	return ""
 }

@@ -123,5 +123,4 @@ func NewHoldID(user uuid.UUID) uuid.UUID {
 }
 
 // HoldsOutlivePeriod is how long after the end of its billing period a hold can still be settled.
-// (product.md, "Decisions")
 const HoldsOutlivePeriod = 30 * time.Minute

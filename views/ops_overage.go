@@ -79,7 +79,7 @@ func overageWord(p models.OveragePart) string {
 func overageMeaning(p models.OveragePart) string {
 	switch p {
 	case models.OverageDecided:
-		return "billable, according to the ledger"
+		return "billable, according to the recorded usage"
 	case models.OverageSent:
 		return "accepted by Stripe"
 	case models.OverageCounted:
@@ -105,7 +105,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageByTiers:
 		return "held back until the price is exchanged for one without tiers"
 	case models.OverageNoPrice:
-		return "units beyond the included ones are refused"
+		return "the subscription has no usable overage price, so units beyond the included ones are refused"
 	case models.OverageBlocked:
 		return "Stripe does not know the customer or the meter"
 	case models.OverageExpired:
@@ -125,11 +125,11 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageOtherSource:
 		return "invoiced, but not sent by Tollgate"
 	case models.OverageToCredit:
-		return "voided after it was reported; a credit note follows when the invoice is final"
+		return "events that were voided after they were reported; credit notes follow when the invoice is final"
 	case models.OverageCredited:
-		return "voided after it was reported, and taken back with credit notes"
+		return "events that were voided after they were reported; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "voided after it was reported; it is on no invoice, because of another reason in this list"
+		return "events that were voided after they were reported, but that are on no invoice, for another reason in this list"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -81,6 +81,10 @@ func auditURL(page int) string {
 	return fmt.Sprintf("/ops?page=%d#audit", page)
 }
 
+// refusalsCounted says which refusals the card counts.
+const refusalsCounted = "Counts each refusal in the billing period, if the person was refused for the same reason in the last 24 hours. " +
+	"The counts are approximate."
+
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {
 	switch s {
@@ -90,15 +94,17 @@ func scopeMeaning(s models.Scope) string {
 		return "record usage; create, settle and release holds"
 	case models.ScopeRead:
 		return "read usage of people and organizations"
+	case models.ScopeManage:
+		return "add grants, void reported events, change limits and roles"
 	}
 	return ""
 }
 
-// chosen reports whether a scope is selected. Before the form is sent, those are the scopes that
-// the app needs to check and record usage.
+// chosen reports whether a scope is selected. Before the form is sent, those are only the scopes
+// that the app needs to check and record usage.
 func (f *KeyForm) chosen(s models.Scope) bool {
 	if !f.Sent {
-		return s != models.ScopeRead
+		return s == models.ScopeCheck || s == models.ScopeConsume
 	}
 	return slices.Contains(f.Scopes, s)
 }

@@ -242,7 +242,7 @@ func OpsPage(d Ops) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("refusals", "Refusals", "Approximate counts, for the billing period of each person who was refused in the last 24 hours.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var8), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("refusals", "Refusals", refusalsCounted).Render(templ.WithChildren(ctx, templ_7745c5c3_Var8), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

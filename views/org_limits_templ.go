@@ -539,7 +539,7 @@ func orgChanges(d Org) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 32, "<table class=\"data\"><caption class=\"sr-only\">The latest ten changes of the organization, newest first</caption> <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Changed by</th><th scope=\"col\">Changed</th><th scope=\"col\">Change</th></tr></thead> <tbody>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 32, "<table class=\"data\"><caption class=\"sr-only\">The latest ten changes of the organization, newest first</caption> <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Changed by</th><th scope=\"col\">Member or organization</th><th scope=\"col\">Change</th></tr></thead> <tbody>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

@@ -56,7 +56,7 @@ func (d Usage) monthLinks() charts.Links {
 func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []string) {
 	for _, m := range moved {
 		if m.In > 0 {
-			lines = append(lines, fmt.Sprintf("%s: %s of overage moved here from another period, "+
+			lines = append(lines, fmt.Sprintf("%s: %s of overage moved into this period from another one, "+
 				"because we learned late that the billing period had changed. It is still billed.", ui.Span(m.Period), c.Units(m.In)))
 		}
 		if m.Out > 0 {
@@ -274,7 +274,7 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 {
-		return text + " Your included " + c.UnitPlural + " are used."
+		return text + " None of your included " + c.UnitPlural + " are left."
 	}
 	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.",
 		c.FormatMoney(s.OverageCents), text)

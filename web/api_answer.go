@@ -31,7 +31,7 @@ type Decision struct {
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
 	PercentUsed      int64         `json:"percent_used" doc:"Units used as a percentage of the included units, rounded down."`
 	Overage          int64         `json:"overage" doc:"Units used beyond the included units."`
-	OverageRateCents int64         `json:"overage_rate_cents" doc:"The price of an overage unit in cents; 0 means a hard cap."`
+	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
 	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The limit on overage per period, in cents; null means no limit."`
 	MemberLimit      *int64        `json:"member_limit" doc:"The admin's limit on units per period; null means no limit."`

@@ -14,7 +14,7 @@ import (
 // voidRequest names an event to reverse.
 type voidRequest struct {
 	PersonName
-	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"Of the event, unless hold_id is given."`
+	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"The event's key. Required without a hold_id."`
 	HoldID         string `json:"hold_id,omitempty" format:"uuid" doc:"The settled hold whose event to reverse."`
 	Reason         string `json:"reason" minLength:"1" maxLength:"255" doc:"Why, for the audit log and the person's activity."`
 
@@ -48,7 +48,7 @@ type voidAnswer struct {
 
 type voidedBody struct {
 	Quantity     int64     `json:"quantity" doc:"Units given back."`
-	Overage      int64     `json:"overage" doc:"The part of them that was billed."`
+	Overage      int64     `json:"overage" doc:"The part of the quantity that was billed."`
 	OverageCents int64     `json:"overage_cents" doc:"The price of the overage, in cents before tax."`
 	VoidedAt     time.Time `json:"voided_at"`
 	Reason       string    `json:"reason"`

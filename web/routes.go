@@ -46,7 +46,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/consume", id: "consume", scope: models.ScopeConsume, handle: s.consume,
 			summary: "Decide and record",
-			description: "Decides and records in one transaction. A retry with the same key gets the first answer. " +
+			description: "Decides and records in one transaction. A retry with the same idempotency key gets the first answer. " +
 				"After a refusal, a retry is decided again." + naming,
 			request: reflect.TypeFor[consumeRequest](), response: reflect.TypeFor[ConsumeAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
@@ -55,7 +55,7 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/holds", id: "hold", scope: models.ScopeConsume, handle: s.hold,
 			summary: "Set units aside",
 			description: "For work that takes a while: the units count as held until the hold is settled, is released or expires. " +
-				"A retry with the same key gets the first answer, with the current state of the hold. " +
+				"A retry with the same idempotency key gets the first answer, with the current state of the hold. " +
 				"Units are set aside only while the hold is open." + naming,
 			request: reflect.TypeFor[holdRequest](), response: reflect.TypeFor[holdAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
@@ -83,9 +83,10 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}", id: "usage", scope: models.ScopeRead, handle: s.usage,
-			summary:     "A person's current usage",
-			description: "Returns what a check for one more unit would return. An unknown email means a new person on the free plan.",
-			response:    reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
+			summary: "A person's current usage",
+			description: "Returns what a check for one more unit would return. " +
+				"For an unknown email, the answer has the figures of a new person on the free plan.",
+			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
@@ -117,8 +118,8 @@ func (s *Server) api() []route {
 			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,
 			handle:  answered(queryTimeout, s.changeOrganization),
 			summary: "Change an organization's name and limits",
-			description: "A missing field does not change, and null removes a limit. A limit applies to each decision after the answer. " +
-				"Returns what the organization's usage returns.",
+			description: "A missing field does not change, and null removes a limit. " +
+				"A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`.",
 			request: reflect.TypeFor[organizationRequest](), response: reflect.TypeFor[organizationAnswer](),
 			codes: []models.Code{models.CodeUnknownOrganization},
 		},
@@ -127,7 +128,8 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.changeUser),
 			summary: "Change a person's role, member limit and organization",
 			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
-				"A null `organization_id` removes the person from their organization. Whoever moves to another organization becomes a member there.",
+				"A null `organization_id` removes the person from their organization. " +
+				"A person who moves to another organization gets the role `member` there.",
 			request: reflect.TypeFor[userRequest](), response: reflect.TypeFor[userAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
 		},
@@ -135,8 +137,9 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/void", id: "void", scope: models.ScopeConsume, handle: answered(queryTimeout, s.void),
 			summary: "Reverse an event",
 			description: "Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by " +
-				"`hold_id`, or by `idempotency_key` and the person: by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets " +
-				"the first answer. If the event is already in a report to Stripe, the key also needs the scope `manage`.",
+				"`hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and " +
+				"`slack_user_id`. A repeated call gets the first answer. " +
+				"If the event is already in a report to Stripe, the API key also needs the scope `manage`.",
 			request: reflect.TypeFor[voidRequest](), response: reflect.TypeFor[voidAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownHold, models.CodeUnknownEvent},
 		},
@@ -144,8 +147,8 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/grants", id: "grant", scope: models.ScopeManage, handle: answered(queryTimeout, s.grant),
 			summary: "Add included units",
 			description: "The units count in the person's current billing period, in addition to those of the plan. What is unused at " +
-				"`expires_at` is taken back. A retry with the same key adds nothing; its answer has the first grant and the current figures." +
-				naming,
+				"`expires_at` is taken back. A retry with the same idempotency key adds nothing; " +
+				"its answer has the first grant and the current figures." + naming,
 			request: reflect.TypeFor[grantRequest](), response: reflect.TypeFor[grantAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeIdempotencyKeyReused},
 		},
@@ -159,7 +162,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/readyz", id: "readyz", handle: s.readyz,
-			summary: "Can calls be recorded?", description: "The database accepts writes, and the server is not stopping.",
+			summary: "Can calls be recorded?", description: "Returns 200 if the database accepts writes and the server is not stopping.",
 			response: reflect.TypeFor[healthAnswer](), codes: []models.Code{models.CodeUnavailable},
 		},
 	}

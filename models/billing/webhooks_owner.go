@@ -73,7 +73,7 @@ func (a *application) named(ctx context.Context, metadata map[string]string) (_ 
 			if err != nil || !found.none() {
 				return found, "", err
 			}
-			reason = fmt.Sprintf("%s %q, who is unknown", key, value)
+			reason = fmt.Sprintf("%s %q, which belongs to no known person or organization", key, value)
 		}
 	}
 	return owner{}, reason, nil
@@ -136,7 +136,8 @@ func (a *application) checkedOut(ctx context.Context, customer string) (owner, e
 		if err != nil || !found.none() {
 			return found, err
 		}
-		a.problem("Checkout's client_reference_id names %q, who is unknown", event.Data.Object.ClientReferenceID)
+		a.problem("Checkout's client_reference_id names %q, which belongs to no known person or organization",
+			event.Data.Object.ClientReferenceID)
 	}
 	return owner{}, nil
 }

@@ -141,9 +141,9 @@ func TestOwnerOfASubscription(t *testing.T) {
 			{nil, nil, ada, "starter", "ada@example.com", ""},
 			{nil, nil, "ada@example.com", "starter", "ada@example.com", ""},
 			{nil, nil, "", "pro", "", "no owner is named"},
-			{nil, nil, uuid.NewString(), "pro", "", "who is unknown"},
-			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "who is unknown"},
-			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "who is unknown"},
+			{nil, nil, uuid.NewString(), "pro", "", "which belongs to no known person or organization"},
+			{object{"tollgate_user": uuid.NewString()}, nil, "", "pro", "", "which belongs to no known person or organization"},
+			{nil, object{"tollgate_user": "nonsense"}, "", "pro", "", "which belongs to no known person or organization"},
 		} {
 			customer, sub := fmt.Sprintf("cus_%d", i), fmt.Sprintf("sub_%d", i)
 			f.stub.customer(customer, c.customer)

@@ -79,12 +79,12 @@ var (
 	errQueued = models.Unavailable(errors.New("the call waited too long in the queue"))
 )
 
-// errUnconfirmed means that the connection failed after the commit was sent and before it was
-// confirmed.
+// errUnconfirmed means that the connection or the disk failed after the commit was sent and before
+// it was confirmed.
 var errUnconfirmed = errors.New("the database did not confirm the commit")
 
-// unconfirmed returns the error for a call that may have been recorded. After any other 503, a call
-// was not recorded.
+// unconfirmed returns the error for a call that may have been recorded. After any other 503 of the
+// gate, a call was not recorded.
 func unconfirmed(cause error) *models.Error {
 	return &models.Error{
 		Code: models.CodeUnavailable, RetryAfter: time.Second, Cause: cause,

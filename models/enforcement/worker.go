@@ -117,7 +117,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 		time.Sleep(time.Duration(rand.IntN(try*4000)) * time.Microsecond) //nolint:gosec // jitter needs no secrecy
 	}
 	switch {
-	case models.IsUnavailable(err):
+	case models.IsUnavailable(err) || errors.Is(err, errUnconfirmed):
 		return w.transact(w.failed(calls, err, start))
 	case len(calls) == 1:
 		calls[0].fail(fmt.Errorf("decide a call: %w", err))
@@ -265,11 +265,11 @@ const (
 func (w *worker) failed(calls []*call, err error, start time.Time) (again []*call) {
 	late := errors.Is(err, context.DeadlineExceeded)
 	switch {
+	case errors.Is(err, errUnconfirmed):
+		w.end(calls, unconfirmed(err))
 	case !models.IsUnavailable(err):
 		w.end(calls, err)
 		return nil
-	case errors.Is(err, errUnconfirmed):
-		w.end(calls, unconfirmed(err))
 	case late && time.Since(start) < stalled:
 		return w.failDue(calls, err)
 	default:

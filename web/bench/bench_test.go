@@ -48,7 +48,7 @@ func TestShortRun(t *testing.T) {
 	for _, row := range []string{
 		"consume, PostgreSQL, of the floor ", "consume, SQLite, of the floor ", "consume, PostgreSQL, of the Redis counter ",
 		"consume, PostgreSQL, of one statement a call ", "check, PostgreSQL, of the floor ",
-		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume, PostgreSQL, one person's, of many people's ",
+		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume for one person, PostgreSQL, of consume for many people ",
 		"overage of one organization with a spend limit, PostgreSQL, of many organizations ",
 		"resident memory at its peak, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
 		"start to first decision, existing database, SQLite ",

@@ -43,7 +43,7 @@ func (b *bench) goalRows() []row {
 		add(fmt.Sprintf("p99 of consume at %d calls/s, open loop, PostgreSQL", busyRate), "< 10 ms", short(r.P99),
 			r.P99 < 10*time.Millisecond)
 	}
-	ratio("consume, PostgreSQL, one person's, of many people's", 0.9,
+	ratio("consume for one person, PostgreSQL, of consume for many people", 0.9,
 		of(onePersonCall, postgresServer), of(consumeCall, postgresServer))
 	ratio("overage of one organization with a spend limit, PostgreSQL, of many organizations", 0.7,
 		of(oneOrganizationCall, postgresServer), of(manyOrganizationsCall, postgresServer))

@@ -355,8 +355,8 @@ func (b *bench) pagesSection(ctx context.Context) string {
 			"found no difference in %s.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
 			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), busy),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
-			"connection. A time ends with the last byte of the response. A row with several addresses (both directions; the first, the "+
-			"middle and the last page; three searches; three levels) shows the slowest of them.", b.Requests),
+			"connection. Each time is measured until the last byte of the response. Some rows cover several addresses: both sort directions; "+
+			"the first, middle and last page; three searches; or three levels. Such a row shows the slowest of its addresses.", b.Requests),
 		table(b.pagesTable()))
 }
 

@@ -74,7 +74,7 @@ func (b *bench) write(text string) error {
 // rateTable returns a row for each closed loop.
 func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
-		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "in RAM", "at its peak",
+		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "memory", "peak memory",
 	}}
 	for _, m := range append(b.closedLoopPlan(), b.organizationPlan()...) {
 		results := b.results[m.call+" "+m.server.name]
@@ -146,8 +146,8 @@ func (b *bench) how() []string {
 	for _, s := range b.gates() {
 		lines = append(lines, wrapped("- ", "The gate on %s is the product's binary from `go build`, with API keys and default "+
 			"settings. Only its plan catalog differs: it includes more units than anyone uses, so that all responses have the same "+
-			"length. After the load, `tollgate verify` found no difference, and the ledger had as many events and counted units as "+
-			"there were responses: %d.", title(s.name), s.answers))
+			"length. After the load, `tollgate verify` found no difference. The database had %d events and %d counted units, as many as "+
+			"there were responses.", title(s.name), s.answers, s.answers))
 	}
 	if s := b.server(oneStatementServer); s != nil {
 		tries := make([]string, len(b.poolTries))
@@ -156,7 +156,7 @@ func (b *bench) how() []string {
 		}
 		lines = append(lines, wrapped("- ", "\"One statement a call\" is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
 			"updates the counter within its limit and inserts the event with its unique key. The pool has %d connections, the best "+
-			"of the sizes tried (%s). The ledger had as many events as there were responses: %d.",
+			"of the sizes tried (%s). The database had as many events as there were responses: %d.",
 			b.pool, strings.Join(tries, ", "), s.answers))
 	}
 	if b.server(redisServer) != nil || b.server(redisAOFServer) != nil {

@@ -31,7 +31,7 @@ type Commands struct {
 	Subscribe    subscribeCommand     `cmd:"" help:"${help_subscribe}"`
 	Subscription subscriptionCommands `cmd:"" help:"List subscriptions, and end those that were assigned by hand."`
 	Grant        grantCommand         `cmd:"" help:"Add included units for a person in the current billing period, and print the grant's ID."`
-	Void         voidCommand          `cmd:"" help:"Reverse an event so that its period no longer counts it, and print the event's ID."`
+	Void         voidCommand          `cmd:"" help:"${help_void}"`
 	Stripe       stripeCommands       `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
 	Backup       backupCommand        `cmd:"" help:"${help_backup}"`
 	Verify       verifyCommand        `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`

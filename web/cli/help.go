@@ -8,6 +8,8 @@ var HelpTexts = kong.Vars{
 		"temporary unless you give --database.",
 	"help_migrate": "Update the database's schema. Every other command that opens the database, except backup, " +
 		"does this too.",
+	"help_void": "Reverse an event, which is one recorded use of units, so that its billing period no longer counts it. " +
+		"Prints the event's ID.",
 	"help_subscribe": "Assign a plan by hand, for example to a customer who pays by invoice, and print the " +
 		"subscription's ID.",
 	"help_subscriber": "The organization that gets the plan. Give --email or --organization, not both.",
@@ -28,8 +30,8 @@ var HelpTexts = kong.Vars{
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
-	"help_organization_spend_limit": "The most that all members together may spend on overage in a billing period, such as " +
-		"50 or 12.50. Use 'none' to remove the limit.",
+	"help_organization_spend_limit": "The most that all members together may spend in a billing period on units beyond the " +
+		"included ones, such as 50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
@@ -44,8 +46,8 @@ var HelpTexts = kong.Vars{
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
-	"help_report_every": "How often new overage is put into reports to Stripe. With 0, nothing is sent; use this after " +
-		"a restore.",
+	"help_report_every": "How often new overage (units beyond the included ones) is put into reports to Stripe. With 0, " +
+		"nothing is sent; use this after a restore.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",

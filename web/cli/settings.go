@@ -103,7 +103,7 @@ func (s *Settings) serverURL() (string, error) {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
 	if address == nil || address.Port == 0 {
-		return "", errors.New("--listen has no port for the link; set the server's address with --base-url")
+		return "", errors.New("cannot make the link: --listen does not name a fixed port; set --base-url to the server's address")
 	}
 	return web.URLOf(address), nil
 }

@@ -42,7 +42,7 @@ func reconciliationError(r *billing.Reconciliation) error {
 	if differences, unexplained := r.Differences(), r.Unexplained(); differences > 0 || r.FailedReports > 0 || r.LostReports > 0 ||
 		unexplained > 0 {
 		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe no "+
-			"longer has, %d unexplained balances",
+			"longer has, %d billing periods with unexplained overage",
 			differences, r.FailedReports, r.LostReports, unexplained), r.Unread)
 	}
 	return r.Unread

@@ -115,25 +115,26 @@ func TestReconciliationIsPrinted(t *testing.T) {
 
 // Any difference, failed or lost report, unexplained balance or unread total is an error.
 func TestReconciliationError(t *testing.T) {
+	const command = "stripe reconcile: "
 	unread := errors.New("some totals could not be read: cus_3")
 	var unexplained models.OverageBalance
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
 		"": {Periods: []billing.ReconciledPeriod{{}}},
-		"stripe reconcile: 1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 unexplained balances": {
+		command + "1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
 		},
-		"stripe reconcile: 0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 unexplained balances": {
+		command + "0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			FailedReports: 5,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 unexplained balances": {
+		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
 			LostReports: 2,
 		},
-		"stripe reconcile: 0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 unexplained balances": {
+		command + "0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
 			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
 		},
 		unread.Error(): {Unread: unread},
-		"stripe reconcile: 0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 unexplained balances\n" +
+		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
 			unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""

@@ -1,0 +1,32 @@
+package views_test
+
+import (
+	"regexp"
+	"slices"
+	"testing"
+
+	"tollgate/models"
+	"tollgate/views"
+	"tollgate/views/ui"
+	"tollgate/views/viewstest"
+)
+
+var checkedScope = regexp.MustCompile(`name="scope" value="(\w+)" checked`)
+
+// TestNewKeyFormSelectsOnlyWhatTheAppNeeds checks that the form does not select the scopes read and
+// manage by default, and that it explains each scope.
+func TestNewKeyFormSelectsOnlyWhatTheAppNeeds(t *testing.T) {
+	page := viewstest.Render(t, views.OpsPage(views.Ops{Frame: ui.Frame{Now: viewstest.Now}}))
+	var checked []string
+	for _, m := range checkedScope.FindAllStringSubmatch(page, -1) {
+		checked = append(checked, m[1])
+	}
+	if want := []string{"check", "consume"}; !slices.Equal(checked, want) {
+		t.Errorf("the form selects the scopes %q, want %q", checked, want)
+	}
+	for _, s := range models.Scopes {
+		if !regexp.MustCompile(`>` + string(s) + `</code> <span class="text-sm text-muted">\w`).MatchString(page) {
+			t.Errorf("the form does not explain the scope %s", s)
+		}
+	}
+}
