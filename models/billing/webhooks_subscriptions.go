@@ -118,7 +118,6 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 }
 
 // appointBuyer makes the buyer of a new subscription the first admin of its organization.
-// (product.md, "First admin")
 func (a *application) appointBuyer(ctx context.Context, s *stripe.Subscription, row, next *models.Subscription) error {
 	began := row == nil || row.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete)
 	buyer, err := uuid.Parse(s.Metadata[metadataBuyer])
