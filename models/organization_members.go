@@ -44,6 +44,8 @@ type MemberQuery struct {
 	Page, PerPage int
 	// Past is a period that has ended; nil means the current one.
 	Past *Period
+
+	only []uuid.UUID // the only members; nil means all
 }
 
 // MemberList is the result of a query.
@@ -81,7 +83,7 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	if err != nil {
 		return list, err
 	}
-	p, err := rosterOf(ctx, db, c, now, id, e)
+	p, err := rosterOf(ctx, db, c, now, id, e, q.only)
 	if err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}
@@ -106,7 +108,7 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	}
 	// First find the members on the page, reading only what their order needs. The other columns
 	// are read only for them.
-	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id,
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, u.member_limit, r.id,
 	r.billing_period_start, r.billing_period_end,
 			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
 			r.overage_cents_held, last.suggestions_used
@@ -132,9 +134,8 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		var limit *int64
 		var recordID, included, granted, before, used, overage, cents, held, overageHeld, centsHeld, last sql.NullInt64
 		var start, end sql.NullTime
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &granted, &before,
-			&used, &overage, &cents,
-			&held, &overageHeld, &centsHeld, &last); err != nil {
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &m.MemberLimit, &recordID, &start, &end, &included,
+			&granted, &before, &used, &overage, &cents, &held, &overageHeld, &centsHeld, &last); err != nil {
 			return list, err
 		}
 		entitlement := p.defaultTerms.entitlement
@@ -254,6 +255,8 @@ type MemberUsage struct {
 	ID   uuid.UUID
 	Name string
 	Role Role
+	// MemberLimit is the member's own limit in units; nil means the organization's default.
+	MemberLimit *int64
 	// SignedUp is when the member was created.
 	SignedUp time.Time
 	// Standing is the standing that the gate decides with, except that expired holds may still be
