@@ -113,13 +113,13 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
 			r.overage_cents_held, last.suggestions_used
 		FROM (SELECT m.id, m.email, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
+		JOIN users u ON u.id = page.id AND ? ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
 		LEFT JOIN usage_records last ON last.user_id = u.id AND last.billing_period_end = COALESCE(r.billing_period_start, ?)
 		AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
 		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
-		p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
+		p.isOne(), p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
 	if err != nil {
 		return list, err
 	}

@@ -56,17 +56,7 @@ func MembersAfter(
 	if after == nil {
 		after = &MemberCursor{organization: id}
 	}
-	// The index gives the members of each workspace in their order.
-	each := "CROSS JOIN LATERAL (SELECT u.id, u.email FROM users u WHERE u.workspace_id = w.id AND u.email > ? ORDER BY u.email LIMIT ?) m"
-	if db.Dialect().Name() != dialect.PG {
-		each = "JOIN users m ON m.id IN (SELECT u.id FROM users u WHERE u.workspace_id = w.id AND u.email > ? ORDER BY u.email LIMIT ?)"
-	}
-	var members []struct {
-		ID    uuid.UUID `bun:",type:uuid"`
-		Email string
-	}
-	err := db.NewRaw("SELECT m.id, m.email FROM workspaces w "+each+" WHERE w.organization_id = ? ORDER BY m.email LIMIT ?",
-		after.email, limit+1, id, limit+1).Scan(ctx, &members)
+	members, err := nextMembers(ctx, db, after, limit+1)
 	if err != nil {
 		return MemberPage{}, fmt.Errorf("find the next members of the organization %s: %w", id, err)
 	}
@@ -84,4 +74,29 @@ func MembersAfter(
 	list, err := FindMembers(ctx, db, c, now, id, q)
 	page.Rows = list.Rows
 	return page, err
+}
+
+// nextMembers returns the IDs and emails of at most limit members after a cursor. An index gives the
+// members of each workspace in their order.
+func nextMembers(ctx context.Context, db bun.IDB, after *MemberCursor, limit int) ([]User, error) {
+	var next []User
+	if db.Dialect().Name() != dialect.PG {
+		err := db.NewRaw(`SELECT m.id, m.email FROM workspaces w JOIN users m ON m.id IN
+			(SELECT u.id FROM users u WHERE u.workspace_id = w.id AND u.email > ? ORDER BY u.email LIMIT ?)
+			WHERE w.organization_id = ? ORDER BY m.email LIMIT ?`, after.email, limit, after.organization, limit).Scan(ctx, &next)
+		return next, err
+	}
+	workspaces, _, err := workspacesOf(ctx, db, after.organization)
+	if err != nil || len(workspaces) == 0 {
+		return nil, err
+	}
+	// The IDs are literals, so that the planner can estimate the number of members.
+	var each []string
+	var args []any
+	for _, w := range workspaces {
+		each = append(each, "(SELECT id, email FROM users WHERE workspace_id = ? AND email > ? ORDER BY email LIMIT ?)")
+		args = append(args, w, after.email, limit)
+	}
+	err = db.NewRaw(strings.Join(each, " UNION ALL ")+" ORDER BY email LIMIT ?", append(args, limit)...).Scan(ctx, &next)
+	return next, err
 }

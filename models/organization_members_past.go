@@ -51,8 +51,9 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 			(SELECT CAST(SUM(r.suggestions_used) AS bigint) FROM usage_records r
 				WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?)
 		FROM (SELECT m.*, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id ORDER BY page.sort_key ?, page.email`,
-		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset, direction)
+		JOIN users u ON u.id = page.id AND ? ORDER BY page.sort_key ?, page.email`,
+		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset,
+		p.isOne(), direction)
 	if err != nil {
 		return list, err
 	}
@@ -76,14 +77,14 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 
 // sumsDuring returns a query of the members' sums over their records that began in a period.
 func (p *roster) sumsDuring(period Period) schema.QueryAppender {
-	ofMembers := bun.SafeQuery("")
-	if p.only != nil {
-		ofMembers = bun.SafeQuery("AND r.user_id IN (?)", bun.List(p.only))
+	ofMembers := bun.SafeQuery("r.present_workspace_id IN (?)", bun.List(p.workspaces))
+	if p.only != nil { // the record's workspace is the member's
+		ofMembers = bun.SafeQuery("r.user_id IN (?)", bun.List(p.only))
 	}
 	return bun.SafeQuery(`SELECT r.user_id, CAST(SUM(r.suggestions_used) AS bigint) AS used, CAST(SUM(r.overage_used) AS bigint) AS overage,
 			CAST(SUM(r.overage_cents) AS bigint) AS cents, MAX(r.suggestions_included + r.granted) AS included, MAX(r.overage_rate_cents) AS rate
-		FROM usage_records r WHERE r.present_workspace_id IN (?) AND r.billing_period_start >= ? AND r.billing_period_start < ? ?
-		GROUP BY r.user_id`, bun.List(p.workspaces), period.Start, period.End, ofMembers)
+		FROM usage_records r WHERE ? AND r.billing_period_start >= ? AND r.billing_period_start < ?
+		GROUP BY r.user_id`, ofMembers, period.Start, period.End)
 }
 
 // membersDuring returns a query of the members of a period with the columns of standings.
