@@ -18,11 +18,12 @@ func TestAPartOfTheMembersReadsFewRows(t *testing.T) {
 		acme := f.organization(t, noon, "Acme", "T1", "T2")
 		f.exec(t, `INSERT INTO users (id, email, role, workspace_id, created_at) WITH RECURSIVE n (i) AS (SELECT 10000 UNION ALL
 			SELECT i + 1 FROM n WHERE i < ?) SELECT `+castID(f, "'00000000-0000-7000-8000-0000000' || CAST(i AS text)")+`,
-			'm' || CAST(i AS text) || '@example.com', 'member', (SELECT w.id FROM workspaces w WHERE w.slack_team_id = 'T' || CAST(1 + i % 2 AS text)), ?
-			FROM n`, 10000+n-1, november.Previous().Start)
+			'm' || CAST(i AS text) || '@example.com', 'member',
+			(SELECT w.id FROM workspaces w WHERE w.slack_team_id = 'T' || CAST(1 + i % 2 AS text)), ? FROM n`, 10000+n-1, november.Previous().Start)
 		for _, p := range []models.Period{november, november.Previous()} {
 			f.exec(t, `INSERT INTO usage_records (user_id, email, billing_period_start, billing_period_end, plan_id, suggestions_included,
-				suggestions_used, entitled, overage_rate_cents, created_at) SELECT id, email, ?, ?, 'free', 5, 3, TRUE, 0, ? FROM users`, p.Start, p.End, p.Start)
+				suggestions_used, entitled, overage_rate_cents, created_at) SELECT id, email, ?, ?, 'free', 5, 3, TRUE, 0, ? FROM users`,
+				p.Start, p.End, p.Start)
 		}
 		f.exec(t, `INSERT INTO subscriptions (id, user_id, plan_id, status, created_at, updated_at) SELECT id, id, 'pro', 'active', ?, ?
 			FROM users WHERE email LIKE 'm1000%'`, noon, noon)

@@ -45,8 +45,9 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 		key = bun.SafeQuery("COALESCE(b.used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", before.End)
 		join = bun.SafeQuery("LEFT JOIN (?) b ON b.user_id = m.id", p.sumsDuring(before))
 	}
-	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.member_limit, u.created_at, page.used, page.included, page.overage,
-			page.cents, COALESCE((SELECT r.plan_id FROM usage_records r WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.member_limit, u.created_at, page.used, page.included,
+			page.overage, page.cents,
+			COALESCE((SELECT r.plan_id FROM usage_records r WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?
 				ORDER BY r.billing_period_start DESC LIMIT 1), ''),
 			(SELECT CAST(SUM(r.suggestions_used) AS bigint) FROM usage_records r
 				WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?)
