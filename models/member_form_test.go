@@ -44,7 +44,7 @@ func pair(t *testing.T, f *fixture) (id uuid.UUID, admins []models.User) {
 
 // form returns a change that ada's form makes.
 func form(organization uuid.UUID, of models.User, change models.UserChange) models.UserChange {
-	change.Actor, change.Existing, change.UserID = "ada@example.com", true, of.ID
+	change.Actor, change.Existing, change.KeepAdmin, change.UserID = "ada@example.com", true, true, of.ID
 	change.Form = &models.MemberForm{OrganizationID: organization, Role: of.Role}
 	return change
 }

@@ -44,8 +44,6 @@ type MemberQuery struct {
 	Page, PerPage int
 	// Past is a period that has ended; nil means the current one.
 	Past *Period
-
-	only []uuid.UUID // the only members; nil means all
 }
 
 // MemberList is the result of a query.
@@ -64,12 +62,19 @@ type MemberList struct {
 // FindMembers returns a page of an organization's members, including those without usage. Their
 // standings are those of the gate, except that expired holds may still be counted.
 func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+	return listMembers(ctx, db, c, now, id, q, nil)
+}
+
+// listMembers is FindMembers among some members; nil means all.
+func listMembers(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	var list MemberList
 	var err error
 	if q.Past != nil {
-		list, err = findPastMembers(ctx, db, id, *q.Past, q)
+		list, err = findPastMembers(ctx, db, id, *q.Past, q, only)
 	} else {
-		list, err = findMembers(ctx, db, c, now, id, q)
+		list, err = findMembers(ctx, db, c, now, id, q, only)
 	}
 	if err != nil {
 		return MemberList{}, fmt.Errorf("list the members of the organization %s: %w", id, err)
@@ -77,13 +82,15 @@ func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	return list, nil
 }
 
-func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+func findMembers(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	list := MemberList{Page: 1}
 	e, err := organizationEntitlement(ctx, db, id)
 	if err != nil {
 		return list, err
 	}
-	p, err := rosterOf(ctx, db, c, now, id, e, q.only)
+	p, err := rosterOf(ctx, db, c, now, id, e, only)
 	if err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}

@@ -67,11 +67,11 @@ func MembersAfter(
 	if len(members) == 0 {
 		return page, nil
 	}
-	q := MemberQuery{Sort: SortEmail, Past: past, only: make([]uuid.UUID, len(members))}
+	ids := make([]uuid.UUID, len(members))
 	for i := range members {
-		q.only[i] = members[i].ID
+		ids[i] = members[i].ID
 	}
-	list, err := FindMembers(ctx, db, c, now, id, q)
+	list, err := listMembers(ctx, db, c, now, id, MemberQuery{Sort: SortEmail, Past: past}, ids)
 	page.Rows = list.Rows
 	return page, err
 }

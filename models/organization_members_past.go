@@ -13,9 +13,11 @@ import (
 // findPastMembers is FindMembers for a past period: the current members who had signed up by its end
 // or have usage in it, with the limits that they had then. A member without a record has no plan and
 // no limit.
-func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Period, q MemberQuery) (MemberList, error) {
+func findPastMembers(
+	ctx context.Context, db bun.IDB, id uuid.UUID, period Period, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	list := MemberList{Page: 1}
-	p := &roster{postgres: db.Dialect().Name() == dialect.PG, only: q.only}
+	p := &roster{postgres: db.Dialect().Name() == dialect.PG, only: only}
 	var err error
 	if p.workspaces, _, err = workspacesOf(ctx, db, id); err != nil || len(p.workspaces) == 0 {
 		return list, err

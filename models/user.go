@@ -69,7 +69,7 @@ type UserChange struct {
 	UserID uuid.UUID
 }
 
-// MemberForm is the form of an admin about a member of their organization. It implies KeepAdmin.
+// MemberForm is the form of an admin about a member of their organization.
 type MemberForm struct {
 	// OrganizationID is the organization that the member must be in; the error has CodeUnknownUser
 	// otherwise.
@@ -255,20 +255,16 @@ type lockedAdmins struct {
 // lockAdmins locks the admins of the user's organization and the user, if the change may remove an
 // admin. Two changes that remove each other's admin at once then happen one after the other.
 func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx, id uuid.UUID) (locked lockedAdmins, err error) {
-	if c.Form == nil && !c.KeepAdmin || !c.Leaves && c.OrganizationID == nil && (c.Role == nil || *c.Role == Admin) {
+	if !c.KeepAdmin || !c.Leaves && c.OrganizationID == nil && (c.Role == nil || *c.Role == Admin) {
 		return locked, nil
 	}
 	locked.keep = true
-	if c.Form != nil {
-		locked.organization = c.Form.OrganizationID
-	} else {
-		var home []uuid.UUID
-		if err := tx.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Column("w.organization_id").
-			Where("u.id = ?", id).Scan(ctx, &home); err != nil || len(home) == 0 {
-			return locked, err
-		}
-		locked.organization = home[0]
+	var home []uuid.UUID
+	if err := tx.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Column("w.organization_id").
+		Where("u.id = ?", id).Scan(ctx, &home); err != nil || len(home) == 0 {
+		return locked, err
 	}
+	locked.organization = home[0]
 	var admins []User
 	err = ForUpdate(tx.NewSelect().Model(&admins).
 		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", id, Admin, locked.organization).
