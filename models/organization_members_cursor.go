@@ -97,6 +97,7 @@ func nextMembers(ctx context.Context, db bun.IDB, after *MemberCursor, limit int
 		each = append(each, "(SELECT id, email FROM users WHERE workspace_id = ? AND email > ? ORDER BY email LIMIT ?)")
 		args = append(args, w, after.email, limit)
 	}
-	err = db.NewRaw(strings.Join(each, " UNION ALL ")+" ORDER BY email LIMIT ?", append(args, limit)...).Scan(ctx, &next)
+	err = db.NewRaw("SELECT id, email FROM ("+strings.Join(each, " UNION ALL ")+") m ORDER BY email LIMIT ?", append(args, limit)...).
+		Scan(ctx, &next)
 	return next, err
 }

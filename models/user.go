@@ -129,7 +129,8 @@ var errSetAgain = errors.New("the user changed in the meantime")
 // SetUser changes a user and returns the result. It creates a user who does not exist. If nothing
 // changes, it adds nothing to the audit log. If the email passes to someone else after SetUser looked
 // it up, the change applies to the user who had it at that time. It returns ErrEmail for an invalid
-// address, an Error with CodeUnknownOrganization, CodeUnknownUser or CodeChangedMeanwhile, ErrAdminWithoutOrganization, ErrLimitWithoutOrganization and ErrLastAdmin.
+// address, an Error with CodeUnknownOrganization, CodeUnknownUser or CodeChangedMeanwhile,
+// ErrAdminWithoutOrganization, ErrLimitWithoutOrganization and ErrLastAdmin.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)

@@ -106,6 +106,9 @@ func TestOrganizationMembers(t *testing.T) {
 		}); got != want {
 			t.Errorf("boss is %s, want %s", got, want)
 		}
+		if all, parts := f.allMembers("/v1/organizations/"+other.String(), "", func(int) {}); len(all) != 120 || parts != 2 {
+			t.Errorf("an organization with one team has %d members in %d parts", len(all), parts)
+		}
 		now, _ := f.allMembers(path, "period=2026-11", func(int) {})
 		f.get(path+"/usage").want(t, 200, map[string]any{"total_users": len(now), "total_suggestions": 57})
 
