@@ -44,7 +44,7 @@ func pair(t *testing.T, f *fixture) (id uuid.UUID, admins []models.User) {
 
 // form returns a change that ada's form makes.
 func form(organization uuid.UUID, of models.User, change models.UserChange) models.UserChange {
-	change.Actor, change.Existing, change.UserID = "ada@example.com", true, of.ID
+	change.Actor, change.Existing, change.KeepAdmin, change.UserID = "ada@example.com", true, true, of.ID
 	change.Form = &models.MemberForm{OrganizationID: organization, Role: of.Role}
 	return change
 }
@@ -116,11 +116,24 @@ func TestMemberForms(t *testing.T) {
 	})
 }
 
-// Two admins who remove each other's role at once leave one admin.
+// Two admins who remove each other's role at once, in forms or through the API, leave one admin.
 func TestAdminsWhoDemoteEachOther(t *testing.T) {
+	member := models.Member
+	t.Run("forms", func(t *testing.T) {
+		demoteEachOther(t, func(id uuid.UUID, u models.User) models.UserChange {
+			return form(id, u, models.UserChange{Role: &member})
+		})
+	})
+	t.Run("calls", func(t *testing.T) {
+		demoteEachOther(t, func(uuid.UUID, models.User) models.UserChange {
+			return models.UserChange{Role: &member, KeepAdmin: true, Existing: true}
+		})
+	})
+}
+
+func demoteEachOther(t *testing.T, demote func(id uuid.UUID, u models.User) models.UserChange) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id, admins := pair(t, f)
-		member := models.Member
 		release := func() {}
 		if f.db.Postgres { // both begin while their rows are locked, and go on at once
 			tx, err := f.db.BeginTx(f.ctx, nil)
@@ -146,7 +159,7 @@ func TestAdminsWhoDemoteEachOther(t *testing.T) {
 		var group sync.WaitGroup
 		for i, u := range admins {
 			group.Go(func() {
-				_, errs[i] = models.SetUser(f.ctx, f.db, noon, u.Email, form(id, u, models.UserChange{Role: &member}))
+				_, errs[i] = models.SetUser(f.ctx, f.db, noon, u.Email, demote(id, u))
 			})
 		}
 		release()

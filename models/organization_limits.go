@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,7 +31,9 @@ func (c *LimitChange) check(current *int64) error {
 	return &Error{Code: CodeChangedMeanwhile, Detail: "Someone else changed this limit in the meantime. Check it and try again."}
 }
 
-func equal(a, b *int64) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
+func equal[T comparable](a, b *T) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
 
 // OrganizationChange is a change of an organization's settings. Nil fields do not change.
 type OrganizationChange struct {
@@ -75,12 +78,15 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 		}
 		o, before := found[0], found[0]
 		var details []string
-		if change.Name != nil && *change.Name != o.Name {
-			if err := checkOrganization(*change.Name, nil); err != nil {
+		if change.Name != nil {
+			name := strings.TrimSpace(*change.Name)
+			if err := checkOrganization(name, nil); err != nil {
 				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: err.Error()}
 			}
-			details = append(details, fmt.Sprintf("name from %q to %q", o.Name, *change.Name))
-			o.Name, o.Automatic = *change.Name, false
+			if name != o.Name {
+				details = append(details, fmt.Sprintf("name from %q to %q", o.Name, name))
+				o.Name, o.Automatic = name, false
+			}
 		}
 		if l := change.MemberLimit; l != nil && !equal(l.To, o.MemberLimit) {
 			if err := l.check(o.MemberLimit); err != nil {

@@ -62,12 +62,19 @@ type MemberList struct {
 // FindMembers returns a page of an organization's members, including those without usage. Their
 // standings are those of the gate, except that expired holds may still be counted.
 func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+	return listMembers(ctx, db, c, now, id, q, nil)
+}
+
+// listMembers is FindMembers among some members; nil means all.
+func listMembers(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	var list MemberList
 	var err error
 	if q.Past != nil {
-		list, err = findPastMembers(ctx, db, id, *q.Past, q)
+		list, err = findPastMembers(ctx, db, id, *q.Past, q, only)
 	} else {
-		list, err = findMembers(ctx, db, c, now, id, q)
+		list, err = findMembers(ctx, db, c, now, id, q, only)
 	}
 	if err != nil {
 		return MemberList{}, fmt.Errorf("list the members of the organization %s: %w", id, err)
@@ -75,13 +82,15 @@ func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	return list, nil
 }
 
-func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery) (MemberList, error) {
+func findMembers(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	list := MemberList{Page: 1}
 	e, err := organizationEntitlement(ctx, db, id)
 	if err != nil {
 		return list, err
 	}
-	p, err := rosterOf(ctx, db, c, now, id, e)
+	p, err := rosterOf(ctx, db, c, now, id, e, only)
 	if err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}
@@ -106,18 +115,18 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	}
 	// First find the members on the page, reading only what their order needs. The other columns
 	// are read only for them.
-	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, r.id,
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, u.spend_limit_cents, u.member_limit, r.id,
 	r.billing_period_start, r.billing_period_end,
 			r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents, r.units_held, r.overage_held,
 			r.overage_cents_held, last.suggestions_used
 		FROM (SELECT m.id, m.email, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
+		JOIN users u ON u.id = page.id AND ? ? LEFT JOIN usage_records r ON r.user_id = u.id AND ?
 		LEFT JOIN usage_records last ON last.user_id = u.id AND last.billing_period_end = COALESCE(r.billing_period_start, ?)
 		AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
 		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
-		p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
+		p.isOne(), p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
 	if err != nil {
 		return list, err
 	}
@@ -132,9 +141,8 @@ func findMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 		var limit *int64
 		var recordID, included, granted, before, used, overage, cents, held, overageHeld, centsHeld, last sql.NullInt64
 		var start, end sql.NullTime
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &recordID, &start, &end, &included, &granted, &before,
-			&used, &overage, &cents,
-			&held, &overageHeld, &centsHeld, &last); err != nil {
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &m.MemberLimit, &recordID, &start, &end, &included,
+			&granted, &before, &used, &overage, &cents, &held, &overageHeld, &centsHeld, &last); err != nil {
 			return list, err
 		}
 		entitlement := p.defaultTerms.entitlement
@@ -254,6 +262,8 @@ type MemberUsage struct {
 	ID   uuid.UUID
 	Name string
 	Role Role
+	// MemberLimit is the member's own limit in units; nil means the organization's default.
+	MemberLimit *int64
 	// SignedUp is when the member was created.
 	SignedUp time.Time
 	// Standing is the standing that the gate decides with, except that expired holds may still be

@@ -13,9 +13,11 @@ import (
 // findPastMembers is FindMembers for a past period: the current members who had signed up by its end
 // or have usage in it, with the limits that they had then. A member without a record has no plan and
 // no limit.
-func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Period, q MemberQuery) (MemberList, error) {
+func findPastMembers(
+	ctx context.Context, db bun.IDB, id uuid.UUID, period Period, q MemberQuery, only []uuid.UUID,
+) (MemberList, error) {
 	list := MemberList{Page: 1}
-	p := &roster{postgres: db.Dialect().Name() == dialect.PG}
+	p := &roster{postgres: db.Dialect().Name() == dialect.PG, only: only}
 	var err error
 	if p.workspaces, _, err = workspacesOf(ctx, db, id); err != nil || len(p.workspaces) == 0 {
 		return list, err
@@ -45,14 +47,16 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 		key = bun.SafeQuery("COALESCE(b.used, CASE WHEN m.created_at < ? THEN 0 ELSE -1 END)", before.End)
 		join = bun.SafeQuery("LEFT JOIN (?) b ON b.user_id = m.id", p.sumsDuring(before))
 	}
-	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.created_at, page.used, page.included, page.overage, page.cents,
+	rows, err := db.QueryContext(ctx, `SELECT u.id, u.email, u.name, u.role, u.member_limit, u.created_at, page.used, page.included,
+			page.overage, page.cents,
 			COALESCE((SELECT r.plan_id FROM usage_records r WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?
 				ORDER BY r.billing_period_start DESC LIMIT 1), ''),
 			(SELECT CAST(SUM(r.suggestions_used) AS bigint) FROM usage_records r
 				WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?)
 		FROM (SELECT m.*, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
-		JOIN users u ON u.id = page.id ORDER BY page.sort_key ?, page.email`,
-		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset, direction)
+		JOIN users u ON u.id = page.id AND ? ORDER BY page.sort_key ?, page.email`,
+		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset,
+		p.isOne(), direction)
 	if err != nil {
 		return list, err
 	}
@@ -61,8 +65,8 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 		m := MemberUsage{Standing: Standing{Period: period}}
 		s := &m.Standing
 		var last sql.NullInt64
-		if err := rows.Scan(&m.ID, &s.Email, &m.Name, &m.Role, &m.SignedUp, &s.Used, &s.Included, &s.Overage, &s.OverageCents, &s.Plan,
-			&last); err != nil {
+		if err := rows.Scan(&m.ID, &s.Email, &m.Name, &m.Role, &m.MemberLimit, &m.SignedUp, &s.Used, &s.Included, &s.Overage,
+			&s.OverageCents, &s.Plan, &last); err != nil {
 			return list, err
 		}
 		s.UserID, m.SignedUp = m.ID, m.SignedUp.UTC()
@@ -76,10 +80,14 @@ func findPastMembers(ctx context.Context, db bun.IDB, id uuid.UUID, period Perio
 
 // sumsDuring returns a query of the members' sums over their records that began in a period.
 func (p *roster) sumsDuring(period Period) schema.QueryAppender {
+	ofMembers := bun.SafeQuery("r.present_workspace_id IN (?)", bun.List(p.workspaces))
+	if p.only != nil { // the record's workspace is the member's
+		ofMembers = bun.SafeQuery("r.user_id IN (?)", bun.List(p.only))
+	}
 	return bun.SafeQuery(`SELECT r.user_id, CAST(SUM(r.suggestions_used) AS bigint) AS used, CAST(SUM(r.overage_used) AS bigint) AS overage,
 			CAST(SUM(r.overage_cents) AS bigint) AS cents, MAX(r.suggestions_included + r.granted) AS included, MAX(r.overage_rate_cents) AS rate
-		FROM usage_records r WHERE r.present_workspace_id IN (?) AND r.billing_period_start >= ? AND r.billing_period_start < ?
-		GROUP BY r.user_id`, bun.List(p.workspaces), period.Start, period.End)
+		FROM usage_records r WHERE ? AND r.billing_period_start >= ? AND r.billing_period_start < ?
+		GROUP BY r.user_id`, ofMembers, period.Start, period.End)
 }
 
 // membersDuring returns a query of the members of a period with the columns of standings.
@@ -87,6 +95,6 @@ func (p *roster) membersDuring(period Period) schema.QueryAppender {
 	return bun.SafeQuery(`SELECT g.*, CASE WHEN g.included - (g.used - g.overage) > 0 THEN g.used - g.overage ELSE g.used END AS counted
 		FROM (SELECT u.id, u.email, ? AS folded, u.created_at, COALESCE(r.used, 0) AS used, COALESCE(r.overage, 0) AS overage,
 				COALESCE(r.cents, 0) AS cents, COALESCE(r.included, 0) AS included, COALESCE(r.rate, 0) AS rate
-			FROM users u LEFT JOIN (?) r ON r.user_id = u.id WHERE u.workspace_id IN (?) AND (u.created_at < ? OR r.used > 0)) g`,
-		p.folded(), p.sumsDuring(period), bun.List(p.workspaces), period.End)
+			FROM users u LEFT JOIN (?) r ON r.user_id = u.id WHERE ? AND (u.created_at < ? OR r.used > 0)) g`,
+		p.folded(), p.sumsDuring(period), p.isMember(), period.End)
 }

@@ -53,6 +53,18 @@ func (c *PastUsageCache) OrganizationPast(
 	return past, nil
 }
 
+// PastSummary returns the summary of an organization's period that has ended, as OrganizationPast
+// does.
+func (c *PastUsageCache) PastSummary(
+	ctx context.Context, db bun.IDB, now time.Time, o *Organization, period Period,
+) (OrganizationSummary, error) {
+	past := OrganizationPeriod{OrganizationSummary: OrganizationSummary{ID: o.ID, Name: o.Name, Period: period}}
+	if err := past.sumUp(ctx, db, c, now); err != nil {
+		return OrganizationSummary{}, fmt.Errorf("sum up a past period of the organization %s: %w", o.ID, err)
+	}
+	return past.OrganizationSummary, nil
+}
+
 // periodSums are the sums of the members' records that began in a period.
 type periodSums struct {
 	version                                         string

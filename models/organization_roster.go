@@ -24,6 +24,8 @@ type roster struct {
 	// planner can estimate the number of members.
 	organization uuid.UUID
 	workspaces   []uuid.UUID
+	// only, unless it is nil, are the only members that the roster is about.
+	only []uuid.UUID
 	// version changes whenever the usage of a past period of the workspaces may change; see
 	// PastUsageCache.
 	version      string
@@ -65,9 +67,11 @@ func (c *Catalogue) termsOf(e *Entitlement, now time.Time) terms {
 }
 
 // rosterOf reads the roster of an organization; e is the entitlement from the organization's
-// subscription, nil without one.
-func rosterOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement) (*roster, error) {
-	p := &roster{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id}
+// subscription, nil without one. Unless only is nil, the roster is only about these members.
+func rosterOf(
+	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, e *Entitlement, only []uuid.UUID,
+) (*roster, error) {
+	p := &roster{postgres: db.Dialect().Name() == dialect.PG, now: now, organization: id, only: only}
 	var err error
 	if p.workspaces, p.version, err = workspacesOf(ctx, db, id); err != nil {
 		return nil, err
@@ -78,8 +82,8 @@ func rosterOf(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id u
 	}
 	p.defaultTerms = c.termsOf(&Entitlement{}, now)
 	var own []Subscription
-	err = db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE u.workspace_id IN (?) AND s.id = "+
-		newestActive("id", "n.user_id = u.id"), bun.List(p.workspaces)).Scan(ctx, &own)
+	err = db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE ? AND s.id = "+
+		newestActive("id", "n.user_id = u.id"), p.isMember()).Scan(ctx, &own)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +110,23 @@ func workspacesOf(ctx context.Context, db bun.IDB, id uuid.UUID) (ids []uuid.UUI
 		version += r.ID.String() + " " + r.Version + "\n"
 	}
 	return ids, version, err
+}
+
+// isMember is the condition that u is one of the members.
+func (p *roster) isMember() schema.QueryAppender {
+	workspace := "u.workspace_id"
+	if p.only != nil && !p.postgres {
+		workspace = "+u.workspace_id" // the plus keeps SQLite from reading all members by this column's index
+	}
+	return bun.SafeQuery("? AND "+workspace+" IN (?)", p.isOne(), bun.List(p.workspaces))
+}
+
+// isOne is the condition that u is one of only.
+func (p *roster) isOne() schema.QueryAppender {
+	if p.only == nil {
+		return bun.SafeQuery("TRUE")
+	}
+	return bun.SafeQuery("u.id IN (?)", bun.List(p.only))
 }
 
 // joinTerms joins o, the terms of members who do not have the default ones.
@@ -176,8 +197,8 @@ func (p *roster) currentRecords() schema.QueryAppender {
 
 // members returns a query of all members that reads no usage record.
 func (p *roster) members() schema.QueryAppender {
-	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, u.created_at, ? AS rate FROM users u ? WHERE u.workspace_id IN (?)",
-		p.folded(), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), bun.List(p.workspaces))
+	return bun.SafeQuery("SELECT u.id, u.email, ? AS folded, u.created_at, ? AS rate FROM users u ? WHERE ?",
+		p.folded(), p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isMember())
 }
 
 // membersWithRecords returns a query of all members with their current record and the start of
@@ -187,9 +208,9 @@ func (p *roster) membersWithRecords() schema.QueryAppender {
 		"COALESCE(r.suggestions_used, 0) AS used, COALESCE(r.overage_used, 0) AS overage, COALESCE(r.overage_cents, 0) AS cents, "+
 		"COALESCE(r.units_held, 0) AS held, COALESCE(r.overage_held, 0) AS overage_held, COALESCE(r.suggestions_included, 0) AS given, "+
 		"COALESCE(r.included_before, 0) AS before, COALESCE(r.granted, 0) AS granted, ? AS of_plan, ? AS rate "+
-		"FROM users u ? LEFT JOIN usage_records r ON r.user_id = u.id AND ? WHERE u.workspace_id IN (?)",
+		"FROM users u ? LEFT JOIN usage_records r ON r.user_id = u.id AND ? WHERE ?",
 		p.folded(), p.coalesce("starts", p.defaultTerms.starts), p.coalesce("included", p.defaultTerms.included),
-		p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), bun.List(p.workspaces))
+		p.coalesce("rate", p.defaultTerms.rate), p.joinTerms(), p.isCurrent(), p.isMember())
 }
 
 // standings adds to a query with given, before, granted and of_plan what is included and what is

@@ -226,10 +226,10 @@ func TestSetUser(t *testing.T) {
 		if _, err := models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{Leaves: true, Role: ptr(models.Admin)}); err == nil {
 			t.Error("an admin without an organization is accepted")
 		}
-		if got := f.audited(t); len(got) != 12 || got[8] != "shell user.leave ada@example.com" || got[11] != "shell user.set ada@example.com" {
+		if got := f.audited(t); len(got) != 11 || got[7] != "shell user.leave ada@example.com" || got[10] != "shell user.set ada@example.com" {
 			t.Errorf("the audit log is %q", got)
 		}
-		if detail := all[models.AuditEntry](t, f, "id")[11].Detail; detail != "removed from the organization" {
+		if detail := all[models.AuditEntry](t, f, "id")[10].Detail; detail != "removed from the organization" {
 			t.Errorf("the audit detail is %q", detail)
 		}
 		detail := all[models.AuditEntry](t, f, "id")[3].Detail

@@ -121,7 +121,7 @@ func sumUpOrganization(
 	if err != nil {
 		return OrganizationSummary{}, err
 	}
-	members, err := rosterOf(ctx, db, c, now, id, e)
+	members, err := rosterOf(ctx, db, c, now, id, e, nil)
 	if err != nil {
 		return OrganizationSummary{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 )
 
@@ -52,23 +53,25 @@ func ParseAmount(text string) (int64, error) {
 
 // SetSpendLimit sets the maximum price of a person's overage in a billing period, in cents; nil
 // means no limit. It applies from the next decision, and is added to the audit log. Setting the
-// current limit again does nothing.
-func SetSpendLimit(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor, email string, cents *int64) error {
+// current limit again does nothing. It returns an Error with CodeUnknownUser.
+func SetSpendLimit(ctx context.Context, db *DB, c *Catalogue, now time.Time, actor string, id uuid.UUID, cents *int64) error {
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var user User
-		if err := lockUser(ctx, tx, now, email, &user); err != nil {
+		if err := lockUserByID(ctx, tx, id, &user); errors.Is(err, errSetAgain) {
+			return &Error{Code: CodeUnknownUser, Detail: "This person does not exist anymore."}
+		} else if err != nil {
 			return err
 		}
-		if old := user.SpendLimitCents; old == nil && cents == nil || old != nil && cents != nil && *old == *cents {
+		if equal(user.SpendLimitCents, cents) {
 			return nil
 		}
-		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("spend_limit_cents = ?", cents).Where("id = ?", user.ID).Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model((*User)(nil)).Set("spend_limit_cents = ?", cents).Where("id = ?", id).Exec(ctx); err != nil {
 			return err
 		}
-		return Audit(ctx, tx, now, actor, "spend_limit.set", email, c.limitText(user.SpendLimitCents)+" to "+c.limitText(cents))
+		return Audit(ctx, tx, now, actor, "spend_limit.set", user.Email, c.limitText(user.SpendLimitCents)+" to "+c.limitText(cents))
 	})
 	if err != nil {
-		return fmt.Errorf("set the spend limit of %s: %w", email, err)
+		return fmt.Errorf("set the spend limit of the user %s: %w", id, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,8 +56,12 @@ type UserChange struct {
 	MemberLimit *LimitChange
 	// Actor is who changes the user, for the audit log; the shell if empty.
 	Actor string
-	// Existing means that the user must exist; the error has CodeUnknownUser otherwise.
-	Existing bool
+	// Existing means that the user must exist; the error has CodeUnknownUser otherwise. New means that
+	// no user may have the email yet.
+	Existing, New bool
+	// KeepAdmin means that the change must not take the last admin from an organization; the error is
+	// ErrLastAdmin otherwise.
+	KeepAdmin bool
 	// Form, unless it is nil, is the form of an organization's admin that makes the change.
 	Form *MemberForm
 	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
@@ -64,8 +69,7 @@ type UserChange struct {
 	UserID uuid.UUID
 }
 
-// MemberForm is the form of an admin about a member of their organization. If the form changes
-// nothing, SetUser adds nothing to the audit log. The organization keeps an admin.
+// MemberForm is the form of an admin about a member of their organization.
 type MemberForm struct {
 	// OrganizationID is the organization that the member must be in; the error has CodeUnknownUser
 	// otherwise.
@@ -99,7 +103,7 @@ func (c *UserChange) describe(before, after *User) string {
 		standard := "the organization's default"
 		parts = append(parts, "member limit "+fromTo(unitsText(before.MemberLimit, standard), unitsText(after.MemberLimit, standard)))
 	}
-	return listOr(parts, "nothing")
+	return listOr(parts, "created")
 }
 
 func fromTo(before, after string) string {
@@ -116,12 +120,17 @@ var (
 	ErrNoWorkspace              = errors.New("has no workspace to put people in: create it with --slack-team")
 )
 
-// ErrLastAdmin means that an admin's form would leave an organization without an admin.
+// ErrLastAdmin means that a change would leave an organization without an admin.
 var ErrLastAdmin = errors.New("an organization must keep an admin")
 
-// SetUser changes a user and returns the result. It creates a user who does not exist. It returns
-// ErrEmail for an invalid address, an Error with CodeUnknownOrganization, CodeUnknownUser or
-// CodeChangedMeanwhile, ErrAdminWithoutOrganization, ErrLimitWithoutOrganization and ErrLastAdmin.
+// errSetAgain means that another transaction changed the user between the lookup and the lock.
+var errSetAgain = errors.New("the user changed in the meantime")
+
+// SetUser changes a user and returns the result. It creates a user who does not exist. If nothing
+// changes, it adds nothing to the audit log. If the email passes to someone else after SetUser looked
+// it up, the change applies to the user who had it at that time. It returns ErrEmail for an invalid
+// address, an Error with CodeUnknownOrganization, CodeUnknownUser or CodeChangedMeanwhile,
+// ErrAdminWithoutOrganization, ErrLimitWithoutOrganization and ErrLastAdmin.
 func SetUser(ctx context.Context, db *DB, now time.Time, email string, change UserChange) (User, error) {
 	given := email
 	email, err := ParseEmail(given)
@@ -132,21 +141,22 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		return User{}, fmt.Errorf("set the user %s: the role is %q, must be %q or %q", email, *r, Member, Admin)
 	}
 	var user User
-	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if change.Existing {
-			known, err := tx.NewSelect().Model((*User)(nil)).Where("email = ?", email).Exists(ctx)
-			if err != nil {
-				return err
-			}
-			if !known {
-				return &Error{Code: CodeUnknownUser, Detail: "No person has this email."}
-			}
-		}
-		otherAdmins, err := change.lockAdmins(ctx, tx)
+	set := func(ctx context.Context, tx bun.Tx) error {
+		id, err := change.find(ctx, tx, email)
 		if err != nil {
 			return err
 		}
-		if err := lockUser(ctx, tx, now, email, &user); err != nil {
+		admins, err := change.lockAdmins(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		created := id == uuid.Nil
+		if created {
+			if id, err = createUser(ctx, tx, now, email); err != nil {
+				return err
+			}
+		}
+		if err := lockUserByID(ctx, tx, id, &user); err != nil {
 			return err
 		}
 		before := user
@@ -156,9 +166,6 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		}
 		if err := change.checkForm(&user, home); err != nil {
 			return err
-		}
-		if change.UserID != uuid.Nil && change.UserID != user.ID {
-			return fmt.Errorf("the email belongs to another user now: %s", user.ID)
 		}
 		if change.OrganizationID != nil {
 			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
@@ -184,13 +191,11 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		if change.Operator != nil {
 			user.Operator = *change.Operator
 		}
-		if change.Form != nil {
-			if before.Role == Admin && user.Role != Admin && otherAdmins == 0 {
-				return ErrLastAdmin
-			}
-			if user.Role == before.Role && equal(user.MemberLimit, before.MemberLimit) && !change.Leaves {
-				return nil
-			}
+		if err := admins.check(ctx, tx, &before, &user, home); err != nil {
+			return err
+		}
+		if !created && user.sameAs(&before) {
+			return nil
 		}
 		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
 			Exec(ctx); err != nil {
@@ -204,31 +209,98 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			actor = ActorShell
 		}
 		return change.audit(ctx, tx, now, actor, &before, &user, home)
-	})
+	}
+	err = db.InTx(ctx, set)
+	for errors.Is(err, errSetAgain) {
+		err = db.InTx(ctx, set)
+	}
 	if err != nil {
 		return User{}, fmt.Errorf("set the user %s: %w", email, err)
 	}
 	return user, nil
 }
 
-// lockAdmins locks the admins of the form's organization and the user, if the change may remove an
-// admin. Two admins that remove each other at once then do it one after the other. It returns the
-// number of the other admins.
-func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx) (others int, err error) {
-	if c.Form == nil || !c.Leaves && (c.Role == nil || *c.Role == Admin) {
-		return 0, nil
+// find returns the ID of the user with the email; the zero ID if the change must create the user.
+func (c *UserChange) find(ctx context.Context, tx bun.Tx, email string) (id uuid.UUID, err error) {
+	var found []uuid.UUID
+	if err := tx.NewSelect().Model((*User)(nil)).Column("id").Where("email = ?", email).Scan(ctx, &found); err != nil {
+		return id, err
 	}
+	if len(found) > 0 {
+		id = found[0]
+	}
+	switch {
+	case c.Form != nil && id != c.UserID:
+		return id, errNoMember()
+	case c.Existing && id == uuid.Nil:
+		return id, &Error{Code: CodeUnknownUser, Detail: "No person has this email."}
+	case c.UserID != uuid.Nil && id == uuid.Nil:
+		return id, errors.New("the email belongs to no user now")
+	case (c.New || c.UserID != uuid.Nil) && id != c.UserID:
+		return id, fmt.Errorf("the email belongs to another user now: %s", id)
+	}
+	return id, nil
+}
+
+func errNoMember() error {
+	return &Error{Code: CodeUnknownUser, Detail: "The organization has no such member."}
+}
+
+// lockedAdmins are the admins of an organization, locked until the end of the transaction.
+type lockedAdmins struct {
+	keep         bool
+	organization uuid.UUID // zero: of none
+	others       int       // the number of admins besides the user
+}
+
+// lockAdmins locks the admins of the user's organization and the user, if the change may remove an
+// admin. Two changes that remove each other's admin at once then happen one after the other.
+func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx, id uuid.UUID) (locked lockedAdmins, err error) {
+	if !c.KeepAdmin || !c.Leaves && c.OrganizationID == nil && (c.Role == nil || *c.Role == Admin) {
+		return locked, nil
+	}
+	locked.keep = true
+	var home []uuid.UUID
+	if err := tx.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").Column("w.organization_id").
+		Where("u.id = ?", id).Scan(ctx, &home); err != nil || len(home) == 0 {
+		return locked, err
+	}
+	locked.organization = home[0]
 	var admins []User
 	err = ForUpdate(tx.NewSelect().Model(&admins).
-		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", c.UserID, Admin,
-						c.Form.OrganizationID).
+		Where("id = ? OR role = ? AND workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", id, Admin, locked.organization).
 		Order("email")).Scan(ctx) // as all transactions lock people
 	for i := range admins {
-		if admins[i].ID != c.UserID {
-			others++
+		if admins[i].ID != id {
+			locked.others++
 		}
 	}
-	return others, err
+	return locked, err
+}
+
+// check checks that the user's organization before the change keeps an admin.
+func (l *lockedAdmins) check(ctx context.Context, tx bun.Tx, before, after *User, home *uuid.UUID) error {
+	if !l.keep || before.Role != Admin || home == nil {
+		return nil
+	}
+	moved, err := after.organization(ctx, tx)
+	switch {
+	case err != nil:
+		return err
+	case after.Role == Admin && moved != nil && *moved == *home:
+		return nil
+	case l.organization != *home:
+		return errSetAgain
+	case l.others == 0:
+		return ErrLastAdmin
+	}
+	return nil
+}
+
+// sameAs reports whether two states of a user are equal in all fields that SetUser changes.
+func (u *User) sameAs(other *User) bool {
+	return equal(u.WorkspaceID, other.WorkspaceID) && equal(u.SlackUserID, other.SlackUserID) && u.Role == other.Role &&
+		u.Operator == other.Operator && equal(u.MemberLimit, other.MemberLimit)
 }
 
 // checkForm checks that the form is still about the locked user as the admin saw them. home is the
@@ -237,8 +309,8 @@ func (c *UserChange) checkForm(user *User, home *uuid.UUID) error {
 	switch f := c.Form; {
 	case f == nil:
 		return nil
-	case home == nil || *home != f.OrganizationID || c.UserID != user.ID:
-		return &Error{Code: CodeUnknownUser, Detail: "The organization has no such member."}
+	case home == nil || *home != f.OrganizationID:
+		return errNoMember()
 	case c.Role != nil && *c.Role == user.Role:
 		return nil // as by a double click
 	case (c.Role != nil || c.Leaves) && user.Role != f.Role:
@@ -281,6 +353,30 @@ func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user 
 	}
 	*user = User{}
 	return ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
+}
+
+// lockUserByID locks and reads a user. It returns errSetAgain if there is none with the ID.
+func lockUserByID(ctx context.Context, tx bun.Tx, id uuid.UUID, user *User) error {
+	*user = User{}
+	err := ForUpdate(tx.NewSelect().Model(user).Where("id = ?", id)).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return errSetAgain
+	}
+	return err
+}
+
+// createUser creates a user. It returns errSetAgain if another transaction has created one with the
+// email.
+func createUser(ctx context.Context, tx bun.Tx, now time.Time, email string) (uuid.UUID, error) {
+	user := User{ID: uuid.Must(uuid.NewV7()), Email: email, Role: Member, CreatedAt: now}
+	made, err := tx.NewInsert().Model(&user).On("CONFLICT (email) DO NOTHING").Exec(ctx)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	if n, err := made.RowsAffected(); err != nil || n == 1 {
+		return user.ID, err
+	}
+	return uuid.Nil, errSetAgain
 }
 
 // moveTo moves the user to the organization's first workspace.

@@ -94,21 +94,9 @@ func newActivityEvent(e *models.ActivityEvent) activityEvent {
 // activityQuery reads the parameters period and cursor. Without a period, it selects the current one.
 func (s *Server) activityQuery(query url.Values, current func() (models.Period, error)) (models.PeriodQuery, *models.ActivityCursor,
 	error) {
-	var selected models.PeriodQuery
-	var after *models.ActivityCursor
 	var errs []FieldError
-	if texts := query["cursor"]; texts != nil {
-		var err error
-		if after, err = models.ParseCursor(texts[0]); err != nil || len(texts) > 1 {
-			errs = append(errs, FieldError{Path: "cursor", Message: models.ErrCursor.Error()})
-		}
-	}
-	if texts := query["period"]; texts != nil {
-		var err error
-		if selected, err = models.ParsePeriod(texts[0]); err != nil || len(texts) > 1 {
-			errs = append(errs, FieldError{Path: "period", Message: models.ErrPeriod.Error()})
-		}
-	}
+	after := parameter(query, "cursor", models.ParseCursor, &errs)
+	selected := parameter(query, "period", models.ParsePeriod, &errs)
 	if errs != nil {
 		return selected, nil, invalid(errs...)
 	}

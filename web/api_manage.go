@@ -137,7 +137,7 @@ func (s *Server) changeUser(c echo.Context) error {
 	if err := s.decode(c, maxBody, func(b *body) error { return readObject(b, userFields, &r) }); err != nil {
 		return err
 	}
-	r.change.Actor, r.change.Existing = actor(c), true
+	r.change.Actor, r.change.Existing, r.change.KeepAdmin = actor(c), true, true
 	ctx := c.Request().Context()
 	u, err := models.SetUser(ctx, s.db, models.Now(s.now), email, r.change)
 	switch {
@@ -145,6 +145,12 @@ func (s *Server) changeUser(c echo.Context) error {
 		return invalid(FieldError{Path: "role", Message: "an admin needs an organization"})
 	case errors.Is(err, models.ErrNoWorkspace):
 		return invalid(FieldError{Path: "organization_id", Message: "must be an organization with a workspace"})
+	case errors.Is(err, models.ErrLastAdmin):
+		path := "organization_id"
+		if role := r.change.Role; role != nil && *role == models.Member && !r.change.Leaves {
+			path = "role"
+		}
+		return invalid(FieldError{Path: path, Message: "this is the only admin of the organization; make another member an admin first"})
 	case errors.Is(err, models.ErrLimitWithoutOrganization):
 		return invalid(FieldError{Path: "member_limit", Message: err.Error()})
 	case err != nil:

@@ -49,6 +49,7 @@ func TestChangeOrganization(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 6, "e")).want(t, 200, map[string]any{"allowed": true, "used": 60})
 		f.patch(path, `{}`, key).want(t, 200, map[string]any{"name": "Acme Inc.", "member_limit": 60})
+		f.patch(path, `{"name": "\tAcme Inc. "}`, key).want(t, 200, map[string]any{"name": "Acme Inc."})
 		if lines := f.audited("organization.set"); len(lines) != 4 ||
 			!strings.Contains(strings.Join(lines, "\n"), "spend limit from no limit to $1.00") {
 			t.Errorf("the audit log has %q", lines)
@@ -58,7 +59,7 @@ func TestChangeOrganization(t *testing.T) {
 			`{"spend_limit_cents": -1}`: "spend_limit_cents", `{"spend_limit_cents": 100000001}`: "spend_limit_cents",
 			`{"spend_limit_cents": "9"}`: "spend_limit_cents", `{"member_limit": 1.5}`: "member_limit", `{"member_limit": true}`: "member_limit",
 			`{"member_limit": 1000000001}`: "member_limit", `{"name": ""}`: "name", `{"name": null}`: "name", `{"name": "a\nb"}`: "name",
-			`{"limit": 1}`: "limit", `{"spend_limit_cents": 1, "spend_limit_cents": 2}`: "spend_limit_cents",
+			`{"name": " "}`: "name", `{"limit": 1}`: "limit", `{"spend_limit_cents": 1, "spend_limit_cents": 2}`: "spend_limit_cents",
 		} {
 			f.patch(path, body, key).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": field})
 		}
@@ -86,6 +87,7 @@ func TestChangeUser(t *testing.T) {
 		f.patch(user, `{"member_limit": null}`, key).want(t, 200, map[string]any{"role": "admin", "member_limit": nil})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 1, "c")).want(t, 200, map[string]any{"reason": "member_limit_reached",
 			"member_limit": 3})
+		f.person("amy@example.com", "T1", models.Admin, false)
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, other), key).want(t, 200, map[string]any{
 			"role": "member", "organization_id": other.String(),
 		})
@@ -96,6 +98,27 @@ func TestChangeUser(t *testing.T) {
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, uuid.NewString()), key).want(t, 404, map[string]any{"code": "unknown_organization"})
 		f.patch(user, fmt.Sprintf(`{"organization_id": %q}`, f.organization("Empty")), key).want(t, 422, map[string]any{
 			"errors.path": "organization_id",
+		})
+		f.step(t, "the last admin", func(t *testing.T) {
+			f.patch(user, fmt.Sprintf(`{"organization_id": %q, "role": "admin"}`, other), key).want(t, 200, map[string]any{"role": "admin"})
+			entries := f.audited("user.")
+			for body, field := range map[string]string{
+				`{"role": "member"}`: "role", `{"organization_id": null}`: "organization_id",
+				`{"organization_id": null, "role": "member"}`:                 "organization_id",
+				fmt.Sprintf(`{"organization_id": %q}`, acme):                  "organization_id",
+				fmt.Sprintf(`{"organization_id": %q, "role": "admin"}`, acme): "organization_id",
+			} {
+				f.patch(user, body, key).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": field,
+					"errors.message": "this is the only admin of the organization; make another member an admin first"})
+			}
+			for _, body := range []string{`{}`, `{"role": "admin"}`, `{"member_limit": null}`, fmt.Sprintf(`{"organization_id": %q}`, other)} {
+				f.patch(user, body, key).want(t, 200, map[string]any{"role": "admin", "organization_id": other.String()})
+			}
+			if got := f.audited("user."); len(got) != len(entries) {
+				t.Errorf("calls that change nothing added %q", got[len(entries):])
+			}
+			f.person("boss@example.com", "T2", models.Admin, false)
+			f.patch(user, `{"role": "member"}`, key).want(t, 200, map[string]any{"role": "member"})
 		})
 		f.patch("/v1/users/ada", `{}`, key).want(t, 422, map[string]any{"errors.path": "email"})
 		f.patch(user, `{}`, withKey(f.newKey(models.ScopeCheck, models.ScopeConsume, models.ScopeRead))).want(t, 403,

@@ -1,7 +1,10 @@
 package web
 
 import (
+	"errors"
+	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -10,11 +13,11 @@ import (
 	"tollgate/models"
 )
 
-// organizationAnswer is an organization's usage in its current period.
+// organizationAnswer is an organization's usage in a billing period.
 type organizationAnswer struct {
 	ID               string         `json:"id" format:"uuid"`
 	Name             string         `json:"name"`
-	Plan             string         `json:"plan"`
+	Plan             string         `json:"plan" doc:"The ID of the plan. In a past period, that of most members; empty without usage."`
 	Period           period         `json:"period"`
 	TotalUsers       int64          `json:"total_users"`
 	ActiveUsers      int64          `json:"active_users" doc:"Users who used at least one unit in the period."`
@@ -23,14 +26,16 @@ type organizationAnswer struct {
 	Overage          int64          `json:"overage" doc:"Units beyond each member's included units. They are billed."`
 	OverageCents     int64          `json:"overage_cents" doc:"Estimate in cents, before tax."`
 	SpendLimitCents  *int64         `json:"spend_limit_cents"`
-	MemberLimit      *int64         `json:"member_limit" doc:"The default maximum of units per member and period; null means no limit."`
+	MemberLimit      *int64         `json:"member_limit"`
 	TopUsers         []topUser      `json:"top_users" nullable:"false" doc:"The ten users with the most usage; ties sorted by email."`
 }
 
 // TransformSchema adds a description that is too long for the struct tag.
 func (organizationAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["spend_limit_cents"].Description = "The maximum price, in cents, of the overage that the organization's subscription " +
-		"pays for in a billing period; null means no limit."
+		"pays for in a billing period; null means no limit. In a past period, the limit at its end."
+	s.Properties["member_limit"].Description = "The default maximum of units per member and period; null means no limit. " +
+		"Always null in a past period."
 	return s
 }
 
@@ -57,7 +62,56 @@ func (s *Server) organizationUsage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answerOrganization(c, id)
+	now := models.Now(s.now)
+	query, err := organizationQuery(c)
+	if err != nil {
+		return err
+	}
+	var errs []FieldError
+	selected := parameter(query, "period", begunPeriod(now), &errs)
+	switch {
+	case errs != nil:
+		return invalid(errs...)
+	case selected.Start.IsZero():
+		return s.answerOrganization(c, id)
+	}
+	ctx := c.Request().Context()
+	o, err := models.OrganizationByID(ctx, s.db, id)
+	if err != nil {
+		return err
+	}
+	_, past, err := s.periodsOf(ctx, id, selected, now)
+	if err != nil {
+		return err
+	}
+	if past == nil {
+		return s.answerOrganization(c, id)
+	}
+	summary, err := s.pastUsage.PastSummary(ctx, s.db, now, &o, *past)
+	if err != nil {
+		return err
+	}
+	return writeOrganization(c, &summary)
+}
+
+// organizationQuery returns the query parameters of a call about an organization.
+func organizationQuery(c echo.Context) (url.Values, error) {
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return nil, invalid(FieldError{Path: "period", Message: "is part of an invalid query string"})
+	}
+	return query, nil
+}
+
+// begunPeriod returns a function that parses a period that has begun.
+func begunPeriod(now time.Time) func(string) (models.PeriodQuery, error) {
+	return func(text string) (models.PeriodQuery, error) {
+		q, err := models.ParsePeriod(text)
+		if err == nil && q.Start.After(now) {
+			return models.PeriodQuery{}, errors.New("must not be in the future")
+		}
+		return q, err
+	}
 }
 
 // organizationID returns the organization of the path.
@@ -74,6 +128,10 @@ func (s *Server) answerOrganization(c echo.Context, id uuid.UUID) error {
 	if err != nil {
 		return err
 	}
+	return writeOrganization(c, &o)
+}
+
+func writeOrganization(c echo.Context, o *models.OrganizationSummary) error {
 	answer := organizationAnswer{
 		ID: o.ID.String(), Name: o.Name, Plan: string(o.Plan), Period: period(o.Period),
 		TotalUsers: o.TotalUsers, ActiveUsers: o.ActiveUsers, TotalSuggestions: o.TotalSuggestions,

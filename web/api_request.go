@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -194,6 +195,23 @@ func readObject[T any](b *body, fields []field[T], into *T) error {
 
 // maxFieldErrors limits the number of errors in one answer.
 const maxFieldErrors = 100
+
+// parameter reads a query parameter. It returns the zero value without one, and adds a field error
+// if the parameter is invalid or repeated.
+func parameter[T any](query url.Values, name string, parse func(string) (T, error), errs *[]FieldError) (value T) {
+	texts := query[name]
+	if texts == nil {
+		return value
+	}
+	value, err := parse(texts[0])
+	switch {
+	case err != nil:
+		*errs = append(*errs, FieldError{Path: name, Message: err.Error()})
+	case len(texts) > 1:
+		*errs = append(*errs, FieldError{Path: name, Message: "must not be repeated"})
+	}
+	return value
+}
 
 // text reads a string. If the value is not a string, text records a field error and ok is false.
 func (b *body) text(name string) (s string, ok bool, err error) {

@@ -59,10 +59,11 @@ func (s *Server) describe(schemas huma.Registry) views.Docs {
 			Example:     s.example(&r), Response: fieldsOf(schemas, "", r.response),
 		}
 		for _, q := range r.query {
-			o.Request = append(o.Request, views.DocsField{
-				Name: "?" + q.name, Type: fmt.Sprintf("integer, %d to %d", q.least, q.most),
-				Description: fmt.Sprintf("%s Default: %d.", q.description, q.normal),
-			})
+			f := views.DocsField{Name: "?" + q.name, Type: "string", Description: strings.ReplaceAll(q.description, "`", "")}
+			if q.most != 0 {
+				f.Type, f.Description = fmt.Sprintf("integer, %d to %d", q.least, q.most), fmt.Sprintf("%s Default: %d.", f.Description, q.normal)
+			}
+			o.Request = append(o.Request, f)
 		}
 		if r.request != nil {
 			o.Request = append(o.Request, fieldsOf(schemas, "", r.request)...)
@@ -87,11 +88,18 @@ var exampleBodies = map[string]string{
 	"settle":  `{"quantity": 2}`,
 	"events": `{"events": [{"email": "ada@example.com", "quantity": 1, "idempotency_key": "message-2",` +
 		` "occurred_at": "2026-11-23T09:30:00Z"}]}`,
+	"changeOrganization": `{"spend_limit_cents": 10000}`,
+	"changeUser":         `{"role": "admin"}`,
+	"void":               `{"email": "ada@example.com", "idempotency_key": "message-1", "reason": "sent twice"}`,
+	"grant":              `{"email": "ada@example.com", "quantity": 10, "reason": "outage", "idempotency_key": "grant-1"}`,
 }
 
 func (s *Server) example(r *route) string {
 	var b strings.Builder
 	b.WriteString("curl " + s.baseURL + r.path)
+	if r.method == http.MethodPatch {
+		b.WriteString(" -X PATCH")
+	}
 	if r.scope != "" {
 		b.WriteString(` \` + "\n  -H 'Authorization: Bearer tg_live_…'")
 	}

@@ -495,7 +495,9 @@ func (l *ledger) step(acme, hand *ledgerOrg) {
 			limit = nil
 		}
 		l.logf("%s sets a spend limit of %v", p.name, *or(limit, -1))
-		must(l.t, models.SetSpendLimit(l.t.Context(), l.db, l.web.catalogue, l.clock(), p.email, p.email, limit))
+		id, err := models.EnsureUser(l.t.Context(), l.db, p.email, l.clock())
+		must(l.t, err)
+		must(l.t, models.SetSpendLimit(l.t.Context(), l.db, l.web.catalogue, l.clock(), p.email, id, limit))
 	case n < 86:
 		l.report()
 	case n < 88:

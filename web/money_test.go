@@ -110,7 +110,8 @@ func TestOrganizationCost(t *testing.T) {
 			f.person(name+"@example.com", "T1", models.Admin, false)
 		}
 		limit := int64(210)
-		must(t, models.SetSpendLimit(context.Background(), f.db, f.web.catalogue, f.clock(), models.ActorShell, "dora@example.com", &limit))
+		must(t, models.SetSpendLimit(context.Background(), f.db, f.web.catalogue, f.clock(), models.ActorShell,
+			f.user("dora@example.com").ID, &limit))
 		cost := func() string { return textOf(f.signedIn("ada@example.com").get("/org").section("cost")) }
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
 		says(t, "a new plan", cost(), []string{

@@ -104,7 +104,7 @@ func (s *Server) memberNotices(c echo.Context, user *models.User) []ui.Notice {
 
 // setMember saves a change that an admin made in a form about a member.
 func (s *Server) setMember(c echo.Context, viewer *models.Viewer, user *models.User, change models.UserChange) error {
-	change.Actor, change.Existing, change.UserID = viewer.User.Email, true, user.ID
+	change.Actor, change.Existing, change.KeepAdmin, change.UserID = viewer.User.Email, true, true, user.ID
 	change.Form = &models.MemberForm{OrganizationID: viewer.Organization.ID, Role: models.Role(c.FormValue(views.FieldSeen))}
 	_, err := models.SetUser(c.Request().Context(), s.db, models.Now(s.now), user.Email, change)
 	if refused := (*models.Error)(nil); errors.As(err, &refused) && refused.Code == models.CodeUnknownUser {

@@ -3,7 +3,9 @@ package web
 import (
 	"context"
 	"net/http"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -57,9 +59,18 @@ func (s *Server) pastOfOrganization(c echo.Context, viewer *models.Viewer) (*mod
 	if selected == nil || err != nil {
 		return nil, err
 	}
-	current, err := models.CurrentPeriodOf(c.Request().Context(), s.db, now, viewer.Organization.ID)
+	_, past, err := s.periodsOf(c.Request().Context(), viewer.Organization.ID, *selected, now)
+	return past, err
+}
+
+// periodsOf returns the current billing period of an organization, and the past one that a query
+// selects; nil if it selects the current one.
+func (s *Server) periodsOf(
+	ctx context.Context, organization uuid.UUID, selected models.PeriodQuery, now time.Time,
+) (current models.Period, past *models.Period, err error) {
+	current, err = models.CurrentPeriodOf(ctx, s.db, now, organization)
 	if err != nil || selected.IsCurrent(current, now) {
-		return nil, err
+		return current, nil, err
 	}
-	return new(selected.In(current)), nil
+	return current, new(selected.In(current)), nil
 }

@@ -34,6 +34,9 @@ type queryParameter struct {
 
 func (s *Server) api() []route {
 	naming := " Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked."
+	period := queryParameter{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day " +
+		"(`2026-10-13`). Default: the current billing period."}
+	cursor := queryParameter{name: "cursor", description: "The `next_cursor` of an earlier response."}
 	return []route{
 		{
 			method: http.MethodPost, path: "/v1/check", id: "check", scope: models.ScopeCheck, handle: s.check,
@@ -101,18 +104,29 @@ func (s *Server) api() []route {
 			handle:      answered(queryTimeout, s.activity),
 			summary:     "A person's events",
 			description: "Each recorded use of units in one billing period, newest first.",
-			query: []queryParameter{
-				{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). " +
-					"Default: the current billing period."},
-				{name: "cursor", description: "The `next_cursor` of an earlier response."},
-			},
-			response: reflect.TypeFor[activityAnswer](), codes: []models.Code{models.CodeInvalidRequest},
+			query:       []queryParameter{period, cursor},
+			response:    reflect.TypeFor[activityAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,
 			handle:  answered(queryTimeout, s.organizationUsage),
-			summary: "An organization's usage", description: "Totals and the ten users with the most usage in the current billing period.",
-			response: reflect.TypeFor[organizationAnswer](), codes: []models.Code{models.CodeUnknownOrganization},
+			summary: "An organization's usage",
+			description: "Totals and the ten users with the most usage in a billing period. A past period has the figures of the current " +
+				"members who had signed up by its end or have usage in it.",
+			query:    []queryParameter{period},
+			response: reflect.TypeFor[organizationAnswer](),
+			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},
+		},
+		{
+			method: http.MethodGet, path: "/v1/organizations/{id}/members", id: "organizationMembers", scope: models.ScopeRead,
+			handle:  answered(queryTimeout, s.organizationMembers),
+			summary: "An organization's members",
+			description: "All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a " +
+				"time. A past period has the current members who had signed up by its end or have usage in it. There, a part of the list can " +
+				"be short or empty before its end, so continue until `next_cursor` is null.",
+			query:    []queryParameter{period, cursor},
+			response: reflect.TypeFor[membersAnswer](),
+			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,

@@ -204,8 +204,8 @@ func (s *Server) removeSpendLimit(c echo.Context, viewer *models.Viewer) error {
 }
 
 func (s *Server) saveSpendLimit(c echo.Context, viewer *models.Viewer, cents *int64) error {
-	actor, email := viewer.User.Email, viewer.User.Email
-	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), actor, email, cents); err != nil {
+	u := &viewer.User
+	if err := models.SetSpendLimit(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), u.Email, u.ID, cents); err != nil {
 		return err
 	}
 	if cents == nil {

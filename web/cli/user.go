@@ -36,7 +36,7 @@ func (c *userSet) Run(ctx context.Context, o *Output, db *models.DB) error {
 			return err
 		}
 		o.Note("%s", known.Describe())
-		change.UserID = known.UserID
+		change.UserID, change.New = known.UserID, known.UserID == uuid.Nil
 	}
 	u, err := models.SetUser(ctx, db, now(), c.Email, change)
 	return o.printID(u.ID, err)
