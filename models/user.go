@@ -57,20 +57,23 @@ type UserChange struct {
 	Actor string
 	// Existing means that the user must exist; the error has CodeUnknownUser otherwise.
 	Existing bool
-	// Form, unless it is nil, is the form of an organization's admin that makes the change.
+	// Form, unless it is nil, is the form of an organization's admin or of an operator that makes the
+	// change.
 	Form *MemberForm
 	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
 	// moved to another user since the operator saw it.
 	UserID uuid.UUID
 }
 
-// MemberForm is the form of an admin about a member of their organization. If the form changes
-// nothing, SetUser adds nothing to the audit log. The organization keeps an admin.
+// MemberForm is the form of an admin about a member of their organization, or of an operator. If the
+// form changes nothing, SetUser adds nothing to the audit log.
 type MemberForm struct {
+	// Operator means that the form is an operator's, so the organization may be left without an admin.
+	Operator bool
 	// OrganizationID is the organization that the member must be in; the error has CodeUnknownUser
 	// otherwise.
 	OrganizationID uuid.UUID
-	// Role is the role that the admin saw. If it changed since, a change of the role and a removal fail
+	// Role is the role that the form showed. If it changed since, a change of the role and a removal fail
 	// with CodeChangedMeanwhile.
 	Role Role
 }
@@ -185,7 +188,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 			user.Operator = *change.Operator
 		}
 		if change.Form != nil {
-			if before.Role == Admin && user.Role != Admin && otherAdmins == 0 {
+			if before.Role == Admin && user.Role != Admin && otherAdmins == 0 && !change.Form.Operator {
 				return ErrLastAdmin
 			}
 			if user.Role == before.Role && equal(user.MemberLimit, before.MemberLimit) && !change.Leaves {
@@ -215,7 +218,7 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 // admin. Two admins that remove each other at once then do it one after the other. It returns the
 // number of the other admins.
 func (c *UserChange) lockAdmins(ctx context.Context, tx bun.Tx) (others int, err error) {
-	if c.Form == nil || !c.Leaves && (c.Role == nil || *c.Role == Admin) {
+	if c.Form == nil || c.Form.Operator || !c.Leaves && (c.Role == nil || *c.Role == Admin) {
 		return 0, nil
 	}
 	var admins []User

@@ -22,6 +22,8 @@ type Activity struct {
 	Page     Widget[models.ActivityPage]
 	// Continued means that this is not the first part of the list.
 	Continued bool
+	// Operator is nil except for the operator, who can void events.
+	Operator *OpsActivity
 }
 
 // title is the page's title.
@@ -49,15 +51,24 @@ func (d Activity) url(path, cursor string) string {
 
 // overage returns an event's overage: "2 ($0.60)"; "0" without any.
 func (d Activity) overage(e models.ActivityEvent) string {
-	if e.OverageQuantity == 0 {
-		return "0"
-	}
-	return models.FormatCount(e.OverageQuantity) + " (" + d.Catalogue.FormatMoney(e.OverageCents) + ")"
+	return eventOverage(d.Catalogue, e.OverageQuantity, e.OverageCents)
 }
 
-// voidedText says when and why an event was reversed.
-func voidedText(e models.ActivityEvent) string {
+func eventOverage(c *models.Catalogue, units, cents int64) string {
+	if units == 0 {
+		return "0"
+	}
+	return models.FormatCount(units) + " (" + c.FormatMoney(cents) + ")"
+}
+
+// voidedText says when and why an event was reversed, and for the operator, by whom.
+func (d Activity) voidedText(e models.ActivityEvent) string {
 	text := "Voided " + models.FormatReset(*e.VoidedAt)
+	if d.Operator != nil {
+		if v, ok := d.Operator.Voids[e.ID]; ok {
+			text += " by " + v.VoidedBy
+		}
+	}
 	if e.VoidReason != nil && *e.VoidReason != "" {
 		text += ": " + *e.VoidReason
 	}
