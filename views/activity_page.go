@@ -34,6 +34,14 @@ func (d Activity) title() string {
 	return "Activity of " + displayName(d.Name, d.Email)
 }
 
+// section is the page's entry in the navigation, if it has one.
+func (d Activity) section() string {
+	if d.Operator != nil {
+		return "/ops"
+	}
+	return ""
+}
+
 // url returns the address of a part of the list.
 func (d Activity) url(path, cursor string) string {
 	query := url.Values{}

@@ -92,6 +92,12 @@ func (s *Server) showOpsPerson(c echo.Context, user *models.UserEntry, status in
 	page.Subscriptions = load(s, c, "subscriptions", func(ctx context.Context) ([]models.Subscription, error) {
 		return models.SubscriptionsFor(ctx, s.db, user.ID, user.OrganizationID)
 	})
+	for i, e := range errs { // a form that could not be loaded is not on the page
+		grant := strings.HasPrefix(e.Field, "grant-") && page.Usage.Standing.Failed != ""
+		if grant || e.Field == views.FieldIDPlan && page.Subscriptions.Failed != "" {
+			errs[i].Field = ""
+		}
+	}
 	if page.GrantForm.Token == "" {
 		page.GrantForm.Token = uuid.Must(uuid.NewV7()).String()
 	}

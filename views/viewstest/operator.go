@@ -114,8 +114,7 @@ func voidPages(t testing.TB, operator ui.Frame, bruno models.UserEntry) map[stri
 	events := slices.Clone(list.Page.Value.Events)
 	states := []models.UsageVoid{
 		{State: models.VoidNotReported}, {State: models.VoidCredited, CreditNoteID: new("cn_1MadeUp")}, {State: models.VoidNotBilled},
-		{State: models.VoidWaiting}, {State: models.VoidWaiting, LastError: new("403 forbidden: The provided key does not have the " +
-			"permission rak_credit_note_write that is required for this endpoint.")},
+		{State: models.VoidWaiting}, {State: models.VoidWaiting, LastError: new(refusedCredit)},
 	}
 	for i := range events {
 		events[i].ID = uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "event %d", i))
