@@ -69,14 +69,9 @@ func eventOverage(c *models.Catalogue, units, cents int64) string {
 	return models.FormatCount(units) + " (" + c.FormatMoney(cents) + ")"
 }
 
-// voidedText says when and why an event was reversed, and for the operator, by whom.
-func (d Activity) voidedText(e models.ActivityEvent) string {
+// voidedText says when and why an event was reversed.
+func voidedText(e models.ActivityEvent) string {
 	text := "Voided " + models.FormatReset(*e.VoidedAt)
-	if d.Operator != nil {
-		if v, ok := d.Operator.Voids[e.ID]; ok {
-			text += " by " + v.VoidedBy
-		}
-	}
 	if e.VoidReason != nil && *e.VoidReason != "" {
 		text += ": " + *e.VoidReason
 	}

@@ -184,8 +184,7 @@ func (d OpsPerson) planID(i int, p models.Plan) string {
 
 func (d OpsPerson) roleText() string {
 	if d.Person.OrganizationID == nil {
-		return "This person is in no organization, so they have no role. To put them in one, run tollgate user set " + d.Person.Email +
-			" --organization ID on the server."
+		return "This person is in no organization, so they have no role."
 	}
 	text := d.called() + " is " + map[models.Role]string{models.Admin: "an admin", models.Member: "a member"}[d.Person.Role] + " of "
 	text += ui.Sentence(d.Person.Organization)
@@ -255,9 +254,9 @@ func (d OpsVoid) consequence() string {
 	case d.Event.OverageQuantity == 0:
 		return text
 	case d.Event.StripeReportID != nil:
-		return text + " Its overage is already in a report to Stripe. If an invoice bills it, a credit note takes the amount back."
+		return text + " The overage is already in a report to Stripe. If an invoice bills it, a credit note takes the amount back."
 	}
-	return text + " Its overage is in no report to Stripe yet, and is not billed."
+	return text + " The overage is in no report to Stripe yet, and is not billed."
 }
 
 // OpsActivity is what only the operator sees of a person's events.

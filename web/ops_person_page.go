@@ -212,7 +212,7 @@ func (s *Server) opsPlan(c echo.Context, viewer *models.Viewer) error {
 	if err != nil {
 		return err
 	}
-	entered := asText(c.FormValue(views.FieldPlan))
+	entered := c.FormValue(views.FieldPlan)
 	refuse := func(status int, message string) error {
 		return s.showOpsPerson(c, &user, status, views.OpsPerson{EnteredPlan: entered}, ui.FormError{Field: views.FieldIDPlan, Message: message})
 	}

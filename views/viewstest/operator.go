@@ -44,6 +44,7 @@ func peoplePages(t testing.TB) map[string]templ.Component {
 // without one.
 func personPages(t testing.TB, operator ui.Frame, bruno, alma models.UserEntry) map[string]templ.Component {
 	t.Helper()
+	bruno.Role = models.Admin
 	own := Member(t, "business", 118, 100)
 	own.Frame, own.ReadOnly = operator, true
 	business := models.Subscription{
@@ -77,7 +78,7 @@ func personPages(t testing.TB, operator ui.Frame, bruno, alma models.UserEntry) 
 
 	d.Usage.Frame.Notices = nil
 	d.GrantForm.Quantity, d.GrantForm.LastDay = "-5", "2026-12-24"
-	d.EnteredPlan, d.EnteredRole = "team", "admin"
+	d.EnteredPlan, d.EnteredRole = "team", "member"
 	d.Usage.Frame.Errors = []ui.FormError{
 		{Field: views.FieldIDGrantQuantity, Message: "Enter a whole number from 1 to 1,000,000."},
 		{Field: views.FieldIDGrantReason, Message: "Enter a reason of 1 to 255 printable characters."},
