@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -94,8 +95,10 @@ func (d OpsPerson) seenPeriod() string { return SeenPeriod(d.Usage.Standing.Valu
 func SeenPeriod(p models.Period) string { return fmt.Sprint(p.Start.Unix()) }
 
 func (d OpsPerson) lastDayHint() string {
-	return fmt.Sprintf("In UTC. What is unused after this day is taken back. Leave it empty to let the %s last until the period ends, %s.",
-		d.Usage.Catalogue.UnitPlural, models.FormatReset(d.Usage.Standing.Value.Period.End))
+	end := d.Usage.Standing.Value.Period.End
+	return fmt.Sprintf("A date such as %s, in UTC. What is unused after this day is taken back. Leave the field empty to let the %s "+
+		"last until the period ends: %s.",
+		end.Add(-time.Microsecond).UTC().Format(time.DateOnly), d.Usage.Catalogue.UnitPlural, models.FormatReset(end))
 }
 
 // grantEnd says until when a grant counts.

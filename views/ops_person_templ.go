@@ -484,8 +484,8 @@ func grantForm(d OpsPerson, f ui.Frame) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		templ_7745c5c3_Err = ui.Input(f.Check(ui.Field{
-			ID: FieldIDGrantLastDay, Name: FieldLastDay, Label: "Last day (optional)", Type: "date", Value: d.GrantForm.LastDay,
-			Hint: d.lastDayHint(), Autocomplete: "off",
+			ID: FieldIDGrantLastDay, Name: FieldLastDay, Label: "Last day (optional)", Type: "text", Value: d.GrantForm.LastDay,
+			Hint: d.lastDayHint(), MaxLength: 10, Autocomplete: "off",
 		})).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err

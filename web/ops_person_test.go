@@ -142,7 +142,8 @@ func TestOperatorAddsGrants(t *testing.T) {
 			form.Set("reason", "late")
 			p := otto.post(action, form)
 			p.wantErrors(t, "bob@example.com")
-			if p.status != http.StatusConflict || !strings.Contains(p.main(), "Another billing period has begun") || p.form(action).Get("reason") != "late" {
+			if p.status != http.StatusConflict || !strings.Contains(p.main(), "Another billing period has begun") ||
+				p.form(action).Get("reason") != "late" {
 				t.Errorf("%s %s", p.kind(), p.main())
 			}
 			says(t, "December", textOf(p.section("grants")), []string{"no grants in this billing period"}, nil)
@@ -227,11 +228,13 @@ func TestOperatorVoidsEvents(t *testing.T) {
 			must(t, err)
 			address := link(otto.get(list+"?period=2026-11"), "Void 30 suggestions of Nov 23, 12:00:01")
 			confirm := otto.get(address)
-			says(t, "the question", confirm.main(), []string{"The overage is already in a report to Stripe.", "Overage 8 ($2.80)", "Hold " + hold}, nil)
+			says(t, "the question", confirm.main(),
+				[]string{"The overage is already in a report to Stripe.", "Overage 8 ($2.80)", "Hold " + hold}, nil)
 			if p := otto.sendForm(confirm, action, url.Values{"reason": {"refund"}}); p.kind() != "See Other "+list+"?period=2026-11" {
 				t.Fatalf("%s %s", p.kind(), p.main())
 			}
-			says(t, "the list", otto.get(list+"?period=2026-11").main(), []string{"Event voided", "Waiting for the invoice By otto@example.com"}, nil)
+			says(t, "the list", otto.get(list+"?period=2026-11").main(),
+				[]string{"Event voided", "Waiting for the invoice By otto@example.com"}, nil)
 			says(t, "no error", textOf(otto.get("/ops").section("stripe")), nil, []string{"Voids without a credit note"})
 			const answer = "403 Forbidden: no permission"
 			_, err = f.db.ExecContext(t.Context(), "UPDATE usage_voids SET last_error = ? WHERE state = 'waiting'", answer)
@@ -297,7 +300,8 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			return ""
 		}
 		first := otto.get(path)
-		says(t, "no plan", textOf(first.section("assigned-plan")), []string{"is on the free plan", "Only members of an organization"}, []string{"Business"})
+		says(t, "no plan", textOf(first.section("assigned-plan")),
+			[]string{"is on the free plan", "Only members of an organization"}, []string{"Business"})
 		f.step(t, "invalid", func(t *testing.T) {
 			for _, id := range []string{"", "free", "gold", "team", "PRO", "pro\x00", strings.Repeat("a", 10_000), `"><script>`} {
 				p := otto.sendForm(first, action, choose(id))
@@ -320,7 +324,8 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			says(t, "assigned", p.main(), []string{"Plan assigned", "Pro End… bob@example.com Assigned by hand Nov 23, 2026"}, nil)
 			says(t, "a reload", otto.get(path).main(), nil, []string{"Plan assigned"})
 			plan("bob@example.com", "pro")
-			if got, want := f.audited("subscription"), []string{"otto@example.com subscription.give plan pro, ended: none"}; !slices.Equal(got, want) {
+			want := []string{"otto@example.com subscription.give plan pro, ended: none"}
+			if got := f.audited("subscription"); !slices.Equal(got, want) {
 				t.Errorf("the audit log has %q, want %q", got, want)
 			}
 		})
@@ -364,7 +369,8 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			_, err := f.db.NewInsert().Model(&atStripe).Exec(t.Context())
 			must(t, err)
 			p := otto.get(path)
-			says(t, "listed", textOf(p.section("assigned-plan")), []string{"Stripe (past due). To end it, cancel sub_1 in Stripe."}, []string{"End…"})
+			says(t, "listed", textOf(p.section("assigned-plan")),
+				[]string{"Stripe (past due). To end it, cancel sub_1 in Stripe."}, []string{"End…"})
 			form := url.Values{"id": {atStripe.ID.String()}}
 			for _, p := range []page{otto.get(end + "?" + form.Encode()), otto.post(end, form)} {
 				if p.wantErrors(t, "bob@example.com"); p.status != http.StatusConflict || !strings.Contains(p.main(), "cancel sub_1 in Stripe") {
@@ -410,7 +416,8 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			_, err := models.SetUser(t.Context(), f.db, f.clock(), "ada@example.com", models.UserChange{OrganizationID: &evil})
 			must(t, err)
 			p = otto.sendForm(p, about+"/plan", choose("team"))
-			if p.wantErrors(t, "ada@example.com", views.FieldIDPlan); !strings.Contains(p.main(), "This person’s organization changed in the meantime.") {
+			p.wantErrors(t, "ada@example.com", views.FieldIDPlan)
+			if !strings.Contains(p.main(), "This person’s organization changed in the meantime.") {
 				t.Error(p.main())
 			}
 			held, err := models.SubscriptionOfOrganization(t.Context(), f.db, acme)
@@ -440,7 +447,8 @@ func TestOperatorSetsRoles(t *testing.T) {
 		}
 		first := otto.get(path)
 		says(t, "the identity", textOf(first.section("assigned-role")), []string{
-			"bob@example.com is a member of Acme.", "bob@example.com belongs to the user " + bob.ID.String() + ": Slack user UBOBEXAMPLECOM in team T1.",
+			"bob@example.com is a member of Acme.",
+			"bob@example.com belongs to the user " + bob.ID.String() + ": Slack user UBOBEXAMPLECOM in team T1.",
 			"tollgate user set bob@example.com --operator",
 		}, nil)
 		for _, bad := range []string{"", "boss", "operator", "ADMIN", strings.Repeat("a", 10_000)} {
@@ -498,7 +506,8 @@ func TestOperatorSetsRoles(t *testing.T) {
 			_, err := models.SetUser(t.Context(), f.db, f.clock(), "bob@example.com", change)
 			must(t, err)
 			p := otto.sendForm(before, action, become("admin"))
-			if p.wantErrors(t, "bob@example.com"); p.status != http.StatusConflict || !strings.Contains(p.main(), "organization changed in the meantime") {
+			p.wantErrors(t, "bob@example.com")
+			if p.status != http.StatusConflict || !strings.Contains(p.main(), "organization changed in the meantime") {
 				t.Errorf("%s: %s %s", name, p.kind(), p.main())
 			}
 			role("bob@example.com", models.Member)
