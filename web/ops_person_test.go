@@ -16,14 +16,17 @@ import (
 )
 
 // atOnce sends a form twice at the same time, as a double click does.
-func (b *browser) atOnce(path string, form url.Values) (pages [2]page) {
+func (b *browser) atOnce(path string, form url.Values) []page { return b.allAtOnce(path, form, form) }
+
+// allAtOnce sends several forms at the same time.
+func (b *browser) allAtOnce(path string, forms ...url.Values) (pages []page) {
 	answers := make(chan page)
-	for range pages {
+	for _, form := range forms {
 		other := &browser{f: b.f, cookies: maps.Clone(b.cookies)}
 		go func() { answers <- other.post(path, form) }()
 	}
-	for i := range pages {
-		pages[i] = <-answers
+	for range forms {
+		pages = append(pages, <-answers)
 	}
 	return pages
 }
@@ -315,7 +318,7 @@ func TestOperatorAssignsPlans(t *testing.T) {
 		f.step(t, "assigned once", func(t *testing.T) {
 			form := first.form(action)
 			form["plan"] = []string{"pro"}
-			for _, p := range append([]page{otto.post(action, form)}, sliceOf(otto.atOnce(action, form))...) {
+			for _, p := range append([]page{otto.post(action, form)}, otto.atOnce(action, form)...) {
 				if p.kind() != "See Other "+path {
 					t.Fatalf("%s %s", p.kind(), p.main())
 				}
@@ -348,7 +351,7 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			address := endLink(otto.get(path))
 			confirm := otto.get(address)
 			says(t, "the question", confirm.main(), []string{"End Starter of bob@example.com? bob@example.com loses this plan immediately."}, nil)
-			for _, p := range sliceOf(otto.atOnce(end, confirm.form(end))) {
+			for _, p := range otto.atOnce(end, confirm.form(end)) {
 				if p.kind() != "See Other "+path {
 					t.Fatalf("%s %s", p.kind(), p.main())
 				}
@@ -360,6 +363,18 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			if got := f.audited("subscription.end"); !slices.Equal(got, []string{"otto@example.com subscription.end ended: starter"}) {
 				t.Errorf("the audit log has %q", got)
 			}
+		})
+		f.step(t, "two operators at once", func(t *testing.T) {
+			one, two := otto.get(path).form(action), otto.get(path).form(action)
+			one["plan"], two["plan"] = []string{"pro"}, []string{"starter"}
+			answers := map[int]int{}
+			for _, p := range otto.allAtOnce(action, one, two) {
+				answers[p.status]++
+			}
+			if answers[http.StatusSeeOther] != 1 || answers[http.StatusConflict] != 1 || len(f.audited("subscription.give")) != 3 {
+				t.Errorf("%v, and the audit log has %q", answers, f.audited("subscription.give"))
+			}
+			f.subscribe(models.Subscriber{Email: "bob@example.com"}, models.FreePlan)
 		})
 		f.step(t, "a Stripe subscription ends in Stripe", func(t *testing.T) {
 			atStripe := models.Subscription{
@@ -429,8 +444,6 @@ func TestOperatorAssignsPlans(t *testing.T) {
 	})
 }
 
-func sliceOf(pages [2]page) []page { return pages[:] }
-
 func TestOperatorSetsRoles(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		f.person("otto@example.com", "", models.Member, true)
@@ -460,7 +473,7 @@ func TestOperatorSetsRoles(t *testing.T) {
 		}
 		form := first.form(action)
 		form["role"] = []string{"admin"}
-		for _, p := range append([]page{otto.post(action, form)}, sliceOf(otto.atOnce(action, form))...) {
+		for _, p := range append([]page{otto.post(action, form)}, otto.atOnce(action, form)...) {
 			if p.kind() != "See Other "+path {
 				t.Fatalf("%s %s", p.kind(), p.main())
 			}
