@@ -89,7 +89,7 @@ func personPages(t testing.TB, operator ui.Frame, bruno, alma models.UserEntry) 
 	pages["person-errors"] = views.OpsPersonPage(d)
 
 	alone := Member(t, "free", 2, 5)
-	alone.Frame, alone.ReadOnly = operator, true
+	alone.Frame, alone.ReadOnly, alone.Organization = operator, true, ""
 	pages["person-alone"] = views.OpsPersonPage(views.OpsPerson{
 		Person: alma, Usage: alone, Identities: models.Identities{Email: alma.Email, UserID: alma.ID},
 	})
