@@ -318,7 +318,7 @@ func TestOperatorAssignsPlans(t *testing.T) {
 		f.step(t, "assigned once", func(t *testing.T) {
 			form := first.form(action)
 			form["plan"] = []string{"pro"}
-			for _, p := range append([]page{otto.post(action, form)}, otto.atOnce(action, form)...) {
+			for _, p := range append(otto.atOnce(action, form), otto.post(action, form)) {
 				if p.kind() != "See Other "+path {
 					t.Fatalf("%s %s", p.kind(), p.main())
 				}
@@ -473,7 +473,7 @@ func TestOperatorSetsRoles(t *testing.T) {
 		}
 		form := first.form(action)
 		form["role"] = []string{"admin"}
-		for _, p := range append([]page{otto.post(action, form)}, otto.atOnce(action, form)...) {
+		for _, p := range append(otto.atOnce(action, form), otto.post(action, form)) {
 			if p.kind() != "See Other "+path {
 				t.Fatalf("%s %s", p.kind(), p.main())
 			}
