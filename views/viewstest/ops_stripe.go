@@ -35,7 +35,7 @@ func opsStripe() views.OpsStripe {
 }
 
 // refusedCredit is Stripe's answer to a restricted key.
-const refusedCredit = "403 Forbidden: The provided key does not have the permission rak_credit_note_write."
+const refusedCredit = "403 Forbidden: The provided key does not have the permission rak_credit_note_write." //nolint:gosec // not a secret
 
 // opsStopped returns a page on which everything needs attention.
 func opsStopped(ops views.Ops) views.Ops {
