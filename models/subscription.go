@@ -23,64 +23,125 @@ func (s Subscriber) String() string {
 	return s.Email
 }
 
-// audit adds an entry about the subscriber to the audit log.
-func (s Subscriber) audit(ctx context.Context, tx bun.Tx, now time.Time, action, detail string) error {
-	if s.OrganizationID != nil {
-		return AuditOrganization(ctx, tx, now, ActorShell, action, s.String(), detail, *s.OrganizationID)
-	}
-	return Audit(ctx, tx, now, ActorShell, action, s.String(), detail)
+// PlanByHand is a request to assign a plan by hand.
+type PlanByHand struct {
+	Subscriber
+	// Plan is a plan of the catalog. FreePlan only ends the assigned plan.
+	Plan PlanID
+	// UserID, unless it is zero, must be the ID of the person with the email: the address may have moved
+	// to another person since the operator saw it.
+	UserID uuid.UUID
+	// Actor is who assigns the plan, for the audit log; the shell if empty.
+	Actor string
+	// Seen is nil except in an operator's form: the ID of the assigned plan that the operator saw; the
+	// zero value if there was none. If it changed since, AssignPlan returns an Error with
+	// CodeChangedMeanwhile. If the wanted plan already applies, AssignPlan changes nothing and adds
+	// nothing to the audit log.
+	Seen *uuid.UUID
 }
 
-// Subscribe assigns a plan by hand, without Stripe, such as for a trial or a customer with an
+// audit adds an entry about the subscriber to the audit log.
+func (p *PlanByHand) audit(ctx context.Context, tx bun.Tx, now time.Time, action, detail string) error {
+	actor := p.Actor
+	if actor == "" {
+		actor = ActorShell
+	}
+	if p.OrganizationID != nil {
+		return AuditOrganization(ctx, tx, now, actor, action, p.String(), detail, *p.OrganizationID)
+	}
+	return Audit(ctx, tx, now, actor, action, p.String(), detail)
+}
+
+// Subscribe assigns a plan by hand, as the command line does. See AssignPlan.
+func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) (*Subscription, error) {
+	return AssignPlan(ctx, db, c, now, PlanByHand{Subscriber: who, Plan: plan})
+}
+
+// AssignPlan assigns a plan by hand, without Stripe, such as for a trial or a customer with an
 // invoice of their own. It ends the plan that was assigned by hand before. The new subscription is
 // newer than all others of the subscriber, so its plan applies from now on. Subscriptions at Stripe
 // do not change. The plan free only ends the assigned plan, and the result is nil. An unknown
 // person is created.
 //
-// It returns ErrEmail, an Error with CodeUnknownOrganization, or an error that names the plans or
-// says who may have this one.
-func Subscribe(ctx context.Context, db *DB, c *Catalogue, now time.Time, who Subscriber, plan PlanID) (*Subscription, error) {
-	if who.OrganizationID == nil {
-		email, err := ParseEmail(who.Email)
+// It returns ErrEmail, an Error with CodeUnknownOrganization or CodeChangedMeanwhile, or an error
+// that names the plans or says who may have this one.
+func AssignPlan(ctx context.Context, db *DB, c *Catalogue, now time.Time, p PlanByHand) (made *Subscription, err error) {
+	if p.OrganizationID == nil {
+		email, err := ParseEmail(p.Email)
 		if err != nil {
-			return nil, fmt.Errorf("subscribe a person: %q %w", who.Email, err)
+			return nil, fmt.Errorf("subscribe a person: %q %w", p.Email, err)
 		}
-		who.Email = email
+		p.Email = email
 	}
-	if err := c.checkSubscriber(who, plan); err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	if err := c.checkSubscriber(p.Subscriber, p.Plan); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", p, err)
 	}
-	if err := keepFromSubscriber(ctx, db, c, now, who, plan); err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	if err := keepFromSubscriber(ctx, db, c, now, p.Subscriber, p.Plan); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", p, err)
 	}
-	var made *Subscription
-	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		s := Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: who.OrganizationID, PlanID: plan, Status: StatusActive,
-			CreatedAt: now, UpdatedAt: now}
-		if err := s.lockSubscriber(ctx, tx, who, now); err != nil {
-			return err
-		}
-		ended, err := s.replaceByHand(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if plan == FreePlan {
-			made = nil
-			return who.audit(ctx, tx, now, "subscription.end", fmt.Sprintf("ended: %s", listOr(ended, "none")))
-		}
-		if _, err := tx.NewInsert().Model(&s).Exec(ctx); err != nil {
-			return err
-		}
-		made = &s
-		return who.audit(ctx, tx, now, "subscription.give", fmt.Sprintf("plan %s, ended: %s", plan, listOr(ended, "none")))
-	})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	if err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		made, err = p.assign(ctx, tx, now)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", p, err)
 	}
-	if err := refitPaying(ctx, db, c, now, who); err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", who, err)
+	if err := refitPaying(ctx, db, c, now, p.Subscriber); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", p, err)
 	}
 	return made, nil
+}
+
+// assign stores the plan and returns its subscription; nil for the free plan.
+func (p *PlanByHand) assign(ctx context.Context, tx bun.Tx, now time.Time) (*Subscription, error) {
+	s := &Subscription{ID: uuid.Must(uuid.NewV7()), OrganizationID: p.OrganizationID, PlanID: p.Plan, Status: StatusActive,
+		CreatedAt: now, UpdatedAt: now}
+	if err := s.lockSubscriber(ctx, tx, p.Subscriber, now); err != nil {
+		return nil, err
+	}
+	if p.UserID != uuid.Nil && s.UserID != nil && *s.UserID != p.UserID {
+		return nil, fmt.Errorf("the email belongs to another user now: %s", *s.UserID)
+	}
+	all, err := s.ofSubscriber(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	if p.Seen != nil {
+		current, applies := assignedPlan(all)
+		switch {
+		case p.Plan == FreePlan && current == nil:
+			return nil, nil
+		case current != nil && applies && current.PlanID == p.Plan:
+			return current, nil
+		case current == nil && *p.Seen != uuid.Nil, current != nil && *p.Seen != current.ID:
+			return nil, &Error{Code: CodeChangedMeanwhile, Detail: "Someone else changed this plan in the meantime. Check it and try again."}
+		}
+	}
+	ended, err := s.replaceByHand(ctx, tx, all)
+	if err != nil {
+		return nil, err
+	}
+	if p.Plan == FreePlan {
+		return nil, p.audit(ctx, tx, now, "subscription.end", fmt.Sprintf("ended: %s", listOr(ended, "none")))
+	}
+	if _, err := tx.NewInsert().Model(s).Exec(ctx); err != nil {
+		return nil, err
+	}
+	return s, p.audit(ctx, tx, now, "subscription.give", fmt.Sprintf("plan %s, ended: %s", p.Plan, listOr(ended, "none")))
+}
+
+// assignedPlan returns the active plan that was assigned by hand; nil without one. all are a
+// subscriber's subscriptions, oldest first. applies means that no active one is newer.
+func assignedPlan(all []Subscription) (current *Subscription, applies bool) {
+	for i := range all {
+		switch s := &all[i]; {
+		case !s.Active():
+		case s.StripeSubscriptionID == nil:
+			current, applies = s, true
+		default:
+			applies = false
+		}
+	}
+	return current, applies
 }
 
 // refitPaying ends the records of those people of the subscriber whose payer may have changed,
@@ -214,20 +275,21 @@ func (s *Subscription) lockSubscriber(ctx context.Context, tx bun.Tx, who Subscr
 	return nil
 }
 
-// replaceByHand ends the active plans that were assigned to the subscriber by hand, and returns
-// them. It makes s newer than all subscriptions of the subscriber, even if the clock did not
-// advance, because the newest one counts.
-func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx) (ended []string, err error) {
-	var all []Subscription
+// ofSubscriber returns all subscriptions of the subscriber, oldest first.
+func (s *Subscription) ofSubscriber(ctx context.Context, tx bun.Tx) (all []Subscription, err error) {
 	q := tx.NewSelect().Model(&all).Order("created_at")
 	if s.OrganizationID != nil {
 		q = q.Where("organization_id = ?", *s.OrganizationID)
 	} else {
 		q = q.Where("user_id = ?", *s.UserID)
 	}
-	if err := q.Scan(ctx); err != nil {
-		return nil, err
-	}
+	return all, q.Scan(ctx)
+}
+
+// replaceByHand ends the active plans that were assigned by hand, of all subscriptions of the
+// subscriber, and returns them. It makes s newer than all of them, even if the clock did not
+// advance, because the newest one counts.
+func (s *Subscription) replaceByHand(ctx context.Context, tx bun.Tx, all []Subscription) (ended []string, err error) {
 	for _, old := range all {
 		if !old.CreatedAt.Before(s.CreatedAt) {
 			s.CreatedAt = old.CreatedAt.UTC().Add(time.Microsecond)

@@ -31,6 +31,19 @@ func ListSubscriptions(ctx context.Context, db bun.IDB, all bool) ([]Subscriptio
 	return entries, nil
 }
 
+// SubscriptionsFor returns the subscriptions of a person and of their organization (nil without
+// one), newest first, including those that have ended.
+func SubscriptionsFor(ctx context.Context, db bun.IDB, user uuid.UUID, organization *uuid.UUID) (all []Subscription, err error) {
+	q := db.NewSelect().Model(&all).Where("user_id = ?", user).Order("created_at DESC")
+	if organization != nil {
+		q = q.WhereOr("organization_id = ?", *organization)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list the subscriptions of the user %s: %w", user, err)
+	}
+	return all, nil
+}
+
 // SubscriberByHand returns the holder of an active subscription that was assigned by hand. It
 // returns an error that says what to do if the subscription is unknown, has ended or is at Stripe.
 func SubscriberByHand(ctx context.Context, db bun.IDB, id uuid.UUID) (Subscriber, error) {

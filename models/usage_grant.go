@@ -160,6 +160,28 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 	return Granted{Grant: made, Standing: s, Ends: made.ends(&r)}, nil
 }
 
+// CurrentGrants returns a person's grants in the billing period at a time, oldest first.
+func CurrentGrants(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID) (grants []UsageGrant, err error) {
+	if err := db.NewSelect().Model(&grants).Where("user_id = ?", user).
+		Where("record_id IN (SELECT r.id FROM usage_records r WHERE r.user_id = ? AND r.billing_period_start <= ? AND r.billing_period_end > ?)",
+			user, now, now).Order("created_at", "id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list the grants of the user %s: %w", user, err)
+	}
+	return grants, nil
+}
+
+// GrantWithKey returns the grant of a person that has an idempotency key; nil if there is none.
+func GrantWithKey(ctx context.Context, db bun.IDB, user uuid.UUID, key string) (*UsageGrant, error) {
+	var found []UsageGrant
+	if err := db.NewSelect().Model(&found).Where("user_id = ? AND idempotency_key = ?", user, key).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find a grant of the user %s: %w", user, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
 // ends returns when a grant of a record ends.
 func (g *UsageGrant) ends(r *UsageRecord) time.Time {
 	if g.ExpiresAt != nil {
@@ -168,10 +190,15 @@ func (g *UsageGrant) ends(r *UsageRecord) time.Time {
 	return r.BillingPeriodEnd.UTC()
 }
 
-// checkReason returns an error unless a reason is 1 to 255 printable characters.
+// IsReason reports whether a text can be the reason of a grant or a void: 1 to 255 printable
+// characters.
+func IsReason(text string) bool {
+	n := utf8.RuneCountInString(text)
+	return n > 0 && n <= maxReasonChars && utf8.ValidString(text) && !strings.ContainsFunc(text, isNotPrint)
+}
+
 func checkReason(reason string) error {
-	n := utf8.RuneCountInString(reason)
-	if n == 0 || n > maxReasonChars || !utf8.ValidString(reason) || strings.ContainsFunc(reason, isNotPrint) {
+	if !IsReason(reason) {
 		return &Error{Code: CodeInvalidRequest, Path: "reason", Detail: "must be 1 to 255 printable characters"}
 	}
 	return nil

@@ -69,7 +69,9 @@ type NewVoid struct {
 	Actor string
 	// HoldID names the event of a settled hold. If it is zero, IdempotencyKey names an event of the
 	// person with the email or the Slack identity.
-	HoldID         uuid.UUID
+	HoldID uuid.UUID
+	// UserID, unless it is zero, is the person. Email and Slack are then ignored.
+	UserID         uuid.UUID
 	Email          string
 	Slack          SlackIdentity
 	IdempotencyKey string
@@ -118,6 +120,9 @@ var errUnknownEvent = &Error{Code: CodeUnknownEvent, Detail: "This person has no
 
 // findUser returns the person whose event it is. It links no identity to a person.
 func (v *NewVoid) findUser(ctx context.Context, db *DB) (uuid.UUID, error) {
+	if v.UserID != uuid.Nil {
+		return v.UserID, nil
+	}
 	if v.HoldID != uuid.Nil {
 		holds, err := RecordsOfHolds(ctx, db, []uuid.UUID{v.HoldID})
 		if err != nil {
@@ -214,8 +219,14 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 
 // lockEvent returns the event, locked.
 func (v *NewVoid) lockEvent(ctx context.Context, tx bun.Tx, user uuid.UUID) (*UsageEvent, error) {
+	return v.readEvent(ctx, tx, user, ForUpdate)
+}
+
+func (v *NewVoid) readEvent(
+	ctx context.Context, db bun.IDB, user uuid.UUID, lock func(*bun.SelectQuery) *bun.SelectQuery,
+) (*UsageEvent, error) {
 	var found []UsageEvent
-	q := tx.NewSelect().Model(&found).Where("user_id = ?", user)
+	q := db.NewSelect().Model(&found).Where("user_id = ?", user)
 	unknown := errUnknownEvent
 	if v.HoldID != uuid.Nil {
 		q = q.Where("hold_id = ?", v.HoldID)
@@ -223,13 +234,58 @@ func (v *NewVoid) lockEvent(ctx context.Context, tx bun.Tx, user uuid.UUID) (*Us
 	} else {
 		q = q.Where("idempotency_key = ?", v.IdempotencyKey)
 	}
-	if err := ForUpdate(q).Scan(ctx); err != nil {
+	if err := lock(q).Scan(ctx); err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
 		return nil, unknown
 	}
 	return &found[0], nil
+}
+
+// EventToVoid returns the event that a request names by UserID, and by HoldID or IdempotencyKey. It
+// returns an Error with CodeUnknownEvent.
+func EventToVoid(ctx context.Context, db bun.IDB, v NewVoid) (*UsageEvent, error) {
+	e, err := v.readEvent(ctx, db, v.UserID, func(q *bun.SelectQuery) *bun.SelectQuery { return q })
+	if err != nil {
+		return nil, fmt.Errorf("find an event of the user %s: %w", v.UserID, err)
+	}
+	return e, nil
+}
+
+// VoidsOf returns the voids of a person's events, by the event's ID.
+func VoidsOf(ctx context.Context, db bun.IDB, user uuid.UUID, events []uuid.UUID) (map[uuid.UUID]UsageVoid, error) {
+	voids := map[uuid.UUID]UsageVoid{}
+	if len(events) == 0 {
+		return voids, nil
+	}
+	var found []UsageVoid
+	if err := db.NewSelect().Model(&found).Where("user_id = ? AND event_id IN (?)", user, bun.List(events)).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read the voids of the user %s: %w", user, err)
+	}
+	for _, v := range found {
+		voids[v.EventID] = v
+	}
+	return voids, nil
+}
+
+// FailedVoid is a void whose credit note Stripe refused, with the person's current email.
+type FailedVoid struct {
+	UsageVoid `bun:",extend"`
+
+	CurrentEmail string
+}
+
+// FailedVoids returns the voids that wait although Stripe answered with an error, oldest first, and
+// at most limit of them.
+func FailedVoids(ctx context.Context, db bun.IDB, limit int) (failed []FailedVoid, err error) {
+	if err := db.NewSelect().TableExpr("usage_voids AS v").ColumnExpr("v.*, COALESCE(u.email, v.email) AS current_email").
+		Join("LEFT JOIN users AS u ON u.id = v.user_id").
+		Where("v.state = ? AND v.next_attempt_at IS NOT NULL AND v.last_error IS NOT NULL", VoidWaiting).
+		Order("v.voided_at").Limit(int64(limit)).Scan(ctx, &failed); err != nil {
+		return nil, fmt.Errorf("list the voids without a credit note: %w", err)
+	}
+	return failed, nil
 }
 
 // subtract subtracts an event from the record that counts it, and returns the record.

@@ -62,19 +62,20 @@ type UserChange struct {
 	// KeepAdmin means that the change must not take the last admin from an organization; the error is
 	// ErrLastAdmin otherwise.
 	KeepAdmin bool
-	// Form, unless it is nil, is the form of an organization's admin that makes the change.
+	// Form, unless it is nil, is the form of an organization's admin or of an operator that makes the
+	// change.
 	Form *MemberForm
 	// UserID, unless it is zero, must be the ID of the user with the email: the address may have
 	// moved to another user since the operator saw it.
 	UserID uuid.UUID
 }
 
-// MemberForm is the form of an admin about a member of their organization.
+// MemberForm is the form of an admin about a member of their organization, or of an operator.
 type MemberForm struct {
 	// OrganizationID is the organization that the member must be in; the error has CodeUnknownUser
 	// otherwise.
 	OrganizationID uuid.UUID
-	// Role is the role that the admin saw. If it changed since, a change of the role and a removal fail
+	// Role is the role that the form showed. If it changed since, a change of the role and a removal fail
 	// with CodeChangedMeanwhile.
 	Role Role
 }

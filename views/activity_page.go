@@ -22,6 +22,8 @@ type Activity struct {
 	Page     Widget[models.ActivityPage]
 	// Continued means that this is not the first part of the list.
 	Continued bool
+	// Operator is nil except for the operator, who can void events.
+	Operator *OpsActivity
 }
 
 // title is the page's title.
@@ -30,6 +32,14 @@ func (d Activity) title() string {
 		return "Activity"
 	}
 	return "Activity of " + displayName(d.Name, d.Email)
+}
+
+// section is the page's entry in the navigation, if it has one.
+func (d Activity) section() string {
+	if d.Operator != nil {
+		return "/ops"
+	}
+	return ""
 }
 
 // url returns the address of a part of the list.
@@ -49,10 +59,14 @@ func (d Activity) url(path, cursor string) string {
 
 // overage returns an event's overage: "2 ($0.60)"; "0" without any.
 func (d Activity) overage(e models.ActivityEvent) string {
-	if e.OverageQuantity == 0 {
+	return eventOverage(d.Catalogue, e.OverageQuantity, e.OverageCents)
+}
+
+func eventOverage(c *models.Catalogue, units, cents int64) string {
+	if units == 0 {
 		return "0"
 	}
-	return models.FormatCount(e.OverageQuantity) + " (" + d.Catalogue.FormatMoney(e.OverageCents) + ")"
+	return models.FormatCount(units) + " (" + c.FormatMoney(cents) + ")"
 }
 
 // voidedText says when and why an event was reversed.

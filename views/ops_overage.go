@@ -125,11 +125,11 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageOtherSource:
 		return "invoiced, but not sent by Tollgate"
 	case models.OverageToCredit:
-		return "events that were voided after they were reported; credit notes follow when the invoice is final"
+		return "voided events that the invoice contains or may contain; credit notes follow"
 	case models.OverageCredited:
-		return "events that were voided after they were reported; credit notes have taken the amount back"
+		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "events that were voided after they were reported, but that are on no invoice, for another reason in this list"
+		return "voided events that were reported but are on no invoice; the same amount is under the reason for that"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -37,6 +37,8 @@ type OpsStripe struct {
 	ComparedAt *time.Time
 	// Failures are the reports that need attention, most units first.
 	Failures []models.StripeReport
+	// Voids are those for which Stripe refused the credit note, oldest first.
+	Voids []models.FailedVoid
 	// Blocked are the customers whose reports wait for an operator. Problems are the customers whose
 	// subscriptions need attention.
 	Blocked  []models.StripeStream
@@ -152,4 +154,10 @@ func reportName(r models.StripeReport) string {
 func capital(text string) string {
 	r, n := utf8.DecodeRuneInString(text)
 	return string(unicode.ToUpper(r)) + text[n:]
+}
+
+// voidedPeriod returns the address of the list with a voided event.
+func voidedPeriod(v models.FailedVoid) string {
+	period := models.Period{Start: v.BillingPeriodStart, End: v.BillingPeriodEnd}
+	return PathOpsActivity(v.UserID) + "?" + FieldPeriod + "=" + models.FormatPeriod(period)
 }

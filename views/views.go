@@ -66,6 +66,15 @@ const (
 	FieldReason    = "reason"
 	FieldNext      = "next"
 	FieldToken     = "token"
+	FieldQuantity  = "quantity"
+	FieldLastDay   = "last_day"
+	FieldKey       = "key"
+	FieldHold      = "hold"
+	FieldPeriod    = "period"
+	FieldCursor    = "cursor"
+
+	FieldOrganization     = "organization"
+	FieldSeenOrganization = "seen_organization"
 )
 
 // sessionEnd returns the path of the form that ends a session. It takes nothing.

@@ -40,6 +40,14 @@ const (
 	adminResigned      flash = "admin-resigned"
 	memberRemoved      flash = "member-removed"
 	memberLeft         flash = "member-left"
+
+	grantAdded        flash = "grant-added"
+	grantAddedBefore  flash = "grant-added-before"
+	planAssigned      flash = "plan-assigned"
+	planEnded         flash = "plan-ended"
+	planEndedBefore   flash = "plan-ended-before"
+	eventVoided       flash = "event-voided"
+	eventVoidedBefore flash = "event-voided-before"
 )
 
 const (

@@ -2,10 +2,8 @@ package web
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -28,31 +26,4 @@ func (s *Server) opsPeoplePage(c echo.Context, _ *models.Viewer) error {
 		page.People.Value, page.More = people[:views.OpsPeopleShown], true
 	}
 	return show(c, http.StatusOK, views.OpsPeoplePage(page))
-}
-
-// opsPersonPage shows the operator a person's page as that person sees it.
-func (s *Server) opsPersonPage(c echo.Context, _ *models.Viewer) error {
-	id, err := uuid.Parse(c.Param("id"))
-	if err != nil {
-		return echo.ErrNotFound
-	}
-	ctx := c.Request().Context()
-	user, err := models.UserByID(ctx, s.db, id)
-	if refused := (*models.Error)(nil); errors.As(err, &refused) && refused.Code == models.CodeUnknownUser {
-		return echo.ErrNotFound
-	}
-	if err != nil {
-		return err
-	}
-	known, err := models.IdentitiesOf(ctx, s.db, user.Email)
-	if err != nil {
-		return err
-	}
-	of := &models.Viewer{User: user.User}
-	if user.OrganizationID != nil {
-		of.Organization = &models.Organization{ID: *user.OrganizationID, Name: user.Organization}
-	}
-	page := views.OpsPerson{Person: user, Identities: known.List(), Usage: s.loadUsage(c, of)}
-	page.Usage.ReadOnly, page.Usage.Subscription.Manageable = true, false
-	return show(c, http.StatusOK, views.OpsPersonPage(page))
 }

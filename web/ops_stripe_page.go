@@ -14,6 +14,9 @@ import (
 	"tollgate/views/ui"
 )
 
+// failedVoidsShown is the maximum number of voids on the operator's page.
+const failedVoidsShown = 50
+
 // opsStripe returns what the operator's page shows about Stripe.
 func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 	status, err := billing.ReadStatus(ctx, s.db)
@@ -42,6 +45,9 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 		}
 	}
 	if page.Failures, err = billing.Failures(ctx, s.db); err != nil {
+		return page, err
+	}
+	if page.Voids, err = models.FailedVoids(ctx, s.db, failedVoidsShown); err != nil {
 		return page, err
 	}
 	page.Problems, page.MeterErrors, err = billing.WebhookProblems(ctx, s.db)

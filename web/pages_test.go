@@ -110,6 +110,20 @@ var examples = map[string]example{
 	"/ops/people/:id": {
 		theirs: []string{"otto"}, path: func(f *fixture) string { return "/ops/people/" + f.user("bob@example.com").ID.String() },
 	},
+	"/ops/people/:id/activity":     opsExample("/activity"),
+	"/ops/people/:id/activity.csv": opsExample("/activity.csv"),
+	"/ops/people/:id/grants":       opsForm("/grants", url.Values{views.FieldQuantity: {"1"}, views.FieldReason: {"test"}}),
+	"/ops/people/:id/plan":         opsForm("/plan", url.Values{views.FieldPlan: {"pro"}}),
+	"/ops/people/:id/role":         opsForm("/role", url.Values{views.FieldRole: {"admin"}}),
+	"/ops/people/:id/void": {theirs: []string{"otto"}, path: func(f *fixture) string {
+		f.post("/v1/consume", `{"email": "bob@example.com", "idempotency_key": "one"}`).want(f.t, 200, nil)
+		return "/ops/people/" + f.user("bob@example.com").ID.String() + "/void?key=one"
+	}},
+	"/ops/people/:id/plan/end": {theirs: []string{"otto"}, path: func(f *fixture) string {
+		made, err := models.Subscribe(f.t.Context(), f.db, f.web.catalogue, f.clock(), models.Subscriber{Email: "bob@example.com"}, "starter")
+		must(f.t, err)
+		return "/ops/people/" + f.user("bob@example.com").ID.String() + "/plan/end?id=" + made.ID.String()
+	}},
 	// Without Stripe there are no reports, also for an operator; TestOperatorControlsReports has some.
 	views.PathReportRetry:  {path: func(*fixture) string { return views.PathReportRetry }},
 	views.PathReportGiveUp: {path: func(*fixture) string { return views.PathReportGiveUp }},
@@ -119,6 +133,20 @@ var examples = map[string]example{
 		must(f.t, err)
 		return views.PathKeyRevoke + "?id=" + keys[len(keys)-1].ID.String()
 	}},
+}
+
+// opsExample is a page about bob, for the operator.
+func opsExample(rest string) example {
+	return example{
+		theirs: []string{"otto"}, path: func(f *fixture) string { return "/ops/people/" + f.user("bob@example.com").ID.String() + rest },
+	}
+}
+
+// opsForm is a form about bob, for the operator.
+func opsForm(action string, form url.Values) example {
+	e := opsExample(action)
+	e.form = func(*fixture) url.Values { return form }
+	return e
 }
 
 // memberExample is a page about bob, for admins of his organization.

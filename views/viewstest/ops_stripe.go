@@ -34,6 +34,9 @@ func opsStripe() views.OpsStripe {
 	}
 }
 
+// refusedCredit is Stripe's answer to a restricted key.
+const refusedCredit = "403 Forbidden: The provided key does not have the permission rak_credit_note_write." //nolint:gosec // not a secret
+
 // opsStopped returns a page on which everything needs attention.
 func opsStopped(ops views.Ops) views.Ops {
 	text := func(t string) *string { return &t }
@@ -60,6 +63,9 @@ func opsStopped(ops views.Ops) views.Ops {
 			LastError: text("Stripe has 11 units for this minute, but this report has 4"),
 		},
 	}
+	s.Voids = []models.FailedVoid{{
+		UsageVoid: models.UsageVoid{OverageCents: 60, LastError: text(refusedCredit)}, CurrentEmail: "alma.teapot@example.com",
+	}}
 	s.Blocked = []models.StripeStream{{
 		StripeCustomerID: "cus_Paperclip", Blocked: text("Bad Request: No such customer: 'cus_Paperclip'"),
 	}}

@@ -220,10 +220,19 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	}
 	var entries []models.AuditEntry
 	for i := range 8 {
-		entries = append(entries, models.AuditEntry{
+		e := models.AuditEntry{
 			At: Now.Add(time.Duration(-i*7) * time.Hour), Actor: models.ActorShell, Action: "user.set",
 			Subject: "alma.teapot@example.com", Detail: "role admin",
-		})
+		}
+		if i%3 == 1 {
+			e.Actor, e.Action, e.Subject = "hugo.umbrella@example.com", "event.void", "0199f1d2-0000-7000-8000-000000000041"
+			e.Detail = "3 units, $0.60, of quinn.bookend@example.com: recorded for the wrong person"
+		}
+		if i%3 == 2 {
+			e.Actor, e.Subject = "hugo.umbrella@example.com", "quinn.bookend.of.the.lantern@example.com"
+			e.Detail = "member limit from the organization's default to 1,200, role from member to admin"
+		}
+		entries = append(entries, e)
 	}
 	operator := frame(ui.Viewer{Organization: "Lantern and Kettle", Admin: true, Operator: true})
 	ops := views.Ops{

@@ -261,6 +261,7 @@ func TestChecksFindProblems(t *testing.T) {
 		<div style="x">wide</div><svg width="1400" height="9"></svg><img src="/missing.png">
 		<button class="no-print">.</button><a href="/hidden" tabindex="-1">Not reachable by keyboard</a>
 		<section class="scroll-x"><table class="data"><tr><td>First</td></tr>
+		<tr><td><div class="w-36 wrap-anywhere">alma.teapot.of.lantern@example.com</div></td></tr>
 		<tr><td><svg width="3000" height="9"></svg><button>Far away</button></td></tr></table></section>
 		<input type="checkbox" checked aria-label="Selected"><svg class="plot" height="50">
 		<line class="c-pace" x1="0" x2="100%" y1="20" y2="20"></line><text class="strong" x="10%" y="24">12</text></svg>
@@ -276,7 +277,7 @@ func TestChecksFindProblems(t *testing.T) {
 		}
 	})
 	for _, check := range []string{
-		"axe", "box", "chart", "console", "html", "keyboard", "print", "script", "skip", "table", "target", "width",
+		"axe", "box", "chart", "console", "html", "keyboard", "print", "script", "skip", "table", "target", "width", "word",
 	} {
 		if found[check] == 0 {
 			t.Errorf("the check %s found nothing; problems by check: %v", check, found)

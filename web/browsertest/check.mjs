@@ -79,6 +79,8 @@ async function look(tab, bare, { address, printed, view: only }, report) {
 		for (const what of await tab.evaluate(runAxe)) report('axe', where, what);
 		if (view.walk) await walk(tab, where, report);
 	}
+	await tab.setViewportSize({ width: 1280, height });
+	for (const what of await tab.evaluate(brokenWords)) report('word', '1280', what);
 	if (printed) await print(tab, printed, report);
 	await withoutScript(tab, bare, address, report);
 }
@@ -199,6 +201,26 @@ function shapes(forced) {
 				if (its.left < box.right && its.right > box.left && its.top + 3 < box.bottom - 3 && its.bottom - 3 > box.top + 3) {
 					problems.push(['chart', `${e.textContent} is on ${other.textContent}`]);
 				}
+			}
+		}
+	}
+	return problems;
+}
+
+// brokenWords runs in the page, in a wide window. It finds emails of up to 40 characters that do not
+// stay in one line of their table.
+function brokenWords() {
+	const problems = [];
+	for (const cell of document.querySelectorAll('.data td, .data th')) {
+		if (!cell.checkVisibility({ visibilityProperty: true })) continue;
+		const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+		for (let text; (text = texts.nextNode()); ) {
+			for (const { 0: word, index } of text.data.matchAll(/\S+@\S+/g)) {
+				const range = document.createRange();
+				range.setStart(text, index);
+				range.setEnd(text, index + word.length);
+				const lines = new Set([...range.getClientRects()].map((line) => line.top));
+				if (word.length <= 40 && lines.size > 1) problems.push(`${word} is broken: ${cell.outerHTML.slice(0, 120)}`);
 			}
 		}
 	}
