@@ -114,7 +114,8 @@ func voidPages(t testing.TB, operator ui.Frame, bruno models.UserEntry) map[stri
 	list.Operator = &views.OpsActivity{Person: bruno.ID, Voids: map[uuid.UUID]models.UsageVoid{}}
 	events := slices.Clone(list.Page.Value.Events)
 	states := []models.UsageVoid{
-		{State: models.VoidNotReported}, {State: models.VoidReported}, {State: models.VoidCredited, CreditNoteID: new("cn_1MadeUp")}, {State: models.VoidNotBilled},
+		{State: models.VoidNotReported}, {State: models.VoidReported},
+		{State: models.VoidCredited, CreditNoteID: new("cn_1MadeUp")}, {State: models.VoidNotBilled},
 		{State: models.VoidWaiting}, {State: models.VoidWaiting, LastError: new(refusedCredit)},
 	}
 	for i := range events {
