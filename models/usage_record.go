@@ -73,6 +73,7 @@ type UsageRecord struct {
 	StripeCustomerID     *string
 	// StripeMeterID is Stripe's ID of the plan's meter; nil without a customer.
 	StripeMeterID *string
+	GivenMessage  `bun:"embed:"`
 	CreatedAt     time.Time
 }
 

@@ -230,6 +230,8 @@ CREATE TABLE usage_records (
     overage_moved_out integer NOT NULL DEFAULT 0,
     organization_record_id bigint,
     grants_expire_at timestamp,
+    message_level bigint NOT NULL DEFAULT 0 CHECK (message_level BETWEEN 0 AND 3),
+    message_included bigint NOT NULL DEFAULT 0,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
@@ -306,6 +308,7 @@ CREATE TABLE usage_events (
     stripe_report_id text,
     voided_at timestamp,
     void_reason text,
+    message boolean NOT NULL DEFAULT false,
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
@@ -343,6 +346,7 @@ CREATE TABLE usage_holds (
     overage_rate_cents integer NOT NULL,
     spend_limit_cents integer,
     member_limit integer,
+    message boolean NOT NULL DEFAULT false,
     PRIMARY KEY (user_id, id),
     UNIQUE (user_id, idempotency_key)
 );
