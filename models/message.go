@@ -16,23 +16,35 @@ const (
 // NotifyValues lists the values of Notify, the default first.
 var NotifyValues = []Notify{NotifyOnce, NotifyAlways, NotifyNever}
 
-// GivenMessage is the last message about a warning level that an answer gave to a person in a usage
-// record.
-type GivenMessage struct {
-	// MessageLevel is the level's index in WarningLevels; 0 without a message.
-	MessageLevel int64
-	// MessageIncluded is the record's included units at that time.
-	MessageIncluded int64
+// MessageDue reports whether an answer with a standing is the first of the record at the standing's
+// warning level.
+func MessageDue(given int64, s *Standing) (level int64, due bool) {
+	level = s.Level().rank()
+	return level, level > given
 }
 
-// Next returns the message that the answer to a decision gives. before and after are the standings
-// before and after the decision. ok is false if an earlier answer gave one for this level. After the
-// included units were raised, the levels above the person's current one can be reached again.
-func (m GivenMessage) Next(before, after Standing) (next GivenMessage, ok bool) {
-	given := m.MessageLevel
-	if after.Included > m.MessageIncluded {
-		given = min(given, before.Level().rank())
-	}
-	level := after.Level().rank()
-	return GivenMessage{level, after.Included}, level > given
+// level returns the record's warning level.
+func (r *UsageRecord) level() WarningLevel {
+	return Standing{
+		Used: r.SuggestionsUsed, Overage: r.OverageUsed, Held: r.UnitsHeld, OverageHeld: r.OverageHeld,
+		Included: r.SuggestionsIncluded + r.Granted,
+	}.Level()
+}
+
+// raised notes that one of the record's limits was raised: the levels above the current one can be
+// reached again.
+func (r *UsageRecord) raised() {
+	r.LimitRaises++
+	r.MessageLevel = min(r.MessageLevel, r.level().rank())
+}
+
+// joinMessages notes that units of another record joined the record. Its level was already reached
+// there if given, the other record's message level, is at least as high.
+func (r *UsageRecord) joinMessages(given int64) {
+	r.MessageLevel = min(max(r.MessageLevel, given), r.level().rank())
+}
+
+// isRaised reports whether a limit is higher than before; nil means no limit.
+func isRaised(before, after *int64) bool {
+	return before != nil && (after == nil || *after > *before)
 }

@@ -22,9 +22,9 @@ type account struct {
 	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
 	daily    models.Daily
-	// message is the last given one, including those of the group. told means that it changed and must
-	// be written.
-	message models.GivenMessage
+	// message is the record's MessageLevel, including the answers of the group. told means that it
+	// changed and must be written.
+	message int64
 	told    bool
 	// dirty means that the counters changed and must be written.
 	dirty bool
@@ -186,7 +186,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		var ok bool
 		a.standing, ok = c.Standing(&a.record, now)
 		ok = f.bindOrganization(a) && ok
-		a.daily, a.message, a.told = a.record.Daily, a.record.GivenMessage, false
+		a.daily, a.message, a.told = a.record.Daily, a.record.MessageLevel, false
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -265,13 +265,12 @@ func (d *decider) consume(o *op) {
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
-	before := a.standing
 	event := d.event(a, o.quantity, verdict, occurredAt)
 	a.limit(verdict)
 	event.IdempotencyKey = &o.key
-	event.Message = d.message(o, before)
+	event.Message = d.message(o)
 	d.found.events[key] = event
-	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID, Message: event.Message}
+	o.answer = Answer{Standing: event.Standing(event.UserID, event.Email), Verdict: verdict, EventID: event.ID, Message: event.Message}
 }
 
 // event counts the units in the account and adds an event.
@@ -289,18 +288,17 @@ func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt
 	return &d.changes.events[len(d.changes.events)-1]
 }
 
-// message reports whether the op's answer is the first at its warning level, and notes it. before is
-// the standing before the op.
-func (d *decider) message(o *op, before models.Standing) bool {
+// message reports whether the op's answer is the first at its warning level, and notes it.
+func (d *decider) message(o *op) bool {
 	a := o.account
 	if o.silent || o.kind == record || !a.standing.Period.Contains(d.now) {
 		return false
 	}
-	next, first := a.message.Next(before, a.standing)
-	if first {
-		a.message, a.told = next, true
+	level, due := models.MessageDue(a.message, &a.standing)
+	if due {
+		a.message, a.told = level, true
 	}
-	return first
+	return due
 }
 
 func (d *decider) touch(a *account) {
@@ -330,7 +328,6 @@ func (d *decider) hold(o *op) {
 		o.answer = Answer{Standing: a.standing, Verdict: verdict}
 		return
 	}
-	before := a.standing
 	a.standing.Hold(o.quantity, verdict)
 	s := &a.standing
 	// An invoice can be final one hour after its period. By then, all holds of the period must have
@@ -345,7 +342,7 @@ func (d *decider) hold(o *op) {
 	made := &models.UsageHold{
 		ID: models.NewHoldID(a.record.UserID), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email,
 		Quantity: o.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents, IdempotencyKey: o.key,
-		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(), Message: d.message(o, before),
+		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(), Message: d.message(o),
 	}
 	a.spend(0, verdict.OverageCents)
 	a.limit(verdict)
@@ -355,7 +352,7 @@ func (d *decider) hold(o *op) {
 	d.changes.holds = append(d.changes.holds, made)
 	d.found.holdKeys[key] = made
 	d.touch(a)
-	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made), Message: made.Message}
+	o.answer = Answer{Standing: made.Standing(made.UserID, made.Email), Verdict: verdict, Hold: d.asOfNow(made), Message: made.Message}
 }
 
 // asOfNow returns a copy of the hold. An open hold whose expiry time has passed gets the state
@@ -395,11 +392,10 @@ func (d *decider) settle(o *op) {
 	if !a.standing.Period.Contains(occurredAt) {
 		occurredAt = h.CreatedAt
 	}
-	before := a.standing
 	d.close(a, h, models.HoldSettled)
 	verdict := models.Settle(a.standing, h, o.quantity)
 	event := d.event(a, o.quantity, verdict, occurredAt)
-	event.HoldID, event.Message = &h.ID, d.message(o, before)
+	event.HoldID, event.Message = &h.ID, d.message(o)
 	if verdict.Overage > 0 {
 		// The overage was decided when the hold was created, so the event has the hold's price and
 		// plan, and is reported to that plan's meter.

@@ -164,6 +164,7 @@ func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
 		p.ints(n, func(i int) int64 { return at(i).OverageRateCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).SpendLimitCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).MemberLimit }),
+		p.texts(n, func(i int) string { return string(at(i).NextRefusal) }),
 	}
 }
 

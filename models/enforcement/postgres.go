@@ -25,11 +25,11 @@ const (
 		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
 		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
 		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id,
-		r.grants_expire_at, r.message_level, r.message_included`
+		r.grants_expire_at, r.message_level`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
 	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
-		held_after, overage_held_after, included, overage_rate_cents, spend_limit_cents, member_limit`
+		held_after, overage_held_after, included, overage_rate_cents, spend_limit_cents, member_limit, next_refusal`
 	eventColumns = `id, user_id, email, quantity, idempotency_key, hold_id, message, ` + figures
 	holdColumns  = `id, user_id, email, quantity, overage_quantity, overage_cents, idempotency_key, state, expires_at,
 		created_at, record_id, message, ` + figures
@@ -81,14 +81,14 @@ const (
 			unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]), unnest($14::text[]),
 			unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]),
 			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]),
-			unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[])`
+			unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[]), unnest($26::text[])`
 
 	pgInsertHolds = `INSERT ` + newHold + `
-		SELECT unnest($23::boolean[]), $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+		SELECT unnest($24::boolean[]), $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
 			unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::text[]), unnest($10::timestamptz[]),
 			unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]), unnest($14::bigint[]),
 			unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]),
-			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[])`
+			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[])`
 
 	pgCloseHolds = `UPDATE usage_holds h SET state = k.state
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k (user_id, id, state)
@@ -102,8 +102,8 @@ const (
 			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
-	pgTell = `UPDATE usage_records r SET message_level = k.level, message_included = k.included
-		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[]) AS k (user_id, id, level, included)
+	pgTell = `UPDATE usage_records r SET message_level = k.level
+		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k (user_id, id, level)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
 	// models.PastUsageCache caches the sums of ended periods until the workspace's version changes.
@@ -250,8 +250,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row), version: readXID(row[30])}
-		a.record.Daily = models.Daily(row[31])
+		a := &account{record: readRecord(row), version: readXID(row[29])}
+		a.record.Daily = models.Daily(row[30])
 		f.accounts[i] = a
 		return nil
 	}}
@@ -332,7 +332,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	}, row: readVersion(&version)}
-	if err := p.trip(ctx, p.spend([]pgStep{moved, p.insertEvents("insert_events", c.now, c.events)}, c)...); err != nil {
+	if err := p.trip(ctx, p.spend(p.tell(p.addEvents([]pgStep{moved}, c), c), c)...); err != nil {
 		return p.unsure(err)
 	}
 	for _, account := range a {
@@ -378,6 +378,31 @@ func (p *postgres) insertEvents(name string, now time.Time, e []models.UsageEven
 	}, b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
 }
 
+// addEvents adds the steps that insert the events.
+func (p *postgres) addEvents(steps []pgStep, c *changes) []pgStep {
+	events, told := c.eventsByMessage()
+	if len(events) > 0 {
+		steps = append(steps, p.insertEvents("insert_events", c.now, events))
+	}
+	if len(told) > 0 {
+		steps = append(steps, p.insertEvents("tell_events", c.now, told))
+	}
+	return steps
+}
+
+// tell adds the step that stores which messages the group gives, if it gives any.
+func (p *postgres) tell(steps []pgStep, c *changes) []pgStep {
+	told, b := c.told(), &p.params
+	if len(told) == 0 {
+		return steps
+	}
+	return append(steps, pgStep{name: "tell", args: [][]byte{
+		b.uuids(len(told), func(i int) *uuid.UUID { return &told[i].record.UserID }),
+		b.ints(len(told), func(i int) int64 { return told[i].record.ID }),
+		b.ints(len(told), func(i int) int64 { return told[i].message }),
+	}})
+}
+
 // spend adds the step that adds up what organizations spend, if the group has any.
 func (p *postgres) spend(steps []pgStep, c *changes) []pgStep {
 	o, n := c.organizations(), 0
@@ -404,13 +429,7 @@ func (p *postgres) spend(steps []pgStep, c *changes) []pgStep {
 func (p *postgres) writes(c *changes) []pgStep {
 	b := &p.params
 	var steps []pgStep
-	events, told := c.eventsByMessage()
-	if len(events) > 0 {
-		steps = append(steps, p.insertEvents("insert_events", c.now, events))
-	}
-	if len(told) > 0 {
-		steps = append(steps, p.insertEvents("tell_events", c.now, told))
-	}
+	steps = p.addEvents(steps, c)
 	if n := len(c.holds); n > 0 {
 		h := c.holds
 		args := append([][]byte{
@@ -448,14 +467,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	}})
-	if told := c.told(); len(told) > 0 {
-		steps = append(steps, pgStep{name: "tell", args: [][]byte{
-			b.uuids(len(told), func(i int) *uuid.UUID { return &told[i].record.UserID }),
-			b.ints(len(told), func(i int) int64 { return told[i].record.ID }),
-			b.ints(len(told), func(i int) int64 { return told[i].message.MessageLevel }),
-			b.ints(len(told), func(i int) int64 { return told[i].message.MessageIncluded }),
-		}})
-	}
+	steps = p.tell(steps, c)
 	if late := c.late(); len(late) > 0 {
 		steps = append(steps, pgStep{name: "late", args: [][]byte{
 			b.uuids(len(late), func(i int) *uuid.UUID { return &late[i].record.UserID }),

@@ -21,9 +21,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
 		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
 		OrganizationRecordID: readOptionalInt(row[22]), GrantsExpireAt: readOptionalTime(row[23]),
-		GivenMessage: models.GivenMessage{MessageLevel: readInt(row[24]), MessageIncluded: readInt(row[25])},
-		UnitsHeld:    readInt(row[26]), OverageHeld: readInt(row[27]), OverageCentsHeld: readInt(row[28]),
-		HoldsExpireAt: readOptionalTime(row[29]),
+		MessageLevel: readInt(row[24]),
+		UnitsHeld:    readInt(row[25]), OverageHeld: readInt(row[26]), OverageCentsHeld: readInt(row[27]),
+		HoldsExpireAt: readOptionalTime(row[28]),
 	}
 }
 
@@ -74,7 +74,7 @@ func readFigures(row [][]byte, f *models.Figures) {
 		PlanID: models.PlanID(row[0]), BillingPeriodStart: readTime(row[1]), BillingPeriodEnd: readTime(row[2]),
 		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]),
 		HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]), Included: readInt(row[8]),
-		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
+		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]), NextRefusal: models.Reason(row[12]),
 	}
 }
 

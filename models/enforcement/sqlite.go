@@ -47,7 +47,7 @@ const (
 		overage_cents = k.cents, units_held = k.held, overage_held = k.overage_held, overage_cents_held = k.cents_held,
 		holds_expire_at = k.expire, daily = k.daily
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
-	liteTell = `UPDATE OR ROLLBACK usage_records SET message_level = k.level, message_included = k.included
+	liteTell = `UPDATE OR ROLLBACK usage_records SET message_level = k.level
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
 	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
@@ -131,14 +131,14 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 		{&l.event, keys, "(?, ?, ?)", ") " + liteEventByKey}, {&l.settled, ids, "(?, ?)", ") " + liteSettled},
 		{&l.holdByID, ids, "(?, ?)", ") " + liteHold + "k.user_id AND h.id = k.id"},
 		{&l.holdByKey, keys, "(?, ?, ?)", ") " + liteHold + namedPerson + " AND h.idempotency_key = k.key"},
-		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 25) + ")", ""},
-		{&l.insertHold, liteInsertHold, "(?, ?, 'open'" + strings.Repeat(", ?", 21) + ")", ""},
+		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 26) + ")", ""},
+		{&l.insertHold, liteInsertHold, "(?, ?, 'open'" + strings.Repeat(", ?", 22) + ")", ""},
 		{&l.closeHold, "WITH k (state, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteCloseHold},
 		{
 			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ",
 			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
-		{&l.tell, "WITH k (level, included, user_id, id) AS (VALUES ", "(?, ?, ?, ?)", ") " + liteTell},
+		{&l.tell, "WITH k (level, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteTell},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
 		{&l.spends, "WITH k (id) AS (VALUES ", "(?)", ") " + liteSpends},
 	} {
@@ -355,7 +355,7 @@ func userID(w models.RecordKey) any {
 func (l *lite) addFigures(f *models.Figures) {
 	l.add(string(f.PlanID), l.text(f.BillingPeriodStart), l.text(f.BillingPeriodEnd),
 		f.UsedAfter, f.OverageAfter, f.OverageCentsAfter, f.HeldAfter, f.OverageHeldAfter,
-		f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit))
+		f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit), string(f.NextRefusal))
 }
 
 // save writes the changes and commits.
@@ -401,8 +401,7 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}
 	told := c.told()
 	if err := l.exec(ctx, &l.tell, len(told), func(i int) {
-		m := told[i].message
-		l.add(m.MessageLevel, m.MessageIncluded, told[i].record.UserID.String(), told[i].record.ID)
+		l.add(told[i].message, told[i].record.UserID.String(), told[i].record.ID)
 	}); err != nil {
 		return err
 	}

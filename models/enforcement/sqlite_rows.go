@@ -14,7 +14,7 @@ func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID,
 		&r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore, &r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents,
 		&r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID, &r.SlackTeamID,
-		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt, &r.MessageLevel, &r.MessageIncluded,
+		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt, &r.MessageLevel,
 		&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }
@@ -24,7 +24,7 @@ func intoFigures(f *models.Figures) []any {
 	return []any{
 		&f.PlanID, &f.BillingPeriodStart, &f.BillingPeriodEnd,
 		&f.UsedAfter, &f.OverageAfter, &f.OverageCentsAfter, &f.HeldAfter, &f.OverageHeldAfter,
-		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit,
+		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit, &f.NextRefusal,
 	}
 }
 

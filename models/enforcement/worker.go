@@ -201,7 +201,7 @@ func (w *worker) failDue(calls []*call, err error) (rest []*call) {
 
 // compareAndCommit decides the calls on remembered records and writes the decisions, if all calls
 // are allowed. done is false if they must be decided under locks instead: a refusal must be based
-// on the current record, and so must everything except a consume without a message.
+// on the current record, and so must everything except a consume.
 func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups, f *found, now time.Time) (done bool, err error) {
 	ready, unready := bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
 	if len(unready) > 0 {
@@ -213,8 +213,7 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 	}
 	for _, call := range ready {
 		for i := range call.ops {
-			// The first answer at a warning level is rare, and it has more to write.
-			if o := &call.ops[i]; o.kind != consume || o.err != nil || !o.answer.Verdict.Allowed || o.account.told {
+			if o := &call.ops[i]; o.kind != consume || o.err != nil || !o.answer.Verdict.Allowed {
 				return false, nil
 			}
 		}

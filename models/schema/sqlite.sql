@@ -231,7 +231,7 @@ CREATE TABLE usage_records (
     organization_record_id bigint,
     grants_expire_at timestamp,
     message_level bigint NOT NULL DEFAULT 0 CHECK (message_level BETWEEN 0 AND 3),
-    message_included bigint NOT NULL DEFAULT 0,
+    limit_raises bigint NOT NULL DEFAULT 0,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
@@ -309,6 +309,7 @@ CREATE TABLE usage_events (
     voided_at timestamp,
     void_reason text,
     message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT '',
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
@@ -347,6 +348,7 @@ CREATE TABLE usage_holds (
     spend_limit_cents integer,
     member_limit integer,
     message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT '',
     PRIMARY KEY (user_id, id),
     UNIQUE (user_id, idempotency_key)
 );
@@ -402,6 +404,7 @@ CREATE TABLE usage_voids (
     last_error text,
     stripe_report_id text,
     occurred_at timestamp,
+    next_refusal text NOT NULL DEFAULT '',
     PRIMARY KEY (user_id, event_id)
 );
 -- Voids of reported events, until it is known what their final invoice has.
