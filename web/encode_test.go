@@ -41,7 +41,7 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		if rapid.Bool().Draw(t, "held") {
 			a.Hold = &models.UsageHold{ID: uuid.New(), Quantity: number.Draw(t, "hold"), State: models.HoldOpen, ExpiresAt: start}
 		}
-		written := appendHold(appendEvent(appendDecision(nil, catalogue, &a), &a), a.Hold)
+		written := appendHold(appendEvent(appendDecision(nil, catalogue, &a, "https://tollgate.example.com/usage", models.NotifyAlways), &a), a.Hold)
 		written = append(written, '}')
 
 		var got, want map[string]any
@@ -70,6 +70,7 @@ func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 		Remaining: s.Remaining(), PercentUsed: s.PercentUsed(), Overage: s.Overage, OverageRateCents: s.OverageRateCents,
 		OverageCents:    s.OverageCents,
 		SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit, Period: period(s.Period),
+		UsageURL: "https://tollgate.example.com/usage",
 	}}}
 	if a.Verdict.Reason != "" {
 		reason := string(a.Verdict.Reason)

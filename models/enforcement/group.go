@@ -22,10 +22,10 @@ type account struct {
 	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
 	daily    models.Daily
-	// message is the record's MessageLevel, including the answers of the group. told means that it
+	// message is the record's MessageLevel, including the answers of the group. notified means that it
 	// changed and must be written.
-	message int64
-	told    bool
+	message  int64
+	notified bool
 	// dirty means that the counters changed and must be written.
 	dirty bool
 	// organization is what the organization of the record's payer spends; nil unless it has a spend
@@ -100,7 +100,7 @@ func (c *changes) organizations() (spending []*organization) {
 
 // eventsByMessage returns the events without a message and those with one.
 func (c *changes) eventsByMessage() (without, with []models.UsageEvent) {
-	if len(c.told()) == 0 {
+	if len(c.notified()) == 0 {
 		return c.events, nil
 	}
 	for _, e := range c.events {
@@ -113,14 +113,14 @@ func (c *changes) eventsByMessage() (without, with []models.UsageEvent) {
 	return without, with
 }
 
-// told returns the records for which the group gives a message.
-func (c *changes) told() (told []*account) {
+// notified returns the records for which the group gives a message.
+func (c *changes) notified() (notified []*account) {
 	for _, a := range c.accounts {
-		if a.told {
-			told = append(told, a)
+		if a.notified {
+			notified = append(notified, a)
 		}
 	}
-	return told
+	return notified
 }
 
 // late returns the changed records whose periods have ended.
@@ -186,7 +186,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		var ok bool
 		a.standing, ok = c.Standing(&a.record, now)
 		ok = f.bindOrganization(a) && ok
-		a.daily, a.message, a.told = a.record.Daily, a.record.MessageLevel, false
+		a.daily, a.message, a.notified = a.record.Daily, a.record.MessageLevel, false
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -296,7 +296,7 @@ func (d *decider) message(o *op) bool {
 	}
 	level, due := models.MessageDue(a.message, &a.standing)
 	if due {
-		a.message, a.told = level, true
+		a.message, a.notified = level, true
 	}
 	return due
 }

@@ -74,9 +74,9 @@ const (
 	// Several unnest calls in the list of columns advance together. In FROM, their rows would first
 	// be written to a table in memory.
 	pgInsertEvents = `INSERT ` + newEvent + ` SELECT FALSE` + pgNewEvents
-	// pgTellEvents inserts events whose answers have a message.
-	pgTellEvents = `INSERT ` + newEvent + ` SELECT TRUE` + pgNewEvents
-	pgNewEvents  = `, $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+	// pgNotifyEvents inserts events whose answers have a message.
+	pgNotifyEvents = `INSERT ` + newEvent + ` SELECT TRUE` + pgNewEvents
+	pgNewEvents    = `, $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
 			unnest($6::uuid[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]),
 			unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]), unnest($14::text[]),
 			unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]),
@@ -102,7 +102,7 @@ const (
 			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
-	pgTell = `UPDATE usage_records r SET message_level = k.level
+	pgNotify = `UPDATE usage_records r SET message_level = k.level
 		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k (user_id, id, level)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
@@ -144,8 +144,8 @@ var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
 	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
-	"insert_events": pgInsertEvents, "tell_events": pgTellEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds,
-	"update": pgUpdate, "tell": pgTell, "late": pgLate,
+	"insert_events": pgInsertEvents, "notify_events": pgNotifyEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds,
+	"update": pgUpdate, "notify": pgNotify, "late": pgLate,
 	"move": pgMove, "spends": pgSpends, "spend": pgSpend, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
@@ -332,7 +332,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	}, row: readVersion(&version)}
-	if err := p.trip(ctx, p.spend(p.tell(p.addEvents([]pgStep{moved}, c), c), c)...); err != nil {
+	if err := p.trip(ctx, p.spend(p.notify(p.addEvents([]pgStep{moved}, c), c), c)...); err != nil {
 		return p.unsure(err)
 	}
 	for _, account := range a {
@@ -380,26 +380,26 @@ func (p *postgres) insertEvents(name string, now time.Time, e []models.UsageEven
 
 // addEvents adds the steps that insert the events.
 func (p *postgres) addEvents(steps []pgStep, c *changes) []pgStep {
-	events, told := c.eventsByMessage()
+	events, notified := c.eventsByMessage()
 	if len(events) > 0 {
 		steps = append(steps, p.insertEvents("insert_events", c.now, events))
 	}
-	if len(told) > 0 {
-		steps = append(steps, p.insertEvents("tell_events", c.now, told))
+	if len(notified) > 0 {
+		steps = append(steps, p.insertEvents("notify_events", c.now, notified))
 	}
 	return steps
 }
 
-// tell adds the step that stores which messages the group gives, if it gives any.
-func (p *postgres) tell(steps []pgStep, c *changes) []pgStep {
-	told, b := c.told(), &p.params
-	if len(told) == 0 {
+// notify adds the step that stores which messages the group gives, if it gives any.
+func (p *postgres) notify(steps []pgStep, c *changes) []pgStep {
+	notified, b := c.notified(), &p.params
+	if len(notified) == 0 {
 		return steps
 	}
-	return append(steps, pgStep{name: "tell", args: [][]byte{
-		b.uuids(len(told), func(i int) *uuid.UUID { return &told[i].record.UserID }),
-		b.ints(len(told), func(i int) int64 { return told[i].record.ID }),
-		b.ints(len(told), func(i int) int64 { return told[i].message }),
+	return append(steps, pgStep{name: "notify", args: [][]byte{
+		b.uuids(len(notified), func(i int) *uuid.UUID { return &notified[i].record.UserID }),
+		b.ints(len(notified), func(i int) int64 { return notified[i].record.ID }),
+		b.ints(len(notified), func(i int) int64 { return notified[i].message }),
 	}})
 }
 
@@ -467,7 +467,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	}})
-	steps = p.tell(steps, c)
+	steps = p.notify(steps, c)
 	if late := c.late(); len(late) > 0 {
 		steps = append(steps, pgStep{name: "late", args: [][]byte{
 			b.uuids(len(late), func(i int) *uuid.UUID { return &late[i].record.UserID }),

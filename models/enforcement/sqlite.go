@@ -47,7 +47,7 @@ const (
 		overage_cents = k.cents, units_held = k.held, overage_held = k.overage_held, overage_cents_held = k.cents_held,
 		holds_expire_at = k.expire, daily = k.daily
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
-	liteTell = `UPDATE OR ROLLBACK usage_records SET message_level = k.level
+	liteNotify = `UPDATE OR ROLLBACK usage_records SET message_level = k.level
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
 	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
@@ -98,7 +98,7 @@ type lite struct {
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, tell, late, spends chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, notify, late, spends chunks
 }
 
 func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
@@ -138,7 +138,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ",
 			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
-		{&l.tell, "WITH k (level, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteTell},
+		{&l.notify, "WITH k (level, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteNotify},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
 		{&l.spends, "WITH k (id) AS (VALUES ", "(?)", ") " + liteSpends},
 	} {
@@ -399,9 +399,9 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}); err != nil {
 		return err
 	}
-	told := c.told()
-	if err := l.exec(ctx, &l.tell, len(told), func(i int) {
-		l.add(told[i].message, told[i].record.UserID.String(), told[i].record.ID)
+	notified := c.notified()
+	if err := l.exec(ctx, &l.notify, len(notified), func(i int) {
+		l.add(notified[i].message, notified[i].record.UserID.String(), notified[i].record.ID)
 	}); err != nil {
 		return err
 	}
