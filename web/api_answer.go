@@ -225,7 +225,9 @@ func appendHold(b []byte, h *models.UsageHold) []byte {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
 // answer sends a decision, followed by the given parts.
-func (s *Server) answer(c echo.Context, a *enforcement.Answer, notify models.Notify, parts ...func([]byte, *enforcement.Answer) []byte) error {
+func (s *Server) answer(
+	c echo.Context, a *enforcement.Answer, notify models.Notify, parts ...func([]byte, *enforcement.Answer) []byte,
+) error {
 	into := buffers.Get().(*[]byte)
 	defer buffers.Put(into)
 	b := s.appendDecision((*into)[:0], a, notify)

@@ -41,7 +41,8 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		if rapid.Bool().Draw(t, "held") {
 			a.Hold = &models.UsageHold{ID: uuid.New(), Quantity: number.Draw(t, "hold"), State: models.HoldOpen, ExpiresAt: start}
 		}
-		written := appendHold(appendEvent(appendDecision(nil, catalogue, &a, "https://tollgate.example.com/usage", models.NotifyAlways), &a), a.Hold)
+		written := appendDecision(nil, catalogue, &a, "https://tollgate.example.com/usage", models.NotifyAlways)
+		written = appendHold(appendEvent(written, &a), a.Hold)
 		written = append(written, '}')
 
 		var got, want map[string]any

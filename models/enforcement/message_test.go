@@ -111,8 +111,10 @@ func TestMessagesOfOtherCalls(t *testing.T) {
 		if !first(b, err) {
 			t.Error("the first hold at 96% has no message")
 		}
-		if !first(f.Settle(f.ctx, b.Hold.ID, 1)) || !first(f.Settle(f.ctx, b.Hold.ID, 1)) {
-			t.Error("the settlement at 100%, or its retry, has no message")
+		for range 2 { // the settlement and a retry
+			if !first(f.Settle(f.ctx, b.Hold.ID, 1)) {
+				t.Error("the settlement at 100% has no message")
+			}
 		}
 
 		// A hold that is settled after its period gives none.

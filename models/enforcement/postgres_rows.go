@@ -74,7 +74,8 @@ func readFigures(row [][]byte, f *models.Figures) {
 		PlanID: models.PlanID(row[0]), BillingPeriodStart: readTime(row[1]), BillingPeriodEnd: readTime(row[2]),
 		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]),
 		HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]), Included: readInt(row[8]),
-		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]), NextRefusal: models.Reason(row[12]),
+		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
+		NextRefusal: models.Reason(row[12]),
 	}
 }
 

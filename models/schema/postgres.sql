@@ -544,6 +544,29 @@ CREATE TABLE usage_refusals (
 -- The latest refusals, for the organization's page and for /ops.
 CREATE INDEX usage_refusals_last_at ON usage_refusals USING btree (last_at);
 
+-- What people are to be notified of: one row for each limit and threshold that was reached.
+CREATE TABLE notices (
+    id uuid NOT NULL,
+    subject uuid NOT NULL,
+    subject_kind text NOT NULL,
+    kind text NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    threshold bigint NOT NULL,
+    raises bigint NOT NULL,
+    facts text NOT NULL,
+    state text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT notices_pkey PRIMARY KEY (id),
+    CONSTRAINT notices_subject_kind_period_start_threshold_raises_key UNIQUE (subject, kind, period_start, threshold, raises),
+    CONSTRAINT notices_kind_check CHECK (kind = ANY (ARRAY['included'::text, 'first_overage'::text, 'spend_limit'::text, 'member_limit'::text, 'organization_spend_limit'::text, 'trial_ending'::text, 'payment_past_due'::text, 'digest'::text])),
+    CONSTRAINT notices_state_check CHECK (state = ANY (ARRAY['pending'::text, 'delivering'::text, 'done'::text, 'superseded'::text, 'skipped'::text])),
+    CONSTRAINT notices_subject_kind_check CHECK (subject_kind = ANY (ARRAY['user'::text, 'organization'::text]))
+);
+-- Those that are not delivered yet, by the time when they are due.
+CREATE INDEX notices_pending ON notices USING btree (due_at) WHERE state = 'pending'::text;
+
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (
     workspace_id uuid NOT NULL,
