@@ -251,7 +251,8 @@ export class Tollgate {
     this.#spooled(hold, quantity);
     const granted = hold.id === null;
     try {
-      await this.#append({ kind: "event", hold: true, ...(granted ? { granted } : {}), ...usage(hold.person, quantity, hold.idempotency_key) });
+      const entry = usage(hold.person, quantity, hold.idempotency_key);
+      await this.#append({ kind: "event", hold: true, ...(granted ? { granted } : {}), ...entry });
     } catch (error) {
       delete this.#holds.get(name)?.spooled;
       throw error;
@@ -329,13 +330,11 @@ export class Tollgate {
   async #call<A>(send: (signal: AbortSignal) => Promise<Sent<A>>, attempts = this.#options.attempts): Promise<Answered<A>> {
     for (let attempt = 1; ; attempt++) {
       if (this.#closed) throw new TollgateError("closed", "this client is closed");
-      let wait = 50 * attempt * (1 + Math.random());
       const outcome = await this.#attempt(send);
       if (!(outcome instanceof Failure)) return { ...outcome, answered: true };
       const { error, retryAfter } = outcome;
       if (error.code !== "unavailable" || attempt >= attempts || retryAfter > longestWait) throw error;
-      wait = Math.max(wait, retryAfter);
-      await delay(wait);
+      await delay(Math.max(retryAfter, 50 * attempt * (1 + Math.random())));
     }
   }
 
@@ -488,7 +487,7 @@ export class Tollgate {
 
   async #reject(spool: Spool, entry: Entry, error: string): Promise<void> {
     await spool.reject(entry, error);
-    this.#options.onError(new Error(`Tollgate does not record ${JSON.stringify(entry)}: ${error}; it is in the file .rejected of the spool`));
+    this.#options.onError(new Error(`moved to the spool's .rejected file: ${JSON.stringify(entry)}: ${error}`));
   }
 }
 
@@ -537,7 +536,7 @@ function workOf(person: Person, key: string): string {
   return `${nameOf(person)} ${key}`;
 }
 
-function usage(person: Person, quantity: number, key: string): Pick<Entry, "person" | "quantity" | "idempotency_key" | "occurred_at"> {
+function usage(person: Person, quantity: number, key: string): Omit<Entry, "seq" | "kind"> {
   return { person: personOf(person) as Record<string, string>, quantity, idempotency_key: key, occurred_at: new Date().toISOString() };
 }
 

@@ -16,7 +16,8 @@ const ada = { email: "ada@example.com" };
 function open(t, server, options = {}) {
   const spool = join(folder(t), "spool");
   const errors = [];
-  const client = new Tollgate({ url: server.url, apiKey: server.key, outage: { allow: 3 }, spool, onError: (e) => errors.push(e.message), ...options });
+  const onError = (error) => errors.push(error.message);
+  const client = new Tollgate({ url: server.url, apiKey: server.key, outage: { allow: 3 }, spool, onError, ...options });
   t.after(() => client.close());
   return Object.assign(client, { spool: options.spool ?? spool, errors });
 }
@@ -52,7 +53,10 @@ test("calls return Tollgate's decisions and typed errors", async (t) => {
   assert.equal(done.value, "text");
   assert.equal(done.slack?.response_type, "ephemeral"); // 5 of 5
   let ran = false;
-  const no = await client.withHold({ ...ada, quantity: 1, idempotency_key: "5" }, async () => { ran = true; return { used: 1, value: "" }; });
+  const no = await client.withHold({ ...ada, quantity: 1, idempotency_key: "5" }, async () => {
+    ran = true;
+    return { used: 1, value: "" };
+  });
   assert.deepEqual([no.allowed, no.value, no.slack?.response_type, ran], [false, null, "ephemeral", false]);
 
   await assert.rejects(client.check({ slack_team_id: "T1", slack_user_id: "U1" }), hasCode("unknown_user"));
@@ -64,7 +68,8 @@ test("calls return Tollgate's decisions and typed errors", async (t) => {
 test("withHold gives the units back if the work throws or uses nothing", async (t) => {
   const server = await Server.start(t);
   const client = open(t, server);
-  await assert.rejects(client.withHold({ ...ada, quantity: 3, idempotency_key: "1" }, async () => { throw new Error("no idea"); }), /no idea/);
+  const fails = async () => { throw new Error("no idea"); };
+  await assert.rejects(client.withHold({ ...ada, quantity: 3, idempotency_key: "1" }, fails), /no idea/);
   const nothing = await client.withHold({ ...ada, quantity: 3, idempotency_key: "2" }, async () => ({ used: 0, value: "" }));
   assert.equal(nothing.allowed, true);
   await assert.rejects(client.withHold({ ...ada, quantity: 3, idempotency_key: "3" }, async () => ({ used: 4, value: "" })), RangeError);
@@ -132,7 +137,7 @@ test("in an outage, each person may use some units, which are recorded later", a
   await recorded(client);
   assert.equal(await server.used(ada.email), 4);
   assert.equal((await client.check(ada)).held, 0);
-  assert.match(server.command("verify"), /./);
+  server.command("verify"); // throws if a sum is wrong
 });
 
 test("with the policy refuse, calls are refused, and settlements are still repeated later", async (t) => {
@@ -191,21 +196,17 @@ test("a hold whose answer was lost is recorded under its key, once", async (t) =
 test("the usage of an expired hold is recorded, once", async (t) => {
   const server = await Server.start(t);
   const client = open(t, server);
-  const expired = async (hold) => {
+  const slow = await client.withHold({ ...ada, quantity: 1, idempotency_key: "1", ttl_seconds: 1 }, async () => {
     while ((await client.check(ada)).held > 0) await new Promise((resolve) => setTimeout(resolve, 50));
-    return hold;
-  };
-  const slow = await client.withHold({ ...ada, quantity: 1, idempotency_key: "1", ttl_seconds: 1 }, async (hold) => {
-    await expired(hold);
     return { used: 1, value: "late" };
   });
   assert.deepEqual([slow.value, slow.decision.spooled], ["late", true]);
 
-  const { handle } = await client.hold({ ...ada, quantity: 2, idempotency_key: "2", ttl_seconds: 1 });
+  const { handle, hold } = await client.hold({ ...ada, quantity: 2, idempotency_key: "2", ttl_seconds: 1 });
   await server.kill();
   assert.equal((await client.settle(handle, 2)).spooled, true);
+  await new Promise((resolve) => setTimeout(resolve, Date.parse(hold.expires_at) + 50 - Date.now()));
   await server.start();
-  await expired();
   await client.settle(handle, 2);
   await recorded(client);
   assert.equal(await server.used(ada.email), 3);

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const binary = process.env.TOLLGATE_BINARY;
-if (!binary) throw new Error("set TOLLGATE_BINARY to the path of the tollgate program: go build -o tollgate . && TOLLGATE_BINARY=$PWD/tollgate");
+if (!binary) throw new Error("set TOLLGATE_BINARY to the path of the program; build it with `go build -o tollgate .`");
 
 /** folder returns a folder that is removed after the test. */
 export function folder(t) {
@@ -42,7 +42,8 @@ export class Server {
   static async start(t) {
     const server = new Server();
     server.#dir = folder(t);
-    server.#env = { PATH: process.env.PATH, HOME: server.#dir, TOLLGATE_DRAIN: "0s", DATABASE_URL: `sqlite:${join(server.#dir, "tollgate.db")}` };
+    const database = `sqlite:${join(server.#dir, "tollgate.db")}`;
+    server.#env = { PATH: process.env.PATH, HOME: server.#dir, TOLLGATE_DRAIN: "0s", DATABASE_URL: database };
     server.port = await freePort();
     server.url = `http://127.0.0.1:${server.port}`;
     server.key = server.command("apikey", "create", "--name", "test", "--scopes", "check,consume,read,manage").trim();
@@ -95,10 +96,10 @@ export class Server {
   /** keys returns the idempotency keys of a person's events, sorted. */
   async keys(email) {
     const keys = [];
-    for (let cursor = ""; cursor !== null;) {
-      const page = await this.get(`/v1/usage/${encodeURIComponent(email)}/events?cursor=${encodeURIComponent(cursor)}`);
+    for (let query = ""; query !== null;) {
+      const page = await this.get(`/v1/usage/${encodeURIComponent(email)}/events${query}`);
       keys.push(...page.events.map((event) => event.idempotency_key));
-      cursor = page.next_cursor ?? null;
+      query = page.next_cursor ? `?cursor=${encodeURIComponent(page.next_cursor)}` : null;
     }
     return keys.sort();
   }
@@ -122,7 +123,8 @@ export class Proxy {
         response.writeHead(mode, { "Retry-After": "0" }).end();
         return;
       }
-      const onward = http.request(target.url + request.url, { method: request.method, headers: request.headers, agent: false }, async (answer) => {
+      const options = { method: request.method, headers: request.headers, agent: false };
+      const onward = http.request(target.url + request.url, options, async (answer) => {
         const text = await answer.reduce((all, part) => Buffer.concat([all, part]), Buffer.alloc(0));
         if (mode === "lose") request.socket.destroy();
         else response.writeHead(answer.statusCode, answer.headers).end(text);
