@@ -25,8 +25,8 @@ const write = promisify(fs.appendFile), sync = promisify(fs.fsync);
 
 type Line = Entry | { done: number } | { rejected: number; error: string };
 
-// remember is how long a recorded entry stays in the file. While it is there, a repeated call for
-// the same hold finds it, also after a restart.
+// remember is how long the recorded usage of a hold stays in the file. While it is there, a repeated
+// call for the same hold finds it, also after a restart.
 const remember = 60 * 60 * 1000;
 
 // compactAt is the size in bytes from which the file is rewritten when everything is recorded.
@@ -39,7 +39,7 @@ const compactAt = 1 << 20;
 export class Spool {
   /** The entries that are not recorded yet, in order. */
   readonly pending = new Map<number, Entry>();
-  /** Recorded entries of the last hour, when the file was opened. */
+  /** Recorded usage of holds of the last hour. */
   readonly recent: Entry[] = [];
 
   readonly #path: string;
@@ -89,7 +89,7 @@ export class Spool {
       }
       const seq = "done" in line ? line.done : line.rejected;
       const entry = this.pending.get(seq);
-      if (entry && "done" in line) done.set(seq, entry);
+      if (entry?.hold && "done" in line) done.set(seq, entry);
       this.pending.delete(seq);
     }
     const since = Date.now() - remember;
