@@ -126,7 +126,10 @@ export class Tollgate {
       throw new TypeError('outage must be "refuse" or { allow: n }, where n is an integer from 0');
     }
     if (options.outage !== "refuse" && !options.spool) throw new TypeError("spool is required with outage: { allow: n }");
-    this.#options = { timeout: 800, attempts: 3, onError: (error) => console.error(error.message), ...options };
+    this.#options = {
+      ...options, timeout: options.timeout ?? 800, attempts: options.attempts ?? 3,
+      onError: options.onError ?? ((error) => console.error(error.message)),
+    };
     this.#client = createClient<paths>({
       baseUrl: options.url.replace(/\/+$/, ""),
       headers: { Authorization: `Bearer ${options.apiKey}` },

@@ -4,15 +4,15 @@ import type { components } from "./api.js";
 export type FieldError = components["schemas"]["FieldError"];
 
 /**
- * ErrorCode is the stable code of an error. The last three come from the client: `unavailable` if
- * Tollgate gave no usable answer, `spool_failed` if the spool could not be written, and `closed`
- * after close().
+ * ErrorCode is the stable code of an error. The last four come from the client: `unavailable` if
+ * there was no usable answer, `unexpected_answer` if the answer was not Tollgate's, `spool_failed`
+ * if the spool could not be written, and `closed` after close().
  */
 export type ErrorCode =
   | "invalid_json" | "unauthorized" | "insufficient_scope" | "not_found" | "unknown_user" | "unknown_hold"
   | "idempotency_key_reused" | "hold_settled" | "hold_released" | "hold_expired" | "payload_too_large"
   | "unsupported_media_type" | "invalid_request" | "rate_limited" | "overloaded" | "internal"
-  | "unavailable" | "spool_failed" | "closed"
+  | "unavailable" | "unexpected_answer" | "spool_failed" | "closed"
   | (string & {});
 
 /** TollgateError is an error answer of Tollgate, or a call without a usable answer. */

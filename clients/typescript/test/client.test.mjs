@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Tollgate, TollgateError } from "tollgate-client";
+import { Spool } from "../dist/spool.js";
 import { folder, Proxy, Server } from "./server.mjs";
 
 const ada = { email: "ada@example.com" };
@@ -213,55 +213,6 @@ test("the usage of an expired hold is recorded, once", async (t) => {
   assert.deepEqual(await server.keys(ada.email), ["1", "2"]);
 });
 
-// The child process uses units one after another and prints the key of each one that it got.
-const child = `
-import { Tollgate } from "tollgate-client";
-const [url, apiKey, spool] = process.argv.slice(1);
-const client = new Tollgate({ url, apiKey, spool, outage: { allow: 10_000 }, timeout: 200 });
-const holds = (i) => i % 2 === 1;
-for (let i = 0; ; i++) {
-  const body = { email: "ada@example.com", quantity: 1, idempotency_key: process.pid + "-" + i };
-  const d = holds(i) ? await client.withHold(body, async () => ({ used: 1, value: "" })) : await client.consume(body);
-  if (d.allowed) process.stdout.write(body.idempotency_key + "\\n");
-}`;
-
-test("an app and a server that are killed lose nothing and count nothing twice", async (t) => {
-  const server = await Server.start(t);
-  server.command("subscribe", "--email", ada.email, "--plan", "pro");
-  server.command("grant", ada.email, "--quantity", "100000", "--reason", "test");
-  const spool = join(folder(t), "spool");
-  const got = [];
-  let started = 0;
-  const run = async (count, during) => {
-    const process_ = spawn(process.execPath, ["--input-type=module", "--eval", child, server.url, server.key, spool],
-      { cwd: fileURLToPath(new URL("..", import.meta.url)), stdio: ["ignore", "pipe", "inherit"] });
-    t.after(() => process_.kill("SIGKILL"));
-    started++;
-    let n = 0;
-    for await (const key of createInterface({ input: process_.stdout })) {
-      got.push(key);
-      if (++n === Math.floor(count / 2)) await during();
-      if (n === count) process_.kill("SIGKILL");
-    }
-    assert.ok(n >= count, `the app ended after ${n} units`);
-  };
-  await run(20, () => server.kill()); // the server dies, then the app
-  appendFileSync(spool, '{"seq":100000,"kind":"ev'); // a line that was cut off
-  await run(20, () => server.start()); // the app starts during the outage
-  await run(20, () => server.kill());
-  await server.start();
-
-  const client = open(t, server, { spool });
-  await recorded(client);
-  const keys = await server.keys(ada.email);
-  assert.equal(new Set(keys.filter(Boolean)).size, keys.filter(Boolean).length);
-  const used = await server.used(ada.email);
-  t.diagnostic(`${got.length} units were given, and ${used} are recorded`);
-  // Units that a killed app was about to give are recorded, but were not given: at most one per app.
-  assert.ok(used >= got.length && used <= got.length + started, `${used} units are recorded, and ${got.length} were given`);
-  for (const key of got) if (Number(key.split("-")[1]) % 2 === 0) assert.ok(keys.includes(key), `${key} is lost`);
-});
-
 test("a spool belongs to one client", async (t) => {
   const server = await Server.start(t);
   const client = open(t, server);
@@ -302,4 +253,21 @@ test("a spool that cannot be read or written loses nothing silently", async (t) 
   assert.equal(readFileSync(spool, "utf8"), "no JSON\n");
   assert.throws(() => new Tollgate({ ...options, spool: join(spool, "none") }), /ENOTDIR/);
   assert.throws(() => new Tollgate({ ...options, spool: undefined }), /spool is required/);
+});
+
+test("a spool does not grow without end, and remembers holds", async (t) => {
+  const path = join(folder(t), "spool");
+  const spool = new Spool(path);
+  const entry = { kind: "event", person: ada, quantity: 1, occurred_at: new Date().toISOString() };
+  const consumed = Array.from({ length: 3_000 }, (_, i) => spool.append({ ...entry, idempotency_key: `${i}`.padEnd(255, "x") }));
+  const entries = await Promise.all([...consumed, spool.append({ ...entry, hold: true, idempotency_key: "hold" })]);
+  assert.ok(statSync(path).size > 1 << 20);
+  await spool.finish(entries);
+  assert.ok(statSync(path).size < 1_000, `${statSync(path).size} bytes`);
+  const last = await spool.append({ ...entry, idempotency_key: "last" });
+  await spool.close();
+  const again = new Spool(path);
+  assert.deepEqual([...again.pending.values()], [last]);
+  assert.deepEqual(again.recent.map((e) => e.idempotency_key), ["hold"]);
+  await again.close();
 });

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 
-/** write stands in for the model that writes a suggestion, which takes a moment. */
+/** write takes the place of a model, which needs a moment for a suggestion. */
 export async function write(about: string): Promise<string> {
   await delay(200);
   return `A suggestion about ${about || "nothing in particular"}.`;

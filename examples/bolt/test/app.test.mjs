@@ -14,7 +14,7 @@ import { folder, freePort, Server } from "../../../clients/typescript/test/serve
 const secret = "signing-secret";
 const emailOf = (user) => `${user.toLowerCase()}@example.com`;
 
-/** Slack stands in for Slack's Web API and for response URLs. */
+/** Slack takes the place of Slack's Web API and of response URLs. */
 class Slack extends EventEmitter {
   /** The messages that each command got, by the command's number. */
   messages = [];
