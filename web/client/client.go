@@ -265,10 +265,11 @@ func (c *Client) Check(ctx context.Context, r CheckRequest) (*Decision, error) {
 	if !isUnavailable(err) {
 		return d, err
 	}
-	if !c.reserve(r.Person, max(1, r.Quantity)) {
+	quantity := max(1, r.Quantity)
+	if !c.reserve(r.Person, quantity) {
 		return refused(err), nil
 	}
-	c.unreserve(r.Person, max(1, r.Quantity))
+	c.unreserve(r.Person, quantity)
 	return &Decision{Allowed: true, Cause: err}, nil
 }
 
@@ -384,6 +385,7 @@ func (p Person) work(key string) work { return work{p.name(), key} }
 const refusal = "Your usage can't be checked right now. Please try again in a minute."
 
 func refused(cause error) *Decision {
-	slack := fmt.Sprintf(`{"response_type":"ephemeral","text":%[1]q,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":%[1]q}}]}`, refusal)
+	const message = `{"response_type":"ephemeral","text":%[1]q,"blocks":[{"type":"section","text":{"type":"mrkdwn","text":%[1]q}}]}`
+	slack := fmt.Sprintf(message, refusal)
 	return &Decision{Reason: CodeUnavailable, Notice: refusal, Slack: json.RawMessage(slack), Cause: cause}
 }

@@ -247,4 +247,3 @@ func WithHold[T any](ctx context.Context, c *Client, r HoldRequest, work func(co
 	}
 	return value, d, nil
 }
-

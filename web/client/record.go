@@ -116,10 +116,11 @@ func (c *Client) recordEvents(ctx context.Context, batch []*entry) error {
 	return errors.Join(errs...)
 }
 
-// recordSettlement repeats a settlement. If the hold has expired without it, the usage is recorded
+// recordSettlement repeats a settlement. No one sees its answer, so it must not be the first one at
+// its level, which has a message. If the hold has expired without it, the usage is recorded
 // under the hold's key.
 func (c *Client) recordSettlement(ctx context.Context, e *entry) error {
-	err := c.call(ctx, holdPath(e.HoldID, "settle"), settleBody{Quantity: e.Quantity}, &Decision{}, 1)
+	err := c.call(ctx, holdPath(e.HoldID, "settle"), settleBody{e.Quantity, Never}, &Decision{}, 1)
 	var refused *Error
 	switch {
 	case err == nil:
@@ -138,6 +139,7 @@ func (c *Client) reject(e *entry, reason string) error {
 	if err := c.spool.reject(e, reason); err != nil {
 		return err
 	}
-	c.o.OnError(fmt.Errorf("%d units with the idempotency key %q were moved to %q: %s", e.Quantity, e.IdempotencyKey, c.o.Spool+".rejected", reason))
+	moved := c.o.Spool + ".rejected"
+	c.o.OnError(fmt.Errorf("%d units with the idempotency key %q were moved to %q: %s", e.Quantity, e.IdempotencyKey, moved, reason))
 	return nil
 }

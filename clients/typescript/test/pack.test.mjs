@@ -12,12 +12,14 @@ let app; // a folder in which the packed file is installed
 
 before((t) => {
   app = folder(t);
-  const output = execFileSync("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", app], { cwd: here, encoding: "utf8" });
-  const [{ filename }] = JSON.parse(output);
+  const packed = execFileSync("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", app], { cwd: here, encoding: "utf8" });
+  const [{ filename }] = JSON.parse(packed);
   const modules = join(app, "node_modules");
   mkdirSync(join(modules, "tollgate-client"), { recursive: true });
   execFileSync("tar", ["-xzf", join(app, filename), "--strip-components=1", "-C", join(modules, "tollgate-client")]);
-  for (const name of ["openapi-fetch", "openapi-typescript-helpers", "@types"]) symlinkSync(join(here, "node_modules", name), join(modules, name));
+  for (const name of ["openapi-fetch", "openapi-typescript-helpers", "@types"]) {
+    symlinkSync(join(here, "node_modules", name), join(modules, name));
+  }
   writeFileSync(join(app, "package.json"), '{ "type": "module" }\n');
 });
 
@@ -85,7 +87,8 @@ test("the compiler accepts the examples of the docs, and refuses wrong calls", (
     files,
   }));
   try {
-    execFileSync(process.execPath, [join(here, "node_modules", "typescript", "bin", "tsc"), "--project", app], { encoding: "utf8", stdio: "pipe" });
+    const tsc = join(here, "node_modules", "typescript", "bin", "tsc");
+    execFileSync(process.execPath, [tsc, "--project", app], { encoding: "utf8", stdio: "pipe" });
   } catch (error) {
     assert.fail(`tsc:\n${error.stdout}${error.stderr}`);
   }
