@@ -177,7 +177,7 @@ func TestAnOutageIsRecordedLater(t *testing.T) {
 	ok(t, d, err, false, true)
 	d, err = c.Hold(ctx, hold(1, "3"))
 	ok(t, d, err, false, false)
-	_, err = c.Release(ctx, *d.Hold, "")
+	_, err = c.Release(ctx, *d.Hold)
 	must(t, err)
 	d, err = c.Consume(ctx, consume(1, "4"))
 	ok(t, d, err, false, true)
@@ -225,6 +225,30 @@ func TestRefuseStillRepeatsSettlements(t *testing.T) {
 	s.start(t)
 	recorded(t, c)
 	s.used(t, 2)
+}
+
+// A settlement that is repeated later takes no message away from the next answer.
+func TestRepeatedSettlementsAreSilent(t *testing.T) {
+	t.Parallel()
+	ctx, s := t.Context(), newServer(t)
+	c := open(t, s.url, s.key, client.Options{})
+	r := hold(4, "1")
+	r.Notify = client.Never
+	held, err := c.Hold(ctx, r)
+	ok(t, held, err, true, false)
+	s.kill(t)
+	d, err := c.Settle(ctx, *held.Hold, 4, "")
+	ok(t, d, err, false, true)
+	s.start(t)
+	recorded(t, c)
+	d, err = c.Check(ctx, client.CheckRequest{Person: ada, Notify: client.Always})
+	if ok(t, d, err, true, false); d.Slack == nil || d.UsageURL != s.url+"/usage" {
+		t.Errorf("slack: %s, usage_url: %s", d.Slack, d.UsageURL)
+	}
+	_, d, err = client.WithHold(ctx, c, hold(1, "2"), uses(0))
+	if ok(t, d, err, true, false); d.Slack == nil {
+		t.Error("the first message of the level is missing")
+	}
 }
 
 func TestAnswersThatAreLost(t *testing.T) {

@@ -183,7 +183,7 @@ func (c *Client) noteSpooled(hold Hold, quantity int64) (before int64) {
 }
 
 // Release gives the units back. If Tollgate is unreachable, the hold expires instead.
-func (c *Client) Release(ctx context.Context, hold Hold, notify Notify) (*Decision, error) {
+func (c *Client) Release(ctx context.Context, hold Hold) (*Decision, error) {
 	if hold.ID == "" {
 		c.mu.Lock()
 		w := hold.Person.work(hold.IdempotencyKey)
@@ -201,11 +201,7 @@ func (c *Client) Release(ctx context.Context, hold Hold, notify Notify) (*Decisi
 		}
 		return &Decision{Allowed: true}, nil
 	}
-	body := map[string]Notify{}
-	if notify != "" {
-		body["notify"] = notify
-	}
-	d, err := c.decide(ctx, holdPath(hold.ID, "release"), body)
+	d, err := c.decide(ctx, holdPath(hold.ID, "release"), struct{}{})
 	if isUnavailable(err) {
 		return &Decision{Allowed: true, Cause: err}, nil
 	}
@@ -228,11 +224,11 @@ func WithHold[T any](ctx context.Context, c *Client, r HoldRequest, work func(co
 		err = fmt.Errorf("used must be 0 to %d, the units on hold: %d", r.Quantity, used)
 	}
 	if err != nil {
-		_, _ = c.Release(context.WithoutCancel(ctx), *held.Hold, "") // the error of the work is the one to report
+		_, _ = c.Release(context.WithoutCancel(ctx), *held.Hold) // the error of the work is the one to report
 		return none, nil, err
 	}
 	if used == 0 {
-		d, err = c.Release(context.WithoutCancel(ctx), *held.Hold, r.Notify)
+		d, err = c.Release(context.WithoutCancel(ctx), *held.Hold)
 	} else {
 		d, err = c.Settle(ctx, *held.Hold, used, r.Notify)
 	}

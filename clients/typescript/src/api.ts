@@ -415,6 +415,11 @@ export interface components {
              */
             email: string;
             /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
+            /**
              * Format: int64
              * @description Units requested. Default: 1.
              */
@@ -436,6 +441,11 @@ export interface components {
              * @example ada@example.com
              */
             email?: string;
+            /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
             /**
              * Format: int64
              * @description Units requested. Default: 1.
@@ -513,13 +523,18 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call with the same key. */
             replayed: boolean;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.
@@ -543,6 +558,11 @@ export interface components {
              * @example C024BE91L-1763900000.000200
              */
             idempotency_key: string;
+            /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
             /**
              * Format: int64
              * @description Units requested. Default: 1.
@@ -570,6 +590,11 @@ export interface components {
              * @example C024BE91L-1763900000.000200
              */
             idempotency_key: string;
+            /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
             /**
              * Format: int64
              * @description Units requested. Default: 1.
@@ -640,13 +665,18 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.
@@ -804,13 +834,18 @@ export interface components {
             remaining: number;
             /** @description Whether an earlier call with the same key made the grant. */
             replayed: boolean;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.
@@ -966,13 +1001,18 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.
@@ -1007,6 +1047,11 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
+            /**
              * Format: int64
              * @description Units to set aside.
              */
@@ -1035,6 +1080,11 @@ export interface components {
             email?: string;
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
+            /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
             /**
              * Format: int64
              * @description Units to set aside.
@@ -1268,13 +1318,18 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call with the same key. */
             replayed: boolean;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.
@@ -1287,6 +1342,11 @@ export interface components {
             warning_level: "safe" | "warning" | "critical" | "exceeded";
         };
         SettleRequest: {
+            /**
+             * @description When the answer has a Slack message. Default: once.
+             * @enum {string}
+             */
+            notify?: "once" | "always" | "never";
             /**
              * Format: int64
              * @description Units used, at most the units on hold. The rest is released.
@@ -1411,13 +1471,18 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call with the same key. */
             replayed: boolean;
-            /** @description The notice as a Slack message, ready to send; null if there is no notice. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
              * @description The limit on overage per period, in cents; null means no limit.
              */
             spend_limit_cents: number | null;
+            /**
+             * Format: uri
+             * @description The person's usage page.
+             */
+            usage_url: string;
             /**
              * Format: int64
              * @description Units used in the period.

@@ -15,7 +15,6 @@ export type CheckBody = Body<"/v1/check">;
 export type ConsumeBody = Body<"/v1/consume">;
 export type HoldBody = Body<"/v1/holds">;
 export type SettleOptions = Omit<Body<"/v1/holds/{id}/settle">, "quantity">;
-export type ReleaseOptions = NonNullable<Body<"/v1/holds/{id}/release">>;
 export type SlackMessage = NonNullable<Answer<"/v1/check">["slack"]>;
 
 /** Person identifies a person: by email, by Slack identity, or by both. */
@@ -265,7 +264,7 @@ export class Tollgate {
   }
 
   /** release gives the units back. If Tollgate is unreachable, the hold expires instead. */
-  async release(hold: HoldHandle, options: ReleaseOptions = {}): Promise<Result<Answer<"/v1/holds/{id}/release">>> {
+  async release(hold: HoldHandle): Promise<Result<Answer<"/v1/holds/{id}/release">>> {
     const id = hold.id;
     if (id === null) {
       const name = workOf(hold.person, hold.idempotency_key), known = this.#holds.get(name);
@@ -275,7 +274,7 @@ export class Tollgate {
     }
     try {
       return await this.#call((signal) =>
-        this.#client.POST("/v1/holds/{id}/release", { params: { path: { id } }, body: options, signal }));
+        this.#client.POST("/v1/holds/{id}/release", { params: { path: { id } }, signal }));
     } catch (error) {
       return allowed(unavailable(error), false);
     }
@@ -298,8 +297,7 @@ export class Tollgate {
       await this.release(handle).catch(() => undefined); // the error of the work is the one to report
       throw error;
     }
-    const { notify } = body as { notify?: unknown };
-    const options = (notify === undefined ? {} : { notify }) as SettleOptions;
+    const options = body.notify === undefined ? {} : { notify: body.notify };
     const done = used === 0 ? await this.release(handle) : await this.settle(handle, used, options);
     return {
       allowed: true, value, slack: done.slack ?? held.slack, notice: done.notice ?? held.notice,
@@ -475,9 +473,10 @@ export class Tollgate {
     for (const entry of batch) if (!entry.hold) this.#consumed.delete(workOf(entry.person as Person, entry.idempotency_key));
   }
 
+  // No one sees the answer, so it must not be the first one at its level, which has a message.
   async #replaySettle(spool: Spool, entry: Entry, id: string): Promise<void> {
     try {
-      const body = { quantity: entry.quantity };
+      const body = { quantity: entry.quantity, notify: "never" as const };
       await this.#call((signal) => this.#client.POST("/v1/holds/{id}/settle", { params: { path: { id } }, body, signal }), 1);
     } catch (error) {
       if (!(error instanceof TollgateError)) throw error;

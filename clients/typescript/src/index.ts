@@ -1,6 +1,6 @@
 export { Tollgate } from "./client.js";
 export type {
-  Answered, CheckBody, ConsumeBody, HoldBody, HoldHandle, Options, Outage, Person, ReleaseOptions, Result, SettleOptions,
+  Answered, CheckBody, ConsumeBody, HoldBody, HoldHandle, Options, Outage, Person, Result, SettleOptions,
   SlackMessage, Unanswered, Used, Work,
 } from "./client.js";
 export { TollgateError } from "./errors.js";

@@ -155,6 +155,21 @@ test("with the policy refuse, calls are refused, and settlements are still repea
   assert.equal(await server.used(ada.email), 2);
 });
 
+test("a settlement that is repeated later takes no message away", async (t) => {
+  const server = await Server.start(t);
+  const client = open(t, server);
+  const held = await client.hold({ ...ada, quantity: 4, idempotency_key: "1", notify: "never" });
+  await server.kill();
+  assert.equal((await client.settle(held.handle, 4)).spooled, true);
+  await server.start();
+  await recorded(client);
+  const checked = await client.check({ ...ada, notify: "always" });
+  assert.match(checked.slack.text, /4 of 5/);
+  assert.equal(checked.usage_url, `${server.url}/usage`);
+  const held2 = await client.withHold({ ...ada, quantity: 1, idempotency_key: "2" }, async () => ({ used: 0, value: "" }));
+  assert.equal(held2.slack?.response_type, "ephemeral"); // the first message of this level
+});
+
 test("a settlement whose answer was lost is repeated as a settlement", async (t) => {
   const server = await Server.start(t);
   const proxy = await Proxy.start(t, server);
