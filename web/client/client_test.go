@@ -280,10 +280,11 @@ func TestAnswersThatAreLost(t *testing.T) {
 	ok(t, held, err, false, false)
 	p.set(func(int) int { return forward })
 	for range 2 {
+		before := p.requests.Load()
 		d, err = c.Hold(ctx, hold(2, "2")) // Tollgate would confirm it now
 		must(t, err)
-		if d.Hold.ID != "" {
-			t.Error("the hold was confirmed")
+		if d.Hold.ID != "" || p.requests.Load() != before {
+			t.Error("Tollgate was asked for the hold again")
 		}
 		d, err = c.Settle(ctx, *held.Hold, 2, "")
 		ok(t, d, err, false, true)

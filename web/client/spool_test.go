@@ -44,6 +44,9 @@ func TestSpoolIsRewritten(t *testing.T) {
 	if n := size(); n > 1000 {
 		t.Errorf("%d bytes are left", n)
 	}
+	consumed := &entry{Kind: kindEvent, Quantity: 1, IdempotencyKey: "consumed"}
+	must(s.append(consumed))
+	must(s.finish([]*entry{consumed}))
 	last := &entry{Kind: kindSettle, Quantity: 1, IdempotencyKey: "last", HoldID: "1", OfHold: true}
 	must(s.append(last))
 	must(s.close())

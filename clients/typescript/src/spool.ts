@@ -71,8 +71,8 @@ export class Spool {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
       content = Buffer.alloc(0);
     }
-    const lines = content.subarray(0, content.lastIndexOf(10) + 1).toString("utf8").split("\n");
-    lines.pop();
+    const lines = content.toString("utf8").split("\n");
+    lines.pop(); // empty, or a line that was cut off
     const done = new Map<number, Entry>();
     for (const [i, text] of lines.entries()) {
       let line: Line;

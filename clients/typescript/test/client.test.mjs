@@ -197,7 +197,9 @@ test("a hold whose answer was lost is recorded under its key, once", async (t) =
   const held = await client.hold(body);
   assert.deepEqual([held.allowed, held.handle.id], [true, null]);
   proxy.mode = () => "forward";
+  const calls = proxy.requests.length;
   assert.equal((await client.hold(body)).handle.id, null); // Tollgate would confirm it now, and count it again
+  assert.equal(proxy.requests.length, calls);
   await client.settle(held.handle, 2);
   await recorded(client);
   const again = await client.hold(body);
@@ -279,6 +281,7 @@ test("a spool does not grow without end, and remembers holds", async (t) => {
   assert.ok(statSync(path).size > 1 << 20);
   await spool.finish(entries);
   assert.ok(statSync(path).size < 1_000, `${statSync(path).size} bytes`);
+  await spool.finish([await spool.append({ ...entry, idempotency_key: "consumed" })]);
   const last = await spool.append({ ...entry, idempotency_key: "last" });
   await spool.close();
   const again = new Spool(path);
