@@ -335,7 +335,7 @@ func runChild(job string) error {
 	if err := json.Unmarshal([]byte(job), &o); err != nil {
 		return err
 	}
-	o.Outage, o.Timeout = client.Allow(10_000), 200*time.Millisecond
+	o.Outage, o.Timeout, o.Attempts = client.Allow(10_000), 200*time.Millisecond, 2
 	c, err := client.Open(o)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ const ada = { email: "ada@example.com" };
 const child = `
 import { Tollgate } from "tollgate-client";
 const [url, apiKey, spool] = process.argv.slice(1);
-const client = new Tollgate({ url, apiKey, spool, outage: { allow: 10_000 }, timeout: 200 });
+const client = new Tollgate({ url, apiKey, spool, outage: { allow: 10_000 }, timeout: 200, attempts: 2 });
 const holds = (i) => i % 2 === 1;
 for (let i = 0; ; i++) {
   const body = { email: "ada@example.com", quantity: 1, idempotency_key: process.pid + "-" + i };
