@@ -56,6 +56,11 @@ func TestRefusalsAreShown(t *testing.T) {
 		if page := bob.get("/usage").body; strings.Contains(page, "Refused") {
 			t.Error("refusals of the last period are shown in the current one")
 		}
+		ada, err := models.UserByEmail(ctx, f.db, "ada@example.com")
+		must(t, err)
+		if link := `href="/org/members/` + ada.ID.String() + `?period=2026-11"`; !strings.Contains(bob.get("/org?period=2026-11").body, link) {
+			t.Error("a refused member of a past period has no link to their page about that period")
+		}
 	})
 }
 
