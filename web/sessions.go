@@ -164,6 +164,9 @@ func (s *sessions) maintain(ctx context.Context) {
 	if err := models.RemoveExpired(ctx, s.db, models.Now(s.now)); err != nil {
 		s.log.Warn("expired sessions were not removed", "error", err)
 	}
+	if err := models.RemoveOldSlackRequests(ctx, s.db, models.Now(s.now)); err != nil {
+		s.log.Warn("old requests from Slack were not removed", "error", err)
+	}
 }
 
 // sessionStore stores the manager's sessions in the database. Its tokens are hashes of the real
