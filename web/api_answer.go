@@ -96,7 +96,7 @@ func nullable(s *huma.Schema, names ...string) *huma.Schema {
 // appendDecision writes a decision without the closing brace, so that a call can add its own
 // fields. It does not use encoding/json because callers wait for this answer, and it needs no
 // reflection.
-func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte {
+func appendDecision(b []byte, c *models.Catalogue, m *slackMessages, a *enforcement.Answer) []byte {
 	s := &a.Standing
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, a.Verdict.Allowed)
@@ -131,7 +131,7 @@ func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer) []byte
 	if notice == "" {
 		return append(b, "null"...)
 	}
-	return appendSlackMessage(b, c, s, a.Verdict, notice)
+	return m.append(b, s, a.Verdict, notice)
 }
 
 func appendInt(b []byte, name string, v int64) []byte {
@@ -210,7 +210,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b 
 func (s *Server) answer(c echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
 	into := buffers.Get().(*[]byte)
 	defer buffers.Put(into)
-	b := appendDecision((*into)[:0], s.catalogue, a)
+	b := appendDecision((*into)[:0], s.catalogue, s.messages, a)
 	for _, part := range parts {
 		b = part(b, a)
 	}

@@ -81,6 +81,7 @@ type Server struct {
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
 	pastUsage models.PastUsageCache
+	messages  *slackMessages
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -124,6 +125,7 @@ func New(o Options) (*Server, error) {
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}, []string{"route", "status"}),
 	}
+	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of}
 	if err := o.Metrics.Register(s.requests); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
