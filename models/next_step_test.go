@@ -69,7 +69,9 @@ func TestSlackRequests(t *testing.T) {
 }
 
 func TestAdminNames(t *testing.T) {
-	admin := func(name, email string) models.OrganizationAdmin { return models.OrganizationAdmin{Name: name, Email: email} }
+	admin := func(name, email string) models.OrganizationAdmin {
+		return models.OrganizationAdmin{Name: name, Email: email}
+	}
 	ada, bob := admin("Ada Admin", "a@example.com"), admin("", "bob@example.com")
 	hidden := admin("", "u1@t1.slack.invalid")
 	for want, admins := range map[string][]models.OrganizationAdmin{

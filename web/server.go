@@ -40,6 +40,8 @@ type Options struct {
 	Version        string
 	// SignIn configures sign-in in addition to one-time links.
 	SignIn SignIn
+	// Slack configures the slash command and the App Home.
+	Slack SlackApp
 	// Reporter lets the operator control reports; nil without Stripe.
 	Reporter *billing.Reporter
 	// Webhooks processes Stripe's events; nil without Stripe.
@@ -82,6 +84,7 @@ type Server struct {
 	shop      *billing.Shop
 	pastUsage models.PastUsageCache
 	messages  *slackMessages
+	slack     *slackApp
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -126,6 +129,7 @@ func New(o Options) (*Server, error) {
 		}, []string{"route", "status"}),
 	}
 	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of}
+	s.slack = newSlackApp(&o)
 	if err := o.Metrics.Register(s.requests); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -193,6 +197,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	background.Go(func() { s.sessions.run(inner) })
 	background.Go(func() { s.watchFile(inner) })
 	background.Go(func() { s.storeRefusals(inner) })
+	background.Go(func() { s.slack.run(inner) })
 	return s.serve(ctx, l)
 }
 
