@@ -2,8 +2,6 @@ package web
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +70,17 @@ func CheckBotToken(token string) error {
 	return nil
 }
 
+// Mode returns what the app does in Slack, for the log.
+func (o *SlackApp) Mode() string {
+	switch {
+	case o.SigningSecret == "":
+		return "off"
+	case o.BotToken == "":
+		return "slash command"
+	}
+	return "slash command and App Home"
+}
+
 // slackApp receives requests from Slack and calls Slack's API.
 type slackApp struct {
 	secret string
@@ -132,8 +141,8 @@ func (a *slackApp) ownTeam(ctx context.Context, team string) (bool, error) {
 	return own == team, nil
 }
 
-// signedBySlack checks a request's signature on the raw body, and calls handle with the body and a
-// hash of the signature.
+// signedBySlack checks a request's signature on the raw body, and calls handle with the body and the
+// signature.
 func (s *Server) signedBySlack(c echo.Context, handle func(body []byte, signature string) error) error {
 	request := c.Request()
 	verifier, err := slack.NewSecretsVerifier(request.Header, s.slack.secret)
@@ -158,8 +167,8 @@ func (s *Server) signedBySlack(c echo.Context, handle func(body []byte, signatur
 	if err := verifier.Ensure(); err != nil {
 		return s.refuseSlack(c, err)
 	}
-	signature := sha256.Sum256([]byte(request.Header.Get("X-Slack-Signature") + " " + request.Header.Get("X-Slack-Request-Timestamp")))
-	return handle(body, hex.EncodeToString(signature[:]))
+	// The same signature can be written in upper or lower case.
+	return handle(body, strings.ToLower(request.Header.Get("X-Slack-Signature")))
 }
 
 // refuseSlack refuses a request that Slack did not sign. Only these count against the client's limit.
@@ -178,7 +187,7 @@ func (s *Server) refuseSlack(c echo.Context, reason error) error {
 // the bot token can read the person's confirmed address.
 func (s *Server) slackPerson(ctx context.Context, identity models.SlackIdentity) (*models.Situation, error) {
 	known, err := models.SituationBySlack(ctx, s.db, identity)
-	if known != nil || err != nil {
+	if known != nil || err != nil || s.slack.client == nil {
 		return known, err
 	}
 	// If this takes too long for an answer, it continues, so that the next try finds the person.

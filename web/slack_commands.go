@@ -18,6 +18,9 @@ func (s *Server) slackCommand(c echo.Context) error {
 	arrived := time.Now()
 	return s.signedBySlack(c, func(body []byte, signature string) error {
 		form, err := url.ParseQuery(string(body))
+		if form.Get("ssl_check") == "1" { // Slack only checks the certificate
+			return c.NoContent(http.StatusOK)
+		}
 		identity := models.SlackIdentity{TeamID: form.Get("team_id"), UserID: form.Get("user_id")}
 		if err != nil || !models.IsSlackID(identity.TeamID) || !models.IsSlackID(identity.UserID) {
 			return newProblem(codeBadForm, "The request has no Slack team or user.")
