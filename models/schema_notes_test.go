@@ -198,7 +198,7 @@ var schemaNotes = []schemaNote{
 	{
 		name: "slack_requests", note: "The requests from Slack that were answered, for two days, so that a repeated one is not.",
 		parts: map[string]string{
-			"slack_requests_received_at": "Old requests, to delete them.",
+			"slack_requests_expires_at": "Expired requests, to delete them.",
 		},
 	},
 	{name: "api_keys", note: "API keys. Only their hashes are stored."},

@@ -614,11 +614,11 @@ CREATE INDEX stripe_balances_period_end ON stripe_balances (period_end);
 -- The requests from Slack that were answered, for two days, so that a repeated one is not.
 CREATE TABLE slack_requests (
     id text NOT NULL,
-    received_at timestamp NOT NULL,
+    expires_at timestamp NOT NULL,
     PRIMARY KEY (id)
 );
--- Old requests, to delete them.
-CREATE INDEX slack_requests_received_at ON slack_requests (received_at);
+-- Expired requests, to delete them.
+CREATE INDEX slack_requests_expires_at ON slack_requests (expires_at);
 
 -- API keys. Only their hashes are stored.
 CREATE TABLE api_keys (
