@@ -23,6 +23,8 @@ type Situation struct {
 	Admins []OrganizationAdmin
 	// PaidByOrganization means that the organization's subscription gives the person their plan.
 	PaidByOrganization bool
+	// PastDue means that the payment of that subscription, or of the person's own, failed.
+	PastDue bool
 }
 
 // OrganizationAdmin is an admin as other members see them.
@@ -50,12 +52,12 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 	const member = "FROM users u JOIN workspaces w ON w.id = u.workspace_id JOIN workspaces aw ON aw.organization_id = w.organization_id " +
 		"JOIN users a ON a.workspace_id = aw.id AND a.role = 'admin' WHERE u.id = (?)"
 	query := db.NewRaw(`SELECT 0 AS sort, u.id, u.email, home.id AS organization_id, COALESCE(home.name, '') AS name, u.role,
-			s.organization_id AS payer
+			s.organization_id AS payer, COALESCE(s.status, '') AS status
 		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN organizations home ON home.id = w.organization_id
 		LEFT JOIN subscriptions s ON s.id = `+entitlingSubscription+` WHERE u.id = (?)
 		UNION ALL SELECT * FROM (SELECT 1 AS sort, a.id, a.email, CAST(NULL AS uuid) AS organization_id, a.name, a.role,
-			CAST(NULL AS uuid) AS payer `+member+` ORDER BY a.email LIMIT ?) admins ORDER BY 1, 3`, person, person, maxAdminsNamed)
+			CAST(NULL AS uuid) AS payer, '' AS status `+member+` ORDER BY a.email LIMIT ?) admins ORDER BY 1, 3`, person, person, maxAdminsNamed)
 	var found *Situation
 	err := eachRow(ctx, db, query, func(row scanner) error {
 		var sort int
@@ -63,12 +65,13 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 		var email, name string
 		var role Role
 		var organization, payer *uuid.UUID
-		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer); err != nil {
+		var status SubscriptionStatus
+		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer, &status); err != nil {
 			return err
 		}
 		if sort == 0 {
 			found = &Situation{UserID: id, Email: email, OrganizationID: organization, Organization: name,
-				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil}
+				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil, PastDue: status == StatusPastDue}
 		} else if found != nil {
 			found.Admins = append(found.Admins, OrganizationAdmin{name, email})
 		}
@@ -94,7 +97,7 @@ type NextStep struct {
 func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 	reason := v.Reason
 	if v.Allowed {
-		reason = Decide(s, 1).Reason
+		reason = s.nextRefusal()
 	}
 	mayPay := in == nil || in.Admin || !in.PaidByOrganization
 	switch {
@@ -103,7 +106,7 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 			return NextStep{"Raise your member limit", "/org/members/" + in.UserID.String() + "#limit"}
 		}
 		return in.ask("raise your member limit")
-	case s.PastDue:
+	case reason == PaymentPastDue, in != nil && in.PastDue:
 		if mayPay {
 			return NextStep{"Update the payment method", "/usage"}
 		}
@@ -126,6 +129,9 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 	}
 	return NextStep{"Change your spend limit", "/usage#spend-limit"}
 }
+
+// Paused reports whether one more unit would be refused.
+func (s Standing) Paused() bool { return s.nextRefusal() != nextAllowed }
 
 // ask returns the step of a person who must ask an admin to do something.
 func (in *Situation) ask(do string) NextStep {

@@ -19,6 +19,7 @@ func TestSituation(t *testing.T) {
 		}
 		f.subscribe(t, models.Subscriber{OrganizationID: &paying}, "team")
 		f.subscribe(t, models.Subscriber{Email: "alone@example.com"}, "pro")
+		f.exec(t, "UPDATE subscriptions SET status = 'past_due' WHERE plan_id = 'pro'")
 
 		admins := []models.OrganizationAdmin{{Email: "ada@example.com"}}
 		for _, want := range []models.Situation{
@@ -27,7 +28,7 @@ func TestSituation(t *testing.T) {
 			{UserID: people[1].UserID, Email: "bob@example.com", OrganizationID: &paying, Organization: "Acme", Admins: admins,
 				PaidByOrganization: true},
 			{UserID: people[2].UserID, Email: "eve@example.com", OrganizationID: &other, Organization: "Other"},
-			{UserID: f.user(t, "alone@example.com"), Email: "alone@example.com"},
+			{UserID: f.user(t, "alone@example.com"), Email: "alone@example.com", PastDue: true},
 		} {
 			if got, err := models.SituationOf(f.ctx, f.db, want.UserID); err != nil || !reflect.DeepEqual(got, &want) {
 				t.Errorf("%s: %+v, %v; want %+v", want.Email, got, err, want)

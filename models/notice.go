@@ -78,7 +78,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 }
 
 // nextIsRefused reports whether one more unit would be refused for the reason.
-func (s Standing) nextIsRefused(r Reason) bool { return Decide(s, 1).Reason == r }
+func (s Standing) nextIsRefused(r Reason) bool { return s.nextRefusal() == r }
 
 // NoticeTitle returns a summary in two or three words of a decision that has a notice.
 func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {

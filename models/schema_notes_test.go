@@ -133,6 +133,12 @@ var schemaNotes = []schemaNote{
 			"usage_refusals_last_at": "The latest refusals, for the organization's page and for /ops.",
 		},
 	},
+	{
+		name: "notices", note: "What people are to be notified of: one row for each limit and threshold that was reached.",
+		parts: map[string]string{
+			"notices_pending": "Those that are not delivered yet, by the time when they are due.",
+		},
+	},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},
 	{
 		name: "records_due", note: "People whose records must be fitted to a period or payer that became known late.",

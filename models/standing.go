@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,6 +26,9 @@ type Figures struct {
 	OverageRateCents int64
 	SpendLimitCents  *int64
 	MemberLimit      *int64
+	// NextRefusal is why one more unit would have been refused; nextAllowed if it would not. It is
+	// empty in events and holds of earlier releases.
+	NextRefusal Reason
 }
 
 // Figures returns the figures of the standing that an event or a hold stores.
@@ -33,8 +37,12 @@ func (s *Standing) Figures() Figures {
 		PlanID: s.Plan, BillingPeriodStart: s.Period.Start, BillingPeriodEnd: s.Period.End,
 		UsedAfter: s.Used, OverageAfter: s.Overage, OverageCentsAfter: s.OverageCents, HeldAfter: s.Held, OverageHeldAfter: s.OverageHeld,
 		Included: s.Included, OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit,
+		NextRefusal: s.nextRefusal(),
 	}
 }
+
+// nextAllowed is the NextRefusal of an answer after which one more unit would have been allowed.
+const nextAllowed Reason = "none"
 
 // Standing returns the standing that the figures were taken from.
 func (f *Figures) Standing(user uuid.UUID, email string) Standing {
@@ -42,6 +50,7 @@ func (f *Figures) Standing(user uuid.UUID, email string) Standing {
 		UserID: user, Email: email, Plan: f.PlanID, Period: Period{Start: f.BillingPeriodStart.UTC(), End: f.BillingPeriodEnd.UTC()},
 		Used: f.UsedAfter, Overage: f.OverageAfter, OverageCents: f.OverageCentsAfter, Held: f.HeldAfter, OverageHeld: f.OverageHeldAfter,
 		Included: f.Included, OverageRateCents: f.OverageRateCents, SpendLimitCents: f.SpendLimitCents, MemberLimit: f.MemberLimit,
+		storedRefusal: f.NextRefusal,
 	}
 }
 
@@ -252,6 +261,16 @@ type Standing struct {
 	MemberLimit *int64
 	// Organization is what the organization's subscription pays for.
 	Organization OrganizationSpend
+	// storedRefusal is the NextRefusal of the Figures that the standing is from; otherwise empty.
+	storedRefusal Reason
+}
+
+// nextRefusal returns why one more unit would be refused; nextAllowed if it would not.
+func (s *Standing) nextRefusal() Reason {
+	if s.storedRefusal != "" {
+		return s.storedRefusal
+	}
+	return cmp.Or(Decide(*s, 1).Reason, nextAllowed)
 }
 
 // OrganizationSpend is the overage of an organization in the billing period of its subscription.

@@ -23,13 +23,15 @@ type UsageEvent struct {
 	Quantity    int64
 	// OverageQuantity is the part of Quantity that is billed, and OverageCents is its price. Both
 	// are decided once.
-	OverageQuantity  int64
-	OverageCents     int64
-	IdempotencyKey   *string
-	HoldID           *uuid.UUID `bun:",type:uuid"`
-	OccurredAt       time.Time
-	RecordedAt       time.Time
-	Figures          `bun:"embed:"`
+	OverageQuantity int64
+	OverageCents    int64
+	IdempotencyKey  *string
+	HoldID          *uuid.UUID `bun:",type:uuid"`
+	OccurredAt      time.Time
+	RecordedAt      time.Time
+	Figures         `bun:"embed:"`
+	// Message means that the event's answer was the first of its record at the warning level.
+	Message          bool
 	StripeCustomerID *string
 	StripeReportedAt *time.Time
 	StripeReportID   *uuid.UUID `bun:",type:uuid"`

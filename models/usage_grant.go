@@ -147,10 +147,12 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 		detail = FormatCount(g.Quantity) + " units until " + made.ExpiresAt.Format(time.RFC3339) + ": " + g.Reason
 	}
 	r.Granted += g.Quantity
+	r.raised()
 	if _, err := tx.NewInsert().Model(&made).Exec(ctx); err != nil {
 		return Granted{}, err
 	}
-	if _, err := tx.NewUpdate().Model(&r).Column("granted", "grants_expire_at").WherePK().Where("user_id = ?", user).Exec(ctx); err != nil {
+	if _, err := tx.NewUpdate().Model(&r).Column("granted", "grants_expire_at", "message_level", "limit_raises").
+		WherePK().Where("user_id = ?", user).Exec(ctx); err != nil {
 		return Granted{}, err
 	}
 	if err := Audit(ctx, tx, now, g.Actor, "grant.create", user.String(), detail); err != nil {

@@ -110,6 +110,8 @@ type UsageHold struct {
 	ExpiresAt       time.Time
 	CreatedAt       time.Time
 	Figures         `bun:"embed:"`
+	// Message means that the hold's answer was the first of its record at the warning level.
+	Message bool
 }
 
 // NewHoldID returns the ID of a new hold of a user: a UUID of version 8 with the time and a counter

@@ -73,7 +73,12 @@ type UsageRecord struct {
 	StripeCustomerID     *string
 	// StripeMeterID is Stripe's ID of the plan's meter; nil without a customer.
 	StripeMeterID *string
-	CreatedAt     time.Time
+	// MessageLevel is the highest warning level whose message an answer gave, as an index of
+	// WarningLevels.
+	MessageLevel int64
+	// LimitRaises is how often the included units, the spend limit or the member limit were raised.
+	LimitRaises int64
+	CreatedAt   time.Time
 }
 
 // Period returns the record's billing period.
@@ -101,6 +106,7 @@ type RecordKey struct {
 // not reduce the included units before the period ends.
 func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 	plan := c.PlanOf(e.PlanID)
+	included, spend, member := r.SuggestionsIncluded, r.SpendLimitCents, r.MemberLimit
 	r.PlanID, r.OverageRateCents, r.PastDue = plan.ID, e.overageRate(plan, r.BillingPeriodEnd), e.Status == StatusPastDue
 	r.SuggestionsIncluded = max(r.SuggestionsIncluded, plan.Included-r.IncludedBefore)
 	r.SpendLimitCents, r.MemberLimit, r.WorkspaceID = e.SpendLimitCents, e.MemberLimit, e.WorkspaceID
@@ -113,6 +119,9 @@ func (c *Catalogue) entitle(r *UsageRecord, e *Entitlement) {
 		if plan.StripeMeterID != "" {
 			r.StripeMeterID = &plan.StripeMeterID
 		}
+	}
+	if r.ID != 0 && (r.SuggestionsIncluded > included || isRaised(spend, r.SpendLimitCents) || isRaised(member, r.MemberLimit)) {
+		r.raised()
 	}
 	payer := e.payer()
 	r.Payer, r.Entitled = &payer, true

@@ -53,7 +53,10 @@ func (p *person) fit(now time.Time) (changed []refit) {
 				break
 			}
 			changed = append(changed, refit{record: next, start: next.BillingPeriodStart, moves: true, into: r})
-			r.SuggestionsIncluded = max(r.SuggestionsIncluded, next.SuggestionsIncluded)
+			if next.SuggestionsIncluded > r.SuggestionsIncluded {
+				r.SuggestionsIncluded = next.SuggestionsIncluded
+				r.raised()
+			}
 			p.records = slices.Delete(p.records, i+1, i+2)
 		}
 		if !end.Equal(before) && end.Sub(r.BillingPeriodStart) <= maxPeriod {
@@ -157,6 +160,7 @@ func (p *person) move(ctx context.Context, db *DB, conn ledgerConn, c *Catalogue
 		if slices.Contains(joined[:i], r) {
 			continue
 		}
+		r.joinMessages(from.MessageLevel)
 		if err := p.moveTo(ctx, db, conn, from, r); err != nil {
 			return err
 		}
@@ -227,7 +231,7 @@ func (r *UsageRecord) holdsExpireBy(expires time.Time) time.Time {
 // countedColumns are the counters of a record.
 var countedColumns = []string{"suggestions_used", "overage_used", "overage_cents", "units_held", "overage_held",
 	"overage_cents_held", "holds_expire_at", "daily", "granted", "grants_expire_at",
-	"overage_moved_in", "overage_moved_out"}
+	"overage_moved_in", "overage_moved_out", "message_level", "limit_raises"}
 
 // movedUnits is an event or an open hold outside the new bounds of its record.
 type movedUnits struct {

@@ -326,7 +326,7 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id",
 				"slack_team_id",
 				"slack_user_id",
-				"stripe_customer_id", "stripe_meter_id", "payer", "entitled").
+				"stripe_customer_id", "stripe_meter_id", "payer", "entitled", "message_level", "limit_raises").
 			Exec(ctx); err != nil {
 			return err
 		}

@@ -1,5 +1,7 @@
 package models
 
+import "slices"
+
 // WarningLevel says how close a person is to the limit of included units.
 type WarningLevel string
 
@@ -13,6 +15,9 @@ const (
 
 // WarningLevels lists the levels in that order.
 var WarningLevels = []WarningLevel{Safe, Warning, Critical, Exceeded}
+
+// rank returns the level's index in WarningLevels.
+func (l WarningLevel) rank() int64 { return int64(slices.Index(WarningLevels, l)) }
 
 // The percentages of the included units at which the levels begin.
 const (

@@ -36,8 +36,9 @@ type Decision struct {
 	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The limit on overage per period, in cents; null means no limit."`
 	MemberLimit      *int64        `json:"member_limit" doc:"The admin's limit on units per period; null means no limit."`
 	Period           period        `json:"period"`
+	UsageURL         string        `json:"usage_url" format:"uri" doc:"The person's usage page."`
 	Notice           *string       `json:"notice" doc:"What to say to the person; null if the call is allowed and the level is safe."`
-	Slack            *slackMessage `json:"slack" doc:"The notice as a Slack message, ready to send; null if there is no notice."`
+	Slack            *slackMessage `json:"slack" doc:"A Slack message, ready to send; null if the person gets none. See notify."`
 }
 
 type period struct {
@@ -96,7 +97,13 @@ func nullable(s *huma.Schema, names ...string) *huma.Schema {
 // appendDecision writes a decision without the closing brace, so that a call can add its own
 // fields. It does not use encoding/json because callers wait for this answer, and it needs no
 // reflection.
-func appendDecision(b []byte, c *models.Catalogue, m *slackMessages, a *enforcement.Answer) []byte {
+func (s *Server) appendDecision(b []byte, a *enforcement.Answer, notify models.Notify) []byte {
+	return appendDecision(b, s.catalogue, s.messages, a, s.usageURL, notify)
+}
+
+func appendDecision(
+	b []byte, c *models.Catalogue, m *slackMessages, a *enforcement.Answer, usageURL string, notify models.Notify,
+) []byte {
 	s := &a.Standing
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, a.Verdict.Allowed)
@@ -124,14 +131,27 @@ func appendDecision(b []byte, c *models.Catalogue, m *slackMessages, a *enforcem
 	b = appendTime(b, s.Period.Start)
 	b = append(b, `","end":"`...)
 	b = appendTime(b, s.Period.End)
-	b = append(b, `"},"notice":`...)
+	b = append(b, `"},"usage_url":`...)
+	b = appendString(b, usageURL)
+	b = append(b, `,"notice":`...)
 	notice := c.Notice(*s, a.Verdict)
 	b = appendOptional(b, notice)
 	b = append(b, `,"slack":`...)
-	if notice == "" {
+	if notice == "" || !hasMessage(a, notify) {
 		return append(b, "null"...)
 	}
 	return m.append(b, s, a.Verdict, notice)
+}
+
+// hasMessage reports whether an answer with a notice also has a message.
+func hasMessage(a *enforcement.Answer, notify models.Notify) bool {
+	switch notify {
+	case models.NotifyAlways:
+		return true
+	case models.NotifyNever:
+		return false
+	}
+	return !a.Verdict.Allowed || a.Message
 }
 
 func appendInt(b []byte, name string, v int64) []byte {
@@ -207,10 +227,12 @@ func appendHold(b []byte, h *models.UsageHold) []byte {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
 // answer sends a decision, followed by the given parts.
-func (s *Server) answer(c echo.Context, a *enforcement.Answer, parts ...func([]byte, *enforcement.Answer) []byte) error {
+func (s *Server) answer(
+	c echo.Context, a *enforcement.Answer, notify models.Notify, parts ...func([]byte, *enforcement.Answer) []byte,
+) error {
 	into := buffers.Get().(*[]byte)
 	defer buffers.Put(into)
-	b := appendDecision((*into)[:0], s.catalogue, s.messages, a)
+	b := s.appendDecision((*into)[:0], a, notify)
 	for _, part := range parts {
 		b = part(b, a)
 	}

@@ -3,6 +3,7 @@ package web
 import (
 	"github.com/labstack/echo/v4"
 
+	"tollgate/models"
 	"tollgate/models/enforcement"
 )
 
@@ -10,12 +11,15 @@ import (
 // generated clients treat a field with a default in its schema as required.
 type CheckRequest struct {
 	PersonName
-	Quantity int64 `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units requested. Default: 1."`
+	Quantity int64         `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units requested. Default: 1."`
+	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
 }
 
 var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return &r.PersonName }),
 	field[CheckRequest]{"quantity", false, func(b *body, name string, into *CheckRequest) error {
 		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}}, field[CheckRequest]{"notify", false, func(b *body, name string, into *CheckRequest) error {
+		return b.notify(name, &into.Notify)
 	}})
 
 func (s *Server) check(c echo.Context) error {
@@ -35,5 +39,5 @@ func (s *Server) check(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.countRefusal(&a))
+	return s.answer(c, s.countRefusal(&a), r.Notify)
 }

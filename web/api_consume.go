@@ -37,9 +37,9 @@ func (s *Server) consume(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Consume(ctx, person, r.Quantity, r.IdempotencyKey)
+	a, err := s.gate.Consume(ctx, person, r.Quantity, r.IdempotencyKey, silently(r.Notify)...)
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.countRefusal(&a), appendEvent)
+	return s.answer(c, s.countRefusal(&a), r.Notify, appendEvent)
 }

@@ -16,6 +16,8 @@ type holdRequest struct {
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
 	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. Events have separate keys."`
 	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
+
+	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
 }
 
 var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),
@@ -27,6 +29,9 @@ var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &
 	}},
 	field[holdRequest]{"ttl_seconds", false, func(b *body, name string, into *holdRequest) error {
 		return b.integer(name, 1, maxTTL, &into.TTLSeconds)
+	}},
+	field[holdRequest]{"notify", false, func(b *body, name string, into *holdRequest) error {
+		return b.notify(name, &into.Notify)
 	}})
 
 func (s *Server) hold(c echo.Context) error {
@@ -42,23 +47,29 @@ func (s *Server) hold(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Hold(ctx, person, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second)
+	a, err := s.gate.Hold(ctx, person, r.Quantity, r.IdempotencyKey, time.Duration(r.TTLSeconds)*time.Second, silently(r.Notify)...)
 	if err != nil {
 		return err
 	}
-	return s.answer(c, s.countRefusal(&a), appendHoldOf)
+	return s.answer(c, s.countRefusal(&a), r.Notify, appendHoldOf)
 }
 
 func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b, a.Hold) }
 
 // settleRequest turns a hold into recorded usage.
 type settleRequest struct {
-	Quantity int64 `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the units on hold. The rest is released."`
+	Quantity int64         `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the units on hold. The rest is released."`
+	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
 }
 
-var settleFields = []field[settleRequest]{{"quantity", true, func(b *body, name string, into *settleRequest) error {
-	return b.integer(name, 1, maxQuantity, &into.Quantity)
-}}}
+var settleFields = []field[settleRequest]{
+	{"quantity", true, func(b *body, name string, into *settleRequest) error {
+		return b.integer(name, 1, maxQuantity, &into.Quantity)
+	}},
+	{"notify", false, func(b *body, name string, into *settleRequest) error {
+		return b.notify(name, &into.Notify)
+	}},
+}
 
 func (s *Server) settle(c echo.Context) error {
 	var r settleRequest
@@ -71,11 +82,11 @@ func (s *Server) settle(c echo.Context) error {
 	}
 	ctx, cancel := deciding(c)
 	defer cancel()
-	a, err := s.gate.Settle(ctx, id, r.Quantity)
+	a, err := s.gate.Settle(ctx, id, r.Quantity, silently(r.Notify)...)
 	if err != nil {
 		return err
 	}
-	return s.answer(c, &a, appendEvent, appendHoldOf)
+	return s.answer(c, &a, r.Notify, appendEvent, appendHoldOf)
 }
 
 func (s *Server) release(c echo.Context) error {
@@ -92,7 +103,7 @@ func (s *Server) release(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, &a, appendHoldOf)
+	return s.answer(c, &a, models.NotifyOnce, appendHoldOf)
 }
 
 // holdID reads the ID in the path. An invalid ID is treated as an unknown hold.

@@ -274,6 +274,25 @@ const (
 	maxBack  = 400 * 24 * time.Hour
 )
 
+// notify reads when an answer has a message.
+func (b *body) notify(name string, into *models.Notify) error {
+	s, ok, err := b.text(name)
+	if notify := models.Notify(s); slices.Contains(models.NotifyValues, notify) {
+		*into = notify
+	} else if ok {
+		b.reject(name, `must be "once", "always" or "never"`)
+	}
+	return err
+}
+
+// silently returns the options of a call whose caller shows no message.
+func silently(notify models.Notify) []enforcement.CallOption {
+	if notify == models.NotifyNever {
+		return []enforcement.CallOption{enforcement.Silent}
+	}
+	return nil
+}
+
 func (b *body) email(name string, into *string) error {
 	s, ok, err := b.text(name)
 	if err != nil || !ok {

@@ -47,6 +47,7 @@ func TestConsume(t *testing.T) {
 			"included":  5,
 			"remaining": 1, "percent_used": 80, "overage": 0, "overage_rate_cents": 0, "overage_cents": 0, "spend_limit_cents": nil,
 			"period.start": "2026-11-01T00:00:00Z", "period.end": "2026-12-01T00:00:00Z", "replayed": false,
+			"usage_url":           f.web.baseURL + "/usage",
 			"notice":              "You've used 4 of 5 suggestions (80%). They reset on Dec 1, 2026, 00:00 UTC.",
 			"slack.response_type": "ephemeral",
 		})
@@ -103,7 +104,8 @@ func TestABilledCallReachedNoLimit(t *testing.T) {
 		_, err = models.Subscribe(context.Background(), f.db, catalogue, f.clock(), models.Subscriber{Email: "ada@example.com"}, "pro")
 		must(t, err)
 		for _, quantity := range []int{75, 1} {
-			a := f.post("/v1/consume", fmt.Sprintf(ada, quantity, fmt.Sprint("k", quantity)))
+			a := f.post("/v1/consume", fmt.Sprintf(`{"email": "ada@example.com", "quantity": %d, "idempotency_key": "k%[1]d", "notify": "always"}`,
+				quantity))
 			a.want(t, 200, map[string]any{"allowed": true, "warning_level": "exceeded"})
 			text := a.raw
 			if strings.Contains(text, "octagonal_sign") || strings.Contains(text, "imit reached") ||

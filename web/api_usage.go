@@ -21,7 +21,7 @@ func (s *Server) usage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, &a)
+	return s.answer(c, &a, models.NotifyAlways)
 }
 
 func emailParam(c echo.Context) (string, error) {

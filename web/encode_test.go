@@ -42,7 +42,8 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		if rapid.Bool().Draw(t, "held") {
 			a.Hold = &models.UsageHold{ID: uuid.New(), Quantity: number.Draw(t, "hold"), State: models.HoldOpen, ExpiresAt: start}
 		}
-		written := appendHold(appendEvent(appendDecision(nil, catalogue, messages, &a), &a), a.Hold)
+		written := appendDecision(nil, catalogue, messages, &a, "https://tollgate.example.com/usage", models.NotifyAlways)
+		written = appendHold(appendEvent(written, &a), a.Hold)
 		written = append(written, '}')
 
 		var got, want map[string]any
@@ -71,6 +72,7 @@ func answerOf(c *models.Catalogue, messages *slackMessages, a *enforcement.Answe
 		Remaining: s.Remaining(), PercentUsed: s.PercentUsed(), Overage: s.Overage, OverageRateCents: s.OverageRateCents,
 		OverageCents:    s.OverageCents,
 		SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit, Period: period(s.Period),
+		UsageURL: "https://tollgate.example.com/usage",
 	}}}
 	if a.Verdict.Reason != "" {
 		reason := string(a.Verdict.Reason)

@@ -237,7 +237,7 @@ func TestOperatorVoidsEvents(t *testing.T) {
 				t.Fatalf("%s %s", p.kind(), p.main())
 			}
 			says(t, "the list", otto.get(list+"?period=2026-11").main(),
-				[]string{"Event voided", "Waiting for the invoice By otto@example.com"}, nil)
+				[]string{"Event voided", "Not taken back at Stripe yet By otto@example.com"}, nil)
 			says(t, "no error", textOf(otto.get("/ops").section("stripe")), nil, []string{"Voids without a credit note"})
 			const answer = "403 Forbidden: no permission"
 			_, err = f.db.ExecContext(t.Context(), "UPDATE usage_voids SET last_error = ? WHERE state = 'waiting'", answer)

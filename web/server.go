@@ -78,6 +78,7 @@ type Server struct {
 	log       *slog.Logger
 	metrics   *prometheus.Registry
 	baseURL   string
+	usageURL  string
 	version   string
 	reporter  *billing.Reporter
 	webhooks  *billing.Webhooks
@@ -118,7 +119,7 @@ const (
 func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics,
-		baseURL: o.BaseURL, version: o.Version,
+		baseURL: o.BaseURL, usageURL: o.BaseURL + "/usage", version: o.Version,
 		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain,
 		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),

@@ -77,7 +77,7 @@ func slackBar(percent int64) string {
 // limit is. Words accompany it, because not everyone can see differences in color.
 func slackMark(s *models.Standing, v models.Verdict) string {
 	switch {
-	case !v.Allowed, s.Remaining() == 0 && !models.Decide(*s, 1).Allowed:
+	case !v.Allowed, s.Remaining() == 0 && s.Paused():
 		return ":octagonal_sign:"
 	case s.Overage > 0, s.Level() == models.Exceeded:
 		return ":information_source:"

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -183,7 +184,7 @@ func slackStates() []slackState {
 		{"past due, own", late, slackOwn, 1, pay},
 		{"past due, admin", late, slackAdmin, 0, pay},
 		{"past due, member", late, slackMember, 1, "Ask Ada Admin to update the payment method."},
-		{"past due, units left", with(late, func(s *models.Standing) { s.Used = 60 }), slackOwn, 0, pay},
+		{"past due, units left", with(late, func(s *models.Standing) { s.Used = 60 }), &models.Situation{PastDue: true}, 0, pay},
 		{"unknown situation, member limit", member, nil, 1, "Ask an admin of your organization to raise your member limit."},
 		{"unknown situation, nothing left", empty, nil, 1, upgrade},
 		{"unknown situation, organization limit", organization, nil, 1,
@@ -211,6 +212,11 @@ func TestSlackMessages(t *testing.T) {
 			t.Log("\n" + strings.Join(lines, "\n"))
 			if len(lines) != 4 || lines[2] != state.step {
 				t.Errorf("got %q, want the step %q", lines, state.step)
+			}
+			figures := s.Figures()
+			replayed := figures.Standing(s.UserID, s.Email)
+			if again := testMessages(c, state.in).message(&replayed, v, c.Notice(replayed, v), state.in); !reflect.DeepEqual(again, m) {
+				t.Errorf("a retry gets %q", slackLines(again.Blocks))
 			}
 			const date = "<!date^1796083200^{date_short}, {time}|Dec 1, 2026, 00:00 UTC>"
 			if !strings.HasSuffix(lines[1], " reset on "+date+".") || slackLink.ReplaceAllString(lines[1], "Dec 1, 2026, 00:00 UTC") != notice {

@@ -25,6 +25,9 @@ type Answer struct {
 	Verdict  models.Verdict
 	// EventID is the zero value if nothing was recorded.
 	EventID uuid.UUID
+	// Message means that this answer is the first of the usage record at the standing's warning level.
+	// A retry gets the same value.
+	Message bool
 	// Replayed means that this is the answer to an earlier call with the same key.
 	Replayed bool
 	// Hold is nil if the call is not about a hold, or if the hold was refused.
@@ -59,7 +62,16 @@ type request struct {
 	at       time.Time // record: when it occurred
 	ttl      time.Duration
 	holdID   uuid.UUID
+	// silent means that the caller shows no message, so the answer cannot be the one with the message.
+	silent bool
 }
+
+// CallOption changes a call.
+type CallOption uint8
+
+// Silent says that the caller shows the person no message. A later answer is the first at the
+// warning level then.
+const Silent CallOption = 1
 
 // resolution is what the gate finds out about a request before it decides: the person and the
 // record that it acts on. identify and prepare find the person, and bindAccounts finds the record.

@@ -82,12 +82,13 @@ func TestNoStatementReadsATableWhole(t *testing.T) {
 		"move": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY['1'],
 			ARRAY['7'::xid], 1`,
 		"late":   `ARRAY[gen_random_uuid()], ARRAY[7::bigint]`,
+		"notify": `ARRAY[gen_random_uuid()], ARRAY[7::bigint], ARRAY[1::bigint]`,
 		"spends": `ARRAY[7::bigint]`,
 		"spend":  `ARRAY[7::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[0::bigint], ARRAY[NULL::timestamptz], 0`,
 	}
 	for name := range pgStatements {
 		switch name {
-		case "begin", "commit", "rollback", "moment", "insert_events", "insert_holds":
+		case "begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds":
 			continue // these read no table
 		}
 		results, err := p.conn.Exec(ctx, fmt.Sprintf("EXPLAIN EXECUTE %s (%s)", name, arguments[name])).ReadAll()

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -224,18 +225,20 @@ func (g *Gate) Check(ctx context.Context, p Person, quantity int64) (Answer, err
 // Consume decides and records. A person's second call with the same key and quantity gets the first
 // answer again. With another quantity, the error is idempotency_key_reused. Refusals are not
 // stored.
-func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: consume, person: p, quantity: quantity, key: key})
+func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string, o ...CallOption) (Answer, error) {
+	return g.single(ctx, g.writers, request{kind: consume, person: p, quantity: quantity, key: key, silent: slices.Contains(o, Silent)})
 }
 
 // Hold sets units aside until they are settled, released, or ttl has passed.
-func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, ttl time.Duration) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: hold, person: p, quantity: quantity, key: key, ttl: ttl})
+func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, ttl time.Duration, o ...CallOption) (Answer, error) {
+	return g.single(ctx, g.writers, request{
+		kind: hold, person: p, quantity: quantity, key: key, ttl: ttl, silent: slices.Contains(o, Silent),
+	})
 }
 
 // Settle turns a hold, or a part of it, into an event of the period in which the hold was created.
-func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: settle, holdID: id, quantity: quantity})
+func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64, o ...CallOption) (Answer, error) {
+	return g.single(ctx, g.writers, request{kind: settle, holdID: id, quantity: quantity, silent: slices.Contains(o, Silent)})
 }
 
 // Release gives a hold's units back. A second release changes nothing.

@@ -22,6 +22,10 @@ type account struct {
 	// standing and daily include the decisions of the group. The record has what is stored.
 	standing models.Standing
 	daily    models.Daily
+	// message is the record's MessageLevel, including the answers of the group. notified means that it
+	// changed and must be written.
+	message  int64
+	notified bool
 	// dirty means that the counters changed and must be written.
 	dirty bool
 	// organization is what the organization of the record's payer spends; nil unless it has a spend
@@ -94,6 +98,31 @@ func (c *changes) organizations() (spending []*organization) {
 	return spending
 }
 
+// eventsByMessage returns the events without a message and those with one.
+func (c *changes) eventsByMessage() (without, with []models.UsageEvent) {
+	if len(c.notified()) == 0 {
+		return c.events, nil
+	}
+	for _, e := range c.events {
+		if e.Message {
+			with = append(with, e)
+		} else {
+			without = append(without, e)
+		}
+	}
+	return without, with
+}
+
+// notified returns the records for which the group gives a message.
+func (c *changes) notified() (notified []*account) {
+	for _, a := range c.accounts {
+		if a.notified {
+			notified = append(notified, a)
+		}
+	}
+	return notified
+}
+
 // late returns the changed records whose periods have ended.
 func (c *changes) late() (late []*account) {
 	for _, a := range c.accounts {
@@ -157,7 +186,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		var ok bool
 		a.standing, ok = c.Standing(&a.record, now)
 		ok = f.bindOrganization(a) && ok
-		a.daily = a.record.Daily
+		a.daily, a.message, a.notified = a.record.Daily, a.record.MessageLevel, false
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -239,8 +268,9 @@ func (d *decider) consume(o *op) {
 	event := d.event(a, o.quantity, verdict, occurredAt)
 	a.limit(verdict)
 	event.IdempotencyKey = &o.key
+	event.Message = d.message(o)
 	d.found.events[key] = event
-	o.answer = Answer{Standing: a.standing, Verdict: verdict, EventID: event.ID}
+	o.answer = Answer{Standing: event.Standing(event.UserID, event.Email), Verdict: verdict, EventID: event.ID, Message: event.Message}
 }
 
 // event counts the units in the account and adds an event.
@@ -256,6 +286,19 @@ func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt
 	a.spend(v.OverageCents, 0)
 	d.touch(a)
 	return &d.changes.events[len(d.changes.events)-1]
+}
+
+// message reports whether the op's answer is the first at its warning level, and notes it.
+func (d *decider) message(o *op) bool {
+	a := o.account
+	if o.silent || o.kind == record || !a.standing.Period.Contains(d.now) {
+		return false
+	}
+	level, due := models.MessageDue(a.message, &a.standing)
+	if due {
+		a.message, a.notified = level, true
+	}
+	return due
 }
 
 func (d *decider) touch(a *account) {
@@ -275,7 +318,7 @@ func (d *decider) hold(o *op) {
 		}
 		o.answer = Answer{
 			Standing: first.Standing(first.UserID, first.Email), Verdict: models.Verdict{Allowed: true}, Replayed: true,
-			Hold: d.asOfNow(first),
+			Hold: d.asOfNow(first), Message: first.Message,
 		}
 		return
 	}
@@ -299,7 +342,7 @@ func (d *decider) hold(o *op) {
 	made := &models.UsageHold{
 		ID: models.NewHoldID(a.record.UserID), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email,
 		Quantity: o.quantity, OverageQuantity: verdict.Overage, OverageCents: verdict.OverageCents, IdempotencyKey: o.key,
-		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(),
+		State: models.HoldOpen, ExpiresAt: expires, CreatedAt: d.now, Figures: s.Figures(), Message: d.message(o),
 	}
 	a.spend(0, verdict.OverageCents)
 	a.limit(verdict)
@@ -309,7 +352,7 @@ func (d *decider) hold(o *op) {
 	d.changes.holds = append(d.changes.holds, made)
 	d.found.holdKeys[key] = made
 	d.touch(a)
-	o.answer = Answer{Standing: a.standing, Verdict: verdict, Hold: d.asOfNow(made)}
+	o.answer = Answer{Standing: made.Standing(made.UserID, made.Email), Verdict: verdict, Hold: d.asOfNow(made), Message: made.Message}
 }
 
 // asOfNow returns a copy of the hold. An open hold whose expiry time has passed gets the state
@@ -352,7 +395,7 @@ func (d *decider) settle(o *op) {
 	d.close(a, h, models.HoldSettled)
 	verdict := models.Settle(a.standing, h, o.quantity)
 	event := d.event(a, o.quantity, verdict, occurredAt)
-	event.HoldID = &h.ID
+	event.HoldID, event.Message = &h.ID, d.message(o)
 	if verdict.Overage > 0 {
 		// The overage was decided when the hold was created, so the event has the hold's price and
 		// plan, and is reported to that plan's meter.
@@ -361,7 +404,7 @@ func (d *decider) settle(o *op) {
 	d.found.settled[h.ID] = event
 	o.answer = Answer{
 		Standing: event.Standing(event.UserID, event.Email), Verdict: models.Verdict{Allowed: true}, EventID: event.ID,
-		Hold: d.asOfNow(h),
+		Hold: d.asOfNow(h), Message: event.Message,
 	}
 }
 
@@ -393,6 +436,6 @@ func (d *decider) close(a *account, h *models.UsageHold, state models.HoldState)
 func replay(e *models.UsageEvent) Answer {
 	return Answer{
 		Standing: e.Standing(e.UserID, e.Email),
-		Verdict:  models.Verdict{Allowed: true}, EventID: e.ID, Replayed: true,
+		Verdict:  models.Verdict{Allowed: true}, EventID: e.ID, Message: e.Message, Replayed: true,
 	}
 }

@@ -19,6 +19,7 @@ type params struct {
 
 // The object IDs of the element types (pg_type.dat).
 const (
+	oidBool        = 16
 	oidInt8        = 20
 	oidText        = 25
 	oidXID         = 28
@@ -54,6 +55,16 @@ func (p *params) int(v int64) {
 
 func (p *params) text(s string) {
 	p.buf = append(binary.BigEndian.AppendUint32(p.buf, uint32(len(s))), s...) //nolint:gosec // a text of at most some kilobytes
+}
+
+func (p *params) bools(n int, each func(i int) bool) []byte {
+	return p.array(oidBool, n, func(i int) {
+		v := byte(0)
+		if each(i) {
+			v = 1
+		}
+		p.buf = append(binary.BigEndian.AppendUint32(p.buf, 1), v)
+	})
 }
 
 func micros(t time.Time) int64 { return t.UnixMicro() - postgresEpoch*1e6 }
@@ -153,6 +164,7 @@ func (p *params) figures(n int, at func(int) *models.Figures) [][]byte {
 		p.ints(n, func(i int) int64 { return at(i).OverageRateCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).SpendLimitCents }),
 		p.optionalInts(n, func(i int) *int64 { return at(i).MemberLimit }),
+		p.texts(n, func(i int) string { return string(at(i).NextRefusal) }),
 	}
 }
 

@@ -162,6 +162,7 @@ func (people partitioned) arguments() map[string][]string {
 		"peek": {byEmail + ", " + at, byID + ", " + at}, "events": {byEmail + ", " + keys, byID + ", " + keys},
 		"holds_by_key": {byEmail + ", " + keys}, "settled": {holds}, "holds_by_id": {holds},
 		"close_holds": {holds + ", ARRAY['open', 'open', 'open']"}, "late": {records},
+		"notify": {records + ", ARRAY[1, 1, 1]::bigint[]"},
 		"update": {records + strings.Repeat(zeros, 6) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']"},
 		"move":   {records + strings.Repeat(zeros, 3) + ", ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0"},
 	}

@@ -25,18 +25,18 @@ const (
 		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
 		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
 		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id,
-		r.grants_expire_at`
+		r.grants_expire_at, r.message_level`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
 	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
-		held_after, overage_held_after, included, overage_rate_cents, spend_limit_cents, member_limit`
-	eventColumns = `id, user_id, email, quantity, idempotency_key, hold_id, ` + figures
+		held_after, overage_held_after, included, overage_rate_cents, spend_limit_cents, member_limit, next_refusal`
+	eventColumns = `id, user_id, email, quantity, idempotency_key, hold_id, message, ` + figures
 	holdColumns  = `id, user_id, email, quantity, overage_quantity, overage_cents, idempotency_key, state, expires_at,
-		created_at, record_id, ` + figures
+		created_at, record_id, message, ` + figures
 
-	newEvent = `INTO usage_events (recorded_at, id, user_id, record_id, email, workspace_id, quantity, overage_quantity,
+	newEvent = `INTO usage_events (message, recorded_at, id, user_id, record_id, email, workspace_id, quantity, overage_quantity,
 		overage_cents, idempotency_key, hold_id, occurred_at, stripe_customer_id, ` + figures + `)`
-	newHold = `INTO usage_holds (created_at, state, id, user_id, record_id, email, quantity, overage_quantity,
+	newHold = `INTO usage_holds (message, created_at, state, id, user_id, record_id, email, quantity, overage_quantity,
 		overage_cents, idempotency_key, expires_at, ` + figures + `)`
 
 	pgPeople = `unnest($1::uuid[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS k (user_id, email, at, ord)`
@@ -73,20 +73,22 @@ const (
 
 	// Several unnest calls in the list of columns advance together. In FROM, their rows would first
 	// be written to a table in memory.
-	pgInsertEvents = `INSERT ` + newEvent + `
-		SELECT $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+	pgInsertEvents = `INSERT ` + newEvent + ` SELECT FALSE` + pgNewEvents
+	// pgNotifyEvents inserts events whose answers have a message.
+	pgNotifyEvents = `INSERT ` + newEvent + ` SELECT TRUE` + pgNewEvents
+	pgNewEvents    = `, $1::timestamptz, unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
 			unnest($6::uuid[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::text[]),
 			unnest($11::uuid[]), unnest($12::timestamptz[]), unnest($13::text[]), unnest($14::text[]),
 			unnest($15::timestamptz[]), unnest($16::timestamptz[]), unnest($17::bigint[]), unnest($18::bigint[]),
 			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]),
-			unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[])`
+			unnest($23::bigint[]), unnest($24::bigint[]), unnest($25::bigint[]), unnest($26::text[])`
 
 	pgInsertHolds = `INSERT ` + newHold + `
-		SELECT $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
+		SELECT unnest($24::boolean[]), $1::timestamptz, 'open', unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::text[]),
 			unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::text[]), unnest($10::timestamptz[]),
 			unnest($11::text[]), unnest($12::timestamptz[]), unnest($13::timestamptz[]), unnest($14::bigint[]),
 			unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]),
-			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[])`
+			unnest($19::bigint[]), unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[])`
 
 	pgCloseHolds = `UPDATE usage_holds h SET state = k.state
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k (user_id, id, state)
@@ -98,6 +100,10 @@ const (
 		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
 				$8::bigint[], $9::timestamptz[], $10::text[])
 			AS k (user_id, id, used, overage, cents, held, overage_held, cents_held, expire, daily)
+		WHERE r.user_id = k.user_id AND r.id = k.id`
+
+	pgNotify = `UPDATE usage_records r SET message_level = k.level
+		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k (user_id, id, level)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
 	// models.PastUsageCache caches the sums of ended periods until the workspace's version changes.
@@ -138,7 +144,8 @@ var pgStatements = map[string]string{
 	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
 	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
-	"insert_events": pgInsertEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds, "update": pgUpdate, "late": pgLate,
+	"insert_events": pgInsertEvents, "notify_events": pgNotifyEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds,
+	"update": pgUpdate, "notify": pgNotify, "late": pgLate,
 	"move": pgMove, "spends": pgSpends, "spend": pgSpend, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
@@ -243,8 +250,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row), version: readXID(row[28])}
-		a.record.Daily = models.Daily(row[29])
+		a := &account{record: readRecord(row), version: readXID(row[29])}
+		a.record.Daily = models.Daily(row[30])
 		f.accounts[i] = a
 		return nil
 	}}
@@ -325,7 +332,7 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	}, row: readVersion(&version)}
-	if err := p.trip(ctx, p.spend([]pgStep{moved, p.insertEvents(c)}, c)...); err != nil {
+	if err := p.trip(ctx, p.spend(p.notify(p.addEvents([]pgStep{moved}, c), c), c)...); err != nil {
 		return p.unsure(err)
 	}
 	for _, account := range a {
@@ -352,10 +359,10 @@ func readVersion(into *uint32) func([][]byte) error {
 	}
 }
 
-func (p *postgres) insertEvents(c *changes) pgStep {
-	b, e, n := &p.params, c.events, len(c.events)
-	return pgStep{name: "insert_events", args: append([][]byte{
-		b.time(c.now),
+func (p *postgres) insertEvents(name string, now time.Time, e []models.UsageEvent) pgStep {
+	b, n := &p.params, len(e)
+	return pgStep{name: name, args: append([][]byte{
+		b.time(now),
 		b.uuids(n, func(i int) *uuid.UUID { return &e[i].ID }),
 		b.uuids(n, func(i int) *uuid.UUID { return &e[i].UserID }),
 		b.ints(n, func(i int) int64 { return e[i].RecordID }),
@@ -369,6 +376,31 @@ func (p *postgres) insertEvents(c *changes) pgStep {
 		b.times(n, func(i int) time.Time { return e[i].OccurredAt }),
 		b.optionalTexts(n, func(i int) *string { return e[i].StripeCustomerID }),
 	}, b.figures(n, func(i int) *models.Figures { return &e[i].Figures })...)}
+}
+
+// addEvents adds the steps that insert the events.
+func (p *postgres) addEvents(steps []pgStep, c *changes) []pgStep {
+	events, notified := c.eventsByMessage()
+	if len(events) > 0 {
+		steps = append(steps, p.insertEvents("insert_events", c.now, events))
+	}
+	if len(notified) > 0 {
+		steps = append(steps, p.insertEvents("notify_events", c.now, notified))
+	}
+	return steps
+}
+
+// notify adds the step that stores which messages the group gives, if it gives any.
+func (p *postgres) notify(steps []pgStep, c *changes) []pgStep {
+	notified, b := c.notified(), &p.params
+	if len(notified) == 0 {
+		return steps
+	}
+	return append(steps, pgStep{name: "notify", args: [][]byte{
+		b.uuids(len(notified), func(i int) *uuid.UUID { return &notified[i].record.UserID }),
+		b.ints(len(notified), func(i int) int64 { return notified[i].record.ID }),
+		b.ints(len(notified), func(i int) int64 { return notified[i].message }),
+	}})
 }
 
 // spend adds the step that adds up what organizations spend, if the group has any.
@@ -397,12 +429,10 @@ func (p *postgres) spend(steps []pgStep, c *changes) []pgStep {
 func (p *postgres) writes(c *changes) []pgStep {
 	b := &p.params
 	var steps []pgStep
-	if len(c.events) > 0 {
-		steps = append(steps, p.insertEvents(c))
-	}
+	steps = p.addEvents(steps, c)
 	if n := len(c.holds); n > 0 {
 		h := c.holds
-		steps = append(steps, pgStep{name: "insert_holds", args: append([][]byte{
+		args := append([][]byte{
 			b.time(c.now),
 			b.uuids(n, func(i int) *uuid.UUID { return &h[i].ID }),
 			b.uuids(n, func(i int) *uuid.UUID { return &h[i].UserID }),
@@ -413,7 +443,9 @@ func (p *postgres) writes(c *changes) []pgStep {
 			b.ints(n, func(i int) int64 { return h[i].OverageCents }),
 			b.texts(n, func(i int) string { return h[i].IdempotencyKey }),
 			b.times(n, func(i int) time.Time { return h[i].ExpiresAt }),
-		}, b.figures(n, func(i int) *models.Figures { return &h[i].Figures })...)})
+		}, b.figures(n, func(i int) *models.Figures { return &h[i].Figures })...)
+		args = append(args, b.bools(n, func(i int) bool { return h[i].Message }))
+		steps = append(steps, pgStep{name: "insert_holds", args: args})
 	}
 	if n := len(c.closed); n > 0 {
 		steps = append(steps, pgStep{name: "close_holds", args: [][]byte{
@@ -435,6 +467,7 @@ func (p *postgres) writes(c *changes) []pgStep {
 		b.optionalTimes(n, func(i int) *time.Time { return a[i].record.HoldsExpireAt }),
 		b.texts(n, func(i int) string { return string(a[i].daily) }),
 	}})
+	steps = p.notify(steps, c)
 	if late := c.late(); len(late) > 0 {
 		steps = append(steps, pgStep{name: "late", args: [][]byte{
 			b.uuids(len(late), func(i int) *uuid.UUID { return &late[i].record.UserID }),

@@ -21,8 +21,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
 		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
 		OrganizationRecordID: readOptionalInt(row[22]), GrantsExpireAt: readOptionalTime(row[23]),
-		UnitsHeld: readInt(row[24]), OverageHeld: readInt(row[25]), OverageCentsHeld: readInt(row[26]),
-		HoldsExpireAt: readOptionalTime(row[27]),
+		MessageLevel: readInt(row[24]),
+		UnitsHeld:    readInt(row[25]), OverageHeld: readInt(row[26]), OverageCentsHeld: readInt(row[27]),
+		HoldsExpireAt: readOptionalTime(row[28]),
 	}
 }
 
@@ -30,9 +31,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 func (f *found) addEvent(row [][]byte) error {
 	e := &models.UsageEvent{
 		ID: uuid.UUID(row[0]), UserID: uuid.UUID(row[1]), Email: string(row[2]), Quantity: readInt(row[3]),
-		HoldID: readOptionalUUID(row[5]),
+		HoldID: readOptionalUUID(row[5]), Message: row[6][0] != 0,
 	}
-	readFigures(row[6:], &e.Figures)
+	readFigures(row[7:], &e.Figures)
 	if e.HoldID != nil {
 		f.settled[*e.HoldID] = e
 	} else {
@@ -50,9 +51,9 @@ func (f *found) addHold(row [][]byte) error {
 			ID: id, UserID: uuid.UUID(row[1]), Email: string(row[2]),
 			Quantity: readInt(row[3]), OverageQuantity: readInt(row[4]), OverageCents: readInt(row[5]),
 			IdempotencyKey: string(row[6]), State: models.HoldState(row[7]), ExpiresAt: readTime(row[8]),
-			CreatedAt: readTime(row[9]), RecordID: readInt(row[10]),
+			CreatedAt: readTime(row[9]), RecordID: readInt(row[10]), Message: row[11][0] != 0,
 		}
-		readFigures(row[11:], &h.Figures)
+		readFigures(row[12:], &h.Figures)
 		f.holds[id] = h
 	}
 	f.holdKeys[keyOf[uuid.UUID]{h.UserID, h.IdempotencyKey}] = h
@@ -74,6 +75,7 @@ func readFigures(row [][]byte, f *models.Figures) {
 		UsedAfter: readInt(row[3]), OverageAfter: readInt(row[4]), OverageCentsAfter: readInt(row[5]),
 		HeldAfter: readInt(row[6]), OverageHeldAfter: readInt(row[7]), Included: readInt(row[8]),
 		OverageRateCents: readInt(row[9]), SpendLimitCents: readOptionalInt(row[10]), MemberLimit: readOptionalInt(row[11]),
+		NextRefusal: models.Reason(row[12]),
 	}
 }
 

@@ -50,7 +50,7 @@ const indexOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = o
 	"SET LOCAL enable_material = off"
 
 // noTable has the prepared statements that read no table, so there is nothing to explain.
-var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "insert_holds"}
+var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds"}
 
 // explained returns the plan of an EXPLAIN (FORMAT JSON).
 func explained(t *testing.T, text []byte) *node {
@@ -197,6 +197,7 @@ func boundedArguments(t *testing.T, db *models.DB, people int) map[string]string
 		"update":      records + strings.Repeat(zeros, 6) + `, ARRAY[NULL, NULL, NULL]::timestamptz[], ARRAY['1', '1', '1']`,
 		"move":        records + strings.Repeat(zeros, 3) + `, ARRAY['1', '1', '1'], ARRAY['7', '7', '7']::xid[], 0`,
 		"late":        records,
+		"notify":      records + zeros,
 		"spends":      "ARRAY[7, 8, 9]::bigint[]",
 		"spend":       "ARRAY[7, 8, 9]::bigint[]" + strings.Repeat(zeros, 3) + ", ARRAY[NULL, NULL, NULL]::timestamptz[], 0",
 	}

@@ -30,12 +30,12 @@ const (
 		CASE WHEN r.holds_expire_at <= k.at THEN (SELECT COALESCE(SUM(h.overage_cents), 0)` + liteLive + ` ELSE r.overage_cents_held END,
 		NULL, ''` + liteWhere
 
-	liteEventByKey = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures +
+	liteEventByKey = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, e.message, ` + figures +
 		` FROM k CROSS JOIN usage_events e ON e.user_id = ` + namedPerson + ` AND e.idempotency_key = k.key`
-	liteSettled = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, ` + figures +
+	liteSettled = `SELECT e.id, e.user_id, e.email, e.quantity, e.idempotency_key, e.hold_id, e.message, ` + figures +
 		` FROM k CROSS JOIN usage_events e ON e.user_id = k.user_id AND e.hold_id = k.id`
 	liteHold = `SELECT h.id, h.user_id, h.email, h.quantity, h.overage_quantity, h.overage_cents, h.idempotency_key,
-		h.state, h.expires_at, h.created_at, h.record_id, ` + figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
+		h.state, h.expires_at, h.created_at, h.record_id, h.message, ` + figures + ` FROM k CROSS JOIN usage_holds h ON h.user_id = `
 
 	// A failed statement ends the group's transaction in any case. With OR ROLLBACK, SQLite needs
 	// no statement journal to undo the statement's first rows.
@@ -46,6 +46,8 @@ const (
 	liteUpdate = `UPDATE OR ROLLBACK usage_records SET suggestions_used = k.used, overage_used = k.overage,
 		overage_cents = k.cents, units_held = k.held, overage_held = k.overage_held, overage_cents_held = k.cents_held,
 		holds_expire_at = k.expire, daily = k.daily
+		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
+	liteNotify = `UPDATE OR ROLLBACK usage_records SET message_level = k.level
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
 	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
@@ -96,7 +98,7 @@ type lite struct {
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, late, spends chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, notify, late, spends chunks
 }
 
 func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
@@ -129,13 +131,14 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 		{&l.event, keys, "(?, ?, ?)", ") " + liteEventByKey}, {&l.settled, ids, "(?, ?)", ") " + liteSettled},
 		{&l.holdByID, ids, "(?, ?)", ") " + liteHold + "k.user_id AND h.id = k.id"},
 		{&l.holdByKey, keys, "(?, ?, ?)", ") " + liteHold + namedPerson + " AND h.idempotency_key = k.key"},
-		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 24) + ")", ""},
-		{&l.insertHold, liteInsertHold, "(?, 'open'" + strings.Repeat(", ?", 21) + ")", ""},
+		{&l.insertEvent, liteInsertEvent, "(?" + strings.Repeat(", ?", 26) + ")", ""},
+		{&l.insertHold, liteInsertHold, "(?, ?, 'open'" + strings.Repeat(", ?", 22) + ")", ""},
 		{&l.closeHold, "WITH k (state, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteCloseHold},
 		{
 			&l.update, "WITH k (used, overage, cents, held, overage_held, cents_held, expire, daily, user_id, id) AS (VALUES ",
 			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
+		{&l.notify, "WITH k (level, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteNotify},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
 		{&l.spends, "WITH k (id) AS (VALUES ", "(?)", ") " + liteSpends},
 	} {
@@ -352,7 +355,7 @@ func userID(w models.RecordKey) any {
 func (l *lite) addFigures(f *models.Figures) {
 	l.add(string(f.PlanID), l.text(f.BillingPeriodStart), l.text(f.BillingPeriodEnd),
 		f.UsedAfter, f.OverageAfter, f.OverageCentsAfter, f.HeldAfter, f.OverageHeldAfter,
-		f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit))
+		f.Included, f.OverageRateCents, optional(f.SpendLimitCents), optional(f.MemberLimit), string(f.NextRefusal))
 }
 
 // save writes the changes and commits.
@@ -360,7 +363,7 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	now := liteTime(c.now)
 	if err := l.exec(ctx, &l.insertEvent, len(c.events), func(i int) {
 		e := &c.events[i]
-		l.add(now, e.ID.String(), e.UserID.String(), e.RecordID, e.Email, optional(e.WorkspaceID),
+		l.add(e.Message, now, e.ID.String(), e.UserID.String(), e.RecordID, e.Email, optional(e.WorkspaceID),
 			e.Quantity, e.OverageQuantity, e.OverageCents,
 			optional(e.IdempotencyKey), optional(e.HoldID), l.text(e.OccurredAt), optional(e.StripeCustomerID))
 		l.addFigures(&e.Figures)
@@ -369,7 +372,7 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}
 	if err := l.exec(ctx, &l.insertHold, len(c.holds), func(i int) {
 		h := c.holds[i]
-		l.add(now, h.ID.String(), h.UserID.String(), h.RecordID, h.Email, h.Quantity, h.OverageQuantity, h.OverageCents,
+		l.add(h.Message, now, h.ID.String(), h.UserID.String(), h.RecordID, h.Email, h.Quantity, h.OverageQuantity, h.OverageCents,
 			h.IdempotencyKey, liteTime(h.ExpiresAt))
 		l.addFigures(&h.Figures)
 	}); err != nil {
@@ -393,6 +396,12 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 		s := &a.standing
 		l.add(s.Used, s.Overage, s.OverageCents, s.Held, s.OverageHeld, s.OverageCentsHeld, expire, string(a.daily),
 			a.record.UserID.String(), a.record.ID)
+	}); err != nil {
+		return err
+	}
+	notified := c.notified()
+	if err := l.exec(ctx, &l.notify, len(notified), func(i int) {
+		l.add(notified[i].message, notified[i].record.UserID.String(), notified[i].record.ID)
 	}); err != nil {
 		return err
 	}

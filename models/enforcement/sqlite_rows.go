@@ -14,7 +14,7 @@ func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID,
 		&r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore, &r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents,
 		&r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID, &r.SlackTeamID,
-		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt,
+		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt, &r.MessageLevel,
 		&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }
@@ -24,13 +24,13 @@ func intoFigures(f *models.Figures) []any {
 	return []any{
 		&f.PlanID, &f.BillingPeriodStart, &f.BillingPeriodEnd,
 		&f.UsedAfter, &f.OverageAfter, &f.OverageCentsAfter, &f.HeldAfter, &f.OverageHeldAfter,
-		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit,
+		&f.Included, &f.OverageRateCents, &f.SpendLimitCents, &f.MemberLimit, &f.NextRefusal,
 	}
 }
 
 func (f *found) scanEvent(rows *sql.Rows) error {
 	e := &models.UsageEvent{}
-	columns := []any{&e.ID, &e.UserID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID}
+	columns := []any{&e.ID, &e.UserID, &e.Email, &e.Quantity, &e.IdempotencyKey, &e.HoldID, &e.Message}
 	if err := rows.Scan(append(columns, intoFigures(&e.Figures)...)...); err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (f *found) scanHold(rows *sql.Rows) error {
 	h := &models.UsageHold{}
 	columns := []any{
 		&h.ID, &h.UserID, &h.Email, &h.Quantity, &h.OverageQuantity, &h.OverageCents, &h.IdempotencyKey, &h.State,
-		&h.ExpiresAt, &h.CreatedAt, &h.RecordID,
+		&h.ExpiresAt, &h.CreatedAt, &h.RecordID, &h.Message,
 	}
 	if err := rows.Scan(append(columns, intoFigures(&h.Figures)...)...); err != nil {
 		return err

@@ -277,9 +277,12 @@ CREATE TABLE usage_records (
     overage_moved_out bigint NOT NULL DEFAULT 0,
     organization_record_id bigint,
     grants_expire_at timestamp with time zone,
+    message_level bigint NOT NULL DEFAULT 0,
+    limit_raises bigint NOT NULL DEFAULT 0,
     CONSTRAINT usage_records_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT usage_records_email_billing_period_start_key UNIQUE (email, billing_period_start),
     CONSTRAINT usage_records_user_id_billing_period_start_key UNIQUE (user_id, billing_period_start),
+    CONSTRAINT usage_records_message_level_check CHECK (message_level >= 0 AND message_level <= 3),
     CONSTRAINT usage_records_new_check CHECK (overage_used >= 0 AND overage_used <= suggestions_used),
     CONSTRAINT usage_records_new_check1 CHECK (overage_held >= 0 AND overage_held <= units_held),
     CONSTRAINT usage_records_new_check2 CHECK (billing_period_end > billing_period_start),
@@ -411,6 +414,8 @@ CREATE TABLE usage_events (
     stripe_report_id uuid,
     voided_at timestamp with time zone,
     void_reason text,
+    message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT ''::text,
     CONSTRAINT usage_events_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key),
     CONSTRAINT usage_events_new_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
     CONSTRAINT usage_events_new_check1 CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL)),
@@ -451,6 +456,8 @@ CREATE TABLE usage_holds (
     overage_rate_cents bigint NOT NULL,
     spend_limit_cents bigint,
     member_limit bigint,
+    message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT ''::text,
     CONSTRAINT usage_holds_pkey PRIMARY KEY (user_id, id),
     CONSTRAINT usage_holds_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key),
     CONSTRAINT usage_holds_new_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
@@ -512,6 +519,7 @@ CREATE TABLE usage_voids (
     last_error text,
     stripe_report_id uuid,
     occurred_at timestamp with time zone,
+    next_refusal text NOT NULL DEFAULT ''::text,
     CONSTRAINT usage_voids_pkey PRIMARY KEY (user_id, event_id),
     CONSTRAINT usage_voids_check CHECK (overage_quantity >= 0 AND overage_quantity <= quantity),
     CONSTRAINT usage_voids_overage_cents_check CHECK (overage_cents >= 0),
@@ -535,6 +543,29 @@ CREATE TABLE usage_refusals (
 );
 -- The latest refusals, for the organization's page and for /ops.
 CREATE INDEX usage_refusals_last_at ON usage_refusals USING btree (last_at);
+
+-- What people are to be notified of: one row for each limit and threshold that was reached.
+CREATE TABLE notices (
+    id uuid NOT NULL,
+    subject uuid NOT NULL,
+    subject_kind text NOT NULL,
+    kind text NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    threshold bigint NOT NULL,
+    raises bigint NOT NULL,
+    facts text NOT NULL,
+    state text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT notices_pkey PRIMARY KEY (id),
+    CONSTRAINT notices_subject_kind_period_start_threshold_raises_key UNIQUE (subject, kind, period_start, threshold, raises),
+    CONSTRAINT notices_kind_check CHECK (kind = ANY (ARRAY['included'::text, 'first_overage'::text, 'spend_limit'::text, 'member_limit'::text, 'organization_spend_limit'::text, 'trial_ending'::text, 'payment_past_due'::text, 'digest'::text])),
+    CONSTRAINT notices_state_check CHECK (state = ANY (ARRAY['pending'::text, 'delivering'::text, 'done'::text, 'superseded'::text, 'skipped'::text])),
+    CONSTRAINT notices_subject_kind_check CHECK (subject_kind = ANY (ARRAY['user'::text, 'organization'::text]))
+);
+-- Those that are not delivered yet, by the time when they are due.
+CREATE INDEX notices_pending ON notices USING btree (due_at) WHERE state = 'pending'::text;
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

@@ -230,6 +230,8 @@ CREATE TABLE usage_records (
     overage_moved_out integer NOT NULL DEFAULT 0,
     organization_record_id bigint,
     grants_expire_at timestamp,
+    message_level bigint NOT NULL DEFAULT 0 CHECK (message_level BETWEEN 0 AND 3),
+    limit_raises bigint NOT NULL DEFAULT 0,
     UNIQUE (user_id, billing_period_start),
     UNIQUE (email, billing_period_start),
     CHECK (billing_period_end > billing_period_start),
@@ -306,6 +308,8 @@ CREATE TABLE usage_events (
     stripe_report_id text,
     voided_at timestamp,
     void_reason text,
+    message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT '',
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
@@ -343,6 +347,8 @@ CREATE TABLE usage_holds (
     overage_rate_cents integer NOT NULL,
     spend_limit_cents integer,
     member_limit integer,
+    message boolean NOT NULL DEFAULT false,
+    next_refusal text NOT NULL DEFAULT '',
     PRIMARY KEY (user_id, id),
     UNIQUE (user_id, idempotency_key)
 );
@@ -398,6 +404,7 @@ CREATE TABLE usage_voids (
     last_error text,
     stripe_report_id text,
     occurred_at timestamp,
+    next_refusal text NOT NULL DEFAULT '',
     PRIMARY KEY (user_id, event_id)
 );
 -- Voids of reported events, until it is known what their final invoice has.
@@ -416,6 +423,25 @@ CREATE TABLE usage_refusals (
 );
 -- The latest refusals, for the organization's page and for /ops.
 CREATE INDEX usage_refusals_last_at ON usage_refusals (last_at);
+
+-- What people are to be notified of: one row for each limit and threshold that was reached.
+CREATE TABLE notices (
+    id text NOT NULL PRIMARY KEY,
+    subject text NOT NULL,
+    subject_kind text NOT NULL CHECK (subject_kind IN ('user', 'organization')),
+    kind text NOT NULL CHECK (kind IN ('included', 'first_overage', 'spend_limit', 'member_limit', 'organization_spend_limit', 'trial_ending', 'payment_past_due', 'digest')),
+    period_start timestamp NOT NULL,
+    threshold bigint NOT NULL,
+    raises bigint NOT NULL,
+    facts text NOT NULL,
+    state text NOT NULL CHECK (state IN ('pending', 'delivering', 'done', 'superseded', 'skipped')),
+    created_at timestamp NOT NULL,
+    due_at timestamp NOT NULL,
+    expires_at timestamp NOT NULL,
+    UNIQUE (subject, kind, period_start, threshold, raises)
+);
+-- Those that are not delivered yet, by the time when they are due.
+CREATE INDEX notices_pending ON notices (due_at) WHERE state = 'pending';
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

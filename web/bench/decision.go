@@ -36,7 +36,9 @@ type decision struct {
 	OverageRateCents int64   `json:"overage_rate_cents"`
 	OverageCents     int64   `json:"overage_cents"`
 	SpendLimitCents  *int64  `json:"spend_limit_cents"`
+	MemberLimit      *int64  `json:"member_limit"`
 	Period           period  `json:"period"`
+	UsageURL         string  `json:"usage_url"`
 	Notice           *string `json:"notice"`
 	Slack            *struct {
 		ResponseType string `json:"response_type"`
@@ -69,6 +71,6 @@ func decide(email string, used int64, allowed bool, p period) decision {
 	return decision{
 		Allowed: allowed, WarningLevel: "safe", Email: email, Plan: benchPlan, Used: used, Included: benchIncluded,
 		Remaining: benchIncluded - used, PercentUsed: used * 100 / benchIncluded, OverageRateCents: benchOverageRate,
-		Period: p,
+		Period: p, UsageURL: "http://127.0.0.1:8080/usage",
 	}
 }
