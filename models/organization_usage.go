@@ -153,7 +153,8 @@ func sumUpOrganization(
 func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) error {
 	var sums struct{ Members, Active, Used, More, People, Units, Cents, ForecastUnits, ForecastCents int64 }
 	length, elapsed := int64(s.Period.End.Sub(s.Period.Start)/time.Second), max(1, int64(p.now.Sub(s.Period.Start)/time.Second))
-	err := db.NewRaw(`SELECT (SELECT COUNT(*) FROM users WHERE workspace_id IN (?)) AS members, COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active,
+	err := db.NewRaw(`SELECT (SELECT COUNT(*) FROM users WHERE workspace_id IN (?)) AS members,
+			COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active,
 			CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
 			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
 			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents,

@@ -237,7 +237,8 @@ func (s *Server) linkSlackPerson(ctx context.Context, identity models.SlackIdent
 	if user == nil || err != nil {
 		return nil, err
 	}
-	if user.TeamID != identity.TeamID || user.ID != identity.UserID || user.Deleted || user.IsBot || user.IsStranger || !user.IsEmailConfirmed {
+	if user.TeamID != identity.TeamID || user.ID != identity.UserID || user.Deleted || user.IsBot || user.IsStranger ||
+		!user.IsEmailConfirmed {
 		return nil, nil
 	}
 	email, err := models.ParseEmail(user.Profile.Email)

@@ -176,7 +176,8 @@ func TestSlashCommand(t *testing.T) {
 			t.Errorf("Acme's admin sees %s", admin)
 		}
 		other := f.command("T2", *eve.SlackUserID, "org")
-		if slackHas(t, other, "Other", "0 suggestions used by 0 of 1 member"); strings.Contains(other, "bob@") || strings.Contains(other, "Acme") {
+		slackHas(t, other, "Other", "0 suggestions used by 0 of 1 member")
+		if strings.Contains(other, "bob@") || strings.Contains(other, "Acme") {
 			t.Errorf("the admin of Other sees %s", other)
 		}
 		slackHas(t, f.command("T1", bob, "<!channel> x"), "Send `/usage` for your usage, or `/usage org`")
@@ -262,7 +263,8 @@ func TestSlackIsOff(t *testing.T) {
 }
 
 func homeOpened(team, user, event string) string {
-	return fmt.Sprintf(`{"type": "event_callback", "team_id": %q, "event_id": %q, "event": {"type": "app_home_opened", "user": %q, "tab": "home"}}`,
+	return fmt.Sprintf(`{"type": "event_callback", "team_id": %q, "event_id": %q, `+
+		`"event": {"type": "app_home_opened", "user": %q, "tab": "home"}}`,
 		team, event, user)
 }
 
