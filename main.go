@@ -138,7 +138,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 		tasks.Go(func() error { return failed(ctx) })
 	}
 	log.Info("started", "version", o.Version, "database", d.DB.Address(), "listen", d.Listener.Addr().String(), "base_url", o.BaseURL,
-		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode())
+		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode(), "slack", o.Slack.Mode())
 	_ = out.Print("listening on", web.URLOf(d.Listener.Addr())) // if this fails, the server still serves
 	tasks.Go(func() error { return server.Serve(ctx, d.Listener) })
 	tasks.Go(func() error { cli.Housekeeping(ctx, d, log); return nil })

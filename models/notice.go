@@ -9,6 +9,16 @@ import (
 // Notice returns the plain text of a decision for the person, a few sentences long. It is empty if
 // the decision allows and the level is safe. A refusal always has a notice.
 func (c *Catalogue) Notice(s Standing, v Verdict) string {
+	text := c.NoticeUntilReset(s, v)
+	if text == "" {
+		return ""
+	}
+	return text + FormatReset(s.Period.End) + "."
+}
+
+// NoticeUntilReset returns Notice without its end, which is the time of the reset and a period. A
+// channel can format that time as it likes.
+func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 	if v.Allowed && s.Level() == Safe {
 		return ""
 	}
@@ -27,9 +37,9 @@ func (c *Catalogue) Notice(s Standing, v Verdict) string {
 	more := c.consequence(s, v)
 	b.WriteString(more)
 	if more == "" && s.Overage == 0 {
-		b.WriteString(" They reset on " + FormatReset(s.Period.End) + ".")
+		b.WriteString(" They reset on ")
 	} else {
-		b.WriteString(" Your included " + c.UnitPlural + " reset on " + FormatReset(s.Period.End) + ".")
+		b.WriteString(" Your included " + c.UnitPlural + " reset on ")
 	}
 	return b.String()
 }
@@ -46,9 +56,9 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	}
 	switch {
 	case v.Reason == MemberLimitReached && *s.MemberLimit > s.Used+s.Held:
-		fmt.Fprintf(&b, " This request would exceed the limit of %s that your admin set.", c.Units(*s.MemberLimit))
+		fmt.Fprintf(&b, " This request would exceed your member limit of %s.", c.Units(*s.MemberLimit))
 	case v.Reason == MemberLimitReached, s.nextIsRefused(MemberLimitReached):
-		fmt.Fprintf(&b, " You've reached the limit of %s that your admin set.", c.Units(*s.MemberLimit))
+		fmt.Fprintf(&b, " You've reached your member limit of %s.", c.Units(*s.MemberLimit))
 	case v.Reason == IncludedExhausted && s.Remaining() == 0:
 		b.WriteString(" None are left.")
 	case v.Reason == IncludedExhausted:

@@ -76,23 +76,27 @@ func rosterOf(
 	if p.workspaces, p.version, err = workspacesOf(ctx, db, id); err != nil {
 		return nil, err
 	}
+	return p, p.readTerms(ctx, db, c, e)
+}
+
+// readTerms sets the members' terms. It reads the members' own plans if the organization has no plan.
+func (p *roster) readTerms(ctx context.Context, db bun.IDB, c *Catalogue, e *Entitlement) error {
+	p.defaultTerms = c.termsOf(cmp.Or(e, &Entitlement{}), p.now)
 	if e != nil || len(p.workspaces) == 0 {
-		p.defaultTerms = c.termsOf(cmp.Or(e, &Entitlement{}), now)
-		return p, nil
+		return nil
 	}
-	p.defaultTerms = c.termsOf(&Entitlement{}, now)
 	var own []Subscription
-	err = db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE ? AND s.id = "+
+	err := db.NewRaw("SELECT s.* FROM users u JOIN subscriptions s ON s.user_id = u.id WHERE ? AND s.id = "+
 		newestActive("id", "n.user_id = u.id"), p.isMember()).Scan(ctx, &own)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range own {
-		s := c.termsOf(own[i].entitlement(), now)
+		s := c.termsOf(own[i].entitlement(), p.now)
 		s.user = *own[i].UserID
 		p.ownTerms = append(p.ownTerms, s)
 	}
-	return p, nil
+	return nil
 }
 
 // workspacesOf returns the organization's workspaces, and a text that differs whenever what their

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
 )
 
 // topUsers is the number of members that an organization's summary ranks.
@@ -91,17 +92,17 @@ type RankedUser struct {
 // Stripe, or else the calendar month. Each member counts with the record that contains now, with
 // the same standing as in the gate. It returns an Error with CodeUnknownOrganization if the
 // organization does not exist.
-func OrganizationUsage(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
+func OrganizationUsage(ctx context.Context, db *DB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
 	return organizationUsage(ctx, db, c, now, id, true)
 }
 
 // OrganizationTotals returns OrganizationUsage without the top users.
-func OrganizationTotals(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
+func OrganizationTotals(ctx context.Context, db *DB, c *Catalogue, now time.Time, id uuid.UUID) (OrganizationSummary, error) {
 	return organizationUsage(ctx, db, c, now, id, false)
 }
 
 func organizationUsage(
-	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
+	ctx context.Context, db *DB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
 ) (OrganizationSummary, error) {
 	summary, err := sumUpOrganization(ctx, db, c, now, id, ranked)
 	if err != nil {
@@ -110,59 +111,51 @@ func organizationUsage(
 	return summary, nil
 }
 
+// sumUpOrganization reads what does not depend on each other at the same time, so that it takes two
+// round trips for an organization with a plan, and three without one.
 func sumUpOrganization(
-	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
+	ctx context.Context, db *DB, c *Catalogue, now time.Time, id uuid.UUID, ranked bool,
 ) (OrganizationSummary, error) {
-	o, err := organizationByID(ctx, db, id)
-	if err != nil {
+	var o *Organization
+	var e *Entitlement
+	members := roster{postgres: db.Postgres, now: now, organization: id}
+	var first, second errgroup.Group
+	first.Go(func() (err error) { o, err = organizationByID(ctx, db, id); return err })
+	first.Go(func() (err error) { e, err = organizationEntitlement(ctx, db, id); return err })
+	first.Go(func() (err error) { members.workspaces, members.version, err = workspacesOf(ctx, db, id); return err })
+	if err := first.Wait(); err != nil {
 		return OrganizationSummary{}, err
 	}
-	e, err := organizationEntitlement(ctx, db, id)
-	if err != nil {
-		return OrganizationSummary{}, err
-	}
-	members, err := rosterOf(ctx, db, c, now, id, e, nil)
-	if err != nil {
+	if err := members.readTerms(ctx, db, c, e); err != nil {
 		return OrganizationSummary{}, err
 	}
 	usual := &members.defaultTerms.entitlement
 	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now),
 		OverageRateCents: members.defaultTerms.rate, HasPlan: e != nil, SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
 	if o.SpendLimitCents != nil && e != nil {
-		if s.Spent, err = organizationRecord(ctx, db, e.payer(), now); err != nil {
-			return OrganizationSummary{}, err
+		second.Go(func() (err error) { s.Spent, err = organizationRecord(ctx, db, e.payer(), now); return err })
+	}
+	if len(members.workspaces) > 0 {
+		second.Go(func() error { return members.sumUp(ctx, db, &s) })
+		if ranked {
+			second.Go(func() (err error) { s.TopUsers, err = members.top(ctx, db); return err })
 		}
 	}
-	if len(members.workspaces) == 0 {
-		return s, nil
-	}
-	if err := members.sumUp(ctx, db, &s); err != nil {
+	if err := second.Wait(); err != nil {
 		return OrganizationSummary{}, err
 	}
 	s.average()
-	if !ranked {
-		return s, nil
-	}
-	if s.TopUsers, err = members.top(ctx, db); err != nil {
-		return OrganizationSummary{}, err
-	}
 	return s, nil
 }
 
 // sumUp adds the members' figures to the summary. A member without a current record has no usage
 // and the units that their plan includes.
 func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) error {
-	if err := db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("workspace_id IN (?)", bun.List(p.workspaces)).
-		Scan(ctx, &s.TotalUsers); err != nil {
-		return err
-	}
-	s.Included = (s.TotalUsers - int64(len(p.ownTerms))) * p.defaultTerms.included
-	for i := range p.ownTerms {
-		s.Included += p.ownTerms[i].included
-	}
-	var sums struct{ Active, Used, More, People, Units, Cents, ForecastUnits, ForecastCents int64 }
+	var sums struct{ Members, Active, Used, More, People, Units, Cents, ForecastUnits, ForecastCents int64 }
 	length, elapsed := int64(s.Period.End.Sub(s.Period.Start)/time.Second), max(1, int64(p.now.Sub(s.Period.Start)/time.Second))
-	err := db.NewRaw(`SELECT COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active, CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
+	err := db.NewRaw(`SELECT (SELECT COUNT(*) FROM users WHERE workspace_id IN (?)) AS members,
+			COUNT(CASE WHEN m.used > 0 THEN 1 END) AS active,
+			CAST(COALESCE(SUM(m.used), 0) AS bigint) AS used,
 			CAST(COALESCE(SUM(m.included - m.of_plan), 0) AS bigint) AS more, COUNT(CASE WHEN m.overage > 0 THEN 1 END) AS people,
 			CAST(COALESCE(SUM(m.overage), 0) AS bigint) AS units, CAST(COALESCE(SUM(m.cents), 0) AS bigint) AS cents,
 			CAST(COALESCE(SUM(m.overage + m.further), 0) AS bigint) AS forecast_units,
@@ -172,11 +165,15 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.further_rate END AS further
 			FROM (SELECT c.*, CASE WHEN c.used * ? / ? - c.overage > c.included THEN c.used * ? / ? - c.overage - c.included ELSE 0 END AS straight
 				FROM (?) c) l) m`,
-		length, elapsed, length, elapsed, p.currentRecords()).Scan(ctx, &sums)
+		bun.List(p.workspaces), length, elapsed, length, elapsed, p.currentRecords()).Scan(ctx, &sums)
 	if err != nil {
 		return err
 	}
-	s.Included += sums.More
+	s.TotalUsers = sums.Members
+	s.Included = (s.TotalUsers-int64(len(p.ownTerms)))*p.defaultTerms.included + sums.More
+	for i := range p.ownTerms {
+		s.Included += p.ownTerms[i].included
+	}
 	s.ActiveUsers, s.TotalSuggestions = sums.Active, sums.Used
 	s.OveragePeople, s.OverageUnits, s.OverageCents = sums.People, sums.Units, sums.Cents
 	if _, ok := (Standing{Used: s.TotalSuggestions, Period: s.Period}).Forecast(p.now); ok {

@@ -201,6 +201,12 @@ var schemaNotes = []schemaNote{
 			"stripe_balances_period_end": "Recent periods, for /ops and metrics.",
 		},
 	},
+	{
+		name: "slack_requests", note: "The requests from Slack that were answered, for two days, so that a repeated one is not.",
+		parts: map[string]string{
+			"slack_requests_expires_at": "Expired requests, to delete them.",
+		},
+	},
 	{name: "api_keys", note: "API keys. Only their hashes are stored."},
 	{
 		name: "sessions", note: "Who is signed in, in which browser. Only the hash of the cookie's token is stored.",

@@ -98,10 +98,12 @@ func nullable(s *huma.Schema, names ...string) *huma.Schema {
 // fields. It does not use encoding/json because callers wait for this answer, and it needs no
 // reflection.
 func (s *Server) appendDecision(b []byte, a *enforcement.Answer, notify models.Notify) []byte {
-	return appendDecision(b, s.catalogue, a, s.usageURL, notify)
+	return appendDecision(b, s.catalogue, s.messages, a, s.usageURL, notify)
 }
 
-func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer, usageURL string, notify models.Notify) []byte {
+func appendDecision(
+	b []byte, c *models.Catalogue, m *slackMessages, a *enforcement.Answer, usageURL string, notify models.Notify,
+) []byte {
 	s := &a.Standing
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, a.Verdict.Allowed)
@@ -138,7 +140,7 @@ func appendDecision(b []byte, c *models.Catalogue, a *enforcement.Answer, usageU
 	if notice == "" || !hasMessage(a, notify) {
 		return append(b, "null"...)
 	}
-	return appendSlackMessage(b, c, s, a.Verdict, notice)
+	return m.append(b, s, a.Verdict, notice)
 }
 
 // hasMessage reports whether an answer with a notice also has a message.

@@ -45,7 +45,7 @@ func TestChangeOrganization(t *testing.T) {
 		f.patch(path, `{"spend_limit_cents": null}`, key).want(t, 200, map[string]any{"spend_limit_cents": nil, "member_limit": 60})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 7, "d")).want(t, 200, map[string]any{
 			"reason": "member_limit_reached", "notice": "You've used all 50 suggestions of your plan and 4 extra ($1.00 so far). " +
-				"This request would exceed the limit of 60 suggestions that your admin set. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
+				"This request would exceed your member limit of 60 suggestions. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 6, "e")).want(t, 200, map[string]any{"allowed": true, "used": 60})
 		f.patch(path, `{}`, key).want(t, 200, map[string]any{"name": "Acme Inc.", "member_limit": 60})

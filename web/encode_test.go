@@ -18,6 +18,7 @@ import (
 func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 	catalogue, err := models.LoadCatalogue("")
 	must(t, err)
+	messages := testMessages(catalogue, &models.Situation{})
 	rapid.Check(t, func(t *rapid.T) {
 		number := rapid.Int64Range(0, 1_000_000)
 		start := time.UnixMicro(rapid.Int64Range(0, 4e15).Draw(t, "start")).UTC()
@@ -41,7 +42,7 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		if rapid.Bool().Draw(t, "held") {
 			a.Hold = &models.UsageHold{ID: uuid.New(), Quantity: number.Draw(t, "hold"), State: models.HoldOpen, ExpiresAt: start}
 		}
-		written := appendDecision(nil, catalogue, &a, "https://tollgate.example.com/usage", models.NotifyAlways)
+		written := appendDecision(nil, catalogue, messages, &a, "https://tollgate.example.com/usage", models.NotifyAlways)
 		written = appendHold(appendEvent(written, &a), a.Hold)
 		written = append(written, '}')
 
@@ -49,7 +50,7 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 		if err := json.Unmarshal(written, &got); err != nil {
 			t.Fatalf("not JSON: %v\n%s", err, written)
 		}
-		reference, err := json.Marshal(answerOf(catalogue, &a))
+		reference, err := json.Marshal(answerOf(catalogue, messages, &a))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +64,7 @@ func TestTheEncoderAgreesWithTheTypes(t *testing.T) {
 }
 
 // answerOf returns the same answer, built from the types alone.
-func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
+func answerOf(c *models.Catalogue, messages *slackMessages, a *enforcement.Answer) settleAnswer {
 	s := a.Standing
 	d := settleAnswer{ConsumeAnswer: ConsumeAnswer{Replayed: a.Replayed, Decision: Decision{
 		Allowed: a.Verdict.Allowed, WarningLevel: string(s.Level()), Email: s.Email, Plan: string(s.Plan), Used: s.Used, Held: s.Held,
@@ -86,10 +87,7 @@ func answerOf(c *models.Catalogue, a *enforcement.Answer) settleAnswer {
 	}
 	if notice := c.Notice(s, a.Verdict); notice != "" {
 		d.Notice = &notice
-		var m slackMessage
-		if err := json.Unmarshal(appendSlackMessage(nil, c, &s, a.Verdict, notice), &m); err != nil {
-			panic(err)
-		}
+		m := messages.message(&s, a.Verdict, notice, &models.Situation{})
 		d.Slack = &m
 	}
 	return d

@@ -305,7 +305,7 @@ func sendPage(c echo.Context, status int, policy string, page []byte) {
 // isPage reports whether a path belongs to a page, so that errors are shown as a page too.
 func isPage(path string) bool {
 	return !strings.HasPrefix(path, "/v1/") && path != "/v1" && path != "/healthz" && path != "/readyz" &&
-		path != webhookPath && !strings.HasPrefix(path, "/static/")
+		path != webhookPath && path != slackCommandsPath && path != slackEventsPath && !strings.HasPrefix(path, "/static/")
 }
 
 // SignInLinkPath is the path of one-time links, without their token.

@@ -53,14 +53,16 @@ const (
 	codeForbidden         models.Code = "forbidden"
 	codeCrossSite         models.Code = "cross_site"
 	codeBadSignature      models.Code = "bad_signature"
+	codeBadSlackSignature models.Code = "bad_slack_signature"
+	codeSlackRepeated     models.Code = "slack_request_repeated"
 	codeRateLimited       models.Code = "rate_limited"
 	invalidRequestDetail              = "Some fields are invalid; see `errors`."
 	statusClientClosed                = 499 // nginx's status for a client that did not wait
 	problemContentType                = "application/problem+json"
 )
 
-// problems maps each code to its HTTP status and title. onPages means that only pages and Stripe's
-// webhook use the code, not the API.
+// problems maps each code to its HTTP status and title. onPages means that only pages and
+// requests from Stripe and Slack use the code, not the API.
 var problems = map[models.Code]struct {
 	status  int
 	title   string
@@ -92,6 +94,8 @@ var problems = map[models.Code]struct {
 	codeForbidden:                   {http.StatusForbidden, "Not allowed", true},
 	codeCrossSite:                   {http.StatusForbidden, "Sent from another site", true},
 	codeBadSignature:                {http.StatusBadRequest, "Not signed by Stripe", true},
+	codeBadSlackSignature:           {http.StatusUnauthorized, "Not signed by Slack", true},
+	codeSlackRepeated:               {http.StatusConflict, "Already answered", true},
 	models.CodeSignInRefused:        {http.StatusForbidden, "You are not signed in", true},
 	models.CodeUnknownLink:          {http.StatusNotFound, "This link does not work", true},
 }

@@ -208,5 +208,6 @@ func (s *Server) routes() error {
 	}
 	s.echo.GET("/static/*", s.asset)
 	s.echo.POST(webhookPath, answered(webhookPatience, s.stripeWebhook))
+	s.slackRoutes()
 	return s.addPages(s.pages())
 }

@@ -40,6 +40,8 @@ type Options struct {
 	Version        string
 	// SignIn configures sign-in in addition to one-time links.
 	SignIn SignIn
+	// Slack configures the slash command and the App Home.
+	Slack SlackApp
 	// Reporter lets the operator control reports; nil without Stripe.
 	Reporter *billing.Reporter
 	// Webhooks processes Stripe's events; nil without Stripe.
@@ -82,6 +84,8 @@ type Server struct {
 	webhooks  *billing.Webhooks
 	shop      *billing.Shop
 	pastUsage models.PastUsageCache
+	messages  *slackMessages
+	slack     *slackApp
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -125,6 +129,8 @@ func New(o Options) (*Server, error) {
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}, []string{"route", "status"}),
 	}
+	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of}
+	s.slack = newSlackApp(&o)
 	if err := o.Metrics.Register(s.requests); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -192,6 +198,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	background.Go(func() { s.sessions.run(inner) })
 	background.Go(func() { s.watchFile(inner) })
 	background.Go(func() { s.storeRefusals(inner) })
+	background.Go(func() { s.slack.run(inner) })
 	return s.serve(ctx, l)
 }
 

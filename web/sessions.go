@@ -162,7 +162,7 @@ func (s *sessions) maintain(ctx context.Context) {
 		}
 	}
 	if err := models.RemoveExpired(ctx, s.db, models.Now(s.now)); err != nil {
-		s.log.Warn("expired sessions were not removed", "error", err)
+		s.log.Warn("expired rows were not removed", "error", err)
 	}
 }
 

@@ -780,6 +780,15 @@ CREATE TABLE stripe_balances (
 -- Recent periods, for /ops and metrics.
 CREATE INDEX stripe_balances_period_end ON stripe_balances USING btree (period_end);
 
+-- The requests from Slack that were answered, for two days, so that a repeated one is not.
+CREATE TABLE slack_requests (
+    id text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT slack_requests_pkey PRIMARY KEY (id)
+);
+-- Expired requests, to delete them.
+CREATE INDEX slack_requests_expires_at ON slack_requests USING btree (expires_at);
+
 -- API keys. Only their hashes are stored.
 CREATE TABLE api_keys (
     id uuid NOT NULL,

@@ -42,7 +42,8 @@ var HelpTexts = kong.Vars{
 	"help_trusted_proxies": "Networks of proxies whose X-Forwarded-For headers are trusted. Default: none.",
 	"help_oidc_issuer": "The OpenID issuer for sign-in: Slack or another one. Set $SLACK_CLIENT_ID and " +
 		"$SLACK_CLIENT_SECRET to the client ID and secret that the issuer gave you. To read one from a file, append _FILE " +
-		"to the variable's name. Without these variables, people can sign in only with one-time links.",
+		"to the variable's name. Without these variables, people can sign in only with one-time links. " +
+		"For the slash command and the App Home in Slack, set $SLACK_SIGNING_SECRET and $SLACK_BOT_TOKEN.",
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",

@@ -43,6 +43,8 @@ type Settings struct {
 	// Secrets have no flags, since every user of the machine can read a command line.
 	SlackClientID       string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret   string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
+	SlackSigningSecret  string `hidden:"" env:"SLACK_SIGNING_SECRET" secret:""`
+	SlackBotToken       string `hidden:"" env:"SLACK_BOT_TOKEN" secret:""`
 	StripeSecretKey     string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
 	StripeWebhookSecret string `hidden:"" env:"STRIPE_WEBHOOK_SECRET" secret:""`
 }
@@ -50,7 +52,10 @@ type Settings struct {
 // AfterApply trims secrets, since a secret from a file ends with a line break, and validates what
 // the flags' types do not.
 func (s *Settings) AfterApply() error {
-	for _, secret := range []*string{&s.Database, &s.SlackClientID, &s.SlackClientSecret, &s.StripeSecretKey, &s.StripeWebhookSecret} {
+	for _, secret := range []*string{
+		&s.Database, &s.SlackClientID, &s.SlackClientSecret, &s.SlackSigningSecret, &s.SlackBotToken, &s.StripeSecretKey,
+		&s.StripeWebhookSecret,
+	} {
 		*secret = strings.TrimSpace(*secret)
 	}
 	if s.ReportEvery < 0 {
@@ -65,7 +70,7 @@ func (s *Settings) AfterApply() error {
 	return nil
 }
 
-// CheckConnections returns an error if a setting for Stripe or for the sign-in issuer is malformed,
+// CheckConnections returns an error if a setting for Stripe, Slack or the sign-in issuer is malformed,
 // or if only one of two settings that belong together is set.
 func (s *Settings) CheckConnections() error {
 	if s.StripeSecretKey != "" {
@@ -76,6 +81,16 @@ func (s *Settings) CheckConnections() error {
 	if s.StripeWebhookSecret != "" {
 		if err := billing.CheckWebhookSecret(s.StripeWebhookSecret); err != nil {
 			return fmt.Errorf("STRIPE_WEBHOOK_SECRET: %w", err)
+		}
+	}
+	if s.SlackSigningSecret != "" {
+		if err := web.CheckSigningSecret(s.SlackSigningSecret); err != nil {
+			return fmt.Errorf("SLACK_SIGNING_SECRET: %w", err)
+		}
+	}
+	if s.SlackBotToken != "" {
+		if err := web.CheckBotToken(s.SlackBotToken); err != nil {
+			return fmt.Errorf("SLACK_BOT_TOKEN: %w", err)
 		}
 	}
 	for _, pair := range [][2]struct{ name, value string }{

@@ -54,6 +54,14 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		"a client ID without a secret": {
 			[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not; set both or neither",
 		},
+		"a malformed signing secret": {
+			[]string{"SLACK_SIGNING_SECRET=hidden"}, "SLACK_SIGNING_SECRET: this is not a signing secret",
+		},
+		"a user token as bot token": {[]string{"SLACK_BOT_TOKEN=xoxp-123456-hidden"}, "SLACK_BOT_TOKEN: this is not a bot token"},
+		"a malformed bot token in a file": {
+			[]string{"SLACK_BOT_TOKEN_FILE=" + file}, "SLACK_BOT_TOKEN: this is not a bot token (xoxb-…)",
+		},
+		"a bot token that expires": {[]string{"SLACK_BOT_TOKEN=xoxe.xoxb-1-hidden"}, "SLACK_BOT_TOKEN: this token expires"},
 		"a client secret without an ID": {
 			[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither",
 		},
@@ -82,7 +90,8 @@ func TestStartLine(t *testing.T) {
 	}
 	s := startWith(t, []string{
 		"STRIPE_SECRET_KEY=sk_test_1", "STRIPE_WEBHOOK_SECRET=whsec_1", "STRIPE_API_BASE=http://127.0.0.1:1",
-		"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET=hidden",
+		"SLACK_CLIENT_ID=1.2", "SLACK_CLIENT_SECRET=hidden", "SLACK_BOT_TOKEN=xoxb-hidden",
+		"SLACK_SIGNING_SECRET=hiddenhiddenhiddenhiddenhidden00",
 	}, "serve", "--database", withPassword, "--listen", "127.0.0.1:0", "--base-url", "https://tollgate.example.com/", "--report-every", "0")
 	s.stop(t, syscall.SIGTERM)
 	if strings.Contains(s.stderr.String(), "hidden") {
@@ -99,6 +108,7 @@ func TestStartLine(t *testing.T) {
 	for name, want := range map[string]string{
 		"database": database, "listen": strings.TrimPrefix(s.url, "http://"), "base_url": "https://tollgate.example.com",
 		"stripe": "test", "sign_in": "https://slack.com",
+		"slack": "slash command and App Home",
 	} {
 		if line[name] != want {
 			t.Errorf("%s is %q, want %q", name, line[name], want)

@@ -1,0 +1,149 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"tollgate/models"
+	"tollgate/models/enforcement"
+)
+
+// slackCommand answers the slash command: /usage, or /usage org for an admin.
+func (s *Server) slackCommand(c echo.Context) error {
+	arrived := time.Now()
+	return s.signedBySlack(c, func(body []byte, signature string) error {
+		form, err := url.ParseQuery(string(body))
+		if form.Get("ssl_check") == "1" { // Slack only checks the certificate
+			return c.NoContent(http.StatusOK)
+		}
+		identity := models.SlackIdentity{TeamID: form.Get("team_id"), UserID: form.Get("user_id")}
+		if err != nil || !models.IsSlackID(identity.TeamID) || !models.IsSlackID(identity.UserID) {
+			return newProblem(codeBadForm, "The request has no Slack team or user.")
+		}
+		words := strings.Fields(form.Get("text"))
+		answers, repeated := make(chan slackMessage, 1), make(chan struct{})
+		ctx, cancel := context.WithDeadline(context.WithoutCancel(c.Request().Context()), arrived.Add(slackPatience))
+		defer cancel()
+		go func() {
+			m, isNew := s.answerCommand(ctx, signature, identity, words, requestID(c))
+			if !isNew {
+				close(repeated)
+				return
+			}
+			answers <- m
+		}()
+		select {
+		case m := <-answers:
+			return writeJSON(c, m)
+		case <-repeated:
+			return newProblem(codeSlackRepeated, "This request was already answered.")
+		case <-ctx.Done():
+			return writeJSON(c, slackTryAgain())
+		}
+	})
+}
+
+// slackTryAgain is the answer if the database or Slack does not answer in time.
+func slackTryAgain() slackMessage {
+	return slackReply(plainText("Tollgate could not read your usage in time. Try again in a minute."))
+}
+
+// slackReply returns a message of one block. Its text is the block's.
+func slackReply(t slackText) slackMessage {
+	return slackMessage{ResponseType: "ephemeral", Text: t.Text, Blocks: []slackBlock{section(t)}}
+}
+
+// answerCommand returns the answer to a command. isNew is false if the request was already answered.
+// It takes two round trips to the database, and one or two more if the person's organization has a
+// spend limit or the person has no usage record of this period.
+func (s *Server) answerCommand(ctx context.Context, signature string, identity models.SlackIdentity, words []string, id string) (
+	m slackMessage, isNew bool,
+) {
+	fail := func(err error) slackMessage {
+		s.log.Warn("a slash command was not answered", "request_id", id, "error", err)
+		return slackTryAgain()
+	}
+	type taken struct {
+		isNew bool
+		err   error
+	}
+	taking := make(chan taken, 1)
+	go func() {
+		isNew, err := models.TakeSlackRequest(ctx, s.db, models.Now(s.now), "command:"+signature)
+		taking <- taken{isNew, err}
+	}()
+	in, err := s.slackPerson(ctx, identity)
+	if t := <-taking; t.err != nil {
+		return fail(t.err), true
+	} else if !t.isNew {
+		return slackMessage{}, false
+	}
+	switch {
+	case err != nil:
+		return fail(err), true
+	case in == nil:
+		return s.messages.unknownPerson(), true
+	case len(words) == 0:
+		m, err = s.usageMessage(ctx, in)
+	case len(words) == 1 && strings.EqualFold(words[0], "org"):
+		m, err = s.orgMessage(ctx, in)
+	default:
+		return slackReply(mrkdwn("Send `/usage` for your usage, or `/usage org` for that of your organization.")), true
+	}
+	if err != nil {
+		return fail(err), true
+	}
+	return m, true
+}
+
+// unknownPerson is the answer to a person without an account.
+func (m *slackMessages) unknownPerson() slackMessage {
+	reply := slackReply(mrkdwn("Tollgate does not know your Slack account yet. Use the app once, or " + m.link("/sign-in", "sign in") +
+		" with Slack, then try again."))
+	reply.Text = "Tollgate does not know your Slack account yet. Use the app once, or sign in with Slack, then try again: " +
+		m.baseURL + "/sign-in"
+	return reply
+}
+
+// usageMessage is the answer to /usage.
+func (s *Server) usageMessage(ctx context.Context, in *models.Situation) (slackMessage, error) {
+	a, err := s.gate.Check(ctx, enforcement.Person{Email: in.Email}, 1)
+	if err != nil {
+		return slackMessage{}, err
+	}
+	return s.messages.usage(&a.Standing, a.Verdict, in), nil
+}
+
+// orgMessage is the answer to /usage org. It shows a person nothing about any organization but their
+// own, and nothing about that one but its admins unless they are one.
+func (s *Server) orgMessage(ctx context.Context, in *models.Situation) (slackMessage, error) {
+	switch {
+	case in.OrganizationID == nil:
+		return slackReply(plainText("You belong to no organization.")), nil
+	case !in.Admin && len(in.Admins) == 0:
+		return slackReply(plainText("This is for the admins of " + models.OneLine(in.Organization, maxOrganizationName) +
+			". It has no admin yet. The operator of this service can add one.")), nil
+	case !in.Admin:
+		return slackReply(plainText("This is for the admins of " + models.OneLine(in.Organization, maxOrganizationName) +
+			". Ask " + in.AdminNames() + ".")), nil
+	}
+	o, err := models.OrganizationUsage(ctx, s.db, s.catalogue, models.Now(s.now), *in.OrganizationID)
+	if err != nil {
+		return slackMessage{}, err
+	}
+	return s.messages.organization(&o), nil
+}
+
+// slackRoutes adds the routes for Slack. Without a signing secret, they do not exist.
+func (s *Server) slackRoutes() {
+	if s.slack.secret == "" {
+		return
+	}
+	s.echo.Add(http.MethodPost, slackCommandsPath, s.slackCommand)
+	s.echo.Add(http.MethodPost, slackEventsPath, s.slackEvent)
+}
