@@ -180,6 +180,10 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 	} else if err != nil {
 		return err
 	}
+	identity := models.SlackIdentity{TeamID: said.SlackTeam, UserID: said.SlackUser}
+	if err := s.appointWorkspaceAdmin(ctx, person, identity); err != nil {
+		s.log.Warn("a person's role in Slack could not be read", "request_id", requestID(c), "error", err)
+	}
 	if err := s.sessions.begin(c, person.UserID); err != nil {
 		return err
 	}

@@ -45,8 +45,8 @@ type SlackApp struct {
 }
 
 var (
-	signingSecretFormat = regexp.MustCompile(`^[0-9A-Za-z]{32,128}$`)
-	botTokenFormat      = regexp.MustCompile(`^xoxb-[0-9A-Za-z-]{6,200}$`)
+	signingSecretFormat = regexp.MustCompile(`^[!-~]{8,200}$`)
+	botTokenFormat      = regexp.MustCompile(`^xoxb-[!-~]{1,250}$`)
 )
 
 // CheckSigningSecret returns an error if a text cannot be a Slack app's signing secret.
