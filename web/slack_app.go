@@ -51,7 +51,7 @@ var (
 
 // CheckSigningSecret returns an error if a text cannot be a Slack app's signing secret.
 func CheckSigningSecret(secret string) error {
-	if !signingSecretFormat.MatchString(secret) {
+	if !signingSecretFormat.MatchString(secret) || strings.HasPrefix(secret, "xox") { // a token
 		return errors.New("this is not a signing secret: copy it from \"Basic Information\" of your Slack app")
 	}
 	return nil
