@@ -43,8 +43,10 @@ type Options struct {
 }
 
 const (
-	// normalEvery is the default of Options.Every.
+	// normalEvery is the default of Options.Every. Without Slack and mail, it is rareEvery: there may be
+	// webhook endpoints, which operators add at any time.
 	normalEvery = 2 * time.Second
+	rareEvery   = 10 * time.Second
 	// callPatience is how long one attempt may take. stopPatience is how long a current one may continue
 	// after Stop.
 	callPatience = 15 * time.Second
@@ -69,7 +71,11 @@ type Worker struct {
 
 // New returns a worker. It does nothing before Start.
 func New(o Options) *Worker {
-	if o.Every == 0 {
+	switch {
+	case o.Every != 0:
+	case o.SlackToken == "" && o.SMTP == nil:
+		o.Every = rareEvery
+	default:
 		o.Every = normalEvery
 	}
 	if o.Random == nil {
@@ -102,7 +108,7 @@ func (w *Worker) Start(ctx context.Context) {
 		return
 	}
 	ctx, w.cancel = context.WithCancel(ctx)
-	w.done.Go(func() { w.repeat(ctx, "prepare notices", w.prepare) })
+	w.done.Go(func() { w.repeat(ctx, preparing, w.prepare) })
 	for channel, n := range map[models.NoticeChannel]int{
 		models.ChannelSlack: slackParallel, models.ChannelMail: mailParallel, models.ChannelWebhook: webhookParallel,
 	} {
@@ -141,10 +147,14 @@ func (w *Worker) has(channel models.NoticeChannel) bool {
 	return true
 }
 
+// preparing names the loop that prepares deliveries.
+const preparing = "prepare notices"
+
 // now returns the time as the database stores it.
 func (w *Worker) now() time.Time { return models.Now(w.Now) }
 
-// repeat calls do until ctx ends: at once if it found something to do, otherwise at the interval.
+// repeat calls do until ctx ends: at once if it found something to do, otherwise at the interval. While
+// the database is unavailable, only one of the loops logs it.
 func (w *Worker) repeat(ctx context.Context, what string, do func(context.Context) (found bool, err error)) {
 	logged := "" // do not log an error again that continues
 	for ctx.Err() == nil {
@@ -154,7 +164,11 @@ func (w *Worker) repeat(ctx context.Context, what string, do func(context.Contex
 			logged = ""
 		case ctx.Err() == nil && err.Error() != logged:
 			logged = err.Error()
-			w.Log.Warn("could not "+what+"; retrying", "error", err)
+			level := slog.LevelWarn
+			if models.IsUnavailable(err) && what != preparing {
+				level = slog.LevelDebug
+			}
+			w.Log.Log(ctx, level, "could not "+what+"; retrying", "error", err)
 		}
 		if found && err == nil {
 			continue

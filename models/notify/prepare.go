@@ -18,6 +18,12 @@ const prepareAtOnce = 20
 // whether there may be more to do. Without anything to do, it only reads: on SQLite, a transaction
 // would block all other writers.
 func (w *Worker) prepare(ctx context.Context) (bool, error) {
+	if w.slack == nil && w.mail == nil {
+		endpoints, err := models.WebhookEndpoints(ctx, w.DB)
+		if err != nil || len(endpoints) == 0 {
+			return false, err // there is no channel
+		}
+	}
 	digested, err := w.digest(ctx)
 	if err != nil {
 		return false, err

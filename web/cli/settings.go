@@ -14,6 +14,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing"
+	"tollgate/models/notify"
 	"tollgate/web"
 )
 
@@ -32,6 +33,8 @@ type Settings struct {
 	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"${help_oidc_issuer}"`
 	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"${help_stripe_api_base}"`
 
+	SMTP string `name:"smtp" env:"TOLLGATE_SMTP" secret:"" placeholder:"URL" help:"${help_smtp}"`
+
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"${help_report_every}"`
 
 	RateLimit int64 `env:"TOLLGATE_RATE_LIMIT" default:"0" placeholder:"N" help:"${help_rate_limit}"`
@@ -43,6 +46,7 @@ type Settings struct {
 	// Secrets have no flags, since every user of the machine can read a command line.
 	SlackClientID       string `hidden:"" name:"slack-client-id" env:"SLACK_CLIENT_ID" secret:""`
 	SlackClientSecret   string `hidden:"" env:"SLACK_CLIENT_SECRET" secret:""`
+	SlackBotToken       string `hidden:"" env:"SLACK_BOT_TOKEN" secret:""`
 	StripeSecretKey     string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
 	StripeWebhookSecret string `hidden:"" env:"STRIPE_WEBHOOK_SECRET" secret:""`
 }
@@ -50,7 +54,9 @@ type Settings struct {
 // AfterApply trims secrets, since a secret from a file ends with a line break, and validates what
 // the flags' types do not.
 func (s *Settings) AfterApply() error {
-	for _, secret := range []*string{&s.Database, &s.SlackClientID, &s.SlackClientSecret, &s.StripeSecretKey, &s.StripeWebhookSecret} {
+	for _, secret := range []*string{
+		&s.Database, &s.SMTP, &s.SlackClientID, &s.SlackClientSecret, &s.SlackBotToken, &s.StripeSecretKey, &s.StripeWebhookSecret,
+	} {
 		*secret = strings.TrimSpace(*secret)
 	}
 	if s.ReportEvery < 0 {
@@ -65,7 +71,7 @@ func (s *Settings) AfterApply() error {
 	return nil
 }
 
-// CheckConnections returns an error if a setting for Stripe or for the sign-in issuer is malformed,
+// CheckConnections returns an error if a setting for Stripe, mail or the sign-in issuer is malformed,
 // or if only one of two settings that belong together is set.
 func (s *Settings) CheckConnections() error {
 	if s.StripeSecretKey != "" {
@@ -76,6 +82,11 @@ func (s *Settings) CheckConnections() error {
 	if s.StripeWebhookSecret != "" {
 		if err := billing.CheckWebhookSecret(s.StripeWebhookSecret); err != nil {
 			return fmt.Errorf("STRIPE_WEBHOOK_SECRET: %w", err)
+		}
+	}
+	if s.SMTP != "" {
+		if _, err := notify.ParseSMTP(s.SMTP); err != nil {
+			return fmt.Errorf("--smtp (TOLLGATE_SMTP): %w", err)
 		}
 	}
 	for _, pair := range [][2]struct{ name, value string }{

@@ -54,6 +54,12 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		"a client ID without a secret": {
 			[]string{"SLACK_CLIENT_ID=1.2"}, "SLACK_CLIENT_ID is set but SLACK_CLIENT_SECRET is not; set both or neither",
 		},
+		"a mail server without a sender": {
+			[]string{"TOLLGATE_SMTP=smtp://ada:hidden@mail.example.com"}, "--smtp (TOLLGATE_SMTP): from is missing",
+		},
+		"a mail server of another kind": {
+			[]string{"TOLLGATE_SMTP=http://hidden.example.com"}, "--smtp (TOLLGATE_SMTP): must be smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS",
+		},
 		"a client secret without an ID": {
 			[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither",
 		},
