@@ -15,7 +15,7 @@ golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # What `make generate` writes.
-generated := '*_templ.go' static/app.css models/schema
+generated := '*_templ.go' static/app.css models/schema clients/typescript/src/api.ts
 
 demo:
 	go run . demo
@@ -86,12 +86,14 @@ fuzz: deps
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	done
 
-# Needs npm for the stylesheet. Runs no scripts of npm packages.
+# Needs npm for the stylesheet and the types of the TypeScript client. Runs no scripts of npm
+# packages.
 generate:
 	go tool templ generate
 	npm ci --ignore-scripts --no-audit --no-fund
 	npm run build
 	go test ./models -run TestSchemaFiles -count=1 -args -update-schema
+	go test ./web/browsertest -run TestGeneratedClient -count=1 -args -update-types
 
 # Compares the generated files with the committed ones, including new ones.
 verify: generate

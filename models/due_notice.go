@@ -1,6 +1,8 @@
 package models
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -87,4 +89,138 @@ type NoticeFacts struct {
 	OrganizationSpendCents int64     `json:"organization_spend_cents,omitempty"`
 	OrganizationLimitCents *int64    `json:"organization_limit_cents,omitempty"`
 	TrialEnd               time.Time `json:"trial_end,omitzero"`
+}
+
+// Crossed returns the notices of a decision that changed a person's standing, the most important one
+// first: only that one is pending, and the others are superseded. It leaves out holds, because a hold
+// may be released. raises is the record's LimitRaises.
+func Crossed(before, after Standing, raises int64, now time.Time) []DueNotice {
+	before, after = before.withoutHolds(), after.withoutHolds()
+	var crossed []DueNotice
+	add := func(kind NoticeKind, threshold int64) {
+		n := DueNotice{
+			ID: uuid.Must(uuid.NewV7()), Subject: after.UserID, SubjectKind: SubjectUser, Kind: kind, PeriodStart: after.Period.Start,
+			Threshold: threshold, Raises: raises, State: NoticeSuperseded, CreatedAt: now, DueAt: now, ExpiresAt: after.Period.End,
+			Facts: factsOf(&after),
+		}
+		if len(crossed) == 0 {
+			n.State = NoticePending
+		}
+		crossed = append(crossed, n)
+	}
+	if reason := after.nextRefusal(); reason != before.nextRefusal() {
+		switch reason {
+		case SpendLimitReached:
+			add(NoticeSpendLimit, 0)
+		case MemberLimitReached:
+			add(NoticeMemberLimit, 0)
+		}
+	}
+	if before.Overage == 0 && after.Overage > 0 {
+		add(NoticeFirstOverage, 0)
+	}
+	for rank := after.Level().rank(); rank > before.Level().rank(); rank-- {
+		add(NoticeIncluded, [...]int64{0, warningPercent, criticalPercent, exceededPercent}[rank])
+	}
+	return crossed
+}
+
+// withoutHolds returns the standing as if nothing were on hold.
+func (s Standing) withoutHolds() Standing {
+	s.Held, s.OverageHeld, s.OverageCentsHeld = 0, 0, 0
+	return s
+}
+
+func factsOf(s *Standing) NoticeFacts {
+	return NoticeFacts{
+		Plan: s.Plan, PeriodEnd: s.Period.End, Used: s.Used, Overage: s.Overage, OverageCents: s.OverageCents, Included: s.Included,
+		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit,
+	}
+}
+
+// AddNotices stores notices. A notice that is already stored stays as it is.
+func AddNotices(ctx context.Context, db bun.IDB, notices []DueNotice) error {
+	if len(notices) == 0 {
+		return nil
+	}
+	if _, err := db.NewInsert().Model(&notices).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+		return fmt.Errorf("store %d notices: %w", len(notices), err)
+	}
+	return nil
+}
+
+// trialNotice is how long before the end of a trial its notice is due.
+const trialNotice = 3 * 24 * time.Hour
+
+// SubscriptionNotices returns the notices about the state of a subscription: its trial ends, or its
+// payment is past due.
+func SubscriptionNotices(s *Subscription, now time.Time) []DueNotice {
+	n := DueNotice{ID: uuid.Must(uuid.NewV7()), SubjectKind: SubjectUser, State: NoticePending, CreatedAt: now, DueAt: now}
+	switch {
+	case s.UserID != nil:
+		n.Subject = *s.UserID
+	case s.OrganizationID != nil:
+		n.Subject, n.SubjectKind = *s.OrganizationID, SubjectOrganization
+	default:
+		return nil
+	}
+	switch {
+	case s.Status == StatusTrialing && s.TrialEnd != nil && s.TrialEnd.After(now) && (s.CancelAt == nil || s.CancelAt.After(*s.TrialEnd)):
+		n.Kind, n.PeriodStart, n.ExpiresAt = NoticeTrialEnding, s.TrialEnd.UTC(), s.TrialEnd.UTC()
+		n.DueAt = latest(now, s.TrialEnd.Add(-trialNotice).UTC())
+		n.Facts = NoticeFacts{Plan: s.PlanID, TrialEnd: s.TrialEnd.UTC()}
+	case s.Status == StatusPastDue && s.CurrentPeriodStart != nil && s.CurrentPeriodEnd != nil && s.CurrentPeriodEnd.After(now):
+		n.Kind, n.PeriodStart, n.ExpiresAt = NoticePaymentPastDue, s.CurrentPeriodStart.UTC(), s.CurrentPeriodEnd.UTC()
+		n.Facts = NoticeFacts{Plan: s.PlanID, PeriodEnd: s.CurrentPeriodEnd.UTC()}
+	default:
+		return nil
+	}
+	return []DueNotice{n}
+}
+
+// NoteOrganizationLimits stores a notice for each organization whose spend limit refuses one more
+// unit. The row of an organization is shared by all of its members' decisions, so this is found from
+// what they wrote, and not by the decision that reached the limit.
+func NoteOrganizationLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
+	var rows []struct {
+		Subscription
+		RecordStart, RecordEnd time.Time
+		Payer                  string
+		OverageCents           int64
+		SpendLimitCents        int64
+	}
+	if err := db.NewRaw(`SELECT s.organization_id, s.plan_id, s.status, s.stripe_subscription_id, s.stripe_customer_id,
+			s.overage_rate_cents, o.billing_period_start AS record_start, o.billing_period_end AS record_end, o.payer, o.overage_cents,
+			o.spend_limit_cents
+		FROM organization_records o JOIN subscriptions s ON s.organization_id = o.organization_id AND s.status IN (?)
+		WHERE o.counted AND o.spend_limit_cents IS NOT NULL AND o.billing_period_start <= ? AND o.billing_period_end > ?
+			AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.subject = o.organization_id AND n.kind = ?
+				AND n.period_start = o.billing_period_start AND n.threshold = 0 AND n.raises = o.spend_limit_cents)`,
+		bun.List(activeStatuses), now, now, NoticeOrganizationSpendLimit).Scan(ctx, &rows); err != nil {
+		return fmt.Errorf("read what organizations spend: %w", err)
+	}
+	var reached []DueNotice
+	for _, row := range rows {
+		customer := ""
+		if row.StripeCustomerID != nil {
+			customer = *row.StripeCustomerID
+		}
+		rate := c.PlanOf(row.PlanID).OverageRateCents
+		if row.StripeSubscriptionID != nil && row.OverageRateCents != nil {
+			rate = *row.OverageRateCents
+		}
+		if PayerOf(customer, row.OrganizationID) != row.Payer || rate == 0 || row.OverageCents+rate <= row.SpendLimitCents {
+			continue
+		}
+		reached = append(reached, DueNotice{
+			ID: uuid.Must(uuid.NewV7()), Subject: *row.OrganizationID, SubjectKind: SubjectOrganization, Kind: NoticeOrganizationSpendLimit,
+			PeriodStart: row.RecordStart.UTC(), Raises: row.SpendLimitCents, State: NoticePending, CreatedAt: now, DueAt: now,
+			ExpiresAt: row.RecordEnd.UTC(),
+			Facts: NoticeFacts{
+				Plan: row.PlanID, PeriodEnd: row.RecordEnd.UTC(), OverageRateCents: rate, OrganizationSpendCents: row.OverageCents,
+				OrganizationLimitCents: &row.SpendLimitCents,
+			},
+		})
+	}
+	return AddNotices(ctx, db, reached)
 }

@@ -321,7 +321,15 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		return p.insert(ctx, db, conn, p.place(c, e, now, at))
 	}
 	if record.Period().Contains(now) {
+		before, _ := c.Standing(record, now)
 		c.entitle(record, &p.entitlement)
+		// A limit that was lowered may refuse the next unit.
+		after, _ := c.Standing(record, now)
+		if reached := Crossed(before, after, record.LimitRaises, now); len(reached) > 0 {
+			if _, err := conn.ExecContext(ctx, db.NewInsert().Model(&reached).On("CONFLICT DO NOTHING").String()); err != nil {
+				return err
+			}
+		}
 		if _, err := db.NewUpdate().Conn(conn).Model(record).WherePK().Where("user_id = ?", p.user).
 			Column("plan_id", "suggestions_included", "overage_rate_cents", "past_due", "spend_limit_cents", "member_limit", "workspace_id",
 				"slack_team_id",

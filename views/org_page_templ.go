@@ -172,7 +172,7 @@ func OrgPage(d Org) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = refusedCard(d.Catalogue, d.Refused, currentPeriod).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = refusedCard(d.Catalogue, d.Refused, currentPeriod, current).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -24,6 +24,9 @@ type PastOrg struct {
 	Refused   Widget[RefusedMembers]
 }
 
+// current returns a path without a period, for a page about the current one.
+func current(path string) string { return path }
+
 // during returns a path with the page's period.
 func (d PastOrg) during(path string) string {
 	return path + "?period=" + models.FormatPeriod(d.Usage.Value.Period)

@@ -146,7 +146,7 @@ func PastOrgPage(d PastOrg) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				if d.Usage.Value.Founded {
-					templ_7745c5c3_Err = refusedCard(d.Catalogue, d.Refused, thisPeriod).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = refusedCard(d.Catalogue, d.Refused, thisPeriod, d.during).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

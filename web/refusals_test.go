@@ -53,8 +53,14 @@ func TestRefusalsAreShown(t *testing.T) {
 		shows(bob, "/ops", "Member limit reached", "Organization's spend limit reached")
 
 		f.advance(40 * 24 * time.Hour)
+		bob = f.signedIn("bob@example.com") // the session has expired
 		if page := bob.get("/usage").body; strings.Contains(page, "Refused") {
 			t.Error("refusals of the last period are shown in the current one")
+		}
+		ada, err := models.UserByEmail(ctx, f.db, "ada@example.com")
+		must(t, err)
+		if link := `href="/org/members/` + ada.ID.String() + `?period=2026-11"`; !strings.Contains(bob.get("/org?period=2026-11").body, link) {
+			t.Errorf("a refused member has no link to their page about the period: %s", bob.get("/org?period=2026-11").main())
 		}
 	})
 }

@@ -156,7 +156,7 @@ func (r *Reporter) reconciling(ctx context.Context) {
 		_, err := r.Reconcile(ctx)
 		r.logError(ctx, "read reports back", err)
 		r.logError(ctx, "compare totals", r.dailyTotals(ctx))
-		r.logError(ctx, "take back voided events", r.settleVoids(ctx))
+		r.logError(ctx, "take back voided events", r.resolveVoids(ctx))
 		r.logError(ctx, "compare new invoices", r.balanceInvoiced(ctx))
 	})
 }

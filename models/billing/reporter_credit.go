@@ -19,10 +19,10 @@ import (
 // for one credit note take, so two processes never make one at the same time.
 const creditAgain = 10 * time.Minute
 
-// settleVoids takes back the overage of events that were voided after they went into a report: with
+// resolveVoids takes back the overage of events that were voided after they went into a report: with
 // a negative report while there is no final invoice, and otherwise with a credit note on the invoice
 // that bills it.
-func (r *Reporter) settleVoids(ctx context.Context) error {
+func (r *Reporter) resolveVoids(ctx context.Context) error {
 	var failed []error
 	for {
 		voids, err := r.claimVoids(ctx)
@@ -33,7 +33,7 @@ func (r *Reporter) settleVoids(ctx context.Context) error {
 			return errors.Join(failed...)
 		}
 		for i := range voids {
-			if err := r.settleVoid(ctx, &voids[i]); err != nil {
+			if err := r.resolveVoid(ctx, &voids[i]); err != nil {
 				failed = append(failed, fmt.Errorf("take back the voided event %s: %w", voids[i].EventID, err))
 			}
 		}
@@ -62,9 +62,9 @@ func (r *Reporter) claimVoids(ctx context.Context) (due []models.UsageVoid, err 
 	return due, err
 }
 
-// settleVoid takes back a voided event, or ends the void if it is known what the invoice has.
+// resolveVoid takes back a voided event, or ends the void if it is known what the invoice has.
 // Otherwise, the void keeps waiting.
-func (r *Reporter) settleVoid(ctx context.Context, v *models.UsageVoid) error {
+func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid) error {
 	report, err := r.reportOf(ctx, v)
 	if err != nil {
 		return err

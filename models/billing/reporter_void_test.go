@@ -19,7 +19,7 @@ func (v *voidFixture) sentAndVoided() *models.StripeReport {
 	v.record(5, "void", v.now.Add(-3*time.Hour))
 	v.send()
 	v.void("void")
-	v.must(v.settleVoids(v.ctx))
+	v.must(v.resolveVoids(v.ctx))
 	return v.negative()
 }
 
@@ -41,11 +41,11 @@ func (v *voidFixture) wantVoid(want models.VoidState) {
 	}
 }
 
-// settle looks at the void again, as the worker does every ten minutes.
-func (v *voidFixture) settle() {
+// resolve looks at the void again, as the worker does every ten minutes.
+func (v *voidFixture) resolve() {
 	v.t.Helper()
 	v.now = v.now.Add(creditAgain)
-	v.must(v.settleVoids(v.ctx))
+	v.must(v.resolveVoids(v.ctx))
 }
 
 // refuseNegative lets the stand-in answer each negative meter event with a failure.
@@ -71,7 +71,7 @@ func TestANegativeReport(t *testing.T) {
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 12, counted 12, invoiced 0 $0.00; waiting 7 $2.10")
 		for range 3 { // each time the worker looks again
 			v.deliver()
-			v.settle()
+			v.resolve()
 		}
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 0 $0.00; waiting 7 $2.10")
 		v.hours(26)
@@ -81,7 +81,7 @@ func TestANegativeReport(t *testing.T) {
 		}
 		v.reconcileCleanly(false)
 		v.finalize(v.renew())
-		v.settle()
+		v.resolve()
 		v.wantVoid(models.VoidReported)
 		v.wantCredits("")
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 7 $2.10")
@@ -116,7 +116,7 @@ func TestACreditNoteInsteadOfANegativeReport(t *testing.T) {
 			if got := v.negative().State; got != models.ReportDead {
 				v.t.Fatalf("the negative report is %s", got)
 			}
-			v.settle()
+			v.resolve()
 			if err := v.Retry(v.ctx, "op@example.com", v.negative().ID); err == nil {
 				v.t.Error("a report was sent again whose units a credit note takes back")
 			}
@@ -148,7 +148,7 @@ func TestACreditNoteInsteadOfANegativeReport(t *testing.T) {
 				v.sentAndVoided()
 				ends(v)
 				for range 3 {
-					v.settle()
+					v.resolve()
 				}
 				v.wantVoid(models.VoidCredited)
 				v.wantCredits("open $1.50")
@@ -170,13 +170,13 @@ func TestAnInvoiceWithoutTheNegativeReport(t *testing.T) {
 		v.record(5, "void", hour)
 		v.send()
 		v.void("void")
-		v.must(v.settleVoids(v.ctx))
+		v.must(v.resolveVoids(v.ctx))
 		v.deliver()
 		v.now = v.now.Add(time.Minute)
 		v.finalize(invoice)
 		v.exec("UPDATE stripe_invoice_lines SET quantity = 12, amount_cents = 360 WHERE quantity > 0")
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 7, counted 7, invoiced 12 $3.60; to_credit -5 -$1.50")
-		v.settle()
+		v.resolve()
 		v.wantVoid(models.VoidCredited)
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 12, counted 7, invoiced 12 $3.60; credited -5 -$1.50")
 		v.wantVerified()
@@ -200,7 +200,7 @@ func TestANegativeReportThatNeverArrives(t *testing.T) {
 			t.Errorf("the negative report is %+v", got)
 		}
 		v.finalize(v.renew())
-		v.settle()
+		v.resolve()
 		v.wantVoid(models.VoidReported)
 		v.wantCredits("")
 		v.wantVerified()
@@ -231,13 +231,13 @@ func TestANegativeReportAndARestoredDatabase(t *testing.T) {
 					v.hours(26)
 				}
 				v.deliver()
-				v.settle()
+				v.resolve()
 				v.deliver()
 				if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
 					t.Errorf("after the restore, Stripe has %d units, want 7", got)
 				}
 				v.finalize(v.renew())
-				v.settle()
+				v.resolve()
 				v.wantVoid(models.VoidReported)
 				v.wantCredits("")
 				v.wantVerified()

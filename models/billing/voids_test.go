@@ -99,7 +99,7 @@ func TestVoidsAndTheirBalances(t *testing.T) {
 
 		// Once the invoice is final, credit notes take back what it has too much, each once.
 		for range 2 {
-			v.must(v.settleVoids(v.ctx))
+			v.must(v.resolveVoids(v.ctx))
 			v.wantBalances("Nov 1: decided 0 $0.00, sent 9, counted 9, invoiced 9 $2.70; credited -9 -$2.70")
 			v.now = v.now.Add(creditAgain)
 		}
@@ -184,7 +184,7 @@ func TestTheInvoiceMinusCreditsIsThePage(t *testing.T) {
 				c.before(v)
 				v.void("void")
 				for range 2 { // the report, and then a negative one
-					v.must(v.settleVoids(v.ctx))
+					v.must(v.resolveVoids(v.ctx))
 					v.send()
 					v.now = v.now.Add(creditAgain)
 				}
@@ -194,7 +194,7 @@ func TestTheInvoiceMinusCreditsIsThePage(t *testing.T) {
 					v.finalize(v.invoice())
 				}
 				v.now = v.now.Add(creditAgain)
-				v.must(v.settleVoids(v.ctx))
+				v.must(v.resolveVoids(v.ctx))
 				v.wantCredits(c.want)
 				if text := v.balances(); strings.Contains(text, "unexplained") || strings.Contains(text, "to_credit") {
 					t.Error(text)
@@ -251,7 +251,7 @@ func TestACreditNoteIsMadeOnce(t *testing.T) {
 				}
 				return stripetest.None
 			})
-			if err := v.settleVoids(v.ctx); err == nil {
+			if err := v.resolveVoids(v.ctx); err == nil {
 				t.Errorf("%v: no error", failure)
 			}
 			var failed models.UsageVoid
@@ -266,7 +266,7 @@ func TestACreditNoteIsMadeOnce(t *testing.T) {
 		other := NewReporter(v.options)
 		var wg sync.WaitGroup
 		for _, r := range []*Reporter{v.Reporter, other, v.Reporter, other} {
-			wg.Go(func() { v.must(r.settleVoids(v.ctx)) })
+			wg.Go(func() { v.must(r.resolveVoids(v.ctx)) })
 		}
 		wg.Wait()
 		v.wantCredits("open $1.50")
@@ -282,7 +282,7 @@ func TestNothingToCredit(t *testing.T) {
 		state := func(want models.VoidState) {
 			t.Helper()
 			v.now = v.now.Add(creditAgain)
-			v.must(v.settleVoids(v.ctx))
+			v.must(v.resolveVoids(v.ctx))
 			var got models.VoidState
 			v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
 			if got != want {
@@ -325,7 +325,7 @@ func TestVoidsNearTheInvoice(t *testing.T) {
 			_, err = v.db.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, v.now).
 				Where("1 = 1").Exec(v.ctx)
 			v.must(err)
-			v.must(v.settleVoids(v.ctx))
+			v.must(v.resolveVoids(v.ctx))
 			var got models.VoidState
 			v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
 			if got != state {
@@ -345,7 +345,7 @@ func TestVoidsNearTheInvoice(t *testing.T) {
 		v.record(4, "late", hour)
 		v.send()
 		v.void("late")
-		v.must(v.settleVoids(v.ctx))
+		v.must(v.resolveVoids(v.ctx))
 		v.wantCredits("open $1.50")
 		v.wantBalances("Nov 1: decided 7 $2.10, sent 16, counted 16, invoiced 12 $3.60; late 4 $1.20; credited -5 -$1.50; not_billed -4 -$1.20")
 		v.wantVerified()

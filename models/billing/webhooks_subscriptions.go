@@ -247,6 +247,9 @@ func (a *application) write(ctx context.Context, row, next *models.Subscription)
 	case row.Active():
 		next.InactiveSince = &a.now
 	}
+	if err := models.AddNotices(ctx, a.tx, models.SubscriptionNotices(next, a.now)); err != nil {
+		return err
+	}
 	if row == nil {
 		next.ID, next.UpdatedAt = uuid.Must(uuid.NewV7()), a.now
 		a.changed.add(next)

@@ -150,7 +150,7 @@ func (w *world) work(p *process, crashes float64) {
 			}
 		}
 		_, _ = p.reporter.Reconcile(w.ctx) // Stripe may fail to list the meters
-		_ = p.reporter.settleVoids(w.ctx)
+		_ = p.reporter.resolveVoids(w.ctx)
 		_ = p.reporter.dailyTotals(w.ctx)
 		_ = p.reporter.balanceInvoiced(w.ctx)
 	})

@@ -26,6 +26,8 @@ type account struct {
 	// changed and must be written.
 	message  int64
 	notified bool
+	// notices are what the group's decisions are to notify the person of.
+	notices []models.DueNotice
 	// dirty means that the counters changed and must be written.
 	dirty bool
 	// organization is what the organization of the record's payer spends; nil unless it has a spend
@@ -123,6 +125,14 @@ func (c *changes) notified() (notified []*account) {
 	return notified
 }
 
+// notices returns the notices of all records.
+func (c *changes) notices() (all []models.DueNotice) {
+	for _, a := range c.accounts {
+		all = append(all, a.notices...)
+	}
+	return all
+}
+
 // late returns the changed records whose periods have ended.
 func (c *changes) late() (late []*account) {
 	for _, a := range c.accounts {
@@ -187,6 +197,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		a.standing, ok = c.Standing(&a.record, now)
 		ok = f.bindOrganization(a) && ok
 		a.daily, a.message, a.notified = a.record.Daily, a.record.MessageLevel, false
+		a.notices = nil
 		accounts[w], fit[w] = a, ok
 	}
 	ready = calls[:0]
@@ -275,8 +286,11 @@ func (d *decider) consume(o *op) {
 
 // event counts the units in the account and adds an event.
 func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt time.Time) *models.UsageEvent {
-	s := &a.standing
+	s, before := &a.standing, a.standing
 	s.Add(quantity, v)
+	if s.Period.Contains(d.now) {
+		a.notices = append(a.notices, models.Crossed(before, *s, a.record.LimitRaises, d.now)...)
+	}
 	d.changes.events = append(d.changes.events, models.UsageEvent{
 		ID: uuid.Must(uuid.NewV7()), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID,
 		Quantity: quantity, OverageQuantity: v.Overage, OverageCents: v.OverageCents,

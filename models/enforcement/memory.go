@@ -66,7 +66,7 @@ func (a *account) take() {
 	r, s := &a.record, &a.standing
 	r.SuggestionsUsed, r.OverageUsed, r.OverageCents = s.Used, s.Overage, s.OverageCents
 	r.UnitsHeld, r.OverageHeld, r.OverageCentsHeld = s.Held, s.OverageHeld, s.OverageCentsHeld
-	r.Daily, r.MessageLevel, a.dirty, a.notified = a.daily, a.message, false, false
+	r.Daily, r.MessageLevel, a.dirty, a.notified, a.notices = a.daily, a.message, false, false, nil
 }
 
 // named is the person that a link named. It expires, because an email that is in use can become

@@ -2,6 +2,7 @@ package enforcement
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -25,7 +26,7 @@ const (
 		r.suggestions_included, r.granted, r.included_before, r.suggestions_used, r.overage_used, r.overage_cents,
 		r.overage_rate_cents, r.past_due, r.spend_limit_cents, r.member_limit, r.workspace_id, r.slack_team_id,
 		r.slack_user_id, r.stripe_customer_id, r.entitled, r.organization_record_id,
-		r.grants_expire_at, r.message_level`
+		r.grants_expire_at, r.message_level, r.limit_raises`
 	heldColumns = `r.units_held, r.overage_held, r.overage_cents_held, r.holds_expire_at`
 
 	figures = `plan_id, billing_period_start, billing_period_end, used_after, overage_after, overage_cents_after,
@@ -106,6 +107,14 @@ const (
 		FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k (user_id, id, level)
 		WHERE r.user_id = k.user_id AND r.id = k.id`
 
+	newNotice = `INTO notices (id, subject, subject_kind, kind, period_start, threshold, raises, facts, state,
+		created_at, due_at, expires_at)`
+
+	pgNotices = `INSERT ` + newNotice + `
+		SELECT unnest($1::uuid[]), unnest($2::uuid[]), 'user', unnest($3::text[]), unnest($4::timestamptz[]), unnest($5::bigint[]),
+			unnest($6::bigint[]), unnest($7::text[]), unnest($8::text[]), $9::timestamptz, $9::timestamptz, unnest($10::timestamptz[])
+		ON CONFLICT DO NOTHING`
+
 	// models.PastUsageCache caches the sums of ended periods until the workspace's version changes.
 	pgLate = `INSERT INTO usage_versions (workspace_id, version)
 		SELECT DISTINCT r.present_workspace_id, 1 FROM unnest($1::uuid[], $2::bigint[]) AS k (user_id, id)
@@ -145,7 +154,7 @@ var pgStatements = map[string]string{
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
 	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "notify_events": pgNotifyEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds,
-	"update": pgUpdate, "notify": pgNotify, "late": pgLate,
+	"update": pgUpdate, "notify": pgNotify, "notices": pgNotices, "late": pgLate,
 	"move": pgMove, "spends": pgSpends, "spend": pgSpend, "moment": "SELECT pg_current_xact_id()::xid",
 }
 
@@ -250,8 +259,8 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	wanted := p.params.wants(l.wants)
 	lock := pgStep{name: "lock", args: wanted, row: func(row [][]byte) error {
 		i := readInt(row[0]) - 1
-		a := &account{record: readRecord(row), version: readXID(row[29])}
-		a.record.Daily = models.Daily(row[30])
+		a := &account{record: readRecord(row), version: readXID(row[30])}
+		a.record.Daily = models.Daily(row[31])
 		f.accounts[i] = a
 		return nil
 	}}
@@ -299,7 +308,11 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	}
 	p.params.reset()
 	var version uint32
-	writes := append(p.writes(c), pgStep{name: "moment", row: readVersion(&version)})
+	writes, err := p.notices(p.writes(c), c)
+	if err != nil {
+		return err
+	}
+	writes = append(writes, pgStep{name: "moment", row: readVersion(&version)})
 	writes = append(p.spend(writes, c), pgStep{name: "commit"})
 	if err := p.trip(ctx, writes...); err != nil {
 		return p.unsure(err)
@@ -332,7 +345,11 @@ func (p *postgres) compareAndCommit(ctx context.Context, c *changes) error {
 		p.params.versions(n, func(i int) uint32 { return a[i].version }),
 		p.params.single(int64(n)),
 	}, row: readVersion(&version)}
-	if err := p.trip(ctx, p.spend(p.notify(p.addEvents([]pgStep{moved}, c), c), c)...); err != nil {
+	steps, err := p.notices(p.notify(p.addEvents([]pgStep{moved}, c), c), c)
+	if err != nil {
+		return err
+	}
+	if err := p.trip(ctx, p.spend(steps, c)...); err != nil {
 		return p.unsure(err)
 	}
 	for _, account := range a {
@@ -401,6 +418,35 @@ func (p *postgres) notify(steps []pgStep, c *changes) []pgStep {
 		b.ints(len(notified), func(i int) int64 { return notified[i].record.ID }),
 		b.ints(len(notified), func(i int) int64 { return notified[i].message }),
 	}})
+}
+
+// notices adds the step that stores the notices, if there are any. The records are locked by then,
+// so two transactions never wait for each other's notices.
+func (p *postgres) notices(steps []pgStep, c *changes) ([]pgStep, error) {
+	n, b := c.notices(), &p.params
+	if len(n) == 0 {
+		return steps, nil
+	}
+	facts := make([]string, len(n))
+	for i := range n {
+		text, err := json.Marshal(n[i].Facts)
+		if err != nil {
+			return nil, err
+		}
+		facts[i] = string(text)
+	}
+	return append(steps, pgStep{name: "notices", args: [][]byte{
+		b.uuids(len(n), func(i int) *uuid.UUID { return &n[i].ID }),
+		b.uuids(len(n), func(i int) *uuid.UUID { return &n[i].Subject }),
+		b.texts(len(n), func(i int) string { return string(n[i].Kind) }),
+		b.times(len(n), func(i int) time.Time { return n[i].PeriodStart }),
+		b.ints(len(n), func(i int) int64 { return n[i].Threshold }),
+		b.ints(len(n), func(i int) int64 { return n[i].Raises }),
+		b.texts(len(n), func(i int) string { return facts[i] }),
+		b.texts(len(n), func(i int) string { return string(n[i].State) }),
+		b.time(c.now),
+		b.times(len(n), func(i int) time.Time { return n[i].ExpiresAt }),
+	}}), nil
 }
 
 // spend adds the step that adds up what organizations spend, if the group has any.

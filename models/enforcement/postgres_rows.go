@@ -21,9 +21,9 @@ func readRecord(row [][]byte) models.UsageRecord {
 		WorkspaceID: readOptionalUUID(row[17]), SlackTeamID: readOptionalText(row[18]), SlackUserID: readOptionalText(row[19]),
 		StripeCustomerID: readOptionalText(row[20]), Entitled: row[21][0] != 0,
 		OrganizationRecordID: readOptionalInt(row[22]), GrantsExpireAt: readOptionalTime(row[23]),
-		MessageLevel: readInt(row[24]),
-		UnitsHeld:    readInt(row[25]), OverageHeld: readInt(row[26]), OverageCentsHeld: readInt(row[27]),
-		HoldsExpireAt: readOptionalTime(row[28]),
+		MessageLevel: readInt(row[24]), LimitRaises: readInt(row[25]),
+		UnitsHeld: readInt(row[26]), OverageHeld: readInt(row[27]), OverageCentsHeld: readInt(row[28]),
+		HoldsExpireAt: readOptionalTime(row[29]),
 	}
 }
 

@@ -50,7 +50,7 @@ const indexOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = o
 	"SET LOCAL enable_material = off"
 
 // noTable has the prepared statements that read no table, so there is nothing to explain.
-var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds"}
+var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds", "notices"}
 
 // explained returns the plan of an EXPLAIN (FORMAT JSON).
 func explained(t *testing.T, text []byte) *node {

@@ -3,6 +3,7 @@ package enforcement
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -49,7 +50,8 @@ const (
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
 	liteNotify = `UPDATE OR ROLLBACK usage_records SET message_level = k.level
 		FROM k WHERE usage_records.id = k.id AND usage_records.user_id = k.user_id`
-	liteLate = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
+	liteNotice = `INSERT OR IGNORE ` + newNotice + ` VALUES `
+	liteLate   = `INSERT OR ROLLBACK INTO usage_versions (workspace_id, version) SELECT DISTINCT r.present_workspace_id, 1
 		FROM k CROSS JOIN usage_records r ON r.id = k.id AND r.user_id = k.user_id
 		WHERE r.present_workspace_id IS NOT NULL ON CONFLICT (workspace_id) DO UPDATE SET version = version + 1`
 
@@ -98,7 +100,7 @@ type lite struct {
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
-	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, notify, late, spends chunks
+	lock, look, event, settled, holdByID, holdByKey, insertEvent, insertHold, closeHold, update, notify, notices, late, spends chunks
 }
 
 func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
@@ -139,6 +141,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 			"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ") " + liteUpdate,
 		},
 		{&l.notify, "WITH k (level, user_id, id) AS (VALUES ", "(?, ?, ?)", ") " + liteNotify},
+		{&l.notices, liteNotice, "(?, ?, 'user', ?, ?, ?, ?, ?, ?, ?, ?, ?)", ""},
 		{&l.late, ids, "(?, ?)", ") " + liteLate},
 		{&l.spends, "WITH k (id) AS (VALUES ", "(?)", ") " + liteSpends},
 	} {
@@ -405,6 +408,9 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}); err != nil {
 		return err
 	}
+	if err := l.addNotices(ctx, now, c.notices()); err != nil {
+		return err
+	}
 	for _, o := range c.organizations() {
 		var expire any
 		if o.expire != nil {
@@ -423,6 +429,22 @@ func (l *lite) save(ctx context.Context, c *changes) error {
 	}
 	l.checkpoint(ctx, len(c.events)+len(c.holds)+len(c.closed)+len(c.accounts))
 	return nil
+}
+
+func (l *lite) addNotices(ctx context.Context, now string, notices []models.DueNotice) error {
+	facts := make([]string, len(notices))
+	for i := range notices {
+		text, err := json.Marshal(notices[i].Facts)
+		if err != nil {
+			return err
+		}
+		facts[i] = string(text)
+	}
+	return l.exec(ctx, &l.notices, len(notices), func(i int) {
+		n := &notices[i]
+		l.add(n.ID.String(), n.Subject.String(), string(n.Kind), l.text(n.PeriodStart), n.Threshold, n.Raises, facts[i], string(n.State),
+			now, now, l.text(n.ExpiresAt))
+	})
 }
 
 // unsure adds errUnconfirmed to the error of a commit after which the disk may hold the

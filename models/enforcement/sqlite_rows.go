@@ -14,7 +14,7 @@ func scanRecord(rows *sql.Rows) (i int, r *models.UsageRecord, err error) {
 	err = rows.Scan(&i, &r.ID, &r.UserID, &r.Email, &r.BillingPeriodStart, &r.BillingPeriodEnd, &r.PlanID,
 		&r.SuggestionsIncluded, &r.Granted, &r.IncludedBefore, &r.SuggestionsUsed, &r.OverageUsed, &r.OverageCents,
 		&r.OverageRateCents, &r.PastDue, &r.SpendLimitCents, &r.MemberLimit, &r.WorkspaceID, &r.SlackTeamID,
-		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt, &r.MessageLevel,
+		&r.SlackUserID, &r.StripeCustomerID, &r.Entitled, &r.OrganizationRecordID, &r.GrantsExpireAt, &r.MessageLevel, &r.LimitRaises,
 		&r.UnitsHeld, &r.OverageHeld, &r.OverageCentsHeld, &r.HoldsExpireAt, &r.Daily)
 	return i, r, err
 }

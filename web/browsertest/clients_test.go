@@ -1,6 +1,8 @@
 package browser_test
 
 import (
+	"bytes"
+	"flag"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +21,12 @@ import (
 	"tollgate/models/enforcement"
 	"tollgate/web"
 )
+
+// updateTypes is set by `make generate`.
+var updateTypes = flag.Bool("update-types", false, "write the types of the TypeScript client")
+
+// clientTypes are the types of the TypeScript client.
+var clientTypes = filepath.Join("..", "..", "clients", "typescript", "src", "api.ts")
 
 // clientHead is the start of a program that uses the generated types.
 const clientHead = `import type { components, paths } from "./api";
@@ -96,8 +104,8 @@ var clientLines = []struct {
 	{`const x: paths["/v1/chekc"] = {};`, false},
 }
 
-// TestGeneratedClient generates TypeScript types from the served document and compiles correct and
-// wrong uses of them.
+// TestGeneratedClient generates TypeScript types from the served document, and compiles correct and
+// wrong uses of them. The TypeScript client must have the same types.
 func TestGeneratedClient(t *testing.T) {
 	packages(t)
 	dir := t.TempDir()
@@ -124,6 +132,18 @@ func TestGeneratedClient(t *testing.T) {
 	types, err := os.ReadFile(filepath.Join(dir, "api.d.ts"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if *updateTypes {
+		if err := os.WriteFile(clientTypes, types, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	committed, err := os.ReadFile(clientTypes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(committed, types) {
+		t.Errorf("%s differs from the served document; run `make generate`", clientTypes)
 	}
 	for _, vague := range regexp.MustCompile(`(?m)^\s+(\w+\??: (unknown|any)\b.*|\w+: unknown;)$`).FindAllString(string(types), -1) {
 		t.Errorf("the type is too general: %s", vague)

@@ -103,6 +103,9 @@ func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
 		if err := models.EndGrants(ctx, d.DB, d.Catalogue, models.Now(time.Now)); err != nil && ctx.Err() == nil {
 			log.Warn("could not take back expired grants; retrying", "error", err)
 		}
+		if err := models.NoteOrganizationLimits(ctx, d.DB, d.Catalogue, models.Now(time.Now)); err != nil && ctx.Err() == nil {
+			log.Warn("could not look for organizations that reached their spend limits; retrying", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
