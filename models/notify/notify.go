@@ -63,6 +63,8 @@ type Worker struct {
 	slack    *slackChannel // nil: off
 	mail     *mailChannel  // nil: off
 	webhooks *webhookChannel
+	// digested is the last day whose summaries this process has written. Only prepare uses it.
+	digested time.Time
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // nil while the worker is not running
