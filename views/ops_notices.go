@@ -46,7 +46,7 @@ var noticeChannels = map[models.NoticeChannel]string{
 }
 
 var noticeStates = map[models.DeliveryState]string{
-	models.DeliveryFailed: "Failed", models.DeliveryUnknown: "Unknown: it may have arrived, and is not sent again",
+	models.DeliveryFailed: "Failed", models.DeliveryUnknown: "Unknown; not sent again",
 }
 
 var attemptOutcomes = map[models.AttemptOutcome]string{

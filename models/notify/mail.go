@@ -29,7 +29,7 @@ const UnsubscribePath = "/unsubscribe"
 
 // compose returns the mail for a job.
 func (m *mailChannel) compose(j *job) (*mail.Msg, error) {
-	letter := mail.NewMsg()
+	letter := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	letter.FromMailAddress(m.smtp.From)
 	if err := letter.AddToFormat(j.to.Name, j.to.Email); err != nil {
 		return nil, err

@@ -120,7 +120,7 @@ func (s *smtpServer) serve(conn net.Conn) {
 				if line == ".\r\n" {
 					break
 				}
-				text.WriteString(line)
+				text.WriteString(strings.TrimPrefix(line, ".")) // a dot at the beginning is doubled
 			}
 			s.add(envelope + "\n" + text.String())
 			s.mu.Lock()
