@@ -181,7 +181,8 @@ func TestOperatorSeesNotices(t *testing.T) {
 		}
 		p := otto.get("/ops")
 		card := textOf(p.find("section", "aria-labelledby", "notices"))
-		for _, want := range []string{"First overage", "Email", "bob@example.com", "Failed", "not sent (451 later)", "failed (550 <b>no such user)"} {
+		for _, want := range []string{"First overage", "Email", "bob@example.com", "Failed", "not sent (451 later)",
+			"failed (550 <b>no such user)"} {
 			if !strings.Contains(card, want) {
 				t.Errorf("the card has no %q: %s", want, card)
 			}

@@ -194,7 +194,8 @@ func (w *Worker) finish(ctx context.Context, j *job, out outcome) error {
 	defer cancel()
 	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []models.NoticeDelivery
-		q := tx.NewSelect().Model(&rows).Where("id = ? AND state = ? AND lease_token = ?", j.row.ID, models.DeliverySending, *j.row.LeaseToken)
+		q := tx.NewSelect().Model(&rows).
+			Where("id = ? AND state = ? AND lease_token = ?", j.row.ID, models.DeliverySending, *j.row.LeaseToken)
 		if err := models.ForUpdate(q).Scan(ctx); err != nil || len(rows) == 0 {
 			return err
 		}

@@ -146,7 +146,8 @@ func (f *fixture) setRole(email string, role models.Role) {
 // endpoint adds a webhook endpoint.
 func (f *fixture) endpoint() *models.WebhookEndpoint {
 	f.t.Helper()
-	e, err := models.AddWebhookEndpoint(f.t.Context(), f.db, noon, "ops@example.com", uuid.Must(uuid.NewV7()), "https://hooks.example.com/in?key=1")
+	e, err := models.AddWebhookEndpoint(f.t.Context(), f.db, noon, "ops@example.com", uuid.Must(uuid.NewV7()),
+		"https://hooks.example.com/in?key=1")
 	must(f.t, err)
 	return e
 }

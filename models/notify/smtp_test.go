@@ -7,9 +7,10 @@ import (
 
 func TestParseSMTP(t *testing.T) {
 	for address, wanted := range map[string]string{
-		"smtp://mail.example.com?from=tollgate@example.com":                            "mail.example.com:587 false - - <tollgate@example.com>",
-		"smtp://127.0.0.1:2525/?from=tollgate@example.com":                             "127.0.0.1:2525 false - - <tollgate@example.com>",
-		"smtps://ada:s%40%3Acret@mail.example.com?from=Tollgate%20%3Ct@example.com%3E": `mail.example.com:465 true ada s@:cret "Tollgate" <t@example.com>`,
+		"smtp://mail.example.com?from=tollgate@example.com": "mail.example.com:587 false - - <tollgate@example.com>",
+		"smtp://127.0.0.1:2525/?from=tollgate@example.com":  "127.0.0.1:2525 false - - <tollgate@example.com>",
+		"smtps://ada:s%40%3Acret@mail.example.com?from=Tollgate%20%3Ct@example.com%3E": "mail.example.com:465 true ada s@:cret " +
+			`"Tollgate" <t@example.com>`,
 	} {
 		s, err := ParseSMTP(address)
 		must(t, err)

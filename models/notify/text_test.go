@@ -44,7 +44,8 @@ func TestTexts(t *testing.T) {
 		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, subject{}, alone,
 			"Extra suggestions are billed. You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Set a spend limit: https://t.example/usage#spend-limit"},
-		{models.NoticeFirstOverage, 0, models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
+		{models.NoticeFirstOverage, 0,
+			models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
 			subject{}, alone,
 			"Extra suggestions are billed. You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). " +
 				"Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
