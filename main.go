@@ -91,7 +91,7 @@ func (serveCommand) Run(ctx context.Context, s *cli.Settings, db *models.DB, cat
 	return serve(ctx, cli.Deployment{DB: db, Catalogue: catalogue, Listener: l})
 }
 
-// serve runs a server until ctx ends. It stops in this order: requests, webhooks, the gate, the
+// serve runs a server until ctx ends. It stops in this order: requests, notices, webhooks, the gate, the
 // metrics. The caller closes the database.
 func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.Output, d cli.Deployment) error {
 	log := slog.New(web.WithoutEmails(web.NewLogHandler(out.Stderr, s.LogLevel, s.LogFormat)))
@@ -119,7 +119,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 	o := s.ServerOptions(parsed, d)
 	o.Gate, o.Log, o.Metrics = gate, log, registry
 	if d.Background == nil { // the demo's made-up usage is not billed
-		stop, err := s.StartStripe(ctx, &o)
+		stop, err := s.StartWorkers(ctx, &o)
 		if err != nil {
 			return err
 		}

@@ -89,6 +89,20 @@ type NoticeFacts struct {
 	OrganizationSpendCents int64     `json:"organization_spend_cents,omitempty"`
 	OrganizationLimitCents *int64    `json:"organization_limit_cents,omitempty"`
 	TrialEnd               time.Time `json:"trial_end,omitzero"`
+	// Members are those of a digest, the highest level first.
+	Members []DigestMember `json:"members,omitempty"`
+}
+
+// DigestMember is a member of an organization who is near or over a limit.
+type DigestMember struct {
+	ID uuid.UUID `json:"id"`
+	// Name is the member's name, or else their email.
+	Name     string       `json:"name"`
+	Level    WarningLevel `json:"level"`
+	Used     int64        `json:"used"`
+	Included int64        `json:"included"`
+	// PeriodEnd is the end of the member's billing period.
+	PeriodEnd time.Time `json:"period_end"`
 }
 
 // Crossed returns the notices of a decision that changed a person's standing, the most important one

@@ -37,6 +37,9 @@ var schemaNotes = []schemaNote{
 			"users_rename":        "Records repeat the person's current email, and follow it.",
 			"users_move":          "Records repeat the person's current workspace, and follow it.",
 			"users_go":            "The records of a deleted person belong to no workspace.",
+
+			"tollgate_email_changed": "Runs for users_email_unverified.",
+			"users_email_unverified": "A new address is not verified yet, so no mail goes to it.",
 		},
 	},
 	{name: "memberships", note: "When a person came to an organization or left it (an organization_id of zeros). Late events need it."},
@@ -139,6 +142,18 @@ var schemaNotes = []schemaNote{
 			"notices_pending": "Those that are not delivered yet, by the time when they are due.",
 		},
 	},
+	{
+		name: "notice_deliveries", note: "Who gets a notice, and through which channel. recipient is a person or a webhook endpoint.",
+		parts: map[string]string{
+			"notice_deliveries_due":         "Those to attempt, by the time when they are due.",
+			"notice_deliveries_leased":      "Those being attempted, to find the ones whose process ended.",
+			"notice_deliveries_problems":    "Those that failed or are unknown, for /ops.",
+			"notice_deliveries_unsubscribe": "The mail of an unsubscribe link. Only the hash of its token is stored.",
+		},
+	},
+	{name: "notice_attempts", note: "Each attempt of a delivery, for /ops."},
+	{name: "notice_settings", note: "The channels and levels that a person chose. A person without a row has the default: all of them."},
+	{name: "webhook_endpoints", note: "The URLs that get all notices. The secret signs them, so it is stored as it is."},
 	{name: "usage_versions", note: "Counts changes of a workspace's past figures, so that pages can keep sums until one changes."},
 	{
 		name: "records_due", note: "People whose records must be fitted to a period or payer that became known late.",

@@ -136,7 +136,7 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 			return LinkedPerson{}, fmt.Errorf("sign in with Slack: %w", ErrSlackIdentity)
 		}
 	}
-	return signIn(ctx, db, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
+	return signIn(ctx, db, now, "sign in with Slack", email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
 		known, err := PeopleByIdentity(ctx, tx, []SlackIdentity{slack})
 		return slices.Collect(maps.Values(known)), err
 	}, func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error) {
@@ -149,8 +149,9 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 }
 
 // signIn finds the person with known, or else by their verified email with link, and stores their
-// name. If relink is true, it also calls link for a known person with a verified email.
-func signIn(ctx context.Context, db *DB, what, email, name string, known func(context.Context, bun.Tx) ([]LinkedPerson, error),
+// name. If relink is true, it also calls link for a known person with a verified email. It notes that
+// the email is verified if it is the person's label.
+func signIn(ctx context.Context, db *DB, now time.Time, what, email, name string, known func(context.Context, bun.Tx) ([]LinkedPerson, error),
 	link func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error), relink bool) (LinkedPerson, error) {
 	var person LinkedPerson
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -177,6 +178,9 @@ func signIn(ctx context.Context, db *DB, what, email, name string, known func(co
 			if err != nil {
 				return err
 			}
+		}
+		if err := noteVerifiedEmail(ctx, tx, now, person.UserID, email); err != nil {
+			return err
 		}
 		return setName(ctx, tx, person.UserID, name)
 	})
@@ -208,7 +212,7 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 	if s := identity.Subject; s == "" || len(s) > 255 || printable(s) != s {
 		return LinkedPerson{}, fmt.Errorf("sign in with %s: %w", identity.Issuer, ErrSubject)
 	}
-	return signIn(ctx, db, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
+	return signIn(ctx, db, now, "sign in with "+identity.Issuer, email, name, func(ctx context.Context, tx bun.Tx) ([]LinkedPerson, error) {
 		var known []LinkedPerson
 		err := tx.NewSelect().TableExpr("users AS u").ColumnExpr("u.id AS user_id, u.email").
 			Where("u.id = (SELECT user_id FROM issuer_identities WHERE issuer = ? AND subject = ?)", identity.Issuer, identity.Subject).
@@ -224,6 +228,19 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 		_, err = tx.NewInsert().Model(&linked).Exec(ctx)
 		return LinkedPerson{UserID: linked.UserID, Email: email}, err
 	}, false)
+}
+
+// noteVerifiedEmail notes that a sign-in has verified an email, so that mail may go to it. It does
+// nothing if the email is empty or is not the person's label. A trigger removes the note when the
+// label changes.
+func noteVerifiedEmail(ctx context.Context, tx bun.IDB, now time.Time, user uuid.UUID, email string) error {
+	normal, err := ParseEmail(email)
+	if email == "" || err != nil || isPlaceholder(normal) {
+		return nil //nolint:nilerr // a known person needs no email
+	}
+	_, err = tx.NewUpdate().Model((*User)(nil)).Set("email_verified_at = ?", now).
+		Where("id = ? AND email = ? AND email_verified_at IS NULL", user, normal).Exec(ctx)
+	return err
 }
 
 // setName stores a person's name. An empty name does not overwrite the stored one.

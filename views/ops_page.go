@@ -25,6 +25,12 @@ type Ops struct {
 	// Unit is the plural name of the counted units.
 	Unit  string
 	Audit Widget[AuditLog]
+	// Notices are the ones that were not delivered, and the webhook endpoints.
+	Notices Widget[OpsNotices]
+	// WebhookForm is the form that adds an endpoint. NewSecret is the secret of an endpoint that was just
+	// added, otherwise empty.
+	WebhookForm WebhookForm
+	NewSecret   string
 	// NoSignIn means that people can sign in only with one-time links.
 	NoSignIn bool
 }

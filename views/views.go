@@ -36,6 +36,15 @@ const (
 	PathReturn = "/plans/return"
 	// PathSessionsEndOthers takes nothing.
 	PathSessionsEndOthers = "/settings/sessions/end-others"
+	// PathNotices takes any number of FieldChannel and FieldLevel.
+	PathNotices = "/settings/notices"
+	// PathUnsubscribe takes FieldToken, the token of a mail's unsubscribe link, in its query. As a GET it
+	// asks for confirmation. Its response is a page. Mail programs send the form, too.
+	PathUnsubscribe = "/unsubscribe"
+	// PathWebhooks takes FieldToken and FieldURL. Its response is the page itself, because the secret is
+	// shown only once. PathWebhookRemove takes FieldID. As a GET it asks for confirmation.
+	PathWebhooks      = "/ops/webhooks"
+	PathWebhookRemove = "/ops/webhooks/remove"
 	// PathKeys takes FieldToken, FieldName, FieldRateLimit and any number of FieldScope. Its response
 	// is the page itself, because the key is shown only once.
 	PathKeys = "/ops/keys"
@@ -72,6 +81,9 @@ const (
 	FieldHold      = "hold"
 	FieldPeriod    = "period"
 	FieldCursor    = "cursor"
+	FieldChannel   = "channel"
+	FieldLevel     = "level"
+	FieldURL       = "url"
 
 	FieldOrganization     = "organization"
 	FieldSeenOrganization = "seen_organization"

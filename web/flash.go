@@ -27,6 +27,8 @@ const (
 	reportGivenUp    flash = "report-given-up"
 	sessionEnded     flash = "session-ended"
 	sessionsEnded    flash = "sessions-ended"
+	noticesSaved     flash = "notices-saved"
+	webhookRemoved   flash = "webhook-removed"
 	signedOut        flash = "signed-out"
 	formNotSent      flash = "form-not-sent"
 

@@ -43,6 +43,7 @@ var opsNotices = map[flash]ui.Notice{
 	customerFree:     {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
 	reportRetried:    {Kind: ui.Done, Title: "The report is being retried", Text: "Look again in a minute."},
 	reportGivenUp:    {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},
+	webhookRemoved:   {Kind: ui.Done, Title: "Webhook endpoint removed"},
 }
 
 // showOps renders the page. The caller sets the frame's notices and errors, the form and the new
@@ -55,6 +56,10 @@ func (s *Server) showOps(c echo.Context, status int, page views.Ops) error {
 	if page.Form.Token == "" {
 		page.Form.Token = uuid.Must(uuid.NewV7()).String()
 	}
+	if page.WebhookForm.Token == "" {
+		page.WebhookForm.Token = uuid.Must(uuid.NewV7()).String()
+	}
+	page.Notices = load(s, c, "notices", s.opsNotices)
 	page.Keys = load(s, c, "keys", func(ctx context.Context) ([]models.APIKey, error) { return models.ListAPIKeys(ctx, s.db) })
 	page.Unit, page.Catalogue = s.catalogue.UnitPlural, s.catalogue
 	page.Refusals = load(s, c, "refusals", func(ctx context.Context) ([]models.RefusalCount, error) {

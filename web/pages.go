@@ -47,6 +47,8 @@ type pageRoute struct {
 	handle       func(c echo.Context, viewer *models.Viewer) error
 	// within is the timeout; zero means queryTimeout.
 	within time.Duration
+	// anySite means that forms on other sites may send to it.
+	anySite bool
 	// leads means that a form of the page may redirect to another site: Stripe or the issuer.
 	leads bool
 }
@@ -100,12 +102,19 @@ func (s *Server) pages() []pageRoute {
 		{method: post, path: views.PathKeys, rule: operator, handle: s.makeKey},
 		{method: get, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKeyPage},
 		{method: post, path: views.PathKeyRevoke, rule: operator, handle: s.revokeKey},
+		{method: post, path: views.PathWebhooks, rule: operator, handle: s.addWebhook},
+		{method: get, path: views.PathWebhookRemove, rule: operator, handle: s.removeWebhookPage},
+		{method: post, path: views.PathWebhookRemove, rule: operator, handle: s.removeWebhook},
 		{method: post, path: views.PathStripePause, rule: operator, handle: s.pauseStripe},
 		{method: post, path: views.PathStripeResume, rule: operator, handle: s.resumeStripe},
 		{method: post, path: views.PathStripeUnblock, rule: operator, handle: s.unblockStripe},
 		{method: post, path: views.PathReportRetry, rule: operator, handle: s.retryReport},
 		{method: post, path: views.PathReportGiveUp, rule: operator, handle: s.giveUpReport},
 		{method: get, path: "/settings", rule: member, handle: s.settingsPage},
+		{method: post, path: views.PathNotices, rule: member, handle: s.saveNotices},
+		// RFC 8058: a mail program sends the form, without a session and from its own site.
+		{method: get, path: views.PathUnsubscribe, rule: anyone, handle: s.unsubscribePage},
+		{method: post, path: views.PathUnsubscribe, rule: anyone, handle: s.unsubscribe, anySite: true},
 		{method: post, path: "/settings/sessions/:id/end", rule: member, handle: s.endSession},
 		{method: post, path: "/settings/sessions/end-others", rule: member, handle: s.endOtherSessions},
 	}
@@ -136,7 +145,7 @@ func (s *Server) page(r *pageRoute) echo.HandlerFunc {
 	return limited(within, func(c echo.Context) error {
 		request := c.Request()
 		c.Set(policyName, s.policy(r))
-		if err := s.crossSite.Check(request); err != nil {
+		if err := s.crossSite.Check(request); err != nil && !r.anySite {
 			return newProblem(codeCrossSite, "The form was sent from another site, so nothing was changed. "+
 				"Open the page here and send the form again.")
 		}

@@ -53,6 +53,8 @@ type Options struct {
 	// Drain is how long the server continues to serve after it was asked to stop, while /readyz
 	// answers 503.
 	Drain time.Duration
+	// NoticeChannels are the channels that people can choose for their notices: Slack and mail.
+	NoticeChannels []models.NoticeChannel
 	// RateLimit is the number of API calls per second for a key without its own limit; 0 means no
 	// limit.
 	RateLimit int64
@@ -86,6 +88,7 @@ type Server struct {
 	pastUsage models.PastUsageCache
 	messages  *slackMessages
 	slack     *slackApp
+	channels  []models.NoticeChannel
 
 	echo      *echo.Echo
 	keys      apiKeys
@@ -120,7 +123,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics,
 		baseURL: o.BaseURL, usageURL: o.BaseURL + "/usage", version: o.Version,
-		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain,
+		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain, channels: o.NoticeChannels,
 		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),

@@ -13,13 +13,26 @@ import (
 	"tollgate/views/ui"
 )
 
-// settingsPage lists the sessions of a person.
+// settingsPage shows a person's profile, notices and sessions.
 func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
-	notices := map[flash]string{sessionEnded: "Session ended", sessionsEnded: "All other sessions ended"}
-	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: viewer.User.Role, Plan: s.catalogue.Free()}
-	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded)]; ok {
-		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title}}
+	notices := map[flash]string{
+		sessionEnded: "Session ended", sessionsEnded: "All other sessions ended", noticesSaved: "Notices saved",
 	}
+	var frame ui.Frame
+	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded, noticesSaved)]; ok {
+		frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title}}
+	}
+	return s.showSettings(c, viewer, http.StatusOK, frame, nil)
+}
+
+// showSettings draws the page. frame has the notices and errors. sent is a form that is shown again; nil
+// for the stored settings.
+func (s *Server) showSettings(c echo.Context, viewer *models.Viewer, status int, frame ui.Frame, sent *models.NoticeSettings) error {
+	page := views.Settings{Frame: s.frame(c), Catalogue: s.catalogue, Role: viewer.User.Role, Plan: s.catalogue.Free()}
+	page.Frame.Notices, page.Frame.Errors = frame.Notices, frame.Errors
+	page.Notices = load(s, c, "notices", func(ctx context.Context) (views.NoticesForm, error) {
+		return s.noticesForm(ctx, viewer, sent)
+	})
 	page.Notice = load(s, c, "notice", func(ctx context.Context) (string, error) {
 		a, err := s.standing(ctx, viewer.User.Email)
 		if err != nil {
@@ -43,7 +56,7 @@ func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
 		}
 		return shown, nil
 	})
-	return show(c, http.StatusOK, views.SettingsPage(page))
+	return show(c, status, views.SettingsPage(page))
 }
 
 // browserName returns the common name of a user agent's browser and system. For an unknown agent,

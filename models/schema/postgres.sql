@@ -65,6 +65,7 @@ CREATE TABLE users (
     created_at timestamp with time zone NOT NULL,
     folded_name text,
     member_limit bigint,
+    email_verified_at timestamp with time zone,
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT users_email_key UNIQUE (email),
     CONSTRAINT users_workspace_id_slack_user_id_key UNIQUE (workspace_id, slack_user_id),
@@ -77,6 +78,16 @@ CREATE TABLE users (
 CREATE INDEX users_hold_tail ON users USING btree (substr(id::text, 20) COLLATE "C");
 -- The members of a workspace by email, for the organization's pages.
 CREATE INDEX users_workspace_id_email ON users USING btree (workspace_id, email);
+-- Runs for users_email_unverified.
+CREATE OR REPLACE FUNCTION tollgate_email_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    NEW.email_verified_at := NULL;
+    RETURN NEW;
+END
+$function$;
 -- Runs for users_entitlement.
 CREATE OR REPLACE FUNCTION tollgate_user_changed()
  RETURNS trigger
@@ -115,6 +126,8 @@ BEGIN
 END $function$;
 -- Records repeat the person's email and workspace, and follow them.
 CREATE TRIGGER users_as_members AFTER DELETE OR UPDATE OF email, workspace_id ON users FOR EACH ROW EXECUTE FUNCTION tollgate_user_moved();
+-- A new address is not verified yet, so no mail goes to it.
+CREATE TRIGGER users_email_unverified BEFORE UPDATE OF email ON users FOR EACH ROW WHEN (old.email <> new.email) EXECUTE FUNCTION tollgate_email_changed();
 -- Another workspace, identity or limit can mean another plan, so the current record is read again before use.
 CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents, member_limit ON users FOR EACH ROW WHEN (old.workspace_id IS DISTINCT FROM new.workspace_id OR old.slack_user_id IS DISTINCT FROM new.slack_user_id OR old.spend_limit_cents IS DISTINCT FROM new.spend_limit_cents OR old.member_limit IS DISTINCT FROM new.member_limit) EXECUTE FUNCTION tollgate_user_changed();
 
@@ -566,6 +579,68 @@ CREATE TABLE notices (
 );
 -- Those that are not delivered yet, by the time when they are due.
 CREATE INDEX notices_pending ON notices USING btree (due_at) WHERE state = 'pending'::text;
+
+-- Who gets a notice, and through which channel. recipient is a person or a webhook endpoint.
+CREATE TABLE notice_deliveries (
+    id uuid NOT NULL,
+    notice_id uuid NOT NULL,
+    channel text NOT NULL,
+    recipient uuid NOT NULL,
+    state text NOT NULL,
+    attempts bigint NOT NULL DEFAULT 0,
+    next_attempt_at timestamp with time zone,
+    lease_token uuid,
+    leased_until timestamp with time zone,
+    unsubscribe_hash bytea,
+    payload text,
+    last_error text NOT NULL DEFAULT ''::text,
+    sent_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT notice_deliveries_pkey PRIMARY KEY (id),
+    CONSTRAINT notice_deliveries_notice_id_channel_recipient_key UNIQUE (notice_id, channel, recipient),
+    CONSTRAINT notice_deliveries_channel_check CHECK (channel = ANY (ARRAY['slack'::text, 'mail'::text, 'webhook'::text])),
+    CONSTRAINT notice_deliveries_state_check CHECK (state = ANY (ARRAY['pending'::text, 'sending'::text, 'sent'::text, 'failed'::text, 'unknown'::text, 'skipped'::text]))
+);
+-- Those to attempt, by the time when they are due.
+CREATE INDEX notice_deliveries_due ON notice_deliveries USING btree (channel, next_attempt_at) WHERE state = 'pending'::text;
+-- Those being attempted, to find the ones whose process ended.
+CREATE INDEX notice_deliveries_leased ON notice_deliveries USING btree (leased_until) WHERE state = 'sending'::text;
+-- Those that failed or are unknown, for /ops.
+CREATE INDEX notice_deliveries_problems ON notice_deliveries USING btree (created_at) WHERE state = ANY (ARRAY['failed'::text, 'unknown'::text]);
+-- The mail of an unsubscribe link. Only the hash of its token is stored.
+CREATE UNIQUE INDEX notice_deliveries_unsubscribe ON notice_deliveries USING btree (unsubscribe_hash) WHERE unsubscribe_hash IS NOT NULL;
+
+-- Each attempt of a delivery, for /ops.
+CREATE TABLE notice_attempts (
+    delivery_id uuid NOT NULL,
+    number bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    detail text NOT NULL DEFAULT ''::text,
+    CONSTRAINT notice_attempts_pkey PRIMARY KEY (delivery_id, number),
+    CONSTRAINT notice_attempts_outcome_check CHECK (outcome = ANY (ARRAY['sending'::text, 'sent'::text, 'not_sent'::text, 'failed'::text, 'unknown'::text]))
+);
+
+-- The channels and levels that a person chose. A person without a row has the default: all of them.
+CREATE TABLE notice_settings (
+    user_id uuid NOT NULL,
+    slack boolean NOT NULL,
+    mail boolean NOT NULL,
+    levels bigint NOT NULL,
+    CONSTRAINT notice_settings_pkey PRIMARY KEY (user_id)
+);
+
+-- The URLs that get all notices. The secret signs them, so it is stored as it is.
+CREATE TABLE webhook_endpoints (
+    id uuid NOT NULL,
+    url text NOT NULL,
+    secret text NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    disabled_at timestamp with time zone,
+    reason text NOT NULL DEFAULT ''::text,
+    CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id)
+);
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

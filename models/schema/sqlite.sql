@@ -50,12 +50,18 @@ CREATE TABLE users (
     created_at timestamp NOT NULL,
     folded_name text,
     member_limit bigint CHECK (member_limit >= 0),
+    email_verified_at timestamp,
     UNIQUE (workspace_id, slack_user_id)
 );
 -- A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.
 CREATE INDEX users_hold_tail ON users (substr(id, 20));
 -- The members of a workspace by email, for the organization's pages.
 CREATE INDEX users_workspace_id_email ON users (workspace_id, email);
+-- A new address is not verified yet, so no mail goes to it.
+CREATE TRIGGER users_email_unverified AFTER UPDATE OF email ON users
+    WHEN OLD.email <> NEW.email AND NEW.email_verified_at IS NOT NULL BEGIN
+    UPDATE users SET email_verified_at = NULL WHERE id = NEW.id;
+END;
 -- Another workspace, identity or limit can mean another plan, so the current record is read again before use.
 CREATE TRIGGER users_entitlement AFTER UPDATE OF workspace_id, slack_user_id, spend_limit_cents, member_limit ON users
     WHEN OLD.workspace_id IS NOT NEW.workspace_id OR OLD.slack_user_id IS NOT NEW.slack_user_id
@@ -442,6 +448,62 @@ CREATE TABLE notices (
 );
 -- Those that are not delivered yet, by the time when they are due.
 CREATE INDEX notices_pending ON notices (due_at) WHERE state = 'pending';
+
+-- Who gets a notice, and through which channel. recipient is a person or a webhook endpoint.
+CREATE TABLE notice_deliveries (
+    id text NOT NULL PRIMARY KEY,
+    notice_id text NOT NULL,
+    channel text NOT NULL CHECK (channel IN ('slack', 'mail', 'webhook')),
+    recipient text NOT NULL,
+    state text NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'failed', 'unknown', 'skipped')),
+    attempts bigint NOT NULL DEFAULT 0,
+    next_attempt_at timestamp,
+    lease_token text,
+    leased_until timestamp,
+    unsubscribe_hash blob,
+    payload text,
+    last_error text NOT NULL DEFAULT '',
+    sent_at timestamp,
+    created_at timestamp NOT NULL,
+    UNIQUE (notice_id, channel, recipient)
+);
+-- Those to attempt, by the time when they are due.
+CREATE INDEX notice_deliveries_due ON notice_deliveries (channel, next_attempt_at) WHERE state = 'pending';
+-- Those being attempted, to find the ones whose process ended.
+CREATE INDEX notice_deliveries_leased ON notice_deliveries (leased_until) WHERE state = 'sending';
+-- Those that failed or are unknown, for /ops.
+CREATE INDEX notice_deliveries_problems ON notice_deliveries (created_at) WHERE state IN ('failed', 'unknown');
+-- The mail of an unsubscribe link. Only the hash of its token is stored.
+CREATE UNIQUE INDEX notice_deliveries_unsubscribe ON notice_deliveries (unsubscribe_hash) WHERE unsubscribe_hash IS NOT NULL;
+
+-- Each attempt of a delivery, for /ops.
+CREATE TABLE notice_attempts (
+    delivery_id text NOT NULL,
+    number bigint NOT NULL,
+    at timestamp NOT NULL,
+    outcome text NOT NULL CHECK (outcome IN ('sending', 'sent', 'not_sent', 'failed', 'unknown')),
+    detail text NOT NULL DEFAULT '',
+    PRIMARY KEY (delivery_id, number)
+);
+
+-- The channels and levels that a person chose. A person without a row has the default: all of them.
+CREATE TABLE notice_settings (
+    user_id text NOT NULL PRIMARY KEY,
+    slack boolean NOT NULL,
+    mail boolean NOT NULL,
+    levels bigint NOT NULL
+);
+
+-- The URLs that get all notices. The secret signs them, so it is stored as it is.
+CREATE TABLE webhook_endpoints (
+    id text NOT NULL PRIMARY KEY,
+    url text NOT NULL,
+    secret text NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp NOT NULL,
+    disabled_at timestamp,
+    reason text NOT NULL DEFAULT ''
+);
 
 -- Counts changes of a workspace's past figures, so that pages can keep sums until one changes.
 CREATE TABLE usage_versions (

@@ -195,13 +195,28 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Role: models.Member, Plan: plan(t, "pro"),
 		Sessions: views.Loaded(sessions),
 		Notice:   views.Loaded("You have used 62 of 75 suggestions (82%). They reset on Dec 1, 2026, 00:00 UTC."),
+		Notices: views.Loaded(views.NoticesForm{
+			Channels: []views.ChannelChoice{
+				{Channel: models.ChannelSlack, On: true}, {Channel: models.ChannelMail, Hint: "To quinn.bookend.of.the.lantern@example.com"},
+			},
+			On: models.NoticesCritical | models.NoticesLimit, Admin: true,
+		}),
 	}
 	settings.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Session ended"}}
 	pages := map[string]templ.Component{"settings": views.SettingsPage(settings)}
+	settings.Frame.Notices = nil
+	settings.Frame.Errors = []ui.FormError{{
+		Field: views.FieldIDLevel, Message: "Select at least one level, or clear all channels to get no notices.",
+	}}
+	settings.Notices.Value.On = 0
+	pages["settings-no-level"] = views.SettingsPage(settings)
+	pages["unsubscribe"] = views.UnsubscribePage(views.Unsubscribe{Action: views.PathUnsubscribe + "?token=made-up"})
+	pages["unsubscribed"] = views.UnsubscribePage(views.Unsubscribe{Done: true})
+	settings.Notices = views.Loaded(views.NoticesForm{})
 	settings.Frame = frame(ui.Viewer{})
 	settings.Notice, settings.Sessions = views.Loaded(""), views.Loaded(sessions[:1])
 	pages["settings-alone"] = views.SettingsPage(settings)
-	settings.Notice.Failed, settings.Sessions.Failed = requestID, requestID
+	settings.Notice.Failed, settings.Sessions.Failed, settings.Notices.Failed = requestID, requestID, requestID
 	pages["settings-failed"] = views.SettingsPage(settings)
 
 	keys := []models.APIKey{
@@ -242,10 +257,15 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 		}),
 		Keys: views.Loaded(keys), Audit: views.Loaded(views.AuditLog{Entries: entries, Page: 2, Last: 5})}
 	ops.Unit, ops.Stripe = c.UnitPlural, views.Loaded(opsStripe())
+	ops.Notices = views.Loaded(opsNotices())
 	pages["ops"] = views.OpsPage(ops)
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
+	ops.NewKey, ops.NewSecret = "", "whsec_made0up0for0this0picture0only000000000000000" //nolint:gosec // not a secret
+	pages["ops-new-webhook"] = views.OpsPage(ops)
+	pages["ops-webhook-remove"] = views.WebhookRemovePage(views.WebhookRemove{Frame: operator, Endpoint: opsNotices().Endpoints[1]})
+	ops.NewSecret, ops.Notices = "", views.Loaded(views.OpsNotices{})
 	ops.NewKey, ops.Form = "", views.KeyForm{Token: "0199f1d2-0000-7000-8000-000000000021", Sent: true} //nolint:gosec // not a secret
 	ops.Frame.Errors = []ui.FormError{
 		{Field: views.FieldIDKeyName, Message: "Enter a name of 1 to 100 printable characters."},
@@ -261,7 +281,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-key-exists"] = views.OpsPage(ops)
 	ops.Frame.Notices = nil
 	pages["ops-key-revoke"] = views.KeyRevokePage(views.KeyRevoke{Frame: operator, Key: keys[0]})
-	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed = requestID, requestID, requestID
+	ops.Keys.Failed, ops.Audit.Failed, ops.Stripe.Failed, ops.Notices.Failed = requestID, requestID, requestID, requestID
 	pages["ops-failed"] = views.OpsPage(ops)
 
 	out := ui.Frame{Now: Now}

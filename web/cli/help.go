@@ -47,6 +47,9 @@ var HelpTexts = kong.Vars{
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
+	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +
+		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no mail. " +
+		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",
 	"help_report_every": "How often new overage (units beyond the included ones) is put into reports to Stripe. With 0, " +
 		"nothing is sent; use this after a restore.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +

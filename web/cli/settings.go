@@ -14,6 +14,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/billing"
+	"tollgate/models/notify"
 	"tollgate/web"
 )
 
@@ -31,6 +32,8 @@ type Settings struct {
 	TrustedProxies []web.Network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"${help_trusted_proxies}"`
 	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"${help_oidc_issuer}"`
 	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"${help_stripe_api_base}"`
+
+	SMTP string `name:"smtp" env:"TOLLGATE_SMTP" secret:"" placeholder:"URL" help:"${help_smtp}"`
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"${help_report_every}"`
 
@@ -53,8 +56,8 @@ type Settings struct {
 // the flags' types do not.
 func (s *Settings) AfterApply() error {
 	for _, secret := range []*string{
-		&s.Database, &s.SlackClientID, &s.SlackClientSecret, &s.SlackSigningSecret, &s.SlackBotToken, &s.StripeSecretKey,
-		&s.StripeWebhookSecret,
+		&s.Database, &s.SMTP, &s.SlackClientID, &s.SlackClientSecret, &s.SlackSigningSecret, &s.SlackBotToken,
+		&s.StripeSecretKey, &s.StripeWebhookSecret,
 	} {
 		*secret = strings.TrimSpace(*secret)
 	}
@@ -70,7 +73,7 @@ func (s *Settings) AfterApply() error {
 	return nil
 }
 
-// CheckConnections returns an error if a setting for Stripe, Slack or the sign-in issuer is malformed,
+// CheckConnections returns an error if a setting for Stripe, Slack, mail or the sign-in issuer is malformed,
 // or if only one of two settings that belong together is set.
 func (s *Settings) CheckConnections() error {
 	if s.StripeSecretKey != "" {
@@ -91,6 +94,11 @@ func (s *Settings) CheckConnections() error {
 	if s.SlackBotToken != "" {
 		if err := web.CheckBotToken(s.SlackBotToken); err != nil {
 			return fmt.Errorf("SLACK_BOT_TOKEN: %w", err)
+		}
+	}
+	if s.SMTP != "" {
+		if _, err := notify.ParseSMTP(s.SMTP); err != nil {
+			return fmt.Errorf("--smtp (TOLLGATE_SMTP): %w", err)
 		}
 	}
 	for _, pair := range [][2]struct{ name, value string }{

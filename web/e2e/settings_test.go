@@ -62,6 +62,12 @@ func TestRefusesUnusableSettings(t *testing.T) {
 			[]string{"SLACK_BOT_TOKEN_FILE=" + file}, "SLACK_BOT_TOKEN: this is not a bot token (xoxb-…)",
 		},
 		"a bot token that expires": {[]string{"SLACK_BOT_TOKEN=xoxe.xoxb-1-hidden"}, "SLACK_BOT_TOKEN: this token expires"},
+		"a mail server without a sender": {
+			[]string{"TOLLGATE_SMTP=smtp://ada:hidden@mail.example.com"}, "--smtp (TOLLGATE_SMTP): from is missing",
+		},
+		"a mail server of another kind": {
+			[]string{"TOLLGATE_SMTP=http://hidden.example.com"}, "--smtp (TOLLGATE_SMTP): must be smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS",
+		},
 		"a client secret without an ID": {
 			[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither",
 		},

@@ -1,0 +1,226 @@
+package notify
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
+)
+
+// message is the text of a notice for one recipient.
+type message struct {
+	// subject is the person's email or the organization's name.
+	subject    string
+	title      string
+	paragraphs []string
+	step       step
+	// usage is the URL of the page with the figures. base is the server's URL.
+	usage, base string
+}
+
+// step is the one thing that the recipient can do. Without a URL, Text is a sentence.
+type step struct{ Text, URL string }
+
+// plain returns the message as plain text.
+func (m *message) plain() string {
+	parts := append([]string{m.title + "."}, m.paragraphs...)
+	switch {
+	case m.step.URL != "":
+		parts = append(parts, m.step.Text+": "+m.step.URL)
+	case m.step.Text != "":
+		parts = append(parts, m.step.Text)
+	}
+	if m.step.URL != m.usage {
+		parts = append(parts, "Usage: "+m.usage)
+	}
+	return strings.Join(parts, "\n\n")
+}
+
+// slackEscaper escapes what Slack's markup treats as special.
+// Source: https://docs.slack.dev/messaging/formatting-message-text#escaping
+var slackEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// slack returns the message in Slack's markup.
+func (m *message) slack() string {
+	link := func(url, text string) string { return "<" + url + "|" + slackEscaper.Replace(text) + ">" }
+	lines := []string{"*" + slackEscaper.Replace(m.title) + "*"}
+	for _, p := range m.paragraphs {
+		lines = append(lines, slackEscaper.Replace(p))
+	}
+	var links []string
+	if m.step.URL != "" {
+		links = append(links, link(m.step.URL, m.step.Text))
+	} else if m.step.Text != "" {
+		lines = append(lines, slackEscaper.Replace(m.step.Text))
+	}
+	if m.step.URL != m.usage {
+		links = append(links, link(m.usage, "Open your usage page"))
+	}
+	return strings.Join(append(lines, strings.Join(links, "  ·  ")), "\n")
+}
+
+// subject is what a text needs to know about the person or organization of a notice.
+type subject struct {
+	// name is the person's email or the organization's name.
+	name string
+	// paid means that the person's organization pays for them.
+	paid   bool
+	admins string
+}
+
+// subject reads the subject of a notice.
+func (w *Worker) subject(ctx context.Context, tx bun.Tx, n *models.DueNotice) (s subject, err error) {
+	if n.SubjectKind == models.SubjectOrganization {
+		var names []string
+		err := tx.NewSelect().Model((*models.Organization)(nil)).Column("name").Where("id = ?", n.Subject).Scan(ctx, &names)
+		return subject{name: strings.Join(names, "")}, err
+	}
+	person, err := models.NoticeRecipientByID(ctx, tx, n.Subject)
+	if err != nil || person == nil {
+		return s, err
+	}
+	s.name = person.Email
+	if person.OrganizationID == nil {
+		return s, nil
+	}
+	plan, err := models.SubscriptionOfOrganization(ctx, tx, *person.OrganizationID)
+	if err != nil {
+		return s, err
+	}
+	s.paid = plan != nil && plan.Active()
+	admins, err := models.AdminsOf(ctx, tx, *person.OrganizationID)
+	if err != nil {
+		return s, err
+	}
+	var names []string
+	for _, a := range admins {
+		if name := displayName(a.Name, a.Email); name != "" {
+			names = append(names, name)
+		}
+	}
+	switch len(names) {
+	case 0, 1, 2:
+		s.admins = strings.Join(names, " or ")
+	default:
+		s.admins = names[0] + ", " + names[1] + " or another admin"
+	}
+	return s, nil
+}
+
+// maxName is the maximum length of a name in a text, in characters.
+const maxName = 80
+
+// displayName returns a name, or else the email, for use within a sentence.
+func displayName(name, email string) string {
+	name = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Bidi_Control, r) || !unicode.IsPrint(r) && !unicode.IsSpace(r) {
+			return -1
+		}
+		return r
+	}, name)), " ")
+	if name == "" && !strings.HasSuffix(email, ".invalid") {
+		name = email
+	}
+	if letters := []rune(name); len(letters) > maxName {
+		name = string(letters[:maxName-1]) + "…"
+	}
+	return name
+}
+
+// message returns the text of a notice. to is the recipient; nil for a webhook.
+func (w *Worker) message(n *models.DueNotice, about subject, to *models.NoticeRecipient) message {
+	c, f := w.Catalogue, &n.Facts
+	m := message{subject: about.name, base: w.BaseURL, usage: w.BaseURL + "/usage"}
+	admin := to != nil && to.Role == models.Admin && to.OrganizationID != nil
+	// A person whose organization pays must ask an admin.
+	mayPay := admin || !about.paid
+	ask := func(do string) step {
+		if about.admins == "" {
+			return step{Text: "Your organization has no admin yet. Ask the operator of this service to add one."}
+		}
+		return step{Text: "Ask " + about.admins + " to " + do + "."}
+	}
+	link := func(text, path string) step { return step{Text: text, URL: w.BaseURL + path} }
+	switch n.Kind {
+	case models.NoticeOrganizationSpendLimit:
+		m.usage = w.BaseURL + "/org"
+		m.title = "Organization limit reached"
+		m.paragraphs = []string{fmt.Sprintf("Extra %s of %s are paused: %s of the spend limit of %s is used. Included %s reset on %s.",
+			c.UnitPlural, about.name, c.FormatMoney(f.OrganizationSpendCents), c.FormatMoney(orZero(f.OrganizationLimitCents)), c.UnitPlural,
+			models.FormatReset(f.PeriodEnd))}
+		m.step = link("Raise the organization's spend limit", "/org#spend-limit")
+	case models.NoticeTrialEnding:
+		m.title = "Your trial ends soon"
+		plan, whose := c.PlanOf(f.Plan), "Your trial"
+		if n.SubjectKind == models.SubjectOrganization {
+			m.title, whose = "The trial of "+about.name+" ends soon", "The trial"
+			m.usage = w.BaseURL + "/org"
+		}
+		m.paragraphs = []string{fmt.Sprintf("%s of %s ends on %s. The subscription is billed from then on, unless you cancel it.",
+			whose, plan.Name, models.FormatReset(f.TrialEnd))}
+		m.step = link("Compare plans", "/plans")
+	case models.NoticePaymentPastDue:
+		m.title = "Payment failed"
+		m.paragraphs = []string{fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds. Included %s are not affected.",
+			c.UnitPlural, c.UnitPlural)}
+		if n.SubjectKind == models.SubjectOrganization {
+			m.title, m.usage = "A payment of "+about.name+" failed", w.BaseURL+"/org"
+		}
+		m.step = link("Update the payment method", "/plans")
+	case models.NoticeDigest:
+		m.usage = w.BaseURL + "/org"
+		m.title = "Members near or over their limit"
+		m.paragraphs = digestText(c, about.name, f)
+		m.step = link("Open the list of members", "/org/members")
+	default:
+		m.title, m.paragraphs = w.usageText(n)
+		switch {
+		case n.Kind == models.NoticeMemberLimit && admin:
+			m.step = link("Raise your member limit", "/org/members/"+to.ID.String()+"#limit")
+		case n.Kind == models.NoticeMemberLimit:
+			m.step = ask("raise your member limit")
+		case n.Kind == models.NoticeSpendLimit:
+			m.step = link("Raise your spend limit", "/usage#spend-limit")
+		case f.OverageRateCents > 0 && f.SpendLimitCents == nil:
+			m.step = link("Set a spend limit", "/usage#spend-limit")
+		case f.OverageRateCents > 0:
+			m.step = link("Change your spend limit", "/usage#spend-limit")
+		case mayPay:
+			m.step = link("Upgrade your plan", "/plans")
+		default:
+			m.step = ask("upgrade the plan")
+		}
+	}
+	return m
+}
+
+// usageText returns the title and the sentences of a notice about a person's usage. They are those of
+// a decision with the notice's figures.
+func (w *Worker) usageText(n *models.DueNotice) (title string, paragraphs []string) {
+	f := &n.Facts
+	s := models.Standing{
+		Plan: f.Plan, Period: models.Period{Start: n.PeriodStart, End: f.PeriodEnd}, Used: f.Used, Overage: f.Overage,
+		OverageCents: f.OverageCents, Included: f.Included, OverageRateCents: f.OverageRateCents, SpendLimitCents: f.SpendLimitCents,
+		MemberLimit: f.MemberLimit,
+	}
+	v := models.Verdict{Allowed: true}
+	if n.Kind == models.NoticeMemberLimit && f.MemberLimit != nil && s.Level() == models.Safe {
+		v = models.Verdict{Reason: models.MemberLimitReached} // an allowed decision has no notice at this level
+	}
+	text := w.Catalogue.Notice(s, v)
+	if text == "" { // the threshold was reached with units on hold, which are not among the facts
+		text = fmt.Sprintf("You've used %s of %s.", models.FormatCount(f.Used), w.Catalogue.Units(f.Included))
+	}
+	return w.Catalogue.NoticeTitle(s, v), []string{text}
+}
+
+func orZero(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}

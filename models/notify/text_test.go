@@ -1,0 +1,178 @@
+package notify
+
+import (
+	"encoding/json"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+)
+
+func TestTexts(t *testing.T) {
+	plans, err := models.LoadCatalogue("")
+	must(t, err)
+	w := New(Options{Catalogue: plans, BaseURL: "https://t.example"})
+	month, acme := models.CalendarMonth(noon), uuid.MustParse("01a00000-0000-7000-8000-000000000001")
+	limit := func(n int64) *int64 { return &n }
+	alone, boss := &models.NoticeRecipient{ID: acme}, &models.NoticeRecipient{ID: acme, Role: models.Admin, OrganizationID: &acme}
+	member := &models.NoticeRecipient{ID: acme, Role: models.Member, OrganizationID: &acme}
+	paid := subject{paid: true, admins: "Ada Admin or Bob Boss"}
+	for _, test := range []struct {
+		kind      models.NoticeKind
+		threshold int64
+		facts     models.NoticeFacts
+		about     subject
+		to        *models.NoticeRecipient
+		want      string
+	}{
+		{models.NoticeIncluded, 80, models.NoticeFacts{Plan: "free", Used: 4, Included: 5}, subject{}, alone,
+			"Running low. You've used 4 of 5 suggestions (80%). They reset on Dec 1, 2026, 00:00 UTC. Upgrade your plan: https://t.example/plans"},
+		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, paid, member,
+			"Almost used up. You've used 48 of 50 suggestions (96%). They reset on Dec 1, 2026, 00:00 UTC. " +
+				"Ask Ada Admin or Bob Boss to upgrade the plan."},
+		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, subject{paid: true}, member,
+			"Almost used up. You've used 48 of 50 suggestions (96%). They reset on Dec 1, 2026, 00:00 UTC. " +
+				"Your organization has no admin yet. Ask the operator of this service to add one."},
+		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, subject{}, alone,
+			"Extra suggestions are billed. You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30. " +
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Set a spend limit: https://t.example/usage#spend-limit"},
+		{models.NoticeFirstOverage, 0,
+			models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
+			subject{}, alone,
+			"Extra suggestions are billed. You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). " +
+				"Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
+				"Set a spend limit: https://t.example/usage#spend-limit"},
+		{models.NoticeSpendLimit, 0, models.NoticeFacts{Plan: "pro", Used: 78, Overage: 3, OverageCents: 90, Included: 75, OverageRateCents: 30,
+			SpendLimitCents: limit(100)}, subject{}, alone,
+			"Spend limit reached. You've used all 75 suggestions of your plan and 3 extra ($0.90 so far). " +
+				"Your spend limit of $1.00 does not allow another extra suggestion. " +
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise your spend limit: https://t.example/usage#spend-limit"},
+		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 10, Included: 50, MemberLimit: limit(10)}, paid, member,
+			"Member limit reached. You've used 10 of 50 suggestions (20%). You've reached the limit of 10 suggestions that your admin set. " +
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Ask Ada Admin or Bob Boss to raise your member limit."},
+		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 45, Included: 50, MemberLimit: limit(45)}, paid, boss,
+			"Member limit reached. You've used 45 of 50 suggestions (90%). You've reached the limit of 45 suggestions that your admin set. " +
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
+				"Raise your member limit: https://t.example/org/members/01a00000-0000-7000-8000-000000000001#limit"},
+		{models.NoticeOrganizationSpendLimit, 0, models.NoticeFacts{OrganizationSpendCents: 49990, OrganizationLimitCents: limit(50000)},
+			subject{name: "Acme"}, boss,
+			"Organization limit reached. Extra suggestions of Acme are paused: $499.90 of the spend limit of $500.00 is used. " +
+				"Included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise the organization's spend limit: https://t.example/org#spend-limit"},
+		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, subject{}, alone,
+			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. The subscription is billed from then on, " +
+				"unless you cancel it. Compare plans: https://t.example/plans"},
+		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, subject{}, alone,
+			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
+				"Included suggestions are not affected. Update the payment method: https://t.example/plans"},
+	} {
+		n := &models.DueNotice{Kind: test.kind, Threshold: test.threshold, SubjectKind: models.SubjectUser, PeriodStart: month.Start,
+			Facts: test.facts}
+		if test.kind == models.NoticeOrganizationSpendLimit {
+			n.SubjectKind = models.SubjectOrganization
+		}
+		n.Facts.PeriodEnd = month.End
+		m := w.message(n, test.about, test.to)
+		got, _, _ := strings.Cut(strings.Join(strings.Fields(m.plain()), " "), " Usage: ")
+		want(t, string(test.kind), got, test.want)
+	}
+}
+
+func TestSlackMarkupIsEscaped(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ada := f.person("ada@example.com", "T1", "U1")
+		f.setRole("ada@example.com", models.Admin)
+		acme := f.organizationOf(ada)
+		name := "<!channel> & <https://evil.example|x>"
+		_, err := f.db.ExecContext(t.Context(), "UPDATE organizations SET name = ?", name)
+		must(t, err)
+		f.notice(acme, forOrganization, withKind(models.NoticeOrganizationSpendLimit, 0))
+		f.drain(f.worker())
+		to, blocks, _ := strings.Cut(f.slack.list()[0], " ")
+		want(t, "recipient", to, "U1")
+		var parsed []struct{ Text struct{ Text string } }
+		must(t, json.Unmarshal([]byte(blocks), &parsed))
+		if text := parsed[0].Text.Text; !strings.Contains(text, "&lt;!channel&gt; &amp; &lt;https://evil.example|x&gt;") ||
+			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open your usage page>") {
+			t.Errorf("the text is %q", text)
+		}
+		if html := mailParts(t, f.smtp.list()[0])["text/html"]; !strings.Contains(html, "&lt;!channel&gt; &amp; ") {
+			t.Errorf("the mail is %s", html)
+		}
+	})
+}
+
+// mailParts returns the parts of a mail by their content type.
+func mailParts(t *testing.T, received string) map[string]string {
+	t.Helper()
+	_, text, _ := strings.Cut(received, "\n")
+	m, err := mail.ReadMessage(strings.NewReader(text))
+	must(t, err)
+	_, parameters, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	must(t, err)
+	parts := map[string]string{}
+	for r := multipart.NewReader(m.Body, parameters["boundary"]); ; {
+		part, err := r.NextPart()
+		if err == io.EOF { //nolint:errorlint // as documented
+			return parts
+		}
+		must(t, err)
+		kind, _, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
+		must(t, err)
+		content, err := io.ReadAll(part)
+		must(t, err)
+		parts[kind] = string(content)
+	}
+}
+
+func TestMail(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ada := f.person("ada@example.com", "T1", "U1")
+		notice := f.notice(ada)
+		f.drain(f.worker())
+		received := f.smtp.list()[0]
+		envelope, text, _ := strings.Cut(received, "\n")
+		want(t, "envelope", envelope, "RCPT TO:<ada@example.com>")
+		m, err := mail.ReadMessage(strings.NewReader(text))
+		must(t, err)
+		link := regexp.MustCompile(`^<(https://tollgate\.example\.com/unsubscribe\?token=([A-Z2-7]{26}))>$`).
+			FindStringSubmatch(m.Header.Get("List-Unsubscribe"))
+		if link == nil {
+			t.Fatalf("List-Unsubscribe is %q", m.Header.Get("List-Unsubscribe"))
+		}
+		for _, d := range f.rows(notice) {
+			if d.Channel == models.ChannelMail {
+				want(t, "Message-ID", m.Header.Get("Message-Id"), "<"+d.ID.String()+"@example.com>")
+			}
+		}
+		for name, wanted := range map[string]string{
+			"List-Unsubscribe-Post": "List-Unsubscribe=One-Click", "Subject": "Running low", "From": `"Tollgate" <tollgate@example.com>`,
+			"Auto-Submitted": "auto-generated",
+		} {
+			want(t, name, m.Header.Get(name), wanted)
+		}
+		for kind, part := range mailParts(t, received) {
+			for _, wanted := range []string{"You've used 60 of 75 suggestions (80%)", "https://tollgate.example.com/settings", link[1],
+				"https://tollgate.example.com/usage#spend-limit"} {
+				if !strings.Contains(strings.ReplaceAll(part, "&#39;", "'"), wanted) {
+					t.Errorf("the part %s has no %q: %s", kind, wanted, part)
+				}
+			}
+		}
+		// Only the hash of the token is stored.
+		person, err := models.Unsubscribed(t.Context(), f.db, link[2])
+		if err != nil || person != ada {
+			t.Errorf("the token is of %s, %v", person, err)
+		}
+		if _, err := models.Unsubscribed(t.Context(), f.db, "A"+link[2][1:]+"A"); err == nil {
+			t.Error("another token is accepted")
+		}
+	})
+}

@@ -1,0 +1,232 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"tollgate/models"
+	"tollgate/models/modelstest"
+	"tollgate/models/notify"
+	"tollgate/views"
+)
+
+// withChannels is a server that sends notices in Slack and by mail.
+func withChannels(o *Options) {
+	o.NoticeChannels = []models.NoticeChannel{models.ChannelSlack, models.ChannelMail}
+}
+
+func onBothWithChannels(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Helper()
+	modelstest.OnBoth(t, func(t *testing.T, address string) { test(t, newFixture(t, address, withChannels)) })
+}
+
+// unsubscribeLink returns the unsubscribe link of a new mail to a person.
+func (f *fixture) unsubscribeLink(email string) string {
+	f.t.Helper()
+	token := uuid.NewString()
+	d := &models.NoticeDelivery{ID: uuid.New(), NoticeID: uuid.New(), Channel: models.ChannelMail, Recipient: f.user(email).ID,
+		State: models.DeliverySent, UnsubscribeHash: models.HashUnsubscribe(token), CreatedAt: f.clock()}
+	_, err := f.db.NewInsert().Model(d).Exec(context.Background())
+	must(f.t, err)
+	return notify.UnsubscribePath + "?token=" + token
+}
+
+// webhookEndpoint adds an endpoint and returns its ID.
+func (f *fixture) webhookEndpoint() uuid.UUID {
+	f.t.Helper()
+	e, err := models.AddWebhookEndpoint(context.Background(), f.db, f.clock(), "otto@example.com", uuid.Must(uuid.NewV7()),
+		"https://hooks.example.com/in")
+	must(f.t, err)
+	return e.ID
+}
+
+// noticeSettings returns a person's settings without the person.
+func (f *fixture) noticeSettings(email string) models.NoticeSettings {
+	f.t.Helper()
+	s, err := models.NoticeSettingsOf(context.Background(), f.db, f.user(email).ID)
+	must(f.t, err)
+	s.UserID = uuid.Nil
+	return s
+}
+
+func TestNoticeSettings(t *testing.T) {
+	onBothWithChannels(t, func(t *testing.T, f *fixture) {
+		cast := f.cast()
+		bob := cast["bob"]()
+		wants := func(what string, want models.NoticeSettings) {
+			t.Helper()
+			if got := f.noticeSettings("bob@example.com"); got != want {
+				t.Errorf("%s: %+v, want %+v", what, got, want)
+			}
+		}
+		form := bob.get("/settings").form(views.PathNotices)
+		if got := form.Encode(); got != "channel=slack&channel=mail&level=warning&level=critical&level=limit" {
+			t.Errorf("the form has %s", got)
+		}
+		if ada := cast["ada"]().get("/settings").form(views.PathNotices); !strings.Contains(ada.Encode(), "level=digest") {
+			t.Errorf("an admin's form has no daily summary: %s", ada.Encode())
+		}
+		some := url.Values{views.FieldChannel: {"mail"}, views.FieldLevel: {"critical", "limit"}}
+		for _, p := range bob.atOnce(views.PathNotices, some) {
+			if p.kind() != "See Other /settings" {
+				t.Errorf("the form: %s", p.kind())
+			}
+		}
+		want := models.NoticeSettings{Mail: true, Levels: models.NoticesCritical | models.NoticesLimit | models.NoticesDigest}
+		wants("a form that is sent twice at once", want)
+		bob.post(views.PathNotices, some)
+		page := bob.get("/settings")
+		if !strings.Contains(page.main(), "Notices saved") || page.form(views.PathNotices).Encode() != some.Encode() {
+			t.Errorf("after the form: %s", page.main())
+		}
+		if strings.Contains(bob.get("/settings").main(), "Notices saved") {
+			t.Error("the message is shown twice")
+		}
+		for name, sent := range map[string]struct {
+			form  url.Values
+			field string
+		}{
+			"no level":           {url.Values{views.FieldChannel: {"slack"}}, views.FieldIDLevel},
+			"an unknown level":   {url.Values{views.FieldChannel: {"slack"}, views.FieldLevel: {"all"}}, views.FieldIDLevel},
+			"an unknown channel": {url.Values{views.FieldChannel: {"pager"}, views.FieldLevel: {"limit"}}, views.FieldIDChannel},
+		} {
+			p := bob.post(views.PathNotices, sent.form)
+			if p.status != http.StatusUnprocessableEntity {
+				t.Errorf("%s: %s", name, p.kind())
+			}
+			p.wantErrors(t, "Settings", sent.field)
+			wants(name, want)
+		}
+		if p := bob.post(views.PathNotices, nil); p.kind() != "See Other /settings" {
+			t.Errorf("no channels: %s", p.kind())
+		}
+		wants("no channels", models.NoticeSettings{Levels: models.NoticesDigest})
+	})
+}
+
+func TestSettingsWithoutChannels(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	b := f.signedIn("ada@example.com")
+	if p := b.get("/settings"); p.find("form", "action", views.PathNotices) != nil ||
+		!strings.Contains(p.main(), "This server sends no direct messages and no mail.") {
+		t.Errorf("the page is %s", p.main())
+	}
+	before := f.noticeSettings("ada@example.com")
+	b.post(views.PathNotices, url.Values{views.FieldChannel: {"mail"}, views.FieldLevel: {"limit"}})
+	if after := f.noticeSettings("ada@example.com"); after != before {
+		t.Errorf("the settings are %+v, were %+v", after, before)
+	}
+}
+
+func TestUnsubscribe(t *testing.T) {
+	onBothWithChannels(t, func(t *testing.T, f *fixture) {
+		cast := f.cast()
+		must(t, models.SaveNoticeSettings(t.Context(), f.db, models.NoticeSettings{
+			UserID: f.user("bob@example.com").ID, Slack: true, Mail: true, Levels: models.NoticesLimit,
+		}))
+		link := f.unsubscribeLink("bob@example.com")
+		mail := func() bool { return f.noticeSettings("bob@example.com").Mail }
+		signedOut := cast["signed out"]()
+		p := signedOut.get(link)
+		if p.status != 200 || p.find("form", "action", link) == nil || !mail() {
+			t.Errorf("the link: %s, mail %t\n%s", p.kind(), mail(), p.main())
+		}
+		if p := signedOut.get(link + "0"); p.status != http.StatusNotFound {
+			t.Errorf("another token: %s", p.kind())
+		}
+		// A mail program sends the form of RFC 8058 from its own site, and may send it again.
+		oneClick := url.Values{"List-Unsubscribe": {"One-Click"}}
+		for range 2 {
+			if p := signedOut.post(link, oneClick, from("cross-site", "https://mail.example")); p.status != 200 ||
+				!strings.Contains(p.main(), "Mail is off") || len(p.header.Values("Set-Cookie")) > 0 {
+				t.Errorf("one click: %s\n%s", p.kind(), p.main())
+			}
+			if got, want := f.noticeSettings("bob@example.com"), (models.NoticeSettings{Slack: true, Levels: models.NoticesLimit}); got != want {
+				t.Errorf("the settings are %+v, want %+v", got, want)
+			}
+		}
+		if p := signedOut.post("/unsubscribe?token=x", oneClick); p.status != http.StatusNotFound {
+			t.Errorf("an unknown token: %s", p.kind())
+		}
+		// A person who never saved settings keeps the default of everything else.
+		signedOut.post(f.unsubscribeLink("ada@example.com"), oneClick)
+		if got, want := f.noticeSettings("ada@example.com"), (models.NoticeSettings{Slack: true, Levels: models.AllNotices}); got != want {
+			t.Errorf("the settings are %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestOperatorSeesNotices(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		otto := f.cast()["otto"]()
+		bob := f.user("bob@example.com").ID
+		notice := &models.DueNotice{ID: uuid.New(), Subject: bob, SubjectKind: models.SubjectUser, Kind: models.NoticeFirstOverage,
+			PeriodStart: f.clock(), State: models.NoticeDone, CreatedAt: f.clock(), DueAt: f.clock(), ExpiresAt: f.clock()}
+		failed := &models.NoticeDelivery{ID: uuid.New(), NoticeID: notice.ID, Channel: models.ChannelMail, Recipient: bob,
+			State: models.DeliveryFailed, Attempts: 2, CreatedAt: f.clock()}
+		sent := &models.NoticeDelivery{ID: uuid.New(), NoticeID: notice.ID, Channel: models.ChannelSlack, Recipient: bob,
+			State: models.DeliverySent, Attempts: 1, CreatedAt: f.clock()}
+		tries := []models.NoticeAttempt{
+			{DeliveryID: failed.ID, Number: 1, At: f.clock(), Outcome: models.AttemptNotSent, Detail: "451 later"},
+			{DeliveryID: failed.ID, Number: 2, At: f.clock(), Outcome: models.AttemptFailed, Detail: "550 <b>no such user"},
+		}
+		for _, rows := range []any{notice, failed, sent, &tries} {
+			_, err := f.db.NewInsert().Model(rows).Exec(t.Context())
+			must(t, err)
+		}
+		p := otto.get("/ops")
+		card := textOf(p.find("section", "aria-labelledby", "notices"))
+		for _, want := range []string{"First overage", "Email", "bob@example.com", "Failed", "not sent (451 later)",
+			"failed (550 <b>no such user)"} {
+			if !strings.Contains(card, want) {
+				t.Errorf("the card has no %q: %s", want, card)
+			}
+		}
+		if strings.Contains(card, "Slack") {
+			t.Errorf("the card lists a message that was sent: %s", card)
+		}
+
+		form := p.form(views.PathWebhooks)
+		for _, address := range []string{"", "http://hooks.example.com", "https://ada@hooks.example.com", "https:///in", "https://a.example/#x"} {
+			form.Set(views.FieldURL, address)
+			p := otto.post(views.PathWebhooks, form)
+			if p.status != http.StatusUnprocessableEntity {
+				t.Errorf("%q: %s", address, p.kind())
+			}
+			p.wantErrors(t, "Operations", views.FieldIDWebhookURL)
+		}
+		form.Set(views.FieldURL, "https://hooks.example.com/in")
+		added := otto.post(views.PathWebhooks, form)
+		secret := textOf(added.find("div", "id", "new-webhook-secret"))
+		if added.status != 200 || !strings.Contains(secret, "whsec_") {
+			t.Errorf("an endpoint: %s\n%s", added.kind(), added.main())
+		}
+		again := otto.post(views.PathWebhooks, form)
+		if again.status != http.StatusConflict || strings.Contains(again.body, "whsec_") {
+			t.Errorf("the form again: %s", again.kind())
+		}
+		all, err := models.WebhookEndpoints(t.Context(), f.db)
+		must(t, err)
+		if len(all) != 1 || strings.Contains(otto.get("/ops").body, "whsec_") {
+			t.Fatalf("%d endpoints, or the secret is shown again", len(all))
+		}
+		remove := url.Values{views.FieldID: {all[0].ID.String()}}
+		if p := otto.get(views.PathWebhookRemove + "?" + remove.Encode()); p.status != 200 {
+			t.Errorf("before the removal: %s", p.kind())
+		}
+		for range 2 {
+			if p := otto.post(views.PathWebhookRemove, remove); p.kind() != "See Other /ops" {
+				t.Errorf("the removal: %s", p.kind())
+			}
+		}
+		want := []string{"otto@example.com webhook.add https://hooks.example.com", "otto@example.com webhook.remove"}
+		if got := f.audited("webhook."); strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("the audit log has %q", got)
+		}
+	})
+}
