@@ -77,7 +77,7 @@ func (s *Server) grant(c echo.Context) error {
 		return err
 	}
 	a := enforcement.Answer{Standing: granted.Standing, Verdict: models.Verdict{Allowed: true}, Replayed: granted.Replayed}
-	return s.answer(c, &a, models.NotifyAlways, func(b []byte, a *enforcement.Answer) []byte {
+	return s.answer(c, &a, models.NotifyOnce, func(b []byte, a *enforcement.Answer) []byte {
 		g := &granted.Grant
 		b = append(b, `,"grant":{"id":"`...)
 		b = appendUUID(b, g.ID)

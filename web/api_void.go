@@ -94,7 +94,7 @@ func (s *Server) void(c echo.Context) error {
 	a := enforcement.Answer{
 		Standing: voided.Standing, Verdict: models.Verdict{Allowed: true}, EventID: voided.Void.EventID, Replayed: voided.Replayed,
 	}
-	return s.answer(c, &a, models.NotifyAlways, appendEvent, func(b []byte, _ *enforcement.Answer) []byte {
+	return s.answer(c, &a, models.NotifyOnce, appendEvent, func(b []byte, _ *enforcement.Answer) []byte {
 		v := &voided.Void
 		b = appendInt(b, `,"voided":{"quantity":`, v.Quantity)
 		b = appendInt(b, `,"overage":`, v.OverageQuantity)

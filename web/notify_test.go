@@ -75,5 +75,16 @@ func TestNotify(t *testing.T) {
 		}
 		f.post("/v1/holds/"+id+"/settle", `{"quantity": 75, "notify": "never"}`).want(t, 200, map[string]any{"slack": nil, "replayed": true})
 		f.post("/v1/holds/"+id+"/release", "").want(t, 409, nil)
+
+		// What takes units back or adds some decides nothing, so it has no message.
+		f.post("/v1/consume", `{"email": "free@example.com", "quantity": 4, "idempotency_key": "a"}`).want(t, 200, nil)
+		f.post("/v1/consume", `{"email": "free@example.com", "idempotency_key": "b"}`).want(t, 200, nil)
+		for range 2 {
+			f.post("/v1/void", `{"email": "free@example.com", "idempotency_key": "b", "reason": "r"}`).want(t, 200,
+				map[string]any{"warning_level": "warning", "slack": nil})
+		}
+		f.post("/v1/consume", `{"email": "free@example.com", "idempotency_key": "c"}`).want(t, 200, nil)
+		f.post("/v1/grants", `{"email": "free@example.com", "quantity": 1, "reason": "r"}`).want(t, 200,
+			map[string]any{"warning_level": "warning", "slack": nil})
 	})
 }

@@ -290,6 +290,13 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		r.log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
+	if v.state == models.ReportRejected && report.Counts == models.CountsVoid {
+		// The invoice may have become final in the meantime. Then a credit note takes the units back.
+		if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("next_attempt_at = ?", now).
+			Where("stripe_report_id = ? AND state = ? AND next_attempt_at IS NULL", report.ID, models.VoidReported).Exec(ctx); err != nil {
+			return err
+		}
+	}
 	_, err := tx.NewUpdate().Model(report).
 		Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "verified_by_hour", "replaced_by").
 		WherePK().Exec(ctx)

@@ -183,6 +183,26 @@ func TestAnInvoiceWithoutTheNegativeReport(t *testing.T) {
 	})
 }
 
+// Stripe accepts the negative report and does not count it, and that is known only after the invoice
+// is final: a credit note takes back the units.
+func TestANegativeReportThatIsRejectedLater(t *testing.T) {
+	onBothVoids(t, func(_ *testing.T, v *voidFixture) {
+		v.sentAndVoided()
+		v.refuseNegative(stripetest.Dropped)
+		v.deliver()
+		v.hours(2)
+		v.finalize(v.renew())
+		v.resolve()
+		v.hours(26)
+		v.read()
+		v.resolve()
+		v.resolve()
+		v.wantVoid(models.VoidCredited)
+		v.wantCredits("open $1.50")
+		v.wantVerified()
+	})
+}
+
 // The answer to the negative report is lost, and Stripe never received it. The reports that replace
 // it stand for the same void.
 func TestANegativeReportThatNeverArrives(t *testing.T) {
