@@ -9,8 +9,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// DueNotice is what a person or the admins of an organization are to be notified of, because a limit
-// or a threshold was reached. The transaction that decides writes it, and models/notify delivers it.
+// DueNotice is a notice for a person or for the admins of an organization, such as that a limit or a
+// threshold was reached. The transaction that decides writes it, and models/notify delivers it.
 type DueNotice struct {
 	bun.BaseModel `bun:"table:notices"`
 
@@ -68,14 +68,15 @@ const (
 	// NoticeDelivering means that its deliveries exist.
 	NoticeDelivering NoticeState = "delivering"
 	NoticeDone       NoticeState = "done"
-	// NoticeSuperseded means that a higher one of the same decision is delivered instead.
+	// NoticeSuperseded means that a more important notice of the same decision is delivered instead.
 	NoticeSuperseded NoticeState = "superseded"
 	// NoticeSkipped means that no one is to get it: it expired, or no channel is chosen.
 	NoticeSkipped NoticeState = "skipped"
 )
 
-// NoticeFacts are the figures of a notice's text, when it became due. Units are in Used, Overage and
-// Included, and prices in cents. Facts that a kind does not need are zero.
+// NoticeFacts are the figures in a notice's text, as they were when the notice became due. Used,
+// Overage and Included are in units, and prices are in cents. Facts that a kind does not need are
+// zero.
 type NoticeFacts struct {
 	Plan                   PlanID    `json:"plan,omitempty"`
 	PeriodEnd              time.Time `json:"period_end,omitzero"`
@@ -193,8 +194,8 @@ func SubscriptionNotices(s *Subscription, now time.Time) []DueNotice {
 }
 
 // NoteOrganizationLimits stores a notice for each organization whose spend limit refuses one more
-// unit. The row of an organization is shared by all of its members' decisions, so this is found from
-// what they wrote, and not by the decision that reached the limit.
+// unit. A decision cannot do this: it writes its organization's row without reading it, so it does not
+// know that it reached the limit.
 func NoteOrganizationLimits(ctx context.Context, db *DB, c *Catalogue, now time.Time) error {
 	var rows []struct {
 		Subscription

@@ -16,8 +16,8 @@ const (
 // NotifyValues lists the values of Notify, the default first.
 var NotifyValues = []Notify{NotifyOnce, NotifyAlways, NotifyNever}
 
-// MessageDue reports whether an answer with a standing is the first of the record at the standing's
-// warning level.
+// MessageDue reports whether an answer with this standing is the first one at its warning level. given
+// is the record's message level.
 func MessageDue(given int64, s *Standing) (level int64, due bool) {
 	level = s.Level().rank()
 	return level, level > given
@@ -31,15 +31,15 @@ func (r *UsageRecord) level() WarningLevel {
 	}.Level()
 }
 
-// raised notes that one of the record's limits was raised: the levels above the current one can be
-// reached again.
+// raised updates the record after one of its limits was raised, so that the levels above the current
+// one can be reached again.
 func (r *UsageRecord) raised() {
 	r.LimitRaises++
 	r.MessageLevel = min(r.MessageLevel, r.level().rank())
 }
 
-// joinMessages notes that units of another record joined the record. Its level was already reached
-// there if given, the other record's message level, is at least as high.
+// joinMessages updates the message level after units of another record moved to this record. given is
+// the other record's message level. A level that had a message there does not get another one here.
 func (r *UsageRecord) joinMessages(given int64) {
 	r.MessageLevel = min(max(r.MessageLevel, given), r.level().rank())
 }

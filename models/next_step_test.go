@@ -35,8 +35,7 @@ func TestSituation(t *testing.T) {
 			}
 		}
 		asked := &queries{}
-		f.db.AddQueryHook(asked)
-		got, err := models.SituationBySlack(f.ctx, f.db, models.SlackIdentity{TeamID: "T1", UserID: "U2"})
+		got, err := models.SituationBySlack(f.ctx, f.db.WithQueryHook(asked), models.SlackIdentity{TeamID: "T1", UserID: "U2"})
 		if err != nil || got == nil || got.UserID != people[1].UserID || len(asked.texts) != 1 {
 			t.Errorf("by Slack identity: %+v, %v, %d queries", got, err, len(asked.texts))
 		}

@@ -151,7 +151,8 @@ func SignInBySlack(ctx context.Context, db *DB, now time.Time, slack SlackIdenti
 // signIn finds the person with known, or else by their verified email with link, and stores their
 // name. If relink is true, it also calls link for a known person with a verified email. It notes that
 // the email is verified if it is the person's label.
-func signIn(ctx context.Context, db *DB, now time.Time, what, email, name string, known func(context.Context, bun.Tx) ([]LinkedPerson, error),
+func signIn(ctx context.Context, db *DB, now time.Time, what, email, name string,
+	known func(context.Context, bun.Tx) ([]LinkedPerson, error),
 	link func(ctx context.Context, tx bun.Tx, email string) (LinkedPerson, error), relink bool) (LinkedPerson, error) {
 	var person LinkedPerson
 	err := db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {

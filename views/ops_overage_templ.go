@@ -333,7 +333,7 @@ func opsOverage(f ui.Frame, o OpsOverage) templ.Component {
 			}
 		}
 		if len(o.Balances) > 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 27, "<h4 class=\"mt-4 text-sm font-semibold\">Billing periods with overage that is not on an invoice and does not wait for one</h4>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 27, "<h4 class=\"mt-4 text-sm font-semibold\">Billing periods with overage that is neither invoiced nor waiting for an invoice</h4>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -349,7 +349,7 @@ func opsOverage(f ui.Frame, o OpsOverage) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "<table class=\"data\"><caption class=\"sr-only\">Billing periods with overage that is not on an invoice and does not wait for one, unexplained amounts first</caption> <thead><tr><th scope=\"col\">Payer and billing period</th><th scope=\"col\" class=\"text-right\">Decided</th><th scope=\"col\" class=\"text-right\">Sent</th><th scope=\"col\" class=\"text-right\">Counted</th><th scope=\"col\" class=\"text-right\">Invoiced</th><th scope=\"col\">Not invoiced</th></tr></thead> <tbody>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "<table class=\"data\"><caption class=\"sr-only\">Billing periods with overage that is neither invoiced nor waiting for an invoice, unexplained amounts first</caption> <thead><tr><th scope=\"col\">Payer and billing period</th><th scope=\"col\" class=\"text-right\">Decided</th><th scope=\"col\" class=\"text-right\">Sent</th><th scope=\"col\" class=\"text-right\">Counted</th><th scope=\"col\" class=\"text-right\">Invoiced</th><th scope=\"col\">Not invoiced</th></tr></thead> <tbody>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Counts each refusal in the billing period, if the person was refused for the same reason in the last 24 hours. " +
-	"The counts are approximate."
+const refusalsCounted = "If a person was refused for a reason in the last 24 hours, all their refusals for that reason in the billing " +
+	"period are counted. The counts are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -96,8 +96,8 @@ func SeenPeriod(p models.Period) string { return fmt.Sprint(p.Start.Unix()) }
 
 func (d OpsPerson) lastDayHint() string {
 	end := d.Usage.Standing.Value.Period.End
-	return fmt.Sprintf("A date such as %s, in UTC. What is unused after this day is taken back. Leave the field empty to let the %s "+
-		"last until the period ends: %s.",
+	return fmt.Sprintf("A date such as %s, in UTC. Unused %s are taken back after this day. If you leave the field empty, they are "+
+		"taken back when the period ends: %s.",
 		end.Add(-time.Microsecond).UTC().Format(time.DateOnly), d.Usage.Catalogue.UnitPlural, models.FormatReset(end))
 }
 
@@ -260,7 +260,7 @@ func (d OpsVoid) consequence() string {
 		return text + " The overage is already in a report to Stripe. A negative report takes it back, " +
 			"or a credit note if the invoice is already final."
 	}
-	return text + " The overage is in no report to Stripe yet, and is not billed."
+	return text + " The overage is not in a report to Stripe yet, so it will not be billed."
 }
 
 // OpsActivity is what only the operator sees of a person's events.
@@ -329,5 +329,5 @@ func (d PlanEnd) consequence() string {
 	if d.Subscription.OrganizationID != nil {
 		who = "All members of " + d.holder() + " lose"
 	}
-	return who + " this plan immediately. What they may use until the current billing period ends is not lowered."
+	return who + " this plan immediately. Their included units stay the same until the current billing period ends."
 }

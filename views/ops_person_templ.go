@@ -543,9 +543,9 @@ func assignedPlanCard(d OpsPerson) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var21 string
-					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(d.called() + " is on the free plan: neither they nor an organization of theirs has a plan.")
+					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(d.called() + " is on the free plan. They have no subscription of their own or through an organization.")
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 128, Col: 100}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 128, Col: 112}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var21))
 					if templ_7745c5c3_Err != nil {
@@ -613,7 +613,7 @@ func subscriptionsTable(d OpsPerson) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 33, "<table class=\"data\"><caption class=\"sr-only\">Active subscriptions, newest first</caption> <thead><tr><th scope=\"col\">Plan</th><th scope=\"col\">Of</th><th scope=\"col\">Source</th><th scope=\"col\">Since</th></tr></thead> <tbody>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 33, "<table class=\"data\"><caption class=\"sr-only\">Active subscriptions, newest first</caption> <thead><tr><th scope=\"col\">Plan</th><th scope=\"col\">Subscriber</th><th scope=\"col\">Source</th><th scope=\"col\">Since</th></tr></thead> <tbody>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

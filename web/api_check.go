@@ -1,6 +1,7 @@
 package web
 
 import (
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -12,7 +13,19 @@ import (
 type CheckRequest struct {
 	PersonName
 	Quantity int64         `json:"quantity,omitempty" minimum:"1" maximum:"10000" doc:"Units requested. Default: 1."`
-	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
+	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never"`
+}
+
+// TransformSchema adds the descriptions that are too long for struct tags.
+func (r CheckRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
+	return describeNotify(r.PersonName.TransformSchema(registry, s))
+}
+
+// describeNotify adds the description of the field notify.
+func describeNotify(s *huma.Schema) *huma.Schema {
+	s.Properties["notify"].Description = "Which answers have a Slack message. once: each refusal, and the first answer at each warning " +
+		"level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once."
+	return s
 }
 
 var checkFields = append(personFields(func(r *CheckRequest) *PersonName { return &r.PersonName }),

@@ -3,6 +3,7 @@ package web
 import (
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
@@ -17,7 +18,12 @@ type holdRequest struct {
 	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. Events have separate keys."`
 	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
 
-	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
+	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never"`
+}
+
+// TransformSchema adds the descriptions that are too long for struct tags.
+func (r holdRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
+	return describeNotify(r.PersonName.TransformSchema(registry, s))
 }
 
 var holdFields = append(personFields(func(r *holdRequest) *PersonName { return &r.PersonName }),
@@ -59,7 +65,12 @@ func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b,
 // settleRequest turns a hold into recorded usage.
 type settleRequest struct {
 	Quantity int64         `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the units on hold. The rest is released."`
-	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never" doc:"When the answer has a Slack message. Default: once."`
+	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never"`
+}
+
+// TransformSchema adds a description that is too long for the struct tag.
+func (settleRequest) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return describeNotify(s)
 }
 
 var settleFields = []field[settleRequest]{

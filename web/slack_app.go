@@ -25,7 +25,7 @@ const (
 	slackEventsPath   = "/slack/events"
 	// slackBody is the maximum size of a request from Slack, in bytes.
 	slackBody = 64 << 10
-	// slackPatience is when a request is answered at the latest: Slack waits for three seconds.
+	// slackPatience is the maximum time to answer a request. Slack waits for three seconds.
 	slackPatience = 2500 * time.Millisecond
 	// slackWork is how long work may take that continues after the answer.
 	slackWork = 10 * time.Second

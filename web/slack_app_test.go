@@ -166,7 +166,7 @@ func TestSlashCommand(t *testing.T) {
 			"Resets <!date^1796083200^", "Overage so far: 0 suggestions, $0.00. Each extra suggestion costs $0.20. Billed to Acme.",
 			link+"usage#spend-limit|Set a spend limit>", "Business plan", link+"usage|Usage page>")
 		member := f.command("T1", bob, "org")
-		if slackHas(t, member, "This is for the admins of Acme. Ask ada@example.com or amy@example.com."); strings.Contains(member, "85") {
+		if slackHas(t, member, "Only admins can see the usage of Acme. Ask ada@example.com or amy@example.com."); strings.Contains(member, "85") {
 			t.Errorf("a member sees %s", member)
 		}
 		admin := f.command("T1", ada, " ORG ")
@@ -195,7 +195,7 @@ func TestSlashCommand(t *testing.T) {
 		if u := f.user("new@example.com"); u.SlackUserID == nil || *u.SlackUserID != "U7" {
 			t.Errorf("the new person is %+v", u)
 		}
-		slackHas(t, f.command("T1", "U8", "org"), "This is for the admins of Acme.") // ada's address alone is not ada
+		slackHas(t, f.command("T1", "U8", "org"), "Only admins can see the usage of Acme.") // ada's address alone is not ada
 		for _, unknown := range []string{"U9", "U10", "U11", "U12"} {
 			slackHas(t, f.command("T1", unknown, ""), "does not know your Slack account")
 		}

@@ -126,10 +126,10 @@ func (s *Server) orgMessage(ctx context.Context, in *models.Situation) (slackMes
 	case in.OrganizationID == nil:
 		return slackReply(plainText("You belong to no organization.")), nil
 	case !in.Admin && len(in.Admins) == 0:
-		return slackReply(plainText("This is for the admins of " + models.OneLine(in.Organization, maxOrganizationName) +
-			". It has no admin yet. The operator of this service can add one.")), nil
+		return slackReply(plainText("Only admins can see the usage of " + models.OneLine(in.Organization, maxOrganizationName) +
+			". This organization has no admin yet. The operator of this service can add one.")), nil
 	case !in.Admin:
-		return slackReply(plainText("This is for the admins of " + models.OneLine(in.Organization, maxOrganizationName) +
+		return slackReply(plainText("Only admins can see the usage of " + models.OneLine(in.Organization, maxOrganizationName) +
 			". Ask " + in.AdminNames() + ".")), nil
 	}
 	o, err := models.OrganizationUsage(ctx, s.db, s.catalogue, models.Now(s.now), *in.OrganizationID)

@@ -79,7 +79,7 @@ func (s *Server) publishHome(ctx context.Context, who models.SlackIdentity) erro
 	if own, err := s.slack.ownTeam(ctx, who.TeamID); err != nil {
 		return err
 	} else if !own {
-		return errors.New("the event is from another team than the bot token's")
+		return errors.New("the event is from a team other than the bot token's")
 	}
 	blocks, err := s.homeBlocks(ctx, who)
 	if err != nil {

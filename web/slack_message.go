@@ -211,7 +211,7 @@ func (c *situations) of(user uuid.UUID) *models.Situation {
 		situation, err := c.read(ctx, user)
 		fresh := situationFresh
 		if err != nil {
-			c.log.Warn("a message has no exact next step", "error", err)
+			c.log.Warn("could not read what a person can do about their limit; the message is less specific", "error", err)
 			fresh = situationRetry
 		}
 		c.store(user, knownSituation{situation, time.Now().Add(fresh)})

@@ -238,7 +238,9 @@ func (w *Worker) store(ctx context.Context, tx bun.Tx, now time.Time, r *models.
 }
 
 // end stores the final state of a locked delivery. With the last one, its notice is done.
-func (w *Worker) end(ctx context.Context, tx bun.Tx, r *models.NoticeDelivery, state models.DeliveryState, why string, at *time.Time) error {
+func (w *Worker) end(
+	ctx context.Context, tx bun.Tx, r *models.NoticeDelivery, state models.DeliveryState, why string, at *time.Time,
+) error {
 	if _, err := tx.NewUpdate().Model((*models.NoticeDelivery)(nil)).
 		Set("state = ?, last_error = ?, sent_at = ?, next_attempt_at = NULL, lease_token = NULL, leased_until = NULL", state, why, at).
 		Where("id = ?", r.ID).Exec(ctx); err != nil {

@@ -395,7 +395,7 @@ func TestAnIdleWorkerOnlyReads(t *testing.T) {
 		f.notice(f.person("bob@example.com", "T1", "U2"), func(n *models.DueNotice) { n.DueAt = noon.Add(time.Hour) })
 		w := f.worker()
 		f.drain(w)
-		f.db.AddQueryHook(onlyReads{t})
+		f.db.DB = f.db.WithQueryHook(onlyReads{t})
 		f.drain(w)
 	})
 }

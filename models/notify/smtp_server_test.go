@@ -24,7 +24,7 @@ type smtpServer struct {
 
 func newSMTPServer(t *testing.T) *smtpServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	s := &smtpServer{arrivals: newArrivals(), listener: l}
 	var open sync.WaitGroup

@@ -262,7 +262,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["ops-stopped"] = views.OpsPage(opsStopped(ops))
 	ops.NewKey = "tg_live_made0up0for0this0picture0only00000x7Ab"
 	pages["ops-new-key"] = views.OpsPage(ops)
-	ops.NewKey, ops.NewSecret = "", "whsec_made0up0for0this0picture0only000000000000000" //nolint:gosec // not a secret
+	ops.NewKey, ops.NewSecret = "", "whsec_made0up0for0this0picture0only000000000000000"
 	pages["ops-new-webhook"] = views.OpsPage(ops)
 	pages["ops-webhook-remove"] = views.WebhookRemovePage(views.WebhookRemove{Frame: operator, Endpoint: opsNotices().Endpoints[1]})
 	ops.NewSecret, ops.Notices = "", views.Loaded(views.OpsNotices{})

@@ -8,7 +8,7 @@ var HelpTexts = kong.Vars{
 		"temporary unless you give --database.",
 	"help_migrate": "Update the database's schema. Every other command that opens the database, except backup, " +
 		"does this too.",
-	"help_void": "Reverse an event, which is one recorded use of units, so that its billing period no longer counts it. " +
+	"help_void": "Reverse an event (one recorded use of units), so that it no longer counts in its billing period. " +
 		"Prints the event's ID.",
 	"help_subscribe": "Assign a plan by hand, for example to a customer who pays by invoice, and print the " +
 		"subscription's ID.",
@@ -30,8 +30,8 @@ var HelpTexts = kong.Vars{
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
-	"help_organization_spend_limit": "The most that all members together may spend in a billing period on units beyond the " +
-		"included ones, such as 50 or 12.50. Use 'none' to remove the limit.",
+	"help_organization_spend_limit": "The maximum that all members together may spend on overage (units beyond the included " +
+		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +

@@ -415,7 +415,7 @@ export interface components {
              */
             email: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -442,7 +442,7 @@ export interface components {
              */
             email?: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -559,7 +559,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -591,7 +591,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1047,7 +1047,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1081,7 +1081,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1343,7 +1343,7 @@ export interface components {
         };
         SettleRequest: {
             /**
-             * @description When the answer has a Slack message. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1370,6 +1370,8 @@ export interface components {
             text: string;
         };
         SlackText: {
+            /** @description False in plain text: a name such as :wave: is not an emoji. */
+            emoji?: boolean;
             text: string;
             type: string;
         };
