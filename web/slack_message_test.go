@@ -324,3 +324,19 @@ func TestSlackLinksExist(t *testing.T) {
 		}
 	})
 }
+
+// The slash command's percentage is that of the included units: extra units are in the cost.
+func TestSlackUsagePercent(t *testing.T) {
+	c, err := models.LoadCatalogue("")
+	must(t, err)
+	in := slackMemberOf("Ada")
+	for want, s := range map[string]models.Standing{
+		"75 of 75 suggestions used (100%), 0 left.": {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
+		"7 of 5 suggestions used (140%), 0 left.":   {Plan: "free", Used: 7, Included: 5},
+		"60 of 75 suggestions used (80%), 15 left.": {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
+	} {
+		if m := testMessages(c, in).usage(&s, models.Decide(s, 1), in); !strings.Contains(m.Text, want) {
+			t.Errorf("the text is %q, want %q", m.Text, want)
+		}
+	}
+}

@@ -19,6 +19,9 @@ const (
 func (m *slackMessages) usage(s *models.Standing, v models.Verdict, in *models.Situation) slackMessage {
 	c := m.catalogue
 	mark, percent := ":white_check_mark:", s.PercentUsed()
+	if s.Overage > 0 {
+		percent = min(percent, 100) // extra units are in the cost, not in this sentence
+	}
 	if !v.Allowed || s.Level() != models.Safe {
 		mark = slackMark(s, v)
 	}

@@ -138,7 +138,7 @@ func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
 	for _, h := range hours {
 		n, err := r.restoreHour(ctx, h, open[h])
 		if err != nil {
-			return resolved, fmt.Errorf("hold an hour of %s against Stripe: %w", h.customer, err)
+			return resolved, fmt.Errorf("compare an hour of %s with Stripe: %w", h.customer, err)
 		}
 		resolved += n
 	}
