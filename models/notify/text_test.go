@@ -56,10 +56,10 @@ func TestTexts(t *testing.T) {
 				"Your spend limit of $1.00 does not allow another extra suggestion. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise your spend limit: https://t.example/usage#spend-limit"},
 		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 10, Included: 50, MemberLimit: limit(10)}, paid, member,
-			"Member limit reached. You've used 10 of 50 suggestions (20%). You've reached the limit of 10 suggestions that your admin set. " +
+			"Member limit reached. You've used 10 of 50 suggestions (20%). You've reached your member limit of 10 suggestions. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Ask Ada Admin or Bob Boss to raise your member limit."},
 		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 45, Included: 50, MemberLimit: limit(45)}, paid, boss,
-			"Member limit reached. You've used 45 of 50 suggestions (90%). You've reached the limit of 45 suggestions that your admin set. " +
+			"Member limit reached. You've used 45 of 50 suggestions (90%). You've reached your member limit of 45 suggestions. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
 				"Raise your member limit: https://t.example/org/members/01a00000-0000-7000-8000-000000000001#limit"},
 		{models.NoticeOrganizationSpendLimit, 0, models.NoticeFacts{OrganizationSpendCents: 49990, OrganizationLimitCents: limit(50000)},
