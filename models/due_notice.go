@@ -23,7 +23,8 @@ type DueNotice struct {
 	PeriodStart time.Time
 	// Threshold is a percentage of the included units for NoticeIncluded; otherwise 0.
 	Threshold int64
-	// Raises is how often the limit was raised before, so that a raised limit can be reached again.
+	// Raises makes it possible to reach a raised limit again: it is how often the person's limits were
+	// raised before, or the organization's spend limit in cents.
 	Raises int64
 	Facts  NoticeFacts `bun:"type:text"`
 	State  NoticeState

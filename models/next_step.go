@@ -149,7 +149,7 @@ func (in *Situation) ask(do string) NextStep {
 func (in *Situation) AdminNames() string {
 	var known []string
 	for _, a := range in.Admins {
-		if name := a.display(); name != "" {
+		if name := NameInText(a.Name, a.Email); name != "" {
 			known = append(known, name)
 		}
 	}
@@ -167,15 +167,14 @@ func (in *Situation) AdminNames() string {
 // maxNameShown is the maximum number of characters of a name in a message.
 const maxNameShown = 80
 
-// display returns the admin's name, or else their email, on one line and shortened. A name that is
-// written from right to left does not change the direction of the text around it. The result is
-// empty if there is only a placeholder.
-func (a OrganizationAdmin) display() string {
-	name := OneLine(a.Name, maxNameShown)
-	if name == "" && !isPlaceholder(a.Email) {
-		name = OneLine(a.Email, maxNameShown)
+// NameInText returns a person's name, or else their email, for use within a sentence, as OneLine
+// does. It is empty if there is only a placeholder.
+func NameInText(name, email string) string {
+	text := OneLine(name, maxNameShown)
+	if text == "" && !isPlaceholder(email) {
+		text = OneLine(email, maxNameShown)
 	}
-	return name
+	return text
 }
 
 const (

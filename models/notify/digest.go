@@ -67,7 +67,7 @@ func (w *Worker) digestOf(ctx context.Context, now, day time.Time, id uuid.UUID)
 	for i := range list.Rows {
 		r := &list.Rows[i]
 		if level := r.Standing.Level(); level != models.Safe {
-			facts.Members = append(facts.Members, models.DigestMember{ID: r.ID, Name: displayName(r.Name, r.Standing.Email), Level: level,
+			facts.Members = append(facts.Members, models.DigestMember{ID: r.ID, Name: models.NameInText(r.Name, r.Standing.Email), Level: level,
 				Used: r.Standing.Used, Included: r.Standing.Included, PeriodEnd: r.Standing.Period.End})
 		}
 	}

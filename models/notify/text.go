@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"unicode"
 
 	"github.com/uptrace/bun"
 
@@ -79,56 +78,11 @@ func (w *Worker) subject(ctx context.Context, tx bun.Tx, n *models.DueNotice) (s
 		err := tx.NewSelect().Model((*models.Organization)(nil)).Column("name").Where("id = ?", n.Subject).Scan(ctx, &names)
 		return subject{name: strings.Join(names, "")}, err
 	}
-	person, err := models.NoticeRecipientByID(ctx, tx, n.Subject)
-	if err != nil || person == nil {
+	in, err := models.SituationOf(ctx, tx, n.Subject)
+	if err != nil || in == nil {
 		return s, err
 	}
-	s.name = person.Email
-	if person.OrganizationID == nil {
-		return s, nil
-	}
-	plan, err := models.SubscriptionOfOrganization(ctx, tx, *person.OrganizationID)
-	if err != nil {
-		return s, err
-	}
-	s.paid = plan != nil && plan.Active()
-	admins, err := models.AdminsOf(ctx, tx, *person.OrganizationID)
-	if err != nil {
-		return s, err
-	}
-	var names []string
-	for _, a := range admins {
-		if name := displayName(a.Name, a.Email); name != "" {
-			names = append(names, name)
-		}
-	}
-	switch len(names) {
-	case 0, 1, 2:
-		s.admins = strings.Join(names, " or ")
-	default:
-		s.admins = names[0] + ", " + names[1] + " or another admin"
-	}
-	return s, nil
-}
-
-// maxName is the maximum length of a name in a text, in characters.
-const maxName = 80
-
-// displayName returns a name, or else the email, for use within a sentence.
-func displayName(name, email string) string {
-	name = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Bidi_Control, r) || !unicode.IsPrint(r) && !unicode.IsSpace(r) {
-			return -1
-		}
-		return r
-	}, name)), " ")
-	if name == "" && !strings.HasSuffix(email, ".invalid") {
-		name = email
-	}
-	if letters := []rune(name); len(letters) > maxName {
-		name = string(letters[:maxName-1]) + "…"
-	}
-	return name
+	return subject{name: in.Email, paid: in.PaidByOrganization, admins: in.AdminNames()}, nil
 }
 
 // message returns the text of a notice. to is the recipient; nil for a webhook.
