@@ -60,6 +60,19 @@ const (
 	NoticeDigest NoticeKind = "digest"
 )
 
+// Limit returns the reason for which one more unit is refused; empty if the kind is not about a limit.
+func (k NoticeKind) Limit() Reason {
+	switch k {
+	case NoticeSpendLimit:
+		return SpendLimitReached
+	case NoticeMemberLimit:
+		return MemberLimitReached
+	case NoticeOrganizationSpendLimit:
+		return OrganizationSpendLimitReached
+	}
+	return ""
+}
+
 // NoticeState is the state of a notice.
 type NoticeState string
 

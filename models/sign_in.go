@@ -180,7 +180,7 @@ func signIn(ctx context.Context, db *DB, now time.Time, what, email, name string
 				return err
 			}
 		}
-		if err := noteVerifiedEmail(ctx, tx, now, person.UserID, email); err != nil {
+		if err := NoteVerifiedEmail(ctx, tx, now, person.UserID, email); err != nil {
 			return err
 		}
 		return setName(ctx, tx, person.UserID, name)
@@ -231,17 +231,20 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 	}, false)
 }
 
-// noteVerifiedEmail notes that a sign-in has verified an email, so that mail may go to it. It does
-// nothing if the email is empty or is not the person's label. A trigger removes the note when the
-// label changes.
-func noteVerifiedEmail(ctx context.Context, tx bun.IDB, now time.Time, user uuid.UUID, email string) error {
+// NoteVerifiedEmail notes that a sign-in or Slack has verified an email, so that mail may go to it. It
+// does nothing if the email is empty or is not the person's label. A trigger removes the note when
+// the label changes.
+func NoteVerifiedEmail(ctx context.Context, db bun.IDB, now time.Time, user uuid.UUID, email string) error {
 	normal, err := ParseEmail(email)
 	if email == "" || err != nil || isPlaceholder(normal) {
 		return nil //nolint:nilerr // a known person needs no email
 	}
-	_, err = tx.NewUpdate().Model((*User)(nil)).Set("email_verified_at = ?", now).
+	_, err = db.NewUpdate().Model((*User)(nil)).Set("email_verified_at = ?", now).
 		Where("id = ? AND email = ? AND email_verified_at IS NULL", user, normal).Exec(ctx)
-	return err
+	if err != nil {
+		return fmt.Errorf("note that an email is verified: %w", err)
+	}
+	return nil
 }
 
 // setName stores a person's name. An empty name does not overwrite the stored one.

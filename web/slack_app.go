@@ -27,7 +27,8 @@ const (
 	slackBody = 64 << 10
 	// slackPatience is the maximum time to answer a request. Slack waits for three seconds.
 	slackPatience = 2500 * time.Millisecond
-	// slackWork is how long work may take that continues after the answer.
+	// slackWork is how long work may take that continues after the answer. If it ended with the answer,
+	// its database connections would be closed, and each next request would have to wait for new ones.
 	slackWork = 10 * time.Second
 	// maxSlackWork is the maximum number of App Homes that are drawn, and people who are linked, at the
 	// same time.
@@ -90,8 +91,10 @@ type slackApp struct {
 	// working ends when the server has stopped.
 	working context.Context
 	stop    context.CancelFunc
-	// work is what continues after an answer: App Homes, and people who are linked.
-	work errgroup.Group
+	// work is what continues after an answer: App Homes, and people who are linked. answers is the
+	// same for the answers to commands, which Slack limits.
+	work    errgroup.Group
+	answers sync.WaitGroup
 
 	mu   sync.Mutex
 	team string // the bot token's team; empty until it was asked for
@@ -117,6 +120,7 @@ func (a *slackApp) run(ctx context.Context) {
 	<-ctx.Done()
 	a.stop()
 	_ = a.work.Wait()
+	a.answers.Wait()
 }
 
 // ownTeam reports whether the bot token belongs to the team. The token cannot read or message the
@@ -253,6 +257,9 @@ func (s *Server) linkSlackPerson(ctx context.Context, identity models.SlackIdent
 	models.LogLinked(ctx, s.log, links, people)
 	if people[0].NotLinked {
 		return nil, nil // an address alone identifies no admin or operator
+	}
+	if err := models.NoteVerifiedEmail(ctx, s.db, models.Now(s.now), people[0].UserID, email); err != nil {
+		return nil, err
 	}
 	return models.SituationBySlack(ctx, s.db, identity)
 }

@@ -2,9 +2,11 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -26,23 +28,26 @@ func (s *Server) slackCommand(c echo.Context) error {
 			return newProblem(codeBadForm, "The request has no Slack team or user.")
 		}
 		words := strings.Fields(form.Get("text"))
-		answers, repeated := make(chan slackMessage, 1), make(chan struct{})
-		ctx, cancel := context.WithDeadline(context.WithoutCancel(c.Request().Context()), arrived.Add(slackPatience))
-		defer cancel()
-		go func() {
-			m, isNew := s.answerCommand(ctx, signature, identity, words, requestID(c))
+		answers, repeated, id := make(chan slackMessage, 1), make(chan struct{}), requestID(c)
+		s.slack.answers.Go(func() {
+			ctx, cancel := context.WithTimeout(s.slack.working, slackWork)
+			defer cancel()
+			m, isNew := s.answerCommand(ctx, signature, identity, words, id)
 			if !isNew {
 				close(repeated)
 				return
 			}
 			answers <- m
-		}()
+		})
+		patience := time.NewTimer(time.Until(arrived.Add(slackPatience)))
+		defer patience.Stop()
 		select {
 		case m := <-answers:
 			return writeJSON(c, m)
 		case <-repeated:
 			return newProblem(codeSlackRepeated, "This request was already answered.")
-		case <-ctx.Done():
+		case <-patience.C:
+			s.log.Warn("a slash command was not answered in time", "request_id", id)
 			return writeJSON(c, slackTryAgain())
 		}
 	})
@@ -59,8 +64,9 @@ func slackReply(t slackText) slackMessage {
 }
 
 // answerCommand returns the answer to a command. isNew is false if the request was already answered.
-// It takes two round trips to the database, and one or two more if the person's organization has a
-// spend limit or the person has no usage record of this period.
+// What does not depend on each other runs at the same time. So /usage takes one round trip to the
+// database, or more if the gate has to read or create the person's usage record; /usage org takes
+// three.
 func (s *Server) answerCommand(ctx context.Context, signature string, identity models.SlackIdentity, words []string, id string) (
 	m slackMessage, isNew bool,
 ) {
@@ -68,27 +74,27 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 		s.log.Warn("a slash command was not answered", "request_id", id, "error", err)
 		return slackTryAgain()
 	}
-	type taken struct {
-		isNew bool
-		err   error
+	var in *models.Situation
+	var standing enforcement.Answer
+	var taken, found, checked error
+	var reads sync.WaitGroup
+	reads.Go(func() { isNew, taken = models.TakeSlackRequest(ctx, s.db, models.Now(s.now), "command:"+signature) })
+	reads.Go(func() { in, found = s.slackPerson(ctx, identity) })
+	if len(words) == 0 {
+		reads.Go(func() { standing, checked = s.gate.Check(ctx, enforcement.Person{Slack: identity}, 1) })
 	}
-	taking := make(chan taken, 1)
-	go func() {
-		isNew, err := models.TakeSlackRequest(ctx, s.db, models.Now(s.now), "command:"+signature)
-		taking <- taken{isNew, err}
-	}()
-	in, err := s.slackPerson(ctx, identity)
-	if t := <-taking; t.err != nil {
-		return fail(t.err), true
-	} else if !t.isNew {
-		return slackMessage{}, false
-	}
+	reads.Wait()
+	err := errors.Join(taken, found)
 	switch {
 	case err != nil:
 		return fail(err), true
+	case !isNew:
+		return slackMessage{}, false
 	case in == nil:
 		return s.messages.unknownPerson(), true
-	case len(words) == 0:
+	case len(words) == 0 && checked == nil:
+		return s.messages.usage(&standing.Standing, standing.Verdict, in), true
+	case len(words) == 0: // such as unknown_user, if the identity was linked meanwhile
 		m, err = s.usageMessage(ctx, in)
 	case len(words) == 1 && strings.EqualFold(words[0], "org"):
 		m, err = s.orgMessage(ctx, in)
@@ -110,7 +116,7 @@ func (m *slackMessages) unknownPerson() slackMessage {
 	return reply
 }
 
-// usageMessage is the answer to /usage.
+// usageMessage is the answer to /usage, and the content of the App Home.
 func (s *Server) usageMessage(ctx context.Context, in *models.Situation) (slackMessage, error) {
 	a, err := s.gate.Check(ctx, enforcement.Person{Email: in.Email}, 1)
 	if err != nil {

@@ -165,7 +165,7 @@ func (w *Worker) load(ctx context.Context, tx bun.Tx, now time.Time, j *job) (wh
 			return "the endpoint is disabled", nil
 		}
 		j.endpoint = &endpoints[0]
-		j.message = w.message(&j.notice, subject, nil)
+		j.message = w.message(&j.notice, subject)
 		return "", nil
 	}
 	if j.to, err = models.NoticeRecipientByID(ctx, tx, j.row.Recipient); err != nil {
@@ -184,7 +184,7 @@ func (w *Worker) load(ctx context.Context, tx bun.Tx, now time.Time, j *job) (wh
 	if !holds {
 		return "the subscription changed", nil
 	}
-	j.message = w.message(&j.notice, subject, j.to)
+	j.message = w.message(&j.notice, subject)
 	return "", nil
 }
 

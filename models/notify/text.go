@@ -66,9 +66,8 @@ func (m *message) slack() string {
 type subject struct {
 	// name is the person's email or the organization's name.
 	name string
-	// paid means that the person's organization pays for them.
-	paid   bool
-	admins string
+	// situation is what the person's next step depends on; nil for an organization.
+	situation *models.Situation
 }
 
 // subject reads the subject of a notice.
@@ -82,22 +81,13 @@ func (w *Worker) subject(ctx context.Context, tx bun.Tx, n *models.DueNotice) (s
 	if err != nil || in == nil {
 		return s, err
 	}
-	return subject{name: in.Email, paid: in.PaidByOrganization, admins: in.AdminNames()}, nil
+	return subject{name: in.Email, situation: in}, nil
 }
 
-// message returns the text of a notice. to is the recipient; nil for a webhook.
-func (w *Worker) message(n *models.DueNotice, about subject, to *models.NoticeRecipient) message {
+// message returns the text of a notice.
+func (w *Worker) message(n *models.DueNotice, about subject) message {
 	c, f := w.Catalogue, &n.Facts
 	m := message{subject: about.name, base: w.BaseURL, usage: w.BaseURL + "/usage"}
-	admin := to != nil && to.Role == models.Admin && to.OrganizationID != nil
-	// A person whose organization pays must ask an admin.
-	mayPay := admin || !about.paid
-	ask := func(do string) step {
-		if about.admins == "" {
-			return step{Text: "Your organization has no admin yet. Ask the operator of this service to add one."}
-		}
-		return step{Text: "Ask " + about.admins + " to " + do + "."}
-	}
 	link := func(text, path string) step { return step{Text: text, URL: w.BaseURL + path} }
 	switch n.Kind {
 	case models.NoticeOrganizationSpendLimit:
@@ -124,50 +114,43 @@ func (w *Worker) message(n *models.DueNotice, about subject, to *models.NoticeRe
 		if n.SubjectKind == models.SubjectOrganization {
 			m.title, m.usage = "A payment of "+about.name+" failed", w.BaseURL+"/org"
 		}
-		m.step = link("Update the payment method", "/plans")
+		m.step = link("Update the payment method", "/usage")
 	case models.NoticeDigest:
 		m.usage = w.BaseURL + "/org"
 		m.title = "Members near or over their limit"
 		m.paragraphs = digestText(c, about.name, f)
 		m.step = link("Open the list of members", "/org/members")
 	default:
-		m.title, m.paragraphs = w.usageText(n)
-		switch {
-		case n.Kind == models.NoticeMemberLimit && admin:
-			m.step = link("Raise your member limit", "/org/members/"+to.ID.String()+"#limit")
-		case n.Kind == models.NoticeMemberLimit:
-			m.step = ask("raise your member limit")
-		case n.Kind == models.NoticeSpendLimit:
-			m.step = link("Raise your spend limit", "/usage#spend-limit")
-		case f.OverageRateCents > 0 && f.SpendLimitCents == nil:
-			m.step = link("Set a spend limit", "/usage#spend-limit")
-		case f.OverageRateCents > 0:
-			m.step = link("Change your spend limit", "/usage#spend-limit")
-		case mayPay:
-			m.step = link("Upgrade your plan", "/plans")
-		default:
-			m.step = ask("upgrade the plan")
+		s := standingOf(n)
+		m.title, m.paragraphs = w.usageText(n, s)
+		next := c.NextStep(s, models.Verdict{Allowed: n.Kind.Limit() == "", Reason: n.Kind.Limit()}, about.situation)
+		if m.step.Text = next.Text; next.Path != "" {
+			m.step = link(next.Text, next.Path)
 		}
 	}
 	return m
 }
 
-// usageText returns the title and the sentences of a notice about a person's usage. They are those of
-// a decision with the notice's figures.
-func (w *Worker) usageText(n *models.DueNotice) (title string, paragraphs []string) {
+// standingOf returns a person's standing at the decision that a notice is about.
+func standingOf(n *models.DueNotice) models.Standing {
 	f := &n.Facts
-	s := models.Standing{
+	return models.Standing{
 		Plan: f.Plan, Period: models.Period{Start: n.PeriodStart, End: f.PeriodEnd}, Used: f.Used, Overage: f.Overage,
 		OverageCents: f.OverageCents, Included: f.Included, OverageRateCents: f.OverageRateCents, SpendLimitCents: f.SpendLimitCents,
 		MemberLimit: f.MemberLimit,
 	}
+}
+
+// usageText returns the title and the sentences of a notice about a person's usage. They are those of
+// a decision with the notice's figures.
+func (w *Worker) usageText(n *models.DueNotice, s models.Standing) (title string, paragraphs []string) {
 	v := models.Verdict{Allowed: true}
-	if n.Kind == models.NoticeMemberLimit && f.MemberLimit != nil && s.Level() == models.Safe {
+	if n.Kind == models.NoticeMemberLimit && s.MemberLimit != nil && s.Level() == models.Safe {
 		v = models.Verdict{Reason: models.MemberLimitReached} // an allowed decision has no notice at this level
 	}
 	text := w.Catalogue.Notice(s, v)
 	if text == "" { // the threshold was reached with units on hold, which are not among the facts
-		text = fmt.Sprintf("You've used %s of %s.", models.FormatCount(f.Used), w.Catalogue.Units(f.Included))
+		text = fmt.Sprintf("You've used %s of %s.", models.FormatCount(s.Used), w.Catalogue.Units(s.Included))
 	}
 	return w.Catalogue.NoticeTitle(s, v), []string{text}
 }

@@ -22,56 +22,61 @@ func TestTexts(t *testing.T) {
 	w := New(Options{Catalogue: plans, BaseURL: "https://t.example"})
 	month, acme := models.CalendarMonth(noon), uuid.MustParse("01a00000-0000-7000-8000-000000000001")
 	limit := func(n int64) *int64 { return &n }
-	alone, boss := &models.NoticeRecipient{ID: acme}, &models.NoticeRecipient{ID: acme, Role: models.Admin, OrganizationID: &acme}
-	member := &models.NoticeRecipient{ID: acme, Role: models.Member, OrganizationID: &acme}
-	paid := subject{paid: true, admins: "Ada Admin or Bob Boss"}
+	of := func(in models.Situation) subject {
+		in.UserID = acme
+		return subject{situation: &in}
+	}
+	admins := []models.OrganizationAdmin{{Name: "Ada Admin"}, {Name: "Bob Boss"}}
+	alone := of(models.Situation{})
+	member := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true, Admins: admins})
+	orphan := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true})
+	boss := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true, Admins: admins, Admin: true})
 	for _, test := range []struct {
 		kind      models.NoticeKind
 		threshold int64
 		facts     models.NoticeFacts
 		about     subject
-		to        *models.NoticeRecipient
 		want      string
 	}{
-		{models.NoticeIncluded, 80, models.NoticeFacts{Plan: "free", Used: 4, Included: 5}, subject{}, alone,
+		{models.NoticeIncluded, 80, models.NoticeFacts{Plan: "free", Used: 4, Included: 5}, alone,
 			"Running low. You've used 4 of 5 suggestions (80%). They reset on Dec 1, 2026, 00:00 UTC. Upgrade your plan: https://t.example/plans"},
-		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, paid, member,
+		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, member,
 			"Almost used up. You've used 48 of 50 suggestions (96%). They reset on Dec 1, 2026, 00:00 UTC. " +
 				"Ask Ada Admin or Bob Boss to upgrade the plan."},
-		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, subject{paid: true}, member,
+		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, orphan,
 			"Almost used up. You've used 48 of 50 suggestions (96%). They reset on Dec 1, 2026, 00:00 UTC. " +
 				"Your organization has no admin yet. Ask the operator of this service to add one."},
-		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, subject{}, alone,
+		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, alone,
 			"Extra suggestions are billed. You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30. " +
-				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Set a spend limit: https://t.example/usage#spend-limit"},
+				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Compare plans: https://t.example/plans"},
 		{models.NoticeFirstOverage, 0,
 			models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
-			subject{}, alone,
+			alone,
 			"Extra suggestions are billed. You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). " +
 				"Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
-				"Set a spend limit: https://t.example/usage#spend-limit"},
+				"Compare plans: https://t.example/plans"},
 		{models.NoticeSpendLimit, 0, models.NoticeFacts{Plan: "pro", Used: 78, Overage: 3, OverageCents: 90, Included: 75, OverageRateCents: 30,
-			SpendLimitCents: limit(100)}, subject{}, alone,
+			SpendLimitCents: limit(100)}, alone,
 			"Spend limit reached. You've used all 75 suggestions of your plan and 3 extra ($0.90 so far). " +
 				"Your spend limit of $1.00 does not allow another extra suggestion. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise your spend limit: https://t.example/usage#spend-limit"},
-		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 10, Included: 50, MemberLimit: limit(10)}, paid, member,
+		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 10, Included: 50, MemberLimit: limit(10)}, member,
 			"Member limit reached. You've used 10 of 50 suggestions (20%). You've reached your member limit of 10 suggestions. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Ask Ada Admin or Bob Boss to raise your member limit."},
-		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 45, Included: 50, MemberLimit: limit(45)}, paid, boss,
+		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 45, Included: 50, MemberLimit: limit(45)}, boss,
 			"Member limit reached. You've used 45 of 50 suggestions (90%). You've reached your member limit of 45 suggestions. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
 				"Raise your member limit: https://t.example/org/members/01a00000-0000-7000-8000-000000000001#limit"},
 		{models.NoticeOrganizationSpendLimit, 0, models.NoticeFacts{OrganizationSpendCents: 49990, OrganizationLimitCents: limit(50000)},
-			subject{name: "Acme"}, boss,
+			subject{name: "Acme"},
 			"Organization limit reached. Extra suggestions of Acme are paused: $499.90 of the spend limit of $500.00 is used. " +
 				"Included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise the organization's spend limit: https://t.example/org#spend-limit"},
-		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, subject{}, alone,
+		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, alone,
 			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. The subscription is billed from then on, " +
 				"unless you cancel it. Compare plans: https://t.example/plans"},
-		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, subject{}, alone,
+		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, alone,
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
-				"Included suggestions are not affected. Update the payment method: https://t.example/plans"},
+				"Included suggestions are not affected. Update the payment method: https://t.example/usage"},
 	} {
 		n := &models.DueNotice{Kind: test.kind, Threshold: test.threshold, SubjectKind: models.SubjectUser, PeriodStart: month.Start,
 			Facts: test.facts}
@@ -79,7 +84,7 @@ func TestTexts(t *testing.T) {
 			n.SubjectKind = models.SubjectOrganization
 		}
 		n.Facts.PeriodEnd = month.End
-		m := w.message(n, test.about, test.to)
+		m := w.message(n, test.about)
 		got, _, _ := strings.Cut(strings.Join(strings.Fields(m.plain()), " "), " Usage: ")
 		want(t, string(test.kind), got, test.want)
 	}
@@ -160,7 +165,7 @@ func TestMail(t *testing.T) {
 		}
 		for kind, part := range mailParts(t, received) {
 			for _, wanted := range []string{"You've used 60 of 75 suggestions (80%)", "https://tollgate.example.com/settings", link[1],
-				"https://tollgate.example.com/usage#spend-limit"} {
+				"https://tollgate.example.com/plans"} {
 				if !strings.Contains(strings.ReplaceAll(part, "&#39;", "'"), wanted) {
 					t.Errorf("the part %s has no %q: %s", kind, wanted, part)
 				}
