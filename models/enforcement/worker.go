@@ -20,6 +20,8 @@ type worker struct {
 	memory memory
 	// lapsed are the organizations' records whose expired holds must be counted again.
 	lapsed []int64
+	// far means that the last read took long; see farAway.
+	far bool
 }
 
 // write decides one group after another until the queue is closed and empty.

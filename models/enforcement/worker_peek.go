@@ -83,14 +83,18 @@ func (w *worker) peek(calls []*call) {
 	failAll(calls, models.Unavailable(errors.New("people or usage records were not ready after all passes")))
 }
 
+// farAway is the time of a read from which on the database is far away, or slow: the next reads that
+// may depend on each other are made at the same time.
+const farAway = 100 * time.Millisecond
+
 // standings reads people's standings. If a person's record is missing or not ready, it computes
 // what the record will be. likely means that all of them probably need that, so it reads both at
-// the same time.
+// the same time. It also does so if the database is far away, to save a round trip.
 func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now time.Time, likely bool) ([]peeked, error) {
 	read := func(wants []models.RecordKey) (*models.Foreseen, error) {
 		return models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
 	}
-	if likely {
+	if likely || w.far {
 		done := make(chan struct{})
 		var all *models.Foreseen
 		var err error
@@ -100,8 +104,9 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 		}()
 		read = func([]models.RecordKey) (*models.Foreseen, error) { <-done; return all, err }
 	}
+	start := time.Now()
 	records, err := w.ledger.peek(ctx, wants)
-	if err != nil {
+	if w.far = time.Since(start) >= farAway; err != nil {
 		return nil, err
 	}
 	standings := make([]peeked, len(wants))

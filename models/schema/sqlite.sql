@@ -319,8 +319,6 @@ CREATE TABLE usage_events (
     UNIQUE (user_id, idempotency_key),
     CHECK ((idempotency_key IS NULL) <> (hold_id IS NULL))
 );
--- The events of a record by time, for the activity pages.
-CREATE INDEX usage_events_record ON usage_events (record_id, occurred_at);
 -- The events of a report.
 CREATE INDEX usage_events_stripe_report_id ON usage_events (stripe_report_id) WHERE stripe_report_id IS NOT NULL;
 -- Overage that is in no report yet, for sealing.
