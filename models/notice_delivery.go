@@ -85,7 +85,7 @@ type AttemptOutcome string
 const (
 	AttemptSending AttemptOutcome = "sending"
 	AttemptSent    AttemptOutcome = "sent"
-	// AttemptNotSent means that nothing was sent for certain, so the delivery is attempted again.
+	// AttemptNotSent means that it is certain that nothing was sent. The delivery is attempted again.
 	AttemptNotSent AttemptOutcome = "not_sent"
 	AttemptFailed  AttemptOutcome = "failed"
 	AttemptUnknown AttemptOutcome = "unknown"

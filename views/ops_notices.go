@@ -51,7 +51,7 @@ var noticeStates = map[models.DeliveryState]string{
 
 var attemptOutcomes = map[models.AttemptOutcome]string{
 	models.AttemptSending: "in progress", models.AttemptSent: "sent", models.AttemptNotSent: "not sent", models.AttemptFailed: "failed",
-	models.AttemptUnknown: "no answer",
+	models.AttemptUnknown: "outcome unknown",
 }
 
 // tryText says what came of an attempt.

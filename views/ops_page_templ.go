@@ -324,7 +324,7 @@ func OpsPage(d Ops) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("notices", "Notices", "Messages to people and webhooks that failed, or that may not have arrived.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var11), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("notices", "Notices", "Notices that failed or may not have arrived, and the webhook endpoints.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var11), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -81,10 +81,10 @@ func TestNoticeSettings(t *testing.T) {
 		wants("a form that is sent twice at once", want)
 		bob.post(views.PathNotices, some)
 		page := bob.get("/settings")
-		if !strings.Contains(page.main(), "Notices saved") || page.form(views.PathNotices).Encode() != some.Encode() {
+		if !strings.Contains(page.main(), "Notice settings saved") || page.form(views.PathNotices).Encode() != some.Encode() {
 			t.Errorf("after the form: %s", page.main())
 		}
-		if strings.Contains(bob.get("/settings").main(), "Notices saved") {
+		if strings.Contains(bob.get("/settings").main(), "Notice settings saved") {
 			t.Error("the message is shown twice")
 		}
 		for name, sent := range map[string]struct {
@@ -113,7 +113,7 @@ func TestSettingsWithoutChannels(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
 	b := f.signedIn("ada@example.com")
 	if p := b.get("/settings"); p.find("form", "action", views.PathNotices) != nil ||
-		!strings.Contains(p.main(), "This server sends no direct messages and no mail.") {
+		!strings.Contains(p.main(), "This server sends no direct messages and no email.") {
 		t.Errorf("the page is %s", p.main())
 	}
 	before := f.noticeSettings("ada@example.com")
@@ -143,7 +143,7 @@ func TestUnsubscribe(t *testing.T) {
 		oneClick := url.Values{"List-Unsubscribe": {"One-Click"}}
 		for range 2 {
 			if p := signedOut.post(link, oneClick, from("cross-site", "https://mail.example")); p.status != 200 ||
-				!strings.Contains(p.main(), "Mail is off") || len(p.header.Values("Set-Cookie")) > 0 {
+				!strings.Contains(p.main(), "Email is off") || len(p.header.Values("Set-Cookie")) > 0 {
 				t.Errorf("one click: %s\n%s", p.kind(), p.main())
 			}
 			if got, want := f.noticeSettings("bob@example.com"), (models.NoticeSettings{Slack: true, Levels: models.NoticesLimit}); got != want {

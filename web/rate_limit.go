@@ -102,8 +102,9 @@ func (l *keyLimit) allow(h http.Header) bool {
 // key without a limit.
 func rateLimitHeader() map[string]*huma.Param {
 	return map[string]*huma.Param{"RateLimit": {
-		Description: "Calls left, such as `\"key\";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit.",
-		Schema:      &huma.Schema{Type: "string"},
+		Description: "Calls left, such as `\"key\";r=99;t=1`: 99 calls are left now, and " +
+			"all are available again within 1 second. Missing if the key has no limit.",
+		Schema: &huma.Schema{Type: "string"},
 	}}
 }
 

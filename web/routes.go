@@ -122,8 +122,8 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.organizationMembers),
 			summary: "An organization's members",
 			description: "All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a " +
-				"time. A past period has the current members who had signed up by its end or have usage in it. There, a part of the list can " +
-				"be short or empty before its end, so continue until `next_cursor` is null.",
+				"time. A past period has the current members who had signed up by its end or have usage in it. For a past period, a response " +
+				"can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null.",
 			query:    []queryParameter{period, cursor},
 			response: reflect.TypeFor[membersAnswer](),
 			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},

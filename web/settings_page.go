@@ -16,7 +16,7 @@ import (
 // settingsPage shows a person's profile, notices and sessions.
 func (s *Server) settingsPage(c echo.Context, viewer *models.Viewer) error {
 	notices := map[flash]string{
-		sessionEnded: "Session ended", sessionsEnded: "All other sessions ended", noticesSaved: "Notices saved",
+		sessionEnded: "Session ended", sessionsEnded: "All other sessions ended", noticesSaved: "Notice settings saved",
 	}
 	var frame ui.Frame
 	if title, ok := notices[s.flashed(c, sessionEnded, sessionsEnded, noticesSaved)]; ok {

@@ -91,7 +91,7 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	case len(unknown) > 0:
 		return models.Plan{}, item, "no plan has the price " + strings.Join(unknown, " or ")
 	}
-	return models.Plan{}, nil, "it has no price that a plan could have"
+	return models.Plan{}, nil, "none of its prices can be a plan's base price"
 }
 
 // mismatches returns how an active subscription differs from what is sold: a quantity other than

@@ -96,7 +96,7 @@ func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts)
 	text := []string{"These members of " + organization + " are near or over their limit:"}
 	for i, m := range f.Members {
 		if i == digestMembers {
-			text = append(text, "There are more.")
+			text = append(text, "There are more members.")
 			break
 		}
 		text = append(text, fmt.Sprintf("%s: %s of %s used (%s)", m.Name, models.FormatCount(m.Used), c.Units(m.Included), m.Level))

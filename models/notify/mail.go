@@ -43,8 +43,8 @@ func (m *mailChannel) compose(j *job) (*mail.Msg, error) {
 	letter.SetListUnsubscribePost()
 	letter.SetGenHeader("Auto-Submitted", "auto-generated")
 	settings := j.message.base + "/settings"
-	letter.SetBodyString(mail.TypeTextPlain, j.message.plain()+"\n\n-- \nYou get this mail because mail is on in your notice settings.\n"+
-		"Change your notices: "+settings+"\nUnsubscribe: "+unsubscribe+"\n")
+	letter.SetBodyString(mail.TypeTextPlain, j.message.plain()+"\n\n-- \nYou get this email because email is on in your notice settings.\n"+
+		"Change your notice settings: "+settings+"\nUnsubscribe: "+unsubscribe+"\n")
 	page, err := template.New("mail").Parse(mailHTML)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (m *mailChannel) compose(j *job) (*mail.Msg, error) {
 }
 
 // send sends a mail. Only the server's answer after the mail's last line says that it was sent. Before
-// that, nothing was sent for certain.
+// that, it is certain that nothing was sent.
 func (m *mailChannel) send(ctx context.Context, j *job) outcome {
 	letter, err := m.compose(j)
 	if err != nil {

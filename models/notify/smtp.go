@@ -49,14 +49,14 @@ func ParseSMTP(address string) (*SMTP, error) {
 	}
 	for name := range query {
 		if name != "from" {
-			return nil, fmt.Errorf("unknown parameter %q; the only one is from", name)
+			return nil, fmt.Errorf(`unknown parameter %q; the only parameter is "from"`, name)
 		}
 	}
 	if len(query["from"]) != 1 {
-		return nil, errors.New("from is missing: add ?from=ADDRESS, the sender of the mail")
+		return nil, errors.New(`"from" is missing: add ?from=ADDRESS, the sender of the mail`)
 	}
 	if s.From, err = mail.ParseAddress(query.Get("from")); err != nil {
-		return nil, fmt.Errorf("from must be an email address, not %q", query.Get("from"))
+		return nil, fmt.Errorf(`"from" must be an email address, not %q`, query.Get("from"))
 	}
 	if u.User != nil {
 		var given bool

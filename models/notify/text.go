@@ -57,7 +57,7 @@ func (m *message) slack() string {
 		lines = append(lines, slackEscaper.Replace(m.step.Text))
 	}
 	if m.step.URL != m.usage {
-		links = append(links, link(m.usage, "Open your usage page"))
+		links = append(links, link(m.usage, "Open the usage page"))
 	}
 	return strings.Join(append(lines, strings.Join(links, "  ·  ")), "\n")
 }

@@ -105,7 +105,7 @@ func TestSlackMarkupIsEscaped(t *testing.T) {
 		var parsed []struct{ Text struct{ Text string } }
 		must(t, json.Unmarshal([]byte(blocks), &parsed))
 		if text := parsed[0].Text.Text; !strings.Contains(text, "&lt;!channel&gt; &amp; &lt;https://evil.example|x&gt;") ||
-			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open your usage page>") {
+			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open the usage page>") {
 			t.Errorf("the text is %q", text)
 		}
 		if html := mailParts(t, f.smtp.list()[0])["text/html"]; !strings.Contains(html, "&lt;!channel&gt; &amp; ") {

@@ -63,7 +63,7 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		},
 		"a bot token that expires": {[]string{"SLACK_BOT_TOKEN=xoxe.xoxb-1-hidden"}, "SLACK_BOT_TOKEN: this token expires"},
 		"a mail server without a sender": {
-			[]string{"TOLLGATE_SMTP=smtp://ada:hidden@mail.example.com"}, "--smtp (TOLLGATE_SMTP): from is missing",
+			[]string{"TOLLGATE_SMTP=smtp://ada:hidden@mail.example.com"}, `--smtp (TOLLGATE_SMTP): "from" is missing`,
 		},
 		"a mail server of another kind": {
 			[]string{"TOLLGATE_SMTP=http://hidden.example.com"}, "--smtp (TOLLGATE_SMTP): must be smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS",

@@ -230,7 +230,7 @@ export interface paths {
         };
         /**
          * An organization's members
-         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. A past period has the current members who had signed up by its end or have usage in it. There, a part of the list can be short or empty before its end, so continue until `next_cursor` is null. Needs a key with the scope `read`.
+         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. A past period has the current members who had signed up by its end or have usage in it. For a past period, a response can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null. Needs a key with the scope `read`.
          */
         get: operations["organizationMembers"];
         put?: never;
@@ -415,7 +415,7 @@ export interface components {
              */
             email: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -442,7 +442,7 @@ export interface components {
              */
             email?: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -559,7 +559,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -591,7 +591,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1047,7 +1047,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1081,7 +1081,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1343,7 +1343,7 @@ export interface components {
         };
         SettleRequest: {
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. A check with once has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1646,7 +1646,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -1720,7 +1720,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -1776,7 +1776,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -1859,7 +1859,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -1915,7 +1915,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -1980,7 +1980,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2036,7 +2036,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2119,7 +2119,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2175,7 +2175,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2258,7 +2258,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2316,7 +2316,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2399,7 +2399,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2457,7 +2457,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2540,7 +2540,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2620,7 +2620,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2694,7 +2694,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2753,7 +2753,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2800,7 +2800,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2857,7 +2857,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2904,7 +2904,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -2958,7 +2958,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -2996,7 +2996,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -3055,7 +3055,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -3093,7 +3093,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -3150,7 +3150,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -3188,7 +3188,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -3246,7 +3246,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -3320,7 +3320,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
@@ -3376,7 +3376,7 @@ export interface operations {
             /** @description Done. */
             200: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     [name: string]: unknown;
                 };
@@ -3450,7 +3450,7 @@ export interface operations {
             /** @description Code `rate_limited`. */
             429: {
                 headers: {
-                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls now, and all again within 1 second. Missing if the key has no limit. */
+                    /** @description Calls left, such as `"key";r=99;t=1`: 99 calls are left now, and all are available again within 1 second. Missing if the key has no limit. */
                     RateLimit?: string;
                     /** @description The maximum number of calls per second. */
                     "RateLimit-Limit"?: number;
