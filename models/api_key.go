@@ -37,7 +37,7 @@ func ParseScopes(list string) ([]Scope, error) {
 	for word := range strings.SplitSeq(list, ",") {
 		s := Scope(strings.TrimSpace(word))
 		if !slices.Contains(Scopes, s) {
-			return nil, fmt.Errorf("unknown scope %q: must be one of check, consume, read", s)
+			return nil, fmt.Errorf("unknown scope %q: must be one of check, consume, read, manage", s)
 		}
 		if !slices.Contains(scopes, s) {
 			scopes = append(scopes, s)

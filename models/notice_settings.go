@@ -125,7 +125,7 @@ const (
 	notInSlack       = "the person has no Slack account in the team of the bot token"
 	slackTurnedOff   = "the person turned off Slack messages"
 	mailTurnedOff    = "the person turned off mail"
-	mailUnverified   = "no sign-in has verified the person's address"
+	mailUnverified   = "the person's address is not verified"
 	levelNotSelected = "the person did not select this level"
 	notAnAdmin       = "the person is not an admin of the organization anymore"
 	inNoOrganization = "the person is in no organization anymore"

@@ -64,7 +64,7 @@ type levelChoice struct {
 
 // ParseNoticeLevel returns the level of a checkbox; 0 if there is none.
 func ParseNoticeLevel(value string) models.NoticeLevels {
-	for _, c := range levelChoices(true) {
+	for _, c := range levelChoices(true, "") {
 		if c.value == value {
 			return c.level
 		}
@@ -72,14 +72,14 @@ func ParseNoticeLevel(value string) models.NoticeLevels {
 	return 0
 }
 
-func levelChoices(admin bool) []levelChoice {
+func levelChoices(admin bool, units string) []levelChoice {
 	choices := []levelChoice{
-		{"warning", models.NoticesWarning, "Warning: 80% of the included units are used"},
+		{"warning", models.NoticesWarning, "Warning: 80% of the included " + units + " are used"},
 		{"critical", models.NoticesCritical, "Critical: 95% are used"},
-		{"limit", models.NoticesLimit, "Limits: all are used, extra units are billed, or a limit is reached"},
+		{"limit", models.NoticesLimit, "Limits: all are used, extra " + units + " are billed, or a limit is reached"},
 	}
 	if admin {
-		choices = append(choices, levelChoice{"digest", models.NoticesDigest, "Daily summary of members near or over their limit, for admins"})
+		choices = append(choices, levelChoice{"digest", models.NoticesDigest, "Daily summary, for admins: members who used 80% or more"})
 	}
 	return choices
 }

@@ -44,11 +44,20 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		case channel == models.ChannelMail:
 			choice.On, choice.Hint = settings.Mail, "To "+person.Email
 		case person.SlackUserID == nil:
-			choice.Hint = "Your account is not linked to Slack yet. Sign in with Slack to link it."
+			choice.Hint = s.linkHint()
 		}
 		form.Channels = append(form.Channels, choice)
 	}
 	return form, nil
+}
+
+// linkHint says how a person links their Slack account.
+func (s *Server) linkHint() string {
+	const unlinked = "Your account is not linked to Slack yet. "
+	if s.issuer.Issuer == SlackIssuer {
+		return unlinked + "Sign in with Slack to link it."
+	}
+	return unlinked + "The Slack app links it when you use it."
 }
 
 // saveNotices saves a person's channels and levels. A channel that the server does not have keeps its

@@ -180,7 +180,7 @@ func TestTheSevenBoundaries(t *testing.T) {
 				t.Errorf("%d of 500: %s", c.used, text)
 			}
 			f.get("/v1/usage/"+email).want(t, 200, map[string]any{"warning_level": strings.ToLower(c.word)})
-			if settings := b.get("/settings"); strings.Contains(settings.main(), "No notice right now") != (c.word == "Safe") {
+			if settings := b.get("/settings"); strings.Contains(settings.main(), "Nothing right now") != (c.word == "Safe") {
 				t.Errorf("%d of 500, notices: %s", c.used, settings.main())
 			}
 		}

@@ -40,10 +40,9 @@ func (s *Server) api() []route {
 	return []route{
 		{
 			method: http.MethodPost, path: "/v1/check", id: "check", scope: models.ScopeCheck, handle: s.check,
-			summary: "May this person have more?",
-			description: "Returns the decision and records no usage." + naming + " A key without the scope `consume` links " +
-				"only identities and people that are not linked yet. It moves no identity to another person, and no person to another team.",
-			request: reflect.TypeFor[CheckRequest](), response: reflect.TypeFor[Decision](),
+			summary:     "May this person have more?",
+			description: "Returns the decision and records no usage." + naming,
+			request:     reflect.TypeFor[CheckRequest](), response: reflect.TypeFor[Decision](),
 			codes: []models.Code{models.CodeUnknownUser},
 		},
 		{

@@ -149,6 +149,13 @@ func (w *Worker) load(ctx context.Context, tx bun.Tx, now time.Time, j *job) (wh
 	if !j.notice.ExpiresAt.After(now) && (!webhook || j.row.Attempts == 0) {
 		return "the notice expired", nil
 	}
+	applies, err := j.notice.StillTrue(ctx, tx)
+	if err != nil {
+		return "", err
+	}
+	if !applies {
+		return "the subscription changed", nil
+	}
 	subject, err := w.subject(ctx, tx, &j.notice)
 	if err != nil {
 		return "", err
@@ -176,13 +183,6 @@ func (w *Worker) load(ctx context.Context, tx bun.Tx, now time.Time, j *job) (wh
 	}
 	if why := j.to.Refuses(&j.notice, j.row.Channel, w.team()); why != "" {
 		return why, nil
-	}
-	holds, err := j.notice.StillTrue(ctx, tx)
-	if err != nil {
-		return "", err
-	}
-	if !holds {
-		return "the subscription changed", nil
 	}
 	j.message = w.message(&j.notice, subject)
 	return "", nil

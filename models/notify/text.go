@@ -117,7 +117,7 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		m.step = link("Update the payment method", "/usage")
 	case models.NoticeDigest:
 		m.usage = w.BaseURL + "/org"
-		m.title = "Members near or over their limit"
+		m.title = "Members near or over their included " + c.UnitPlural
 		m.paragraphs = digestText(c, about.name, f)
 		m.step = link("Open the list of members", "/org/members")
 	default:

@@ -52,7 +52,7 @@ export interface paths {
         put?: never;
         /**
          * May this person have more?
-         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. A key without the scope `consume` links only identities and people that are not linked yet. It moves no identity to another person, and no person to another team. Needs a key with the scope `check`.
+         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `check`.
          */
         post: operations["check"];
         delete?: never;
@@ -505,7 +505,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -649,7 +649,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -816,7 +816,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -985,7 +985,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1300,7 +1300,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1455,7 +1455,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Units used as a percentage of the included units, rounded down.
+             * @description Included units used as a percentage while units are left; after that, all units used as a percentage of them. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
