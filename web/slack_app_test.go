@@ -428,7 +428,8 @@ func (f *fixture) withLinkedPeople(n int) {
 	f.t.Helper()
 	var links []models.Link
 	for i := range n {
-		links = append(links, models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d", i)}})
+		identity := models.SlackIdentity{TeamID: "T1", UserID: fmt.Sprintf("U%d", i)}
+		links = append(links, models.Link{Email: fmt.Sprintf("u%d@example.com", i), Slack: identity})
 	}
 	_, err := models.LinkPeople(f.t.Context(), f.db, models.Now(f.clock), links)
 	must(f.t, err)
