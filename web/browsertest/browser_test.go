@@ -332,7 +332,7 @@ func TestScreenshots(t *testing.T) {
 	for _, shot := range []struct {
 		name, state string
 		shown       int
-	}{{"usage", "usage-billed-with-limit", 1484}, {"org", "org", 1472}} {
+	}{{"usage", "usage-billed-with-limit", 1484}, {"org", "org", 1186}} {
 		p := page{Name: shot.state, Address: server.URL + "/" + shot.state, Shots: map[string]string{}, Shown: shot.shown}
 		for _, scheme := range []string{"light", "dark"} {
 			p.Shots[scheme] = filepath.Join(*shots, shot.name+"-"+scheme+".png")
