@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -108,8 +106,8 @@ func NewClient(o ClientOptions) (*Client, error) {
 		if c.Live {
 			return nil, ErrLiveKey
 		}
-		if err := checkBase(o.APIBase); err != nil {
-			return nil, err
+		if err := models.CheckStandIn(o.APIBase); err != nil {
+			return nil, fmt.Errorf("--stripe-api-base: %w", err)
 		}
 		cfg.URL = stripe.String(strings.TrimRight(o.APIBase, "/"))
 	}
@@ -144,18 +142,6 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.Join(fmt.Errorf("the response is a redirect: %s", response.Status), response.Body.Close())
 	}
 	return response, err
-}
-
-// checkBase returns an error unless an address is that of a stand-in on this machine.
-func checkBase(base string) error {
-	u, err := url.Parse(base)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return fmt.Errorf("--stripe-api-base: %q is not an address such as http://127.0.0.1:12111", base)
-	}
-	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--stripe-api-base: %s is not on this machine; a stand-in for Stripe must be", u.Host)
-	}
-	return nil
 }
 
 // params returns parameters for a request that ends with the context.

@@ -47,6 +47,8 @@ var HelpTexts = kong.Vars{
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
+	"help_slack_api_base": "For tests: the URL of a stand-in for Slack's API on this machine. It is not used for sign-in; for that, " +
+		"see --oidc-issuer.",
 	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +
 		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no mail. " +
 		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",

@@ -29,6 +29,7 @@ func (s *Settings) StartWorkers(ctx context.Context, o *web.Options) (stop func(
 func (s *Settings) startNotices(ctx context.Context, o *web.Options) (stop func(), err error) {
 	options := notify.Options{
 		DB: o.DB, Catalogue: o.Catalogue, Now: time.Now, Log: o.Log, BaseURL: o.BaseURL, SlackToken: s.SlackBotToken,
+		SlackAPI: s.slackAPI(),
 	}
 	if s.SlackBotToken != "" {
 		o.NoticeChannels = append(o.NoticeChannels, models.ChannelSlack)

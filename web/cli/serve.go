@@ -47,7 +47,7 @@ func (s *Settings) ServerOptions(parsed *kong.Context, d Deployment) web.Options
 	o := web.Options{
 		DB: d.DB, Catalogue: d.Catalogue, Now: time.Now, BaseURL: string(s.BaseURL), Version: Version(), RateLimit: s.RateLimit,
 		SignIn: web.SignIn{Issuer: s.OIDCIssuer, ClientID: s.SlackClientID, ClientSecret: s.SlackClientSecret}, Drain: s.Drain,
-		Slack: web.SlackApp{SigningSecret: s.SlackSigningSecret, BotToken: s.SlackBotToken},
+		Slack: web.SlackApp{SigningSecret: s.SlackSigningSecret, BotToken: s.SlackBotToken, API: s.slackAPI()},
 	}
 	if d.Background != nil && !Given(parsed, "drain") {
 		o.Drain = 0 // Ctrl-C at a terminal should stop the demo immediately

@@ -32,6 +32,7 @@ type Settings struct {
 	TrustedProxies []web.Network `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"NETWORK" help:"${help_trusted_proxies}"`
 	OIDCIssuer     string        `name:"oidc-issuer" env:"OIDC_ISSUER" default:"${slack}" help:"${help_oidc_issuer}"`
 	StripeAPIBase  string        `name:"stripe-api-base" env:"STRIPE_API_BASE" placeholder:"URL" help:"${help_stripe_api_base}"`
+	SlackAPIBase   string        `name:"slack-api-base" env:"SLACK_API_BASE" placeholder:"URL" help:"${help_slack_api_base}"`
 
 	SMTP string `name:"smtp" env:"TOLLGATE_SMTP" secret:"" placeholder:"URL" help:"${help_smtp}"`
 
@@ -96,6 +97,11 @@ func (s *Settings) CheckConnections() error {
 			return fmt.Errorf("SLACK_BOT_TOKEN: %w", err)
 		}
 	}
+	if s.SlackAPIBase != "" {
+		if err := models.CheckStandIn(s.SlackAPIBase); err != nil {
+			return fmt.Errorf("--slack-api-base: %w", err)
+		}
+	}
 	if s.SMTP != "" {
 		if _, err := notify.ParseSMTP(s.SMTP); err != nil {
 			return fmt.Errorf("--smtp (TOLLGATE_SMTP): %w", err)
@@ -114,6 +120,14 @@ func (s *Settings) CheckConnections() error {
 		}
 	}
 	return nil
+}
+
+// slackAPI returns the address of Slack's API, ending with a slash; empty for Slack's own.
+func (s *Settings) slackAPI() string {
+	if s.SlackAPIBase == "" {
+		return ""
+	}
+	return strings.TrimRight(s.SlackAPIBase, "/") + "/"
 }
 
 // serverURL returns the URL of the server that has these settings.

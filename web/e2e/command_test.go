@@ -358,8 +358,8 @@ func TestHelp(t *testing.T) {
 		for flag, variable := range map[string]string{
 			`--database="sqlite:tollgate.db"`: "($DATABASE_URL)", `--listen="127.0.0.1:8080"`: "($TOLLGATE_LISTEN)",
 			"--base-url=": "($TOLLGATE_BASE_URL)", `--oidc-issuer="https://slack.com"`: "($OIDC_ISSUER)",
-			"--stripe-api-base=": "($STRIPE_API_BASE)", "--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)",
-			"--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
+			"--stripe-api-base=": "($STRIPE_API_BASE)", "--slack-api-base=": "($SLACK_API_BASE)",
+			"--metrics-listen=": "($TOLLGATE_METRICS_LISTEN)", "--plans=": "($TOLLGATE_PLANS)", "--trusted-proxies=": "($TOLLGATE_TRUSTED_PROXIES)",
 			"--log-level=": "($TOLLGATE_LOG_LEVEL)", "--log-format=": "($TOLLGATE_LOG_FORMAT)",
 		} {
 			if i := strings.Index(text, flag); i < 0 || !strings.Contains(text[i:], variable) {

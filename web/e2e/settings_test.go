@@ -62,6 +62,9 @@ func TestRefusesUnusableSettings(t *testing.T) {
 			[]string{"SLACK_BOT_TOKEN_FILE=" + file}, "SLACK_BOT_TOKEN: this is not a bot token (xoxb-…)",
 		},
 		"a bot token that expires": {[]string{"SLACK_BOT_TOKEN=xoxe.xoxb-1-hidden"}, "SLACK_BOT_TOKEN: this token expires"},
+		"a stand-in for Slack on another machine": {
+			[]string{"SLACK_API_BASE=https://slack.example.com"}, "--slack-api-base: slack.example.com is not on this machine",
+		},
 		"a mail server without a sender": {
 			[]string{"TOLLGATE_SMTP=smtp://ada:hidden@mail.example.com"}, `--smtp (TOLLGATE_SMTP): "from" is missing`,
 		},
