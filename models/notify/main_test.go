@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,16 @@ import (
 	"tollgate/models/modelstest"
 )
 
-func TestMain(m *testing.M) { modelstest.Main(m, models.Open) }
+func TestMain(m *testing.M) {
+	if settings := os.Getenv(workerVariable); settings != "" {
+		if err := work(settings); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	modelstest.Main(m, models.Open)
+}
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 

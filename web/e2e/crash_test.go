@@ -341,9 +341,15 @@ func wait(t *testing.T, done <-chan struct{}, what string) {
 // eventually polls a condition for which there is no signal.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	within(t, 10*time.Second, what, so)
+}
+
+// within is eventually with another patience.
+func within(t *testing.T, patience time.Duration, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not true within 10 s: %s", what)
+			t.Fatalf("not true within %s: %s", patience, what)
 		}
 	}
 }

@@ -32,6 +32,7 @@ const (
 type tail struct {
 	mu   sync.Mutex
 	text []byte
+	all  bool // store everything
 }
 
 const tailSize = 4 << 10
@@ -40,7 +41,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
-	if cut := len(t.text) - tailSize; cut > 0 {
+	if cut := len(t.text) - tailSize; cut > 0 && !t.all {
 		t.text = append(t.text[:0], t.text[cut:]...)
 	}
 	return len(p), nil
@@ -49,7 +50,14 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.text))
+	return string(bytes.TrimSpace(t.text[max(0, len(t.text)-tailSize):]))
+}
+
+// count returns how often the stored output contains a text.
+func (t *tail) count(text string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Count(t.text, []byte(text))
 }
 
 // run is one run of the program.

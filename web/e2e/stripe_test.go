@@ -244,8 +244,9 @@ type hour struct {
 	start    time.Time
 }
 
-// newStripeSite starts a site whose processes report to a stand-in.
-func newStripeSite(t *testing.T, database string, processes int) (*site, *account) {
+// newStripeSite starts a site whose processes report to a stand-in. changes change each process
+// before it starts.
+func newStripeSite(t *testing.T, database string, processes int, changes ...func(i int, p *server)) (*site, *account) {
 	t.Helper()
 	catalogue, err := models.LoadCatalogue("")
 	if err != nil {
@@ -271,6 +272,9 @@ func newStripeSite(t *testing.T, database string, processes int) (*site, *accoun
 		p := newServer(t, fmt.Sprintf("process %d", i+1), database)
 		p.args = append(p.args, "--stripe-api-base", stand.URL, "--report-every", "1s")
 		p.env = append(p.env, "STRIPE_SECRET_KEY=sk_test_1", "STRIPE_WEBHOOK_SECRET=whsec_1")
+		for _, change := range changes {
+			change(i, p)
+		}
 		s.servers = append(s.servers, p)
 	}
 	a.servers = s.servers
