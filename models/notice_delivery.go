@@ -66,6 +66,12 @@ const (
 	DeliverySkipped DeliveryState = "skipped"
 )
 
+// NoticeChannels are all channels, and DeliveryStates all states of a delivery.
+var (
+	NoticeChannels = []NoticeChannel{ChannelSlack, ChannelMail, ChannelWebhook}
+	DeliveryStates = []DeliveryState{DeliveryPending, DeliverySending, DeliverySent, DeliveryFailed, DeliveryUnknown, DeliverySkipped}
+)
+
 // NoticeAttempt is one attempt of a delivery.
 type NoticeAttempt struct {
 	bun.BaseModel `bun:"table:notice_attempts"`

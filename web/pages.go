@@ -44,7 +44,7 @@ const (
 type pageRoute struct {
 	method, path string
 	rule         rule
-	handle       func(c echo.Context, viewer *models.Viewer) error
+	handle       pageHandler
 	// within is the timeout; zero means queryTimeout.
 	within time.Duration
 	// anySite means that forms on other sites may send to it.
@@ -52,6 +52,9 @@ type pageRoute struct {
 	// leads means that a form of the page may redirect to another site: Stripe or the issuer.
 	leads bool
 }
+
+// pageHandler answers a request for a page.
+type pageHandler func(c echo.Context, viewer *models.Viewer) error
 
 // pages returns all pages.
 func (s *Server) pages() []pageRoute {
@@ -65,9 +68,9 @@ func (s *Server) pages() []pageRoute {
 		{method: get, path: "/docs", rule: anyone, handle: s.docs},
 		{method: get, path: "/sign-in", rule: public, handle: s.signInPage, within: issuerPatience + queryTimeout, leads: true},
 		{method: post, path: "/sign-in/slack", rule: public, handle: s.startSignIn, within: issuerPatience + queryTimeout},
-		{method: get, path: callbackPath, rule: public, handle: s.finishSignIn, within: 3*issuerPatience + queryTimeout},
+		{method: get, path: callbackPath, rule: public, handle: s.countSignIn(byIssuer, s.finishSignIn), within: 3*issuerPatience + queryTimeout},
 		{method: get, path: SignInLinkPath + ":token", rule: public, handle: s.signInLinkPage},
-		{method: post, path: SignInLinkPath + ":token", rule: public, handle: s.useSignInLink},
+		{method: post, path: SignInLinkPath + ":token", rule: public, handle: s.countSignIn(byLink, s.useSignInLink)},
 		{method: post, path: "/sign-out", rule: public, handle: s.signOut},
 		{method: get, path: homePath, rule: member, handle: s.usagePage, leads: true},
 		{method: get, path: "/usage.csv", rule: member, handle: s.usageCSV},

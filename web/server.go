@@ -98,7 +98,7 @@ type Server struct {
 	crossSite *http.CrossOriginProtection
 	https     bool   // people use HTTPS to reach the server
 	document  []byte // OpenAPI
-	requests  *prometheus.HistogramVec
+	counters  *counters
 	fileGone  atomic.Bool // see checkFile
 	drain     time.Duration
 	stop      stop
@@ -127,17 +127,13 @@ func New(o Options) (*Server, error) {
 		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tollgate_http_request_seconds", Help: "Time from a request's header to the end of its response.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
-		}, []string{"route", "status"}),
 	}
 	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of}
 	s.slack = newSlackApp(&o)
-	if err := o.Metrics.Register(s.requests); err != nil {
+	var err error
+	if s.counters, err = newCounters(&o); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
-	var err error
 	if s.refusals, err = newRefusals(o.Metrics); err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -265,7 +261,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 				route = "none"
 			}
 			status := w.Status
-			s.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
+			s.counters.requests.WithLabelValues(route, statusText(status)).Observe(took.Seconds())
 			level := slog.LevelDebug
 			switch {
 			case s.noteFile(err): // it was already logged

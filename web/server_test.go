@@ -64,7 +64,9 @@ func newFixture(t testing.TB, address string, changes ...func(*Options)) *fixtur
 	for _, change := range changes {
 		change(&o)
 	}
-	o.Gate, err = enforcement.Open(ctx, f.db, enforcement.Options{Catalogue: o.Catalogue, Now: f.clock, Log: log, QueueLimit: 4096})
+	o.Gate, err = enforcement.Open(ctx, f.db, enforcement.Options{
+		Catalogue: o.Catalogue, Now: f.clock, Log: log, Metrics: o.Metrics, QueueLimit: 4096,
+	})
 	must(t, err)
 	t.Cleanup(o.Gate.Close)
 	s, err := New(o)

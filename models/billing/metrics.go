@@ -2,8 +2,8 @@ package billing
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,26 +12,39 @@ import (
 	"tollgate/models"
 )
 
-// How long a scrape may take to read the status, and how old a cached status may be.
-const (
-	scrapeTimeout = 5 * time.Second
-	scrapeCache   = 2 * time.Second
-)
-
 // metrics exports the figures of Status. They are read at each scrape.
 type metrics struct {
-	db    bun.IDB
-	sends func() bool
-	now   func() time.Time
-	log   *slog.Logger
+	sends  func() bool
+	now    func() time.Time
+	status models.Scrape[scraped]
 
 	reports, units, unsealed, oldest, drift, blocked, held, sending *prometheus.Desc
 
 	overageUnits, overageCents, notInvoicedUnits, notInvoicedCents *prometheus.Desc
 
-	mu   sync.Mutex
-	last *Status
-	read time.Time
+	webhooks, oldestWebhook *prometheus.Desc
+}
+
+// scraped are the figures of one scrape.
+type scraped struct {
+	*Status
+	// Webhooks is the number of webhooks that are not applied yet, and OldestWebhook is when the oldest
+	// of them arrived.
+	Webhooks      int64
+	OldestWebhook bun.NullTime
+}
+
+func readScraped(ctx context.Context, db bun.IDB) (*scraped, error) {
+	s := &scraped{}
+	var err error
+	if s.Status, err = ReadStatus(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := db.NewRaw("SELECT COUNT(*) AS webhooks, MIN(received_at) AS oldest_webhook FROM stripe_webhook_events WHERE applied_at IS NULL").
+		Scan(ctx, &s.Webhooks, &s.OldestWebhook); err != nil {
+		return nil, fmt.Errorf("count webhooks: %w", err)
+	}
+	return s, nil
 }
 
 // RegisterMetrics adds the figures of /ops to a registry. sends reports whether this process sends
@@ -45,7 +58,10 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 			[]string{label}, nil)
 	}
 	return registry.Register(&metrics{
-		db: db, sends: sends, now: now, log: log,
+		sends: sends, now: now,
+		status: models.Scrape[scraped]{
+			Of: "Stripe", Log: log, Read: func(ctx context.Context) (*scraped, error) { return readScraped(ctx, db) },
+		},
 		reports:  desc("reports", "Reports by state.", "state"),
 		units:    desc("report_units", "Units of the reports by state.", "state"),
 		unsealed: desc("unsealed_units", "Units that are in no report yet."),
@@ -62,20 +78,23 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		notInvoicedUnits: overage("not_invoiced_units", "Overage that is not invoiced, in units, by reason.", "reason"),
 		notInvoicedCents: overage("not_invoiced_cents", "Overage that is not invoiced, in the smallest unit of the currency, by reason.",
 			"reason"),
+
+		webhooks:      desc("webhooks_waiting", "Webhooks that are stored and not applied yet."),
+		oldestWebhook: desc("oldest_webhook_seconds", "Age of the oldest webhook that is not applied yet; 0 without one."),
 	})
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.reports, m.units, m.unsealed, m.oldest, m.drift, m.blocked, m.held, m.sending,
-		m.overageUnits, m.overageCents, m.notInvoicedUnits, m.notInvoicedCents} {
+		m.overageUnits, m.overageCents, m.notInvoicedUnits, m.notInvoicedCents, m.webhooks, m.oldestWebhook} {
 		to <- d
 	}
 }
 
 // Collect implements prometheus.Collector. If the database is unavailable, it exports nothing.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	s := m.status()
+	s := m.status.Figures()
 	if s == nil {
 		return
 	}
@@ -87,11 +106,15 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		gauge(m.units, float64(c.Units), string(c.State))
 	}
 	gauge(m.unsealed, float64(s.UnsealedUnits))
-	age := 0.0
-	if s.OldestUnsent != nil {
-		age = max(0, m.now().Sub(*s.OldestUnsent).Seconds())
+	age := func(since *time.Time) float64 {
+		if since == nil || since.IsZero() {
+			return 0
+		}
+		return max(0, m.now().Sub(*since).Seconds())
 	}
-	gauge(m.oldest, age)
+	gauge(m.oldest, age(s.OldestUnsent))
+	gauge(m.webhooks, float64(s.Webhooks))
+	gauge(m.oldestWebhook, age(&s.OldestWebhook.Time))
 	gauge(m.drift, float64(s.Drift))
 	gauge(m.blocked, float64(s.BlockedStreams))
 	gauge(m.held, float64(s.HeldCustomers))
@@ -110,19 +133,4 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		sending = 1
 	}
 	gauge(m.sending, sending)
-}
-
-func (m *metrics) status() *Status {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.read) > scrapeCache {
-		ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
-		defer cancel()
-		s, err := ReadStatus(ctx, m.db)
-		if err != nil {
-			m.log.Error("could not read the figures of reports", "error", err)
-		}
-		m.last, m.read = s, now
-	}
-	return m.last
 }

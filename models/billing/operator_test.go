@@ -170,6 +170,14 @@ func TestMetrics(t *testing.T) {
 		_, err := d.Totals(d.ctx, true)
 		d.must(err)
 		d.must(Pause(d.ctx, d.db, d.now, "op@example.com"))
+		for id, age := range map[string]time.Duration{"evt_1": 30 * time.Second, "evt_2": 90 * time.Second, "evt_applied": time.Hour} {
+			e := models.StripeWebhookEvent{ID: id, Type: "a", Payload: "{}", ReceivedAt: d.now.Add(-age)}
+			if id == "evt_applied" {
+				e.AppliedAt = &d.now
+			}
+			_, err := d.db.NewInsert().Model(&e).Exec(d.ctx)
+			d.must(err)
+		}
 		registry := prometheus.NewRegistry()
 		d.must(RegisterMetrics(registry, d.db, func() bool { return true }, d.clock, slog.New(slog.DiscardHandler)))
 		want := map[string]string{
@@ -177,14 +185,16 @@ func TestMetrics(t *testing.T) {
 				"sealed 1, unknown 0, verified 0",
 			"tollgate_stripe_report_units": "accepted 3, conflict 0, dead 0, expired 0, given_up 0, missing 0, rejected 0, " +
 				"sealed 4, unknown 0, verified 0",
-			"tollgate_stripe_unsealed_units":        "5",
-			"tollgate_stripe_oldest_unsent_seconds": "10800",
-			"tollgate_stripe_drift_units":           "7",
-			"tollgate_stripe_blocked_streams":       "1",
-			"tollgate_stripe_held_customers":        "0",
-			"tollgate_stripe_sending":               "0",
-			"tollgate_overage_units":                "counted 10, decided 12, invoiced 0, sent 3",
-			"tollgate_overage_cents":                "decided 0, invoiced 0, sent 0",
+			"tollgate_stripe_unsealed_units":         "5",
+			"tollgate_stripe_oldest_unsent_seconds":  "10800",
+			"tollgate_stripe_drift_units":            "7",
+			"tollgate_stripe_blocked_streams":        "1",
+			"tollgate_stripe_held_customers":         "0",
+			"tollgate_stripe_sending":                "0",
+			"tollgate_stripe_webhooks_waiting":       "2",
+			"tollgate_stripe_oldest_webhook_seconds": "90",
+			"tollgate_overage_units":                 "counted 10, decided 12, invoiced 0, sent 3",
+			"tollgate_overage_cents":                 "decided 0, invoiced 0, sent 0",
 			"tollgate_overage_not_invoiced_units": "blocked 4, by_hand 0, conflict 0, credited 0, dead 0, discarded 0, expired 0, " +
 				"given_up 0, late 0, " +
 				"no_item 0, no_overage_price 0, not_billed 0, not_counted 0, other_currency 0, " +

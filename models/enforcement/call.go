@@ -51,6 +51,7 @@ const (
 	hold
 	settle
 	release
+	check // only in metrics: the gate decides a check as a consume that records nothing
 )
 
 // request is a caller's request. It never changes.

@@ -176,6 +176,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 			run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
 		})
 	}
+	g.metrics.watch(o.Metrics, g)
 	g.workers.Go(g.sweep)
 	g.workers.Go(func() {
 		writing.Wait()
@@ -219,31 +220,40 @@ func (g *Gate) Close() {
 
 // Check decides without recording anything.
 func (g *Gate) Check(ctx context.Context, p Person, quantity int64) (Answer, error) {
-	return g.single(ctx, g.readers, request{kind: consume, person: p, quantity: quantity})
+	answer, err := g.single(ctx, g.readers, request{kind: consume, person: p, quantity: quantity})
+	g.metrics.count(check, &answer, err)
+	return answer, err
 }
 
 // Consume decides and records. A person's second call with the same key and quantity gets the first
 // answer again. With another quantity, the error is idempotency_key_reused. Refusals are not
 // stored.
 func (g *Gate) Consume(ctx context.Context, p Person, quantity int64, key string, o ...CallOption) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: consume, person: p, quantity: quantity, key: key, silent: slices.Contains(o, Silent)})
+	return g.write(ctx, request{kind: consume, person: p, quantity: quantity, key: key, silent: slices.Contains(o, Silent)})
 }
 
 // Hold sets units aside until they are settled, released, or ttl has passed.
 func (g *Gate) Hold(ctx context.Context, p Person, quantity int64, key string, ttl time.Duration, o ...CallOption) (Answer, error) {
-	return g.single(ctx, g.writers, request{
+	return g.write(ctx, request{
 		kind: hold, person: p, quantity: quantity, key: key, ttl: ttl, silent: slices.Contains(o, Silent),
 	})
 }
 
 // Settle turns a hold, or a part of it, into an event of the period in which the hold was created.
 func (g *Gate) Settle(ctx context.Context, id uuid.UUID, quantity int64, o ...CallOption) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: settle, holdID: id, quantity: quantity, silent: slices.Contains(o, Silent)})
+	return g.write(ctx, request{kind: settle, holdID: id, quantity: quantity, silent: slices.Contains(o, Silent)})
 }
 
 // Release gives a hold's units back. A second release changes nothing.
 func (g *Gate) Release(ctx context.Context, id uuid.UUID) (Answer, error) {
-	return g.single(ctx, g.writers, request{kind: release, holdID: id})
+	return g.write(ctx, request{kind: release, holdID: id})
+}
+
+// write makes a call that may record something.
+func (g *Gate) write(ctx context.Context, r request) (Answer, error) {
+	answer, err := g.single(ctx, g.writers, r)
+	g.metrics.count(r.kind, &answer, err)
+	return answer, err
 }
 
 // Outcome is the result of one entry of Record.
@@ -265,11 +275,15 @@ func (g *Gate) Record(ctx context.Context, entries []PastEvent) ([]Outcome, erro
 		return nil, nil
 	}
 	if _, err := g.submit(g.shard(g.writers, &c.ops[0].request), c); err != nil {
+		for range entries {
+			g.metrics.count(record, &Answer{}, err)
+		}
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(c.ops))
 	for i := range c.ops {
 		outcomes[i] = Outcome{Answer: c.ops[i].answer, Err: c.ops[i].err}
+		g.metrics.count(record, &outcomes[i].Answer, outcomes[i].Err)
 	}
 	return outcomes, nil
 }

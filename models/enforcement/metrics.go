@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/models"
 )
 
 // metrics counts what the workers do. Without a registry, the counts are not exported.
@@ -13,6 +15,16 @@ type metrics struct {
 	// remembered counts the groups that were written based on remembered records. moved counts the
 	// groups that had to be decided again because a record was stale.
 	remembered, moved prometheus.Counter
+	decisions         [len(kindNames)]decisionCounters
+}
+
+// kindNames are the calls as the metrics name them.
+var kindNames = [...]string{consume: "consume", record: "event", hold: "hold", settle: "settle", release: "release", check: "check"}
+
+// decisionCounters counts the answers to one kind of call.
+type decisionCounters struct {
+	allowed, replayed, failed prometheus.Counter
+	refused                   map[models.Reason]prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -33,10 +45,55 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Groups decided again under locks, because another process had changed a record or recorded a key.",
 		}),
 	}
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tollgate_gate_decisions_total", Help: "Answers of the gate, including those to pages, by call, outcome and reason of a refusal.",
+	}, []string{"call", "outcome", "reason"})
+	for kind, name := range kindNames {
+		c := decisionCounters{refused: map[models.Reason]prometheus.Counter{}}
+		c.allowed, c.replayed = decisions.WithLabelValues(name, "allowed", ""), decisions.WithLabelValues(name, "replayed", "")
+		c.failed = decisions.WithLabelValues(name, "error", "")
+		for _, reason := range models.Reasons {
+			c.refused[reason] = decisions.WithLabelValues(name, "refused", string(reason))
+		}
+		m.decisions[kind] = c
+	}
 	if r != nil {
-		r.MustRegister(m.groups, m.seconds, m.remembered, m.moved)
+		r.MustRegister(m.groups, m.seconds, m.remembered, m.moved, decisions)
 	}
 	return m
+}
+
+// watch exports the lengths of the gate's queues.
+func (m *metrics) watch(r prometheus.Registerer, g *Gate) {
+	if r == nil {
+		return
+	}
+	for name, queues := range map[string][]*queue{"write": g.writers, "read": g.readers} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollgate_gate_queue_length", Help: "Decisions that wait for a worker.", ConstLabels: prometheus.Labels{"queue": name},
+		}, func() float64 {
+			n := 0
+			for _, q := range queues {
+				n += q.length()
+			}
+			return float64(n)
+		}))
+	}
+}
+
+// count counts an answer.
+func (m *metrics) count(k kind, a *Answer, err error) {
+	c := &m.decisions[k]
+	switch {
+	case err != nil:
+		c.failed.Inc()
+	case a.Replayed:
+		c.replayed.Inc()
+	case a.Verdict.Allowed:
+		c.allowed.Inc()
+	default:
+		c.refused[a.Verdict.Reason].Inc()
+	}
 }
 
 func (m *metrics) observe(ops int, took time.Duration) {

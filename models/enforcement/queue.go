@@ -50,6 +50,13 @@ func (q *queue) put(c *call) error {
 	return nil
 }
 
+// length returns the number of ops that wait.
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.ops
+}
+
 func (q *queue) signal() {
 	select {
 	case q.arrived <- struct{}{}:

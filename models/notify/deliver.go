@@ -190,6 +190,7 @@ func (w *Worker) load(ctx context.Context, tx bun.Tx, now time.Time, j *job) (wh
 
 // finish stores the outcome of an attempt, unless the lease ended and another process took over.
 func (w *Worker) finish(ctx context.Context, j *job, out outcome) error {
+	w.attempts.WithLabelValues(string(j.row.Channel), string(out.result)).Inc()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storePatience)
 	defer cancel()
 	err := w.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tollgate/models"
 )
 
@@ -65,6 +67,8 @@ type Worker struct {
 	webhooks *webhookChannel
 	// digested is the last day whose summaries this process has written. Only prepare uses it.
 	digested time.Time
+	// attempts counts the attempts of this process.
+	attempts *prometheus.CounterVec
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // nil while the worker is not running
@@ -83,7 +87,7 @@ func New(o Options) *Worker {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	w := &Worker{Options: o, webhooks: newWebhookChannel(o)}
+	w := &Worker{Options: o, webhooks: newWebhookChannel(o), attempts: newAttempts()}
 	if o.SlackToken != "" {
 		w.slack = newSlackChannel(o)
 	}

@@ -41,6 +41,9 @@ func (s *Settings) startNotices(ctx context.Context, o *web.Options) (stop func(
 		o.NoticeChannels = append(o.NoticeChannels, models.ChannelMail)
 	}
 	worker := notify.New(options)
+	if err := worker.RegisterMetrics(o.Metrics, o.Log); err != nil {
+		return nil, err
+	}
 	worker.Start(ctx)
 	return worker.Stop, nil
 }
