@@ -124,6 +124,7 @@ lacking = $(strip \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v node),,nodejs) \
 	$(if $(shell command -v npm),,npm) \
+	$(if $(shell command -v prometheus),,prometheus) \
 	$(if $(shell command -v nginx || ls /usr/sbin/nginx 2>/dev/null),,nginx-light) \
 	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy))
 

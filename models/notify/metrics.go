@@ -26,9 +26,15 @@ type metrics struct {
 }
 
 func newAttempts() *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tollgate_notice_attempts_total", Help: "Attempts to deliver a notice, by channel and outcome.",
 	}, []string{"channel", "outcome"})
+	for _, channel := range models.NoticeChannels {
+		for _, outcome := range []models.AttemptOutcome{models.AttemptSent, models.AttemptNotSent, models.AttemptFailed, models.AttemptUnknown} {
+			attempts.WithLabelValues(string(channel), string(outcome))
+		}
+	}
+	return attempts
 }
 
 // RegisterMetrics adds the worker's figures to a registry.
