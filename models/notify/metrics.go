@@ -43,7 +43,8 @@ func (w *Worker) RegisterMetrics(registry prometheus.Registerer, log *slog.Logge
 		return fmt.Errorf("notify: %w", err)
 	}
 	m := &metrics{
-		deliveries: prometheus.NewDesc("tollgate_notice_deliveries", "Deliveries of notices, by channel and state.", []string{"channel", "state"}, nil),
+		deliveries: prometheus.NewDesc("tollgate_notice_deliveries", "Deliveries of notices, by channel and state.",
+			[]string{"channel", "state"}, nil),
 		counts: models.Scrape[[]deliveryCount]{Of: "notices", Log: log, Read: func(ctx context.Context) (*[]deliveryCount, error) {
 			return readDeliveries(ctx, w.DB)
 		}},

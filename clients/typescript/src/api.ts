@@ -505,7 +505,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -649,7 +649,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -816,7 +816,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -985,7 +985,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1300,7 +1300,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1455,7 +1455,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent, while units are left; then all units used. Rounded down.
+             * @description Included units used, in percent; all units used when none is left. Rounded down.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
