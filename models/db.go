@@ -25,6 +25,8 @@ type DB struct {
 	Postgres bool
 	// Applied lists the migrations that Open applied.
 	Applied []string
+	// Unknown lists the migrations that a newer release applied before Open.
+	Unknown []string
 	// Sent, unless nil, gets each query of a batch that is sent to PostgreSQL. bun's hooks get all
 	// other statements.
 	Sent func(query string)

@@ -59,6 +59,18 @@ var firstColumns = map[string]struct{ table, column string }{
 	"20261129020000": {"audit_log", "organization_id"},
 }
 
+// contract ends the ID of a migration that removes something that older releases need. No release
+// has such a migration yet. All others only add, so every older release works with them. See
+// docs/upgrade.md.
+const contract = "c"
+
+// newerSchema is the error for a database from which a newer release removed something that this one
+// needs.
+func newerSchema(mark string) error {
+	return fmt.Errorf("a newer release of Tollgate changed this database so that this release cannot use it (migration %s); "+
+		"start the newer release", mark)
+}
+
 // Migrate applies the missing migrations and returns their names. The migrations and their marks
 // are one transaction. Only one process at a time can run it, because it holds SQLite's write lock
 // or PostgreSQL's advisory lock, and reads the marks under that lock. So a crash leaves nothing
@@ -69,9 +81,15 @@ func (db *DB) Migrate(ctx context.Context) (names []string, err error) {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
 	// Do not lock an up-to-date database, so that a start does not wait for a writer.
-	missing, _, err := unmarked(ctx, db, db.Postgres, all)
-	if err != nil || len(missing) == 0 {
+	marks, err := readMarks(ctx, db, db.Postgres)
+	if err != nil {
 		return nil, wrapMigrate(err)
+	}
+	if db.Unknown, err = marks.unknown(all); err != nil {
+		return nil, wrapMigrate(err)
+	}
+	if len(marks.missing(all)) == 0 {
+		return nil, nil
 	}
 	var opts *sql.TxOptions
 	if db.Postgres {
@@ -151,33 +169,58 @@ func migrations(postgres bool) ([]migration, error) {
 	return all, nil
 }
 
-// unmarked returns the migrations without a mark, and the number of the last group of marks.
-func unmarked(ctx context.Context, db bun.IDB, postgres bool, all []migration) (missing []migration, group int64, err error) {
+// marks are the migrations that were applied to a database, and the number of their last group.
+type marks struct {
+	ids   map[string]bool
+	group int64
+}
+
+func readMarks(ctx context.Context, db bun.IDB, postgres bool) (marks, error) {
 	exists := `SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '` + marksTable + `'`
 	if postgres {
 		exists = `SELECT CASE WHEN to_regclass('` + marksTable + `') IS NULL THEN 0 ELSE 1 END`
 	}
+	found := marks{ids: map[string]bool{}}
 	var tables int
-	if err := db.QueryRowContext(ctx, exists).Scan(&tables); err != nil {
-		return nil, 0, err
+	if err := db.QueryRowContext(ctx, exists).Scan(&tables); err != nil || tables == 0 {
+		return found, err
 	}
-	marked := map[string]bool{}
-	if tables > 0 {
-		var marks []migrate.Migration
-		if err := db.NewSelect().ColumnExpr("*").Model(&marks).ModelTableExpr(marksTable).Scan(ctx); err != nil {
-			return nil, 0, err
-		}
-		for i := range marks {
-			marked[marks[i].Name] = true
-			group = max(group, marks[i].GroupID)
+	var rows []migrate.Migration
+	if err := db.NewSelect().ColumnExpr("*").Model(&rows).ModelTableExpr(marksTable).Scan(ctx); err != nil {
+		return found, err
+	}
+	for i := range rows {
+		found.ids[rows[i].Name] = true
+		found.group = max(found.group, rows[i].GroupID)
+	}
+	return found, nil
+}
+
+// missing returns the migrations without a mark.
+func (m marks) missing(all []migration) (missing []migration) {
+	for _, one := range all {
+		if !m.ids[one.id] {
+			missing = append(missing, one)
 		}
 	}
-	for _, m := range all {
-		if !marked[m.id] {
-			missing = append(missing, m)
+	return missing
+}
+
+// unknown returns the IDs of migrations that a newer release applied, in order. It returns an error if
+// one of them removed something.
+func (m marks) unknown(all []migration) (ids []string, err error) {
+	for id := range m.ids {
+		if !slices.ContainsFunc(all, func(one migration) bool { return one.id == id }) {
+			ids = append(ids, id)
 		}
 	}
-	return missing, group, nil
+	slices.Sort(ids)
+	for _, id := range ids {
+		if strings.HasSuffix(id, contract) {
+			return nil, newerSchema(id)
+		}
+	}
+	return ids, nil
 }
 
 // migrateTx applies and marks the missing migrations. The caller holds the lock.
@@ -188,10 +231,14 @@ func migrateTx(ctx context.Context, tx bun.Tx, postgres bool, all []migration) (
 	if _, err := tx.ExecContext(ctx, tables); err != nil {
 		return nil, err
 	}
-	missing, group, err := unmarked(ctx, tx, postgres, all)
+	found, err := readMarks(ctx, tx, postgres)
 	if err != nil {
 		return nil, err
 	}
+	if _, err := found.unknown(all); err != nil { // another process may have migrated meanwhile
+		return nil, err
+	}
+	missing, group := found.missing(all), found.group
 	for _, m := range missing {
 		applied := false
 		if first, ok := firstColumns[m.id]; ok && !postgres {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tollgate/models"
 	"tollgate/models/modelstest"
@@ -330,4 +331,41 @@ func TestMigrationWithoutItsMark(t *testing.T) {
 			t.Errorf("%s: the schema is\n%s\nwant\n%s", name, got, want)
 		}
 	}
+}
+
+// TestNewerSchema opens a database that a newer release has migrated. This release works with it and
+// knows about it, unless a migration removed something.
+func TestNewerSchema(t *testing.T) {
+	modelstest.OnBoth(t, func(t *testing.T, address string) {
+		open := func() (*models.DB, error) {
+			db, err := models.Open(t.Context(), address)
+			if err == nil {
+				t.Cleanup(func() { _ = db.Close() })
+			}
+			return db, err
+		}
+		db, err := open()
+		if err != nil || len(db.Unknown) != 0 {
+			t.Fatalf("unknown migrations %q, %v", db.Unknown, err)
+		}
+		mark := func(id string) {
+			t.Helper()
+			if _, err := db.ExecContext(t.Context(), "INSERT INTO bun_migrations (name, group_id) VALUES (?, 99)", id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mark("30000101000000")
+		again, err := open()
+		if err != nil || !slices.Equal(again.Unknown, []string{"30000101000000"}) || len(again.Applied) != 0 {
+			t.Fatalf("unknown migrations %q, applied %q, %v", again.Unknown, again.Applied, err)
+		}
+		if _, err := models.SetUser(t.Context(), again, time.Now(), "ada@example.com", models.UserChange{}); err != nil {
+			t.Error(err)
+		}
+		mark("30000102000000c")
+		if _, err := open(); err == nil || !strings.Contains(err.Error(), "start the newer release") ||
+			!strings.Contains(err.Error(), "30000102000000c") {
+			t.Errorf("a database without something that this release needs: %v", err)
+		}
+	})
 }

@@ -88,12 +88,21 @@ func (s *Settings) StartMetrics(ctx context.Context, server *web.Server, log *sl
 	return wait, func() { end(); <-done }, nil
 }
 
+// warnNewerSchema logs a warning if a newer release has changed the database. This release works with
+// it; see docs/upgrade.md.
+func warnNewerSchema(d Deployment, log *slog.Logger) {
+	if n := len(d.DB.Unknown); n > 0 {
+		log.Warn("a newer release of Tollgate has changed the database; start that release soon", "migrations", n)
+	}
+}
+
 // finishEvery is how often a server looks for grants that expired, and for spend limits whose change
 // another process did not finish, because it ended in between.
 const finishEvery = 10 * time.Second
 
 // Housekeeping does what a server does beside its requests, until ctx ends.
 func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
+	warnNewerSchema(d, log)
 	warnUnknownPlans(ctx, d, log)
 	tick := time.NewTicker(finishEvery)
 	defer tick.Stop()
