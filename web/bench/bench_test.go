@@ -56,7 +56,7 @@ func TestShortRun(t *testing.T) {
 		"consume, Redis counter ", "consume, Redis counter, log synced each second ",
 		"consume, one person's record, PostgreSQL ", "overage, one organization with a spend limit, PostgreSQL ",
 		"overage, many organizations with spend limits, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",
-		"/usage ", "/org ", "/org/members by last ", "/org/members, a search ", "/org/members, one level ",
+		"/usage ", "/usage/activity ", "/org ", "/org/members by last ", "/org/members, a search ", "/org/members, one level ",
 	} {
 		if !strings.Contains(out.String(), "\n| "+row) || !strings.Contains(string(written), "\n| "+row) {
 			t.Errorf("there is no row %q", row)

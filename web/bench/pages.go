@@ -50,7 +50,10 @@ type pageLine struct {
 // pageLines returns the measured pages, with the goals for their medians.
 func pageLines() []pageLine {
 	only := func(addresses ...string) func(int) []string { return func(int) []string { return addresses } }
-	lines := []pageLine{{"/usage", 5 * time.Millisecond, only("/usage")}, {"/org", 25 * time.Millisecond, only("/org")}}
+	lines := []pageLine{
+		{"/usage", 5 * time.Millisecond, only("/usage")}, {"/usage/activity", 10 * time.Millisecond, only("/usage/activity")},
+		{"/org", 25 * time.Millisecond, only("/org")},
+	}
 	now := time.Now().UTC()
 	month := func(back int) string {
 		return time.Date(now.Year(), now.Month()-time.Month(back), 1, 0, 0, 0, 0, time.UTC).Format("2006-01")
