@@ -7,15 +7,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/models"
@@ -92,11 +89,9 @@ func (serveCommand) Run(ctx context.Context, s *cli.Settings, db *models.DB, cat
 }
 
 // serve runs a server until ctx ends. It stops in this order: requests, notices, webhooks, the gate, the
-// metrics. The caller closes the database.
+// traces, the metrics. The caller closes the database.
 func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.Output, d cli.Deployment) error {
-	log := slog.New(web.WithoutEmails(web.NewLogHandler(out.Stderr, s.LogLevel, s.LogFormat)))
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	log, registry := s.Logger(out.Stderr), cli.NewRegistry()
 	cli.TuneGC()
 	var server *web.Server
 	stopMetrics := func() {} // runs last
@@ -109,22 +104,25 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 	if err := d.Catalogue.ReadMeters(ctx, d.DB); err != nil {
 		return err
 	}
+	tracer, stopTraces, err := cli.StartTraces(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	gate, err := enforcement.Open(ctx, d.DB, enforcement.Options{
-		Catalogue: d.Catalogue, Now: time.Now, Log: log, Metrics: registry, QueueLimit: 8192, // calls that may wait
+		Catalogue: d.Catalogue, Now: time.Now, Log: log, Metrics: registry, Tracer: tracer, QueueLimit: 8192, // calls that may wait
 	})
 	if err != nil {
 		return err
 	}
 	defer gate.Close()
 	o := s.ServerOptions(parsed, d)
-	o.Gate, o.Log, o.Metrics = gate, log, registry
-	if d.Background == nil { // the demo's made-up usage is not billed
-		stop, err := s.StartWorkers(ctx, &o)
-		if err != nil {
-			return err
-		}
-		defer stop()
+	o.Gate, o.Log, o.Metrics, o.Tracer = gate, log, registry, tracer
+	stop, err := s.StartWorkers(ctx, d, &o)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	if server, err = web.New(o); err != nil {
 		return err
 	}

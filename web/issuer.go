@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -283,9 +285,9 @@ func (i *issuer) exchange(ctx context.Context, k *knownIssuer, a *attempt, code 
 	}
 	token, err := k.config.Exchange(ctx, code, options...)
 	if isAway(err) {
-		return nil, fmt.Errorf("%w: %w", errIssuerAway, err)
+		return nil, fmt.Errorf("%w: %w", errIssuerAway, withoutResponse(err))
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: %w", errCodeRefused, err)
+		return nil, fmt.Errorf("%w: %w", errCodeRefused, withoutResponse(err))
 	}
 	raw, ok := token.Extra("id_token").(string)
 	if !ok {
@@ -378,6 +380,26 @@ func isAway(err error) bool {
 	var unreached *url.Error
 	var answered *oauth2.RetrieveError
 	return errors.As(err, &unreached) || errors.As(err, &answered) && answered.Response.StatusCode >= http.StatusInternalServerError
+}
+
+// withoutResponse returns the error of a token request without the body of the response, which may
+// repeat the code or the client's secret.
+func withoutResponse(err error) error {
+	if answered := (*oauth2.RetrieveError)(nil); errors.As(err, &answered) {
+		return fmt.Errorf("it answered %q with the error %s", answered.Response.Status, errorCode(answered.ErrorCode))
+	}
+	return err
+}
+
+var errorCodeFormat = regexp.MustCompile(`^[a-z_]{1,40}$`)
+
+// errorCode returns an OAuth error code for the log. Anything else, such as a text that someone put
+// into a link, is not logged.
+func errorCode(code string) string {
+	if errorCodeFormat.MatchString(code) {
+		return strconv.Quote(code)
+	}
+	return "(not logged)"
 }
 
 // person returns the person whom the issuer's claims identify.

@@ -18,6 +18,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"tollgate/models"
 	"tollgate/models/billing"
@@ -58,6 +59,8 @@ type Options struct {
 	// RateLimit is the number of API calls per second for a key without its own limit; 0 means no
 	// limit.
 	RateLimit int64
+	// Tracer makes a span for each request; nil means no spans.
+	Tracer trace.Tracer
 }
 
 // StripeMode returns how Stripe is connected: "live", "test" or "not connected".
@@ -91,6 +94,7 @@ type Server struct {
 	channels  []models.NoticeChannel
 
 	echo      *echo.Echo
+	tracer    trace.Tracer // may be nil
 	keys      apiKeys
 	refusals  *refusals
 	sessions  *sessions
@@ -123,7 +127,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		db: o.DB, gate: o.Gate, catalogue: o.Catalogue, now: o.Now, log: o.Log, metrics: o.Metrics,
 		baseURL: o.BaseURL, usageURL: o.BaseURL + "/usage", version: o.Version,
-		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain, channels: o.NoticeChannels,
+		reporter: o.Reporter, webhooks: o.Webhooks, shop: o.Shop, drain: o.Drain, channels: o.NoticeChannels, tracer: o.Tracer,
 		keys:      apiKeys{db: o.DB, log: o.Log, limits: keyLimits{normal: o.RateLimit, now: time.Now}},
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
@@ -149,6 +153,9 @@ func New(o Options) (*Server, error) {
 			trust = append(trust, echo.TrustIPRange(proxy))
 		}
 		e.IPExtractor = echo.ExtractIPFromXFFHeader(trust...)
+	}
+	if s.tracer != nil {
+		e.Use(s.trace)
 	}
 	e.Use(s.observe, s.checkFile)
 	s.echo = e

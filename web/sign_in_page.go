@@ -150,7 +150,7 @@ func (s *Server) finishSignIn(c echo.Context, viewer *models.Viewer) error {
 		if viewer != nil {
 			return redirectSignedIn(c, ownPath(a.Next))
 		}
-		return s.signInFailed(c, fmt.Errorf("the issuer said %q", refused))
+		return s.signInFailed(c, fmt.Errorf("the issuer sent the error %s", errorCode(refused)))
 	}
 	known, err := s.issuer.discover(c.Request().Context())
 	if err != nil {

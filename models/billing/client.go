@@ -97,7 +97,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		transport = http.DefaultTransport
 	}
 	cfg := &stripe.BackendConfig{
-		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: once{transport}},
+		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: once{transport, models.Redactor(o.Key)}},
 		MaxNetworkRetries: stripe.Int64(0),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
 		EnableTelemetry:   stripe.Bool(false),
@@ -121,7 +121,12 @@ func NewClient(o ClientOptions) (*Client, error) {
 // second answer would be taken for the only one, so a report that Stripe has could look refused and
 // be billed twice a day later. once does not follow redirects either, which Stripe does not send:
 // the SDK would treat any JSON body as success. Source: https://pkg.go.dev/net/http#Transport
-type once struct{ next http.RoundTripper }
+//
+// It also removes the key from errors, which are stored, logged and shown on /ops.
+type once struct {
+	next http.RoundTripper
+	key  *strings.Replacer
+}
 
 // RoundTrip sends a body that cannot be read twice. If the body is not empty, it sets its length.
 func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -140,6 +145,14 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := o.next.RoundTrip(r)
 	if err == nil && response.StatusCode >= 300 && response.StatusCode < 400 {
 		return nil, errors.Join(fmt.Errorf("the response is a redirect: %s", response.Status), response.Body.Close())
+	}
+	if err == nil && response.StatusCode >= http.StatusBadRequest {
+		var body []byte
+		body, err = io.ReadAll(response.Body)
+		if err = errors.Join(err, response.Body.Close()); err != nil {
+			return nil, err
+		}
+		response.Body = io.NopCloser(strings.NewReader(o.key.Replace(string(body))))
 	}
 	return response, err
 }

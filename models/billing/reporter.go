@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"tollgate/models"
 )
@@ -61,6 +63,8 @@ type ReporterOptions struct {
 	// Random returns a number in [0, 1), and NewID a unique UUID; nil means the default.
 	Random func() float64
 	NewID  func() uuid.UUID
+	// Tracer makes the spans of deliveries; nil means no spans.
+	Tracer trace.Tracer
 }
 
 // Reporter sends each billed unit to Stripe exactly once. It seals events into reports, delivers
@@ -72,6 +76,7 @@ type Reporter struct {
 	catalogue *models.Catalogue
 	clock     func() time.Time
 	log       *slog.Logger
+	tracer    trace.Tracer
 	every     time.Duration
 	random    func() float64
 	newID     func() uuid.UUID
@@ -106,9 +111,12 @@ func NewReporter(o ReporterOptions) *Reporter {
 	if o.NewID == nil {
 		o.NewID = func() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 	}
+	if o.Tracer == nil {
+		o.Tracer = noop.Tracer{}
+	}
 	r := &Reporter{
 		db: o.DB, client: o.Client, catalogue: o.Catalogue, clock: o.Now, log: o.Log, every: o.Every, random: o.Random, newID: o.NewID,
-		environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{},
+		tracer: o.Tracer, environment: "test", guard: resendGuard, knownMeters: map[string]knownMeters{},
 	}
 	r.account = newAccountCheck(o.Client, o.DB, r.accountChecked)
 	streams, rate := testStreams, float64(testRate)

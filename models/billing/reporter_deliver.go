@@ -7,6 +7,10 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"tollgate/models"
 )
@@ -31,9 +35,7 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 		return found, err
 	}
 	for {
-		o := r.send(ctx, l)
-		// Store the answer even if the process is about to stop.
-		more, err := r.recordAnswer(context.WithoutCancel(ctx), l, o)
+		more, err := r.deliver(ctx, l)
 		if err != nil || !more {
 			return true, err
 		}
@@ -46,6 +48,20 @@ func (r *Reporter) DeliverStream(ctx context.Context) (bool, error) {
 	}
 }
 
+// deliver sends the report of a lease and stores the answer. It returns true if the lease continues
+// because more reports are due.
+func (r *Reporter) deliver(ctx context.Context, l *lease) (more bool, err error) {
+	ctx, span := r.tracer.Start(ctx, "report", trace.WithAttributes(
+		attribute.String("tollgate.report", l.report.Identifier), attribute.Int("tollgate.attempt", l.report.Attempts)))
+	defer span.End()
+	o := r.send(ctx, l)
+	if o.verdict != accepted {
+		span.SetStatus(codes.Error, "") // without Stripe's message
+	}
+	// Store the answer even if the process is about to stop.
+	return r.recordAnswer(context.WithoutCancel(ctx), l, o)
+}
+
 // send makes the call. It is canceled before the lease ends, and not made at all if the process was
 // frozen until then.
 func (r *Reporter) send(ctx context.Context, l *lease) outcome {
@@ -56,7 +72,16 @@ func (r *Reporter) send(ctx context.Context, l *lease) outcome {
 	// a day.
 	forget := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
 	defer forget()
-	return classify(r.client.sendMeterEvent(call, &l.report), l.report.Attempts)
+	call, span := r.tracer.Start(call, "Stripe meter event", trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
+	err := r.client.sendMeterEvent(call, &l.report)
+	if err != nil {
+		span.SetStatus(codes.Error, "")
+		if e := stripeError(err); e != nil {
+			span.SetAttributes(semconv.HTTPResponseStatusCode(e.HTTPStatusCode))
+		}
+	}
+	return classify(err, l.report.Attempts)
 }
 
 // next counts the attempt of the stream's next report, if the lease is still ours and a report is

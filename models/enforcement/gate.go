@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/models"
@@ -34,6 +35,8 @@ type Options struct {
 	// QueueLimit is the maximum number of ops that wait in a queue. A call beyond it gets
 	// CodeOverloaded.
 	QueueLimit int
+	// Tracer makes the spans of groups and commits; nil means no spans.
+	Tracer trace.Tracer
 }
 
 const (
@@ -122,6 +125,7 @@ type Gate struct {
 	now       func() time.Time
 	log       *slog.Logger
 	metrics   *metrics
+	tracer    trace.Tracer // may be nil
 
 	writers []*queue // by shard of the person
 	readers []*queue
@@ -135,6 +139,7 @@ type Gate struct {
 func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 	g := &Gate{
 		db: db, catalogue: o.Catalogue, now: o.Now, log: o.Log, seed: maphash.MakeSeed(), metrics: newMetrics(o.Metrics),
+		tracer: o.Tracer,
 		closed: make(chan struct{}),
 	}
 	shards := 1 // SQLite has one writer

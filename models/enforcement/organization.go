@@ -106,7 +106,7 @@ func (w *worker) expireHolds(calls []*call, now time.Time) []*call {
 			break
 		}
 		start := time.Now()
-		ctx, cancel := inTime(calls)
+		ctx, cancel := w.inTime(calls)
 		err := models.ExpireOrganizationHolds(ctx, w.db.WithLockTimeout(groupPatience), w.catalogue, now, id)
 		cancel()
 		if err == nil {

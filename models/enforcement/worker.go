@@ -22,6 +22,8 @@ type worker struct {
 	lapsed []int64
 	// far means that the last read took long; see farAway.
 	far bool
+	// ctx is the current group's context, which has its span.
+	ctx context.Context
 }
 
 // write decides one group after another until the queue is closed and empty.
@@ -54,7 +56,9 @@ func (w *worker) work(run func([]*call)) {
 				ops += len(c.ops)
 			}
 		}
+		w.ctx = w.startGroup(live, ops)
 		w.guard(live, run)
+		w.endGroup(live)
 		w.metrics.observe(ops, time.Since(start))
 		w.queue.finish()
 	}
@@ -130,7 +134,7 @@ func (w *worker) transact(calls []*call) (unready []*call) {
 }
 
 func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err error) {
-	ctx, cancel := inTime(all)
+	ctx, cancel := w.inTime(all)
 	defer cancel()
 	now := models.Now(w.now)
 	look := collectLookups(all, now)
@@ -144,6 +148,7 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 	}
 	var accounts []*account
 	writes := false
+	var committed func(error)
 	err = w.ledger.transact(ctx, look, func(f *found) *changes {
 		var ready []*call
 		ready, unready = bindAccounts(slices.Clone(all), look, f, w.catalogue, now)
@@ -154,9 +159,14 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 		}
 		accounts = f.accounts
 		w.memory.noteLimits(ready, time.Now())
-		writes = !c.empty()
+		if writes = !c.empty(); writes {
+			committed = w.startCommit()
+		}
 		return c
 	})
+	if writes {
+		committed(err)
+	}
 	if err != nil {
 		// The commit may have succeeded. On SQLite, a connection's own commits do not change the
 		// version by which records are compared.
@@ -172,14 +182,14 @@ func (w *worker) attempt(all []*call, skipLocked bool) (unready []*call, err err
 
 // inTime returns a context that ends when the gate must stop waiting for the database, so that it
 // can answer the most urgent call in time.
-func inTime(calls []*call) (context.Context, context.CancelFunc) {
+func (w *worker) inTime(calls []*call) (context.Context, context.CancelFunc) {
 	first := calls[0].until
 	for _, c := range calls[1:] {
 		if c.until.Before(first) {
 			first = c.until
 		}
 	}
-	return context.WithDeadline(context.Background(), first.Add(-spare))
+	return context.WithDeadline(w.ctx, first.Add(-spare))
 }
 
 // hasTime reports whether there is enough time for the database to report a lock timeout.
@@ -221,7 +231,9 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 		}
 	}
 	inOrder(c.accounts)
+	committed := w.startCommit()
 	err = w.ledger.compareAndCommit(ctx, c)
+	committed(err)
 	w.memory.adjust(look, err)
 	switch {
 	case err == nil:

@@ -25,7 +25,7 @@ func (w *worker) peek(calls []*call) {
 			return
 		}
 		start := time.Now()
-		ctx, cancel := inTime(calls)
+		ctx, cancel := w.inTime(calls)
 		now := models.Now(w.now)
 		wants := make([]models.RecordKey, len(calls))
 		for i, c := range calls {

@@ -36,7 +36,7 @@ func (w *worker) identify(calls []*call) []*call {
 		return calls
 	}
 	start := time.Now()
-	ctx, cancel := inTime(calls)
+	ctx, cancel := w.inTime(calls)
 	defer cancel()
 	people, err := map[models.SlackIdentity]models.LinkedPerson{}, error(nil)
 	if len(slack) > 0 {
@@ -150,7 +150,7 @@ func (w *worker) remember(ctx context.Context, ops []*op, people []models.Linked
 // half separately, down to that call.
 func (w *worker) prepareBisecting(calls []*call, do func(context.Context, *models.DB, []*call) error) []*call {
 	start := time.Now()
-	ctx, cancel := inTime(calls)
+	ctx, cancel := w.inTime(calls)
 	defer cancel()
 	if end, _ := ctx.Deadline(); time.Until(end) > 2*answersPatience {
 		// The rest of the time is for checking whether the database answers.

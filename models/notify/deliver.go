@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"tollgate/models"
 )
@@ -54,13 +57,29 @@ func (w *Worker) deliver(ctx context.Context, channel models.NoticeChannel) (boo
 	if err != nil || j == nil {
 		return found, err
 	}
-	// The attempt may continue for a short time after Stop. Without its outcome, it would be unknown.
+	ctx, span := w.Tracer.Start(ctx, "notice", trace.WithAttributes(
+		attribute.String("tollgate.delivery", j.row.ID.String()), attribute.String("tollgate.notice.kind", string(j.notice.Kind)),
+		attribute.String("tollgate.channel", string(channel)), attribute.Int64("tollgate.attempt", j.row.Attempts)))
+	defer span.End()
+	out := w.send(ctx, j)
+	if out.result == models.AttemptFailed || out.result == models.AttemptUnknown && channel != models.ChannelWebhook {
+		w.Log.Warn("a notice was not delivered", "delivery", j.row.ID, "channel", channel, "kind", j.notice.Kind, "outcome", out.result,
+			"detail", out.detail)
+	}
+	return true, w.finish(ctx, j, out)
+}
+
+// send makes an attempt. It may continue for a short time after Stop. Without its outcome, it would be
+// unknown.
+func (w *Worker) send(ctx context.Context, j *job) outcome {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callPatience)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
 	defer stop()
+	call, span := w.Tracer.Start(call, string(j.row.Channel), trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
 	var out outcome
-	switch channel {
+	switch j.row.Channel {
 	case models.ChannelSlack:
 		out = w.slack.send(call, j)
 	case models.ChannelMail:
@@ -68,12 +87,21 @@ func (w *Worker) deliver(ctx context.Context, channel models.NoticeChannel) (boo
 	case models.ChannelWebhook:
 		out = w.webhooks.send(call, j)
 	}
-	out.detail = oneLine(out.detail)
-	if out.result == models.AttemptFailed || out.result == models.AttemptUnknown && channel != models.ChannelWebhook {
-		w.Log.Warn("a notice was not delivered", "delivery", j.row.ID, "channel", channel, "kind", j.notice.Kind, "outcome", out.result,
-			"detail", out.detail)
+	out.detail = oneLine(w.secrets(j).Replace(out.detail)) // the other server may repeat what it got
+	span.SetAttributes(attribute.String("tollgate.outcome", string(out.result)))
+	if out.result != models.AttemptSent {
+		span.SetStatus(codes.Error, "") // without the other server's message
 	}
-	return true, w.finish(ctx, j, out)
+	return out
+}
+
+// secrets removes the secrets of an attempt from a text.
+func (w *Worker) secrets(j *job) *strings.Replacer {
+	all := []string{w.SlackToken, j.unsubscribe}
+	if w.SMTP != nil {
+		all = append(all, w.SMTP.Secrets()...)
+	}
+	return models.Redactor(all...)
 }
 
 // claim claims the delivery of a channel that has been due longest, and counts its attempt. If the

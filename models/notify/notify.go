@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"tollgate/models"
 )
@@ -42,6 +44,8 @@ type Options struct {
 	Every time.Duration
 	// Random returns a number in [0, 1); nil means the default.
 	Random func() float64
+	// Tracer makes the spans of deliveries; nil means no spans.
+	Tracer trace.Tracer
 }
 
 const (
@@ -86,6 +90,9 @@ func New(o Options) *Worker {
 	}
 	if o.Random == nil {
 		o.Random = rand.Float64
+	}
+	if o.Tracer == nil {
+		o.Tracer = noop.Tracer{}
 	}
 	w := &Worker{Options: o, webhooks: newWebhookChannel(o), attempts: newAttempts()}
 	if o.SlackToken != "" {

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/mail"
@@ -66,6 +67,16 @@ func ParseSMTP(address string) (*SMTP, error) {
 		}
 	}
 	return s, nil
+}
+
+// Secrets returns the password as it is, and as it is sent: alone, or after the user name.
+// Source: https://www.rfc-editor.org/rfc/rfc4616
+func (s *SMTP) Secrets() []string {
+	if s.Password == "" {
+		return nil
+	}
+	encode := base64.StdEncoding.EncodeToString
+	return []string{s.Password, encode([]byte(s.Password)), encode([]byte("\x00" + s.User + "\x00" + s.Password))}
 }
 
 // local reports whether the server is on this machine, so that a password needs no TLS.

@@ -10,8 +10,11 @@ import (
 )
 
 // StartWorkers starts the workers for Stripe and for notices, and adds to a server's options what it
-// needs of them. stop stops them and waits for them.
-func (s *Settings) StartWorkers(ctx context.Context, o *web.Options) (stop func(), err error) {
+// needs of them. stop stops them and waits for them. The demo has none: its made-up usage is not billed.
+func (s *Settings) StartWorkers(ctx context.Context, d Deployment, o *web.Options) (stop func(), err error) {
+	if d.Background != nil {
+		return func() {}, nil
+	}
 	stopStripe, err := s.StartStripe(ctx, o)
 	if err != nil {
 		return nil, err
@@ -29,7 +32,7 @@ func (s *Settings) StartWorkers(ctx context.Context, o *web.Options) (stop func(
 func (s *Settings) startNotices(ctx context.Context, o *web.Options) (stop func(), err error) {
 	options := notify.Options{
 		DB: o.DB, Catalogue: o.Catalogue, Now: time.Now, Log: o.Log, BaseURL: o.BaseURL, SlackToken: s.SlackBotToken,
-		SlackAPI: s.slackAPI(),
+		SlackAPI: s.slackAPI(), Tracer: o.Tracer,
 	}
 	if s.SlackBotToken != "" {
 		o.NoticeChannels = append(o.NoticeChannels, models.ChannelSlack)

@@ -2,15 +2,20 @@ package cli
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tollgate/models"
+	"tollgate/models/notify"
 	"tollgate/web"
 )
 
@@ -40,6 +45,31 @@ func TuneGC() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(softMemoryLimit)
 	}
+}
+
+// Logger returns the server's log. It has no emails, and none of the settings' secrets.
+func (s *Settings) Logger(w io.Writer) *slog.Logger {
+	return slog.New(web.Redacted(web.NewLogHandler(w, s.LogLevel, s.LogFormat), s.secrets()...))
+}
+
+// secrets returns the secrets of the settings, except the database's password, which the driver removes
+// from its errors.
+func (s *Settings) secrets() []string {
+	all := []string{s.StripeSecretKey, s.SlackClientSecret, s.SlackSigningSecret, s.SlackBotToken}
+	for secret := range strings.SplitSeq(s.StripeWebhookSecret, ",") {
+		all = append(all, strings.TrimSpace(secret))
+	}
+	if server, err := notify.ParseSMTP(s.SMTP); err == nil {
+		all = append(all, server.Secrets()...)
+	}
+	return append(all, tracesSecrets()...)
+}
+
+// NewRegistry returns a registry with the metrics of the process.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // ServerOptions returns a server's options from the settings.

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"tollgate/models"
 	"tollgate/models/billing"
 	"tollgate/web"
@@ -30,9 +32,11 @@ func (s *Settings) stripeClient() (*billing.Client, error) {
 	return billing.NewClient(billing.ClientOptions{Key: s.StripeSecretKey, APIBase: s.StripeAPIBase})
 }
 
-func (s *Settings) reporter(db *models.DB, client *billing.Client, catalogue *models.Catalogue, log *slog.Logger) *billing.Reporter {
+func (s *Settings) reporter(
+	db *models.DB, client *billing.Client, catalogue *models.Catalogue, log *slog.Logger, tracer trace.Tracer,
+) *billing.Reporter {
 	return billing.NewReporter(billing.ReporterOptions{DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: log,
-		Every: s.ReportEvery})
+		Every: s.ReportEvery, Tracer: tracer})
 }
 
 // StartStripe adds billing to a server's options and starts its workers, if Stripe is connected.
@@ -46,7 +50,7 @@ func (s *Settings) StartStripe(ctx context.Context, o *web.Options) (stop func()
 	if err != nil {
 		return nil, err
 	}
-	o.Reporter, o.StripeLive = s.reporter(o.DB, client, o.Catalogue, o.Log), client.Live
+	o.Reporter, o.StripeLive = s.reporter(o.DB, client, o.Catalogue, o.Log, o.Tracer), client.Live
 	if err := billing.RegisterMetrics(o.Metrics, o.DB, o.Reporter.Sends, time.Now, o.Log); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func (c *stripeReconcile) Run(ctx context.Context, o *Output, s *Settings, db *m
 	if err != nil {
 		return err
 	}
-	result, failed := s.reporter(db, client, catalogue, slog.New(slog.DiscardHandler)).ReconcileAll(ctx, c.Restored)
+	result, failed := s.reporter(db, client, catalogue, slog.New(slog.DiscardHandler), nil).ReconcileAll(ctx, c.Restored)
 	if err := o.reconciliation(catalogue, result); err != nil {
 		return err
 	}

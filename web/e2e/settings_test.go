@@ -71,6 +71,29 @@ func TestRefusesUnusableSettings(t *testing.T) {
 		"a mail server of another kind": {
 			[]string{"TOLLGATE_SMTP=http://hidden.example.com"}, "--smtp (TOLLGATE_SMTP): must be smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS",
 		},
+		"a collector that is no URL": {
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=hidden:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: this is not a URL such as http://127.0.0.1:4318",
+		},
+		"a collector with a password": {
+			[]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://ada:hidden@127.0.0.1:4318/v1/traces"},
+			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: the URL has a user or a query; use OTEL_EXPORTER_OTLP_HEADERS",
+		},
+		"another protocol for traces": {
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"},
+			`OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not supported; use http/protobuf`,
+		},
+		"another exporter for traces": {
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_TRACES_EXPORTER=zipkin"},
+			`OTEL_TRACES_EXPORTER: "zipkin" is not supported; use otlp or none`,
+		},
+		"malformed headers for the collector": {
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS=hidden"},
+			"configure traces from the OTEL variables: parse headers",
+		},
+		"an unknown sampler": {
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_TRACES_SAMPLER=some"},
+			"configure traces from the OTEL variables: unsupported sampler: some",
+		},
 		"a client secret without an ID": {
 			[]string{"SLACK_CLIENT_SECRET=hidden"}, "SLACK_CLIENT_SECRET is set but SLACK_CLIENT_ID is not; set both or neither",
 		},

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+
+	"tollgate/models"
 )
 
 // emailPattern matches anything that may be an email address, including one whose @ is escaped as
@@ -16,56 +18,66 @@ var emailPattern = regexp.MustCompile(`(?:://)?[^\s"<>()\[\],;:\\@]+(?:@|%40)[^\
 // redactedEmail replaces each email address in the log.
 const redactedEmail = "[email]"
 
-// WithoutEmails returns a handler that replaces every email address in a line before the next
-// handler writes it. Errors contain addresses in many places, such as PostgreSQL's details and
-// bun's statements, so only this one place is safe.
-func WithoutEmails(next slog.Handler) slog.Handler { return emailless{next} }
+// Redacted returns a handler that replaces every email address and the given secrets in a line before
+// the next handler writes it. Errors contain addresses in many places, such as PostgreSQL's details and
+// bun's statements, and other servers may repeat a secret, so only this one place is safe.
+func Redacted(next slog.Handler, secrets ...string) slog.Handler {
+	return redacted{next, models.Redactor(secrets...)}
+}
 
-type emailless struct{ next slog.Handler }
+type redacted struct {
+	next    slog.Handler
+	secrets *strings.Replacer
+}
 
-func (h emailless) Enabled(ctx context.Context, level slog.Level) bool {
+func (h redacted) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.next.Enabled(ctx, level)
 }
 
-func (h emailless) Handle(ctx context.Context, line slog.Record) error {
-	clean := slog.NewRecord(line.Time, line.Level, redactEmails(line.Message), line.PC)
+func (h redacted) Handle(ctx context.Context, line slog.Record) error {
+	clean := slog.NewRecord(line.Time, line.Level, h.text(line.Message), line.PC)
 	line.Attrs(func(a slog.Attr) bool {
-		clean.AddAttrs(redactAttr(a))
+		clean.AddAttrs(h.attr(a))
 		return true
 	})
 	return h.next.Handle(ctx, clean)
 }
 
-func (h emailless) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h redacted) WithAttrs(attrs []slog.Attr) slog.Handler {
 	clean := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
-		clean[i] = redactAttr(a)
+		clean[i] = h.attr(a)
 	}
-	return emailless{h.next.WithAttrs(clean)}
+	return redacted{h.next.WithAttrs(clean), h.secrets}
 }
 
-func (h emailless) WithGroup(name string) slog.Handler { return emailless{h.next.WithGroup(name)} }
+func (h redacted) WithGroup(name string) slog.Handler {
+	return redacted{h.next.WithGroup(name), h.secrets}
+}
 
-func redactAttr(a slog.Attr) slog.Attr {
-	a.Key = redactEmails(a.Key)
+func (h redacted) attr(a slog.Attr) slog.Attr {
+	a.Key = h.text(a.Key)
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindString:
-		a.Value = slog.StringValue(redactEmails(v.String()))
+		a.Value = slog.StringValue(h.text(v.String()))
 	case slog.KindGroup:
 		group := make([]slog.Attr, 0, len(v.Group()))
 		for _, inner := range v.Group() {
-			group = append(group, redactAttr(inner))
+			group = append(group, h.attr(inner))
 		}
 		a.Value = slog.GroupValue(group...)
 	case slog.KindAny:
 		if err, ok := v.Any().(error); ok {
-			a.Value = slog.StringValue(redactEmails(err.Error()))
-		} else if text := fmt.Sprint(v.Any()); emailPattern.MatchString(text) {
-			a.Value = slog.StringValue(redactEmails(text))
+			a.Value = slog.StringValue(h.text(err.Error()))
+		} else if text := fmt.Sprint(v.Any()); h.text(text) != text {
+			a.Value = slog.StringValue(h.text(text))
 		}
 	}
 	return a
 }
+
+// text removes the secrets first: one of them may contain an @.
+func (h redacted) text(text string) string { return redactEmails(h.secrets.Replace(text)) }
 
 // redactEmails replaces the email addresses in a text. A user name before the @ of a URL stays.
 func redactEmails(text string) string {

@@ -20,7 +20,7 @@ func TestTheLogHasNoEmails(t *testing.T) {
 			"/v1/usage/%s/history", "<%s>", "email=%s,",
 		} {
 			out := &lines{}
-			log := slog.New(WithoutEmails(slog.NewJSONHandler(out, nil)))
+			log := slog.New(Redacted(slog.NewJSONHandler(out, nil)))
 			text := fmt.Sprintf(frame, email)
 			err := fmt.Errorf("query: %w", errors.New(text))
 			log.With("with", text).WithGroup("group").ErrorContext(context.Background(), text, "text", text, "error", err, "list", []string{text},
@@ -40,11 +40,24 @@ func TestTheLogHasNoEmails(t *testing.T) {
 	}
 }
 
+// Other servers may repeat the settings' secrets, and a panic may have anything.
+func TestTheLogHasNoSecrets(t *testing.T) {
+	const key, short = "sk_test_hidden@key", "short"
+	out := &lines{}
+	log := slog.New(Redacted(slog.NewJSONHandler(out, nil), key, "", short))
+	err := fmt.Errorf("panic: %v", errors.New("invalid key "+key))
+	log.With("with", key).Error(key, "error", err, "stack", "main.go("+key+")", "list", []string{key}, "short", short)
+	if got := strings.Join(out.take(), "\n"); strings.Contains(got, "hidden") || strings.Count(got, "[secret]") != 5 ||
+		!strings.Contains(got, `"short":"short"`) {
+		t.Errorf("the line is %s", got)
+	}
+}
+
 // Errors contain emails: those of the database, in their statements and details.
 func TestErrorsOfRequestsAreLoggedWithoutEmails(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		out := &lines{}
-		log := slog.New(WithoutEmails(slog.NewJSONHandler(out, nil)))
+		log := slog.New(Redacted(slog.NewJSONHandler(out, nil)))
 		f.web.log, f.web.keys.log, f.web.sessions.log = log, log, log
 		f.post("/v1/consume", `{"email": "ada@example.com", "idempotency_key": "a"}`).want(t, 200, nil)
 		b := f.signedIn("ada@example.com")
