@@ -4,9 +4,13 @@ package e2e_test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // TestRateLimits starts the server with a limit for all keys, and gives some keys their own limits.
@@ -109,4 +113,35 @@ func TestStrangersAreLimited(t *testing.T) {
 	if d, err := r.decision(); err != nil || !d.Allowed {
 		t.Errorf("a check of the app: %+v, %v", d, err)
 	}
+}
+
+// Many connections on which no request arrives do not delay a call, and the server closes them.
+func TestConnectionsWithoutARequest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sqliteDatabase(t), 1)
+	var idle sync.WaitGroup
+	begun := time.Now()
+	for i := range 200 {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.servers[0].addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, []string{"", "POST /v1/check HTTP/1.1\r\nHost: a\r\nX: "}[i%2]); err != nil {
+			t.Fatal(err)
+		}
+		idle.Go(func() {
+			defer func() { _ = c.Close() }()
+			if err := c.SetReadDeadline(begun.Add(30 * time.Second)); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				t.Errorf("the server did not close an idle connection: %v", err)
+			}
+		})
+	}
+	r := s.client.call(t.Context(), s.servers[0].addr, http.MethodPost, "/v1/check", body{"email": "ada@limits.example"})
+	if d, err := r.decision(); err != nil || !d.Allowed || r.took > time.Second {
+		t.Errorf("a call next to idle connections: %+v, %v after %s", d, err, r.took)
+	}
+	idle.Wait()
 }
