@@ -45,7 +45,7 @@ func TestTheLogHasNoSecrets(t *testing.T) {
 	const key, short = "sk_test_hidden@key", "short"
 	out := &lines{}
 	log := slog.New(Redacted(slog.NewJSONHandler(out, nil), key, "", short))
-	err := fmt.Errorf("panic: %v", errors.New("invalid key "+key))
+	err := fmt.Errorf("panic: %w", errors.New("invalid key "+key))
 	log.With("with", key).Error(key, "error", err, "stack", "main.go("+key+")", "list", []string{key}, "short", short)
 	if got := strings.Join(out.take(), "\n"); strings.Contains(got, "hidden") || strings.Count(got, "[secret]") != 5 ||
 		!strings.Contains(got, `"short":"short"`) {

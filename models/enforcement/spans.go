@@ -59,7 +59,7 @@ func (w *worker) startCommit() (end func(error)) {
 	}
 	_, span := w.tracer.Start(w.ctx, "commit", trace.WithSpanKind(trace.SpanKindClient))
 	return func(err error) {
-		if err != nil {
+		if err != nil && !isStale(err) { // a stale record only causes a second try
 			span.SetStatus(codes.Error, "")
 		}
 		span.End()

@@ -36,9 +36,10 @@ var HelpTexts = kong.Vars{
 
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
-	"help_listen":          "The address that the server listens on. Port 0 selects a free port.",
-	"help_base_url":        "The URL at which people reach the server, without a path. Default: the address that it listens on.",
-	"help_metrics_listen":  "Also serve /metrics, /healthz and /readyz on this address. By default, /metrics is not served.",
+	"help_listen":   "The address that the server listens on. Port 0 selects a free port.",
+	"help_base_url": "The URL at which people reach the server, without a path. Default: the address that it listens on.",
+	"help_metrics_listen": "Also serve /metrics, /healthz and /readyz on this address. By default, /metrics is not served. " +
+		"To export traces, set $OTEL_EXPORTER_OTLP_ENDPOINT.",
 	"help_trusted_proxies": "Networks of proxies whose X-Forwarded-For headers are trusted. Default: none.",
 	"help_oidc_issuer": "The OpenID issuer for sign-in: Slack or another one. Set $SLACK_CLIENT_ID and " +
 		"$SLACK_CLIENT_SECRET to the client ID and secret that the issuer gave you. To read one from a file, append _FILE " +

@@ -393,7 +393,9 @@ func (l *leakSite) sendSignedRequests() {
 // sendNoHTTP sends what is not HTTP.
 func (l *leakSite) sendNoHTTP() {
 	l.t.Helper()
-	for _, text := range []string{"GET /hidden HTTP/9.9\r\n\r\n", "hidden\r\n\r\n", "\x16\x03\x01hidden\r\n\r\n", "GET / HTTP/1.1\r\nhidden: \x00\r\n\r\n"} {
+	for _, text := range []string{
+		"GET /hidden HTTP/9.9\r\n\r\n", "hidden\r\n\r\n", "\x16\x03\x01hidden\r\n\r\n", "GET / HTTP/1.1\r\nhidden: \x00\r\n\r\n",
+	} {
 		c, err := new(net.Dialer).DialContext(l.t.Context(), "tcp", l.server.addr)
 		if err != nil {
 			l.t.Fatal(err)
@@ -449,7 +451,8 @@ func (l *leakSite) loseTables() {
 		"/v1/grants": `{"email": "` + leakEmail + `", "quantity": 1, "reason": "hidden"}`,
 	}
 	for _, call := range [][2]string{
-		{http.MethodPost, "/v1/consume"}, {http.MethodPost, "/v1/check"}, {http.MethodPost, "/v1/grants"}, {http.MethodGet, "/v1/usage/" + leakEmail},
+		{http.MethodPost, "/v1/consume"}, {http.MethodPost, "/v1/check"}, {http.MethodPost, "/v1/grants"},
+		{http.MethodGet, "/v1/usage/" + leakEmail},
 	} {
 		status, _, _ := l.request(http.DefaultClient, call[0], call[1],
 			contents[call[1]],
