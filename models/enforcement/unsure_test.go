@@ -35,6 +35,7 @@ func (panickingServer) transact(context.Context, lookups, func(*found) *changes)
 // the 503 that says so, whatever the server's error code is.
 func TestUnconfirmedCommitIsNeverAnInternalError(t *testing.T) {
 	w := &worker{
+		ctx:  t.Context(),
 		Gate: &Gate{now: time.Now}, ledger: panickingServer{}, queue: newQueue(10), memory: memory{accounts: map[string]*account{}},
 	}
 	var calls []*call
