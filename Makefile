@@ -132,7 +132,7 @@ release: $(SYSTEMS:%=$(DIST)/tollgate-%)
 
 $(DIST)/tollgate-%: FORCE
 	GOTOOLCHAIN=$(toolchain) GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) \
-		go build -trimpath -ldflags='-s -w' -o $@ .
+		go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ .
 
 # Builds the current commit twice, in new folders and without Go's cache, and compares the results.
 reproducible:
@@ -150,8 +150,8 @@ image: $(addprefix image-,$(filter linux-%,$(SYSTEMS)))
 
 image-linux-%: $(DIST)/tollgate-linux-%
 	mkdir -p $(DIST)/data
-	buildah() { command buildah --storage-driver vfs --root $(abspath $(DIST))/images --runroot $(abspath $(DIST))/images/run "$$@"; }; \
-	trap 'chmod -R u+w $(DIST)/images && rm -r $(DIST)/images' EXIT; \
+	buildah() { command buildah --storage-driver vfs --root $(abspath $(DIST))/image-$* --runroot $(abspath $(DIST))/image-$*/run "$$@"; }; \
+	trap 'rm -rf $(DIST)/image-$*' EXIT; \
 	rm -f $(DIST)/tollgate-image-$*.tar && \
 	buildah build --isolation chroot --format docker --timestamp 0 --platform linux/$* --tag tollgate:latest \
 		--file deploy/Containerfile $(DIST) && \

@@ -16,21 +16,29 @@ import (
 	"tollgate/web/cli"
 )
 
-// parse parses a command line as main does.
-func parse(t *testing.T, args ...string) (_ *cli.Settings, stderr string, _ error) {
+// newParser returns the parser of main, the settings that it sets, and what it writes to standard
+// error.
+func newParser(t *testing.T) (*kong.Kong, *cli.Settings, *bytes.Buffer) {
 	t.Helper()
 	var c struct {
 		cli.Settings
 		cli.Commands
 	}
-	var errOut bytes.Buffer
+	var stderr bytes.Buffer
 	parser, err := kong.New(&c, kong.Vars{"listen": cli.DefaultListen, "slack": web.SlackIssuer}, cli.HelpTexts,
-		kong.Writers(&bytes.Buffer{}, &errOut), kong.Resolvers(kong.ResolverFunc(cli.ReadSecretFile)))
+		kong.Writers(&bytes.Buffer{}, &stderr), kong.Resolvers(kong.ResolverFunc(cli.ReadSecretFile)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = parser.Parse(append(args, "version"))
-	return &c.Settings, errOut.String(), err
+	return parser, &c.Settings, &stderr
+}
+
+// parse parses a command line.
+func parse(t *testing.T, args ...string) (_ *cli.Settings, stderr string, _ error) {
+	t.Helper()
+	parser, settings, output := newParser(t)
+	_, err := parser.Parse(append(args, "version"))
+	return settings, output.String(), err
 }
 
 func configFile(t *testing.T, text string) string {
