@@ -1,7 +1,15 @@
 # `make demo` shows the product. Every change must pass `make test`, and every release `make
 # verify`.
 .DEFAULT_GOAL := test
-.PHONY: bench browser demo deps fuzz generate lint plain race screenshots soak test verify vuln
+.PHONY: FORCE bench browser demo deps fuzz generate image lint plain race release reproducible screenshots soak test verify vuln
+
+# A release has no C code, so that its programs are static. Tests and linters build the same. Only
+# the race detector needs C.
+export CGO_ENABLED := 0
+
+# Where `make release` and `make image` write, and for which systems.
+DIST ?= dist
+SYSTEMS ?= linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 
 # How long `make fuzz` runs each target, and how long `make soak` runs its load.
 FUZZTIME ?= 30s
@@ -13,6 +21,12 @@ SCHEDULES ?= 100
 # The versions are fixed. These tools are not in go.mod, because their dependencies are not ours.
 golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+cyclonedx-gomod := go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+actionlint := go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+# The version of Go that builds a release: the one that go.mod names, so that everyone who builds
+# the same commit gets the same files.
+toolchain := $(shell awk '$$1 == "toolchain" { print $$2 }' go.mod)
 
 # What `make generate` writes.
 generated := '*_templ.go' static/app.css models/schema clients/typescript/src/api.ts
@@ -101,11 +115,47 @@ verify: generate
 	@new=$$(git ls-files --others --exclude-standard -- $(generated)); \
 	test -z "$$new" || { echo "generated but not committed:"; echo "$$new"; exit 1; }
 	@$(MAKE) --no-print-directory lint
+	$(actionlint)
 	@$(MAKE) --no-print-directory vuln
 
 lint:
 	.ci/words
 	$(golangci-lint) run
+
+# Writes for each system a program and the list of its modules (an SBOM), and the checksums of all.
+# The version is git's tag, or the commit; `tollgate version` prints it.
+release: $(SYSTEMS:%=$(DIST)/tollgate-%)
+	for system in $(SYSTEMS); do \
+		$(cyclonedx-gomod) bin -json -std -noserial -notimestamp -output $(DIST)/tollgate-$$system.cdx.json $(DIST)/tollgate-$$system || exit 1; \
+	done
+	cd $(DIST) && sha256sum $(foreach system,$(SYSTEMS),tollgate-$(system) tollgate-$(system).cdx.json) >SHA256SUMS
+
+$(DIST)/tollgate-%: FORCE
+	GOTOOLCHAIN=$(toolchain) GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) \
+		go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ .
+
+# Builds the current commit twice, in new folders and without Go's cache, and compares the results.
+reproducible:
+	dir=$$(mktemp -d) && trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT && \
+	for copy in one two/deeper; do \
+		git clone --quiet --no-hardlinks . "$$dir/$$copy" && \
+		GOCACHE="$$dir/cache-$${copy%/*}" $(MAKE) --no-print-directory -C "$$dir/$$copy" release DIST=dist SYSTEMS='$(SYSTEMS)' || exit 1; \
+	done && \
+	diff "$$dir/one/dist/SHA256SUMS" "$$dir/two/deeper/dist/SHA256SUMS" && cat "$$dir/one/dist/SHA256SUMS"
+
+# Writes a container image for each of Linux's systems, for `docker load` or `podman load`. buildah
+# needs no container engine and, since the image begins empty, no registry. Docker's format is the
+# one that has a health check.
+image: $(addprefix image-,$(filter linux-%,$(SYSTEMS)))
+
+image-linux-%: $(DIST)/tollgate-linux-%
+	mkdir -p $(DIST)/data
+	buildah() { command buildah --storage-driver vfs --root $(abspath $(DIST))/image-$* --runroot $(abspath $(DIST))/image-$*/run "$$@"; }; \
+	trap 'rm -rf $(DIST)/image-$*' EXIT; \
+	rm -f $(DIST)/tollgate-image-$*.tar && \
+	buildah build --isolation chroot --format docker --timestamp 0 --platform linux/$* --tag tollgate:latest \
+		--file deploy/Containerfile $(DIST) && \
+	buildah push tollgate:latest docker-archive:$(DIST)/tollgate-image-$*.tar:tollgate:latest
 
 # Uses the toolchain that go.mod names, or the local one if it is newer. Set VULNDB to a copy of the
 # database, such as file:///srv/vulndb, if vuln.go.dev is out of reach. The two exceptions and their
@@ -126,7 +176,10 @@ lacking = $(strip \
 	$(if $(shell command -v npm),,npm) \
 	$(if $(shell command -v prometheus),,prometheus) \
 	$(if $(shell command -v nginx || ls /usr/sbin/nginx 2>/dev/null),,nginx-light) \
-	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy))
+	$(if $(shell command -v haproxy || ls /usr/sbin/haproxy 2>/dev/null),,haproxy) \
+	$(if $(shell command -v caddy),,caddy) \
+	$(if $(shell command -v buildah),,buildah) \
+	$(if $(shell command -v systemd-analyze),,systemd))
 
 # Debian starts a server when it installs it, on a port that may be in use. A policy-rc.d prevents
 # this. An existing policy-rc.d is the owner's decision and stays.

@@ -1,11 +1,9 @@
 package models
 
 import (
-	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -138,25 +136,12 @@ var (
 
 // ParseCatalogue parses a catalog. name is the file name in its error messages.
 func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
-	if len(src) > maxCatalogue {
-		return nil, fmt.Errorf("%s: larger than %d KiB", name, maxCatalogue>>10)
-	}
-	var doc, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(src))
-	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, syntaxError(name, src, err)
+	root, err := ParseYAML(name, src, maxCatalogue)
+	if err != nil {
+		return nil, err
 	}
 	r := catalogueReader{name: name}
-	if len(doc.Content) == 0 {
-		return nil, fmt.Errorf("%s: the file is empty", name)
-	}
-	switch err := decoder.Decode(&second); {
-	case err == nil:
-		r.problem(&second, "a second YAML document begins here, which would be ignored; the catalog is one document")
-	case !errors.Is(err, io.EOF):
-		return nil, syntaxError(name, src, err)
-	}
-	c := r.catalogue(doc.Content[0])
+	c := r.catalogue(root)
 	if len(r.problems) > 0 {
 		return nil, errors.Join(r.problems...)
 	}
@@ -165,36 +150,6 @@ func ParseCatalogue(name string, src []byte) (*Catalogue, error) {
 		c.byID[c.Plans[i].ID] = &c.Plans[i]
 	}
 	return c, nil
-}
-
-// libraryLine matches the beginning of the YAML library's messages.
-var libraryLine = regexp.MustCompile(`^yaml: (line \d+: )?`)
-
-// syntaxError returns an error with the line where src stops being valid YAML. The library's line
-// may be the previous one, the beginning of the enclosing block, or missing. So this function finds
-// the longest valid prefix of whole lines; the error is on the next line. For a quote or bracket
-// that is never closed, that is the line that opens it.
-func syntaxError(name string, src []byte, err error) error {
-	ends := []int{0}
-	for i, b := range src {
-		if b == '\n' {
-			ends = append(ends, i+1)
-		}
-	}
-	line := len(ends)
-	for line > 1 && !isYAML(src[:ends[line-1]]) {
-		line--
-	}
-	return fmt.Errorf("%s:%d: invalid YAML: %s", name, line, libraryLine.ReplaceAllString(err.Error(), ""))
-}
-
-func isYAML(src []byte) bool {
-	for d := yaml.NewDecoder(bytes.NewReader(src)); ; {
-		var n yaml.Node
-		if err := d.Decode(&n); err != nil {
-			return errors.Is(err, io.EOF)
-		}
-	}
 }
 
 // catalogueReader reads the document node by node. A strict decoder (KnownFields) would report

@@ -35,6 +35,7 @@ type Commands struct {
 	Stripe       stripeCommands       `cmd:"" help:"Set up Stripe, and compare its totals with the recorded usage."`
 	Backup       backupCommand        `cmd:"" help:"${help_backup}"`
 	Verify       verifyCommand        `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`
+	Healthcheck  healthcheckCommand   `cmd:"" help:"${help_healthcheck}"`
 	Version      versionCommand       `cmd:"" help:"Print the version."`
 }
 

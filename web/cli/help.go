@@ -15,6 +15,9 @@ var HelpTexts = kong.Vars{
 	"help_subscriber": "The organization that gets the plan. Give --email or --organization, not both.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
+	"help_healthcheck": "Exit with 0 if the server that has these settings answers, otherwise with 1. It runs on the same machine " +
+		"or in the same container.",
+	"help_ready":   "Also check that the server can record calls, which it cannot if the database is out of reach.",
 	"help_expires": "The time at which unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
@@ -34,6 +37,8 @@ var HelpTexts = kong.Vars{
 		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
+	"help_config": "A YAML file with settings. Its keys are the names of the flags below, without the dashes, and of secrets, such as " +
+		"stripe-secret-key. A variable overrides the file, and a flag overrides both.",
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
 	"help_listen":   "The address that the server listens on. Port 0 selects a free port.",

@@ -22,8 +22,11 @@ import (
 const DefaultListen = "127.0.0.1:8080"
 
 // Settings has the flags that all commands share. A flag may be before or after the command. A flag
-// on the command line overrides its environment variable. HelpTexts has the longer help texts.
+// on the command line overrides its environment variable, which overrides the file of --config.
+// HelpTexts has the longer help texts.
 type Settings struct {
+	Config string `env:"TOLLGATE_CONFIG" placeholder:"FILE" help:"${help_config}"`
+
 	Database       string        `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"${help_database}"`
 	Listen         string        `env:"TOLLGATE_LISTEN" default:"${listen}" help:"${help_listen}"`
 	BaseURL        web.BaseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"${help_base_url}"`
@@ -51,11 +54,18 @@ type Settings struct {
 	SlackBotToken       string `hidden:"" env:"SLACK_BOT_TOKEN" secret:""`
 	StripeSecretKey     string `hidden:"" env:"STRIPE_SECRET_KEY" secret:""`
 	StripeWebhookSecret string `hidden:"" env:"STRIPE_WEBHOOK_SECRET" secret:""`
+
+	// secretsOpen means that every user of the machine can read the secrets in the file of --config.
+	secretsOpen bool
 }
 
 // AfterApply trims secrets, since a secret from a file ends with a line break, and validates what
 // the flags' types do not.
-func (s *Settings) AfterApply() error {
+func (s *Settings) AfterApply(parser *kong.Kong) error {
+	if s.secretsOpen {
+		slog.New(web.NewLogHandler(parser.Stderr, s.LogLevel, s.LogFormat)).
+			Warn("every user of this machine can read the secrets in the file of --config; run chmod o-r", "file", s.Config)
+	}
 	for _, secret := range []*string{
 		&s.Database, &s.SMTP, &s.SlackClientID, &s.SlackClientSecret, &s.SlackSigningSecret, &s.SlackBotToken,
 		&s.StripeSecretKey, &s.StripeWebhookSecret,
@@ -171,19 +181,22 @@ func onCommandLine(parsed *kong.Context, name string) bool {
 	return slices.ContainsFunc(parsed.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == name && !p.Resolved })
 }
 
-// Given reports whether a flag was given on the command line, in its variable, or in a secret's
-// file.
+// Given reports whether a flag was given on the command line, in its variable, in a secret's file or
+// in the file of --config.
 func Given(parsed *kong.Context, name string) bool {
 	for _, flag := range parsed.Flags() {
-		if flag.Name != name {
-			continue
+		if flag.Name == name {
+			return slices.ContainsFunc(parsed.Path, func(p *kong.Path) bool { return p.Flag == flag }) || inEnvironment(flag)
 		}
-		return slices.ContainsFunc(parsed.Path, func(p *kong.Path) bool { return p.Flag == flag }) ||
-			slices.ContainsFunc(flag.Envs, func(variable string) bool {
-				_, ok := os.LookupEnv(variable)
-				_, file := os.LookupEnv(variable + "_FILE")
-				return ok || file && flag.Tag.Has("secret")
-			})
 	}
 	return false
+}
+
+// inEnvironment reports whether a flag's variable is set, or the one that names a secret's file.
+func inEnvironment(flag *kong.Flag) bool {
+	return slices.ContainsFunc(flag.Envs, func(variable string) bool {
+		_, ok := os.LookupEnv(variable)
+		_, file := os.LookupEnv(variable + "_FILE")
+		return ok || file && flag.Tag.Has("secret")
+	})
 }

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 }
 
 // program builds tollgate for the first test and returns its path. Like a release, it is built
-// without the race detector, even if the tests use it.
+// without C code and without the race detector, even if the tests use it.
 func program(t *testing.T) string {
 	t.Helper()
 	made.Lock()
@@ -70,7 +70,7 @@ func program(t *testing.T) string {
 	}
 	path = filepath.Join(dir, "tollgate")
 	build := exec.CommandContext(t.Context(), "go", "build", "-race=false", "-o", path, "tollgate")
-	build.Dir = string(bytes.TrimSpace(root))
+	build.Dir, build.Env = string(bytes.TrimSpace(root)), append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(dir) // it is empty, and the build's error is the one to report
 		t.Fatalf("build tollgate: %v\n%s", err, output)

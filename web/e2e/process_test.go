@@ -70,7 +70,10 @@ type run struct {
 // launch starts the program. With Pdeathsig, a process dies with the thread that started it, so
 // that thread waits for the process to end.
 func launch(cmd *exec.Cmd) (*run, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	r := &run{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -107,6 +110,9 @@ type server struct {
 	args []string
 	env  []string
 	log  *tail
+	// command returns the command to start. By default, it has the path, the arguments and the
+	// variables above.
+	command func() *exec.Cmd
 
 	mu  sync.Mutex // held during each start and stop
 	run *run       // nil while stopped
@@ -142,7 +148,11 @@ func (s *server) start(ctx context.Context) error {
 		return fmt.Errorf("start %s: it is running already", s.name)
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path, s.args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, s.log, s.log
+	cmd.Env = s.env
+	if s.command != nil {
+		cmd = s.command()
+	}
+	cmd.Stdout, cmd.Stderr = s.log, s.log
 	r, err := launch(cmd)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.name, err)

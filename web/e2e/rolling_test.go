@@ -46,27 +46,7 @@ func TestRollingRestart(t *testing.T) {
 			s.startAll()
 			l := newLoad(s, "TROLL"+strings.ToUpper(proxy.name), 50)
 			address := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-			var log tail
-			cmd := proxy.run(t, address, s.addresses())
-			cmd.Stdout, cmd.Stderr = &log, &log
-			balancer, err := launch(cmd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				_ = balancer.process.Kill() // it may have ended
-				<-balancer.exited
-				if t.Failed() {
-					t.Logf("the last output of %s:\n%s", proxy.name, &log)
-				}
-			})
-			eventually(t, proxy.name+" listens", func() bool {
-				c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-				if err == nil {
-					_ = c.Close()
-				}
-				return err == nil
-			})
+			startProxy(t, proxy.name, proxy.run(t, address, s.addresses()), address)
 
 			ctx, end := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer end()
@@ -111,6 +91,31 @@ func TestRollingRestart(t *testing.T) {
 			l.settle()
 		})
 	}
+}
+
+// startProxy runs a proxy and returns when it listens on the address.
+func startProxy(t *testing.T, name string, cmd *exec.Cmd, address string) {
+	t.Helper()
+	var log tail
+	cmd.Stdout, cmd.Stderr = &log, &log
+	r, err := launch(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.process.Kill() // it may have ended
+		<-r.exited
+		if t.Failed() {
+			t.Logf("the last output of %s:\n%s", name, &log)
+		}
+	})
+	eventually(t, name+" listens", func() bool {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 }
 
 // installed returns the path of a program that may be only in root's PATH.
