@@ -366,6 +366,11 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         ActivityAnswer: {
+            /**
+             * Format: date-time
+             * @description Set if events of this period were deleted: those recorded before it. Totals include them.
+             */
+            deleted_before: string | null;
             email: string;
             /** @description Newest first; at most 100. */
             events: components["schemas"]["ActivityEvent"][];
