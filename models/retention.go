@@ -25,6 +25,12 @@ const (
 	keepAuditYears = 3
 )
 
+// RetentionTables are the tables whose old rows are deleted.
+var RetentionTables = []string{
+	"audit_log", "notice_attempts", "notice_deliveries", "notices", "sessions", "sign_in_links", "slack_requests", "stripe_webhook_events",
+	"usage_events", "usage_holds", "usage_refusals", "usage_voids",
+}
+
 // Retention deletes rows that are no longer needed. Any number of processes may run it at the same
 // time, beside servers. Each step is a short transaction, and each step that succeeds is final.
 type Retention struct {
@@ -70,11 +76,11 @@ func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
 		if err := raisePrunedBefore(ctx, r.DB, p.horizon); err != nil {
 			return nil, err
 		}
-		run = append(run, p.events, p.holds)
 		rules = append(rules, p.refusalsRule())
+		run = append(run, p.events, p.holds) // last, because the first pass may take hours
 	}
 	for _, rule := range rules {
-		run = append(run, func(ctx context.Context) error { return p.rows(ctx, rule) })
+		run = slices.Insert(run, 0, func(ctx context.Context) error { return p.rows(ctx, rule) })
 	}
 	var failed []error
 	for _, do := range run {
@@ -105,26 +111,24 @@ func (db *DB) EarlierClock(process func() time.Time) func(context.Context) (time
 }
 
 // step runs one transaction, which returns the number of rows that it deleted, and rests.
-func (p *retentionPass) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) (Deletions, error)) (rows int64, err error) {
+func (p *retentionPass) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) (Deletions, error)) error {
 	start := time.Now()
 	var deleted Deletions
-	err = p.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+	if err := p.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
 		deleted, err = do(ctx, tx)
 		return err
-	})
-	if err != nil {
-		return 0, err
+	}); err != nil {
+		return err
 	}
 	for table, n := range deleted {
 		if n > 0 {
 			p.deleted[table] += n
-			rows += n
 		}
 	}
 	if p.Rest == nil {
-		return rows, ctx.Err()
+		return ctx.Err()
 	}
-	return rows, p.Rest(ctx, time.Since(start))
+	return p.Rest(ctx, time.Since(start))
 }
 
 // oldRows is a rule for a table whose rows are deleted once a condition holds.
@@ -160,17 +164,21 @@ func (p *retentionPass) refusalsRule() oldRows {
 	}
 }
 
-// rows deletes the rows of a rule.
+// rows deletes the rows of a rule. It writes nothing if there are none, so that no one waits.
 func (p *retentionPass) rows(ctx context.Context, rule oldRows) error {
 	for {
-		n, err := p.step(ctx, func(ctx context.Context, tx bun.Tx) (Deletions, error) {
-			key := bun.Safe(strings.Join(rule.key, ", "))
-			some := tx.NewSelect().Table(rule.table).Column(rule.key...).Where(rule.where, rule.args...).Order(rule.order).
-				Limit(int64(p.stepRows))
-			// The row may have changed since the inner query read it.
-			n, err := rowsOf(tx.NewDelete().Table(rule.table).Where("(?) IN (?)", key, some).Where(rule.where, rule.args...).Exec(ctx))
-			return Deletions{rule.table: n}, err
-		})
+		some, err := p.DB.NewSelect().Table(rule.table).ColumnExpr("1").Where(rule.where, rule.args...).Exists(ctx)
+		var n int64
+		if err == nil && some {
+			err = p.step(ctx, func(ctx context.Context, tx bun.Tx) (_ Deletions, err error) {
+				oldest := tx.NewSelect().Table(rule.table).Column(rule.key...).Where(rule.where, rule.args...).Order(rule.order).
+					Limit(int64(p.stepRows))
+				// The row may have changed since the inner query read it.
+				n, err = rowsOf(tx.NewDelete().Table(rule.table).Where("(?) IN (?)", bun.Safe(strings.Join(rule.key, ", ")), oldest).
+					Where(rule.where, rule.args...).Exec(ctx))
+				return Deletions{rule.table: n}, err
+			})
+		}
 		if err != nil {
 			return fmt.Errorf("delete old rows of %s: %w", rule.table, err)
 		}

@@ -158,14 +158,13 @@ func (p *retentionPass) prune(ctx context.Context, found []prunableEvent) error 
 	if err != nil || len(ready.events) == 0 { // take no lock for events that wait, which each pass finds
 		return err
 	}
-	_, err = p.step(ctx, func(ctx context.Context, tx bun.Tx) (Deletions, error) {
+	return p.step(ctx, func(ctx context.Context, tx bun.Tx) (Deletions, error) {
 		locked, err := p.read(ctx, tx, ready.events, lockRows)
 		if err != nil || len(locked.events) == 0 {
 			return nil, err
 		}
 		return locked.delete(ctx, tx)
 	})
-	return err
 }
 
 // finalEvents are events that nothing waits for, with their voids, by event, and the reports that

@@ -70,7 +70,7 @@ func (p *retentionPass) holdsOfPerson(ctx context.Context, user uuid.UUID) error
 			}
 		}
 		if len(ids) > 0 {
-			if _, err := p.step(ctx, func(ctx context.Context, tx bun.Tx) (Deletions, error) {
+			if err := p.step(ctx, func(ctx context.Context, tx bun.Tx) (Deletions, error) {
 				n, err := deleteHolds(ctx, tx, user, ids)
 				return Deletions{"usage_holds": n}, err
 			}); err != nil {

@@ -54,7 +54,7 @@ func (p *retentionPass) notices(ctx context.Context) error {
 }
 
 func (p *retentionPass) deleteNotices(ctx context.Context, ids []uuid.UUID) error {
-	_, err := p.step(ctx, func(ctx context.Context, tx bun.Tx) (_ Deletions, err error) {
+	return p.step(ctx, func(ctx context.Context, tx bun.Tx) (_ Deletions, err error) {
 		all := Deletions{}
 		deliveries := tx.NewSelect().Model((*NoticeDelivery)(nil)).Column("id").Where("notice_id IN (?)", bun.List(ids))
 		for _, q := range []struct {
@@ -71,5 +71,4 @@ func (p *retentionPass) deleteNotices(ctx context.Context, ids []uuid.UUID) erro
 		}
 		return all, nil
 	})
-	return err
 }

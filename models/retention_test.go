@@ -168,6 +168,11 @@ func TestRetentionUsesIndexes(t *testing.T) {
 				t.Errorf("no row of %s was deleted", table)
 			}
 		}
+		for table := range deleted {
+			if !slices.Contains(models.RetentionTables, table) {
+				t.Errorf("%s is not in RetentionTables", table)
+			}
+		}
 		explain, scan := "EXPLAIN ", regexp.MustCompile(`Seq Scan on (usage_\w+|notice\w*|audit_log|stripe_\w+|slack_requests|sessions)`)
 		if !f.db.Postgres {
 			explain, scan = "EXPLAIN QUERY PLAN ", regexp.MustCompile(`^SCAN (\w+)$`)

@@ -224,7 +224,8 @@ var recounts = []recount{
 			+ COALESCE(p.units, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
 	{row: "report", texts: []string{"%[1]d units of its deleted events are stored, but the report does not exist"}, query: `
 		SELECT CAST(p.report_id AS text), 'unknown', t.pruned_before, t.pruned_before, p.units, 0
-		FROM stripe_reports_pruned p JOIN retention t ON t.id = 1 LEFT JOIN stripe_reports s ON s.id = p.report_id WHERE s.id IS NULL ORDER BY p.report_id`},
+		FROM stripe_reports_pruned p JOIN retention t ON t.id = 1 LEFT JOIN stripe_reports s ON s.id = p.report_id
+		WHERE s.id IS NULL ORDER BY p.report_id`},
 	{row: "usage event", texts: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id

@@ -27,7 +27,8 @@ func newPeriodsOf(t *testing.T, f *fixture) *periodsOf {
 	for month := range 4 {
 		f.now = o.start.AddDate(0, month, 3)
 		p.change(o.subscription, func() {
-			o.subscription.CurrentPeriodStart, o.subscription.CurrentPeriodEnd = new(o.start.AddDate(0, month, 0)), new(o.start.AddDate(0, month+1, 0))
+			o.subscription.CurrentPeriodStart = new(o.start.AddDate(0, month, 0))
+			o.subscription.CurrentPeriodEnd = new(o.start.AddDate(0, month+1, 0))
 		})
 		for day := range 3 {
 			f.now = o.start.AddDate(0, month, 3+10*day)

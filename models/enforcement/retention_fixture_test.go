@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/uptrace/bun"
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
@@ -157,7 +158,6 @@ func (p *past) report(t *testing.T) {
 		var ids []uuid.UUID
 		var value int64
 		for _, e := range events {
-			p.exec(t, "UPDATE usage_events SET stripe_customer_id = ? WHERE user_id = ? AND id = ?", customer(email), user.ID, e.ID)
 			switch {
 			case e.VoidedAt != nil || p.random.IntN(20) == 0: // not sealed
 			case counts == models.CountsQuantity:
@@ -166,13 +166,12 @@ func (p *past) report(t *testing.T) {
 				ids, value = append(ids, e.ID), value+e.OverageQuantity
 			}
 		}
+		p.exec(t, "UPDATE usage_events SET stripe_customer_id = ? WHERE user_id = ? AND stripe_customer_id IS NULL", customer(email), user.ID)
 		if len(ids) == 0 {
 			continue
 		}
 		report := p.insertReport(t, customer(email), value, counts, states[p.random.IntN(len(states))])
-		for _, id := range ids {
-			p.exec(t, "UPDATE usage_events SET stripe_report_id = ? WHERE user_id = ? AND id = ?", report, user.ID, id)
-		}
+		p.exec(t, "UPDATE usage_events SET stripe_report_id = ? WHERE user_id = ? AND id IN (?)", report, user.ID, bun.List(ids))
 	}
 }
 

@@ -24,6 +24,9 @@ func (s *Settings) retain(ctx context.Context, d Deployment, log *slog.Logger, m
 		Name: "tollgate_retention_deleted_rows_total", Help: "Rows that were deleted because they are no longer needed.",
 	}, []string{"table"})
 	metrics.MustRegister(rows)
+	for _, table := range models.RetentionTables {
+		rows.WithLabelValues(table)
+	}
 	retention := models.Retention{DB: d.DB, Catalogue: d.Catalogue, Keep: s.KeepEvents, Clock: d.DB.EarlierClock(time.Now), Rest: rest}
 	tick := time.NewTicker(retainEvery)
 	defer tick.Stop()
