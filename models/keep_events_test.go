@@ -27,7 +27,7 @@ func TestKeepEvents(t *testing.T) {
 	for text, want := range map[string]string{
 		"89d": "must be at least 90d or 3mo", "2mo": "must be at least 90d or 3mo", "": "must be", "0": "must be", "0d": "must be",
 		"18": "must be", "18m": "must be", "18months": "must be", "-3mo": "must be", "1.5y": "must be", "18MO": "must be", "12h": "must be",
-		"99999d": "must be", " 18mo": "must be", "90d\n": "must be",
+		"99999d": "must be", "\t18mo": "must be", "90d\n": "must be",
 	} {
 		if k, err := models.ParseKeepEvents(text); err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), `"`) {
 			t.Errorf("%q: %v, %v", text, k, err)

@@ -33,7 +33,8 @@ type prunableEvent struct {
 }
 
 // isOld reports whether an event and its void are old enough. Their keys must stay known as long as
-// events are kept, so what counts is when they were recorded, and not when the event occurred.
+// --keep-events says, so the time that counts is when they were recorded, and not when the event
+// occurred.
 func (p *retentionPass) isOld(e *prunableEvent) bool {
 	if !e.RecordedAt.Before(p.horizon) || e.VoidedAt != nil && !e.VoidedAt.Before(p.horizon) {
 		return false

@@ -136,7 +136,10 @@ var schemaNotes = []schemaNote{
 			"usage_refusals_last_at": "The latest refusals, for the organization's page and for /ops.",
 		},
 	},
-	{name: "usage_pruned", note: "The sums of a usage record's events that retention deleted. Units, overage and cents leave out voided ones."},
+	{
+		name: "usage_pruned", note: "The sums of a usage record's events that retention deleted. Units, overage and cents leave out " +
+			"voided ones.",
+	},
 	{
 		name: "stripe_reports_pruned", note: "What a report counts of the events and voids that retention deleted, in units.",
 	},

@@ -81,7 +81,7 @@ func (s *Server) api() []route {
 			summary: "Record what already happened",
 			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
 				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if " +
-				"it occurred so long ago that events of then are deleted." + naming,
+				"it is so old that events of its time are deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

@@ -2,6 +2,7 @@ package enforcement
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
@@ -90,7 +91,7 @@ func TestHoldDeletedMeanwhile(t *testing.T) {
 				}}
 				c := request{kind: test.kind, holdID: a.Hold.ID, quantity: 1}.call()
 				w.guard([]*call{c}, func(calls []*call) { w.group(calls, 1) })
-				if c.err != nil || c.ops[0].err != errNoHold {
+				if c.err != nil || !errors.Is(c.ops[0].err, errNoHold) {
 					t.Errorf("the call got %v, %v; want %v", c.err, c.ops[0].err, errNoHold)
 				}
 			})

@@ -93,7 +93,7 @@ func (p *past) wantKeys(t *testing.T) {
 	p.clean(t)
 }
 
-// wantHolds checks that no hold is left that ended before the horizon, and no open one of then.
+// wantHolds checks that no hold from before the horizon is left, unless its event is stored.
 func (p *past) wantHolds(t *testing.T) {
 	t.Helper()
 	horizon, err := models.PrunedBefore(p.ctx, p.db)

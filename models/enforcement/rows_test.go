@@ -51,7 +51,8 @@ const indexOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = o
 
 // noTable has the prepared statements that read no table, or one with a single row, so there is
 // nothing to explain.
-var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds", "notices", "pruned_before"}
+var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds", "notices",
+	"pruned_before"}
 
 // explained returns the plan of an EXPLAIN (FORMAT JSON).
 func explained(t *testing.T, text []byte) *node {

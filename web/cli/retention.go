@@ -15,7 +15,7 @@ const (
 	retainEvery = time.Hour
 	// restFactor is how long a server rests after each step of a deletion, in times of the step, so
 	// that the database serves calls most of the time.
-	restFactor = 4
+	restFactor = 9
 )
 
 // retain deletes rows that are no longer needed, until ctx ends. All processes of an installation do.
