@@ -139,7 +139,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 		"stripe", o.StripeMode(), "sign_in", o.SignIn.Mode(), "slack", o.Slack.Mode())
 	_ = out.Print("listening on", web.URLOf(d.Listener.Addr())) // if this fails, the server still serves
 	tasks.Go(func() error { return server.Serve(ctx, d.Listener) })
-	tasks.Go(func() error { cli.Housekeeping(ctx, d, log); return nil })
+	tasks.Go(func() error { s.Housekeeping(ctx, d, log, registry); return nil })
 	if d.Background != nil {
 		tasks.Go(func() error { return d.Background(ctx, log) })
 	}

@@ -71,6 +71,9 @@ type ActivityPage struct {
 	// last one; the query's Whole if it selects none.
 	Period Period
 	Events []ActivityEvent
+	// DeletedBefore is set if events of these periods were deleted: those that were recorded before
+	// it and that nothing waits for. The usage records still count them.
+	DeletedBefore *time.Time
 	// Next continues the list; nil at its end.
 	Next *ActivityCursor
 }
@@ -111,10 +114,33 @@ func Activity(ctx context.Context, db bun.IDB, user uuid.UUID, query PeriodQuery
 		}
 		page.Events = append(page.Events, events...)
 	}
+	if page.DeletedBefore, err = deletedBefore(ctx, db, user, records); err != nil {
+		return ActivityPage{}, err
+	}
 	if len(page.Events) > limit {
 		page.Events = page.Events[:limit]
 		last := page.Events[limit-1]
 		page.Next = &ActivityCursor{at: last.OccurredAt.UTC(), id: last.ID}
 	}
 	return page, nil
+}
+
+// deletedBefore returns PrunedBefore if events of the records were deleted, and otherwise nil.
+func deletedBefore(ctx context.Context, db bun.IDB, user uuid.UUID, records []UsageRecord) (*time.Time, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	ids := make([]int64, len(records))
+	for i := range records {
+		ids[i] = records[i].ID
+	}
+	some, err := db.NewSelect().Model((*UsagePruned)(nil)).Where("user_id = ? AND record_id IN (?)", user, bun.List(ids)).Exists(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for deleted events of a person: %w", err)
+	}
+	if !some {
+		return nil, nil
+	}
+	before, err := PrunedBefore(ctx, db)
+	return &before, err
 }

@@ -181,3 +181,20 @@ func (q *queries) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Co
 func (q *queries) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 	q.texts = append(q.texts, e.Query)
 }
+
+// retain deletes what is no longer needed at now, and returns how many rows that were.
+func (f *fixture) retain(t *testing.T, now time.Time, keep string) models.Deletions {
+	t.Helper()
+	k, err := models.ParseKeepEvents(keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := models.Retention{
+		DB: f.db, Catalogue: f.catalogue, Keep: k, Clock: func(context.Context) (time.Time, error) { return now, nil },
+	}
+	deleted, err := r.Pass(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return deleted
+}

@@ -137,6 +137,14 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{
+		name: "usage_pruned", note: "The sums of a usage record's events that retention deleted. Units, overage and cents leave out " +
+			"voided ones.",
+	},
+	{
+		name: "stripe_reports_pruned", note: "What a report counts of the events and voids that retention deleted, in units.",
+	},
+	{name: "retention", note: "One row: late events before this time are refused, because events like them may have been deleted."},
+	{
 		name: "notices", note: "What people are to be notified of: one row for each limit and threshold that was reached.",
 		parts: map[string]string{
 			"notices_pending": "Those that are not delivered yet, by the time when they are due.",

@@ -187,14 +187,3 @@ func TouchSession(ctx context.Context, db bun.IDB, s *Session, seen time.Time) e
 	}
 	return nil
 }
-
-// RemoveExpired deletes expired sessions and sign-in links, and the requests from Slack that can no
-// longer be repeated.
-func RemoveExpired(ctx context.Context, db bun.IDB, now time.Time) error {
-	for _, model := range []any{(*Session)(nil), (*SignInLink)(nil), (*SlackRequest)(nil)} {
-		if _, err := db.NewDelete().Model(model).Where("expires_at <= ?", now).Exec(ctx); err != nil {
-			return fmt.Errorf("delete expired rows: %w", err)
-		}
-	}
-	return nil
-}

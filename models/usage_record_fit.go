@@ -31,19 +31,19 @@ type refit struct {
 
 // fit ends each record where the person's entitlement and the known billing periods require it, but
 // not after the start of the next record. A record of the same payer that begins within the period
-// of the previous one, because that period was lengthened, joins it. fit returns the changed
-// records.
+// of the previous one, because that period was lengthened, joins it. A record with deleted events
+// stays as it is, because the events that would have to move are gone. fit returns the changed records.
 func (p *person) fit(now time.Time) (changed []refit) {
 	for i := 0; i < len(p.records); i++ {
 		r := p.records[i]
 		end, ok := p.endOf(i, now)
-		if !ok {
+		if !ok || p.pruned[r.ID] {
 			continue
 		}
 		before := r.BillingPeriodEnd.UTC()
 		for last := before; i+1 < len(p.records) && p.records[i+1].BillingPeriodStart.Before(end); {
 			next := p.records[i+1]
-			if end.Sub(r.BillingPeriodStart) > maxPeriod || !next.BillingPeriodStart.Equal(last) || !samePayer(r, next) {
+			if p.pruned[next.ID] || end.Sub(r.BillingPeriodStart) > maxPeriod || !next.BillingPeriodStart.Equal(last) || !samePayer(r, next) {
 				end = next.BillingPeriodStart.UTC()
 				break
 			}

@@ -133,6 +133,8 @@ type person struct {
 	entitlement Entitlement
 	// records are ordered by period and never overlap.
 	records []*UsageRecord
+	// pruned has the IDs of records with deleted events, which are fixed.
+	pruned  map[int64]bool
 	changes changes
 	// at reads the person's entitlement at an instant.
 	at func(at time.Time) (Entitlement, error)
@@ -201,6 +203,10 @@ func lockPeople(ctx context.Context, tx bun.Tx, now time.Time, wants []RecordKey
 	if err := ForUpdate(recordsQuery(tx, people.ids())).Scan(ctx, &records); err != nil {
 		return nil, err
 	}
+	// Retention holds a record's lock while it deletes events.
+	if err := eachRow(ctx, tx, prunedQuery(tx, bun.List(people.ids())), people.addPruned); err != nil {
+		return nil, err
+	}
 	// Read this only under the locks: later changes then find the records that this transaction
 	// leaves.
 	entitlements, err := EntitlementsOf(ctx, tx, people.ids())
@@ -258,6 +264,7 @@ func (t *batchTx) lockPeople(ctx context.Context, now time.Time, wants []RecordK
 	var rows []UsageRecord
 	readInto(t, ForUpdate(db.NewSelect().Model((*UsageRecord)(nil)).Where("user_id IN (?)", among).
 		Order("email", "billing_period_start")), &rows)
+	t.read(prunedQuery(db, among).String(), people.addPruned)
 	entitlements := map[uuid.UUID]Entitlement{}
 	t.read(entitlementsQuery(db, bun.SafeQuery("k.id IN (?)", among)).String(),
 		func(row scanner) error { return scanPresent(row, entitlements) })

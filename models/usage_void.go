@@ -104,16 +104,31 @@ func Void(ctx context.Context, db *DB, c *Catalogue, now time.Time, v NewVoid) (
 	}
 	user, err := v.findUser(ctx, db)
 	if err != nil {
-		return Voided{}, fmt.Errorf("find the person of an event: %w", err)
+		return Voided{}, fmt.Errorf("find the person of an event: %w", explainDeleted(ctx, db, err))
 	}
 	err = db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		voided, err = v.void(ctx, db, tx, c, now, user)
 		return err
 	})
 	if err != nil {
-		return Voided{}, fmt.Errorf("void an event: %w", err)
+		return Voided{}, fmt.Errorf("void an event: %w", explainDeleted(ctx, db, err))
 	}
 	return voided, nil
+}
+
+// explainDeleted adds to the error for an unknown event or hold that retention may have deleted it.
+func explainDeleted(ctx context.Context, db bun.IDB, err error) error {
+	var unknown *Error
+	if !errors.As(err, &unknown) || unknown.Code != CodeUnknownEvent && unknown.Code != CodeUnknownHold {
+		return err
+	}
+	before, failed := PrunedBefore(ctx, db)
+	if failed != nil || before.IsZero() {
+		return err
+	}
+	explained := *unknown
+	explained.Detail += " Events from before " + FormatReset(before) + " are deleted, and cannot be voided."
+	return &explained
 }
 
 var errUnknownEvent = &Error{Code: CodeUnknownEvent, Detail: "This person has no event with this idempotency key."}
@@ -248,7 +263,7 @@ func (v *NewVoid) readEvent(
 func EventToVoid(ctx context.Context, db bun.IDB, v NewVoid) (*UsageEvent, error) {
 	e, err := v.readEvent(ctx, db, v.UserID, func(q *bun.SelectQuery) *bun.SelectQuery { return q })
 	if err != nil {
-		return nil, fmt.Errorf("find an event of the user %s: %w", v.UserID, err)
+		return nil, fmt.Errorf("find an event of the user %s: %w", v.UserID, explainDeleted(ctx, db, err))
 	}
 	return e, nil
 }

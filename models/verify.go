@@ -44,18 +44,28 @@ type recount struct {
 }
 
 var recounts = []recount{
+	// Retention adds the events that it deletes to usage_pruned and stripe_reports_pruned.
 	{row: "usage record", texts: []string{
 		"%[1]d units used are stored, %[2]d were counted from its events",
 		"%[1]d units of overage are stored, %[2]d were counted from its events",
 		"%[1]d cents of overage are stored, %[2]d were counted from its events",
 	}, query: `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, r.suggestions_used, COALESCE(e.units, 0),
-			r.overage_used, COALESCE(e.overage, 0), r.overage_cents, COALESCE(e.cents, 0)
-		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity) AS bigint) AS units,
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end,
+			r.suggestions_used, COALESCE(e.units, 0) + COALESCE(p.units, 0), r.overage_used, COALESCE(e.overage, 0) + COALESCE(p.overage, 0),
+			r.overage_cents, COALESCE(e.cents, 0) + COALESCE(p.cents, 0)
+		FROM usage_records r LEFT JOIN usage_pruned p ON p.user_id = r.user_id AND p.record_id = r.id
+			LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity) AS bigint) AS units,
 				CAST(SUM(overage_quantity) AS bigint) AS overage, CAST(SUM(overage_cents) AS bigint) AS cents
 			FROM usage_events WHERE voided_at IS NULL GROUP BY user_id, record_id) e ON e.user_id = r.user_id AND e.record_id = r.id
-		WHERE r.suggestions_used <> COALESCE(e.units, 0) OR r.overage_used <> COALESCE(e.overage, 0) OR r.overage_cents <> COALESCE(e.cents, 0)
+		WHERE r.suggestions_used <> COALESCE(e.units, 0) + COALESCE(p.units, 0)
+			OR r.overage_used <> COALESCE(e.overage, 0) + COALESCE(p.overage, 0)
+			OR r.overage_cents <> COALESCE(e.cents, 0) + COALESCE(p.cents, 0)
 		ORDER BY r.id`},
+	{row: "usage record", texts: []string{"%[1]d units of its deleted events are stored, but its person does not have this record"}, query: `
+		SELECT CAST(p.record_id AS text), COALESCE(u.email, ''), t.pruned_before, t.pruned_before, p.units, 0
+		FROM usage_pruned p JOIN retention t ON t.id = 1 LEFT JOIN usage_records r ON r.user_id = p.user_id AND r.id = p.record_id
+			LEFT JOIN users u ON u.id = p.user_id
+		WHERE r.id IS NULL ORDER BY p.record_id`},
 	{row: "usage record", texts: []string{"compared with its events, %[1]d units too many are stored on some days, and %[2]d are missing " +
 		"on others"},
 		query: dailyRecount(`SELECT r.user_id, r.id, CAST(d.n - 1 AS integer), CAST(d.units AS bigint)
@@ -202,14 +212,20 @@ var recounts = []recount{
 	// units. A negative report has the units of a void.
 	{row: "report", texts: []string{"%[1]d units are stored, %[2]d were counted from its events"}, query: `
 		SELECT CAST(s.id AS text), s.stripe_customer_id, s.minute, s.minute, s.value,
-			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage WHEN 'void' THEN -v.overage ELSE e.units END, 0) + COALESCE(n.value, 0)
-		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by LEFT JOIN (SELECT stripe_report_id,
+			COALESCE(CASE s.counts WHEN 'overage' THEN e.overage WHEN 'void' THEN -v.overage ELSE e.units END, 0) + COALESCE(p.units, 0)
+				+ COALESCE(n.value, 0)
+		FROM stripe_reports s LEFT JOIN stripe_reports n ON n.id = s.replaced_by
+			LEFT JOIN stripe_reports_pruned p ON p.report_id = s.id LEFT JOIN (SELECT stripe_report_id,
 				CAST(SUM(quantity) AS bigint) AS units, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_events
 			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) e ON e.stripe_report_id = s.id
 			LEFT JOIN (SELECT stripe_report_id, CAST(SUM(overage_quantity) AS bigint) AS overage FROM usage_voids
 			WHERE stripe_report_id IS NOT NULL GROUP BY stripe_report_id) v ON v.stripe_report_id = s.id
 		WHERE s.value <> COALESCE(CASE s.counts WHEN 'overage' THEN e.overage WHEN 'void' THEN -v.overage ELSE e.units END, 0)
-			+ COALESCE(n.value, 0) ORDER BY s.id`},
+			+ COALESCE(p.units, 0) + COALESCE(n.value, 0) ORDER BY s.id`},
+	{row: "report", texts: []string{"%[1]d units of its deleted events are stored, but the report does not exist"}, query: `
+		SELECT CAST(p.report_id AS text), 'unknown', t.pruned_before, t.pruned_before, p.units, 0
+		FROM stripe_reports_pruned p JOIN retention t ON t.id = 1 LEFT JOIN stripe_reports s ON s.id = p.report_id
+		WHERE s.id IS NULL ORDER BY p.report_id`},
 	{row: "usage event", texts: []string{"its %[1]d units went into a report that does not exist or is another customer's"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, 0
 		FROM usage_events e LEFT JOIN stripe_reports s ON s.id = e.stripe_report_id
@@ -218,17 +234,22 @@ var recounts = []recount{
 }
 
 // dailyRecount returns the statement that compares each record's units by day. stored selects the
-// stored ones, named r, as user, record, day and units. day is the day of the event e.
+// stored ones, named r, as user, record, day and units. day is the day of the event e. The days of
+// deleted events are not known, so they count as one day of their own, -1, and must make up for what
+// the other days have beyond their events.
 func dailyRecount(stored, day string) string {
+	const more, missing = `CAST(SUM(CASE WHEN d.units > 0 OR d.day < 0 THEN d.units ELSE 0 END) AS bigint)`,
+		`CAST(SUM(CASE WHEN d.units < 0 AND d.day >= 0 THEN -d.units ELSE 0 END) AS bigint)`
 	return `
-		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end,
-			CAST(SUM(CASE WHEN d.units > 0 THEN d.units ELSE 0 END) AS bigint), CAST(SUM(CASE WHEN d.units < 0 THEN -d.units ELSE 0 END) AS bigint)
-		FROM (SELECT user_id, record_id, SUM(units) AS units FROM (
+		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, ` + more + `, ` + missing + `
+		FROM (SELECT user_id, record_id, day, SUM(units) AS units FROM (
 				SELECT e.user_id, e.record_id, ` + day + ` AS day, -SUM(e.quantity) AS units
 				FROM usage_events e JOIN usage_records r ON r.user_id = e.user_id AND r.id = e.record_id WHERE e.voided_at IS NULL GROUP BY 1, 2, 3
-				UNION ALL ` + stored + `) u
+				UNION ALL ` + stored + `
+				UNION ALL SELECT user_id, record_id, -1, -units FROM usage_pruned) u
 			GROUP BY user_id, record_id, day HAVING SUM(units) <> 0) d
-		JOIN usage_records r ON r.user_id = d.user_id AND r.id = d.record_id GROUP BY r.user_id, r.id ORDER BY r.id`
+		JOIN usage_records r ON r.user_id = d.user_id AND r.id = d.record_id GROUP BY r.user_id, r.id
+		HAVING ` + more + ` <> 0 OR ` + missing + ` <> 0 ORDER BY r.id`
 }
 
 // Counted is the number of events that Recount counted.
@@ -236,17 +257,22 @@ type Counted struct {
 	Events int64
 	// Newest is when the newest event was recorded; zero without events.
 	Newest time.Time
+	// Deleted is the number of events that retention deleted. Their sums were used instead.
+	Deleted int64
 }
 
-// String returns the number of events as one line.
+// String returns the numbers of events as one line.
 func (c Counted) String() string {
-	switch c.Events {
-	case 0:
-		return "0 events counted"
-	case 1:
-		return "1 event counted, recorded at " + c.Newest.Format(time.RFC3339Nano)
+	text := fmt.Sprintf("%d events counted", c.Events)
+	if c.Events == 1 {
+		text = "1 event counted, recorded at " + c.Newest.Format(time.RFC3339Nano)
+	} else if c.Events > 1 {
+		text += ", the newest recorded at " + c.Newest.Format(time.RFC3339Nano)
 	}
-	return fmt.Sprintf("%d events counted, the newest recorded at %s", c.Events, c.Newest.Format(time.RFC3339Nano))
+	if c.Deleted > 0 {
+		text += fmt.Sprintf("; sums used for deleted events: %d", c.Deleted)
+	}
+	return text
 }
 
 // Verify is Recount for callers that need only the differences.
@@ -279,6 +305,10 @@ func Recount(ctx context.Context, db *DB, report func(Difference)) (counted Coun
 				return err
 			}
 			counted.Newest = at.UTC()
+		}
+		if err := tx.NewSelect().Model((*UsagePruned)(nil)).ColumnExpr("CAST(COALESCE(SUM(events), 0) AS bigint)").
+			Scan(ctx, &counted.Deleted); err != nil {
+			return err
 		}
 		for _, r := range recounts {
 			if !db.Postgres && r.lite != "" {

@@ -2,6 +2,7 @@ package views
 
 import (
 	"net/url"
+	"time"
 
 	"tollgate/models"
 	"tollgate/views/ui"
@@ -67,6 +68,11 @@ func eventOverage(c *models.Catalogue, units, cents int64) string {
 		return "0"
 	}
 	return models.FormatCount(units) + " (" + c.FormatMoney(cents) + ")"
+}
+
+// deletedText says which events of a period are missing.
+func deletedText(before time.Time) string {
+	return "Events recorded before " + models.FormatReset(before) + " are deleted. All totals still include them."
 }
 
 // voidedText says when and why an event was reversed.

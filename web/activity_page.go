@@ -111,6 +111,9 @@ func (s *Server) sendActivity(c echo.Context, user *models.User, operator bool) 
 		columns = append(columns, "voided_by", "void_state", "credit_note", "void_error")
 	}
 	name := "activity-" + models.FormatPeriod(part.Period) + ".csv"
+	if part.DeletedBefore != nil { // a row that says so would not be an event
+		name = "activity-" + models.FormatPeriod(part.Period) + "-without-deleted-events.csv"
+	}
 	return writeCSV(c, name, func(row func(...any)) {
 		row(columns...)
 		for {

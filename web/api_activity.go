@@ -12,10 +12,11 @@ import (
 
 // activityAnswer lists a person's events in one billing period, newest first.
 type activityAnswer struct {
-	Email      string          `json:"email"`
-	Period     period          `json:"period"`
-	Events     []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
-	NextCursor *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
+	Email         string          `json:"email"`
+	Period        period          `json:"period"`
+	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
+	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Set if events of this period are deleted: those recorded before it."`
 }
 
 type activityEvent struct {
@@ -67,6 +68,7 @@ func (s *Server) activity(c echo.Context) error {
 	for i := range page.Events {
 		answer.Events[i] = newActivityEvent(&page.Events[i])
 	}
+	answer.DeletedBefore = page.DeletedBefore
 	if page.Next != nil {
 		answer.NextCursor = new(page.Next.String())
 	}

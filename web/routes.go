@@ -80,7 +80,8 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
 			summary: "Record what already happened",
 			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
-				"Events are processed in order, so an event can use Slack IDs that an earlier event linked." + naming,
+				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if " +
+				"it is so old that events of its time are deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

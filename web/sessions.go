@@ -134,7 +134,7 @@ func (s *sessions) end(c echo.Context) error {
 	return nil
 }
 
-// run stores which sessions were used and deletes expired rows, until ctx ends.
+// run stores which sessions were used, until ctx ends.
 func (s *sessions) run(ctx context.Context) {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
@@ -160,9 +160,6 @@ func (s *sessions) maintain(ctx context.Context) {
 		if err := models.TouchSession(ctx, s.db, &used.session, used.at); err != nil {
 			s.log.Warn("the use of a session was not stored", "error", err)
 		}
-	}
-	if err := models.RemoveExpired(ctx, s.db, models.Now(s.now)); err != nil {
-		s.log.Warn("expired rows were not removed", "error", err)
 	}
 }
 

@@ -190,6 +190,7 @@ func TestSessionsExpire(t *testing.T) {
 		if p := idle.get("/settings"); p.kind() != toSignIn || use() != 200 {
 			t.Errorf("idle for a week: %s", p.kind())
 		}
+		f.retain("forever")
 		if n := f.sessions(); n != 1 {
 			t.Errorf("%d sessions are stored, want only the active one", n)
 		}

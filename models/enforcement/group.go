@@ -41,6 +41,8 @@ type lookups struct {
 	keys     []keyOf[models.RecordKey] // of events
 	holdKeys []keyOf[models.RecordKey]
 	holds    []holdOf
+	// past means that some of the ops are events that already happened.
+	past bool
 
 	skipLocked bool
 }
@@ -67,6 +69,9 @@ type found struct {
 	// read them.
 	organizations map[int64]*organization
 	remembered    bool
+	// prunedBefore is the time before which events may have been deleted. It is read only for events
+	// that already happened.
+	prunedBefore time.Time
 }
 
 func newFound(l lookups) *found {
@@ -156,6 +161,7 @@ func collectLookups(calls []*call, now time.Time) lookups {
 			switch o.kind {
 			case consume, record:
 				l.keys = append(l.keys, o.idempotencyKey())
+				l.past = l.past || o.kind == record
 			case hold:
 				l.holdKeys = append(l.holdKeys, o.idempotencyKey())
 			case settle, release:
@@ -268,6 +274,12 @@ func (d *decider) consume(o *op) {
 	}
 	occurredAt := d.now
 	var verdict models.Verdict
+	if o.kind == record && o.at.Before(d.found.prunedBefore) {
+		// It may be a retry of a deleted event.
+		o.err = &models.Error{Code: models.CodeInvalidRequest, Detail: "This event occurred before " +
+			d.found.prunedBefore.Format(time.RFC3339) + ". Events from before then are deleted, so it may have been recorded already."}
+		return
+	}
 	if o.kind == record {
 		occurredAt, verdict = o.at, models.Classify(a.standing, o.quantity)
 		d.noteLimit(o, verdict.Overage < models.Classify(a.standing.WithoutOrganization(), o.quantity).Overage)
@@ -381,9 +393,17 @@ func (d *decider) asOfNow(h *models.UsageHold) *models.UsageHold {
 
 func (d *decider) settle(o *op) {
 	h, a := d.found.holds[o.holdID], o.account
+	if h == nil { // retention deleted it after identify
+		o.err = errNoHold
+		return
+	}
 	switch state := d.asOfNow(h).State; {
 	case state == models.HoldSettled:
 		first := d.found.settled[h.ID]
+		if first == nil { // retention deletes both while this transaction reads one after the other
+			o.err = errNoHold
+			return
+		}
 		if first.Quantity != o.quantity {
 			o.err = &models.Error{Code: models.CodeHoldSettled, Detail: "This hold was settled with another quantity."}
 			return
@@ -424,6 +444,10 @@ func (d *decider) settle(o *op) {
 
 func (d *decider) release(o *op) {
 	h, a := d.found.holds[o.holdID], o.account
+	if h == nil { // see settle
+		o.err = errNoHold
+		return
+	}
 	switch d.asOfNow(h).State {
 	case models.HoldSettled:
 		o.err = &models.Error{Code: models.CodeHoldSettled, Detail: "This hold was settled."}

@@ -150,7 +150,8 @@ const (
 )
 
 var pgStatements = map[string]string{
-	"begin": "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
+	"pruned_before": "SELECT pruned_before FROM retention WHERE id = 1",
+	"begin":         "BEGIN", "commit": "COMMIT", "rollback": "ROLLBACK",
 	"lock": pgLock, "lock_free": pgLockFree, "there": pgThere, "peek": pgPeek,
 	"events": pgEvents, "settled": pgSettled, "holds_by_id": pgHoldsByID, "holds_by_key": pgHoldsByKey,
 	"insert_events": pgInsertEvents, "notify_events": pgNotifyEvents, "insert_holds": pgInsertHolds, "close_holds": pgCloseHolds,
@@ -236,15 +237,16 @@ func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 	return errors.Join(answers.Close(), rowErr)
 }
 
-func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) (err error) {
+func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) error {
 	p.mu.Lock()
 	unlock := p.mu.Unlock
 	defer func() { unlock() }()
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
+	ended := false // also if decide panics
 	defer func() {
-		if err != nil && p.conn != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
+		if !ended && p.conn != nil && !p.conn.IsClosed() && p.conn.TxStatus() != 'I' {
 			// The group's context may have ended, but the next group needs the connection without a
 			// transaction.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -285,6 +287,12 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 			pgStep{name: "holds_by_id", args: p.params.holds(l.holds), row: f.addHold},
 			pgStep{name: "settled", args: p.params.holds(l.holds), row: f.addEvent})
 	}
+	if l.past { // after the keys, so that a deleted key is never missed
+		steps = append(steps, pgStep{name: "pruned_before", row: func(row [][]byte) error {
+			f.prunedBefore = readTime(row[0])
+			return nil
+		}})
+	}
 	if err := p.trip(ctx, steps...); err != nil {
 		return err
 	}
@@ -297,7 +305,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	c := decide(f)
 	if c.empty() {
 		// The answer does not wait for the rollback. The next user of this connection waits for it.
-		unlock = func() {}
+		unlock, ended = func() {}, true
 		go func() {
 			defer p.mu.Unlock()
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepAlivePatience)
@@ -317,6 +325,7 @@ func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) 
 	if err := p.trip(ctx, writes...); err != nil {
 		return p.unsure(err)
 	}
+	ended = true
 	for _, a := range c.accounts {
 		a.version = version
 	}

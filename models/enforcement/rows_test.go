@@ -49,8 +49,10 @@ func (n *node) read() (rows float64) {
 const indexOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; " +
 	"SET LOCAL enable_material = off"
 
-// noTable has the prepared statements that read no table, so there is nothing to explain.
-var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds", "notices"}
+// noTable has the prepared statements that read no table, or one with a single row, so there is
+// nothing to explain.
+var noTable = []string{"begin", "commit", "rollback", "moment", "insert_events", "notify_events", "insert_holds", "notices",
+	"pruned_before"}
 
 // explained returns the plan of an EXPLAIN (FORMAT JSON).
 func explained(t *testing.T, text []byte) *node {

@@ -97,6 +97,7 @@ type lite struct {
 
 	version    *sql.Stmt
 	spend      *sql.Stmt
+	pruned     *sql.Stmt
 	statements []*sql.Stmt // all of them
 	log        liteLog
 
@@ -120,7 +121,10 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	if l.spend, err = l.conn.PrepareContext(ctx, liteSpend); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
-	l.statements = append(l.statements, l.version, l.spend)
+	if l.pruned, err = l.conn.PrepareContext(ctx, "SELECT pruned_before FROM retention WHERE id = 1"); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	l.statements = append(l.statements, l.version, l.spend, l.pruned)
 	l.log.done = make(chan struct{}, 1)
 	wanted := [2]string{"WITH k (i, user_id, email, at, bound) AS (VALUES ", ") "}
 	keys := "WITH k (user_id, email, key) AS (VALUES "
@@ -217,7 +221,7 @@ func (l *lite) transact(ctx context.Context, look lookups, decide func(*found) *
 // inTransaction calls do in a transaction with the write lock. version is the version of the file,
 // which changes when another connection changes anything.
 // Source: https://www.sqlite.org/pragma.html#pragma_data_version
-func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, version uint32) error) (err error) {
+func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, version uint32) error) error {
 	// Only the wait for the lock ends with the context. Once started, statements run to their end.
 	begin := ctx
 	ctx = context.WithoutCancel(ctx)
@@ -225,8 +229,9 @@ func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, v
 		_, _ = l.conn.ExecContext(ctx, "ROLLBACK") // the transaction may have started just when the context ended
 		return err
 	}
+	ended := false // also if do panics
 	defer func() {
-		if err != nil {
+		if !ended {
 			// After some errors, such as a full disk, SQLite has already rolled back, and there is
 			// nothing to undo.
 			_, _ = l.conn.ExecContext(ctx, "ROLLBACK")
@@ -243,6 +248,7 @@ func (l *lite) inTransaction(ctx context.Context, do func(ctx context.Context, v
 	if err := l.checkFile(0); err != nil {
 		return errors.Join(errUnconfirmed, err)
 	}
+	ended = true
 	return nil
 }
 
@@ -332,6 +338,13 @@ func (l *lite) find(ctx context.Context, look lookups) (*found, error) {
 		if err := l.query(ctx, q.statement, q.n, q.row, q.scan); err != nil {
 			return nil, err
 		}
+	}
+	if look.past {
+		err := l.pruned.QueryRowContext(ctx).Scan(&f.prunedBefore)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+		f.prunedBefore = f.prunedBefore.UTC()
 	}
 	organizations := f.organizationIDs()
 	return f, l.query(ctx, &l.spends, len(organizations), func(i int) { l.add(organizations[i]) }, f.scanOrganization)

@@ -557,6 +557,36 @@ CREATE TABLE usage_refusals (
 -- The latest refusals, for the organization's page and for /ops.
 CREATE INDEX usage_refusals_last_at ON usage_refusals USING btree (last_at);
 
+-- The sums of a usage record's events that retention deleted. Units, overage and cents leave out voided ones.
+CREATE TABLE usage_pruned (
+    user_id uuid NOT NULL,
+    record_id bigint NOT NULL,
+    events bigint NOT NULL,
+    units bigint NOT NULL,
+    overage bigint NOT NULL,
+    cents bigint NOT NULL,
+    CONSTRAINT usage_pruned_pkey PRIMARY KEY (user_id, record_id),
+    CONSTRAINT usage_pruned_cents_check CHECK (cents >= 0),
+    CONSTRAINT usage_pruned_check CHECK (overage >= 0 AND overage <= units),
+    CONSTRAINT usage_pruned_events_check CHECK (events > 0),
+    CONSTRAINT usage_pruned_units_check CHECK (units >= 0)
+);
+
+-- What a report counts of the events and voids that retention deleted, in units.
+CREATE TABLE stripe_reports_pruned (
+    report_id uuid NOT NULL,
+    units bigint NOT NULL,
+    CONSTRAINT stripe_reports_pruned_pkey PRIMARY KEY (report_id)
+);
+
+-- One row: late events before this time are refused, because events like them may have been deleted.
+CREATE TABLE retention (
+    id integer NOT NULL,
+    pruned_before timestamp with time zone NOT NULL,
+    CONSTRAINT retention_pkey PRIMARY KEY (id),
+    CONSTRAINT retention_id_check CHECK (id = 1)
+);
+
 -- What people are to be notified of: one row for each limit and threshold that was reached.
 CREATE TABLE notices (
     id uuid NOT NULL,

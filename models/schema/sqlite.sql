@@ -428,6 +428,29 @@ CREATE TABLE usage_refusals (
 -- The latest refusals, for the organization's page and for /ops.
 CREATE INDEX usage_refusals_last_at ON usage_refusals (last_at);
 
+-- The sums of a usage record's events that retention deleted. Units, overage and cents leave out voided ones.
+CREATE TABLE usage_pruned (
+    user_id text NOT NULL,
+    record_id bigint NOT NULL,
+    events bigint NOT NULL CHECK (events > 0),
+    units bigint NOT NULL CHECK (units >= 0),
+    overage bigint NOT NULL CHECK (overage BETWEEN 0 AND units),
+    cents bigint NOT NULL CHECK (cents >= 0),
+    PRIMARY KEY (user_id, record_id)
+);
+
+-- What a report counts of the events and voids that retention deleted, in units.
+CREATE TABLE stripe_reports_pruned (
+    report_id text NOT NULL PRIMARY KEY,
+    units bigint NOT NULL
+);
+
+-- One row: late events before this time are refused, because events like them may have been deleted.
+CREATE TABLE retention (
+    id integer NOT NULL PRIMARY KEY CHECK (id = 1),
+    pruned_before timestamp NOT NULL
+);
+
 -- What people are to be notified of: one row for each limit and threshold that was reached.
 CREATE TABLE notices (
     id text NOT NULL PRIMARY KEY,

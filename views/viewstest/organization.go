@@ -126,6 +126,8 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	none := Activity(t, admin)
 	none.Page, none.Continued = views.Loaded(models.ActivityPage{Period: november}), true
 	pages["activity-none"] = views.ActivityPage(none)
+	none.Page.Value.DeletedBefore = &november.Start
+	pages["activity-deleted"] = views.ActivityPage(none)
 	member := views.OrgMember{
 		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
 		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,

@@ -60,6 +60,9 @@ var HelpTexts = kong.Vars{
 		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",
 	"help_report_every": "How often new overage (units beyond the included ones) is put into reports to Stripe. With 0, " +
 		"nothing is sent; use this after a restore.",
+	"help_keep_events": "How long events (recorded uses of units) and their idempotency keys are stored: a number of days, months " +
+		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
+		"are stored for at least 500 days. Late events that occurred before this time are refused.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -131,7 +132,10 @@ func warnNewerSchema(d Deployment, log *slog.Logger) {
 const finishEvery = 10 * time.Second
 
 // Housekeeping does what a server does beside its requests, until ctx ends.
-func Housekeeping(ctx context.Context, d Deployment, log *slog.Logger) {
+func (s *Settings) Housekeeping(ctx context.Context, d Deployment, log *slog.Logger, metrics prometheus.Registerer) {
+	var retaining sync.WaitGroup
+	retaining.Go(func() { s.retain(ctx, d, log, metrics) })
+	defer retaining.Wait()
 	warnNewerSchema(d, log)
 	warnUnknownPlans(ctx, d, log)
 	tick := time.NewTicker(finishEvery)

@@ -41,6 +41,8 @@ type Settings struct {
 
 	ReportEvery time.Duration `env:"TOLLGATE_REPORT_EVERY" default:"1m" help:"${help_report_every}"`
 
+	KeepEvents models.KeepEvents `env:"TOLLGATE_KEEP_EVENTS" default:"18mo" placeholder:"18mo" help:"${help_keep_events}"`
+
 	RateLimit int64 `env:"TOLLGATE_RATE_LIMIT" default:"0" placeholder:"N" help:"${help_rate_limit}"`
 
 	LogLevel  slog.Level    `env:"TOLLGATE_LOG_LEVEL" default:"info" placeholder:"info" help:"${help_log_level}"`

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tollgate/models"
 )
 
 // listening is a running server command.
@@ -121,8 +123,20 @@ func TestServeMetrics(t *testing.T) {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	s := start(t, "serve", "--database", postgresDatabase(t), "--listen", "127.0.0.1:0", "--metrics-listen", address,
-		"--base-url", "https://tollgate.example.com/")
+	database := postgresDatabase(t)
+	db, err := models.Open(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if err := models.Audit(t.Context(), db, time.Now().AddDate(-3, 0, -1), "shell", "apikey.create", "old", ""); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, "serve", "--database", database, "--listen", "127.0.0.1:0", "--metrics-listen", address,
+		"--base-url", "https://tollgate.example.com/", "--keep-events", "2y")
+	eventually(t, "the old entry of the audit log is deleted", func() bool {
+		return strings.Contains(s.get(t, "http://"+address+"/metrics"), `tollgate_retention_deleted_rows_total{table="audit_log"} 1`)
+	})
 	for _, want := range []string{"tollgate_gate_group_size", "go_goroutines", "process_resident_memory_bytes"} {
 		if text := s.get(t, "http://"+address+"/metrics"); !strings.Contains(text, want) {
 			t.Errorf("%s is not in the metrics", want)
@@ -134,6 +148,10 @@ func TestServeMetrics(t *testing.T) {
 	if status := s.stop(t, os.Interrupt); status != 0 {
 		t.Errorf("status %d, %s", status, s.stderr)
 	}
+	if want := `"msg":"deleted old rows","keep_events":"2y","rows":{"audit_log":1}}`; !strings.Contains(s.stderr.String(), want) {
+		t.Errorf("the log does not have %s: %s", want, s.stderr)
+	}
+	shell{t, database}.fails(2, `--keep-events: must be at least 90d or 3mo: "30d"`, "serve", "--keep-events", "30d")
 }
 
 // half opens a connection and sends the header of a request. finish sends the body and returns the

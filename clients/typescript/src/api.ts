@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -366,6 +366,11 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         ActivityAnswer: {
+            /**
+             * Format: date-time
+             * @description Set if events of this period are deleted: those recorded before it.
+             */
+            deleted_before: string | null;
             email: string;
             /** @description Newest first; at most 100. */
             events: components["schemas"]["ActivityEvent"][];
