@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -84,7 +85,7 @@ func TestDeployedProxies(t *testing.T) {
 				Timeout:       hangs,
 			}
 			defer client.CloseIdleConnections()
-			send := func(method, url, content string) (*http.Response, string) {
+			send := func(method, url, content string) (status int, location, text string) {
 				t.Helper()
 				r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(content))
 				if err != nil {
@@ -97,27 +98,27 @@ func TestDeployedProxies(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer response.Body.Close()
-				var text bytes.Buffer
-				if _, err := text.ReadFrom(response.Body); err != nil {
+				body, err := io.ReadAll(response.Body)
+				if err != nil {
 					t.Fatal(err)
 				}
-				return response, text.String()
+				return response.StatusCode, response.Header.Get("Location"), string(body)
 			}
 
-			response, text := send(http.MethodPost, "https://tollgate.example.com/v1/consume",
+			status, _, text := send(http.MethodPost, "https://tollgate.example.com/v1/consume",
 				`{"email": "ada@example.com", "idempotency_key": "message-1"}`)
 			var d decision
-			if err := json.Unmarshal([]byte(text), &d); err != nil || response.StatusCode != http.StatusOK || !d.Allowed || d.Used != 1 {
-				t.Errorf("a call got %s %s, %v", response.Status, text, err)
+			if err := json.Unmarshal([]byte(text), &d); err != nil || status != http.StatusOK || !d.Allowed || d.Used != 1 {
+				t.Errorf("a call got %d %s, %v", status, text, err)
 			}
-			response, _ = send(http.MethodGet, "http://tollgate.example.com/plans?a=b", "")
-			if to := response.Header.Get("Location"); response.StatusCode/100 != 3 || to != "https://tollgate.example.com/plans?a=b" {
-				t.Errorf("http:// is answered with %s to %q", response.Status, to)
+			status, to, _ := send(http.MethodGet, "http://tollgate.example.com/plans?a=b", "")
+			if status/100 != 3 || to != "https://tollgate.example.com/plans?a=b" {
+				t.Errorf("http:// is answered with %d to %q", status, to)
 			}
 			// The server's limit, not the proxy's.
-			response, text = send(http.MethodPost, "https://tollgate.example.com/v1/events", strings.Repeat(" ", 1<<20+1))
-			if response.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(text, `"status":413`) {
-				t.Errorf("a large body is answered with %s %s", response.Status, text)
+			status, _, text = send(http.MethodPost, "https://tollgate.example.com/v1/events", strings.Repeat(" ", 1<<20+1))
+			if status != http.StatusRequestEntityTooLarge || !strings.Contains(text, `"status":413`) {
+				t.Errorf("a large body is answered with %d %s", status, text)
 			}
 		})
 	}
@@ -159,9 +160,10 @@ http {
 // deployedCaddy gives Caddy a certificate, so that it does not ask for one.
 func deployedCaddy(t *testing.T, b behindTLS, server string) *exec.Cmd {
 	t.Helper()
-	config := writeConfig(t, b.dir, "Caddyfile", "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port "+b.plainPort+"\n\thttps_port "+b.safePort+
-		"\n}\n"+deployed(t, "Caddyfile", "\ntollgate.example.com {\n", "\ntollgate.example.com {\n\ttls "+b.certificate+" "+b.key+"\n",
-		"127.0.0.1:8080", server))
+	site := deployed(t, "Caddyfile", "\ntollgate.example.com {\n", "\ntollgate.example.com {\n\ttls "+b.certificate+" "+b.key+"\n",
+		"127.0.0.1:8080", server)
+	config := writeConfig(t, b.dir, "Caddyfile", "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port "+b.plainPort+
+		"\n\thttps_port "+b.safePort+"\n}\n"+site)
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), installed(t, "caddy"), "run", "--config", config, "--adapter", "caddyfile")
 	cmd.Env = []string{"HOME=" + b.dir}
 	return cmd

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,7 +118,7 @@ func TestImage(t *testing.T) {
 func (i *image) command(t *testing.T, variable string, args []string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...)
-	cmd.Dir, cmd.Env = i.config.WorkingDir, append(i.config.Env, variable, noDrain)
+	cmd.Dir, cmd.Env = i.config.WorkingDir, slices.Concat(i.config.Env, []string{variable, noDrain})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.root}
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: imageUser, Gid: imageUser}
@@ -141,7 +142,8 @@ func makeImage(t *testing.T) string {
 	if err := os.WriteFile(binary, content, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "make", "-C", "../..", "image", "DIST="+dist, "SYSTEMS=linux-"+runtime.GOARCH, "--old-file="+binary)
+	cmd := exec.CommandContext(t.Context(), "make", "-C", "../..", "image", "DIST="+dist, "SYSTEMS=linux-"+runtime.GOARCH,
+		"--old-file="+binary)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make image: %v\n%s", err, output)
 	}
