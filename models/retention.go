@@ -66,7 +66,7 @@ func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
 		p.stepRows = 1000 // SQLite has one writer, and the gate waits for each step
 	}
 	var err error
-	if p.now, err = r.Clock(ctx); err != nil {
+	if p.now, err = p.time(ctx); err != nil {
 		return nil, fmt.Errorf("delete old rows: %w", err)
 	}
 	rules := p.simpleRules()
@@ -94,6 +94,30 @@ func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
 	return p.deleted, nil
 }
 
+// maxIdle is how far the time of a pass may be ahead of the newest event.
+const maxIdle = 2 * maxPeriod
+
+// time returns the time of a pass. If the clock is far ahead, for example because a machine starts with
+// a wrong date, it is not believed: what is deleted is gone.
+func (p *retentionPass) time(ctx context.Context) (time.Time, error) {
+	now, err := p.Clock(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	query := "SELECT recorded_at FROM usage_events WHERE rowid = (SELECT MAX(rowid) FROM usage_events)"
+	if p.DB.Postgres { // the newest event of the newest record
+		query = "SELECT recorded_at FROM usage_events ORDER BY record_id DESC, occurred_at DESC LIMIT 1"
+	}
+	var newest []time.Time
+	if err := p.DB.NewRaw(query).Scan(ctx, &newest); err != nil {
+		return time.Time{}, fmt.Errorf("find the newest event: %w", err)
+	}
+	for _, at := range newest {
+		now = earliest(now, at.UTC().Add(maxIdle))
+	}
+	return now, nil
+}
+
 // EarlierClock returns a clock for Retention: the earlier of the process's time and, on PostgreSQL,
 // the database's. Rows that are deleted too early because a clock is wrong are gone.
 func (db *DB) EarlierClock(process func() time.Time) func(context.Context) (time.Time, error) {
@@ -110,11 +134,16 @@ func (db *DB) EarlierClock(process func() time.Time) func(context.Context) (time
 	}
 }
 
+// stepPatience is how long one step may take. A step that hangs must not keep its locks.
+const stepPatience = 30 * time.Second
+
 // step runs one transaction, which returns the number of rows that it deleted, and rests.
 func (p *retentionPass) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) (Deletions, error)) error {
 	start := time.Now()
 	var deleted Deletions
-	if err := p.DB.InTx(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+	bounded, cancel := context.WithTimeout(ctx, stepPatience)
+	defer cancel()
+	if err := p.DB.InTx(bounded, func(ctx context.Context, tx bun.Tx) (err error) {
 		deleted, err = do(ctx, tx)
 		return err
 	}); err != nil {

@@ -44,7 +44,8 @@ func (p *retentionPass) isOld(e *prunableEvent) bool {
 
 // events deletes old events that nothing waits for, with their voids and settled holds, and adds
 // them to the sums of deleted events. It walks through them in the order in which they were
-// recorded, and ends at the first young one. Both databases have that order at no cost: SQLite in
+// recorded, and ends when all that a query finds are young: a single one may have the time of a clock
+// that was ahead. Both databases have that order at no cost: SQLite in
 // the table itself, and PostgreSQL in the records' IDs, which usage_events_record begins with.
 func (p *retentionPass) events(ctx context.Context) error {
 	if p.DB.Postgres {
@@ -57,12 +58,10 @@ func (p *retentionPass) events(ctx context.Context) error {
 			return fmt.Errorf("find old events: %w", err)
 		}
 		old := make([]prunableEvent, 0, len(events))
-		young := len(events) == 0
+		young := true
 		for i := range events {
-			if after = events[i].Rowid; !events[i].RecordedAt.Before(p.horizon) {
-				young = true
-				break
-			}
+			after = events[i].Rowid
+			young = young && !events[i].RecordedAt.Before(p.horizon)
 			if p.isOld(&events[i]) {
 				old = append(old, events[i])
 			}
@@ -105,23 +104,19 @@ func (p *retentionPass) eventsByRecord(ctx context.Context) error {
 			ORDER BY k.id`, after, peopleAtOnce).Scan(ctx, &records); err != nil {
 			return fmt.Errorf("find records with old events: %w", err)
 		}
-		if len(records) == 0 {
-			return nil
-		}
+		young := true
 		for _, r := range records {
 			after = r.ID
-			if r.UserID == nil { // verify reports events without a record
-				continue
-			}
-			if !r.CreatedAt.Before(p.horizon) {
-				return nil
-			}
-			if r.PeriodEnd.After(p.horizon) {
+			young = young && r.UserID != nil && !r.CreatedAt.Before(p.horizon)
+			if r.UserID == nil || r.PeriodEnd.After(p.horizon) { // verify reports events without a record
 				continue
 			}
 			if err := p.eventsOfRecord(ctx, *r.UserID, r.ID); err != nil {
 				return fmt.Errorf("delete the old events of the usage record %d: %w", r.ID, err)
 			}
+		}
+		if young {
+			return nil
 		}
 	}
 }

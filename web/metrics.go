@@ -65,14 +65,12 @@ func (s *Server) countSignIn(method string, handle pageHandler) pageHandler {
 }
 
 func signInOutcome(err error) string {
-	var p *Problem
 	var coded *models.Error
 	switch {
 	case err == nil:
 		return signedIn
-	case errors.As(err, &p) && p.Code == codeSignInFailed,
-		errors.As(err, &coded) && (coded.Code == models.CodeSignInRefused || coded.Code == models.CodeUnknownLink):
-		return signInRefused
+	case errors.As(err, &coded) && coded.Code == models.CodeUnavailable, models.IsUnavailable(err):
+		return signInLost
 	}
-	return signInLost
+	return signInRefused
 }

@@ -178,7 +178,7 @@ func Open(ctx context.Context, db *models.DB, o Options) (*Gate, error) {
 		*queues = append(*queues, q)
 		writing.Go(func() {
 			defer l.close()
-			run(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}})
+			run(newWorker(g, l, q))
 		})
 	}
 	g.metrics.watch(o.Metrics, g)

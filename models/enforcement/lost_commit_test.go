@@ -55,7 +55,7 @@ func TestUnconfirmedCommitIsNotUndone(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			(&worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}}).write()
+			newWorker(g, l, q).write()
 		}()
 		t.Cleanup(func() { q.close(); <-ended; inner.close() })
 		submit := func(kind kind, key string) error {

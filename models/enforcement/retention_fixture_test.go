@@ -71,6 +71,17 @@ func newPast(t *testing.T, f *fixture, seed uint64, months, callsAMonth int) *pa
 	return p
 }
 
+// later sets the clock to some months later, and records an event: without a recent one, retention does
+// not believe the clock.
+func (p *past) later(t *testing.T, months int) {
+	t.Helper()
+	p.now = p.now.AddDate(0, months, 0)
+	a, err := p.Consume(p.ctx, by("erin@example.com"), 1, p.key())
+	if must(t, err); !a.Verdict.Allowed {
+		t.Fatalf("the recent event is refused: %+v", a)
+	}
+}
+
 func (p *past) key() string {
 	p.keys++
 	return fmt.Sprint("k", p.keys)

@@ -48,7 +48,7 @@ func openWorker(t *testing.T, address string, now time.Time) (*worker, *Gate) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.close)
-	return &worker{Gate: g, ledger: l, queue: newQueue(10), memory: memory{accounts: map[string]*account{}}}, g
+	return newWorker(g, l, newQueue(10)), g
 }
 
 func (r request) call() *call {

@@ -34,10 +34,7 @@ func (panickingServer) transact(context.Context, lookups, func(*found) *changes)
 // TestUnconfirmedCommitIsNeverAnInternalError checks that calls whose commit was not confirmed get
 // the 503 that says so, whatever the server's error code is.
 func TestUnconfirmedCommitIsNeverAnInternalError(t *testing.T) {
-	w := &worker{
-		ctx:  t.Context(),
-		Gate: &Gate{now: time.Now}, ledger: panickingServer{}, queue: newQueue(10), memory: memory{accounts: map[string]*account{}},
-	}
+	w := newWorker(&Gate{now: time.Now}, panickingServer{}, newQueue(10))
 	var calls []*call
 	for _, key := range []string{"a", "b"} {
 		r := request{kind: consume, person: Person{Email: key + "@example.com"}, quantity: 1, key: key}

@@ -20,10 +20,14 @@ type worker struct {
 	memory memory
 	// lapsed are the organizations' records whose expired holds must be counted again.
 	lapsed []int64
-	// far means that the last read took long; see farAway.
+	// far means that the last read took long and found records missing; see farAway.
 	far bool
 	// ctx is the current group's context, which has its span.
 	ctx context.Context
+}
+
+func newWorker(g *Gate, l ledger, q *queue) *worker {
+	return &worker{Gate: g, ledger: l, queue: q, memory: memory{accounts: map[string]*account{}}, ctx: context.Background()}
 }
 
 // write decides one group after another until the queue is closed and empty.

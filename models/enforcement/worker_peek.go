@@ -83,8 +83,8 @@ func (w *worker) peek(calls []*call) {
 	failAll(calls, models.Unavailable(errors.New("people or usage records were not ready after all passes")))
 }
 
-// farAway is the time of a read from which on the database is far away, or slow: the next reads that
-// may depend on each other are made at the same time.
+// farAway is the time of a read from which on the database is far away, or slow. If people's records
+// were missing, too, the next reads that may depend on each other are made at the same time.
 const farAway = 100 * time.Millisecond
 
 // standings reads people's standings. If a person's record is missing or not ready, it computes
@@ -98,15 +98,19 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 		done := make(chan struct{})
 		var all *models.Foreseen
 		var err error
+		// If it is not needed, it ends by itself: a canceled query closes its connection.
+		reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), AnswerWithin)
 		go func() {
 			defer close(done)
-			all, err = models.ReadAhead(ctx, w.db, w.catalogue, now, wants)
+			defer cancel()
+			all, err = models.ReadAhead(reading, w.db, w.catalogue, now, wants)
 		}()
 		read = func([]models.RecordKey) (*models.Foreseen, error) { <-done; return all, err }
 	}
 	start := time.Now()
 	records, err := w.ledger.peek(ctx, wants)
-	if w.far = time.Since(start) >= farAway; err != nil {
+	slow := time.Since(start) >= farAway
+	if w.far = false; err != nil {
 		return nil, err
 	}
 	standings := make([]peeked, len(wants))
@@ -134,6 +138,7 @@ func (w *worker) standings(ctx context.Context, wants []models.RecordKey, now ti
 	if len(unready) == 0 {
 		return standings, nil
 	}
+	w.far = slow
 	ahead, err := read(missing)
 	if err != nil {
 		return nil, err
