@@ -95,7 +95,7 @@ func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
 }
 
 // maxIdle is how far the time of a pass may be ahead of the newest event.
-const maxIdle = 2 * maxPeriod
+const maxIdle = maxPeriod
 
 // time returns the time of a pass. If the clock is far ahead, for example because a machine starts with
 // a wrong date, it is not believed: what is deleted is gone.
