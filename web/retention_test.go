@@ -19,6 +19,7 @@ func TestDeletedEvents(t *testing.T) {
 		const october = events + "?period=2026-10"
 		f.get(october).want(t, 200, map[string]any{"deleted_before": nil})
 		f.set(time.Date(2027, 3, 15, 12, 0, 0, 0, time.UTC))
+		f.used("erin@example.com", 1, f.clock()) // without a recent event, the clock is not believed
 		history := f.get("/v1/usage/ada@example.com/history").raw
 		if deleted := f.retain("90d"); deleted["usage_events"] != 4 {
 			t.Fatalf("deleted %s", deleted)

@@ -38,6 +38,7 @@ func newPeriodsOf(t *testing.T, f *fixture) *periodsOf {
 		}
 	}
 	f.now = o.start.AddDate(0, 7, 0)
+	o.later(t, 0)
 	return o
 }
 
