@@ -123,8 +123,21 @@ type DigestMember struct {
 // Crossed returns the notices of a decision that changed a person's standing, the most important one
 // first: only that one is pending, and the others are superseded. It leaves out holds, because a hold
 // may be released. raises is the record's LimitRaises.
-func Crossed(before, after Standing, raises int64, now time.Time) []DueNotice {
-	before, after = before.withoutHolds(), after.withoutHolds()
+func Crossed(before, after *Standing, raises int64, now time.Time) []DueNotice {
+	if before.crossesNothing(after) {
+		return nil
+	}
+	return crossed(before.withoutHolds(), after.withoutHolds(), raises, now)
+}
+
+// crossesNothing reports that a change from s to after has no notices. That is true of most
+// decisions, and takes less time than crossed. It says nothing about people with limits or holds.
+func (s *Standing) crossesNothing(after *Standing) bool {
+	plain := func(s *Standing) bool { return s.SpendLimitCents == nil && s.MemberLimit == nil && s.Held == 0 }
+	return plain(s) && plain(after) && s.Overage == after.Overage && s.Level() == after.Level()
+}
+
+func crossed(before, after Standing, raises int64, now time.Time) []DueNotice {
 	var crossed []DueNotice
 	add := func(kind NoticeKind, threshold int64) {
 		n := DueNotice{

@@ -332,7 +332,7 @@ func (p *person) prepare(ctx context.Context, db *DB, conn ledgerConn, c *Catalo
 		c.entitle(record, &p.entitlement)
 		// A limit that was lowered may refuse the next unit.
 		after, _ := c.Standing(record, now)
-		if reached := Crossed(before, after, record.LimitRaises, now); len(reached) > 0 {
+		if reached := Crossed(&before, &after, record.LimitRaises, now); len(reached) > 0 {
 			if _, err := conn.ExecContext(ctx, db.NewInsert().Model(&reached).On("CONFLICT DO NOTHING").String()); err != nil {
 				return err
 			}

@@ -83,7 +83,7 @@ func (s *Server) void(c echo.Context) error {
 	}
 	voided, err := models.Void(c.Request().Context(), s.db, s.catalogue, models.Now(s.now), models.NewVoid{
 		Actor: actor(c), HoldID: r.hold, Email: person.Email, Slack: person.Slack, IdempotencyKey: r.IdempotencyKey, Reason: r.Reason,
-		Reported: c.Get(usedKey).(*knownKey).Allows(models.ScopeManage),
+		Reported: keyOf(c).Allows(models.ScopeManage),
 	})
 	if errors.Is(err, models.ErrEventReported) {
 		return newProblem(codeInsufficientScope, "The event is already in a report to Stripe. To void it, use an API key with the scope manage.")

@@ -18,6 +18,7 @@ type route struct {
 	summary      string
 	description  string
 	scope        models.Scope // empty: no key needed
+	audited      bool         // the handler calls keyOf
 	query        []queryParameter
 	request      reflect.Type // nil: no body
 	optionalBody bool
@@ -130,7 +131,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,
-			handle:  answered(queryTimeout, s.changeOrganization),
+			handle: answered(queryTimeout, s.changeOrganization), audited: true,
 			summary: "Change an organization's name and limits",
 			description: "A missing field does not change, and null removes a limit. " +
 				"A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`.",
@@ -139,7 +140,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPatch, path: "/v1/users/{email}", id: "changeUser", scope: models.ScopeManage,
-			handle:  answered(queryTimeout, s.changeUser),
+			handle: answered(queryTimeout, s.changeUser), audited: true,
 			summary: "Change a person's role, member limit and organization",
 			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
 				"A null `organization_id` removes the person from their organization. " +
@@ -149,6 +150,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPost, path: "/v1/void", id: "void", scope: models.ScopeConsume, handle: answered(queryTimeout, s.void),
+			audited: true,
 			summary: "Reverse an event",
 			description: "Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by " +
 				"`hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and " +
@@ -159,6 +161,7 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodPost, path: "/v1/grants", id: "grant", scope: models.ScopeManage, handle: answered(queryTimeout, s.grant),
+			audited: true,
 			summary: "Add included units",
 			description: "The units count in the person's current billing period, in addition to those of the plan. What is unused at " +
 				"`expires_at` is taken back. A retry with the same idempotency key adds nothing; " +
@@ -194,7 +197,7 @@ func (s *Server) routes() error {
 	for _, r := range s.api() {
 		handle := r.handle
 		if r.scope != "" {
-			handle = s.needs(r.scope, handle)
+			handle = s.needs(r.scope, r.audited, handle)
 		}
 		s.echo.Add(r.method, openAPIParameter.ReplaceAllString(r.path, ":$1"), handle)
 	}

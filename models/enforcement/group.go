@@ -179,18 +179,23 @@ func compareWants(a, b models.RecordKey) int {
 	return cmp.Or(strings.Compare(a.Email, b.Email), a.At.Compare(b.At), bytes.Compare(a.UserID[:], b.UserID[:]))
 }
 
+// binding is what a group knows about the record of a key.
+type binding struct {
+	account *account // nil if the record is missing or was skipped
+	fit     bool     // the record can be decided on now
+	locked  bool     // the record was locked and skipped
+}
+
 // bindAccounts sets the account of each op. It separates the calls that can be decided now from
 // those whose people must be linked or whose records must be prepared first.
 func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now time.Time) (ready, unready []*call) {
-	accounts := make(map[models.RecordKey]*account, len(l.wants))
+	bindings := make(map[models.RecordKey]binding, len(l.wants))
 	byRecord := make(map[int64]*account, len(l.wants))
-	fit := make(map[models.RecordKey]bool, len(l.wants))
-	locked := map[models.RecordKey]bool{}
 	for i, w := range l.wants {
 		a := f.accounts[i]
 		if a == nil {
 			if f.locked != nil && f.locked[i] {
-				locked[w] = true
+				bindings[w] = binding{locked: true}
 			}
 			continue
 		}
@@ -204,7 +209,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 		ok = f.bindOrganization(a) && ok
 		a.daily, a.message, a.notified = a.record.Daily, a.record.MessageLevel, false
 		a.notices = nil
-		accounts[w], fit[w] = a, ok
+		bindings[w] = binding{account: a, fit: ok}
 	}
 	ready = calls[:0]
 	for _, call := range calls {
@@ -215,10 +220,10 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 			if o.unknown {
 				continue
 			}
-			key := o.recordKey(now)
-			waits = waits || locked[key]
-			o.account = accounts[key]
-			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
+			bound := bindings[o.recordKey(now)]
+			waits = waits || bound.locked
+			o.account = bound.account
+			ok = ok && bound.fit && !o.mustLink(o.account.record.Slack())
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
 				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold has moved to another record since identify
 			}
@@ -301,7 +306,7 @@ func (d *decider) event(a *account, quantity int64, v models.Verdict, occurredAt
 	s, before := &a.standing, a.standing
 	s.Add(quantity, v)
 	if s.Period.Contains(d.now) {
-		a.notices = append(a.notices, models.Crossed(before, *s, a.record.LimitRaises, d.now)...)
+		a.notices = append(a.notices, models.Crossed(&before, s, a.record.LimitRaises, d.now)...)
 	}
 	d.changes.events = append(d.changes.events, models.UsageEvent{
 		ID: uuid.Must(uuid.NewV7()), UserID: a.record.UserID, RecordID: a.record.ID, Email: s.Email, WorkspaceID: a.record.WorkspaceID,
