@@ -24,6 +24,8 @@ type gate struct {
 	name     string
 	database string
 	token    string
+	// keepEvents is --keep-events; empty for the default.
+	keepEvents string
 	// plans is the catalog's file. It is empty for the embedded catalog.
 	plans string
 }
@@ -95,6 +97,9 @@ func (g *gate) environment() []string {
 	environment := []string{"DATABASE_URL=" + g.database, "TOLLGATE_DRAIN=0s", "TOLLGATE_RATE_LIMIT=1000000"}
 	if g.plans != "" {
 		environment = append(environment, "TOLLGATE_PLANS="+g.plans)
+	}
+	if g.keepEvents != "" {
+		environment = append(environment, "TOLLGATE_KEEP_EVENTS="+g.keepEvents)
 	}
 	return environment
 }

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,6 +60,8 @@ type options struct {
 	Members  int
 	Events   int64
 	Requests int
+	// Sizes and LiteSizes are the numbers of events for the growth on PostgreSQL and on SQLite.
+	Sizes, LiteSizes []int64
 }
 
 // The names of the servers and the calls for -only.
@@ -102,15 +105,20 @@ func (o options) wants(name string) bool {
 // wantsPages reports whether the pages are measured: unless -only names only other things.
 func (o options) wantsPages() bool { return len(o.Only) == 0 || slices.Contains(o.Only, pagesMeasure) }
 
-// wantsServers reports whether anything else is measured: unless -only names only the pages.
+// wantsGrowth reports whether the growth is measured.
+func (o options) wantsGrowth() bool { return slices.Contains(o.Only, growthMeasure) }
+
+// wantsServers reports whether anything else is measured: unless -only names only the pages or the growth.
 func (o options) wantsServers() bool {
-	return len(o.Only) == 0 || slices.ContainsFunc(o.Only, func(name string) bool { return name != pagesMeasure })
+	return len(o.Only) == 0 ||
+		slices.ContainsFunc(o.Only, func(name string) bool { return name != pagesMeasure && name != growthMeasure })
 }
 
 const defaultOutput = "docs/benchmarks.md"
 
 func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) error {
-	o := options{People: 10_000, Pools: []int{16, 32, 64, 128}, Starts: 5, Requests: 50}
+	o := options{People: 10_000, Pools: []int{16, 32, 64, 128}, Starts: 5, Requests: 50,
+		Sizes: []int64{10_000, 1_000_000, 10_000_000, 50_000_000}, LiteSizes: []int64{10_000, 1_000_000, 10_000_000}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	flags.DurationVar(&o.Duration, "duration", 8*time.Second, "length of one measurement")
@@ -118,10 +126,12 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	flags.IntVar(&o.Rounds, "rounds", 3, "number of times that each measurement is repeated")
 	flags.IntVar(&o.Members, "members", 10_000, "number of members of the organization whose pages are measured")
 	flags.Int64Var(&o.Events, "events", 10_000_000, "number of events of these members")
-	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure})
+	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure, growthMeasure})
 	only := flags.String("only", "", "comma-separated list of what to measure: "+strings.Join(names, ", "))
+	flags.Func("sizes", "comma-separated numbers of `events` for -only growth on PostgreSQL", numbers(&o.Sizes))
+	flags.Func("sqlite-sizes", "comma-separated numbers of `events` for -only growth on SQLite", numbers(&o.LiteSizes))
 	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+
-		", none with -only). With -only pages, only the section on the pages is replaced")
+		", none with -only). With -only pages or growth, only that section is replaced")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -139,4 +149,22 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 		return fmt.Errorf("durations and numbers must be positive, and no arguments may follow the flags: %q", args)
 	}
 	return run(ctx, o, out, progress)
+}
+
+// numbers parses a comma-separated list of positive numbers, which may be empty.
+func numbers(into *[]int64) func(string) error {
+	return func(text string) error {
+		*into = nil
+		if text == "" {
+			return nil
+		}
+		for number := range strings.SplitSeq(text, ",") {
+			n, err := strconv.ParseInt(number, 10, 64)
+			if err != nil || n <= 0 {
+				return fmt.Errorf("%q is not a positive number", number)
+			}
+			*into = append(*into, n)
+		}
+		return nil
+	}
 }

@@ -35,6 +35,8 @@ type bench struct {
 	facts     []fact
 	// pages has the measurements of the pages: first with a tenth of the events, then with all.
 	pages []pageShop
+	// grown has the databases of the growth.
+	grown []*grown
 }
 
 // server is one of the servers that are compared.
@@ -79,15 +81,31 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.organizations,
 			b.starts, b.checkLedgers)
 	}
-	for _, step := range append(steps, b.measurePages) {
+	steps = append(steps, b.measurePages)
+	if o.wantsGrowth() {
+		steps = append(steps, b.measureGrowth)
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	if !o.wantsServers() {
-		return b.reportPages(ctx, out)
+	var reports []func(context.Context, io.Writer) error
+	switch {
+	case o.wantsServers():
+		reports = append(reports, b.report)
+	case o.wantsPages():
+		reports = append(reports, b.reportPages)
 	}
-	return b.report(ctx, out)
+	if o.wantsGrowth() {
+		reports = append(reports, b.reportGrowth)
+	}
+	for _, report := range reports {
+		if err := report(ctx, out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stop stops everything that was started, in reverse order.

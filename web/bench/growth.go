@@ -1,0 +1,410 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tollgate/models"
+	"tollgate/models/billing"
+	"tollgate/models/modelstest"
+)
+
+// growthMeasure is the name of the growth's measurement for -only. It takes long, so it is measured
+// only if -only names it.
+const growthMeasure = "growth"
+
+const (
+	growthHeading = "## Growth"
+	// growthGoal is the rate of consume with the most events, divided by the rate with the fewest.
+	growthGoal = 0.9
+	// sealedAtOnce is the number of events that the sealing is measured with, of sealedBy customers.
+	sealedAtOnce = 20_000
+	sealedBy     = 1_000
+	// growthKeep is the shortest --keep-events, so that the oldest of six months are deleted.
+	growthKeep = "90d"
+)
+
+// grown is one database of the measurement.
+type grown struct {
+	*server
+	events int64
+	size   string
+	// rates has the rates of consume and check, by call, for each round.
+	rates map[string][]float64
+	// pages has the latencies of growthPages.
+	pages [][]time.Duration
+	// sealed is how long the sealing took; 0 if it was not measured.
+	sealed time.Duration
+	// pruned is the rates of consume while old events are deleted, and deleted is their number.
+	pruned  []float64
+	deleted int64
+}
+
+func (g *grown) postgres() bool { return !strings.HasPrefix(g.database, "sqlite:") }
+
+func growthPages() []string { return []string{"/usage", "/usage/activity", "/org"} }
+
+// measureGrowth measures the same calls on databases with more and more events. All are measured in
+// turn, round after round, so that a change of the machine's speed affects all.
+func (b *bench) measureGrowth(ctx context.Context) (err error) {
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	postgres, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true, MaxConnections: 400})
+	if err != nil {
+		return err
+	}
+	b.stops = append(b.stops, postgres.Stop)
+	for _, events := range b.Sizes {
+		name := fmt.Sprintf("growth_%d", events)
+		if err := postgres.CreateDatabase(ctx, name); err != nil {
+			return err
+		}
+		if err := b.grow(ctx, name, postgres.URL(name), events); err != nil {
+			return fmt.Errorf("growth: %d events on PostgreSQL: %w", events, err)
+		}
+	}
+	for _, events := range b.LiteSizes {
+		name := fmt.Sprintf("growth_sqlite_%d", events)
+		if err := b.grow(ctx, name, "sqlite:"+filepath.Join(b.dir, name+".db"), events); err != nil {
+			return fmt.Errorf("growth: %d events on SQLite: %w", events, err)
+		}
+	}
+	for round := range b.Rounds {
+		for _, call := range []string{consumeCall, checkCall} {
+			for _, g := range b.grown {
+				rate, err := b.growthRate(ctx, g, call)
+				if err != nil {
+					return err
+				}
+				g.rates[call] = append(g.rates[call], rate)
+				b.say("round %d of %d: %s, %s: %.0f/s", round+1, b.Rounds, call, g.name, rate)
+			}
+		}
+	}
+	for _, g := range b.grown {
+		if err := b.growthReads(ctx, g); err != nil {
+			return fmt.Errorf("growth: %s: %w", g.name, err)
+		}
+	}
+	for _, sizes := range [][]*grown{b.grownOn(true), b.grownOn(false)} {
+		if len(sizes) > 0 && sizes[0].postgres() { // SQLite's events are all of the current month
+			if err := b.prune(ctx, sizes[len(sizes)-1]); err != nil {
+				return fmt.Errorf("growth: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// grownOn returns the databases of one kind, the smallest first.
+func (b *bench) grownOn(postgres bool) (some []*grown) {
+	for _, g := range b.grown {
+		if g.postgres() == postgres {
+			some = append(some, g)
+		}
+	}
+	return some
+}
+
+// growthRate returns the rate of a call.
+func (b *bench) growthRate(ctx context.Context, g *grown, call string) (float64, error) {
+	l := load{Path: "/v1/" + call, Keyed: call == consumeCall, People: b.Members, Warm: warm(b.Duration), Measure: b.Duration}
+	r, err := b.load(ctx, g.server, l)
+	return r.PerSecond, err
+}
+
+// grow creates a database with the events, starts the gate and makes one call for each person.
+func (b *bench) grow(ctx context.Context, name, database string, events int64) error {
+	begin := time.Now()
+	gate, err := newGate(ctx, b.binary, b.dir, name, database)
+	if err != nil {
+		return err
+	}
+	g := &grown{rates: map[string][]float64{}, server: &server{name: name, token: gate.token, gate: gate, database: database}}
+	if g.postgres() {
+		months := max(1, min(pageMonths, int(events)/b.Members))
+		if g.events, g.size, err = b.fill(ctx, database, filling{events, months, benchIncluded}); err != nil {
+			return err
+		}
+	}
+	if err := b.startGrown(ctx, g); err != nil {
+		return err
+	}
+	if _, err := b.load(ctx, g.server, load{Path: "/v1/consume", Keyed: true, Introduce: true, People: b.Members}); err != nil {
+		return err
+	}
+	if !g.postgres() {
+		if err := g.process.stop(); err != nil {
+			return err
+		}
+		g.process = nil
+		if g.events, g.size, err = multiply(ctx, database, events); err != nil {
+			return err
+		}
+		if err := b.startGrown(ctx, g); err != nil {
+			return err
+		}
+	}
+	b.stops = append(b.stops, func() error { return g.process.stop() })
+	b.grown = append(b.grown, g)
+	b.say("growth: %s: %d events, %s, in %s", name, g.events, g.size, time.Since(begin).Round(time.Second))
+	return nil
+}
+
+func (b *bench) startGrown(ctx context.Context, g *grown) (err error) {
+	if g.process, g.addr, err = g.gate.serve(ctx); err != nil {
+		return err
+	}
+	return g.gate.ready(ctx, g.process, g.addr)
+}
+
+// multiply copies the events of each record of a SQLite database until there are enough, and counts
+// them in the records.
+func multiply(ctx context.Context, database string, events int64) (made int64, size string, err error) {
+	path := strings.TrimPrefix(database, "sqlite:")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(off)&_pragma=cache_size(-400000)")
+	if err != nil {
+		return 0, "", err
+	}
+	defer db.Close() //nolint:errcheck // everything is committed
+	db.SetMaxOpenConns(1)
+	var columns, values []string
+	rows, err := db.QueryContext(ctx, "SELECT name FROM pragma_table_info('usage_events')")
+	if err != nil {
+		return 0, "", err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return 0, "", err
+		}
+		value := "e." + name
+		switch name {
+		case "id":
+			value = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-7' || substr(hex(randomblob(2)), 2) || '-8' ||
+				substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`
+		case "idempotency_key":
+			value = "e.idempotency_key || '-' || k.n"
+		case "used_after":
+			value = "e.used_after + k.n"
+		}
+		columns, values = append(columns, name), append(values, value)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, "", err
+	}
+	var before int64
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM usage_events").Scan(&before); err != nil {
+		return 0, "", err
+	}
+	copies := max(0, events/before-1)
+	for _, statement := range []string{
+		"CREATE TEMP TABLE firsts AS SELECT * FROM usage_events ORDER BY user_id",
+		fmt.Sprintf(`WITH RECURSIVE k (n) AS (SELECT 1 WHERE %[1]d > 0 UNION ALL SELECT n + 1 FROM k WHERE n < %[1]d)
+			INSERT INTO usage_events (%[2]s) SELECT %[3]s FROM firsts e CROSS JOIN k`, copies, strings.Join(columns, ", "), strings.Join(values, ", ")),
+		// The last number of daily is the units of the day of all these events.
+		fmt.Sprintf(`UPDATE usage_records SET suggestions_used = suggestions_used * %[1]d,
+			daily = rtrim(daily, '0123456789') || (suggestions_used * %[1]d)`, copies+1),
+		"ANALYZE",
+	} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return 0, "", fmt.Errorf("%w in %s", err, statement)
+		}
+	}
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM usage_events").Scan(&made); err != nil {
+		return 0, "", err
+	}
+	if _, err := db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		return 0, "", err
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return 0, "", err
+	}
+	return made, fmt.Sprintf("%d MB", file.Size()>>20), nil
+}
+
+// growthReads measures the pages, and on PostgreSQL the sealing.
+func (b *bench) growthReads(ctx context.Context, g *grown) error {
+	admin := personEmail(0)
+	if _, err := g.gate.command(ctx, "user", "set", admin, "--role", "admin"); err != nil {
+		return err
+	}
+	client, err := g.gate.signIn(ctx, g.addr, admin)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	for _, page := range growthPages() {
+		took, err := b.timePage(ctx, client, "http://"+g.addr+page)
+		if err != nil {
+			return err
+		}
+		g.pages = append(g.pages, took)
+		b.say("growth: %s: %s p50 %s, p99 %s", g.name, page, short(median(took)), short(late(took)))
+	}
+	if err := g.gate.verify(ctx); err != nil {
+		return err
+	}
+	if !g.postgres() {
+		return nil
+	}
+	g.sealed, err = seal(ctx, g.database, g.gate.plans)
+	b.say("growth: %s: %d events of %d customers sealed in %s", g.name, sealedAtOnce, sealedBy, short(g.sealed))
+	return err
+}
+
+// seal adds unreported overage and returns how long it takes to seal it.
+func seal(ctx context.Context, database, plans string) (took time.Duration, err error) {
+	db, err := models.Open(ctx, database)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	month := models.CalendarMonth(time.Now())
+	if _, err := db.ExecContext(ctx, `INSERT INTO usage_events (id, user_id, record_id, email, quantity, overage_quantity, overage_cents,
+			idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end, used_after, held_after, included,
+			overage_rate_cents, stripe_customer_id)
+		SELECT gen_random_uuid(), md5(c::text)::uuid, -c, 'sealed-' || c || '@example.com', 1, 1, 20, gen_random_uuid()::text,
+			now() - interval '1 hour', now(), ?, ?, ?, 1, 0, 0, 20, 'cus_' || c
+		FROM generate_series(1, ?) n, LATERAL (SELECT 1 + n % ? AS c) c`,
+		benchPlan, month.Start, month.End, sealedAtOnce, sealedBy); err != nil {
+		return 0, err
+	}
+	catalogue, err := models.LoadCatalogue(plans)
+	if err != nil {
+		return 0, err
+	}
+	client, err := billing.NewClient(billing.ClientOptions{Key: "sk_test_bench"})
+	if err != nil {
+		return 0, err
+	}
+	reporter := billing.NewReporter(billing.ReporterOptions{
+		DB: db, Client: client, Catalogue: catalogue, Now: time.Now, Log: slog.New(slog.DiscardHandler), Every: time.Minute,
+	})
+	begin := time.Now()
+	reports, err := reporter.Seal(ctx)
+	if err == nil && reports == 0 {
+		err = errors.New("nothing was sealed")
+	}
+	return time.Since(begin), err
+}
+
+// prune starts the largest gate again with the shortest time for which events can be stored, and
+// measures consume while the oldest are deleted.
+func (b *bench) prune(ctx context.Context, g *grown) error {
+	count := func() (n int64, err error) {
+		db, err := models.Open(ctx, g.database)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
+		err = db.NewRaw("SELECT COALESCE(SUM(units), 0) FROM usage_pruned").Scan(ctx, &n)
+		return n, err
+	}
+	if err := g.process.stop(); err != nil {
+		return err
+	}
+	g.gate.keepEvents = growthKeep
+	if err := b.startGrown(ctx, g); err != nil {
+		return err
+	}
+	before, err := count()
+	if err != nil {
+		return err
+	}
+	for range b.Rounds {
+		rate, err := b.growthRate(ctx, g, consumeCall)
+		if err != nil {
+			return err
+		}
+		g.pruned = append(g.pruned, rate)
+	}
+	after, err := count()
+	if err != nil {
+		return err
+	}
+	if g.deleted = after - before; g.deleted == 0 {
+		return errors.New("no event was deleted during the load")
+	}
+	b.say("growth: %s: consume while %d events were deleted: %.0f/s", g.name, g.deleted, median(g.pruned))
+	return nil
+}
+
+// growthTable compares the sizes of each kind of database with the smallest one.
+func (b *bench) growthTable() [][]string {
+	lines := [][]string{append(append([]string{"events", "database", "size", "consume", "of the first row", "check", "of the first row"},
+		growthPages()...), "sealing")}
+	for _, sizes := range [][]*grown{b.grownOn(true), b.grownOn(false)} {
+		for _, g := range sizes {
+			line := []string{strconv.FormatInt(g.events, 10), "PostgreSQL", g.size}
+			if !g.postgres() {
+				line[1] = "SQLite"
+			}
+			for _, call := range []string{consumeCall, checkCall} {
+				line = append(line, fmt.Sprintf("%.0f/s", median(g.rates[call])), spread(quotients(g.rates[call], sizes[0].rates[call])))
+			}
+			for _, took := range g.pages {
+				line = append(line, short(median(took)))
+			}
+			sealing := "-"
+			if g.sealed > 0 {
+				sealing = fmt.Sprintf("%.0f events/s", sealedAtOnce/g.sealed.Seconds())
+			}
+			lines = append(lines, append(line, sealing))
+		}
+	}
+	return lines
+}
+
+// quotients divides the rates of each round.
+func quotients(above, below []float64) []float64 {
+	ratios := make([]float64, min(len(above), len(below)))
+	for i := range ratios {
+		ratios[i] = above[i] / below[i]
+	}
+	return ratios
+}
+
+func (b *bench) growthSection(ctx context.Context) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
+		wrapped("", "Measured with `go run ./web/bench -only growth` on %s at commit %s. Each row is a database of its own with %d people; "+
+			"in each of %d rounds, every one is measured once for %s per call. The goal for consume with the most events is %.1f of the rate "+
+			"with the fewest. The columns \"of the first row\" have the median of the rounds, with the lowest and the highest value. Pages are the "+
+			"median of %d requests by an admin. Sealing is of %d events of %d customers. After the load, `tollgate verify` found no difference.",
+			time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds, b.Duration, growthGoal, b.Requests,
+			sealedAtOnce, sealedBy), table(b.growthTable()))
+	for _, g := range b.grown {
+		if len(g.pruned) == 0 {
+			continue
+		}
+		all := g.rates[consumeCall]
+		fmt.Fprintf(&text, "\n%s\n", wrapped("", "With `--keep-events %s` on the largest database on PostgreSQL, %d events were deleted during "+
+			"the load. Consume had a rate of %.0f/s then, %.2f of the rate without deletion.", growthKeep, g.deleted, median(g.pruned),
+			median(g.pruned)/median(all)))
+	}
+	return text.String()
+}
+
+// reportGrowth prints the table, and replaces the section in the file.
+func (b *bench) reportGrowth(ctx context.Context, out io.Writer) error {
+	section := b.growthSection(ctx)
+	if _, err := fmt.Fprintf(out, "\n%s", section); err != nil || b.Output == "" {
+		return err
+	}
+	return b.replaceSection(growthHeading, section)
+}
