@@ -256,18 +256,27 @@ func (s *server) pid() int {
 }
 
 // peakMemory returns the most resident memory that the process has used, in bytes.
-func (s *server) peakMemory() (int64, error) {
+func (s *server) peakMemory() (int64, error) { return s.memory("VmHWM") }
+
+// memory returns a field of /proc/PID/status, in bytes. See proc_pid_status(5).
+func (s *server) memory(field string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if kib, ok := strings.CutPrefix(line, field+":"); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kib), "kB")), 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, errors.New("no VmHWM in /proc")
+	return 0, fmt.Errorf("no %s in /proc", field)
+}
+
+// descriptors returns the number of files and connections that the process has open.
+func (s *server) descriptors() (int, error) {
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid()))
+	return len(open), err
 }
 
 func (r *run) running() error {
