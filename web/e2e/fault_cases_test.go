@@ -117,8 +117,8 @@ func failures() []failure {
 		{
 			"half open",
 			action{does: inProcess},
-			linked("everything on the connections to PostgreSQL is lost, and on new ones during the span; no side learns of it",
-				refuses, (*modelstest.SlowLink).Mute),
+			halfOpen(linked("everything on the connections to PostgreSQL is lost, and on new ones during the span; no side learns of it",
+				refuses, (*modelstest.SlowLink).Mute)),
 		},
 		{
 			"disk full",
@@ -226,6 +226,13 @@ func linked(does string, shows effect, begin func(*modelstest.SlowLink) (end fun
 		},
 		begin: func(o *trial) func() { return begin(o.link) },
 	}
+}
+
+// halfOpen gives the processes more time. Only a call that runs out of time finds out that its
+// connection is lost, and the next call may use another one that is lost too.
+func halfOpen(a action) action {
+	a.recovers = 2 * recovers
+	return a
 }
 
 // smallSite starts the processes on a small file system. PostgreSQL has only the tables there, in a

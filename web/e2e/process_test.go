@@ -110,6 +110,7 @@ type server struct {
 	args []string
 	env  []string
 	log  *tail
+	user *syscall.Credential // nil means this process's own
 	// command returns the command to start. By default, it has the path, the arguments and the
 	// variables above.
 	command func() *exec.Cmd
@@ -149,6 +150,10 @@ func (s *server) start(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path, s.args...)
 	cmd.Env = s.env
+	if s.user != nil {
+		cmd.Dir = "/" // the user may not read this one
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
+	}
 	if s.command != nil {
 		cmd = s.command()
 	}
