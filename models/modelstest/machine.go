@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,49 @@ func Machine() (m MachineFacts, err error) {
 	m.Cores, m.Memory = strconv.Itoa(runtime.NumCPU()), fmt.Sprintf("%.1f GiB", kib/1024/1024)
 	m.Kernel = unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
 	return m, nil
+}
+
+// BusyShare returns how much of the processors is in use during the next second. Other work affects
+// every measurement, so nothing of the caller's must run.
+func BusyShare(ctx context.Context) (float64, error) {
+	idle, total, err := processorTimes()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(time.Second):
+	}
+	idleAfter, totalAfter, err := processorTimes()
+	if err != nil {
+		return 0, err
+	}
+	return 1 - (idleAfter-idle)/max(1, totalAfter-total), nil
+}
+
+// processorTimes returns the ticks of all processors since the machine started.
+func processorTimes() (idle, total float64, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, ticks := range strings.Fields(line)[1:] {
+		n, err := strconv.ParseFloat(ticks, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
+		}
+		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice
+		// include.
+		if i == 3 || i == 4 {
+			idle += n
+		}
+		if i < 8 {
+			total += n
+		}
+	}
+	return idle, total, nil
 }
 
 // ProcField returns the value of a "name : value" line of a file in /proc.

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 	if err != nil {
 		return nil, err
 	}
-	busy, err := busyShare(ctx)
+	busy, err := modelstest.BusyShare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -54,49 +53,6 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 		{"file system", system},
 		{"fsync of 8 KiB", fmt.Sprintf("%s median, %s p99", short(median), short(p99))},
 	}, nil
-}
-
-// busyShare returns how much of the processors is in use before the benchmark starts. Other work
-// affects every result.
-func busyShare(ctx context.Context) (float64, error) {
-	idle, total, err := processorTimes()
-	if err != nil {
-		return 0, err
-	}
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-time.After(time.Second):
-	}
-	idleAfter, totalAfter, err := processorTimes()
-	if err != nil {
-		return 0, err
-	}
-	return 1 - (idleAfter-idle)/max(1, totalAfter-total), nil
-}
-
-// processorTimes returns the ticks of all processors since the machine started.
-func processorTimes() (idle, total float64, err error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0, err
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	for i, ticks := range strings.Fields(line)[1:] {
-		n, err := strconv.ParseFloat(ticks, 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
-		}
-		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice
-		// include.
-		if i == 3 || i == 4 {
-			idle += n
-		}
-		if i < 8 {
-			total += n
-		}
-	}
-	return idle, total, nil
 }
 
 // fsyncLatency measures the minimum time of a single commit: a page is written to a growing file,

@@ -49,9 +49,11 @@ func where(t *testing.T) string {
 	t.Helper()
 	facts, err := modelstest.Machine()
 	must(t, err)
+	busy, err := modelstest.BusyShare(t.Context())
+	must(t, err)
 	return fmt.Sprintf("\nMeasured on %s at commit %s, with the processor %s (%s cores, shared by clients, servers and databases), "+
-		"%s of memory, %s and Go %s.\n\n", time.Now().UTC().Format(time.DateOnly), modelstest.Revision(t.Context(), "../..", "docs/reliability.md"),
-		facts.Processor, facts.Cores, facts.Memory, facts.Kernel, strings.TrimPrefix(runtime.Version(), "go"))
+		"%s of memory, %s and Go %s. Other work used %.0f%% of the cores in the second after the run.\n\n", time.Now().UTC().Format(time.DateOnly), modelstest.Revision(t.Context(), "../..", "docs/reliability.md"),
+		facts.Processor, facts.Cores, facts.Memory, facts.Kernel, strings.TrimPrefix(runtime.Version(), "go"), busy*100)
 }
 
 // writeOutcomes writes the tables of the matrix.
