@@ -131,7 +131,9 @@ func (s *site) usage() usage {
 // its first answer, and memory and descriptors are as before. The table in docs/reliability.md is
 // generated from a long run.
 func TestFaults(t *testing.T) {
-	t.Parallel()
+	if *soak == 0 {
+		t.Parallel() // nothing else disturbs the measurements of a long run
+	}
 	var mu sync.Mutex
 	outcomes := map[string]outcome{}
 	t.Run("all", func(t *testing.T) {
@@ -148,7 +150,6 @@ func TestFaults(t *testing.T) {
 				t.Run(f.name+"/"+kind.name, func(t *testing.T) {
 					o := &trial{t: t, kind: kind.name, lasts: shortFailure, quiet: 300 * time.Millisecond, clients: 4}
 					if *soak > 0 {
-						// The measurements of a long run are not disturbed by others.
 						o.lasts, o.quiet, o.clients = min(max(*soak/soakPart, shortFailure), longFailure), 2*time.Second, 16
 					} else {
 						t.Parallel()

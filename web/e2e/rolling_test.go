@@ -36,7 +36,9 @@ const (
 // Three processes are restarted one after another behind a load balancer. Calls start at a constant
 // rate, and none fails.
 func TestRollingRestart(t *testing.T) {
-	t.Parallel()
+	if *soak == 0 {
+		t.Parallel() // nothing else disturbs the measurements of a long run
+	}
 	var mu sync.Mutex
 	var rows [][]string
 	t.Run("all", func(t *testing.T) {
