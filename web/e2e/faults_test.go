@@ -197,10 +197,12 @@ func (o *trial) run(a *action) outcome {
 
 	out := outcome{before: o.usage()}
 	pids := o.pids()
+	disperse, dispersed := o.crowd(ctx)
 	before := o.client.traffic()
 	o.client.forgetSlowest()
 	begun := time.Now()
 	end := a.begin(o)
+	disperse()
 	pause(ctx, o.lasts)
 	o.wantEffect(a.shows, before)
 	lasted := time.Since(begun)
@@ -211,6 +213,7 @@ func (o *trial) run(a *action) outcome {
 		ended = time.Now() // the start of a process is a part of its recovery, but that of the database is not
 	}
 	out.recovery = o.recovery(ended, cmp.Or(a.recovers, recovers))
+	dispersed()
 	o.wantAnswers(a.shows, out.during)
 	if !a.restarts && !slices.Equal(o.pids(), pids) {
 		t.Error("a process ended")
@@ -286,16 +289,7 @@ func (o *trial) recovery(ended time.Time, limit time.Duration) time.Duration {
 	o.t.Helper()
 	const people = 10
 	spread(o.t.Context(), people*len(o.servers), people*len(o.servers), func(i int) {
-		p, who, key := o.servers[i/people], o.members[i%people], fmt.Sprintf("recovery-%d", i)
-		who.atMost.Add(1)
-		r := o.client.insist(o.t.Context(), []string{p.addr}, 0, http.MethodPost, "/v1/consume", body{"email": who.email, "idempotency_key": key})
-		d, err := r.decision()
-		if err != nil || !d.Allowed || d.EventID == nil {
-			o.t.Errorf("%s after the failure: %+v, %v", p.name, d, err)
-			return
-		}
-		who.atLeast.Add(1)
-		o.record(key, grant{*d.EventID, who.email, 1}, d.Replayed)
+		o.consumeAt(o.servers[i/people], o.members[i%people], fmt.Sprintf("recovery-%d", i))
 	})
 	took := time.Since(ended)
 	within(o.t, limit+o.quiet+time.Second, "no call fails anymore", func() bool {
@@ -314,6 +308,40 @@ func (o *trial) recovery(ended time.Time, limit time.Duration) time.Duration {
 		o.t.Errorf("the processes took %s to decide again, want at most %s", took.Round(time.Millisecond), limit)
 	}
 	return took
+}
+
+// crowd makes calls without pauses until disperse, so that many are in progress when the failure
+// begins. A person's calls go to one process, which then decides them from memory. dispersed waits
+// until all calls are decided.
+func (o *trial) crowd(ctx context.Context) (disperse, dispersed func()) {
+	o.t.Helper()
+	const callers, some = 24, 200
+	ctx, disperse = context.WithCancel(ctx)
+	var all sync.WaitGroup
+	o.t.Cleanup(func() { disperse(); all.Wait() })
+	before := o.client.traffic()
+	for i := range callers {
+		all.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				o.consumeAt(o.servers[i%len(o.servers)], o.members[i%len(o.members)], fmt.Sprintf("crowd-%d-%d", i, n))
+			}
+		})
+	}
+	within(o.t, startPatience, "the crowd calls", func() bool { return o.client.traffic().since(before).answered > some })
+	return disperse, all.Wait
+}
+
+// consumeAt consumes one unit at one process, and repeats the call until it is decided.
+func (o *trial) consumeAt(p *server, who *someone, key string) {
+	who.atMost.Add(1)
+	r := o.client.insist(o.t.Context(), []string{p.addr}, 0, http.MethodPost, "/v1/consume", body{"email": who.email, "idempotency_key": key})
+	d, err := r.decision()
+	if err != nil || !d.Allowed || d.EventID == nil {
+		o.t.Errorf("%s: %+v, %v", key, d, err)
+		return
+	}
+	who.atLeast.Add(1)
+	o.record(key, grant{*d.EventID, who.email, 1}, d.Replayed)
 }
 
 // wantUsageReturns waits until the processes use about as much as before the failure.
