@@ -18,6 +18,9 @@ SOAK ?= 10m
 # How many schedules of six days `make soak` simulates on each database.
 SCHEDULES ?= 100
 
+# The tests of web/e2e that measure what docs/reliability.md shows.
+measured := ^(TestFaults|TestRollingRestart)$$
+
 # The versions are fixed. These tools are not in go.mod, because their dependencies are not ours.
 golangci-lint := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 govulncheck := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -74,8 +77,11 @@ bench: deps
 plain: deps
 	go test ./models ./models/enforcement ./models/billing ./web -count=1 -timeout 20m -args -plain
 
+# Also writes the tables of docs/reliability.md. Those tests run first and alone, so that nothing
+# disturbs what they measure.
 soak: deps
-	go test ./web/e2e -count=1 -timeout 80m -args -soak=$(SOAK) -starts=50 -stops=20
+	go test ./web/e2e -count=1 -timeout 60m -run '$(measured)' -args -soak=$(SOAK) -write-reliability
+	go test ./web/e2e -count=1 -timeout 80m -skip '$(measured)' -args -soak=$(SOAK) -starts=50 -stops=20
 	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
 	go test ./models/billing -count=1 -timeout 6h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 

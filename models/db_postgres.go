@@ -14,7 +14,9 @@ func (db *DB) openPostgres(ctx context.Context) (err error) {
 	if db.server, err = connectPostgres(ctx, db.URL); err != nil {
 		return explainPostgres(err)
 	}
-	std := stdlib.OpenDB(*db.server.configure(nil), stdlib.OptionShouldPing(shouldPing))
+	config := db.server.configure(nil)
+	config.Tracer = &db.server.silence
+	std := stdlib.OpenDB(*config, stdlib.OptionShouldPing(db.server.silence.shouldPing))
 	std.SetMaxOpenConns(16)
 	std.SetMaxIdleConns(16)
 	std.SetConnMaxIdleTime(5 * time.Minute)
@@ -81,14 +83,4 @@ func takeConns(ctx context.Context, pool *sql.DB) []*sql.Conn {
 		}
 	}
 	return conns
-}
-
-// shouldPing reports whether an idle connection must answer a ping, which takes a round trip,
-// before it is used. A connection that was idle for seconds is only checked for whether the server
-// closed it; a firewall needs minutes to drop it.
-func shouldPing(_ context.Context, p stdlib.ShouldPingParams) bool {
-	if p.IdleDuration < time.Second {
-		return false
-	}
-	return p.IdleDuration > time.Minute || p.Conn.PgConn().CheckConn() != nil //nolint:staticcheck // that takes no round trip
 }

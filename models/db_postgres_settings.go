@@ -59,7 +59,8 @@ type postgresServer struct {
 	settings map[string]string // settings of every connection
 	// pooled means that there is a connection pooler in between. It refuses or ignores settings in
 	// the startup packet, so they are set on the new connection instead.
-	pooled bool
+	pooled  bool
+	silence silence
 }
 
 var (

@@ -258,3 +258,30 @@ func (p *proxy) cut() {
 	}
 	p.conns = nil
 }
+
+// After packets were lost on all connections, only the first call runs out of time. The others find
+// out soon that their connections are lost too.
+func TestLostConnectionsAreReplaced(t *testing.T) {
+	t.Parallel()
+	link, address := modelstest.NewSlowLink(t, modelstest.Postgres(t), 0)
+	f := newFixture(t, address)
+	f.knowPeople(t)
+	link.Mute()()
+	_, err := f.Consume(f.ctx, by("known0@example.com"), 1, "lost")
+	if e := (*models.Error)(nil); !errors.As(err, &e) || e.Code != models.CodeUnavailable {
+		t.Fatalf("a call on a lost connection ended with %v", err)
+	}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			email := fmt.Sprintf("known%d@example.com", i)
+			if _, err := f.Consume(f.ctx, by(email), 1, "found"); err != nil {
+				t.Errorf("%s: %v", email, err)
+			}
+			if _, err := f.Check(f.ctx, by(email), 1); err != nil {
+				t.Errorf("a check for %s: %v", email, err)
+			}
+		})
+	}
+	all.Wait()
+}

@@ -162,6 +162,7 @@ var pgStatements = map[string]string{
 // postgres is a ledger with its own connection to PostgreSQL. It reconnects if the connection
 // breaks.
 type postgres struct {
+	db     *models.DB
 	config *pgconn.Config
 	// mu is locked while the worker or keepAlive uses conn.
 	mu   sync.Mutex
@@ -233,8 +234,10 @@ func (p *postgres) trip(ctx context.Context, steps ...pgStep) error {
 			break
 		}
 	}
+	err := errors.Join(answers.Close(), rowErr)
 	p.used = time.Now()
-	return errors.Join(answers.Close(), rowErr)
+	p.db.NoteSilence(err)
+	return err
 }
 
 func (p *postgres) transact(ctx context.Context, l lookups, decide func(*found) *changes) error {

@@ -23,7 +23,7 @@ func openPostgres(ctx context.Context, db *models.DB) (*postgres, error) {
 		"enable_material":  "off", // otherwise a table that was analyzed while it was small is read whole for a join
 		"enable_indexscan": "on", "enable_indexonlyscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on",
 	})
-	p := &postgres{config: config, closed: make(chan struct{})}
+	p := &postgres{db: db, config: config, closed: make(chan struct{})}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (p *postgres) keepAlive() {
 		}
 		rested := time.Since(p.used) >= pingAfterIdle
 		if rested && (p.conn == nil || p.conn.IsClosed() || p.conn.CheckConn() != nil || //nolint:staticcheck // Ping takes a round trip
-			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive()) {
+			min(time.Since(p.used), time.Since(asked)) >= keepAliveEvery && !p.alive(keepAlivePatience)) {
 			p.disconnect()
 		}
 		if time.Since(asked) >= keepAliveEvery {
@@ -90,8 +90,8 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-func (p *postgres) alive() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), keepAlivePatience)
+func (p *postgres) alive(patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return p.conn.Ping(ctx) == nil
 }
@@ -99,7 +99,8 @@ func (p *postgres) alive() bool {
 func (p *postgres) connect(ctx context.Context) (err error) {
 	if p.conn != nil && !p.conn.IsClosed() {
 		fresh := time.Since(p.used) < pingAfterIdle
-		if p.conn.TxStatus() == 'I' && (fresh || p.conn.CheckConn() == nil) { //nolint:staticcheck // Ping takes a round trip
+		if p.conn.TxStatus() == 'I' && (fresh || p.conn.CheckConn() == nil) && //nolint:staticcheck // Ping takes a round trip
+			(!p.db.SilentSince(p.used) || p.alive(models.SilencePatience)) {
 			return nil
 		}
 		p.disconnect() // it is broken, or has an open transaction, which the server then ends

@@ -3,22 +3,21 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
+
+	"tollgate/models/modelstest"
 )
 
 // fact is a row of the report about the machine and the software.
@@ -26,23 +25,11 @@ type fact struct{ Name, Value string }
 
 // machineFacts describes the machine, including the file system of the databases.
 func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
-	model, err := field("/proc/cpuinfo", "model name")
+	machine, err := modelstest.Machine()
 	if err != nil {
 		return nil, err
 	}
-	memory, err := field("/proc/meminfo", "MemTotal")
-	if err != nil {
-		return nil, err
-	}
-	kib, err := strconv.ParseFloat(strings.TrimSuffix(memory, " kB"), 64)
-	if err != nil {
-		return nil, fmt.Errorf("/proc/meminfo: MemTotal %q: %w", memory, err)
-	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return nil, fmt.Errorf("read the kernel's version: %w", err)
-	}
-	busy, err := busyShare(ctx)
+	busy, err := modelstest.BusyShare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -58,72 +45,14 @@ func (b *bench) machineFacts(ctx context.Context) ([]fact, error) {
 		return nil, err
 	}
 	return []fact{
-		{"processor", model},
-		{"cores", strconv.Itoa(runtime.NumCPU()) + ", shared by client, servers and databases"},
+		{"processor", machine.Processor},
+		{"cores", machine.Cores + ", shared by client, servers and databases"},
 		{"busy with other work", fmt.Sprintf("%.0f%% of the cores in the second before the run", busy*100)},
-		{"memory", fmt.Sprintf("%.1f GiB", kib/1024/1024)},
-		{"kernel", unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])},
+		{"memory", machine.Memory},
+		{"kernel", machine.Kernel},
 		{"file system", system},
 		{"fsync of 8 KiB", fmt.Sprintf("%s median, %s p99", short(median), short(p99))},
 	}, nil
-}
-
-// busyShare returns how much of the processors is in use before the benchmark starts. Other work
-// affects every result.
-func busyShare(ctx context.Context) (float64, error) {
-	idle, total, err := processorTimes()
-	if err != nil {
-		return 0, err
-	}
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-time.After(time.Second):
-	}
-	idleAfter, totalAfter, err := processorTimes()
-	if err != nil {
-		return 0, err
-	}
-	return 1 - (idleAfter-idle)/max(1, totalAfter-total), nil
-}
-
-// processorTimes returns the ticks of all processors since the machine started.
-func processorTimes() (idle, total float64, err error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0, err
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	for i, ticks := range strings.Fields(line)[1:] {
-		n, err := strconv.ParseFloat(ticks, 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
-		}
-		// user, nice, system, idle, iowait, irq, softirq, steal; then guest times, which user and nice
-		// include.
-		if i == 3 || i == 4 {
-			idle += n
-		}
-		if i < 8 {
-			total += n
-		}
-	}
-	return idle, total, nil
-}
-
-// field returns the value of a "name : value" line.
-func field(file, name string) (string, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel's
-	if err != nil {
-		return "", err
-	}
-	for lines := bufio.NewScanner(strings.NewReader(string(text))); lines.Scan(); {
-		key, value, found := strings.Cut(lines.Text(), ":")
-		if found && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value), nil
-		}
-	}
-	return "", fmt.Errorf("%s has no %q", file, name)
 }
 
 // fsyncLatency measures the minimum time of a single commit: a page is written to a growing file,
@@ -189,21 +118,9 @@ func toolFacts(ctx context.Context, root string) []fact {
 	return facts
 }
 
-// revision returns the measured commit, and says if files other than the report differ from it.
+// revision returns the measured commit.
 func revision(ctx context.Context, root string) string {
-	git := func(args ...string) (string, error) {
-		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output() //nolint:gosec // fixed
-		return strings.TrimSpace(string(out)), err
-	}
-	commit, err := git("rev-parse", "--short=12", "HEAD")
-	if err != nil {
-		return "not committed"
-	}
-	changes, err := git("status", "--porcelain", "--", ".", ":!"+filepath.ToSlash(defaultOutput))
-	if err != nil || changes != "" {
-		return commit + " with changes"
-	}
-	return commit
+	return modelstest.Revision(ctx, root, filepath.ToSlash(defaultOutput))
 }
 
 // postgresFact returns the server's version and the settings on which the cost of a commit depends.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tollgate/models/modelstest"
 )
 
 // clockTick is the unit of the processor times in /proc: USER_HZ, which is always 100 on Linux.
@@ -42,7 +44,7 @@ func cpuTime(pid int) (time.Duration, error) {
 func resident(pid int) (now, peak int64, err error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)
 	bytes := func(name string) int64 {
-		value, fieldErr := field(file, name)
+		value, fieldErr := modelstest.ProcField(file, name)
 		if fieldErr == nil {
 			var kib int64
 			if kib, fieldErr = strconv.ParseInt(strings.TrimSuffix(value, " kB"), 10, 64); fieldErr == nil {

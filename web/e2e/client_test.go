@@ -29,9 +29,10 @@ type client struct {
 	http *http.Client
 	key  string
 
-	calls, unavailable, broken atomic.Int64
+	calls, unavailable, broken, unsent atomic.Int64
 
 	mu      sync.Mutex
+	failed  time.Time // when a call last got no answer or a 503
 	slowest time.Duration
 	slow    string  // the slowest call
 	invalid []error // answers that no call may get; the first ten
@@ -123,9 +124,13 @@ func (c *client) call(ctx context.Context, addr, method, path string, content an
 	if r.took > c.slowest {
 		c.slowest, c.slow = r.took, fmt.Sprintf("%s %s, answered %d", method, path, r.status)
 	}
+	if r.err != nil || r.status >= http.StatusInternalServerError {
+		c.failed = time.Now()
+	}
 	c.mu.Unlock()
 	switch {
 	case r.refused:
+		c.unsent.Add(1)
 	case r.err != nil:
 		c.broken.Add(1)
 	case r.status == http.StatusServiceUnavailable:

@@ -12,36 +12,6 @@ import (
 	"time"
 )
 
-// A process that is killed under load loses no answered call. An unanswered call is recorded once
-// or not at all, and a retry shows which.
-func TestKilledUnderLoad(t *testing.T) {
-	for _, kind := range kinds {
-		t.Run(kind.name, func(t *testing.T) {
-			processes := 2
-			if kind.name == "SQLite" {
-				processes = 1
-			}
-			s := newSite(t, kind.database(t), processes)
-			l := newLoad(s, "TKILL", 50)
-			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-			defer stop()
-			running := l.start(ctx, 48)
-			for i := range 4 {
-				wait(t, l.decided.more(400), "calls to be decided")
-				p := s.servers[i%processes]
-				if err := p.crash(); err != nil {
-					t.Fatal(err)
-				}
-				s.restart(p)
-			}
-			wait(t, l.decided.more(400), "calls to be decided")
-			stop()
-			running.Wait()
-			l.settle()
-		})
-	}
-}
-
 // A process that is stopped under load finishes the calls that it has accepted. It ends in time,
 // and every answered call is recorded.
 func TestStoppedUnderLoad(t *testing.T) {

@@ -24,20 +24,11 @@ import (
 // recovers is how long a process may take to decide again after the database is back.
 const recovers = 5 * time.Second
 
-// An outage of the database only delays calls. One PostgreSQL is killed, frozen, frozen under more
-// calls than a process may queue, and restarted while there are no calls.
+// An outage of the database only delays calls. One PostgreSQL is frozen, frozen under more calls
+// than a process may queue, and restarted while there are no calls. TestFaults kills it.
 func TestDatabaseOutage(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)
-	// Calls without a database get 503. When it is back, the same processes continue.
-	t.Run("killed", func(t *testing.T) {
-		outage(t, c, "killed", 2*time.Second, func() (back func() error) {
-			if err := c.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			return func() error { return c.Restart(t.Context()) }
-		})
-	})
 	// A database that stops answering, for example because its disk hangs, must not block its callers.
 	// It is frozen for longer than any caller may wait.
 	t.Run("frozen", func(t *testing.T) {

@@ -135,7 +135,7 @@ func writeCertificate(t *testing.T, dir string, c tls.Certificate) (certificate,
 		writeConfig(t, dir, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 }
 
-// deployedNginx puts the file into a configuration as Debian does.
+// deployedNginx gives nginx the file with other addresses and a certificate.
 func deployedNginx(t *testing.T, b behindTLS, server string) *exec.Cmd {
 	t.Helper()
 	const files = "/etc/letsencrypt/live/tollgate.example.com/"
@@ -143,18 +143,7 @@ func deployedNginx(t *testing.T, b behindTLS, server string) *exec.Cmd {
 		"    listen [::]:80;\n", "", "    listen [::]:443 ssl http2;\n", "",
 		"listen 80;", "listen "+b.plain+";", "listen 443 ", "listen "+b.secure+" ",
 		files+"fullchain.pem", b.certificate, files+"privkey.pem", b.key, "server 127.0.0.1:8080;", "server "+server+";"))
-	config := writeConfig(t, b.dir, "nginx.conf", `daemon off;
-master_process off;
-pid nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    include `+site+`;
-}
-`)
-	return exec.CommandContext(context.WithoutCancel(t.Context()), installed(t, "nginx"), "-p", b.dir, "-e", "stderr", "-c", config)
+	return nginxWith(t, b.dir, site)
 }
 
 // deployedCaddy gives Caddy a certificate, so that it does not ask for one.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tollgate/models/modelstest"
 )
 
 // On a full disk with SQLite, calls get 503, nothing that was recorded is damaged, and reading
@@ -40,23 +42,34 @@ func TestDiskFull(t *testing.T) {
 		})
 	})
 	t.Run("full file system", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
-			if errors.Is(err, fs.ErrPermission) {
-				t.Logf("only root can mount a small file system (%v); the file size limit tests the same", err)
-				return
-			}
-			t.Fatal(err)
+		dir := smallDisk(t, "2m")
+		if dir == "" {
+			return // the file size limit tests the same
 		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
 		diskFull(t, filepath.Join(dir, "tollgate.db"), func(*server) (room func() error) {
 			return func() error { return syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m") }
 		})
 	})
+}
+
+// smallDisk mounts a small file system in memory and returns its folder. It returns "" if this
+// process may not: only root can.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := modelstest.Dir(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			t.Logf("only root can mount a small file system: %v", err)
+			return ""
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // diskFull runs a load until the disk is full, which is some time after fill. room makes space

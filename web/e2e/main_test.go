@@ -34,6 +34,9 @@ var made struct {
 }
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(neighborVariable); file != "" {
+		beNeighbor(file)
+	}
 	code := m.Run()
 	if made.cluster != nil {
 		if err := made.cluster.Stop(); err != nil {

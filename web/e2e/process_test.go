@@ -110,6 +110,7 @@ type server struct {
 	args []string
 	env  []string
 	log  *tail
+	user *syscall.Credential // nil means this process's own
 	// command returns the command to start. By default, it has the path, the arguments and the
 	// variables above.
 	command func() *exec.Cmd
@@ -149,6 +150,10 @@ func (s *server) start(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path, s.args...)
 	cmd.Env = s.env
+	if s.user != nil {
+		cmd.Dir = "/" // the user may not read this one
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
+	}
 	if s.command != nil {
 		cmd = s.command()
 	}
@@ -256,18 +261,27 @@ func (s *server) pid() int {
 }
 
 // peakMemory returns the most resident memory that the process has used, in bytes.
-func (s *server) peakMemory() (int64, error) {
+func (s *server) peakMemory() (int64, error) { return s.memory("VmHWM") }
+
+// memory returns a field of /proc/PID/status, in bytes. See proc_pid_status(5).
+func (s *server) memory(field string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if kib, ok := strings.CutPrefix(line, field+":"); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kib), "kB")), 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, errors.New("no VmHWM in /proc")
+	return 0, fmt.Errorf("no %s in /proc", field)
+}
+
+// descriptors returns the number of files and connections that the process has open.
+func (s *server) descriptors() (int, error) {
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid()))
+	return len(open), err
 }
 
 func (r *run) running() error {

@@ -10,87 +10,170 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// The two configurations are those of docs/deploy.md: the servers, and one more line.
-const (
-	nginxLine   = "proxy_next_upstream error timeout non_idempotent;"
-	haproxyLine = "option redispatch 1"
-)
+// haproxyLine is the line that docs/deploy.md adds to haproxy's usual configuration. nginx's is in
+// deploy/nginx.conf.
+const haproxyLine = "option redispatch 1"
 
 const (
-	rollingClients = 16
-	rollingPause   = 250 * time.Millisecond // between two calls of a client; together, the clients make 64 calls per second
+	// rollingRate is how many calls per second start, however long earlier ones take.
+	rollingRate, longRollingRate = 250, 1000
+	// settled is how long calls go on before the first restart, between two and after the last.
+	settled = time.Second
+	// unprivileged is a user without rights. On newer kernels, a server that does not run as root may not
+	// drop packets of new connections while it stops; see web/stop_linux.go.
+	unprivileged = 65534
 )
 
-// Three processes are restarted one after another behind a load balancer, and no call fails.
+// Three processes are restarted one after another behind a load balancer. Calls start at a constant
+// rate, and none fails.
 func TestRollingRestart(t *testing.T) {
-	t.Parallel()
-	for _, proxy := range []struct {
-		name string
-		run  func(t *testing.T, listen string, servers []string) *exec.Cmd
-	}{{"nginx", nginx}, {"haproxy", haproxy}} {
-		t.Run(proxy.name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, postgresDatabase(t), 3)
-			for _, p := range s.servers {
-				p.args = append(p.args, "--drain", "5s") // the default, which the tests' environment changes
-			}
-			s.stopAll()
-			s.startAll()
-			l := newLoad(s, "TROLL"+strings.ToUpper(proxy.name), 50)
-			address := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-			startProxy(t, proxy.name, proxy.run(t, address, s.addresses()), address)
-
-			ctx, end := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer end()
-			var answered, failed atomic.Int64
-			var clients sync.WaitGroup
-			t.Cleanup(func() { end(); clients.Wait() })
-			for i := range rollingClients {
-				clients.Go(func() {
-					for n := 0; pause(ctx, rollingPause); n++ {
-						key, j := fmt.Sprintf("%d-%d", i, n), job{l.emails[i%len(l.emails)], fmt.Sprintf("U%d", i%len(l.emails)), 1}
-						r := s.client.call(t.Context(), address, http.MethodPost, "/v1/consume", l.request(key, j))
-						if r.err != nil || r.status != http.StatusOK {
-							failed.Add(1)
-							t.Errorf("a call got %d, %v %s", r.status, r.err, r.body)
-							continue
-						}
-						answered.Add(1)
-						d, err := r.decision()
-						if err != nil || d.EventID == nil {
-							t.Errorf("%s was answered with %+v, %v", key, d, err)
-							continue
-						}
-						l.mu.Lock()
-						l.answers[key] = grant{*d.EventID, j.email, 1}
-						l.mu.Unlock()
-						l.decided.add()
-					}
-				})
-			}
-			for _, p := range s.servers {
-				wait(t, l.decided.more(100), "calls to be decided")
-				if _, err := p.stop(); err != nil {
-					t.Fatal(err)
-				}
-				s.restart(p)
-			}
-			wait(t, l.decided.more(100), "calls to be decided")
-			end()
-			clients.Wait()
-			t.Logf("%d calls were answered, %d failed; the slowest took %s",
-				answered.Load(), failed.Load(), s.client.slowest.Round(time.Millisecond))
-			l.settle()
-		})
+	if *soak == 0 {
+		t.Parallel() // nothing else disturbs the measurements of a long run
 	}
+	var mu sync.Mutex
+	var rows [][]string
+	t.Run("all", func(t *testing.T) {
+		for _, r := range []rolling{
+			{proxy: "nginx", run: nginx}, {proxy: "nginx", run: nginx, user: unprivileged}, {proxy: "haproxy", run: haproxy, user: unprivileged},
+		} {
+			if os.Geteuid() != 0 {
+				if r.user == 0 {
+					continue // without root, every server is unprivileged
+				}
+				r.user = 0
+			}
+			t.Run(r.name(), func(t *testing.T) {
+				r.rate = longRollingRate
+				if *soak == 0 {
+					t.Parallel()
+					r.rate = rollingRate
+				}
+				row := r.restart(t)
+				mu.Lock()
+				defer mu.Unlock()
+				rows = append(rows, row)
+			})
+		}
+	})
+	if *writeReliability && !t.Failed() {
+		writeRolling(t, rows)
+	}
+}
+
+// rolling is a rolling restart behind one proxy.
+type rolling struct {
+	proxy string
+	run   func(t *testing.T, listen string, servers []string) *exec.Cmd
+	user  uint32 // of the servers
+	rate  int
+}
+
+func (r *rolling) name() string {
+	if r.user != 0 || os.Geteuid() != 0 {
+		return r.proxy + ", unprivileged servers"
+	}
+	return r.proxy + ", servers of root"
+}
+
+// restart makes the calls and restarts the processes. It returns what was measured.
+func (r *rolling) restart(t *testing.T) (row []string) {
+	s := newSite(t, postgresDatabase(t), 0)
+	for i := range 3 {
+		p := newServer(t, fmt.Sprintf("process %d", i+1), s.database)
+		p.args = append(p.args, "--drain", "5s") // the default, which the tests' environment changes
+		if r.user != 0 {
+			must(t, os.Chmod(filepath.Dir(p.path), 0o711)) //nolint:gosec // so that the user can run it
+			p.user = &syscall.Credential{Uid: r.user, Gid: r.user}
+		}
+		s.servers = append(s.servers, p)
+	}
+	s.startAll()
+	l := newLoad(s, "TROLL", 50)
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
+	startProxy(t, r.proxy, r.run(t, address, s.addresses()), address)
+
+	ctx, end := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer end()
+	o := &openLoop{load: l, address: address, rate: r.rate}
+	var calling sync.WaitGroup
+	t.Cleanup(func() { end(); calling.Wait() })
+	calling.Go(func() { o.run(ctx) })
+	for _, p := range s.servers {
+		wait(t, l.decided.more(r.rate*int(settled/time.Second)), "calls to be decided")
+		if _, err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.restart(p)
+	}
+	wait(t, l.decided.more(r.rate*int(settled/time.Second)), "calls to be decided")
+	end()
+	calling.Wait()
+	slices.Sort(o.took)
+	n := len(o.took)
+	row = []string{
+		r.name(), strconv.Itoa(r.rate), strconv.Itoa(n), strconv.Itoa(o.failed),
+		short(o.took[n/2]), short(o.took[n*99/100]), short(o.took[n-1]),
+	}
+	t.Logf("behind %s: %s calls/s, %s answered, %s failed, p50 %s, p99 %s, the slowest %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+	if recorded := l.settle(); recorded > 0 {
+		t.Errorf("%d calls were recorded but not answered", recorded)
+	}
+	return row
+}
+
+// openLoop starts calls on schedule.
+type openLoop struct {
+	*load
+	address string
+	rate    int
+
+	results sync.Mutex
+	took    []time.Duration // from the time at which each answered call was due
+	failed  int
+}
+
+// run starts calls until ctx ends, and waits for their answers.
+func (o *openLoop) run(ctx context.Context) {
+	var all sync.WaitGroup
+	begun := time.Now()
+	for n := 0; ; n++ {
+		due := begun.Add(time.Duration(n) * time.Second / time.Duration(o.rate))
+		if !pause(ctx, time.Until(due)) {
+			break
+		}
+		all.Go(func() { o.call(n, due) })
+	}
+	all.Wait()
+}
+
+func (o *openLoop) call(n int, due time.Time) {
+	t, who := o.site.t, n%len(o.emails)
+	key, j := strconv.Itoa(n), job{o.emails[who], fmt.Sprintf("U%d", who), 1}
+	r := o.site.client.call(t.Context(), o.address, http.MethodPost, "/v1/consume", o.request(key, j))
+	o.results.Lock()
+	defer o.results.Unlock()
+	d, err := r.decision()
+	if err != nil || d.EventID == nil {
+		if o.failed++; o.failed <= 10 {
+			t.Errorf("a call got %d, %v %s", r.status, r.err, r.body)
+		}
+		o.note(key, j, r)
+		return
+	}
+	o.took = append(o.took, time.Since(due))
+	o.mu.Lock()
+	o.answers[key] = grant{*d.EventID, j.email, 1} // nginx may have repeated the call, so it may be a replay
+	o.mu.Unlock()
+	o.decided.add()
 }
 
 // startProxy runs a proxy and returns when it listens on the address.
@@ -139,27 +222,31 @@ func writeConfig(t *testing.T, dir, name, text string) string {
 	return path
 }
 
+// nginx returns a command with deploy/nginx.conf, without TLS.
 func nginx(t *testing.T, listen string, servers []string) *exec.Cmd {
 	t.Helper()
 	dir := t.TempDir()
+	const files = "/etc/letsencrypt/live/tollgate.example.com/"
+	site := writeConfig(t, dir, "tollgate", deployed(t, "nginx.conf",
+		"    listen 80;\n    listen [::]:80;\n", "    listen 127.0.0.1:"+strconv.Itoa(freePort(t))+";\n", "    listen [::]:443 ssl http2;\n", "",
+		"listen 443 ssl http2;", "listen "+listen+";",
+		"    ssl_certificate "+files+"fullchain.pem;\n", "", "    ssl_certificate_key "+files+"privkey.pem;\n", "",
+		"server 127.0.0.1:8080;", "server "+strings.Join(servers, ";\n    server ")+";"))
+	return nginxWith(t, dir, site)
+}
+
+// nginxWith puts a site into a configuration as Debian does.
+func nginxWith(t *testing.T, dir, site string) *exec.Cmd {
+	t.Helper()
 	config := writeConfig(t, dir, "nginx.conf", `daemon off;
 master_process off;
 pid nginx.pid;
 error_log stderr;
-events {}
+events { worker_connections 4096; }
 http {
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    upstream tollgate {
-        server `+strings.Join(servers, ";\n        server ")+`;
-    }
-    server {
-        listen `+listen+`;
-        location / {
-            proxy_pass http://tollgate;
-            `+nginxLine+`
-        }
-    }
+    include `+site+`;
 }
 `)
 	return exec.CommandContext(context.WithoutCancel(t.Context()), installed(t, "nginx"), "-p", dir, "-e", "stderr", "-c", config)

@@ -48,7 +48,7 @@ func TestSoak(t *testing.T) {
 		}
 		s = newSite(t, c.URL("soak"), 3)
 	}
-	w := newWorld(s, duration)
+	w := newWorld(s, worldOptions{duration: duration, members: 30, others: 5, pace: 4 * time.Millisecond})
 
 	ctx, stop := context.WithTimeout(t.Context(), duration)
 	defer stop()
@@ -106,6 +106,8 @@ type world struct {
 	members, others    []*someone
 	newcomers          []*someone // with the plan free, a few for each part of the soak
 	begun              time.Time
+	pace               time.Duration
+	jumps              bool
 
 	mu      sync.Mutex
 	answers ledger
@@ -125,20 +127,31 @@ type someone struct {
 // compete for their units.
 const newcomersAtOnce = 3
 
-func newWorld(s *site, duration time.Duration) *world {
+type worldOptions struct {
+	duration time.Duration
+	// members is the number of people with the plan business, and others with the plan starter.
+	members, others int
+	// pace is the longest pause of a client between two calls.
+	pace time.Duration
+	// jumps means that the clocks of processes jump during the soak. Then the time at which a hold
+	// expires and the period of an event are not known.
+	jumps bool
+}
+
+func newWorld(s *site, o worldOptions) *world {
 	s.t.Helper()
-	w := &world{site: s, team: "TSOAK", answers: ledger{}, done: map[string]int{}}
+	w := &world{site: s, team: "TSOAK", answers: ledger{}, done: map[string]int{}, pace: o.pace, jumps: o.jumps}
 	var emails []string
-	w.organization, emails = s.business(w.team, 30)
+	w.organization, emails = s.business(w.team, o.members)
 	for i, email := range emails {
 		w.members = append(w.members, &someone{email: email, slack: fmt.Sprintf("U%d", i), plan: "business"})
 	}
-	for i := range 5 {
+	for i := range o.others {
 		p := &someone{email: fmt.Sprintf("starter%d@soak.example", i), plan: "starter"}
 		s.command("subscribe", "--email", p.email, "--plan", p.plan)
 		w.others = append(w.others, p)
 	}
-	for i := range newcomersAtOnce * (int(duration/newcomers) + 1) {
+	for i := range newcomersAtOnce * (int(o.duration/newcomers) + 1) {
 		w.newcomers = append(w.newcomers, &someone{email: fmt.Sprintf("free%d@soak.example", i), plan: "free"})
 	}
 	w.begun = time.Now()
