@@ -88,7 +88,7 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Each reason counts the people who were refused for it in the last 24 hours, with their earlier refusals in the " +
+const refusalsCounted = "The refusals of everyone who was refused for this reason in the last 24 hours, including earlier ones in the " +
 	"billing period. The counts are approximate."
 
 // scopeMeaning says what a scope allows.
