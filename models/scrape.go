@@ -23,7 +23,7 @@ type Scrape[T any] struct {
 	Read func(ctx context.Context) (*T, error)
 	Log  *slog.Logger
 	// Every is how old the figures may be; two seconds if it is zero. After an error, they are read
-	// again after two seconds.
+	// again after a fifth of it, because a query that reads too many rows would fail at each scrape.
 	Every time.Duration
 
 	mu   sync.Mutex
@@ -42,7 +42,7 @@ func (s *Scrape[T]) Figures() *T {
 		s.last, s.next = figures, now.Add(max(s.Every, scrapeCache))
 		if err != nil {
 			s.Log.Error("figures could not be read for metrics", "of", s.Of, "error", err)
-			s.next = now.Add(scrapeCache)
+			s.next = now.Add(max(s.Every/5, scrapeCache))
 		}
 	}
 	return s.last

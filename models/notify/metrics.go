@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/uptrace/bun"
@@ -81,18 +80,22 @@ func countDeliveries(ctx context.Context, db bun.IDB, query string) (*[]delivery
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) { to <- m.deliveries }
 
-// Collect implements prometheus.Collector. If the database is unavailable, it exports nothing.
+// Collect implements prometheus.Collector. It exports only the states whose count could be read.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	live, done := m.live.Figures(), m.done.Figures()
-	if live == nil || done == nil {
+	m.collect(to, m.live.Figures(), models.DeliveryPending, models.DeliverySending, models.DeliveryFailed, models.DeliveryUnknown)
+	m.collect(to, m.done.Figures(), models.DeliverySent, models.DeliverySkipped)
+}
+
+func (m *metrics) collect(to chan<- prometheus.Metric, counts *[]deliveryCount, states ...models.DeliveryState) {
+	if counts == nil {
 		return
 	}
 	known := map[deliveryCount]int64{}
-	for _, c := range slices.Concat(*live, *done) {
+	for _, c := range *counts {
 		known[deliveryCount{Channel: c.Channel, State: c.State}] = c.N
 	}
 	for _, channel := range models.NoticeChannels {
-		for _, state := range models.DeliveryStates {
+		for _, state := range states {
 			n := known[deliveryCount{Channel: channel, State: state}]
 			to <- prometheus.MustNewConstMetric(m.deliveries, prometheus.GaugeValue, float64(n), string(channel), string(state))
 		}

@@ -36,6 +36,8 @@ func TestMetrics(t *testing.T) {
 			"tollgate_notice_attempts_total slack sent": 1, "tollgate_notice_attempts_total mail sent": 1,
 			"tollgate_notice_deliveries slack sent": 1, "tollgate_notice_deliveries mail sent": 1,
 			"tollgate_notice_deliveries mail failed": 0, "tollgate_notice_deliveries webhook pending": 0,
+			"tollgate_notice_deliveries slack sending": 0, "tollgate_notice_deliveries mail unknown": 0,
+			"tollgate_notice_deliveries webhook skipped": 0,
 		} {
 			if found, ok := got[name]; !ok || found != n {
 				t.Errorf("%s is %v, %v, want %v", name, found, ok, n)
