@@ -69,7 +69,7 @@ func slackReply(t slackText) slackMessage {
 }
 
 // answerCommand returns the answer to a command. isNew is false if the request was already answered.
-// What does not depend on each other runs at the same time. So /usage takes one round trip to the
+// Reads that do not depend on each other run at the same time. So /usage takes one round trip to the
 // database, or more if the gate has to read or create the person's usage record; /usage org takes
 // three.
 func (s *Server) answerCommand(ctx context.Context, signature string, identity models.SlackIdentity, words []string, id string) (
