@@ -199,7 +199,8 @@ func TestLateEventBeforeTheMark(t *testing.T) {
 			{Email: "new@example.com"}, {Email: "new@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}},
 			{Email: "ada@example.com"}, {Email: "bob@example.com", Slack: bob}, {Slack: bob}, {Email: "ada@example.com", Slack: bob},
 		} {
-			if o := past(p, "late", mark.AddDate(0, -2, 0)); o.Err == nil || !strings.HasSuffix(o.Err.Error(), "it may have been recorded already.") {
+			o := past(p, "late", mark.AddDate(0, -2, 0))
+			if o.Err == nil || !strings.HasSuffix(o.Err.Error(), "it may have been recorded already.") {
 				t.Errorf("%+v: a late event: %+v", p, o)
 			}
 		}
