@@ -141,10 +141,11 @@ $(DIST)/tollgate-%: FORCE
 		go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ .
 
 # Builds the current commit twice, in new folders and without Go's cache, and compares the results.
+# Both copies are made first, because someone may commit during the first build.
 reproducible:
 	dir=$$(mktemp -d) && trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT && \
+	git clone --quiet --no-hardlinks . "$$dir/one" && git clone --quiet --no-hardlinks "$$dir/one" "$$dir/two/deeper" && \
 	for copy in one two/deeper; do \
-		git clone --quiet --no-hardlinks . "$$dir/$$copy" && \
 		GOCACHE="$$dir/cache-$${copy%/*}" $(MAKE) --no-print-directory -C "$$dir/$$copy" release DIST=dist SYSTEMS='$(SYSTEMS)' || exit 1; \
 	done && \
 	diff "$$dir/one/dist/SHA256SUMS" "$$dir/two/deeper/dist/SHA256SUMS" && cat "$$dir/one/dist/SHA256SUMS"

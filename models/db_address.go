@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,6 +41,24 @@ func redact(address string) string {
 		}
 	}
 	return u.String()
+}
+
+// DatabasePasswords returns the password of a database address, from wherever pgx takes it, as it is and
+// as it is written in a URL. A password that is also a name in the address is left out: addresses are
+// logged, and the gap would show that it is the password.
+func DatabasePasswords(address string) []string {
+	if strings.HasPrefix(address, "sqlite:") {
+		return nil
+	}
+	c, err := pgconn.ParseConfig(address)
+	if err != nil || c.Password == "" || slices.Contains([]string{"postgres", "postgresql", c.User, c.Database, c.Host}, c.Password) {
+		return nil
+	}
+	all := []string{c.Password}
+	if written := url.QueryEscape(c.Password); written != c.Password {
+		all = append(all, written)
+	}
+	return all
 }
 
 // explainPostgres returns the cause of a failed connection. pgx puts it at the end of a text that

@@ -20,6 +20,10 @@ const (
 	leastMonths = 3
 )
 
+// LatestHorizon returns a time after which no event is deleted, whatever the settings are. It has a
+// margin for clocks that differ.
+func LatestHorizon(now time.Time) time.Time { return now.AddDate(0, 0, 10-leastDays) }
+
 // ParseKeepEvents parses "forever", or a number of days, months or years: "90d", "18mo", "2y".
 func ParseKeepEvents(text string) (KeepEvents, error) {
 	if text == "forever" {

@@ -66,11 +66,8 @@ const (
 	DeliverySkipped DeliveryState = "skipped"
 )
 
-// NoticeChannels are all channels, and DeliveryStates all states of a delivery.
-var (
-	NoticeChannels = []NoticeChannel{ChannelSlack, ChannelMail, ChannelWebhook}
-	DeliveryStates = []DeliveryState{DeliveryPending, DeliverySending, DeliverySent, DeliveryFailed, DeliveryUnknown, DeliverySkipped}
-)
+// NoticeChannels are all channels.
+var NoticeChannels = []NoticeChannel{ChannelSlack, ChannelMail, ChannelWebhook}
 
 // NoticeAttempt is one attempt of a delivery.
 type NoticeAttempt struct {

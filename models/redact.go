@@ -1,23 +1,76 @@
 package models
 
-import "strings"
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 const (
 	// redactedSecret replaces a secret in a text.
 	redactedSecret = "[secret]"
-	// shortestSecret is the length from which a text is replaced, in bytes. Shorter ones would be found in
-	// other words.
-	shortestSecret = 6
+	// LongestWord is the length in bytes up to which a text may also be a usual word or a part of one.
+	LongestWord = 15
 )
 
-// Redactor returns a replacer that removes secrets from texts of other servers and libraries. They may
-// repeat what they got.
-func Redactor(secrets ...string) *strings.Replacer {
-	var pairs []string
+// Redactor removes secrets from texts of other servers and libraries, which may repeat what they got. A
+// secret that is longer than any usual word is removed wherever it is found. A shorter one is removed
+// where it is a word of its own, so that "art" as a password does not damage "start".
+type Redactor struct{ secrets []string }
+
+// NewRedactor returns a redactor for the secrets that are not empty.
+func NewRedactor(secrets ...string) *Redactor {
+	r := &Redactor{}
 	for _, s := range secrets {
-		if len(s) >= shortestSecret {
-			pairs = append(pairs, s, redactedSecret)
+		if s != "" && !slices.Contains(r.secrets, s) {
+			r.secrets = append(r.secrets, s)
 		}
 	}
-	return strings.NewReplacer(pairs...)
+	// One secret may contain another one.
+	slices.SortFunc(r.secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	return r
+}
+
+// Replace returns the text without the secrets.
+func (r *Redactor) Replace(text string) string {
+	for _, secret := range r.secrets {
+		if !strings.Contains(text, secret) {
+			continue
+		}
+		var b strings.Builder
+		done := 0
+		for from := 0; ; {
+			at := strings.Index(text[from:], secret)
+			if at < 0 {
+				break
+			}
+			start, end := from+at, from+at+len(secret)
+			if len(secret) <= LongestWord && (inWord(text[:start], secret) || inWord(secret, text[end:])) {
+				_, size := utf8.DecodeRuneInString(text[start:])
+				from = start + size
+				continue
+			}
+			b.WriteString(text[done:start])
+			b.WriteString(redactedSecret)
+			done, from = end, end
+		}
+		b.WriteString(text[done:])
+		text = b.String()
+	}
+	return text
+}
+
+// escaped matches an escape such as \n or %20 at the end of a text. It ends with a letter or a digit, but
+// what follows it is not a part of the same word.
+var escaped = regexp.MustCompile(`(\\[a-z]|%[0-9A-Fa-f]{2})$`)
+
+// inWord reports whether two texts that follow each other meet within a word.
+func inWord(left, right string) bool {
+	last, _ := utf8.DecodeLastRuneInString(left)
+	first, _ := utf8.DecodeRuneInString(right)
+	isPart := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+	return isPart(last) && isPart(first) && !escaped.MatchString(left)
 }

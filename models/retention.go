@@ -69,20 +69,21 @@ func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
 	if p.now, err = p.time(ctx); err != nil {
 		return nil, fmt.Errorf("delete old rows: %w", err)
 	}
+	var failed []error
 	rules := p.simpleRules()
 	run := []func(context.Context) error{p.notices}
 	if !r.Keep.Forever() {
 		p.horizon = r.Keep.Horizon(p.now)
 		if err := raisePrunedBefore(ctx, r.DB, p.horizon); err != nil {
-			return nil, err
+			failed = append(failed, err) // then no event may be deleted
+		} else {
+			rules = append(rules, p.refusalsRule())
+			run = append(run, p.events, p.holds) // last, because the first pass may take hours
 		}
-		rules = append(rules, p.refusalsRule())
-		run = append(run, p.events, p.holds) // last, because the first pass may take hours
 	}
 	for _, rule := range rules {
 		run = slices.Insert(run, 0, func(ctx context.Context) error { return p.rows(ctx, rule) })
 	}
-	var failed []error
 	for _, do := range run {
 		if err := do(ctx); err != nil {
 			failed = append(failed, err)

@@ -45,6 +45,30 @@ func TestRetentionOfTables(t *testing.T) {
 	})
 }
 
+// TestRetentionGoesOnAfterAnError takes tables away, among them the one that says which events are
+// deleted. The rows of the other tables are deleted, and no event is.
+func TestRetentionGoesOnAfterAnError(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.insert(t, &models.StripeWebhookEvent{ID: "old", Type: "invoice.paid", Payload: "{}", ReceivedAt: noon.Add(-91 * oneDay),
+			AppliedAt: ptr(noon.Add(-91 * oneDay))})
+		for _, table := range []string{"retention", "sessions"} {
+			f.exec(t, "ALTER TABLE "+table+" RENAME TO away_"+table)
+		}
+		keep, err := models.ParseKeepEvents("90d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := models.Retention{DB: f.db, Catalogue: f.catalogue, Keep: keep, Clock: f.db.EarlierClock(func() time.Time { return noon })}
+		deleted, err := r.Pass(f.ctx)
+		if err == nil || !strings.Contains(err.Error(), "retention") || !strings.Contains(err.Error(), "sessions") {
+			t.Errorf("the error is %v", err)
+		}
+		if got := deleted.String(); got != "stripe_webhook_events 1" {
+			t.Errorf("deleted %q", got)
+		}
+	})
+}
+
 // Webhooks that are not applied stay, and Checkouts of customers whose owner is unknown.
 func (f *fixture) oldWebhooks(t *testing.T) {
 	ada := f.user(t, "ada@example.com")

@@ -103,7 +103,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageTwoSubscriptions:
 		return "held back until only one subscription is left"
 	case models.OverageByTiers:
-		return "held back until the price is exchanged for one without tiers"
+		return "held back until the price is replaced with one without tiers"
 	case models.OverageNoPrice:
 		return "the subscription has no usable overage price, so units beyond the included ones are refused"
 	case models.OverageBlocked:

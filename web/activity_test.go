@@ -119,6 +119,7 @@ func TestActivityOfPastPeriods(t *testing.T) {
 		f.get("/v1/usage/unknown@example.com/events").want(t, 200, map[string]any{"events": []any{}, "next_cursor": nil})
 		for query, field := range map[string]string{
 			"?period=october": "period", "?period=2026-13": "period", "?period=2026-10&period=2026-11": "period", "?period=": "period",
+			"?period=2026-12": "period", "?period=2026-12-01": "period",
 			"?cursor=x": "cursor", "?cursor=" + url.QueryEscape("MTIz"): "cursor", "?cursor=": "cursor", "?period=1;x=2": "period",
 		} {
 			f.get(events+query).want(t, 422, map[string]any{"code": "invalid_request", "errors.path": field})

@@ -98,7 +98,7 @@ func (s *Server) activityQuery(query url.Values, current func() (models.Period, 
 	error) {
 	var errs []FieldError
 	after := parameter(query, "cursor", models.ParseCursor, &errs)
-	selected := parameter(query, "period", models.ParsePeriod, &errs)
+	selected := parameter(query, "period", begunPeriod(models.Now(s.now)), &errs)
 	if errs != nil {
 		return selected, nil, invalid(errs...)
 	}

@@ -22,12 +22,12 @@ const redactedEmail = "[email]"
 // the next handler writes it. Errors contain addresses in many places, such as PostgreSQL's details and
 // bun's statements, and other servers may repeat a secret, so only this one place is safe.
 func Redacted(next slog.Handler, secrets ...string) slog.Handler {
-	return redacted{next, models.Redactor(secrets...)}
+	return redacted{next, models.NewRedactor(secrets...)}
 }
 
 type redacted struct {
 	next    slog.Handler
-	secrets *strings.Replacer
+	secrets *models.Redactor
 }
 
 func (h redacted) Enabled(ctx context.Context, level slog.Level) bool {

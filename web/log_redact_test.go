@@ -42,13 +42,13 @@ func TestTheLogHasNoEmails(t *testing.T) {
 
 // Other servers may repeat the settings' secrets, and a panic may have anything.
 func TestTheLogHasNoSecrets(t *testing.T) {
-	const key, short = "sk_test_hidden@key", "short"
+	const key, short = "sk_test_hidden@key", "art"
 	out := &lines{}
 	log := slog.New(Redacted(slog.NewJSONHandler(out, nil), key, "", short))
 	err := fmt.Errorf("panic: %w", errors.New("invalid key "+key))
-	log.With("with", key).Error(key, "error", err, "stack", "main.go("+key+")", "list", []string{key}, "short", short)
-	if got := strings.Join(out.take(), "\n"); strings.Contains(got, "hidden") || strings.Count(got, "[secret]") != 5 ||
-		!strings.Contains(got, `"short":"short"`) {
+	log.With("with", key).Error(key, "error", err, "stack", "main.go("+key+")", "list", []string{key}, "short", short, "word", "started")
+	if got := strings.Join(out.take(), "\n"); strings.Contains(got, "hidden") || strings.Count(got, "[secret]") != 6 ||
+		!strings.Contains(got, `"short":"[secret]","word":"started"`) {
 		t.Errorf("the line is %s", got)
 	}
 }

@@ -120,7 +120,8 @@ func TestOperatorControlsReports(t *testing.T) {
 				_, err := o.reporter.Reconcile(t.Context())
 				must(t, err)
 			}
-			o.says("Reports that need attention", "rejected", "Stripe received it, but did not count it")
+			o.says("Reports that need attention", "Until you resolve a report, its events are stored")
+			o.says("rejected", "Stripe received it, but did not count it")
 			must(t, o.db.NewSelect().Model(&failed).Where("state = 'rejected'").Scan(t.Context()))
 		})
 		if o.db.Postgres {

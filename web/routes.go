@@ -36,7 +36,7 @@ type queryParameter struct {
 func (s *Server) api() []route {
 	naming := " Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked."
 	period := queryParameter{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day " +
-		"(`2026-10-13`). Default: the current billing period."}
+		"(`2026-10-13`), which must not be in the future. Default: the current billing period."}
 	cursor := queryParameter{name: "cursor", description: "The `next_cursor` of an earlier response."}
 	return []route{
 		{

@@ -33,6 +33,9 @@ const (
 	// maxSlackWork is the maximum number of App Homes that are drawn, and people who are linked, at the
 	// same time.
 	maxSlackWork = 8
+	// maxSlackAnswers is the maximum number of commands that are answered at the same time. If the
+	// database hangs, each of them lasts for slackWork.
+	maxSlackAnswers = 64
 )
 
 // SlackApp configures the slash command and the App Home.
@@ -92,9 +95,8 @@ type slackApp struct {
 	working context.Context
 	stop    context.CancelFunc
 	// work is what continues after an answer: App Homes, and people who are linked. answers is the
-	// same for the answers to commands, which Slack limits.
-	work    errgroup.Group
-	answers sync.WaitGroup
+	// same for the answers to commands.
+	work, answers errgroup.Group
 
 	mu   sync.Mutex
 	team string // the bot token's team; empty until it was asked for
@@ -104,6 +106,7 @@ func newSlackApp(o *Options) *slackApp {
 	a := &slackApp{secret: o.Slack.SigningSecret, log: o.Log}
 	a.working, a.stop = context.WithCancel(context.Background())
 	a.work.SetLimit(maxSlackWork)
+	a.answers.SetLimit(maxSlackAnswers)
 	if o.Slack.BotToken != "" {
 		options := []slack.Option{slack.OptionHTTPClient(&http.Client{Timeout: slackWork})}
 		if o.Slack.API != "" {
@@ -120,7 +123,7 @@ func (a *slackApp) run(ctx context.Context) {
 	<-ctx.Done()
 	a.stop()
 	_ = a.work.Wait()
-	a.answers.Wait()
+	_ = a.answers.Wait()
 }
 
 // ownTeam reports whether the bot token belongs to the team. The token cannot read or message the

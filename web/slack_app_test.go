@@ -360,7 +360,7 @@ func TestSlackSlowDatabase(t *testing.T) {
 			slackHas(t, first, "Try again in a minute")
 		}
 		for try := 1; ; try++ {
-			f.web.slack.answers.Wait()
+			must(t, f.web.slack.answers.Wait())
 			second := ask(user, test[0])
 			if strings.Contains(second, test[1]) {
 				break
@@ -451,6 +451,26 @@ func TestSlackDatabaseAway(t *testing.T) {
 	if took := time.Since(start); took > 2*(slackPatience+time.Second) {
 		t.Errorf("both took %s", took)
 	}
+}
+
+// TestTooManySlackCommands fills all places for answers, as a database that hangs does. The next command
+// gets its answer immediately, and starts nothing.
+func TestTooManySlackCommands(t *testing.T) {
+	onBothWithSlack(t, func(t *testing.T, f *fixture, _ *slackAPI) {
+		f.withAdmins()
+		hang := make(chan struct{})
+		for range maxSlackAnswers {
+			f.web.slack.answers.Go(func() error { <-hang; return nil })
+		}
+		start := time.Now()
+		slackHas(t, f.command("T1", "UBOBEXAMPLECOM", ""), "Try again in a minute")
+		if took := time.Since(start); took >= slackPatience {
+			t.Errorf("the answer took %s", took)
+		}
+		close(hang)
+		must(t, f.web.slack.answers.Wait())
+		slackHas(t, f.command("T1", "UBOBEXAMPLECOM", ""), "suggestions used")
+	})
 }
 
 func TestSlackSecrets(t *testing.T) {

@@ -29,16 +29,21 @@ func (s *Server) slackCommand(c echo.Context) error {
 		}
 		words := strings.Fields(form.Get("text"))
 		answers, repeated, id := make(chan slackMessage, 1), make(chan struct{}), requestID(c)
-		s.slack.answers.Go(func() {
+		started := s.slack.answers.TryGo(func() error {
 			ctx, cancel := context.WithTimeout(s.slack.working, slackWork)
 			defer cancel()
 			m, isNew := s.answerCommand(ctx, signature, identity, words, id)
 			if !isNew {
 				close(repeated)
-				return
+				return nil
 			}
 			answers <- m
+			return nil
 		})
+		if !started {
+			s.log.Warn("a slash command was not answered: too many at the same time", "request_id", id)
+			return writeJSON(c, slackTryAgain())
+		}
 		patience := time.NewTimer(time.Until(arrived.Add(slackPatience)))
 		defer patience.Stop()
 		select {
@@ -64,7 +69,7 @@ func slackReply(t slackText) slackMessage {
 }
 
 // answerCommand returns the answer to a command. isNew is false if the request was already answered.
-// What does not depend on each other runs at the same time. So /usage takes one round trip to the
+// Reads that do not depend on each other run at the same time. So /usage takes one round trip to the
 // database, or more if the gate has to read or create the person's usage record; /usage org takes
 // three.
 func (s *Server) answerCommand(ctx context.Context, signature string, identity models.SlackIdentity, words []string, id string) (

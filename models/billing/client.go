@@ -97,7 +97,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		transport = http.DefaultTransport
 	}
 	cfg := &stripe.BackendConfig{
-		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: once{transport, models.Redactor(o.Key)}},
+		HTTPClient:        &http.Client{Timeout: requestTimeout, Transport: once{transport, models.NewRedactor(o.Key)}},
 		MaxNetworkRetries: stripe.Int64(0),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
 		EnableTelemetry:   stripe.Bool(false),
@@ -125,7 +125,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 // It also removes the key from errors, which are stored, logged and shown on /ops.
 type once struct {
 	next http.RoundTripper
-	key  *strings.Replacer
+	key  *models.Redactor
 }
 
 // RoundTrip sends a body that cannot be read twice. If the body is not empty, it sets its length.

@@ -85,8 +85,11 @@ type resolution struct {
 	user   models.LinkedPerson
 	linked bool
 	held   models.RecordKey // settle and release: the key of the hold's record
-	// unknown means that the request's person or hold does not exist. err says so, and nothing is
-	// decided.
+	// newIdentity means that no person has the request's Slack identity. It is known only for events
+	// that may be too late.
+	newIdentity bool
+	// unknown means that the request's person or hold does not exist, or that a late event is refused
+	// before its person or record is created. err says so, and nothing is decided.
 	unknown bool
 	account *account
 }

@@ -223,6 +223,10 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 			bound := bindings[o.recordKey(now)]
 			waits = waits || bound.locked
 			o.account = bound.account
+			if bound.account == nil && !bound.locked && f.isTooLate(o) {
+				o.unknown, o.err = true, tooLate(f.prunedBefore)
+				continue
+			}
 			ok = ok && bound.fit && !o.mustLink(o.account.record.Slack())
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
 				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold has moved to another record since identify
@@ -280,9 +284,7 @@ func (d *decider) consume(o *op) {
 	occurredAt := d.now
 	var verdict models.Verdict
 	if o.kind == record && o.at.Before(d.found.prunedBefore) {
-		// It may be a retry of a deleted event.
-		o.err = &models.Error{Code: models.CodeInvalidRequest, Detail: "This event occurred before " +
-			d.found.prunedBefore.Format(time.RFC3339) + ". Events from before then are deleted, so it may have been recorded already."}
+		o.err = tooLate(d.found.prunedBefore)
 		return
 	}
 	if o.kind == record {
@@ -299,6 +301,32 @@ func (d *decider) consume(o *op) {
 	event.Message = d.message(o)
 	d.found.events[key] = event
 	o.answer = Answer{Standing: event.Standing(event.UserID, event.Email), Verdict: verdict, EventID: event.ID, Message: event.Message}
+}
+
+// mayBeTooLate reports whether an event occurred so long ago that events of its time may be deleted.
+func (o *op) mayBeTooLate(now time.Time) bool {
+	return o.kind == record && o.at.Before(models.LatestHorizon(now))
+}
+
+// isTooLate reports whether an op without a record is refused, so that no person and no record is
+// created for it. The person must be known, or be new: then the keys that were read include the op's.
+func (f *found) isTooLate(o *op) bool {
+	if o.kind != record || !o.at.Before(f.prunedBefore) ||
+		o.person.Slack != (models.SlackIdentity{}) && o.user.UserID == uuid.Nil && !o.newIdentity {
+		return false
+	}
+	for key := range f.events {
+		if key.key == o.key {
+			return false // it may be this person's
+		}
+	}
+	return true
+}
+
+// tooLate is the error of an event that may be a retry of a deleted one.
+func tooLate(before time.Time) error {
+	return &models.Error{Code: models.CodeInvalidRequest, Detail: "This event occurred before " + before.Format(time.RFC3339) +
+		". Events from before then are deleted, so it may have been recorded already."}
 }
 
 // event counts the units in the account and adds an event.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +126,16 @@ func TestPanicEndsTheTransaction(t *testing.T) {
 	})
 }
 
+// countRows returns the number of users, workspaces and usage records.
+func countRows(t *testing.T, db *models.DB) (n int) {
+	t.Helper()
+	if err := db.QueryRowContext(t.Context(), `SELECT (SELECT COUNT(*) FROM users) + (SELECT COUNT(*) FROM workspaces) +
+		(SELECT COUNT(*) FROM usage_records)`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestLateEventBeforeTheMark records late events around the time before which events are deleted.
 // The mark counts, and not a flag of the process; a retry of a stored event is a duplicate.
 func TestLateEventBeforeTheMark(t *testing.T) {
@@ -160,6 +171,41 @@ func TestLateEventBeforeTheMark(t *testing.T) {
 			if o := record("before", mark.Add(-time.Microsecond)); o.Err == nil || o.Err.Error() != want {
 				t.Errorf("an event before the mark: %+v", o)
 			}
+		}
+		// What is refused creates nothing. A Slack identity is looked for, because it determines the
+		// person, whatever email the event gives.
+		bob := models.SlackIdentity{TeamID: "T1", UserID: "U1"}
+		past := func(p Person, key string, at time.Time) Outcome {
+			t.Helper()
+			outcomes, err := g.Record(t.Context(), []PastEvent{{Person: p, Quantity: 1, IdempotencyKey: key, OccurredAt: at}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return outcomes[0]
+		}
+		if o := past(Person{Email: "bob@example.com", Slack: bob}, "bob's", mark); o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		if _, err := w.db.ExecContext(t.Context(), "UPDATE retention SET pruned_before = ?", mark.Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for _, email := range []string{"bob@example.com", "robert@example.com"} {
+			if o := past(Person{Email: email, Slack: bob}, "bob's", mark); o.Err != nil || !o.Answer.Replayed {
+				t.Errorf("a retry of Bob's event with the email %s: %+v", email, o)
+			}
+		}
+		before := countRows(t, w.db)
+		for _, p := range []Person{
+			{Email: "new@example.com"}, {Email: "new@example.com", Slack: models.SlackIdentity{TeamID: "T1", UserID: "U2"}},
+			{Email: "ada@example.com"}, {Email: "bob@example.com", Slack: bob}, {Slack: bob}, {Email: "ada@example.com", Slack: bob},
+		} {
+			o := past(p, "late", mark.AddDate(0, -2, 0))
+			if o.Err == nil || !strings.HasSuffix(o.Err.Error(), "it may have been recorded already.") {
+				t.Errorf("%+v: a late event: %+v", p, o)
+			}
+		}
+		if after := countRows(t, w.db); after != before {
+			t.Errorf("there are %d users and records, and were %d before the events that were refused", after, before)
 		}
 		// A consume is never late.
 		if a, err := g.Consume(t.Context(), Person{Email: "ada@example.com"}, 1, "now"); err != nil || !a.Verdict.Allowed {

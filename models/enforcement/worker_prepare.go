@@ -17,6 +17,7 @@ import (
 func (w *worker) identify(calls []*call) []*call {
 	var slack []models.SlackIdentity
 	var holds []uuid.UUID
+	now := models.Now(w.now)
 	for _, c := range calls {
 		c.resolveEmails()
 		for i := range c.ops {
@@ -28,6 +29,8 @@ func (w *worker) identify(calls []*call) []*call {
 			case o.user.UserID == uuid.Nil && o.person.Slack != (models.SlackIdentity{}):
 				if known, ok := w.memory.people[o.link()]; ok && time.Now().Before(known.until) {
 					o.user = known.person
+				} else if o.mayBeTooLate(now) {
+					slack = append(slack, o.person.Slack)
 				}
 			}
 		}
@@ -59,6 +62,7 @@ func (w *worker) identify(calls []*call) []*call {
 			o := &c.ops[i]
 			var ok bool
 			switch {
+			case o.unknown: // it has its error
 			case o.kind == settle || o.kind == release:
 				if o.held, ok = wants[o.holdID]; !ok {
 					o.unknown, o.err = true, errNoHold
@@ -69,6 +73,9 @@ func (w *worker) identify(calls []*call) []*call {
 					o.unknown, o.err = true, ErrUnknownUser
 				}
 				o.name(p)
+			case o.user.UserID == uuid.Nil && o.mayBeTooLate(now):
+				o.user, ok = people[o.person.Slack]
+				o.newIdentity = !ok
 			}
 			some = some || !o.unknown
 		}

@@ -96,12 +96,12 @@ func (w *Worker) send(ctx context.Context, j *job) outcome {
 }
 
 // secrets removes the secrets of an attempt from a text.
-func (w *Worker) secrets(j *job) *strings.Replacer {
+func (w *Worker) secrets(j *job) *models.Redactor {
 	all := []string{w.SlackToken, j.unsubscribe}
 	if w.SMTP != nil {
 		all = append(all, w.SMTP.Secrets()...)
 	}
-	return models.Redactor(all...)
+	return models.NewRedactor(all...)
 }
 
 // claim claims the delivery of a channel that has been due longest, and counts its attempt. If the

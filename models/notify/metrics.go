@@ -18,11 +18,11 @@ type deliveryCount struct {
 	N       int64
 }
 
-// metrics exports the number of deliveries in each state, which all processes share. attempts are
-// those of this process.
+// metrics exports the number of deliveries in each state, which all processes share. Those that were
+// sent or skipped are by far the most, and no index has only them, so they are counted more rarely.
 type metrics struct {
 	deliveries *prometheus.Desc
-	counts     models.Scrape[[]deliveryCount]
+	live, done models.Scrape[[]deliveryCount]
 }
 
 func newAttempts() *prometheus.CounterVec {
@@ -45,9 +45,14 @@ func (w *Worker) RegisterMetrics(registry prometheus.Registerer, log *slog.Logge
 	m := &metrics{
 		deliveries: prometheus.NewDesc("tollgate_notice_deliveries", "Deliveries of notices, by channel and state.",
 			[]string{"channel", "state"}, nil),
-		counts: models.Scrape[[]deliveryCount]{Of: "notices", Log: log, Read: func(ctx context.Context) (*[]deliveryCount, error) {
-			return readDeliveries(ctx, w.DB)
+		live: models.Scrape[[]deliveryCount]{Of: "notices", Log: log, Read: func(ctx context.Context) (*[]deliveryCount, error) {
+			return countDeliveries(ctx, w.DB, liveDeliveries)
 		}},
+		done: models.Scrape[[]deliveryCount]{
+			Of: "sent notices", Log: log, Every: models.ScrapeSlowly, Read: func(ctx context.Context) (*[]deliveryCount, error) {
+				return countDeliveries(ctx, w.DB, doneDeliveries)
+			},
+		},
 	}
 	if err := registry.Register(m); err != nil {
 		return fmt.Errorf("notify: %w", err)
@@ -55,10 +60,18 @@ func (w *Worker) RegisterMetrics(registry prometheus.Registerer, log *slog.Logge
 	return nil
 }
 
-func readDeliveries(ctx context.Context, db bun.IDB) (*[]deliveryCount, error) {
+const (
+	// liveDeliveries has one part for each partial index: notice_deliveries_due, _leased, _problems.
+	liveDeliveries = `SELECT channel, state, COUNT(*) AS n FROM notice_deliveries WHERE state = 'pending' GROUP BY channel, state
+		UNION ALL SELECT channel, state, COUNT(*) FROM notice_deliveries WHERE state = 'sending' GROUP BY channel, state
+		UNION ALL SELECT channel, state, COUNT(*) FROM notice_deliveries WHERE state IN ('failed', 'unknown') GROUP BY channel, state`
+	// doneDeliveries reads the whole table.
+	doneDeliveries = "SELECT channel, state, COUNT(*) AS n FROM notice_deliveries WHERE state IN ('sent', 'skipped') GROUP BY channel, state"
+)
+
+func countDeliveries(ctx context.Context, db bun.IDB, query string) (*[]deliveryCount, error) {
 	var counts []deliveryCount
-	err := db.NewRaw("SELECT channel, state, COUNT(*) AS n FROM notice_deliveries GROUP BY channel, state").Scan(ctx, &counts)
-	if err != nil {
+	if err := db.NewRaw(query).Scan(ctx, &counts); err != nil {
 		return nil, fmt.Errorf("count deliveries of notices: %w", err)
 	}
 	return &counts, nil
@@ -67,9 +80,13 @@ func readDeliveries(ctx context.Context, db bun.IDB) (*[]deliveryCount, error) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) { to <- m.deliveries }
 
-// Collect implements prometheus.Collector. If the database is unavailable, it exports nothing.
+// Collect implements prometheus.Collector. It exports only the states whose count could be read.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	counts := m.counts.Figures()
+	m.collect(to, m.live.Figures(), models.DeliveryPending, models.DeliverySending, models.DeliveryFailed, models.DeliveryUnknown)
+	m.collect(to, m.done.Figures(), models.DeliverySent, models.DeliverySkipped)
+}
+
+func (m *metrics) collect(to chan<- prometheus.Metric, counts *[]deliveryCount, states ...models.DeliveryState) {
 	if counts == nil {
 		return
 	}
@@ -78,7 +95,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		known[deliveryCount{Channel: c.Channel, State: c.State}] = c.N
 	}
 	for _, channel := range models.NoticeChannels {
-		for _, state := range models.DeliveryStates {
+		for _, state := range states {
 			n := known[deliveryCount{Channel: channel, State: state}]
 			to <- prometheus.MustNewConstMetric(m.deliveries, prometheus.GaugeValue, float64(n), string(channel), string(state))
 		}

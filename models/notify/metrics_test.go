@@ -1,10 +1,15 @@
 package notify
 
 import (
+	"context"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/uptrace/bun"
+
+	"tollgate/models"
 )
 
 // TestMetrics delivers a notice in two channels, and compares the figures.
@@ -31,10 +36,50 @@ func TestMetrics(t *testing.T) {
 			"tollgate_notice_attempts_total slack sent": 1, "tollgate_notice_attempts_total mail sent": 1,
 			"tollgate_notice_deliveries slack sent": 1, "tollgate_notice_deliveries mail sent": 1,
 			"tollgate_notice_deliveries mail failed": 0, "tollgate_notice_deliveries webhook pending": 0,
+			"tollgate_notice_deliveries slack sending": 0, "tollgate_notice_deliveries mail unknown": 0,
+			"tollgate_notice_deliveries webhook skipped": 0,
 		} {
 			if found, ok := got[name]; !ok || found != n {
 				t.Errorf("%s is %v, %v, want %v", name, found, ok, n)
 			}
 		}
 	})
+}
+
+// TestScrapesAreCheap checks that a scrape reads no deliveries that were sent, except every five minutes.
+func TestScrapesAreCheap(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		plan := planOf(t, f.db, liveDeliveries)
+		for _, index := range []string{"notice_deliveries_due", "notice_deliveries_leased", "notice_deliveries_problems"} {
+			if !strings.Contains(plan, index) || strings.Contains(plan, "Seq Scan") {
+				t.Errorf("the plan does not use only indexes such as %s: %s", index, plan)
+			}
+		}
+	})
+}
+
+// planOf returns how the database runs a query. PostgreSQL reads so few rows without an index if it may.
+func planOf(t *testing.T, db *models.DB, query string) string {
+	t.Helper()
+	var plan []string
+	must(t, db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error {
+		if db.Postgres {
+			if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+				return err
+			}
+			return tx.NewRaw("EXPLAIN "+query).Scan(ctx, &plan)
+		}
+		var steps []struct {
+			ID, Parent, Notused int64
+			Detail              string
+		}
+		if err := tx.NewRaw("EXPLAIN QUERY PLAN "+query).Scan(ctx, &steps); err != nil {
+			return err
+		}
+		for _, s := range steps {
+			plan = append(plan, s.Detail)
+		}
+		return nil
+	}))
+	return strings.Join(plan, "\n")
 }

@@ -14,7 +14,7 @@ const healthcheckPatience = 4 * time.Second
 
 type healthcheckCommand struct {
 	Ready bool          `help:"${help_ready}"`
-	Wait  time.Duration `default:"0s" help:"How long to ask again until the server answers."`
+	Wait  time.Duration `default:"0s" help:"How long to wait until the server answers."`
 }
 
 // Run asks the server at --listen. By default, it does not ask for the database: to restart a server

@@ -8,16 +8,16 @@ var HelpTexts = kong.Vars{
 		"temporary unless you give --database.",
 	"help_migrate": "Update the database's schema. Every other command that opens the database, except backup, " +
 		"does this too.",
-	"help_void": "Reverse an event (one recorded use of units), so that it no longer counts in its billing period. " +
-		"Prints the event's ID.",
+	"help_void": "Reverse an event (one recorded use of units) so that it no longer counts in its billing period, " +
+		"and print the event's ID.",
 	"help_subscribe": "Assign a plan by hand, for example to a customer who pays by invoice, and print the " +
 		"subscription's ID.",
 	"help_subscriber": "The organization that gets the plan. Give --email or --organization, not both.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
-	"help_healthcheck": "Exit with 0 if the server that has these settings answers, otherwise with 1. It runs on the same machine " +
-		"or in the same container.",
-	"help_ready":   "Also check that the server can record calls, which it cannot if the database is out of reach.",
+	"help_healthcheck": "Exit with 0 if the server with these settings answers, otherwise with 1. Run it on the server's machine " +
+		"or in its container.",
+	"help_ready":   "Also check that the server can record calls. This fails if the database cannot be reached.",
 	"help_expires": "The time at which unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
@@ -62,7 +62,7 @@ var HelpTexts = kong.Vars{
 		"nothing is sent; use this after a restore.",
 	"help_keep_events": "How long events (recorded uses of units) and their idempotency keys are stored: a number of days, months " +
 		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
-		"are stored for at least 500 days. Late events that occurred before this time are refused.",
+		"are stored for at least 500 days. Late events that are older than this are refused.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",

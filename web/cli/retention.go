@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// retainEvery is how often a server looks for rows that are no longer needed.
+	// retainEvery is how often a server looks for rows that are no longer needed, and retainAgain how
+	// long it waits after an error.
 	retainEvery = time.Hour
+	retainAgain = 5 * time.Minute
 	// restFactor is how long a server rests after each step of a deletion, in times of the step, so
 	// that the database serves calls most of the time.
 	restFactor = 9
@@ -28,9 +30,8 @@ func (s *Settings) retain(ctx context.Context, d Deployment, log *slog.Logger, m
 		rows.WithLabelValues(table)
 	}
 	retention := models.Retention{DB: d.DB, Catalogue: d.Catalogue, Keep: s.KeepEvents, Clock: d.DB.EarlierClock(time.Now), Rest: rest}
-	tick := time.NewTicker(retainEvery)
-	defer tick.Stop()
 	for {
+		start := time.Now()
 		deleted, err := retention.Pass(ctx)
 		for table, n := range deleted {
 			rows.WithLabelValues(table).Add(float64(n))
@@ -38,15 +39,24 @@ func (s *Settings) retain(ctx context.Context, d Deployment, log *slog.Logger, m
 		if len(deleted) > 0 {
 			log.Info("deleted old rows", "keep_events", s.KeepEvents.String(), "rows", deleted)
 		}
+		pause := untilRetained(time.Since(start), err)
 		if err != nil && ctx.Err() == nil {
-			log.Warn("could not delete all old rows; retrying", "error", err, "after", retainEvery.String())
+			log.Warn("could not delete all old rows; retrying", "error", err, "after", pause.String())
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
+}
+
+// untilRetained returns how long to wait after a pass that took a time and ended with err.
+func untilRetained(took time.Duration, err error) time.Duration {
+	if err != nil {
+		return retainAgain
+	}
+	return max(0, retainEvery-took)
 }
 
 func rest(ctx context.Context, took time.Duration) error {

@@ -53,10 +53,9 @@ func (s *Settings) Logger(w io.Writer) *slog.Logger {
 	return slog.New(web.Redacted(web.NewLogHandler(w, s.LogLevel, s.LogFormat), s.secrets()...))
 }
 
-// secrets returns the secrets of the settings, except the database's password, which the driver removes
-// from its errors.
+// secrets returns the secrets of the settings.
 func (s *Settings) secrets() []string {
-	all := []string{s.StripeSecretKey, s.SlackClientSecret, s.SlackSigningSecret, s.SlackBotToken}
+	all := append(models.DatabasePasswords(s.Database), s.StripeSecretKey, s.SlackClientSecret, s.SlackSigningSecret, s.SlackBotToken)
 	for secret := range strings.SplitSeq(s.StripeWebhookSecret, ",") {
 		all = append(all, strings.TrimSpace(secret))
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 type signInCommand struct {
-	Email string `arg:"" help:"The person who signs in. They must exist."`
+	Email string `arg:"" help:"The person's email address. The person must exist."`
 }
 
 // Run prints a one-time link to the server that has the same settings.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
+
+	"tollgate/models"
 )
 
 const (
@@ -50,12 +53,20 @@ func firstVariable(names ...string) (name, value string) {
 	return "", ""
 }
 
-// tracesSecrets returns the values of the headers for the collector, as written and as sent.
+// secretHeader matches names of headers whose value is a secret.
+var secretHeader = regexp.MustCompile(`(?i)auth|cookie|credential|dsn|key|pass|secret|token`)
+
+// tracesSecrets returns the secrets in the headers for the collector, as written and as sent. Another
+// header, such as one with a tenant's name, may have a value that is a usual word of the log. It counts
+// as a secret only if it is longer than any word.
 func tracesSecrets() (all []string) {
 	_, general := firstVariable("OTEL_EXPORTER_OTLP_HEADERS")
 	_, special := firstVariable("OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 	for pair := range strings.SplitSeq(general+","+special, ",") {
-		_, value, _ := strings.Cut(pair, "=")
+		name, value, _ := strings.Cut(pair, "=")
+		if !secretHeader.MatchString(name) && len(strings.TrimSpace(value)) <= models.LongestWord {
+			continue
+		}
 		all = append(all, strings.TrimSpace(value))
 		if sent, err := url.PathUnescape(value); err == nil {
 			all = append(all, strings.TrimSpace(sent))

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -24,5 +26,21 @@ func TestTracesAreOff(t *testing.T) {
 			}
 			stop()
 		})
+	}
+}
+
+// The log has no secret of the settings. A header's value that may be a usual word is not one.
+func TestTheLogHasNoSecretOfTheSettings(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-scope-orgid=tenant,api-key=k3y,x-honeycomb-team=abcdefghijklmnop")
+	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "Authorization=Bearer%20x1")
+	s := Settings{
+		Database: "postgres://ada:db1@db.internal/tollgate", SMTP: "smtp://ada:pw1@mail.example.com?from=a@example.com", SlackClientSecret: "c1",
+		LogFormat: "json",
+	}
+	var out bytes.Buffer
+	s.Logger(&out).Error("a tenant of db12", "error", "db1 pw1 c1 k3y (Bearer x1) abcdefghijklmnop")
+	got := out.String()
+	if !strings.Contains(got, `"msg":"a tenant of db12","error":"[secret] [secret] [secret] [secret] ([secret]) [secret]"`) {
+		t.Errorf("the line is %s", got)
 	}
 }

@@ -2742,7 +2742,7 @@ export interface operations {
     organizationMembers: {
         parameters: {
             query?: {
-                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). Default: the current billing period. */
+                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`), which must not be in the future. Default: the current billing period. */
                 period?: string;
                 /** @description The `next_cursor` of an earlier response. */
                 cursor?: string;
@@ -2848,7 +2848,7 @@ export interface operations {
     organizationUsage: {
         parameters: {
             query?: {
-                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). Default: the current billing period. */
+                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`), which must not be in the future. Default: the current billing period. */
                 period?: string;
             };
             header?: never;
@@ -3044,7 +3044,7 @@ export interface operations {
     activity: {
         parameters: {
             query?: {
-                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`). Default: the current billing period. */
+                /** @description The month in which the billing period began (`2026-10`), or its first day (`2026-10-13`), which must not be in the future. Default: the current billing period. */
                 period?: string;
                 /** @description The `next_cursor` of an earlier response. */
                 cursor?: string;
