@@ -79,6 +79,50 @@ func TestShortRun(t *testing.T) {
 	}
 }
 
+// The growth is measured on both databases, with a row for each size.
+func TestShortGrowth(t *testing.T) {
+	report := filepath.Join(t.TempDir(), "benchmarks.md")
+	o := options{
+		Duration: 100 * time.Millisecond, Rounds: 1, Members: 20, Requests: 2, Only: []string{growthMeasure}, Output: report,
+		Sizes: []int64{20, 120}, LiteSizes: []int64{20, 60},
+	}
+	var out, progress strings.Builder
+	if err := run(t.Context(), o, &out, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	written, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"\n| 20 ", "| PostgreSQL ", "\n| 60 ", "| SQLite ", "events were deleted during"} {
+		if !strings.Contains(out.String(), part) || !strings.Contains(string(written), part) {
+			t.Errorf("%q is missing in:\n%s", part, written)
+		}
+	}
+}
+
+// A build is compared with itself.
+func TestShortCompare(t *testing.T) {
+	dir := t.TempDir()
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{Duration: 100 * time.Millisecond, Rounds: 2, People: 300}
+	if o.Compare, err = buildProduct(t.Context(), root, dir); err != nil {
+		t.Fatal(err)
+	}
+	var out, progress strings.Builder
+	if err := run(t.Context(), o, &out, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	for _, row := range []string{"\n| PostgreSQL | 2 ", "\n| SQLite "} {
+		if !strings.Contains(out.String(), row) {
+			t.Errorf("there is no row %q in:\n%s", row, out.String())
+		}
+	}
+}
+
 // A load fails if an answer is not a 200 with an allowed decision.
 func TestClientRefusesOtherAnswers(t *testing.T) {
 	for name, test := range map[string]struct {

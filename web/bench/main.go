@@ -48,6 +48,9 @@ type options struct {
 	OpenLoop time.Duration
 	// Only has the names of the servers and calls to measure. If it is empty, all are measured.
 	Only []string
+	// Compare is the file of another build of the product to compare with. If it is empty, the
+	// measurements of the report are made.
+	Compare string
 	// Output is the file that the report is written to. If it is empty, no report is written.
 	Output string
 	// People is how many people make calls. Pools has the pool sizes to try for one statement per
@@ -128,6 +131,8 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	flags.Int64Var(&o.Events, "events", 10_000_000, "number of events of these members")
 	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure, growthMeasure})
 	only := flags.String("only", "", "comma-separated list of what to measure: "+strings.Join(names, ", "))
+	flags.StringVar(&o.Compare, "compare", "", "the `file` of another build of Tollgate. Only consume is measured, "+
+		"with both builds in turn, and no report is written")
 	flags.Func("sizes", "comma-separated numbers of `events` for -only growth on PostgreSQL", numbers(&o.Sizes))
 	flags.Func("sqlite-sizes", "comma-separated numbers of `events` for -only growth on SQLite", numbers(&o.LiteSizes))
 	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+
@@ -144,6 +149,9 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 		if !slices.Contains(names, name) {
 			return fmt.Errorf("invalid -only %q: unknown name %q", *only, name)
 		}
+	}
+	if o.Compare != "" && !o.comparable() {
+		return fmt.Errorf("invalid -only %q: with -compare, it can name only %s and %s", *only, postgresServer, sqliteServer)
 	}
 	if o.Duration <= 0 || o.OpenLoop <= 0 || o.Rounds <= 0 || o.Members <= 0 || o.Events < 10 || flags.NArg() > 0 {
 		return fmt.Errorf("durations and numbers must be positive, and no arguments may follow the flags: %q", args)

@@ -76,6 +76,12 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		results: map[string][]result{}, decision: map[string][]time.Duration{},
 	}
 	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
+	if o.Compare != "" {
+		if err := b.describe(ctx); err != nil {
+			return err
+		}
+		return b.compare(ctx, out)
+	}
 	steps := []func(context.Context) error{b.describe}
 	if o.wantsServers() {
 		steps = append(steps, b.startServers, b.introduce, b.tryPools, b.compareSizes, b.closedLoops, b.openLoops, b.organizations,
