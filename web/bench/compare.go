@@ -27,11 +27,14 @@ func (b *bench) compare(ctx context.Context, out io.Writer) error {
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	postgres, err := modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true, MaxConnections: 300})
-	if err != nil {
-		return err
+	var postgres *modelstest.Cluster
+	if b.wants(postgresServer) {
+		var err error
+		if postgres, err = modelstest.StartPostgres(ctx, modelstest.PostgresOptions{Durable: true, MaxConnections: 300}); err != nil {
+			return err
+		}
+		b.stops = append(b.stops, postgres.Stop)
 	}
-	b.stops = append(b.stops, postgres.Stop)
 	lines := [][]string{{"database", "rounds", "rate of this build", "of the other", "ratio", "CPU a call", "of the other", "ratio"}}
 	for _, kind := range []string{postgresServer, sqliteServer} {
 		if !b.wants(kind) {
@@ -87,7 +90,7 @@ func (b *bench) compare(ctx context.Context, out io.Writer) error {
 			}
 		}
 	}
-	_, err = fmt.Fprintf(out, "\n%s", table(lines))
+	_, err := fmt.Fprintf(out, "\n%s", table(lines))
 	return err
 }
 
