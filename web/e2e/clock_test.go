@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -21,14 +22,17 @@ import (
 var clocked = []string{"tollgate", "tollgate/web", "tollgate/web/cli", "tollgate/models/enforcement"}
 
 // shiftedProgram builds tollgate with a clock that a test can set, and returns its path. Only the
-// build differs: time.Now in the packages above is replaced by testdata/shiftedclock.go. Setting the machine's clock would affect every other program.
+// build differs: testdata/shiftedclock.go replaces time.Now in the packages above. Setting the
+// machine's clock would affect every other program.
 var shiftedProgram = sync.OnceValues(buildShifted)
 
 func buildShifted() (path string, err error) {
 	made.Lock()
 	dir := made.dir
 	made.Unlock()
-	list, err := exec.Command("go", append([]string{"list", "-f", "{{range .GoFiles}}{{$.Dir}}/{{.}}\n{{end}}"}, clocked...)...).Output()
+	ctx := context.Background() // all tests share the program
+	format := "{{range .GoFiles}}{{$.Dir}}/{{.}}\n{{end}}"
+	list, err := exec.CommandContext(ctx, "go", append([]string{"list", "-f", format}, clocked...)...).Output()
 	if err != nil {
 		return "", fmt.Errorf("list the product's files: %w", withOutput(err))
 	}
@@ -64,7 +68,7 @@ func buildShifted() (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, "tollgate-shifted")
-	build := exec.Command("go", "build", "-race=false", "-overlay", config, "-o", path, "tollgate") //nolint:noctx // all tests share it
+	build := exec.CommandContext(ctx, "go", "build", "-race=false", "-overlay", config, "-o", path, "tollgate")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build tollgate with another clock: %w\n%s", err, output)

@@ -25,6 +25,7 @@ import (
 )
 
 const (
+	cuts   = 5
 	slowBy = 100 * time.Millisecond // in each direction
 	// connectionLimit is PostgreSQL's limit for the role of the server in the trial of its pool.
 	connectionLimit = 80
@@ -98,7 +99,8 @@ func failures() []failure {
 		{
 			"connection cut",
 			action{does: inProcess},
-			linked("all connections to PostgreSQL break, and new ones too during the span", refuses, (*modelstest.SlowLink).Cut),
+			repeated(cuts, linked(fmt.Sprintf("all connections to PostgreSQL break, and new ones too during the span; %d times", cuts),
+				refuses, (*modelstest.SlowLink).Cut)),
 		},
 		{
 			"connection slowed",
@@ -235,6 +237,23 @@ func halfOpen(a action) action {
 	return a
 }
 
+// repeated lets a failure begin several times. Between two of them, the processes decide calls on
+// new connections. So connections that are not closed add up.
+func repeated(times int, a action) action {
+	once := a.begin
+	a.begin = func(o *trial) (end func()) {
+		for range times - 1 {
+			before := o.client.traffic()
+			end := once(o)
+			o.wantEffect(a.shows, before)
+			end()
+			o.recovery(time.Now(), recovers)
+		}
+		return once(o)
+	}
+	return a
+}
+
 // smallSite starts the processes on a small file system. PostgreSQL has only the tables there, in a
 // tablespace.
 func (o *trial) smallSite() *site {
@@ -308,7 +327,7 @@ func (o *trial) useConnections() func() {
 	ctx, cancel := context.WithCancel(o.t.Context())
 	var taken []*pgx.Conn
 	take := func() bool {
-		conn, err := pgx.Connect(ctx, o.site.database)
+		conn, err := pgx.Connect(ctx, o.database)
 		var refused *pgconn.PgError
 		switch {
 		case err == nil:
@@ -437,8 +456,8 @@ func (o *trial) httpCall(method, path string, content body) []byte {
 }
 
 func (o *trial) head(method, path string, length int) []byte {
-	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: tollgate\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		method, path, o.client.key, length)
+	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: tollgate\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", method, path, o.client.key, length)
 }
 
 // sendHalves sends half of a call on each connection.

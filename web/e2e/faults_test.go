@@ -222,7 +222,8 @@ func (o *trial) run(a *action) outcome {
 	callers.Wait()
 	out.after = o.wantUsageReturns(out.before)
 	o.wantNothingLost()
-	t.Logf("during %s: %d answered, %d refused, %d without an answer; recovered after %s; memory %d and %d MiB, descriptors %d and %d; %d events",
+	t.Logf("during %s: %d answered, %d refused, %d without an answer; recovered after %s; "+
+		"memory %d and %d MiB, descriptors %d and %d; %d events",
 		lasted.Round(time.Millisecond), out.during.answered, out.during.refused, out.during.failed, out.recovery.Round(time.Millisecond),
 		out.before.memory>>20, out.after.memory>>20, out.before.descriptors, out.after.descriptors, len(o.answers))
 	return out
@@ -289,7 +290,7 @@ func (o *trial) recovery(ended time.Time, limit time.Duration) time.Duration {
 	o.t.Helper()
 	const people = 10
 	spread(o.t.Context(), people*len(o.servers), people*len(o.servers), func(i int) {
-		o.consumeAt(o.servers[i/people], o.members[i%people], fmt.Sprintf("recovery-%d", i))
+		o.consumeAt(o.servers[i/people], o.members[i%people], fmt.Sprintf("recovery-%d-%d", ended.UnixNano(), i))
 	})
 	took := time.Since(ended)
 	within(o.t, limit+o.quiet+time.Second, "no call fails anymore", func() bool {
@@ -310,19 +311,19 @@ func (o *trial) recovery(ended time.Time, limit time.Duration) time.Duration {
 	return took
 }
 
-// crowd makes calls without pauses until disperse, so that many are in progress when the failure
+// crowd makes calls without pauses, at most until disperse, so that many are in progress when the failure
 // begins. A person's calls go to one process, which then decides them from memory. dispersed waits
 // until all calls are decided.
 func (o *trial) crowd(ctx context.Context) (disperse, dispersed func()) {
 	o.t.Helper()
-	const callers, some = 24, 200
+	const callers, each, some = 24, 60, 200
 	ctx, disperse = context.WithCancel(ctx)
 	var all sync.WaitGroup
 	o.t.Cleanup(func() { disperse(); all.Wait() })
 	before := o.client.traffic()
 	for i := range callers {
 		all.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+			for n := 0; n < each && ctx.Err() == nil; n++ {
 				o.consumeAt(o.servers[i%len(o.servers)], o.members[i%len(o.members)], fmt.Sprintf("crowd-%d-%d", i, n))
 			}
 		})

@@ -28,7 +28,7 @@ func replacePart(t *testing.T, name, text string) {
 	made.Lock()
 	defer made.Unlock()
 	before, _, after := pagePart(t, name)
-	must(t, os.WriteFile(reliabilityPage, []byte(before+text+after), 0o644)) //nolint:gosec // a page for everyone
+	must(t, os.WriteFile(reliabilityPage, []byte(before+text+after), 0o644))
 }
 
 // pagePart returns a generated part of the page, and what is before and after it.
@@ -88,8 +88,8 @@ func writeOutcomes(t *testing.T, outcomes map[string]outcome) {
 		if i > 0 {
 			text.WriteString("\n")
 		}
-		fmt.Fprintf(&text, "### %s\n\n| failure | what happens | answered | 503 | no answer | recovery | memory before → after | descriptors before → after |\n"+
-			"|---|---|---|---|---|---|---|---|\n", kind)
+		fmt.Fprintf(&text, "### %s\n\n| failure | what happens | answered | 503 | no answer | recovery | memory before → after |"+
+			" descriptors before → after |\n|---|---|---|---|---|---|---|---|\n", kind)
 		for _, f := range failures() {
 			fmt.Fprintf(&text, "| %s | %s |", f.name, f.on(kind).does)
 			o, tried := outcomes[f.name+kind]

@@ -91,7 +91,7 @@ func (r *rolling) restart(t *testing.T) (row []string) {
 		p := newServer(t, fmt.Sprintf("process %d", i+1), s.database)
 		p.args = append(p.args, "--drain", "5s") // the default, which the tests' environment changes
 		if r.user != 0 {
-			must(t, os.Chmod(filepath.Dir(p.path), 0o711)) //nolint:gosec // so that the user can run it
+			must(t, os.Chmod(filepath.Dir(p.path), 0o711)) // so that the user can run it
 			p.user = &syscall.Credential{Uid: r.user, Gid: r.user}
 		}
 		s.servers = append(s.servers, p)
@@ -123,7 +123,7 @@ func (r *rolling) restart(t *testing.T) (row []string) {
 		r.name(), strconv.Itoa(r.rate), strconv.Itoa(n), strconv.Itoa(o.failed),
 		short(o.took[n/2]), short(o.took[n*99/100]), short(o.took[n-1]),
 	}
-	t.Logf("behind %s: %s calls/s, %s answered, %s failed, p50 %s, p99 %s, the slowest %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+	t.Logf("proxy, calls/s, answered, failed, p50, p99, slowest: %v", row)
 	if recorded := l.settle(); recorded > 0 {
 		t.Errorf("%d calls were recorded but not answered", recorded)
 	}
