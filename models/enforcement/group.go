@@ -218,7 +218,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 			key := o.recordKey(now)
 			waits = waits || locked[key]
 			o.account = accounts[key]
-			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack()))
+			ok = ok && fit[key] && (o.account == nil || !o.mustLink(o.account.record.Slack(), o.account.record.Email))
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
 				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold has moved to another record since identify
 			}
