@@ -1,0 +1,122 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// personalRows are the rows of a person in a table of the ledger, which stay without what identifies
+// the person. An idempotency key becomes the row's ID, which is as unique.
+type personalRows struct {
+	table string
+	// walk is the column that an index has after user_id, and first a value before all of its values.
+	walk, first string
+	// email and key say whether the table has an email and an idempotency key. reason is a column
+	// with a text that someone wrote; empty without one.
+	email, key bool
+	reason     string
+}
+
+var ledgerRows = []personalRows{
+	{"usage_events", "idempotency_key", "", true, true, "void_reason"},
+	{"usage_events", "hold_id", uuid.Nil.String(), true, false, "void_reason"}, // these have no key
+	{"usage_holds", "idempotency_key", "", true, true, ""},
+	{"usage_grants", "id", uuid.Nil.String(), false, true, "reason"},
+	{"usage_voids", "event_id", uuid.Nil.String(), true, false, "reason"},
+}
+
+// usage changes the person's rows in the ledger.
+func (p *erasing) usage(ctx context.Context) error {
+	for _, rows := range ledgerRows {
+		for {
+			some, err := p.walk(ctx, &rows)
+			if err != nil {
+				return fmt.Errorf("change the rows in %s: %w", rows.table, err)
+			}
+			if !some { // a row may have got a key behind the walk
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// walk changes each row that still identifies the person, in the order of an index. It reports
+// whether there was one.
+func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err error) {
+	var remaining []string
+	var args []any
+	if r.email {
+		remaining, args = append(remaining, "email <> ?"), append(args, p.label)
+	}
+	if r.key {
+		remaining = append(remaining, "idempotency_key <> CAST(id AS text)")
+	}
+	if r.reason != "" {
+		remaining, args = append(remaining, r.reason+" <> ?"), append(args, erasedText)
+	}
+	for after := r.first; ; {
+		var rows []struct{ ID, Walked string }
+		q := p.DB.NewSelect().Table(r.table).ColumnExpr("CAST(? AS text) AS walked", bun.Ident(r.walk)).
+			Where("user_id = ? AND ? > ?", p.mark.UserID, bun.Ident(r.walk), after).
+			Where("("+strings.Join(remaining, " OR ")+")", args...).Order(r.walk).Limit(int64(p.stepRows))
+		if r.key {
+			q = q.ColumnExpr("CAST(id AS text) AS id")
+		}
+		if err := q.Scan(ctx, &rows); err != nil || len(rows) == 0 {
+			return some, err
+		}
+		some = true
+		ids, walked := make([]string, len(rows)), make([]string, len(rows))
+		for i, row := range rows {
+			ids[i], walked[i] = row.ID, row.Walked
+		}
+		after = walked[len(walked)-1]
+		if err := p.step(ctx, func(ctx context.Context, tx bun.Tx) error {
+			if r.key {
+				if err := p.freeKeys(ctx, tx, r.table, ids); err != nil {
+					return err
+				}
+			}
+			return p.change(ctx, tx, r, walked)
+		}); err != nil {
+			return some, err
+		}
+	}
+}
+
+// freeKeys gives another key to rows that have the ID of another row as their key: a caller may have
+// used it.
+func (p *erasing) freeKeys(ctx context.Context, tx bun.Tx, table string, ids []string) error {
+	var taken []string
+	if err := tx.NewSelect().Table(table).Column("idempotency_key").Where("user_id = ? AND idempotency_key IN (?)", p.mark.UserID, bun.List(ids)).
+		Where("idempotency_key <> CAST(id AS text)").Scan(ctx, &taken); err != nil {
+		return err
+	}
+	for _, key := range taken {
+		if _, err := tx.NewUpdate().Table(table).Set("idempotency_key = ?", uuid.NewString()).
+			Where("user_id = ? AND idempotency_key = ?", p.mark.UserID, key).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *erasing) change(ctx context.Context, tx bun.Tx, r *personalRows, walked []string) error {
+	q := tx.NewUpdate().Table(r.table).Where("user_id = ? AND ? IN (?)", p.mark.UserID, bun.Ident(r.walk), bun.List(walked))
+	if r.email {
+		q = q.Set("email = ?", p.label)
+	}
+	if r.key {
+		q = q.Set("idempotency_key = CASE WHEN idempotency_key IS NULL THEN NULL ELSE CAST(id AS text) END")
+	}
+	if r.reason != "" {
+		q = q.Set("? = CASE WHEN ? IS NULL THEN NULL ELSE ? END", bun.Ident(r.reason), bun.Ident(r.reason), erasedText)
+	}
+	_, err := q.Exec(ctx)
+	return err
+}
