@@ -23,17 +23,26 @@ type textTable struct {
 	at      string
 	// about is a condition for rows about the person; empty without one.
 	about string
+	// also changes copies of a row's texts; nil without any.
+	also func(ctx context.Context, tx bun.Tx, key []any, columns []*string) error
 }
 
 var textTables = []textTable{
-	{"usage_grants", []string{"user_id", "id"}, []string{"granted_by", "reason"}, "created_at", ""},
-	{"usage_voids", []string{"user_id", "event_id"}, []string{"voided_by", "reason", "last_error"}, "voided_at", ""},
-	{"webhook_endpoints", []string{"id"}, []string{"created_by"}, "created_at", ""},
-	{"stripe_customers", []string{"id"}, []string{"fault"}, "created_at", "user_id = ?"},
-	{"stripe_webhook_events", []string{"id"}, []string{"payload", "last_error"}, "received_at", ""},
+	{"usage_grants", []string{"user_id", "id"}, []string{"granted_by", "reason"}, "created_at", "", nil},
+	{"usage_voids", []string{"user_id", "event_id"}, []string{"voided_by", "reason", "last_error"}, "voided_at", "", copyVoidReason},
+	{"webhook_endpoints", []string{"id"}, []string{"created_by"}, "created_at", "", nil},
+	{"stripe_customers", []string{"id"}, []string{"fault"}, "created_at", "user_id = ?", nil},
+	{"stripe_webhook_events", []string{"id"}, []string{"payload", "last_error"}, "received_at", "", nil},
 }
 
-var auditTable = textTable{"audit_log", []string{"id"}, []string{"actor", "action", "subject", "detail"}, "at", auditAbout}
+// copyVoidReason changes the reason of a void in its event.
+func copyVoidReason(ctx context.Context, tx bun.Tx, key []any, columns []*string) error {
+	_, err := tx.NewUpdate().Model((*UsageEvent)(nil)).Set("void_reason = ?", *columns[1]).
+		Where("user_id = ? AND id = ? AND voided_at IS NOT NULL", key...).Exec(ctx)
+	return err
+}
+
+var auditTable = textTable{"audit_log", []string{"id"}, []string{"actor", "action", "subject", "detail"}, "at", auditAbout, nil}
 
 // auditAbout is the condition for entries of the audit log that name a person or one of their
 // voided events by ID. Its arguments are the person's ID as text, and as an ID.
@@ -179,8 +188,10 @@ func replaceRow(
 	if !changed {
 		return nil
 	}
-	_, err := update.Exec(ctx)
-	return err
+	if _, err := update.Exec(ctx); err != nil || t.also == nil {
+		return err
+	}
+	return t.also(ctx, tx, key, after)
 }
 
 // replaceWord replaces a word in a text, ignoring case. A longer word that has it as a part stays:
