@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/models/enforcement"
+	"tollgate/models/modelstest"
 )
 
 // mark is in each text that identifies the person whom these tests erase.
@@ -636,4 +638,20 @@ func TestAnInterruptedErasureContinues(t *testing.T) {
 			t.Errorf("%d erasures in the audit log", len(n))
 		}
 	})
+}
+
+// TestEachTableIsInTheDocument checks that docs/erasure.md says what happens to each table.
+func TestEachTableIsInTheDocument(t *testing.T) {
+	document, err := os.ReadFile("../../docs/erasure.md")
+	must(t, err)
+	f := newFixture(t, modelstest.SQLite(t))
+	tables := f.rowsOf(t, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'bun_%'")
+	if len(tables) < 30 {
+		t.Errorf("only %d tables", len(tables))
+	}
+	for _, table := range tables {
+		if !strings.Contains(string(document), "`"+table+"`") {
+			t.Errorf("docs/erasure.md does not say what happens to %s", table)
+		}
+	}
 }
