@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 
@@ -61,13 +62,18 @@ func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err err
 	}
 	for after := r.first; ; {
 		var rows []struct{ ID, Walked string }
-		q := p.DB.NewSelect().Table(r.table).ColumnExpr("CAST(? AS text) AS walked", bun.Ident(r.walk)).
-			Where("user_id = ? AND ? > ?", p.mark.UserID, bun.Ident(r.walk), after).
-			Where("("+strings.Join(remaining, " OR ")+")", args...).Order(r.walk).Limit(int64(p.stepRows))
-		if r.key {
-			q = q.ColumnExpr("CAST(id AS text) AS id")
-		}
-		if err := q.Scan(ctx, &rows); err != nil || len(rows) == 0 {
+		if err := p.DB.RunInTx(ctx, &sql.TxOptions{ReadOnly: true}, func(ctx context.Context, tx bun.Tx) error {
+			if err := p.useIndexes(ctx, tx); err != nil {
+				return err
+			}
+			q := tx.NewSelect().Table(r.table).ColumnExpr("CAST(? AS text) AS walked", bun.Ident(r.walk)).
+				Where("user_id = ? AND ? > ?", p.mark.UserID, bun.Ident(r.walk), after).
+				Where("("+strings.Join(remaining, " OR ")+")", args...).Order(r.walk).Limit(int64(p.stepRows))
+			if r.key {
+				q = q.ColumnExpr("CAST(id AS text) AS id")
+			}
+			return q.Scan(ctx, &rows)
+		}); err != nil || len(rows) == 0 {
 			return some, err
 		}
 		some = true
@@ -77,6 +83,9 @@ func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err err
 		}
 		after = walked[len(walked)-1]
 		if err := p.step(ctx, func(ctx context.Context, tx bun.Tx) error {
+			if err := p.useIndexes(ctx, tx); err != nil {
+				return err
+			}
 			if r.key {
 				if err := p.freeKeys(ctx, tx, r.table, ids); err != nil {
 					return err
@@ -87,6 +96,17 @@ func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err err
 			return some, err
 		}
 	}
+}
+
+// useIndexes makes PostgreSQL's planner walk along an index in this transaction. To the planner, a table
+// that grew since it was last analyzed looks small, and it would sort all rows of the person each time.
+func (p *erasing) useIndexes(ctx context.Context, tx bun.Tx) error {
+	if !p.DB.Postgres {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "+
+		"set_config('enable_sort', 'off', true)")
+	return err
 }
 
 // freeKeys gives another key to rows that have the ID of another row as their key: a caller may have
