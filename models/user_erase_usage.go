@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 )
 
 // personalRows are the rows of a person in a table of the ledger, which stay without what identifies
@@ -49,8 +50,44 @@ func (p *erasing) usage(ctx context.Context) error {
 // walk changes each row that still identifies the person, in the order of an index. It reports
 // whether there was one.
 func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err error) {
+	for after := r.first; ; {
+		var rows []struct{ ID, Walked string }
+		if err := p.DB.RunInTx(ctx, &sql.TxOptions{ReadOnly: true}, func(ctx context.Context, tx bun.Tx) error {
+			if err := p.useIndexes(ctx, tx); err != nil {
+				return err
+			}
+			q := tx.NewSelect().Table(r.table).ColumnExpr("CAST(? AS text) AS walked", bun.Ident(r.walk)).
+				Where("?", r.after(p, after)).Order(r.walk).Limit(int64(p.stepRows))
+			if r.key {
+				q = q.ColumnExpr("CAST(id AS text) AS id")
+			}
+			return q.Scan(ctx, &rows)
+		}); err != nil || len(rows) == 0 {
+			return some, err
+		}
+		some = true
+		ids, last := make([]string, len(rows)), rows[len(rows)-1].Walked
+		for i, row := range rows {
+			ids[i] = row.ID
+		}
+		change := func(ctx context.Context, tx bun.Tx) error { return p.change(ctx, tx, r, after, last) }
+		err := p.step(ctx, change)
+		if r.key && IsDuplicate(err) {
+			if err = p.step(ctx, func(ctx context.Context, tx bun.Tx) error { return p.freeKeys(ctx, tx, r.table, ids) }); err == nil {
+				err = p.step(ctx, change)
+			}
+		}
+		if err != nil {
+			return some, err
+		}
+		after = last
+	}
+}
+
+// after is the condition for the person's rows after a value that still identify the person.
+func (r *personalRows) after(p *erasing, value string) schema.QueryWithArgs {
 	var remaining []string
-	var args []any
+	args := []any{p.mark.UserID, bun.Ident(r.walk), value}
 	if r.email {
 		remaining, args = append(remaining, "email <> ?"), append(args, p.label)
 	}
@@ -60,42 +97,7 @@ func (p *erasing) walk(ctx context.Context, r *personalRows) (some bool, err err
 	if r.reason != "" {
 		remaining, args = append(remaining, r.reason+" <> ?"), append(args, erasedText)
 	}
-	for after := r.first; ; {
-		var rows []struct{ ID, Walked string }
-		if err := p.DB.RunInTx(ctx, &sql.TxOptions{ReadOnly: true}, func(ctx context.Context, tx bun.Tx) error {
-			if err := p.useIndexes(ctx, tx); err != nil {
-				return err
-			}
-			q := tx.NewSelect().Table(r.table).ColumnExpr("CAST(? AS text) AS walked", bun.Ident(r.walk)).
-				Where("user_id = ? AND ? > ?", p.mark.UserID, bun.Ident(r.walk), after).
-				Where("("+strings.Join(remaining, " OR ")+")", args...).Order(r.walk).Limit(int64(p.stepRows))
-			if r.key {
-				q = q.ColumnExpr("CAST(id AS text) AS id")
-			}
-			return q.Scan(ctx, &rows)
-		}); err != nil || len(rows) == 0 {
-			return some, err
-		}
-		some = true
-		ids, walked := make([]string, len(rows)), make([]string, len(rows))
-		for i, row := range rows {
-			ids[i], walked[i] = row.ID, row.Walked
-		}
-		after = walked[len(walked)-1]
-		if err := p.step(ctx, func(ctx context.Context, tx bun.Tx) error {
-			if err := p.useIndexes(ctx, tx); err != nil {
-				return err
-			}
-			if r.key {
-				if err := p.freeKeys(ctx, tx, r.table, ids); err != nil {
-					return err
-				}
-			}
-			return p.change(ctx, tx, r, walked)
-		}); err != nil {
-			return some, err
-		}
-	}
+	return bun.SafeQuery("user_id = ? AND ? > ? AND ("+strings.Join(remaining, " OR ")+")", args...)
 }
 
 // useIndexes makes PostgreSQL's planner walk along an index in this transaction. To the planner, a table
@@ -105,29 +107,28 @@ func (p *erasing) useIndexes(ctx context.Context, tx bun.Tx) error {
 		return nil
 	}
 	_, err := tx.ExecContext(ctx, "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "+
-		"set_config('enable_sort', 'off', true)")
+		"set_config('enable_sort', 'off', true), set_config('jit', 'off', true)")
 	return err
 }
 
 // freeKeys gives another key to rows that have the ID of another row as their key: a caller may have
 // used it.
 func (p *erasing) freeKeys(ctx context.Context, tx bun.Tx, table string, ids []string) error {
-	var taken []string
-	if err := tx.NewSelect().Table(table).Column("idempotency_key").Where("user_id = ? AND idempotency_key IN (?)", p.mark.UserID, bun.List(ids)).
-		Where("idempotency_key <> CAST(id AS text)").Scan(ctx, &taken); err != nil {
-		return err
-	}
-	for _, key := range taken {
+	for _, id := range ids {
 		if _, err := tx.NewUpdate().Table(table).Set("idempotency_key = ?", uuid.NewString()).
-			Where("user_id = ? AND idempotency_key = ?", p.mark.UserID, key).Exec(ctx); err != nil {
+			Where("user_id = ? AND idempotency_key = ? AND idempotency_key <> CAST(id AS text)", p.mark.UserID, id).Exec(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *erasing) change(ctx context.Context, tx bun.Tx, r *personalRows, walked []string) error {
-	q := tx.NewUpdate().Table(r.table).Where("user_id = ? AND ? IN (?)", p.mark.UserID, bun.Ident(r.walk), bun.List(walked))
+// change changes the rows after one value, up to and including another.
+func (p *erasing) change(ctx context.Context, tx bun.Tx, r *personalRows, after, last string) error {
+	if err := p.useIndexes(ctx, tx); err != nil {
+		return err
+	}
+	q := tx.NewUpdate().Table(r.table).Where("? AND ? <= ?", r.after(p, after), bun.Ident(r.walk), last)
 	if r.email {
 		q = q.Set("email = ?", p.label)
 	}
