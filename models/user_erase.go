@@ -138,7 +138,8 @@ func refuseLastAdmin(ctx context.Context, db bun.IDB, user *UserEntry) error {
 }
 
 func customersOf(ctx context.Context, db bun.IDB, id uuid.UUID) (customers []string, err error) {
-	if err := db.NewSelect().Model((*StripeCustomer)(nil)).Column("id").Where("user_id = ?", id).Order("id").Scan(ctx, &customers); err != nil {
+	if err := db.NewSelect().Model((*StripeCustomer)(nil)).Column("id").Where("user_id = ?", id).Order("id").
+		Scan(ctx, &customers); err != nil {
 		return nil, fmt.Errorf("find the Stripe customers of the user %s: %w", id, err)
 	}
 	return customers, nil

@@ -17,7 +17,8 @@ const deliveryPoll = 250 * time.Millisecond
 // summaries of organizations. If wait is true, it waits for deliveries that another process attempts,
 // because that process stores what the other server answered.
 func (p *erasing) notices(ctx context.Context, wait bool) error {
-	deliveries := bun.SafeQuery("(recipient = ? OR notice_id IN (SELECT n.id FROM notices n WHERE n.subject = ?))", p.mark.UserID, p.mark.UserID)
+	deliveries := bun.SafeQuery("(recipient = ? OR notice_id IN (SELECT n.id FROM notices n WHERE n.subject = ?))",
+		p.mark.UserID, p.mark.UserID)
 	for {
 		if err := p.deleteDeliveries(ctx, deliveries); err != nil {
 			return fmt.Errorf("delete the deliveries of notices: %w", err)

@@ -208,8 +208,12 @@ func (f *fixture) markedPerson(t *testing.T) *marked {
 	must(t, models.SaveNoticeSettings(f.ctx, f.db, models.NoticeSettings{UserID: m.id, Slack: true, Mail: true, Levels: models.AllNotices}))
 	f.insert(t, &identity,
 		&models.UsageRefusal{UserID: m.id, BillingPeriodStart: f.now, Reason: models.IncludedExhausted, Count: 3, LastAt: f.now},
-		&models.WebhookEndpoint{ID: uuid.New(), URL: "https://hooks.example.com", Secret: "whsec_secret", CreatedBy: markedEmail, CreatedAt: f.now},
-		&models.StripeCustomer{ID: "cus_1", UserID: &m.id, CreatedAt: f.now, Problem: ptr(`the metadata names tollgate_email "marked@example.com"`)},
+		&models.WebhookEndpoint{
+			ID: uuid.New(), URL: "https://hooks.example.com", Secret: "whsec_secret", CreatedBy: markedEmail, CreatedAt: f.now,
+		},
+		&models.StripeCustomer{
+			ID: "cus_1", UserID: &m.id, CreatedAt: f.now, Problem: ptr(`the metadata names tollgate_email "marked@example.com"`),
+		},
 		&models.StripeCustomer{ID: "cus_acme", OrganizationID: &m.acme, CreatedAt: f.now},
 		&models.Subscription{ID: uuid.New(), UserID: &m.id, PlanID: "pro", Status: models.StatusCanceled, StripeSubscriptionID: ptr("sub_1"),
 			StripeCustomerID: ptr("cus_1"), CreatedAt: f.now.AddDate(0, -2, 0), UpdatedAt: f.now})
@@ -231,7 +235,9 @@ func ptr[T any](v T) *T { return &v }
 // markNotices stores notices about the person, to them, and a daily summary with their name.
 func (f *fixture) markNotices(t *testing.T, m *marked, hash []byte) {
 	t.Helper()
-	add := func(kind models.NoticeKind, subject models.SubjectKind, id uuid.UUID, state models.NoticeState, facts models.NoticeFacts) uuid.UUID {
+	add := func(
+		kind models.NoticeKind, subject models.SubjectKind, id uuid.UUID, state models.NoticeState, facts models.NoticeFacts,
+	) uuid.UUID {
 		n := models.DueNotice{ID: uuid.Must(uuid.NewV7()), Subject: id, SubjectKind: subject, Kind: kind, PeriodStart: f.now, Facts: facts,
 			State: state, CreatedAt: f.now, DueAt: f.now, ExpiresAt: f.now.Add(24 * time.Hour)}
 		f.insert(t, &n)
@@ -549,7 +555,7 @@ func TestAnAddressThatWasUsedAgain(t *testing.T) {
 			t.Errorf("it rested %d times", rests)
 		}
 		subjects := f.rowsOf(t, "SELECT subject FROM audit_log WHERE action = 'user.set' ORDER BY at, id")
-		want := []string{"old@example.com", label, "new@example.com"} // the second entry is that the person left
+		want := []string{"old@example.com", label, "new@example.com"} // the second says that the person left
 		if !slices.Equal(subjects, want) {
 			t.Errorf("the audit log has %q, want %q", subjects, want)
 		}

@@ -75,7 +75,8 @@ func TestEraseWhileServing(t *testing.T) {
 			if left != 1 {
 				t.Errorf("the audit log has %d erasures", left)
 			}
-			if r := e.post("/v1/consume", body{"email": id + "@erased.invalid", "idempotency_key": "x"}); r.status != http.StatusUnprocessableEntity {
+			r := e.post("/v1/consume", body{"email": id + "@erased.invalid", "idempotency_key": "x"})
+			if r.status != http.StatusUnprocessableEntity {
 				t.Errorf("a call with the label was answered with %d: %s", r.status, r.body)
 			}
 			if err := e.db.Close(); err != nil {
