@@ -34,7 +34,8 @@ var mailDomains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transition
 
 // ParseEmail returns an address in normal form, so that one person is one row: trimmed, NFC,
 // lowercase, NFC again, with the domain as its A-label. It returns ErrEmail if the text is not an
-// address. Only the mail server knows whether the address exists.
+// address, or if it is the label of an erased person: no call, sign-in or webhook means such a
+// person. Only the mail server knows whether the address exists.
 func ParseEmail(s string) (string, error) {
 	if !utf8.ValidString(s) { // lowercasing replaces an invalid character with a valid one
 		return "", ErrEmail
@@ -53,14 +54,14 @@ func ParseEmail(s string) (string, error) {
 	}
 	s = strings.ToLower(s)
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || !validEmail(local, domain) {
+	if !ok || !validEmail(local, domain) || domain == erasedDomain {
 		return "", ErrEmail
 	}
 	if isASCII(s) && !strings.Contains(domain, "xn--") {
 		return s, nil
 	}
 	domain, err := mailDomains.ToASCII(domain)
-	if s = norm.NFC.String(local) + "@" + domain; err != nil || !validEmail(local, domain) {
+	if s = norm.NFC.String(local) + "@" + domain; err != nil || !validEmail(local, domain) || domain == erasedDomain {
 		return "", ErrEmail
 	}
 	return s, nil

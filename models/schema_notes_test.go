@@ -43,6 +43,7 @@ var schemaNotes = []schemaNote{
 		},
 	},
 	{name: "memberships", note: "When a person came to an organization or left it (an organization_id of zeros). Late events need it."},
+	{name: "user_erasures", note: "Erasures that have not ended: what is still to be removed, and from when. The last step deletes the row."},
 	{name: "issuer_identities", note: "A person's identity at an OpenID issuer other than Slack."},
 	{
 		name: "subscriptions", note: "What gives a person or an organization a plan: bought at Stripe, or assigned by hand (no " +

@@ -103,7 +103,9 @@ func FindSession(ctx context.Context, db bun.IDB, now time.Time, tokenHash []byt
 		ColumnExpr("u.email, u.name, u.workspace_id, u.slack_user_id, u.role, u.operator, u.spend_limit_cents").
 		ColumnExpr("u.created_at AS user_created_at, o.id AS organization_id, COALESCE(o.name, '') AS organization_name").
 		ColumnExpr("o.created_at AS organization_created_at").
-		Where("s.token_hash = ?", tokenHash).Where("s.expires_at > ?", now).Scan(ctx, &rows)
+		Where("s.token_hash = ?", tokenHash).Where("s.expires_at > ?", now).
+		Where("u.erased_at IS NULL"). // a sign-in that was under way may store a session after the erasure
+		Scan(ctx, &rows)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find a session: %w", err)
 	}

@@ -223,9 +223,12 @@ func SignInByIssuer(ctx context.Context, db *DB, now time.Time, identity IssuerI
 		var err error
 		linked := identity
 		linked.CreatedAt = now
-		if linked.UserID, err = EnsureUser(ctx, tx, email, now); err != nil {
+		// Under the lock, so that a person who is being erased gets no new identity.
+		var user User
+		if err = lockUser(ctx, tx, now, email, &user); err != nil {
 			return LinkedPerson{}, err
 		}
+		linked.UserID = user.ID
 		_, err = tx.NewInsert().Model(&linked).Exec(ctx)
 		return LinkedPerson{UserID: linked.UserID, Email: email}, err
 	}, false)
@@ -257,7 +260,7 @@ func setName(ctx context.Context, tx bun.IDB, user uuid.UUID, name string) error
 		name = string([]rune(name)[:maxPersonName])
 	}
 	_, err := tx.NewUpdate().Model((*User)(nil)).Set("name = ?, folded_name = ?", name, strings.ToLower(name)).
-		Where("id = ? AND (name <> ? OR folded_name IS NULL)", user, name).Exec(ctx)
+		Where("id = ? AND (name <> ? OR folded_name IS NULL) AND erased_at IS NULL", user, name).Exec(ctx)
 	return err
 }
 

@@ -389,8 +389,10 @@ func (s SlackIdentity) placeholder() string {
 	return label
 }
 
+// isPlaceholder reports whether a label is a placeholder or that of an erased person.
 func isPlaceholder(email string) bool {
-	return strings.HasSuffix(email, "."+placeholderDomain) || strings.HasSuffix(email, "@"+placeholderDomain)
+	return strings.HasSuffix(email, "."+placeholderDomain) || strings.HasSuffix(email, "@"+placeholderDomain) ||
+		strings.HasSuffix(email, "@"+erasedDomain)
 }
 
 // PeopleByIdentity returns the people with these Slack identities. The result has no entry for an

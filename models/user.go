@@ -39,6 +39,8 @@ type User struct {
 	// of the organization; nil means the organization's default.
 	MemberLimit *int64
 	CreatedAt   time.Time
+	// ErasedAt is when the person was erased; nil otherwise. Nothing in the row identifies them then.
+	ErasedAt *time.Time
 }
 
 // UserChange is a change of a user by an operator. Nil fields do not change.
@@ -142,74 +144,9 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		return User{}, fmt.Errorf("set the user %s: the role is %q, must be %q or %q", email, *r, Member, Admin)
 	}
 	var user User
-	set := func(ctx context.Context, tx bun.Tx) error {
-		id, err := change.find(ctx, tx, email)
-		if err != nil {
-			return err
-		}
-		admins, err := change.lockAdmins(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		created := id == uuid.Nil
-		if created {
-			if id, err = createUser(ctx, tx, now, email); err != nil {
-				return err
-			}
-		}
-		if err := lockUserByID(ctx, tx, id, &user); err != nil {
-			return err
-		}
-		before := user
-		home, err := user.organization(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if err := change.checkForm(&user, home); err != nil {
-			return err
-		}
-		if change.OrganizationID != nil {
-			if err := user.moveTo(ctx, tx, *change.OrganizationID); err != nil {
-				return err
-			}
-		}
-		if change.Leaves {
-			user.WorkspaceID, user.SlackUserID, user.Role, user.MemberLimit = nil, nil, Member, nil
-		}
-		if change.Role != nil {
-			if user.Role = *change.Role; user.Role == Admin && user.WorkspaceID == nil {
-				return ErrAdminWithoutOrganization
-			}
-		}
-		if l := change.MemberLimit; l != nil && !equal(l.To, user.MemberLimit) {
-			if err := l.check(user.MemberLimit); err != nil {
-				return err
-			}
-			if user.MemberLimit = l.To; l.To != nil && user.WorkspaceID == nil {
-				return ErrLimitWithoutOrganization
-			}
-		}
-		if change.Operator != nil {
-			user.Operator = *change.Operator
-		}
-		if err := admins.check(ctx, tx, &before, &user, home); err != nil {
-			return err
-		}
-		if !created && user.sameAs(&before) {
-			return nil
-		}
-		if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
-			Exec(ctx); err != nil {
-			return err
-		}
-		if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
-			return err
-		}
-		actor := change.Actor
-		if actor == "" {
-			actor = ActorShell
-		}
-		return change.audit(ctx, tx, now, actor, &before, &user, home)
+	set := func(ctx context.Context, tx bun.Tx) (err error) {
+		user, err = change.apply(ctx, db, tx, now, email)
+		return err
 	}
 	err = db.InTx(ctx, set)
 	for errors.Is(err, errSetAgain) {
@@ -219,6 +156,82 @@ func SetUser(ctx context.Context, db *DB, now time.Time, email string, change Us
 		return User{}, fmt.Errorf("set the user %s: %w", email, err)
 	}
 	return user, nil
+}
+
+// apply makes the change in a transaction and returns the user, who stays locked. It returns
+// errSetAgain if another transaction changed the user in the meantime.
+func (c *UserChange) apply(ctx context.Context, db *DB, tx bun.Tx, now time.Time, email string) (User, error) {
+	id, err := c.find(ctx, tx, email)
+	if err != nil {
+		return User{}, err
+	}
+	admins, err := c.lockAdmins(ctx, tx, id)
+	if err != nil {
+		return User{}, err
+	}
+	created := id == uuid.Nil
+	if created {
+		if id, err = createUser(ctx, tx, now, email); err != nil {
+			return User{}, err
+		}
+	}
+	var user User
+	if err := lockUserByID(ctx, tx, id, &user); err != nil {
+		return User{}, err
+	}
+	if user.ErasedAt != nil {
+		return User{}, errSetAgain
+	}
+	before := user
+	home, err := user.organization(ctx, tx)
+	if err != nil {
+		return User{}, err
+	}
+	if err := c.checkForm(&user, home); err != nil {
+		return User{}, err
+	}
+	if c.OrganizationID != nil {
+		if err := user.moveTo(ctx, tx, *c.OrganizationID); err != nil {
+			return User{}, err
+		}
+	}
+	if c.Leaves {
+		user.WorkspaceID, user.SlackUserID, user.Role, user.MemberLimit = nil, nil, Member, nil
+	}
+	if c.Role != nil {
+		if user.Role = *c.Role; user.Role == Admin && user.WorkspaceID == nil {
+			return User{}, ErrAdminWithoutOrganization
+		}
+	}
+	if l := c.MemberLimit; l != nil && !equal(l.To, user.MemberLimit) {
+		if err := l.check(user.MemberLimit); err != nil {
+			return User{}, err
+		}
+		if user.MemberLimit = l.To; l.To != nil && user.WorkspaceID == nil {
+			return User{}, ErrLimitWithoutOrganization
+		}
+	}
+	if c.Operator != nil {
+		user.Operator = *c.Operator
+	}
+	if err := admins.check(ctx, tx, &before, &user, home); err != nil {
+		return User{}, err
+	}
+	if !created && user.sameAs(&before) {
+		return user, nil
+	}
+	if _, err := tx.NewUpdate().Model(&user).Column("workspace_id", "slack_user_id", "role", "operator", "member_limit").WherePK().
+		Exec(ctx); err != nil {
+		return User{}, err
+	}
+	if err := noteMemberships(ctx, db, tx, now, bun.SafeQuery("u.id = ?", user.ID)); err != nil {
+		return User{}, err
+	}
+	actor := c.Actor
+	if actor == "" {
+		actor = ActorShell
+	}
+	return user, c.audit(ctx, tx, now, actor, &before, &user, home)
 }
 
 // find returns the ID of the user with the email; the zero ID if the change must create the user.
@@ -349,11 +362,16 @@ func (c *UserChange) audit(ctx context.Context, tx bun.Tx, now time.Time, actor 
 
 // lockUser locks and reads a user, creating the user if necessary.
 func lockUser(ctx context.Context, tx bun.Tx, now time.Time, email string, user *User) error {
-	if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
-		return err
+	for {
+		if err := ensureUsers(ctx, tx, []string{email}, now); err != nil {
+			return err
+		}
+		*user = User{}
+		err := ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
+		if !errors.Is(err, sql.ErrNoRows) { // the person who had the email gave it up in the meantime
+			return err
+		}
 	}
-	*user = User{}
-	return ForUpdate(tx.NewSelect().Model(user).Where("email = ?", email)).Scan(ctx)
 }
 
 // lockUserByID locks and reads a user. It returns errSetAgain if there is none with the ID.

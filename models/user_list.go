@@ -63,6 +63,15 @@ func ListUsers(ctx context.Context, db bun.IDB, q UserQuery) ([]UserEntry, error
 	return entries, nil
 }
 
+// UserByLabel returns a person with their organization for an operator, who may also name an erased
+// person. Otherwise it does the same as UserByEmail.
+func UserByLabel(ctx context.Context, db bun.IDB, label string) (UserEntry, error) {
+	if id, ok := ErasedUser(label); ok {
+		return UserByID(ctx, db, id)
+	}
+	return UserByEmail(ctx, db, label)
+}
+
 // UserByEmail returns a person with their organization, or an Error with CodeUnknownUser. It returns
 // ErrEmail for an invalid address.
 func UserByEmail(ctx context.Context, db bun.IDB, email string) (UserEntry, error) {

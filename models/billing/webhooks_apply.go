@@ -294,12 +294,14 @@ func (w *Webhooks) named(ctx context.Context, customer string) ([]string, error)
 // application is the transaction that applies a customer's events.
 type application struct {
 	*Webhooks
-	tx       bun.Tx
-	now      time.Time
-	at       *atStripe
-	newest   *time.Time
-	prices   *planPrices
-	owner    owner
+	tx     bun.Tx
+	now    time.Time
+	at     *atStripe
+	newest *time.Time
+	prices *planPrices
+	owner  owner
+	// erased means that the owner is an erased person, whose events are not stored with their text.
+	erased   bool
 	problems []string
 	// changed are the owners of subscriptions that changed.
 	changed owners
@@ -351,8 +353,12 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 		for i, e := range some {
 			ids[i] = e.ID
 		}
-		if _, err := a.tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?", a.now).
-			Where("id IN (?) AND applied_at IS NULL", bun.List(ids)).Exec(ctx); err != nil {
+		applied := a.tx.NewUpdate().Model((*models.StripeWebhookEvent)(nil)).Set("applied_at = ?", a.now).
+			Where("id IN (?) AND applied_at IS NULL", bun.List(ids))
+		if a.erased {
+			applied = applied.Set("payload = ?", models.ErasedPayload)
+		}
+		if _, err := applied.Exec(ctx); err != nil {
 			return err
 		}
 	}

@@ -37,8 +37,15 @@ const (
 
 // ownerOf returns the owner of a customer: from its metadata, or else that of one of its
 // subscriptions, the stored owner, or the Checkout that created it. The customer's own email does
-// not count, because the payer may change it.
+// not count, because the payer may change it. The customer of an erased person stays theirs: an
+// address in the metadata is the erased one, or belongs to someone else by now.
 func (a *application) ownerOf(ctx context.Context, customer *models.StripeCustomer) (owner, error) {
+	if customer.UserID != nil {
+		var err error
+		if a.erased, err = models.IsErased(ctx, a.tx, *customer.UserID); err != nil || a.erased {
+			return owner{user: customer.UserID}, err
+		}
+	}
 	named, reason, err := a.named(ctx, a.at.metadata)
 	if err != nil || !named.none() {
 		return named, err

@@ -137,10 +137,12 @@ func (o *op) link() models.Link { return models.Link{Email: o.email, Slack: o.pe
 func (o *op) name(p models.LinkedPerson) { o.user, o.linked = p, true }
 
 // mustLink reports whether the request's Slack identity differs from known, the person's identity
-// in the database, so that it must be linked.
-func (o *op) mustLink(known models.SlackIdentity) bool {
+// in the database, so that it must be linked. A person who was identified only by the email must
+// still have it: email is the person's current one; empty if it is unknown.
+func (o *op) mustLink(known models.SlackIdentity, email string) bool {
 	none := models.SlackIdentity{}
-	return !o.linked && o.person.Slack != none && o.person.Slack != known && (!o.user.NotLinked || known != none)
+	return !o.linked && o.person.Slack != none && o.person.Slack != known &&
+		(!o.user.NotLinked || known != none || email != o.user.Email)
 }
 
 // call is what one caller waits for. Its ops are decided in one transaction, or not at all.

@@ -227,7 +227,7 @@ func bindAccounts(calls []*call, l lookups, f *found, c *models.Catalogue, now t
 				o.unknown, o.err = true, tooLate(f.prunedBefore)
 				continue
 			}
-			ok = ok && bound.fit && !o.mustLink(o.account.record.Slack())
+			ok = ok && bound.fit && !o.mustLink(o.account.record.Slack(), o.account.record.Email)
 			if h := f.holds[o.holdID]; h != nil && o.account != nil && (o.kind == settle || o.kind == release) {
 				ok = ok && h.RecordID == o.account.record.ID // otherwise the hold has moved to another record since identify
 			}

@@ -40,7 +40,7 @@ func (w *worker) peek(calls []*call) {
 		var again []*call
 		for i, c := range calls {
 			o, s := &c.one[0], &standings[i]
-			if o.lapsed = 0; s.moves || o.mustLink(s.slack) {
+			if o.lapsed = 0; s.moves || o.mustLink(s.slack, s.Email) {
 				again = append(again, c)
 				continue
 			}
@@ -61,7 +61,7 @@ func (w *worker) peek(calls []*call) {
 			for i := range calls {
 				switch o := &calls[i].one[0]; {
 				case o.lapsed != 0: // its person and record are ready
-				case o.mustLink(models.SlackIdentity{}):
+				case o.mustLink(models.SlackIdentity{}, ""):
 					linking = append(linking, o)
 				default:
 					moving = append(moving, o.recordKey(now))

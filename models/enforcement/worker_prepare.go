@@ -101,10 +101,11 @@ func (w *worker) prepare(calls []*call) []*call {
 					continue
 				}
 				var known models.SlackIdentity
+				var email string
 				if o.account != nil {
-					known = o.account.record.Slack()
+					known, email = o.account.record.Slack(), o.account.record.Email
 				}
-				if o.mustLink(known) {
+				if o.mustLink(known, email) {
 					linking = append(linking, o)
 				}
 				ops = append(ops, o)

@@ -66,6 +66,7 @@ CREATE TABLE users (
     folded_name text,
     member_limit bigint,
     email_verified_at timestamp with time zone,
+    erased_at timestamp with time zone,
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT users_email_key UNIQUE (email),
     CONSTRAINT users_workspace_id_slack_user_id_key UNIQUE (workspace_id, slack_user_id),
@@ -137,6 +138,14 @@ CREATE TABLE memberships (
     organization_id uuid NOT NULL,
     since timestamp with time zone NOT NULL,
     CONSTRAINT memberships_pkey PRIMARY KEY (user_id, since)
+);
+
+-- Erasures that have not ended: what is still to be removed, and from when. The last step deletes the row.
+CREATE TABLE user_erasures (
+    user_id uuid NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    texts text NOT NULL,
+    CONSTRAINT user_erasures_pkey PRIMARY KEY (user_id)
 );
 
 -- A person's identity at an OpenID issuer other than Slack.

@@ -51,6 +51,7 @@ CREATE TABLE users (
     folded_name text,
     member_limit bigint CHECK (member_limit >= 0),
     email_verified_at timestamp,
+    erased_at timestamp,
     UNIQUE (workspace_id, slack_user_id)
 );
 -- A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.
@@ -98,6 +99,13 @@ CREATE TABLE memberships (
     since timestamp NOT NULL,
     PRIMARY KEY (user_id, since)
 ) WITHOUT ROWID;
+
+-- Erasures that have not ended: what is still to be removed, and from when. The last step deletes the row.
+CREATE TABLE user_erasures (
+    user_id text NOT NULL PRIMARY KEY,
+    started_at timestamp NOT NULL,
+    texts text NOT NULL
+);
 
 -- A person's identity at an OpenID issuer other than Slack.
 CREATE TABLE issuer_identities (

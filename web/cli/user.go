@@ -16,6 +16,9 @@ type userCommands struct {
 	Set  userSet  `cmd:"" help:"Change a person, and print their ID."`
 	List userList `cmd:"" help:"List people."`
 	Show userShow `cmd:"" help:"Show a person, their plan and their usage."`
+
+	Export userExport `cmd:"" help:"Write everything that is stored about a person as JSON, without secrets."`
+	Erase  userErase  `cmd:"" help:"${help_user_erase}"`
 }
 
 type userSet struct {
@@ -67,13 +70,15 @@ type userShow struct {
 
 // Run prints what is known about a person, and their usage in the current billing period.
 func (c *userShow) Run(ctx context.Context, o *Output, db *models.DB, catalogue *models.Catalogue) error {
-	u, err := models.UserByEmail(ctx, db, c.Email)
+	u, err := models.UserByLabel(ctx, db, c.Email)
 	if err != nil {
 		return err
 	}
-	known, err := models.IdentitiesOf(ctx, db, u.Email)
-	if err != nil {
-		return err
+	var known models.Identities
+	if u.ErasedAt == nil { // an erased person has none
+		if known, err = models.IdentitiesOf(ctx, db, u.Email); err != nil {
+			return err
+		}
 	}
 	key := models.RecordKey{UserID: u.ID}
 	read, err := models.ReadAhead(ctx, db, catalogue, now(), []models.RecordKey{key})

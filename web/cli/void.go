@@ -27,6 +27,10 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 	case c.Key == "":
 		return errors.New("missing EMAIL and KEY: give the person and the event's idempotency key, or --hold")
 	default:
+		if erased, ok := models.ErasedUser(c.Email); ok {
+			v.UserID = erased
+			break
+		}
 		email, err := models.ParseEmail(c.Email)
 		if err != nil {
 			return err

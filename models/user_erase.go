@@ -1,0 +1,349 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+)
+
+// Erasure removes everything that identifies a person. The person's row, records and events stay
+// under the same ID, so that all sums stay. docs/identities.md says what happens to each table. Any
+// number of processes may serve calls at the same time.
+//
+// A first transaction cuts the person off: no call, sign-in or notice reaches the row from then on.
+// It leaves a mark. Steps of a few hundred rows follow, each a short transaction, and the last one
+// removes the mark. An erasure that was interrupted continues when Run is called again.
+type Erasure struct {
+	DB *DB
+	// Now is the clock.
+	Now func() time.Time
+	// Rest is called after each step, with the time that it took, so that the database serves its
+	// callers most of the time. It may be nil.
+	Rest func(ctx context.Context, took time.Duration) error
+}
+
+// ErasurePlan is what an erasure would do.
+type ErasurePlan struct {
+	User UserEntry
+	// Records, Events, Holds, Grants and Voids stay without what identifies the person. Sessions and
+	// Identities (at Slack and at other issuers) are deleted.
+	Records, Events, Holds, Grants, Voids, Sessions, Identities int
+	// Customers are the person's Stripe customers, which stay at Stripe.
+	Customers []string
+	// Started means that an erasure of the person was interrupted.
+	Started bool
+}
+
+// userErasure is the mark of an erasure that has not ended.
+type userErasure struct {
+	bun.BaseModel `bun:"table:user_erasures"`
+
+	UserID    uuid.UUID `bun:",pk,type:uuid"`
+	StartedAt time.Time
+	Texts     identifyingTexts `bun:"type:text"`
+}
+
+// identifyingTexts are the texts that identify a person.
+type identifyingTexts struct {
+	// Emails are the person's addresses. Addresses that belong to another person now are not among
+	// them: a row with such an address may be about that person.
+	Emails []string `json:"emails"`
+	// Others are the person's name and IDs elsewhere. They are only replaced in texts about the
+	// person, because other texts may have the same words.
+	Others []string `json:"others"`
+}
+
+// The statuses of a subscription that cannot become active again.
+// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
+var finalStatuses = []SubscriptionStatus{StatusCanceled, "incomplete_expired"}
+
+// PlanErasure returns what an erasure of the person with this label would do. It changes nothing. It
+// returns an error that says what to do first if the person cannot be erased.
+func PlanErasure(ctx context.Context, db *DB, label string) (plan ErasurePlan, err error) {
+	if plan.User, err = UserByLabel(ctx, db, label); err != nil {
+		return plan, err
+	}
+	id := plan.User.ID
+	if plan.User.ErasedAt == nil {
+		err = errors.Join(refuseSubscribed(ctx, db, id), refuseLastAdmin(ctx, db, &plan.User))
+		if err != nil {
+			return plan, fmt.Errorf("erase the user %s: %w", id, err)
+		}
+	}
+	for _, of := range []struct {
+		count *int
+		table string
+	}{
+		{&plan.Records, "usage_records"}, {&plan.Events, "usage_events"}, {&plan.Holds, "usage_holds"}, {&plan.Grants, "usage_grants"},
+		{&plan.Voids, "usage_voids"}, {&plan.Sessions, "sessions"}, {&plan.Identities, "issuer_identities"},
+	} {
+		n, err := db.NewSelect().Table(of.table).Where("user_id = ?", id).Count(ctx)
+		if err != nil {
+			return plan, fmt.Errorf("count the rows of a person in %s: %w", of.table, err)
+		}
+		*of.count = int(n)
+	}
+	if plan.User.SlackUserID != nil {
+		plan.Identities++
+	}
+	mark, err := findErasure(ctx, db, id)
+	if err != nil {
+		return plan, err
+	}
+	plan.Started = mark != nil
+	plan.Customers, err = customersOf(ctx, db, id)
+	return plan, err
+}
+
+// refuseSubscribed returns an error if the person has a subscription of their own that has not ended.
+func refuseSubscribed(ctx context.Context, db bun.IDB, id uuid.UUID) error {
+	var running []Subscription
+	if err := db.NewSelect().Model(&running).Where("user_id = ? AND status NOT IN (?)", id, bun.List(finalStatuses)).Order("created_at").
+		Scan(ctx); err != nil {
+		return err
+	}
+	for _, s := range running {
+		if s.StripeSubscriptionID != nil {
+			return fmt.Errorf("the person has the subscription %s (plan %s), which has not ended: end it in Stripe first",
+				*s.StripeSubscriptionID, s.PlanID)
+		}
+		return fmt.Errorf("the person has a subscription (plan %s), which has not ended: end it first with tollgate subscription end %s",
+			s.PlanID, s.ID)
+	}
+	return nil
+}
+
+// refuseLastAdmin returns an error if the person is the only admin of an organization that has other
+// members.
+func refuseLastAdmin(ctx context.Context, db bun.IDB, user *UserEntry) error {
+	if user.Role != Admin || user.OrganizationID == nil {
+		return nil
+	}
+	var others []User
+	if err := db.NewSelect().Model(&others).Column("id", "role").Where("id <> ?", user.ID).
+		Where("workspace_id IN (SELECT id FROM workspaces WHERE organization_id = ?)", *user.OrganizationID).
+		Order("role").Limit(1).Scan(ctx); err != nil { // admins first
+		return err
+	}
+	if len(others) == 0 || others[0].Role == Admin {
+		return nil
+	}
+	return fmt.Errorf("%w: the person is the only admin of %q (%s), which has other members; make another member an admin first with "+
+		"tollgate user set EMAIL --role admin", ErrLastAdmin, user.Organization, *user.OrganizationID)
+}
+
+func customersOf(ctx context.Context, db bun.IDB, id uuid.UUID) (customers []string, err error) {
+	if err := db.NewSelect().Model((*StripeCustomer)(nil)).Column("id").Where("user_id = ?", id).Order("id").
+		Scan(ctx, &customers); err != nil {
+		return nil, fmt.Errorf("find the Stripe customers of the user %s: %w", id, err)
+	}
+	return customers, nil
+}
+
+func findErasure(ctx context.Context, db bun.IDB, id uuid.UUID) (*userErasure, error) {
+	var marks []userErasure
+	if err := db.NewSelect().Model(&marks).Where("user_id = ?", id).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("look for an erasure of the user %s: %w", id, err)
+	}
+	if len(marks) == 0 {
+		return nil, nil
+	}
+	return &marks[0], nil
+}
+
+// Run erases the person with this email if they have the given ID, or continues the erasure of that
+// person, who has no email anymore. For a person who was erased before, it does nothing. It returns
+// the person's new label.
+func (e *Erasure) Run(ctx context.Context, email string, id uuid.UUID) (label string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("erase the user %s: %w", id, err)
+		}
+	}()
+	label = erasedLabel(id)
+	mark, err := findErasure(ctx, e.DB, id)
+	if err != nil {
+		return "", err
+	}
+	if mark == nil {
+		user, err := UserByID(ctx, e.DB, id)
+		if err != nil {
+			return "", err
+		}
+		if user.ErasedAt != nil {
+			return label, nil
+		}
+		if mark, err = e.cutOff(ctx, email, id); err != nil {
+			return "", err
+		}
+	}
+	p := erasing{Erasure: e, mark: mark, label: label, stepRows: 200}
+	if e.DB.Postgres {
+		p.stepRows = 1000 // as Retention
+	}
+	for _, do := range []func(context.Context) error{
+		func(ctx context.Context) error { return p.notices(ctx, false) }, p.usage, p.webhooks, p.texts, p.auditLog,
+		func(ctx context.Context) error { return p.notices(ctx, true) }, p.finish,
+	} {
+		if err := do(ctx); err != nil {
+			return "", err
+		}
+	}
+	return label, nil
+}
+
+// cutOff is the first transaction of an erasure.
+func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*userErasure, error) {
+	email, err := ParseEmail(given)
+	if err != nil {
+		return nil, fmt.Errorf("%q %w", given, err)
+	}
+	mark := userErasure{UserID: id}
+	if mark.Texts, err = textsOf(ctx, e.DB, id); err != nil {
+		return nil, err
+	}
+	cut := func(ctx context.Context, tx bun.Tx) error {
+		mark.StartedAt = Now(e.Now)
+		entry, err := findUser(ctx, tx, "id = ?", id)
+		if err != nil {
+			return err
+		}
+		change := UserChange{Leaves: true, Existing: true, KeepAdmin: true, UserID: id}
+		_, err = change.apply(ctx, e.DB, tx, mark.StartedAt, email)
+		if errors.Is(err, ErrLastAdmin) { // who may go if they are alone
+			if err := refuseLastAdmin(ctx, tx, &entry); err != nil {
+				return err
+			}
+			change.KeepAdmin = false
+			_, err = change.apply(ctx, e.DB, tx, mark.StartedAt, email)
+		}
+		if err != nil {
+			return err
+		}
+		if err := refuseSubscribed(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := deleteAccess(ctx, tx, id); err != nil {
+			return err
+		}
+		for _, q := range []*bun.UpdateQuery{
+			tx.NewUpdate().Model((*User)(nil)).
+				Set("email = ?, name = '', folded_name = '', operator = ?, spend_limit_cents = NULL, erased_at = ?", erasedLabel(id), false,
+					mark.StartedAt).Where("id = ?", id),
+			// A trigger has locked the records.
+			tx.NewUpdate().Model((*UsageRecord)(nil)).Set("slack_team_id = NULL, slack_user_id = NULL").Where("user_id = ?", id),
+		} {
+			if _, err := q.Exec(ctx); err != nil {
+				return err
+			}
+		}
+		_, err = tx.NewInsert().Model(&mark).Exec(ctx)
+		return err
+	}
+	err = e.DB.InTx(ctx, cut)
+	for errors.Is(err, errSetAgain) {
+		err = e.DB.InTx(ctx, cut)
+	}
+	return &mark, err
+}
+
+// deleteAccess deletes what signs a person in, and their settings.
+func deleteAccess(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
+	for _, table := range []string{"sessions", "sign_in_links", "issuer_identities", "notice_settings"} {
+		if _, err := tx.NewDelete().Table(table).Where("user_id = ?", id).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// textsOf returns the texts that identify a person.
+func textsOf(ctx context.Context, db bun.IDB, id uuid.UUID) (t identifyingTexts, err error) {
+	known := []struct {
+		into           *[]string
+		table, of, key string
+	}{
+		{&t.Emails, "users", "email", "id"}, {&t.Emails, "usage_events", "email", "user_id"},
+		{&t.Emails, "usage_holds", "email", "user_id"}, {&t.Emails, "usage_voids", "email", "user_id"},
+		{&t.Others, "users", "name", "id"}, {&t.Others, "users", "slack_user_id", "id"},
+		{&t.Others, "usage_records", "slack_user_id", "user_id"}, {&t.Others, "issuer_identities", "subject", "user_id"},
+	}
+	for _, k := range known {
+		var found []string
+		if err := db.NewSelect().Table(k.table).Distinct().ColumnExpr("?", bun.Ident(k.of)).Where("? = ?", bun.Ident(k.key), id).
+			Where("? <> ''", bun.Ident(k.of)).Scan(ctx, &found); err != nil {
+			return t, fmt.Errorf("read what identifies a person in %s: %w", k.table, err)
+		}
+		*k.into = append(*k.into, found...)
+	}
+	var others []string
+	if err := db.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?) AND id <> ?", bun.List(t.Emails), id).
+		Scan(ctx, &others); err != nil {
+		return t, fmt.Errorf("find who has the earlier addresses of a person: %w", err)
+	}
+	t.Emails = slices.DeleteFunc(t.Emails, func(email string) bool { return slices.Contains(others, email) })
+	for _, texts := range []*[]string{&t.Emails, &t.Others} {
+		slices.Sort(*texts)
+		*texts = slices.Compact(*texts)
+		// The longest first, because one may be part of another.
+		slices.SortStableFunc(*texts, func(a, b string) int { return len(b) - len(a) })
+	}
+	return t, nil
+}
+
+// erasing is an erasure after the person was cut off. Each of its methods can be called again.
+type erasing struct {
+	*Erasure
+	mark  *userErasure
+	label string
+	// stepRows is the maximum number of rows that one transaction changes.
+	stepRows int
+}
+
+// step runs one transaction, and rests.
+func (p *erasing) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
+	start := time.Now()
+	bounded, cancel := context.WithTimeout(ctx, stepPatience)
+	defer cancel()
+	if err := p.DB.InTx(bounded, do); err != nil {
+		return err
+	}
+	if p.Rest == nil {
+		return ctx.Err()
+	}
+	return p.Rest(ctx, time.Since(start))
+}
+
+// finish removes the mark. A sign-in or a form that was under way when the person was cut off may
+// have stored something since.
+func (p *erasing) finish(ctx context.Context) error {
+	return p.step(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := deleteAccess(ctx, tx, p.mark.UserID); err != nil {
+			return err
+		}
+		n, err := rowsOf(tx.NewDelete().Model(p.mark).WherePK().Exec(ctx))
+		if err != nil || n == 0 { // another process was faster
+			return err
+		}
+		return Audit(ctx, tx, Now(p.Now), ActorShell, "user.erase", p.mark.UserID.String(), "")
+	})
+}
+
+// replaceIn returns a text with each of the person's addresses replaced, and with all if it is about
+// the person also their name and IDs.
+func (t *identifyingTexts) replaceIn(text, label string, all bool) string {
+	for _, email := range t.Emails {
+		text = replaceWord(text, email, label)
+	}
+	if all {
+		for _, other := range t.Others {
+			text = replaceWord(text, other, erasedText)
+		}
+	}
+	return text
+}
