@@ -71,6 +71,7 @@ var escaped = regexp.MustCompile(`(\\[a-z]|%[0-9A-Fa-f]{2})$`)
 func inWord(left, right string) bool {
 	last, _ := utf8.DecodeLastRuneInString(left)
 	first, _ := utf8.DecodeRuneInString(right)
-	isPart := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
-	return isPart(last) && isPart(first) && !escaped.MatchString(left)
+	return isWordRune(last) && isWordRune(first) && !escaped.MatchString(left)
 }
+
+func isWordRune(r rune) bool { return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r)) }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
@@ -216,8 +215,6 @@ func replaceWord(text, word, with string) string {
 	b.WriteString(text[end:])
 	return b.String()
 }
-
-func isWordRune(r rune) bool { return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
 
 // webhooks removes the text of applied webhooks about the person's Stripe customers. The text of one
 // that is not applied yet is removed when it is.
