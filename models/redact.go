@@ -74,4 +74,6 @@ func inWord(left, right string) bool {
 	return isWordRune(last) && isWordRune(first) && !escaped.MatchString(left)
 }
 
-func isWordRune(r rune) bool { return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
+func isWordRune(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
+}
