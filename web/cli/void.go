@@ -27,13 +27,13 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 	case c.Key == "":
 		return errors.New("missing EMAIL and KEY: give the person and the event's idempotency key, or --hold")
 	default:
-		if erased, ok := models.ErasedUser(c.Email); ok {
-			v.UserID = erased
-			break
-		}
 		email, err := models.ParseEmail(c.Email)
-		if err != nil {
-			return err
+		if err != nil { // it may be the label of an erased person
+			erased, unknown := models.UserByLabel(ctx, db, c.Email)
+			if unknown != nil {
+				return unknown
+			}
+			v.UserID = erased.ID
 		}
 		v.Email = email
 	}
