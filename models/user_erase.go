@@ -247,7 +247,7 @@ func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*user
 		}
 		change := UserChange{Leaves: true, Existing: true, KeepAdmin: true, UserID: id}
 		_, err = change.apply(ctx, e.DB, tx, mark.StartedAt, email)
-		if errors.Is(err, ErrLastAdmin) { // who may go if they are alone
+		if errors.Is(err, ErrLastAdmin) { // an admin without other members may leave
 			if err := refuseLastAdmin(ctx, tx, &entry); err != nil {
 				return err
 			}
