@@ -491,7 +491,8 @@ func TestErasureIsRefused(t *testing.T) {
 			!strings.Contains(err.Error(), "this person was erased before; the email belongs to another user now: "+payer.String()) {
 			t.Errorf("an erased person with the address of another one: %v", err)
 		}
-		if _, err := models.PlanErasure(f.ctx, f.db, payer.String()+"@erased.invalid"); err == nil || !strings.Contains(err.Error(), "unknown_user") {
+		_, err = models.PlanErasure(f.ctx, f.db, payer.String()+"@erased.invalid")
+		if err == nil || !strings.Contains(err.Error(), "unknown_user") {
 			t.Errorf("the label of a person who was not erased: %v", err)
 		}
 		f.clean(t)
@@ -792,7 +793,8 @@ func TestAFormDuringAnErasure(t *testing.T) {
 func TestANoticeThatIsBeingSentDuringAnErasure(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		m := f.markedPerson(t)
-		f.exec(t, "UPDATE notice_deliveries SET state = 'sending', leased_until = ?, last_error = '' WHERE channel = 'mail'", f.now.Add(time.Minute))
+		f.exec(t, "UPDATE notice_deliveries SET state = 'sending', leased_until = ?, last_error = '' WHERE channel = 'mail'",
+			f.now.Add(time.Minute))
 		done := make(chan error)
 		go func() {
 			_, err := f.erasure().Run(f.ctx, markedEmail, m.id)
@@ -806,7 +808,8 @@ func TestANoticeThatIsBeingSentDuringAnErasure(t *testing.T) {
 			default:
 			}
 		}
-		f.exec(t, "UPDATE notice_deliveries SET state = 'failed', leased_until = NULL, last_error = '550 marked@example.com' WHERE channel = 'mail'")
+		f.exec(t, `UPDATE notice_deliveries SET state = 'failed', leased_until = NULL, last_error = '550 marked@example.com'
+			WHERE channel = 'mail'`)
 		must(t, <-done)
 		if left := f.markedColumns(t); left != nil {
 			t.Errorf("the mark is still in %q", left)
@@ -827,7 +830,8 @@ func TestRetentionDuringAnErasure(t *testing.T) {
 			}
 		}
 		f.consume(t, "bob@example.com", 1, "b")
-		used := f.rowsOf(t, "SELECT id, suggestions_used, daily FROM usage_records WHERE user_id = ? ORDER BY id", id)
+		const records = "SELECT id, suggestions_used, daily FROM usage_records WHERE user_id = ? ORDER BY id"
+		used := f.rowsOf(t, records, id)
 		f.now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		f.consume(t, "bob@example.com", 1, "c") // retention believes the clock only near the newest event
 		keep, err := models.ParseKeepEvents("400d")
@@ -849,7 +853,7 @@ func TestRetentionDuringAnErasure(t *testing.T) {
 		if left := f.markedColumns(t); left != nil {
 			t.Errorf("the mark is still in %q", left)
 		}
-		if after := f.rowsOf(t, "SELECT id, suggestions_used, daily FROM usage_records WHERE user_id = ? ORDER BY id", id); !slices.Equal(after, used) {
+		if after := f.rowsOf(t, records, id); !slices.Equal(after, used) {
 			t.Errorf("the records were\n%q\nand are\n%q", used, after)
 		}
 		f.clean(t)

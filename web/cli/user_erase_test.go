@@ -67,7 +67,8 @@ func TestUserErase(t *testing.T) {
 		}
 		out, notes, err := run("Ada@Example.com", nil)
 		if err != nil || !strings.Contains(out, ada.String()) || !strings.Contains(out, "cus_1") ||
-			!strings.Contains(notes, "Nothing was changed") || !strings.Contains(notes, fmt.Sprintf("tollgate user erase ada@example.com --yes %s\n", ada)) {
+			!strings.Contains(notes, "Nothing was changed") ||
+			!strings.Contains(notes, fmt.Sprintf("tollgate user erase ada@example.com --yes %s\n", ada)) {
 			t.Errorf("the preview is %q and %q, %v", out, notes, err)
 		}
 		for range 2 {
@@ -107,7 +108,8 @@ func TestUserEraseNeedsAnID(t *testing.T) {
 			t.Fatal(err)
 		}
 		var wrong *kong.ParseError
-		if _, err := parser.Parse([]string{"ada@example.com", "--yes=" + id}); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "--yes") {
+		_, err = parser.Parse([]string{"ada@example.com", "--yes=" + id})
+		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "--yes") {
 			t.Errorf("--yes=%q: %v", id, err)
 		}
 	}
