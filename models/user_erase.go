@@ -12,7 +12,7 @@ import (
 )
 
 // Erasure removes everything that identifies a person. The person's row, records and events stay
-// under the same ID, so that all sums stay. docs/identities.md says what happens to each table. Any
+// under the same ID, so that all sums stay. docs/erasure.md says what happens to each table. Any
 // number of processes may serve calls at the same time.
 //
 // A first transaction cuts the person off: no call, sign-in or notice reaches the row from then on.
@@ -96,7 +96,7 @@ func PlanErasure(ctx context.Context, db *DB, label string) (plan ErasurePlan, e
 		return plan, err
 	}
 	plan.Started = mark != nil
-	plan.Customers, err = customersOf(ctx, db, id)
+	plan.Customers, err = CustomersOf(ctx, db, id)
 	return plan, err
 }
 
@@ -137,7 +137,8 @@ func refuseLastAdmin(ctx context.Context, db bun.IDB, user *UserEntry) error {
 		"tollgate user set EMAIL --role admin", ErrLastAdmin, user.Organization, *user.OrganizationID)
 }
 
-func customersOf(ctx context.Context, db bun.IDB, id uuid.UUID) (customers []string, err error) {
+// CustomersOf returns the IDs of a person's Stripe customers.
+func CustomersOf(ctx context.Context, db bun.IDB, id uuid.UUID) (customers []string, err error) {
 	if err := db.NewSelect().Model((*StripeCustomer)(nil)).Column("id").Where("user_id = ?", id).Order("id").
 		Scan(ctx, &customers); err != nil {
 		return nil, fmt.Errorf("find the Stripe customers of the user %s: %w", id, err)
@@ -166,20 +167,23 @@ func (e *Erasure) Run(ctx context.Context, email string, id uuid.UUID) (label st
 		}
 	}()
 	label = erasedLabel(id)
-	mark, err := findErasure(ctx, e.DB, id)
+	mark, erased, err := e.progress(ctx, id)
 	if err != nil {
 		return "", err
 	}
+	if erased {
+		return label, e.refuseOther(ctx, email, id)
+	}
 	if mark == nil {
-		user, err := UserByID(ctx, e.DB, id)
-		if err != nil {
-			return "", err
-		}
-		if user.ErasedAt != nil {
-			return label, nil
-		}
 		if mark, err = e.cutOff(ctx, email, id); err != nil {
-			return "", err
+			// Another process may have been faster, and the person has no email anymore.
+			refused := err
+			if mark, erased, err = e.progress(ctx, id); err != nil || erased {
+				return label, err
+			}
+			if mark == nil {
+				return "", refused
+			}
 		}
 	}
 	p := erasing{Erasure: e, mark: mark, label: label, stepRows: 200}
@@ -197,6 +201,32 @@ func (e *Erasure) Run(ctx context.Context, email string, id uuid.UUID) (label st
 	return label, nil
 }
 
+// progress returns the mark of an erasure that has started; nil without one. erased means that it has
+// ended.
+func (e *Erasure) progress(ctx context.Context, id uuid.UUID) (mark *userErasure, erased bool, err error) {
+	user, err := UserByID(ctx, e.DB, id)
+	if err != nil || user.ErasedAt == nil {
+		return nil, false, err
+	}
+	mark, err = findErasure(ctx, e.DB, id)
+	return mark, err == nil && mark == nil, err
+}
+
+// refuseOther returns an error if the email belongs to another person than the one who was erased, so
+// that no one thinks that this other person is.
+func (e *Erasure) refuseOther(ctx context.Context, given string, id uuid.UUID) error {
+	email, err := ParseEmail(given)
+	if err != nil {
+		return nil //nolint:nilerr // such as the label
+	}
+	var others []uuid.UUID
+	err = e.DB.NewSelect().Model((*User)(nil)).Column("id").Where("email = ? AND id <> ?", email, id).Scan(ctx, &others)
+	if err == nil && len(others) > 0 {
+		err = fmt.Errorf("this person was erased before; the email belongs to another user now: %s", others[0])
+	}
+	return err
+}
+
 // cutOff is the first transaction of an erasure.
 func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*userErasure, error) {
 	email, err := ParseEmail(given)
@@ -204,7 +234,9 @@ func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*user
 		return nil, fmt.Errorf("%q %w", given, err)
 	}
 	mark := userErasure{UserID: id}
-	if mark.Texts, err = textsOf(ctx, e.DB, id); err != nil {
+	// This may read many rows, so it is not done under the locks.
+	var ledger identifyingTexts
+	if err := ledger.read(ctx, e.DB, id, ledgerTexts); err != nil {
 		return nil, err
 	}
 	cut := func(ctx context.Context, tx bun.Tx) error {
@@ -215,7 +247,7 @@ func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*user
 		}
 		change := UserChange{Leaves: true, Existing: true, KeepAdmin: true, UserID: id}
 		_, err = change.apply(ctx, e.DB, tx, mark.StartedAt, email)
-		if errors.Is(err, ErrLastAdmin) { // who may go if they are alone
+		if errors.Is(err, ErrLastAdmin) { // an admin without other members may leave
 			if err := refuseLastAdmin(ctx, tx, &entry); err != nil {
 				return err
 			}
@@ -226,6 +258,16 @@ func (e *Erasure) cutOff(ctx context.Context, given string, id uuid.UUID) (*user
 			return err
 		}
 		if err := refuseSubscribed(ctx, tx, id); err != nil {
+			return err
+		}
+		mark.Texts = identifyingTexts{Emails: slices.Clone(ledger.Emails)}
+		if entry.SlackUserID != nil { // the person has left
+			mark.Texts.Others = append(mark.Texts.Others, *entry.SlackUserID)
+		}
+		if err := mark.Texts.read(ctx, tx, id, profileTexts); err != nil {
+			return err
+		}
+		if err := mark.Texts.settle(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := deleteAccess(ctx, tx, id); err != nil {
@@ -262,29 +304,56 @@ func deleteAccess(ctx context.Context, tx bun.Tx, id uuid.UUID) error {
 	return nil
 }
 
+// identifyingColumn is a column of a table whose rows belong to a person.
+type identifyingColumn struct {
+	table, column, key string
+	email              bool
+}
+
+// profileTexts are the columns that a few rows of a person have, and ledgerTexts those of many rows.
+var (
+	profileTexts = []identifyingColumn{
+		{"users", "email", "id", true}, {"users", "name", "id", false}, {"users", "slack_user_id", "id", false},
+		{"usage_records", "slack_user_id", "user_id", false}, {"issuer_identities", "subject", "user_id", false},
+	}
+	ledgerTexts = []identifyingColumn{
+		{"usage_events", "email", "user_id", true}, {"usage_holds", "email", "user_id", true}, {"usage_voids", "email", "user_id", true},
+	}
+)
+
 // textsOf returns the texts that identify a person.
 func textsOf(ctx context.Context, db bun.IDB, id uuid.UUID) (t identifyingTexts, err error) {
-	known := []struct {
-		into           *[]string
-		table, of, key string
-	}{
-		{&t.Emails, "users", "email", "id"}, {&t.Emails, "usage_events", "email", "user_id"},
-		{&t.Emails, "usage_holds", "email", "user_id"}, {&t.Emails, "usage_voids", "email", "user_id"},
-		{&t.Others, "users", "name", "id"}, {&t.Others, "users", "slack_user_id", "id"},
-		{&t.Others, "usage_records", "slack_user_id", "user_id"}, {&t.Others, "issuer_identities", "subject", "user_id"},
-	}
-	for _, k := range known {
-		var found []string
-		if err := db.NewSelect().Table(k.table).Distinct().ColumnExpr("?", bun.Ident(k.of)).Where("? = ?", bun.Ident(k.key), id).
-			Where("? <> ''", bun.Ident(k.of)).Scan(ctx, &found); err != nil {
-			return t, fmt.Errorf("read what identifies a person in %s: %w", k.table, err)
+	for _, columns := range [][]identifyingColumn{ledgerTexts, profileTexts} {
+		if err := t.read(ctx, db, id, columns); err != nil {
+			return t, err
 		}
-		*k.into = append(*k.into, found...)
 	}
+	return t, t.settle(ctx, db, id)
+}
+
+// read adds what columns have.
+func (t *identifyingTexts) read(ctx context.Context, db bun.IDB, id uuid.UUID, columns []identifyingColumn) error {
+	for _, c := range columns {
+		var found []string
+		if err := db.NewSelect().Table(c.table).Distinct().ColumnExpr("?", bun.Ident(c.column)).Where("? = ?", bun.Ident(c.key), id).
+			Where("? <> ''", bun.Ident(c.column)).Scan(ctx, &found); err != nil {
+			return fmt.Errorf("read what identifies a person in %s: %w", c.table, err)
+		}
+		if c.email {
+			t.Emails = append(t.Emails, found...)
+		} else {
+			t.Others = append(t.Others, found...)
+		}
+	}
+	return nil
+}
+
+// settle removes addresses that belong to another person now, and sorts the texts for replaceIn.
+func (t *identifyingTexts) settle(ctx context.Context, db bun.IDB, id uuid.UUID) error {
 	var others []string
 	if err := db.NewSelect().Model((*User)(nil)).Column("email").Where("email IN (?) AND id <> ?", bun.List(t.Emails), id).
 		Scan(ctx, &others); err != nil {
-		return t, fmt.Errorf("find who has the earlier addresses of a person: %w", err)
+		return fmt.Errorf("find who has the earlier addresses of a person: %w", err)
 	}
 	t.Emails = slices.DeleteFunc(t.Emails, func(email string) bool { return slices.Contains(others, email) })
 	for _, texts := range []*[]string{&t.Emails, &t.Others} {
@@ -293,7 +362,7 @@ func textsOf(ctx context.Context, db bun.IDB, id uuid.UUID) (t identifyingTexts,
 		// The longest first, because one may be part of another.
 		slices.SortStableFunc(*texts, func(a, b string) int { return len(b) - len(a) })
 	}
-	return t, nil
+	return nil
 }
 
 // erasing is an erasure after the person was cut off. Each of its methods can be called again.

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
@@ -86,8 +87,23 @@ func (p *erasing) auditLog(ctx context.Context) error {
 	return nil
 }
 
+// until returns the time up to which rows with the person's addresses are about them. If another
+// person has one of the addresses now, it is when the erased person was cut off. Otherwise it is now,
+// because a form that was under way then may have stored something since.
+func (p *erasing) until(ctx context.Context) (time.Time, error) {
+	now := Now(p.Now)
+	taken, err := p.DB.NewSelect().Model((*User)(nil)).Where("email IN (?)", bun.List(p.mark.Texts.Emails)).Exists(ctx)
+	if err != nil {
+		return now, fmt.Errorf("find who has the addresses of a person: %w", err)
+	}
+	if taken {
+		return p.mark.StartedAt, nil
+	}
+	return now, nil
+}
+
 // replace finds the rows of a table with one of the person's addresses, and those about the person,
-// up to the time when the person was cut off. change changes their texts.
+// that are old enough. change changes their texts.
 func (p *erasing) replace(ctx context.Context, t *textTable, about []any, change func(columns []*string, about bool)) error {
 	position := "instr"
 	if p.DB.Postgres {
@@ -108,12 +124,16 @@ func (p *erasing) replace(ctx context.Context, t *textTable, about []any, change
 	if len(found) == 0 {
 		return nil
 	}
+	until, err := p.until(ctx)
+	if err != nil {
+		return err
+	}
 	where := "(" + strings.Join(found, " OR ") + ")"
 	key := strings.Join(t.key, ", ")
 	var after []any
 	for {
 		var keys [][]any
-		q := p.DB.NewSelect().Table(t.table).Where(where, args...).Where("? <= ?", bun.Ident(t.at), p.mark.StartedAt).Order(t.key...).
+		q := p.DB.NewSelect().Table(t.table).Where(where, args...).Where("? <= ?", bun.Ident(t.at), until).Order(t.key...).
 			Limit(int64(p.stepRows))
 		for _, k := range t.key {
 			q = q.ColumnExpr("CAST(? AS text)", bun.Ident(k))
@@ -202,7 +222,7 @@ func replaceWord(text, word, with string) string {
 	var b strings.Builder
 	end := 0
 	for _, at := range regexp.MustCompile("(?i)"+regexp.QuoteMeta(word)).FindAllStringIndex(text, -1) {
-		before, _ := utf8.DecodeLastRuneInString(text[:at[0]])
+		before, _ := utf8.DecodeLastRuneInString(jsonEscape.ReplaceAllString(text[max(0, at[0]-6):at[0]], " "))
 		after, size := utf8.DecodeRuneInString(text[at[1]:])
 		next, _ := utf8.DecodeRuneInString(text[at[1]+size:])
 		if isWordRune(before) || strings.ContainsRune("._%+-", before) || isWordRune(after) || after == '-' || after == '.' && isWordRune(next) {
@@ -216,16 +236,28 @@ func replaceWord(text, word, with string) string {
 	return b.String()
 }
 
+// jsonEscape is a character before a word in JSON, such as a line break.
+var jsonEscape = regexp.MustCompile(`\\(?:[bfnrt]|u[0-9a-fA-F]{4})$`)
+
 // webhooks removes the text of applied webhooks about the person's Stripe customers. The text of one
 // that is not applied yet is removed when it is.
 func (p *erasing) webhooks(ctx context.Context) error {
-	customers, err := customersOf(ctx, p.DB, p.mark.UserID)
+	customers, err := CustomersOf(ctx, p.DB, p.mark.UserID)
 	if err != nil || len(customers) == 0 {
 		return err
 	}
+	position := "instr"
+	if p.DB.Postgres {
+		position = "strpos"
+	}
+	// An event of a type that is not used has no stripe_customer_id.
+	about, args := "stripe_customer_id IN (?)", []any{bun.List(customers)}
+	for _, c := range customers {
+		about, args = about+" OR stripe_customer_id IS NULL AND "+position+"(payload, ?) > 0", append(args, `"`+c+`"`)
+	}
 	for {
 		var ids []string
-		if err := p.DB.NewSelect().Model((*StripeWebhookEvent)(nil)).Column("id").Where("stripe_customer_id IN (?)", bun.List(customers)).
+		if err := p.DB.NewSelect().Model((*StripeWebhookEvent)(nil)).Column("id").Where("("+about+")", args...).
 			Where("applied_at IS NOT NULL AND payload <> ?", ErasedPayload).Limit(int64(p.stepRows)).Scan(ctx, &ids); err != nil {
 			return fmt.Errorf("find webhooks: %w", err)
 		}

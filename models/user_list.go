@@ -66,8 +66,8 @@ func ListUsers(ctx context.Context, db bun.IDB, q UserQuery) ([]UserEntry, error
 // UserByLabel returns a person with their organization for an operator, who may also name an erased
 // person. Otherwise it does the same as UserByEmail.
 func UserByLabel(ctx context.Context, db bun.IDB, label string) (UserEntry, error) {
-	if id, ok := ErasedUser(label); ok {
-		return UserByID(ctx, db, id)
+	if id, ok := erasedUser(label); ok {
+		return findUser(ctx, db, "email = ?", erasedLabel(id))
 	}
 	return UserByEmail(ctx, db, label)
 }

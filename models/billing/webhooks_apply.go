@@ -328,6 +328,11 @@ func (a *application) apply(ctx context.Context, claimed *models.StripeCustomer,
 	if a.owner, err = a.ownerOf(ctx, customer); err != nil {
 		return err
 	}
+	if a.owner.user != nil {
+		if a.erased, err = models.IsErased(ctx, a.tx, *a.owner.user); err != nil {
+			return err
+		}
+	}
 	before, err := timelinesOf(ctx, a.tx, []string{customer.ID})
 	if err != nil {
 		return err

@@ -41,8 +41,7 @@ const (
 // address in the metadata is the erased one, or belongs to someone else by now.
 func (a *application) ownerOf(ctx context.Context, customer *models.StripeCustomer) (owner, error) {
 	if customer.UserID != nil {
-		var err error
-		if a.erased, err = models.IsErased(ctx, a.tx, *customer.UserID); err != nil || a.erased {
+		if erased, err := models.IsErased(ctx, a.tx, *customer.UserID); err != nil || erased {
 			return owner{user: customer.UserID}, err
 		}
 	}

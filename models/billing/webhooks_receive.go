@@ -184,6 +184,8 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	}
 	kept.AppliedAt = &now
 	if !slices.Contains(WebhookTypes, head.Type) && !slices.Contains(endedInvoiceTypes, head.Type) {
+		// It is not used, and may be about an erased person, so its text is not stored.
+		kept.Payload = models.ErasedPayload
 		return kept, nil
 	}
 	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true,

@@ -221,6 +221,9 @@ func (f *fixture) markedPerson(t *testing.T) *marked {
 		{ID: "evt_1", StripeCustomerID: ptr("cus_1"), Payload: `{"customer_name": "Marked Person"}`},
 		{ID: "evt_2", StripeCustomerID: ptr("cus_acme"), Payload: `{"customer_email": "Marked@example.com"}`,
 			LastError: ptr("marked@example.com is unknown")},
+		// An event of a type that is not used, which an earlier release stored, and one with an escape.
+		{ID: "evt_3", Payload: `{"customer": "cus_1", "name": "Marked Person"}`},
+		{ID: "evt_4", StripeCustomerID: ptr("cus_acme"), Payload: `{"description": "for\nmarked@example.com, \u003cmarked@example.com\u003e"}`},
 	} {
 		w.Type, w.ReceivedAt, w.AppliedAt = "invoice.paid", f.now, &f.now
 		f.insert(t, &w)
@@ -455,6 +458,11 @@ func TestErasureIsRefused(t *testing.T) {
 			{"no one@example.com", member, "must be an email address", true},
 			{"unknown@example.com", member, "No person has this email", false},
 			{"member@example.com", uuid.New(), "unknown_user", false},
+			{"", member, `"" must be an email address`, true},
+			{member.String(), member, "must be an email address", true},
+			// The label of a person who was not erased names no one.
+			{member.String() + "@erased.invalid", member, "must be an email address", false},
+			{member.String() + "@erased.invalid", payer, "must be an email address", false},
 		} {
 			_, err := f.erasure().Run(f.ctx, test.email, test.id)
 			if err == nil || !strings.Contains(err.Error(), test.part) {
@@ -477,6 +485,15 @@ func TestErasureIsRefused(t *testing.T) {
 		}{{"member@example.com", member}, {"admin@example.com", admin}} {
 			_, err := f.erasure().Run(f.ctx, one.email, one.id)
 			must(t, err)
+		}
+		// The ID of an erased person with the address of someone else erases no one.
+		if _, err := f.erasure().Run(f.ctx, "payer@example.com", member); err == nil ||
+			!strings.Contains(err.Error(), "this person was erased before; the email belongs to another user now: "+payer.String()) {
+			t.Errorf("an erased person with the address of another one: %v", err)
+		}
+		_, err = models.PlanErasure(f.ctx, f.db, payer.String()+"@erased.invalid")
+		if err == nil || !strings.Contains(err.Error(), "unknown_user") {
+			t.Errorf("the label of a person who was not erased: %v", err)
 		}
 		f.clean(t)
 	})
@@ -660,4 +677,185 @@ func TestEachTableIsInTheDocument(t *testing.T) {
 			t.Errorf("docs/erasure.md does not say what happens to %s", table)
 		}
 	}
+}
+
+// TestTwoErasuresAtOnce erases the same person from two processes. Both succeed, and one writes the
+// entry of the audit log.
+func TestTwoErasuresAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		m := f.markedPerson(t)
+		figures := f.figures(t, m.id)
+		start, done := make(chan struct{}), make(chan error)
+		for range 2 {
+			go func() {
+				<-start
+				_, err := f.erasure().Run(f.ctx, markedEmail, m.id)
+				done <- err
+			}()
+		}
+		close(start)
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		// The first erasure ends just before the second one cuts the person off.
+		n := f.markedPersonAgain(t)
+		hook := &afterQuery{part: `FROM "usage_voids"`, do: func() {
+			_, err := f.erasure().Run(f.ctx, markedEmail, n)
+			must(t, err)
+		}}
+		second := f.erasure()
+		second.DB = &models.DB{}
+		*second.DB = *f.db
+		second.DB.DB = f.db.WithQueryHook(hook)
+		if _, err := second.Run(f.ctx, markedEmail, n); err != nil || !hook.done {
+			t.Errorf("the second erasure: %v, %v", err, hook.done)
+		}
+		if left := f.markedColumns(t); left != nil {
+			t.Errorf("the mark is still in %q", left)
+		}
+		if after := f.figures(t, m.id); !slices.Equal(after, figures) {
+			t.Errorf("the figures were\n%q\nand are\n%q", figures, after)
+		}
+		if entries := f.rowsOf(t, "SELECT id FROM audit_log WHERE action = 'user.erase'"); len(entries) != 2 {
+			t.Errorf("%d erasures in the audit log, want one per person", len(entries))
+		}
+		f.clean(t)
+	})
+}
+
+// markedPersonAgain makes a new person with the marked address and returns their ID.
+func (f *fixture) markedPersonAgain(t *testing.T) uuid.UUID {
+	t.Helper()
+	a, err := f.Consume(f.ctx, by(markedEmail), 1, "key-marked-again")
+	must(t, err)
+	return a.Standing.UserID
+}
+
+// TestAnAddressThatChangesDuringAnErasure gives the person another address and name after the erasure
+// has read what identifies them.
+func TestAnAddressThatChangesDuringAnErasure(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		who := enforcement.Person{Email: "first@example.com", Slack: markedSlack}
+		a, err := f.Consume(f.ctx, who, 1, "a")
+		must(t, err)
+		id := a.Standing.UserID
+		hook := &afterQuery{part: `FROM "usage_voids"`, do: func() {
+			who.Email = markedEmail
+			_, err := f.Consume(f.ctx, who, 1, "b")
+			must(t, err)
+			_, err = models.SignInBySlack(f.ctx, f.db, f.now, markedSlack, markedEmail, "Marked Person")
+			must(t, err)
+			_, err = models.CreateSignInLink(f.ctx, f.db, f.now, markedEmail)
+			must(t, err)
+		}}
+		e := f.erasure()
+		e.DB = &models.DB{}
+		*e.DB = *f.db
+		e.DB.DB = f.db.WithQueryHook(hook)
+		_, err = e.Run(f.ctx, markedEmail, id)
+		must(t, err)
+		if !hook.done {
+			t.Fatal("nothing changed in the meantime")
+		}
+		if left := f.markedColumns(t); left != nil {
+			t.Errorf("the mark is still in %q", left)
+		}
+		f.clean(t)
+	})
+}
+
+// TestAFormDuringAnErasure stores an entry of the audit log just after the person was cut off, as a form
+// that was under way does.
+func TestAFormDuringAnErasure(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		id := f.markedPersonAgain(t)
+		e := f.erasure()
+		late := false
+		e.Rest = func(context.Context, time.Duration) error {
+			if late {
+				return nil
+			}
+			late = true
+			f.now = f.now.Add(time.Second)
+			return models.Audit(f.ctx, f.db, f.now, markedEmail, "apikey.revoke", uuid.NewString(), "by marked@example.com")
+		}
+		_, err := e.Run(f.ctx, markedEmail, id)
+		must(t, err)
+		if left := f.markedColumns(t); left != nil || !late {
+			t.Errorf("the mark is still in %q", left)
+		}
+	})
+}
+
+// TestANoticeThatIsBeingSentDuringAnErasure lets another process store the answer of a mail server.
+func TestANoticeThatIsBeingSentDuringAnErasure(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		m := f.markedPerson(t)
+		f.exec(t, "UPDATE notice_deliveries SET state = 'sending', leased_until = ?, last_error = '' WHERE channel = 'mail'",
+			f.now.Add(time.Minute))
+		done := make(chan error)
+		go func() {
+			_, err := f.erasure().Run(f.ctx, markedEmail, m.id)
+			done <- err
+		}()
+		sending := []string{"notice_attempts.detail"} // everything else is removed before
+		for !slices.Equal(f.markedColumns(t), append(sending, "user_erasures.texts")) {
+			select {
+			case err := <-done:
+				t.Fatalf("the erasure did not wait: %v", err)
+			default:
+			}
+		}
+		f.exec(t, `UPDATE notice_deliveries SET state = 'failed', leased_until = NULL, last_error = '550 marked@example.com'
+			WHERE channel = 'mail'`)
+		must(t, <-done)
+		if left := f.markedColumns(t); left != nil {
+			t.Errorf("the mark is still in %q", left)
+		}
+	})
+}
+
+// TestRetentionDuringAnErasure deletes old events while their person is erased.
+func TestRetentionDuringAnErasure(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		var id uuid.UUID
+		for month := range 3 {
+			f.now = time.Date(2024, time.Month(1+month), 10, 12, 0, 0, 0, time.UTC)
+			for i := range 20 {
+				a, err := f.Consume(f.ctx, by(markedEmail), 1, fmt.Sprintf("key-marked-%d-%d", month, i))
+				must(t, err)
+				id = a.Standing.UserID
+			}
+		}
+		f.consume(t, "bob@example.com", 1, "b")
+		const records = "SELECT id, suggestions_used, daily FROM usage_records WHERE user_id = ? ORDER BY id"
+		used := f.rowsOf(t, records, id)
+		f.now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		f.consume(t, "bob@example.com", 1, "c") // retention believes the clock only near the newest event
+		keep, err := models.ParseKeepEvents("400d")
+		must(t, err)
+		deleted, done := models.Deletions{}, make(chan error)
+		go func() {
+			r := models.Retention{DB: f.db, Catalogue: f.catalogue, Keep: keep,
+				Clock: func(context.Context) (time.Time, error) { return f.now, nil }}
+			var err error
+			deleted, err = r.Pass(f.ctx)
+			done <- err
+		}()
+		_, err = f.erasure().Run(f.ctx, markedEmail, id)
+		must(t, err)
+		must(t, <-done)
+		if deleted["usage_events"] == 0 {
+			t.Errorf("nothing was deleted: %s", deleted)
+		}
+		if left := f.markedColumns(t); left != nil {
+			t.Errorf("the mark is still in %q", left)
+		}
+		if after := f.rowsOf(t, records, id); !slices.Equal(after, used) {
+			t.Errorf("the records were\n%q\nand are\n%q", used, after)
+		}
+		f.clean(t)
+	})
 }

@@ -35,12 +35,12 @@ func (c *userErase) Run(ctx context.Context, o *Output, db *models.DB) error {
 	if err != nil {
 		return err
 	}
-	plan, err := models.PlanErasure(ctx, db, label)
+	customers, err := models.CustomersOf(ctx, db, *c.Yes)
 	if err != nil {
 		return err
 	}
 	o.Note("The person %s is erased. Backups have the person until you delete them.", *c.Yes)
-	c.noteCustomers(o, plan.Customers)
+	c.noteCustomers(o, customers)
 	return o.Print(label)
 }
 

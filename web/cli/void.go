@@ -10,8 +10,8 @@ import (
 )
 
 type voidCommand struct {
-	Email  string     `arg:"" optional:"" help:"The person's email address."`
-	Key    string     `arg:"" optional:"" help:"The event's idempotency key."`
+	Email  string     `arg:"" optional:"" help:"The person's email address, or the label of an erased person."`
+	Key    string     `arg:"" optional:"" help:"The event's idempotency key. For an erased person, it is the event's ID."`
 	Hold   *uuid.UUID `placeholder:"ID" help:"Void the event that settled this hold. Use it instead of EMAIL and KEY."`
 	Reason string     `required:"" help:"The reason, which is shown in the audit log and in the person's activity."`
 }
@@ -27,13 +27,13 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 	case c.Key == "":
 		return errors.New("missing EMAIL and KEY: give the person and the event's idempotency key, or --hold")
 	default:
-		if erased, ok := models.ErasedUser(c.Email); ok {
-			v.UserID = erased
-			break
-		}
 		email, err := models.ParseEmail(c.Email)
-		if err != nil {
-			return err
+		if err != nil { // it may be the label of an erased person
+			erased, unknown := models.UserByLabel(ctx, db, c.Email)
+			if unknown != nil {
+				return unknown
+			}
+			v.UserID = erased.ID
 		}
 		v.Email = email
 	}

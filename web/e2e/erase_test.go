@@ -7,8 +7,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -234,6 +236,20 @@ func TestExportCommand(t *testing.T) {
 			full.Env = append(environment(t), "DATABASE_URL="+s.database)
 			if out, err := full.CombinedOutput(); err == nil || !strings.Contains(string(out), "no space left on device") {
 				t.Errorf("with a full disk: %v, %s", err, out)
+			}
+			closed := exec.CommandContext(t.Context(), program(t), "user", "export", "ada@example.com")
+			closed.Env = full.Env
+			var stderr bytes.Buffer
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			closed.Stdout, closed.Stderr = write, &stderr
+			if err := errors.Join(read.Close(), closed.Start(), write.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := closed.Wait(); err == nil || strings.Contains(stderr.String(), "goroutine") {
+				t.Errorf("with a closed pipe: %v, %s", err, &stderr)
 			}
 		})
 	}
