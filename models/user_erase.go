@@ -104,18 +104,19 @@ func PlanErasure(ctx context.Context, db *DB, label string) (plan ErasurePlan, e
 func refuseSubscribed(ctx context.Context, db bun.IDB, id uuid.UUID) error {
 	var running []Subscription
 	if err := db.NewSelect().Model(&running).Where("user_id = ? AND status NOT IN (?)", id, bun.List(finalStatuses)).Order("created_at").
-		Scan(ctx); err != nil {
+		Limit(1).Scan(ctx); err != nil {
 		return err
 	}
-	for _, s := range running {
-		if s.StripeSubscriptionID != nil {
-			return fmt.Errorf("the person has the subscription %s (plan %s), which has not ended: end it in Stripe first",
-				*s.StripeSubscriptionID, s.PlanID)
-		}
-		return fmt.Errorf("the person has a subscription (plan %s), which has not ended: end it first with tollgate subscription end %s",
-			s.PlanID, s.ID)
+	if len(running) == 0 {
+		return nil
 	}
-	return nil
+	s := &running[0]
+	if s.StripeSubscriptionID != nil {
+		return fmt.Errorf("the person has the subscription %s (plan %s), which has not ended: end it in Stripe first",
+			*s.StripeSubscriptionID, s.PlanID)
+	}
+	return fmt.Errorf("the person has a subscription (plan %s), which has not ended: end it first with tollgate subscription end %s",
+		s.PlanID, s.ID)
 }
 
 // refuseLastAdmin returns an error if the person is the only admin of an organization that has other

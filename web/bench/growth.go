@@ -214,7 +214,8 @@ func multiply(ctx context.Context, database string, events int64) (made int64, s
 	for _, statement := range []string{
 		"CREATE TEMP TABLE firsts AS SELECT * FROM usage_events ORDER BY user_id",
 		fmt.Sprintf(`WITH RECURSIVE k (n) AS (SELECT 1 WHERE %[1]d > 0 UNION ALL SELECT n + 1 FROM k WHERE n < %[1]d)
-			INSERT INTO usage_events (%[2]s) SELECT %[3]s FROM firsts e CROSS JOIN k`, copies, strings.Join(columns, ", "), strings.Join(values, ", ")),
+			INSERT INTO usage_events (%[2]s) SELECT %[3]s FROM firsts e CROSS JOIN k`,
+			copies, strings.Join(columns, ", "), strings.Join(values, ", ")),
 		// The last number of daily is the units of the day of all these events.
 		fmt.Sprintf(`UPDATE usage_records SET suggestions_used = suggestions_used * %[1]d,
 			daily = rtrim(daily, '0123456789') || (suggestions_used * %[1]d)`, copies+1),
