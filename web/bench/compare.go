@@ -35,7 +35,8 @@ func (b *bench) compare(ctx context.Context, out io.Writer) error {
 		}
 		b.stops = append(b.stops, postgres.Stop)
 	}
-	lines := [][]string{{"database", "rounds", "rate of this build", "of the other", "ratio", "CPU a call", "of the other", "ratio"}}
+	lines := [][]string{{"database", "rounds", "rate of this build", "rate of the other build", "ratio",
+		"CPU per call of this build", "CPU per call of the other build", "ratio"}}
 	for _, kind := range []string{postgresServer, sqliteServer} {
 		if !b.wants(kind) {
 			continue
@@ -68,7 +69,7 @@ func (b *bench) compare(ctx context.Context, out io.Writer) error {
 				}
 				one.rates = append(one.rates, r.PerSecond)
 				one.cpu = append(one.cpu, float64(r.ServerCPU.Microseconds())/float64(r.Answers))
-				b.say("round %d of %d: %s: %.0f/s, %.1f µs of CPU a call", round+1, b.Rounds, one.name, r.PerSecond, one.cpu[round])
+				b.say("round %d of %d: %s: %.0f/s, %.1f µs of CPU per call", round+1, b.Rounds, one.name, r.PerSecond, one.cpu[round])
 			}
 		}
 		other, this := both[0], both[1]
@@ -112,7 +113,7 @@ func (b *bench) startBuild(ctx context.Context, binary, name, database string) (
 	return &build{server: s}, err
 }
 
-// comparable reports whether what -only names can be compared with another build.
+// comparable reports whether another build can be measured with everything that -only names.
 func (o options) comparable() bool {
 	return !slices.ContainsFunc(o.Only, func(name string) bool {
 		return !slices.Contains([]string{postgresServer, sqliteServer, consumeCall}, name)

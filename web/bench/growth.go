@@ -56,7 +56,7 @@ func (g *grown) postgres() bool { return !strings.HasPrefix(g.database, "sqlite:
 func growthPages() []string { return []string{"/usage", "/usage/activity", "/org"} }
 
 // measureGrowth measures the same calls on databases with more and more events. All are measured in
-// turn, round after round, so that a change of the machine's speed affects all.
+// turn, round after round, so that a change of the machine's speed affects all of them.
 func (b *bench) measureGrowth(ctx context.Context) (err error) {
 	if err := b.build(ctx); err != nil {
 		return err
@@ -329,7 +329,7 @@ func (b *bench) prune(ctx context.Context, g *grown) error {
 	}
 	for round := 0; round < b.Rounds || g.deleted == 0; round++ {
 		if round == b.Rounds+10 {
-			return errors.New("no event is deleted")
+			return errors.New("no events were deleted")
 		}
 		rate, err := b.growthRate(ctx, g, consumeCall)
 		if err != nil {
@@ -346,8 +346,8 @@ func (b *bench) prune(ctx context.Context, g *grown) error {
 
 // growthTable compares the sizes of each kind of database with the smallest one.
 func (b *bench) growthTable() [][]string {
-	lines := [][]string{append(append([]string{"events", "database", "size", "consume", "of the first row", "check", "of the first row"},
-		growthPages()...), "sealing")}
+	const ratio = "ratio to the first row"
+	lines := [][]string{append(append([]string{"events", "database", "size", "consume", ratio, "check", ratio}, growthPages()...), "sealing")}
 	for _, sizes := range [][]*grown{b.grownOn(true), b.grownOn(false)} {
 		for _, g := range sizes {
 			line := []string{strconv.FormatInt(g.events, 10), "PostgreSQL", g.size}
@@ -382,10 +382,11 @@ func quotients(above, below []float64) []float64 {
 func (b *bench) growthSection(ctx context.Context) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
-		wrapped("", "Measured with `go run ./web/bench -only growth` on %s at commit %s. Each row is a database of its own with %d people; "+
-			"in each of %d rounds, every one is measured once for %s per call. The goal for consume with the most events is %.1f of the rate "+
-			"with the fewest. The columns \"of the first row\" have the median of the rounds, with the lowest and the highest value. Pages are the "+
-			"median of %d requests by an admin. Sealing is of %d events of %d customers. After the load, `tollgate verify` found no difference.",
+		wrapped("", "Measured with `go run ./web/bench -only growth` on %s at commit %s. Each row is a separate database with "+
+			"%d people. In each of %d rounds, each call is measured once on each database, for %s. The goal is that the rate of consume with "+
+			"the most events is at least %.1f times the rate with the fewest. The ratios to the first row are medians of the rounds, with the "+
+			"lowest and the highest value. The page columns have the median time of %d requests by an admin. The column \"sealing\" is the "+
+			"rate at which %d events of %d customers are put into reports. After the load, `tollgate verify` found no difference.",
 			time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds, b.Duration, growthGoal, b.Requests,
 			sealedAtOnce, sealedBy), table(b.growthTable()))
 	for _, g := range b.grown {
@@ -394,8 +395,8 @@ func (b *bench) growthSection(ctx context.Context) string {
 		}
 		all := g.rates[consumeCall]
 		fmt.Fprintf(&text, "\n%s\n", wrapped("", "With `--keep-events %s` on the largest database on PostgreSQL, %d events were deleted during "+
-			"the load. Consume had a rate of %.0f/s then, %.2f of the rate without deletion.", growthKeep, g.deleted, median(g.pruned),
-			median(g.pruned)/median(all)))
+			"the load. Meanwhile, the rate of consume was %.0f/s, which is %.2f times the rate without deletion.", growthKeep, g.deleted,
+			median(g.pruned), median(g.pruned)/median(all)))
 	}
 	return text.String()
 }

@@ -128,15 +128,15 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 	flags.DurationVar(&o.OpenLoop, "open-loop", 15*time.Second, "length of one measurement with a fixed rate of calls")
 	flags.IntVar(&o.Rounds, "rounds", 3, "number of times that each measurement is repeated")
 	flags.IntVar(&o.Members, "members", 10_000, "number of members of the organization whose pages are measured")
-	flags.Int64Var(&o.Events, "events", 10_000_000, "number of events of these members")
+	flags.Int64Var(&o.Events, "events", 10_000_000, "number of events of these members (at least 10)")
 	names := slices.Concat(allServers(), allCalls(), []string{pagesMeasure, growthMeasure})
 	only := flags.String("only", "", "comma-separated list of what to measure: "+strings.Join(names, ", "))
 	flags.StringVar(&o.Compare, "compare", "", "the `file` of another build of Tollgate. Only consume is measured, "+
-		"with both builds in turn, and no report is written")
+		"with the two builds in turn, and no report is written")
 	flags.Func("sizes", "comma-separated numbers of `events` for -only growth on PostgreSQL", numbers(&o.Sizes))
 	flags.Func("sqlite-sizes", "comma-separated numbers of `events` for -only growth on SQLite", numbers(&o.LiteSizes))
 	flags.StringVar(&o.Output, "o", "", "the `file` to write the report to (default "+defaultOutput+
-		", none with -only). With -only pages or growth, only that section is replaced")
+		", none with -only). With -only pages or growth, only that section of the file is replaced")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func runFromFlags(ctx context.Context, args []string, out, progress io.Writer) e
 		return fmt.Errorf("invalid -only %q: with -compare, it can name only %s and %s", *only, postgresServer, sqliteServer)
 	}
 	if o.Duration <= 0 || o.OpenLoop <= 0 || o.Rounds <= 0 || o.Members <= 0 || o.Events < 10 || flags.NArg() > 0 {
-		return fmt.Errorf("durations and numbers must be positive, and no arguments may follow the flags: %q", args)
+		return fmt.Errorf("durations and numbers must be positive, -events at least 10, and no arguments may follow the flags: %q", args)
 	}
 	return run(ctx, o, out, progress)
 }

@@ -17,7 +17,7 @@ var HelpTexts = kong.Vars{
 		"The server may be running.",
 	"help_healthcheck": "Exit with 0 if the server with these settings answers, otherwise with 1. Run it on the server's machine " +
 		"or in its container.",
-	"help_ready":   "Also check that the server can record calls. This fails if the database cannot be reached.",
+	"help_ready":   "Also check that the server can record calls. This check fails if, for example, the database cannot be reached.",
 	"help_expires": "The time at which unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
@@ -33,9 +33,9 @@ var HelpTexts = kong.Vars{
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_erase": "Remove everything that identifies a person, and keep the sums. Without --yes, it only prints the " +
-		"person's ID and what would be erased. If it was interrupted, run the same command again.",
+		"person's ID and what would be erased. If the erasure is interrupted, run the same command again.",
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
-	"help_organization_spend_limit": "The maximum that all members together may spend on overage (units beyond the included " +
+	"help_organization_spend_limit": "The most that all members together may spend on overage (units beyond the included " +
 		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
@@ -44,7 +44,7 @@ var HelpTexts = kong.Vars{
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
 	"help_listen":   "The address that the server listens on. Port 0 selects a free port.",
-	"help_base_url": "The URL at which people reach the server, without a path. Default: the address that it listens on.",
+	"help_base_url": "The URL at which people reach the server, without a path. Default: the address that the server listens on.",
 	"help_metrics_listen": "Also serve /metrics, /healthz and /readyz on this address. By default, /metrics is not served. " +
 		"To export traces, set $OTEL_EXPORTER_OTLP_ENDPOINT.",
 	"help_trusted_proxies": "Networks of proxies whose X-Forwarded-For headers are trusted. Default: none.",
@@ -55,7 +55,7 @@ var HelpTexts = kong.Vars{
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
 		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
 		"not connected.",
-	"help_slack_api_base": "For tests: the URL of a stand-in for Slack's API on this machine. It is not used for sign-in; for that, " +
+	"help_slack_api_base": "For tests: the URL of a stand-in for Slack's API on this machine. It does not apply to sign-in; for that, " +
 		"see --oidc-issuer.",
 	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +
 		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no mail. " +

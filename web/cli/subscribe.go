@@ -12,7 +12,7 @@ import (
 type subscribeCommand struct {
 	Email        string        `xor:"subscriber" help:"The person who gets the plan. Give --email or --organization, not both."`
 	Organization *uuid.UUID    `xor:"subscriber" placeholder:"ID" help:"${help_subscriber}"`
-	Plan         models.PlanID `required:"" help:"A plan of the catalog. 'free' ends the plan that was assigned by hand."`
+	Plan         models.PlanID `required:"" help:"A plan of the catalog. 'free' ends a plan that was assigned by hand."`
 }
 
 // Run assigns a plan and prints the subscription's ID, unless the plan is free.

@@ -91,7 +91,7 @@ func failures() []failure {
 			"database restarted",
 			action{does: inProcess + "; see the rows of the server"},
 			action{
-				does: "PostgreSQL is stopped in order, and is started again after the span", shows: refuses,
+				does: "PostgreSQL is shut down cleanly, and is started again after the span", shows: refuses,
 				start: (*trial).clusterSite,
 				begin: func(o *trial) func() { return o.databaseDown((*modelstest.Cluster).StopKeep) },
 			},
@@ -119,7 +119,7 @@ func failures() []failure {
 		{
 			"half open",
 			action{does: inProcess},
-			halfOpen(linked("everything on the connections to PostgreSQL is lost, and on new ones during the span; no side learns of it",
+			halfOpen(linked("everything on the connections to PostgreSQL is lost, and on new ones during the span; neither side learns of it",
 				refuses, (*modelstest.SlowLink).Mute)),
 		},
 		{

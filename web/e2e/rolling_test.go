@@ -81,7 +81,7 @@ func (r *rolling) name() string {
 	if r.user != 0 || os.Geteuid() != 0 {
 		return r.proxy + ", unprivileged servers"
 	}
-	return r.proxy + ", servers of root"
+	return r.proxy + ", servers run as root"
 }
 
 // restart makes the calls and restarts the processes. It returns what was measured.
