@@ -16,8 +16,9 @@ import (
 // number of processes may serve calls at the same time.
 //
 // A first transaction cuts the person off: no call, sign-in or notice reaches the row from then on.
-// It leaves a mark. Steps of a few hundred rows follow, each a short transaction, and the last one
-// removes the mark. An erasure that was interrupted continues when Run is called again.
+// It leaves a mark. Steps of at most 1,000 rows (200 on SQLite) follow, each a short transaction,
+// and the last one removes the mark. An erasure that was interrupted continues when Run is called
+// again.
 type Erasure struct {
 	DB *DB
 	// Now is the clock.
