@@ -29,6 +29,12 @@ type AuditEntry struct {
 // ActorShell is the actor of changes on the command line.
 const ActorShell = "shell"
 
+// The actions whose entries contain a text that someone wrote about a person.
+const (
+	auditGrant = "grant.create"
+	auditVoid  = "event.void"
+)
+
 // Audit adds an entry to the audit log. Call it in the transaction of the change.
 func Audit(ctx context.Context, db bun.IDB, at time.Time, actor, action, subject, detail string) error {
 	return AuditEntry{At: at, Actor: actor, Action: action, Subject: subject, Detail: detail}.add(ctx, db)

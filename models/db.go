@@ -149,3 +149,12 @@ func lockRows(q *bun.SelectQuery, how string) *bun.SelectQuery {
 
 // Now returns the clock's time as both databases store it: UTC, in whole microseconds.
 func Now(clock func() time.Time) time.Time { return clock().UTC().Truncate(time.Microsecond) }
+
+// positionFunction returns the name of the SQL function that returns where a text begins in another
+// one, from 1 on; 0 if it is not there.
+func positionFunction(postgres bool) string {
+	if postgres {
+		return "strpos"
+	}
+	return "instr"
+}

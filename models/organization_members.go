@@ -221,10 +221,7 @@ func (p *roster) found(q *MemberQuery) schema.QueryAppender {
 	case !utf8.ValidString(search) || strings.ContainsRune(search, 0):
 		return bun.SafeQuery("FALSE") // no name has it, and PostgreSQL takes no such text
 	}
-	position := "instr"
-	if p.postgres {
-		position = "strpos"
-	}
+	position := positionFunction(p.postgres)
 	return bun.SafeQuery("? AND ("+position+"(m.email, ?) > 0 OR "+position+"(m.folded, ?) > 0)", level, search, search)
 }
 

@@ -61,10 +61,7 @@ type retentionPass struct {
 // Pass deletes all rows that are no longer needed now, and returns their number, also if it fails.
 // A table that cannot be read does not keep the others from being worked on.
 func (r *Retention) Pass(ctx context.Context) (Deletions, error) {
-	p := &retentionPass{Retention: r, deleted: Deletions{}, stepRows: 200}
-	if r.DB.Postgres {
-		p.stepRows = 1000 // SQLite has one writer, and the gate waits for each step
-	}
+	p := &retentionPass{Retention: r, deleted: Deletions{}, stepRows: r.DB.stepRows()}
 	var err error
 	if p.now, err = p.time(ctx); err != nil {
 		return nil, fmt.Errorf("delete old rows: %w", err)
@@ -135,30 +132,24 @@ func (db *DB) EarlierClock(process func() time.Time) func(context.Context) (time
 	}
 }
 
-// stepPatience is how long one step may take. A step that hangs must not keep its locks.
-const stepPatience = 30 * time.Second
-
 // step runs one transaction, which returns the number of rows that it deleted, and rests.
 func (p *retentionPass) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) (Deletions, error)) error {
-	start := time.Now()
 	var deleted Deletions
-	bounded, cancel := context.WithTimeout(ctx, stepPatience)
-	defer cancel()
-	if err := p.DB.InTx(bounded, func(ctx context.Context, tx bun.Tx) (err error) {
+	rest := func(ctx context.Context, took time.Duration) error {
+		for table, n := range deleted { // they are committed, even if the rest is interrupted
+			if n > 0 {
+				p.deleted[table] += n
+			}
+		}
+		if p.Rest == nil {
+			return ctx.Err()
+		}
+		return p.Rest(ctx, took)
+	}
+	return p.DB.step(ctx, rest, func(ctx context.Context, tx bun.Tx) (err error) {
 		deleted, err = do(ctx, tx)
 		return err
-	}); err != nil {
-		return err
-	}
-	for table, n := range deleted {
-		if n > 0 {
-			p.deleted[table] += n
-		}
-	}
-	if p.Rest == nil {
-		return ctx.Err()
-	}
-	return p.Rest(ctx, time.Since(start))
+	})
 }
 
 // oldRows is a rule for a table whose rows are deleted once a condition holds.

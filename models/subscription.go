@@ -416,4 +416,9 @@ const (
 	StatusTrialing SubscriptionStatus = "trialing"
 	StatusPastDue  SubscriptionStatus = "past_due"
 	StatusCanceled SubscriptionStatus = "canceled"
+	// StatusIncompleteExpired means that the first payment was not made in time.
+	StatusIncompleteExpired SubscriptionStatus = "incomplete_expired"
 )
+
+// FinalStatuses are the statuses of subscriptions that cannot become active again.
+var FinalStatuses = []SubscriptionStatus{StatusCanceled, StatusIncompleteExpired}

@@ -155,7 +155,7 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 		WherePK().Where("user_id = ?", user).Exec(ctx); err != nil {
 		return Granted{}, err
 	}
-	if err := Audit(ctx, tx, now, g.Actor, "grant.create", user.String(), detail); err != nil {
+	if err := Audit(ctx, tx, now, g.Actor, auditGrant, user.String(), detail); err != nil {
 		return Granted{}, err
 	}
 	s, _ := c.Standing(&r, now)

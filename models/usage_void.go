@@ -226,7 +226,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 		return Voided{}, err
 	}
 	detail := fmt.Sprintf("%s units, %s, of %s: %s", FormatCount(e.Quantity), c.FormatMoney(e.OverageCents), p.email, v.Reason)
-	if err := Audit(ctx, tx, now, v.Actor, "event.void", e.ID.String(), detail); err != nil {
+	if err := Audit(ctx, tx, now, v.Actor, auditVoid, e.ID.String(), detail); err != nil {
 		return Voided{}, err
 	}
 	return Voided{Void: made, Standing: made.Standing(user, p.email)}, nil // the same as a retry gets

@@ -59,10 +59,6 @@ type identifyingTexts struct {
 	Others []string `json:"others"`
 }
 
-// The statuses of a subscription that cannot become active again.
-// Source: https://docs.stripe.com/api/subscriptions/object#subscription_object-status
-var finalStatuses = []SubscriptionStatus{StatusCanceled, "incomplete_expired"}
-
 // PlanErasure returns what an erasure of the person with this label would do. It changes nothing. It
 // returns an error that says what to do first if the person cannot be erased.
 func PlanErasure(ctx context.Context, db *DB, label string) (plan ErasurePlan, err error) {
@@ -104,7 +100,7 @@ func PlanErasure(ctx context.Context, db *DB, label string) (plan ErasurePlan, e
 // refuseSubscribed returns an error if the person has a subscription of their own that has not ended.
 func refuseSubscribed(ctx context.Context, db bun.IDB, id uuid.UUID) error {
 	var running []Subscription
-	if err := db.NewSelect().Model(&running).Where("user_id = ? AND status NOT IN (?)", id, bun.List(finalStatuses)).Order("created_at").
+	if err := db.NewSelect().Model(&running).Where("user_id = ? AND status NOT IN (?)", id, bun.List(FinalStatuses)).Order("created_at").
 		Limit(1).Scan(ctx); err != nil {
 		return err
 	}
@@ -188,10 +184,7 @@ func (e *Erasure) Run(ctx context.Context, email string, id uuid.UUID) (label st
 			}
 		}
 	}
-	p := erasing{Erasure: e, mark: mark, label: label, stepRows: 200}
-	if e.DB.Postgres {
-		p.stepRows = 1000 // as Retention
-	}
+	p := erasing{Erasure: e, mark: mark, label: label, stepRows: e.DB.stepRows()}
 	for _, do := range []func(context.Context) error{
 		func(ctx context.Context) error { return p.notices(ctx, false) }, p.usage, p.webhooks, p.texts, p.auditLog,
 		func(ctx context.Context) error { return p.notices(ctx, true) }, p.finish,
@@ -378,16 +371,7 @@ type erasing struct {
 
 // step runs one transaction, and rests.
 func (p *erasing) step(ctx context.Context, do func(ctx context.Context, tx bun.Tx) error) error {
-	start := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, stepPatience)
-	defer cancel()
-	if err := p.DB.InTx(bounded, do); err != nil {
-		return err
-	}
-	if p.Rest == nil {
-		return ctx.Err()
-	}
-	return p.Rest(ctx, time.Since(start))
+	return p.DB.step(ctx, p.Rest, do)
 }
 
 // finish removes the mark. A sign-in or a form that was under way when the person was cut off may

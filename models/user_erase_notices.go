@@ -84,10 +84,7 @@ func (p *erasing) deleteDeliveries(ctx context.Context, which schema.QueryWithAr
 // summaries replaces the person's name in the daily summaries of organizations. A webhook with such a
 // summary that is to be sent again is built again.
 func (p *erasing) summaries(ctx context.Context) error {
-	position := "instr"
-	if p.DB.Postgres {
-		position = "strpos"
-	}
+	position := positionFunction(p.DB.Postgres)
 	var all []DueNotice
 	if err := p.DB.NewSelect().Model(&all).Where("kind = ? AND "+position+"(facts, ?) > 0", NoticeDigest, p.mark.UserID.String()).
 		Scan(ctx); err != nil {

@@ -74,7 +74,7 @@ func (p *erasing) auditLog(ctx context.Context) error {
 	err := p.replace(ctx, &auditTable, []any{p.mark.UserID.String(), p.mark.UserID}, func(columns []*string, about bool) {
 		actor, action, subject, detail := columns[0], *columns[1], columns[2], columns[3]
 		plain := p.mark.Texts.replaceIn(*detail, p.label, false)
-		if about && action == "grant.create" || action == "event.void" && (about || plain != *detail) {
+		if about && action == auditGrant || action == auditVoid && (about || plain != *detail) {
 			plain = erasedText
 		}
 		about = about || slices.Contains(p.mark.Texts.Emails, *actor) || slices.Contains(p.mark.Texts.Emails, *subject)
@@ -105,10 +105,7 @@ func (p *erasing) until(ctx context.Context) (time.Time, error) {
 // replace finds the rows of a table with one of the person's addresses, and those about the person,
 // that are old enough. change changes their texts.
 func (p *erasing) replace(ctx context.Context, t *textTable, about []any, change func(columns []*string, about bool)) error {
-	position := "instr"
-	if p.DB.Postgres {
-		position = "strpos"
-	}
+	position := positionFunction(p.DB.Postgres)
 	var found []string
 	var args []any
 	for _, email := range p.mark.Texts.Emails {
@@ -246,10 +243,7 @@ func (p *erasing) webhooks(ctx context.Context) error {
 	if err != nil || len(customers) == 0 {
 		return err
 	}
-	position := "instr"
-	if p.DB.Postgres {
-		position = "strpos"
-	}
+	position := positionFunction(p.DB.Postgres)
 	// An event of a type that is not used has no stripe_customer_id.
 	about, args := "stripe_customer_id IN (?)", []any{bun.List(customers)}
 	for _, c := range customers {

@@ -41,10 +41,7 @@ func ListUsers(ctx context.Context, db bun.IDB, q UserQuery) ([]UserEntry, error
 		if !utf8.ValidString(search) || strings.ContainsRune(search, 0) {
 			return nil, nil // no name has it, and PostgreSQL takes no such text
 		}
-		position, folded := "instr", strings.ToLower(search)
-		if db.Dialect().Name() == dialect.PG {
-			position = "strpos"
-		}
+		position, folded := positionFunction(db.Dialect().Name() == dialect.PG), strings.ToLower(search)
 		list = list.Where("("+position+"(u.email, ?) > 0 OR "+position+"(COALESCE(u.folded_name, ''), ?) > 0 OR u.slack_user_id = ?)",
 			folded, folded, search)
 	}

@@ -15,6 +15,36 @@ import (
 	"tollgate/models"
 )
 
+// erase erases the person.
+func (f *webhookFixture) erase(person uuid.UUID) error {
+	erasure := models.Erasure{DB: f.db, Now: func() time.Time { return f.at }}
+	_, err := erasure.Run(f.Context(), "ada@example.com", person)
+	return err
+}
+
+// wantCustomersOfErased checks that these Stripe customers belong to the person.
+func (f *webhookFixture) wantCustomersOfErased(person uuid.UUID, customers ...string) {
+	f.Helper()
+	for _, id := range customers {
+		if c := f.customer(id); c.UserID == nil || *c.UserID != person {
+			f.Errorf("the customer %s belongs to %v, want %s", id, c.UserID, person)
+		}
+	}
+}
+
+// wantNoAddress checks that no one has the address, that the text of no event is stored, and that no
+// event waits.
+func (f *webhookFixture) wantNoAddress() {
+	f.Helper()
+	var people int
+	var texts []string
+	f.must(f.db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("email = 'ada@example.com'").Scan(f.Context(), &people))
+	f.must(f.db.NewSelect().TableExpr("stripe_webhook_events").Column("payload").Where("payload <> '{}'").Scan(f.Context(), &texts))
+	if people != 0 || len(texts) > 0 || f.unapplied() != 0 {
+		f.Errorf("%d people have the address, the texts %q are stored, and %d events wait; want none", people, texts, f.unapplied())
+	}
+}
+
 // The Stripe customer of an erased person stays theirs, even if the metadata names an address, and the
 // text of later events is not stored.
 func TestTheCustomerOfAnErasedPerson(t *testing.T) {
@@ -24,8 +54,7 @@ func TestTheCustomerOfAnErasedPerson(t *testing.T) {
 		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
 		ada := uuid.MustParse(f.email("ada@example.com"))
-		erasure := models.Erasure{DB: f.db, Now: func() time.Time { return f.at }}
-		if _, err := erasure.Run(f.Context(), "ada@example.com", ada); err == nil {
+		if err := f.erase(ada); err == nil {
 			f.Fatal("a person with a subscription was erased")
 		}
 		f.stub.set("sub_1", subscription("cus_1", "pro", "canceled", f.at.Add(-time.Hour), 1))
@@ -33,19 +62,11 @@ func TestTheCustomerOfAnErasedPerson(t *testing.T) {
 		// An event that waits when the person is erased.
 		f.receive(event("evt_waiting", "customer.subscription.updated", f.at,
 			object{"id": "sub_1", "object": "subscription", "customer": "cus_1", "description": "for ada@example.com"}))
-		_, err := erasure.Run(f.Context(), "ada@example.com", ada)
-		f.must(err)
+		f.must(f.erase(ada))
 		f.must(f.hook.applyDue(f.Context()))
 		f.sendEvent("customer.subscription.updated", "cus_1")
-		if c := f.customer("cus_1"); c.UserID == nil || *c.UserID != ada {
-			f.Errorf("the customer belongs to %v, want %s", c.UserID, ada)
-		}
-		var people, texts int
-		f.must(f.db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("email = 'ada@example.com'").Scan(f.Context(), &people))
-		f.must(f.db.NewSelect().TableExpr("stripe_webhook_events").ColumnExpr("COUNT(*)").Where("payload <> '{}'").Scan(f.Context(), &texts))
-		if people != 0 || texts != 0 || f.unapplied() != 0 {
-			f.Errorf("%d people have the address, %d events their text, and %d wait; want none", people, texts, f.unapplied())
-		}
+		f.wantCustomersOfErased(ada, "cus_1")
+		f.wantNoAddress()
 	})
 }
 
@@ -53,9 +74,7 @@ func TestTheCustomerOfAnErasedPerson(t *testing.T) {
 func TestALaterCustomerOfAnErasedPerson(t *testing.T) {
 	onBothWebhooks(t, func(f *webhookFixture) {
 		ada := uuid.MustParse(f.email("ada@example.com"))
-		erasure := models.Erasure{DB: f.db, Now: func() time.Time { return f.at }}
-		_, err := erasure.Run(f.Context(), "ada@example.com", ada)
-		f.must(err)
+		f.must(f.erase(ada))
 		f.stub.customer("cus_1", nil)
 		f.receive(event("evt_checkout", checkoutCompleted, f.at, object{"id": "cs_1", "object": "checkout.session", "customer": "cus_1",
 			"client_reference_id": userReference + ada.String(), "customer_details": object{"email": "ada@example.com"}}))
@@ -65,16 +84,8 @@ func TestALaterCustomerOfAnErasedPerson(t *testing.T) {
 		f.must(f.hook.applyDue(f.Context()))
 		f.receive(event("evt_unused", "customer.updated", f.at,
 			object{"id": "cus_1", "object": "customer", "email": "ada@example.com", "name": "Ada"}))
-		for _, id := range []string{"cus_1", "cus_2"} {
-			if c := f.customer(id); c.UserID == nil || *c.UserID != ada {
-				f.Errorf("the customer %s belongs to %v, want %s", id, c.UserID, ada)
-			}
-		}
-		var texts []string
-		f.must(f.db.NewSelect().TableExpr("stripe_webhook_events").Column("payload").Where("payload <> '{}'").Scan(f.Context(), &texts))
-		if len(texts) > 0 || f.unapplied() != 0 {
-			f.Errorf("the texts %q are stored, and %d events wait; want none", texts, f.unapplied())
-		}
+		f.wantCustomersOfErased(ada, "cus_1", "cus_2")
+		f.wantNoAddress()
 	})
 }
 
@@ -85,8 +96,7 @@ func TestAnErasureWhileStripeIsAsked(t *testing.T) {
 		f.sendEvent("customer.subscription.updated", "cus_1")
 		ada := uuid.MustParse(f.email("ada@example.com"))
 		erase := sync.OnceFunc(func() {
-			erasure := models.Erasure{DB: f.db, Now: func() time.Time { return f.at }}
-			if _, err := erasure.Run(f.Context(), "ada@example.com", ada); err != nil {
+			if err := f.erase(ada); err != nil {
 				f.Error(err)
 			}
 		})
@@ -96,15 +106,8 @@ func TestAnErasureWhileStripeIsAsked(t *testing.T) {
 		f.receive(event("evt_late", "invoice.paid", f.at,
 			object{"id": "in_1", "object": "invoice", "customer": "cus_1", "customer_email": "ada@example.com"}))
 		f.must(f.hook.applyDue(f.Context()))
-		if c := f.customer("cus_1"); c.UserID == nil || *c.UserID != ada {
-			f.Errorf("the customer belongs to %v, want %s", c.UserID, ada)
-		}
-		var people, texts int
-		f.must(f.db.NewSelect().TableExpr("users").ColumnExpr("COUNT(*)").Where("email = 'ada@example.com'").Scan(f.Context(), &people))
-		f.must(f.db.NewSelect().TableExpr("stripe_webhook_events").ColumnExpr("COUNT(*)").Where("payload <> '{}'").Scan(f.Context(), &texts))
-		if people != 0 || texts != 0 || f.unapplied() != 0 {
-			f.Errorf("%d people have the address, %d events their text, and %d wait; want none", people, texts, f.unapplied())
-		}
+		f.wantCustomersOfErased(ada, "cus_1")
+		f.wantNoAddress()
 	})
 }
 
@@ -117,11 +120,7 @@ func TestAnErasureWaitsForEventsThatAreApplied(t *testing.T) {
 			if erased, err := models.IsErased(ctx, tx, ada); err != nil || erased {
 				return fmt.Errorf("erased: %t, %w", erased, err)
 			}
-			go func() {
-				erasure := models.Erasure{DB: f.db, Now: func() time.Time { return f.at }}
-				_, err := erasure.Run(f.Context(), "ada@example.com", ada)
-				done <- err
-			}()
+			go func() { done <- f.erase(ada) }()
 			for waits := 0; waits == 0; {
 				select {
 				case err := <-done:

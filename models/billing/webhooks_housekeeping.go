@@ -79,9 +79,8 @@ func (w *Webhooks) differing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var rows []models.Subscription
-	if err := w.db.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL AND status "+
-		"NOT IN (?)",
-		bun.List([]string{string(models.StatusCanceled), string(stripe.SubscriptionStatusIncompleteExpired)})).Scan(ctx); err != nil {
+	if err := w.db.NewSelect().Model(&rows).Where("stripe_subscription_id IS NOT NULL AND stripe_customer_id IS NOT NULL").
+		Where("status NOT IN (?)", bun.List(models.FinalStatuses)).Scan(ctx); err != nil {
 		return nil, err
 	}
 	ours := make(map[string]*models.Subscription, len(rows))

@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 // run on an idle machine shows whether the goals are met.
 func TestShortRun(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "benchmarks.md")
+	const growth = growthHeading + "\n\nMeasured before.\n"
+	if err := os.WriteFile(report, []byte("# Benchmarks\n\n"+growth+"\n## How\n\nOld.\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	o := options{
 		Duration: 100 * time.Millisecond, Rounds: 1, OpenLoop: 200 * time.Millisecond, Output: report,
 		People: 300, Pools: []int{16}, Starts: 1, Members: 60, Events: 3000, Requests: 2,
@@ -70,6 +74,9 @@ func TestShortRun(t *testing.T) {
 		if !strings.Contains(string(written), "\n| "+row) {
 			t.Errorf("the report has no row %q", row)
 		}
+	}
+	if strings.Count(string(written), "\n"+growth+"\n## How\n") != 1 || strings.Contains(string(written), "Old.") {
+		t.Error("the report does not have its earlier section on the growth before the section on how it was measured")
 	}
 	if strings.Contains(string(written), os.TempDir()) {
 		t.Error("the report names a directory of this machine")

@@ -98,12 +98,12 @@ func (b *bench) measureGrowth(ctx context.Context) (err error) {
 			return fmt.Errorf("growth: %s: %w", g.name, err)
 		}
 	}
-	for _, sizes := range [][]*grown{b.grownOn(true), b.grownOn(false)} {
-		if len(sizes) > 0 && sizes[0].postgres() { // SQLite's events are all of the current month
-			if err := b.prune(ctx, sizes[len(sizes)-1]); err != nil {
-				return fmt.Errorf("growth: %w", err)
-			}
-		}
+	sizes := b.grownOn(true) // SQLite's events are all of the current month, so none is old
+	if len(sizes) == 0 {
+		return nil
+	}
+	if err := b.prune(ctx, sizes[len(sizes)-1]); err != nil {
+		return fmt.Errorf("growth: %w", err)
 	}
 	return nil
 }
@@ -382,13 +382,13 @@ func quotients(above, below []float64) []float64 {
 func (b *bench) growthSection(ctx context.Context) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
-		wrapped("", "Measured with `go run ./web/bench -only growth` on %s at commit %s. Each row is a separate database with "+
-			"%d people. In each of %d rounds, each call is measured once on each database, for %s. The goal: the rate of consume with "+
+		wrapped("", "Measured with `go run ./web/bench -only growth -sizes %s -sqlite-sizes %s` on %s at commit %s. Each row is "+
+			"a separate database with %d people. In each of %d rounds, each call is measured once on each database, for %s. The goal: the rate of consume with "+
 			"the most events is at least %.1f times the rate with the fewest. The ratios to the first row are medians of the rounds, with the "+
 			"lowest and the highest value. The page columns have the median time of %d requests by an admin. The column \"sealing\" is the "+
 			"rate at which %d events of %d customers are put into reports. After the load, `tollgate verify` found no difference.",
-			time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds, b.Duration, growthGoal, b.Requests,
-			sealedAtOnce, sealedBy), table(b.growthTable()))
+			joined(b.Sizes), joined(b.LiteSizes), time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds,
+			b.Duration, growthGoal, b.Requests, sealedAtOnce, sealedBy), table(b.growthTable()))
 	for _, g := range b.grown {
 		if len(g.pruned) == 0 {
 			continue
@@ -399,6 +399,15 @@ func (b *bench) growthSection(ctx context.Context) string {
 			median(g.pruned), median(g.pruned)/median(all)))
 	}
 	return text.String()
+}
+
+// joined formats sizes as the flags take them.
+func joined(sizes []int64) string {
+	texts := make([]string, len(sizes))
+	for i, n := range sizes {
+		texts[i] = strconv.FormatInt(n, 10)
+	}
+	return strings.Join(texts, ",")
 }
 
 // reportGrowth prints the table, and replaces the section in the file.

@@ -373,20 +373,27 @@ func (b *bench) pagesSection(ctx context.Context) string {
 		table(b.pagesTable()))
 }
 
-// withSection returns the report with one of its sections replaced.
-func withSection(report, heading, section string) string {
+// cutSection returns one of a report's sections, with what is before and after it. Without such a
+// section, it returns the place for a new one.
+func cutSection(report, heading string) (before, section, after string) {
 	before, rest, found := strings.Cut(report, heading+"\n")
 	if found {
-		if _, after, more := strings.Cut(rest, "\n## "); more {
-			return before + section + "\n## " + after
+		section, after, more := strings.Cut(rest, "\n## ")
+		if more {
+			after = "\n## " + after
 		}
-		return before + section
+		return before, heading + "\n" + section, after
 	}
-	before, rest, found = strings.Cut(report, "## How\n")
-	if !found {
-		return strings.TrimRight(report, "\n") + "\n\n" + section
+	if before, after, found = strings.Cut(report, "## How\n"); found {
+		return before, "", "\n## How\n" + after
 	}
-	return before + section + "\n## How\n" + rest
+	return strings.TrimRight(report, "\n") + "\n\n", "", ""
+}
+
+// withSection returns the report with one of its sections replaced.
+func withSection(report, heading, section string) string {
+	before, _, after := cutSection(report, heading)
+	return before + section + after
 }
 
 // reportPages prints the table, and replaces the section on the pages in the file.
@@ -399,9 +406,18 @@ func (b *bench) reportPages(ctx context.Context, out io.Writer) error {
 
 // replaceSection replaces one section of the report.
 func (b *bench) replaceSection(heading, section string) error {
+	text, err := b.written()
+	if err != nil {
+		return err
+	}
+	return b.write(withSection(text, heading, section))
+}
+
+// written returns the report that the file has; empty without a file.
+func (b *bench) written() (string, error) {
 	text, err := os.ReadFile(b.output())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("report: %w", err)
+		return "", fmt.Errorf("report: %w", err)
 	}
-	return b.write(withSection(string(text), heading, section))
+	return string(text), nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"tollgate/models/modelstest"
 )
 
 // report prints the tables, and writes the report to the file.
@@ -34,7 +36,8 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "# Benchmarks\n\n%s\n\n%s\n%s\n\n## Measured\n\n%s\n%s\n",
-		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run.",
+		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run, "+
+			"except those of sections that name another command.",
 			time.Now().UTC().Format(time.DateOnly)),
 		table(goals),
 		wrapped("", "\"Of the floor\" means: divided by the rate of the floor, which is described under \"How\". The other rows with \"of\" "+
@@ -53,7 +56,16 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 	}
 	text.WriteString("\n## How\n\n" + strings.Join(b.how(), "\n") + "\n\n## Where\n\n" + table(b.factTable()))
 
-	return b.write(text.String())
+	// The growth is measured on its own, so the file keeps what it has about it.
+	old, err := b.written()
+	if err != nil {
+		return err
+	}
+	report := text.String()
+	if _, growth, _ := cutSection(old, growthHeading); growth != "" {
+		report = withSection(report, growthHeading, growth)
+	}
+	return b.write(report)
 }
 
 // output returns the path of the report.
@@ -169,29 +181,9 @@ func (b *bench) how() []string {
 		"database is empty at first and has the run's events at the end. SQLite uses `synchronous=FULL`."))
 }
 
-// wrapped formats a paragraph of the report and wraps it at 100 columns. The first line begins with
-// prefix.
+// wrapped formats a paragraph of the report. The first line begins with prefix.
 func wrapped(prefix, format string, args ...any) string {
-	const width = 100
-	var text strings.Builder
-	column := 0
-	for i, word := range strings.Fields(fmt.Sprintf(format, args...)) {
-		n := utf8.RuneCountInString(word)
-		switch {
-		case i == 0:
-			text.WriteString(prefix)
-			column = len(prefix)
-		case column+1+n > width:
-			text.WriteString("\n" + strings.Repeat(" ", len(prefix)))
-			column = len(prefix)
-		default:
-			text.WriteString(" ")
-			column++
-		}
-		text.WriteString(word)
-		column += n
-	}
-	return text.String()
+	return modelstest.Wrap(prefix, fmt.Sprintf(format, args...))
 }
 
 // table returns a Markdown table that is also readable in a terminal.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"tollgate/models/modelstest"
 )
@@ -56,27 +55,7 @@ func where(t *testing.T) string {
 		"%s of memory, %s and Go %s. Other work used %.0f%% of the cores in the second after the run.", time.Now().UTC().Format(time.DateOnly),
 		modelstest.Revision(t.Context(), "../..", "docs/reliability.md"),
 		facts.Processor, facts.Cores, facts.Memory, facts.Kernel, strings.TrimPrefix(runtime.Version(), "go"), busy*100)
-	return "\n" + wrapped(text) + "\n\n"
-}
-
-// wrapped breaks a paragraph into lines of at most 100 characters.
-func wrapped(text string) string {
-	var lines strings.Builder
-	used := 0
-	for _, word := range strings.Fields(text) {
-		switch n := utf8.RuneCountInString(word); {
-		case used == 0:
-			used = n
-		case used+1+n > 100:
-			lines.WriteByte('\n')
-			used = n
-		default:
-			lines.WriteByte(' ')
-			used += 1 + n
-		}
-		lines.WriteString(word)
-	}
-	return lines.String()
+	return "\n" + modelstest.Wrap("", text) + "\n\n"
 }
 
 // writeOutcomes writes the tables of the matrix.
