@@ -81,14 +81,18 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid) error {
 			return nil
 		}
 	}
+	counted, err := r.isCounted(ctx, report)
+	if err != nil {
+		return err
+	}
 	switch report.State {
-	case models.ReportAccepted, models.ReportVerified:
 	case models.ReportRejected, models.ReportExpired, models.ReportDead, models.ReportGivenUp:
 		if negative != nil {
 			return r.endVoid(ctx, v, models.VoidReported, nil)
 		}
 		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if an operator sends it again, the void waits again
-	default:
+	}
+	if !counted {
 		return nil
 	}
 	bill, err := r.billOf(ctx, report)

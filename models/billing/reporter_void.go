@@ -18,6 +18,21 @@ func (r *Reporter) reportOf(ctx context.Context, v *models.UsageVoid) (*models.S
 	return &found[0], nil
 }
 
+// isCounted reports whether Stripe counts a report, so that its units can be taken back. Stripe may
+// accept a report and never count it, and then taking back its units would reduce the bill for
+// others. An accepted report is read at once instead of at its usual time.
+func (r *Reporter) isCounted(ctx context.Context, report *models.StripeReport) (bool, error) {
+	if report.State == models.ReportAccepted {
+		if err := r.limit.wait(ctx); err != nil {
+			return false, err
+		}
+		if err := r.readBack(ctx, report); err != nil {
+			return false, err
+		}
+	}
+	return report.State == models.ReportVerified, nil
+}
+
 // takeBackVoids makes negative reports for all voids that can have one, even if sending is paused.
 func (r *Reporter) takeBackVoids(ctx context.Context) error {
 	var voids []models.UsageVoid
@@ -30,7 +45,14 @@ func (r *Reporter) takeBackVoids(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if report == nil || report.State != models.ReportAccepted && report.State != models.ReportVerified {
+		if report == nil {
+			continue
+		}
+		counted, err := r.isCounted(ctx, report)
+		if err != nil {
+			return err
+		}
+		if !counted {
 			continue
 		}
 		bill, err := r.billOf(ctx, report)

@@ -89,6 +89,69 @@ func TestANegativeReport(t *testing.T) {
 	})
 }
 
+// Stripe accepts a report and does not count it. A void of one of its events takes nothing back,
+// because that would reduce the bill for the units of other reports.
+func TestAVoidOfAReportThatStripeDoesNotCount(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(7, "stays", v.now.Add(-5*time.Hour))
+		v.send()
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+			if r.Method == http.MethodPost {
+				return stripetest.Dropped
+			}
+			return stripetest.None
+		})
+		v.send()
+		v.stripe.SetFault(nil)
+		v.void("void")
+		v.must(v.resolveVoids(v.ctx))
+		v.deliver()
+		v.wantVoid(models.VoidWaiting)
+		v.hours(26)
+		v.read()
+		v.resolve()
+		v.wantVoid(models.VoidNotBilled)
+		if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
+			t.Errorf("Stripe has %d units, want 7", got)
+		}
+		v.finalize(v.renew())
+		v.resolve()
+		v.wantBalances("Nov 1: decided 7 $2.10, sent 12, counted 7, invoiced 7 $2.10; rejected 5 $1.50; not_billed -5 -$1.50")
+		v.wantCredits("")
+		v.wantVerified()
+	})
+}
+
+// The invoice becomes final while Stripe has not counted a report yet. A credit note waits until it
+// has.
+func TestACreditNoteWaitsUntilItsReportIsCounted(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+			if strings.Contains(r.URL.Path, "event_summaries") {
+				return stripetest.Refused
+			}
+			return stripetest.None
+		})
+		v.send()
+		v.void("void")
+		v.must(v.resolveVoids(v.ctx))
+		v.hours(2)
+		v.finalize(v.renew())
+		v.resolve()
+		v.wantVoid(models.VoidWaiting)
+		if notes := v.stripe.CreditNotes(); len(notes) > 0 {
+			t.Errorf("credit notes %+v for units that Stripe may not count", notes)
+		}
+		v.stripe.SetFault(nil)
+		v.resolve()
+		v.wantVoid(models.VoidCredited)
+		v.wantCredits("open $1.50")
+		v.wantVerified()
+	})
+}
+
 // Until Stripe's totals contain the negative report, they are no difference.
 func TestANegativeReportThatIsNotCountedYet(t *testing.T) {
 	onBothVoids(t, func(t *testing.T, v *voidFixture) {
