@@ -50,13 +50,14 @@ func TestShortRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []string{
-		"consume, PostgreSQL, of the floor ", "consume, SQLite, of the floor ", "consume, PostgreSQL, of the Redis counter ",
-		"consume, PostgreSQL, of one statement a call ", "check, PostgreSQL, of the floor ",
-		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume for one person, PostgreSQL, of consume for many people ",
-		"overage of one organization with a spend limit, PostgreSQL, of many organizations ",
+		"consume, PostgreSQL, divided by the floor ", "consume, SQLite, divided by the floor ",
+		"consume, PostgreSQL, divided by the Redis counter ", "consume, PostgreSQL, divided by one statement per call ",
+		"check, PostgreSQL, divided by the floor ",
+		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume for one person, PostgreSQL, divided by consume for many people ",
+		"overage of one organization with a spend limit, PostgreSQL, divided by many organizations ",
 		"resident memory at its peak, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
 		"start to first decision, existing database, SQLite ",
-		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement a call ",
+		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement per call ",
 		"consume, Redis counter ", "consume, Redis counter, log synced each second ",
 		"consume, one person's record, PostgreSQL ", "overage, one organization with a spend limit, PostgreSQL ",
 		"overage, many organizations with spend limits, PostgreSQL ", "check, the floor ", "check, PostgreSQL ", "check, SQLite ",

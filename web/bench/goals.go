@@ -33,19 +33,19 @@ func (b *bench) goalRows() []row {
 	}
 	of := func(call, server string) string { return call + " " + server }
 
-	ratio("consume, PostgreSQL, of the floor", 0.60, of(consumeCall, postgresServer), of(consumeCall, floorServer))
-	ratio("consume, SQLite, of the floor", 0.65, of(consumeCall, sqliteServer), of(consumeCall, floorServer))
-	ratio("consume, PostgreSQL, of the Redis counter", 1.5, of(consumeCall, postgresServer), of(consumeCall, redisServer))
-	ratio("consume, PostgreSQL, of one statement a call", 4.5,
+	ratio("consume, PostgreSQL, divided by the floor", 0.60, of(consumeCall, postgresServer), of(consumeCall, floorServer))
+	ratio("consume, SQLite, divided by the floor", 0.65, of(consumeCall, sqliteServer), of(consumeCall, floorServer))
+	ratio("consume, PostgreSQL, divided by the Redis counter", 1.5, of(consumeCall, postgresServer), of(consumeCall, redisServer))
+	ratio("consume, PostgreSQL, divided by one statement per call", 4.5,
 		of(consumeCall, postgresServer), of(consumeCall, oneStatementServer))
-	ratio("check, PostgreSQL, of the floor", 0.65, of(checkCall, postgresServer), of(checkCall, floorServer))
+	ratio("check, PostgreSQL, divided by the floor", 0.65, of(checkCall, postgresServer), of(checkCall, floorServer))
 	for _, r := range b.results[openLoopKey(busyRate)] {
 		add(fmt.Sprintf("p99 of consume at %d calls/s, open loop, PostgreSQL", busyRate), "< 10 ms", short(r.P99),
 			r.P99 < 10*time.Millisecond)
 	}
-	ratio("consume for one person, PostgreSQL, of consume for many people", 0.9,
+	ratio("consume for one person, PostgreSQL, divided by consume for many people", 0.9,
 		of(onePersonCall, postgresServer), of(consumeCall, postgresServer))
-	ratio("overage of one organization with a spend limit, PostgreSQL, of many organizations", 0.7,
+	ratio("overage of one organization with a spend limit, PostgreSQL, divided by many organizations", 0.7,
 		of(oneOrganizationCall, postgresServer), of(manyOrganizationsCall, postgresServer))
 	if s := b.server(postgresServer); s != nil && len(b.results) > 0 {
 		add("resident memory at its peak, PostgreSQL", "< 80 MiB", mebibytes(s.peak), s.peak < 80<<20)
@@ -90,7 +90,7 @@ func mebibytes(bytes int64) string { return fmt.Sprintf("%.0f MiB", float64(byte
 func title(server string) string {
 	return map[string]string{
 		floorServer: "the floor", postgresServer: "PostgreSQL", sqliteServer: "SQLite",
-		oneStatementServer: "one statement a call", redisServer: "Redis counter",
+		oneStatementServer: "one statement per call", redisServer: "Redis counter",
 		redisAOFServer: "Redis counter, log synced each second",
 	}[server]
 }

@@ -384,10 +384,10 @@ func (b *bench) growthSection(ctx context.Context) string {
 	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
 		wrapped("", "Measured with `go run ./web/bench -only growth -sizes %s -sqlite-sizes %s` on %s at commit %s. Each row is a "+
 			"separate database with %d people. In each of %d rounds, each call is measured once on each database, for %s. The goal: the "+
-			"rate of consume with the most events is at least %.1f times the rate with the fewest. The ratios to the first row are medians "+
-			"of the rounds, with the lowest and the highest value. The page columns have the median time of %d requests by an admin. The "+
-			"column \"sealing\" is the rate at which %d events of %d customers are put into reports. After the load, `tollgate verify` "+
-			"found no difference.",
+			"rate of consume with the most events is at least %.1f times the rate with the fewest. The ratios compare a row with the first "+
+			"row of the same kind of database; they are medians of the rounds, with the lowest and the highest value. The page columns have "+
+			"the median time of %d requests by an admin. The column \"sealing\" is the rate at which %d events of %d customers are put into "+
+			"reports. After the load, `tollgate verify` found no difference.",
 			joined(b.Sizes), joined(b.LiteSizes), time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds,
 			b.Duration, growthGoal, b.Requests, sealedAtOnce, sealedBy), table(b.growthTable()))
 	for _, g := range b.grown {

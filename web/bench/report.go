@@ -35,20 +35,20 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 		return nil
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "# Benchmarks\n\n%s\n\n%s\n%s\n\n## Measured\n\n%s\n%s\n",
+	fmt.Fprintf(&text, "# Benchmarks\n\n%s\n\n%s\n\n%s\n## Measured\n\n%s\n%s\n",
 		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run, "+
 			"except those of sections that name another command.",
 			time.Now().UTC().Format(time.DateOnly)),
+		wrapped("", "A row with \"divided by\" compares two rates, in calls per second. The floor, the Redis counter and \"one statement per "+
+			"call\" are servers without Tollgate; the section \"How\" describes them. Each round gives a ratio. The table shows the median of "+
+			"the rounds, with the lowest and the highest value in parentheses."),
 		table(goals),
-		wrapped("", "\"Of the floor\" means: divided by the rate of the floor, which is described under \"How\". The other rows with \"of\" "+
-			"are ratios of rates, too. Each round gives a ratio. The table shows the median of the rounds, with the lowest and the "+
-			"highest value in parentheses."),
 		table(rates),
 		wrapped("", "Rates, latencies and processor times are medians of the rounds. In a closed loop, %d connections keep the server "+
-			"at its limit, so a latency shows how long the queue is. It says nothing about a server with spare capacity.", connections))
+			"at its limit, so these latencies show how long the queue is. They say nothing about a server with spare capacity.", connections))
 	if loops := b.openLoopTable(); len(loops) > 1 {
-		fmt.Fprintf(&text, "\n%s\n\n%s", wrapped("", "The next table is from an open loop of %s with the gate on PostgreSQL: calls are "+
-			"sent at even intervals, however late the responses are. A latency is measured from the time at which the call was due.",
+		fmt.Fprintf(&text, "\n%s\n\n%s", wrapped("", "The next table is from an open loop of %s with Tollgate on PostgreSQL: calls are "+
+			"sent at fixed intervals, even if responses are late. A latency is measured from the time at which the call was due.",
 			b.OpenLoop), table(loops))
 	}
 	if len(b.pages) > 0 {
@@ -86,7 +86,7 @@ func (b *bench) write(text string) error {
 // rateTable returns a row for each closed loop.
 func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
-		"closed loop", "calls/s", "p50", "p99", "server's CPU a call", "client's CPU a call", "memory", "peak memory",
+		"closed loop", "calls/s", "p50", "p99", "server's CPU per call", "client's CPU per call", "memory", "peak memory",
 	}}
 	for _, m := range append(b.closedLoopPlan(), b.organizationPlan()...) {
 		results := b.results[m.call+" "+m.server.name]
@@ -153,29 +153,29 @@ func (b *bench) how() []string {
 			"Each call has its own idempotency key and is for a random one of %d people. The client reads every response. The run "+
 			"fails at the first response that is not a 200 with `\"allowed\":true`.", connections, b.People),
 		wrapped("- ", "The floor is an Echo handler with `c.Bind` and `c.JSON`, without a database, an API key or middleware. Its "+
-			"responses have the same fields as the gate's. The benchmark fails if their lengths differ by more than a tenth."),
+			"responses have the same fields as Tollgate's. The benchmark fails if their lengths differ by more than a tenth."),
 	}
 	for _, s := range b.gates() {
-		lines = append(lines, wrapped("- ", "The gate on %s is the product's binary from `go build`, with API keys and default "+
+		lines = append(lines, wrapped("- ", "Tollgate on %s is the binary from `go build`, with API keys and default "+
 			"settings. Only its plan catalog differs: it includes more units than anyone uses, so that all responses have the same "+
-			"length. After the load, `tollgate verify` found no difference. The database had %d events and %d counted units, as many as "+
-			"there were responses.", title(s.name), s.answers, s.answers))
+			"length. After the load, `tollgate verify` found no difference. The database had %d events and %d counted units, one for each "+
+			"response.", title(s.name), s.answers, s.answers))
 	}
 	if s := b.server(oneStatementServer); s != nil {
 		tries := make([]string, len(b.poolTries))
 		for i, try := range b.poolTries {
 			tries[i] = fmt.Sprintf("%d: %.0f/s", try.connections, try.perSecond)
 		}
-		lines = append(lines, wrapped("- ", "\"One statement a call\" is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
+		lines = append(lines, wrapped("- ", "\"One statement per call\" is Echo with pgxpool, on the same PostgreSQL. One prepared statement "+
 			"updates the counter within its limit and inserts the event with its unique key. The pool has %d connections, the best "+
-			"of the sizes tried (%s). The database had as many events as there were responses: %d.",
+			"of the sizes tried (%s). The database had %d events, one for each response.",
 			b.pool, strings.Join(tries, ", "), s.answers))
 	}
 	if b.server(redisServer) != nil || b.server(redisAOFServer) != nil {
 		lines = append(lines, wrapped("- ", "\"Redis counter\" is Echo with go-redis and its default pool. One script per call checks "+
 			"the limit, stores the key for a day and counts. Redis has Debian's settings, without an append-only file: a crash "+
-			"loses the counts since the last snapshot, which can be minutes old. With a log that is synced each second, it loses about a second. "+
-			"The gate loses no call that it has answered."))
+			"loses the counts since the last snapshot, which can be minutes old. With a log that is synced each second, a crash loses the "+
+			"counts of about a second. Tollgate loses no call that it has answered."))
 	}
 	return append(lines, wrapped("- ", "PostgreSQL is a new cluster from initdb, with the settings below and no other tuning. The "+
 		"database is empty at first and has the run's events at the end. SQLite uses `synchronous=FULL`."))

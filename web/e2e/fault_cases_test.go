@@ -66,11 +66,11 @@ func failures() []failure {
 	hour := "the clock of one process is set back by an hour, and forward again after the span"
 	day := "the clock of one process is set forward by a day, and back again after the span"
 	reads := action{
-		does:  fmt.Sprintf("%d clients request large answers, a CSV file among them, and read one byte per second", slowReaders),
+		does:  fmt.Sprintf("%d clients request large answers, such as a CSV file, and read one byte per second", slowReaders),
 		begin: (*trial).readSlowly,
 	}
 	idles := action{does: fmt.Sprintf("%d clients keep a connection open after a call", idleClients), begin: (*trial).idle}
-	halves := action{does: fmt.Sprintf("%d clients send half of the body of a call, and no more", halfSenders), begin: (*trial).sendHalves}
+	halves := action{does: fmt.Sprintf("%d clients send only the first half of a call's body", halfSenders), begin: (*trial).sendHalves}
 
 	return []failure{
 		{"server killed", crash, crash},
@@ -78,7 +78,8 @@ func failures() []failure {
 		{
 			"database killed",
 			action{
-				does:  fmt.Sprintf("another process that has written %d MiB in a transaction of the same file is killed", uncommitted),
+				does: fmt.Sprintf("another process is killed after it has written %d MiB to the same file in a transaction that is not "+
+					"committed", uncommitted),
 				begin: (*trial).killNeighbor,
 			},
 			action{
@@ -89,7 +90,7 @@ func failures() []failure {
 		},
 		{
 			"database restarted",
-			action{does: inProcess + "; see the rows of the server"},
+			action{does: inProcess + "; see the rows about the server"},
 			action{
 				does: "PostgreSQL is shut down cleanly, and is started again after the span", shows: refuses,
 				start: (*trial).clusterSite,
@@ -99,13 +100,14 @@ func failures() []failure {
 		{
 			"connection cut",
 			action{does: inProcess},
-			repeated(cuts, linked(fmt.Sprintf("all connections to PostgreSQL break, and new ones too during the span; %d times", cuts),
+			repeated(cuts, linked(
+				fmt.Sprintf("all connections to PostgreSQL break, and each new one during the span, too; this happens %d times", cuts),
 				refuses, (*modelstest.SlowLink).Cut)),
 		},
 		{
 			"connection slowed",
 			action{
-				does: fmt.Sprintf("another process locks the file for writing for %d ms of each %d ms; a slow disk cannot be imitated",
+				does: fmt.Sprintf("a slow disk cannot be imitated, so another process locks the file for writing for %d ms of each %d ms",
 					lockedFor.Milliseconds(), lockedEvery.Milliseconds()),
 				shows: delays,
 				begin: func(o *trial) func() { end, _ := o.neighbor(neighborSlows); return end },
@@ -119,7 +121,8 @@ func failures() []failure {
 		{
 			"half open",
 			action{does: inProcess},
-			halfOpen(linked("everything on the connections to PostgreSQL is lost, and on new ones during the span; neither side learns of it",
+			halfOpen(linked(
+				"everything that is sent on old and new connections to PostgreSQL during the span is lost, and neither side learns of it",
 				refuses, (*modelstest.SlowLink).Mute)),
 		},
 		{
@@ -129,18 +132,19 @@ func failures() []failure {
 				start: (*trial).smallSite, begin: (*trial).fill,
 			},
 			action{
-				does: "the file system of the tables is full, but not that of the log", shows: refuses, mounts: true,
+				does: "the file system with the tables is full, but not the one with the write-ahead log", shows: refuses, mounts: true,
 				start: (*trial).smallSite, begin: (*trial).fill,
 			},
 		},
 		{
 			"pool exhausted",
 			action{
-				does:  fmt.Sprintf("another process holds %d snapshots of the file, so its log cannot be emptied", snapshots),
+				does:  fmt.Sprintf("another process holds %d snapshots of the file open, so the file's log cannot be emptied", snapshots),
 				begin: func(o *trial) func() { end, _ := o.neighbor(neighborReads); return end },
 			},
 			action{
-				does:  fmt.Sprintf("others use all %d connections that the server's role may have, and its own are ended", connectionLimit),
+				does: fmt.Sprintf("other clients use all %d connections that the server's role may have, after the server's own are ended",
+					connectionLimit),
 				shows: refuses, start: (*trial).limitedSite, begin: (*trial).useConnections,
 			},
 		},

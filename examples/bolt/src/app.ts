@@ -9,10 +9,10 @@ export function createApp(tollgate: Tollgate, options: AppOptions): bolt.App {
   const emails = new Map<string, string>(); // by Slack user
 
   app.command("/suggest", async ({ command, ack, respond, client, logger }) => {
-    await ack(); // Slack waits three seconds; the answer goes through respond
+    await ack(); // within three seconds, which is how long Slack waits; respond sends the answer
 
-    // A person's first call needs the email, which links it to the Slack user. Without the scope
-    // users:read.email, or if Slack does not answer, the call goes out without it.
+    // The first call for a person needs their email, so that Tollgate can link the email to the Slack
+    // user. Without the scope users:read.email, or if Slack does not answer, the call has no email.
     const user = `${command.team_id} ${command.user_id}`;
     let email = emails.get(user);
     if (!email) {
