@@ -268,7 +268,8 @@ func (b *bench) growthReads(ctx context.Context, g *grown) error {
 	return err
 }
 
-// seal adds unreported overage and returns how long it takes to seal it.
+// seal adds unreported overage and returns how long it takes to seal it. The overage is two hours
+// old, because an hour's events are sealed once the hour has ended.
 func seal(ctx context.Context, database, plans string) (took time.Duration, err error) {
 	db, err := models.Open(ctx, database)
 	if err != nil {
@@ -280,7 +281,7 @@ func seal(ctx context.Context, database, plans string) (took time.Duration, err 
 			idempotency_key, occurred_at, recorded_at, plan_id, billing_period_start, billing_period_end, used_after, held_after, included,
 			overage_rate_cents, stripe_customer_id)
 		SELECT gen_random_uuid(), md5(c::text)::uuid, -c, 'sealed-' || c || '@example.com', 1, 1, 20, gen_random_uuid()::text,
-			now() - interval '1 hour', now(), ?, ?, ?, 1, 0, 0, 20, 'cus_' || c
+			now() - interval '2 hours', now(), ?, ?, ?, 1, 0, 0, 20, 'cus_' || c
 		FROM generate_series(1, ?) n, LATERAL (SELECT 1 + n % ? AS c) c`,
 		benchPlan, month.Start, month.End, sealedAtOnce, sealedBy); err != nil {
 		return 0, err
