@@ -72,7 +72,7 @@ and 3 more failed reports
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours
 and 1 more reports that are missing from Stripe's totals now
-1,204 suggestions wait to be sent
+waiting to be sent: 1,204 suggestions
 the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
 and the reports of 3 more customers are held back
