@@ -124,7 +124,7 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.organizationMembers),
 			summary: "An organization's members",
 			description: "All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a " +
-				"time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Then a response " +
+				"time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Such a response " +
 				"can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null.",
 			query:    []queryParameter{period, cursor},
 			response: reflect.TypeFor[membersAnswer](),
